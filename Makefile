@@ -143,7 +143,7 @@ docs: $(VENV)/.docs  ## the documents as a site in out/docs, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(LIVE),serve,build)
 
 # On a CUDA machine, with the Python that has torch and triton; no installation, no network.
-gpu:  ## proof and figures in order of value, into out/gpu; PART=parity for some steps, GPU="--budget 1500 --resume FILE --out DIR"
+gpu:  ## a visit's first call, and when it is run again the second, into out/gpu; PART=parity for some steps, GPU="--list --budget 1500 --out DIR"
 	@# A copy of the tree may have lost its symbolic links.
 	@for name in kernels configs; do [ -d sam2fast/$$name ] || { rm -f sam2fast/$$name; ln -s ../$$name sam2fast/$$name; }; done
 	$(PYTHON) bench/gpu $(if $(PART),--only "$(PART)") $(GPU)

@@ -25,7 +25,7 @@ REPLAYED, CLOCK = "graph replay", "clock"
 # Calls that are made without waiting, to time the host alone. CUDA queues about a thousand launches.
 QUEUED = 10
 MOST_RUNS = 200
-# Calls of one graph: as many as take so long, but no more.
+# Calls of one graph: as many as take GRAPH_S, at most MOST_CALLS.
 GRAPH_S, MOST_CALLS = 10e-3, 20
 Call = Callable[[], Any]
 
@@ -68,7 +68,7 @@ def measure(
 
 
 def device_time(call: Call, device: torch.device, budget_s: float, least: int = 5) -> tuple[float, str]:
-    """The median of :func:`measure` alone, in milliseconds, and what it was timed by; of so many samples at least.
+    """Returns the median of at least ``least`` samples in milliseconds, and what it was timed by.
 
     One input serves all calls of a graph: what fits into the cache is there from the second on.
     """

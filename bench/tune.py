@@ -61,7 +61,7 @@ def table_file() -> Path:
 
 
 def change_of(row: Row, op: str, before: LaunchConfig) -> str:
-    """What to enter into the op's ``config``."""
+    """Returns the change to enter into the op's ``config``."""
     where = f"{op}: config{row[:3]}"
     return f"{where}: {dict(before.meta)}, {dict(before.options)} -> {dict(row.meta)}, {dict(row.options)}"
 

@@ -1,4 +1,4 @@
-"""Whether graphs keep the memory that they use: A and B are recorded, A is dropped, C is recorded, B is replayed.
+"""Checks that graphs keep the memory that they use: A and B are recorded, A is dropped, C is recorded, B is replayed.
 
 Matrix multiplications whose sums are split take workspaces of cuBLAS, which torch frees with the first graph of a
 stream.

@@ -52,7 +52,7 @@ class Records:
         return {record["step"]: record for record in self.all if record["kind"] == "verdict"}
 
     def rows(self, step: str) -> list[Record]:
-        """What a step has measured."""
+        """Returns the rows of a step."""
         return [record for record in self.all if record["kind"] == "row" and record["step"] == step]
 
 

@@ -1,4 +1,4 @@
-"""Runs steps, each in a process group of its own: whatever one does, the others run."""
+"""Runs steps, each in a process group of its own, so that the others run if one fails."""
 
 import json
 import os
@@ -24,7 +24,7 @@ PASSED = "passed"
 
 
 class Log:
-    """What the steps print: to the terminal, and into a file as far as there is room."""
+    """Prints the lines of the steps, and writes them into a file as far as there is room."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
@@ -41,11 +41,11 @@ class Runner:
     """Runs the plan of one visit.
 
     Attributes:
-        command: what a step is run by; its name is added.
-        environment: of its process.
+        command: command that runs a step; its name is added.
+        environment: environment of its process.
         records: where rows and verdicts go.
-        deadline: of ``time.monotonic``; no step is begun that would take longer, and none goes on.
-        jobs: how many steps may run side by side that need not have the machine for themselves.
+        deadline: value of ``time.monotonic``. No step begins that would take longer, and none goes on.
+        jobs: number of steps that run side by side if they need not have the machine for themselves.
         after: called after each verdict.
     """
 

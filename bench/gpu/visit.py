@@ -129,7 +129,7 @@ def refuse_other_commits(records: "Records") -> None:
 
 
 def remaining(steps: "list[Step]", records: "Records") -> "list[Step]":
-    """The steps that have not passed, in their order; those that failed otherwise than by a time-out come last."""
+    """Returns the steps that have not passed, in their order; a step that failed comes last, unless it timed out."""
     from gpu.runner import PASSED, is_failure, timed_out
 
     verdicts = records.verdicts()
@@ -145,7 +145,7 @@ def remaining(steps: "list[Step]", records: "Records") -> "list[Step]":
 
 
 def _environment(rehearse: bool) -> dict[str, str]:
-    """Of the steps' processes: where modules are found, and where compiled code is kept from call to call."""
+    """Returns the environment of the steps: paths of modules, and folders that keep compiled code from call to call."""
     path = [str(ROOT), *([str(CARRIED)] if CARRIED.is_dir() else []), os.environ.get("PYTHONPATH", "")]
     changed = {"PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONUNBUFFERED": "1"}
     changed |= {

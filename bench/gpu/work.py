@@ -1,6 +1,6 @@
-"""What the steps do, each in its own process: a function per job, which sends rows and says how it ended.
+"""Jobs of the steps, each in its own process: a function per job, which sends rows and returns how it ended.
 
-Modules beyond torch, triton and numpy are imported inside the jobs; one that is missing ends that step alone.
+Modules beyond torch, triton and numpy are imported inside the jobs; a missing one ends only that step.
 """
 
 import datetime
@@ -23,9 +23,9 @@ from gpu.steps import ATEN_ONLY, COMPARED, Comparison, plan
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "kernels/test_parity.py"
 
-# What a machine may lack; anything else that cannot be imported is a failure.
+# Packages that a machine may lack; any other one that cannot be imported is a failure.
 OPTIONAL = ("antlr4", "av", "hydra", "iopath", "omegaconf", "pytest", "sam2", "scipy", "torchvision")
-# Set, it gives every tensor memory of its own, in which no CUDA graph can be recorded.
+# If set, every tensor has memory of its own, in which no CUDA graph can be recorded.
 NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 FOUND_ERRORS = 9  # compute-sanitizer's exit status then
 # The kernel in which compute-sanitizer has found an error.
@@ -42,18 +42,18 @@ class Outcome(NamedTuple):
 
     right: bool
     figure: str = ""
-    why: str = ""  # what is wrong
-    missing: str = ""  # what it was not run without
+    why: str = ""  # the reason if it is not right
+    missing: str = ""  # the package without which it was not run
 
 
 class Context(NamedTuple):
-    """What jobs are told.
+    """Arguments of a job.
 
     Attributes:
-        device: where they run.
+        device: device that it runs on.
         send: sends one row of a part.
-        rehearse: whether only the code is tried, in Triton's interpreter and at small shapes.
-        limit_s: when the process is killed.
+        rehearse: True to try only the code, in Triton's interpreter and at small shapes.
+        limit_s: seconds after which the process is killed.
     """
 
     device: torch.device
@@ -63,7 +63,7 @@ class Context(NamedTuple):
 
 
 def environment(_: str, context: Context) -> Outcome:
-    """Versions, the device, and the rates of a large copy and of large matrix products, at once and for a second."""
+    """Sends versions, the device, and rates of a large copy and of large matrix products, at once and for a second."""
     _send_machine(context)
     if context.rehearse:
         return Outcome(True, "no limits are measured in a rehearsal")
@@ -82,7 +82,7 @@ def environment(_: str, context: Context) -> Outcome:
 
 
 def _send_machine(context: Context) -> None:
-    """Sends what the figures are taken on, without which they cannot be collected."""
+    """Sends the machine and the date, without which rows cannot be collected."""
     from suite.machine import machine
 
     about: dict[str, Any] = {"date": datetime.date.today().isoformat(), "rehearsal": context.rehearse}
@@ -90,17 +90,17 @@ def _send_machine(context: Context) -> None:
 
 
 def parity(keywords: str, context: Context) -> Outcome:
-    """Tests of kernels against float64 on random inputs."""
+    """Tests kernels against float64 on random inputs."""
     return _tested(KERNELS, context, keywords=keywords)
 
 
 def recorded(test: str, context: Context) -> Outcome:
-    """Tests of recorded steps or images against plain ones."""
+    """Tests recorded steps or images against plain ones."""
     return _tested(f"tracking/test_tracking_parity.py::{test}", context)
 
 
 def graph_memory(_: str, context: Context) -> Outcome:
-    """Whether a graph's memory stays its own when another graph is dropped and a third is recorded."""
+    """Checks that a graph's memory stays its own when another graph is dropped and a third is recorded."""
     from gpu.graph_memory import rows_of
 
     wrong = 0
@@ -128,8 +128,8 @@ class _Rows:
 
 
 def _tested(node: str, context: Context, mode: str = "short", keywords: str = "") -> Outcome:
-    """Runs the tests marked ``gpu`` of a file in this process, or those of them that ``keywords`` selects."""
-    # What other packages add to pytest may need packages that are not here.
+    """Runs the tests of a file that are marked ``gpu`` and that ``keywords`` selects, in this process."""
+    # Plugins of other packages may need packages that are not here.
     os.environ |= {"SAM2FAST_PARITY": "rehearsal" if context.rehearse else mode, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     import pytest
 
@@ -146,14 +146,14 @@ def _tested(node: str, context: Context, mode: str = "short", keywords: str = ""
 
 
 def micro(_: str, context: Context) -> Outcome:
-    """Times of kernels beside other ways of computing the same, and for each the sentence that they make true."""
+    """Times kernels beside other ways of computing the same, and sends the sentence that is true of each comparison."""
     from kernel_records import cases, small_cases
     from measure import case_rows
     from registry import WrongResultError
 
     from sam2fast.profiling.limits import Limits, measure_limits
 
-    # Those of the machine are measured in each process, so that a share of them is of one run.
+    # The limits are measured in this process, so that a share of them is of one run.
     limits = Limits(1.0, {}) if context.rehearse else measure_limits(context.device)
     how = {"budget_s": 0.0, "least": 1} if context.rehearse else {"budget_s": MICRO_S}
     every = [case for case in (small_cases() if context.rehearse else cases()) if case.runs_on(context.device)]
@@ -201,7 +201,7 @@ def ratio_of(comparison: Comparison, rows: list[dict[str, Any]]) -> float | None
 
 
 def profile(size: str, context: Context) -> Outcome:
-    """Kernels of steady frames, and the gaps between them."""
+    """Profiles kernels of steady frames, and the gaps between them."""
     from suite.plans import ALONE, rehearsed
     from suite.subjects import Setting
 
@@ -217,7 +217,7 @@ def profile(size: str, context: Context) -> Outcome:
 
 
 def call(name: str, context: Context) -> Outcome:
-    """Whole calls of the predictors, beside the official package's; at last a profile of ours."""
+    """Times whole calls of the predictors, beside the official package's; at last profiles ours."""
     from suite.plans import case_of, rehearsal, step
     from suite.subjects import Setting, shared_models
     from suite.timing import run
@@ -241,7 +241,7 @@ def call(name: str, context: Context) -> Outcome:
             case = case_of(row["case"])
             if case.is_profiled and row["subjects"]["sam2fast"]["samples_s"]:
                 setting = Setting(row["size"], row["dtype"], row["image_size"], str(context.device), row["objects"],
-                                  row["history"], groups[0].setting.frames)  # fmt: skip
+                                  row["history"], groups[0].setting.frames if context.rehearse else None)  # fmt: skip
                 row["device"] = profiled(case, setting, context.device)[0]
                 context.send("suite", row)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
@@ -251,7 +251,7 @@ def call(name: str, context: Context) -> Outcome:
 
 
 def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
-    """Of each row: our time, frames per second, how much faster than the official package, and which path ran."""
+    """Describes each row: our frames per second and time, the ratio to the official package, and the path that ran."""
     said = []
     for row in rows:
         ours = [name for name in ("sam2fast fast", "sam2fast compiled", "sam2fast") if name in row["subjects"]]
@@ -268,10 +268,10 @@ def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
 
 
 def sanitize(tool: str, context: Context) -> Outcome:
-    """The tests of every kernel, small, under one of compute-sanitizer's checkers.
+    """Tests every kernel on small inputs under one of compute-sanitizer's checkers.
 
-    Every tensor gets memory of its own, since steps from one into another within torch's blocks would not be noticed.
-    Recorded steps need such blocks and are left out; their kernels are checked one by one.
+    Every tensor has memory of its own, since an access beyond its end is not noticed within torch's blocks. Recorded
+    steps need such blocks and are left out; their kernels are checked one by one.
     """
     command = ["compute-sanitizer", "--tool", tool, "--print-limit", "100000", "--error-exitcode", str(FOUND_ERRORS)]
     command += [sys.executable, sys.argv[0], "--step", "sanitized", "--device", str(context.device)]
@@ -284,9 +284,9 @@ def sanitize(tool: str, context: Context) -> Outcome:
 
 
 def sanitizer_result(tool: str, code: int, printed: str) -> tuple[dict[str, Any], Outcome]:
-    """The row and the end of a checker's run.
+    """Returns the row and the outcome of a checker's run.
 
-    Of memcheck's errors, those in kernels that may multiply by WGMMA are reported only: it has miscounted the operands.
+    memcheck's errors in kernels that may multiply by WGMMA are only reported: it has miscounted the operands.
     """
     summary = " ".join(line.strip("= ") for line in printed.splitlines() if "SUMMARY" in line)
     by_kernel = Counter(ERROR_AT.findall(printed))
@@ -299,7 +299,7 @@ def sanitizer_result(tool: str, code: int, printed: str) -> tuple[dict[str, Any]
 
 
 def sanitized(_: str, context: Context) -> Outcome:
-    """What a checker watches."""
+    """Runs the tests that a checker watches."""
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer")
 
 

@@ -24,26 +24,26 @@ from suite.sessions import (
 from suite.subjects import SUBJECTS, Setting
 from suite.video_cases import MEASURED_TOGETHER, PREFILLED, Steady, Stream, Throughput
 
-# By which results a subject is judged before it is timed; see :mod:`suite.accuracy`.
+# Results by which a subject is judged before it is timed; see :mod:`suite.accuracy`.
 FIRST_CALL, FIRST_FRAMES = "first call", "first frames"
 THROUGHPUT = "video throughput"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to time.
+    """One kind of call that is timed.
 
     Attributes:
         name: as in the result files.
         open: a subject's session at a setting; raises ``MissingError`` where there is none.
-        note: what its rows say about what is timed.
-        at: pairs of objects and history that it is measured at unless asked otherwise.
-        runs: how often at least, where not asked otherwise.
-        compare: how far the second result is from the first; 0 for the same.
-        percentiles: whether the tail is of interest.
-        judged: by which results in bfloat16; None where ``compare`` is all there is.
-        has_masks: whether results are logits of masks, whose IoUs are of interest.
-        is_profiled: whether steps on a GPU profile our calls, too.
+        note: note of its rows about what is timed.
+        at: default pairs of objects and history.
+        runs: default number of timed calls.
+        compare: returns the distance of the second result from the first; 0 if they are equal.
+        percentiles: True if rows have percentiles of latency.
+        judged: results that are judged in bfloat16; None if only ``compare`` is used.
+        has_masks: True if results are logits of masks, so that rows have the IoU of each.
+        is_profiled: True if steps on a GPU profile our calls, too.
     """
 
     name: str
@@ -113,7 +113,7 @@ CASES = (
         "peak memory",
         peak_memory,
         "a process of its own: resident memory, or allocated on a GPU, with the model. Without a history one image is "
-        "set and clicked; with one, all objects are tracked through so many frames",
+        "set and clicked; with one, all objects are tracked through that many frames",
         ((None, None), (4, 100)),
         runs=1,
     ),
@@ -156,7 +156,7 @@ class Group:
     """Rows that share their sessions.
 
     Attributes:
-        interleaved: whether its rows take turns with those of neighbours that are interleaved, too.
+        interleaved: True if its rows take turns with those of neighbours that are interleaved, too.
     """
 
     case: Case
@@ -174,7 +174,7 @@ def group(name: str, setting: Setting, at: Pairs | None = None, runs: int | None
 
 
 def asked_for(asked: argparse.Namespace) -> list[Group]:
-    """Every combination of what is given; of what is not, the smallest model in fp32, and each case's own."""
+    """Returns every combination of the given values, by default of the smallest model in fp32 and each case's own."""
     frames, subjects = asked.frames or (CPU_FRAMES if asked.device == "cpu" else None), tuple(asked.subject) or SUBJECTS
     found = []
     for case in chosen(CASES, asked.only):
@@ -187,7 +187,7 @@ def asked_for(asked: argparse.Namespace) -> list[Group]:
 
 
 def _pairs(case: Case, objects: Sequence[int], histories: Sequence[int]) -> Pairs:
-    """What is asked for, of what the case depends on; its own values for the rest."""
+    """Returns the given objects and histories if the case depends on them, and its own values otherwise."""
     counted, aged = (any(pair[i] is not None for pair in case.at) for i in (0, 1))
     if counted and objects:
         return tuple(itertools.product(objects, (aged and histories) or (None,)))
@@ -240,7 +240,7 @@ def step(name: str, device: str) -> list[Group]:
         return Group(case, setting, at, runs, ("sam2fast",), **more)
 
     def beside(setting: Setting, subjects: tuple[str, ...] = NEITHER_COMPILED) -> Group:
-        return group(THROUGHPUT, setting, one, 3, subjects=subjects)
+        return group(THROUGHPUT, replace(setting, frames=50), one, 3, subjects=subjects)
 
     def pair(case: str, at: Pairs | None = None, runs: int | None = None) -> Group:
         return group(case, t, at, runs, subjects=NEITHER_COMPILED)
@@ -248,7 +248,7 @@ def step(name: str, device: str) -> list[Group]:
     steps: dict[str, Callable[[], list[Group]]] = {
         "ahead": lambda: [ours(case, t, runs=5, interleaved=True) for case in AHEAD],
         "ours": lambda: [ours(ALONE, setting) for setting in (s, b, large)],
-        "objects": lambda: [ours(ALONE, replace(t, image_size=side), VIDEO_AT, 2) for side in (1024, 512)],
+        "objects": lambda: [ours(ALONE, replace(t, image_size=side, frames=40), VIDEO_AT, 2) for side in (1024, 512)],
         "official": lambda: [beside(setting) for setting in (t, s, b, large)],
         "vos_optimized t": lambda: [beside(t, VOS_OPTIMIZED)],
         "vos_optimized l": lambda: [beside(large, VOS_OPTIMIZED)],

@@ -45,7 +45,7 @@ class SchemaError(ValueError):
 
 
 def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a row is about."""
+    """Returns the fields that name a row."""
     return tuple(row[name] for name in KEY)
 
 

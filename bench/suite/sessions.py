@@ -1,5 +1,5 @@
-"""What every case gives the timer: something that can be called again and again, and how results are compared; sessions
-of the image predictor and of automatic masks.
+"""Sessions: the base class that every case gives the timer; sessions of the image predictor and of automatic masks; and
+how results are compared.
 """
 
 from collections.abc import Sequence
@@ -39,14 +39,14 @@ class Session:
     """One subject of a case, with everything loaded.
 
     Attributes:
-        notes: what its row has to say.
+        notes: notes of its row.
         compile_s: seconds spent compiling before the first call; None if nothing is compiled then.
-        earlier_s: seconds of calls before the timed ones, of which the first may have compiled something.
-        peak_mib: where that is measured.
-        checked: results by which it is judged before anything is timed; None for those of the first call, and an empty
-            list for none.
-        path: which path its calls took; see :mod:`suite.subjects`.
-        result_bytes: size of what the latest call returned, where the host makes it.
+        earlier_s: seconds of calls before the timed ones; the first may have compiled something.
+        peak_mib: peak memory, if the session measures it.
+        checked: results by which it is judged before anything is timed; None for the first call's, and an empty list
+            for none.
+        path: path that its calls took; see :mod:`suite.subjects`.
+        result_bytes: size of the latest call's result, if the host makes it.
         frames: frames of a video that a call tracks; 1 for images.
         encoded: images and frames that were encoded until now.
     """
@@ -74,7 +74,7 @@ class Session:
         return []
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Frees everything."""
 
 
 class PredictorSession(Session):
@@ -120,7 +120,7 @@ def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
 
 
 class ImageSession(PredictorSession):
-    """An image predictor; what is timed is up to the subclass."""
+    """An image predictor; the subclass times its calls."""
 
     shape = (HEIGHT, WIDTH)
 
@@ -168,13 +168,13 @@ class Predict(ImageSession):
 
 
 class Boxes(Predict):
-    """``predict`` with so many boxes at once."""
+    """``predict`` with ``setting.objects`` boxes at once."""
 
     def prepare(self, setting: Setting) -> None:
         self.earlier_s = [self.set_image().seconds]
         box = boxes(HEIGHT, WIDTH, setting.objects or 1)
         self.prompt = {"box": box, "multimask_output": False}
-        # All three masks of each: which of them is the stable one may depend on the dtype.
+        # All three masks of each box, since the stable one may depend on the dtype.
         few = box[:BOXES_CHECKED]
         found = in_context(self.built, lambda: self.built.predictor.predict(box=few, multimask_output=True))
         self.checked = [torch.from_numpy(found.result[2])]
@@ -215,7 +215,7 @@ def _load_nano(model: Any) -> dict[str, float]:
 
 
 def unlike_masks(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> float:
-    """The share of masks without a counterpart, but for those that rounding may have carried across a threshold."""
+    """The share of masks without a counterpart, except masks that rounding may have carried across a threshold."""
     from mask_records import IOU, match, near_threshold
 
     matching = match(expected, actual, IOU)

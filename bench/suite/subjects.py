@@ -1,4 +1,5 @@
-"""Who is measured, each built as its authors intend, all on the same weights; and which path its calls took.
+"""Subjects: the packages that are measured, each built as its authors intend, all on the same weights; and the path
+that their calls took.
 
 fp32 is plain fp32: TensorFloat-32 is off. bfloat16 is autocast for the official package, and weights cast once for
 ours. A subject that cannot be built here raises :class:`MissingError`, and its row says why.
@@ -29,22 +30,22 @@ from suite.missing import GaveUpError, MissingError  # noqa: E402
 
 BASELINE = "official"
 SUBJECTS = ("official", "official vos_optimized", "sam2fast", "sam2fast fast", "sam2fast compiled")
-# Those whose first calls compile.
+# Subjects whose first calls compile.
 COMPILED = ("official vos_optimized", "sam2fast compiled")
 VIDEO_ONLY = ("official vos_optimized", "sam2fast fast")
 RECORDED, EAGER = "recorded", "eager"  # paths that calls take
 SIZES = ("nano", "t", "s", "b+", "l")
-# What an installation that cannot be used may raise.
+# Errors of an installation that cannot be used.
 UNUSABLE = (ImportError, OSError, RuntimeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a case is measured at.
+    """Setting of a measurement.
 
     Attributes:
-        frames: how many are tracked between two synchronisations, where a case is about that; None for its own number.
-        encode_ahead: of our video predictor.
+        frames: number of frames tracked between two synchronisations, in cases of throughput; None for 100.
+        encode_ahead: argument of our video predictor's propagation.
         compiler: the backend of ``torch.compile`` for our compiled subject; another one than inductor for trying out.
     """
 
@@ -249,7 +250,7 @@ def _fill_holes_where_both_can(built: Built) -> None:
 
 @functools.cache
 def _official_hole_filling(device: str) -> str | None:
-    """What does it: nothing, where the package's extension is absent. None where the package is."""
+    """Names the code that does it; empty if the package's extension is absent, None if the package is."""
     try:
         _official_package(device)
     except MissingError:
@@ -325,12 +326,12 @@ def _or_missing(subject: str) -> Iterator[None]:
 
 
 def plain_path(subject: str) -> str:
-    """Of a predictor that records nothing, as the official ones."""
+    """Returns the path of a predictor that records nothing, such as the official ones."""
     return "compiled" if subject in COMPILED else EAGER
 
 
 def image_path(subject: str, model: Any) -> str:
-    """Of an image predictor: whether its encodings were recorded, at least."""
+    """Returns the path of an image predictor: recorded if its encodings were."""
     from sam2fast.tracking import image_graphs
 
     graphs = image_graphs._graphs.get(model) if is_ours(subject) else None
@@ -338,7 +339,7 @@ def image_path(subject: str, model: Any) -> str:
 
 
 class TrackingPath:
-    """What a subject's video predictor did, looked at after every call that counts."""
+    """Path of a subject's video predictor, looked at after every call that counts."""
 
     def __init__(self, subject: str, predictor: Any) -> None:
         self.subject, self.predictor = subject, predictor

@@ -60,7 +60,7 @@ class Memory:
 
 
 class _Subject:
-    """What is known of one subject at one setting."""
+    """Measurements of one subject at one setting."""
 
     def __init__(self, name: str, session: Session | None, reason: str = "", memory: Memory | None = None) -> None:
         self.name, self.session, self.reason, self.memory = name, session, reason, memory or Memory()
@@ -72,7 +72,7 @@ class _Subject:
         self.notes: list[str] = []
 
     def attempt(self, step: Callable[[Session], Any], device: str) -> Any:
-        """What the step gives; None where the subject is out, or fails now and is out from here on."""
+        """Returns the result of the step; None if the subject was refused, or fails and is refused from now on."""
         if self.session is None or self.reason:
             return None
         try:
@@ -163,7 +163,9 @@ def measure(several: "Sequence[Measured]", runs: int, patience_s: float = float(
     """The rows of cases at a setting each, which take turns.
 
     Args:
-        patience_s: after so many seconds no further round is begun, if there are two of them.
+        several: cases with their sessions.
+        runs: number of rounds.
+        patience_s: seconds after which no further round begins, if there are two.
     """
     for one in several:
         one.begin()
@@ -185,7 +187,7 @@ class Measured:
         self.subjects = [_Subject(*found) for found in sessions]
 
     def begin(self) -> None:
-        """Calls every subject once, and refuses who is wrong."""
+        """Calls every subject once, and refuses wrong ones."""
         self._each(lambda session: session.prepare(self.setting))
         firsts = self._each(lambda session: session.call())
         for subject, first in zip(self.subjects, firsts, strict=True):
@@ -220,7 +222,7 @@ class Measured:
 
 
 def _judge(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> None:
-    """Refuses who is wrong before anything is timed."""
+    """Refuses wrong subjects before anything is timed."""
     checked = {}
     for subject in subjects:
         if subject.session is not None and subject.first is not None:
@@ -236,7 +238,7 @@ def _judge(case: Case, setting: Setting, subjects: Sequence[_Subject]) -> None:
 
 
 def _compare(case: Case, setting: Setting, subjects: Sequence[_Subject], latest: Sequence[Sample | None]) -> None:
-    """Sets the results of one round against the baseline's, which are let go of then."""
+    """Compares the results of one round with the baseline's, and drops them."""
     results = {s.name: sample.result for s, sample in zip(subjects, latest, strict=False) if sample is not None}
     first = BASELINE if BASELINE in results else next(iter(results), None)
     for subject in subjects:
@@ -273,7 +275,7 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
     on_gpu = subject.memory.peak / 2**20 or None
     figures |= {"peak_mib": session.peak_mib or on_gpu, "note": "; ".join([*session.notes, *subject.notes])}
     if subject.name in COMPILED or session.compile_s is not None:
-        # What is compiled when it is first called shows as what those calls took longer.
+        # Compilation during the first calls is the time that they took longer.
         slow = [*session.earlier_s, subject.first.seconds] if subject.name in COMPILED else []
         figures["compile_s"] = (session.compile_s or 0.0) + sum(max(0.0, x - median) for x in slow)
     if case.percentiles:
@@ -282,7 +284,7 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
 
 
 def _percentile(samples: Sequence[float], percent: int) -> float:
-    """The smallest sample that so many percent of them do not exceed."""
+    """The smallest sample that ``percent`` of them do not exceed."""
     return sorted(samples)[-(-percent * len(samples) // 100) - 1]
 
 
@@ -300,7 +302,7 @@ def _ratios(subjects: Sequence[_Subject]) -> dict[str, dict[str, float]]:
 
 
 def described(row: dict[str, Any]) -> None:
-    """Prints what a row holds."""
+    """Prints a row."""
     about = [row["size"], row["dtype"], f"{row['image_size']} px"]
     about += [f"{row[name]} {name}" if name == "objects" else f"history {row[name]}" for name in ("objects", "history")
               if row[name] is not None]  # fmt: skip

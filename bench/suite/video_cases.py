@@ -62,7 +62,7 @@ class Candidates:
         built.closing.enter_context(mock.patch.object(decoder, "forward", kept))
 
     def tied(self, side: int) -> list[Tensor]:
-        """Those of the latest call that were all but chosen, as masks ``(1, 1, side, side)``."""
+        """Masks ``(1, 1, side, side)`` of the latest call with nearly the IoU of the chosen one."""
         best = int(self.ious[0].argmax())
         others = [i for i, iou in enumerate(self.ious[0]) if i != best and self.ious[0, best] - iou <= TIED]
         masks = [self.masks[:1, i : i + 1] for i in others]
@@ -82,7 +82,7 @@ class Tracking(PredictorSession):
         return self.tracking_path.name
 
     def warm_up(self, objects: int) -> float | None:
-        """What a subject does before it tracks so many objects; gives the seconds that its compilation took."""
+        """Warms a subject up for ``objects`` objects, and returns the seconds of its compilation."""
         side, predictor = self.built.setting.image_size, self.built.predictor
         if self.tracking_path.subject != "sam2fast fast":
             return self.built.compile_s
@@ -140,7 +140,7 @@ class FirstFrames(Tracking):
         return int(self.tracked.state.features.encoded)  # of ours
 
     def scores(self) -> list[list[float]]:
-        """Of the prompted frame and the first that was tracked, by a session of its own."""
+        """Returns those of the prompted frame and of the first that was tracked, by a session of its own."""
         setting = replace(self.built.setting, objects=None, history=None, frames=None)
         with contextlib.closing(FirstFrames(self.tracking_path.subject, setting, alternatives=True)) as first:
             return first.ious
@@ -158,7 +158,7 @@ class Steady(FirstFrames):
         self.next_frame = FULL
 
     def prepare(self, setting: Setting) -> None:
-        """Goes on at a frame that was never seen, with so many objects and at least so much history."""
+        """Goes on at a frame that was never seen, with the setting's objects and at least its history."""
         objects, start = setting.objects or 1, max(self.next_frame, setting.history or 0)
         self.compile_s = self.warm_up(objects)
         self.tracked.refill(objects, start)
@@ -239,12 +239,12 @@ class OurVideo:
         )
 
     def remember(self) -> None:
-        """What there is of the one object is what :meth:`refill` starts from."""
+        """Keeps the results of the one object, which :meth:`refill` copies."""
         (tracked,) = self.state.objects.values()
         self.first = tracked.copy()
 
     def refill(self, objects: int, frames: int) -> None:
-        """So many objects with results on so many frames."""
+        """Gives the state ``objects`` objects with results on ``frames`` frames."""
         for obj_id in list(self.state.objects):
             self.state.remove(obj_id)
         recent = list(self.first.tracked.values())
@@ -292,7 +292,7 @@ class OfficialVideo:
 
 
 class Stream(Tracking):
-    """``step`` of a stream with so many objects, whose memories are full."""
+    """``step`` of a stream of ``setting.objects`` objects with full memories."""
 
     def __init__(self, subject: str, setting: Setting) -> None:
         if not is_ours(subject):
@@ -312,7 +312,7 @@ class Stream(Tracking):
                 with self.built.context():
                     answer = self.stream.add_new_points_or_box(i, points=[centre(side, side, i)], labels=[1])
             samples = [self._step() for _ in range(FULL)]
-        # Of the first object, on the frames that FirstFrames has.
+        # The first object's, on the frames that FirstFrames has.
         self.checked = [found.masks[:1].float().cpu() for found in (answer, samples[0].result)]
         self.earlier_s = [sample.seconds for sample in samples]
         self.tracking_path.forget()
