@@ -142,7 +142,8 @@ def plan() -> list[Step]:
     return [
         Step("environment", ("environment", ""), 20, 60,
              "How fast does this GPU multiply and copy, at once and for a second, and at which clocks?"),
-        Step("profile", ("profile", "t"), 25, 60, "Which kernels take a frame of tiny, do encoder and step overlap, "
+        # It compiles the kernels of all steps after it.
+        Step("profile", ("profile", "t"), 35, 120, "Which kernels take a frame of tiny, do encoder and step overlap, "
              "and how many encodes does a frame take?", needs=BUILDING),
         *(call(name, *about) for name, about in FIRST_CALLS.items()),
         Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, attention with specialised "

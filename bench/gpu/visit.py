@@ -94,7 +94,7 @@ def visit(arguments: argparse.Namespace) -> int:
 
     own = [sys.executable, str(HERE), "--device", arguments.device]
     own += ["--rehearse"] * arguments.rehearse
-    jobs = min(MOST_JOBS, max(1, (os.cpu_count() or 2) // (2 if arguments.rehearse else 1)))
+    jobs = min(MOST_JOBS, os.cpu_count() or 2)
     log = Log(folders[-1] / "log.txt")
     runner = Runner(own, _environment(arguments.rehearse), records, log, start + budget_s, jobs, summarise)
 

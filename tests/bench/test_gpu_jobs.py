@@ -27,7 +27,7 @@ from sam2fast.kernels._dispatch import current_backend
 from sam2fast.kernels._sdpa import CUDNN
 from sam2fast.profiling import limits
 from sam2fast.profiling.limits import Limits
-from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -99,14 +99,17 @@ def test_calls_of_images_are_profiled(name, encodes):
 
 
 def test_a_profile_is_of_graphs_that_are_recorded_under_the_profiler(monkeypatch):
-    monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
     log = []
-    release = SAM2VideoPredictor.release_recordings
-    monkeypatch.setattr(SAM2VideoPredictor, "release_recordings", lambda self: log.append("released") or release(self))
-    whole = frame_profile.profile_of
-    monkeypatch.setattr(frame_profile, "profile_of", lambda *given: log.append("profiled") or whole(*given))
-    every, *_ = frame_profile.profiled(ALONE, Setting("nano", "fp32", 64, objects=1, frames=2), CPU)
-    assert log[:2] == ["profiled", "released"] and log[-1] == "profiled" and every["path"] == "recorded"
+
+    def logged(owner, name):
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given: log.append(name) or whole(*given))
+
+    logged(frame_profile, "profile_of")
+    logged(SAM2ImagePredictor, "release_recordings")
+    logged(SAM2ImagePredictor, "set_image")
+    frame_profile.profiled(case_of("predict"), Setting("nano", "fp32", 64), CPU)
+    assert log == ["profile_of", "release_recordings", "set_image", "profile_of"]
 
 
 def test_a_profile_of_nothing_is_an_error(monkeypatch):
