@@ -31,6 +31,17 @@ FIGURES = {
     "p95 of NAME": "{subjects[NAME][p95_s]:seconds}",
     "p99 of NAME": "{subjects[NAME][p99_s]:seconds}",
 }
+# Columns of our call, from its profile, and of its masks.
+PROFILE = {
+    "least IoU of sam2fast": "{iou[sam2fast][*]:min .3f}",
+    "encodes": "{device[encodes]:.2f}",
+    "GPU busy, µs": "{device[busy us]:,.0f}",
+    "overlap, µs": "{device[overlap us]:,.0f}",
+    "copies, µs": "{device[copies us]:,.0f}",
+    "host thread, µs": "{device[host us]:,.0f}",
+    "of it waiting, µs": "{device[host waits us]:,.0f}",
+    "first touch, µs": "{device[first touch us]:,.0f}",
+}
 PAIR = ("official", "sam2fast")
 ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
 UNSAID = re.compile(r"|not asked for|for video only|\d+ frames before the first")  # notes that tables leave out
@@ -94,6 +105,7 @@ def case_table(rows: list[Row]) -> list[str]:
     """A table of one case, and its notes; the last column numbers those that not every row has."""
     names = _subjects(rows)
     templates = SETTINGS | {t.replace("NAME", n): f.replace("NAME", n) for t, f in FIGURES.items() for n in names}
+    templates |= PROFILE
     columns = {title: [_cell(template, row) for row in rows] for title, template in templates.items()}
     noted = [list(dict.fromkeys(_notes(row))) for row in rows]
     shared = [note for note in noted[0] if all(note in notes for notes in noted)]

@@ -238,11 +238,11 @@ def call(name: str, context: Context) -> Outcome:
         right = run(groups, save)
         # After everything that is timed, since a profiler may slow down what follows it.
         for row in rows:
-            case = case_of(row["case"])
-            if case.is_profiled and row["subjects"]["sam2fast"]["samples_s"]:
+            case, ours = case_of(row["case"]), row["subjects"]["sam2fast"]
+            if case.is_profiled and ours["samples_s"]:
                 setting = Setting(row["size"], row["dtype"], row["image_size"], str(context.device), row["objects"],
                                   row["history"], groups[0].setting.frames if context.rehearse else None)  # fmt: skip
-                row["device"] = profiled(case, setting, context.device)[0]
+                row["device"] = profiled(case, setting, context.device)[0] | {"host us": ours["host_s"] * 1e6}
                 context.send("suite", row)
     notes = [subject["note"] for row in rows for subject in row["subjects"].values()]
     missing = re.fullmatch("not run: (.*) is missing", rows[0]["subjects"]["sam2fast"]["note"]) if rows else None

@@ -31,6 +31,17 @@ def test_a_table_of_a_case(tmp_path):
     assert "#### Boxes" in text and "two threads of an AMD EPYC" in text and "not asked for" not in text
 
 
+def test_profiles_and_ious_have_columns(tmp_path):
+    both = {"official": subject(0.02), "sam2fast": subject(0.005)}
+    device = {"busy us": 4050.4, "overlap us": 1312.0, "encodes": 1, "host us": 900.0, "host waits us": None}
+    rows = [row("video throughput", both, objects=2) | {"iou": {"sam2fast": [0.25, 0.9996]}, "device": device}]
+    rows.append(row("video throughput", both, objects=1))
+    put(tmp_path, "suite-nvidia-h200", rows, GPU)
+    head, _, first, second = [line for line in SECTIONS["gpu"](Results(tmp_path)).splitlines() if line.startswith("|")]
+    assert "| least IoU of sam2fast | encodes | GPU busy, µs | overlap, µs | host thread, µs |" in head
+    assert "| 0.250 | 1.00 | 4,050 | 1,312 | 900 |" in first and "| – | – | – | – | – |" in second
+
+
 def test_the_newest_file_of_each_processor_is_shown(folder):
     slow = {"official": subject(2.0, 2.2, 2.4), "sam2fast": subject(0.5, 0.55, 0.6)}
     put(folder, "suite-cpu", [row("image encode", slow), row("video steady frame", slow, objects=16)], AVX2)

@@ -335,7 +335,7 @@ def test_a_step_of_calls_sends_rows_at_once_and_then_with_a_profile(monkeypatch)
 
     def run(groups, save):
         compiled = {"samples_s": [1.0], "note": "7 frames", "median_s": None}
-        ours = {"samples_s": [1.0], "note": "", "median_s": 1.0}
+        ours = {"samples_s": [1.0], "note": "", "median_s": 1.0, "host_s": 0.25}
         for case in ("video throughput", "peak memory"):
             row = {"case": case, "size": "nano", "dtype": "bf16", "image_size": 64, "objects": 1, "history": None}
             save(row | {"subjects": {"sam2fast": ours, work.VOS: compiled | {}}, "ratio": {}})
@@ -345,5 +345,7 @@ def test_a_step_of_calls_sends_rows_at_once_and_then_with_a_profile(monkeypatch)
     monkeypatch.setattr(timing, "run", run)
     monkeypatch.setattr(frame_profile, "profiled", lambda case, setting, device: [{"of": (case.name, setting.frames)}])
     assert work.call("official", Context(CPU, lambda part, row: sent.append(dict(row)), rehearse=True)).right
-    assert [row.get("device") for row in sent] == [None, None, {"of": ("video throughput", 3)}]
+    assert [row.get("device") for row in sent] == [
+        None, None, {"of": ("video throughput", 3), "host us": 250_000}
+    ]  # fmt: skip
     assert sent[0]["subjects"][work.VOS]["note"] == "; ".join(["7 frames", *(f"{name}=ATEN" for name in ATEN_ONLY)])
