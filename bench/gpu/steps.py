@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 BUDGETS_S = (570.0, 250.0)  # of the visit's first call and of each later one
 RETRY_S = 100.0  # most that a step gets which timed out before: compiled code is there by then
-MOST_JOBS = 14  # side by side
+MOST_JOBS = 14  # steps side by side
 # Torch's compiler then leaves products and convolutions to torch: choosing among its own takes more than six minutes.
 ATEN_ONLY = {f"TORCHINDUCTOR_MAX_AUTOTUNE_{kind}_BACKENDS": "ATEN" for kind in ("GEMM", "CONV")}
 
@@ -18,13 +18,13 @@ class Step(NamedTuple):
     """One process.
 
     Attributes:
-        name: as in the table; ``--only`` finds steps by it.
-        job: which function of :mod:`gpu.work` runs, and its argument.
+        name: name in the table; ``--only`` finds steps by it.
+        job: function of :mod:`gpu.work` that runs, and its argument.
         seconds: estimated duration. The step begins only if the budget has this much left.
         limit_s: the process is killed after this time.
         question: the question that the step answers.
-        alone: whether it times something, and so has the machine for itself.
-        needs: packages and programs besides torch, triton and numpy; without one of them it is not begun.
+        alone: True if it times something, and so has the machine for itself.
+        needs: packages and programs besides torch, triton and numpy. Without one of them it does not begin.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Comparison(NamedTuple):
         slower: the end of the sentence if ours is not the fastest at every shape.
         faster: the end of the sentence if it is.
         shapes: regular expression of the cases' shapes.
-        subjects: ours, of which the first that was timed counts.
+        subjects: our subjects; the first that was timed counts.
         others: regular expression of the subjects that it is compared with.
     """
 
@@ -56,14 +56,13 @@ class Comparison(NamedTuple):
     others: str = r"(?!triton|sam2fast).*"
 
     def sentence(self, ratios: dict[str, float]) -> str:
-        """The sentence that is true of these ratios by shape: the least time of the others over ours."""
-        least = min(ratios, key=ratios.__getitem__)
-        if ratios[least] > 1:
-            span = f"{ratios[least]:.2f} to {max(ratios.values()):.2f}"
-            return f"`{self.op}` is {span} times as fast as the fastest alternative: {self.faster}."
-        return (
-            f"`{self.op}` has {ratios[least]:.2f} times the speed of the fastest alternative at {least}: {self.slower}."
-        )
+        """Returns the sentence that is true of these ratios by shape: the least time of the others over ours."""
+        slow = [f"{shape} ({ratio:.2f})" for shape, ratio in ratios.items() if ratio <= 1]
+        if slow:
+            where = ", ".join(slow)
+            return f"`{self.op}` has at most the speed of the fastest alternative at {where}: {self.slower}."
+        span = " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (min(ratios.values()), max(ratios.values()))))
+        return f"`{self.op}` is {span} times as fast as the fastest alternative: {self.faster}."
 
 
 COMPARED = (

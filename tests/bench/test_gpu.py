@@ -267,7 +267,11 @@ def test_the_official_compiler_has_no_kernels_to_choose_and_a_cache_that_stays(m
     ("ratios", "expected"),
     [
         ({"a": 1.2, "b": 3.0}, "`op` is 1.20 to 3.00 times as fast as the fastest alternative: the kernel stays."),
-        ({"a": 1.2, "b": 0.5}, "`op` has 0.50 times the speed of the fastest alternative at b: torch is better."),
+        ({"a": 1.3}, "`op` is 1.30 times as fast as the fastest alternative: the kernel stays."),
+        (
+            {"a": 1.2, "b": 0.5, "c": 1.0},
+            "`op` has at most the speed of the fastest alternative at b (0.50), c (1.00): torch is better.",
+        ),
     ],
 )
 def test_the_sentence_of_a_comparison(ratios, expected):
