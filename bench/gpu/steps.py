@@ -71,12 +71,12 @@ COMPARED = (
     # Beside torch's attention to maps that our kernel rotates.
     *(Comparison("rope_attention", f"torch is to attend for {count}", f"our kernel is to attend for {count}",
                  f"{count}, 4096x4096", others="rotation, .*") for count in map("{} objects".format, (1, 2, 3, 4))),
-    Comparison("linear_gelu", "this shape is to be left to torch (`TORCH` in `config`)"),
-    Comparison("window_attention", "this window is to be left to torch, or its keys are to be read once by a program"),
-    Comparison("layer_norm", "`config` needs another number of elements and warps for this width"),
-    Comparison("norm_linear", "this shape is to be left to torch"),
-    Comparison("grouped_mlp", "this shape is to be left to torch"),
-    Comparison("preprocess", "images of this size are to be resized by torch"),
+    Comparison("linear_gelu", "these shapes are to be left to torch (`TORCH` in `config`)"),
+    Comparison("window_attention", "these windows are to be left to torch, or their keys are to be read once by a program"),
+    Comparison("layer_norm", "`config` needs another number of elements and warps for these widths"),
+    Comparison("norm_linear", "these shapes are to be left to torch"),
+    Comparison("grouped_mlp", "these shapes are to be left to torch"),
+    Comparison("preprocess", "images of these sizes are to be resized by torch"),
     Comparison("mask_statistics", "statistics are to be computed from upsampled masks"),
     Comparison("upsample_and_threshold", "masks are to be upsampled by torch"),
     Comparison("upsample_and_pack", "masks are to be upsampled by torch and then packed"),
@@ -84,12 +84,12 @@ COMPARED = (
     Comparison("unpack_masks", "masks are to be unpacked by torch"),
     Comparison("scaled_probabilities", "probabilities are to be computed by torch"),
     Comparison("suppress_overlaps", "overlaps are to be suppressed by torch"),
-    Comparison("connected_components", "components of masks of this size are to be labelled by the alternative"),
+    Comparison("connected_components", "components of masks of these sizes are to be labelled by the alternative"),
     Comparison("fill_holes_and_remove_sprinkles", "holes are to be filled by the alternative"),
     Comparison("fill_holes_in_mask_scores", "holes are to be filled by the alternative"),
-    Comparison("box_nms", "so few boxes are to be suppressed by the alternative"),
-    Comparison("mask_nms", "so few masks are to be suppressed by torch"),
-    Comparison("encode_masks", "masks of this size are to be encoded by the alternative"),
+    Comparison("box_nms", "these numbers of boxes are to be suppressed by the alternative"),
+    Comparison("mask_nms", "these numbers of masks are to be suppressed by torch"),
+    Comparison("encode_masks", "masks of these sizes are to be encoded by the alternative"),
     Comparison("encode_upsampled", "masks are to be upsampled before they are encoded"),
     Comparison("decode_masks", "masks are to be decoded by torch"),
 )  # fmt: skip
@@ -117,7 +117,7 @@ FIRST_CALLS = {
 VOS_OPTIMIZED = {
     "vos_optimized t": (200, "How fast is tiny's official compiled predictor, if torch's compiler leaves products and "
                              "convolutions to ATEN?"),
-    "vos_optimized l": (70, "And how fast is large's?"),
+    "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
 LAST_CALLS = {
     "peak memory": (40, "How much memory do an image and a video of four objects take, beside the official package?"),
