@@ -72,7 +72,7 @@ COMPARED = (
     *(Comparison("rope_attention", f"torch is to attend for {count}", f"our kernel is to attend for {count}",
                  f"{count}, 4096x4096", others="rotation, .*") for count in map("{} objects".format, (1, 2, 3, 4))),
     Comparison("linear_gelu", "these shapes are to be left to torch (`TORCH` in `config`)"),
-    Comparison("window_attention", "these windows are to be left to torch, or their keys are to be read once by a program"),
+    Comparison("window_attention", "these windows are to be left to torch, or a program is to read their keys once"),
     Comparison("layer_norm", "`config` needs another number of elements and warps for these widths"),
     Comparison("norm_linear", "these shapes are to be left to torch"),
     Comparison("grouped_mlp", "these shapes are to be left to torch"),
@@ -120,7 +120,7 @@ VOS_OPTIMIZED = {
     "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
 LAST_CALLS = {
-    "peak memory": (40, "How much memory do an image and a video of four objects take, beside the official package?"),
+    "peak memory": (40, "How much memory does a video of four objects take, beside the official package?"),
     "images": (40, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
                    "and the host's?"),
 }  # fmt: skip

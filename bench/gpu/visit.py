@@ -84,7 +84,7 @@ def visit(arguments: argparse.Namespace) -> int:
     to_run = steps if arguments.only else remaining(steps, records)
     if arguments.rehearse:
         to_run = [step._replace(alone=False, seconds=0) for step in to_run]  # its times mean nothing
-    elif arguments.device == "cpu":  # the limits are those of GPUs
+    if arguments.device == "cpu":  # the limits are those of GPUs
         to_run = [step._replace(limit_s=budget_s) for step in to_run]
 
     def summarise() -> None:

@@ -228,7 +228,6 @@ def cpu() -> list[Group]:
 
 
 VIDEO_AT: Pairs = ((1, None), (4, None), (16, None), (64, None))
-MEMORY_AT: Pairs = ((None, None), (4, 100))
 
 
 def step(name: str, device: str) -> list[Group]:
@@ -252,7 +251,7 @@ def step(name: str, device: str) -> list[Group]:
         "official": lambda: [beside(setting) for setting in (t, s, b, large)],
         "vos_optimized t": lambda: [beside(t, VOS_OPTIMIZED)],
         "vos_optimized l": lambda: [beside(large, VOS_OPTIMIZED)],
-        "peak memory": lambda: [pair("peak memory", MEMORY_AT)],
+        "peak memory": lambda: [pair("peak memory", ((4, 100),))],
         "images": lambda: [pair(case, runs=20) for case in ("image encode", "predict", "boxes")],
     }
     return steps[name]()
