@@ -120,7 +120,8 @@ VOS_OPTIMIZED = {
     "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
 LAST_CALLS = {
-    "peak memory": (40, "How much memory does a video of four objects take, beside the official package?"),
+    "peak memory": (40, "How much memory do four objects of a video take beside the official package's, and how fast "
+                        "are they?"),
     "images": (40, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
                    "and the host's?"),
 }  # fmt: skip

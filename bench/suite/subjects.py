@@ -46,7 +46,6 @@ class Setting:
     Attributes:
         frames: number of frames tracked between two synchronisations, in cases of throughput; None for 100.
         encode_ahead: argument of our video predictor's propagation.
-        compiler: the backend of ``torch.compile`` for our compiled subject; another one than inductor for trying out.
     """
 
     size: str
@@ -57,7 +56,6 @@ class Setting:
     history: int | None = None
     frames: int | None = None
     encode_ahead: int | None = None
-    compiler: str = "inductor"
 
 
 @dataclass
@@ -224,9 +222,8 @@ def _built(subject: str, predictor: Any, setting: Setting, is_shared: bool, mode
         return Built(predictor, setting, autocast=autocast, is_shared=is_shared)
     from sam2fast.deploy.compilation import compile_model
 
-    seconds = timed("cpu", lambda: compile_model(model, backend=setting.compiler)).seconds
-    notes = [] if setting.compiler == "inductor" else [f"the backend of torch.compile is {setting.compiler}"]
-    return Built(predictor, setting, compile_s=seconds, notes=notes)
+    seconds = timed("cpu", lambda: compile_model(model)).seconds
+    return Built(predictor, setting, compile_s=seconds)
 
 
 def _our_model(build: str, setting: Setting, checkpoint: str | None, **kwargs: Any) -> Any:
