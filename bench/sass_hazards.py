@@ -1,13 +1,13 @@
-"""Two errors of assemblers around wgmma: a register that is overwritten too early, and one that nothing has written.
+"""Finds two errors of assemblers: registers overwritten while wgmma reads them, and uniform registers never set.
 
 The assembler of CUDA 12.8 computes some descriptors of tiles with rows of 32 or 64 bytes from a uniform register that
-it never sets. The product then reads shared memory anywhere: wrong results, or an illegal access (seen on an H100). A
-register that was set to something else before is not found.
+it never sets. The product then reads arbitrary shared memory. Results are wrong, or the access is illegal (seen on an
+H100). The check does not find a register that an earlier instruction set to another value.
 
-A wgmma whose left side is in registers reads them while later instructions run. The assembler of CUDA 12 may reuse them
-too early (triton-lang/triton#11781; CUDA 13.3 fixes it), and then results are wrong now and then. Which instruction
-writes which registers is read from the text. Where that is open the larger range is assumed, so a finding may be no
-hazard, but no hazard is missed for that.
+A wgmma with its left side in registers reads them while later instructions run. The assembler of CUDA 12 may reuse them
+too early (triton-lang/triton#11781, fixed in CUDA 13.3), and then results are wrong now and then. The check reads from
+the text which registers an instruction writes. If the text leaves this open, it assumes the larger range. A finding may
+therefore be no hazard, but no hazard is missed for this reason.
 """
 
 import re
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from sass_code import Code, Instruction
 
-State = dict[int, int]  # by register that is still read: the groups that were committed since, its own included
-# Their first register is one that they read.
-_NO_RESULT = re.compile(r"\w+SETP2?$|R2P$|BAR|BRX|JMX|RET|CALL|NANOSLEEP|WARPSYNC")
+State = dict[int, int]  # registers still read, each with the number of groups committed since, its own included
+# Instructions that only read their first register.
+_NO_RESULT = re.compile(r"\w+SETP2?$|U?R2U?P$|BAR|BRX|JMX|RET|CALL|NANOSLEEP|WARPSYNC")
 _REGISTER = re.compile(r"(?:!?U?P[\dRT]\w*, )*R(\d+)\b")
 _LEFT = re.compile(r"R\d+, R(\d+)(?:\.\w+)?, gdesc")
 _UNIFORM_RESULT = re.compile(r"(?:!?U?P[\dRT]\w*, )*UR(\d+)(?:,|$)")
@@ -26,14 +26,14 @@ LEFT_REGISTERS = 4  # 64 rows of 32 bytes, by 128 threads of 4 bytes a register
 
 
 def hazards(code: Code) -> list[str]:
-    """Sentences on each instruction that overwrites a register too early or reads one that is not set."""
+    """Returns a sentence for each instruction that overwrites a register too early or reads an unset one."""
     return [f"a register that a wgmma still reads is overwritten by {x}" for x in overwritten(code)] + [
         f"a uniform register that is not set is read by {x}" for x in unset(code)
     ]
 
 
 def overwritten(code: Code) -> list[str]:
-    """What writes a register that a wgmma may still read, on any path, each instruction once."""
+    """Returns the instructions that, on any path, write a register that a wgmma may still read."""
     entering: dict[int, State] = {0: {}}
     work, found = [0], set()
     while work:
@@ -54,11 +54,11 @@ def overwritten(code: Code) -> list[str]:
 
 
 def unset(code: Code) -> list[str]:
-    """What reads a uniform register that no instruction before it writes."""
+    """Returns the instructions that read a uniform register that no earlier instruction in the text writes."""
     known: set[int] = set()
     found = []
     for i, x in enumerate(code.instructions):
-        result = _UNIFORM_RESULT.match(x.operands)
+        result = None if _NO_RESULT.match(x.root) else _UNIFORM_RESULT.match(x.operands)
         reads = {r for read in _UNIFORM.finditer(x.operands, result.end() if result else 0) for r in _read(x, read)}
         if reads - known:
             found.append(f"{x.name} {x.operands} (instruction {i})")
@@ -68,9 +68,12 @@ def unset(code: Code) -> list[str]:
 
 
 def _read(x: Instruction, read: re.Match[str]) -> range:
+    """Returns the uniform registers of one operand."""
     first = int(read[2])
-    if read[1] == "gdesc[":  # descriptors of the left and of the right side, two registers each
+    if read[1] == "gdesc[" and x.kind == "wgmma":  # one operand for the descriptors of both sides, two registers each
         return range(first + (2 if left_registers(x) else 0), first + 4)
+    if tile := re.match(r"UTMALDG\.(\d)D", x.name):  # [address, barrier and coordinates], [address of the descriptor]
+        return range(first, first + (2 + int(tile[1]) if read.start() == 1 else 2))
     return range(first, first + (2 if read[1] or read[3] or (".64" in x.name and x.root.startswith("U")) else 1))
 
 
@@ -79,13 +82,13 @@ def _uniform_width(x: Instruction) -> int:
 
 
 def left_registers(x: Instruction) -> range:
-    """The registers of a wgmma's left side."""
+    """Returns the registers of a wgmma's left side."""
     left = _LEFT.match(x.operands) if x.kind == "wgmma" else None
     return range(int(left[1]), int(left[1]) + LEFT_REGISTERS) if left else range(0)
 
 
 def written(x: Instruction) -> range:
-    """The registers that an instruction writes."""
+    """Returns the registers that an instruction writes."""
     result = None if x.predicate == "!PT" or _NO_RESULT.match(x.root) else _REGISTER.match(x.operands)
     return range(int(result[1]), int(result[1]) + _width(x)) if result else range(0)
 
@@ -102,7 +105,7 @@ def _width(x: Instruction) -> int:
 
 
 def after(x: Instruction, state: State) -> State:
-    """What is still read after an instruction: commits count, and a wait for all groups but N ends older ones."""
+    """Returns the state after an instruction: a commit counts, and a wait for all groups but N removes older ones."""
     if x.kind == "wgmma" and "gsb0" in x.operands:
         return {register: groups + 1 for register, groups in state.items()}
     wait = re.match(r"gsb0, (0x[0-9a-f]+)", x.operands) if x.name.startswith("WARPGROUP.DEPBAR") else None
@@ -114,7 +117,7 @@ def _followers(code: Code, at: int) -> Iterator[int]:
     ends = x.root in ("EXIT", "RET", "BRA", "JMP") and not x.predicate and not re.match(r"!?U?P", x.operands)
     if not ends and at + 1 < len(code.instructions):
         yield at + 1
-    if at in code.jumps and x.root != "BSSY":  # which says where threads meet: behind the BSYNC before that label
+    if at in code.jumps and x.root != "BSSY":  # the label of BSSY is where threads meet again
         yield code.jumps[at]
 
 

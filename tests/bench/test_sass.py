@@ -1,4 +1,4 @@
-"""The reading of machine code, its model, and each gate of ``make sass``, on small texts in nvdisasm's form."""
+"""Tests the reading of machine code, its model, and each gate of ``make sass``, on small texts in nvdisasm's form."""
 
 import json
 import os
@@ -223,7 +223,10 @@ def test_overwritten_registers_of_wgmma_are_found(clean, broken):
 
 READ = "LDG.E.128 R44, desc[UR4][R18.64+0xc0]"
 SUM_OF_REGISTERS = "HGMMA.64x64x16.F32.BF16 R24, R72, gdesc[UR14].tnspB, R24"  # the right side's is in UR16
-# Of window attention as an H100 ran it into an illegal access: the descriptor of the right side is 2 more than UR26.
+COMPARISON = "UISETP.GE.AND UP0, UPT, UR4, 0x1, UPT"
+COORDINATES, DESCRIPTOR = "LDCU.128 UR8, c[0x0][0x380]", "LDCU.64 UR6, c[0x0][0x390]"
+COPY = "UTMALDG.2D [UR8], [UR6]"  # address, barrier and two coordinates, and the address of the descriptor
+# From window attention, which ended in an illegal access on an H100: the right side's descriptor is UR26 + 2.
 SET = ("ULDC.64 UR26, c[0x0][0x208]", "UIADD3.64 UR16, UR26, 0x2, URZ")
 
 
@@ -247,12 +250,38 @@ SET = ("ULDC.64 UR26, c[0x0][0x208]", "UIADD3.64 UR16, UR26, 0x2, URZ")
         (("R2UR UR6, R28", "STS.128 [R8+UR6], R20"), ("R2UR UR5, R28", "STS.128 [R8+UR6], R20")),
         (("ULDC.64 UR4, c[0x0][0x208]", READ), ("ULDC UR4, c[0x0][0x208]", READ)),
         ((*SET, SUM_OF_REGISTERS), (SET[0], SUM_OF_REGISTERS)),
+        (("S2UR UR4, SR_CTAID.X", COMPARISON), ("S2UR UR6, SR_CTAID.X", COMPARISON)),
+        ((COORDINATES, DESCRIPTOR, COPY), (COORDINATES.replace(".128", ".64"), DESCRIPTOR, COPY)),
+        ((COORDINATES, DESCRIPTOR, COPY), (COORDINATES, DESCRIPTOR.replace(".64", ""), COPY)),
     ],
 )
 def test_uniform_registers_that_are_not_set_are_found(clean, broken):
     assert unset(without_loop(*clean)) == []
     (found,) = unset(without_loop(*broken))
     assert hazards(without_loop(*broken)) == [f"a uniform register that is not set is read by {found}"]
+
+
+# From a linear layer on sm_100, with constants as addresses: each side has its own descriptor, of two registers.
+BLACKWELL = (
+    "UMOV UR4, 0x600",
+    "UMOV UR5, 0x80004020",
+    "UMOV UR6, 0xc00",
+    "UMOV UR7, 0x80004020",
+    "UMOV UR8, 0x40",
+    "UMOV UR24, 0x0",
+    "UMOV UR25, 0x8200490",
+    "UIADD3.64 UR18, UPT, UPT, UR4, 0x2, URZ",
+    "UIADD3.64 UR12, UPT, UPT, UR6, 0x2, URZ",
+    "UTCHMMA gdesc[UR4], gdesc[UR6], tmem[UR8], tmem[UR24], idesc[UR25], !UPT",
+    "UTCHMMA gdesc[UR18], gdesc[UR12], tmem[UR8], tmem[UR24], idesc[UR25], UPT",
+)
+
+
+@pytest.mark.parametrize("missing", range(9))
+def test_every_register_of_a_product_by_tcgen05_is_read(missing):
+    assert unset(without_loop(*BLACKWELL)) == []
+    found = unset(without_loop(*BLACKWELL[:missing], *BLACKWELL[missing + 1 :]))
+    assert any(each.startswith("UTCHMMA") for each in found)
 
 
 @pytest.mark.parametrize(
