@@ -1,4 +1,4 @@
-"""The measuring tools: a wrong result gets no time, and reports are whole."""
+"""Tests that the measuring tools do not time wrong results and write whole reports."""
 
 import dataclasses
 import re
@@ -74,6 +74,16 @@ def test_a_baseline_far_from_itself_in_fp32_is_refused():
     calls = {"broken": lambda: torch.zeros(1, 16, 32)}
     with pytest.raises(WrongResultError, match="broken differs from itself in fp32 by"):
         expectation(case, calls, CPU)
+
+
+@torch.no_grad()
+def test_only_the_baseline_decides_how_far_results_may_be_from_fp32():
+    case = memory_case(1, 1, torch.bfloat16, side=4)
+    calls = case.prepare(CPU)
+    wrong = {**calls, "reference": lambda: torch.zeros(1, 16, 256)}
+    assert expectation(case, wrong, CPU).tolerance == expectation(case, calls, CPU).tolerance
+    with pytest.raises(WrongResultError, match="reference differs"):
+        check(case, wrong, CPU)
 
 
 def test_a_subject_that_refuses_is_left_out(capsys):
