@@ -17,7 +17,7 @@ from pathlib import Path
 
 from suite.results import SchemaError
 
-from figures import chart, diagram, kernels, results, suite
+from figures import chart, diagram, kernels, profiles, results, suite
 from figures.results import FiguresError, Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,12 @@ RESULTS = ROOT / "bench" / "results"
 END = "<!-- /figures -->"
 PART = re.compile(rf"<!-- figures:([a-z0-9-]+) -->(.*?){END}", re.DOTALL)
 ANY = re.compile(r"<!--\s*/?figures.*?-->")
-SECTIONS: dict[str, Callable[[Results], str]] = {**suite.SECTIONS, **results.SECTIONS, **kernels.SECTIONS}
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    **suite.SECTIONS,
+    **results.SECTIONS,
+    **kernels.SECTIONS,
+    **profiles.SECTIONS,
+}
 
 
 def generate(root: Path, results: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ PROFILE = {
     "first touch, µs": "{device[first touch us]:,.0f}",
 }
 PAIR = ("official", "sam2fast")
-ENCODE, TRACK, MASKS = "image encode", "video steady frame", "automatic masks"
+ENCODE, TRACK, FRAMES, MASKS = "image encode", "video steady frame", "video throughput", "automatic masks"
 UNSAID = re.compile(r"|not asked for|for video only|\d+ frames before the first")  # notes that tables leave out
 Row = dict[str, Any]
 
@@ -74,11 +74,28 @@ def sentences(report: Report) -> str:
 
 
 def gpu_state(results: Results) -> str:
-    """A piece of a sentence."""
-    names = {_gpu_of(report) for report in results.reports(".+")} - {""}
-    if not names:
+    """Returns a piece of a sentence: the newest time of a frame of tiny on each GPU, beside the official package's."""
+    found: dict[str, str] = {}
+    for report in results.reports(SUITE):
+        for row in report.data["rows"] if _gpu_of(report) else ():
+            if (row["case"], row["size"], row["objects"]) == (FRAMES, "t", 1) and _median(row, PAIR[1]):
+                found.setdefault(_gpu_of(report), _frame_of(row) + mark(row, report))
+    if not found:
         return "nothing has been measured on a GPU"
-    return f"measured on {' and '.join(sorted(names))}: [benchmarks]({results.root}docs/benchmarks.md)"
+    each = "; ".join(f"{text} on {name}" for name, text in found.items())
+    return f"a frame of tiny with one object takes {each} ([what the marks say]({results.root}docs/benchmarks.md#gpus))"
+
+
+def _frame_of(row: Row) -> str:
+    """Returns our time of a frame, and how many times as fast it is as the official package, eager and compiled."""
+    ours, compiled = _median(row, PAIR[1]), _median(row, "official vos_optimized")
+    assert ours is not None
+    parts = [f"{ours * 1e3:.2f} ms"]
+    if PAIR[1] in row["ratio"]:
+        parts.append(f"{row['ratio'][PAIR[1]]['median']:.1f} times as fast as the official package in eager mode")
+    if compiled is not None:
+        parts.append(f"{compiled / ours:.1f} times as fast as its compiled predictor")
+    return ", ".join(parts)
 
 
 def _gpu_of(report: Report) -> str:

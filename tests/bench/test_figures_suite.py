@@ -96,11 +96,10 @@ def test_a_gpu_appears_with_its_file(folder):
     put(folder, "suite-nvidia-h200", [row("image encode", fast)], GPU)
     text = SECTIONS["gpu"](results)
     assert "### NVIDIA H200" in text and "| 22.0 ms | 5.50 ms |" in text
-    assert SECTIONS["gpu-state"](results) == "measured on NVIDIA H200: [benchmarks](../docs/benchmarks.md)"
+    assert SECTIONS["gpu-state"](results) == "nothing has been measured on a GPU", "no frame of a video"
     kernels = {"parts": {"micro": []}, "machine": {"device": "NVIDIA B200"}}
     (folder / "nvidia-b200-2030-01-02.json").write_text(json.dumps(kernels))
     assert "(../bench/results/nvidia-b200-2030-01-02.json)" in SECTIONS["gpu"](results)
-    assert SECTIONS["gpu-state"](results).startswith("measured on NVIDIA B200 and NVIDIA H200: ")
     assert "### Kernels" not in SECTIONS["gpu"](results)
     kernels["parts"]["sentences"] = [{"sentence": "`nms` is fast."}, {"sentence": "`mlp` is slow.", **LATE}]
     kernels["date"] = "2030-01-02"
@@ -111,6 +110,43 @@ def test_a_gpu_appears_with_its_file(folder):
 
 
 DIRTY, CLEAN, LATE = "0123456789ab-dirty", "0123456789ab", {"verdict": "FAILED: timed out after 75 s"}
+
+
+def test_the_sentence_on_gpus_has_the_newest_frame_of_tiny_on_each(tmp_path):
+    both = {"official": subject(0.02), "official vos_optimized": subject(note="timed out"), "sam2fast": subject(0.004)}
+    frame = row("video throughput", both, objects=1)
+    put(tmp_path, "suite-nvidia-b200", [frame], GPU | {"gpu": "B200"}, "2030-01-01")
+    more = row("video throughput", both, objects=4)
+    put(tmp_path, "suite-nvidia-h200", [more, frame | {"commit": DIRTY}], GPU, "2030-01-01")
+    compiled = {**both, "official vos_optimized": subject(0.01), "sam2fast": subject(0.005)}
+    put(tmp_path, "suite-nvidia-h200", [row("video throughput", compiled, objects=1) | LATE], GPU, "2030-01-02")
+    eager = "5.0 times as fast as the official package in eager mode"
+    assert SECTIONS["gpu-state"](Results(tmp_path, "../")) == (
+        "a frame of tiny with one object takes 5.00 ms, 4.0 times as fast as the official package in eager mode, 2.0 "
+        f"times as fast as its compiled predictor (timed out) on NVIDIA H200; 4.00 ms, {eager} on B200 "
+        "([what the marks say](../docs/benchmarks.md#gpus))"
+    )
+
+
+def test_profiles_are_shown_by_part(tmp_path):
+    """The encoder's time and the step's, by their streams, of the newest profile of each model."""
+    assert "Not profiled yet" in SECTIONS["gpu-profile"](Results(tmp_path))
+    times = {(21, "_resize_and_normalise_kernel"): 40.0, (21, "nvjet_sm90"): 600.0, (21, "nvjet_sm90_bias"): 48.0,
+             (7, "_attend_kernel"): 800.0, (7, "_encode_kernel"): 90.0, (7, "nvjet_sm90"): 264.0,
+             (23, "Memcpy HtoD"): 242.0, (7, "unknown"): 3.0, (7, "cudnn_fort_native_sdpa"): 130.0}  # fmt: skip
+    rows = [{"model": "t", "kernel": "all", "us": 9e9}]
+    rows += [{"model": "t", "kernel": name, "stream": stream, "us": us} for (stream, name), us in times.items()]
+    old = [{**row, "us": 1.0, "us a frame": 2 * row["us"]} for row in rows[1:]]
+    for date, some in ("2030-01-01", old), ("2030-01-02", rows):
+        for model in ("t", "l") if some is old else ("t",):
+            data = {"machine": GPU, "parts": {"profile": [{**row, "model": model} for row in some]}}
+            (tmp_path / f"nvidia-{model}-{date}.json").write_text(json.dumps(data))
+    text = SECTIONS["gpu-profile"](Results(tmp_path))
+    assert "| part | tiny, NVIDIA H200 | large, NVIDIA H200 |" in text
+    for line in ("attention to memory | 0 + 890 | 0 + 1,780", "matrix multiplications | 648 + 264 | 1,296 + 528",
+                 "uploads | 242 + 0 | 484 + 0", "attention by cuDNN | 0 + 130 | 0 + 260",
+                 "**sum** | **930 + 1,287** | **1,860 + 2,574**"):  # fmt: skip
+        assert f"| {line} |" in text
 
 
 @pytest.mark.parametrize(
