@@ -120,9 +120,9 @@ VOS_OPTIMIZED = {
     "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
 LAST_CALLS = {
-    "peak memory": (40, "How much memory do four objects of a video take beside the official package's, and how fast "
+    "peak memory": (35, "How much memory do four objects of a video take beside the official package's, and how fast "
                         "are they?"),
-    "images": (40, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
+    "images": (35, "How fast are images, a click and 1, 16 and 64 boxes, and which part is the device's, the copies' "
                    "and the host's?"),
 }  # fmt: skip
 BUILDING, TESTING = ("omegaconf",), ("pytest",)  # needed to build a predictor, and for parity
@@ -158,6 +158,8 @@ def plan() -> list[Step]:
         *(parity(name, ("parity", keywords), seconds, is_right.format(name), TESTING)
           for name, (keywords, seconds) in PARITY.items()),
         *(call(name, *about) for name, about in LAST_CALLS.items()),
+        Step("mask copies", ("mask_copies", ""), 10, 40, "How long do masks of 1, 16 and 64 boxes take to be packed, "
+             "copied, unpacked, and first written?"),
         *(Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, f"Does {tool} find an error in any kernel?",
                alone=False, needs=("compute-sanitizer", *TESTING)) for tool in SANITIZE),
     ]  # fmt: skip

@@ -267,6 +267,17 @@ def _speed_of_calls(rows: list[dict[str, Any]]) -> str:
     return "; ".join(said)
 
 
+def mask_copies(_: str, context: Context) -> Outcome:
+    """Times each part of the way of masks to the host."""
+    from mask_copies import BOXES, row
+
+    found = [row(count, context.device) for count in (BOXES[:1] if context.rehearse else BOXES)]
+    for each in found:
+        context.send("mask copies", each)
+    bits, bools = found[-1]["bits"]["all_ms"], found[-1]["bool"]["all_ms"]
+    return Outcome(True, f"{found[-1]['boxes']} boxes: {bits:.3g} ms as bits, {bools:.3g} as bytes")
+
+
 def sanitize(tool: str, context: Context) -> Outcome:
     """Tests every kernel on small inputs under one of compute-sanitizer's checkers.
 
@@ -304,7 +315,7 @@ def sanitized(_: str, context: Context) -> Outcome:
 
 
 CHECKS = (parity, recorded, graph_memory, sanitize, sanitized)
-JOBS = {job.__name__: job for job in (environment, *CHECKS, micro, profile, call)}
+JOBS = {job.__name__: job for job in (environment, *CHECKS, micro, profile, call, mask_copies)}
 
 
 def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
