@@ -118,6 +118,8 @@ def image_counts(cuda: FakeCuda, config: str) -> Iterator[tuple[str, Counts]]:
 
     yield "`set_image`", second(lambda: predictor.set_image(image))
     yield "`predict`, 1 click", second(lambda: predictor.predict(*click))
+    in_runs = partial(predictor.predict, *click, output_mode="coco_rle")
+    yield "`predict`, 1 click, run lengths, as for `serve`", second(in_runs)
     for count in BOXES:
         predict = partial(predictor.predict, box=[[10.0, 10.0, 600.0, 500.0]] * count)
         name = f"`predict`, {count} box{'es' * (count > 1)}"
