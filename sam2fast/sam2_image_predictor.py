@@ -291,7 +291,8 @@ class SAM2ImagePredictor:
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
         # A method that a user replaced returns the masks.
-        custom = getattr(self._predict, "__func__", self._predict) is not SAM2ImagePredictor._predict
+        used = self._predict, self._transforms.postprocess_to_bool
+        custom = tuple(getattr(method, "__func__", method) for method in used) != RETURN_MASKS
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
             mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
@@ -408,8 +409,14 @@ class SAM2ImagePredictor:
         return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
+# Methods that return masks, to recognise replaced ones.
+RETURN_MASKS = SAM2ImagePredictor._predict, SAM2Transforms.postprocess_to_bool
+
+
 def _to_numpy(x: Tensor, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Returns a new array with the values of a tensor on the CPU."""
+    """Returns the values of a tensor on the CPU, copied only to convert them or from pinned memory."""
+    if x.dtype == {np.float32: torch.float32, np.bool_: torch.bool}[dtype] and not x.is_pinned():
+        return x.numpy()
     array = np.empty(tuple(x.shape), dtype)
     torch.from_numpy(array).copy_(x)
     return array

@@ -32,8 +32,12 @@ def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarr
         some = bits[start : start + step]
         rows[start : start + step] = np.unpackbits(some, axis=1, count=width, bitorder="little")
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list((pool.map if len(starts) > 1 else map)(unpack, starts))
+    workers = min(torch.get_num_threads(), len(starts))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            list((pool.map if workers > 1 else map)(unpack, starts))
+    except RuntimeError:  # the main thread has ended, and no pool may start threads for the others
+        list(map(unpack, starts))
     return masks
 
 

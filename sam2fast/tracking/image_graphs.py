@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 # recorded. Other numbers run eagerly, as padding would change the last bits of the results.
 IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
 # Number of recordings per model. Later shapes run eagerly. Each recording stores its input and its results.
-MOST_RECORDINGS = 8
+MOST_RECORDINGS = 11
 
 Function = Callable[[Sequence[Tensor]], list[Tensor]]
 

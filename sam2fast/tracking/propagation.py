@@ -83,26 +83,29 @@ def propagate(
     """
     objects = dict(state.objects)
     pathways = Pathways() if state.strategy.hypotheses > 1 else None
-    for frame in with_progress(order, progress):
-        objects = _still_in(state, objects)
-        if not objects:
-            break
-        for obj_id, tracked in objects.items():
-            if not tracked.conditioning:
-                raise no_prompt_error(obj_id)
-        remaining = order[order.index(frame) :]
-        with tracker.one_step(state):
-            tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
-            results, track_scores = tracker.track_frame(state, objects, frame, reverse)
-            tracker.encode_ahead(state, remaining[1:], encode_ahead)
-        if pathways is not None:
-            pathways.add(frame, objects, results)
+    try:
+        for frame in with_progress(order, progress):
+            objects = _still_in(state, objects)
+            if not objects:
+                break
+            for obj_id, tracked in objects.items():
+                if not tracked.conditioning:
+                    raise no_prompt_error(obj_id)
+            remaining = order[order.index(frame) :]
+            with tracker.one_step(state):
+                tracker.encode_batch(state, objects.values(), remaining, encode_ahead)
+                results, track_scores = tracker.track_frame(state, objects, frame, reverse)
+                tracker.encode_ahead(state, remaining[1:], encode_ahead)
+            if pathways is not None:
+                pathways.add(frame, objects, results)
+                tracker.store_results(state, objects, frame, reverse, results)
+                continue
+            masks = tracker.format_masks(state, track_scores.low_res_logits, output)
+            scores = (track_scores.to_keep(),) if return_scores else ()
             tracker.store_results(state, objects, frame, reverse, results)
-            continue
-        masks = tracker.format_masks(state, track_scores.low_res_logits, output)
-        scores = (track_scores.to_keep(),) if return_scores else ()
-        tracker.store_results(state, objects, frame, reverse, results)
-        yield (frame, _ids(state, objects), masks, *scores)
+            yield (frame, _ids(state, objects), masks, *scores)
+    finally:  # also if the caller abandons the pass
+        state.features.upcoming = ()
     if pathways is None:
         return
     for frame in pathways.frames:  # of the best hypotheses, now that all frames are tracked

@@ -47,16 +47,19 @@ class RecordedEncoder:
         self._calls.clear()
         self._recorder.clear()
 
-    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames:
-        """Returns features of frames of a video, which are encoded as one batch, padded to a recorded size.
+    def encode(
+        self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool, padded: int = 0
+    ) -> EncodedFrames:
+        """Returns features of frames of a video, which are encoded as one batch of a bucket's size.
 
         On CUDA the caller's stream does not wait. ``wait`` of the result makes it wait for given features.
 
         Args:
             ahead: If True, starts at once, without waiting for the caller's stream. The weights must be there.
+            padded: Size that a batch is padded to if its own size is not recorded, as recording takes longer; or 0.
         """
         pixels = [frames.pixels(t) for t in indices]
-        staged = _staged(pixels, self._batch(len(pixels), ahead), pinned=self._stream is not None)
+        staged = _staged(pixels, self._batch(len(pixels), padded), pinned=self._stream is not None)
         if self._stream is None or self._uploads is None:
             return EncodedFrames(self._encode(model, staged, len(indices)), None)
         if not ahead or self.constants.are_outdated:  # by weights that may still be written
@@ -78,13 +81,10 @@ class RecordedEncoder:
 
         return EncodedFrames(features, wait)
 
-    def _batch(self, count: int, ahead: bool) -> int:
-        """Returns the size of a batch for ``count`` frames.
-
-        The last batch of a pass takes the size of a larger recorded one: recording another takes longer than padding.
-        """
-        recorded = (shape[0] for shape, switches in self._calls if switches == numerics(self._device))
-        return min((size for size in recorded if ahead and size >= count), default=bucket(count))
+    def _batch(self, count: int, padded: int) -> int:
+        """Returns the size of a batch for ``count`` frames; see :meth:`encode`."""
+        recorded = {shape[0] for shape, switches in self._calls if switches == numerics(self._device)}
+        return bucket(count) if bucket(count) in recorded else bucket(max(count, padded))
 
     def _encode(self, model: SAM2Base, pixels: Tensor, count: int) -> list[FrameFeatures]:
         call = self._call(model, pixels.shape)

@@ -65,13 +65,15 @@ class Recordings:
         """Whether a recording failed; what was to be recorded is called since then."""
         return self.failure is not None
 
-    def encode(self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool) -> EncodedFrames | None:
-        """See :meth:`RecordedEncoder.encode`; None if it could not be recorded."""
+    def encode(
+        self, model: SAM2Base, frames: Frames, indices: Sequence[int], ahead: bool, padded: int
+    ) -> EncodedFrames | None:
+        """Returns the result of :meth:`RecordedEncoder.encode`, or None if it could not be recorded."""
         key = bucket(len(indices)), numerics(self._device)
         if key not in self._eager:
             try:
                 with self._turns.lock:
-                    return self._encoder.encode(model, frames, indices, ahead)
+                    return self._encoder.encode(model, frames, indices, ahead, padded)
             except RecordingError as error:
                 self._give_up(key, f"encodings in batches of {key[0]}", error)
         return None

@@ -44,7 +44,13 @@ class Steps:
         self._changes = 0
 
     def encode(
-        self, model: SAM2Base, options: TrackingOptions, frames: Frames, indices: Sequence[int], ahead: bool = False
+        self,
+        model: SAM2Base,
+        options: TrackingOptions,
+        frames: Frames,
+        indices: Sequence[int],
+        ahead: bool = False,
+        padded: int = 0,
     ) -> EncodedFrames:
         """Features of some frames of a video, as one batch.
 
@@ -52,7 +58,7 @@ class Steps:
             ahead: nothing waits for them yet; recordings compute them on another stream.
         """
         recordings = self.usable(model, options)
-        encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead)
+        encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead, padded)
         if encoded is None:
             images = torch.stack([frames[t] for t in indices]).to(model.device)
             encoded = EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)

@@ -183,19 +183,20 @@ class Tracker:
             return
         needed = state.features.upcoming
         missing = [t for t in needed if not state.features.keeps(t)][:count]
+        is_end = len(frames) < 2 * count
         # Waits for a full batch, unless the next frame is needed already or the pass ends.
-        if missing and (len(missing) == count or missing[0] == needed[0] or len(frames) < 2 * count):
+        if missing and (len(missing) == count or missing[0] == needed[0] or is_end):
             with suppress(Exception):  # raised again when that frame is tracked
-                self._encode(state, missing, ahead=True)
+                self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         if not all(map(state.features.keeps, frames)):
             self._encode(state, frames)
         return state.features.read(frames)
 
-    def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False) -> None:
+    def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
         encode = self.steps.encode
-        state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead))
+        state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
         """Whether a prompt on the frame makes it a conditioning frame of the object, as it is without the prompt."""

@@ -1,6 +1,8 @@
 """Masks from low-resolution logits: statistics, masks and bits of the upsampled ones, without their floats."""
 
 import contextlib
+import subprocess
+import sys
 
 import numpy as np
 import oracle  # noqa: F401  (makes the official package importable)
@@ -300,6 +302,24 @@ def test_bits_on_the_cpu(shape, dtype):
     found = unpack_bits(packed, shape[-1], dtype)
     assert found.dtype == dtype and found.flags.owndata and np.array_equal(found, masks)
     assert torch.equal(unpack_masks(packed, shape[-1]), torch.from_numpy(masks))
+
+
+LATE = """
+import threading, torch
+from sam2fast.kernels.mask_ops import unpack_masks
+
+torch.set_num_threads(2)
+def unpack():
+    threading.main_thread().join()
+    print(unpack_masks(torch.full((3, 1200, 225), 255, dtype=torch.uint8), 1800).all().item())
+threading.Thread(target=unpack).start()
+"""
+
+
+def test_bits_are_unpacked_after_the_main_thread_has_ended():
+    """No thread pool may start threads then."""
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
 
 
 def test_refused_input(triton_device):

@@ -22,9 +22,9 @@ class Encodings:
         self.batches: list[tuple[list[int], bool]] = []
         right = predictor._steps.recordings.encode
 
-        def counted(model, frames, indices, ahead):
+        def counted(model, frames, indices, ahead, padded):
             self.batches.append((list(indices), ahead))
-            return right(model, frames, indices, ahead)
+            return right(model, frames, indices, ahead, padded)
 
         monkeypatch.setattr(predictor._steps.recordings, "encode", counted)
 

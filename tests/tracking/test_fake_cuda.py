@@ -110,9 +110,9 @@ def encoded_in_pass(predictor, monkeypatch, length, reverse, prompted=(), correc
         predictor.add_new_points_or_box(state, t, 1, [[20.0, 40.0]], [1])
     batches, encode = [], predictor._steps.encode
 
-    def noted(model, options, frames, indices, ahead=False):
+    def noted(model, options, frames, indices, *how):
         batches.append(list(indices))
-        return encode(model, options, frames, indices, ahead)
+        return encode(model, options, frames, indices, *how)
 
     monkeypatch.setattr(predictor._steps, "encode", noted)
     state.features.clear()
@@ -145,17 +145,51 @@ def test_a_pass_encodes_each_frame_once(cuda, predictor, monkeypatch, ahead, rev
         assert len(batches) <= len(tracked) / (ahead or 4) + 2
 
 
-@pytest.mark.parametrize("length", [14, 15, 16])
-def test_the_last_frames_record_no_other_batch(cuda, predictor, length):
-    """They are padded to the size of the batches before. Single frames are recorded for prompts."""
-    predictor.release_recordings()
+def rows_of_pass(cuda, predictor, length, **options):
+    """Returns the number of images in each encoding of a pass, with rows that pad a batch."""
     state = predictor.init_state([FRAME] * length)
     predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
-    before = state.features.encoded
-    for _ in predictor.propagate_in_video(state, progress=False):
-        pass
-    sizes = {shape[0] for shape, _ in predictor._steps.recordings._encoder._calls}
-    assert sizes == {1, 4} and state.features.encoded - before == length - 1
+    with cuda.watched() as seen:
+        for _ in predictor.propagate_in_video(state, progress=False, **options):
+            pass
+    return [rows for graph in seen.replayed for rows in graph.encoded]
+
+
+def test_the_last_frames_record_no_other_batch(cuda, predictor):
+    """They are padded to the size of the batches before, unless their own size is recorded: one, by prompts."""
+    predictor.release_recordings()
+    for length, rows in ((14, [4, 4, 4, 1]), (15, [4, 4, 4, 4]), (16, [4, 4, 4, 4]), (3, [4])):
+        assert rows_of_pass(cuda, predictor, length) == rows
+    assert {shape[0] for shape, _ in predictor._steps.recordings._encoder._calls} == {1, 4}
+    for rows in ([2] * 6 + [1], [2] * 7):  # smaller batches are not padded to the larger ones of earlier passes
+        assert rows_of_pass(cuda, predictor, 1 + sum(rows), encode_ahead=2) == rows
+
+
+def test_frames_that_are_not_encoded_do_not_fill_a_batch(cuda, predictor):
+    """Batches of new frames keep their size."""
+    predictor.release_recordings()
+    noise = fake_cuda.frames(9)
+    predictor.approximations = "still_frames=0.01"
+    state = predictor.init_state([noise[t // 2] for t in range(17)])
+    predictor.approximations = None
+    predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
+    with cuda.watched() as seen:
+        for _ in predictor.propagate_in_video(state, progress=False):
+            pass
+    assert [rows for graph in seen.replayed for rows in graph.encoded] == [2, 2, 2, 2]
+
+
+def test_an_abandoned_pass_keeps_no_upcoming_frames(cuda, predictor):
+    """The next encoding evicts them."""
+    state = predictor.init_state([FRAME] * 30)
+    predictor.add_new_points_or_box(state, 0, 1, [[20.0, 40.0]], [1])
+    passing = predictor.propagate_in_video(state, progress=False)
+    for _ in range(3):
+        next(passing)
+    assert len(state.features.kept) > 4
+    passing.close()
+    predictor.add_new_points_or_box(state, 20, 1, [[20.0, 40.0]], [1])
+    assert len(state.features.kept) == 4
 
 
 def test_batches_without_recordings_encode_each_frame_once(cuda, predictor, monkeypatch):
