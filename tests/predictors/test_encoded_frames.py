@@ -18,9 +18,9 @@ def encoded_frames(video_predictor, monkeypatch) -> list[int]:
     """The batch sizes that the encoder gets."""
     encode, sizes = video_predictor._steps.encode, []
 
-    def counted(model, options, frames, indices, ahead):
+    def counted(model, options, frames, indices, *how):
         sizes.append(len(indices))
-        return encode(model, options, frames, indices, ahead)
+        return encode(model, options, frames, indices, *how)
 
     monkeypatch.setattr(video_predictor._steps, "encode", counted)
     return sizes
