@@ -124,8 +124,9 @@ class FeatureCache:
         for t in frames:
             self.kept.move_to_end((t, kind))
         # Upcoming frames do not count: tracked frames, which are used later than they, are evicted first.
-        most = max(1 if self._only_last else self.size, sum(t not in self.upcoming for t in frames))
-        for key in [key for key in self.kept if key[0] not in self.upcoming][:-most]:
+        upcoming = () if self._only_last and len(frames) == 1 else self.upcoming
+        most = max(1 if self._only_last else self.size, sum(t not in upcoming for t in frames))
+        for key in [key for key in self.kept if key[0] not in upcoming][:-most]:
             del self.kept[key]
             self._waits.pop(key, None)
 
