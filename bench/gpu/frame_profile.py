@@ -17,8 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 from sam2fast.profiling.limits import wait
 
 FRAMES = 24  # whole batches of frames that are encoded at once
-# Functions of CUDA in which the host waits for the device.
-WAITS = ("cudaDeviceSynchronize", "cudaEventSynchronize", "cudaStreamSynchronize")
+# Functions of CUDA in which the predictor waits for the device; the timer calls another one, cudaDeviceSynchronize.
+WAITS = ("cudaEventSynchronize", "cudaStreamSynchronize")
 
 
 class Event(NamedTuple):
@@ -35,7 +35,7 @@ class Profile(NamedTuple):
 
     Attributes:
         events: what ran on the device, in order; on a CPU operations that no other operation calls.
-        waits_us: microseconds in which the host waited for the device; None if no call of CUDA was seen.
+        waits_us: microseconds in which the predictor waited for the device; None if no call of CUDA was seen.
     """
 
     events: list[Event]

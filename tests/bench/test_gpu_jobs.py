@@ -53,7 +53,11 @@ def test_a_profile_has_durations_and_gaps_of_each_kernel():
 
 @pytest.mark.parametrize(
     ("host", "waits_us"),
-    [(("cudaGraphLaunch", *["cudaEventSynchronize"] * 2), 2), (("cudaGraphLaunch",), 0), ((), None)],
+    [
+        (("cudaGraphLaunch", *["cudaEventSynchronize"] * 2, "cudaDeviceSynchronize"), 2),
+        (("cudaGraphLaunch",), 0),
+        ((), None),
+    ],
 )
 def test_of_a_gpu_only_what_runs_there_is_in_a_profile(monkeypatch, host, waits_us):
     def event(name, kind, begin, parent=None):
