@@ -6,12 +6,12 @@ A CUDA graph is one launch for the host; its kernels are seen one by one.
 import contextlib
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from mask_copies import median_ms, written
 from torch.profiler import ProfilerActivity, profile
 
 from sam2fast.profiling.limits import wait
@@ -146,12 +146,6 @@ def profiled(case: Any, setting: Any, device: torch.device) -> list[dict[str, An
         every |= {"path": session.path, "ms, not profiled": plain.seconds * 1e3, "host us": plain.host_s * 1e6}
         every |= {"host waits us": waits_us and waits_us / frames, "encodes": (session.encoded - encoded) / frames}
         if session.result_bytes:
-            every["first touch us"] = first_touch_us(session.result_bytes)
+            floats = session.result_bytes // 4
+            every["first touch us"] = median_ms(lambda: written((floats,)), device) * 1e3
     return [every, *rest]
-
-
-def first_touch_us(size: int) -> float:
-    """Microseconds to write memory of so many bytes that the host has not touched before."""
-    start = time.perf_counter()
-    bytearray(b"1") * size
-    return (time.perf_counter() - start) * 1e6

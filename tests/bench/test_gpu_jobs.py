@@ -96,10 +96,14 @@ def test_frames_are_profiled():
 
 
 @pytest.mark.parametrize(("name", "encodes"), [("image encode", 1), ("predict", 0)])
-def test_calls_of_images_are_profiled(name, encodes):
+def test_calls_of_images_are_profiled(monkeypatch, name, encodes):
+    """The host's first write is of an array with the bytes of three masks, their IoUs and logits."""
+    shapes = []
+    monkeypatch.setattr(frame_profile, "written", lambda shape: shapes.append(shape))
     every, *_ = frame_profile.profiled(case_of(name), Setting("nano", "fp32", 64), CPU)
     assert (every["frames"], every["encodes"]) == (1, encodes)
     assert ("first touch us" in every) == (name == "predict")
+    assert set(shapes) == ({(3 * 1200 * 1800 + 3 + 3 * 16 * 16,)} if name == "predict" else set())
 
 
 def test_a_profile_is_of_the_timed_part_with_graphs_that_are_recorded_under_the_profiler(monkeypatch):
