@@ -235,6 +235,8 @@ def test_the_two_calls_of_a_visit():
     assert second[0] == "call vos_optimized l" and second[-3:] == ["call peak memory", "call images", "mask copies"]
     assert {name.partition(" ")[0] for name in (*first[8:], *second[1:-3])} == {"parity"}
     assert {name.partition(" ")[0] for name in third} == {"sanitize"}
+    limits = {step.name: step.limit_s for step in plan()}
+    assert limits["call vos_optimized t"] == BUDGETS_S[0] and limits["call vos_optimized l"] == 120
     assert sorted([*first, *second, *third]) == sorted(step.name for step in plan())
 
 
