@@ -71,13 +71,14 @@ class Results:
 def mark(row: Mapping[str, Any], report: Report) -> str:
     """Returns the reason why a row of a GPU does not count, as text behind its name; empty if the row counts.
 
-    A row counts if its step ended in time and no tracked file differed from the commit.
+    A row counts if its step ended in time, the commit is known and no tracked file differed from it.
     """
     about = report.data["machine"]
     if about.get("device", "CPU").startswith("CPU"):
         return ""
-    is_dirty = str(row.get("commit", about.get("commit"))).endswith("-dirty")
-    reasons = ["timed out"] * ("timed out" in row.get("verdict", "")) + ["uncommitted changes"] * is_dirty
+    commit = row.get("commit", about.get("commit"))
+    reasons = ["timed out"] * ("timed out" in row.get("verdict", "")) + ["unknown commit"] * (commit is None)
+    reasons += ["uncommitted changes"] * str(commit).endswith("-dirty")
     return f" ({', '.join(reasons)})" if reasons else ""
 
 

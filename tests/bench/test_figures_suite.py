@@ -97,7 +97,7 @@ def test_a_gpu_appears_with_its_file(folder):
     text = SECTIONS["gpu"](results)
     assert "### NVIDIA H200" in text and "| 22.0 ms | 5.50 ms |" in text
     assert SECTIONS["gpu-state"](results) == "nothing has been measured on a GPU", "no frame of a video"
-    kernels = {"parts": {"micro": []}, "machine": {"device": "NVIDIA B200"}}
+    kernels = {"parts": {"micro": []}, "machine": {"device": "NVIDIA B200", "commit": CLEAN}}
     (folder / "nvidia-b200-2030-01-02.json").write_text(json.dumps(kernels))
     assert "(../bench/results/nvidia-b200-2030-01-02.json)" in SECTIONS["gpu"](results)
     assert "### Kernels" not in SECTIONS["gpu"](results)
@@ -158,6 +158,10 @@ def test_profiles_are_shown_by_part(tmp_path):
         (GPU, {"commit": DIRTY}, " (uncommitted changes)"),
         (GPU | {"commit": DIRTY}, {}, " (uncommitted changes)"),
         (GPU | {"commit": DIRTY}, {"commit": CLEAN}, ""),
+        (GPU | {"commit": None}, {}, " (unknown commit)"),
+        (GPU, {"commit": None}, " (unknown commit)"),
+        (GPU | {"commit": None}, {"commit": CLEAN}, ""),
+        (CPU | {"commit": None}, {}, ""),
         (GPU, LATE, " (timed out)"),
         (GPU, LATE | {"commit": DIRTY}, " (timed out, uncommitted changes)"),
     ],
@@ -167,7 +171,7 @@ def test_rows_that_do_not_count_are_marked(tmp_path, about, fields, shown):
     both = {"official": subject(0.02), "sam2fast": subject(0.005)}
     put(tmp_path, "suite-some-device", [row("image encode", both) | fields], about)
     results = Results(tmp_path)
-    assert f"| tiny, 1024, fp32{shown} |" in SECTIONS["suite" if about is CPU else "gpu"](results)
+    assert f"| tiny, 1024, fp32{shown} |" in SECTIONS["gpu" if "gpu" in about else "suite"](results)
     micro = {"op": "nms", "shape": "3", "dtype": "bool", "subject": "triton", "p50 ms": 1.0, "of limit": 0.5} | fields
     kernels = {"parts": {"micro": [micro]}, "machine": {"device": "CPU", **about}}
     (tmp_path / "some-device-2030-01-02.json").write_text(json.dumps(kernels))

@@ -98,15 +98,16 @@ def test_a_gpu_appears_with_its_file(tmp_path):
     row = {"op": "box_nms", "shape": "300 boxes", "dtype": "float32", "of limit": 0.0123}
     rows = [row | {"subject": name, "p50 ms": ms} for name, ms in (("torchvision", 0.5), ("triton", 0.025))]
     rows[0]["of limit"] = 0.9
+    machine = {"device": "NVIDIA H200", "torch": "2.13.0", "commit": "0123456789ab"}
     for date, ms in (("2030-01-02", 0.025), ("2030-01-01", 0.777)):
         rows[1]["p50 ms"] = ms
-        data = {"date": date, "machine": {"device": "NVIDIA H200", "torch": "2.13.0"}, "parts": {"micro": rows}}
+        data = {"date": date, "machine": machine, "parts": {"micro": rows}}
         (tmp_path / f"nvidia-h200-{date}.json").write_text(json.dumps(data))
     text = section(Results(tmp_path))
     assert "| 300 boxes, float32 | 0.500 | 0.0250 | 1.23 |" in text
     assert "NVIDIA H200" in text and "Not measured" not in text and "0.777" not in text
     # A wrong result has no time, and no row.
     rows[1] = {"op": "box_nms", "shape": "300 boxes", "dtype": "float32", "subject": "WRONG: differs"}
-    data = {"date": "2030-01-03", "machine": {"device": "NVIDIA H200", "torch": "2.13.0"}, "parts": {"micro": rows}}
+    data = {"date": "2030-01-03", "machine": machine, "parts": {"micro": rows}}
     (tmp_path / "nvidia-h200-2030-01-03.json").write_text(json.dumps(data))
     assert "| 300 boxes, float32 | 0.500 | – |" in section(Results(tmp_path))
