@@ -78,6 +78,8 @@ def visit(arguments: argparse.Namespace) -> int:
     # A rehearsal leaves the results of visits alone.
     folders = [arguments.out or REHEARSED] if arguments.rehearse else [KEPT, *filter(None, [arguments.out])]
     folders = [folder.resolve() for folder in folders]
+    if arguments.device.startswith("cuda") and not arguments.rehearse:
+        refuse_unknown_commit()
     records = Records(*folders)
     refuse_other_commits(records)
     budget_s = arguments.budget if arguments.budget is not None else BUDGETS_S[bool(records.all)]
@@ -112,6 +114,17 @@ def visit(arguments: argparse.Namespace) -> int:
         print("\n" + table(steps, records), flush=True)
     failed = any(is_failure(record) for record in records.verdicts().values())
     return 1 if failed or records.problem else 0
+
+
+def refuse_unknown_commit() -> None:
+    """Raises SystemExit if nothing says which commit is measured."""
+    from suite.machine import commit
+
+    if commit() is None:
+        raise SystemExit(
+            "the commit is not known, without which results do not count: run in a git checkout, or set "
+            "SAM2FAST_COMMIT to the first twelve digits of the commit"
+        )
 
 
 def refuse_other_commits(records: "Records") -> None:

@@ -53,12 +53,12 @@ def _version(name: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit measured, with ``-dirty`` where files other than results differ from it.
+    """Returns the commit measured, with ``-dirty`` where files other than results differ from it.
 
-    A copy of the tree without git is told by ``SAM2FAST_COMMIT``.
+    In a copy of the tree without git it is ``SAM2FAST_COMMIT``, or None if that is not set.
     """
-    if "SAM2FAST_COMMIT" in os.environ:
-        return os.environ["SAM2FAST_COMMIT"]
+    if told := os.environ.get("SAM2FAST_COMMIT"):
+        return told
     changed = output_of("git", "status", "--porcelain", "--", ":(top)", ":(top,exclude)bench/results")
     head = output_of("git", "rev-parse", "--short=12", "HEAD")
     return f"{head}-dirty" if head and changed else head

@@ -19,6 +19,7 @@ from gpu.collect import collect
 from gpu.records import Records, read_records
 from gpu.steps import ATEN_ONLY, BUDGETS_S, COMPARED, RETRY_S, Comparison, Step, plan, timetable
 from gpu.visit import remaining
+from suite import machine
 from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -414,6 +415,35 @@ def test_results_of_another_commit_are_not_gone_on_with(tmp_path, monkeypatch, c
         return
     with pytest.raises(SystemExit, match=f"is of 0123456789ab, not of {commit}"):
         visit_module.refuse_other_commits(Records(folder))
+
+
+@pytest.fixture
+def no_commit(monkeypatch):
+    """As in a copy of the tree without git."""
+    monkeypatch.delenv("SAM2FAST_COMMIT", raising=False)
+    monkeypatch.setattr(machine, "output_of", lambda *command: None)
+
+
+def test_a_visit_of_no_known_commit_is_refused(tmp_path, monkeypatch, no_commit):
+    monkeypatch.setattr(visit_module, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "out")])
+    for told in (None, ""):
+        if told is not None:
+            monkeypatch.setenv("SAM2FAST_COMMIT", told)
+        with pytest.raises(SystemExit, match="the commit is not known.*git checkout, or set SAM2FAST_COMMIT to"):
+            visit_module.main()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--list"], ["--rehearse"], ["--device", "cpu"]])
+def test_without_a_commit_what_counts_nowhere_goes_on(tmp_path, monkeypatch, no_commit, options):
+    monkeypatch.setattr(runner, "Runner", Passing)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(visit_module, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "out"), *options])
+    assert visit_module.main() == 0
 
 
 def test_uncommitted_changes_are_said(tmp_path, monkeypatch, capsys):
