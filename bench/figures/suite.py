@@ -28,6 +28,7 @@ FIGURES = {
     "NAME": "{subjects[NAME][median_s]:seconds}",
     "ratio of NAME": "**{ratio[NAME][median]:times}**",
     "peak MiB of NAME": "{subjects[NAME][peak_mib]:,.0f}",
+    "graphs MiB of NAME": "{subjects[NAME][graphs_mib]:,.0f}",
     "p95 of NAME": "{subjects[NAME][p95_s]:seconds}",
     "p99 of NAME": "{subjects[NAME][p99_s]:seconds}",
 }

@@ -21,7 +21,8 @@ Rows of visits to a GPU have more fields, which :data:`ROW_ALSO` names: ``iou``,
 with the baseline's masks; ``scores`` where masks differ, per subject the IoUs that the decoder predicts for its masks;
 ``clocks`` while the row was timed; ``device``, a profile of our calls with the busy time of each stream, overlap and
 encodes a frame; ``commit``; and ``verdict``, of a step that did not pass. ``peak_mib`` is then the memory that the
-subject has allocated, with its model, while others have theirs.
+subject has allocated, with its model, while others have theirs. The memory in which CUDA graphs compute is in it only
+while they are recorded; ``graphs_mib`` of ours is what torch keeps for all that the process has recorded until then.
 """
 
 import datetime
@@ -36,6 +37,7 @@ from reports import file_name, write_json
 KEY = ("case", "size", "dtype", "image_size", "objects", "history")
 FIGURES = ("median_s", "min_s", "max_s", "first_s", "compile_s", "peak_mib")
 PERCENTILES = ("p50_s", "p95_s", "p99_s")
+SUBJECT_ALSO = ("host_s", "error", "graphs_mib")
 DTYPES = ("fp32", "bf16")
 ROW_ALSO = {"iou", "scores", "clocks", "device", "commit", "verdict"}
 
@@ -83,8 +85,8 @@ def validate_row(row: Mapping[str, Any], where: str = "the row") -> None:
 
 
 def _subject(where: str, subject: Mapping[str, Any]) -> None:
-    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, "host_s", "parts_s", "path", "error"})
-    _numbers(where, {name: subject[name] for name in subject if name in (*PERCENTILES, "host_s", "error")})
+    _fields(where, subject, {"samples_s", *FIGURES, "note"}, {*PERCENTILES, *SUBJECT_ALSO, "parts_s", "path"})
+    _numbers(where, {name: subject[name] for name in subject if name in (*PERCENTILES, *SUBJECT_ALSO)})
     _numbers(where, {name: subject[name] for name in FIGURES if subject[name] is not None})
     said = subject["median_s"] is None and subject["note"] != ""
     _expect(bool(subject["samples_s"]) or said, where, "a note, as it was not timed", subject)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from gpu.device_state import watched
 
+from sam2fast.tracking.cuda_graphs import memory_of_graphs
 from suite.accuracy import ALLOWED, judged
 from suite.missing import GaveUpError, MissingError
 from suite.plans import THROUGHPUT, Case, Group
@@ -34,10 +35,12 @@ class Memory:
     Attributes:
         held: bytes that it has allocated and keeps, with its model.
         peak: the most that it has had.
+        graphs: bytes that torch keeps for the CUDA graphs of all our predictors. ``peak`` has them only while they are
+            recorded.
     """
 
     def __init__(self) -> None:
-        self.held = self.peak = 0
+        self.held = self.peak = self.graphs = 0
 
     @contextlib.contextmanager
     def counting(self, device: str) -> Iterator[None]:
@@ -50,6 +53,7 @@ class Memory:
         yield
         self.peak = max(self.peak, self.held + torch.cuda.max_memory_allocated(device) - before)
         self.held += torch.cuda.memory_allocated(device) - before
+        self.graphs = memory_of_graphs(torch.device("cuda", torch.cuda.current_device()))
 
     def add_model(self, session: Session) -> None:
         """Counts a model that another session has built."""
@@ -274,6 +278,8 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
     figures |= {"host_s": statistics.median(hosts)} if hosts else {}
     on_gpu = subject.memory.peak / 2**20 or None
     figures |= {"peak_mib": session.peak_mib or on_gpu, "note": "; ".join([*session.notes, *subject.notes])}
+    if is_ours(subject.name) and subject.memory.graphs:
+        figures["graphs_mib"] = subject.memory.graphs / 2**20
     if subject.name in COMPILED or session.compile_s is not None:
         # Compilation during the first calls is the time that they took longer.
         slow = [*session.earlier_s, subject.first.seconds] if subject.name in COMPILED else []
@@ -317,6 +323,7 @@ def described(row: dict[str, Any]) -> None:
                 parts.append(f"{ratio['median']:.2f}x ({ratio['min']:.2f}-{ratio['max']:.2f})")
             parts += [f"difference {row['difference'][name]:.1e}"] if name in row["difference"] else []
             parts += [f"{figures['peak_mib']:.0f} MiB"] if figures["peak_mib"] is not None else []
+            parts += [f"{figures['graphs_mib']:.0f} MiB of graphs"] if "graphs_mib" in figures else []
             parts += [f"host {figures['host_s']:.4g} s"] if "host_s" in figures else []
             parts += [figures["path"]] if figures["path"] else []
             line = ", ".join(parts) + (f" [{figures['note']}]" if figures["note"] else "")

@@ -42,6 +42,14 @@ def test_profiles_and_ious_have_columns(tmp_path):
     assert "| 0.250 | 1.00 | 4,050 | 1,312 | 900 |" in first and "| – | – | – | – | – |" in second
 
 
+def test_memory_of_graphs_has_a_column(tmp_path):
+    both = {"official": subject(0.02, peak=900.0), "sam2fast": subject(0.005, peak=700.0) | {"graphs_mib": 1234.4}}
+    put(tmp_path, "suite-nvidia-h200", [row("video throughput", both, objects=2)], GPU)
+    head, _, line = [line for line in SECTIONS["gpu"](Results(tmp_path)).splitlines() if line.startswith("|")]
+    assert "| peak MiB of official | peak MiB of sam2fast | graphs MiB of sam2fast |" in head
+    assert "| 900 | 700 | 1,234 |" in line
+
+
 def test_the_newest_file_of_each_processor_is_shown(folder):
     slow = {"official": subject(2.0, 2.2, 2.4), "sam2fast": subject(0.5, 0.55, 0.6)}
     put(folder, "suite-cpu", [row("image encode", slow), row("video steady frame", slow, objects=16)], AVX2)

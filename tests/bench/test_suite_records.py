@@ -2,12 +2,14 @@
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of
 from suite import plans, sessions, subjects, timing, video_cases
 from suite.plans import THROUGHPUT, case_of
+from suite.results import validate_row
 from suite.subjects import Setting, shared_models, timed
 from suite.timing import Memory, opened, run
 
@@ -93,6 +95,7 @@ class Allocator:
 
     def __init__(self, monkeypatch):
         self.now = self.most = 0
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: self.now)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.most)
         monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: setattr(self, "most", self.now))
@@ -122,6 +125,25 @@ def test_memory_of_each_subject(monkeypatch):
     with memory.counting("cpu"):
         allocator.take(7)
     assert memory.peak == 180
+
+
+def test_rows_of_a_gpu_have_the_memory_of_our_graphs(monkeypatch):
+    """The official package has none of them, and a predictor without graphs has no such figure."""
+    Allocator(monkeypatch)
+    held = {torch.device("cuda", 0): 3 * 2**20}
+    monkeypatch.setattr(timing, "memory_of_graphs", held.__getitem__)
+    setting, case = replace(SETTING, device="cuda"), case_with({})
+    rows = []
+    for _ in range(2):
+        sessions = [(name, Stand(), "", Memory()) for name in BOTH]
+        one = timing.Measured(case, setting, sessions)
+        one.begin()
+        one.round()
+        rows.append(one.row()["subjects"])
+        validate_row(one.row())
+        held[torch.device("cuda", 0)] = 0
+    assert rows[0]["sam2fast"]["graphs_mib"] == 3 and "graphs_mib" not in rows[0]["official"]
+    assert "graphs_mib" not in rows[1]["sam2fast"]
 
 
 def test_rows_of_a_gpu_have_its_clocks_while_they_are_timed(monkeypatch):
