@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of
+from gpu.device_state import clocks
 from suite import plans, sessions, subjects, timing, video_cases
 from suite.plans import THROUGHPUT, case_of
 from suite.results import validate_row
@@ -154,12 +155,14 @@ def test_rows_of_a_gpu_have_its_clocks_while_they_are_timed(monkeypatch):
         found = {}
         log.append("begins")
         yield found
-        found["SM MHz"] = {"min": 1000}
+        found |= clocks(printed.pop())
 
+    printed = ["", "1980, 310.5, 41, 0x1"]  # by nvidia-smi; the second time nothing
     monkeypatch.setattr(timing, "watched", watched)
     row = row_of({"sam2fast": Stand(log=log)})
-    assert row["clocks"] == {"SM MHz": {"min": 1000}}
+    assert row["clocks"]["samples"] == 1 and row["clocks"]["SM MHz"]["min"] == 1980
     assert log[1] == "begins" and len(log) == 1 + 4  # after the first call, which does not count
+    assert "clocks" not in row_of({"sam2fast": Stand()})
 
 
 def test_groups_that_are_interleaved_take_turns():
