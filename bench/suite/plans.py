@@ -239,7 +239,7 @@ def step(name: str, device: str) -> list[Group]:
         return Group(case, setting, at, runs, ("sam2fast",), **more)
 
     def beside(setting: Setting, subjects: tuple[str, ...] = NEITHER_COMPILED) -> Group:
-        return group(THROUGHPUT, replace(setting, frames=50), one, 3, subjects=subjects)
+        return group(THROUGHPUT, replace(setting, frames=48), one, 3, subjects=subjects)
 
     steps = {
         "ahead": [ours(case, t, runs=5, interleaved=True) for case in AHEAD],
@@ -248,7 +248,7 @@ def step(name: str, device: str) -> list[Group]:
         "official": [beside(setting) for setting in (t, s, b, large)],
         "vos_optimized t": [beside(t, VOS_OPTIMIZED)],
         "vos_optimized l": [beside(large, VOS_OPTIMIZED)],
-        "peak memory": [group(THROUGHPUT, replace(t, frames=25), ((4, None),), 2, subjects=NEITHER_COMPILED)],
+        "peak memory": [group(THROUGHPUT, replace(t, frames=24), ((4, None),), 2, subjects=NEITHER_COMPILED)],
         "images": [group(case, t, runs=20, subjects=NEITHER_COMPILED) for case in ("image encode", "predict", "boxes")],
     }
     return steps[name]

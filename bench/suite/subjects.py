@@ -44,7 +44,7 @@ class Setting:
     """Setting of a measurement.
 
     Attributes:
-        frames: number of frames tracked between two synchronisations, in cases of throughput; None for 100.
+        frames: number of frames tracked between two synchronisations, in cases of throughput; None for 96.
         encode_ahead: argument of our video predictor's propagation.
     """
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from gpu import steps
 from suite import __main__ as command
 from suite import plans, subjects
@@ -13,6 +14,8 @@ from suite.plans import CASES
 from suite.results import validate
 from suite.subjects import SUBJECTS
 from suite.timing import run
+
+from sam2fast.tracking.propagation import frames_at_once
 
 STEPS = [step.job[1] for step in steps.plan() if step.job[0] == "call"]
 
@@ -73,6 +76,13 @@ def test_variants_of_throughput_have_rows_of_their_own():
     assert len(set(keys)) == len(keys) == 4 + 3 + 2 + 4
     assert [group.interleaved for group in groups] == [True] * 4 + [False] * 9
     assert {group.at for group in plans.step("objects", "cuda")} == {((1, None), (4, None), (16, None), (64, None))}
+
+
+def test_throughput_on_a_gpu_is_of_whole_batches():
+    """Of frames that are encoded at once: four, or as many as a variant says."""
+    groups = [group for name in STEPS for group in plans.step(name, "cuda") if plans.THROUGHPUT in group.case.name]
+    assert {(group.setting.frames or plans.MEASURED_TOGETHER) % 8 for group in groups} == {0}
+    assert frames_at_once(None, torch.device("cuda")) == 4
 
 
 def test_variants_change_our_predictor():
