@@ -41,7 +41,7 @@ class Runner:
     """Runs the plan of one visit.
 
     Attributes:
-        command: command that runs a step; its name is added.
+        command: command that runs a step; its name is added, and its time limit.
         environment: environment of its process.
         records: where rows and verdicts go.
         deadline: value of ``time.monotonic``. No step begins that would take longer, and none goes on.
@@ -94,7 +94,7 @@ class Runner:
         reader, writer = os.pipe()
         try:
             process = subprocess.Popen(
-                [*self.command, "--step", step.name, "--records", str(writer)],
+                [*self.command, "--step", step.name, "--records", str(writer), "--limit", str(limit_s)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -43,7 +43,7 @@ def main() -> int:
     if arguments.step:
         from gpu.work import main as work
 
-        return work(arguments.step, arguments.device, arguments.rehearse, arguments.records)
+        return work(arguments.step, arguments.device, arguments.rehearse, arguments.records, arguments.limit)
     if arguments.collect:
         from gpu.collect import collect
 
@@ -181,4 +181,5 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--collect", type=Path, metavar="DIR", help="take this visit's results into the repository")
     parser.add_argument("--step", help=argparse.SUPPRESS)  # one step, in this process
     parser.add_argument("--records", type=int, help=argparse.SUPPRESS)  # where it writes its rows
+    parser.add_argument("--limit", type=float, default=float("inf"), help=argparse.SUPPRESS)  # when it is killed
     return parser.parse_args()

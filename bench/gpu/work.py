@@ -318,11 +318,12 @@ CHECKS = (parity, recorded, graph_memory, sanitize, sanitized)
 JOBS = {job.__name__: job for job in (environment, *CHECKS, micro, profile, call, mask_copies)}
 
 
-def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
+def main(name: str, device: str, rehearse: bool, records: int | None, limit_s: float) -> int:
     """Runs one step in this process.
 
     Args:
         records: file descriptor that rows and the end are written to.
+        limit_s: seconds after which the process is killed.
 
     Returns:
         The exit status.
@@ -341,7 +342,7 @@ def main(name: str, device: str, rehearse: bool, records: int | None) -> int:
         from backend_calls import on_cpu  # and not what reads SAM2FAST_PARITY, which jobs set
 
         on_cpu()
-    job, argument, limit_s = next(((*step.job, step.limit_s) for step in plan() if step.name == name), (name, "", 0.0))
+    job, argument = next((step.job for step in plan() if step.name == name), (name, ""))
     start = time.perf_counter()
     on = torch.device(device)
     try:

@@ -166,6 +166,33 @@ def test_the_second_call_goes_on_for_250_seconds(tmp_path, monkeypatch, capsys):
     assert "| profile | passed |" in capsys.readouterr().out
 
 
+SAYS_ITS_LIMIT = """
+import json, os, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+end = {"kind": "end", "right": True, "figure": given["--limit"]}
+os.write(int(given["--records"]), (json.dumps(end) + "\\n").encode())
+"""
+
+
+@pytest.mark.parametrize(("left_s", "limit_s"), [(1000.0, 30.0), (20.0, 20.0)])
+def test_a_step_is_told_the_time_that_it_has(tmp_path, left_s, limit_s):
+    """The plan's limit, or the rest of the visit."""
+    records, log = Records(tmp_path), runner.Log(tmp_path / "log.txt")
+    command = [sys.executable, "-c", SAYS_ITS_LIMIT]
+    deadline = time.monotonic() + left_s
+    runner.Runner(command, os.environ, records, log, deadline, 1, lambda: None).run([Step("a", ("", ""), 1, 30, "?")])
+    (verdict,) = records.all
+    assert verdict["verdict"] == "passed" and limit_s - 1 < float(verdict["figure"]) <= limit_s
+
+
+def test_a_job_knows_its_limit(monkeypatch):
+    limits = []
+    monkeypatch.setitem(work.JOBS, "micro", lambda _, context: limits.append(context.limit_s) or work.Outcome(True))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--step", "micro", "--limit", "12.5"])
+    assert visit_module.main() == 0 and limits == [12.5]
+
+
 @pytest.mark.long
 def test_a_visit_that_is_told_to_stop_leaves_a_table_and_no_process(tmp_path):
     out = tmp_path / "out"
