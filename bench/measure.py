@@ -166,7 +166,7 @@ def _samples(
 def _timed_call(
     calls: Sequence[Call], device: torch.device, wall: float, stack: contextlib.ExitStack
 ) -> tuple[Call, int, str]:
-    """A function to time, the number of calls that it makes, and what it is; recorded for as long as the stack."""
+    """Returns a function to time, its number of calls, and its kind. It stays recorded until the stack is closed."""
     count = int(min(MOST_CALLS, max(1, GRAPH_S / max(wall, 1e-6))))
     try:
         replay = stack.enter_context(recorded([calls[i % len(calls)] for i in range(count)], device))

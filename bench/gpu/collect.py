@@ -66,7 +66,7 @@ def collect(folder: Path, results: Path = RESULTS) -> list[Path]:
 
 
 def _rows(records: Sequence[Record], commit: str | None) -> list[Record]:
-    """Records of rows, in order, with the fields that collecting adds. A step may have run several times."""
+    """Returns the records of rows in order, with the fields that collecting adds. A step may have run several times."""
     found: list[Record] = []
     for at, record in enumerate(records):
         if record["kind"] != "row":
@@ -82,7 +82,7 @@ def _rows(records: Sequence[Record], commit: str | None) -> list[Record]:
 
 
 def _parts(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """Rows by part, of each key the latest."""
+    """Sorts rows by part, and keeps the latest of each key."""
     parts: dict[str, dict[Any, dict[str, Any]]] = {}
     for number, record in enumerate(records):
         if record["part"] not in ELSEWHERE:

@@ -45,7 +45,7 @@ def watched(device: torch.device) -> Iterator[dict[str, Any]]:
 
 
 def clocks(printed: str) -> dict[str, Any]:
-    """Ranges of the values that nvidia-smi has printed, and the number of samples with each reason for lower clocks.
+    """Returns ranges of the values that nvidia-smi has printed, and samples by reason for lower clocks.
 
     If it has printed no value, a note with its message.
     """
@@ -62,7 +62,7 @@ def clocks(printed: str) -> dict[str, Any]:
 
 
 def sustained_rates(device: torch.device) -> dict[str, float]:
-    """Rates of a large matrix multiplication and of a large copy over a second, in which clocks may fall."""
+    """Measures a large matrix multiplication and a large copy over a second, in which clocks may fall."""
     a, b = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.randn(COPIED, device=device)
     target = torch.empty_like(source)
@@ -73,7 +73,7 @@ def sustained_rates(device: torch.device) -> dict[str, float]:
 
 
 def sustained(call: Callable[[], Any], device: torch.device, seconds: float = 1.0) -> float:
-    """Calls per second over so long without a pause, waiting only now and then."""
+    """Counts calls per second over so long without a pause, waiting only now and then."""
     count, start = 0, time.perf_counter()
     while (taken := time.perf_counter() - start) < seconds:
         for _ in range(10):

@@ -66,7 +66,7 @@ def synchronised(call: Callable[[], Any], device: torch.device) -> None:
 
 
 def kernel_names(call: Callable[[], Any], device: torch.device) -> list[str]:
-    """The kernels that a call runs on a GPU, each once, the longest first."""
+    """Returns the kernels that a call runs on a GPU, each once, the longest first."""
     seconds: dict[str, float] = {}
     for event in profile_of(lambda: synchronised(call, device), device).events:
         seconds[event.name] = seconds.get(event.name, 0.0) + event.end_us - event.begin_us
@@ -74,7 +74,7 @@ def kernel_names(call: Callable[[], Any], device: torch.device) -> list[str]:
 
 
 def rows_of(found: Sequence[Event], frames: int) -> list[dict[str, Any]]:
-    """A row for all, then one for each kernel of each stream, those that take most time first; figures of one frame.
+    """Returns a row for all, then one for each kernel of each stream, the longest first; figures are of one frame.
 
     A gap is the time on a stream from the end of one kernel to the begin of the next. ``busy us`` is the time in which
     at least one stream computes, and ``overlap us`` the sum over the streams beyond it.
@@ -115,7 +115,7 @@ def rows_of(found: Sequence[Event], frames: int) -> list[dict[str, Any]]:
 
 
 def _busy(found: Iterable[Event]) -> float:
-    """Microseconds in which any of the events ran; they are in order."""
+    """Returns the microseconds in which any of the events ran; they are in order."""
     total, until = 0.0, float("-inf")
     for event in found:
         total += max(0.0, event.end_us - max(event.begin_us, until))
@@ -124,7 +124,7 @@ def _busy(found: Iterable[Event]) -> float:
 
 
 def profiled(case: Any, setting: Any, device: torch.device) -> list[dict[str, Any]]:
-    """Rows of a call of our predictor in a case: as :func:`rows_of`, the first with more figures.
+    """Profiles a call of our predictor in a case. Returns :func:`rows_of`, the first with more figures.
 
     Raises:
         RuntimeError: If the profiler has seen nothing.

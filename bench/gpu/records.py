@@ -16,7 +16,7 @@ NOT_REACHED = "not reached"
 
 
 class Records:
-    """The results of one visit.
+    """Keeps the results of one visit.
 
     Args:
         folders: where ``results.jsonl`` is written. A file in the first one is gone on with.
@@ -48,7 +48,7 @@ class Records:
             self.problem = str(error)
 
     def verdicts(self) -> dict[str, Record]:
-        """The latest verdict of each step."""
+        """Returns the latest verdict of each step."""
         return {record["step"]: record for record in self.all if record["kind"] == "verdict"}
 
     def rows(self, step: str) -> list[Record]:
@@ -57,7 +57,7 @@ class Records:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file.
+    """Reads the records of a file.
 
     Raises:
         SystemExit: If it is no such file.
@@ -72,7 +72,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def table(steps: Sequence[Step], records: Records) -> str:
-    """Step, verdict, figure, question and seconds of every step, as Markdown."""
+    """Writes step, verdict, figure, question and seconds of every step as Markdown."""
     verdicts = records.verdicts()
     rows, counts = [], []
     for step in steps:

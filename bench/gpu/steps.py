@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Cases of an op, timed beside the other ways of computing it, and the sentence for either outcome.
+    """Compares cases of an op with the other ways of computing it, and has the sentence for either outcome.
 
     Attributes:
         op: the op of the cases, which are those in bfloat16 if it has any.
@@ -133,7 +133,7 @@ SANITIZE = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 
 def plan() -> list[Step]:
-    """Every step in order."""
+    """Returns every step in order."""
 
     def call(name: str, seconds: float, question: str) -> Step:
         return Step(f"call {name}", ("call", name), seconds, 2 * seconds, question, needs=BUILDING)
@@ -177,7 +177,7 @@ class Planned(NamedTuple):
 
 
 def timetable(steps: Sequence[Step], budgets_s: Sequence[float] = BUDGETS_S, jobs: int = MOST_JOBS) -> list[Planned]:
-    """When each step runs by the plan's own seconds, in calls with these budgets; each later one has the last."""
+    """Returns when each step runs by the plan's own seconds. The last budget is that of all later calls, too."""
     found: list[Planned] = []
     left, call = list(steps), 0
     while left:
@@ -198,6 +198,6 @@ def timetable(steps: Sequence[Step], budgets_s: Sequence[float] = BUDGETS_S, job
 
 
 def listed(planned: Iterable[Planned]) -> str:
-    """A line for each step: its call, from which second to which, its name and its question."""
+    """Writes a line for each step: its call, its first and last second, its name and its question."""
     lines = [f"{p.call:4} {p.begin_s:5.0f} {p.end_s:5.0f}  {p.step.name:31} {p.step.question}" for p in planned]
     return "\n".join(["call  from    to  step                            question", *lines])

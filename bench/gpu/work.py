@@ -193,7 +193,7 @@ def micro(_: str, context: Context) -> Outcome:
 
 
 def ratio_of(comparison: Comparison, rows: list[dict[str, Any]]) -> float | None:
-    """The least time of the other ways over ours; None if either was not timed."""
+    """Returns the least time of the other ways over ours; None if either was not timed."""
     times = {row["subject"]: row["p50 ms"] for row in rows if "p50 ms" in row}
     ours = next((times[name] for name in comparison.subjects if name in times), None)
     others = [ms for name, ms in times.items() if re.fullmatch(comparison.others, name)]

@@ -12,7 +12,7 @@ RESULTS = BENCH / "results" / str(datetime.date.today().year)  # below it a fold
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """The device, processor, versions and commit; of a CUDA device also what limits kernels."""
+    """Describes the device, processor, versions and commit, and limits of kernels on a CUDA device."""
     import torch
 
     import sam2fast
@@ -65,7 +65,7 @@ def commit() -> str | None:
 
 
 def output_of(*command: str) -> str | None:
-    """What a command prints in this folder; None where it cannot be run or prints nothing."""
+    """Returns the output of a command in this folder; None if it cannot be run or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=BENCH, check=False)
     except OSError:
@@ -74,7 +74,7 @@ def output_of(*command: str) -> str | None:
 
 
 def forget_peak(device: str) -> None:
-    """Peak memory counts from here."""
+    """Starts to count peak memory."""
     import torch
 
     if device.startswith("cuda"):
@@ -84,7 +84,7 @@ def forget_peak(device: str) -> None:
 
 
 def peak_mib(device: str) -> float | None:
-    """The most memory of this process since :func:`forget_peak`: allocated on a GPU, or resident where Linux tells."""
+    """Returns the most memory since :func:`forget_peak`: allocated on a GPU, or resident where Linux tells."""
     import torch
 
     if device.startswith("cuda"):

@@ -75,7 +75,7 @@ class Session:
         return self.call()
 
     def scores(self) -> list[list[float]]:
-        """The IoUs that the decoder predicts for its masks, of each image or frame that decides which one is chosen."""
+        """Returns the IoUs that the decoder predicts for its masks, on each image or frame that it chooses one for."""
         return []
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ def in_context(built: Any, call: Any) -> Sample:
 
 
 def object_ious(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> list[float]:
-    """IoU of each object's masks in logits ``(objects, ...)``, in order; 1 if both are empty."""
+    """Returns the IoU of each object's masks in logits ``(objects, ...)``, in order; 1 if both are empty."""
     found = []
     for x, y in zip(expected, actual, strict=True):
         for a, b in zip(x > 0, y > 0, strict=True):
@@ -114,7 +114,7 @@ def object_ious(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> list[fl
 
 
 def worst_error(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> float:
-    """The largest relative error of any object in any result; infinite if they are of different shapes.
+    """Returns the largest relative error of any object in any result; infinite if shapes differ.
 
     Together, the large logits of one object would hide the others'.
     """
@@ -223,7 +223,7 @@ def _load_nano(model: Any) -> dict[str, float]:
 
 
 def unlike_masks(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> float:
-    """The share of masks without a counterpart, except masks that rounding may have carried across a threshold."""
+    """Returns the share of masks without a counterpart, but for masks that rounding may carry across a threshold."""
     from mask_records import IOU, match, near_threshold
 
     matching = match(expected, actual, IOU)

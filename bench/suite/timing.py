@@ -100,7 +100,7 @@ Opened = Sequence[tuple[str, Session | None, str, Memory]]
 
 @contextlib.contextmanager
 def opened(case: Case, setting: Setting, subjects: Sequence[str]) -> Iterator[Opened]:
-    """Sessions of the subjects, each with the reason if there is none, and its memory."""
+    """Opens sessions of the subjects, each with the reason if there is none, and its memory."""
     plain_fp32()
     if set(subjects) & set(COMPILED):
         torch.compiler.reset()  # or what other rows compiled would count against the limit of recompilations
@@ -128,7 +128,7 @@ def run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None] = lambda
         save: is given each row as it comes, of the form that :mod:`suite.results` describes.
 
     Returns:
-        Whether all were measured, and no result was wrong and no subject failed.
+        True if all were measured, and no result was wrong and no subject failed.
     """
     right = True
     for interleaved, some in groupby(groups, key=lambda group: group.interleaved):
@@ -164,12 +164,15 @@ def _run(groups: Sequence[Group], save: Callable[[dict[str, Any]], None]) -> boo
 
 
 def measure(several: "Sequence[Measured]", runs: int, patience_s: float = float("inf")) -> list[dict[str, Any]]:
-    """The rows of cases at a setting each, which take turns.
+    """Measures cases at a setting each, which take turns.
 
     Args:
         several: cases with their sessions.
         runs: number of rounds.
         patience_s: seconds after which no further round begins, if there are two.
+
+    Returns:
+        A row of each.
     """
     for one in several:
         one.begin()
@@ -208,7 +211,7 @@ class Measured:
         _compare(self.case, self.setting, self.subjects, latest)
 
     def row(self) -> dict[str, Any]:
-        """The row of the suite."""
+        """Returns the row of the suite."""
         there = {s.name for s in self.subjects}
         subjects = [*self.subjects, *(_Subject(n, None, "not asked for") for n in SUBJECTS if n not in there)]
         order = sorted(subjects, key=lambda s: SUBJECTS.index(s.name))
@@ -291,7 +294,7 @@ def _figures(case: Case, subject: _Subject) -> dict[str, Any]:
 
 
 def _percentile(samples: Sequence[float], percent: int) -> float:
-    """The smallest sample that ``percent`` of them do not exceed."""
+    """Returns the smallest sample that ``percent`` of them do not exceed."""
     return sorted(samples)[-(-percent * len(samples) // 100) - 1]
 
 

@@ -221,7 +221,7 @@ class LoadedFrames(Source):
 
 
 class OurVideo:
-    """A state of ours, and how it is filled."""
+    """Holds a state of our predictor, and fills it."""
 
     def __init__(self, built: Built) -> None:
         self.predictor, self.encode_ahead = built.predictor, built.setting.encode_ahead
@@ -257,7 +257,7 @@ class OurVideo:
 
 
 class OfficialVideo:
-    """The same with the official predictor."""
+    """Holds a state of the official predictor, and fills it."""
 
     bank = None  # of memories, which ours has
     DICTIONARIES = ("point_inputs_per_obj", "mask_inputs_per_obj", "frames_tracked_per_obj")
