@@ -95,7 +95,7 @@ CASES = (
     Case(
         "automatic masks",
         Masks,
-        f"{POINTS_PER_SIDE}x{POINTS_PER_SIDE} points on a image of {MASKS_HEIGHT}x{MASKS_WIDTH}; the difference is "
+        f"{POINTS_PER_SIDE}x{POINTS_PER_SIDE} points on an image of {MASKS_HEIGHT}x{MASKS_WIDTH}; the difference is "
         "the share of masks without a counterpart",
         runs=2,
         compare=unlike_masks,
@@ -105,7 +105,7 @@ CASES = (
     Case(
         "cold start",
         cold_start,
-        "a fresh process imports the package, builds the model from a checkpoint and gives the first mask of a image "
+        "a fresh process imports the package, builds the model from a checkpoint and gives the first mask of an image "
         "of 600x900; kernels compiled by an earlier process may be cached",
         runs=3,
     ),
@@ -121,7 +121,7 @@ CASES = (
 
 
 def _variant(name: str, note: str, **changed: Any) -> Case:
-    """Throughput of our predictor alone, with other settings."""
+    """Returns throughput of our predictor alone, with other settings."""
     plain = next(case for case in CASES if case.name == THROUGHPUT)
     return replace(
         plain,
@@ -198,12 +198,12 @@ def _pairs(case: Case, objects: Sequence[int], histories: Sequence[int]) -> Pair
 
 
 def chosen(cases: Iterable[Case], names: Sequence[str]) -> list[Case]:
-    """The cases with one of these texts in their names."""
+    """Returns the cases with one of these texts in their names."""
     return [case for case in cases if not names or any(name in case.name for name in names)]
 
 
 def cpu() -> list[Group]:
-    """Under a quarter of an hour on two cores. What the compiler makes is measured for nano only: it takes minutes."""
+    """Returns rows of under a quarter of an hour on two cores. Only nano is compiled, since that takes minutes."""
     both, nano, tiny, bf16 = (
         {"subjects": NEITHER_COMPILED},
         Setting("nano", "fp32", 256),
@@ -231,7 +231,7 @@ VIDEO_AT: Pairs = ((1, None), (4, None), (16, None), (64, None))
 
 
 def step(name: str, device: str) -> list[Group]:
-    """The rows of a step of ``gpu/steps.py``, in bfloat16."""
+    """Returns the rows of a step of ``gpu/steps.py``, in bfloat16."""
     t, s, b, large = (Setting(size, "bf16", device=device) for size in ("t", "s", "b+", "l"))
     one = ONE_AND_16[:1]
 
@@ -255,7 +255,7 @@ def step(name: str, device: str) -> list[Group]:
 
 
 def rehearsal(name: str) -> list[Group]:
-    """A step as a CPU does it in seconds: nano on 64x64 pixels, two objects at most, one run; nothing is compiled."""
+    """Returns a step for a CPU, in seconds: nano on 64x64 pixels, two objects at most, one run, nothing compiled."""
     found = []
     for group in step(name, "cpu"):
         setting = rehearsed(group.setting)
