@@ -1,4 +1,4 @@
-"""Launch configurations: block sizes and warps, from each op's ``config(arch, dtype, shape)`` or from a user's file."""
+"""Chooses launch configurations (block sizes, warps) from each op's ``config(arch, dtype, shape)`` or a user's file."""
 
 import contextlib
 import functools
@@ -12,19 +12,19 @@ import torch
 
 from sam2fast.kernels._dispatch import interpreting
 
-# Environment variable with a file of configurations, which come before those of the package.
+# Environment variable that names a file of configurations. They override the package's configurations.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
 # Key of a configuration's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
 CTAS_PER_SM = "CTAS_PER_SM"
-# Triton's option of every launch, but where products must be rounded before a sum. Its default changes in Triton 3.10.
+# Triton option of each launch, unless products must be rounded before a sum. Its default changes in Triton 3.10.
 FUSED = {"enable_fp_fusion": True}
-# CUDA's limit of programs along the second and the third axis of a grid; along the first it is 2**31 - 1.
+# CUDA's limit of programs along the second and the third axis of a grid. Along the first axis it is 2**31 - 1.
 MAX_PROGRAMS = 65535
 
 
 class LaunchConfig(NamedTuple):
-    """Constants and options of a launch."""
+    """Stores constants and options of a launch."""
 
     meta: Mapping[str, int]  # the kernel's constexpr arguments, and settings of its launcher
     options: Mapping[str, int]  # num_warps, num_stages
@@ -34,28 +34,29 @@ class LaunchConfig(NamedTuple):
         return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-# An op's configurations, by GPU (sm_90, gfx942; cpu for the interpreter), dtype (bfloat16) and shape class (* for any).
+# Returns an op's configuration for a GPU (sm_90, gfx942; cpu for the interpreter), a dtype (bfloat16) and a shape class
+# (* for any).
 Configure = Callable[[str, str, str], LaunchConfig]
 
 
 class Row(NamedTuple):
-    """One configuration in a file."""
+    """Stores one configuration of a file."""
 
-    arch: str  # a GPU, or * for every GPU without a row of its own
-    dtype: str  # of the first argument, or *
-    shape: str  # the op's shape class, or *
+    arch: str  # a GPU, or * for each GPU without its own row
+    dtype: str  # dtype of the first argument, or *
+    shape: str  # shape class of the op, or *
     meta: Mapping[str, int]
     options: Mapping[str, int]
 
 
 def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """The configuration of this op for the tensor's GPU and dtype, and the shape class.
+    """Returns the configuration of an op for the tensor's GPU and dtype, and the shape class.
 
-    A fitting row of the file in ``SAM2FAST_LAUNCH_TABLE`` comes before ``config``.
+    A matching row of the file in ``SAM2FAST_LAUNCH_TABLE`` overrides ``config``.
     """
     global _chosen
     rows, chosen = custom_rows(), _chosen
-    if chosen.rows is not rows:  # the tuner has replaced or restored them
+    if chosen.rows is not rows:  # the tuner has replaced or restored the rows
         chosen = _chosen = _Chosen(rows, {})
     key = op, architecture(tensor.device), tensor.dtype, shape
     found = chosen.configs.get(key)
@@ -66,12 +67,12 @@ def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str =
 
 
 def configuration(op: str, config: Configure, arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """The configuration by names: of a fitting row of the file in ``SAM2FAST_LAUNCH_TABLE``, else by ``config``."""
+    """Returns the configuration by names: from a matching row of ``SAM2FAST_LAUNCH_TABLE``, else from ``config``."""
     return fitting_row(custom_rows().get(op, ()), arch, dtype, shape) or config(arch, dtype, shape)
 
 
 class _Chosen(NamedTuple):
-    """Cache of chosen configurations, with the rows that come before the package's."""
+    """Caches chosen configurations, with the rows that override the package's configurations."""
 
     rows: Mapping[str, Sequence[Row]]
     configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
@@ -81,7 +82,7 @@ _chosen = _Chosen({}, {})
 
 
 def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
-    """The configuration of the row that fits. A row that names the shape wins, then one that names the GPU."""
+    """Returns the configuration of the best row, or None. A row that names the shape wins, then one with the GPU."""
     wanted = arch, dtype, shape
     fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], wanted, strict=True))]
     if not fitting:
@@ -92,10 +93,10 @@ def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> Launc
 
 @functools.cache
 def custom_rows() -> dict[str, list[Row]]:
-    """The rows of the file in ``SAM2FAST_LAUNCH_TABLE`` by op; read once per process.
+    """Returns the rows of the file in ``SAM2FAST_LAUNCH_TABLE`` by op. Reads the file once per process.
 
     Raises:
-        ValueError: the file cannot be read or has no rows.
+        ValueError: If the file cannot be read or is not a launch table.
     """
     custom = os.environ.get(TABLE_VARIABLE)
     if not custom:
@@ -103,14 +104,14 @@ def custom_rows() -> dict[str, list[Row]]:
     try:
         return parse_rows(Path(custom).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{TABLE_VARIABLE} is {custom!r}, which is no launch table: {error}") from error
+        raise ValueError(f"{TABLE_VARIABLE} is {custom!r}, which is not a launch table: {error}") from error
 
 
 def parse_rows(text: str) -> dict[str, list[Row]]:
-    """Rows by op from their JSON.
+    """Parses rows by op from JSON.
 
     Raises:
-        ValueError: it is not JSON, or not a list of rows per op.
+        ValueError: If ``text`` is not JSON, or not a list of rows per op.
     """
     table = json.loads(text)
     if not isinstance(table, dict):
@@ -127,38 +128,38 @@ def _list(op: str, rows: Any) -> list[Any]:
 def _row(op: str, row: Any) -> Row:
     fields = Row._fields
     if not isinstance(row, dict) or set(row) != set(fields):
-        raise ValueError(f"expected rows with {', '.join(fields)}, and one of {op} is {row!r}")
+        raise ValueError(f"expected rows with {', '.join(fields)}, but a row of {op} is {row!r}")
     numbers = [row[field] for field in ("meta", "options")]
     names = [row[field] for field in ("arch", "dtype", "shape")]
     if not all(isinstance(name, str) for name in names) or not all(
         isinstance(values, dict) and all(isinstance(value, int) for value in values.values()) for values in numbers
     ):
-        raise ValueError(f"expected names, and whole numbers in meta and options, and a row of {op} is {row!r}")
+        raise ValueError(f"expected names, and integers in meta and options, but a row of {op} is {row!r}")
     return Row(**row)
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """Triton's ``input_precision``: on NVIDIA GPUs fp32 takes three TF32 products, or one if torch allows TF32."""
+    """Returns Triton's ``input_precision``. On NVIDIA GPUs fp32 takes three TF32 products, or one if TF32 is on."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"
 
 
 def tf32_is_allowed() -> bool:
-    """Whether torch uses TF32 for fp32 matrix multiplications."""
+    """Returns True if torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have another switch, which the old one also sets. Once that is set, they refuse to read
-    # the old one.
+    # Newer versions of torch have a new flag. The old flag sets it too. Once the new flag is set, torch refuses to read
+    # the old flag.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
 
-tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+tf32_is_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in compiled graphs
 
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """``sm_90``, ``gfx942``, or ``cpu`` for the interpreter."""
+    """Returns the architecture: ``sm_90``, ``gfx942``, or ``cpu`` for the interpreter."""
     if device.type != "cuda":
         return "cpu"
     if torch.version.hip is not None:
@@ -172,4 +173,4 @@ def is_hopper(device: torch.device) -> bool:
     return architecture(device) == "sm_90"
 
 
-is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
+is_hopper._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant in compiled graphs

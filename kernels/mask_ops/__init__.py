@@ -1,4 +1,4 @@
-"""Post-processing of mask logits: holes, sprinkles, upsampling, boxes, packed bits, overlaps."""
+"""Post-processes mask logits: holes, sprinkles, upsampling, boxes, packed bits, overlaps."""
 
 import torch
 
@@ -59,16 +59,16 @@ def fill_holes_and_remove_sprinkles(
 ) -> torch.Tensor:
     """Turns small background components into foreground and small foreground components into background.
 
-    Both are found in the given logits: a filled hole does not enlarge the sprinkle around it.
+    Both are found in the input logits: a filled hole does not enlarge the sprinkle around it.
 
     Args:
-        logits: ``(N, C, H, W)`` fp32.
-        threshold: a pixel is foreground if its logit is greater.
-        max_hole_area: background components of at most this many pixels are set to ``threshold + 10``; 0 for none.
-        max_sprinkle_area: foreground components of at most this many pixels are set to ``threshold - 10``; 0 for none.
+        logits: Logits ``(N, C, H, W)`` fp32.
+        threshold: Logit above which a pixel is foreground.
+        max_hole_area: Largest area in pixels of background components to set to ``threshold + 10``. 0 for none.
+        max_sprinkle_area: Largest area in pixels of foreground components to set to ``threshold - 10``. 0 for none.
 
     Returns:
-        ``(N, C, H, W)``; the input itself if both areas are 0 or less.
+        Logits ``(N, C, H, W)``, or the input itself if both areas are 0 or less.
 
     Source: ``sam2.utils.transforms.SAM2Transforms.postprocess_masks``, steps 1 and 2.
     """
@@ -78,14 +78,14 @@ def fill_holes_and_remove_sprinkles(
 
 
 def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tensor:
-    """The video predictor's variant: background components of at most ``max_area`` pixels are set to 0.1.
+    """Sets background components of at most ``max_area`` pixels to 0.1, for the video predictor.
 
     Args:
-        mask: ``(N, 1, H, W)`` logits; a pixel is background if its logit is not greater than 0.
-        max_area: in pixels of ``mask``, positive.
+        mask: Logits ``(N, 1, H, W)``. A pixel is background if its logit is not greater than 0.
+        max_area: Largest area in pixels of ``mask``, positive.
 
     Raises:
-        ValueError: ``max_area`` is not positive.
+        ValueError: If ``max_area`` is not positive.
 
     Source: ``sam2.utils.misc.fill_holes_in_mask_scores``.
     """
@@ -95,26 +95,26 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 
 
 def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear interpolation (``align_corners=False``) of ``logits (N, C, h, w)`` to ``size`` = (height, width)."""
+    """Interpolates ``logits (N, C, h, w)`` bilinearly (``align_corners=False``) to ``size`` = (height, width)."""
     return upsample_masks_reference(logits, size)
 
 
 def scaled_probabilities(
     logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """``scale * sigmoid + bias`` of ``logits (N, C, h, w)`` upsampled to ``size``: what a memory is made of.
+    """Computes ``scale * sigmoid + bias`` of ``logits (N, C, h, w)`` upsampled to ``size``, for the memory encoder.
 
     Args:
-        logits: floating; interpolated bilinearly (``align_corners=False``) in fp32.
-        size: (H, W) of the result, in pixels.
-        scale, bias: of the probabilities, such as ``sigmoid_scale_for_mem_enc`` and ``sigmoid_bias_for_mem_enc``.
-        dtype: of the result, to which it is rounded once.
+        logits: Floating-point logits, interpolated bilinearly (``align_corners=False``) in fp32.
+        size: Size (H, W) of the result, in pixels.
+        scale, bias: Factor and offset, such as ``sigmoid_scale_for_mem_enc`` and ``sigmoid_bias_for_mem_enc``.
+        dtype: Dtype of the result, which is rounded once.
 
     Returns:
-        ``(N, C, H, W)``.
+        Tensor ``(N, C, H, W)``.
 
     Raises:
-        ValueError: ``logits`` or ``size`` are not as described.
+        ValueError: If ``logits`` or ``size`` is not as described.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
     """
@@ -124,12 +124,12 @@ def scaled_probabilities(
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
-    """Boxes ``(..., 4)`` in inclusive XYXY pixels around bool masks ``(..., H, W)``; (W, H, -1, -1) for an empty one.
+    """Returns boxes ``(..., 4)``, inclusive XYXY pixels, of bool masks ``(..., H, W)``; (W, H, -1, -1) for empty masks.
 
     Source: ``sam2.utils.misc.mask_to_box``.
 
     Raises:
-        ValueError: ``masks`` are not bool or have fewer than two dimensions.
+        ValueError: If ``masks`` is not bool or has fewer than two dimensions.
     """
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
@@ -139,19 +139,19 @@ def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
 def mask_statistics(
     logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0, offset: float = 1.0
 ) -> MaskStatistics:
-    """Areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
+    """Computes areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
 
-    At most 64 MiB of upsampled logits, or those of one mask, are held at once. A NaN is background.
+    At most 64 MiB of upsampled logits, or the logits of one mask, are held at once. NaN counts as background.
 
     Args:
-        logits: ``(N, h, w)`` floating; interpolated bilinearly (``align_corners=False``) in fp32.
-        size: (H, W) of the masks, in pixels; smaller than (h, w) is allowed.
-        threshold: a pixel is foreground if its logit is greater.
-        offset: distance of the two other levels from the threshold, in logits. The stability score
+        logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.
+        size: Size (H, W) of the masks, in pixels. It may be smaller than (h, w).
+        threshold: Logit above which a pixel is foreground.
+        offset: Distance of the two other levels from the threshold, in logits. The stability score
             is ``above / below``.
 
     Raises:
-        ValueError: ``logits`` or ``size`` are not as described.
+        ValueError: If ``logits`` or ``size`` is not as described.
 
     Source: ``sam2.utils.amg.calculate_stability_score`` and ``batched_mask_to_box``.
     """
@@ -162,35 +162,36 @@ def mask_statistics(
 
 
 def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
-    """Bool masks ``(..., H, W)``: where ``logits (..., h, w)``, upsampled to ``size``, are above the threshold.
+    """Returns bool masks ``(..., H, W)``: True if ``logits (..., h, w)``, upsampled to ``size``, exceed the threshold.
 
-    The same as ``upsample_masks(logits.float(), size) > threshold``, without holding the upsampled logits.
+    Equals ``upsample_masks(logits.float(), size) > threshold``, without holding all upsampled logits.
 
     Raises:
-        ValueError: ``logits`` are not floating or have no pixels, or ``size`` is not positive.
+        ValueError: If ``logits`` is not floating-point or has no pixels, or ``size`` is not positive.
     """
     return upsample_and_threshold_op(logits, _checked_size(logits, size), threshold)
 
 
 def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
-    """``pack_masks(upsample_and_threshold(logits, size, threshold))``, without holding the masks.
+    """Computes ``pack_masks(upsample_and_threshold(logits, size, threshold))`` without holding the masks.
 
     Returns:
-        uint8 ``(..., H, ceil(W / 8))``.
+        Packed masks, uint8 ``(..., H, ceil(W / 8))``.
 
     Raises:
-        ValueError: as :func:`upsample_and_threshold`.
+        ValueError: If an argument is invalid, see :func:`upsample_and_threshold`.
     """
     return upsample_and_pack_op(logits, _checked_size(logits, size), threshold)
 
 
 def pack_masks(masks: torch.Tensor) -> torch.Tensor:
-    """Eight pixels a byte: uint8 ``(..., H, ceil(W / 8))`` of bool ``(..., H, W)``, the leftmost in the lowest bit.
+    """Packs eight pixels per byte: bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``.
 
-    What ``numpy.packbits(masks, axis=-1, bitorder="little")`` gives; bits beyond the width are 0.
+    Equals ``numpy.packbits(masks, axis=-1, bitorder="little")``: the leftmost pixel is the lowest bit, and bits beyond
+    the width are 0.
 
     Raises:
-        ValueError: ``masks`` are not bool or have fewer than two dimensions.
+        ValueError: If ``masks`` is not bool or has fewer than two dimensions.
     """
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
@@ -198,10 +199,10 @@ def pack_masks(masks: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Bool masks ``(..., H, width)`` of the result of :func:`pack_masks`.
+    """Unpacks the result of :func:`pack_masks` to bool masks ``(..., H, width)``.
 
     Raises:
-        ValueError: ``packed`` is not uint8 ``(..., H, ceil(width / 8))``.
+        ValueError: If ``packed`` is not uint8 ``(..., H, ceil(width / 8))``.
     """
     if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
         shape = f"(..., H, {-(-width // 8)})"
@@ -210,18 +211,18 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
-    """Gives each pixel to the object with the largest logit there; the others' logits are lowered to at most -10.
+    """Gives each pixel to the object with the largest logit there, and lowers all other logits to at most -10.
 
-    Among equals the first object keeps the pixel; a NaN counts as the largest.
+    Among equal logits, the first object keeps the pixel. NaN counts as the largest.
 
     Args:
-        logits: ``(N, 1, H, W)`` of N objects on one frame, floating.
+        logits: Floating-point logits ``(N, 1, H, W)`` of N objects on one frame.
 
     Returns:
-        ``(N, 1, H, W)``; the input itself if there are fewer than two objects.
+        Logits ``(N, 1, H, W)``, or the input itself if there are fewer than two objects.
 
     Raises:
-        ValueError: ``logits`` have another shape or are not floating.
+        ValueError: If ``logits`` has another shape or is not floating-point.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base._apply_non_overlapping_constraints``.
     """

@@ -1,4 +1,4 @@
-"""Launches the Triton kernels of masks; none synchronises."""
+"""Launches the Triton kernels of masks, without synchronising."""
 
 import torch
 import triton
@@ -20,9 +20,12 @@ from sam2fast.kernels.mask_ops.kernel import (
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Block of rows by columns: statistics and masks, masks as bits (``pack``), ``bits`` of masks; or ``overlaps``."""
+    """Returns the block of a launch: rows by columns, or pixels for ``overlaps``.
+
+    ``pack`` upsamples to bits, ``bits`` packs or unpacks masks. All other kernels share one block.
+    """
     options = {"num_warps": 4, "num_stages": 1}
-    if shape == "pack":  # a column is a byte, eight pixels
+    if shape == "pack":  # a column is one byte of eight pixels
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, options)
     if shape == "bits":
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 64}, options)
@@ -34,7 +37,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 def mask_statistics_triton(
     logits: Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> tuple[Tensor, Tensor]:
-    """Counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
+    """Computes counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
     (N, h, w), (H, W) = logits.shape, size
     counts = torch.empty(3, N, dtype=torch.int32, device=logits.device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
@@ -54,7 +57,7 @@ def mask_statistics_triton(
 
 
 def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` on the GPU."""
+    """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_threshold` on the GPU."""
     (h, w), (H, W) = logits.shape[-2:], size
     out = torch.empty(*logits.shape[:-2], H, W, dtype=torch.bool, device=logits.device)
     if out.numel() == 0:
@@ -73,7 +76,7 @@ def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], thresho
 def scaled_probabilities_triton(
     logits: Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
 ) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.scaled_probabilities` on the GPU."""
+    """Computes :func:`sam2fast.kernels.mask_ops.scaled_probabilities` on the GPU."""
     (h, w), (H, W) = logits.shape[-2:], size
     out = torch.empty(*logits.shape[:-2], H, W, dtype=dtype, device=logits.device)
     if out.numel() == 0:
@@ -89,7 +92,7 @@ def scaled_probabilities_triton(
 
 
 def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_pack` on the GPU."""
+    """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_pack` on the GPU."""
     (h, w), (H, W) = logits.shape[-2:], size
     width = triton.cdiv(W, 8)
     out = torch.empty(*logits.shape[:-2], H, width, dtype=torch.uint8, device=logits.device)
@@ -107,7 +110,7 @@ def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: f
 
 
 def pack_masks_triton(masks: Tensor) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.pack_masks` on the GPU."""
+    """Computes :func:`sam2fast.kernels.mask_ops.pack_masks` on the GPU."""
     W = masks.shape[-1]
     width = triton.cdiv(W, 8)
     out = torch.empty(*masks.shape[:-1], width, dtype=torch.uint8, device=masks.device)
@@ -118,7 +121,7 @@ def pack_masks_triton(masks: Tensor) -> Tensor:
 
 
 def unpack_masks_triton(packed: Tensor, width: int) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.unpack_masks` on the GPU."""
+    """Computes :func:`sam2fast.kernels.mask_ops.unpack_masks` on the GPU."""
     out = torch.empty(*packed.shape[:-1], width, dtype=torch.bool, device=packed.device)
     if out.numel():
         count_launch("unpack_masks")
@@ -127,7 +130,7 @@ def unpack_masks_triton(packed: Tensor, width: int) -> Tensor:
 
 
 def suppress_overlaps_triton(logits: Tensor) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.suppress_overlaps` on the GPU, of two objects or more."""
+    """Computes :func:`sam2fast.kernels.mask_ops.suppress_overlaps` on the GPU, for at least two objects."""
     logits = logits.contiguous()
     out = torch.empty_like(logits)
     if out.numel() == 0:
@@ -143,7 +146,7 @@ def suppress_overlaps_triton(logits: Tensor) -> Tensor:
 
 
 def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: int, width: int) -> None:
-    """``kernel`` on all rows; pixels and bytes of a row are ``W`` and ``width``."""
+    """Runs ``kernel`` on all rows. A row has ``W`` pixels and ``width`` bytes."""
     chosen = launch_config("mask_ops", config, source, "bits")
     rows = out.numel() // out.shape[-1]
     grid = (triton.cdiv(rows, chosen.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], chosen.meta["BLOCK_X"]),)
@@ -156,15 +159,18 @@ def _constants(chosen: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> d
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:
-    """Whether torch copies the logits, as it does on GPUs. Interpolation would make NaN beside an infinite logit."""
+    """Returns True if torch copies the logits, as it does on GPUs if the size stays the same.
+
+    Interpolation would give NaN beside an infinite logit.
+    """
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
-    """Scales of rows and columns, rounded as in torch, and the distance of a pixel's second logit.
+    """Returns the scales of rows and columns, rounded like in torch, and the distances of a pixel's second logit.
 
-    Where a side keeps its size, torch uses the same logit twice on the CPU, and the next one elsewhere. That matters
-    only if the next one is not finite.
+    Along an unresized side, torch reads the same logit twice on CPU, its neighbour elsewhere. This matters only if the
+    neighbour is not finite.
     """
     (h, w), (H, W) = logits.shape[-2:], size
     before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))
@@ -173,5 +179,5 @@ def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, i
 
 
 def as_compared(threshold: float) -> float:
-    """The threshold rounded to fp32, as torch compares it with fp32 logits."""
+    """Rounds the threshold to fp32, since torch rounds it to compare it with fp32 logits."""
     return torch.tensor(threshold, dtype=torch.float32, device="cpu").item()

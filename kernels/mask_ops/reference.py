@@ -1,4 +1,4 @@
-"""Reference implementations of the mask ops, and the operators."""
+"""Defines the reference implementations of the mask ops, and the operators."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,19 +11,19 @@ from sam2fast.kernels._dispatch import FLOATS, why_no_scans
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.connected_components import connected_components
 
-# How far beyond the threshold a filled hole or a removed sprinkle is put, in logits (the original's constant).
+# Distance of a filled hole or a removed sprinkle from the threshold, in logits (the original's constant).
 MARGIN = 10.0
-# A filled hole's logit in the video predictor.
+# Logit of a filled hole in the video predictor.
 FILLED_IN_VIDEO = 0.1
 # Upper limit of an overlapped object's logits.
 SUPPRESSED = -10.0
-# Pixels of upsampled logits that are held at once, at least one mask. On the CPU they fit the cache; elsewhere fewer
-# masks at a time would mean many more operations.
+# Maximum pixels of upsampled logits held at once; at least one mask is held. On the CPU they fit the cache. On other
+# devices fewer masks at a time would need many more operations.
 PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
 class MaskStatistics(NamedTuple):
-    """Counts and boxes of N masks at full size, all int32; a box contains the pixels counted in ``area``."""
+    """Stores counts and boxes of N masks at full size, all int32. A box contains the pixels counted in ``area``."""
 
     area: torch.Tensor  # (N) pixels above the threshold
     above: torch.Tensor  # (N) pixels above threshold + offset
@@ -34,7 +34,7 @@ class MaskStatistics(NamedTuple):
 def fill_holes_and_remove_sprinkles_reference(
     logits: torch.Tensor, threshold: float, max_hole_area: float, max_sprinkle_area: float
 ) -> torch.Tensor:
-    """Reference implementation of :func:`fill_holes_and_remove_sprinkles`: components of at most these areas."""
+    """Reference implementation of :func:`fill_holes_and_remove_sprinkles`: replaces components up to these areas."""
     flat = logits.flatten(0, 1).unsqueeze(1)  # (N·C, 1, H, W)
     out = flat
     if max_hole_area > 0:
@@ -45,7 +45,7 @@ def fill_holes_and_remove_sprinkles_reference(
 
 
 def fill_holes_in_mask_scores_reference(logits: torch.Tensor, max_area: float) -> torch.Tensor:
-    """Reference implementation of :func:`fill_holes_in_mask_scores`: components of at most this area."""
+    """Reference implementation of :func:`fill_holes_in_mask_scores`: replaces components up to this area."""
     return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
 
 
@@ -55,12 +55,12 @@ def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
 
 
 def upsample_masks_reference(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_masks`: torch's interpolation."""
+    """Reference implementation of :func:`upsample_masks`: calls torch's interpolation."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
-    """Reference implementation of :func:`masks_to_boxes`: the first and last column and row with a pixel."""
+    """Reference implementation of :func:`masks_to_boxes`: finds the first and last column and row with a pixel."""
     H, W = masks.shape[-2:]
     x = torch.arange(W, device=masks.device)
     y = torch.arange(H, device=masks.device)
@@ -73,7 +73,7 @@ def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
 def mask_statistics_reference(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> MaskStatistics:
-    """Reference implementation of :func:`mask_statistics`: a few masks at a time at full size."""
+    """Reference implementation of :func:`mask_statistics`: processes a few masks at a time at full size."""
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
@@ -88,19 +88,19 @@ def mask_statistics_reference(
 def counts_and_boxes(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The results of :func:`mask_statistics_reference` as tensors ``(3, N)`` and ``(N, 4)``."""
+    """Returns the results of :func:`mask_statistics_reference` as tensors ``(3, N)`` and ``(N, 4)``."""
     area, above, below, boxes = mask_statistics_reference(logits, size, threshold, offset)
     return torch.stack([area, above, below]), boxes
 
 
 def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
-    """Which of ``logits (N, h, w)`` are upsampled to ``size`` at once."""
+    """Returns the slices of ``logits (N, h, w)`` that are upsampled to ``size`` at once."""
     step = max(1, (PIXELS_ON_CPU if logits.is_cpu else PIXELS) // (size[0] * size[1]))
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
 def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_and_threshold`: a few masks at a time at full size."""
+    """Reference implementation of :func:`upsample_and_threshold`: processes a few masks at a time at full size."""
     flat = logits.reshape(-1, *logits.shape[-2:])
     out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
     for some in _chunks(flat, size):
@@ -111,34 +111,34 @@ def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int]
 def scaled_probabilities_reference(
     logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Reference implementation of :func:`scaled_probabilities`: upsampled, their sigmoid, scaled."""
+    """Reference implementation of :func:`scaled_probabilities`: upsamples, takes the sigmoid, and scales."""
     probabilities = torch.sigmoid(upsample_masks_reference(logits.float(), size))
     # scale * probabilities + bias, as one operation
     return torch.rsub(probabilities, bias, alpha=-scale).to(dtype)
 
 
 def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_and_pack`: makes masks, then packs them."""
+    """Reference implementation of :func:`upsample_and_pack`: computes masks, then packs them."""
     return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))
 
 
 def pack_masks_reference(masks: torch.Tensor) -> torch.Tensor:
-    """Reference implementation of :func:`pack_masks`: the sum of eight shifted bits."""
+    """Reference implementation of :func:`pack_masks`: sums eight shifted bits."""
     bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
     return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpack_masks_reference(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Reference implementation of :func:`unpack_masks`: each byte shifted eight times."""
+    """Reference implementation of :func:`unpack_masks`: shifts each byte eight times."""
     bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
     return bits.flatten(-2)[..., :width].bool()
 
 
 def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
-    """Reference implementation of :func:`suppress_overlaps`: by the index of the largest logit; has a gradient."""
+    """Reference implementation of :func:`suppress_overlaps`: uses the index of the largest logit. It has a gradient."""
     if len(logits) < 2:
         return logits
-    owner = logits.argmax(dim=0, keepdim=True)  # the first of equals; a NaN is the largest
+    owner = logits.argmax(dim=0, keepdim=True)  # the first among equals; NaN counts as the largest
     keep = owner == torch.arange(len(logits), device=logits.device)[:, None, None, None]
     return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))
 

@@ -36,43 +36,43 @@ from sam2fast.kernels.memory_attention.specialised_kernel import (
 )
 
 LOG2E = math.log2(math.e)
-# Bytes of keys that are held at once. Objects beyond that come in groups.
+# Maximum bytes of keys held at once. Beyond this limit, objects are processed in groups.
 MAX_KEY_BYTES = 512 * 2**20
 MAX_SPLITS = 16
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of queries and keys, by channels of a head x channels of values.
+    """Returns tiles of queries and keys for a shape: channels of a head x channels of values.
 
-    Percentages are bounds by ``make sass``. On an H100 memory attention in bfloat16 reached 43 to 56 % of the limit
-    with 4 objects, 31 to 52 % with one. Other candidates were not measured. With two stages no load is ahead of its
-    product: the bound is half of that with three, which need the shared memory of sm_80, sm_90 and sm_100.
+    Percentages are bounds by ``make sass``. On an H100, memory attention in bfloat16 reached 43 to 56 % of the limit
+    with 4 objects, and 31 to 52 % with one. Other candidates were not measured. With two stages, no load runs ahead of
+    its product. This halves the bound of three stages, which need the shared memory of sm_80, sm_90 and sm_100.
     """
-    if dtype == "float32":  # products by three in TF32: 32 channels of a head at once fit into registers
-        queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 take 64
+    if dtype == "float32":  # three TF32 products each: 32 channels of a head at a time fit into registers
+        queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 need tiles of 64
         tile = {"BLOCK_M": queries, "BLOCK_N": 32, "CHUNK": 32}
-        if shape == "256x256" and arch == "sm_90":  # torch takes 0.32 to 0.45 of our time on an H100
+        if shape == "256x256" and arch == "sm_90":  # torch takes 0.32 to 0.45 of our kernel's time on an H100
             tile["SDPA"] = DEFAULT
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
     wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
     has_memory = arch in ("sm_80", "sm_90", "sm_100")
     if shape == "128x64":  # keys of 128 channels leave room for a second program on sm_90 and sm_100: 72 % and 32 %
         if arch in ("sm_90", "sm_100"):
-            warps = 4 if arch == "sm_100" else 8  # with eight, one program of sm_100 fits
+            warps = 4 if arch == "sm_100" else 8  # with eight, only one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
-    if shape == "256x64" and has_memory:  # peeled, 65 %, 56 % and 32 % instead of 62 %, 51 % and 27 %
+    if shape == "256x64" and has_memory:  # peeling raises 62 %, 51 % and 27 % to 65 %, 56 % and 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
-    if shape == "256x256" and arch == "sm_80":  # 31 %; 64 x 32 has 40 %, and leaves none of the 255 registers
+    if shape == "256x256" and arch == "sm_80":  # 31 %; 64 x 32 has 40 %, but uses all 255 registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
     if shape == "256x256" and has_memory:  # 45 % and 25 %; four warps spill
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
-        # On an H100 our kernel and cuDNN take 61 and 92 us with one object, 191 and 105 with four.
+        # On an H100, our kernel and cuDNN take 61 and 92 us with one object, 191 and 105 us with four.
         cudnn = {"SDPA": CUDNN, "SDPA_FROM": 4} if arch == "sm_90" and dtype == "bfloat16" else {}
         return LaunchConfig(tile | cudnn, {"num_warps": 8, "num_stages": 3})
-    # On sm_120 eight warps spill narrower values, four wider ones.
+    # On sm_120, eight warps spill registers with narrower values, and four warps with wider values.
     warps = 8 if shape == "256x256" and arch in ("sm_120", "sm_121") else 4
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
 
@@ -90,12 +90,12 @@ def memory_attention_triton(
     fp8: bool = False,
     pooling: Pooling = None,
 ) -> Tensor:
-    """:func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU; never synchronises.
+    """Computes :func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU, without synchronising.
 
     Args:
-        splits: programs that share the keys of a query tile; chosen by the GPU's size if left out.
-        fp8: as in the public function; the GPU must support fp8 matrix multiplications.
-        pooling: as in the public function.
+        splits: Number of programs that share the keys of a query tile. If None, chosen by the GPU's size.
+        fp8: See the public function. The GPU must support fp8 matrix multiplications.
+        pooling: See the public function.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     out = query.new_empty(B, N, value_weight.shape[0])
@@ -131,7 +131,7 @@ def memory_attention_triton(
 
 
 def memory_attention_of_tensors(query: Tensor, *given: Any) -> Tensor:
-    """:func:`memory_attention_triton` with the arguments of the operator."""
+    """Calls :func:`memory_attention_triton` with the arguments of the operator."""
     key_weight, key_bias, value_weight, value_bias, cos, sin, fp8, pooling = given[8:]
     weights = key_weight, key_bias, value_weight, value_bias
     memory = AttendedMemory(*given[:8])
@@ -149,15 +149,15 @@ def rope_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout or synchronising.
 
-    The configuration may leave the attention to torch (``SDPA``, as numbered in ``_sdpa.py``), from ``SDPA_FROM``
-    objects on: then the kernel rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
+    The configuration may select torch's attention (``SDPA``, as numbered in ``_sdpa.py``) for at least ``SDPA_FROM``
+    objects. Our kernel then only rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
 
     Args:
         splits: See :func:`memory_attention_triton`.
     """
     B, H, N, d = query.shape
     width = value.shape[-1]
-    # Heads are adjacent, as the following projection needs them.
+    # Heads are adjacent, since the following projection needs them so.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
         return out.transpose(1, 2)
@@ -180,10 +180,10 @@ def rope_attention_triton(
 
 
 class Rotated(NamedTuple):
-    """Rotated queries or keys as the kernels store them."""
+    """Stores rotated queries or keys in the layout of the kernels."""
 
     data: Tensor  # (B, H, M, 2 * HALF)
-    scales: Tensor | None = None  # (B, H, M) fp32, of rows in float8_e4m3fn
+    scales: Tensor | None = None  # (B, H, M) fp32, one per row of float8_e4m3fn data
 
     @classmethod
     def empty(cls, like: Tensor, B: int, H: int, M: int, D: int, fp8: bool) -> "Rotated":
@@ -197,12 +197,12 @@ class Rotated(NamedTuple):
         return self.data if self.scales is None else self.scales
 
     def of(self, some: slice) -> "Rotated":
-        """Those of some objects."""
+        """Returns the rotated rows of some objects."""
         return Rotated(self.data[some], None if self.scales is None else self.scales[some])
 
 
 class SplitMeans(NamedTuple):
-    """Weighted means of the values for each split of the keys."""
+    """Stores weighted means of the values for each split of the keys."""
 
     sums: Tensor  # (splits, B * H, N, WIDTH) fp32
     log_weights: Tensor  # (splits, B * H, N) fp32
@@ -210,30 +210,31 @@ class SplitMeans(NamedTuple):
 
 
 def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
-    """The configuration for heads of ``d`` channels with values of ``width``."""
+    """Returns the configuration for heads of ``d`` channels and values of ``width`` channels."""
     return launch_config("memory_attention", config, query, f"{2 * half_of(d)}x{padded(width)}")
 
 
 def padded(width: int) -> int:
-    """The next power of two that ``tl.dot`` accepts as a side."""
+    """Returns the next power of two that ``tl.dot`` accepts as a side."""
     return max(16, triton.next_power_of_2(width))
 
 
 def half_of(d: int) -> int:
-    """Channels of one half of a rotated head, padding included."""
+    """Returns the number of channels of one half of a rotated head, including padding."""
     return padded(d // 2)
 
 
 def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> int:
-    """How many programs share the keys of each of ``tiles`` query tiles for the shortest time.
+    """Returns the number of programs that share the keys of a query tile, with the shortest estimated time.
 
-    The model: programs on one processor share its speed equally. Each further split costs a hundredth of the work
+    The model: programs on one multiprocessor share its speed equally. Each further split costs a hundredth of the work
     without splits, since its results are written and read again.
 
     Args:
-        processors: number of multiprocessors.
-        longest: largest number of key blocks.
-        programs: programs that run at once on a processor.
+        tiles: Number of query tiles.
+        processors: Number of multiprocessors.
+        longest: Largest number of key blocks.
+        programs: Number of programs that run at once on a multiprocessor.
     """
     slots = processors * programs
 
@@ -244,7 +245,7 @@ def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> 
 
 
 def _group(keys: int, heads: int) -> int:
-    """Number of objects whose keys, of ``keys`` bytes and ``heads`` heads each, are made at once.
+    """Returns the number of objects processed at once, with ``keys`` bytes of keys and ``heads`` heads each.
 
     Above 16 it is a multiple of 16: then all groups' tables begin at multiples of 16 bytes, and Triton compiles once.
     """
@@ -262,7 +263,7 @@ def _processors(device: torch.device) -> int:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:
-    """``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``; the first ``rotated`` rows are rotated."""
+    """Converts ``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``, and rotates the first ``rotated`` rows."""
     B, H, M, d = x.shape
     out = Rotated.empty(x, B, H, M, 2 * half_of(d), fp8)
     _launch_rotation((x,), cos, sin, rotated, out, fp8)
@@ -270,7 +271,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False
 
 
 def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> tuple[Rotated, Rotated]:
-    """Queries, and keys of which the last ``unrotated`` have no position; by one launch where they are stored alike."""
+    """Rotates queries and all keys except the last ``unrotated``. Uses one launch if their layouts are equal."""
     (B, H, N, d), M = query.shape, key.shape[2]
     if (M, unrotated, query.stride(), query.dtype) != (N, 0, key.stride(), key.dtype):
         return _rotate(query, cos, sin, N), _rotate(key, cos, sin, M - unrotated)
@@ -300,10 +301,10 @@ def _encode(
     cos: Tensor,
     sin: Tensor,
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
-    """Keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and how many of the M rows are filled ``(B)`` int32.
+    """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and numbers of filled rows ``(B)`` int32.
 
-    Where rows are counted as several tokens, also the offsets of the scores of each row, times log2(e): ``(B, M)``
-    fp32.
+    If rows count as several tokens, also returns the score offset of each row times log2(e), ``(B, M)`` fp32; else
+    None.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), rows_for(K, n, pooling) + L
@@ -311,7 +312,7 @@ def _encode(
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
-    # At least one program per object, which writes its length, even 0.
+    # Each object has at least one program, since the program writes the object's length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
     _encode_kernel[tiles, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
@@ -334,9 +335,9 @@ def _attend(
     out: Tensor | None = None,
     offsets: Tensor | None = None,
 ) -> SplitMeans | None:
-    """The attention itself, with scores times ``scale``, plus ``offsets (B, M)`` if there are any.
+    """Computes the attention, with scores times ``scale``, plus ``offsets (B, M)`` if there are any.
 
-    With ``out (B, N, H, width)`` and one split the result is written there, and there are no means to combine.
+    With ``out (B, N, H, width)`` and one split, writes the result to ``out`` and returns None.
     """
     q, k = query.data, keys.data
     (B, H, M, D), N, width = k.shape, q.shape[2], values.shape[-1]
@@ -378,7 +379,7 @@ def _attend(
 
 
 def _combine(means: SplitMeans, out: Tensor, projection: list[Tensor] | None = None, has_bias: bool = False) -> None:
-    """Combines the splits into ``out (B, N, H, outer)``, projected if there is a projection."""
+    """Combines the splits into ``out (B, N, H, outer)``, and projects them if there is a projection."""
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)
     width = projection[0].shape[1] if projection else means.width

@@ -50,15 +50,15 @@ def test_an_empty_variable_is_none(monkeypatch):
         ("{", "Expecting property name"),
         ("[]", "expected an object with a list of rows per op, got list"),
         ('{"op": {}}', "expected a list of rows of op, got dict"),
-        ('{"op": [{"arch": "*"}]}', "expected rows with arch, dtype, shape, meta, options, and one of op is"),
+        ('{"op": [{"arch": "*"}]}', "expected rows with arch, dtype, shape, meta, options, but a row of op is"),
         (json.dumps({"op": [{**ROW, "more": 1}]}), "expected rows with"),
-        (json.dumps({"op": [{**ROW, "meta": {"BLOCK": "64"}}]}), "whole numbers in meta and options"),
-        (json.dumps({"op": [{**ROW, "options": 4}]}), "whole numbers in meta and options"),
+        (json.dumps({"op": [{**ROW, "meta": {"BLOCK": "64"}}]}), "integers in meta and options"),
+        (json.dumps({"op": [{**ROW, "options": 4}]}), "integers in meta and options"),
         (json.dumps({"op": [{**ROW, "arch": None}]}), "expected names"),
     ],
 )
 def test_an_invalid_table_is_an_error(table_of, text, complaint):
-    said = f"{TABLE_VARIABLE} is '.*', which is no launch table: .*{re.escape(complaint)}"
+    said = f"{TABLE_VARIABLE} is '.*', which is not a launch table: .*{re.escape(complaint)}"
     with pytest.raises(ValueError, match=said):
         table_of(text)
 
