@@ -24,20 +24,20 @@ from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
 
-# A bar on stderr, none, or a function that wraps the frame numbers.
+# True for a bar on stderr, False for none, or a function that wraps the frame numbers.
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
-# Length of the blank video that a warm-up tracks: object pointers are encoded as in longer ones.
+# Length of the blank video that a warm-up tracks. Object pointers are encoded as in longer videos.
 WARMUP_FRAMES = 17
-# An estimate, see docs/tracking.md, "What a frame starts": 0.16 ms less a frame with tiny, 1.02 ms with large.
+# Estimated to save 0.16 ms per frame with tiny and 1.02 ms with large. See docs/tracking.md, "What a frame starts".
 FRAMES_AT_ONCE_ON_CUDA = 4
 
 
 def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
-    """How many frames are encoded as one batch: by default as many as fill a GPU, elsewhere one.
+    """Returns the number of frames that are encoded as one batch. The default fills a GPU, and is 1 on other devices.
 
     Raises:
-        ValueError: ``encode_ahead`` is below 1.
-        TypeError: it is no integer.
+        ValueError: If ``encode_ahead`` is below 1.
+        TypeError: If ``encode_ahead`` is not an integer.
     """
     if encode_ahead is None:
         return FRAMES_AT_ONCE_ON_CUDA if device.type == "cuda" else 1
@@ -45,12 +45,12 @@ def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
 
 
 def frames_of_pass(state: VideoSession, start: int | None, count: int | None, reverse: bool) -> range:
-    """The frames of one pass in their order.
+    """Returns the frames of one pass in order.
 
     Args:
-        start: the first; None for the earliest conditioning frame.
-        count: how many follow it at most; None for all.
-        reverse: backwards in time; from frame 0 there is nothing then, as in the original.
+        start: First frame. If None, the earliest conditioning frame.
+        count: Maximum number of frames after ``start``. If None, all.
+        reverse: If True, goes backwards in time. From frame 0 there are no frames then, as in the original.
     """
     if start is None:
         start = min(t for o in state.objects.values() for t in o.conditioning)
@@ -73,13 +73,13 @@ def propagate(
     encode_ahead: int,
     output: Output,
 ) -> Iterator[tuple[Any, ...]]:
-    """One pass: yields the answers of ``propagate_in_video``, whose arguments these are, frame by frame.
+    """Runs one pass with the arguments of ``propagate_in_video``, and yields its results frame by frame.
 
-    With a strategy of several hypotheses all frames are tracked before the first is yielded.
+    With a strategy of several hypotheses, all frames are tracked before the first is yielded.
 
     Raises:
-        RuntimeError: an object's last prompt was removed meanwhile.
-        VideoError: a frame cannot be read.
+        RuntimeError: If an object's last prompt was removed during the pass.
+        VideoError: If a frame cannot be read.
     """
     objects = dict(state.objects)
     pathways = Pathways() if state.strategy.hypotheses > 1 else None
@@ -108,7 +108,7 @@ def propagate(
         state.features.upcoming = ()
     if pathways is None:
         return
-    for frame in pathways.frames:  # of the best hypotheses, now that all frames are tracked
+    for frame in pathways.frames:  # all are tracked: yields the best hypotheses
         objects = _still_in(state, objects)
         if not objects:
             return
@@ -120,12 +120,12 @@ def propagate(
 def merge_passes(
     begins: Mapping[Any, int], forward: Iterator[tuple[Any, ...]], backward: Iterator[tuple[Any, ...]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields the answers of two passes over a video, each frame once; see ``SAM2VideoPredictor.propagate_both``.
+    """Merges the results of two passes over a video: yields each frame once. See ``SAM2VideoPredictor.propagate_both``.
 
     Args:
-        begins: each object's first prompted frame.
-        forward: from the first of these.
-        backward: from the last.
+        begins: First prompted frame of each object.
+        forward: Results of the forward pass, from the first frame of ``begins``.
+        backward: Results of the backward pass, from the last frame of ``begins``.
     """
     last, waiting = max(begins.values()), {}
     for answer in forward:
@@ -147,7 +147,7 @@ def merge_passes(
 
 
 def _joined(pair: tuple[Any, Any], order: list[int]) -> Any:
-    """Rows of two passes' masks or scores, numbered through both."""
+    """Joins the masks or scores of two passes, and selects rows by ``order``, numbered through both passes."""
     if isinstance(pair[0], TrackScores):
         return TrackScores.joined(pair, order)
     return torch.cat(pair)[torch.tensor(order, device=pair[0].device)]
@@ -155,14 +155,14 @@ def _joined(pair: tuple[Any, Any], order: list[int]) -> Any:
 
 @torch.inference_mode()
 def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
-    """Compiles kernels and tracks a blank video; see ``SAM2VideoPredictor.warmup``."""
+    """Compiles kernels and tracks a blank video. See ``SAM2VideoPredictor.warmup``."""
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
-        if tracker.recordings is not None:  # the same functions, which cannot be recorded without their kernels
+        if tracker.recordings is not None:  # runs the same functions eagerly; recording needs compiled kernels
             rehearsal.steps = Steps()
             rehearsal.steps.recordings = Recordings(tracker.model, EagerRecorder)
-        # What kernels that were not launched did not write goes into constants of its own, which nobody reads later.
-        with collecting() as launches, Constants().in_use(), suppress(Exception):  # raised again below
+        # Collected kernels are not launched, so constants computed here are invalid. Later code does not read them.
+        with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises it again
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
         compile_in_processes(launches)
     _track_blank(tracker, num_objects, size, output, encode_ahead)
@@ -175,12 +175,12 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
-    state.features.reuse(None)  # or none of these frames, which are all the same, would be encoded
+    state.features.reuse(None)  # otherwise these equal frames would reuse features instead of being encoded
     click = [[width / 2, height / 2]], [1], True, True, None
     add_points_or_box(tracker, state, 0, 0, *click)
     commit_prompts(tracker, state)
     prompted = state.objects[0]
-    # The most objects first: the pools need not grow later.
+    # Begins with the most objects, so that the pools need not grow later.
     counts = [count for count in BUCKETS if count < num_objects] if tracker.recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
@@ -189,24 +189,24 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
-    # And a correction, which attends to memories too.
+    # Adds a correction, since its prompt also attends to memories.
     tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
 
 
 def _still_in(state: VideoSession, objects: dict[Any, TrackedObject]) -> dict[Any, TrackedObject]:
-    """The objects without those that were removed from the session."""
+    """Returns the objects that are still in the session."""
     return {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
 
 
 def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:
-    """The ids of the objects being tracked: the state's own list as long as these are all there are."""
+    """Returns the ids of the tracked objects: the state's own list if these are all objects of the session."""
     ids = list(objects)
     return state.obj_ids if state.obj_ids == ids else ids
 
 
 def with_progress(order: Iterable[int], progress: Progress) -> Iterable[int]:
-    """The frame numbers, shown as ``progress`` says."""
+    """Returns the frame numbers, with the progress display that ``progress`` selects."""
     if callable(progress):
         return progress(order)
     return tqdm(order, desc="propagate in video", disable=not progress)

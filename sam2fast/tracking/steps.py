@@ -1,4 +1,4 @@
-"""Runs steps and encodings: as CUDA graphs, whose replay costs little more than its arithmetic, or by calls."""
+"""Runs steps and encodings eagerly, or as CUDA graphs. Replaying a graph costs little more than its arithmetic."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -30,17 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 class Steps:
-    """Steps and encodings of one model, which owns it and is passed to each call.
+    """Runs steps and encodings of one model. The model owns this object and is passed to each call.
 
     Attributes:
-        recordings: what is recorded, once recordings are used.
-        explain: log once why nothing is recorded.
+        recordings: Recorded steps and encodings. None until recordings are used.
+        explain: If True, logs once why nothing is recorded.
     """
 
     def __init__(self) -> None:
         self.recordings: Recordings | None = None
         self.explain = False
-        self._modules: list[nn.Module] | None = None  # of the model; empty while a user has changed some; None: unseen
+        self._modules: list[nn.Module] | None = None  # of the model; empty if a user changed any; None: unchecked
         self._changes = 0
 
     def encode(
@@ -52,10 +52,10 @@ class Steps:
         ahead: bool = False,
         padded: int = 0,
     ) -> EncodedFrames:
-        """Features of some frames of a video, as one batch.
+        """Encodes some frames of a video as one batch.
 
         Args:
-            ahead: nothing waits for them yet; recordings compute them on another stream.
+            ahead: If True, nothing waits for the features yet, and recordings compute them on another stream.
         """
         recordings = self.usable(model, options)
         encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead, padded)
@@ -65,16 +65,16 @@ class Steps:
         return encoded
 
     def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> Results:
-        """The results of all objects of a frame, as one batch; their memories and pointers are written to the bank."""
+        """Computes the results of all objects of a frame as one batch. Writes memories and pointers to the bank."""
         recordings = self.usable(model, options)
         results = None if recordings is None else recordings.step(model, given)
         return _called(model, given) if results is None else results
 
     def usable(self, model: SAM2Base, options: TrackingOptions) -> Recordings | None:
-        """The recordings if they are to be used, else None.
+        """Returns the recordings if steps should use them, else None.
 
         Raises:
-            RuntimeError: ``options.fast`` is True, and graphs cannot be recorded on this GPU.
+            RuntimeError: If ``options.fast`` is True, and graphs cannot be recorded on this GPU.
         """
         if self.why_eager(model, options.fast) is not None or model.training:
             return None
@@ -83,20 +83,20 @@ class Steps:
         return self.recordings
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
-        """Why steps of this model are not recorded; None if they are.
+        """Returns the reason why steps of this model are not recorded, or None if they are.
 
         Args:
-            fast: see :class:`TrackingOptions`.
+            fast: Use of CUDA graphs, see :class:`TrackingOptions`.
 
         Raises:
-            RuntimeError: see :meth:`usable`.
+            RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
         """
         if fast is False:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
         if self.is_changed:
-            return "modules were hooked, patched or replaced, which a recording would not call"
+            return "modules were hooked, patched or replaced, and a recording would not call them"
         why = why_eager(model, fast)
         if why is None and self.recordings is None and not _attends_from_plan(model):
             return "memory attention has no plan, and its modules compute one object after the other"
@@ -115,18 +115,18 @@ class Steps:
 
     @property
     def is_changed(self) -> bool:
-        """Whether a user had hooked, patched or replaced modules when it was looked for last."""
+        """Returns True if the last check found modules that a user hooked, patched or replaced."""
         return self._modules == []
 
     @contextmanager
     def one_step(self, model: SAM2Base) -> Iterator[int]:
-        """Context manager of one step: looks for modules that a user hooked, patched or replaced only here, and reads
-        the switches of torch once.
+        """Context manager of one step: checks once for modified modules, and reads torch's global flags once.
 
-        Recordings are not replayed while there are some, and are dropped if modules were replaced.
+        Modified modules are hooked, patched or replaced by a user. While there are any, recordings are not replayed.
+        Recordings are dropped if a check differs from the previous one.
 
         Yields:
-            How often such a change was seen until now.
+            Number of changes seen so far.
         """
         with engine_for(model).one_step() as unchanged, reading_numerics_once():
             self._keep(unchanged)
@@ -139,17 +139,17 @@ class Steps:
             self._changes += 1
 
     def release(self) -> None:
-        """Frees the recordings and their memory, also of open sessions; they are made again when needed."""
+        """Frees the recordings and their memory, also of open sessions. Steps record them again when needed."""
         if self.recordings is not None:
             self.recordings.clear()
         self.recordings = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "recordings": None, "_modules": None}  # copies of a model record for themselves
+        return {**vars(self), "recordings": None, "_modules": None}  # a copy of a model makes its own recordings
 
 
 def _called(model: SAM2Base, given: StepInput) -> Results:
-    """The results of a step that is not recorded: of exactly as many rows as objects, unless a part is compiled."""
+    """Computes a step eagerly, with exactly as many rows as objects, or with rows of a bucket if a part is compiled."""
     bank, count = given.bank, len(given.attended)
     shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
     integers, *pages = prepare_tables(given, shape)
@@ -172,11 +172,11 @@ def _attends_from_plan(model: SAM2Base) -> bool:
 
 
 def _is_compiled(model: SAM2Base) -> bool:
-    """Whether a part that computes all objects together is compiled on CUDA, for each number of them.
+    """Returns True if a part that computes all objects together is compiled on CUDA, for each number of objects.
 
-    By :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward = torch.compile(part.forward)``, as
-    the original's compiled predictor does it; by ``part.compile()``; or by ``torch.compile(part)``, whose module has
-    such a forward.
+    Users compile parts by :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward =
+    torch.compile(part.forward)``, like the original's compiled predictor; by ``part.compile()``; or by
+    ``torch.compile(part)``, which returns a module with a compiled ``forward``.
     """
     if model.device.type != "cuda":
         return False

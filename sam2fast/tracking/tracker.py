@@ -1,7 +1,7 @@
-"""The tracker: computes the objects of a session on a frame, from a prompt or from memories of other frames.
+"""Computes the objects of a session on a frame, from a prompt or from memories of other frames.
 
-It uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores those of
-tracked frames; :mod:`~sam2fast.tracking.prompting` stores those of prompts.
+The tracker uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores
+results of tracked frames. :mod:`~sam2fast.tracking.prompting` stores results of prompts.
 """
 
 import functools
@@ -46,7 +46,7 @@ R = TypeVar("R")
 def _in_one_step(
     method: Callable[Concatenate["Tracker", VideoSession, P], R],
 ) -> Callable[Concatenate["Tracker", VideoSession, P], R]:
-    """The method, inside :meth:`Tracker.one_step`."""
+    """Returns the method, wrapped in :meth:`Tracker.one_step`."""
 
     @functools.wraps(method)
     def in_one_step(self: "Tracker", state: VideoSession, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,17 +59,17 @@ def _in_one_step(
 class Tracker:
     """Computes the objects of sessions with one model.
 
-    It holds no session and no results, and costs nothing to make.
+    A tracker holds no session and no results, and is cheap to create.
 
     Args:
-        model: the network.
-        options: settings, shared with their owner, who may change them.
-        steps: runs them, recorded or not; shared with its owner.
+        model: Network.
+        options: Settings, shared with their owner, who may change them.
+        steps: Runner of recorded or eager steps, shared with its owner.
 
     Attributes:
-        session: makes new sessions.
-        override: the user's method that replaces one of the predictor, by name, or None.
-        check_stream: raises ``TypeError`` if the user replaced a method that streams do not call.
+        session: Constructor of new sessions.
+        override: Function that returns the user's replacement of a predictor method by name, or None.
+        check_stream: Function that raises ``TypeError`` if the user replaced a method that streams do not call.
     """
 
     session: Callable[..., VideoSession] = VideoSession
@@ -80,33 +80,33 @@ class Tracker:
         self.model, self.options, self.steps = model, options, steps
 
     def format_masks(self, state: VideoSession, low_res: Tensor, output: Output) -> Tensor:
-        """See :func:`~sam2fast.tracking.outputs.format_masks`."""
+        """Converts masks to the requested format, see :func:`~sam2fast.tracking.outputs.format_masks`."""
         custom = self.override("_get_orig_video_res_output")
         resize = None if custom is None else lambda masks: custom(state, masks)[1]
         return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
 
     def call(self, name: str, function: Callable[Concatenate["Tracker", P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The user's method of that name if there is one, else a function of this tracker."""
+        """Calls the user's replacement of method ``name`` if there is one, else ``function`` with this tracker."""
         custom = self.override(name)
         return function(self, *args, **kwargs) if custom is None else custom(*args, **kwargs)
 
     @property
     def recordings(self) -> Recordings | None:
-        """What is recorded, if tracking uses recordings."""
+        """Returns the recorded steps, or None if tracking does not use recordings."""
         return self.steps.usable(self.model, self.options)
 
     @property
     def clearing_distance(self) -> int:
-        """How far from a prompt ``clear_non_cond_mem_around_input`` removes tracked frames."""
+        """Returns the distance from a prompt within which ``clear_non_cond_mem_around_input`` removes frames."""
         return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
 
     def check_recordings(self) -> None:
-        """See :meth:`Steps.check`; each pass begins with it, and each step of a stream after a prompt."""
+        """Calls :meth:`Steps.check`. Each pass begins with this check, and each step of a stream after a prompt."""
         self.steps.check(self.model, self.options)
 
     @contextmanager
     def one_step(self, state: VideoSession) -> Iterator[None]:
-        """Context manager that looks only once for modules that a user changed, and then forgets older features."""
+        """Context manager that checks once for modules that a user changed. If any changed, drops older features."""
         with self.steps.one_step(self.model) as changes:
             state.features.keep_since(changes, only_last=self.steps.is_changed)
             yield
@@ -123,12 +123,12 @@ class Tracker:
         max_cond_frames: int | None = None,
         strategy: Strategy | None = None,
     ) -> VideoSession:
-        """A session without objects; no frame is read yet.
+        """Returns a session without objects. Reads no frame.
 
         Args:
-            features_kept: of how many frames features are kept.
-            approximations, strategy: of the session; by default the tracker's.
-            offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: see :class:`VideoSession`.
+            features_kept: Number of frames with cached features.
+            approximations, strategy: Settings of the session. If None, the tracker's settings.
+            offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: See :class:`VideoSession`.
         """
         if approximations is None:
             approximations = self.options.approximations
@@ -147,7 +147,7 @@ class Tracker:
         )
 
     def rules(self, state: VideoSession) -> MemoryRules:
-        """Which memories the frames of a session attend to."""
+        """Returns the rules that select the memories of a session's frames."""
         rules, slots = MemoryRules.of(self.model), state.bank.approximations.memory_slots
         if slots is not None:
             rules = replace(rules, memory_slots=slots)
@@ -157,17 +157,17 @@ class Tracker:
 
     @_in_one_step
     def encode(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
-        """Features of some frames; those that the session does not keep are encoded as one batch.
+        """Returns features of some frames. Frames missing from the cache are encoded as one batch.
 
         Raises:
-            VideoError: a frame cannot be read.
+            VideoError: If a frame cannot be read.
         """
         return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``.
 
-        The frames after it stay in the feature cache until they are tracked.
+        Later frames of the batch stay in the feature cache until they are tracked.
         """
         every = list(objects)
         state.features.upcoming = _to_track(every, frames[1 : 2 * count])
@@ -178,15 +178,15 @@ class Tracker:
             self._features(state, needed)
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
-        """Starts to encode the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
+        """Starts encoding the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
         if self.recordings is None:
             return
         needed = state.features.upcoming
         missing = [t for t in needed if not state.features.keeps(t)][:count]
         is_end = len(frames) < 2 * count
-        # Waits for a full batch, unless the next frame is needed already or the pass ends.
+        # Waits for a full batch, unless the next frame to track is missing or the pass ends.
         if missing and (len(missing) == count or missing[0] == needed[0] or is_end):
-            with suppress(Exception):  # raised again when that frame is tracked
+            with suppress(Exception):  # tracking that frame raises it again
                 self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
@@ -199,7 +199,7 @@ class Tracker:
         state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
-        """Whether a prompt on the frame makes it a conditioning frame of the object, as it is without the prompt."""
+        """Returns True if a prompt on the frame makes it a conditioning frame of ``tracked`` (before the prompt)."""
         return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
 
     @_in_one_step
@@ -212,15 +212,15 @@ class Tracker:
         mask: Tensor | None,
         previous: Tensor | None,
     ) -> FrameResult:
-        """One object's result on a frame with a prompt; its memory is encoded later, by :meth:`encode_memories`.
+        """Computes one object's result on a prompted frame. :meth:`encode_memories` encodes its memory later.
 
-        An initial prompt attends to no memory; a correction attends to them as the frame's last pass did.
+        An initial prompt attends to no memory. A correction selects memories in the direction of the frame's last pass.
 
         Args:
-            tracked: the object without this prompt.
-            points: ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``, or None.
-            mask: ``(1, 1, S, S)``, or None.
-            previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
+            tracked: Object without this prompt.
+            points: Tensors ``point_coords (1, P, 2)`` in input pixels and ``point_labels (1, P)``, or None.
+            mask: Mask ``(1, 1, S, S)``, or None.
+            previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
         """
         bank, initial = state.bank, tracked.is_initial(frame)
         bank.begin_step()
@@ -248,27 +248,27 @@ class Tracker:
         return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
-        """Logits of an earlier result as the decoder takes them."""
+        """Converts logits of an earlier result to a mask input of the decoder."""
         return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
-        """Results of objects without a prompt on the frame, as one batch, with their new memories; in :meth:`one_step`.
+        """Tracks objects without a prompt on the frame as one batch, in :meth:`one_step`. Results include new memories.
 
         Args:
-            objects: those to track; the frame is not one of their conditioning frames.
-            reverse: tracking goes backwards in time.
+            objects: Objects to track. The frame is not one of their conditioning frames.
+            reverse: If True, tracks backwards in time.
 
         Returns:
-            The results, which are being copied to the CPU, and the same masks and scores on the device; of several
-            hypotheses the best, with the others.
+            Results that are being copied to the CPU, and the same masks and scores on the device. With several
+            hypotheses, each result is the best hypothesis and holds the other ones.
         """
         bank = state.bank
         bank.begin_step()
         (features,) = self._features(state, [frame])
         rules, strategy = self.rules(state), state.strategy
-        count = strategy.hypotheses  # of each object: the rows of the batch
+        count = strategy.hypotheses  # rows of the batch per object
         rows = objects if count == 1 else [hypothesis for o in objects for hypothesis in o.hypotheses(count)]
         attended = self.select(state, rows, frame, reverse, rules)
         hole_area = self.fill_hole_area(state)
@@ -283,10 +283,10 @@ class Tracker:
     def track_frame(
         self, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
     ) -> tuple[dict[Any, FrameResult], TrackScores]:
-        """Results of all objects on a frame by id, and their masks and scores on the device; nothing is stored.
+        """Returns results of all objects on a frame by id, and their masks and scores on the device. Stores nothing.
 
-        Called in :meth:`one_step`. Objects with a prompt on the frame keep its result; the others are tracked as one
-        batch.
+        Called in :meth:`one_step`. Objects with a prompt on the frame keep the prompt's result. Other objects are
+        tracked as one batch.
         """
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
         if len(to_track) == len(objects):
@@ -310,7 +310,7 @@ class Tracker:
         reverse: bool,
         results: dict[Any, FrameResult],
     ) -> None:
-        """Stores the results of :meth:`track_frame`: of all objects, also if Ctrl-C comes meanwhile."""
+        """Stores the results of :meth:`track_frame` for all objects, even if Ctrl-C interrupts."""
 
         def store() -> None:
             for obj_id, tracked in objects.items():
@@ -322,18 +322,18 @@ class Tracker:
 
         try:
             store()
-        except BaseException:  # Ctrl-C: stored again for all objects, which changes nothing for those that were done
+        except BaseException:  # Ctrl-C: stores all results again; this changes nothing for results already stored
             store()
             raise
 
     def fill_hole_area(self, state: VideoSession) -> float:
-        """The setting, or what the session's strategy has instead."""
+        """Returns the hole area of the session's strategy, or the option if the strategy has none."""
         own = state.strategy.fill_hole_area
         return self.options.fill_hole_area if own is None else own
 
     @_in_one_step
     def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
-        """Results of prompts on one frame with their memories, encoded from the masks after their holes are filled."""
+        """Adds memories to prompt results on one frame, encoded from the masks after hole filling."""
         if not self.model.num_maskmem:
             return list(results)
         state.bank.begin_step()
@@ -346,7 +346,7 @@ class Tracker:
     def select(
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
-        """The memories and pointers that each object attends to on the frame."""
+        """Selects the memories and pointers that each object attends to on the frame."""
         before = [o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
@@ -358,7 +358,7 @@ class Tracker:
         return [attended_pages(o, one, rules, page, factors) for o, one, page in each]
 
     def gather(self, state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
-        """What one object attends to on the frame; None if the model keeps no memories."""
+        """Returns the memory that one object attends to on the frame, or None if the model keeps no memories."""
         if not self.model.num_maskmem:
             return None
         rules = self.rules(state)
@@ -367,7 +367,7 @@ class Tracker:
 
 
 def _to_track(objects: Sequence[TrackedObject], frames: Iterable[int]) -> list[int]:
-    """Returns the frames on which an object has to be tracked."""
+    """Returns the frames on which at least one object has to be tracked."""
     return [t for t in frames if any(t not in o.conditioning for o in objects)]
 
 
@@ -375,12 +375,12 @@ _warned: WeakSet[nn.Module] = WeakSet()  # models for which missing fp8 was logg
 
 
 def _fp8(model: SAM2Base, approximations: Approximations) -> Fp8:
-    """The session's ``fp8_attention`` on the model's device; that it is not available is logged once."""
+    """Returns the session's ``fp8_attention``, or False if the device does not support it. Logs this once per model."""
     requested = approximations.fp8_attention
     why = why_no_fp8(model.device) if requested is True else None
     if why is None:
         return requested
     if model not in _warned:
         _warned.add(model)
-        _log.warning("fp8_attention: memory attention stays exact, for %s", why)
+        _log.warning("fp8_attention: memory attention stays exact: %s", why)
     return False

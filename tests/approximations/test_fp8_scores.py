@@ -32,7 +32,7 @@ def test_without_fp8_it_is_exact_and_says_so_once(exact, rough, video, caplog):
         assert not caplog.messages
         sessions = [tracked(p, video) for p in (exact, rough, rough)]
         rough.reset_state(sessions[2].state)
-        assert caplog.messages == [f"fp8_attention: memory attention stays exact, for {why_no_fp8(rough.device)}"]
+        assert caplog.messages == [f"fp8_attention: memory attention stays exact: {why_no_fp8(rough.device)}"]
         other = copy.deepcopy(rough)
         other.init_state(str(video))
         assert len(caplog.messages) == 2
