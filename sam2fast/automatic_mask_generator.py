@@ -38,7 +38,7 @@ from sam2fast.sam2_image_predictor import NAN_SCORES, SAM2ImagePredictor
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.async_copies import copy_to_device
 
-# Output mode -> the segmentation from uncompressed run lengths.
+# Maps an output mode to the function that converts uncompressed run lengths.
 OUTPUT_MODES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "binary_mask": rle_to_mask,
     "uncompressed_rle": lambda rle: rle,
@@ -51,35 +51,36 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     """Generates masks for an entire image.
 
     Prompts the model with a grid of points over the image, filters low-quality masks, and removes duplicates by
-    non-maximum suppression (NMS). Names, defaults, results and their order are those of
+    non-maximum suppression (NMS). Names, defaults, results and their order match
     ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, and the same methods may be overridden. Thread-safe:
     calls from several threads run one after another.
 
     Args:
-        model: the SAM 2 model; its device and dtype are used.
-        points_per_side: number of points along one side of the grid; None if ``point_grids`` is given.
-        points_per_batch: largest number of points per call of the decoder; see
+        model: SAM 2 model. Its device and dtype are used.
+        points_per_side: Number of points along one side of the grid. None if ``point_grids`` is given.
+        points_per_batch: Maximum number of points per decoder call, see
             :func:`~sam2fast.amg.parameters.decoder_batch_size`.
-        pred_iou_thresh: keeps masks with a greater predicted IoU; 0 keeps all.
-        stability_score_thresh: keeps masks with at least this stability score; 0 keeps all. The score is the IoU
-            between the masks at ``mask_threshold`` plus and minus ``stability_score_offset``.
-        stability_score_offset: shift of the threshold for the stability score, in logits.
-        mask_threshold: logit above which a pixel belongs to a mask.
-        box_nms_thresh: box IoU above which NMS removes the mask with the lower predicted IoU.
-        crop_n_layers: number of additional layers of image crops; layer i has ``2**i`` by ``2**i`` crops.
-        crop_nms_thresh: the same between crops; the mask of the smaller crop is kept.
-        crop_overlap_ratio: overlap of the first layer's crops, as a fraction of the image's shorter side.
-        crop_n_points_downscale_factor: layer i has ``points_per_side / factor**i`` points per side.
-        point_grids: explicit grids instead of ``points_per_side``: ``(N, 2)`` points (x, y) in [0, 1] for each layer.
-        min_mask_region_area: removes holes and islands of at most so many low-resolution pixels; 0 removes none.
-        output_mode: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
-        use_m2m: refines each mask by one more prediction with the mask as a prompt.
-        multimask_output: predicts three masks per point instead of one.
-        progress: True shows a progress bar; a function is called with (points done, total) after each batch.
-        **kwargs: ignored, as in the original.
+        pred_iou_thresh: Predicted IoU above which masks are kept. 0 keeps all.
+        stability_score_thresh: Minimum stability score of kept masks. 0 keeps all. The score is the IoU between the
+            masks at ``mask_threshold`` plus and minus ``stability_score_offset``.
+        stability_score_offset: Shift of the threshold for the stability score, in logits.
+        mask_threshold: Logit above which a pixel belongs to a mask.
+        box_nms_thresh: Box IoU above which NMS removes the mask with the lower predicted IoU.
+        crop_n_layers: Number of additional layers of image crops. Layer i has ``2**i`` by ``2**i`` crops.
+        crop_nms_thresh: Box IoU above which NMS between crops removes the mask of the larger crop.
+        crop_overlap_ratio: Overlap of the first layer's crops, as a fraction of the image's shorter side.
+        crop_n_points_downscale_factor: Factor between layers: layer i has ``points_per_side / factor**i`` points per
+            side.
+        point_grids: Explicit grids instead of ``points_per_side``: ``(N, 2)`` points (x, y) in [0, 1] for each layer.
+        min_mask_region_area: Largest area of holes and islands to remove, in low-resolution pixels. 0 removes none.
+        output_mode: Format of the masks: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
+        use_m2m: If True, refines each mask by one more prediction with the mask as a prompt.
+        multimask_output: If True, predicts three masks per point instead of one.
+        progress: If True, shows a progress bar. A function is called with (points done, total) after each batch.
+        **kwargs: Ignored, as in the original.
 
     Raises:
-        ValueError: a parameter is invalid.
+        ValueError: If a parameter is invalid.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.multimask_output = multimask_output
         self.progress = progress
         self._report: Callable[[int], None] | None = None  # called with the number of finished points
-        self._has_nan: bool | Tensor = False  # whether the current image has NaN scores
-        self._locks: dict[int, threading.RLock] = {}  # by process: after a fork, the thread that holds it is missing
+        self._has_nan: bool | Tensor = False  # True if the current image has NaN scores
+        self._locks: dict[int, threading.RLock] = {}  # by process: a fork does not copy the thread that holds a lock
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_locks": {}}  # locks cannot be pickled
@@ -155,9 +156,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         """Loads a model and returns a generator for it.
 
         Args:
-            model_id: ``sam2fast/mini`` or ``sam2fast/nano``, which are in the package, a Hugging Face id, or a local
-                checkpoint; see :func:`~sam2fast.build_sam.build_sam2_hf`.
-            **kwargs: for ``build_sam2_hf`` and the constructor.
+            model_id: Model to load: ``sam2fast/mini`` or ``sam2fast/nano`` from the package, a Hugging Face id, or a
+                local checkpoint. See :func:`~sam2fast.build_sam.build_sam2_hf`.
+            **kwargs: Arguments of ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
 
@@ -168,24 +169,24 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         A failed call leaves the generator unchanged.
 
         Args:
-            image: an RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
+            image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
 
         Returns:
-            A list of records, one per mask, in descending order of predicted IoU; with crops, in this order within
-            each, the smallest crops first. Each record has the keys:
+            A list of records, one per mask, in descending order of predicted IoU. With crops, masks of the smallest
+            crops come first, and the order holds within each crop. Each record has the keys:
 
             - ``segmentation``: the mask, a bool array ``(H, W)`` or run lengths, according to ``output_mode``
             - ``area``: the area of the mask in pixels
-            - ``bbox``: the box around the mask, [x, y, width, height] in pixels; one pixel has width 0
-            - ``predicted_iou``: the model's own prediction of the mask's quality
-            - ``stability_score``: the measure of the mask's stability
+            - ``bbox``: the box around the mask, [x, y, width, height] in pixels. The box of one pixel has width 0
+            - ``predicted_iou``: the model's prediction of the mask's quality
+            - ``stability_score``: the stability score of the mask
             - ``point_coords``: [[x, y]], the point prompt of the mask
             - ``crop_box``: [x, y, width, height] of the crop that the mask was generated from
 
         Raises:
-            ImageError, FileNotFoundError, TypeError: the image cannot be used.
+            ImageError, FileNotFoundError, TypeError: If the image cannot be used.
         """
-        # An array: a tensor of three rows could be mistaken for one with channels first.
+        # Passes an array, since a tensor of three rows could be mistaken for one with channels first.
         pixels = to_pixels(image).cpu().numpy()
         with self._lock, self._reporting(images=1):
             self._has_nan = False
@@ -207,11 +208,11 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         ]
 
     def generate_batch(self, images: Sequence[ImageLike]) -> list[list[dict[str, Any]]]:
-        """:meth:`generate` for each image of a list, with one progress bar for all.
+        """Calls :meth:`generate` for each image of a list, with one progress bar for all.
 
         Raises:
-            TypeError: ``images`` is no list, or an image has an unsupported type.
-            ImageError, FileNotFoundError: one of the images cannot be used.
+            TypeError: If ``images`` is not a list or tuple, or an image has an unsupported type.
+            ImageError, FileNotFoundError: If an image cannot be used.
         """
         if not isinstance(images, list | tuple):
             raise TypeError(f"expected a list of images, got {type(images).__name__}")
@@ -220,7 +221,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Context manager that reports the progress over so many images, if ``progress`` is set."""
+        """Context manager that reports the progress over ``images`` images if ``progress`` is set."""
         if self.progress is False or self._report is not None:
             yield
             return
@@ -242,8 +243,11 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
                 self._report = None
 
     def _generate_masks(self, image: np.ndarray) -> MaskData:
-        """The masks of an image ``(H, W, 3)`` as arrays: ``rles`` (uncompressed, a list), ``boxes`` XYXY,
-        ``iou_preds``, ``stability_score``, ``points`` and ``crop_boxes`` XYXY, all in pixels of the image.
+        """Generates the masks of an image ``(H, W, 3)``, in pixels of the image.
+
+        Returns:
+            A list ``rles`` (uncompressed), and arrays ``boxes`` XYXY, ``iou_preds``, ``stability_score``, ``points``
+            and ``crop_boxes`` XYXY.
         """
         size = (image.shape[0], image.shape[1])
         crops = list(zip(*generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio), strict=True))
@@ -263,7 +267,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     def _process_crop(
         self, image: np.ndarray, crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
     ) -> MaskData:
-        """The masks of one crop after NMS, best first: the result of :meth:`_generate_masks` as tensors."""
+        """Returns the masks of one crop after NMS, best first: the columns of :meth:`_generate_masks` as tensors."""
         x0, y0, x1, y1 = crop_box
         crop = Crop((x0, y0, x1, y1), (orig_size[0], orig_size[1]))
         points = self.point_grids[crop_layer_idx] * np.array([x1 - x0, y1 - y0])
@@ -277,7 +281,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         finally:
             try:
                 self.predictor.reset_predictor()
-            except KeyboardInterrupt:  # interrupted halfway
+            except KeyboardInterrupt:  # may have interrupted the reset halfway
                 self.predictor.reset_predictor()
                 raise
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
@@ -286,7 +290,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return data
 
     def _masks(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """The masks of ``points (P, 2)`` on the predictor's crop, after NMS, in the crop's pixels."""
+        """Returns the masks of ``points (P, 2)`` on the predictor's crop after NMS, in the crop's pixels."""
         buffer = CandidateBuffer(crop, self.mask_threshold, self.predictor.device)
         for some in self._batches(points):
             buffer.add(self._candidates(some, crop)[0])
@@ -295,14 +299,14 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return found.select(keep).mask_data(buffer.take(keep))
 
     def _batches(self, points: np.ndarray) -> Iterator[np.ndarray]:
-        """The points in batches for the decoder; reports the progress after each batch."""
+        """Yields the points in batches for the decoder, and reports the progress after each batch."""
         for (batch,) in batch_iterator(decoder_batch_size(self.points_per_batch, self.predictor.model), points):
             yield batch
             if self._report:
                 self._report(len(batch))
 
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
-        """The masks of ``points (P, 2)`` that pass the filters, and all logits ``(P * C, h, w)`` of the decoder."""
+        """Returns the masks of ``points (P, 2)`` that pass the filters, and all decoder logits ``(P * C, h, w)``."""
         predictor, transforms = self.predictor, self.predictor._transforms
         in_crop = torch.as_tensor(points, dtype=torch.float32, device="cpu")
         in_input = transforms.transform_coords(in_crop, normalize, crop.size)
@@ -317,7 +321,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         rows = torch.arange(len(ious), device=ious.device)
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]
-        # From here on only these masks are processed, without logits of the crop's size.
+        # The remaining steps process only these masks, and create no logits of the crop's size.
         logits = transforms.cleaned(logits[rows][None])[0]
         counts = mask_statistics(logits, crop.size, self.mask_threshold, self.stability_score_offset)
         boxes, stability = zeros_if_empty(counts.boxes), counts.above / counts.below
@@ -329,7 +333,12 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return found.select(keep), low_res
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
-        """Logits ``(P, C, h, w)`` and IoUs ``(P, C)`` for points ``coords (P, 2)`` in input pixels, one per prompt."""
+        """Returns logits ``(P, C, h, w)`` and IoUs ``(P, C)`` of P prompts with one point each, ``coords (P, 2)``.
+
+        Args:
+            coords: Points in the model's input pixels.
+            mask_input: Mask logits ``(P, 1, h, w)``, or None.
+        """
         labels = torch.ones(len(coords), 1, dtype=torch.int32, device=coords.device)
         low_res, ious = self.predictor._predict_low_res(
             coords[:, None], labels, mask_input=mask_input, multimask_output=multimask_output
@@ -337,7 +346,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return low_res.float(), ious
 
     def _refined(self, coords: Tensor, low_res: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, h, w)`` and IoUs ``(N)`` predicted again, with masks and points as prompts."""
+        """Predicts masks again, with masks and points as prompts. Returns logits ``(N, h, w)`` and IoUs ``(N)``."""
         low_res = low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         if self._overridden("refine_with_m2m"):
             labels = torch.ones(len(coords), dtype=torch.int32, device=coords.device)

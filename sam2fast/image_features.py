@@ -1,4 +1,4 @@
-"""The embedding of an image as an object, which can be kept, moved and saved."""
+"""Stores the embedding of an image as an object that can be moved and saved."""
 
 import json
 import weakref
@@ -16,20 +16,20 @@ from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
 __all__ = ["Features"]
 
-FACTS = "sam2fast_features"  # the entry of the file's header
+FACTS = "sam2fast_features"  # key in the file's metadata
 VERSION = 1
-EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # the original's names
+EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # names in the original
 
 
 class Features:
-    """The embedding of one image, from :meth:`SAM2ImagePredictor.encode`; read-only.
+    """Stores the read-only embedding of one image, from :meth:`SAM2ImagePredictor.encode`.
 
-    For a model with 1024 x 1024 pixels of input it takes 16 MiB, in bfloat16 10 MiB.
+    For a model with an input of 1024 x 1024 pixels it takes 16 MiB, or 10 MiB in bfloat16.
 
     Attributes:
-        tensors: the embedding ``(1, C, S/16, S/16)`` as ``image_embed``, and the high-resolution features
-            ``(1, C/8, S/4, S/4)`` and ``(1, C/4, S/8, S/8)`` as the list ``high_res_feats``.
-        size: (H, W) of the image.
+        tensors: Embedding ``(1, C, S/16, S/16)`` under ``image_embed``, and high-resolution features
+            ``(1, C/8, S/4, S/4)`` and ``(1, C/4, S/8, S/8)`` as a list under ``high_res_feats``.
+        size: Size (H, W) of the image.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Features:
     ) -> None:
         self.tensors = tensors
         self.size = size
-        self._facts = facts  # that identify the model
+        self._facts = facts  # identify the model
         self._model = (lambda: None) if model is None else weakref.ref(model)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,34 +48,35 @@ class Features:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Returns the device of the tensors."""
         embedding: Tensor = self.tensors[EMBEDDING]
         return embedding.device
 
     def to(self, device: torch.device | str) -> "Features":
-        """The same features on a device."""
+        """Returns the same features on ``device``."""
         tensors = {EMBEDDING: self.tensors[EMBEDDING].to(device), LEVELS: [x.to(device) for x in self.tensors[LEVELS]]}
         return Features(tensors, self.size, self._facts, self._model())
 
     def check(self, model: SAM2Base) -> None:
-        """
+        """Checks that the features belong to the model and are on its device.
+
         Raises:
-            ValueError: the features are of another model, or on another device.
+            ValueError: If the features come from another model, or are on another device.
         """
         if self._model() is not model and self._facts != (facts := facts_of(model)):
             pairs = {name: (str(self._facts.get(name)), str(value)) for name, value in facts.items()}
             differing = ", ".join(
                 f"{name} {old:.12}, not {new:.12}" for name, (old, new) in pairs.items() if old != new
             )
-            raise ValueError(f"the features are of another model: {differing}; encode the image again")
+            raise ValueError(f"the features come from another model: {differing}; encode the image again")
         if self.device != model.device:
             raise ValueError(f"the features are on {self.device}; move them: features.to({str(model.device)!r})")
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file, atomically.
+        """Writes a safetensors file atomically.
 
         Raises:
-            OSError: it cannot be written; the error names ``path``.
+            OSError: If the file cannot be written. The error names ``path``.
         """
         from safetensors.torch import save
 
@@ -87,11 +88,11 @@ class Features:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Features":
-        """Reads a file of :meth:`save`; no code from the file is run.
+        """Reads a file written by :meth:`save`. Runs no code from the file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it holds no features, or is damaged.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file holds no features, or is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -100,7 +101,7 @@ class Features:
         try:
             with safe_open(path, framework="pt") as content:
                 facts = json.loads((content.metadata() or {})[FACTS])
-                # Clones: safetensors maps the file, and its tensors change with it.
+                # Clones the tensors: safetensors maps the file, and its tensors would change with the file.
                 found = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
             height, width = facts["size"]
             tensors = {EMBEDDING: found.pop(EMBEDDING), LEVELS: list(found.values())}
@@ -113,7 +114,7 @@ class Features:
             ):
                 raise ValueError("another version, or wrong sizes")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} holds no features that sam2fast saved, or is damaged: {error}") from error
+            raise ValueError(f"{path} is not a features file saved by sam2fast, or is damaged: {error}") from error
         return cls(tensors, (height, width), facts["model"]).to(device)
 
 
@@ -123,10 +124,10 @@ def encode_images(
     transforms: SAM2Transforms,
     encode: Callable[[Tensor], list[Tensor]],
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """The tensors of :class:`Features` for B images together, and the images' sizes (H, W).
+    """Returns the tensors of :class:`Features` for a batch of B images, and the images' sizes (H, W).
 
     Args:
-        encode: see :meth:`~sam2fast.engine.Engine.encode`.
+        encode: Image encoder, see :meth:`~sam2fast.engine.Engine.encode`.
     """
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
@@ -137,7 +138,7 @@ def encode_images(
 
 
 def facts_of(model: Any) -> dict[str, Any]:
-    """Facts that identify a model, or the model of an exported artefact."""
+    """Returns facts that identify a model, or the model of an exported artefact."""
     if isinstance(model, SAM2Base):
         return known_facts(model)
     return {"image_size": model.image_size, "weights": model.metadata.weights}

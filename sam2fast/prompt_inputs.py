@@ -1,4 +1,4 @@
-"""Validates prompts and converts them to tensors, for images and video; also ids of objects and numbers of frames."""
+"""Validates prompts, object ids and frame numbers of images and videos, and converts prompts to tensors."""
 
 import operator
 import warnings
@@ -15,25 +15,25 @@ from sam2fast.utils.async_copies import copy_to_device
 
 CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
-# Limit of coordinates and logits: squares of much larger ones overflow in the model.
+# Maximum magnitude of coordinates and logits. The square of a much larger number overflows in the model.
 LARGEST = 1e15
-LARGEST_LOW_RES = 256  # side of the low-resolution logits of SAM 2, whose input has 1024 pixels
+LARGEST_LOW_RES = 256  # side of SAM 2's low-resolution logits, for an input of 1024 x 1024 pixels
 # Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
 LOGIT_LIMIT = 32.0
-# Forms of the masks that the image predictor returns.
+# Formats of the masks that the image predictor returns.
 OUTPUT_MODES = ("float", "bool", "low_res", "coco_rle")
 
 
 def check_points(
     points: Any, labels: Any, points_name: str = "points", labels_name: str = "labels"
 ) -> tuple[Tensor, Tensor]:
-    """Points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU; without B in the input, it is 1.
+    """Returns validated points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU.
 
-    Empty lists are no points, ``(1, 0, 2)``. The result stays on the CPU, since checks of values on a GPU would
-    synchronise with it.
+    Input without a batch dimension gets B = 1. Empty lists give no points, ``(1, 0, 2)``. The result stays on the CPU,
+    since checks of values on a GPU would synchronise with it.
 
     Raises:
-        ValueError: one is missing, not finite, of another shape, or a label is unknown.
+        ValueError: If points or labels are missing, not finite or of another shape, or a label is unknown.
     """
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
@@ -55,10 +55,10 @@ def check_points(
 
 
 def check_boxes(box: Any) -> Tensor:
-    """Boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU; an empty list is no boxes, ``(0, 4)``.
+    """Returns validated boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU. An empty list gives no boxes, ``(0, 4)``.
 
     Raises:
-        ValueError: the shape is wrong, or the corners are swapped.
+        ValueError: If the shape is wrong, or the corners are swapped.
     """
     boxes = check_numbers(box, "box")
     if boxes.shape == (0,):
@@ -74,16 +74,17 @@ def check_boxes(box: Any) -> Tensor:
 
 
 def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` as fp32 ``(B, 1, h, w)`` on ``device``.
+    """Converts low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` to fp32 ``(B, 1, h, w)``.
 
-    Square logits of up to 256x256, those of models with another input size, are resized. Warns if the values look like
-    a mask: none is negative, some are 0 and some are not.
+    Square logits up to 256x256, from models with another input size, are resized. Warns if the values look like a mask:
+    none is negative, some are 0 and some are not.
 
     Args:
-        size: (h, w) of the prompt encoder's masks.
+        size: Size (h, w) of the prompt encoder's masks.
+        device: Device of the result.
 
     Raises:
-        ValueError: the shape is wrong.
+        ValueError: If the shape is wrong.
     """
     mask = check_numbers(mask_logits, "mask_input", mask_logits.device if isinstance(mask_logits, Tensor) else CPU)
     given = tuple(mask.shape)
@@ -98,9 +99,9 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
         )
     if mask.numel() and float(mask.min()) == 0 and mask.any():
         warnings.warn(
-            "mask_input has no negative values, as a mask: it is taken for logits, of which 0 is undecided and not "
-            "background. Make logits of a mask: torch.where(mask > 0, 10.0, -10.0)",
-            stacklevel=6,  # of SAM2ImagePredictor.predict
+            "mask_input has no negative values, like a mask, but is read as logits: 0 means undecided, not background. "
+            "Convert a mask to logits: torch.where(mask > 0, 10.0, -10.0)",
+            stacklevel=6,  # the caller of SAM2ImagePredictor.predict
         )
     mask = copy_to_device(mask, device)
     if mask.shape[2:] != size:
@@ -109,9 +110,9 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
 
 
 class PromptGroup(NamedTuple):
-    """Arguments of ``SAM2ImagePredictor.predict`` for some of B objects."""
+    """Stores the arguments of ``SAM2ImagePredictor.predict`` for some of B objects."""
 
-    rows: list[int]  # of the objects
+    rows: list[int]  # indices of the objects
     point_coords: Any
     point_labels: Any
     box: Any
@@ -119,12 +120,12 @@ class PromptGroup(NamedTuple):
 
 
 def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> Iterator[PromptGroup]:
-    """The prompts in groups of objects with the same number of points, if ``point_coords`` is a ragged list.
+    """Yields the prompts in groups of objects with equal numbers of points, if ``point_coords`` is a ragged list.
 
-    Otherwise one group, unchanged and without rows.
+    Otherwise yields all prompts unchanged as one group, without rows.
 
     Raises:
-        ValueError: an object's points or labels are invalid, or there is another number of boxes or masks.
+        ValueError: If an object's points or labels are invalid, or the number of boxes or masks differs.
     """
     if ragged_lengths(point_coords) is None or point_labels is None:
         yield PromptGroup([], point_coords, point_labels, box, mask_input)
@@ -149,7 +150,7 @@ def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input
 
 
 def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tensor, ...]:
-    """Joins the results of all :func:`grouped_by_points`, in the order of the objects."""
+    """Joins the results of all groups of :func:`grouped_by_points`, in the order of the objects."""
     if not rows:
         return parts[0]
     order = copy_to_device(torch.tensor(rows).argsort(), parts[0][0].device)
@@ -157,7 +158,7 @@ def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tens
 
 
 def ragged_lengths(value: Any) -> list[int] | None:
-    """The lengths of a list's entries if they differ."""
+    """Returns the lengths of a list's entries if they differ, else None."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         value = list(value)
     if not isinstance(value, list | tuple):
@@ -170,10 +171,12 @@ def ragged_lengths(value: Any) -> list[int] | None:
 
 
 def check_counts(**prompts: Any) -> None:
-    """
+    """Checks that all prompts except None are for the same number of objects.
+
+    As in the original, one ``mask_input`` may serve all points and boxes.
+
     Raises:
-        ValueError: the prompts that are not None are for different numbers of objects. A ``mask_input`` may serve all
-            points and boxes, as in the original.
+        ValueError: If the numbers of objects differ.
     """
     counts = {name: len(prompt) for name, prompt in prompts.items() if prompt is not None}
     others = {name: n for name, n in counts.items() if not (name == "mask_input" and n == 1)}
@@ -187,7 +190,7 @@ def check_counts(**prompts: Any) -> None:
 
 
 def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Points ``(B, P, 2)`` and labels ``(B, P)``, with a box as two points before the others; None without both."""
+    """Returns points ``(B, P, 2)`` and labels ``(B, P)``, with a box as two leading points; None if all are None."""
     points = None if coords is None or labels is None else (coords, labels)
     if boxes is None:
         return points
@@ -199,11 +202,11 @@ def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | 
 
 
 def check_batches(batches: Sequence[Any], count: int) -> None:
-    """Checks the prompts of ``predict_batch``: each None, or a list with an entry for each of ``count`` images.
+    """Checks the prompts of ``predict_batch``: each is None, or a list with an entry for each of ``count`` images.
 
     Raises:
-        TypeError: one is no list; strings and 0-d arrays do not count.
-        ValueError: one has another length.
+        TypeError: If prompts are not a list. Strings and 0-d arrays do not count as lists.
+        ValueError: If a list has another length.
     """
     for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
         if batch is None:
@@ -216,9 +219,10 @@ def check_batches(batches: Sequence[Any], count: int) -> None:
 
 
 def check_output_mode(output_mode: Any, return_logits: bool) -> None:
-    """
+    """Checks the format of masks.
+
     Raises:
-        ValueError: the form of the masks is unknown, or has no logits.
+        ValueError: If the format is unknown, or ``return_logits`` is True and the format has no logits.
     """
     if output_mode not in OUTPUT_MODES:
         raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
@@ -227,11 +231,12 @@ def check_output_mode(output_mode: Any, return_logits: bool) -> None:
 
 
 def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Tensor:
-    """Boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``, each side moved by at most ``noise`` of its length.
+    """Returns boxes ``(O, 4)`` fp32 of ``masks (O, 1, H, W)``, with each side moved by random noise.
 
     Args:
-        uniform: ``(O, 4)`` random numbers in [0, 1).
-        noise_bound: largest shift of a side, in pixels.
+        uniform: Random numbers ``(O, 4)`` in [0, 1).
+        noise: Maximum shift of a side, as a fraction of the box's width or height.
+        noise_bound: Maximum shift of a side, in pixels.
     """
     boxes = masks_to_boxes(masks)[:, 0].float()
     reach = ((boxes[:, 2:] - boxes[:, :2]) * noise).clamp(max=noise_bound).repeat(1, 2)
@@ -241,12 +246,12 @@ def noisy_boxes(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound:
 
 
 def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
-    """``value`` as an fp32 tensor on ``device``: an array, a tensor, or nested lists of arrays, tensors or numbers.
+    """Converts an array, a tensor, or nested lists of arrays, tensors or numbers to an fp32 tensor on ``device``.
 
     Values on the CPU are checked before they are copied to the device.
 
     Raises:
-        ValueError: these are no real numbers, or some are NaN, infinite or beyond 1e15.
+        ValueError: If a value is not a real number, or is NaN, infinite or beyond 1e15.
     """
     try:
         tensor = _real_numbers(value)
@@ -264,7 +269,7 @@ def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
 
 
 def _real_numbers(value: Any) -> Tensor:
-    """The numbers as a dense fp32 tensor."""
+    """Returns the numbers as a dense fp32 tensor."""
     if _holds_tensors(value):
         return torch.stack([_real_numbers(x) for x in value])
     if isinstance(value, Tensor):
@@ -278,8 +283,8 @@ def _real_numbers(value: Any) -> Tensor:
         array = np.asarray(array.tolist()) if array.size else array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a {type(value).__name__} of {'other objects' if array.dtype == object else array.dtype}")
-    with np.errstate(over="ignore"):  # overflows are refused as infinite
-        # A copy: torch refuses negative strides and foreign byte order, and warns about read-only memory.
+    with np.errstate(over="ignore"):  # check_numbers rejects overflows as infinite
+        # Copies, since torch rejects negative strides and foreign byte order, and warns about read-only memory.
         return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
@@ -290,14 +295,14 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _is_on_gpu(value: Any) -> bool:
-    """Whether it is a GPU array of another library, such as cupy."""
+    """Returns True for a GPU array of another library, such as CuPy."""
     return hasattr(value, "__cuda_array_interface__")
 
 
 def plain_id(obj_id: Any) -> Any:
-    """An object's id, as a number of Python if it is one of NumPy, or a tensor or an array of one element.
+    """Converts an object's id to a Python number if it is a NumPy number, or a tensor or array of one element.
 
-    Tensors are equal to no other key of a dict, so each would be another object.
+    As a dictionary key, a tensor equals no other tensor, so that each tensor would be another object.
     """
     if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
         return obj_id.item()
@@ -305,10 +310,10 @@ def plain_id(obj_id: Any) -> Any:
 
 
 def integer(value: Any, name: str) -> int:
-    """``value`` as an int.
+    """Returns ``value`` as an int.
 
     Raises:
-        TypeError: it is no integer, of Python, numpy or torch.
+        TypeError: If ``value`` is not an integer of Python, NumPy or torch.
     """
     try:
         return operator.index(value)
@@ -317,14 +322,14 @@ def integer(value: Any, name: str) -> int:
 
 
 def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = False) -> int:
-    """``value`` as the number of a frame of the video.
+    """Returns ``value`` as the number of a frame of the video.
 
     Args:
-        may_be_the_end: the video's length is allowed too, for loops that continue where the last pass ended.
+        may_be_the_end: If True, allows the video's length too, for loops that continue after the end of the last pass.
 
     Raises:
-        TypeError: it is no integer.
-        IndexError: there is no such frame.
+        TypeError: If ``value`` is not an integer.
+        IndexError: If the frame does not exist.
     """
     frame = integer(value, name)
     if not 0 <= frame < num_frames + may_be_the_end:
@@ -333,11 +338,11 @@ def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = 
 
 
 def at_least(least: int, value: Any, name: str) -> int:
-    """``value`` as an int that is ``least`` or more.
+    """Returns ``value`` as an int of at least ``least``.
 
     Raises:
-        TypeError: it is no integer.
-        ValueError: it is less.
+        TypeError: If ``value`` is not an integer.
+        ValueError: If ``value`` is less than ``least``.
     """
     number = integer(value, name)
     if number < least:

@@ -34,31 +34,32 @@ from sam2fast.utils.async_copies import copy_to_device, copy_to_host
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
-# Devices whose masks are copied to the CPU as bits. On the CPU there is nothing to copy, and packing takes longer.
+# Device types that pack masks to bits before copying them to the CPU. CPU masks need no copy, and packing is slower.
 COPIES_BITS = ("cuda",)
 NAN_SCORES = (
-    "the model's scores are NaN: its weights are damaged, as after a training that diverged, or float16 is too narrow"
+    "the model's scores are NaN: its weights are damaged (for example, training diverged), or float16 overflows"
 )
 
 
 class SAM2ImagePredictor:
     """Computes the embedding of an image once, and then predicts masks for prompts on it.
 
-    Names, defaults, results and dtypes are those of ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
+    Names, defaults, results and dtypes match ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
     Several threads may predict at the same time, for different images with :meth:`encode`. Setting an image during
-    another thread's call, or the reverse, raises :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other
-    call replaces the image, predicting raises it, too, until any thread sets an image. Predictors may share a model.
+    another thread's call, or predicting while another thread sets an image, raises
+    :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other call replaced the image, later predictions of
+    the refused thread raise this error too, until any thread sets an image. Predictors may share a model.
 
     Args:
-        sam_model: the SAM 2 model for mask prediction; its device and dtype are used.
-        mask_threshold: the threshold to convert mask logits to binary masks.
-        max_hole_area: fills holes of at most so many low-resolution pixels; 0 fills none.
-        max_sprinkle_area: removes sprinkles of at most so many low-resolution pixels; 0 removes none.
-        **kwargs: ignored, as in the original.
+        sam_model: SAM 2 model for mask prediction. Its device and dtype are used.
+        mask_threshold: Threshold that converts mask logits to binary masks.
+        max_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
+        max_sprinkle_area: Largest area of sprinkles to remove, in low-resolution pixels. 0 removes none.
+        **kwargs: Ignored, as in the original.
 
     Attributes:
-        fast: whether images use CUDA graphs, as of :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        fast: Use of CUDA graphs for images, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     fast: bool | None = None
@@ -81,7 +82,7 @@ class SAM2ImagePredictor:
         self.guard = CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy gets its own
+        return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy gets a new guard
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, guard=CallGuard())
@@ -91,39 +92,39 @@ class SAM2ImagePredictor:
         """Loads a model and returns a predictor for it.
 
         Args:
-            model_id: ``sam2fast/mini`` or ``sam2fast/nano``, which are in the package, a Hugging Face id, or a local
-                checkpoint; see :func:`~sam2fast.build_sam.build_sam2_hf`.
-            **kwargs: for ``build_sam2_hf`` and the constructor.
+            model_id: Model to load: ``sam2fast/mini`` or ``sam2fast/nano`` from the package, a Hugging Face id, or a
+                local checkpoint. See :func:`~sam2fast.build_sam.build_sam2_hf`.
+            **kwargs: Arguments of ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
 
     @property
     def device(self) -> torch.device:
-        """The model's device."""
+        """Returns the model's device."""
         return self.model.device
 
     @exclusive
     @torch.no_grad()
     def set_image(self, image: ImageLike) -> None:
-        """Computes the embedding of an image, so that masks can be predicted with :meth:`predict`.
+        """Computes the embedding of an image, so that :meth:`predict` can predict masks.
 
         A failed call keeps the previous image.
 
         Args:
-            image: an RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
+            image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
 
         Raises:
-            ImageError, FileNotFoundError, TypeError: the image cannot be used.
+            ImageError, FileNotFoundError, TypeError: If the image cannot be used.
         """
         self._keep(*encode_images([image], self.model, self._transforms, self._encode), is_batch=False)
 
     @torch.no_grad()
     def encode(self, image: ImageLike) -> Features:
-        """The embedding of an image, for :meth:`predict`; the predictor's own image stays set.
+        """Returns the embedding of an image for :meth:`predict`. The predictor's current image stays set.
 
-        Any number of threads may encode images, and predict for different ones, at the same time.
+        Any number of threads may encode images, and predict for different images, at the same time.
 
-        Args and raises: see :meth:`set_image`.
+        Arguments and exceptions: see :meth:`set_image`.
         """
         limit_threads_after_fork()
         tensors, (size,) = encode_images([image], self.model, self._transforms, self._encode)
@@ -132,15 +133,15 @@ class SAM2ImagePredictor:
     @exclusive
     @torch.no_grad()
     def set_image_batch(self, image_list: Sequence[ImageLike]) -> None:
-        """Computes the embeddings of a batch of images, so that masks can be predicted with :meth:`predict_batch`.
+        """Computes the embeddings of a batch of images, so that :meth:`predict_batch` can predict masks.
 
         Args:
             image_list: RGB images, which may differ in size.
 
         Raises:
-            TypeError: ``image_list`` is no list.
-            ValueError: it is empty.
-            ImageError, FileNotFoundError: one of the images cannot be used.
+            TypeError: If ``image_list`` is not a list or tuple.
+            ValueError: If ``image_list`` is empty.
+            ImageError, FileNotFoundError: If an image cannot be used.
         """
         if not isinstance(image_list, list | tuple):
             raise TypeError(f"expected a list of images, got {type(image_list).__name__}")
@@ -152,15 +153,15 @@ class SAM2ImagePredictor:
         return image_graphs.encode(self.model, self.fast, images)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
-        # One statement: Ctrl-C cannot interrupt it halfway.
+        # A single statement, so that Ctrl-C cannot interrupt it halfway.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
         self.guard.record_change()
 
     def get_image_embedding(self) -> Tensor:
-        """The embeddings ``(B, C, S / 16, S / 16)`` of the current images.
+        """Returns the embeddings ``(B, C, S / 16, S / 16)`` of the current images.
 
         Raises:
-            RuntimeError: no image is set.
+            RuntimeError: If no image is set.
         """
         return self._require_image()["image_embed"]
 
@@ -170,7 +171,7 @@ class SAM2ImagePredictor:
         self._features, self._orig_hw, self._is_batch, self._is_image_set = None, None, False, False
 
     def release_recordings(self) -> None:
-        """Frees the CUDA graphs of this model's images and their memory; they are made again when needed."""
+        """Frees the CUDA graphs of this model's images and their memory. Later calls record them again when needed."""
         image_graphs.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
@@ -194,41 +195,41 @@ class SAM2ImagePredictor:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts masks for the given input prompts, using the current image.
 
-        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists; B may be 0. Coordinates may lie
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. Coordinates may lie
         outside the image.
 
         Args:
-            point_coords: ``(N, 2)`` or ``(B, N, 2)`` points (x, y) in pixels of the image. In a list of B lists N may
-                differ; each object is predicted as if alone.
-            point_labels: ``(N)`` or ``(B, N)`` labels: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
-                As in the original, padding changes the masks a little.
-            box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
-            mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` low-resolution logits, typically the third result of a
-                previous call. Other squares of up to 256x256, as models of other input sizes return, are resized.
-            multimask_output: if True, the model returns three masks, which is better for ambiguous prompts such as a
+            point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
+                differ between objects. Each object is then predicted as in a separate call.
+            point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
+                As in the original, padding changes the masks slightly.
+            box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
+            mask_input: Low-resolution logits ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)``, typically the third result of a
+                previous call. Other square logits up to 256x256, from models with another input size, are resized.
+            multimask_output: If True, the model returns three masks. This is better for ambiguous prompts such as a
                 single click.
-            return_logits: if True, returns un-thresholded mask logits; only with ``output_mode="float"``.
-            normalize_coords: if False, the coordinates are in [0, 1] instead of pixels.
-            output_mode: the form of the masks: ``float``, fp32 as in the original; ``bool``; ``coco_rle``, an array of
-                COCO's compressed run lengths ``(C)``, without masks of the image's size in memory; ``low_res``, bool
-                masks ``(C, S/4, S/4)`` that are not resized.
-            features: of :meth:`encode`, instead of the current image. Such calls may run at the same time in any number
-                of threads.
+            return_logits: If True, returns unthresholded mask logits. Requires ``output_mode="float"``.
+            normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
+            output_mode: Format of the masks. ``float`` is fp32 as in the original. ``bool`` is bool. ``coco_rle`` is an
+                array ``(C)`` of COCO's compressed run lengths, without full-size masks in memory. ``low_res`` is bool
+                ``(C, S/4, S/4)``, without resizing.
+            features: Result of :meth:`encode`, used instead of the current image. Any number of threads may make such
+                calls at the same time.
 
         Returns:
-            Three arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, the model's quality predictions (IoU)
-            ``(C)``, fp32, and low-resolution logits ``(C, S/4, S/4)`` in [-32, 32], fp32, which can be passed as
-            ``mask_input`` to the next call. C is the number of masks. With B prompts all have a leading B, unless B is
-            1.
+            Three arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, predicted IoUs ``(C)`` in fp32, and
+            low-resolution logits ``(C, S/4, S/4)`` in fp32 and [-32, 32]. The logits can be passed as ``mask_input`` to
+            the next call. C is the number of masks. For a batch of B prompts, all arrays have a leading dimension B,
+            except for B = 1.
 
         Raises:
-            RuntimeError: no image is set.
-            ValueError: a prompt has the wrong shape or values, or ``features`` are of another model or device.
+            RuntimeError: If no image is set.
+            ValueError: If a prompt has the wrong shape or values, or ``features`` belong to another model or device.
         """
         predictor = self
         if features is not None:
             features.check(self.model)
-            predictor = copy.copy(self)  # with a guard of its own
+            predictor = copy.copy(self)  # with a new guard
             predictor._keep(features.tensors, [features.size], is_batch=False)
         prompts = point_coords, point_labels, box, mask_input
         return predictor._results(prompts, multimask_output, return_logits, normalize_coords, output_mode)
@@ -248,18 +249,18 @@ class SAM2ImagePredictor:
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """Predicts masks for each image of :meth:`set_image_batch`.
 
-        The arguments are those of :meth:`predict`, as lists with one entry per image. An entry may be None; an image
-        without objects has boxes ``(0, 4)`` or ``[]``.
+        Prompts are lists with one entry per image, in the format of :meth:`predict`. An entry may be None. For an image
+        without objects, pass boxes ``(0, 4)`` or ``[]``. Other arguments: see :meth:`predict`.
 
         Returns:
             Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
-            logits ``(C, S/4, S/4)``, as from :meth:`predict`. With B prompts an image's arrays have a leading B, unless
-            B is 1.
+            logits ``(C, S/4, S/4)``, as from :meth:`predict`. For a batch of B prompts, an image's arrays have a
+            leading dimension B, except for B = 1.
 
         Raises:
-            RuntimeError: no batch of images is set.
-            TypeError: an argument is no list.
-            ValueError: a list does not match the batch in length, or a prompt has the wrong shape or values.
+            RuntimeError: If no batch of images is set.
+            TypeError: If prompts are not a list.
+            ValueError: If a list does not match the batch in length, or a prompt has the wrong shape or values.
         """
         count = len(self._require_image()["image_embed"])
         if not self._is_batch:
@@ -283,14 +284,14 @@ class SAM2ImagePredictor:
         output_mode: str,
         img_idx: int = -1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The results of :meth:`predict` for one of the images."""
+        """Returns the results of :meth:`predict` for one of the images."""
         self._require_image()
         check_output_mode(output_mode, return_logits)
         assert self._orig_hw is not None
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
-        # A method that a user replaced returns the masks.
+        # If a user replaced a method that returns masks, it computes them.
         used = self._predict, self._transforms.postprocess_to_bool
         custom = tuple(getattr(method, "__func__", method) for method in used) != RETURN_MASKS
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
@@ -329,7 +330,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool,
         img_idx: int = -1,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Validated prompts on the device: mask, points, labels, and box corners, in the model's input pixels."""
+        """Returns validated prompts on the device: mask, and points, labels and box corners in input pixels."""
         assert self._orig_hw is not None
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
@@ -341,9 +342,9 @@ class SAM2ImagePredictor:
         if mask_logits is not None:
             mask = check_mask_input(mask_logits, self.model.sam_prompt_encoder.mask_input_size, self.device)
         if coords is not None and corners is not None and coords.shape[:2] == (1, 0):
-            coords = labels = None  # no points beside any number of boxes
+            coords = labels = None  # zero points fit any number of boxes
         check_counts(points=coords, box=corners, mask_input=mask)
-        # After all checks, since reading values on a GPU would synchronise with it.
+        # Copies after all checks, since reading values on a GPU would synchronise with it.
         prompts = coords, labels, corners
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners
@@ -360,19 +361,19 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicts masks for prompts that are tensors in the model's input pixels, without checks.
+        """Predicts masks for tensor prompts in the model's input pixels, without checks.
 
         Args:
-            point_coords, point_labels: ``(B, N, 2)`` and ``(B, N)``.
-            boxes: ``(B, 4)`` or ``(B, 2, 2)``.
-            mask_input: ``(B or 1, 1, S/4, S/4)``.
-            img_idx: index of the image in the batch.
+            point_coords, point_labels: Points ``(B, N, 2)`` and labels ``(B, N)``.
+            boxes: Boxes ``(B, 4)`` or corners ``(B, 2, 2)``.
+            mask_input: Low-resolution logits ``(B or 1, 1, S/4, S/4)``.
+            img_idx: Index of the image in the batch.
 
         Returns:
-            Masks ``(B, C, H, W)``, bool or logits; IoUs ``(B, C)``; low-resolution logits ``(B, C, S/4, S/4)``.
+            Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, S/4, S/4)``.
 
         Raises:
-            RuntimeError: no image is set.
+            RuntimeError: If no image is set.
         """
         low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         assert self._orig_hw is not None
@@ -394,9 +395,9 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """The decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``.
+        """Returns the decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``.
 
-        Arguments and errors are those of :meth:`_predict`.
+        Arguments and exceptions: see :meth:`_predict`.
         """
         features = self._require_image()
         embedding = features["image_embed"][img_idx][None]

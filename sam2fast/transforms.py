@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class ImageError(ValueError):
-    """An image cannot be read or used."""
+    """Raised if an image cannot be read or used."""
 
 
 def to_pixels(image: ImageLike) -> Tensor:
@@ -36,14 +36,14 @@ def to_pixels(image: ImageLike) -> Tensor:
 
     Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
     channels first; PIL images of any mode; image files as paths, as bytes, or open in binary mode. Grey is repeated,
-    alpha is dropped, 16 bits become 8. Files are rotated by their EXIF orientation, and 16-bit files of at most 12 bits
-    (microscopes, X-rays) are scaled by their own maximum, with a log line; arrays and PIL images are used unchanged, as
-    in the original, with a warning if their values seem to have another range.
+    alpha is dropped, and 16 bits become 8. Files are rotated by their EXIF orientation. 16-bit files with values of at
+    most 12 bits (microscopes, X-rays) are scaled by their maximum, with a log message. Arrays and PIL images are used
+    unchanged, as in the original, with a warning if their values seem to have another range.
 
     Raises:
-        ImageError: the image is empty or unreadable, has another shape or dtype, or values out of range.
-        FileNotFoundError: there is no such file.
-        TypeError: another type.
+        ImageError: If the image is empty or unreadable, has another shape or dtype, or has values out of range.
+        FileNotFoundError: If the file does not exist.
+        TypeError: If ``image`` has another type.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         image = io.BytesIO(image)
@@ -84,14 +84,14 @@ def _decode(file: Path | BinaryIO, name: str | Path) -> Image.Image:
 def _scale_twelve_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
     if values.dtype != np.uint16 or not 0 < (most := values.max()) <= TWELVE_BITS:
         return values
-    _log.warning("%s has 16 bits, and values up to %d only: they are scaled so that this is white", name, most)
+    _log.warning("%s has 16 bits, and values up to %d only: values are scaled so that the maximum is white", name, most)
     return np.rint(values * (255 / most)).astype(np.uint8)
 
 
 def _warn_if_black(most: float, limit: float, cause: str) -> None:
-    """Warns if the greatest value of an image is small for its type, but not 0."""
+    """Warns if the maximum of an image is small for its dtype, but not 0."""
     if 0 < most <= limit:
-        # No value in the text, so that the frames of a video give one warning.
+        # The text contains no value, so that all frames of a video give only one warning.
         warnings.warn(f"the image is almost black: {cause}", stacklevel=4)
 
 
@@ -119,22 +119,22 @@ def _from_deep(values: np.ndarray) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Tensor:
-    array = np.asarray(array)  # of a masked array, or a matrix, its values
+    array = np.asarray(array)  # the values of a masked array or a matrix
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
     if array.dtype == np.uint8:
         _warn_if_black(array.max(initial=0), 1, "it is uint8, where white is 255, and has values 0 and 1 only")
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # in either byte order
         few_bits = (
             f"it has 16 bits, where white is 65535, and values up to {TWELVE_BITS} only; scale them, or use uint8"
         )
         _warn_if_black(array.max(initial=0), TWELVE_BITS, few_bits)
-        array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # an array, also without axes
+        array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # np.rint may give a scalar
     elif not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
-    if array.dtype.itemsize > 8:  # long doubles of either byte order
+    if array.dtype.itemsize > 8:  # long doubles in either byte order
         array = array.astype(np.float64)
-    # A copy where torch cannot share the memory: read-only buffers, foreign byte order, odd strides.
+    # Copies if torch cannot share the memory: read-only buffers, foreign byte order, odd strides.
     return torch.from_numpy(array if _is_shareable(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
@@ -144,7 +144,7 @@ def _is_shareable(array: np.ndarray) -> bool:
 
 
 def _channels_last(image: Tensor) -> Tensor:
-    """``(C, H, W)`` to ``(H, W, C)``; an ambiguous shape counts as channels first, torch's order."""
+    """Converts ``(C, H, W)`` to ``(H, W, C)``. An ambiguous shape counts as channels first, torch's order."""
     return image.permute(1, 2, 0) if image.ndim == 3 and image.shape[0] in CHANNELS else image
 
 
@@ -166,7 +166,7 @@ def _checked(image: Tensor) -> Tensor:
         raise ImageError(f"the image has dtype {image.dtype}; expected uint8, or float in [0, 1]")
     image = image.float()
     low, high = (float(x) for x in torch.aminmax(image))
-    if not (low >= 0 and high <= 1):  # also true of NaN
+    if not (low >= 0 and high <= 1):  # also rejects NaN
         raise ImageError(f"the float image has values from {low:g} to {high:g}; expected [0, 1], or uint8 for [0, 255]")
     _warn_if_black(
         high, 1.01 / 255, "it is float, where white is 1, and has values up to 1/255 only, as if divided twice"
@@ -180,10 +180,10 @@ class SAM2Transforms:
     Source: ``sam2.utils.transforms.SAM2Transforms``, with identical results and without torchvision.
 
     Args:
-        resolution: side S of the model's square input.
-        mask_threshold: logit above which a pixel is foreground.
-        max_hole_area, max_sprinkle_area: see :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`; in
-            low-resolution pixels.
+        resolution: Side S of the model's square input.
+        mask_threshold: Logit above which a pixel is foreground.
+        max_hole_area, max_sprinkle_area: Largest areas to fill or remove, in low-resolution pixels. See
+            :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
     """
 
     mean = (0.485, 0.456, 0.406)
@@ -198,26 +198,28 @@ class SAM2Transforms:
         self.max_sprinkle_area = max_sprinkle_area
 
     def __call__(self, x: ImageLike, device: torch.device | str = "cpu") -> Tensor:
-        """One image as fp32 ``(3, S, S)`` on ``device``; uint8 is copied as such and converted there."""
+        """Converts one image to fp32 ``(3, S, S)`` on ``device``. uint8 is copied unconverted, and converted there."""
         return self.from_pixels(to_pixels(x), device)
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The result of :func:`to_pixels` as fp32 ``(3, S, S)`` on ``device``."""
+        """Converts the result of :func:`to_pixels` to fp32 ``(3, S, S)`` on ``device``."""
         white = 255.0 if pixels.dtype == torch.uint8 else 1.0
         size = (self.resolution, self.resolution)
         return resize_and_normalise(copy_to_device(pixels, device)[None], size, self.mean, self.std, white)[0]
 
     @staticmethod
     def to_tensor(x: ImageLike) -> Tensor:
-        """One image as fp32 ``(3, H, W)`` in [0, 1]."""
+        """Converts one image to fp32 ``(3, H, W)`` in [0, 1]."""
         pixels = to_pixels(x)
         return pixels.permute(2, 0, 1).contiguous().float() / (255 if pixels.dtype == torch.uint8 else 1)
 
     def transforms(self, x: Tensor) -> Tensor:
-        """Float images ``(..., 3, H, W)`` in [0, 1] as ``(..., 3, S, S)`` of the same dtype; it has a gradient.
+        """Resizes and normalises float images ``(..., 3, H, W)`` in [0, 1] to ``(..., 3, S, S)`` of the same dtype.
+
+        The operation has a gradient.
 
         Raises:
-            ImageError: the tensor has another dtype or shape.
+            ImageError: If the tensor has another dtype or shape.
         """
         if not x.is_floating_point() or x.ndim < 3 or x.shape[-3] != 3:
             raise ImageError(f"got {x.dtype} {tuple(x.shape)}; expected float images (..., 3, H, W) in [0, 1]")
@@ -226,19 +228,19 @@ class SAM2Transforms:
         return resized.reshape(*x.shape[:-2], *size).to(x.dtype)
 
     def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
-        """Images of any sizes as ``(B, 3, S, S)``."""
+        """Converts images of any sizes to ``(B, 3, S, S)``."""
         return torch.stack([self(image, device) for image in img_list])
 
     def transform_coords(
         self, coords: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None
     ) -> Tensor:
-        """Coordinates ``(..., 2)`` (x, y) in the model's input pixels.
+        """Converts coordinates ``(..., 2)`` (x, y) to the model's input pixels.
 
         Args:
-            normalize: ``coords`` are pixels of the image of size ``orig_hw``; otherwise they are in [0, 1].
+            normalize: If True, ``coords`` are pixels of an image of size ``orig_hw``. Otherwise they are in [0, 1].
 
         Raises:
-            ValueError: ``normalize`` without ``orig_hw``.
+            ValueError: If ``normalize`` is True and ``orig_hw`` is None.
         """
         if normalize:
             if orig_hw is None:
@@ -248,15 +250,15 @@ class SAM2Transforms:
         return coords * self.resolution
 
     def transform_boxes(self, boxes: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None) -> Tensor:
-        """Boxes ``(..., 4)`` XYXY as corners ``(B, 2, 2)`` in the model's input pixels."""
+        """Converts boxes ``(..., 4)`` XYXY to corners ``(B, 2, 2)`` in the model's input pixels."""
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
-        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, as fp32 ``(B, C, H, W)``."""
+        """Removes holes and sprinkles of logits ``(B, C, h, w)``, and upsamples them to fp32 ``(B, C, H, W)``."""
         return upsample_masks(self.cleaned(masks), orig_hw)
 
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
-        """The same as bool masks ``(B, C, H, W)`` above a threshold, without logits of that size."""
+        """Thresholds :meth:`postprocess_masks` to bool masks ``(B, C, H, W)``, without logits of that size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
 
     @staticmethod
@@ -267,7 +269,7 @@ class SAM2Transforms:
         return found.reshape(masks.shape[:-2])
 
     def cleaned(self, masks: Tensor) -> Tensor:
-        """Low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, fp32."""
+        """Returns low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, in fp32."""
         return fill_holes_and_remove_sprinkles(
             masks.float(), self.mask_threshold, self.max_hole_area, self.max_sprinkle_area
         )

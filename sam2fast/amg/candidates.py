@@ -1,4 +1,4 @@
-"""Candidate masks of one crop before NMS, kept as low-resolution logits."""
+"""Stores the candidate masks of one crop as low-resolution logits until NMS."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,34 +10,34 @@ from sam2fast.amg.utils import MaskData, batch_iterator
 from sam2fast.io.rle import UncompressedRLE, list_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled
 
-# Bytes of logits that are kept until NMS; more are encoded as run lengths before it.
+# Maximum bytes of logits kept until NMS. Beyond this limit, logits are encoded as run lengths before NMS.
 MAX_LOGIT_BYTES = 256 << 20
-# Masks that are encoded in one call.
+# Number of masks encoded per call.
 ENCODE_BATCH_SIZE = 64
 
 
 class Crop(NamedTuple):
-    """A crop of an image, and the image."""
+    """Stores the box of a crop and the size of its image."""
 
-    box: tuple[int, int, int, int]  # XYXY in pixels of the image, the last row and column excluded
+    box: tuple[int, int, int, int]  # XYXY in pixels of the image, excluding the last row and column
     image_size: tuple[int, int]  # (H, W)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the crop."""
+        """Returns the size (H, W) of the crop."""
         x0, y0, x1, y1 = self.box
         return y1 - y0, x1 - x0
 
     @property
     def origin(self) -> tuple[int, int]:
-        """(y, x) of its top left pixel."""
+        """Returns (y, x) of the crop's top left pixel."""
         return self.box[1], self.box[0]
 
 
 class Candidates(NamedTuple):
-    """N masks of a crop and their scores."""
+    """Stores N masks of a crop and their scores."""
 
-    logits: Tensor  # (N, h, w) fp32, to be upsampled to the crop's size
+    logits: Tensor  # (N, h, w) fp32, before upsampling to the crop's size
     iou_preds: Tensor  # (N)
     points: Tensor  # (N, 2) (x, y) in pixels of the crop
     stability_score: Tensor  # (N)
@@ -46,7 +46,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def none(cls, device: torch.device) -> "Candidates":
-        """No masks."""
+        """Returns zero candidates on ``device``."""
         return cls(
             logits=torch.empty(0, 0, 0, device=device),
             iou_preds=torch.empty(0, device=device),
@@ -57,13 +57,13 @@ class Candidates(NamedTuple):
         )
 
     def select(self, keep: Tensor) -> "Candidates":
-        """The candidates at indices ``keep (K)``, or where bool ``keep (N)`` is true."""
+        """Returns the candidates at indices ``keep (K)``, or at the True entries of bool ``keep (N)``."""
         if keep.dtype == torch.bool:
-            keep = keep.nonzero()[:, 0]  # once: each bool index synchronises with the GPU
+            keep = keep.nonzero()[:, 0]  # converted once, since each bool index synchronises with the GPU
         return Candidates(*(column[keep] for column in self))
 
     def mask_data(self, rles: list[UncompressedRLE]) -> MaskData:
-        """The original's columns for these masks and their run lengths."""
+        """Returns the original's columns for these masks and their run lengths."""
         return MaskData(
             iou_preds=self.iou_preds,
             points=self.points,
@@ -74,7 +74,7 @@ class Candidates(NamedTuple):
 
 
 def encode(logits: Sequence[Tensor], crop: Crop, threshold: float) -> list[UncompressedRLE]:
-    """Uncompressed run lengths, at the image's size, of masks with ``logits (h, w)`` of a crop."""
+    """Encodes masks with ``logits (h, w)`` of a crop as uncompressed run lengths at the image's size."""
     rles: list[UncompressedRLE] = []
     for (together,) in batch_iterator(ENCODE_BATCH_SIZE, logits):
         runs = encode_upsampled(torch.stack(tuple(together)), crop.size, threshold, crop.origin, crop.image_size)
@@ -83,11 +83,11 @@ def encode(logits: Sequence[Tensor], crop: Crop, threshold: float) -> list[Uncom
 
 
 class CandidateBuffer:
-    """Collects a crop's candidates in batches; :meth:`take` encodes those that NMS keeps.
+    """Collects a crop's candidates in batches. :meth:`take` encodes the candidates that NMS keeps.
 
     Args:
-        threshold: logit above which a pixel belongs to a mask.
-        max_logit_bytes: when the kept logits take more, they are replaced by run lengths.
+        threshold: Logit above which a pixel belongs to a mask.
+        max_logit_bytes: Maximum bytes of stored logits. Beyond this limit, run lengths replace them.
     """
 
     def __init__(self, crop: Crop, threshold: float, device: torch.device, max_logit_bytes: int | None = None) -> None:
@@ -107,11 +107,11 @@ class CandidateBuffer:
             self._logits = []
 
     def columns(self) -> Candidates:
-        """All candidates so far, without logits."""
+        """Returns all candidates so far, without logits."""
         return Candidates(*(torch.cat(column) for column in zip(*self._batches, strict=True)))
 
     def take(self, keep: Tensor) -> list[UncompressedRLE]:
-        """Uncompressed run lengths, at the image's size, of the candidates with indices ``keep (K)``, in this order."""
+        """Returns uncompressed run lengths, at the image's size, of the candidates at ``keep (K)``, in this order."""
         first, indices = len(self._encoded), keep.tolist()
         late = iter(encode([self._logits[i - first] for i in indices if i >= first], self.crop, self.threshold))
         return [self._encoded[i] if i < first else next(late) for i in indices]

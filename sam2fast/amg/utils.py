@@ -1,6 +1,6 @@
-"""Grids, crops, boxes and run lengths for automatic masks, under the names of ``sam2.utils.amg``.
+"""Computes grids, crops, boxes and run lengths for automatic masks, under the names of ``sam2.utils.amg``.
 
-Results are the original's. Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
+Results equal the original's. Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
 """
 
 import copy
@@ -20,19 +20,19 @@ from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.kernels.run_lengths import decode_masks, encode_masks
 from sam2fast.utils.async_copies import copy_to_device
 
-# Distance in pixels to the edge of a crop within which an object counts as cut off.
+# Distance to a crop's edge, in pixels, within which an object counts as cut off.
 EDGE_DISTANCE = 20.0
 
 Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)
 
 
 class MaskData:
-    """Columns of equal length under names: lists, arrays or tensors with one entry per mask.
+    """Stores named columns of equal length: lists, arrays or tensors with one entry per mask.
 
     Source: ``sam2.utils.amg.MaskData``.
 
     Raises:
-        TypeError: a column is none of these.
+        TypeError: If a column is not a list, array or tensor.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -52,11 +52,11 @@ class MaskData:
         return self._stats[key]
 
     def items(self) -> ItemsView[str, Any]:
-        """Names and columns."""
+        """Returns names and columns."""
         return self._stats.items()
 
     def filter(self, keep: Tensor) -> None:
-        """Keeps entries of every column, in place: those of the indices ``keep (K)``, or where bool ``keep (N)``."""
+        """Filters every column in place, by indices ``keep (K)`` or by a bool mask ``keep (N)``."""
         keep = torch.as_tensor(keep)
         if keep.dtype != torch.bool:
             keep = keep.long()  # an empty list becomes a float tensor
@@ -70,7 +70,7 @@ class MaskData:
                 self._stats[name] = [column[i] for i in indices.tolist()]
 
     def cat(self, new_stats: "MaskData") -> None:
-        """Appends copies of the other's columns, in place; a name that is new here begins with them."""
+        """Appends copies of the columns of ``new_stats`` in place. Columns with new names are added."""
         for name, column in new_stats.items():
             if name not in self._stats:
                 self._stats[name] = copy.deepcopy(column)
@@ -82,17 +82,17 @@ class MaskData:
                 self._stats[name] = self._stats[name] + copy.deepcopy(column)
 
     def to_numpy(self) -> None:
-        """Tensors become fp32 arrays, in place."""
+        """Converts tensors to fp32 arrays in place."""
         for name, column in self._stats.items():
             if isinstance(column, Tensor):
                 self._stats[name] = column.detach().float().cpu().numpy()
 
 
 def build_point_grid(n_per_side: int) -> np.ndarray:
-    """``(n * n, 2)`` points (x, y) in [0, 1], row by row, each in the middle of its cell.
+    """Returns ``(n * n, 2)`` points (x, y) in [0, 1], row by row, each at the centre of its cell.
 
     Raises:
-        ValueError: ``n_per_side`` is not positive.
+        ValueError: If ``n_per_side`` is not positive.
     """
     if n_per_side < 1:
         raise ValueError(f"n_per_side must be at least 1, got {n_per_side}")
@@ -102,10 +102,10 @@ def build_point_grid(n_per_side: int) -> np.ndarray:
 
 
 def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer: float) -> list[np.ndarray]:
-    """Grids of the whole image and each layer of crops, each with ``scale_per_layer`` times fewer points per side.
+    """Returns grids of the whole image and each layer of crops, with ``scale_per_layer`` times fewer points per side.
 
     Raises:
-        ValueError: a layer would be left without points.
+        ValueError: If a layer would have no points.
     """
     return [build_point_grid(int(n_per_side / scale_per_layer**layer)) for layer in range(n_layers + 1)]
 
@@ -113,15 +113,15 @@ def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer:
 def generate_crop_boxes(
     im_size: tuple[int, ...], n_layers: int, overlap_ratio: float
 ) -> tuple[list[list[int]], list[int]]:
-    """The whole image, and ``2**i`` by ``2**i`` overlapping crops of each layer i, column by column.
+    """Returns the whole image, and ``2**i`` by ``2**i`` overlapping crops of each layer i, column by column.
 
     Args:
-        im_size: (H, W).
-        overlap_ratio: of two neighbours in the first layer, as a share of the image's shorter side.
+        im_size: Size (H, W) of the image.
+        overlap_ratio: Overlap of two neighbours in the first layer, as a fraction of the image's shorter side.
 
     Returns:
-        Boxes XYXY in pixels, the last row and column excluded, and the layer of each. In an image of fewer pixels
-        than crops some boxes are empty.
+        Boxes XYXY in pixels, excluding the last row and column, and the layer of each box. If the image has fewer
+        pixels than crops, some boxes are empty.
     """
     height, width = im_size
     boxes, layers = [[0, 0, width, height]], [0]
@@ -137,10 +137,10 @@ def generate_crop_boxes(
 
 
 def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
-    """Slices of all ``args`` together, ``batch_size`` entries at a time; the last may be shorter.
+    """Yields slices of all ``args`` together, ``batch_size`` entries at a time. The last slice may be shorter.
 
     Raises:
-        ValueError: there is nothing to slice, or the lengths differ.
+        ValueError: If there are no ``args``, or their lengths differ.
     """
     lengths = {len(arg) for arg in args}
     if len(lengths) != 1:
@@ -152,15 +152,15 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
-    """Returns True for boxes that touch an edge of their crop inside the image, which probably cuts off their objects.
+    """Returns True for boxes near a crop edge inside the image. Such an edge probably cuts off the object.
 
     Args:
-        boxes: ``(N, 4)`` XYXY in pixels of the crop.
-        crop_box, orig_box: XYXY in pixels of the image.
-        atol: The largest distance, in pixels.
+        boxes: Boxes ``(N, 4)`` XYXY in pixels of the crop.
+        crop_box, orig_box: Boxes XYXY in pixels of the image.
+        atol: Maximum distance to an edge, in pixels.
 
     Returns:
-        bool ``(N)``.
+        Bool tensor ``(N)``.
     """
     corner = [*crop_box[:2], *crop_box[:2]]
     on_device = copy_to_device(torch.tensor([corner, [*crop_box], [*orig_box]], device="cpu"), boxes.device)
@@ -174,7 +174,7 @@ def is_box_near_crop_edge(
 
 
 def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
-    """A box, or an array or tensor ``(..., 4)`` of them, as x, y, width, height; a copy."""
+    """Returns a copy of a box, or of an array or tensor of boxes ``(..., 4)``, as x, y, width, height."""
     box = copy.deepcopy(box_xyxy)
     if isinstance(box, list):
         box[2:] = [box[2] - box[0], box[3] - box[1]]
@@ -195,21 +195,21 @@ def uncrop_points(points: Tensor, crop_box: Sequence[int]) -> Tensor:
 
 
 def batched_mask_to_box(masks: Tensor) -> Tensor:
-    """Boxes ``(..., 4)`` int64, inclusive XYXY, around bool masks ``(..., H, W)``; zeros for an empty one."""
+    """Returns boxes ``(..., 4)`` int64, inclusive XYXY, of bool masks ``(..., H, W)``. Empty masks get zeros."""
     if masks.numel() == 0:
         return masks.new_zeros(*masks.shape[:-2], 4, dtype=torch.int64)
     return zeros_if_empty(masks_to_boxes(masks))
 
 
 def zeros_if_empty(boxes: Tensor) -> Tensor:
-    """:func:`~sam2fast.kernels.mask_ops.masks_to_boxes`'s boxes as int64, with zeros for those of empty masks."""
+    """Converts boxes of :func:`~sam2fast.kernels.mask_ops.masks_to_boxes` to int64, with zeros for empty masks."""
     return torch.where(boxes[..., 2:3] < 0, 0, boxes).long()
 
 
 def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
-    """IoU ``(...)`` of the masks of logits ``(..., H, W)`` at the threshold plus and minus an offset.
+    """Computes the IoU ``(...)`` between masks of logits ``(..., H, W)`` at the threshold plus and minus an offset.
 
-    NaN where nothing is above the lower level, as in the original.
+    The result is NaN if no logit is above the lower level, as in the original.
     """
     inner, outer = (
         (masks > mask_threshold + sign * threshold_offset).sum((-2, -1), dtype=torch.int32) for sign in (1, -1)
@@ -218,7 +218,7 @@ def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_of
 
 
 def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: int) -> Tensor:
-    """Masks ``(..., h, w)`` of a crop on the empty canvas of the image, ``(..., orig_h, orig_w)``."""
+    """Pads masks ``(..., h, w)`` of a crop with background to the image's size, ``(..., orig_h, orig_w)``."""
     x0, y0, x1, y1 = crop_box
     if (x0, y0, x1, y1) == (0, 0, orig_w, orig_h):
         return masks
@@ -226,15 +226,15 @@ def uncrop_masks(masks: Tensor, crop_box: Sequence[int], orig_h: int, orig_w: in
 
 
 def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tuple[np.ndarray, bool]:
-    """The bool mask ``(H, W)`` without small holes or islands, and whether it has changed.
+    """Returns the bool mask ``(H, W)`` without small holes or islands, and True if it has changed.
 
     Args:
-        area_thresh: 8-connected regions of fewer pixels are small.
-        mode: ``holes`` fills regions of the background, ``islands`` drops regions of the foreground; if all of those
-            are small, the largest stays, of equal ones the first.
+        area_thresh: Area limit: 8-connected regions with fewer pixels are small.
+        mode: ``holes`` to fill small background regions, or ``islands`` to remove small foreground regions. If all
+            islands are small, the largest stays. Among equals, the first stays.
 
     Raises:
-        ValueError: another mode.
+        ValueError: If ``mode`` is neither.
     """
     if mode not in ("holes", "islands"):
         raise ValueError(f"mode must be 'holes' or 'islands', got {mode!r}")
@@ -251,28 +251,28 @@ def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tup
 
 
 def mask_to_rle_pytorch(tensor: Tensor) -> list[UncompressedRLE]:
-    """Run lengths of bool masks ``(N, H, W)`` in COCO's uncompressed form, ``{"size": [H, W], "counts": [...]}``."""
+    """Encodes bool masks ``(N, H, W)`` as COCO's uncompressed run lengths, ``{"size": [H, W], "counts": [...]}``."""
     return list_run_lengths(encode_masks(tensor.bool()))
 
 
 def rle_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
-    """The bool mask ``(H, W)`` of run lengths, uncompressed or compressed.
+    """Decodes run lengths, uncompressed or compressed, to a bool mask ``(H, W)``.
 
     Raises:
-        ValueError: the counts are damaged or do not fill the size.
+        ValueError: If the counts are damaged or do not fill the size.
     """
     return decode_masks(read_run_lengths([rle]))[0].numpy()
 
 
 def area_from_rle(rle: Mapping[str, Any]) -> int:
-    """Foreground pixels of uncompressed run lengths."""
+    """Counts the foreground pixels of uncompressed run lengths."""
     return sum(rle["counts"][1::2])
 
 
 def coco_encode_rle(uncompressed_rle: Mapping[str, Any]) -> RLE:
-    """Uncompressed run lengths in COCO's compressed form, ``{"size": [H, W], "counts": str}``.
+    """Converts uncompressed run lengths to COCO's compressed form, ``{"size": [H, W], "counts": str}``.
 
     Raises:
-        ValueError: the counts do not fill the size.
+        ValueError: If the counts do not fill the size.
     """
     return compress_run_lengths(read_run_lengths([uncompressed_rle]))[0]

@@ -1,4 +1,4 @@
-"""Asynchronous copies between the CPU and the device, through pinned memory."""
+"""Copies tensors asynchronously between the CPU and the device, through pinned memory."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# A copy leaves pinned memory this many steps after it was started. It has long arrived by then.
+# Number of steps after which a started copy is moved out of pinned memory. By then it is long complete.
 STEPS_IN_FLIGHT = 2
 
 
 class AsyncHostCopy:
-    """A copy of a tensor on the CPU.
+    """Copies a tensor to the CPU.
 
-    From CUDA the copy goes to pinned memory, in the order of the current stream, and the call returns at once. Later
-    work on that stream may overwrite the source tensor.
+    From CUDA the copy goes to pinned memory, in the order of the current stream, and the constructor returns at once.
+    Later work on that stream may overwrite the source tensor.
 
     Args:
-        source: the tensor.
-        is_own: the source is not written to elsewhere, so that one on the CPU need not be copied.
+        source: Tensor to copy.
+        is_own: If True, no other code writes to the source, so that a source on the CPU is not copied.
     """
 
     __slots__ = ("_event", "_tensor")
@@ -34,31 +34,31 @@ class AsyncHostCopy:
             self._tensor = source if is_own and source.is_cpu else source.to("cpu", copy=True)
 
     def arrived(self) -> Tensor:
-        """The copy, possibly in pinned memory; waits until it has arrived."""
+        """Waits for the copy, and returns it. It may be in pinned memory."""
         if self._event is not None:
             self._event.synchronize()
         return self._tensor
 
     @property
     def tensor(self) -> Tensor:
-        """The copy in pageable memory; waits until it has arrived."""
+        """Waits for the copy, and returns it in pageable memory."""
         if self._event is not None:
             self._tensor, self._event = self.arrived().clone(), None
         return self._tensor
 
 
 class PendingCopies:
-    """Reads copies a few steps after they were started, so that pinned memory does not grow with the results."""
+    """Reads copies a few steps after their start, so that pinned memory does not grow with the results."""
 
     def __init__(self) -> None:
         self._steps: deque[list[Callable[[], object]]] = deque([[]])
 
     def add(self, read: Callable[[], object]) -> None:
-        """Calls ``read`` after a few steps."""
+        """Schedules a call of ``read`` after a few steps."""
         self._steps[-1].append(read)
 
     def begin_step(self) -> None:
-        """Reads the copies that were started :data:`STEPS_IN_FLIGHT` steps ago or earlier."""
+        """Reads the copies that started at least :data:`STEPS_IN_FLIGHT` steps ago."""
         self._steps.append([])
         while len(self._steps) > STEPS_IN_FLIGHT:
             for read in self._steps.popleft():
@@ -66,13 +66,13 @@ class PendingCopies:
 
 
 def copy_to_host(*tensors: Tensor) -> list[Tensor]:
-    """Returns tensors of one device on the CPU, after waiting for one copy of all of them.
+    """Copies tensors of one device to the CPU with a single copy, and waits for it.
 
-    From CUDA they are views of one pinned buffer, which torch uses again once they are freed.
+    From CUDA, the results are views of one pinned buffer. torch reuses the buffer once all results are freed.
     """
     if not tensors[0].is_cuda:
         return [x.cpu() for x in tensors]
-    # The widest elements come first, so that all begin at a multiple of their size.
+    # Tensors with the widest elements come first, so that each begins at a multiple of its element size.
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
     joined = torch.cat([tensors[i].contiguous().view(-1).view(torch.uint8) for i in order])
     parts = AsyncHostCopy(joined).arrived().split([tensors[i].nbytes for i in order])
@@ -81,10 +81,10 @@ def copy_to_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """``x`` on ``device``; ``x`` itself if it is there already.
+    """Returns ``x`` on ``device``, or ``x`` itself if it is there already.
 
-    A copy from the CPU to CUDA is asynchronous: it goes through a new pinned buffer on the current stream, while one
-    from pageable memory would wait for the stream. The caller may overwrite ``x`` at once.
+    A copy from the CPU to CUDA is asynchronous: it goes through a new pinned buffer on the current stream. A copy from
+    pageable memory would wait for the stream. The caller may overwrite ``x`` at once.
     """
     if not x.is_cpu or torch.device(device).type != "cuda":
         return x.to(device)

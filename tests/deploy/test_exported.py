@@ -100,7 +100,7 @@ def test_kept_features_and_prompts_of_any_number(predictors, tmp_path):
         actual = predictors[1].predict(**prompt, features=Features.load(tmp_path / "image"), return_logits=True)
         assert_same(predictors[0].predict(**prompt, return_logits=True), actual)
     assert predictors[1].predict(box=[], features=features)[0].shape == (0, 3, 60, 80)
-    with pytest.raises(ValueError, match="the features are of another model: .*weights"):
+    with pytest.raises(ValueError, match="the features come from another model: .*weights"):
         predictors[0].predict(box=[5, 5, 40, 30], features=features)
 
 

@@ -112,7 +112,7 @@ def test_features_of_another_model(predictor, tmp_path):
     features.save(tmp_path / "file")
     for given in (features, Features.load(tmp_path / "file")):
         with pytest.raises(
-            ValueError, match="the features are of another model: .*weights .* not .*; encode the image"
+            ValueError, match="the features come from another model: .*weights .* not .*; encode the image"
         ):
             predictor.predict(**CLICK, features=given)
     smaller = SAM2ImagePredictor(mini_model(["++model.image_size=64"])).encode(image(0))
@@ -151,7 +151,7 @@ def test_files_that_hold_no_features(predictor, damage, tmp_path):
     path = tmp_path / "image.safetensors"
     predictor.encode(image(0)).save(path)
     damage(path)
-    with pytest.raises(ValueError, match="image.safetensors holds no features that sam2fast saved, or is damaged"):
+    with pytest.raises(ValueError, match="image.safetensors is not a features file saved by sam2fast, or is damaged"):
         Features.load(path)
     with pytest.raises(FileNotFoundError):
         Features.load(tmp_path / "nothing")

@@ -129,7 +129,7 @@ MASKS = {
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_masks_taken_for_logits(predictor, mask):
-    with pytest.warns(UserWarning, match="mask_input has no negative values, as a mask: it is taken for logits"):
+    with pytest.warns(UserWarning, match="mask_input has no negative values, like a mask, but is read as logits"):
         found = predictor.predict(box=BOX, mask_input=mask)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
