@@ -1,9 +1,9 @@
-"""A CUDA device without hardware: tensors on it have shapes, dtypes and strides, but no values.
+"""Emulates a CUDA device without hardware: its tensors have shapes, dtypes and strides, but no values.
 
-Inside :func:`fake_cuda` the package takes the same path as on a GPU. Tensors on the CPU are real, those on ``cuda`` are
-fake tensors of torch. Streams, events and graphs are stand-ins, and so is the launch of a Triton kernel: its launcher
-runs, and the kernel itself does nothing. What would make the host wait for the device, or would fail there, is noted as
-a :class:`Fault` with the line that did it. A value that is read from the device is 0.
+Inside :func:`fake_cuda` the package takes the same path as on a GPU. Tensors on the CPU are real. Tensors on ``cuda``
+are fake tensors of torch. Streams, events and graphs are stand-ins. The launcher of a Triton kernel runs, but the
+kernel does nothing. An operation that would make the host wait for the device, or would fail there, is recorded as a
+:class:`Fault` with its source line. A value that is read from the device is 0.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ aten = torch.ops.aten
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
-# They neither start anything on the device nor copy.
+# Operations that neither launch work on the device nor copy.
 NO_LAUNCH = {
     aten._unsafe_view.default,
     aten.empty.memory_format,
@@ -48,9 +48,9 @@ NO_LAUNCH = {
 
 
 class Fault(NamedTuple):
-    """A forbidden action on CUDA, such as a synchronisation."""
+    """Describes a forbidden action on CUDA, such as a synchronisation."""
 
-    kind: str  # one of the keys of EXPLAINED
+    kind: str  # a key of EXPLAINED
     operation: str
     place: str  # file, line, function and source of the innermost line of this repository
 
@@ -59,34 +59,34 @@ class Fault(NamedTuple):
 
 
 EXPLAINED = {
-    "blocking copy": "the host waits until the copy is made",
-    "pageable copy": "from memory that is not pinned; the host may wait for it",
-    "copy in a recording": "a graph would copy from or to this address of the host each time",
+    "blocking copy": "the host waits until the copy is complete",
+    "pageable copy": "the host memory is not pinned, and the host may wait for the copy",
+    "copy in a recording": "each replay of the graph would use the same host address",
     "reads a value": "the host waits for a value on the device",
-    "shape by values": "the host waits for a number that the shape of the result depends on",
-    "mixed devices": "tensors of the CPU and the GPU in one operation",
-    "waits": "the host waits for what this frame has begun on the device",
+    "shape by values": "the host waits for a value that determines the shape of the result",
+    "mixed devices": "the operation has tensors on the CPU and on the GPU",
+    "waits": "the host waits for work that this frame has started on the device",
 }
 
 
 class Copy(NamedTuple):
-    """A copy between the host and the device."""
+    """Describes a copy between the host and the device."""
 
     to_device: bool
     bytes: int
-    is_pinned: bool  # the memory of the host
+    is_pinned: bool  # True if the host memory is pinned
 
 
 class Seen:
-    """The events of a time span.
+    """Stores the events of a time span.
 
     Attributes:
-        faults: All faults in their order.
-        launches: Number of starts of each operation, kernel or copy on the device, with replays of graphs. An operation
-            of torch counts once, even if it takes several kernels.
+        faults: All faults in order.
+        launches: Number of launches of each operation, kernel or copy on the device, including graph replays. A torch
+            operation counts once, even if it launches several kernels.
         copies: All copies between the host and the device.
         encoded: Number of images in each call of the image encoder outside of graphs, or inside this graph.
-        replayed: The events of each graph that was run.
+        replayed: Events of each graph that was replayed.
     """
 
     def __init__(self) -> None:
@@ -98,21 +98,21 @@ class Seen:
 
     @property
     def replays(self) -> int:
-        """How many graphs were run."""
+        """Returns the number of graph replays."""
         return len(self.replayed)
 
     def check(self, *allowed: tuple[str, str]) -> None:
-        """Fails if there was any fault.
+        """Fails if there was any fault that is not allowed.
 
         Args:
-            allowed: pairs of a kind and a part of the place.
+            allowed: Pairs of a kind and a part of the place.
         """
         left = [f for f in self.faults if not any(f.kind == kind and part in f.place for kind, part in allowed)]
         assert not left, f"{len(left)} faults:\n" + "\n".join(dict.fromkeys(map(str, left)))
 
 
 class Stream:
-    """A stream whose work is done at once."""
+    """Emulates a stream that completes its work at once."""
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
         self.device, self.priority = torch.device("cuda", 0), priority
@@ -128,7 +128,7 @@ class Stream:
 
 
 class Event:
-    """An event that knows when it was recorded."""
+    """Emulates an event, and stores the time span of its recording."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._span: Seen | None = None
@@ -142,7 +142,7 @@ class Event:
 
 
 class Graph:
-    """A recorded graph, whose replay counts what was recorded and computes nothing."""
+    """Emulates a recorded graph. A replay counts the recorded events, and computes nothing."""
 
     def __init__(self) -> None:
         self.recorded = Seen()
@@ -158,15 +158,15 @@ class Graph:
 
 
 class FakeCuda(TorchDispatchMode):
-    """Runs operations with a tensor on ``cuda`` on fake tensors, and others as they are."""
+    """Runs operations with a tensor on ``cuda`` on fake tensors, and other operations unmodified."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.seen = Seen()
-        self.graph: Graph | None = None  # that is being recorded
+        self.graph: Graph | None = None  # the graph being recorded
         self.stream = Stream()
-        self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other memory gets it
+        self._pinned: dict[int, Tensor] = {}  # by address; held, so that no other tensor gets the address
         self._functions = {op.operator._opoverload: op.compute for op in _op.OPS.values()}
 
     # ---- recording ----
@@ -184,7 +184,7 @@ class FakeCuda(TorchDispatchMode):
         self._target().faults.append(Fault(kind, operation, place()))
 
     def launched(self, name: str, func: Any, given: Any, result: Any = None) -> None:
-        """Something is started on the device: an operation ``func`` of torch with these arguments, or a kernel."""
+        """Counts a launch on the device: a torch operation ``func`` with these arguments, or a kernel."""
         self._target().launches[name] += 1
 
     def _target(self) -> Seen:
@@ -211,15 +211,15 @@ class FakeCuda(TorchDispatchMode):
         to_device = asked is not None and torch.device(asked).type == "cuda"
         if not fakes and not to_device:
             return self._on_cpu(func, args, kwargs)
-        if func.namespace == "prim":  # asks for a tensor's device
+        if func.namespace == "prim":  # reads a tensor's device
             return func(*args, **kwargs)
-        if func in self._functions:  # what it does on CUDA, rather than what it says to compilers
+        if func in self._functions:  # runs the op's CUDA code instead of its fake implementation
             with self:
                 return self._functions[func](*args, **kwargs)
         if func is aten.scaled_dot_product_attention.default:
             return self._attention(*args, **kwargs)
         if _is_composite(func):
-            with self:  # not func.decompose, which has another way for compilers
+            with self:  # not func.decompose, which decomposes differently for compilers
                 return func._op_dk(COMPOSITE, *args, **kwargs)
         return self._on_device(func, args, kwargs, tensors)
 
@@ -246,7 +246,7 @@ class FakeCuda(TorchDispatchMode):
         if func is aten.is_pinned.default:
             return False
         indices = [x for x in args[1] if x is not None] if func in INDEXED else []
-        # A mask for assigning one number is no index.
+        # A mask that assigns a single number is not an index.
         is_filled = func is not aten.index.Tensor and bool(indices) and not args[2].dim() and not args[2].is_cuda
         is_mask = any(x.dtype in (torch.bool, torch.uint8) for x in indices) and not is_filled
         if torch.Tag.data_dependent_output in func.tags:
@@ -267,7 +267,7 @@ class FakeCuda(TorchDispatchMode):
         options = {name: self._as_fake(x) for name, x in kwargs.items()}
         result = func(*given, **options)
         if func is aten.convolution.default and given[0].is_contiguous(memory_format=torch.channels_last):
-            result = torch.empty_like(result, memory_format=torch.channels_last)  # as cuDNN does it
+            result = torch.empty_like(result, memory_format=torch.channels_last)  # like cuDNN
         if not (func.is_view or func in NO_LAUNCH):
             self.launched(name, func, (given, options), result)
         if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
@@ -276,7 +276,7 @@ class FakeCuda(TorchDispatchMode):
         return _without_values(result)
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any, **kwargs: Any):
-        """One kernel, as on GPUs, where torch takes products and a softmax for what it knows no device of."""
+        """Runs one kernel, as on GPUs. For an unknown device, torch would run products and a softmax."""
         given = query, key, value, mask
         operation = aten._scaled_dot_product_efficient_attention.default
         tensors = [x for x in given if x is not None]
@@ -298,7 +298,7 @@ class FakeCuda(TorchDispatchMode):
             host = source if target_is_cuda else None
         if target_is_cuda == source.is_cuda:
             return
-        is_pinned = non_blocking if host is None else self.is_pinned(host)  # torch makes pinned memory itself
+        is_pinned = non_blocking if host is None else self.is_pinned(host)  # torch allocates pinned memory itself
         self._target().copies.append(Copy(target_is_cuda, source.numel() * source.element_size(), is_pinned))
         way = "host to device" if target_is_cuda else "device to host"
         if self.graph is not None:
@@ -309,7 +309,7 @@ class FakeCuda(TorchDispatchMode):
             self.note("pageable copy", f"{name}, {way}")
 
 
-# Torch's functions for nested arguments take as long as the operations.
+# Replaces torch's functions for nested arguments, which take as long as the operations.
 
 
 def _tensors(items: Iterable[Any]) -> list[Tensor]:
@@ -328,7 +328,7 @@ def _is_composite(func: Any) -> bool:
 
 
 def _without_values(x: Any) -> Any:
-    """A result on the CPU is real; its values are 0."""
+    """Replaces a fake result on the CPU by a real tensor of zeros."""
     if isinstance(x, (list, tuple)):
         return type(x)(map(_without_values, x))
     if not isinstance(x, FakeTensor) or x.is_cuda:
@@ -339,11 +339,11 @@ def _without_values(x: Any) -> Any:
 
 # ---- indexing ----
 
-# Torch does it in C++, where it asks for CUDA's driver.
+# torch indexes in C++, which needs CUDA's driver.
 
 
 def _indexed(x: Tensor, index: Any) -> tuple[Tensor, list[Tensor | None]]:
-    """The view that slices and numbers leave, and the tensors among the indices."""
+    """Returns the view selected by slices and integers, and the tensors among the indices."""
     items = list(index) if isinstance(index, tuple) else [index]
     given = sum(1 for item in items if item is not None and item is not Ellipsis)
     gap = next((i for i, item in enumerate(items) if item is Ellipsis), None)
@@ -386,7 +386,7 @@ def _setitem(self: Tensor, index: Any, value: Any) -> None:
         view.fill_(value)
 
 
-# What else asks for the driver in C++, rather than in the operator.
+# Other methods that need the driver in C++, before they reach the operator.
 _METHODS: dict[str, Callable[..., Any]] = {
     "__getitem__": _getitem,
     "__setitem__": _setitem,
@@ -410,7 +410,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
 
 
 def place() -> str:
-    """The innermost line of this repository, or of a test, that is being run outside this file."""
+    """Returns the innermost line of this repository, or of a test, that is running outside this file."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -433,15 +433,15 @@ def _cuda() -> FakeCuda:
 
 @contextlib.contextmanager
 def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
-    """Inside the block there is one fake H100; see the module.
+    """Context manager that provides one fake H100; see the module.
 
     Args:
-        mode: of an earlier block, to go on with its tensors.
+        mode: Mode of an earlier block, to continue with its tensors.
     """
     if torch.cuda.is_available():
-        pytest.skip("for machines without CUDA: with it torch's fake tensors use the driver")
+        pytest.skip("only for machines without CUDA: with CUDA, torch's fake tensors use the driver")
     caches, mode = _uncached(), mode or FakeCuda()
-    # Torch's mode first: it does without a driver if torch.cuda says that there is none.
+    # Enters torch's mode first: it needs no driver as long as torch.cuda reports no device.
     with mode.fake, pytest.MonkeyPatch.context() as patch:
         for cache in caches:
             cache()
@@ -471,7 +471,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
 
 
 def _uncached() -> list[Callable[[], None]]:
-    """Forget what is kept of devices, so that neither side sees the other's."""
+    """Returns functions that clear cached device properties, so that real and fake devices do not share them."""
     from sam2fast.kernels.memory_attention import launch
 
     return [_launch.architecture.cache_clear, launch._processors.cache_clear]
@@ -535,11 +535,11 @@ def _patch_triton(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(jit.KernelInterface, "__getitem__", launcher)
 
 
-# ---- the package on it ----
+# ---- the package on the fake device ----
 
-# Frames of a video before the steady ones: that of the prompts, and the one whose step is recorded.
+# Number of frames before the steady ones: the frame with the prompts, and the frame that records its step.
 SETTLING = 2
-# A few layers of each kind: the encoder pools queries in three blocks and attends to the whole map in one.
+# A few layers of each type: the encoder pools queries in three blocks and attends to the whole map in one.
 SHALLOW = [
     "model.image_encoder.trunk.stages=[1,1,2,1]",
     "model.image_encoder.trunk.global_att_blocks=[3]",
@@ -548,12 +548,12 @@ SHALLOW = [
 
 
 def build(builder: Callable[..., Any], config: str, **kwargs: Any) -> Any:
-    """A model of a configuration, with weights that have no values."""
+    """Builds a model of a configuration, with weights that have no values."""
     return builder(config, None, device="cpu", **kwargs).to(GPU)
 
 
 def frames(count: int, height: int = 90, width: int = 120) -> list[np.ndarray]:
-    """Frames of noise."""
+    """Returns frames of random noise."""
     rng = np.random.default_rng(0)
     return list(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
 
@@ -565,7 +565,7 @@ def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **op
         options: Arguments of ``propagate_in_video``.
     """
     ahead = 2 * frames_at_once(options.get("encode_ahead"), GPU) + options.get("lag", 0)
-    state = predictor.init_state(frames(SETTLING + count + ahead))  # the last frames are in smaller batches
+    state = predictor.init_state(frames(SETTLING + count + ahead))  # the last frames form smaller batches
     for i in range(objects):
         predictor.add_new_points_or_box(state, 0, i, [[20.0 * i, 40.0]], [1])
     answers, found = predictor.propagate_in_video(state, progress=False, **options), []
@@ -577,7 +577,11 @@ def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **op
 
 
 def steady_steps(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
-    """Returns the events of frames that are given to a stream. ``options`` are arguments of its ``step``."""
+    """Returns the events of frames passed to a stream.
+
+    Args:
+        options: Arguments of the stream's ``step``.
+    """
     found = []
     with predictor.open_stream() as stream:
         for t, frame in enumerate(frames(SETTLING + count)):

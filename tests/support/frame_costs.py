@@ -3,9 +3,9 @@
     python tests/support/frame_costs.py --model tiny large --objects 1 4 16
     python tests/support/frame_costs.py --json > bench/results/YEAR/kernels/frame-launches-DATE.json
 
-prints a table, or the JSON that docs/tracking.md shows. Bytes are of the arguments and results of each operation, once
-each, or twice if it reads and writes them. One operation of torch counts as one kernel. ``frame_model.py`` has the
-estimate and its assumptions.
+The commands print a table, and the JSON that docs/tracking.md shows. Each operation counts the bytes of its arguments
+and results once, or twice if it reads and writes them. One torch operation counts as one kernel. ``frame_model.py``
+contains the estimate and its assumptions.
 """
 
 import argparse
@@ -48,7 +48,7 @@ CONFIGS = {
 
 
 class Part(NamedTuple):
-    """Means of a part of a frame."""
+    """Stores the means of a part of a frame."""
 
     launches: float
     bytes: float
@@ -57,27 +57,27 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, costs: Iterable[Cost], frames: int = FRAMES_AT_ONCE_ON_CUDA) -> "Part":
-        """Returns the means over ``frames`` of all their costs."""
+        """Returns the means of all costs over ``frames``."""
         every = list(costs)
         sums = len(every), *(sum(getattr(c, name) for c in every) for name in ("bytes", "flops", "seconds"))
         return cls(*(x / frames for x in sums))
 
     @property
     def share(self) -> float:
-        """The share of the limit that it reaches."""
+        """Returns the share of the FLOP limit that the part reaches."""
         return self.flops / PEAK / self.seconds
 
 
 class CostedCuda(FakeCuda):
-    """Notes the cost of each launch under the :class:`Seen` that counts it."""
+    """Records the cost of each launch under the :class:`Seen` that counts it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.costs: dict[int, list[Cost]] = {}
-        self.most: dict[int, int] = {}  # bytes at once of all storages that the launches so far have used
-        self.weights: set[StorageWeakRef] = set()  # which do not count
-        self._used: dict[int, dict[StorageWeakRef, int]] = {}  # those that still exist
-        self._kept: list[Seen] = []  # so that no other gets its id
+        self.most: dict[int, int] = {}  # maximum bytes of the live storages used by launches so far
+        self.weights: set[StorageWeakRef] = set()  # not counted
+        self._used: dict[int, dict[StorageWeakRef, int]] = {}  # live storages
+        self._kept: list[Seen] = []  # held, so that their ids stay unique
 
     def launched(self, name: str, func: Any, given: Any, result: Any = None) -> None:
         super().launched(name, func, given, result)
@@ -91,7 +91,7 @@ class CostedCuda(FakeCuda):
         self.most[id(seen)] = max(self.most.get(id(seen), 0), sum(self._used[id(seen)].values()))
 
     def costs_by_part(self, frames: list[Seen]) -> dict[str, list[Cost]]:
-        """Returns the launches of frames: in recordings of the encoder and of steps, and outside of recordings."""
+        """Returns the launches of frames by part: in recordings of the encoder, of steps, and outside of recordings."""
         found: dict[str, list[Cost]] = {"eager": [], "step": [], "encoder": []}
         for seen in frames:
             found["eager"] += self.costs.get(id(seen), [])
@@ -102,7 +102,7 @@ class CostedCuda(FakeCuda):
 
 # Operations that read as much of their first argument as they write.
 SPARSE = {"index_select", "gather", "index.Tensor", "index_copy_"}
-# Operations in place that do not read what they write.
+# In-place operations that do not read the tensor they write.
 ONLY_WRITE = {"copy_", "_foreach_copy_", "index_put_"}
 
 
@@ -112,7 +112,7 @@ def _cost(name: str, func: Any, given: Any, result: Any) -> Cost:
     if name in SPARSE:
         small = args[3] if name == "index_copy_" else result
         return cost_of(name, 2 * _size(small), 0, args, kwargs)
-    if name == "_encode_kernel":  # of the pool it reads what it writes as values
+    if name == "_encode_kernel":  # reads only as much of the pool as it writes as values
         del tensors[id(args[0])]
         moved = sum(map(_size, tensors.values())) + _size(args[14])
         return cost_of(name, moved, KERNEL_FLOPS[name](args, kwargs), args, kwargs)
@@ -127,7 +127,7 @@ def _cost(name: str, func: Any, given: Any, result: Any) -> Cost:
 
 
 def _size(x: Tensor) -> int:
-    """Bytes, without those that strides of 0 repeat."""
+    """Returns the bytes of a tensor, without elements that strides of 0 repeat."""
     distinct = math.prod(n for n, stride in zip(x.shape, x.stride(), strict=True) if stride)
     return distinct * x.element_size()
 
@@ -181,9 +181,9 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
 
 @contextlib.contextmanager
 def predictor_of(model: str) -> Iterator[tuple[CostedCuda, Any]]:
-    """A bf16 predictor for 1024 pixels on a fake GPU."""
+    """Context manager that yields a bf16 predictor for 1024 pixels on a fake GPU."""
     cuda, deterministic = CostedCuda(), torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)  # as they are in tests, new memory is filled
+    torch.use_deterministic_algorithms(False)  # deterministic mode, enabled in tests, fills new memory
     try:
         with fake_cuda(cuda):
             predictor = build(build_sam2_video_predictor, CONFIGS[model], dtype=torch.bfloat16)
@@ -194,7 +194,7 @@ def predictor_of(model: str) -> Iterator[tuple[CostedCuda, Any]]:
 
 
 def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, list[Cost]]]:
-    """Returns the launches of each part of as many steady frames as are encoded at once, by the number of objects."""
+    """Returns the launches of each part of one encoder batch of steady frames, by the number of objects."""
     with predictor_of(model) as (cuda, predictor):
         return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, FRAMES_AT_ONCE_ON_CUDA)) for n in objects}
 
@@ -206,7 +206,7 @@ def frame_costs(model: str, objects: Iterable[int]) -> dict[int, dict[str, Part]
 
 
 def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
-    """Returns the bytes of all that the encoder uses at once, by the number of frames in a batch."""
+    """Returns the maximum bytes that the encoder uses at once, by the number of frames in a batch."""
     found = []
     with predictor_of(model) as (cuda, predictor):
         for batch in batches:
@@ -217,7 +217,7 @@ def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def results(models: list[str], objects: list[int]) -> dict[str, Any]:
-    """Returns the JSON that docs/tracking.md shows. Parts are of one object."""
+    """Returns the JSON that docs/tracking.md shows. ``by_part`` is for one object."""
     launches = {model: frame_launches(model, objects) for model in models}
     parts = {
         model: by_part([cost for costs in by_objects[1].values() for cost in costs], FRAMES_AT_ONCE_ON_CUDA)
@@ -241,7 +241,7 @@ def frame(model: str, objects: int, parts: dict[str, list[Cost]]) -> dict[str, A
 
 
 def main() -> None:
-    """The command above."""
+    """Runs the command line interface."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=["tiny", "large"])
     parser.add_argument("--objects", nargs="+", type=int, default=[1, 4, 16])

@@ -1,13 +1,14 @@
-"""What a kernel takes on an H100, estimated from what it does. No figure of this file comes from a GPU, but for PEAK.
+"""Estimates the time of a kernel on an H100 from its bytes and FLOPs. Only PEAK was measured on a GPU.
 
-Kernels run one after the other. Each takes FLOOR, or if that is longer GAP and the longer one of its bytes at
-BANDWIDTH, as if nothing stayed in a cache, and its FLOPs:
+Kernels run one after the other. Each takes at least FLOOR, and at least GAP plus the longer of two times: its bytes at
+BANDWIDTH, without cache hits, and its FLOPs:
 
-- A matrix multiplication is divided into tiles, one at a time on each multiprocessor; the fastest of TILES is taken. A
-  wave of tiles takes FILL, until its first operands are there and its results are written, and its FLOPs at PRODUCTS,
-  shared equally by all multiprocessors. A last wave that is not full takes as long as the others.
-- Attention over many keys runs in waves of programs at the rate of its part of a frame, other attention at that rate.
-- Convolutions are the matrix multiplications that they amount to.
+- A matrix multiplication is divided into tiles, one at a time on each multiprocessor, with the fastest of TILES. A wave
+  of tiles takes FILL plus its FLOPs at PRODUCTS, shared equally by all multiprocessors. FILL is the time to load the
+  first operands and to write the results. A partial last wave takes as long as a full one.
+- Attention over many keys runs in waves of programs, at the rate of its part of a frame. Other attention runs at the
+  rate of its part without waves.
+- A convolution counts as the equivalent matrix multiplication.
 """
 
 import math
@@ -17,15 +18,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 GAP = 1e-6  # seconds from the end of a kernel in a graph to the beginning of the next
-FLOOR = 3.2e-6  # of the smallest kernels, and the gap
+FLOOR = 3.2e-6  # seconds of the smallest kernels, including the gap
 FILL = 1.2e-6
 PROCESSORS = 132
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64))  # rows and columns
 BANDWIDTH = 0.8 * 3.0e12  # bytes per second of copies on an H100, less a fifth
-PEAK = 790e12  # FLOP per second of large bf16 products on it
+PEAK = 790e12  # FLOP per second of large bf16 products on an H100
 PRODUCTS = 0.8 * PEAK
 ATTENTION = 0.5 * PEAK
-# Parts of a frame with attention, and others that are shown.
+# Parts of a frame with attention, and the other parts in the table.
 MEMORY, ITSELF, WHOLE, WINDOWS = "attention to memory", "its self-attention", "attention over whole maps", "windows"
 MULTIPLICATIONS, NORMS, GELU = "matrix multiplications", "LayerNorm", "separate GELU"
 OTHERS, SMALLEST = "other kernels", "kernels at the floor"
@@ -37,7 +38,7 @@ MULTIPLYING = ("mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "
 
 
 class Shape(NamedTuple):
-    """Of matrix multiplications: (M, K) by (K, N), so many at once."""
+    """Stores the shape of ``batch`` simultaneous matrix multiplications, (M, K) by (K, N)."""
 
     batch: int
     M: int
@@ -46,7 +47,7 @@ class Shape(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Without the gap, by the best tile."""
+        """Returns the time with the best tile, without the gap."""
         return min(self._in_tiles(*tile) for tile in TILES)
 
     def _in_tiles(self, rows: int, columns: int) -> float:
@@ -55,14 +56,14 @@ class Shape(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one launch."""
+    """Stores the cost of one launch."""
 
     name: str
     bytes: int
     flops: int
-    kind: str = OTHERS  # of PARTS
-    shape: Shape | None = None  # of a matrix multiplication
-    programs: int = 0  # of attention over many keys, one at a time on a multiprocessor
+    kind: str = OTHERS  # one of PARTS
+    shape: Shape | None = None  # shape of a matrix multiplication
+    programs: int = 0  # programs of attention over many keys; a multiprocessor runs one at a time
 
     @property
     def part(self) -> str:
@@ -77,7 +78,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(name: str, moved: int, flops: int, args: Any, kwargs: Any) -> Cost:
-    """A launch with these arguments, with its kind, shape and programs."""
+    """Returns the cost of a launch with these arguments, including its kind, shape and programs."""
     if name == "_attend_kernel":
         (B, H, _, _), N, splits = args[2].shape, args[0].shape[2], 1 if kwargs["DIRECT"] else args[7].shape[0]
         programs = B * H * splits * math.ceil(N / kwargs["BLOCK_M"])
