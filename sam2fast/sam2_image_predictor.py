@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sam2fast.image_features import Features, encode_images, facts_of
-from sam2fast.kernels.mask_ops import upsample_and_pack
-from sam2fast.kernels.mask_ops.bits import unpack_bits
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
     LOGIT_LIMIT,
@@ -29,16 +27,13 @@ from sam2fast.prompt_inputs import (
     joined_points,
 )
 from sam2fast.tracking import image_graphs
-from sam2fast.transforms import ImageLike, SAM2Transforms
-from sam2fast.utils.async_copies import copy_to_device, copy_to_host
+from sam2fast.transforms import ImageLike, SAM2Transforms, unpacked_on_host
+from sam2fast.utils.async_copies import copy_to_device, copy_to_host, to_numpy
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
-# Device types that pack masks to bits before copying them to the CPU. CPU masks need no copy, and packing is slower.
-COPIES_BITS = ("cuda",)
-NAN_SCORES = (
-    "the model's scores are NaN: its weights are damaged (for example, training diverged), or float16 overflows"
-)
+COPIES_BITS = ("cuda",)  # device types whose masks become bits for the copy to the CPU; on the CPU packing is slower
+NAN_SCORES = "the model's scores are NaN: its weights are damaged (training diverged?), or float16 overflows"
 
 
 class SAM2ImagePredictor:
@@ -92,8 +87,7 @@ class SAM2ImagePredictor:
         """Loads a model and returns a predictor for it.
 
         Args:
-            model_id: Model to load: ``sam2fast/mini`` or ``sam2fast/nano`` from the package, a Hugging Face id, or a
-                local checkpoint. See :func:`~sam2fast.build_sam.build_sam2_hf`.
+            model_id: ``sam2fast/mini``, a Hugging Face id or a checkpoint: see ``build_sam.build_sam2_hf``.
             **kwargs: Arguments of ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
@@ -267,10 +261,9 @@ class SAM2ImagePredictor:
             raise RuntimeError("predict_batch needs images set by set_image_batch; after set_image use predict")
         batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
         check_batches(batches, count)
-        results = []
+        how, results = (multimask_output, return_logits, normalize_coords, output_mode), []
         for i in range(count):
-            prompts = tuple(None if batch is None else batch[i] for batch in batches)
-            results.append(self._results(prompts, multimask_output, return_logits, normalize_coords, output_mode, i))
+            results.append(self._results(tuple(None if x is None else x[i] for x in batches), *how, i))
         masks, ious, low_res = (list(x) for x in zip(*results, strict=True))
         return masks, ious, low_res
 
@@ -307,19 +300,18 @@ class SAM2ImagePredictor:
         masks, ious, low_res = (x.squeeze(0) for x in in_order(parts, rows))
         dtype = np.float32 if output_mode == "float" else np.bool_
         if in_bits and not by_predict:
-            height, width = masks.shape[-2:] if output_mode == "low_res" else size
-            bits, low_res, ious = copy_to_host(upsample_and_pack(masks, (height, width), threshold), low_res, ious)
-            found = unpack_bits(bits, width, dtype)
+            shape = masks.shape[-2:] if output_mode == "low_res" else size
+            found, low_res, ious = unpacked_on_host(masks, shape, threshold, dtype, low_res, ious)
         else:
             if output_mode == "coco_rle":
                 found = self._transforms.encode_cleaned(masks, size, threshold)
             else:
-                found = _to_numpy((masks > threshold if output_mode == "low_res" else masks).cpu(), dtype)
+                found = to_numpy((masks > threshold if output_mode == "low_res" else masks).cpu(), dtype)
             low_res, ious = copy_to_host(low_res, ious)
-        scores = _to_numpy(ious)
+        scores = to_numpy(ious)
         if np.isnan(scores).any():
             warnings.warn(NAN_SCORES, stacklevel=4)
-        return found, scores, _to_numpy(low_res)
+        return found, scores, to_numpy(low_res)
 
     def _prep_prompts(
         self,
@@ -371,9 +363,6 @@ class SAM2ImagePredictor:
 
         Returns:
             Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, S/4, S/4)``.
-
-        Raises:
-            RuntimeError: If no image is set.
         """
         low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         assert self._orig_hw is not None
@@ -395,10 +384,7 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``.
-
-        Arguments and exceptions: see :meth:`_predict`.
-        """
+        """Returns the decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``; see :meth:`_predict`."""
         features = self._require_image()
         embedding = features["image_embed"][img_idx][None]
         points = joined_points(point_coords, point_labels, boxes)
@@ -410,14 +396,4 @@ class SAM2ImagePredictor:
         return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
-# Methods that return masks, to recognise replaced ones.
-RETURN_MASKS = SAM2ImagePredictor._predict, SAM2Transforms.postprocess_to_bool
-
-
-def _to_numpy(x: Tensor, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Returns the values of a tensor on the CPU, copied only to convert them or from pinned memory."""
-    if x.dtype == {np.float32: torch.float32, np.bool_: torch.bool}[dtype] and not x.is_pinned():
-        return x.numpy()
-    array = np.empty(tuple(x.shape), dtype)
-    torch.from_numpy(array).copy_(x)
-    return array
+RETURN_MASKS = SAM2ImagePredictor._predict, SAM2Transforms.postprocess_to_bool  # to recognise replaced methods

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -15,10 +15,16 @@ from torch import Tensor
 
 from sam2fast.io.images import IMAGE_READ_ERRORS, TWELVE_BITS, open_image, warn_if_colours_are_lost
 from sam2fast.io.rle import compress_run_lengths
-from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, upsample_and_threshold, upsample_masks
+from sam2fast.kernels.mask_ops import (
+    fill_holes_and_remove_sprinkles,
+    upsample_and_pack,
+    upsample_and_threshold,
+    upsample_masks,
+)
+from sam2fast.kernels.mask_ops.bits import unpack_bits
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.kernels.run_lengths import encode_upsampled
-from sam2fast.utils.async_copies import copy_to_device
+from sam2fast.utils.async_copies import copy_to_device, copy_to_host
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -273,3 +279,17 @@ class SAM2Transforms:
         return fill_holes_and_remove_sprinkles(
             masks.float(), self.mask_threshold, self.max_hole_area, self.max_sprinkle_area
         )
+
+
+def unpacked_on_host(
+    logits: Tensor, size: Sequence[int], threshold: float, dtype: type[np.generic], *others: Tensor
+) -> tuple[Any, ...]:
+    """Computes masks from ``logits (..., h, w)`` and copies them as bits, in one copy with other tensors.
+
+    Returns:
+        A new array ``(..., H, W)`` of 0 and 1, and the other tensors on the CPU, as from
+        :func:`~sam2fast.utils.async_copies.copy_to_host`.
+    """
+    height, width = size
+    bits, *copied = copy_to_host(upsample_and_pack(logits, (height, width), threshold), *others)
+    return unpack_bits(bits, width, dtype), *copied

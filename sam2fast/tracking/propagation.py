@@ -28,7 +28,7 @@ from sam2fast.video_io import open_frames
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
 # Length of the blank video that a warm-up tracks. Object pointers are encoded as in longer videos.
 WARMUP_FRAMES = 17
-# Estimated to save 0.16 ms per frame with tiny and 1.02 ms with large. See docs/tracking.md, "What a frame starts".
+# Larger batches fill waves of tiles better, and take more memory: see docs/tracking.md, "What a frame starts".
 FRAMES_AT_ONCE_ON_CUDA = 4
 
 

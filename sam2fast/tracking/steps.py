@@ -56,6 +56,7 @@ class Steps:
 
         Args:
             ahead: If True, nothing waits for the features yet, and recordings compute them on another stream.
+            padded: See :meth:`~sam2fast.tracking.recorded_encoder.RecordedEncoder.encode`.
         """
         recordings = self.usable(model, options)
         encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead, padded)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,3 +90,16 @@ def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
     if not x.is_cpu or torch.device(device).type != "cuda":
         return x.to(device)
     return torch.empty_like(x, pin_memory=True).copy_(x).to(device, non_blocking=True)
+
+
+def to_numpy(x: Tensor, dtype: type[np.generic] = np.float32) -> np.ndarray:
+    """Returns the values of a tensor on the CPU. They are copied only to convert them or from pinned memory.
+
+    Args:
+        dtype: ``np.float32`` or ``np.bool_``.
+    """
+    if x.dtype == {np.float32: torch.float32, np.bool_: torch.bool}[dtype] and not x.is_pinned():
+        return x.numpy()
+    array = np.empty(tuple(x.shape), dtype)
+    torch.from_numpy(array).copy_(x)
+    return array
