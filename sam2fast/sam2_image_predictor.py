@@ -284,9 +284,8 @@ class SAM2ImagePredictor:
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
-        # If a user replaced a method that returns masks, it computes them.
-        used = self._predict, self._transforms.postprocess_to_bool
-        custom = tuple(getattr(method, "__func__", method) for method in used) != RETURN_MASKS
+        # If a user replaced `_predict`, also on the class, that method computes the masks.
+        custom = getattr(self._predict, "__func__", self._predict) is not UNCHANGED_PREDICT
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
             mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
@@ -396,4 +395,4 @@ class SAM2ImagePredictor:
         return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
-RETURN_MASKS = SAM2ImagePredictor._predict, SAM2Transforms.postprocess_to_bool  # to recognise replaced methods
+UNCHANGED_PREDICT = SAM2ImagePredictor._predict

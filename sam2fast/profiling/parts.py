@@ -120,7 +120,7 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (MemoryBank, "write_pointers", "copies"),
     (tracker, "format_masks", "masks to video size"),
     (SAM2Transforms, "postprocess_to_bool", "masks to image size"),
-    (sam2_image_predictor, "_to_numpy", "results to the CPU"),
+    *((sam2_image_predictor, name, "results to the CPU") for name in ("unpacked_on_host", "copy_to_host", "to_numpy")),
 )
 
 

@@ -18,8 +18,7 @@ from suite.timing import Memory, opened, run
 def test_waits_that_sleep_are_not_the_host_s():
     seconds, result, host_s = timed("cpu", lambda: time.sleep(0.05) or 7)
     assert seconds > 0.05 > 0.02 > host_s >= 0 and result == 7
-    spun = timed("cpu", lambda: [None for _ in range(100_000)])
-    assert spun.host_s > 0.5 * spun.seconds
+    assert timed("cpu", lambda: sum(range(3_000_000))).host_s > host_s
 
 
 MASKS = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, 2.0, 2.0, 2.0], [-1.0, -1.0, -1.0, -1.0]])
