@@ -285,7 +285,7 @@ class SAM2ImagePredictor:
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
         # If a user replaced `_predict`, also on the class, that method computes the masks.
-        custom = getattr(self._predict, "__func__", self._predict) is not UNCHANGED_PREDICT
+        custom = getattr(self._predict, "__func__", self._predict) is not _UNCHANGED_PREDICT
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
             mask, coords, labels, corners = self._prep_prompts(*group[1:], normalize_coords, img_idx)
@@ -395,4 +395,4 @@ class SAM2ImagePredictor:
         return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
-UNCHANGED_PREDICT = SAM2ImagePredictor._predict
+_UNCHANGED_PREDICT = SAM2ImagePredictor._predict
