@@ -34,7 +34,7 @@ SHOWN = {
     "rotation, cuDNN": "rotated by us, cuDNN",
     "triton": "kernel",
 }
-# Subjects whose time is compared with the limit: the first that was measured.
+# The first of these subjects that was measured is compared with the limit.
 OURS = ("triton", "sam2fast", "torch")
 
 

@@ -80,11 +80,11 @@ def gpu_state(results: Results) -> str:
     for report in results.reports(SUITE):
         for row in report.data["rows"] if _gpu_of(report) else ():
             if (row["case"], row["size"], row["objects"]) == (FRAMES, "t", 1) and _median(row, PAIR[1]):
-                found.setdefault(_gpu_of(report), _frame_of(row) + mark(row, report))
+                found.setdefault(_gpu_of(report), f"{_frame_of(row)}, on {_gpu_of(report)}{mark(row, report)}")
     if not found:
         return "nothing has been measured on a GPU"
-    each = "; ".join(f"{text} on {name}" for name, text in found.items())
-    return f"a frame of tiny with one object takes {each} ([what the marks say]({results.root}docs/benchmarks.md#gpus))"
+    marks = f"([what the marks say]({results.root}docs/benchmarks.md#gpus))"
+    return f"a frame of tiny with one object takes {'; '.join(found.values())} {marks}"
 
 
 def _frame_of(row: Row) -> str:

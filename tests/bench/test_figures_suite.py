@@ -131,7 +131,7 @@ def test_the_sentence_on_gpus_has_the_newest_frame_of_tiny_on_each(tmp_path):
     eager = "5.0 times as fast as the official package in eager mode"
     assert SECTIONS["gpu-state"](Results(tmp_path, "../")) == (
         "a frame of tiny with one object takes 5.00 ms, 4.0 times as fast as the official package in eager mode, 2.0 "
-        f"times as fast as its compiled predictor (timed out) on NVIDIA H200; 4.00 ms, {eager} on B200 "
+        f"times as fast as its compiled predictor, on NVIDIA H200 (timed out); 4.00 ms, {eager}, on B200 "
         "([what the marks say](../docs/benchmarks.md#gpus))"
     )
 
