@@ -1,13 +1,14 @@
 """The files that commands read and write: names, checks, digests, atomic writes."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import click
 
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
 
@@ -145,9 +146,18 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
                         path.unlink()
 
 
+@contextmanager
+def writing() -> Iterator[None]:
+    """Raises errors of writing as WriteError, but as UserError if a name is too long: other names may not be."""
+    try:
+        yield
+    except OSError as error:
+        raise (UserError if error.errno == errno.ENAMETOOLONG else WriteError)(format_error(error)) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file atomically."""
-    with as_user_error(OSError), atomic_path(path) as partial:
+    with writing(), atomic_path(path) as partial:
         partial.write_bytes(content)
 
 

@@ -12,18 +12,12 @@ import click
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, checked_strategy, model_options, out_option, strategy_option
-from sam2fast.cli.prompt_options import BoxType, ClickType, Prompts, PromptType
+from sam2fast.cli.prompt_texts import BOX, POINT, VIDEO_BOX, VIDEO_POINT, PromptType
+from sam2fast.cli.prompts import Prompts, check_against_video, merge_prompts, merged
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.track_request import (
-    PROBE_SIZE,
-    PointType,
-    TrackBoxType,
-    TrackPrompt,
-    check_against_video,
-    merge_prompts,
-)
+from sam2fast.cli.track_request import PROBE_SIZE
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
 
@@ -112,8 +106,8 @@ def compare(
       compare.json  the table
     """
     is_image = source.suffix.lower() in SUFFIXES
-    click_type, box_type = (ClickType(), BoxType()) if is_image else (PointType(), TrackBoxType())
-    clicks, corners = _parsed(points, click_type, "--point"), _parsed(boxes, box_type, "--box")
+    point_type, box_type = (POINT, BOX) if is_image else (VIDEO_POINT, VIDEO_BOX)
+    clicks, corners = _parsed(points, point_type, "--point"), _parsed(boxes, box_type, "--box")
     if not clicks and not corners:
         raise click.UsageError("say what to find, with --point or --box")
     if is_image and len(corners) > 1:
@@ -126,7 +120,8 @@ def compare(
         print_note("all runs use mini, which replaces the default model; give --model too")
     make_folder(out)
     if is_image:
-        found = [_segment(source, Prompts(tuple(clicks), *corners), variant) for variant in variants]
+        (prompt,) = merged([*clicks, *corners], lambda _: None)
+        found = [_segment(source, prompt, variant) for variant in variants]
     else:
         prompts = merge_prompts([*clicks, *corners], each_shows_object=True)
         found = [_track(source, prompts, variant) for variant in variants]
@@ -203,7 +198,7 @@ def _segment(image: Path, prompts: Prompts, variant: Variant) -> ComparedMasks:
     return ComparedMasks({(0, ""): encode_rle(mask)}, sum(segmenter.take_seconds().values()))
 
 
-def _track(video: Path, prompts: Sequence[TrackPrompt], variant: Variant) -> ComparedMasks:
+def _track(video: Path, prompts: Sequence[Prompts], variant: Variant) -> ComparedMasks:
     from sam2fast.cli.track_passes import UNUSABLE
     from sam2fast.cli.track_run import load_predictor
     from sam2fast.io.rle import encode_rle

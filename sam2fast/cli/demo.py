@@ -9,9 +9,9 @@ import click
 
 from sam2fast.cli.command_files import make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.object_prompts import ObjectPrompt
 from sam2fast.cli.options import PATH, model_options, out_option
-from sam2fast.cli.prompt_options import FOREGROUND, Click, ClickType, Prompts
+from sam2fast.cli.prompt_texts import POINT
+from sam2fast.cli.prompts import FOREGROUND, Click, Prompts, merged
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
@@ -30,7 +30,7 @@ DEFAULT_MODEL = "mini"
     "--point",
     "clicks",
     multiple=True,
-    type=ClickType(),
+    type=POINT,
     help="A click in --image; LABEL 0 is not the object. Repeatable.",
 )
 @partial(model_options, default=DEFAULT_MODEL)
@@ -38,7 +38,7 @@ DEFAULT_MODEL = "mini"
 @output_options()
 def demo(
     image: Path | None,
-    clicks: Sequence[Click],
+    clicks: Sequence[Prompts],
     model: str | None,
     checkpoint: Path | None,
     image_size: int | None,
@@ -65,16 +65,16 @@ def demo(
 
     from sam2fast.cli.demo_run import demo_files, segment_scene, track_clip
     from sam2fast.cli.results import print_results, write_results
-    from sam2fast.cli.segment_run import predict_objects
+    from sam2fast.cli.segment import predict_objects
     from sam2fast.cli.segmenter import Segmenter
     from sam2fast.demo.scene import PHOTOGRAPH, PHOTOGRAPH_POINT
 
     remove_leftovers(demo_files(out))
     segmenter = Segmenter(choice, device, dtype)
     if image is None:
-        image, clicks = PHOTOGRAPH, [Click(*PHOTOGRAPH_POINT, FOREGROUND)]
-    found = predict_objects(segmenter, InputSource(str(image)), [ObjectPrompt(None, Prompts(tuple(clicks)))], {})
-    (photo,) = write_results(out, "photo", image, *found, segmenter.description)
+        image, clicks = PHOTOGRAPH, [Prompts((Click(*PHOTOGRAPH_POINT, FOREGROUND),))]
+    found = predict_objects(segmenter, InputSource(str(image)), merged(clicks, lambda _: None))
+    (photo,) = write_results(out, "photo", image, *found, segmenter.description, [None])
     records = {"photo": photo} | segment_scene(segmenter, out)
     for record in records.values():
         emit(record)

@@ -11,7 +11,7 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.command_files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.prompt_options import FOREGROUND, Box, Click, Prompts
+from sam2fast.cli.prompts import FOREGROUND, Box, Click, Prompts
 from sam2fast.cli.reporting import emit, say
 from sam2fast.cli.results import SegmentedObject, write_results
 from sam2fast.cli.segmenter import Segmenter
@@ -56,7 +56,7 @@ def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
         masks.append(prediction.mask)
         with segmenter.stage("write"):
             found = SegmentedObject(None, prompts, prediction)
-            (records[name],) = write_results(out, name, scene, pixels, [found], segmenter.description)
+            (records[name],) = write_results(out, name, scene, pixels, [found], segmenter.description, [None])
     clicks = [(c.x, c.y) for prompts in PROMPTS.values() for c in prompts.clicks]
     boxes = [prompts.box for prompts in PROMPTS.values() if prompts.box is not None]
     with segmenter.stage("write"):

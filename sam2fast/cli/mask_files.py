@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from sam2fast.cli.prompt_options import mask_file
+from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image

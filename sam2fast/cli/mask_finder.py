@@ -1,16 +1,23 @@
-"""Generates the masks of images, and draws them."""
+"""Generates the masks of images, draws them, and collects them in a file in COCO's format."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from sam2fast import __version__
 from sam2fast.automatic_mask_generator import Progress, SAM2AutomaticMaskGenerator
-from sam2fast.cli.command_files import mask_files, write_atomically
+from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically, writing
+from sam2fast.cli.jobs import Task
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
@@ -18,82 +25,11 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
+from sam2fast.video_results.coco_video import CATEGORY
 
-
-class GeneratedMasks(NamedTuple):
-    """The masks of one image."""
-
-    width: int
-    height: int
-    records: list[dict[str, Any]]  # of non-empty masks, the largest first
-
-
-class FoundMasks(NamedTuple):
-    """The outcome of one image."""
-
-    masks: GeneratedMasks | UserError
-    seconds: dict[str, float]  # by stage
-    device: str
-
-
-class MaskFinder:
-    """Generates the masks of one image at a time, and draws them.
-
-    Args:
-        options: of :class:`SAM2AutomaticMaskGenerator`.
-        formats: what to write: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
-        out: a folder.
-        tolerance: of polygons, in pixels.
-        progress: called with the number of prompted points and of all points of the current image.
-    """
-
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        options: Mapping[str, Any],
-        formats: Sequence[str],
-        out: Path,
-        tolerance: float,
-        progress: Progress,
-    ) -> None:
-        self.segmenter, self._formats, self._out, self._tolerance = segmenter, formats, out, tolerance
-        with as_user_error(ValueError):
-            self._generator = CheckedGenerator(segmenter.model, **options, output_mode="coco_rle", progress=progress)
-
-    def find(self, image: InputSource) -> FoundMasks:
-        """The masks of one image, or its error, after its files are written."""
-        found = self._generate(image)
-        return FoundMasks(found, self.segmenter.take_seconds(), self.segmenter.description["device"])
-
-    def _generate(self, image: InputSource) -> GeneratedMasks | UserError:
-        try:
-            pixels = self.segmenter.read(image)
-            with self.segmenter.stage("find masks"), as_user_error(torch.OutOfMemoryError):
-                records = self._generator.generate(pixels)
-        except UserError as error:
-            return error
-        records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
-        height, width = pixels.shape[:2]
-        with self.segmenter.stage("write"):
-            self._write(image, pixels, records)
-        return GeneratedMasks(width, height, records)
-
-    def _write(self, image: InputSource, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
-        files, size = mask_files(self._out, image.stem, self._formats), (pixels.shape[0], pixels.shape[1])
-        rles = [record["segmentation"] for record in records]
-        if "layers" in files or "overlay" in files:
-            with as_user_error(ValueError):
-                ids = paint_labels(rles, *size)
-        if "layers" in files:
-            write_atomically(files["layers"], label_png(ids))
-        if "overlay" in files:
-            write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
-        scores = [round(record["predicted_iou"], DIGITS) for record in records]
-        source = to_uint8(pixels) if image.path is None else image.path
-        item = AnnotatedImage(source, image.stem, size, rles, ["object"] * len(rles), scores)
-        for name in files.keys() & set(FORMATS):
-            with as_user_error(OSError):
-                write_masks(self._out / name, [item], name, self._tolerance)
+# Each save writes the whole results file, so it is not saved after every image.
+SECONDS_BETWEEN_SAVES = 10.0
+ADVICE = "choose another --out, or leave --resume out to start again"
 
 
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
@@ -106,9 +42,30 @@ class CheckedGenerator(SAM2AutomaticMaskGenerator):
         return low_res, ious
 
 
+class MaskFinder(Segmenter):
+    """A segmenter that also has a generator of masks."""
+
+    generator: CheckedGenerator
+
+
+class FoundMasks(NamedTuple):
+    """The entries of one image in a results file; ids are given when they are added to one."""
+
+    image: Mapping[str, Any]
+    annotations: Sequence[Mapping[str, Any]]  # of non-empty masks, the largest first
+
+
 @dataclass(frozen=True)
-class BuildMaskFinder:
-    """Loads the model in the process that calls it; picklable without a function for ``progress``."""
+class MaskTask(Task):
+    """Generates the masks of images, and draws them; picklable without a function for ``progress``.
+
+    Attributes:
+        options: of :class:`SAM2AutomaticMaskGenerator`.
+        formats: what to write: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
+        out: a folder.
+        tolerance: of polygons, in pixels.
+        weights: digest of the model's weights.
+    """
 
     choice: ModelChoice
     dtype: str
@@ -116,9 +73,151 @@ class BuildMaskFinder:
     formats: Sequence[str]
     out: Path
     tolerance: float = 1.0
+    weights: str = ""
     progress: Progress = False
 
-    def __call__(self, device: str) -> MaskFinder:
-        """A finder on this device."""
-        segmenter = Segmenter(self.choice, device, self.dtype)
-        return MaskFinder(segmenter, self.options, self.formats, self.out, self.tolerance, self.progress)
+    def load(self, device: str) -> MaskFinder:
+        finder = MaskFinder(self.choice, device, self.dtype)
+        options = {**self.options, "output_mode": "coco_rle", "progress": self.progress}
+        with as_user_error(ValueError):
+            finder.generator = CheckedGenerator(finder.model, **options)
+        return finder
+
+    def shown_by(self, bar: tqdm) -> "MaskTask":
+        return replace(self, progress=lambda done, of: bar.set_postfix_str(f"{done / of:.0%} of this image"))
+
+    def do(self, finder: MaskFinder, image: InputSource) -> FoundMasks:
+        pixels = finder.read(image)
+        with finder.stage("find masks"), as_user_error(torch.OutOfMemoryError):
+            records = finder.generator.generate(pixels)
+        records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
+        with finder.stage("write"):
+            self._write(image, pixels, records)
+        height, width = pixels.shape[:2]
+        facts = {"file_name": str(image), "width": width, "height": height, "sha256": image.fingerprint()}
+        return FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
+
+    def model(self, device: str) -> dict[str, Any]:
+        """Describes the model, as JSON."""
+        return {**self.choice.as_json(), "weights": self.weights, "device": device, "dtype": self.dtype}
+
+    def _write(self, image: InputSource, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
+        files, size = mask_files(self.out, image.stem, self.formats), (pixels.shape[0], pixels.shape[1])
+        rles = [record["segmentation"] for record in records]
+        if "layers" in files or "overlay" in files:
+            with as_user_error(ValueError):
+                ids = paint_labels(rles, *size)
+        if "layers" in files:
+            write_atomically(files["layers"], label_png(ids))
+        if "overlay" in files:
+            write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
+        scores = [round(record["predicted_iou"], DIGITS) for record in records]
+        source = to_uint8(pixels) if image.path is None else image.path
+        item = AnnotatedImage(source, image.stem, size, rles, ["object"] * len(rles), scores)
+        for name in files.keys() & set(FORMATS):
+            with writing():
+                write_masks(self.out / name, [item], name, self.tolerance)
+
+
+def _annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
+    x, y, width, height = record["bbox"]
+    # COCO's box includes the last pixel; the box of a record ends at its index.
+    return {
+        "category_id": CATEGORY["id"],
+        "segmentation": record["segmentation"],
+        "bbox": [x, y, width + 1, height + 1],
+        "area": record["area"],
+        "iscrowd": 0,
+        "predicted_iou": round(record["predicted_iou"], DIGITS),
+        "stability_score": round(record["stability_score"], DIGITS),
+        "point": record["point_coords"][0],
+        "layer": layer,
+    }
+
+
+class ResultsFile:
+    """A data set as ``pycocotools.coco.COCO`` reads it; ids of images and masks count from 1.
+
+    Besides COCO's own keys an image has ``sha256`` of its file, and an annotation ``predicted_iou``,
+    ``stability_score``, ``point`` ([x, y] in pixels, which gave the mask) and ``layer``, the mask's position in its
+    image, from 1.
+    """
+
+    def __init__(self, task: MaskTask, device: str, seconds: dict[str, float]) -> None:
+        self.device, self._task, self._seconds, self._saved = device, task, seconds, time.monotonic()
+        # Encoded once: a long run is saved many times.
+        self._images: list[str] = []
+        self._annotations: list[str] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Saves the file after the block, even if an exception ends it."""
+        try:
+            yield
+        finally:
+            self._save()
+
+    def add(self, found: FoundMasks) -> None:
+        """Adds an image, whose files exist, and its masks; from time to time saves the file."""
+        image_id, first = len(self._images) + 1, len(self._annotations) + 1
+        self._annotations += [
+            _encode({"id": first + i, "image_id": image_id, **_without_ids(one)})
+            for i, one in enumerate(found.annotations)
+        ]
+        self._images.append(_encode({"id": image_id, **_without_ids(found.image)}))
+        if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+            self._save()
+
+    def _save(self) -> None:
+        if "json" not in self._task.formats or not self._images:
+            return
+        start = time.perf_counter()
+        info = {"model": self._task.model(self.device), "options": dict(self._task.options)}
+        lists = {"images": self._images, "categories": [_encode(CATEGORY)], "annotations": self._annotations}
+        text = _encode({"info": {"description": "masks by sam2fast", "version": __version__, **info}}).removesuffix("}")
+        for name, items in lists.items():
+            text += f',\n"{name}": [\n' + ",\n".join(items) + "\n]"
+        write_atomically(self._task.out / RESULTS, (text + "\n}\n").encode())
+        self._saved = time.monotonic()
+        self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - start
+
+
+def _encode(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in ("id", "image_id")}
+
+
+def read_previous_masks(results: Path, task: MaskTask, images: Sequence[InputSource]) -> dict[str, FoundMasks]:
+    """The entries of an earlier run's results by the images' names. Of ``images``, those without files, and those
+    whose content has changed, are left out.
+
+    Raises:
+        UserError: the file cannot be read, or was made by another model, other options or another version.
+    """
+    if not results.exists():
+        return {}
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+        info, model = content["info"], content["info"]["model"]
+        made_by = {"version": info["version"], **model, **info["options"]}
+        annotations = defaultdict(list)
+        for annotation in content["annotations"]:
+            annotations[annotation["image_id"]].append(annotation)
+        found = {image["file_name"]: FoundMasks(image, annotations[image["id"]]) for image in content["images"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{results} cannot be resumed ({error}); {ADVICE}") from error
+    model = {**task.model(""), "image_size": task.choice.image_size}
+    del model["device"]
+    asked = {"version": __version__, **model, **task.options}
+    other = [f"{name} {made_by.get(name)}, now {value}" for name, value in asked.items() if made_by.get(name) != value]
+    if other:
+        raise UserError(f"{results} was made with other settings ({'; '.join(other)}); {ADVICE}")
+    for image in images:
+        files = mask_files(task.out, image.stem, task.formats).values()
+        before = found.get(str(image))
+        if before and not (all(f.is_file() for f in files) and before.image.get("sha256") == image.fingerprint()):
+            del found[str(image)]
+    return found

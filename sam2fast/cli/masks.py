@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam2fast import nano
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
+from sam2fast.cli.jobs import work_through
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     FormatsType,
@@ -18,10 +19,13 @@ from sam2fast.cli.options import (
     out_option,
     tolerance_option,
 )
-from sam2fast.cli.reporting import output_options
+from sam2fast.cli.reporting import emit, output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
-from sam2fast.cli.sources import images_in, list_sources
+from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import print_note
+
+if TYPE_CHECKING:
+    from sam2fast.cli.mask_finder import FoundMasks
 
 DEFAULT_FORMATS = ("json", "layers", "overlay")
 SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
@@ -150,18 +154,34 @@ def masks(
     least = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
     options = {name: least.get(name) if generator[name] is None else generator[name] for name in OPTIONS}
 
-    from sam2fast.cli.mask_finder import BuildMaskFinder
-    from sam2fast.cli.mask_run import MaskRun, read_previous_masks
+    from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
     from sam2fast.cli.results import print_table
 
-    build = BuildMaskFinder(choice, dtype, options, formats, out, tolerance)
-    before = read_previous_masks(out / RESULTS, build, files) if resume else {}
-    left = sum(str(image) not in before for image in files)
+    task = MaskTask(choice, dtype, options, formats, out, tolerance, choice.fingerprint()["weights"])
+    before = read_previous_masks(out / RESULTS, task, files) if resume else {}
+    left = [image for image in files if str(image) not in before]
     if resume:
-        print_note(f"{len(files) - left} of {len(files)} images were done before")
-    total = len(files) + len(problems.found)
-    run = MaskRun(build, choose_runner(ray_options, device, left or len(files), "images"), problems)
-    run.find(files, before)
-    if run.rows:
-        print_table([("image", "masks", "best", "size"), *run.rows], run.seconds, out)
+        print_note(f"{len(files) - len(left)} of {len(files)} images were done before")
+    chosen, spent, rows = choose_runner(ray_options, device, len(left or files), "images"), dict[str, float](), []
+    results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
+
+    def note(image: InputSource, found: "FoundMasks") -> None:
+        best = max((one["predicted_iou"] for one in found.annotations), default=None)
+        width, height, count = found.image["width"], found.image["height"], len(found.annotations)
+        rows.append((str(image), str(count), "-" if best is None else f"{best:.3f}", f"{width}x{height}"))
+        facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
+        emit({**facts, "out": str(out), "model": task.model(results.device)})
+
+    with results.kept():
+        for entries in before.values():
+            results.add(entries)
+        for image in (image for image in files if str(image) in before):
+            note(image, before[str(image)])
+        for image, found, results.device in work_through(task, left, chosen, problems, spent, len(files)):
+            results.add(found)
+            if not found.annotations:
+                print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
+            note(image, found)
+    if rows:
+        print_table([("image", "masks", "best", "size"), *rows], spent, out)
     problems.raise_if_any(total)

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from sam2fast.cli.command_files import mask_key, output_files, write_atomically
-from sam2fast.cli.prompt_options import Prompts
+from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.reporting import say
 from sam2fast.cli.segmenter import Prediction, mask_box
 from sam2fast.cli.terminal import aligned
@@ -30,7 +30,13 @@ class SegmentedObject(NamedTuple):
 
 
 def write_results(
-    out: Path, stem: str, image: object, pixels: np.ndarray, found: Sequence[SegmentedObject], model: Mapping[str, Any]
+    out: Path,
+    stem: str,
+    image: object,
+    pixels: np.ndarray,
+    found: Sequence[SegmentedObject],
+    model: Mapping[str, Any],
+    made_from: Sequence[str | None],
 ) -> list[dict[str, Any]]:
     """Writes a mask for each object, one overlay and one JSON file; returns the records of the objects.
 
@@ -39,6 +45,7 @@ def write_results(
     Args:
         image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
         model: describes the model.
+        made_from: digests of all that the objects' masks depend on.
     """
     files = output_files(out, stem, [one.name for one in found])
     clicks = [click for one in found for click in one.prompts.clicks]
@@ -49,7 +56,7 @@ def write_results(
         [c.label for c in clicks],
         [one.prompts.box for one in found if one.prompts.box is not None],
     )
-    records = [_record(image, one, files, model) for one in found]
+    records = [_record(image, one, files, model, made) for one, made in zip(found, made_from, strict=True)]
     for one in found:
         write_atomically(files[mask_key(one.name)], encode_png(one.prediction.mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
@@ -60,7 +67,7 @@ def write_results(
 
 
 def _record(
-    image: object, found: SegmentedObject, files: Mapping[str, Path], model: Mapping[str, Any]
+    image: object, found: SegmentedObject, files: Mapping[str, Path], model: Mapping[str, Any], made_from: str | None
 ) -> dict[str, Any]:
     name, prompts, prediction = found
     mask = prediction.mask
@@ -75,6 +82,7 @@ def _record(
         "box": mask_box(mask),
         "rle": encode_rle(mask),
         "model": dict(model),
+        **({} if made_from is None else {"made_from": made_from}),
         "files": {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}},
     }
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.prompt_options import Box, Prompts
+from sam2fast.cli.prompts import Box, Prompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.io.images import VIDEO_SUFFIXES
@@ -59,6 +59,7 @@ class Segmenter:
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self.seconds: dict[str, float] = {}
+        self._masks: dict[Path, MaskPrompt] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
             self.model = build_sam2(
@@ -90,7 +91,9 @@ class Segmenter:
             return _read(file)
 
     def read_mask(self, path: Path) -> MaskPrompt:
-        """An image of a mask, of any size, as a prompt. Raises as :func:`read_foreground`."""
+        """An image of a mask, of any size, as a prompt; read once. Raises as :func:`read_foreground`."""
+        if path in self._masks:
+            return self._masks[path]
         with self.stage("read image"):
             mask = read_foreground(path)
             box = mask_box(mask)
@@ -101,7 +104,7 @@ class Segmenter:
             share = F.interpolate(
                 torch.from_numpy(mask)[None, None].float(), size, mode="bilinear", align_corners=False, antialias=True
             )
-            return MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds)
+            return self._masks.setdefault(path, MaskPrompt(((2 * share[0] - 1) * MASK_LOGIT).numpy(), bounds))
 
     def encode(self, pixels: np.ndarray) -> None:
         """Encodes ``pixels (H, W, 3)`` for :meth:`predict`."""

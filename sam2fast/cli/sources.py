@@ -1,6 +1,7 @@
 """Inputs of commands: files, folders, patterns such as ``'photos/*.jpg'``, web addresses, and ``-`` for stdin."""
 
 import glob
+import hashlib
 import http.client
 import os
 import re
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
+from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.images import SUFFIXES, VIDEO_SUFFIXES, skipped_note
 
 STDIN, CAMERA = "-", "camera:"
@@ -61,6 +63,13 @@ class InputSource:
         if self.path is not None and self.path.is_dir():
             return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
+
+    def fingerprint(self) -> str:
+        """Identifies the content; of an address its text."""
+        if self.path is None:
+            return hashlib.sha256(self.content or self.text.encode()).hexdigest()
+        with as_user_error(OSError):
+            return file_sha256(self.path)
 
     @contextmanager
     def file(self) -> Iterator[Path]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_results
-from sam2fast.cli.detection_files import DetectionFile, read_detections
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     PATH,
@@ -22,24 +22,13 @@ from sam2fast.cli.options import (
     strategy_option,
     tolerance_option,
 )
-from sam2fast.cli.prompt_options import mask_file
+from sam2fast.cli.prompt_texts import VIDEO_BOX, VIDEO_MASK, VIDEO_MASKS, VIDEO_POINT, WINDOW, read_prompt_file
+from sam2fast.cli.prompts import Prompts, check_masks, merge_prompts
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
-from sam2fast.cli.track_request import (
-    MAX_PALETTE_OBJECTS,
-    LabelImageType,
-    MaskType,
-    PointType,
-    TrackBoxType,
-    TrackPrompt,
-    TrackRequest,
-    VideoSource,
-    WindowType,
-    merge_prompts,
-    read_prompt_file,
-)
+from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest, VideoSource
 from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
 from sam2fast.tracking.approximations import Approximations
 
@@ -56,15 +45,15 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     "--point",
     "points",
     multiple=True,
-    type=PointType(),
+    type=VIDEO_POINT,
     help="A click on a frame; OBJ is a number or a name, LABEL 0 is not the object. Repeatable.",
 )
-@click.option("--box", "boxes", multiple=True, type=TrackBoxType(), help="A box around an object. Repeatable.")
+@click.option("--box", "boxes", multiple=True, type=VIDEO_BOX, help="A box around an object. Repeatable.")
 @click.option(
     "--mask",
     "masks",
     multiple=True,
-    type=MaskType(),
+    type=VIDEO_MASK,
     help="An object's mask: an image of the video's size, bright or opaque where the object is, or a label of a "
     "palette or grey image. Repeatable.",
 )
@@ -72,7 +61,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     "--masks",
     "label_images",
     multiple=True,
-    type=LabelImageType(),
+    type=VIDEO_MASKS,
     help="The masks of several objects: a palette or grey image of the video's size, whose values are the objects' "
     "numbers, 0 for none. Repeatable.",
 )
@@ -113,7 +102,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
 @click.option("--axis", type=click.Choice(AXES), help="Of a volume: the slices that are the frames.  [default: axial]")
 @click.option(
     "--window",
-    type=WindowType(),
+    type=WINDOW,
     help="Of a volume: the values that become black and white.  [default: the first that DICOM states, else the "
     "percentiles 0.5 and 99.5]",
 )
@@ -144,10 +133,10 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
 def track(
     ctx: click.Context,
     videos: Sequence[str],
-    points: Sequence[TrackPrompt],
-    boxes: Sequence[TrackPrompt],
-    masks: Sequence[TrackPrompt],
-    label_images: Sequence[Sequence[TrackPrompt]],
+    points: Sequence[Prompts],
+    boxes: Sequence[Prompts],
+    masks: Sequence[Prompts],
+    label_images: Sequence[Sequence[Prompts]],
     prompt_files: Sequence[Path],
     boxes_file: Path | None,
     every: int | None,
@@ -198,7 +187,7 @@ def track(
             f"--device {device}: track takes one device. Several videos are spread over devices by `sam2fast vos` and "
             "sam2fast.deploy.parallel.track_videos"
         )
-    files = [*label_images, *map(read_prompt_file, prompt_files)]
+    files = [*label_images, *(read_prompt_file(file, "frame") for file in prompt_files)]
     given = [*points, *boxes, *masks, *chain.from_iterable(files)]
     settings = {"every": every, "max_unseen": max_unseen, "start_score": start_score}
     chosen = {name: value for name, value in settings.items() if value is not None}
@@ -317,6 +306,4 @@ def _check(request: TrackRequest) -> None:
             "leave it out"
         )
     check_exports(request.formats, request.tolerance)
-    for prompt in request.prompts:
-        if prompt.mask is not None and not (file := mask_file(prompt.mask)[0]).is_file():
-            raise UserError(f"{prompt}: no file {str(file)!r}")
+    check_masks(request.prompts)

@@ -15,18 +15,15 @@ import torch
 from torch import Tensor
 
 from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, make_folder, write_atomically
-from sam2fast.cli.reporting import progress_bar
+from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
-from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, ObjectId, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.atomic import annotate_oserror, atomic_path
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.mask_formats.layers import row_major
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.video_results import to_coco_video
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
 
@@ -250,17 +247,6 @@ class RunFolder:
         return found
 
 
-def derive_outputs(folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the requested masks that are missing or incomplete; raises UserError if that fails."""
-    with as_user_error(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
-        if not len(record):
-            return
-        if "png" in request.formats:
-            _write_label_maps(record, folder, request)
-        if "coco" in request.formats:
-            _write_coco(record, folder, request)
-
-
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
     """The object at each pixel, ``(H, W)`` uint8: its position among all objects, from 1; 0 for none."""
     labels = np.zeros(size, dtype=np.uint8, order="F")
@@ -270,30 +256,3 @@ def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, i
             number = np.uint8(objects.index(entry["id"]) + 1)
             np.copyto(labels, number, where=decode_rle(entry.get("visible", entry["rle"])))
     return row_major(labels)
-
-
-def _write_label_maps(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MAX_PALETTE_OBJECTS:  # of detections; see `track` for those of prompts
-        raise UserError(f"{count} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; no png was written")
-    make_folder(images)
-    with progress_bar("images", len(frames), "images") as bar:
-        for frame in frames:
-            file = images / f"{request.frame_name(frame)}.png"
-            if not file.exists():  # the masks of a frame never change
-                write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
-            bar.update()
-
-
-def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    file, source = folder.path / COCO, request.source
-    if folder.has(file):
-        return
-    name = "camera" if source.camera is not None else Path(source.text).stem or "video"
-    if request.frame_files:
-        name = os.path.basename(os.path.abspath(source.text))
-    files = [f"{name}/{file.name}" for file in request.frame_files]
-    length = len(files) or max(folder["frames"] or 0, max(record) + 1)
-    document = to_coco_video(record.values(), folder.size, length, name, files or None)
-    write_atomically(file, (json.dumps(document) + "\n").encode())
-    folder.made(file)

@@ -1,24 +1,20 @@
 """The overlay of ``sam2fast track``: the video with the masks in colour."""
 
 from collections.abc import Sequence
-from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sam2fast.cli.reporting import progress_bar
+from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.track_folder import OVERLAY, Line, RunFolder
-from sam2fast.cli.track_request import PROBE_SIZE, ObjectId, TrackRequest
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.io.overlay import Area
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of
 from sam2fast.video_results.drawing import draw_id, tint
-from sam2fast.video_results.record import RecordIndex
 
 CRF = 20  # x264's quality
 TICK = Fraction(1, 90_000)  # seconds; the time base
@@ -120,43 +116,8 @@ def open_overlay(
         return None
 
 
-def write_overlay(folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the overlay, with the source's sound, if it is missing or incomplete.
-
-    The video is read again, up to its end, or to the end of the record if only a part was tracked.
-    """
-    file, source = folder.path / OVERLAY, request.source
-    with as_user_error(OSError, ValueError), closing(RecordIndex(folder.record)) as record:
-        # The overlay of a camera or URL is drawn while it is tracked.
-        if source.is_live or not len(record) or folder.has(file, ids=request.show_ids):
-            return
-        last = max(record) if request.last is not None or not folder.complete else None
-        drawing = FrameDrawing(folder["objects"], request.show_ids)
-        with read_frames(source.to_open, PROBE_SIZE) as reader:
-            writer = open_overlay(folder, (reader.height, reader.width), reader.rate, reader.pixel_aspect)
-            if writer is None:
-                return
-            stop = reader.count if last is None else last + 1
-            total = None if stop is None else stop - request.start
-            try:
-                # A broken video was reported during tracking; the overlay ends there.
-                with progress_bar("overlay", total, "frames") as bar, suppress(VideoError):
-                    for frame in reader:
-                        if frame.index >= request.start:
-                            line = record.get(frame.index)
-                            writer.add(frame.rgb if line is None else drawing.draw(frame.rgb, line), frame.time)
-                            bar.update()
-                        if frame.index == last:
-                            break
-                writer.finish()
-            finally:
-                writer.discard()
-        if Path(source.text).is_file() and not source.is_volume:
-            _copy_sound(Path(source.text), file, *writer.part)
-        folder.made(file, ids=request.show_ids)
-
-
-def _copy_sound(source: Path, overlay: Path, start: float, seconds: float) -> None:
+def copy_sound(source: Path, overlay: Path, start: float, seconds: float) -> None:
+    """Adds a part of the source's sound; prints a note if that is impossible."""
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.sound import add_sound
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from sam2fast.cli.prompts import Prompts, check_against_video
 from sam2fast.cli.track_folder import RunFolder
-from sam2fast.cli.track_request import TrackPrompt, TrackRequest, check_against_video
+from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.compat.video_state import VideoState
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -23,7 +24,7 @@ from sam2fast.video_io import StreamFrame, read_frames
 
 # Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
-Masks = Mapping[TrackPrompt, np.ndarray]  # (H, W) bool, of the prompts that have one
+Masks = Mapping[Prompts, np.ndarray]  # (H, W) bool, of the prompts that have one
 
 
 class TrackedFrame(NamedTuple):

@@ -18,13 +18,14 @@ from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.prompts import check_against_video
 from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
-from sam2fast.cli.track_exports import write_exports
-from sam2fast.cli.track_folder import RunFolder, as_line, derive_outputs, frame_record
-from sam2fast.cli.track_overlay import FrameDrawing, open_overlay, write_overlay
+from sam2fast.cli.track_folder import RunFolder, as_line, frame_record
+from sam2fast.cli.track_outputs import write_outputs
+from sam2fast.cli.track_overlay import FrameDrawing, open_overlay
 from sam2fast.cli.track_passes import Masks, StreamPropagation, VideoPropagation
-from sam2fast.cli.track_request import TrackRequest, check_against_video
+from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
@@ -106,10 +107,7 @@ def run(
     tracked = time.monotonic()
     if folder.complete:
         folder.sort()
-    derive_outputs(folder, request)
-    if "overlay" in request.formats:
-        write_overlay(folder, request)
-    write_exports(folder, request)
+    write_outputs(folder, request)
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
@@ -135,7 +133,7 @@ def run(
 def _asked(request: TrackRequest, video: dict[str, Any], model: dict[str, Any], masks: Masks) -> dict[str, Any]:
     """Everything that the results depend on, as JSON."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
-    prompts = [p.as_json() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
+    prompts = [p.as_entry() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
     options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames")}
     boxes = {} if request.detections is None else {"detections": request.detections.as_json()}
     return {"video": video, "prompts": prompts, **boxes, "model": model, "range": options, "version": __version__}

@@ -34,6 +34,10 @@ class ModelError(UserError):
     """The model cannot be loaded, so no input can be used."""
 
 
+class WriteError(UserError):
+    """Results cannot be written, so the run ends."""
+
+
 @contextmanager
 def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
     """Raises exceptions of these kinds as :class:`UserError`. For code that fails only because of the user's input."""
@@ -63,7 +67,8 @@ def format_error(error: Exception) -> str:
 def print_note(text: str) -> None:
     """Prints a note for the user to stderr; nothing with ``--quiet``."""
     if not reporting().quiet:
-        click.echo(f"sam2fast: note: {text}", err=True)
+        with tqdm.external_write_mode(file=sys.stderr):  # above any progress bar
+            click.echo(f"sam2fast: note: {text}", err=True)
 
 
 def print_banner(lines: Sequence[str]) -> None:

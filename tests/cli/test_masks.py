@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from sam2fast import nano
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
-from sam2fast.cli import mask_finder, mask_run
+from sam2fast.cli import mask_finder
 
 # Few points and low thresholds: nano quickly finds masks in an image of two halves and noise.
 QUICK = ["--model", "nano", "--device", "cpu", "--points-per-side", "4"]
@@ -230,7 +230,7 @@ def test_interrupted_by_the_keyboard(run, make_image, tmp_path, painted, monkeyp
 
 def test_results_are_saved_while_it_runs(run, make_image, tmp_path, painted, monkeypatch):
     """So that a killed run keeps them."""
-    monkeypatch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(mask_finder, "SECONDS_BETWEEN_SAVES", 0.0)
     file, there = tmp_path / "out/masks.json", []
     before_each_image(monkeypatch, lambda _: there.append(len(read_coco(file).imgs) if file.exists() else 0))
     assert run("masks", *(make_image(f"{name}.png") for name in "abc"), *QUICK).exit_code == 0

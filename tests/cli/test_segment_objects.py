@@ -1,6 +1,7 @@
 """``sam2fast segment`` with several objects: names, prompt files, boxes of detectors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,20 @@ from click import UsageError
 from file_contents import names
 from PIL import Image
 
-from sam2fast.cli.box_files import read_boxes
-from sam2fast.cli.object_prompts import ObjectBoxType, ObjectMaskType, ObjectPointType, ObjectPrompt, ObjectPrompts
-from sam2fast.cli.prompt_options import Box, Click, Prompts
+from sam2fast.cli import prompt_texts as p
+from sam2fast.cli.boxes import read_boxes
+from sam2fast.cli.prompts import Box, Click, Prompts
+from sam2fast.cli.prompts import ImagePrompts as ObjectPrompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io.rle import decode_rle
+
+ObjectPointType, ObjectBoxType, ObjectMaskType = (lambda: p.IMAGE_POINT), (lambda: p.IMAGE_BOX), (lambda: p.IMAGE_MASK)
+
+
+def ObjectPrompt(name, prompts):
+    return replace(prompts, object=name)
+
 
 NANO = ["--model", "nano", "--device", "cpu"]
 BOX = [10, 8, 60, 50]
@@ -129,7 +138,7 @@ def test_boxes_of_detectors(boxes_of_detectors, kind):
     }
     for stem, boxes in expected.items():
         found = prompts.of(InputSource(f"photos/{stem}.jpg"))
-        assert {one.name: tuple(one.scaled(IMAGE, 96, 64).box) for one in found} == boxes
+        assert {one.object: tuple(one.scaled(IMAGE, 96, 64).box) for one in found} == boxes
 
 
 @pytest.mark.parametrize("kind", ["yolo", "coco"])
@@ -137,9 +146,9 @@ def test_clicks_on_the_objects_of_a_detector(boxes_of_detectors, kind):
     """A box in shares of the image stays one; clicks for all images join boxes for one."""
     click = ObjectPrompt("cat_1", Prompts((Click(40, 20, 1),)))
     prompts = ObjectPrompts([click, *read_boxes(boxes_of_detectors[kind])])
-    assert [one.name for one in prompts.of(InputSource("a.jpg"))] == ["cat_1", "big dog_1", "big dog_2"]
+    assert [one.object for one in prompts.of(InputSource("a.jpg"))] == ["cat_1", "big dog_1", "big dog_2"]
     (found,) = prompts.of(InputSource("b.jpg"))
-    assert found.scaled(IMAGE, 96, 64) == Prompts(click.prompts.clicks, Box(36, 16, 60, 48))
+    assert found.scaled(IMAGE, 96, 64) == Prompts(click.clicks, Box(36, 16, 60, 48), object="cat_1")
     (found,) = ObjectPrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
     assert found.scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48)
     assert found.scaled(IMAGE, 48, 64).box == Box(18, 16, 30, 48)
@@ -156,7 +165,7 @@ def test_lists_of_detections_with_names(tmp_path, of_file, image, capfd):
     ]
     (tmp_path / "found.json").write_text(json.dumps(detections))
     found = ObjectPrompts(read_boxes(tmp_path / "found.json")).of(InputSource("photos/a.jpg"))
-    assert [one.name for one in found] == ["class18_1", "class18_2"]
+    assert [one.object for one in found] == ["class18_1", "class18_2"]
     assert found[0].scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48) and capfd.readouterr().err == ""
 
 
@@ -245,7 +254,7 @@ def test_lines_of_a_tracker_and_of_notepad(tmp_path):
     (tmp_path / "a.txt").write_text("0 0.25 0.25 0.5 0.5 0.91 1\n0 0.5 0.5 0.5 0.5 0.8 12\n", "utf-8-sig")
     (tmp_path / "classes.txt").write_text("person\n", "utf-8-sig")
     found = ObjectPrompts(read_boxes(tmp_path / "a.txt")).of(IMAGE)
-    boxes = {one.name: tuple(one.scaled(IMAGE, 96, 64).box) for one in found}
+    boxes = {one.object: tuple(one.scaled(IMAGE, 96, 64).box) for one in found}
     assert boxes == {"person_1": (0, 0, 48, 32), "person_2": (24, 16, 72, 48)}
 
 

@@ -10,7 +10,7 @@ from moving_shapes import HEIGHT, WIDTH, square_at
 from PIL import Image
 from track_runs import FRAMES, box_of_disc, interrupt_after, lines_of
 
-from sam2fast.cli.detection_files import DetectionFile, read_detections
+from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.user_errors import UserError
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks

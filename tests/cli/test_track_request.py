@@ -6,16 +6,18 @@ import click
 import numpy as np
 import pytest
 
-from sam2fast.cli.prompt_options import Box, Click
-from sam2fast.cli.track_request import (
-    MaskType,
-    PointType,
-    TrackBoxType,
-    TrackPrompt,
-    check_against_video,
-    merge_prompts,
-    read_prompt_file,
-)
+from sam2fast.cli import prompt_texts as p
+from sam2fast.cli.prompts import Box, Click, Prompts, check_against_video, merge_prompts
+
+PointType, TrackBoxType, MaskType = (lambda: p.VIDEO_POINT), (lambda: p.VIDEO_BOX), (lambda: p.VIDEO_MASK)
+
+
+def TrackPrompt(frame, object, clicks=(), box=None, mask=None):
+    return Prompts(clicks, box, mask, object, frame)
+
+
+def read_prompt_file(path):
+    return p.read_prompt_file(path, "frame")
 
 
 def point(text):
@@ -63,7 +65,7 @@ def test_prompt_file(tmp_path):
         TrackPrompt(3, "dog", mask=tmp_path / "masks/dog.png"),
     ]
     assert read_prompt_file(write(tmp_path / "p.json", entries)) == prompts
-    assert read_prompt_file(write(tmp_path / "again.json", [prompt.as_json() for prompt in prompts])) == prompts
+    assert read_prompt_file(write(tmp_path / "again.json", [prompt.as_entry() for prompt in prompts])) == prompts
 
 
 GOOD = TrackPrompt(4, 2, (Click(64, 48, 1),), Box(-3, 0, 64, 50))  # a box may reach beyond the edge

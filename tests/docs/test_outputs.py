@@ -9,7 +9,7 @@ import pytest
 from document_blocks import Command, blocks_of
 from document_commands import run_sam2fast
 
-from sam2fast.cli.object_prompts import read_object_file
+from sam2fast.cli.prompt_texts import read_prompt_file
 
 # Where a mask overlaps another one, which docs/video.md says below its example.
 NOT_ALWAYS = {"visible"}
@@ -56,9 +56,9 @@ def test_segment(stage: Path) -> None:
 def test_objects_of_segment(tmp_path: Path) -> None:
     """The document's own file of prompts is read, and has every key."""
     (tmp_path / "objects.json").write_text(example("commands", "prompts"))
-    (read,) = read_object_file(tmp_path / "objects.json")
-    assert (read.name, read.image) == ("cup", "a.jpg")
-    assert read.prompts.clicks and read.prompts.box is not None and read.prompts.mask is not None
+    (read,) = read_prompt_file(tmp_path / "objects.json", "image")
+    assert (read.object, read.image) == ("cup", "a.jpg")
+    assert read.clicks and read.box is not None and read.mask is not None
 
 
 @pytest.mark.long

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from seeds_media import HEIGHT, WIDTH
 
-from sam2fast.cli.mask_finder import BuildMaskFinder
-from sam2fast.cli.mask_run import read_previous_masks
+from sam2fast.cli.mask_finder import MaskTask, read_previous_masks
 from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.prompt_texts import read_prompt_file
+from sam2fast.cli.prompts import check_against_video, merge_prompts
 from sam2fast.cli.track_folder import RunFolder
-from sam2fast.cli.track_request import check_against_video, merge_prompts, read_prompt_file
 from sam2fast.datasets.davis import YouTubeVOS
 from sam2fast.datasets.sav_json import read_masklets
 from sam2fast.evaluation.clicks.sources import open_data_set
@@ -20,7 +20,7 @@ SIZE = (HEIGHT, WIDTH)
 
 
 def prompts(path: Path) -> None:
-    found = merge_prompts(read_prompt_file(path), True)
+    found = merge_prompts(read_prompt_file(path, "frame"), True)
     check_against_video(found, {}, *SIZE, 5, 0, None)
 
 
@@ -81,5 +81,5 @@ def run_folder(path: Path) -> None:
 
 
 def earlier_masks(path: Path) -> None:
-    build = BuildMaskFinder(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent)
+    build = MaskTask(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent)
     read_previous_masks(path, build, [])

@@ -18,9 +18,8 @@ import yamls
 from click import UsageError
 
 from sam2fast.checkpoints import CheckpointError, choose_config
-from sam2fast.cli.box_files import read_boxes
+from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.mask_files import read_foreground
-from sam2fast.cli.segment_run import _read
 from sam2fast.cli.user_errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.dataset_files import DatasetError, labels_in, read_labels
@@ -149,7 +148,6 @@ OF_TEXTS = {
     "facts": Target("facts", "Facts/clip.json", (DatasetError,), of_layout(Davis, 1), companion_files.davis),
     "track.json": Target("run", "track.json", (UserError,), texts.run_folder),
     "results of masks": named("found", "masks.json", UserError, texts.earlier_masks),
-    "record of segment": Target("found", "record.json", (), _read, share=0.5),
 }
 TARGETS = {**OF_MEDIA, **OF_WEIGHTS, **OF_TEXTS}
 

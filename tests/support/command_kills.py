@@ -24,7 +24,7 @@ from vos_sets import write_masks, write_video
 from waiting import wait_until
 
 from sam2fast import nano
-from sam2fast.cli import main, mask_run, segmenter, track_run, vos_run
+from sam2fast.cli import main, mask_finder, segmenter, track_run, vos_run
 
 
 class CommandKills(ABC):
@@ -279,7 +279,7 @@ class ImageKills(CommandKills):
             pixels = np.random.default_rng(ord(name)).integers(0, 60, (48, 64, 3), dtype=np.uint8)
             pixels[10:30, 10:40] += 150
             Image.fromarray(pixels).save(folder / f"{name}.png")
-        self.patch.setattr(mask_run, "SECONDS_BETWEEN_SAVES", 0.0)
+        self.patch.setattr(mask_finder, "SECONDS_BETWEEN_SAVES", 0.0)
         self.use_model(segmenter, "build_sam2")
         self.warm_up("masks")
 

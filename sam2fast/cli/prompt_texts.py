@@ -1,0 +1,219 @@
+"""Readers of prompts: options of the command line, JSON files and label images."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file
+from sam2fast.cli.user_errors import UserError, as_user_error
+
+NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, unlike a coordinate
+KEYS = ("points", "labels", "box", "mask")  # of a prompt in a file
+
+
+class Reason(ValueError):
+    """The reason why a text is not a valid prompt."""
+
+
+class PromptType(click.ParamType):
+    """An option as text: its form, an example, and what reads it, which raises ValueError for anything else."""
+
+    def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
+        self.name, self.example, self.read = name, example, read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value)
+        except ValueError as error:
+            reason = f" ({error})" if isinstance(error, Reason) else ""
+            hint, parts = "", value.split(",")
+            if re.fullmatch(r"-?[\d.]+", value):
+                hint = "; give numbers joined by commas, without spaces"
+            elif self.name.startswith("FRAME,OBJ,X,") and len(parts) == 2 and all(parts):
+                hint = f"; frame and object are missing: 0,1,{value}"
+            self.fail(f"{value!r} is not {self.name}, such as {self.example}{reason}{hint}", param, ctx)
+
+
+def _point(text: str) -> Prompts:
+    x, y, *label = read_numbers(text.split(","), (2, 3))
+    return Prompts((Click(x, y, read_label(label[0] if label else FOREGROUND)),))
+
+
+def _flat_box(text: str) -> Prompts:
+    """A box that may be a line, unlike those of :func:`read_box`."""
+    box = Box(*read_numbers(text.split(","), (4,)))
+    if box.x1 < box.x0 or box.y1 < box.y0:
+        raise Reason("its corners are the wrong way round; expected X0 <= X1 and Y0 <= Y1")
+    return Prompts(box=box)
+
+
+def _mask(text: str) -> Prompts:
+    if not text:
+        raise Reason("there is no file")
+    return Prompts(mask=Path(text))
+
+
+def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
+    """``[NAME,]`` and a prompt. An existing mask with a comma in its name comes first."""
+
+    def read_named(text: str) -> Prompts:
+        found = None if read is _mask and mask_file(Path(text))[0].is_file() else NAME.match(text)
+        return replace(read(text[found.end() :] if found else text), object=found and found[1])
+
+    return read_named
+
+
+def _on_frame(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
+    """``FRAME,OBJ,`` and a prompt."""
+
+    def read_on_frame(text: str) -> Prompts:
+        number, obj, rest = text.split(",", 2)
+        return replace(read(rest), frame=frame(number), object=object_id(obj))
+
+    return read_on_frame
+
+
+def _labels_on_frame(text: str) -> list[Prompts]:
+    number, file = text.split(",", 1)
+    return read_label_image(_mask(file).mask or Path(), frame(number))
+
+
+def _window(text: str) -> tuple[float, float]:
+    low, high = read_numbers(text.split(","), (2,))
+    if low >= high:
+        raise Reason("expected LOW below HIGH")
+    return low, high
+
+
+POINT = PromptType("X,Y[,LABEL]", "500,375 or 500,375,0", _point)
+BOX = PromptType("X0,Y0,X1,Y1", "425,600,700,875", _flat_box)
+IMAGE_POINT = PromptType("[NAME,]X,Y[,LABEL]", "500,375 or cup,500,375,0", _named(_point))
+IMAGE_BOX = PromptType("[NAME,]X0,Y0,X1,Y1", "425,600,700,875 or cup,425,600,700,875", _named(_flat_box))
+IMAGE_MASK = PromptType("[NAME,]FILE[:LABEL]", "mask.png or cup,labels.png:2", _named(_mask))
+VIDEO_POINT = PromptType("FRAME,OBJ,X,Y[,LABEL]", "0,1,500,375 or 0,dog,500,375,0", _on_frame(_point))
+VIDEO_BOX = PromptType(
+    "FRAME,OBJ,X0,Y0,X1,Y1", "0,1,425,600,700,875", _on_frame(lambda text: Prompts(box=read_box(text.split(","))))
+)
+VIDEO_MASK = PromptType("FRAME,OBJ,FILE[:LABEL]", "0,1,mask.png or 0,dog,labels.png:2", _on_frame(_mask))
+VIDEO_MASKS = PromptType("FRAME,FILE", "0,labels.png", _labels_on_frame)
+WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # the values that become black and white
+
+
+def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
+    """A prompt for each label of an image, with the label as the object. Raises UserError if it has none."""
+    from sam2fast.cli.mask_files import masks_of_labels
+
+    labels = masks_of_labels(path).items()
+    return [Prompts(mask=mask, object=str(i) if frame is None else i, frame=frame) for i, mask in labels]
+
+
+def read_prompt_file(path: Path, place: str) -> list[Prompts]:
+    """The prompts of a file ``{"prompts": [{...}, ...]}``. Mask paths are relative to its folder.
+
+    Args:
+        place: ``frame``, which all of them have, or ``image``, which they may have.
+    """
+    content = read_json(path)
+    entries = content.get("prompts") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or set(content) != {"prompts"}:
+        raise UserError(f'{path} is not {{"prompts": [...]}}')
+    required = ("frame", "object") if place == "frame" else ("object",)
+    known, found = (*dict.fromkeys((*required, place)), *KEYS), []
+    for number, entry in enumerate(entries, 1):
+        try:
+            if not isinstance(entry, Mapping):
+                raise Reason(f"expected an object with {', '.join(known)}, got {entry!r}")
+            unknown = sorted(set(entry) - set(known))
+            if unknown:
+                raise Reason(f"there is no key {unknown[0]!r}; the keys are {', '.join(known)}")
+            if not set(required) <= set(entry):
+                raise Reason(f"{' or '.join(required)} is missing")
+            obj, image = object_id(entry["object"]), entry.get("image")
+            if not (image is None or isinstance(image, str)):
+                raise Reason(f"the image is {image!r}; expected the name of a file")
+            where = {"frame": frame(entry["frame"])} if place == "frame" else {"image": image or None}
+            found.append(replace(_entry(entry, path.parent), object=obj if place == "frame" else str(obj), **where))
+        except ValueError as error:
+            raise UserError(f"{path}, prompt {number}: {error}") from error
+    return found
+
+
+def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
+    points, labels = entry.get("points") or [], entry.get("labels")
+    if not isinstance(points, list) or not (labels is None or isinstance(labels, list)):
+        raise Reason("points and labels must be lists")
+    labels = [FOREGROUND] * len(points) if labels is None else labels
+    if len(labels) != len(points):
+        raise Reason(f"{len(labels)} labels for {len(points)} points")
+    places = [read_numbers(point, (2,), "a point") for point in points]
+    clicks = tuple(Click(x, y, read_label(label)) for (x, y), label in zip(places, labels, strict=True))
+    box, mask = entry.get("box"), entry.get("mask")
+    if mask is not None and not isinstance(mask, str):
+        raise Reason(f"the mask is {mask!r}; expected the path of an image")
+    return Prompts(clicks, None if box is None else read_box(box), None if mask is None else folder / mask)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        with as_user_error(OSError):
+            return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+# All of these raise ValueError for anything else.
+
+
+def object_id(value: Any) -> ObjectId:
+    """An integer, also if it is written as text; other text is a name."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+        return int(value)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise Reason(f"the object is {value!r}; expected an integer or a name")
+
+
+def frame(value: Any) -> int:
+    """The number of a frame, also if it is written as text."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise Reason(f"the frame is {value!r}; expected a number from 0")
+
+
+def read_box(values: Any) -> Box:
+    """A box of four numbers that has an area."""
+    box = Box(*read_numbers(values, (4,), "the box"))
+    if box.x1 <= box.x0 or box.y1 <= box.y0:
+        raise Reason("the box has no area; expected X0 < X1 and Y0 < Y1")
+    return box
+
+
+def read_label(value: Any) -> int:
+    """The label of a point."""
+    if isinstance(value, bool) or value not in (FOREGROUND, BACKGROUND):
+        raise Reason(f"the label is {value!r}; expected 1 (the object) or 0 (not the object)")
+    return int(value)
+
+
+def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
+    """Finite numbers, whose count is one of ``counts``."""
+    try:
+        numbers = [float(value) for value in values if not isinstance(value, bool)]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
+        raise Reason(f"{what} has not {' or '.join(map(str, counts))} finite numbers")
+    return numbers

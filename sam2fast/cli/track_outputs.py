@@ -1,0 +1,139 @@
+"""Writes the files that ``sam2fast track`` derives from its record: those of all frames in one pass over the video."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import numpy as np
+
+from sam2fast.cli.command_files import VOLUME_FILES, make_folder, write_atomically
+from sam2fast.cli.reporting import progress_bar
+from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, Line, RunFolder, label_map
+from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
+from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, PROBE_SIZE, TrackRequest
+from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.rle import decode_rle
+from sam2fast.mask_formats.writers import FILES, WITH_IMAGES, AnnotatedImage, write_masks
+from sam2fast.video_io import StreamFrame, VideoError, read_frames
+from sam2fast.video_results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
+from sam2fast.video_results.record import RecordIndex
+
+VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
+
+
+def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
+    """Writes the requested files that are missing or incomplete; raises UserError if that fails."""
+    with as_user_error(OSError, ValueError, ImportError), closing(RecordIndex(folder.record)) as record:
+        if not len(record):
+            return
+        if "png" in request.formats:
+            _write_pngs(record, folder, request)
+        if "coco" in request.formats and not folder.has(folder.path / COCO):
+            _write_coco(record, folder, request)
+        for name in VOLUMES.keys() & set(request.formats):
+            if not folder.has(file := folder.path / VOLUME_FILES[name]):
+                VOLUMES[name](file, request.source.to_open, (_visible(record[frame]) for frame in sorted(record)))
+                folder.made(file)
+        _write_frames(record, folder, request)
+
+
+def _visible(line: Line) -> FrameMasks:
+    """The masks of a frame without what other objects cover."""
+    objects = line["objects"]
+    masks = [decode_rle(entry.get("visible", entry["rle"])) for entry in objects]
+    return FrameMasks(line["frame"], [entry["id"] for entry in objects], np.stack(masks), None)
+
+
+def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
+    images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
+    if count > MAX_PALETTE_OBJECTS:  # of detections; see `track` for those of prompts
+        raise UserError(f"{count} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; no png was written")
+    make_folder(images)
+    with progress_bar("images", len(frames), "images") as bar:
+        for frame in frames:
+            file = images / f"{request.frame_name(frame)}.png"
+            if not file.exists():  # the masks of a frame never change
+                write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
+            bar.update()
+
+
+def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
+    file, source = folder.path / COCO, request.source
+    name = "camera" if source.camera is not None else Path(source.text).stem or "video"
+    if request.frame_files:
+        name = os.path.basename(os.path.abspath(source.text))
+    files = [f"{name}/{file.name}" for file in request.frame_files]
+    length = len(files) or max(folder["frames"] or 0, max(record) + 1)
+    document = to_coco_video(record.values(), folder.size, length, name, files or None)
+    write_atomically(file, (json.dumps(document) + "\n").encode())
+    folder.made(file)
+
+
+def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
+    """The overlay, and the formats that have a file for each frame; the video is read if they show it.
+
+    The overlay goes to the end of the video, or of the record if only a part was tracked.
+    """
+    source, frames, overlay_file = request.source, request.frames(record), folder.path / OVERLAY
+    asked = [name for name in FILES if name in request.formats and name != "png"]  # "png" has files of its own
+    missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]
+    # The overlay of a camera or URL is drawn while it is tracked.
+    lacks_overlay = "overlay" in request.formats and not source.is_live
+    lacks_overlay = lacks_overlay and not folder.has(overlay_file, ids=request.show_ids)
+    if not (missing or lacks_overlay):
+        return
+    drawing, last = FrameDrawing(folder["objects"], request.show_ids), max(frames[-1], max(record))
+    shows = lacks_overlay or any(name in WITH_IMAGES for name in missing)
+    with ExitStack() as opened:
+        reader = opened.enter_context(read_frames(source.to_open, PROBE_SIZE)) if shows else None
+        overlay: OverlayWriter | None = None
+        if lacks_overlay and reader is not None:
+            overlay = open_overlay(folder, (reader.height, reader.width), reader.rate, reader.pixel_aspect)
+            opened.callback(overlay.discard if overlay else lambda: None)
+        to_end = overlay is not None and request.last is None and folder.complete
+        stop = (reader.count if reader is not None else None) if to_end else last + 1
+        bar = opened.enter_context(progress_bar("files", None if stop is None else stop - request.start, "frames"))
+        for frame, image in _images(reader, range(request.start, last + 1), to_end):
+            line = record.get(frame)
+            if overlay is not None and image is not None:
+                overlay.add(image.rgb if line is None else drawing.draw(image.rgb, line), image.time)
+            if missing and frame in frames:
+                item = _item(line, frame, image, folder, request)
+                for name in missing:
+                    write_masks(folder.path / name, [item], name, request.tolerance)
+            bar.update()
+        if overlay is not None:
+            overlay.finish()
+            if Path(source.text).is_file() and not source.is_volume:
+                copy_sound(Path(source.text), overlay_file, *overlay.part)
+            folder.made(overlay_file, ids=request.show_ids)
+    for name in missing:
+        folder.made(folder.path / name, tolerance=request.tolerance)
+
+
+def _images(
+    reader: Iterator[StreamFrame] | None, frames: range, to_end: bool
+) -> Iterator[tuple[int, StreamFrame | None]]:
+    """The frames with their pixels, without a reader alone; ``to_end`` goes on after the last."""
+    if reader is None:
+        yield from ((frame, None) for frame in frames)
+        return
+    with suppress(VideoError):  # a broken video was reported during tracking; the files end there
+        for image in reader:
+            if image.index >= frames.start:
+                yield image.index, image
+            if not to_end and image.index >= frames[-1]:
+                return
+
+
+def _item(
+    line: Line | None, frame: int, image: StreamFrame | None, folder: RunFolder, request: TrackRequest
+) -> AnnotatedImage:
+    shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
+    rles, scores = [entry["rle"] for entry in shown], [entry["score"] for entry in shown]
+    labels, classes = [str(entry["id"]) for entry in shown], [str(name) for name in folder["objects"]]
+    rgb = np.empty((0, 0, 3), dtype=np.uint8) if image is None else image.rgb
+    return AnnotatedImage(rgb, request.frame_name(frame), folder.size, rles, labels, scores, classes)
