@@ -1,0 +1,61 @@
+"""Items that a command leaves out, counted by reason: one note at the end, and the same facts as JSON."""
+
+from typing import Any
+
+from sam2fast.cli.reporting import emit
+from sam2fast.cli.user_errors import print_note
+
+
+class LeftOut:
+    """Counts items that are left out. Each reason keeps the name of its first item."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._first: dict[tuple[str, str], str] = {}
+
+    def add(self, what: str, why: str, first: object, count: int = 1) -> None:
+        """Counts items of one kind that are left out for one reason.
+
+        Args:
+            what: Kind of item in the singular, such as ``box``.
+            why: Reason. Items with equal texts are counted together, so the text does not name the item.
+            first: Name of the item, or of the first one, such as ``a.txt, line 3``.
+            count: Number of items.
+        """
+        key = what, " ".join(why.split())
+        self._counts[key] = self._counts.get(key, 0) + count
+        self._first.setdefault(key, str(first))
+
+    def add_all(self, other: "LeftOut") -> None:
+        """Adds the counts of another record, such as that of a worker process."""
+        for (what, why), count in other._counts.items():
+            self.add(what, why, other._first[what, why], count)
+
+    def count(self, what: str) -> int:
+        """Returns the number of items of one kind."""
+        return sum(count for (kind, _), count in self._counts.items() if kind == what)
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def __str__(self) -> str:
+        """Returns a text such as ``2 boxes (the box has no area; first: a.txt, line 3)``."""
+        entries = []
+        for (what, why), count in self._counts.items():
+            plural = "" if count == 1 else "es" if what.endswith("x") else "s"
+            name = self._first[what, why]
+            entries.append(f"{count} {what}{plural} ({why}; {'first: ' if count > 1 else ''}{name})")
+        return ", ".join(entries)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Returns a list of ``{"what", "why", "count", "first"}``, the value of ``left_out`` in ``--json``."""
+        return [
+            {"what": what, "why": why, "count": count, "first": self._first[what, why]}
+            for (what, why), count in self._counts.items()
+        ]
+
+    def report(self) -> None:
+        """Prints one note, and with ``--jsonl`` one line; nothing if no item was left out. Call it once, at the end."""
+        if self:
+            print_note(f"left out: {self}")
+            emit({"left_out": self.as_json()})
