@@ -16,6 +16,11 @@ export npm_config_cache := $(CURDIR)/.cache/npm
 export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
+# Otherwise onnxruntime keeps a device id in the home folder, and pip, which asks rustc for its version, may make ~/.rustup.
+export ORT_DISABLE_TELEMETRY := 1
+ifeq ($(wildcard $(HOME)/.rustup),)
+export RUSTUP_HOME := $(CURDIR)/.cache/rustup
+endif
 # Bytecode is written at the first import, not by pip for all of torch; and kept whatever the machine is set to: the tests
 # start a hundred processes, and pytest rewrites their files.
 export PIP_COMPILE := 0

@@ -42,8 +42,8 @@ def _add_layer_norm_kernel(
     used = (channel < C)[None, :]
     mask = (row < rows)[:, None] & used
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
-    added = tl.minimum(row, deltas - 1)[:, None] * C + channel[None, :]
-    value += tl.load(delta + added, mask=mask & (deltas > 0), other=0).to(tl.float32)
+    added = tl.minimum(row, deltas - 1)[:, None]  # -1 if there are none
+    value += tl.load(delta + added * C + channel[None, :], mask=mask & (added >= 0), other=0).to(tl.float32)
     if stores_sum != 0:
         rounded = value.to(total.dtype.element_ty)
         tl.store(total + offsets, rounded, mask=mask)

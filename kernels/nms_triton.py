@@ -123,8 +123,8 @@ def _keep_kernel(
         for start in tl.range(0, WORD, ROWS):
             for k in tl.static_range(ROWS):
                 row = start + k
-                row_mask = (((chosen >> row) & 1) != 0) & (row < remaining) & (lane > block) & (lane < blocks)
-                suppressed |= tl.load(words + row * blocks + lane, mask=row_mask, other=0)
+                end = tl.where((((chosen >> row) & 1) != 0) & (row < remaining), blocks, 0)
+                suppressed |= tl.load(words + row * blocks + lane, mask=(lane > block) & (lane < end), other=0)
         words += WORD * blocks
         keep += WORD
 

@@ -72,10 +72,12 @@ def _norm_linear_kernel(
         b = tl.load(inner_weight + of_inner, mask=is_inner[:, None] & is_channel[None, :], other=0)
         total = tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION)
     offsets = row * C + channel[None, :]
-    mask = is_row & is_channel[None, :]
-    total += tl.load(inner_bias + channel, mask=is_channel & (K > 0), other=0).to(tl.float32)[None, :]
-    total += tl.load(delta + offsets, mask=mask & (K == 0), other=0).to(tl.float32)
-    total += tl.load(x + offsets, mask=mask & (has_residual != 0), other=0).to(tl.float32)
+    # Conditions of the whole tile are bounds of channels: the interpreter of Triton 3.9 takes no scalar into a mask.
+    of_bias, of_delta = channel < tl.where(K > 0, C, 0), channel < tl.where(K == 0, C, 0)
+    of_residual = channel < tl.where(has_residual != 0, C, 0)
+    total += tl.load(inner_bias + channel, mask=of_bias, other=0).to(tl.float32)[None, :]
+    total += tl.load(delta + offsets, mask=is_row & of_delta[None, :], other=0).to(tl.float32)
+    total += tl.load(x + offsets, mask=is_row & of_residual[None, :], other=0).to(tl.float32)
 
     mean = tl.sum(total, 1) / C
     centred = tl.where(is_channel[None, :], total - mean[:, None], 0)
@@ -83,9 +85,11 @@ def _norm_linear_kernel(
     scale = tl.load(norm_weight + channel, mask=is_channel, other=0).to(tl.float32)
     shift = tl.load(norm_bias + channel, mask=is_channel, other=0).to(tl.float32)
     left = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
-    tl.store(normed + offsets, left, mask=mask & (tile == 0))
+    of_norm = channel < tl.where(tile == 0, C, 0)
+    tl.store(normed + offsets, left, mask=is_row & of_norm[None, :])
 
-    left += tl.load(position + offsets, mask=mask & is_placed & (has_position != 0), other=0).to(tl.float32)
+    of_position = channel < tl.where(is_placed & (has_position != 0), C, 0)
+    left += tl.load(position + offsets, mask=is_row & of_position[None, :], other=0).to(tl.float32)
     result = tl.dot(left.to(right.dtype), right, input_precision=PRECISION)
     result += tl.load(bias + column, mask=is_column, other=0).to(tl.float32)[None, :]
     result = tl.where((has_relu != 0) & (result < 0), 0.0, result)

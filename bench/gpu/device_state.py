@@ -73,7 +73,7 @@ def sustained_rates(device: torch.device) -> dict[str, float]:
 
 
 def sustained(call: Callable[[], Any], device: torch.device, seconds: float = 1.0) -> float:
-    """Counts calls per second over so long without a pause, waiting only now and then."""
+    """Counts calls per second for ``seconds`` or a little more; waits for the device after every ten calls."""
     count, start = 0, time.perf_counter()
     while (taken := time.perf_counter() - start) < seconds:
         for _ in range(10):

@@ -158,7 +158,7 @@ def _encode_kernel(
             y, x = mean // (side // 2) * 2 + lane % 4 // 2, mean % (side // 2) * 2 + lane % 2
             position = y * side + x
             row = first + tl.where(is_pooled, mean, position)
-            present &= (lane % 4 == 0) | (count == 1)
+            present &= lane % tl.where(count == 1, 1, 4) == 0
         if POOLING == COUNTED:
             tokens = tl.where(is_pooled, 4, 1)
         mask = rotated[:, None] & channel_mask

@@ -143,19 +143,6 @@ def _repair_fused_multiply_add() -> None:
     InterpreterBuilder.create_fma = repaired
 
 
-def _repair_conditions() -> None:
-    """A scalar condition has the dtype of what is compared, in which Triton 3.9 fills tensors; a mask must be bool."""
-    original = InterpreterBuilder.create_splat
-
-    def repaired(self: Any, *arguments: Any) -> TensorHandle:
-        out = original(self, *arguments)
-        if any(isinstance(x, TensorHandle) and x.data.dtype == bool for x in arguments):
-            out.data = out.data.astype(bool, copy=False)
-        return out
-
-    InterpreterBuilder.create_splat = repaired
-
-
 def _repair_loop_bounds() -> None:
     """``range(0, n)`` with a runtime n: numpy 2.4 refuses ``int()`` of a one-element array."""
     original = interpreter._patch_lang_tensor
@@ -269,7 +256,6 @@ def install() -> None:
     _repair_casts()
     _repair_sum()
     _repair_fused_multiply_add()
-    _repair_conditions()
     _repair_loop_bounds()
     _compute_erf_in_arrays()
     _look_dtypes_up()

@@ -292,10 +292,13 @@ def test_only_images_without_a_state_are_read_at_once(images, in_parallel):
 def test_a_process_ends_after_the_frames_that_it_reads():
     """A thread inside torch would abort it."""
     code = """
+import threading
 import time
 import torch
 from sam2fast.video_io import Frames
 from sam2fast.video_io.sources import Source
+
+begun = threading.Event()
 
 class Slow(Source):
     height = width = 4
@@ -305,13 +308,14 @@ class Slow(Source):
 
     def read(self, index, since):
         if index == 1:
+            begun.set()
             time.sleep(0.5)
             print("read", flush=True)
         return [(index, torch.zeros(4, 4, 3, dtype=torch.uint8))]
 
 frames = Frames(Slow(), 4, prefetch=True)
 frames.pixels(0)
-time.sleep(0.1)
+begun.wait()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
