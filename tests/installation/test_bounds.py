@@ -72,3 +72,12 @@ def test_versions_in_security_md():
 def holes(text: str) -> dict[str, Version]:
     """The first version without the vulnerability, by package."""
     return {name.lower(): Version(version) for name, version in re.findall(r"([\w-]+)\s+before\s+([\d.]*\d)", text)}
+
+
+def test_documents_state_the_versions_of_torch():
+    oldest = bound_of(required()["torch"])
+    tested = next(r for r in constraints() if str(r).startswith("torch==")).specifier
+    (minor,) = (".".join(s.version.split(".")[:2]) for s in tested)
+    assert f"torch {oldest} or newer, on Linux" in (ROOT / "README.md").read_text(encoding="utf-8")
+    row = f"| torch | {oldest} or newer; tested with {oldest}, {minor} and "
+    assert row in (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
