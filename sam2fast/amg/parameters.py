@@ -1,5 +1,6 @@
 """Checks of the automatic mask generator's parameters, and the batch size of its decoder."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,22 @@ from sam2fast.amg.utils import build_all_layer_point_grids
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LARGEST
 from sam2fast.tracking.cuda_graphs import memory_of_graphs
+from sam2fast.utils.embedded import NANO
 
+# The generator's default thresholds, and lower ones for nano, which predicts lower scores.
+THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
+THRESHOLDS_OF_NANO = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
 # Largest batch on the CPU; more would only take more memory.
 CPU_PROMPTS = 16
 # Upper bound of the decoder's memory per prompt, in fp32 image embeddings.
 EMBEDDINGS_PER_PROMPT = 16
 # Share of the free GPU memory that the decoder may use.
 MEMORY_SHARE = 0.7
+
+
+def thresholds_of(config: str) -> Mapping[str, float]:
+    """Returns the thresholds for a model with this configuration, as arguments of the generator."""
+    return THRESHOLDS_OF_NANO if config == NANO.config else THRESHOLDS
 
 
 def grids_of_layers(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast import nano
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
 from sam2fast.cli.jobs import work_through
 from sam2fast.cli.model_choice import choose_model
@@ -31,9 +30,6 @@ DEFAULT_FORMATS = ("json", "layers", "overlay")
 SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
 FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
 SHARE = click.FloatRange(0, 1)
-# The generator's defaults, and lower ones for nano, whose scores are lower.
-THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
-THRESHOLDS_OF_NANO = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
 # Of the generator, in the order in which the results file lists them.
 OPTIONS = (
     *("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"),
@@ -151,7 +147,9 @@ def masks(
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
     remove_leftovers([out / RESULTS, *outputs], bool(ray_options))
-    least = THRESHOLDS_OF_NANO if choice.config == nano.CONFIG else THRESHOLDS
+    from sam2fast.amg.parameters import thresholds_of
+
+    least = thresholds_of(choice.config)
     options = {name: least.get(name) if generator[name] is None else generator[name] for name in OPTIONS}
 
     from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks

@@ -6,7 +6,7 @@ import click
 
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
-from sam2fast.cli.user_errors import as_user_error
+from sam2fast.cli.user_errors import as_model_error, as_user_error
 
 
 @click.command()
@@ -40,10 +40,13 @@ def mcp(
 
     An MCP client starts it, such as an editor or an assistant on the desktop. docs/mcp.md has a configuration.
     """
-    from sam2fast.cli.track_run import load_predictor
-
     with as_user_error(ImportError):
         from sam2fast.integrations.mcp import McpLimits, McpTools, make_server
-    predictor, _ = load_predictor(choose_model(model, checkpoint, image_size), device, dtype)
+    from sam2fast.amg.parameters import thresholds_of
+    from sam2fast.integrations.models import load_predictors
+
+    choice = choose_model(model, checkpoint, image_size)
+    with as_model_error():
+        predictor, of_images = load_predictors(choice.config, choice.checkpoint, device, dtype, image_size)
     limits = McpLimits(max_megabytes=max_megabytes, max_frames=max_frames, max_objects=max_objects, seconds=seconds)
-    make_server(McpTools(predictor, roots, limits)).run()
+    make_server(McpTools(predictor, roots, limits, of_images, thresholds_of(choice.config))).run()

@@ -3,24 +3,30 @@
 import base64
 import io
 import json
+import re
+import reprlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from sam2fast import __version__
+from sam2fast.amg.parameters import THRESHOLDS
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.io.allowed_files import FolderFiles
 from sam2fast.io.images import open_image
 from sam2fast.io.overlay import area_of, draw_overlay
 from sam2fast.io.rle import encode_rle
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.tracking.stream import VideoStream
 from sam2fast.transforms import to_pixels
 from sam2fast.video_io import read_frames
 
@@ -28,7 +34,7 @@ try:
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp.types import CallToolResult, ImageContent, TextContent
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError
 except ImportError as error:
     raise ImportError("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'") from error
 
@@ -36,6 +42,7 @@ MOST_POINTS, OVERLAY_SIDE = 100, 1024  # points of a prompt; pixels of the longe
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Label = Literal[0, 1]  # background, foreground
+Share = Annotated[float, Field(ge=0, le=1)]
 USUAL_FRAMES = 100  # that a call tracks
 
 
@@ -51,8 +58,9 @@ class McpLimits:
 
 
 class McpPrompt(BaseModel):
-    """What shows an object on a frame of a video."""
+    """Shows an object on a frame of a video."""
 
+    model_config = ConfigDict(extra="forbid")
     name: str
     frame: int = Field(0, ge=0)
     points: list[Point] = []
@@ -61,11 +69,27 @@ class McpPrompt(BaseModel):
 
 
 class McpTools:
-    """The tools: they read files below the roots only, and write nothing. The model is for images, too."""
+    """The tools. They read files below the roots only, and write nothing.
 
-    def __init__(self, predictor: SAM2VideoPredictor, roots: Sequence[Path], limits: McpLimits) -> None:
-        self._videos, self._images = predictor, SAM2ImagePredictor(predictor)
+    Args:
+        predictor: Predictor for videos.
+        roots: Folders of the files that may be read.
+        limits: Limits of a call.
+        images: Predictor for images. Defaults to the model of ``predictor``.
+        thresholds: Default thresholds of :meth:`segment_everything`, as arguments of the mask generator.
+    """
+
+    def __init__(
+        self,
+        predictor: SAM2VideoPredictor,
+        roots: Sequence[Path],
+        limits: McpLimits,
+        images: SAM2ImagePredictor | None = None,
+        thresholds: Mapping[str, float] = THRESHOLDS,
+    ) -> None:
+        self._videos, self._images = predictor, images or SAM2ImagePredictor(predictor)
         self._files, self._limits = FolderFiles(roots, limits.max_megabytes), limits
+        self._thresholds = thresholds
         self._encoded = lru_cache(4)(self._images.encode)  # the last images, by the content of the file
 
     def segment_image(
@@ -95,18 +119,39 @@ class McpTools:
             described = [_described("object", best, score, masks)]
             return _result({"width": width, "height": height, "objects": described}, [overlay])
 
-    def segment_everything(self, path: str, most: int = 20, masks: bool = False) -> CallToolResult:
-        """Segments everything in an image file. Returns what segment_image does, of the masks with the best scores."""
+    def segment_everything(
+        self,
+        path: str,
+        most: int = 20,
+        masks: bool = False,
+        pred_iou_thresh: Share | None = None,
+        stability_score_thresh: Share | None = None,
+    ) -> CallToolResult:
+        """Segments everything in an image file. Returns the results of segment_image for the masks with the best scores.
+
+        At most `most` masks are returned. The thresholds are limits from 0 to 1 that the masks reach. If no mask or
+        only some are returned, a note says why.
+        """
         with _as_tool_error():
             pixels = to_pixels(self._image(path)).numpy()
             end = time.monotonic() + self._limits.seconds
-            generator = SAM2AutomaticMaskGenerator(self._videos, progress=lambda done, total: _check_time(end))
-            records = generator.generate(pixels)[: max(0, min(most, self._limits.max_objects))]
+            given = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+            least = {**self._thresholds, **{name: value for name, value in given.items() if value is not None}}
+            generator = SAM2AutomaticMaskGenerator(
+                self._images.model, progress=lambda done, total: _check_time(end), **least
+            )
+            all_records = generator.generate(pixels)
+            records = all_records[: max(0, min(most, self._limits.max_objects))]
             drawn = np.array([one["segmentation"] for one in records]).reshape(-1, *pixels.shape[:2])
             each = zip(range(1, len(records) + 1), drawn, records, strict=True)
-            found = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in each]
-            height, width = pixels.shape[:2]
-            return _result({"width": width, "height": height, "objects": found}, [draw_overlay(pixels, drawn)])
+            found: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
+            found["objects"] = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in each]
+            if not all_records:
+                limits = " and ".join(f"{name} {value:g}" for name, value in least.items())
+                found["note"] = f"no mask reaches {limits}: lower them"
+            elif 0 < len(records) < len(all_records):
+                found["note"] = f"{len(all_records) - len(records)} masks with lower scores are left out: raise most"
+            return _result(found, [draw_overlay(pixels, drawn)])
 
     def track_video(
         self, path: str, prompts: list[McpPrompt], max_frames: int | None = None, masks: bool = False
@@ -114,22 +159,15 @@ class McpTools:
         """Tracks objects through a video file, from the first frame with a prompt, for max_frames or else 100 frames.
 
         Each prompt has the object's name, a frame from 0, and points (x, y in pixels), a box, or both. Returns the
-        width and height of the frames, in whose pixels coordinates are, the areas and boxes of the objects that are
-        visible on each frame, and images of the first and the last frame, which may be smaller.
+        width and height of the frames, in whose pixels coordinates are. For each frame and visible object it returns
+        the area, the box, the score (the mask's predicted IoU) and the presence (the probability that the object is
+        visible). It also returns images of the first and the last frame, which may be smaller.
         """
         with _as_tool_error():
-            if not 1 <= len(prompts) <= self._limits.max_objects:
-                raise ValueError(f"there are {len(prompts)} prompts; expected 1 to {self._limits.max_objects}")
-            if len({(one.name, one.frame) for one in prompts}) < len(prompts):
-                raise ValueError("two prompts have the same name and frame: give their points and box in one")
-            first, last = min(one.frame for one in prompts), max(one.frame for one in prompts)
-            most = self._limits.max_frames
-            max_frames = min(USUAL_FRAMES, most) if max_frames is None else max_frames
-            if not last - first < max_frames <= most:
-                raise ValueError(f"prompts on frames {first} to {last} need max_frames {last - first + 1} to {most}")
+            first, max_frames = self._check_frames(prompts, max_frames)
             end, frames, shown = time.monotonic() + self._limits.seconds, list[dict[str, Any]](), list[Any]()
             video = read_frames(self._files.find(path), self._videos.image_size)
-            with video, self._videos.open_stream() as stream:
+            with video, self._open_stream(video.count) as stream:
                 size = video.width, video.height
                 self._check_size(*size)
                 given = [(one, _checked(one.points, one.labels, one.box, *size)) for one in prompts]
@@ -138,22 +176,45 @@ class McpTools:
                     is_late = time.monotonic() > end
                     if is_late or frame.index >= first + max_frames:
                         break
+                    result = stream.step(frame)
                     if frame.index < first:
                         continue
-                    result = stream.step(frame)
                     for one, (points, labels, box) in given:
                         if one.frame == frame.index:
                             result = stream.add_new_points_or_box(one.name, points, labels, box=box)
                     found = (result.masks[:, 0] > 0).cpu().numpy()
-                    scores = result.scores.object_score.sigmoid().flatten().tolist()
-                    each = zip(result.obj_ids, found, scores, strict=True)
-                    described = [_described(name, mask, score, masks) for name, mask, score in each if mask.any()]
+                    ious, presence = result.scores.iou.tolist(), result.scores.object_score.sigmoid().tolist()
+                    each = zip(result.obj_ids, found, ious, presence, strict=True)
+                    described = [
+                        {**_described(name, mask, iou, masks), "presence": round(present, 4)}
+                        for name, mask, iou, present in each
+                        if mask.any()
+                    ]
                     frames.append({"frame": frame.index, "objects": described})
                     shown[1:] = [(frame.rgb, found)]
+            last = max(one.frame for one in prompts)
             if not is_late and last > first + len(frames) - 1:
                 raise ValueError(f"there is no frame {last}; the video has {count} frames")
             tracked = {"width": size[0], "height": size[1], "frames": frames, "stopped_early": is_late}
             return _result(tracked, [draw_overlay(*one) for one in shown])
+
+    def _check_frames(self, prompts: Sequence[McpPrompt], max_frames: int | None) -> tuple[int, int]:
+        """Returns the first prompted frame, and the number of frames to track."""
+        if not 1 <= len(prompts) <= self._limits.max_objects:
+            raise ValueError(f"there are {len(prompts)} prompts; expected 1 to {self._limits.max_objects}")
+        if len({(one.name, one.frame) for one in prompts}) < len(prompts):
+            raise ValueError("two prompts have the same name and frame: give their points and box in one")
+        first, last = min(one.frame for one in prompts), max(one.frame for one in prompts)
+        most = self._limits.max_frames
+        max_frames = min(USUAL_FRAMES, most) if max_frames is None else max_frames
+        if not last - first < max_frames <= most:
+            raise ValueError(f"prompts on frames {first} to {last} need max_frames {last - first + 1} to {most}")
+        return first, max_frames
+
+    def _open_stream(self, count: int | None) -> VideoStream:
+        """Opens the stream that ``sam2fast track --stream`` opens for a video of this length."""
+        is_short = count is not None and count < MemoryRules.of(self._videos).max_pointers
+        return self._videos.open_stream(num_frames=count if is_short else None)
 
     def _image(self, path: str) -> bytes:
         content = self._files.find(path).read_bytes()
@@ -166,9 +227,38 @@ class McpTools:
             raise ValueError(f"{width}x{height} pixels are more than {self._limits.max_megapixels} million")
 
 
+class PlainErrorServer(MCPServer):
+    """A server with wrong arguments named in plain sentences."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        for tool in await self.list_tools():
+            if tool.name == name and (
+                unknown := [key for key in arguments if key not in tool.input_schema["properties"]]
+            ):
+                known = ", ".join(tool.input_schema["properties"])
+                raise ToolError(f"{name} has no argument {unknown[0]!r}; expected {known}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = "; ".join(map(_sentence, error.__cause__.errors(include_url=False)))
+            raise ToolError(f"{name} was called with wrong arguments: {wrong}") from None
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Returns what is wrong with an argument, from pydantic's description."""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    if error["type"] in ("missing", "extra_forbidden"):
+        return f"{name} is {'missing' if error['type'] == 'missing' else 'unknown'}"
+    expected = re.sub("^(Input|Tuple|List) should (be|have)", "expected", error["msg"])
+    return f"{name} is {reprlib.repr(error['input'])}; {expected}"
+
+
 def make_server(tools: McpTools) -> MCPServer:
-    """The server with its tools; ``run()`` serves on stdin and stdout."""
-    server = MCPServer("sam2fast", instructions="Masks of objects in images and videos, by SAM 2.", log_level="WARNING")
+    """Returns the server with its tools. Its method ``run()`` serves on stdin and stdout."""
+    instructions = "Masks of objects in images and videos, by SAM 2."
+    server = PlainErrorServer("sam2fast", instructions=instructions, version=__version__, log_level="WARNING")
     for tool in (tools.segment_image, tools.segment_everything, tools.track_video):
         server.tool()(tool)
     return server
@@ -200,7 +290,7 @@ def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> di
 
 def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
     """What was found, as JSON for programs and as text, and images."""
-    content: list[Any] = [TextContent(type="text", text=json.dumps(found))]
+    content: list[Any] = [TextContent(type="text", text=json.dumps(found, ensure_ascii=False, allow_nan=False))]
     for overlay in overlays:
         overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
         overlay.save(file := io.BytesIO(), "jpeg", quality=85)

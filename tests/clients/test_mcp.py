@@ -3,17 +3,21 @@
 import asyncio
 import base64
 import io
+import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from PIL import Image
 from small_video import video_frames
 
-from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor
+from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor, __version__
+from sam2fast.cli import main
 from sam2fast.demo.clip import encode_mp4
 from sam2fast.integrations.mcp import McpLimits, McpTools, make_server
 from sam2fast.io.overlay import draw_overlay
@@ -198,17 +202,118 @@ def test_limits(predictor, root):
     )
 
 
-def test_the_command_on_stdio(root):
-    """As an MCP client starts it."""
+def started(root, model, *calls):
+    """The server's version, the tools by name, and the results of calls, of the command as an MCP client starts it."""
     code = "from sam2fast.cli import main; main()"
-    arguments = ["-c", code, "mcp", "--model", "nano", "--device", "cpu", "--root", str(root)]
+    arguments = ["-c", code, "mcp", "--model", model, "--device", "cpu", "--root", str(root)]
     parameters = StdioServerParameters(command=sys.executable, args=arguments, env={"PYTHONPATH": ":".join(sys.path)})
 
     async def ask():
         async with Client(stdio_client(parameters)) as client:
-            tools = [tool.name for tool in (await client.list_tools()).tools]
-            return tools, await client.call_tool("segment_image", {"path": "photo.png", "box": BOX})
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            return client.server_info.version, tools, [await client.call_tool(*call) for call in calls]
 
-    tools, result = asyncio.run(ask())
-    assert tools == ["segment_image", "segment_everything", "track_video"]
+    return asyncio.run(ask())
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+
+
+NAMES = [
+    "square 'a/b' \U0001f7e5",
+    "\u5706\u76d8 e\u0301 \u0642\u0631\u0635",
+]  # quotes, a slash, an emoji, Chinese, Arabic
+
+
+@pytest.mark.parametrize("model", ["nano", "mini"])
+def test_images_and_videos_are_those_of_the_commands(root, tmp_path, model):
+    """Masks, scores and names. Mini has another input size for images than for videos."""
+    prompts = [dict(one, name=name) for one, name in zip(PROMPTS, NAMES, strict=True)]
+    image = "segment_image", {"path": "photo.png", "points": [[30, 40]], "masks": True}
+    video = "track_video", {"path": "clips/clip.mp4", "prompts": prompts, "masks": True}
+    version, _, (of_image, of_video) = started(root, model, image, video)
+    assert version == __version__
+    run("segment", root / "photo.png", "--model", model, "--point", "30,40", "--out", tmp_path)
+    expected = json.loads((tmp_path / "photo.json").read_text())
+    (found,) = of_image.structured_content["objects"]
+    assert found["rle"] == expected["rle"] and found["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+    given = [{"frame": one["frame"], "object": one["name"], "box": one.get("box")} for one in prompts]
+    given[1] = {"frame": 2, "object": NAMES[1], "points": [[36, 42]]}
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": given}))
+    out, clip = tmp_path / "track", root / "clips" / "clip.mp4"
+    run("track", clip, "--model", model, "--prompts", tmp_path / "prompts.json", "--stream", "--out", out)
+    lines = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]
+    frames = of_video.structured_content["frames"]
+    assert [one["frame"] for one in frames] == [line["frame"] for line in lines] == [1, 2, 3, 4, 5]
+    for one, line in zip(frames, lines, strict=True):
+        visible = [entry for entry in line["objects"] if entry["area"]]
+        assert [shown["name"] for shown in one["objects"]] == [entry["id"] for entry in visible]
+        for shown, entry in zip(one["objects"], visible, strict=True):
+            assert shown["rle"] == entry["rle"] and shown["score"] == pytest.approx(entry["score"], abs=1e-4)
+            assert shown["presence"] == pytest.approx(1 / (1 + np.exp(-entry["object_score"])), abs=1e-4)
+    assert NAMES[1] in of_video.content[0].text
+
+
+def test_everything_is_that_of_the_command(root, tmp_path):
+    arguments = {"path": "photo.png", "masks": True, "most": 50}
+    calls = [("segment_everything", arguments), ("segment_everything", {**arguments, "most": 1})]
+    strict = {**arguments, "pred_iou_thresh": 1, "stability_score_thresh": 0.9}
+    _, _, (result, one, none) = started(root, "nano", *calls, ("segment_everything", strict))
+    run("masks", root / "photo.png", "--model", "nano", "--out", tmp_path)
+    expected = json.loads((tmp_path / "masks.json").read_text())["annotations"]
+    found = {shown["rle"]["counts"]: shown["score"] for shown in result.structured_content["objects"]}
+    assert found == {
+        entry["segmentation"]["counts"]: pytest.approx(entry["predicted_iou"], abs=1e-4) for entry in expected
+    }
+    assert list(found.values()) == sorted(found.values(), reverse=True) and len(found) > 2
+    assert "note" not in result.structured_content
+    assert one.structured_content["note"] == f"{len(found) - 1} masks with lower scores are left out: raise most"
+    text = "no mask reaches pred_iou_thresh 1 and stability_score_thresh 0.9: lower them"
+    assert none.structured_content == {**SIZE, "objects": [], "note": text} and text in none.content[0].text
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("segment_image", {}, "path is missing"),
+        ("segment_image", {"path": 7, "box": BOX}, "path is 7; expected a valid string"),
+        ("segment_image", {"path": "photo.png", "point": [1, 2]}, "no argument 'point'; expected path, points, labels"),
+        ("segment_image", {"path": "photo.png", "box": [1, 2, 3]}, "box[3] is missing"),
+        ("segment_image", {"path": "photo.png", "points": [[1, "x"]]}, "points[0][1] is 'x'; expected a valid number"),
+        ("segment_image", {"path": "photo.png", "points": [[1, 2]], "labels": [2]}, "labels[0] is 2; expected 0 or 1"),
+        ("segment_everything", {"path": "photo.png", "pred_iou_thresh": 2}, "pred_iou_thresh is 2; expected less than"),
+        ("track_video", {"path": "clips/clip.mp4", "prompts": [{"frame": 0}]}, "prompts[0].name is missing"),
+        (
+            "track_video",
+            {"path": "clips/clip.mp4", "prompts": [{"name": "a", "bbox": BOX}]},
+            "prompts[0].bbox is unknown",
+        ),
+        ("track_video", {"path": "clips/clip.mp4", "prompts": [{"name": "a", "frame": -1}]}, "prompts[0].frame is -1;"),
+        ("segment", {"path": "photo.png"}, "segment"),
+    ],
+)
+def test_wrong_arguments_are_plain_sentences(server, tool, arguments, message):
+    result = call(server, tool, **arguments)
+    text = result.content[0].text
+    assert result.is_error and message in text and "http" not in text and "\n" not in text, text
+
+
+def test_the_page_names_the_arguments(server):
+    """The table of docs/mcp.md."""
+
+    async def ask():
+        async with Client(server) as client:
+            return {tool.name: [*tool.input_schema["properties"]] for tool in (await client.list_tools()).tools}
+
+    page = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.splitlines() if row.startswith("| `")]
+    assert {row[1].strip(" `"): re.findall(r"`(\w+)`", row[2]) for row in rows} == asyncio.run(ask())
+
+
+def test_the_command_on_stdio(root):
+    _, tools, (result,) = started(root, "nano", ("segment_image", {"path": "photo.png", "box": BOX}))
+    assert [*tools] == ["segment_image", "segment_everything", "track_video"]
     assert result.structured_content["objects"][0]["area"] > 400 and len(overlays(result)) == 1
