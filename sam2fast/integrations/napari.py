@@ -3,10 +3,11 @@
 Needs the extra ``napari``. In napari's menu: Plugins, "Segment and track (sam2fast)".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from magicgui.widgets import CheckBox, ComboBox, Container, ProgressBar, PushButton, SpinBox
 from napari import Viewer
 from napari.layers import Image, Labels, Points, Shapes
@@ -14,9 +15,14 @@ from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 
+from sam2fast._official_names import RELEASES
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.utils.embedded import MINI, NANO
 
-MODELS = ("sam2fast/mini", "facebook/sam2.1-hiera-tiny", "facebook/sam2.1-hiera-large", "sam2fast/nano")
+MODELS = (MINI.model_id, *RELEASES, NANO.model_id)
+# Attributes of a layer that place it in the world.
+PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 POINTS, BOXES, RESULT = "points (sam2fast)", "boxes (sam2fast)", "masks (sam2fast)"
 PIXEL_CENTRE = 0.5  # napari's coordinates are those of pixels' centres, SAM 2's those of corners
 
@@ -86,6 +92,11 @@ def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Pro
     return dict(sorted(found.items()))
 
 
+def placement_of(layer: Any) -> dict[str, Any]:
+    """Returns the arguments of a layer that lies where this one lies."""
+    return {name: getattr(layer, name) for name in PLACEMENT}
+
+
 def to_labels(ids: Sequence[int], logits: Any) -> NDArray[np.uint16]:
     """The object of each pixel ``(H, W)``, of mask logits ``(N, 1, H, W)``: that with the greatest; 0 for none."""
     best = logits[:, 0].max(0)
@@ -102,7 +113,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.viewer, self._worker = napari_viewer, None
-        self._predictors: dict[str, SAM2VideoPredictor] = {}
+        self._predictors: dict[tuple[type, str], Any] = {}
         self.image = ComboBox(label="image", choices=lambda _: [x for x in self.viewer.layers if isinstance(x, Image)])
         self.model = ComboBox(label="model", choices=MODELS)
         self.object = SpinBox(label="object", value=1, min=1, max=np.iinfo(np.uint16).max)
@@ -126,7 +137,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         image = self.image.value
         if image is None:
             return
-        grid = {"ndim": image.ndim, "scale": image.scale, "translate": image.translate}
+        grid = {"ndim": image.ndim, **placement_of(image)}
         text = {"string": "{object}", "color": "cyan", "size": 14, "anchor": "upper_left"}
         objects, on = {"object": np.zeros(0, int)}, {"on": np.zeros(0, bool)}
         if POINTS not in self.viewer.layers:
@@ -165,7 +176,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         if RESULT in self.viewer.layers:
             self.viewer.layers.remove(RESULT)
         labels = np.zeros(shape, np.uint16)
-        result = Labels(labels, name=RESULT, scale=image.scale, translate=image.translate)
+        result = Labels(labels, name=RESULT, **placement_of(image))
         self.viewer.add_layer(result)
         self.bar.value, self.bar.max = 0, len(frames) if tracked else len({frame for frame, _ in prompts})
 
@@ -190,16 +201,38 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
     def _find(
         self, model: str, frames: LayerFrames, prompts: dict[tuple[int, int], Prompt], tracked: bool
     ) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Yields frames and their labels; napari stops it between two of them."""
-        if model not in self._predictors:
-            self._predictors[model] = SAM2VideoPredictor.from_pretrained(model)
-        predictor = self._predictors[model]
+        """Yields frames and their labels. napari stops it between two frames."""
+        if len(frames) == 1:
+            yield 0, self._segment_image(model, frames[0], prompts)
+            return
+        predictor = self._predictor(SAM2VideoPredictor, model)
         state, shown = predictor.init_state(frames), {}
         for (frame, obj_id), (points, labels, boxes) in prompts.items():
             box = boxes[0] if boxes else None
             found = predictor.add_new_points_or_box(state, frame, obj_id, points or None, labels or None, box=box)
             shown[frame] = to_labels(*found[1:])
-        if not tracked or len(frames) == 1:
+        if not tracked:
             yield from shown.items()
             return
         yield from ((item[0], to_labels(*item[1:])) for item in predictor.propagate_both(state, progress=False))
+
+    def _segment_image(
+        self, model: str, image: NDArray[np.uint8], prompts: Mapping[tuple[int, int], Prompt]
+    ) -> NDArray[np.uint16]:
+        """Returns the labels of a single image, from the masks of ``sam2fast segment``."""
+        predictor = self._predictor(SAM2ImagePredictor, model)
+        features, best = predictor.encode(image), []
+        for points, labels, boxes in prompts.values():
+            masks, scores, _ = predictor.predict(
+                *(points or None, labels or None, boxes[0] if boxes else None),
+                multimask_output=len(points) == 1 and not boxes,
+                return_logits=True,
+                features=features,
+            )
+            best.append(masks[[scores.argmax()]])
+        return to_labels([obj_id for _, obj_id in prompts], torch.from_numpy(np.stack(best)))
+
+    def _predictor(self, kind: type, model: str) -> Any:
+        if (kind, model) not in self._predictors:
+            self._predictors[kind, model] = kind.from_pretrained(model, device="auto")  # type: ignore[attr-defined]
+        return self._predictors[kind, model]

@@ -6,11 +6,15 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from napari.components import ViewerModel
+from PIL import Image
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from sam2fast.integrations.napari import BOXES, POINTS, RESULT, LayerFrames, SegmentWidget, to_labels
+from sam2fast.cli import main
+from sam2fast.downloads.catalog import published_models
+from sam2fast.integrations.napari import BOXES, MODELS, POINTS, RESULT, LayerFrames, SegmentWidget, to_labels
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 LENGTH, SIZE = 9, 64
@@ -140,6 +144,89 @@ def test_layers_on_another_grid(viewer, notes, predictor):
     state = predictor.init_state(list(np.repeat(stack()[..., None], 3, -1)))
     masks = predictor.add_new_points_or_box(state, 4, 1, [[24.5, 18.5]], [1])
     assert np.array_equal(viewer.layers[RESULT].data[4], to_labels(*masks[1:]))
+
+
+AFFINE = np.eye(4)
+AFFINE[:3] = [[1, 0, 0, 4], [0, 0.9, 0.3, 5], [0, -0.2, 1.1, 6]]
+
+
+@pytest.mark.parametrize(
+    "placement",
+    [
+        {"affine": AFFINE},
+        {"rotate": (0, 0, 30)},
+        {"shear": (0, 0, 0.4)},
+        {"rotate": (0, 0, -75), "shear": (0, 0, 0.2), "scale": (3, 0.5, 0.7), "translate": (1, 2, 3), "affine": AFFINE},
+        {"scale": (2, 0.5, 0.5), "units": ("um", "um", "um"), "axis_labels": ("z", "y", "x")},
+    ],
+)
+def test_labels_lie_on_their_image(viewer, notes, predictor, placement):
+    """Also the layers for prompts: what is drawn in them is prompted in the image's pixels."""
+    image = viewer.add_image(stack(), contrast_limits=(0, 255), **placement)
+    widget = docked(viewer)
+    draw(viewer, widget)
+    widget.run(tracked=False)
+    wait(widget)
+    frames = np.repeat(stack()[..., None], 3, -1)
+    assert np.array_equal(viewer.layers[RESULT].data[4], expected(predictor, frames, track=False)[4]) and notes == []
+    for layer in (viewer.layers[name] for name in (POINTS, BOXES, RESULT)):
+        for place in ([0, 0, 0], [4, 18, 24], [8, 63, 0]):
+            assert np.allclose(layer.data_to_world(place), image.data_to_world(place)), layer.name
+        assert layer.units == image.units and layer.axis_labels == image.axis_labels
+
+
+def test_an_image_in_colour_lies_in_its_place(viewer, notes):
+    image = viewer.add_image(np.repeat(stack()[4][..., None], 3, -1), rgb=True, rotate=40, shear=[0.3], scale=(2, 3))
+    widget = docked(viewer)
+    draw(viewer, widget, frame=())
+    widget.run(tracked=False)
+    wait(widget)
+    assert np.allclose(viewer.layers[RESULT].data_to_world((9, 30)), image.data_to_world((9, 30))) and notes == []
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_stack_has_the_masks_of_the_command(viewer, notes, tmp_path):
+    for t, plane in enumerate(stack()):
+        (tmp_path / "planes").mkdir(exist_ok=True)
+        Image.fromarray(plane).save(tmp_path / "planes" / f"{t:03}.png")
+    prompts = ["--point", "4,1,24.5,18.5", "--point", "4,1,40.5,34.5,0", "--box", "4,2,32.5,38.5,47.5,53.5"]
+    options = ["--model", "nano", "--format", "png", "--out", tmp_path / "out"]
+    run("track", tmp_path / "planes", *prompts, *options)
+    viewer.add_image(stack(), contrast_limits=(0, 255))
+    widget = docked(viewer)
+    draw(viewer, widget)
+    widget.run(tracked=True)
+    wait(widget)
+    for t in range(4, LENGTH):
+        labels = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{t:03}.png"))
+        assert np.array_equal(viewer.layers[RESULT].data[t], labels) and {*labels.flat} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("model", ["nano", "mini"])
+def test_an_image_has_the_mask_of_the_command(viewer, notes, tmp_path, model):
+    """Mini has another input size for images than for videos."""
+    Image.fromarray(stack()[4]).save(tmp_path / "image.png")
+    points = ["--point", "24.5,18.5", "--point", "40.5,34.5,0"]
+    run("segment", tmp_path / "image.png", *points, "--model", model, "--out", tmp_path)
+    viewer.add_image(stack()[4], contrast_limits=(0, 255))
+    widget = docked(viewer)
+    widget.model.value = f"sam2fast/{model}"
+    viewer.layers[POINTS].add([18, 24])
+    widget.on.value = False
+    viewer.layers[POINTS].add([34, 40])
+    widget.run(tracked=False)
+    wait(widget)
+    mask = np.asarray(Image.open(tmp_path / "image_mask.png")) > 0
+    assert np.array_equal(viewer.layers[RESULT].data == 1, mask) and mask.any()
+
+
+def test_every_model_of_the_table_is_listed(viewer, notes):
+    assert {one.hub_id for one in published_models().values()} < {*MODELS} and "wanglab/MedSAM2" in MODELS
+    assert docked(viewer).model.choices == MODELS
 
 
 def test_cancel_keeps_what_was_found(viewer, notes):
