@@ -127,10 +127,10 @@ class McpTools:
         pred_iou_thresh: Share | None = None,
         stability_score_thresh: Share | None = None,
     ) -> CallToolResult:
-        """Segments everything in an image file. Returns the results of segment_image for the masks with the best scores.
+        """Segments everything in an image file. Returns the results of segment_image for the masks with best scores.
 
-        At most `most` masks are returned. The thresholds are limits from 0 to 1 that the masks reach. If no mask or
-        only some are returned, a note says why.
+        Returns at most `most` masks. The thresholds are from 0 to 1. Masks that do not reach both are left out. If
+        masks are left out, a note says so.
         """
         with _as_tool_error():
             pixels = to_pixels(self._image(path)).numpy()

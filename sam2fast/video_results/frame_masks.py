@@ -1,7 +1,7 @@
 """The masks of one frame from any source, as arrays or as ``supervision.Detections``."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -85,7 +85,9 @@ def _array(values: Any) -> NDArray[Any]:
     return np.asarray(values.detach().float().cpu() if values.is_floating_point() else values.cpu())
 
 
-def to_supervision(obj_ids: Sequence[Any], masks: Any, scores: Any = None) -> "Detections":
+def to_supervision(
+    obj_ids: Sequence[Any], masks: Any, scores: Any = None, labels: Mapping[Any, str | int | None] | None = None
+) -> "Detections":
     """The objects of a frame as ``supervision.Detections``; empty masks are left out.
 
     ``tracker_id`` has integer ids, and for other ids, such as names, a hash of their text, the same in every frame.
@@ -97,6 +99,9 @@ def to_supervision(obj_ids: Sequence[Any], masks: Any, scores: Any = None) -> "D
         obj_ids: N ids, as ``propagate_in_video`` yields them.
         masks: ``(N, 1, H, W)`` or ``(N, H, W)``, logits or bool, tensor or array.
         scores: ``TrackScores``, ``(N,)`` predicted IoU, or None; becomes ``confidence``.
+        labels: Classes by id, such as ``labels`` of a stream. An integer becomes the ``class_id``. A text becomes
+            ``data["class_name"]``, and its hash the ``class_id``. An object without a label has the class 0 and the
+            name "".
 
     Raises:
         ImportError: supervision is not installed.
@@ -112,6 +117,8 @@ def to_supervision(obj_ids: Sequence[Any], masks: Any, scores: Any = None) -> "D
         return supervision.Detections.empty()
     names = np.empty(len(shown), dtype=object)
     names[:] = [obj_ids[i] for i in shown]
+    classes = [(labels or {}).get(name) for name in names]
+    named = any(isinstance(label, str) for label in (labels or {}).values())
     found = pixels[shown]
     boxes = supervision.mask_to_xyxy(found).astype(np.float32)
     compact = getattr(supervision, "CompactMask", None)
@@ -119,7 +126,7 @@ def to_supervision(obj_ids: Sequence[Any], masks: Any, scores: Any = None) -> "D
         xyxy=boxes,
         mask=found if compact is None else compact.from_dense(found, boxes, found.shape[1:]),
         confidence=None if confidence is None else confidence[shown],
-        class_id=np.zeros(len(shown), dtype=int),
+        class_id=np.array([0 if label is None else object_number(label) for label in classes]),
         tracker_id=np.array([object_number(name) for name in names]),
-        data={"object_id": names},
+        data={"object_id": names, **({"class_name": np.array([str(x or "") for x in classes])} if named else {})},
     )

@@ -97,6 +97,15 @@ def test_names_get_the_same_numbers_in_every_frame():
     assert dict(zip(second.data["object_id"], second.tracker_id.tolist(), strict=True))["dog"] == numbers["dog"]
 
 
+def test_labels_are_classes():
+    detections = to_supervision([7, "a", 9], LOGITS, SCORES, {7: 4, 9: np.int64(2), "a": 3})
+    assert detections.class_id.tolist() == [4, 2] and "class_name" not in detections.data
+    first, second = (to_supervision([7, 8, 9], LOGITS, None, labels) for labels in ({7: "猫", 9: None}, {9: "猫"}))
+    assert first.data["class_name"].tolist() == ["猫", ""] and second.data["class_name"].tolist() == ["", "猫"]
+    assert first.class_id[0] == second.class_id[1] and first.class_id[1] == 0
+    assert to_supervision([7, 8, 9], LOGITS).class_id.tolist() == [0, 0]
+
+
 def test_no_detections():
     assert len(to_supervision([1], np.zeros((1, H, W), dtype=bool))) == 0
     assert len(to_supervision([], torch.zeros(0, 1, H, W))) == 0
