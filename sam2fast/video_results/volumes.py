@@ -1,6 +1,7 @@
 """Tracked masks of a volume's slices as label volumes: NIfTI, and DICOM segmentations. Not a medical device."""
 
 import gzip
+import re
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from io import BytesIO
@@ -86,10 +87,16 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     return ids
 
 
+def _label_of(obj_id: Any) -> str:
+    """Returns an id as a value of DICOM's type LO."""
+    return re.sub(r"[\\\x00-\x1f\x7f]", " ", str(obj_id)).strip()[:64].strip() or "object"
+
+
 def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -> list[Any]:
     """Writes a DICOM segmentation that refers to the source's images, atomically. Not a medical device.
 
-    Each object is a binary segment, labelled with its id, of the type "tissue".
+    Each object is a binary segment, labelled with its id, of the type "tissue". The file is in UTF-8. A label has at
+    most 64 characters, without backslashes and line breaks. The segment's description has ids that do not fit.
 
     Args:
         file: usually ``.dcm``.
@@ -120,7 +127,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     segments = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=str(obj_id)[:64],
+            segment_label=_label_of(obj_id),
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -128,6 +135,9 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
         )
         for number, obj_id in enumerate(ids, 1)
     ]
+    for segment, obj_id in zip(segments, ids, strict=True):
+        if segment.SegmentLabel != str(obj_id):
+            segment.SegmentDescription = str(obj_id)
     try:
         segmentation = highdicom.seg.Segmentation(
             source_images=list(volume.datasets),
@@ -146,6 +156,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"the DICOM images lack what a segmentation needs: {error}") from error
+    segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
     content = BytesIO()
     segmentation.save_as(content)
     with atomic_write(Path(file)) as opened:

@@ -1,4 +1,4 @@
-"""The recipe of docs/text_prompts.md for supervision's detections gives the masks, scores and classes of the command."""
+"""The recipe for supervision in docs/text_prompts.md gives the masks, scores and classes of the command."""
 
 import json
 
