@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +35,14 @@ def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]
 
 def yolo_data(classes: Sequence[str]) -> str:
     """The file ``data.yaml`` of a data set."""
-    names = "".join(f"  {i}: {json.dumps(label, ensure_ascii=False)}\n" for i, label in enumerate(classes))
+    names = "".join(f"  {i}: {_yaml_text(label)}\n" for i, label in enumerate(classes))
     return f"# All images are in both: divide them before you train.\ntrain: images\nval: images\nnames:\n{names}"
+
+
+def _yaml_text(text: str) -> str:
+    """Returns a double-quoted text of YAML. JSON's, except that YAML does not take some characters unescaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
 
 
 def labelme_polygons(parts: Iterable[Polygon], label: str, number: int) -> list[dict[str, Any]]:

@@ -4,12 +4,14 @@ import base64
 import json
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import yaml
 from file_contents import names
+from hard_names import HARD_NAMES
 from PIL import Image
 from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
@@ -17,8 +19,7 @@ from supervision import DetectionDataset
 
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
-from sam2fast.mask_formats.label_files import yolo_data
-from sam2fast.mask_formats.label_studio import brush_run_lengths
+from sam2fast.mask_formats.label_studio import FILES_ADDRESS, brush_run_lengths
 from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.polygons import joined
 
@@ -115,9 +116,42 @@ def test_images_have_the_same_classes(tmp_path, image, name):
         write_masks(tmp_path / "out", [items[0]._replace(classes=("dog",))], name)
 
 
-def test_names_of_any_script(tmp_path):
-    classes = ["\N{GRINNING FACE} cat", "Größe: 1", "猫", 'a "b"\n']
-    assert list(yaml.safe_load(yolo_data(classes))["names"].values()) == classes
+def test_names_of_any_script(tmp_path, image):
+    """Of classes, and of files as far as a file system takes them; by the programs' own readers."""
+    mask, count = encode_rle(MASKS[0]), len(HARD_NAMES)
+    files = [image.with_name(f"{label.replace('/', '_')}.png") for label in HARD_NAMES]
+    for file in files:
+        file.write_bytes(image.read_bytes())
+    items = [
+        AnnotatedImage(file, file.stem, SIZE, [mask], [label], [0.5], HARD_NAMES)
+        for file, label in zip(files, HARD_NAMES, strict=True)
+    ]
+    for name in FORMATS:
+        write_masks(tmp_path / name, items, name)
+    coco = COCO(tmp_path / "coco" / "masks.json")
+    found = coco.loadAnns(coco.getAnnIds())
+    assert [coco.cats[one["category_id"]]["name"] for one in found] == HARD_NAMES
+    assert [coco.imgs[one["image_id"]]["file_name"] for one in found] == [file.name for file in files]
+    for name in ("yolo", "yolo-seg"):
+        assert yaml.safe_load((tmp_path / name / "data.yaml").read_text("utf-8"))["names"] == dict(
+            enumerate(HARD_NAMES)
+        )
+        rows = [(tmp_path / name / "labels" / f"{item.stem}.txt").read_text().split()[0] for item in items]
+        assert rows == [str(i) for i in range(count)]
+    interface = ElementTree.parse(tmp_path / "label-studio" / "label_config.xml")
+    assert [label.get("value") for label in interface.iter("Label")] == HARD_NAMES
+    for item, label in zip(items, HARD_NAMES, strict=True):
+        for name in ("labelme", "labelme-mask"):
+            document = json.loads((tmp_path / name / f"{item.stem}.json").read_bytes())
+            assert document["shapes"][0]["label"] == label and (tmp_path / name / document["imagePath"]).is_file()
+        (feature,) = json.loads((tmp_path / "geojson" / f"{item.stem}.geojson").read_bytes())["features"]
+        task = json.loads((tmp_path / "label-studio" / f"{item.stem}.json").read_bytes())
+        assert feature["properties"]["name"] == label and np.load(tmp_path / "npz" / f"{item.stem}.npz")["labels"] == [
+            label
+        ]
+        (result,) = task["predictions"][0]["result"]
+        address = unquote(task["data"]["image"].removeprefix(FILES_ADDRESS))
+        assert result["value"]["brushlabels"] == [label] and (tmp_path / address).is_file()
 
 
 def test_images_are_those_of_the_labels(tmp_path, image):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hard_names import HARD_NAMES
 from scans import centred_affine, ellipsoid, rotation, scan, write_multi_frame, write_nifti_scan, write_series
 
 from sam2fast.video_io import open_volume
@@ -111,6 +112,41 @@ def test_dicom_segmentation(tmp_path, kind, axis):
     assert seen == len(found)
     assert write_nifti(tmp_path / "labels.nii", volume, frames)
     assert np.array_equal(nibabel.load(tmp_path / "labels.nii").get_fdata(), expected)
+
+
+@pytest.mark.parametrize(
+    ("characters", "patient"),
+    [
+        ([], "Synthetic"),
+        (["ISO_IR 100"], "Müller^José"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        (["GB18030"], "王^小东"),
+        (["ISO_IR 192"], "Иван^П"),
+    ],
+)
+def test_names_of_any_script_in_dicom(tmp_path, characters, patient):
+    """Also that of the patient, from a scan in other characters."""
+    pytest.importorskip("highdicom", reason="needs the extra medical")
+    source = write_series(tmp_path / "scan", scan(SHAPE, OBLIQUE)[0], OBLIQUE)
+    for file in source.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.SpecificCharacterSet, dataset.PatientName, dataset.StudyDescription = characters, patient, patient[:9]
+        dataset.save_as(file)
+    volume = open_volume(source)
+    masks = np.zeros((len(HARD_NAMES), *volume[0].shape[:2]), bool)
+    for i, mask in enumerate(masks):
+        mask[i] = True
+    assert write_dicom_seg(tmp_path / "seg.dcm", volume, [(0, HARD_NAMES, masks)]) == HARD_NAMES
+    found = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert (found.SpecificCharacterSet, found.PatientName) == ("ISO_IR 192", patient)
+    assert found.StudyDescription == patient[:9]
+    segments = found.SegmentSequence
+    assert [one.get("SegmentDescription", one.SegmentLabel) for one in segments] == [
+        name.rstrip(" ") for name in HARD_NAMES
+    ]
+    labels = {one.SegmentLabel for one in segments}
+    assert {"肝臓", "left/right", "left right", "spaces", "line break", "x" * 64} <= labels
+    assert all(len(label) <= 64 for label in labels)
 
 
 def test_errors(tmp_path):
