@@ -15,7 +15,7 @@ TRAIN = ["scipy>=1.11", "tensorboard>=2.16.2", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 POLYGONS = ["shapely>=2.0.6"]
 DETECTIONS = ["scipy>=1.11"]
-MEDICAL = ["nibabel>=5.2", "pydicom>=3.0.1", "highdicom>=0.24"]
+MEDICAL = ["nibabel>=5.2", "pydicom>=3.0.1", "highdicom>=0.28"]
 NAPARI = ["napari>=0.6"]
 # Export needs all three, running what was exported onnxruntime.
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]

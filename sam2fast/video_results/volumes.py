@@ -153,10 +153,10 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
             software_versions=version,
             device_serial_number="0",
             series_description="sam2fast, not a medical device",
+            specific_character_set="ISO_IR 192",  # UTF-8
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"the DICOM images lack what a segmentation needs: {error}") from error
-    segmentation.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
     content = BytesIO()
     segmentation.save_as(content)
     with atomic_write(Path(file)) as opened:

@@ -117,7 +117,7 @@ def test_dicom_segmentation(tmp_path, kind, axis):
 @pytest.mark.parametrize(
     ("characters", "patient"),
     [
-        ([], "Synthetic"),
+        (None, "Synthetic"),
         (["ISO_IR 100"], "Müller^José"),
         (["ISO 2022 IR 6", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
         (["GB18030"], "王^小东"),
