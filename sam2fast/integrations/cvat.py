@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from sam2fast.amg.parameters import thresholds_of
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.image_features import Features
 from sam2fast.io.overlay import area_of
@@ -17,6 +18,7 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.features import EncodedFrame
 from sam2fast.tracking.stream import VideoStream
+from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.video_io.sources import to_rgb_image
 
 try:
@@ -51,7 +53,9 @@ def create(
     predictor = SAM2ImagePredictor.from_pretrained(model, device=device)
     if kind == "interactor":
         return CvatInteractor(predictor)
-    return CvatDetector(everything(SAM2AutomaticMaskGenerator(predictor.model)), [label], shape)
+    config = EMBEDDED[model].config if model in EMBEDDED else ""
+    generator = SAM2AutomaticMaskGenerator(predictor.model, **thresholds_of(config))
+    return CvatDetector(everything(generator), [label], shape)
 
 
 def everything(generator: SAM2AutomaticMaskGenerator) -> FindObjects:
@@ -87,12 +91,23 @@ class CvatDetector:
         self.spec = cvataa.DetectionFunctionSpec(labels=named)
 
     def detect(self, context: Any, image: Image.Image) -> list[Any]:
-        """Shapes of the objects whose scores are at least ``context.conf_threshold``; the largest part of a polygon."""
+        """Returns shapes, with scores, of the objects with a score of at least ``context.conf_threshold``.
+
+        A polygon is the largest part of its mask.
+        """
         shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
         least = context.conf_threshold or 0
         with _as_bad_function():
-            found = [(label, points_of(mask, shape)) for mask, label, score in self._find(image) if score >= least]
-        return [cvataa.shape(int(label), type=shape, points=points) for label, points in found if points is not None]
+            found = [
+                (int(label), points_of(mask, shape), float(np.clip(score, 0, 1)))
+                for mask, label, score in self._find(image)
+                if score >= least
+            ]
+        return [
+            cvataa.shape(label, type=shape, points=points, score=score)
+            for label, points, score in found
+            if points is not None
+        ]
 
 
 class CvatInteractor:

@@ -3,11 +3,13 @@
 cvat-cli's agent calls them as for a task of CVAT; only its server and worker process are replaced.
 """
 
+import json
 from types import SimpleNamespace
 
 import cvat_sdk.auto_annotation as cvataa
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from cvat_cli._internal import agent_driver, agent_driver_interaction, agent_driver_tracking
 from cvat_cli._internal.agent import get_function_driver_class
 from cvat_cli._internal.common import FunctionLoader
@@ -17,7 +19,9 @@ from PIL import Image
 from small_video import SIZE, video_frames
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor
+from sam2fast.cli import main
 from sam2fast.integrations.cvat import CvatDetector, create, everything, in_boxes, points_of
+from sam2fast.io.rle import decode_rle
 
 MODEL = "sam2fast/nano"
 FRAMES = video_frames(5)
@@ -192,6 +196,7 @@ def test_everything_is_detected():
     assert len(found) == len(records)
     for one, record in zip(found, records, strict=True):
         assert np.array_equal(decoded(one.points), record["segmentation"])
+        assert one.score == pytest.approx(record["predicted_iou"], abs=1e-6)
     least = records[2]["predicted_iou"]
     context = _DetectionFunctionContextImpl(frame_name="x", conf_threshold=least, conv_mask_to_poly=True)
     found = remapped(function, function.detect(context, image), "polygon", conv_mask_to_poly=True)
@@ -209,12 +214,75 @@ def test_boxes_of_a_detector(shape):
     (found,) = remapped(function, function.detect(context, image), shape)
     predictor.set_image(image)
     mask = predictor.predict(box=boxes[0], multimask_output=False)[0][0] > 0
-    assert found.points == points_of(mask, shape)
+    assert found.points == points_of(mask, shape) and found.score == 0.9
     empty = CvatDetector(in_boxes(predictor, lambda image: ([], [], [])), ["thing"])
     assert empty.detect(context, image) == []
     wrong = CvatDetector(in_boxes(predictor, lambda image: ([[1, 2]], [0], [1])), ["thing"])
     with pytest.raises(cvataa.BadFunctionError, match="box"):
         wrong.detect(context, image)
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def photo(tmp_path):
+    Image.fromarray(FRAMES[0]).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_everything_is_that_of_the_command(photo, tmp_path):
+    """Masks, scores, and the name of the class."""
+    function = load(kind="detector", label="größe 猫")
+    found = function.detect(_DetectionFunctionContextImpl(frame_name="x"), Image.open(photo))
+    run("masks", photo, "--model", "nano", "--out", tmp_path)
+    expected = json.loads((tmp_path / "masks.json").read_text())["annotations"]
+    assert [label.name for label in function.spec.labels] == ["größe 猫"] and len(found) == len(expected) > 2
+    by_score = sorted(expected, key=lambda entry: -entry["predicted_iou"])
+    for one, entry in zip(found, by_score, strict=True):
+        assert np.array_equal(decoded(one.points), decode_rle(entry["segmentation"]))
+        assert one.score == pytest.approx(entry["predicted_iou"], abs=1e-6) and one.label_id == 0
+
+
+def test_scores_beyond_one_are_one():
+    """CVAT refuses other scores; predicted IoUs may be a little greater."""
+    function = CvatDetector(lambda image: [(SQUARE, 0, 1.02), (SQUARE, 0, -0.1)], ["thing"])
+    found = function.detect(_DetectionFunctionContextImpl(frame_name="x"), None)
+    assert [one.score for one in found] == [1]  # without a threshold, scores below 0 are left out
+
+
+@pytest.mark.parametrize("model", ["sam2fast/nano", "sam2fast/mini"])
+def test_an_interaction_is_that_of_the_command(photo, tmp_path, monkeypatch, model):
+    agent = Agent(load(kind="interactor", model=model), monkeypatch)
+    given = {"pos_points": [[100, 92]], "neg_points": [[30, 40]], "obj_bbox": [[88, 78], [117, 107]]}
+    (shape,) = agent.ask("interact", 0, **given)["shapes"]
+    prompts = ["--point", "100,92", "--point", "30,40,0", "--box", "88,78,117,107"]
+    run("segment", photo, *prompts, "--model", model, "--out", tmp_path)
+    expected = json.loads((tmp_path / "photo.json").read_text())
+    assert np.array_equal(decoded(shape["points"]), decode_rle(expected["rle"]))
+    assert float(shape["attributes"][0]["value"]) == pytest.approx(expected["score"], abs=1e-6)
+
+
+def test_a_track_is_that_of_the_command(tmp_path, monkeypatch):
+    """Of a box, by frame numbers; with more frames than the memory has pointers, whose number CVAT does not say."""
+    (tmp_path / "frames").mkdir()
+    frames = video_frames(20)
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{t:05}.png")
+    options = ["--stream", "--model", "nano", "--out", tmp_path / "out"]
+    run("track", tmp_path / "frames", "--box", "2,square,86,80,111,105", *options)
+    lines = {
+        line["frame"]: line for line in map(json.loads, (tmp_path / "out" / "masks.jsonl").read_text().splitlines())
+    }
+    agent = Agent(load(kind="tracker"), monkeypatch, frames)
+    shapes = [{"type": "rectangle", "points": [86.0, 80.0, 111.0, 105.0]}]
+    states = agent.ask("init_tracking", 2, shapes=shapes)["states"]
+    for t in range(3, len(frames)):
+        (shape,) = agent.ask("track", t, states=states)["shapes"]
+        x, y, width, height = lines[t]["objects"][0]["box"]
+        assert shape["points"] == [x, y, x + width, y + height]
 
 
 def test_unknown_kinds_and_shapes():
