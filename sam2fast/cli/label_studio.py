@@ -10,7 +10,7 @@ import click
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import model_options
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.io.allowed_files import HostFiles
 
 if TYPE_CHECKING:
@@ -68,15 +68,16 @@ def label_studio(
 
     def build() -> "Flask":
         # In the serving process: torch's threads do not survive a fork.
-        from sam2fast.cli.track_run import load_predictor
         from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
+        from sam2fast.integrations.models import load_predictors
 
         try:
-            predictor, _ = load_predictor(choice, device, dtype)
+            with as_model_error():
+                loaded = load_predictors(choice.config, choice.checkpoint, device, dtype, image_size)
         except UserError as error:
             error.show()
             sys.exit(serving.FAILED_TO_START)
-        return make_app(LabelStudioBackend(predictor, reader_of(url, token, max_mb), images, frames))
+        return make_app(LabelStudioBackend(loaded[0], reader_of(url, token, max_mb), images, frames, loaded[1]))
 
     def announce(address: str) -> None:
         emit({"address": address, "url": url, "model": choice.as_json()})

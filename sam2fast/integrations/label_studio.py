@@ -63,16 +63,22 @@ class LabelStudioBackend:
     """Answers tasks with masks. Threads may use it at the same time; they track their videos one after the other.
 
     Args:
-        predictor: of the model, also for images.
-        read: the content of the file at an address; see :func:`reader_of`.
-        images_kept: of how many images embeddings are kept, of 16 MiB each for 1024x1024 pixels of input.
-        max_frames: how many frames of a video a request tracks.
+        predictor: Predictor for videos.
+        read: Function that returns the content of the file at an address; see :func:`reader_of`.
+        images_kept: Number of images with an embedding in memory, of 16 MiB each for 1024x1024 pixels of input.
+        max_frames: Number of frames of a video that a request tracks.
+        images: Predictor for images. Defaults to the model of ``predictor``.
     """
 
     def __init__(
-        self, predictor: SAM2VideoPredictor, read: Callable[[Any], bytes], images_kept: int = 16, max_frames: int = 50
+        self,
+        predictor: SAM2VideoPredictor,
+        read: Callable[[Any], bytes],
+        images_kept: int = 16,
+        max_frames: int = 50,
+        images: SAM2ImagePredictor | None = None,
     ) -> None:
-        self._videos, self._images, self._read = predictor, SAM2ImagePredictor(predictor), read
+        self._videos, self._images, self._read = predictor, images or SAM2ImagePredictor(predictor), read
         self._encoded = lru_cache(images_kept)(self._images.encode)  # by the content of the file
         self._max_frames, self._tracking = max_frames, Lock()
 
@@ -98,8 +104,12 @@ class LabelStudioBackend:
         for one in prompts:
             if one["type"] not in ("keypointlabels", "rectanglelabels"):
                 raise ValueError(f"a prompt is {one['type']}; expected keypointlabels or rectanglelabels")
+            if one.get("image_rotation"):
+                raise ValueError(f"the image is rotated by {one['image_rotation']} degrees; rotate it back to prompt")
         last = prompts[-1]
-        label = str(next(iter(last["value"].get(last["type"], ())), None))
+        if not last["value"].get(last["type"]):
+            raise ValueError("a prompt has no label; choose a label first")
+        label = str(last["value"][last["type"]][0])
         control = find_control(controls, last["to_name"], ("BrushLabels", "PolygonLabels"), label)
         features = self._encoded(self._read(task["data"][control.data]))
         height, width = features.size
@@ -119,43 +129,50 @@ class LabelStudioBackend:
         return {"id": uuid4().hex[:10], **region}
 
     def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
-        """The boxes, with those on the frames after their last ones; outlines if there are VideoVectorLabels."""
+        """Returns the regions of the prompts with boxes on later frames, and outlines if there are VideoVectorLabels.
+
+        The score of a region is the mean predicted IoU of its masks.
+        """
         regions = {one["id"]: one for one in prompts if one["type"] == "videorectangle"}
         to_name, given = (next(iter(regions.values()))[key] for key in ("to_name", "value"))
         data = find_control(controls, to_name, ["VideoRectangle"]).data
-        vectors = next((one for one in controls if (one.tag, one.to_name) == ("VideoVectorLabels", to_name)), None)
+        has_vectors = any((one.tag, one.to_name) == ("VideoVectorLabels", to_name) for one in controls)
         count, seconds = given["framesCount"], given["duration"] / given["framesCount"]
         keys = {name: sorted(one["value"]["sequence"], key=lambda key: key["frame"]) for name, one in regions.items()}
         shown = {name: of[-KEYS_USED:] for name, of in keys.items() if of and of[-1].get("enabled", True)}
         last = {name: of[-1]["frame"] for name, of in shown.items()}
         frames = {name: range(begin + 1, min(begin + self._max_frames, count) + 1) for name, begin in last.items()}
         boxes, outlines = defaultdict[Any, dict[int, Region]](dict), defaultdict[Any, dict[int, Region]](dict)
+        ious = defaultdict[Any, list[float]](list)
         if shown:
             timeline = range(min(last.values()), max(of.stop for of in frames.values()))
             with self._tracking:
                 for frame, masks in self._masks(self._read(task["data"][data]), shown, timeline, count, seconds):
-                    for name, mask in masks.items():
+                    for name, (mask, iou) in masks.items():
                         if frame in frames[name] and mask.any():
                             boxes[name][frame], outlines[name][frame] = box_around(mask), vector_around(mask)
+                            ious[name].append(iou)
         results = []
         for name, one in regions.items():
             value, of = one["value"], frames.get(name, range(0))
             sequence = keyframes(keys[name], of, boxes[name], seconds)
-            results.append({**one, "value": {**value, "sequence": sequence}})
+            score = {"score": sum(ious[name]) / len(ious[name])} if ious[name] else {}
+            results.append({**one, "value": {**value, "sequence": sequence}, **score})
             sequence = keyframes([], of, outlines[name], seconds)
-            if vectors is not None and sequence and value.get("labels"):
+            if has_vectors and sequence and value.get("labels"):
+                vectors = find_control(controls, to_name, ["VideoVectorLabels"], str(value["labels"][0]))
                 named = {"from_name": vectors.name, "to_name": vectors.to_name, "type": "videovectorlabels"}
-                results.append({"id": f"{name}-outline", **named, "value": {**value, "sequence": sequence}})
+                results.append({"id": f"{name}-outline", **named, "value": {**value, "sequence": sequence}, **score})
         return results
 
     def _masks(
         self, video: bytes, shown: Region, frames: range, count: int, seconds: float
-    ) -> Iterator[tuple[int, dict[Any, np.ndarray]]]:
-        """The masks ``(H, W)`` bool of all objects on each of Label Studio's frames, which count from 1.
+    ) -> Iterator[tuple[int, dict[Any, tuple[np.ndarray, float]]]]:
+        """Yields Label Studio's frames, from 1, with the mask ``(H, W)`` bool and the predicted IoU of each object.
 
         Args:
-            shown: the keyframes of each object.
-            count, seconds: how many frames the timeline has, and the duration of one.
+            shown: Keyframes of each object.
+            count, seconds: Number of frames of the timeline, and the duration of a frame.
         """
         state = self._videos.init_state(video)
         try:
@@ -170,8 +187,11 @@ class LabelStudioBackend:
             for frame in frames:
                 shown_at[all_shown.video_index(frame)].append(frame)
             first, most = min(shown_at), max(shown_at) - min(shown_at)
-            for index, names, logits in self._videos.propagate_in_video(state, first, most, progress=False):
-                masks = dict(zip(names, (logits[:, 0] > 0).cpu().numpy(), strict=True))
+            for index, names, logits, scores in self._videos.propagate_in_video(
+                state, first, most, return_scores=True, progress=False
+            ):
+                each = zip((logits[:, 0] > 0).cpu().numpy(), scores.iou.tolist(), strict=True)
+                masks = dict(zip(names, each, strict=True))
                 for frame in shown_at.get(index, ()):
                     yield frame, masks
         finally:

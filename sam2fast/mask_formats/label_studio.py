@@ -62,7 +62,11 @@ def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float
     """
     control = Control("BrushLabels", "label", "image", "image", [])
     result = [image_region(control, mask, label, score) for mask, label, score in objects]
-    prediction = {"model_version": "sam2fast", "result": result}
+    prediction = {
+        "model_version": "sam2fast",
+        "result": result,
+        "score": min((one["score"] for one in result), default=0),
+    }
     return {"data": {"image": FILES_ADDRESS + quote(image)}, "predictions": [prediction]}
 
 

@@ -1,8 +1,11 @@
 """label-studio-sdk accepts the backend's answers, and reads the library's masks from them: ``make test-clients``."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
+from hard_names import HARD_NAMES
 from label_studio_sdk._extensions.label_studio_tools.postprocessing.video import extract_key_frames
 from label_studio_sdk.converter.brush import decode_from_annotation
 from label_studio_sdk.label_interface import LabelInterface
@@ -13,6 +16,8 @@ from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor
 from sam2fast.demo.clip import encode_mp4
 from sam2fast.integrations.label_studio import LabelStudioBackend, make_app
 from sam2fast.io.overlay import area_of
+from sam2fast.io.rle import encode_rle
+from sam2fast.mask_formats import AnnotatedImage, write_masks
 
 FRAMES = video_frames(6)
 IMAGE_LIST = [Image.fromarray(frame) for frame in FRAMES]
@@ -89,3 +94,15 @@ def test_a_video(client, predictor):
         ring = corners([[one["x"], one["y"]] for one in vector["vertices"]])
         drawn = cv2.fillPoly(np.zeros(mask.shape, np.uint8), [ring], 1) > 0
         assert (drawn & mask).sum() / (drawn | mask).sum() > 0.9
+
+
+def test_exported_tasks_have_names_of_any_script(tmp_path):
+    mask = encode_rle(np.ones((SIZE, SIZE), bool))
+    item = AnnotatedImage(
+        *(FRAMES[0], "image", (SIZE, SIZE), [mask] * len(HARD_NAMES), HARD_NAMES, [0.5] * len(HARD_NAMES), HARD_NAMES)
+    )
+    write_masks(tmp_path, [item], "label-studio")
+    interface = LabelInterface((tmp_path / "label_config.xml").read_text(encoding="utf-8"))
+    (prediction,) = json.loads((tmp_path / "image.json").read_text())["predictions"]
+    assert interface.validate_prediction(prediction, return_errors=True) == []
+    assert interface.get_control("label").labels == HARD_NAMES

@@ -6,16 +6,23 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from xml.sax.saxutils import quoteattr
 
+import numpy as np
 import pytest
-from PIL import Image
+from click.testing import CliRunner
+from PIL import ExifTags, Image
 from small_video import SIZE, video_frames
 
 from sam2fast import SAM2ImagePredictor, SAM2VideoPredictor
+from sam2fast.cli import main
 from sam2fast.demo.clip import FRAMES_PER_SECOND, encode_mp4
 from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
+from sam2fast.integrations.models import load_predictors
 from sam2fast.io.allowed_files import HostFiles
+from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_studio import box_around, brush_run_lengths, outline, vector_around
+from sam2fast.utils.embedded import MINI, NANO
 
 IMAGES = """<View><Image name="image" value="$image"/>
   <KeyPointLabels name="point" toName="image" smart="true"><Label value="disc"/></KeyPointLabels>
@@ -242,6 +249,58 @@ def test_masks_are_of_the_prompted_image_and_have_its_label(client):
     assert (region["from_name"], region["to_name"], region["original_height"]) == ("of B", "B", len(FRAMES[0]))
 
 
+def run(*arguments):
+    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("model", [NANO, MINI])
+def test_an_image_is_that_of_the_command(tmp_path, model):
+    """Mask, score and class, of a photograph that its EXIF rotates. Mini has another input size for images."""
+    label, photo = "größe 'x' 猫 \N{CAT}", tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(FRAMES[0])[:, :-28].copy()).save(photo, exif=exif, quality=95)
+    run("segment", photo, "--point", "30,40", "--model", model.model_id.rpartition("/")[2], "--out", tmp_path)
+    expected = json.loads((tmp_path / "photo.json").read_text())
+    width, height = expected["size"]["width"], expected["size"]["height"]
+    predictors = load_predictors(model.config, model.weights, "cpu", "float32")
+    backend = LabelStudioBackend(predictors[0], lambda address: photo.read_bytes(), images=predictors[1])
+    value = {"x": 3000 / width, "y": 4000 / height, "keypointlabels": [label]}
+    prompt = {"type": "keypointlabels", "to_name": "image", "value": value, "image_rotation": 0}
+    interface = BRUSH.replace('"disc"', quoteattr(label))
+    found = ask(make_app(backend).test_client(), interface, {"image": "x"}, [prompt])
+    (region,) = found["result"]
+    mask = decode_rle(expected["rle"])
+    assert (region["original_height"], region["original_width"]) == mask.shape == (height, width) == (100, 128)
+    assert region["value"]["rle"] == brush_run_lengths(mask) and region["value"]["brushlabels"] == [label]
+    assert region["score"] == found["score"] == pytest.approx(expected["score"], abs=1e-6)
+
+
+def test_a_video_is_that_of_the_command(client, video, tmp_path):
+    """Boxes, outlines, frame numbers and scores, of two objects."""
+    (tmp_path / "clip.mp4").write_bytes(video)
+    boxes = {"a": (2, [8, 18, 52, 62]), "b": (3, [88, 78, 117, 107])}
+    prompts = [f"--box={frame - 1},{name},{','.join(map(str, box))}" for name, (frame, box) in boxes.items()]
+    run("track", tmp_path / "clip.mp4", *prompts, "--model", "nano", "--out", tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "masks.jsonl").read_text().splitlines()]
+    tracked = {(one["id"], line["frame"] + 1): one for line in lines for one in line["objects"]}
+    found = ask(
+        client, VIDEOS, {"video": "/data/upload/clip.mp4"}, [video_box(k, {t: b}) for k, (t, b) in boxes.items()]
+    )
+    assert found["score"] == min(region["score"] for region in found["result"])
+    for name, (first, _) in boxes.items():
+        of_box, of_outline = (one for one in found["result"] if one["id"].startswith(name))
+        after = range(first + 1, COUNT + 1)
+        assert [key["frame"] for key in of_outline["value"]["sequence"]] == [*after]
+        for key, vector in zip(of_box["value"]["sequence"][1:], of_outline["value"]["sequence"], strict=True):
+            mask = decode_rle(tracked[name, key["frame"]]["rle"])
+            assert box_around(mask).items() <= key.items() and vector["vertices"] == vector_around(mask)["vertices"]
+        score = np.mean([tracked[name, frame]["score"] for frame in after])
+        assert of_box["score"] == of_outline["score"] == pytest.approx(score, abs=1e-5) and 0 < score < 1
+        assert of_box["value"]["labels"] == of_outline["value"]["labels"] == ["disc"]
+
+
 def test_a_personal_token_is_exchanged(label_studio):
     assert reader_of(label_studio.address, "a.b.c")("/data/upload/clip.mp4")
     assert label_studio.seen[-1] == "Bearer short-a.b.c"
@@ -266,6 +325,14 @@ def test_a_personal_token_is_exchanged(label_studio):
             "ellipse",
         ),
         (BRUSH, {"image": data_uri(FRAMES[0])}, [rectangle(1, 2, 3, 4, rotation=5)], "rotated"),
+        (BRUSH, {"image": data_uri(FRAMES[0])}, [keypoint(30, 40) | {"image_rotation": 90}], "rotated by 90 degrees"),
+        (BRUSH, {"image": "x"}, [keypoint(30, 40) | {"value": {"x": 1, "y": 1}}], "a prompt has no label"),
+        (
+            VIDEOS,
+            {"video": "/data/upload/clip.mp4"},
+            [video_box("a", {1: [8, 18, 52, 62]}, label="cat")],
+            "no label 'cat'",
+        ),
         (BRUSH, {"image": "data:image/png;base64,AAAA"}, [keypoint(30, 40)], "image"),
         (BRUSH, {"image": "data:image/png;base64,A"}, [keypoint(30, 40)], "damaged"),
         (BRUSH, {"image": "/missing.png"}, [keypoint(30, 40)], "404"),

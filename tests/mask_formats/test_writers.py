@@ -312,6 +312,7 @@ def test_label_studio(tmp_path, image):
     interface = ElementTree.parse(tmp_path / "out/label_config.xml")
     assert [label.get("value") for label in interface.iter("Label")] == list(CLASSES)
     brush, shown = interface.find("BrushLabels"), [masks[i] for i in (0, 2, 3)]
+    assert prediction["score"] == 0.6
     for result, mask, score in zip(prediction["result"], shown, (0.9, 0.7, 0.6), strict=True):
         assert (result["type"], result["value"]["format"]) == ("brushlabels", "rle")
         assert (result["from_name"], result["to_name"]) == (brush.get("name"), brush.get("toName"))
