@@ -13,8 +13,8 @@ from sam2fast.tracking.cuda_graphs import memory_of_graphs
 from sam2fast.utils.embedded import NANO
 
 # The generator's default thresholds, and lower ones for nano, which predicts lower scores.
-THRESHOLDS = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
-THRESHOLDS_OF_NANO = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
+THRESHOLDS: Mapping[str, Any] = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
+THRESHOLDS_OF_NANO: Mapping[str, Any] = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
 # Largest batch on the CPU; more would only take more memory.
 CPU_PROMPTS = 16
 # Upper bound of the decoder's memory per prompt, in fp32 image embeddings.
@@ -23,7 +23,7 @@ EMBEDDINGS_PER_PROMPT = 16
 MEMORY_SHARE = 0.7
 
 
-def thresholds_of(config: str) -> Mapping[str, float]:
+def thresholds_of(config: str) -> Mapping[str, Any]:
     """Returns the thresholds for a model with this configuration, as arguments of the generator."""
     return THRESHOLDS_OF_NANO if config == NANO.config else THRESHOLDS
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sam2fast.amg.parameters import thresholds_of
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -100,7 +100,7 @@ class CvatDetector:
         with _as_bad_function():
             found = [
                 (int(label), points_of(mask, shape), float(np.clip(score, 0, 1)))
-                for mask, label, score in self._find(image)
+                for mask, label, score in self._find(upright(image))
                 if score >= least
             ]
         return [
@@ -121,7 +121,7 @@ class CvatInteractor:
     def preprocess_image(self, context: Any, image: Image.Image) -> Features:
         """The embedding of an image, which CVAT keeps between clicks."""
         with _as_bad_function():
-            return self._predictor.encode(image)
+            return self._predictor.encode(upright(image))
 
     def detect(self, context: Any, pp_image: Features, prompts: Any) -> list[Any]:
         """The mask with the best score, with its confidence; nothing if it is empty."""
@@ -158,7 +158,7 @@ class CvatTracker:
     def preprocess_image(self, context: Any, image: Image.Image) -> EncodedFrame:
         """The frame with its features; the last four are kept."""
         with _as_bad_function():
-            pixels = to_rgb_image(image, 0)
+            pixels = to_rgb_image(upright(image), 0)
             return self._encoded(pixels.size, pixels.tobytes())
 
     def init_tracking_state(self, context: Any, pp_image: EncodedFrame, shape: Any) -> VideoStream:
@@ -179,6 +179,11 @@ class CvatTracker:
         kind = context.original_shape_type
         points = points_of((result.masks[0, 0] > 0).cpu().numpy(), kind)
         return None if points is None else cvataa.TrackableShape(type=kind, points=points)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Returns the image as CVAT shows it, rotated by its EXIF orientation."""
+    return ImageOps.exif_transpose(image)
 
 
 def points_of(mask: np.ndarray, shape: str) -> list[float] | None:

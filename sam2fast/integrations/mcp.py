@@ -48,7 +48,7 @@ USUAL_FRAMES = 100  # that a call tracks
 
 @dataclass(frozen=True)
 class McpLimits:
-    """What a call may read and compute."""
+    """Limits of a call."""
 
     max_megabytes: int = 256
     max_megapixels: int = 50
@@ -85,7 +85,7 @@ class McpTools:
         roots: Sequence[Path],
         limits: McpLimits,
         images: SAM2ImagePredictor | None = None,
-        thresholds: Mapping[str, float] = THRESHOLDS,
+        thresholds: Mapping[str, Any] = THRESHOLDS,
     ) -> None:
         self._videos, self._images = predictor, images or SAM2ImagePredictor(predictor)
         self._files, self._limits = FolderFiles(roots, limits.max_megabytes), limits
@@ -150,7 +150,10 @@ class McpTools:
                 limits = " and ".join(f"{name} {value:g}" for name, value in least.items())
                 found["note"] = f"no mask reaches {limits}: lower them"
             elif 0 < len(records) < len(all_records):
-                found["note"] = f"{len(all_records) - len(records)} masks with lower scores are left out: raise most"
+                left = len(all_records) - len(records)
+                found["note"] = (
+                    f"{left} masks with lower scores are left out: raise most, up to {self._limits.max_objects}"
+                )
             return _result(found, [draw_overlay(pixels, drawn)])
 
     def track_video(
@@ -228,7 +231,7 @@ class McpTools:
 
 
 class PlainErrorServer(MCPServer):
-    """A server with wrong arguments named in plain sentences."""
+    """A server that describes wrong arguments in plain sentences."""
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         for tool in await self.list_tools():

@@ -15,7 +15,7 @@ from cvat_cli._internal.agent import get_function_driver_class
 from cvat_cli._internal.common import FunctionLoader
 from cvat_sdk import masks
 from cvat_sdk.auto_annotation.driver import _AnnotationMapper, _DetectionFunctionContextImpl
-from PIL import Image
+from PIL import ExifTags, Image
 from small_video import SIZE, video_frames
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor
@@ -233,6 +233,27 @@ def photo(tmp_path):
     return tmp_path / "photo.png"
 
 
+def test_photographs_are_upright(tmp_path, monkeypatch):
+    """As CVAT shows them, and as the command reads their files."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = Image.fromarray(np.rot90(FRAMES[0])[:, :-28].copy())
+    stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    run("segment", tmp_path / "photo.jpg", "--box", "8,18,52,62", "--model", "nano", "--out", tmp_path)
+    mask = decode_rle(json.loads((tmp_path / "photo.json").read_text())["rle"])
+    assert mask.shape == (SIZE - 28, SIZE)
+    image, context = Image.open(tmp_path / "photo.jpg"), SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False)
+    prompts = SimpleNamespace(pos_points=[], neg_points=[], bounding_box=[(8, 18), (52, 62)])
+    interactor = load(kind="interactor")
+    (shape,) = interactor.detect(context, interactor.preprocess_image(context, image), prompts)
+    predictor = SAM2ImagePredictor.from_pretrained(MODEL, device="cpu")
+    detector = CvatDetector(in_boxes(predictor, lambda image: ([[8, 18, 52, 62]], [0], [0.9])), ["thing"])
+    (detected,) = detector.detect(context, image)
+    assert shape.points == detected.points == masks.encode_mask(mask)
+    frame = load(kind="tracker").preprocess_image(context, image)
+    assert (frame.height, frame.width) == mask.shape
+
+
 def test_everything_is_that_of_the_command(photo, tmp_path):
     """Masks, scores, and the name of the class."""
     function = load(kind="detector", label="größe 猫")
@@ -249,7 +270,7 @@ def test_everything_is_that_of_the_command(photo, tmp_path):
 def test_scores_beyond_one_are_one():
     """CVAT refuses other scores; predicted IoUs may be a little greater."""
     function = CvatDetector(lambda image: [(SQUARE, 0, 1.02), (SQUARE, 0, -0.1)], ["thing"])
-    found = function.detect(_DetectionFunctionContextImpl(frame_name="x"), None)
+    found = function.detect(_DetectionFunctionContextImpl(frame_name="x"), Image.fromarray(FRAMES[0]))
     assert [one.score for one in found] == [1]  # without a threshold, scores below 0 are left out
 
 

@@ -270,7 +270,9 @@ def test_everything_is_that_of_the_command(root, tmp_path):
     }
     assert list(found.values()) == sorted(found.values(), reverse=True) and len(found) > 2
     assert "note" not in result.structured_content
-    assert one.structured_content["note"] == f"{len(found) - 1} masks with lower scores are left out: raise most"
+    assert (
+        one.structured_content["note"] == f"{len(found) - 1} masks with lower scores are left out: raise most, up to 50"
+    )
     text = "no mask reaches pred_iou_thresh 1 and stability_score_thresh 0.9: lower them"
     assert none.structured_content == {**SIZE, "objects": [], "note": text} and text in none.content[0].text
 
