@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+from small_video import video_frames
 
 from sam2fast.cli import main
 from sam2fast.downloads.catalog import published_models
@@ -209,15 +210,13 @@ def test_a_stack_has_the_masks_of_the_command(viewer, notes, tmp_path):
 @pytest.mark.parametrize("model", ["nano", "mini"])
 def test_an_image_has_the_mask_of_the_command(viewer, notes, tmp_path, model):
     """Mini has another input size for images than for videos."""
-    Image.fromarray(stack()[4]).save(tmp_path / "image.png")
-    points = ["--point", "24.5,18.5", "--point", "40.5,34.5,0"]
-    run("segment", tmp_path / "image.png", *points, "--model", model, "--out", tmp_path)
-    viewer.add_image(stack()[4], contrast_limits=(0, 255))
+    (image,) = video_frames(1)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    run("segment", tmp_path / "image.png", "--point", "30.5,40.5", "--model", model, "--out", tmp_path)
+    viewer.add_image(image, rgb=True)
     widget = docked(viewer)
     widget.model.value = f"sam2fast/{model}"
-    viewer.layers[POINTS].add([18, 24])
-    widget.on.value = False
-    viewer.layers[POINTS].add([34, 40])
+    viewer.layers[POINTS].add([40, 30])
     widget.run(tracked=False)
     wait(widget)
     mask = np.asarray(Image.open(tmp_path / "image_mask.png")) > 0
