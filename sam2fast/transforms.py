@@ -6,15 +6,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, TWELVE_BITS, open_image, warn_if_colours_are_lost
+from sam2fast.io.image_files import FileImage, read_image
+from sam2fast.io.images import IMAGE_READ_ERRORS
 from sam2fast.io.rle import compress_run_lengths
+from sam2fast.io.value_scale import SIXTEEN_TO_EIGHT_BITS
 from sam2fast.kernels.mask_ops import (
     fill_holes_and_remove_sprinkles,
     upsample_and_pack,
@@ -27,8 +29,9 @@ from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.utils.async_copies import copy_to_device, copy_to_host
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
+FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
+TWELVE_BITS = 4095  # the greatest value of 12 bits
 
 _log = logging.getLogger(__name__)
 
@@ -42,21 +45,18 @@ def to_pixels(image: ImageLike) -> Tensor:
 
     Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
     channels first; PIL images of any mode; image files as paths, as bytes, or open in binary mode. Grey is repeated,
-    alpha is dropped, and 16 bits become 8. Files are rotated by their EXIF orientation. 16-bit files with values of at
-    most 12 bits (microscopes, X-rays) are scaled by their maximum, with a log message. Arrays and PIL images are used
-    unchanged, as in the original, with a warning if their values seem to have another range.
+    alpha is dropped, and 16 bits become 8. Files are rotated by their EXIF orientation. Files of more than 8 bits that
+    use fewer values (microscopes, X-rays, satellites) are scaled to their own range. A log message says so, and names
+    the page and the bands if a file has several; see :func:`~sam2fast.io.image_files.read_image`. Arrays and PIL images
+    are used unchanged, as in the original, with a warning if their values seem to have another range.
 
     Raises:
         ImageError: If the image is empty or unreadable, has another shape or dtype, or has values out of range.
         FileNotFoundError: If the file does not exist.
         TypeError: If ``image`` has another type.
     """
-    if isinstance(image, bytes | bytearray | memoryview):
-        image = io.BytesIO(image)
-    if isinstance(image, str | Path):
-        image = _scale_twelve_bits(_from_pil(_open(Path(image))), image)
-    elif not isinstance(image, np.ndarray | Image.Image | Tensor) and hasattr(image, "read"):
-        image = _scale_twelve_bits(_from_pil(_decode(image, "the data")), "the data")
+    if is_file(image):
+        image = _from_file(image)
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -70,28 +70,32 @@ def to_pixels(image: ImageLike) -> Tensor:
     return _checked(image)
 
 
-def _open(path: Path) -> Image.Image:
-    if not os.path.isfile(path):  # unlike Path.is_file, does not raise for invalid names
-        raise FileNotFoundError(f"no image file {str(path)!r}")
-    return _decode(path, path)
+def is_file(image: Any) -> TypeGuard[FileLike]:
+    """Returns True if an image is a path, a file's bytes, or an open file."""
+    if isinstance(image, np.ndarray | Image.Image | Tensor):
+        return False
+    return isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read")
 
 
-def _decode(file: Path | BinaryIO, name: str | Path) -> Image.Image:
+def read_file_image(file: FileLike) -> FileImage:
+    """Calls :func:`~sam2fast.io.image_files.read_image`; raises as :func:`to_pixels`."""
+    name = str(file) if isinstance(file, str | Path) else "the data"
+    if isinstance(file, str | Path) and not os.path.isfile(file):  # unlike Path.is_file, does not raise for any name
+        raise FileNotFoundError(f"no image file {name!r}")
     try:
         if isinstance(file, io.TextIOBase):
             raise ValueError('it is open as text; expected mode "rb"')
-        with open_image(file) as image:
-            warn_if_colours_are_lost(image)
-            return ImageOps.exif_transpose(image) or image
+        return read_image(file)
     except IMAGE_READ_ERRORS as error:
         raise ImageError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _scale_twelve_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
-    if values.dtype != np.uint16 or not 0 < (most := values.max()) <= TWELVE_BITS:
-        return values
-    _log.warning("%s has 16 bits, and values up to %d only: values are scaled so that the maximum is white", name, most)
-    return np.rint(values * (255 / most)).astype(np.uint8)
+def _from_file(file: FileLike) -> np.ndarray:
+    image = read_file_image(file)
+    scale = image.own_scale()
+    if note := image.note(scale):
+        _log.warning("%s %s", file if isinstance(file, str | Path) else "the data", note)
+    return image.pixels(scale)
 
 
 def _warn_if_black(most: float, limit: float, cause: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, warn_if_colours_are_lost
+from sam2fast.io.image_files import as_rgb, read_image, read_image_size
+from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 
 class DatasetError(ValueError):
@@ -110,26 +111,21 @@ def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[Fr
 
 
 def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """An image as ``(H, W, 3)`` RGB; 16 bits become 8 as in predictors.
+    """An image as ``(H, W, 3)`` RGB; values of more than 8 bits are scaled as in predictors.
 
     Args:
         upright: applies the EXIF orientation, as predictors and evaluation do; otherwise the pixels are as stored, as
             in the original's data sets.
     """
-    with _opened(path) as image:
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            from sam2fast.transforms import to_pixels  # with torch, which other images do not need
-
-            pixels = to_pixels(path)
-            return ((pixels * 255).round().byte() if pixels.is_floating_point() else pixels).numpy()
-        warn_if_colours_are_lost(image)
-        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    with _as_dataset_error(path, "an image"):
+        return as_rgb(image := read_image(path, upright=upright), image.own_scale())
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:
     """The stored (height, width) of an image, from the file's header."""
-    with _opened(path) as image:
-        return image.height, image.width
+    with _as_dataset_error(path, "an image"):
+        width, height = read_image_size(path)
+        return height, width
 
 
 def read_orientation(path: Path) -> int:
@@ -141,9 +137,14 @@ def read_orientation(path: Path) -> int:
 @contextmanager
 def _opened(path: Path, expected: str = "an image") -> Iterator[Image.Image]:
     """Opens an image file; read errors within the block become a ``DatasetError``."""
+    with _as_dataset_error(path, expected), open_image(path) as image:
+        yield image
+
+
+@contextmanager
+def _as_dataset_error(path: Path, expected: str) -> Iterator[None]:
     try:
-        with open_image(path) as image:
-            yield image
+        yield
     except DatasetError:
         raise
     except IMAGE_READ_ERRORS as error:

@@ -1,25 +1,33 @@
 """Opens image files, and writes JPEG files."""
 
+import math
+import os
 import struct
-import warnings
+import threading
 import zlib
 from collections.abc import Sequence
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
 
 # Lower-case suffixes of the image files that are searched for in a folder.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")  # those of video files
-TWELVE_BITS = 4095  # the greatest value of 12 bits
 MAX_NAMED = 5  # files, in a note on those that are skipped
 # Formats that are not read: Ghostscript renders EPS, and Windows renders WMF; IPTC wraps an image of any format; for
 # PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
+AVIF_BRANDS = (b"avif", b"avis")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MOST_PIXELS = 1 << 28
+MEGAPIXELS_VARIABLE = "SAM2FAST_MAX_MEGAPIXELS"  # worker processes inherit it
+PILLOW_PIXELS = 89_478_485  # Pillow's default limit, which is for small images on servers
+_PILLOW_LIMIT = threading.Lock()
 # What PIL's decoders raise for files that are damaged, too large or no images. MemoryError comes from a damaged header
 # that claims a huge size; images that are really too large are refused before.
 IMAGE_READ_ERRORS = (
@@ -35,45 +43,95 @@ def skipped_note(names: Sequence[str]) -> str:
     return f"skipped {len(names)} file{'s' if len(names) > 1 else ''} of other kinds: {named}"
 
 
-def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """``PIL.Image.open`` without the formats of :data:`REFUSED`; closed by the caller.
+def most_pixels() -> float:
+    """Returns the limit of an image: from the environment, from Pillow if a program changed it, or the default."""
+    if stated := os.environ.get(MEGAPIXELS_VARIABLE):
+        return float(stated) * 1e6
+    pillow = Image.MAX_IMAGE_PIXELS
+    if pillow == PILLOW_PIXELS:
+        return MOST_PIXELS
+    return math.inf if pillow is None else 2.0 * pillow  # Pillow refuses twice as many
 
-    Args:
-        formats: the only ones to try.
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises an error if an image has more pixels than :func:`most_pixels`.
 
     Raises:
-        UnidentifiedImageError: the format is refused or unknown.
-        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: as ``PIL.Image.open``.
+        Image.DecompressionBombError: If it has.
+    """
+    most = most_pixels()
+    if width * height > most:
+        raise Image.DecompressionBombError(
+            f"it has {width}x{height} pixels, more than {most / 1e6:.0f} million; --max-megapixels "
+            f"{math.ceil(width * height / 1e6)}, or the environment variable {MEGAPIXELS_VARIABLE}, raises the limit"
+        )
+
+
+def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """``PIL.Image.open`` without the formats of :data:`REFUSED`, with HEIC and our own limit of pixels.
+
+    The caller closes the image. :func:`~sam2fast.io.image_files.read_image` also reads what Pillow cannot read.
+
+    Args:
+        formats: The only ones to try.
+
+    Raises:
+        UnidentifiedImageError: If the format is refused or unknown, or its extra is missing.
+        Image.DecompressionBombError: If the image has too many pixels; see :func:`check_pixels`.
+        OSError, SyntaxError, ValueError: As ``PIL.Image.open``.
     """
     try:
-        image = Image.open(file, formats=formats)
+        image = _open_any_size(file, formats)
     except UnidentifiedImageError as error:
-        if isinstance(file, str | Path):
+        if _enable_heif(file):
+            image = _open_any_size(file, formats)
+        elif isinstance(file, str | Path):
             raise
-        raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has an address
-    if image.format in REFUSED:
-        found = image.format
+        else:
+            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has an address
+    try:
+        if image.format in REFUSED:
+            raise UnidentifiedImageError(f"{image.format} files are not read; convert the image to PNG")
+        check_pixels(*image.size)
+    except (UnidentifiedImageError, Image.DecompressionBombError):
         image.close()
-        raise UnidentifiedImageError(f"{found} files are not read; convert the image to PNG")
+        raise
     return image
 
 
-def warn_if_colours_are_lost(image: Image.Image) -> None:
-    """Warns if a file has colours of 16 bits with values of 12 bits or fewer: Pillow keeps the upper 8 bits only.
+def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None) -> Image.Image:
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
-    Args:
-        image: not loaded yet.
+
+def _enable_heif(file: str | Path | BinaryIO) -> bool:
+    """Lets Pillow read HEIC if the file is HEIC. Returns False for other files.
+
+    Raises:
+        UnidentifiedImageError: If what reads HEIC or AVIF is missing.
     """
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and not image.mode.startswith("I;16") else ()
-    if not any(";16" in str(tile) for tile in tiles):
-        return
-    counts, brighter = image.convert("RGB").histogram(), (TWELVE_BITS >> 8) + 1
-    if not any(any(counts[channel + brighter : channel + 256]) for channel in (0, 256, 512)):
-        warnings.warn(
-            "the image is almost black: its colours have 16 bits, where white is 65535, and values up to "
-            f"{TWELVE_BITS} only; convert it to 8 bits",
-            stacklevel=2,
-        )
+    if isinstance(file, str | Path):
+        with open(file, "rb") as opened:
+            start = opened.read(12)
+    else:
+        file.seek(0)
+        start = file.read(12)
+        file.seek(0)
+    if start[4:8] != b"ftyp":
+        return False
+    if start[8:] in AVIF_BRANDS:
+        raise UnidentifiedImageError("AVIF is read by Pillow 11.3 or newer: pip install 'pillow>=11.3'")
+    if start[8:] not in HEIF_BRANDS:
+        return False
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise UnidentifiedImageError("HEIC is read by pillow-heif: pip install 'sam2fast[images]'") from error
+    return True
 
 
 def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:

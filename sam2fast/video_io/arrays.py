@@ -1,20 +1,29 @@
 """Images and arrays of any type as 8-bit RGB images."""
 
-from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image, warn_if_colours_are_lost
-from sam2fast.transforms import ImageError, ImageLike, to_pixels
+from sam2fast.io.image_files import FileImage, as_rgb
+from sam2fast.io.images import IMAGE_READ_ERRORS
+from sam2fast.io.value_scale import Scale, choose_scale
+from sam2fast.transforms import ImageError, ImageLike, is_file, read_file_image, to_pixels
 from sam2fast.video_io.video_types import VideoError
 
 Window: TypeAlias = tuple[float, float]  # the values that become black and white
+MOST_SAMPLED = 16  # frames that decide on the scale of a video
+
+_CHOOSING = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 def check_window(window: Window | None) -> None:
@@ -26,38 +35,84 @@ def check_window(window: Window | None) -> None:
         raise ValueError(f"window is {window!r}; expected (low, high), the values that become black and white")
 
 
-def _windowed(image: ImageLike, window: Window) -> np.ndarray | Tensor:
-    """An image as fp32 in [0, 1]: 0 up to the window's low value, 1 from its high one on."""
-    if not isinstance(image, Image.Image | np.ndarray | Tensor):
-        image = _decoded(image)
+class FrameScale:
+    """The scale of the image files of a video: a window, or one that fits frames at even distances. Thread-safe.
+
+    Args:
+        window: The values that become black and white, if they are given.
+        name: Of the video, for the note.
+        count: The number of frames. With 0, the first frame decides.
+        read: Reads a frame; returns None for a frame that is no file.
+    """
+
+    def __init__(
+        self,
+        window: Window | None,
+        name: str = "the images",
+        count: int = 0,
+        read: Callable[[int], FileImage | None] | None = None,
+    ) -> None:
+        self.window, self._name, self._count, self._read = window, name, count, read
+        self._found: list[Scale | None] = []
+
+    def of(self, image: FileImage) -> Scale | None:
+        """Returns the scale for a frame; None if its values are used unchanged."""
+        if self.window is not None:
+            return Scale(*self.window)
+        if image.values.dtype == np.uint8:
+            self._log_choice(image, None)
+            return None
+        with _CHOOSING:
+            if not self._found:
+                self._found.append(choose_scale(np.concatenate(self._samples() or [image.samples()])))
+                self._log_choice(image, self._found[0])
+            return self._found[0]
+
+    def _samples(self) -> list[NDArray[np.generic]]:
+        samples: list[NDArray[np.generic]] = []
+        for index in np.unique(np.linspace(0, self._count - 1, min(self._count, MOST_SAMPLED)).astype(int)):
+            try:
+                image = self._read(int(index)) if self._read else None
+            except (ImageError, FileNotFoundError, *IMAGE_READ_ERRORS):
+                continue  # reported when that frame is requested
+            if image is not None and image.values.dtype != np.uint8:
+                samples.append(image.samples())
+        return samples
+
+    def _log_choice(self, frame: FileImage, scale: Scale | None) -> None:
+        if note := replace(frame, page=(1, 1)).note(scale):
+            log_once(f"{self._name}: a frame {note}" + ("; all frames have this scale" if scale else ""))
+
+
+@functools.cache
+def log_once(text: str) -> None:
+    """Logs a warning at the first call with its text."""
+    _log.warning("%s", text)
+
+
+def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
+    """An array, tensor or PIL image as fp32 in [0, 1]: 0 up to the window's low value, 1 from its high one on."""
     if isinstance(image, Image.Image):
         image = np.asarray(image if is_deep(image) else image.convert("RGB"))
     values = image.float() if isinstance(image, Tensor) else image.astype(np.float32)
     return ((values - window[0]) / (window[1] - window[0])).clip(0, 1)
 
 
-def _decoded(file: str | Path | bytes | BinaryIO) -> Image.Image:
-    try:
-        with open_image(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            warn_if_colours_are_lost(image)
-            return ImageOps.exif_transpose(image) or image
-    except FileNotFoundError:
-        raise
-    except IMAGE_READ_ERRORS as error:
-        raise ImageError(f"it cannot be read as an image: {error}") from error
-
-
-def to_rgb_image(image: ImageLike, index: int, window: Window | None = None) -> Image.Image:
+def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) -> Image.Image:
     """An 8-bit RGB copy of an image that :func:`~sam2fast.transforms.to_pixels` accepts.
 
     Args:
-        window: the values that become 0 and 255; then arrays and files may have any values.
+        scale: Of the video; files without it are scaled by themselves. With a window, arrays may have any values, too.
 
     Raises:
         VideoError, TypeError: it cannot be used; the message names the frame.
         FileNotFoundError: it is a path, and there is no such file.
     """
+    window = None if scale is None else scale.window
     try:
+        if is_file(image):
+            stored = read_file_image(image)
+            return Image.fromarray(as_rgb(stored, stored.own_scale() if scale is None else scale.of(stored)))
         pixels = to_pixels(image if window is None else _windowed(image, window))
     except ImageError as error:
         advice = "; window=(low, high) of init_state maps other values" if window is None and is_deep(image) else ""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.transforms import ImageLike, SAM2Transforms
+from sam2fast.video_io.arrays import FrameScale, resized, to_rgb_image
 from sam2fast.video_io.frame_cache import FrameCache, Prefetcher
-from sam2fast.video_io.sources import Source, resized, to_rgb_image
+from sam2fast.video_io.sources import Source
 from sam2fast.video_io.video_types import StreamFrame, VideoError
 
 FrameLike: TypeAlias = ImageLike | StreamFrame
@@ -135,6 +136,7 @@ class CurrentFrame(Frames):
         self._length, self._image_size = length, image_size
         self.current: int | None = None
         self._square: Tensor | None = None
+        self._scale = FrameScale(None)
 
     def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
         """A frame's pixels ``(S, S, 3)`` uint8, its height and width; the current frame does not change.
@@ -152,7 +154,7 @@ class CurrentFrame(Frames):
                     f"the frame was read for a model of input size {square.shape[0]}; this one takes {self._image_size}"
                 )
         else:
-            image = to_rgb_image(frame, 0 if self.current is None else self.current + 1)
+            image = to_rgb_image(frame, 0 if self.current is None else self.current + 1, self._scale)
             height, width = image.height, image.width
             square = resized(image, self._image_size)
         if self.current is not None and (height, width) != (self.height, self.width):

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, ImagePages, Source, frame_files
+from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, Source, frame_files, open_pages
 from sam2fast.video_io.video_types import VideoError, require_pyav
 from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
@@ -134,8 +134,8 @@ def _open(source: Any, image_size: int, window: Window | None, axis: Axis | None
         return ImageList(as_sequence(source, window), image_size, window)
     if kind is SourceKind.ITERATOR:
         return BufferedImages(source, image_size, window)
-    if kind is SourceKind.FILE and ImagePages.has_several(source):
-        return ImagePages(source, image_size, window)
+    if kind is SourceKind.FILE and (pages := open_pages(source, image_size, window)):
+        return pages
     if kind is SourceKind.ADDRESS:
         raise VideoError(
             f"{source} can only be read forwards, as it comes: use read_frames() or a stream, or download it first"

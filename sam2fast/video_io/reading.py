@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
-from sam2fast.video_io.arrays import to_rgb_image
+from sam2fast.video_io.arrays import FrameScale, to_rgb_image
 from sam2fast.video_io.opening import SourceKind, VideoLike, as_sequence, source_kind
-from sam2fast.video_io.sources import ImageFiles, ImageList, ImagePages, ImageSource, frame_files, resized
+from sam2fast.video_io.sources import ImageFiles, ImageList, ImageSource, frame_files, open_pages, resized
 from sam2fast.video_io.video_types import FramePixels, NoFramesError, StreamFrame, VideoError, check_size, require_pyav
 from sam2fast.video_io.volumes import is_volume, open_volume
 
@@ -132,10 +132,11 @@ def _stream(source: Any, image_size: int) -> Stream:
         images.pixel_aspect = getattr(source, "pixel_aspect", images.pixel_aspect)
         return images
     if kind is SourceKind.ITERATOR:
-        rgb = (to_rgb_image(image, index) for index, image in enumerate(source))
+        scale = FrameScale(None)
+        rgb = (to_rgb_image(image, index, scale) for index, image in enumerate(source))
         return ImageStream(rgb, "the iterator", image_size)
-    if kind is SourceKind.FILE and ImagePages.has_several(source):
-        return _ordered(ImagePages(source, image_size), "the file", image_size)
+    if kind is SourceKind.FILE and (pages := open_pages(source, image_size)):
+        return _ordered(pages, "the file", image_size)
     require_pyav()
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.video_stream import DecodedStream

@@ -1,6 +1,5 @@
 """Sources of frames: image folders, image files, and images in memory."""
 
-import functools
 import logging
 import os
 import re
@@ -15,15 +14,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note, warn_if_colours_are_lost
-from sam2fast.transforms import ImageLike
-from sam2fast.video_io.arrays import ArrayFrames, Window, is_deep, resized, to_rgb_image
+from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
+from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
+from sam2fast.transforms import ImageLike, read_file_image
+from sam2fast.video_io.arrays import ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
 # The kind with most files gives the frames; of several, the first.
-KINDS = ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",))
-PAGED_FORMATS = ("WEBP", "TIFF")  # image files that can hold a video, and that FFmpeg does not read as one
+KINDS = ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",))
 
 STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # images that several threads may read at once
 
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frame files of a folder in order: its JPEG, PNG, WebP, TIFF or BMP files, whichever are most.
+    """The frame files of a folder in order: its JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files, whichever are most.
 
     Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
     ignored; a log line counts other images and videos.
@@ -57,7 +56,7 @@ def frame_files(folder: Path) -> list[Path]:
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))} - {*chosen}
     if others:
-        _log_once(f"{folder}: {skipped_note(sorted(others))}")
+        log_once(f"{folder}: {skipped_note(sorted(others))}")
     paths = [folder / name for name in chosen]
     if all(re.fullmatch("-?[0-9]+", path.stem) for path in paths):
         return sorted(paths, key=lambda path: (int(path.stem), path.name))
@@ -69,11 +68,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links counts as a dangling link
         return False
-
-
-@functools.cache
-def _log_once(text: str) -> None:
-    _log.warning("%s", text)
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
@@ -138,11 +132,11 @@ class ImageFiles(ImageSource):
     """Image files in a given order.
 
     The EXIF orientation is ignored, as in the original. The size is that of the first file with a readable header.
-    Alpha is dropped; 16-bit grey is scaled to 8 bits.
+    Alpha is dropped. Values of more than 8 bits are scaled to 8, with one scale for all files.
 
     Args:
         paths: at least one.
-        window: see :func:`to_rgb_image`.
+        window: The values that become black and white.
 
     Raises:
         VideoError: no file has a readable header.
@@ -151,65 +145,101 @@ class ImageFiles(ImageSource):
     reads_in_parallel = True
 
     def __init__(self, paths: Sequence[Path], image_size: int, window: Window | None = None) -> None:
-        self._paths, self._image_size, self._window = paths, image_size, window
+        self._paths, self._image_size = paths, image_size
+        self._scale = FrameScale(window, str(paths[0].parent), len(paths), self._read)
         self.width, self.height = self._size()
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def image(self, index: int) -> Image.Image:
-        path = self._paths[index]
         try:
-            with open_image(path) as image:
-                warn_if_colours_are_lost(image)
-                return _frame_image(image, index, self._window)
-        except VideoError:
-            raise
+            image = self._read(index)
+            return Image.fromarray(as_rgb(image, self._scale.of(image)))
         except IMAGE_READ_ERRORS as error:
-            raise VideoError(f"frame {index}, {path}, cannot be read as an image: {error}") from error
+            raise VideoError(f"frame {index}, {self._paths[index]}, cannot be read as an image: {error}") from error
+
+    def _read(self, index: int) -> FileImage:
+        return read_image(self._paths[index], upright=False)
 
     def _size(self) -> tuple[int, int]:
         for path in self._paths:
             try:
-                with open_image(path) as image:
-                    return image.size
+                return read_image_size(path)
             except IMAGE_READ_ERRORS:
                 continue  # reported when that frame is requested
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
-def _frame_image(image: Image.Image, index: int, window: Window | None) -> Image.Image:
-    # PIL would clip 16-bit values at 255.
-    return to_rgb_image(image, index, window) if window is not None or is_deep(image) else image.convert("RGB")
-
-
-class ImagePages(ImageSource):
-    """The images of one file: an animated WebP, or a TIFF of several pages.
+class TiffPages(ImageSource):
+    """The images of a TIFF file of several pages, without thumbnails, with one scale.
 
     Args:
-        window: see :func:`to_rgb_image`.
+        window: The values that become black and white.
     """
 
     def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
         self._arguments = file, image_size, window
-        self._image_size, self._window, self._image = image_size, window, _open_paged(file)
+        self._file, self._image_size, self._header = file, image_size, read_header(file)
+        name = str(file) if isinstance(file, str | Path) else "the TIFF file"
+        self._scale = FrameScale(window, name, len(self), self._read)
+        self.reads_in_parallel = isinstance(file, str | Path | bytes)
+        self.width, self.height = read_image_size(file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TiffPages, self._arguments
+
+    @staticmethod
+    def has_several(file: FileLike) -> bool:
+        """Returns True for a TIFF file with more than one image; False for a file that cannot be rewound."""
+        try:
+            header = read_header(file)
+        except IMAGE_READ_ERRORS:
+            return False
+        return header is not None and len(header.images) > 1
+
+    def __len__(self) -> int:
+        return 0 if self._header is None else len(self._header.images)
+
+    def image(self, index: int) -> Image.Image:
+        try:
+            image = self._read(index)
+            return Image.fromarray(as_rgb(image, self._scale.of(image)))
+        except IMAGE_READ_ERRORS as error:
+            raise VideoError(f"frame {index} of the TIFF file cannot be read: {error}") from error
+
+    def _read(self, index: int) -> FileImage:
+        return read_image(self._file, index, header=self._header)
+
+
+class AnimatedImage(ImageSource):
+    """The images of an animated WebP file.
+
+    Args:
+        window: The values that become black and white.
+    """
+
+    def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
+        self._arguments = file, image_size, window
+        self._image_size, self._image = image_size, _open_webp(file)
+        self._scale = FrameScale(window)
         self.width, self.height = self._image.size
-        self._times: list[float] = []  # of WebP, which stores them with the images
+        self._times: list[float] = []  # which WebP stores with the images
         with suppress(VideoError):  # raised again when that frame is requested
-            for index in range(len(self) if self._image.format == "WEBP" else 0):
+            for index in range(len(self)):
                 self._seek(index)
                 self._times.append(self._image.info["timestamp"] / 1000)
         if self._times and self._times[-1] > 0:
             self.rate = (len(self) - 1) / self._times[-1]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return ImagePages, self._arguments
+        return AnimatedImage, self._arguments
 
     @staticmethod
     def has_several(file: FileLike) -> bool:
-        """Whether a file is of such a format, and has more than one image; False for one that cannot be rewound."""
+        """Returns True for a WebP file with more than one image; False for a file that cannot be rewound."""
         try:
-            with _open_paged(file) as image:
+            with _open_webp(file) as image:
                 return getattr(image, "n_frames", 1) > 1
         except IMAGE_READ_ERRORS:
             return False
@@ -222,7 +252,7 @@ class ImagePages(ImageSource):
 
     def image(self, index: int) -> Image.Image:
         self._seek(index)
-        return _frame_image(self._image, index, self._window)
+        return to_rgb_image(self._image.convert("RGB"), index, self._scale)
 
     def close(self) -> None:
         if isinstance(self._arguments[0], str | Path):
@@ -231,18 +261,25 @@ class ImagePages(ImageSource):
     def _seek(self, index: int) -> None:
         try:
             self._image.seek(index)
-            warn_if_colours_are_lost(self._image)
             self._image.load()
         except IMAGE_READ_ERRORS as error:
-            raise VideoError(f"frame {index} of the {self._image.format} file cannot be read: {error}") from error
+            raise VideoError(f"frame {index} of the WebP file cannot be read: {error}") from error
 
 
-def _open_paged(file: FileLike) -> Image.Image:
+def _open_webp(file: FileLike) -> Image.Image:
     if isinstance(file, bytes | bytearray | memoryview):
-        return open_image(BytesIO(file), PAGED_FORMATS)
+        return open_image(BytesIO(file), ("WEBP",))
     if not isinstance(file, str | Path):
         file.seek(0)
-    return open_image(file, PAGED_FORMATS)
+    return open_image(file, ("WEBP",))
+
+
+def open_pages(file: FileLike, image_size: int, window: Window | None = None) -> ImageSource | None:
+    """Opens an image file with several images, a TIFF or an animated WebP; None for other files."""
+    for kind in (TiffPages, AnimatedImage):
+        if kind.has_several(file):
+            return kind(file, image_size, window)
+    return None
 
 
 class ImageList(ImageSource):
@@ -252,7 +289,7 @@ class ImageList(ImageSource):
 
     Args:
         frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float images are rounded to 8 bits.
-        window: see :func:`to_rgb_image`.
+        window: The values that become black and white.
 
     Raises:
         NoFramesError: there are none.
@@ -260,7 +297,8 @@ class ImageList(ImageSource):
     """
 
     def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
-        self._frames, self._image_size, self._window = frames, image_size, window
+        self._frames, self._image_size = frames, image_size
+        self._scale = FrameScale(window, "the images", len(frames), self._read)
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)
@@ -273,10 +311,14 @@ class ImageList(ImageSource):
         return len(self._frames)
 
     def image(self, index: int) -> Image.Image:
-        return to_rgb_image(self._frames[index], index, self._window)
+        return to_rgb_image(self._frames[index], index, self._scale)
 
     def close(self) -> None:
         self._frames = ()
+
+    def _read(self, index: int) -> FileImage | None:
+        frame = self._frames[index]
+        return read_file_image(frame) if isinstance(frame, str | Path | bytes) else None
 
 
 class BufferedImages(Source):
@@ -288,8 +330,8 @@ class BufferedImages(Source):
     """
 
     def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
-        self._window = window
-        self._frames_or_errors = [self._resized_or_error(i, image, image_size) for i, image in enumerate(images)]
+        scale = FrameScale(window)
+        self._frames_or_errors = [self._resized_or_error(i, image, image_size, scale) for i, image in enumerate(images)]
         if not self._frames_or_errors:
             raise NoFramesError("no images found: the iterator is empty")
 
@@ -306,9 +348,9 @@ class BufferedImages(Source):
     def close(self) -> None:
         self._frames_or_errors.clear()
 
-    def _resized_or_error(self, index: int, image: ImageLike, image_size: int) -> Tensor | Exception:
+    def _resized_or_error(self, index: int, image: ImageLike, image_size: int, scale: FrameScale) -> Tensor | Exception:
         try:
-            rgb = to_rgb_image(image, index, self._window)
+            rgb = to_rgb_image(image, index, scale)
             if index == 0:
                 self.height, self.width = rgb.height, rgb.width
             check_size(index, (rgb.height, rgb.width), (self.height, self.width))

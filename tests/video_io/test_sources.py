@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -91,7 +92,12 @@ class TestFolder:
     def test_opening_reads_one_header(self, folder, monkeypatch):
         opened = []
         original = Image.open
-        monkeypatch.setattr(Image, "open", lambda path, **more: opened.append(path.name) or original(path, **more))
+
+        def open_image(file, **more):
+            opened.append(Path(file.name).name)
+            return original(file, **more)
+
+        monkeypatch.setattr(Image, "open", open_image)
         monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
         open_frames(folder, SIZE)
         assert opened == ["0.jpg"]

@@ -1,0 +1,227 @@
+"""Reads image files as their headers say: one page, at most three bands, and the scale of their values."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from sam2fast.io.images import check_pixels, open_image
+from sam2fast.io.tiff import read_tiff
+from sam2fast.io.tiff_header import ORIENTATION, UNSIGNED, WHITE_IS_ZERO, TiffHeader, TiffPage, read_tiff_header
+from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight_bits
+
+COLOURS = 3
+DEEP_COLOURS = ("RGB;16", "RGBA;16", "RGBX;16", "LA;16")  # Pillow unpacks them in either byte order
+AnyFile: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image of a file, with the values that the file stores.
+
+    Attributes:
+        values: ``(H, W)`` grey or ``(H, W, 3)`` RGB, upright; uint8, or the file's own type.
+        page: The page's number from 1, and the number of pages.
+        bands: The numbers from 1 of the bands that were taken, and the number of bands.
+        is_negative: True if the least value is white.
+        nodata: The value of pixels without data, if there is one.
+    """
+
+    values: NDArray[Any]
+    page: tuple[int, int] = (1, 1)
+    bands: tuple[tuple[int, ...], int] = ((1, 2, 3), 3)
+    is_negative: bool = False
+    nodata: float | None = None
+
+    def samples(self) -> NDArray[Any]:
+        """Returns values for :func:`~sam2fast.io.value_scale.choose_scale`."""
+        return sample_values(self.values, self.nodata)
+
+    def own_scale(self) -> Scale | None:
+        """Returns the values that become black and white; None if the values are used unchanged."""
+        return choose_scale(self.samples())
+
+    def pixels(self, scale: Scale | None) -> NDArray[Any]:
+        """Returns ``(H, W)`` or ``(H, W, 3)``: uint8, or floats in [0, 1].
+
+        Args:
+            scale: The result of :meth:`own_scale`, or the scale of a folder of frames.
+        """
+        pixels = to_eight_bits(self.values, scale)
+        if self.is_negative:
+            pixels = (255 if pixels.dtype == np.uint8 else 1) - pixels
+        return pixels
+
+    def choices(self, scale: Scale | None) -> dict[str, Any]:
+        """Returns what was chosen, for JSON: the page, the bands and the scale, each only if there was a choice."""
+        found: dict[str, Any] = {}
+        if self.page[1] > 1:
+            found["page"] = {"number": self.page[0], "of": self.page[1]}
+        if len(self.bands[0]) < self.bands[1]:
+            found["bands"] = {"numbers": list(self.bands[0]), "of": self.bands[1]}
+        if scale is not None:
+            found["scale"] = {"black": scale.black, "white": scale.white}
+        return found
+
+    def note(self, scale: Scale | None) -> str:
+        """Describes what was chosen in words; empty if there was no choice."""
+        parts = []
+        if self.page[1] > 1:
+            parts.append(f"is page {self.page[0]} of {self.page[1]}")
+        taken, count = self.bands
+        if len(taken) < count:
+            colours = " as red, green and blue" if len(taken) == COLOURS else ""
+            parts.append(f"is band {', '.join(map(str, taken))} of {count}{colours}")
+        if scale is not None:
+            parts.append(self._range(scale))
+        return "; it ".join(parts)
+
+    def _range(self, scale: Scale) -> str:
+        values = self.values[np.isfinite(self.values)] if self.values.dtype.kind == "f" else self.values
+        if not values.size:
+            return "has no finite value"
+        least, most = values.min(), values.max()
+        if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+            found = f"has 16 bits, and values up to {most} only"
+        else:
+            found = f"has values from {least:g} to {most:g}"
+            if without := self.values.size - values.size:
+                found += f", and {without} that are not finite"
+        if scale == (0, most):
+            return f"{found}: values are scaled so that the maximum is white"
+        return f"{found}: values are scaled so that {scale.black:g} is black and {scale.white:g} is white"
+
+
+def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:
+    """Reads an image file. The header decides by which library.
+
+    A TIFF file that Pillow does not read rightly is read by ``tifffile``. Its image is the first page that is no
+    thumbnail. Of several bands the first three are red, green and blue, and of two the first is grey.
+
+    Args:
+        file: A path, the file's bytes, or a binary file, which is read from its start.
+        index: Among the pages of a TIFF file, without thumbnails.
+        upright: Applies the EXIF orientation. TIFF files are always upright.
+        header: Of the file, if it was read before.
+
+    Raises:
+        OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
+            files. If an extra is missing, the message names it.
+    """
+    with _opened(file) as stream:
+        header = header or read_tiff_header(stream)
+        if header is None:
+            return FileImage(_by_pillow(stream, None, upright))
+        page = header.images[index]
+        check_pixels(page.width, page.height)
+        place = (index + 1, len(header.images))
+        channels = header.channel_pages(page)
+        if page.pillow_is_right and len(channels) == 1:
+            values = _by_pillow(stream, page, upright)
+            if values.dtype == np.int32 and page.sample_format == UNSIGNED:
+                values = values.view(np.uint32)
+            return FileImage(values, place, nodata=page.nodata)
+        bands = read_tiff(stream, page, channels)
+        count = bands.shape[2]
+        taken = (1, 2, 3) if count >= COLOURS else (1,)
+        values = bands[..., :COLOURS] if count >= COLOURS else bands[..., 0]
+        return FileImage(values, place, (taken, count), page.photometric == WHITE_IS_ZERO, page.nodata)
+
+
+def as_rgb(image: FileImage, scale: Scale | None) -> NDArray[np.uint8]:
+    """Returns the pixels of an image as ``(H, W, 3)`` uint8; see :meth:`FileImage.pixels`."""
+    pixels = image.pixels(scale)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    return np.array(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+
+
+def read_image_size(file: AnyFile) -> tuple[int, int]:
+    """Returns the (width, height) of an image file from its header, without the EXIF orientation of JPEG files.
+
+    Raises: see :func:`read_image`.
+    """
+    with _opened(file) as stream:
+        header = read_tiff_header(stream)
+        if header is None:
+            with open_image(stream) as image:
+                return image.size
+        page = header.images[0]
+        check_pixels(page.width, page.height)
+        size = (page.width, page.height)
+        return size if page.first(ORIENTATION, 1) < 5 else size[::-1]
+
+
+def read_header(file: AnyFile) -> TiffHeader | None:
+    """Reads the header of a TIFF file; None for other files."""
+    with _opened(file) as stream:
+        return read_tiff_header(stream)
+
+
+@contextmanager
+def _opened(file: AnyFile) -> Iterator[BinaryIO]:
+    if isinstance(file, str | Path):
+        with open(file, "rb") as stream:
+            yield stream
+    else:
+        yield io.BytesIO(file) if isinstance(file, bytes | bytearray | memoryview) else file
+
+
+def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArray[Any]:
+    """The values of a page: uint8 RGB, or grey of more bits. RGB has 16 bits if its upper 8 bits were almost black."""
+    with _seeked(stream, page) as image:
+        rawmodes = [_rawmode(tile) for tile in image.tile]
+        is_deep = image.mode in ("RGB", "RGBA") and any(";16" in rawmode for rawmode in rawmodes)
+        values = _values(image, upright)
+    upper = values.astype(np.uint16) << 8 if is_deep else values
+    if not is_deep or (upper.any() and choose_scale(upper) is None):
+        return values
+    if page is not None and (page.is_separate or not rawmodes[0].startswith(DEEP_COLOURS)):
+        return read_tiff(stream, page, [page.number])[..., :COLOURS]
+    with _seeked(stream, page) as image:
+        # Read in the other byte order, the upper bytes are the lower ones.
+        image.tile = [_with_rawmode(tile, _other_order(mode)) for tile, mode in zip(image.tile, rawmodes, strict=True)]
+        lower = _values(image, upright)
+    return upper | (lower[..., 1:2] if rawmodes[0].startswith("LA") else lower)
+
+
+@contextmanager
+def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.ImageFile]:
+    with open_image(stream) as image:
+        if page is not None and page.number:
+            image.seek(page.number)
+        assert isinstance(image, ImageFile.ImageFile)
+        yield image
+
+
+def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
+    image = (ImageOps.exif_transpose(image) or image) if upright else image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        return values.astype(values.dtype.newbyteorder("="))
+    image = image.convert("LA") if image.mode == "La" else image  # Pillow cannot convert premultiplied grey to RGB
+    return np.asarray(image.convert("RGB"))
+
+
+def _other_order(rawmode: str) -> str:
+    if rawmode.startswith("LA"):
+        return "RGBA"  # grey, its lower byte, alpha, its lower byte
+    name, order = rawmode[:-1], rawmode[-1]
+    is_big = order == "B" or (order == "N" and sys.byteorder == "big")
+    return name + ("L" if is_big else "B")
+
+
+def _rawmode(tile: Any) -> str:
+    return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+
+
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    arguments = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)  # Pillow < 11

@@ -1,0 +1,80 @@
+"""Reads TIFF files that Pillow cannot read, by ``tifffile``. Needs the extra ``images``."""
+
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.io.tiff_header import (
+    BLACK_IS_ZERO,
+    CMYK,
+    COMPRESSION,
+    ORIENTATION,
+    PALETTE,
+    PHOTOMETRIC,
+    RGB,
+    WHITE_IS_ZERO,
+    TiffPage,
+)
+
+READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
+
+
+def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[Any]:
+    """Returns the values of a page ``(H, W, C)`` as stored, upright. Colours of inks and palettes become RGB in 8 bits.
+
+    Args:
+        channels: The numbers of the pages with the image's channels; one page may have several bands.
+
+    Raises:
+        ValueError: If tifffile is not installed, or the values are no colours.
+        OSError, RuntimeError, LookupError: If the file is damaged.
+    """
+    if page.photometric not in READ or page.kind.startswith("complex"):
+        raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
+    try:
+        tifffile = import_module("tifffile")
+    except ImportError as error:
+        raise ValueError(f"it has {describe(page, channels)}: pip install 'sam2fast[images]' to read it") from error
+    with tifffile.TiffFile(file) as opened:
+        bands = np.concatenate([_bands_last(opened.pages[number]) for number in channels], axis=-1)
+        colours = opened.pages[page.number].colormap if page.photometric == PALETTE else None
+    if colours is not None:
+        bands = np.rint(np.moveaxis(colours[:, bands[..., 0]], 0, -1) / 257).astype(np.uint8)
+    elif page.photometric == CMYK:
+        inks = bands[..., :4] / np.iinfo(bands.dtype).max
+        bands = np.rint(255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])).astype(np.uint8)
+    elif bands.dtype == bool:
+        bands = bands * np.uint8(255)
+    return upright(bands, page.first(ORIENTATION, 1))
+
+
+def describe(page: TiffPage, channels: list[int]) -> str:
+    """Describes what Pillow does not read of a page."""
+    if len(channels) > 1:
+        return f"{len(channels)} channels in pages of their own"
+    if page.pillow_is_right or page.tags.get(PHOTOMETRIC) is None:
+        return page.kind
+    return f"{page.kind} (compression {page.first(COMPRESSION, 1)})"
+
+
+def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Rotates and flips an image ``(H, W, ...)`` as the orientation of TIFF and EXIF says, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image
+
+
+def _bands_last(page: Any) -> NDArray[Any]:
+    """The values ``(H, W, C)`` of a page; of a volume the first slice."""
+    values, axes = page.asarray(), page.axes
+    while axes[0] == "Z":
+        values, axes = values[0], axes[1:]
+    if axes == "SYX":
+        return np.moveaxis(values, 0, -1)
+    return values[..., None] if axes == "YX" else values

@@ -1,0 +1,271 @@
+"""Reads the headers of TIFF files: their pages, and the place on earth of a GeoTIFF."""
+
+import re
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO
+
+SIGNATURES = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+MOST_PAGES = 1 << 16  # a damaged file may claim more
+MOST_ENTRIES = 1 << 12  # of a page
+MOST_VALUES = 1 << 24  # of a tag, such as the description of OME
+# struct's characters of field types; text has bytes.
+FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
+NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+DESCRIPTION, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 270, 274, 277, 284, 338, 339
+PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264, 34735, 42113
+TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
+TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA}
+TAGS_OF_FIRST = TAGS | {DESCRIPTION, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS}
+REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
+UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
+NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
+# Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard, WebP.
+PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925, 50000, 50001}
+PILLOW_GREYS = {
+    *((BLACK_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8, 12, 16)),
+    *((WHITE_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
+    *((PALETTE, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
+}
+# Pillow swaps the bytes of these wrongly if they are big-endian and compressed.
+PILLOW_DEEP_GREYS = {
+    *((BLACK_IS_ZERO, sample_format, 32) for sample_format in (UNSIGNED, SIGNED, FLOAT)),
+    (BLACK_IS_ZERO, SIGNED, 16),
+}
+# Bands without extra samples. Pillow reads grey with alpha, and a palette with alpha.
+COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}
+
+
+@dataclass(frozen=True)
+class TiffPage:
+    """One image of a TIFF file.
+
+    Attributes:
+        number: The index of the page in the file.
+        tags: The values of each tag of :data:`TAGS` that the page has.
+        is_big_endian: True if numbers have their most significant byte first.
+    """
+
+    number: int
+    tags: Mapping[int, tuple[Any, ...]]
+    is_big_endian: bool
+
+    def first(self, tag: int, default: int) -> int:
+        """Returns the first value of a tag, or ``default`` if the page lacks the tag."""
+        return int(self.tags.get(tag, (default,))[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the page as stored."""
+        return self.first(WIDTH, 0)
+
+    @property
+    def height(self) -> int:
+        """Rows of the page as stored."""
+        return self.first(HEIGHT, 0)
+
+    @property
+    def samples(self) -> int:
+        """The number of bands."""
+        return self.first(SAMPLES, 1)
+
+    @property
+    def photometric(self) -> int:
+        """The meaning of the values, such as :data:`RGB`."""
+        return self.first(PHOTOMETRIC, BLACK_IS_ZERO)
+
+    @property
+    def is_separate(self) -> bool:
+        """True if each band has a plane of its own."""
+        return self.samples > 1 and self.first(PLANAR, 1) == 2
+
+    @property
+    def is_reduced(self) -> bool:
+        """True if the page says that it is a thumbnail or a mask of another page."""
+        return bool(self.first(NEW_SUBFILE_TYPE, 0) & (REDUCED | TRANSPARENCY))
+
+    @property
+    def sample_format(self) -> int:
+        """The type of the values, such as :data:`SIGNED`."""
+        found = self.first(SAMPLE_FORMAT, UNSIGNED)
+        return UNSIGNED if found == VOID else found
+
+    @property
+    def nodata(self) -> float | None:
+        """The value of pixels without data, as GDAL writes it; None if there is none."""
+        try:
+            return float(bytes(self.tags.get(NODATA, ())).rstrip(b"\0 "))
+        except ValueError:
+            return None
+
+    @property
+    def kind(self) -> str:
+        """Describes the bands and their type, for messages."""
+        name = f"{NAMES.get(self.sample_format, 'complex')}{self.first(BITS, 1)}"
+        bands = f"{self.samples} band{'s' if self.samples > 1 else ''} of {name}"
+        if self.photometric == WHITE_IS_ZERO:
+            bands += " where 0 is white"
+        if self.photometric == CFA:
+            bands += ", raw values of a camera's sensor"
+        return bands + (" in separate planes" if self.is_separate else "")
+
+    @property
+    def pillow_is_right(self) -> bool:
+        """True if Pillow decodes the page, and decodes it rightly."""
+        bits, is_packed = self.tags.get(BITS, (1,)), self.first(COMPRESSION, 1) != 1
+        if self.first(COMPRESSION, 1) not in PILLOW_COMPRESSIONS or len({*bits}) > 1:
+            return False
+        if self.samples == 1:
+            is_swapped = self.is_big_endian and (is_packed or self.sample_format == UNSIGNED)
+            known = (self.photometric, self.sample_format, bits[0])
+            return known in PILLOW_GREYS or (known in PILLOW_DEEP_GREYS and not is_swapped)
+        extra = self.tags.get(EXTRA_SAMPLES, ())
+        if self.sample_format != UNSIGNED or bits[0] not in (8, 16) or self.photometric not in COLOURS:
+            return False
+        if self.is_separate and not is_packed and (bits[0] == 16 or extra not in ((), (2,))):
+            return False  # Pillow decodes such planes as bytes, or not at all
+        further = self.samples - COLOURS[self.photometric]
+        if bits[0] == 16:
+            return (self.photometric == RGB and further in (0, 1)) or (self.photometric == CMYK and further == 0)
+        if self.photometric == BLACK_IS_ZERO:
+            return further == 1 and not self.is_separate
+        return further <= 1 or (self.photometric in (RGB, CMYK) and len(extra) == further <= 3 and not any(extra[1:]))
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of an image on earth.
+
+    Attributes:
+        epsg: The code of the coordinate system.
+        transform: ``(a, b, c, d, e, f)`` of ``x = a column + b row + c`` and ``y = d column + e row + f``, from the
+            upper left corner of the image.
+    """
+
+    epsg: int
+    transform: tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """The pages of a TIFF file. There is at least one."""
+
+    pages: tuple[TiffPage, ...]
+
+    @cached_property
+    def images(self) -> tuple[TiffPage, ...]:
+        """The pages without thumbnails, masks, and channels after the first; of a marked thumbnail's file its image.
+
+        A page counts as a thumbnail if it says so, or if it has fewer than half of the largest page's pixels and comes
+        before it.
+        """
+        pages = [page for page in self.pages if not page.is_reduced] or [*self.pages]
+        most = max(page.width * page.height for page in pages)
+        while 2 * pages[0].width * pages[0].height < most:
+            del pages[0]
+        _, step = self.channels
+        return tuple(page for i, page in enumerate(pages) if not self._channel(i)) if step else tuple(pages)
+
+    def _channel(self, index: int) -> int:
+        count, step = self.channels
+        return index // step % count
+
+    @cached_property
+    def channels(self) -> tuple[int, int]:
+        """The channels of an image that lie in pages of their own, and the pages from one channel to the next.
+
+        ``(1, 0)`` if an image is one page. OME and ImageJ describe channels in the first page.
+        """
+        text = bytes(self.pages[0].tags.get(DESCRIPTION, ())).decode(errors="replace")
+        if text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
+            count, step = int(found[1]), 1
+        elif pixels := re.search(r"<(?:\w+:)?Pixels\s[^>]*>", text):
+            sizes = {axis: int(size) for axis, size in re.findall(r'Size([CZT])="(\d+)"', pixels[0])}
+            order = re.search(r'DimensionOrder="XY([CZT]{3})"', pixels[0])
+            count, step = sizes.get("C", 1) // self.pages[0].samples, 1
+            for axis in order[1].partition("C")[0] if order else "":
+                step *= sizes.get(axis, 1)
+        else:
+            return 1, 0
+        return (count, step) if count > 1 and count * step <= len(self.pages) else (1, 0)
+
+    def channel_pages(self, page: TiffPage) -> list[int]:
+        """Returns the numbers of the pages with the channels of an image."""
+        count, step = self.channels
+        return [page.number + i * step for i in range(count)]
+
+    @cached_property
+    def place(self) -> Place | None:
+        """The place on earth of the first image; None if the file does not say it, or is rotated."""
+        page = self.images[0]
+        keys = page.tags.get(GEO_KEYS, ())
+        # Each key is four numbers: its name, where its value is stored (0: here), a count, and the value.
+        values = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
+        model, epsg = values.get(1024), values.get(3072) or values.get(2048)
+        if model == 2:
+            epsg = values.get(2048)
+        if not epsg or epsg == 32767 or page.first(ORIENTATION, 1) != 1:
+            return None
+        if len(matrix := page.tags.get(TRANSFORMATION, ())) == 16:
+            a, b, c, d, e, f = matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]
+        elif len(tie := page.tags.get(TIE_POINTS, ())) == 6 and len(scale := page.tags.get(PIXEL_SCALE, ())) >= 2:
+            a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
+            c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
+        else:
+            return None
+        if values.get(1025) == 2:  # places of pixels are those of their centres
+            c, f = c - (a + b) / 2, f - (d + e) / 2
+        return Place(epsg, (a, b, c, d, e, f))
+
+
+def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
+    """Reads the header of a TIFF file, and rewinds the file.
+
+    Returns:
+        The header, or None if the file is not TIFF, or is damaged.
+    """
+    file.seek(0)
+    try:
+        order, is_big = SIGNATURES[file.read(4)]
+        if is_big:
+            file.seek(8)
+        (offset,) = struct.unpack(order + ("Q" if is_big else "I"), file.read(8 if is_big else 4))
+        pages: list[TiffPage] = []
+        seen = set()
+        while offset and offset not in seen and len(pages) < MOST_PAGES:
+            seen.add(offset)
+            tags, offset = _read_directory(file, offset, order, is_big, TAGS if pages else TAGS_OF_FIRST)
+            pages.append(TiffPage(len(pages), tags, order == ">"))
+        return TiffHeader(tuple(pages)) if pages else None
+    except (KeyError, struct.error, OverflowError, OSError):
+        return None
+    finally:
+        file.seek(0)
+
+
+def _read_directory(
+    file: BinaryIO, offset: int, order: str, is_big: bool, wanted: Collection[int]
+) -> tuple[dict[int, tuple[Any, ...]], int]:
+    """Reads the wanted tags of a page, and the offset of the next page."""
+    counts, entry, place = ("Q", "HHQ", "Q") if is_big else ("H", "HHI", "I")
+    file.seek(offset)
+    size, length = struct.calcsize(order + counts), struct.calcsize(order + entry + place)
+    (count,) = struct.unpack(order + counts, file.read(size))
+    count = min(count, MOST_ENTRIES)
+    content = file.read(count * length + struct.calcsize(order + place))
+    tags = {}
+    for start in range(0, count * length, length):
+        tag, kind, number = struct.unpack_from(order + entry, content, start)
+        if tag not in wanted or kind not in FIELD_TYPES or not 0 < number <= MOST_VALUES:
+            continue
+        form = f"{order}{number}{FIELD_TYPES[kind]}"
+        at = start + struct.calcsize(order + entry)
+        if struct.calcsize(form) <= struct.calcsize(order + place):
+            tags[tag] = struct.unpack_from(form, content, at)
+        else:
+            file.seek(struct.unpack_from(order + place, content, at)[0])
+            tags[tag] = struct.unpack(form, file.read(struct.calcsize(form)))
+    return tags, struct.unpack_from(order + place, content, count * length)[0]
