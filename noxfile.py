@@ -15,7 +15,7 @@ from checkout import copy_checkout  # noqa: E402
 CHECKS = ROOT / "tests" / "installation"
 DIST = ROOT / "out" / "matrix"
 TESTED, OLDEST = ROOT / "constraints.txt", CHECKS / "oldest.txt"
-EXTRAS = "hub,video,train,adapters,polygons,detections,cluster,onnx,eval,serve,medical,cvat,label-studio,mcp"
+EXTRAS = "hub,video,images,train,adapters,polygons,detections,cluster,onnx,eval,serve,medical,cvat,label-studio,mcp"
 # Tests of every layer, which take a minute or two, and what they need besides the installed package.
 TESTS = (
     *("tests/kernels/test_connected_components.py", "tests/kernels/test_mask_ops.py", "tests/test_transforms.py"),

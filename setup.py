@@ -15,6 +15,7 @@ TRAIN = ["scipy>=1.11", "tensorboard>=2.16.2", "pycocotools>=2.0.7"]
 ADAPTERS = ["peft>=0.21"]
 POLYGONS = ["shapely>=2.0.6"]
 DETECTIONS = ["scipy>=1.11"]
+IMAGES = ["tifffile>=2024.8.30", "imagecodecs>=2024.9.22", "pillow-heif>=0.18"]
 MEDICAL = ["nibabel>=5.2", "pydicom>=3.0.1", "highdicom>=0.28"]
 NAPARI = ["napari>=0.6"]
 # Export needs all three, running what was exported onnxruntime.
@@ -47,6 +48,7 @@ TEST = [
     "pycocotools>=2.0.7",
     *ADAPTERS,
     *POLYGONS,
+    *IMAGES,
     *MEDICAL,
     "opencv-python-headless>=4.9",
     "supervision>=0.31",  # from 0.30 on without OpenCV
@@ -66,6 +68,7 @@ EXTRAS = {
     "adapters": ADAPTERS,
     "polygons": POLYGONS,
     "detections": DETECTIONS,
+    "images": IMAGES,
     "medical": MEDICAL,
     "napari": NAPARI,
     "cluster": CLUSTER,
@@ -86,7 +89,19 @@ EXTRAS["all"] = sorted(
     {
         requirement
         for name in (
-            *("hub", "video", "train", "adapters", "polygons", "detections", "cluster", "onnx", "eval", "serve"),
+            *(
+                "hub",
+                "video",
+                "images",
+                "train",
+                "adapters",
+                "polygons",
+                "detections",
+                "cluster",
+                "onnx",
+                "eval",
+                "serve",
+            ),
             *("cvat", "label-studio", "mcp", "medical"),
         )
         for requirement in EXTRAS[name]

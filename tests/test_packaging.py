@@ -19,7 +19,7 @@ ENDINGS = {"py", "typed", "yaml", "json", "safetensors", "md", "html", "js", "cs
 MOST_BYTES, MOST_OF_MINI = 38_000_000, 26_000_000
 EXTRAS = {
     "adapters",
-    *("hub", "video", "train", "cluster", "datasets", "docs", "notebooks", "onnx", "polygons", "detections"),
+    *("hub", "video", "images", "train", "cluster", "datasets", "docs", "notebooks", "onnx", "polygons", "detections"),
     *("eval", "serve", "interactive-demo", "medical", "napari", "cvat", "label-studio", "mcp", "test", "dev", "all"),
 }
 CHECK = """

@@ -23,6 +23,7 @@ PACKAGES = {
     "eval": ("scikit-image", "scipy", "pycocotools"),
     "adapters": ("peft",),
     "polygons": ("shapely",),
+    "images": ("tifffile", "imagecodecs", "pillow-heif"),
     "medical": ("nibabel", "pydicom", "highdicom"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "serve": ("flask", "werkzeug", "strawberry-graphql", "graphql-core", "gunicorn"),
@@ -32,7 +33,8 @@ PACKAGES = {
 }
 # The only environment variables that are shown. They change results, speed or paths, and hold no secrets.
 VARIABLES = (
-    *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_LAUNCH_TABLE", "SAM2FAST_OFFLINE"),
+    *("SAM2FAST_BACKEND", "SAM2FAST_CACHE", "SAM2FAST_CHECKPOINTS", "SAM2FAST_LAUNCH_TABLE"),
+    *("SAM2FAST_MAX_MEGAPIXELS", "SAM2FAST_OFFLINE"),
     *("ATEN_CPU_CAPABILITY", "CC", "CUBLAS_WORKSPACE_CONFIG", "CUDA_HOME", "CUDA_LAUNCH_BLOCKING"),
     *("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_ALLOC_CONF"),

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from sam2fast.io.images import check_pixels, open_image
+from sam2fast.io.images import check_pixels, open_image, without_pillow_limit
 from sam2fast.io.tiff import read_tiff
 from sam2fast.io.tiff_header import ORIENTATION, UNSIGNED, WHITE_IS_ZERO, TiffHeader, TiffPage, read_tiff_header
 from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight_bits
 
 COLOURS = 3
+EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of Pillow
 DEEP_COLOURS = ("RGB;16", "RGBA;16", "RGBX;16", "LA;16")  # Pillow unpacks them in either byte order
 AnyFile: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 
@@ -79,14 +80,18 @@ class FileImage:
         if len(taken) < count:
             colours = " as red, green and blue" if len(taken) == COLOURS else ""
             parts.append(f"is band {', '.join(map(str, taken))} of {count}{colours}")
-        if scale is not None:
-            parts.append(self._range(scale))
+        if text := self._range(scale):
+            parts.append(text)
         return "; it ".join(parts)
 
-    def _range(self, scale: Scale) -> str:
-        values = self.values[np.isfinite(self.values)] if self.values.dtype.kind == "f" else self.values
+    def _range(self, scale: Scale | None) -> str:
+        is_float = self.values.dtype.kind == "f"
+        values = self.values[np.isfinite(self.values)] if is_float else self.values
         if not values.size:
-            return "has no finite value"
+            return "has no finite value, and is black"
+        if scale is None:
+            without = self.values.size - values.size
+            return f"has {without} values that are not finite, and are black" if without else ""
         least, most = values.min(), values.max()
         if values.dtype.kind == "u" and values.dtype.itemsize == 2:
             found = f"has 16 bits, and values up to {most} only"
@@ -165,6 +170,19 @@ def read_header(file: AnyFile) -> TiffHeader | None:
         return read_tiff_header(stream)
 
 
+def has_eight_bits(file: AnyFile) -> bool:
+    """Returns True if other programs show a file as :func:`read_image` reads it: 8 bits, grey or RGB, from page 1."""
+    with _opened(file) as stream:
+        header = read_tiff_header(stream)
+        if header is not None:
+            page = header.images[0]
+            if page.number or header.channels[0] > 1 or not page.pillow_is_right:
+                return False
+        with open_image(stream) as image:
+            rawmodes = [_rawmode(tile) for tile in getattr(image, "tile", ())]
+            return image.mode in EIGHT_BITS and not any(";16" in rawmode for rawmode in rawmodes)
+
+
 @contextmanager
 def _opened(file: AnyFile) -> Iterator[BinaryIO]:
     if isinstance(file, str | Path):
@@ -194,7 +212,7 @@ def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArra
 
 @contextmanager
 def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.ImageFile]:
-    with open_image(stream) as image:
+    with without_pillow_limit(), open_image(stream) as image:
         if page is not None and page.number:
             image.seek(page.number)
         assert isinstance(image, ImageFile.ImageFile)

@@ -5,7 +5,8 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +28,6 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 MOST_PIXELS = 1 << 28
 MEGAPIXELS_VARIABLE = "SAM2FAST_MAX_MEGAPIXELS"  # worker processes inherit it
 PILLOW_PIXELS = 89_478_485  # Pillow's default limit, which is for small images on servers
-_PILLOW_LIMIT = threading.Lock()
 # What PIL's decoders raise for files that are damaged, too large or no images. MemoryError comes from a damaged header
 # that claims a huge size; images that are really too large are refused before.
 IMAGE_READ_ERRORS = (
@@ -47,7 +47,8 @@ def most_pixels() -> float:
     """Returns the limit of an image: from the environment, from Pillow if a program changed it, or the default."""
     if stated := os.environ.get(MEGAPIXELS_VARIABLE):
         return float(stated) * 1e6
-    pillow = Image.MAX_IMAGE_PIXELS
+    with _PillowLimit.lock:
+        pillow = _PillowLimit.value if _PillowLimit.threads else Image.MAX_IMAGE_PIXELS
     if pillow == PILLOW_PIXELS:
         return MOST_PIXELS
     return math.inf if pillow is None else 2.0 * pillow  # Pillow refuses twice as many
@@ -62,7 +63,7 @@ def check_pixels(width: int, height: int) -> None:
     most = most_pixels()
     if width * height > most:
         raise Image.DecompressionBombError(
-            f"it has {width}x{height} pixels, more than {most / 1e6:.0f} million; --max-megapixels "
+            f"it has {width}x{height} pixels, more than {most / 1e6:g} million; --max-megapixels "
             f"{math.ceil(width * height / 1e6)}, or the environment variable {MEGAPIXELS_VARIABLE}, raises the limit"
         )
 
@@ -100,12 +101,32 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
 
 
 def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None) -> Image.Image:
-    with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(file, formats=formats)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    with without_pillow_limit():
+        return Image.open(file, formats=formats)
+
+
+class _PillowLimit:
+    """Pillow's limit, a global variable, while threads are in :func:`without_pillow_limit`."""
+
+    lock = threading.Lock()
+    threads = 0
+    value: int | None = None
+
+
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Turns off Pillow's limit of pixels in the block. Pillow checks it when it opens and when it decodes a file."""
+    with _PillowLimit.lock:
+        if _PillowLimit.threads == 0:
+            _PillowLimit.value, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _PillowLimit.threads += 1
+    try:
+        yield
+    finally:
+        with _PillowLimit.lock:
+            _PillowLimit.threads -= 1
+            if _PillowLimit.threads == 0:
+                Image.MAX_IMAGE_PIXELS = _PillowLimit.value
 
 
 def _enable_heif(file: str | Path | BinaryIO) -> bool:

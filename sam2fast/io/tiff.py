@@ -10,6 +10,7 @@ from sam2fast.io.tiff_header import (
     BLACK_IS_ZERO,
     CMYK,
     COMPRESSION,
+    FLOAT,
     ORIENTATION,
     PALETTE,
     PHOTOMETRIC,
@@ -31,7 +32,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         ValueError: If tifffile is not installed, or the values are no colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
-    if page.photometric not in READ or page.kind.startswith("complex"):
+    if page.photometric not in READ or page.sample_format > FLOAT:
         raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
     try:
         tifffile = import_module("tifffile")

@@ -19,12 +19,14 @@ PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264,
 TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
 TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA}
 TAGS_OF_FIRST = TAGS | {DESCRIPTION, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS}
+MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 3072  # of GEO_KEYS
+PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
 REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
 UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
 NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
-# Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard, WebP.
-PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925, 50000, 50001}
+# Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA, Zstandard.
+PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925, 50000}
 PILLOW_GREYS = {
     *((BLACK_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8, 12, 16)),
     *((WHITE_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
@@ -197,17 +199,20 @@ class TiffHeader:
         count, step = self.channels
         return [page.number + i * step for i in range(count)]
 
-    @cached_property
+    @property
+    def is_georeferenced(self) -> bool:
+        """True if the file says something about the image's place on earth."""
+        return any(tag in self.images[0].tags for tag in (GEO_KEYS, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION))
+
+    @property
     def place(self) -> Place | None:
-        """The place on earth of the first image; None if the file does not say it, or is rotated."""
+        """The place on earth of the first image; None if the file does not say it by an EPSG code and a transform."""
         page = self.images[0]
         keys = page.tags.get(GEO_KEYS, ())
         # Each key is four numbers: its name, where its value is stored (0: here), a count, and the value.
         values = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
-        model, epsg = values.get(1024), values.get(3072) or values.get(2048)
-        if model == 2:
-            epsg = values.get(2048)
-        if not epsg or epsg == 32767 or page.first(ORIENTATION, 1) != 1:
+        epsg = values.get(PROJECTED_CODE if values.get(MODEL_TYPE) == PROJECTED else GEOGRAPHIC_CODE)
+        if not epsg or epsg == USER_DEFINED or page.first(ORIENTATION, 1) != 1:
             return None
         if len(matrix := page.tags.get(TRANSFORMATION, ())) == 16:
             a, b, c, d, e, f = matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7]
@@ -216,7 +221,7 @@ class TiffHeader:
             c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
         else:
             return None
-        if values.get(1025) == 2:  # places of pixels are those of their centres
+        if values.get(RASTER_TYPE) == PIXEL_IS_POINT:  # places of pixels are those of their centres
             c, f = c - (a + b) / 2, f - (d + e) / 2
         return Place(epsg, (a, b, c, d, e, f))
 

@@ -29,7 +29,8 @@ class Scale(NamedTuple):
         return self._convert(values)
 
     def _convert(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        scaled = (values.astype(np.float64) - self.black) * (255 / (self.white - self.black))
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity
+            scaled = (values.astype(np.float64) - self.black) * (255 / (self.white - self.black))
         return np.nan_to_num(np.rint(scaled), nan=0).clip(0, 255).astype(np.uint8)
 
 

@@ -1,6 +1,7 @@
 """Writes the masks of images as COCO, YOLO, LabelMe, Label Studio, PNG, NPZ and GeoJSON."""
 
 import json
+import logging
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,11 @@ import numpy as np
 from PIL import Image
 
 from sam2fast.io.atomic import atomic_path, atomic_write
+from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image
 from sam2fast.io.images import write_jpeg
+from sam2fast.io.png import encode_png
 from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
+from sam2fast.io.tiff_header import Place
 from sam2fast.kernels.run_lengths import run_length_areas
 from sam2fast.mask_formats.label_files import (
     labelme_document,
@@ -25,11 +29,11 @@ from sam2fast.mask_formats.label_files import (
 from sam2fast.mask_formats.label_studio import label_studio_interface, label_studio_task
 from sam2fast.mask_formats.layers import label_png, paint_labels, row_major
 from sam2fast.mask_formats.polygons import polygons_of
-from sam2fast.transforms import to_pixels
 from sam2fast.video_results.overlaps import boxes_of
 
 # Of images that are copied; ultralytics leaves out files with other suffixes, without a word.
 COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+BROWSER_SUFFIXES = tuple(suffix for suffix in COPIED_SUFFIXES if suffix not in (".tif", ".tiff"))
 TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
@@ -45,6 +49,8 @@ FILES = {
     "geojson": "{}.geojson",
 }
 JPEG_QUALITY = 95
+WGS84 = 4326  # EPSG's code of the coordinates of GeoJSON
+_log = logging.getLogger(__name__)
 COCO_FILE = "masks.json"
 
 
@@ -188,7 +194,7 @@ def _write_labelme_file(folder: Path, item: AnnotatedImage, shapes: Sequence[Map
 
 def _write_label_studio(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
     for item in images:
-        image = f"{folder.resolve().name}/{_write_image(folder, item).name}"
+        image = f"{folder.resolve().name}/{_write_image(folder, item, BROWSER_SUFFIXES).name}"
         shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
         task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
         _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())
@@ -226,24 +232,45 @@ def _write_npz(folder: Path, images: Iterable[AnnotatedImage], tolerance: float)
 
 def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
     for item in images:
+        place = _place_of(item)
         features = [
             {
                 "type": "Feature",
                 "properties": {"id": number, "name": label, "score": score},
                 "geometry": {
                     "type": "MultiPolygon",
-                    "coordinates": [[_closed(ring) for ring in (part.outer, *part.holes)] for part in parts],
+                    "coordinates": [[_closed(ring, place) for ring in (part.outer, *part.holes)] for part in parts],
                 },
             }
             for number, (rle, label, score) in enumerate(_objects(item), 1)
             if (parts := polygons_of(rle, tolerance))
         ]
-        content = json.dumps({"type": "FeatureCollection", "features": features})
+        system = {}
+        if place is not None and place.epsg != WGS84:  # GDAL, QGIS and geopandas read this member
+            system = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{place.epsg}"}}}
+        content = json.dumps({"type": "FeatureCollection", **system, "features": features})
         _write(folder / FILES["geojson"].format(item.stem), content.encode())
 
 
-def _closed(ring: np.ndarray) -> list[list[int]]:
-    corners: list[list[int]] = ring.tolist()
+def _place_of(item: AnnotatedImage) -> Place | None:
+    """The place of an image on earth; None if its coordinates are pixels."""
+    header = read_header(item.image) if isinstance(item.image, Path) else None
+    if header is None or not header.is_georeferenced:
+        return None
+    page = header.images[0]
+    if header.place is None or item.size != (page.height, page.width):
+        _log.warning("%s has no transform with an EPSG code: coordinates in GeoJSON are pixels", item.image)
+        return None
+    return header.place
+
+
+def _closed(ring: np.ndarray, place: Place | None) -> list[list[float]]:
+    """A closed ring in pixels or, with a place, on earth, in the same direction of rotation."""
+    if place is not None:
+        a, b, c, d, e, f = place.transform
+        ring = ring @ np.array([[a, d], [b, e]]) + (c, f)
+        ring = ring if a * e - b * d > 0 else ring[::-1]
+    corners: list[list[float]] = ring.tolist()
     return [*corners, corners[0]]
 
 
@@ -251,21 +278,35 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
     return zip(item.rles, item.labels, item.scores, strict=True)
 
 
-def _write_image(folder: Path, item: AnnotatedImage) -> Path:
-    """The image beside its labels: a copy of its file if programs for labels read it, else a JPEG of its pixels."""
+def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
+    """The image beside its labels: a copy of its file if programs for labels show it, else PNG or JPEG of its pixels.
+
+    A file with these suffixes is copied if it has 8 bits, grey or RGB; otherwise PNG has the pixels that the model saw.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image
-    copied = image if isinstance(image, Path) and image.suffix.lower() in COPIED_SUFFIXES else None
-    path = folder / f"{item.stem}{copied.suffix if copied else '.jpg'}"
-    if copied and path.exists() and path.samefile(copied):
-        return path
+    if isinstance(image, np.ndarray):
+        path = folder / f"{item.stem}.jpg"
+    elif image.suffix.lower() not in COPIED_SUFFIXES:
+        path, image = folder / f"{item.stem}.jpg", _pixels_of(image)
+    elif image.suffix.lower() in copied and has_eight_bits(image):
+        path = folder / f"{item.stem}{image.suffix}"
+        if path.exists() and path.samefile(image):
+            return path
+    else:
+        path, image = folder / f"{item.stem}.png", _pixels_of(image)
     with atomic_path(path) as partial:
-        if copied:
-            shutil.copyfile(copied, partial)
+        if isinstance(image, Path):
+            shutil.copyfile(image, partial)
+        elif path.suffix == ".png":
+            partial.write_bytes(encode_png(image))
         else:
-            pixels = to_pixels(image).numpy() if isinstance(image, Path) else image
-            write_jpeg(Image.fromarray(pixels), partial, JPEG_QUALITY)
+            write_jpeg(Image.fromarray(image), partial, JPEG_QUALITY)
     return path
+
+
+def _pixels_of(file: Path) -> np.ndarray:
+    return as_rgb(image := read_image(file), image.own_scale())
 
 
 def _write(path: Path, content: bytes) -> None:

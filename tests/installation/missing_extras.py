@@ -16,6 +16,7 @@ COMMANDS = {
     "vos --videos videos --masks masks --out out": "video",
     "dataset extract --videos videos --out out": "video",
     "track frames --boxes-from det.txt": "detections",
+    "segment bands.tif --point 1,1": "images",
     "track scan.nii.gz --point 0,1,72,64": "medical",
     "serve": "serve",
     "label-studio --model nano": "label-studio",
