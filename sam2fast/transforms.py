@@ -56,7 +56,7 @@ def to_pixels(image: ImageLike) -> Tensor:
         TypeError: If ``image`` has another type.
     """
     if is_file(image):
-        image = _from_file(image)
+        return read_pixels(image)[0]
     if isinstance(image, Image.Image):
         image = _from_pil(image)
     if isinstance(image, np.ndarray):
@@ -90,12 +90,18 @@ def read_file_image(file: FileLike) -> FileImage:
         raise ImageError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _from_file(file: FileLike) -> np.ndarray:
+def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
+    """Reads an image file as :func:`to_pixels`.
+
+    Returns:
+        The pixels; and what was chosen of the file, for JSON: see
+        :meth:`~sam2fast.io.image_files.FileImage.choices`.
+    """
     image = read_file_image(file)
     scale = image.own_scale()
     if note := image.note(scale):
         _log.warning("%s %s", file if isinstance(file, str | Path) else "the data", note)
-    return image.pixels(scale)
+    return to_pixels(image.pixels(scale)), image.choices(scale)
 
 
 def _warn_if_black(most: float, limit: float, cause: str) -> None:

@@ -94,7 +94,13 @@ class MaskTask(Task):
         with finder.stage("write"):
             self._write(image, pixels, records)
         height, width = pixels.shape[:2]
-        facts = {"file_name": str(image), "width": width, "height": height, "sha256": image.fingerprint()}
+        facts = {
+            "file_name": str(image),
+            "width": width,
+            "height": height,
+            "sha256": image.fingerprint(),
+            **finder.choices,
+        }
         return FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
 
     def model(self, device: str) -> dict[str, Any]:

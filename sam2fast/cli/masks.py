@@ -14,6 +14,7 @@ from sam2fast.cli.options import (
     FormatsType,
     GroupedCommand,
     check_exports,
+    max_megapixels_option,
     model_options,
     out_option,
     tolerance_option,
@@ -98,6 +99,7 @@ OPTIONS = (
 @tolerance_option
 @runner_options
 @resume_option
+@max_megapixels_option
 @out_option("out")
 @output_options(has_bar=True)
 def masks(

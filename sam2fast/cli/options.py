@@ -10,6 +10,7 @@ import click
 
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
+from sam2fast.io.images import MEGAPIXELS_VARIABLE
 
 OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -18,20 +19,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @contextmanager
-def _without_network() -> Iterator[None]:
-    """Forbids downloads in the block, also in processes that it starts."""
-    before = os.environ.get(OFFLINE)
-    os.environ[OFFLINE] = "1"
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable in the block, also for processes that it starts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop(OFFLINE)
-        os.environ.update({} if before is None else {OFFLINE: before})
+        os.environ.pop(name)
+        os.environ.update({} if before is None else {name: before})
 
 
 def _go_offline(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
     if is_asked:
-        ctx.with_resource(_without_network())
+        ctx.with_resource(_environment(OFFLINE, "1"))
 
 
 offline_option = click.option(
@@ -164,6 +165,21 @@ STRATEGY_HELP = (
 )
 strategy_option = click.option(
     "--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format("sam2long, ")
+)
+
+
+def _set_most_pixels(ctx: click.Context, _parameter: click.Parameter, megapixels: int | None) -> None:
+    if megapixels is not None:
+        ctx.with_resource(_environment(MEGAPIXELS_VARIABLE, str(megapixels)))
+
+
+max_megapixels_option = click.option(
+    "--max-megapixels",
+    type=click.IntRange(1),
+    metavar="N",
+    expose_value=False,
+    callback=_set_most_pixels,
+    help="Largest size of an image; larger images are refused.  [default: 268]",
 )
 
 

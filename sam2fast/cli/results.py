@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
@@ -37,6 +38,7 @@ def write_results(
     found: Sequence[SegmentedObject],
     model: Mapping[str, Any],
     made_from: Sequence[str | None],
+    choices: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Writes a mask for each object, one overlay and one JSON file; returns the records of the objects.
 
@@ -46,6 +48,7 @@ def write_results(
         image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
         model: describes the model.
         made_from: digests of all that the objects' masks depend on.
+        choices: the page, the bands and the scale of the image, as JSON.
     """
     files = output_files(out, stem, [one.name for one in found])
     clicks = [click for one in found for click in one.prompts.clicks]
@@ -56,7 +59,7 @@ def write_results(
         [c.label for c in clicks],
         [one.prompts.box for one in found if one.prompts.box is not None],
     )
-    records = [_record(image, one, files, model, made) for one, made in zip(found, made_from, strict=True)]
+    records = [_record(image, one, files, model, made, choices) for one, made in zip(found, made_from, strict=True)]
     for one in found:
         write_atomically(files[mask_key(one.name)], encode_png(one.prediction.mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
@@ -67,7 +70,12 @@ def write_results(
 
 
 def _record(
-    image: object, found: SegmentedObject, files: Mapping[str, Path], model: Mapping[str, Any], made_from: str | None
+    image: object,
+    found: SegmentedObject,
+    files: Mapping[str, Path],
+    model: Mapping[str, Any],
+    made_from: str | None,
+    choices: Mapping[str, Any],
 ) -> dict[str, Any]:
     name, prompts, prediction = found
     mask = prediction.mask
@@ -75,6 +83,7 @@ def _record(
         "image": str(image),
         **({} if name is None else {"object": name}),
         "size": {"width": mask.shape[1], "height": mask.shape[0]},
+        **choices,
         "prompts": prompts.as_json(),
         "score": round(prediction.score, DIGITS),
         "candidate_scores": prediction.candidate_scores and [round(s, DIGITS) for s in prediction.candidate_scores],

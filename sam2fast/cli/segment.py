@@ -16,7 +16,7 @@ from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.command_files import check_results, digest_of, make_folder, output_files, remove_leftovers
 from sam2fast.cli.jobs import Task, digest_of_facts, work_through
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, GroupedCommand, model_options, out_option
+from sam2fast.cli.options import PATH, GroupedCommand, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file
 from sam2fast.cli.reporting import emit, output_options
@@ -82,6 +82,7 @@ Record = dict[str, Any]
 @partial(model_options, many_devices=True)
 @runner_options
 @resume_option
+@max_megapixels_option
 @out_option("out")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 @output_options(has_bar=True)
@@ -218,7 +219,9 @@ class SegmentTask(Task):
         pixels, found = predict_objects(segmenter, job.image, job.objects)
         with segmenter.stage("write"):
             made_from, stem = self._made_from(job), job.image.stem
-            return write_results(self.out, stem, job.image, pixels, found, segmenter.description, made_from)
+            return write_results(
+                self.out, stem, job.image, pixels, found, segmenter.description, made_from, segmenter.choices
+            )
 
     def done_before(self, job: SegmentJob) -> list[Record] | None:
         """The records of an image that has all results, made from the same; None of others."""

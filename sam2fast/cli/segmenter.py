@@ -19,7 +19,7 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.io.images import VIDEO_SUFFIXES
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.transforms import ImageError, to_pixels
+from sam2fast.transforms import ImageError, read_pixels
 
 # Logit of a mask prompt: plus inside, minus outside. Smaller than the model's own logits, so that it can correct the
 # mask.
@@ -52,6 +52,7 @@ class Segmenter:
         predictor: the image predictor of this model.
         description: of the model, as JSON.
         seconds: of every stage so far.
+        choices: the page, the bands and the scale of the last image, as JSON, each only if there was a choice.
 
     Raises:
         ModelError: checkpoint, configuration, device or dtype cannot be used.
@@ -59,6 +60,7 @@ class Segmenter:
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
         self.seconds: dict[str, float] = {}
+        self.choices: dict[str, Any] = {}
         self._masks: dict[Path, MaskPrompt] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
@@ -88,7 +90,8 @@ class Segmenter:
     def read(self, image: InputSource) -> np.ndarray:
         """The pixels ``(H, W, 3)`` of an image, upright; uint8, or fp32 in [0, 1]."""
         with self.stage("read image"), image.file() as file:
-            return _read(file)
+            pixels, self.choices = _read(file)
+            return pixels
 
     def read_mask(self, path: Path) -> MaskPrompt:
         """An image of a mask, of any size, as a prompt; read once. Raises as :func:`read_foreground`."""
@@ -139,14 +142,13 @@ def mask_box(mask: np.ndarray) -> list[int] | None:
     return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     with as_user_error(FileNotFoundError):
         try:
-            return to_pixels(path).numpy()
+            pixels, choices = read_pixels(path)
+            return pixels.numpy(), choices
         except ImageError as error:
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 raise UserError(f"{path} is a video: use `sam2fast track`") from error
-            if path.suffix.lower() in (".heic", ".heif"):
-                raise UserError(f"{path}: HEIC is not read; convert it to JPEG") from error
             reason = " ".join(str(error).split())
             raise UserError(reason if str(path) in reason else f"{path}: {reason}") from error

@@ -17,6 +17,7 @@ from sam2fast.cli.options import (
     PATH,
     FormatsType,
     check_exports,
+    max_megapixels_option,
     model_options,
     out_option,
     strategy_option,
@@ -127,6 +128,7 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
 @strategy_option
 @click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of another run in the output folder.")
+@max_megapixels_option
 @out_option("out/track")
 @output_options(has_bar=True)
 @click.pass_context

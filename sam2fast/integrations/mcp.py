@@ -20,7 +20,7 @@ from sam2fast import __version__
 from sam2fast.amg.parameters import THRESHOLDS
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.io.allowed_files import FolderFiles
-from sam2fast.io.images import open_image
+from sam2fast.io.image_files import read_image_size
 from sam2fast.io.overlay import area_of, draw_overlay
 from sam2fast.io.rle import encode_rle
 from sam2fast.modeling.memory_selection import MemoryRules
@@ -221,8 +221,7 @@ class McpTools:
 
     def _image(self, path: str) -> bytes:
         content = self._files.find(path).read_bytes()
-        with open_image(io.BytesIO(content)) as image:
-            self._check_size(*image.size)
+        self._check_size(*read_image_size(content))
         return content
 
     def _check_size(self, width: int, height: int) -> None:

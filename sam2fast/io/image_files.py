@@ -93,14 +93,11 @@ class FileImage:
             without = self.values.size - values.size
             return f"has {without} values that are not finite, and are black" if without else ""
         least, most = values.min(), values.max()
-        if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-            found = f"has 16 bits, and values up to {most} only"
-        else:
-            found = f"has values from {least:g} to {most:g}"
-            if without := self.values.size - values.size:
-                found += f", and {without} that are not finite"
-        if scale == (0, most):
-            return f"{found}: values are scaled so that the maximum is white"
+        if values.dtype == np.uint16 and scale == (0, most):
+            return f"has 16 bits, and values up to {most} only: values are scaled so that the maximum is white"
+        found = f"has values from {least:g} to {most:g}"
+        if without := self.values.size - values.size:
+            found += f", and {without} that are not finite"
         return f"{found}: values are scaled so that {scale.black:g} is black and {scale.white:g} is white"
 
 

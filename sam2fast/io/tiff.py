@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.tiff_header import (
+    BITS,
     BLACK_IS_ZERO,
     CMYK,
     COMPRESSION,
     FLOAT,
     ORIENTATION,
     PALETTE,
-    PHOTOMETRIC,
+    PILLOW_COMPRESSIONS,
     RGB,
     WHITE_IS_ZERO,
     TiffPage,
@@ -29,15 +30,18 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         channels: The numbers of the pages with the image's channels; one page may have several bands.
 
     Raises:
-        ValueError: If tifffile is not installed, or the values are no colours.
+        ValueError: If tifffile, or imagecodecs for compressed values, is not installed, or the values are no colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
     if page.photometric not in READ or page.sample_format > FLOAT:
         raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
     try:
         tifffile = import_module("tifffile")
+        if page.first(COMPRESSION, 1) != 1 or page.first(BITS, 1) % 8:
+            import_module("imagecodecs")
     except ImportError as error:
         raise ValueError(f"it has {describe(page, channels)}: pip install 'sam2fast[images]' to read it") from error
+    file.seek(0)
     with tifffile.TiffFile(file) as opened:
         bands = np.concatenate([_bands_last(opened.pages[number]) for number in channels], axis=-1)
         colours = opened.pages[page.number].colormap if page.photometric == PALETTE else None
@@ -55,9 +59,9 @@ def describe(page: TiffPage, channels: list[int]) -> str:
     """Describes what Pillow does not read of a page."""
     if len(channels) > 1:
         return f"{len(channels)} channels in pages of their own"
-    if page.pillow_is_right or page.tags.get(PHOTOMETRIC) is None:
-        return page.kind
-    return f"{page.kind} (compression {page.first(COMPRESSION, 1)})"
+    if (compression := page.first(COMPRESSION, 1)) not in PILLOW_COMPRESSIONS:
+        return f"{page.kind} (compression {compression})"
+    return page.kind
 
 
 def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -49,11 +49,13 @@ class TiffPage:
         number: The index of the page in the file.
         tags: The values of each tag of :data:`TAGS` that the page has.
         is_big_endian: True if numbers have their most significant byte first.
+        is_big_tiff: True if the file is BigTIFF.
     """
 
     number: int
     tags: Mapping[int, tuple[Any, ...]]
     is_big_endian: bool
+    is_big_tiff: bool
 
     def first(self, tag: int, default: int) -> int:
         """Returns the first value of a tag, or ``default`` if the page lacks the tag."""
@@ -120,6 +122,10 @@ class TiffPage:
         bits, is_packed = self.tags.get(BITS, (1,)), self.first(COMPRESSION, 1) != 1
         if self.first(COMPRESSION, 1) not in PILLOW_COMPRESSIONS or len({*bits}) > 1:
             return False
+        if self.is_big_endian and self.is_big_tiff:
+            return False
+        if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow forgets how values are stored
+            return self.sample_format == UNSIGNED and bits[0] == 8 and self.photometric in (BLACK_IS_ZERO, PALETTE)
         if self.samples == 1:
             is_swapped = self.is_big_endian and (is_packed or self.sample_format == UNSIGNED)
             known = (self.photometric, self.sample_format, bits[0])
@@ -243,7 +249,7 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
         while offset and offset not in seen and len(pages) < MOST_PAGES:
             seen.add(offset)
             tags, offset = _read_directory(file, offset, order, is_big, TAGS if pages else TAGS_OF_FIRST)
-            pages.append(TiffPage(len(pages), tags, order == ">"))
+            pages.append(TiffPage(len(pages), tags, order == ">", is_big))
         return TiffHeader(tuple(pages)) if pages else None
     except (KeyError, struct.error, OverflowError, OSError):
         return None

@@ -254,7 +254,7 @@ def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: fl
 
 def _place_of(item: AnnotatedImage) -> Place | None:
     """The place of an image on earth; None if its coordinates are pixels."""
-    header = read_header(item.image) if isinstance(item.image, Path) else None
+    header = read_header(item.image) if isinstance(item.image, Path) and item.image.is_file() else None
     if header is None or not header.is_georeferenced:
         return None
     page = header.images[0]

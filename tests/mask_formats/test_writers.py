@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from file_contents import names
 from hard_names import HARD_NAMES
@@ -22,6 +23,7 @@ from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_ma
 from sam2fast.mask_formats.label_studio import FILES_ADDRESS, brush_run_lengths
 from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.polygons import joined
+from sam2fast.transforms import to_pixels
 
 HEIGHT, WIDTH = 90, 120
 SIZE = HEIGHT, WIDTH
@@ -329,3 +331,98 @@ def test_long_runs_of_brushes():
         mask[height // 2 :] = True
         found = decode_brush(brush_run_lengths(mask)).reshape(*mask.shape, 4)
         np.testing.assert_array_equal(found[..., 3] == 255, mask)
+
+
+def cmyk(path: Path) -> None:
+    Image.new("CMYK", SIZE[::-1], (200, 30, 0, 10)).save(path)
+
+
+def deep(path: Path) -> None:
+    Image.fromarray(np.linspace(0, 3000, HEIGHT * WIDTH).astype(np.uint16).reshape(SIZE)).save(path)
+
+
+def separate(path: Path) -> None:
+    tifffile.imwrite(path, np.full((4, *SIZE), 1000, np.int16), photometric="rgb", planarconfig="separate")
+
+
+def thumbnail(path: Path) -> None:
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((9, 12), np.uint8), subfiletype=1)
+        file.write(np.full(SIZE, 99, np.uint8))
+
+
+NOT_SHOWN = {"photo.jpg": cmyk, "photo.tif": separate, "deep.tif": deep, "deep.png": deep, "small.tiff": thumbnail}
+
+
+@pytest.mark.parametrize("name", NOT_SHOWN)
+@pytest.mark.parametrize("format", ["labelme", "labelme-mask", "yolo", "label-studio"])
+def test_images_that_programs_for_labels_do_not_show(tmp_path, name, format):
+    """The pixels that the model saw are written as PNG beside the labels, which name this file."""
+    NOT_SHOWN[name](tmp_path / name)
+    stem = Path(name).stem
+    write_masks(tmp_path / "out", [item_of(tmp_path / name, stem)], format)
+    (copy,) = (tmp_path / "out").rglob("*.png")
+    with Image.open(copy) as image:
+        assert image.mode == "RGB" and image.size == SIZE[::-1]
+        assert np.array_equal(np.asarray(image), to_pixels(tmp_path / name).numpy())
+    if format.startswith("labelme"):
+        assert json.loads((tmp_path / f"out/{stem}.json").read_text())["imagePath"] == copy.name
+
+
+def test_label_studio_shows_no_tiff(tmp_path):
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "photo.tif")
+    for format, suffix in (("labelme", "tif"), ("label-studio", "png")):
+        write_masks(tmp_path / format, [item_of(tmp_path / "photo.tif")], format)
+        assert (tmp_path / format / f"photo.{suffix}").exists()
+
+
+def geotiff(path: Path, model: int, code: int, *transform: tuple[int, str, int, object, bool], point: int = 1) -> None:
+    key = 3072 if model == 1 else 2048
+    keys = (1, 1, 0, 3, 1024, 0, 1, model, 1025, 0, 1, point, key, 0, 1, code)
+    tags = [(34735, "H", 16, keys, True), *transform]
+    tifffile.imwrite(path, np.zeros(SIZE, np.uint16), extratags=tags, metadata=None)
+
+
+SCALE = (33550, "d", 3, (10.0, 5.0, 0.0), True)
+TIE = (33922, "d", 6, (0.0, 0.0, 0.0, 500000.0, 5200000.0, 0.0), True)
+MATRIX = (34264, "d", 16, (0.0, 2.0, 0.0, 7.0, 3.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), True)
+# EPSG's code of each file, and what (column, row) becomes.
+PLACES = {
+    "projected": ((1, 32633, SCALE, TIE), lambda x, y: (500000 + 10 * x, 5200000 - 5 * y)),
+    "degrees": ((2, 4326, SCALE, TIE), lambda x, y: (500000 + 10 * x, 5200000 - 5 * y)),
+    "a matrix": ((1, 3857, MATRIX), lambda x, y: (2 * y + 7, 3 * x + 8)),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("point", [1, 2])
+def test_geojson_of_geotiff(tmp_path, name, point):
+    """Coordinates are those of the file's system, which ``crs`` names; without it GeoJSON is in degrees of WGS 84."""
+    (model, code, *tags), world = PLACES[name]
+    geotiff(tmp_path / "photo.tif", model, code, *tags, point=point)
+    for folder, image in (("world", tmp_path / "photo.tif"), ("pixels", np.zeros((*SIZE, 3), np.uint8))):
+        write_masks(tmp_path / folder, [item_of(image)], "geojson", 0)
+    found, pixels = (json.loads((tmp_path / f"{f}/photo.geojson").read_text()) for f in ("world", "pixels"))
+    names = {32633: "urn:ogc:def:crs:EPSG::32633", 3857: "urn:ogc:def:crs:EPSG::3857"}
+    assert found.get("crs") == (None if code == 4326 else {"type": "name", "properties": {"name": names[code]}})
+    shift = 0.5 * (point == 2)  # tie points of centres
+    for one, other in zip(found["features"], pixels["features"], strict=True):
+        for part, same in zip(one["geometry"]["coordinates"], other["geometry"]["coordinates"], strict=True):
+            for ring, corners in zip(part, same, strict=True):
+                expected = [world(x - shift, y - shift) for x, y in corners]
+                np.testing.assert_allclose(sorted(ring[1:]), sorted(expected[1:]))
+                assert signed_area(ring) * signed_area(corners) > 0  # outer rings and holes keep their directions
+
+
+def signed_area(ring) -> float:
+    x, y = np.array(ring).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+@pytest.mark.parametrize("tags", [(SCALE, TIE), ()], ids=["its own system", "no transform"])
+def test_geojson_of_an_unknown_place(tmp_path, caplog, tags):
+    geotiff(tmp_path / "photo.tif", 1, 32767 if tags else 32633, *tags)
+    for folder, image in (("tif", tmp_path / "photo.tif"), ("pixels", np.zeros((*SIZE, 3), np.uint8))):
+        write_masks(tmp_path / folder, [item_of(image)], "geojson", 0)
+    assert (tmp_path / "tif/photo.geojson").read_bytes() == (tmp_path / "pixels/photo.geojson").read_bytes()
+    assert "photo.tif has no transform with an EPSG code: coordinates in GeoJSON are pixels" in caplog.text
