@@ -49,8 +49,8 @@ def sample_values(values: NDArray[Any], nodata: float | None = None) -> NDArray[
 def choose_scale(values: NDArray[Any]) -> Scale | None:
     """Returns the scale for values of more than 8 bits, or None if they are used unchanged.
 
-    Values of 16 bits are unchanged if they use the upper half of their range, and floats if they use the upper half of
-    [0, 1]. Otherwise white is the greatest value. Black is 0, or the least value if it is negative or more than half of
+    Values of 16 bits are unchanged if they use the upper half of their range or were converted from 8 bits, and floats
+    if they use the upper half of [0, 1]. Otherwise white is the greatest value. Black is 0, or the least value if it is negative or more than half of
     white. The 0.5 % of values at each end do not count if they are far beyond the other values.
 
     Args:
@@ -65,11 +65,16 @@ def choose_scale(values: NDArray[Any]) -> Scale | None:
     margin = MARGIN * (high - low)
     low, high = max(least, low - margin), min(most, high + margin)
     full = 1 if values.dtype.kind == "f" else FULL
-    if least >= 0 and most <= full and 2 * high > full:
+    if least >= 0 and most <= full and (2 * high > full or _were_eight_bits(values)):
         return None
     if low == high:
         return Scale(min(low, 0.0), max(high, 0.0))
     return Scale(low if low < 0 or low > high / 2 else 0.0, high)
+
+
+def _were_eight_bits(values: NDArray[Any]) -> bool:
+    """Returns True if values of 16 bits are 8 bits times 257: white is known, also of a dark image."""
+    return values.dtype.kind != "f" and not (values % SIXTEEN_TO_EIGHT_BITS).any()
 
 
 def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:

@@ -42,6 +42,7 @@ UNCHANGED = {
     "16 bits": scene(0, 65_535),
     "the upper half": scene(0, 40_000),
     "floats": RNG.uniform(0, 1, 9999).astype(np.float32),
+    "dark, converted from 8 bits": scene(0, 40) * np.uint16(257),
     "black": np.zeros(100, np.uint16),
     "black floats": np.zeros(100, np.float32),
     "nothing": np.empty(0, np.float32),
