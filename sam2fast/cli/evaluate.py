@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers
-from sam2fast.cli.options import PATH
+from sam2fast.cli.options import PATH, ignore_label_option
 from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 
@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also score the first and the last annotated frame.",
 )
+@ignore_label_option(
+    "Values of true masks at void pixels, which count neither in the truth nor in the prediction; 255 for DAVIS and "
+    "VOST."
+)
 @click.option("--csv", "csv_file", type=PATH, metavar="FILE", help="[default: PRED/results.csv]")
 @click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
@@ -65,6 +69,7 @@ def evaluate(
     processes: int | None,
     strict: bool,
     keep: bool,
+    ignored_labels: tuple[int, ...],
     csv_file: Path | None,
     partial: bool,
     as_json: bool,
@@ -98,6 +103,7 @@ def evaluate(
         "strict": strict,
         "processes": processes,
         "skip_first_and_last": not keep,
+        "ignored_labels": ignored_labels,
         "progress": not reporting().quiet,
     }
     for truth, pred in zip(truths, preds, strict=True):
@@ -106,7 +112,7 @@ def evaluate(
             scores = _score_folders(truth, pred, file, **options, on_video=note)
             results.append(scores)
             _note_left_out(scores)
-            emit(_as_json(scores, keep))
+            emit(_as_json(scores, keep, ignored_labels))
             if not as_json:
                 say("\n".join(_table(scores)))
             _write_csv(scores, file, partial)
@@ -114,7 +120,7 @@ def evaluate(
             error.show()
             is_whole = False
     if as_json and results:
-        click.echo(json.dumps({"results": [_as_json(scores, keep) for scores in results]}, indent=2))
+        click.echo(json.dumps({"results": [_as_json(scores, keep, ignored_labels) for scores in results]}, indent=2))
     count = sum(len(scores.videos) for scores in results)
     if not is_whole:
         with suppress(UserError):  # its message says that all else was done
@@ -148,9 +154,16 @@ def _note_left_out(scores: "FolderScores") -> None:
         if unpaired:
             count = f"{len(unpaired)} mask{'s' if len(unpaired) > 1 else ''}"
             print_note(f"left out, since only {folder} has them: {count}, such as {unpaired[0]}")
+    from sam2fast.evaluation.scores import VOID
+
     empty = [video.name for video in scores.videos if not video.objects and not video.problems]
     if empty:
         print_note(f"the truth shows no object in the frames that count of {', '.join(empty)}")
+    if scores.with_void:
+        print_note(
+            f"{VOID} was scored as an object beside others in {len(scores.with_void)} of {len(scores.videos)} videos, "
+            f"such as {scores.with_void[0]}; if it marks void pixels, give --ignore-label {VOID}"
+        )
 
 
 def _earlier_run_note(file: Path) -> str:
@@ -185,7 +198,7 @@ def _table(scores: "FolderScores") -> Iterator[str]:
         yield f"{name:<{width}}  {i:>6}  {score.j_and_f:>5.1f}  {score.j:>5.1f}  {score.f:>5.1f}  {count:>5}"
 
 
-def _as_json(scores: "FolderScores", keep: bool) -> dict[str, Any]:
+def _as_json(scores: "FolderScores", keep: bool, ignored_labels: tuple[int, ...]) -> dict[str, Any]:
     videos = {
         video.name: _percent(video)
         | {"objects": {str(i): _percent(score) | {"frames": score.frames} for i, score in video.objects.items()}}
@@ -196,6 +209,7 @@ def _as_json(scores: "FolderScores", keep: bool) -> dict[str, Any]:
         "gt": str(scores.truth),
         "pred": str(scores.pred),
         "first_and_last_skipped": not keep,
+        "ignored_labels": ignored_labels,
         "videos": videos,
         "problems": scores.problems,
         "only_in_gt": scores.only_truth,

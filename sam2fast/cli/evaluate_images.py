@@ -15,7 +15,7 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, model_options
+from sam2fast.cli.options import PATH, NumbersType, ignore_label_option, model_options
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
@@ -30,23 +30,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("auto", "sa1b", "coco", "png")
 MOST_NOISE = 0.5  # of a box side's length: larger values could invert the box
-
-
-class NumbersType(click.ParamType):
-    """Integers separated by commas; sorted, without duplicates."""
-
-    name = "N,N,..."
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in value.split(",")]
-        if not all(part.isdecimal() and int(part) >= self._least for part in parts):
-            self.fail(f"{value!r} is not a list of integers from {self._least}, separated by commas", param, ctx)
-        return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command()
@@ -74,12 +57,10 @@ class NumbersType(click.ParamType):
 @click.option("--min-area", type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of random choices and noise.")
 @click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
-@click.option(
-    "--ignore-label",
-    "ignored_labels",
-    type=NumbersType(0),
-    default=(),
-    help="Values of label images to ignore besides 0; 255 for Pascal VOC.",
+@ignore_label_option(
+    "Values of label images that count as background, as 0 does; 255 for Pascal VOC. Masks that cover such pixels lose "
+    "IoU; `sam2fast evaluate` leaves such pixels out.",
+    least=0,
 )
 @click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
 @functools.partial(model_options, many_devices=True)

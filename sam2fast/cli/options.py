@@ -83,6 +83,35 @@ class FormatsType(click.ParamType):
         return tuple(name for name in self.formats if name in asked)
 
 
+class NumbersType(click.ParamType):
+    """Integers separated by commas; sorted, without duplicates."""
+
+    name = "N,N,..."
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdecimal() and int(part) >= self._least for part in parts):
+            self.fail(f"{value!r} is not a list of integers from {self._least}, separated by commas", param, ctx)
+        return tuple(sorted({int(part) for part in parts}))
+
+
+def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Command]:
+    """Adds ``--ignore-label``: a repeatable list of values, as ``ignored_labels``."""
+    return click.option(
+        "--ignore-label",
+        "ignored_labels",
+        type=NumbersType(least),
+        multiple=True,
+        callback=lambda _ctx, _option, lists: tuple(sorted({value for values in lists for value in values})),
+        help=f"{help} Repeatable.",
+    )
+
+
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
 
 

@@ -8,7 +8,7 @@ Imports neither torch nor anything else that is slow to load. Each image is deco
 """
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -195,6 +195,7 @@ def evaluate_folders(
     processes: int | None = None,
     skip_first_and_last: bool = True,
     tolerance: float = TOLERANCE,
+    ignored_labels: Collection[int] = (),
     progress: bool = False,
     on_video: Callable[[VideoScore], None] | None = None,
 ) -> FolderScores:
@@ -210,6 +211,8 @@ def evaluate_folders(
         skip_first_and_last: leaves out the first and the last annotated frame of each video, in the layout of SA-V of
             each object.
         tolerance: of boundaries, as a share of the image's diagonal.
+        ignored_labels: values of true masks at void pixels, such as 255 in DAVIS: these pixels are cleared in the truth
+            and in the prediction before J and F are measured.
         progress: shows a progress bar on stderr, if that is a terminal.
         on_video: called with each video when it is done, in order.
 
@@ -228,7 +231,7 @@ def evaluate_folders(
     videos = []
     with (
         tqdm(total=total, unit="frame", disable=None if progress else True) as bar,
-        closing(_compared(chunks, tolerance, workers)) as compared,
+        closing(_compared(chunks, tolerance, frozenset(ignored_labels), workers)) as compared,
     ):
         for plan in plans:
             videos.append(_video_score(plan, compared, bar.update))
@@ -297,10 +300,10 @@ def _pieces(sequence: MaskSequence) -> list[MaskSequence]:
 
 
 def _compared(
-    chunks: Sequence[MaskSequence], tolerance: float, processes: int
+    chunks: Sequence[MaskSequence], tolerance: float, ignored_labels: Collection[int], processes: int
 ) -> Generator[ComparedFrames, None, None]:
     """Compares the chunks, in processes if there are several, and yields the results in order."""
-    work = partial(compare_frames, tolerance=tolerance)
+    work = partial(compare_frames, tolerance=tolerance, ignored_labels=ignored_labels)
     if processes == 1:
         yield from map(work, chunks)
         return
@@ -318,13 +321,13 @@ def _compared(
         pool.shutdown(cancel_futures=True)
 
 
-def compare_frames(sequence: MaskSequence, tolerance: float) -> ComparedFrames:
+def compare_frames(sequence: MaskSequence, tolerance: float, ignored_labels: Collection[int] = ()) -> ComparedFrames:
     """Reads and compares all files of a sequence; a file that cannot be used is reported, and its frame left out."""
     out = ComparedFrames()
     for name in sequence.names:
         try:
             found = compare_files(
-                sequence.pred / name, sequence.truth / name, sequence.object_id is not None, tolerance
+                sequence.pred / name, sequence.truth / name, sequence.object_id is not None, tolerance, ignored_labels
             )
         except DatasetError as error:
             out.problems.append(str(error))

@@ -4,7 +4,7 @@ Computed as in the official ``sav_dataset/sav_evaluator.py``, which follows DAVI
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,8 @@ def j_and_f(
     An object is measured from the first frame in which the ground truth or the prediction shows it.
 
     Args:
-        preds, truths: bool ``(T, O, H, W)`` masks of the annotated frames.
+        preds, truths: bool ``(T, O, H, W)`` masks of the annotated frames. Clear void pixels in both first:
+            ``preds & ~void``, ``truths & ~void``.
         skip_first_and_last: leaves out the first frame, whose masks are prompts, and the last, as DAVIS does.
 
     Raises:
@@ -192,18 +193,23 @@ class Agreement(NamedTuple):
 BOTH_EMPTY = Agreement(1.0, 1.0, False)
 
 
-def compare_label_maps(pred: Labels, truth: Labels, tolerance: float = TOLERANCE) -> dict[int, Agreement]:
+def compare_label_maps(
+    pred: Labels, truth: Labels, tolerance: float = TOLERANCE, ignored_labels: Collection[int] = ()
+) -> dict[int, Agreement]:
     """Compares every object in the prediction or the ground truth; by id, ascending.
 
     Args:
         pred, truth: integers ``(H, W)``, the object id of each pixel, 0 for none.
         tolerance: see :func:`~sam2fast.evaluation.j_and_f.boundary_f`.
+        ignored_labels: values of ``truth`` at pixels that count in neither map. The pixels are cleared in both before
+            anything is measured.
 
     Raises:
         ValueError: the maps are not ``(H, W)`` of one size.
     """
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
+    pred, truth = _without_void(pred, truth, ignored_labels)
     height, width = truth.shape
     in_truth, in_pred = set(labels_in(truth)), set(labels_in(pred))
     pair = blank((2, height, width))
@@ -215,10 +221,22 @@ def compare_label_maps(pred: Labels, truth: Labels, tolerance: float = TOLERANCE
     return out
 
 
+def _without_void(pred: Labels, truth: Labels, ignored_labels: Collection[int]) -> tuple[Labels, Labels]:
+    """Both maps, with 0 at the pixels where the truth is one of ``ignored_labels``."""
+    if not ignored_labels:
+        return pred, truth
+    known = ~np.isin(truth, list(ignored_labels))
+    return pred * known, truth * known
+
+
 def compare_files(
-    pred: str | Path, truth: str | Path, one_object: bool, tolerance: float = TOLERANCE
+    pred: str | Path,
+    truth: str | Path,
+    one_object: bool,
+    tolerance: float = TOLERANCE,
+    ignored_labels: Collection[int] = (),
 ) -> dict[int, Agreement]:
-    """:func:`compare_label_maps` of two PNG files.
+    """Compares two PNG files as :func:`compare_label_maps` does.
 
     Args:
         one_object: nonzero pixels are one object, with id 1.
@@ -228,6 +246,7 @@ def compare_files(
     """
     truths = read_labels(Path(truth))
     preds = read_labels(Path(pred), truths.shape, str(truth))
+    preds, truths = _without_void(preds, truths, ignored_labels)
     if one_object:
         truths, preds = _one_object(truth, truths), _one_object(pred, preds)
     return compare_label_maps(preds, truths, tolerance)
@@ -237,6 +256,7 @@ def _one_object(path: str | Path, labels: Labels) -> Labels:
     low, high = int(labels.min()), int(labels.max())
     if high - low > 1 and ((labels != low) & (labels != high)).any():
         raise DatasetError(
-            f"{path} has more than two values: in a folder of one object each, a mask is the object and the rest"
+            f"{path} has more than two values: in a folder of one object each, a mask is the object and the rest; "
+            "if one value is void, ignore it (--ignore-label)"
         )
     return labels if high <= 1 else (labels > 0).view(np.uint8)

@@ -13,6 +13,7 @@ from sam2fast.io.atomic import atomic_path
 ObjectId: TypeAlias = int | str
 
 RESULTS = "results.csv"
+VOID = 255  # the value that DAVIS, VOST and Pascal VOC give to unlabelled pixels
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class FolderScores(_ObjectMeans):
 
     def _scores(self) -> Iterable[ObjectScore]:
         return self.objects
+
+    @property
+    def with_void(self) -> list[str]:
+        """Names of the videos that have :data:`VOID` beside other objects, scored as an object."""
+        return [video.name for video in self.videos if VOID in video.objects and len(video.objects) > 1]
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:

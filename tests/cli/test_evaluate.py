@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import mask_sets as sets
+import numpy as np
 import plain_evaluator as plain
 import pytest
+from PIL import Image
+
+from sam2fast.datasets.palette_masks import label_png
+from sam2fast.evaluation.folders import evaluate_folders
 
 
 @pytest.fixture
@@ -182,3 +187,75 @@ def test_a_worker_process_imports_nothing_heavy(pair):
     loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
     assert result.returncode == 0 and "sam2fast.evaluation.folders" in loaded
     assert not loaded & {"torch", "scipy", "skimage", "hydra"}
+
+
+def with_void(truth: Path, layout: str) -> None:
+    """Marks a band of the true masks as void, along outlines as DAVIS and VOST do; keeps 255 from being an object."""
+    for file in truth.rglob("*.png"):
+        labels = np.array(Image.open(file))
+        if layout == "sav":
+            labels = (labels > 0).astype(np.uint8)
+        labels[plain.outline(labels > 0)] = 255
+        labels[5:9, 5:40] = 255
+        file.write_bytes(label_png(labels))
+
+
+def clear_void(truth: Path, pred: Path) -> None:
+    """Clears the void pixels of the truth in both, in place."""
+    for file in truth.rglob("*.png"):
+        labels, other = np.array(Image.open(file)), pred / file.relative_to(truth)
+        predicted = np.array(Image.open(other))
+        predicted[labels == 255] = 0
+        labels[labels == 255] = 0
+        file.write_bytes(label_png(labels))
+        other.write_bytes(label_png(predicted))
+
+
+@pytest.mark.parametrize("layout", ["davis", "sav"])
+def test_void_pixels_leave_truth_and_prediction(run, tmp_path, layout):
+    truth, pred = sets.write_sets(tmp_path, layout)
+    with_void(truth, layout)
+    shutil.copytree(truth, tmp_path / "cleared/truth")
+    shutil.copytree(pred, tmp_path / "cleared/pred")
+    clear_void(tmp_path / "cleared/truth", tmp_path / "cleared/pred")
+    expected = plain.evaluate(tmp_path / "cleared/truth", tmp_path / "cleared/pred")
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--ignore-label", 255, "--json", "-q")
+    assert result.exit_code == 0, result.stderr
+    (found,) = json.loads(result.stdout)["results"]
+    assert found["ignored_labels"] == [255]
+    for name, objects in expected.items():
+        measured = {i: (one["J"], one["F"]) for i, one in found["videos"][name]["objects"].items()}
+        assert measured == {str(i): pytest.approx(pair) for i, pair in objects.items()}
+    # From Python, too.
+    scores = evaluate_folders(truth, pred, ignored_labels=[255])
+    plain.assert_same(scores, expected)
+    assert scores.with_void == []
+
+
+def test_without_the_option_255_beside_others_is_an_object_with_a_note(run, tmp_path):
+    truth, pred = sets.write_sets(tmp_path, "davis")
+    shutil.rmtree(truth / "video1")
+    with_void(truth, "davis")
+    expected = plain.evaluate(truth, pred)
+    assert 255 in expected["video0"]
+    result = run("evaluate", "--gt", truth, "--pred", pred, "--json")
+    (found,) = json.loads(result.stdout)["results"]
+    assert [found[key] for key in ("J&F", "J", "F")] == pytest.approx(plain.overall(expected))
+    (note,) = [line for line in result.stderr.splitlines() if "scored as an object" in line]
+    assert "2 of 2 videos, such as video0" in note and "--ignore-label 255" in note
+
+
+def test_255_alone_is_the_object_without_a_note(run, tmp_path):
+    masks = np.stack([sets.hard_case()[1]] * 2) == 1
+    for root, each in zip(("truth", "pred"), masks, strict=True):
+        sets.write_davis(tmp_path / root / "video", each.astype(np.uint8) * 255)
+    result = run("evaluate", "--gt", tmp_path / "truth", "--pred", tmp_path / "pred")
+    assert result.exit_code == 0 and "--ignore-label" not in result.stderr
+    assert table_of(result.stdout)[1][:3] == ["video", "255", "100.0"]
+
+
+def test_void_in_a_folder_of_one_object_names_the_option(run, tmp_path):
+    truth, pred = sets.write_sets(tmp_path, "sav")
+    with_void(truth, "sav")
+    result = run("evaluate", "--gt", truth, "--pred", pred)
+    assert result.exit_code == 1 and "more than two values" in result.stderr and "--ignore-label" in result.stderr

@@ -163,3 +163,18 @@ def zeros(*shape: int) -> np.ndarray:
 def test_refusals(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+def test_void_pixels_leave_both_maps_before_outlines_are_drawn():
+    rng = np.random.default_rng(3)
+    pred, truth = (blob(rng, 60, 90, 0.01).astype(np.uint8) for _ in range(2))
+    truth[10:30, 20:50], truth[40:, 60:] = 255, 254
+    known = (truth != 255) & (truth != 254)
+    a, b = (pred == 1) & known, (truth == 1) & known
+    (found,) = compare_label_maps(pred, truth, ignored_labels=(254, 255)).values()
+    assert (found.j, found.f) == pytest.approx((plain.j_of(a, b), plain.f_of(a, b)), abs=1e-12)
+    assert plain.f_of(a, b) != plain.f_of(pred == 1, truth == 1) and plain.j_of(a, b) != plain.j_of(pred == 1, b)
+    # An object that lies in void pixels alone is none.
+    only_void = np.zeros_like(truth)
+    only_void[12:20, 22:30] = 7
+    assert set(compare_label_maps(only_void, truth, ignored_labels=(255,))) == {1, 254}
