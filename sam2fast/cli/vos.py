@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 
 from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, GroupedCommand, model_options, strategy_option
+from sam2fast.cli.options import PATH, GroupedCommand, ignore_label_option, model_options, strategy_option
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, runner_options
 from sam2fast.cli.terminal import report_interrupt
@@ -77,6 +77,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     is_flag=True,
     help="Track each object from its first mask, whatever its frame; for LVOS and YouTube-VOS.",
 )
+@ignore_label_option("Values of masks that are no objects; 255 for the void pixels of DAVIS and VOST.")
 @click.option(
     "--postprocessing",
     "--apply_postprocessing",
@@ -116,6 +117,7 @@ def vos(
     all_masks: bool,
     per_object: bool,
     late_objects: bool,
+    ignored_labels: tuple[int, ...],
     postprocessing: bool,
     vos_optimized: bool,
     model: str | None,
@@ -140,7 +142,8 @@ def vos(
       VIDEO/OBJECT/FRAME.png  with --per-object: 0 and 1, OBJECT as three digits
 
     A video's folder appears when it is complete. The same command again continues an interrupted run. Videos that fail
-    are listed at the end.
+    are listed at the end. So are inputs that are left out: objects that appear after the first frame, unless
+    --late-objects is given, masks without a frame or without a video, and objects that no mask shows.
     """
     inputs = [Path(os.path.realpath(folder)) for folder in (videos, masks)]
     real = Path(os.path.realpath(out))
@@ -149,7 +152,7 @@ def vos(
     if ray_options and at_once > 1:
         raise click.UsageError("--at-once is for devices of this machine; with --ray use --workers")
     try:
-        settings = VosSettings(score_thresh, all_masks, per_object, late_objects)
+        settings = VosSettings(score_thresh, all_masks, per_object, late_objects, ignored_labels)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     choice = choose_model(

@@ -12,17 +12,27 @@ import click
 
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
-from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
+from sam2fast.datasets.dataset_files import DatasetError, list_entries
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.runners import Runner
+from sam2fast.evaluation.scores import VOID
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
 from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
 from sam2fast.video_io import VideoError
+
+# By the names of `count_left_out`: the kind of item, and why it is left out.
+REASONS = {
+    "late_objects": ("object", "appears after the first frame; --late-objects tracks it"),
+    "empty_objects": ("object", "no mask shows it"),
+    "unreadable_masks": ("mask", "it cannot be read, and may show objects that appear later"),
+    "masks_without_frame": ("mask", "no frame has its name"),
+}
 
 
 class VosRequest(NamedTuple):
@@ -67,6 +77,31 @@ class VosModel(NamedTuple):
         )
 
 
+class _LeftOut(NamedTuple):
+    """The inputs that no object was tracked from, and the videos in which 255 was tracked beside other objects."""
+
+    items: LeftOut
+    with_void: list[str]
+
+    def add(self, done: VosDone) -> list[dict[str, Any]]:
+        """Adds a video's counts, and returns them as JSON."""
+        of_video = LeftOut()
+        for name, count in done.left_out.items():
+            of_video.add(*REASONS[name], f"video {done.name}", count)
+        self.items.add_all(of_video)
+        if done.void_tracked:
+            self.with_void.append(done.name)
+        return of_video.as_json()
+
+    def report(self) -> None:
+        if self.with_void:
+            print_note(
+                f"{VOID} was tracked as an object beside others in {len(self.with_void)} videos, such as "
+                f"{self.with_void[0]}; if it marks void pixels, give --ignore-label {VOID}"
+            )
+        self.items.report()
+
+
 class _Plan(NamedTuple):
     jobs: list[VosJob]
     names: list[str]  # of all videos
@@ -79,8 +114,8 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
     Raises:
         UserError: the input is invalid, and nothing was done; or some videos failed.
     """
-    problems = ErrorReport("videos")
-    plan = _plan(request, model.fingerprint(), problems)
+    problems, left_out = ErrorReport("videos"), _LeftOut(LeftOut(), [])
+    plan = _plan(request, model.fingerprint(), problems, left_out.items)
     make_folder(request.out)
     with as_user_error(OSError):
         # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
@@ -99,17 +134,21 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
                 else:
                     totals.update(videos=1, frames=done.frames, objects=done.objects)
                     facts = {"video": job.name, "frames": done.frames, "objects": done.objects}
-                    emit({**facts, "out": str(request.out / job.name), "model": model.choice.as_json()})
+                    facts = {**facts, "out": str(request.out / job.name), "left_out": left_out.add(done)}
+                    emit({**facts, "model": model.choice.as_json()})
                     add_seconds(seconds, done.seconds)
     _report(request.out, totals, time.monotonic() - begun, seconds, plan.done)
+    left_out.report()
     problems.raise_if_any(len(plan.names))
 
 
-def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> _Plan:
+def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport, left_out: LeftOut) -> _Plan:
     """The videos to track; unreadable inputs go to ``problems``."""
     with as_user_error(OSError, DatasetError):
-        found = videos_in(request.videos.absolute())  # absolute, for worker processes
-        names = list(found) if request.list_file is None else listed_names(request.list_file)
+        found, ambiguous = videos_in(request.videos.absolute())  # absolute, for worker processes
+        names = [*found, *ambiguous] if request.list_file is None else listed_names(request.list_file)
+        if request.list_file is None:
+            _add_unused(request, names, found, left_out)
     if not names:
         if request.list_file is not None:
             raise UserError(f"no names in {request.list_file}; expected one per line")
@@ -119,13 +158,15 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> 
         if name not in found and is_video_file(name):  # in a list
             name = Path(name).stem
         try:
+            if name in ambiguous:
+                raise DatasetError(ambiguous[name])
             if name not in found:
                 raise FileNotFoundError(
                     f"there is no folder {request.videos / name}, and no {name}.mp4 or other video file"
                 )
             with as_user_error(ImportError):
                 job = _job(request, model, name, found[name])
-        except (OSError, VideoError) as error:
+        except (OSError, VideoError, DatasetError) as error:
             problems.add(f"video {name}", format_error(error))
             continue
         if is_done(job.out / name, job.made_from):
@@ -141,6 +182,19 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport) -> 
             "inputs, or by another program; give another --out folder, or --overwrite"
         )
     return _Plan(jobs, names, done)
+
+
+def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
+    """Adds the files that are no videos, and the folders of masks that have no video."""
+    videos = {path.name for path in found.values()}
+    for path in sorted(list_entries(request.videos)):
+        if path.name not in videos and not (is_video_file(path.name) and path.stem in names):
+            left_out.add("file", "it is no video", path)
+        elif is_video_file(path.name) and path.stem in found and found[path.stem].name != path.name:
+            left_out.add("file", "a folder of its name has the frames", path)
+    for path in sorted(list_entries(request.masks)):
+        if path.is_dir() and path.name not in names:
+            left_out.add("mask folder", "no video has its name", path)
 
 
 def _job(request: VosRequest, model: dict[str, Any], name: str, video: Path) -> VosJob:

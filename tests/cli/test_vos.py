@@ -1,6 +1,8 @@
 """``sam2fast vos``: options, resuming and broken data sets. tests/evaluation/vos tests the masks."""
 
 import functools
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 from commands import invoke
 from file_contents import files_of
+from mask_sets import cut
 from PIL import Image
 from small_nano import write_small_nano
 from thread_workers import instead_of_processes
-from vos_sets import disc, write_masks, write_video
+from vos_sets import disc, save_png, write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.cli import runner_options, vos_run
@@ -32,7 +35,7 @@ class DataSet:
         self.root = root
         for name, frames in LENGTHS.items():
             write_video(root / "videos" / name, frames, seed=frames)
-            write_masks(root / "masks" / name, DISCS)
+            write_masks(root / "masks" / name, {t: discs for t, discs in DISCS.items() if t < frames})
         write_small_nano(root / "quick.yaml", 64)
 
     def __call__(self, *options: Any, out: str = "out", device: str = "cpu") -> click.testing.Result:
@@ -244,3 +247,80 @@ def test_sam2long_refuses_objects_that_appear_later(data):
     assert result.exit_code == 1 and "b: an object appears on frame 1, others on frame 0" in result.stderr
     assert "track this video with another --strategy, or without --late-objects" in result.stderr
     assert {path.partition("/")[0] for path in data.files()} == {"a", "c", ".a.json", ".c.json"}
+
+
+def left_out_of(line: dict[str, Any]) -> dict[str, int]:
+    return {f"{entry['what']}: {entry['why']}": entry["count"] for entry in line["left_out"]}
+
+
+def test_inputs_that_no_object_is_tracked_from_are_counted(data):
+    write_masks(data.root / "masks/a", {2: {7: (60, 60, 9)}, 3: {8: (60, 60, 9), 9: (20, 60, 9)}, 77: {1: (9, 9, 5)}})
+    write_masks(data.root / "masks/b", {2: {7: (60, 60, 9)}})
+    cut(data.root / "masks/b/00002.png")
+    write_masks(data.root / "masks/nowhere", DISCS)
+    for name in ("notes.txt", "photo.jpg"):
+        (data.root / "videos" / name).touch()
+    result = data("--jsonl")
+    assert result.exit_code == 0
+    *videos, last = map(json.loads, result.stdout.splitlines())
+    late, unread = "object: appears after the first frame; --late-objects tracks it", "mask: it cannot be read, "
+    found = {line["video"]: left_out_of(line) for line in videos}
+    assert found["a"] == {late: 3, "mask: no frame has its name": 1} and found["c"] == {}
+    assert list(found["b"].values()) == [1] and next(iter(found["b"])).startswith(unread)
+    every = left_out_of(last)
+    assert every[late] == 3 and every["file: it is no video"] == 2 and every["mask folder: no video has its name"] == 1
+    (note,) = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert "3 objects (appears after the first frame; --late-objects tracks it; first: video a)" in note
+
+
+@pytest.mark.parametrize("options", [[], ["--late-objects"]])
+def test_late_and_empty_objects_in_folders_of_their_own(data, options):
+    (data.root / "some.txt").write_text("a\n")
+    shutil.rmtree(data.root / "masks/a")
+    write_masks(data.root / "masks/a", {0: {1: (30, 30, 18)}, 2: {2: (60, 60, 9)}}, per_object=True)
+    for name in ("002/00000", "003/00000"):
+        save_png(data.root / f"masks/a/{name}.png", np.zeros((90, 120), np.uint8), None)
+    result = data("--per-object", "--list", data.root / "some.txt", "--jsonl", *options)
+    assert result.exit_code == 0, result.stderr
+    found = left_out_of(json.loads(result.stdout.splitlines()[0]))
+    late = {"object: appears after the first frame; --late-objects tracks it": 1}
+    assert found == {**({} if options else late), "object: no mask shows it": 1}
+
+
+@pytest.mark.parametrize("per_object", [False, True])
+def test_void_pixels(data, per_object):
+    """255 beside other ids is tracked, with a note; ignored, it is no object, and leaves those of folders."""
+    shutil.rmtree(data.root / "masks/a")
+    write_masks(data.root / "masks/a", {0: {1: (30, 30, 18)}}, per_object)
+    file = next((data.root / "masks/a").rglob("*.png"))
+    labels = np.array(Image.open(file))
+    assert labels.max() == 1
+    labels[70:, 80:] = 255
+    save_png(file, labels, None)
+    (data.root / "some.txt").write_text("a\n")
+    options = ["--list", data.root / "some.txt", *(["--per-object"] if per_object else [])]
+    result = data(*options)
+    assert (
+        result.exit_code == 0 and "255 was tracked as an object beside others in 1 videos, such as a" in result.stderr
+    )
+    with_void = data.root / "out/a" / file.relative_to(data.root / "masks/a")
+    assert np.array(Image.open(with_void))[85, 110] == (1 if per_object else 255)
+    result = data(*options, "--ignore-label", 255, out="clean")
+    assert result.exit_code == 0 and "1 videos, 4 frames, 1 objects" in result.stdout and result.stderr == ""
+    clean = data.root / "clean/a" / file.relative_to(data.root / "masks/a")
+    assert np.array(Image.open(clean))[85, 110] == 0 and np.array(Image.open(clean))[30, 30] == 1
+
+
+def test_255_alone_is_the_object_without_a_note(data):
+    (data.root / "some.txt").write_text("a\n")
+    write_masks(data.root / "masks/a", {0: {255: (30, 30, 18)}, 2: {255: (30, 30, 18)}})
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 0 and result.stderr == "" and "1 objects" in result.stdout
+
+
+def test_two_files_of_one_name_fail_alone(data, whole):
+    for ending in ("mp4", "mov"):
+        (data.root / f"videos/d.{ending}").touch()
+    result = data()
+    assert result.exit_code == 1 and "d.mov and d.mp4 have the same name" in result.stderr
+    assert pngs(data.files()) == pngs(whole)

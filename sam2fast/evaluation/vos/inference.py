@@ -34,6 +34,7 @@ class VosSettings:
         per_object: input and output masks are ``OBJECT/FRAME.png`` and may overlap; otherwise ``FRAME.png``, one image
             for all objects.
         late_objects: each object is tracked from the first frame that shows it.
+        ignored_labels: values of masks that are no objects, such as 255 for void pixels.
 
     Raises:
         ValueError: ``score_thresh`` is not above the logit of an absent object, so every pixel would belong to every
@@ -44,6 +45,7 @@ class VosSettings:
     all_masks: bool = False
     per_object: bool = False
     late_objects: bool = False
+    ignored_labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.score_thresh > ABSENT:
@@ -84,6 +86,9 @@ class VosDone:
     Attributes:
         frames: number of frames written.
         objects: number of objects tracked.
+        left_out: numbers of inputs that no object was tracked from, see
+            :func:`~sam2fast.evaluation.vos.input_masks.count_left_out`.
+        void_tracked: True if 255, the usual value of void pixels, was tracked beside other objects.
         seconds: time of each part, ``opening`` (the video and its masks), ``tracking`` and waiting for ``writing``.
         problem: one line on why nothing was written; None on success.
     """
@@ -93,6 +98,8 @@ class VosDone:
     objects: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     problem: str | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    void_tracked: bool = False
 
 
 def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
@@ -128,7 +135,8 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     import numpy as np
 
     from sam2fast.datasets.dataset_files import DatasetError
-    from sam2fast.evaluation.vos.input_masks import InputMasks, group_all_objects, group_by_first_frame
+    from sam2fast.evaluation.scores import VOID
+    from sam2fast.evaluation.vos.input_masks import InputMasks, count_left_out, group_all_objects, group_by_first_frame
     from sam2fast.evaluation.vos.outputs import MaskWriter
     from sam2fast.modeling.memory_selection import MemoryRules
 
@@ -138,7 +146,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
     try:
         names = frame_names(job.video, state.num_frames)
-        masks = InputMasks(job.masks, names, settings.per_object)
+        masks = InputMasks(job.masks, names, settings.per_object, settings.ignored_labels)
         groups = (group_by_first_frame if settings.late_objects else group_all_objects)(masks, settings.all_masks)
         if predictor.strategy.hypotheses > 1 and len(groups.groups) > 1:
             first, second, *_ = (group.start for group in groups.groups)
@@ -162,7 +170,15 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
                 written += 1
                 laps.end("writing")
         laps.end("writing")
-        return VosDone(job.name, written, len(state.objects), laps.seconds)
+        ids = list(state.objects)
+        return VosDone(
+            job.name,
+            written,
+            len(ids),
+            laps.seconds,
+            left_out=count_left_out(masks, not (settings.late_objects or settings.all_masks)),
+            void_tracked=masks.has_void or (VOID in ids and not settings.per_object and len(ids) > 1),
+        )
     finally:
         state.frames.close()
 

@@ -21,6 +21,7 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.datasets.frame_annotations import MaskImages
 from sam2fast.datasets.palette_masks import MOST_OBJECTS, palette_of
+from sam2fast.evaluation.scores import VOID
 
 Mask = NDArray[np.bool_]
 LATE = "for videos in which objects appear later give --late-objects"
@@ -33,14 +34,20 @@ class InputMasks(MaskImages):
         folder: with ``FRAME.png``, whose values are object ids, 0 the background; or, with ``per_object``, with
             ``OBJECT/FRAME.png``, whose nonzero pixels are the object.
         names: of the video's frames, in order, without suffix. A mask has the name of its frame; numbers may have any
-            number of leading zeros. Files with other names are ignored.
+            number of leading zeros. Files with other names are ignored, and counted in ``without_frame``.
+        ignored: values that are not objects; such pixels are background in both layouts.
+
+    Attributes:
+        without_frame: number of images that have no frame.
+        has_void: True if an image that was read in the layout of one object each has :data:`VOID` beside another value.
 
     Raises:
         DatasetError: there is no such folder, or it has the other layout; two files are for one frame, two folders for
             one object, or two frames have one name.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], per_object: bool) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], per_object: bool, ignored: Collection[int] = ()) -> None:
+        self.has_void = False
         self._folders: dict[int | None, Path] = {None: folder}
         if per_object:
             self._folders = {i: path for i, path in object_folders(folder).items()}
@@ -54,11 +61,17 @@ class InputMasks(MaskImages):
         if not per_object and not listed[None] and any(path.name.isdecimal() for path in list_folders(folder)):
             raise DatasetError(f"{folder} has folders of objects, such as 001: give --per-object")
         indices = {i: [index for index, key in enumerate(keys) if key in files] for i, files in listed.items()}
-        super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder)
+        self.without_frame = sum(len(listed[i]) - len(found) for i, found in indices.items())
+        super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder, ignored)
 
     def frames(self) -> list[int]:
         """The frames that have a file, ascending."""
         return sorted({int(frame) for files in self._files.values() for frame in files})
+
+    @property
+    def object_ids(self) -> set[int]:
+        """The objects that have a folder of their own."""
+        return {i for i in self._files if i is not None}
 
     def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
         """Bool masks ``(H, W)`` of a frame by object id, ascending.
@@ -72,7 +85,7 @@ class InputMasks(MaskImages):
         if None in self._files:
             labels = self._labels(None, frame)
             return {i: labels == i for i in (labels_in(labels) if only is None else sorted(only))}
-        asked = [i for i in self._files if i is not None] if only is None else sorted(only)
+        asked = sorted(self.object_ids if only is None else only)
         return {i: self._labels(i, frame) != 0 for i in asked}
 
     def colours(self, frame: int) -> bytes | None:
@@ -91,11 +104,45 @@ class InputMasks(MaskImages):
         if frame not in self._files[i]:
             raise DatasetError(f"there is no input mask {self._folders[i] / self._names[int(frame)]}.png; {LATE}")
         labels = super()._labels(i, frame, size)
+        if self._ignored:
+            labels = labels * ~np.isin(labels, list(self._ignored))
+        if i is not None and not self.has_void and (labels == VOID).any():
+            self.has_void = len(labels_in(labels)) > 1
         if labels.dtype != np.uint8 and labels.max() > MOST_OBJECTS:
             raise DatasetError(
                 f"{self._files[i][frame]}: ids go up to {labels.max()}; a palette image has ids up to {MOST_OBJECTS}"
             )
         return labels
+
+
+def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
+    """Counts the inputs of a video that no object was tracked from; only counts above 0.
+
+    Args:
+        only_first: only the masks of frame 0 were prompts. Then all images are read.
+
+    Returns:
+        By name, the number of ``late_objects``, which appear after frame 0; of ``empty_objects``, which no mask shows;
+        of ``unreadable_masks``, which were only read to find late objects; and of ``masks_without_frame``.
+    """
+    shown: set[int] = set()
+    late: set[int] = set()
+    unreadable = 0
+    for frame in masks.frames() if only_first or masks.object_ids else ():
+        try:
+            new = masks.visible_objects(frame, shown | late)
+        except DatasetError:
+            unreadable += 1
+            continue
+        (late if only_first and frame else shown).update(new)
+    empty = masks.object_ids - shown - late
+    counts = {
+        "late_objects": len(late),
+        "empty_objects": len(empty),
+        "unreadable_masks": unreadable,
+        "masks_without_frame": masks.without_frame,
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 class ObjectGroup(NamedTuple):

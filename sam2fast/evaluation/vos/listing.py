@@ -19,20 +19,23 @@ class Inputs(NamedTuple):
     digest: str  # SHA-256 of names and sizes of the frames, and of the masks with their names
 
 
-def videos_in(folder: Path) -> dict[str, Path]:
-    """The folders of frames and the video files in a folder by name, without suffix, sorted. Of both the folder counts.
+def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Lists the folders of frames and the video files in a folder, by name without suffix, sorted.
 
-    Raises:
-        DatasetError: two video files have the same name.
+    Where a folder and a file have one name, the folder counts.
+
+    Returns:
+        The videos, and the names of several video files, with a message for each.
     """
     found: dict[str, Path] = {}
+    ambiguous: dict[str, str] = {}
     for path in sorted(list_entries(folder), key=lambda path: (not path.is_dir(), path.name)):
         name = path.name if path.is_dir() else path.stem
         if path.is_dir() or is_video_file(path.name) and name not in found:
             found[name] = path
         elif is_video_file(path.name) and not found[name].is_dir():
-            raise DatasetError(f"{found[name]} and {path.name} have the same name")
-    return dict(sorted(found.items()))
+            ambiguous.setdefault(name, f"{found[name]} and {path.name} have the same name")
+    return {name: path for name, path in sorted(found.items()) if name not in ambiguous}, ambiguous
 
 
 def is_video_file(name: str) -> bool:

@@ -46,7 +46,7 @@ def compare(predictors: Any, video: Path, folder: Path, settings: VosSettings) -
     done = track_job(ours, VosJob("a", video, folder / "masks", folder / "out", settings))
     assert done.problem is None
     options = dataclasses.asdict(settings)
-    late_objects = options.pop("late_objects")
+    late_objects, _ = options.pop("late_objects"), options.pop("ignored_labels")
     found = {path: Image.open(folder / "out/a" / path) for path in files_of(folder / "out/a")}
     with float32_memory():
         expected = list(TheOriginal(official, video, folder / "masks", **options).images(late_objects))

@@ -12,15 +12,16 @@ def test_videos(tmp_path):
         (tmp_path / name).touch()
     for name in ("e", "a.mp4"):
         (tmp_path / name).mkdir()
-    assert {name: path.name for name, path in videos_in(tmp_path).items()} == {
+    assert {name: path.name for name, path in videos_in(tmp_path)[0].items()} == {
         "a.mp4": "a.mp4",
         "b": "b.MP4",
         "c": "c.mov",
         "e": "e",
     }
     (tmp_path / "b.mov").touch()
-    with pytest.raises(DatasetError, match=r"b.MP4 and b.mov have the same name"):
-        videos_in(tmp_path)
+    found, ambiguous = videos_in(tmp_path)
+    assert list(found) == ["a.mp4", "c", "e"] and list(ambiguous) == ["b"]
+    assert ambiguous["b"].endswith("b.MP4 and b.mov have the same name")
 
 
 def test_a_list_in_another_encoding(tmp_path):
