@@ -91,7 +91,7 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
         reader = opened.enter_context(read_frames(source.to_open, PROBE_SIZE)) if shows else None
         overlay: OverlayWriter | None = None
         if lacks_overlay and reader is not None:
-            overlay = open_overlay(folder, (reader.height, reader.width), reader.rate, reader.pixel_aspect)
+            overlay = open_overlay(folder, reader)
             opened.callback(overlay.discard if overlay else lambda: None)
         to_end = overlay is not None and request.last is None and folder.complete
         stop = (reader.count if reader is not None else None) if to_end else last + 1

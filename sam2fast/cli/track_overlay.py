@@ -12,20 +12,26 @@ from sam2fast.cli.track_folder import OVERLAY, Line, RunFolder
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.io.overlay import Area
 from sam2fast.io.rle import decode_rle
+from sam2fast.video_io import FrameReader
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 from sam2fast.video_results import colour_of
 from sam2fast.video_results.drawing import draw_id, tint
 
 CRF = 20  # x264's quality
-TICK = Fraction(1, 90_000)  # seconds; the time base
+FINEST = 90_000  # least number of units per second of the time base
 DEFAULT_RATE = 25.0  # frames per second, for folders of images
 
 
 class OverlayWriter:
     """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
 
+    The time base divides the duration of a frame, so that all frames of a source of constant rate last equally long.
+
     Args:
-        rate: frames per second, for frames without times.
+        rate: frames per second. Frames without times follow at this rate.
+        time_unit: unit of the source's times in seconds. Times that differ by at most one unit from multiples of a
+            frame's duration were rounded, and become these multiples. At the first other time the rate is variable, and
+            times are kept from there on.
         pixel_aspect: width of a pixel divided by its height.
 
     Raises:
@@ -34,36 +40,48 @@ class OverlayWriter:
     """
 
     def __init__(
-        self, path: Path, height: int, width: int, rate: float | None, pixel_aspect: Fraction = Fraction(1)
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        rate: float | None,
+        pixel_aspect: Fraction = Fraction(1),
+        time_unit: float = 0.0,
     ) -> None:
-        self._rate = rate or DEFAULT_RATE
+        self._rate = Fraction(rate or DEFAULT_RATE).limit_denominator(1001)
+        self._tick = Fraction(1, self._rate.numerator * -(-FINEST // self._rate.numerator))
+        self._unit, self._is_constant = time_unit + float(self._tick), True
         self._odd = height % 2, width % 2
         self._first, self._last, self._count = 0.0, -1, 0
         self._expected_errors: tuple[type[Exception], ...] = OSError, *encoding_errors()
         from av.video.frame import VideoFrame
 
         self._frame_from = VideoFrame.from_ndarray
-        rounded = Fraction(self._rate).limit_denominator(1001)
         with as_user_error(*self._expected_errors):
             size = height + height % 2, width + width % 2
-            self._file = VideoWriter(path, *size, rounded, TICK, CRF, pixel_aspect=pixel_aspect)
+            self._file = VideoWriter(path, *size, self._rate, self._tick, CRF, pixel_aspect=pixel_aspect)
 
     def add(self, image: np.ndarray, time: float | None) -> None:
         """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds; the video begins with the first one's."""
-        seconds = self._count / self._rate if time is None else time
+        seconds = float(self._count / self._rate) if time is None else time
         if self._count == 0:
             self._first = seconds
-        self._last = max(round((seconds - self._first) / TICK), self._last + 1)
+        self._last = max(self._ticks_at(seconds - self._first), self._last + 1)
         self._count += 1
         if any(self._odd):
             image = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
         with as_user_error(*self._expected_errors):
             self._file.add(self._frame_from(image, format="rgb24"), self._last)
 
+    def _ticks_at(self, seconds: float) -> int:
+        frames = round(seconds * self._rate)
+        self._is_constant = self._is_constant and abs(seconds - frames / self._rate) <= self._unit
+        return round((frames / self._rate if self._is_constant else seconds) / self._tick)
+
     @property
     def part(self) -> tuple[float, float]:
         """Where the frames begin in the source, and how long they last, in seconds."""
-        return self._first, float(self._last * TICK) + 1 / self._rate
+        return self._first, float(self._last * self._tick + 1 / self._rate)
 
     def finish(self) -> None:
         """Finishes the file, if it has any frames."""
@@ -105,12 +123,12 @@ class FrameDrawing:
         return np.asarray(image)
 
 
-def open_overlay(
-    folder: RunFolder, size: tuple[int, int], rate: float | None, pixel_aspect: Fraction
-) -> OverlayWriter | None:
+def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None:
     """The overlay's writer; None, with a note to the user, where this machine has no encoder."""
     try:
-        return OverlayWriter(folder.path / OVERLAY, *size, rate, pixel_aspect)
+        return OverlayWriter(
+            folder.path / OVERLAY, reader.height, reader.width, reader.rate, reader.pixel_aspect, reader.time_unit
+        )
     except NoEncoderError as error:
         print_note(f"no {OVERLAY}, since {error}")
         return None

@@ -151,9 +151,8 @@ class StreamPropagation:
         self._next = self._first + folder.done if folder.done else request.start
         self.problem: str | None = None
         with ExitStack() as opened, as_user_error(*UNUSABLE):
-            self._reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
-            self.size, self.rate, self.video_frames = (reader.height, reader.width), reader.rate, reader.count
-            self.pixel_aspect = reader.pixel_aspect
+            self.reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
+            self.size, self.video_frames = (reader.height, reader.width), reader.count
             count = reader.count
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
@@ -169,7 +168,7 @@ class StreamPropagation:
 
     def __iter__(self) -> Iterator[TrackedFrame]:
         read = 0
-        for frame in self._reader:
+        for frame in self.reader:
             read = frame.index + 1
             if frame.index >= self._next:
                 result = self._tracked(frame)

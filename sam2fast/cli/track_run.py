@@ -166,8 +166,8 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
     """Records each tracked frame, and periodically saves the state to continue from."""
     outcome, is_live = Outcome(), request.source.is_live
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
-    if is_live and "overlay" in request.formats:
-        overlay = open_overlay(folder, passes.size, passes.rate, passes.pixel_aspect)
+    if isinstance(passes, StreamPropagation) and is_live and "overlay" in request.formats:
+        overlay = open_overlay(folder, passes.reader)
     begun = saved = time.monotonic()
     frames = iter(passes)
     try:

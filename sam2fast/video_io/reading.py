@@ -29,6 +29,7 @@ class ImageStream:
     ) -> None:
         self.name = name
         self.rate: float | None = None if source is None else source.rate
+        self.time_unit = 0.001  # as image files state durations
         self.count: int | None = None if source is None else len(source)
         self._images, self._image_size, self._source = images, image_size, source
 
@@ -40,10 +41,11 @@ class ImageStream:
 
 
 class Stream(Protocol):
-    """A source of frames in order; ``rate``, ``count`` and ``pixel_aspect`` are set with the first frame."""
+    """A source of frames in order; its other attributes are set with the first frame."""
 
     name: str
     rate: float | None
+    time_unit: float
     count: int | None
     pixel_aspect: Fraction
 
@@ -59,6 +61,7 @@ class FrameReader:
     Attributes:
         height, width: of the video, upright, in pixels.
         rate: average frames per second, if the source states it.
+        time_unit: the unit of the frames' times, in seconds.
         count: number of frames that the source states, if it does. A damaged source may have fewer.
         pixel_aspect: width of a pixel divided by its height, upright; 1 if the source does not state it.
 
@@ -74,7 +77,8 @@ class FrameReader:
         if self._first is None:
             raise NoFramesError(f"{stream.name} has no frames")
         self.height, self.width = self._first.height, self._first.width
-        self.rate, self.count, self.pixel_aspect = stream.rate, stream.count, stream.pixel_aspect
+        self.rate, self.time_unit = stream.rate, stream.time_unit
+        self.count, self.pixel_aspect = stream.count, stream.pixel_aspect
 
     def __iter__(self) -> Iterator[StreamFrame]:
         return self

@@ -26,6 +26,7 @@ class DecodedStream:
     def __init__(self, video: VideoInput, image_size: int) -> None:
         self.name = video.name
         self.rate: float | None = None
+        self.time_unit = 0.0
         self.count: int | None = None
         self.pixel_aspect = Fraction(1)
         self._video, self._image_size = video, image_size
@@ -48,6 +49,7 @@ class DecodedStream:
         container, stream = self._video.open()
         with container:
             self.rate, self.count = stated_rate(stream), stated_frames(container, stream) or None
+            self.time_unit = float(stream.time_base or 0)
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
             # Losses are only detected where packets have times.
