@@ -16,9 +16,10 @@ from torch import Tensor
 from sam2fast.io.image_files import FileImage, as_rgb
 from sam2fast.io.images import IMAGE_READ_ERRORS
 from sam2fast.io.value_scale import Scale, choose_scale
-from sam2fast.transforms import ImageError, ImageLike, is_file, read_file_image, to_pixels
+from sam2fast.transforms import CHANNELS, ImageError, ImageLike, is_file, read_file_image, to_pixels
 from sam2fast.video_io.video_types import VideoError
 
+ARRAY_SHAPES = "(T, H, W), (T, H, W, 3) or (T, 3, H, W), or 1 or 4 channels in the place of 3"
 Window: TypeAlias = tuple[float, float]  # the values that become black and white
 MOST_SAMPLED = 16  # frames that decide on the scale of a video
 
@@ -137,9 +138,10 @@ def is_deep(image: ImageLike) -> bool:
 
 
 class ArrayFrames(Sequence[ImageLike]):
-    """The frames of one array or tensor: ``(T, H, W)`` grey, ``(T, H, W, 3)`` or ``(T, 3, H, W)`` RGB.
+    """The frames of one array or tensor: ``(T, H, W)`` grey, ``(T, H, W, C)`` or ``(T, C, H, W)``.
 
-    uint8, or floating-point in [0, 1]; with a window any type.
+    C is 1 (grey), 3 (RGB) or 4 (RGBA, where alpha is dropped), as in a list of the frames; before H and W in tensors,
+    and in arrays if it is 3. uint8, or floating-point in [0, 1]; with a window any type.
 
     Attributes:
         is_plain: whether the array is none of a user's own class.
@@ -151,9 +153,11 @@ class ArrayFrames(Sequence[ImageLike]):
     def __init__(self, video: np.ndarray | Tensor, window: Window | None = None) -> None:
         self.is_plain = type(video) in (np.ndarray, np.memmap, Tensor)
         shape = tuple(video.shape)
-        is_grey = len(shape) == 3 and shape[-1] not in (3, 4)  # which would be one image
-        if not is_grey and not (len(shape) == 4 and 3 in (shape[1], shape[3])):
-            raise VideoError(f"the video has shape {shape}; expected (T, H, W), (T, H, W, 3) or (T, 3, H, W)")
+        is_grey = len(shape) == 3 and shape[-1] not in CHANNELS  # which would be one image
+        is_last = len(shape) == 4 and shape[3] in CHANNELS
+        first = CHANNELS if isinstance(video, Tensor) else (3,)  # as `to_pixels` reads an image
+        if not (is_grey or is_last or (len(shape) == 4 and shape[1] in first)):
+            raise VideoError(f"the video has shape {shape}; expected {ARRAY_SHAPES}")
         kind = video.dtype
         is_float = kind.is_floating_point if isinstance(kind, torch.dtype) else kind.kind == "f"
         if window is None and not is_float and kind not in (np.uint8, torch.uint8):
@@ -161,7 +165,7 @@ class ArrayFrames(Sequence[ImageLike]):
                 f"the video is {kind}; expected uint8, or floats in [0, 1]; for other values pass "
                 "window=(low, high) to init_state, the values that become black and white"
             )
-        self._video = video if is_grey or shape[3] == 3 else _channels_last(video)
+        self._video = video if is_grey or is_last else _channels_last(video)
 
     def __len__(self) -> int:
         return len(self._video)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.transforms import ImageLike
-from sam2fast.video_io.arrays import ArrayFrames, Window, check_window
+from sam2fast.video_io.arrays import ARRAY_SHAPES, ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, Source, frame_files, open_pages
 from sam2fast.video_io.video_types import VideoError, require_pyav
@@ -57,7 +57,7 @@ def source_kind(source: Any) -> SourceKind:
         return SourceKind.CAMERA
     raise TypeError(
         "expected a folder, a video file (its path, its bytes, or a binary file object), a list or iterator of images, "
-        f"or an array (T, H, W), (T, H, W, 3) or (T, 3, H, W), got {type(source).__name__}"
+        f"or an array {ARRAY_SHAPES}, got {type(source).__name__}"
     )
 
 
@@ -97,10 +97,10 @@ def open_frames(
         source: a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
             that FFmpeg reads, an animated WebP or a TIFF of several pages: its path, its bytes, or a binary file
             object, which is read from its beginning and must not be used meanwhile; a list of images as
-            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W)`` grey, ``(T, H, W, 3)``
-            or ``(T, 3, H, W)`` RGB, uint8 or floating-point in [0, 1]; an iterator of images, which is read to its end
+            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W)``, ``(T, H, W, C)`` or
+            ``(T, C, H, W)`` of 1, 3 or 4 channels (see :class:`~sam2fast.video_io.arrays.ArrayFrames`), uint8 or floating-point in [0, 1]; an iterator of images, which is read to its end
             at once and takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
-            Images in memory are not copied; do not change them meanwhile.
+            Images in memory are not copied: a frame has the values of the array when it is first requested.
         image_size: side S of the model's square input.
         device: of the returned frames.
         prefetch: decode the next few frames in a thread; image files, and arrays in memory, in up to eight.

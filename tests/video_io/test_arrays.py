@@ -47,6 +47,27 @@ def test_layouts(layout, kind):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+@pytest.mark.parametrize("scale", [1, 255], ids=["uint8", "float"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_are_those_of_a_list(channels, scale, kind):
+    """Alpha is dropped, grey is repeated; before or after the pixels."""
+    values = np.random.default_rng(1).integers(0, 256, (4, 6, 8, channels), np.uint8)
+    video = values if scale == 1 else (values / scale).astype(np.float32)
+    expected = rgb_frames(list(np.repeat(values, 3, -1) if channels == 1 else values[..., :3]))
+    first = np.ascontiguousarray(video.transpose(0, 3, 1, 2))
+    for same in (list(video), kind(video), *([kind(first)] if channels == 3 or kind is torch.from_numpy else [])):
+        assert np.array_equal(rgb_frames(same), expected)
+        with read_frames(same, 8) as reader:
+            assert np.array_equal(np.stack([frame.square.numpy() for frame in reader]), expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 3), (6, 8, 1), (4, 6, 8, 2), (4, 5, 6, 8), (4, 4, 6, 8), (6, 8)])
+def test_refused_shapes(shape):
+    video = np.zeros(shape, np.uint8)
+    assert_both_refuse(lambda: video, VideoError, r"has shape .*1 or 4 channels in the place of 3")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
 def test_three_rows_are_no_channels(kind):
     video = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 3), np.uint8)
     frames, expected = open_frames(kind(video), 8), open_frames(list(video), 8)
