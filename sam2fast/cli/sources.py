@@ -19,10 +19,19 @@ import click
 
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 from sam2fast.downloads.transfer import file_sha256
-from sam2fast.io.images import SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from sam2fast.io.images import (
+    IMAGE_READ_ERRORS,
+    SUFFIXES,
+    VIDEO_SUFFIXES,
+    numbered_files_hint,
+    open_image,
+    skipped_note,
+)
 
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
+PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # of images that may have the frames of a video
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
 MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # of a download
 ListFolder = Callable[[Path], Sequence[Path]]
@@ -118,12 +127,52 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
                 found.setdefault(source.text if source.path is None else os.path.realpath(source.path), source)
         except UserError as error:
             problems.append((text, error.message))
+    for key, source in list(found.items()):
+        if unit == "images" and source.text.lower().endswith(VOLUME_SUFFIXES) and source.path is not None:
+            problems.append(
+                (str(source), f"{source} is a volume: use `sam2fast track`, which reads its slices as frames")
+            )
+            del found[key]
+    if unit == "videos":
+        problems += _take_images(found)
     report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
     for text, why in problems:
         report.add(text, why)
     if not found:
         report.raise_if_any(len(problems))
     return list(found.values()), report
+
+
+def _take_images(found: dict[str, InputSource]) -> list[tuple[str, str]]:
+    """Removes images from the inputs of a command that reads videos; returns one error for each of their folders."""
+    folders: dict[Path, list[str]] = {}
+    for key, source in list(found.items()):
+        if source.path is not None and _is_image(source.path):
+            folders.setdefault(source.path.parent, []).append(source.text)
+            del found[key]
+    problems = []
+    for folder, images in folders.items():
+        if len(images) == 1:
+            why = f"{images[0]} is an image: use `sam2fast segment`; of the frames of a video, give their folder"
+            problems.append((images[0], why))
+        else:
+            why = f"{len(images)} images in {folder} are no videos; if they are the frames of one, give their folder: "
+            problems.append((str(folder), f"{why}`sam2fast track {folder}`"))
+    return problems
+
+
+def _is_image(path: Path) -> bool:
+    """Returns True for a file with the suffix of an image, unless it has several images."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES or path.is_dir():
+        return False
+    if suffix not in PAGED_SUFFIXES:
+        return True
+    try:
+        with open_image(path) as image:
+            return getattr(image, "n_frames", 1) == 1
+    except IMAGE_READ_ERRORS:
+        return False  # reported when it is opened as a video
 
 
 def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
@@ -138,7 +187,7 @@ def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
         os.stat(text)
     except FileNotFoundError:
         if not glob.has_magic(text):
-            raise UserError(f"no file {text!r}") from None
+            raise UserError(f"no file {text!r}{numbered_files_hint(text)}") from None
         matches = sorted(glob.glob(text, recursive=True))
         if not matches:
             raise UserError(f"no file matches {text!r}") from None
@@ -162,31 +211,39 @@ def images_in(folder: Path, out: Path) -> list[Path]:
     """
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
-    found = _files_in(folder, IMAGE_SUFFIXES)
+    found, hidden = _files_in(folder, IMAGE_SUFFIXES)
     with as_user_error(OSError):
         others = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     others = [name for name in others if folder / name not in found]
+    skipped = skipped_note(others, hidden) if others or hidden else ""
     if not found:
-        why = f"; {skipped_note(others)}" if others else ""
+        why = f"; {skipped}" if skipped else ""
+        if any(name.lower().endswith(VOLUME_SUFFIXES) for name in others):
+            why += "; volumes are read by `sam2fast track`"
         raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")
-    if others:
-        print_note(skipped_note(others))
+    if skipped:
+        print_note(skipped)
     return found
 
 
 def videos_in(folder: Path) -> list[Path]:
     """The video files in a folder, sorted by name; the folder itself if it has more images, or no videos."""
-    images, videos = _files_in(folder, IMAGE_SUFFIXES), _files_in(folder, VIDEO_SUFFIXES)
+    (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     if len(images) > len(videos) or not videos:
+        if hidden_images:
+            print_note(f"{folder}: {skipped_note([], hidden_images)}")
         return [folder]
-    if images:
-        print_note(f"{folder}: {skipped_note([path.name for path in images])}")
+    if images or hidden:
+        print_note(f"{folder}: {skipped_note([path.name for path in images], hidden)}")
     return videos
 
 
-def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files with these suffixes, sorted by name, and the names of the hidden ones, which are no part of them."""
     with as_user_error(OSError):
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    hidden = [path.name for path in paths if path.name.startswith(".")]
+    return [path for path in paths if path.name not in hidden], hidden
 
 
 def _download(address: str, file: Path) -> None:

@@ -24,6 +24,7 @@ from sam2fast.evaluation.scores import VOID
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
 from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
+from sam2fast.io.images import SUFFIXES
 from sam2fast.video_io import VideoError
 
 # By the names of `count_left_out`: the kind of item, and why it is left out.
@@ -192,6 +193,10 @@ def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], l
             left_out.add("file", "it is no video", path)
         elif is_video_file(path.name) and path.stem in found and found[path.stem].name != path.name:
             left_out.add("file", "a folder of its name has the frames", path)
+    for video in (path for path in found.values() if path.is_dir()):
+        hidden = sorted(path for path in video.glob(".*") if path.suffix.lower() in SUFFIXES)
+        if hidden:
+            left_out.add("frame", "its file is hidden", hidden[0], len(hidden))
     for path in sorted(list_entries(request.masks)):
         if path.is_dir() and path.name not in names:
             left_out.add("mask folder", "no video has its name", path)

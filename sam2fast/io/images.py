@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import struct
 import threading
 import zlib
@@ -37,10 +38,29 @@ IMAGE_READ_ERRORS = (
 )
 
 
-def skipped_note(names: Sequence[str]) -> str:
-    """A note on the files of a folder that are skipped, with the first names."""
-    named = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
-    return f"skipped {len(names)} file{'s' if len(names) > 1 else ''} of other kinds: {named}"
+def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
+    """Returns a note on the files of a folder that are skipped, with the first names.
+
+    Args:
+        names: Files of other kinds.
+        hidden: Hidden files of the right kind, such as ``._1.jpg``, which macOS writes beside ``1.jpg``.
+    """
+    groups = [(names, "{} of other kinds"), (hidden, "hidden {}")]
+    parts = [
+        f"{len(group)} {kind.format('files' if len(group) > 1 else 'file')}: {', '.join(group[:MAX_NAMED])}"
+        + (", ..." if len(group) > MAX_NAMED else "")
+        for group, kind in groups
+        if group
+    ]
+    return f"skipped {' and '.join(parts)}"
+
+
+def numbered_files_hint(path: str | Path) -> str:
+    """Returns the end of an error message if a path that does not exist is a pattern such as ``frames/%03d.png``."""
+    path = Path(path)
+    if not re.search(r"%[0-9]*d", path.name):
+        return ""
+    return f"; numbered files are read from their folder: give {str(path.parent)!r}"
 
 
 def most_pixels() -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2fast.io.images import numbered_files_hint
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import ARRAY_SHAPES, ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
@@ -72,7 +73,8 @@ def _kind_of_path(path: Path) -> SourceKind:
         if not is_folder:
             os.stat(path)
     except (FileNotFoundError, ValueError):  # ValueError: a null character in the name
-        raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}") from None
+        hint = numbered_files_hint(path)
+        raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}{hint}") from None
     except OSError as error:
         raise VideoError(f"{path} is not accessible: {error.strerror}") from error
     return SourceKind.FOLDER if is_folder else SourceKind.FILE
@@ -97,9 +99,9 @@ def open_frames(
         source: a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
             that FFmpeg reads, an animated WebP or a TIFF of several pages: its path, its bytes, or a binary file
             object, which is read from its beginning and must not be used meanwhile; a list of images as
-            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor ``(T, H, W)``, ``(T, H, W, C)`` or
-            ``(T, C, H, W)`` of 1, 3 or 4 channels (see :class:`~sam2fast.video_io.arrays.ArrayFrames`), uint8 or floating-point in [0, 1]; an iterator of images, which is read to its end
-            at once and takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
+            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor, see
+            :class:`~sam2fast.video_io.arrays.ArrayFrames`; an iterator of images, which is read to its end at once and
+            takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
             Images in memory are not copied: a frame has the values of the array when it is first requested.
         image_size: side S of the model's square input.
         device: of the returned frames.

@@ -18,6 +18,7 @@ from track_runs import ONE, lines_of
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
 from sam2fast.cli.sources import InputSource, videos_in
+from sam2fast.video_io import open_frames
 
 NANO = ["--model", "nano", "--device", "cpu"]
 DASH = "–"
@@ -204,3 +205,68 @@ def test_endless_addresses(run, server, monkeypatch, limit, value, message):
     server.add("/a.png", b"x" * 2000)
     done = run("segment", f"{server.url}/a.png", *NANO, "--point", "1,1")
     assert done.exit_code == 1 and f"a.png cannot be read: it {message}" in done.stderr
+
+
+def test_images_given_to_track_are_one_error_that_names_their_folder(track, tmp_path):
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    images = sorted(folder.iterdir())
+    for texts in (images, [folder / f"*{images[0].suffix}"]):
+        result = track(*texts, *ONE, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        line = assert_one_line(result)
+        assert f"3 images in {folder}" in line and f"`sam2fast track {folder}`" in line
+    # Videos beside images are still tracked.
+    result = track(*images, folder, *ONE, "--format", "json", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "1 of 2 videos had problems" in result.stderr
+    assert len(lines_of(tmp_path / "out/frames")) == 3
+
+
+def test_inputs_of_another_command_name_it(run, track, make_image, tmp_path):
+    assert "use `sam2fast segment`" in assert_one_line(track(make_image("photo.jpg"), *ONE))
+    for name in ("scan.nii.gz", "scan.NII", "slice.dcm"):
+        (tmp_path / name).touch()
+        for command in ("segment", "masks"):
+            options = [*OF_COMMAND[command], "--out", tmp_path / "out"]
+            assert "use `sam2fast track`" in assert_one_line(run(command, tmp_path / name, *NANO, *options))
+
+
+@pytest.mark.parametrize("pattern", ["%03d.png", "frame%d.jpg"])
+def test_a_pattern_of_numbers_names_the_folder(run, track, tmp_path, pattern):
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    for result in (track(folder / pattern, *ONE), run("segment", folder / pattern, "--point", "9,9", *NANO)):
+        assert f"read from their folder: give '{folder}'" in assert_one_line(result)
+    with pytest.raises(FileNotFoundError, match=r"give '.*frames'"):
+        open_frames(str(folder / pattern), 32)
+
+
+def test_a_file_of_several_images_is_a_video(track, tmp_path):
+    first, *others = [Image.fromarray(frame) for frame in moving_shapes.make_frames(3)]
+    for name in ("pages.tif", "animation.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=others)
+        result = track(tmp_path / name, *ONE, "--format", "json", "--out", tmp_path / f"out-{name}")
+        assert result.exit_code == 0 and "3 frames tracked" in result.stdout, result.stderr
+        first.save(tmp_path / name)
+        assert "is an image" in assert_one_line(track(tmp_path / name, *ONE))
+
+
+@pytest.mark.parametrize("command", ["segment", "masks"])
+def test_hidden_images_are_skipped_and_counted(run, make_image, tmp_path, command):
+    folder = make_image("photos/a.jpg").parent
+    for name in ("._a.jpg", ".b.png", ".DS_Store"):
+        (folder / name).write_bytes(b"Mac OS X")
+    result = run(command, folder, *NANO, *OF_COMMAND[command], "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "note: skipped 2 hidden files: ._a.jpg, .b.png\n" in result.stderr
+
+
+def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file, tmp_path):
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    (folder / f"._{next(folder.iterdir()).name}").write_bytes(b"Mac OS X")
+    result = track(folder, *ONE, "--format", "json", "--out", tmp_path / "out")
+    assert (
+        result.exit_code == 0 and "3 frames tracked" in result.stdout and "skipped 1 hidden file: ._" in result.stderr
+    )
+    (tmp_path / "videos").mkdir()
+    shutil.copy(video_file, tmp_path / "videos/a.mp4")
+    (tmp_path / "videos/._a.mp4").write_bytes(b"Mac OS X")
+    result = track(tmp_path / "videos", *ONE, "--format", "json", "--out", tmp_path / "out2")
+    assert result.exit_code == 0 and "skipped 1 hidden file: ._a.mp4" in result.stderr
