@@ -1,9 +1,11 @@
 """``sam2fast compare``: the same prompts with several models, input sizes, devices and so on, side by side."""
 
 import functools
+import itertools
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,8 +20,8 @@ from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
 from sam2fast.cli.track_request import PROBE_SIZE
-from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
-from sam2fast.io.images import SUFFIXES
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_model_error, as_user_error, print_note
+from sam2fast.io.images import SUFFIXES, numbered_files_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +69,7 @@ class ComparedMasks(NamedTuple):
 
     masks: "dict[tuple[int, str], RLE]"  # by frame and object
     seconds: float  # per frame, without loading the model
+    problem: str | None = None  # why the last frames are missing
 
 
 @click.command()
@@ -104,7 +107,12 @@ def compare(
     Writes to the output folder
       compare.png   the masks side by side
       compare.json  the table
+
+    Runs that fail are listed at the end, and so are videos with unreadable frames. Then the exit code is 1. Without the
+    first run, or with no other, nothing is compared.
     """
+    if (hint := numbered_files_hint(source)) and not os.path.exists(source):
+        raise UserError(f"no file {str(source)!r}{hint}")
     is_image = source.suffix.lower() in SUFFIXES
     point_type, box_type = (POINT, BOX) if is_image else (VIDEO_POINT, VIDEO_BOX)
     clicks, corners = _parsed(points, point_type, "--point"), _parsed(boxes, box_type, "--box")
@@ -119,12 +127,14 @@ def compare(
     if any("model" in other for other in others) and len(models) == 1 and variants[0].choice.fallback:
         print_note("all runs use mini, which replaces the default model; give --model too")
     make_folder(out)
+    compute: Callable[[Variant], ComparedMasks]
     if is_image:
         (prompt,) = merged([*clicks, *corners], lambda _: None)
-        found = [_segment(source, prompt, variant) for variant in variants]
+        compute = functools.partial(_segment, source, prompt)
     else:
-        prompts = merge_prompts([*clicks, *corners], each_shows_object=True)
-        found = [_track(source, prompts, variant) for variant in variants]
+        compute = functools.partial(_track, source, merge_prompts([*clicks, *corners], each_shows_object=True))
+    count, problems = len(variants), ErrorReport("runs")
+    variants, found = _run_all(variants, compute, problems)
     rows: list[dict[str, Any]] = [
         {
             "run": variant.label,
@@ -145,6 +155,30 @@ def compare(
     for row in rows:
         emit({"source": str(source), **row})
     say(f"written to {click.format_filename(out)}")
+    problems.raise_if_any(count)
+
+
+def _run_all(
+    variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
+) -> tuple[list[Variant], list[ComparedMasks]]:
+    """Runs the variants; one that fails is added to ``problems`` and left out.
+
+    Raises:
+        UserError: The first one fails, or all others.
+    """
+    done, found = [variants[0]], [compute(variants[0])]
+    for variant in variants[1:]:
+        try:
+            found.append(compute(variant))
+            done.append(variant)
+        except UserError as error:
+            problems.add(variant.label, error.message)
+    if len(done) == 1:
+        problems.raise_if_any(len(variants))
+    for variant, result in zip(done, found, strict=True):
+        if result.problem is not None:
+            problems.add(variant.label, result.problem)
+    return done, found
 
 
 def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
@@ -202,32 +236,38 @@ def _track(video: Path, prompts: Sequence[Prompts], variant: Variant) -> Compare
     from sam2fast.cli.track_passes import UNUSABLE
     from sam2fast.cli.track_run import load_predictor
     from sam2fast.io.rle import encode_rle
+    from sam2fast.video_io import VideoError
 
     predictor, _ = load_predictor(variant.choice, variant.device, variant.dtype)
-    masks = {}
+    masks, problem = {}, None
     with as_user_error(*UNUSABLE):
         state = predictor.init_state(str(video), strategy=variant.strategy)
         check_against_video(prompts, {}, state.frames.height, state.frames.width, len(state.frames), 0, None)
         begun = time.perf_counter()
         for prompt in prompts:
             predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **prompt.as_arguments())
-        for frame, ids, found in predictor.propagate_in_video(state, progress=False, output="bool"):
-            for obj_id, mask in zip(ids, found.cpu().numpy(), strict=True):
-                masks[frame, str(obj_id)] = encode_rle(mask.squeeze())
+        try:
+            for frame, ids, found in predictor.propagate_in_video(state, progress=False, output="bool"):
+                for obj_id, mask in zip(ids, found.cpu().numpy(), strict=True):
+                    masks[frame, str(obj_id)] = encode_rle(mask.squeeze())
+        except VideoError as error:
+            if not masks:
+                raise
+            problem = str(error)
     frames = len({frame for frame, _ in masks})
-    return ComparedMasks(masks, (time.perf_counter() - begun) / frames)
+    return ComparedMasks(masks, (time.perf_counter() - begun) / frames, problem)
 
 
 def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int, str], RLE]") -> float:
-    """The mean IoU over all objects and frames; two empty masks agree."""
+    """The mean IoU over the objects and frames that both have; two empty masks agree."""
     from sam2fast.io.rle import decode_rle
 
-    total = 0.0
-    for key, rle in first.items():
-        one, other = decode_rle(rle), decode_rle(second[key])
+    total, both = 0.0, [key for key in first if key in second]
+    for key in both:
+        one, other = decode_rle(first[key]), decode_rle(second[key])
         union = (one | other).sum()
         total += float((one & other).sum() / union) if union else 1.0
-    return total / len(first)
+    return total / len(both)
 
 
 def _read(image: Path) -> "np.ndarray":
@@ -246,7 +286,8 @@ def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.n
     tracked = sorted({frame for frame, _ in found[0].masks})
     shown = {tracked[i] for i in np.linspace(0, len(tracked) - 1, SHOWN).round().astype(int)}
     with read_frames(str(video), PROBE_SIZE) as reader:
-        return {frame.index: frame.rgb for frame in reader if frame.index in shown}
+        upto = itertools.islice(reader, max(shown) + 1)  # later frames may be damaged
+        return {frame.index: frame.rgb for frame in upto if frame.index in shown}
 
 
 def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Sequence[ComparedMasks]) -> "Image":

@@ -214,6 +214,8 @@ def _as_json(scores: "FolderScores", keep: bool, ignored_labels: tuple[int, ...]
         "problems": scores.problems,
         "only_in_gt": scores.only_truth,
         "only_in_pred": scores.only_pred,
+        "masks_only_in_gt": sum(len(video.only_truth) for video in scores.videos),
+        "masks_only_in_pred": sum(len(video.only_pred) for video in scores.videos),
     }
 
 

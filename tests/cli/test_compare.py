@@ -1,10 +1,12 @@
 import json
 from types import SimpleNamespace
 
+import moving_shapes
 import numpy as np
 import pytest
 from commands import assert_one_line, invoke
 from file_contents import names
+from mask_sets import cut
 from PIL import Image
 
 from sam2fast.cli import segmenter
@@ -86,3 +88,37 @@ def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image)
 def test_prompts_outside_of_a_video(run, video_file):
     arguments = ["--point", "0,dog,1,900", "--with", "dtype=bfloat16", *QUICK]
     assert "1,900 lies outside the video" in assert_one_line(run("compare", video_file, *arguments))
+
+
+def test_a_run_that_fails_leaves_the_others(run, make_image, tmp_path):
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    options = ["--with", f"checkpoint={tmp_path / 'broken.pt'}", "--with", "dtype=bfloat16", "--jsonl"]
+    result = run("compare", make_image(), "--point", "70,30", *QUICK, *options)
+    assert result.exit_code == 1 and "1 of 3 runs had problems; all else was done" in result.stderr
+    error, *rows = map(json.loads, result.stdout.splitlines())
+    assert "broken.pt" in error["error"] and len(rows) == 2 and rows[1]["run"].endswith("bfloat16")
+    assert json.loads((tmp_path / "out/compare/compare.json").read_text())["runs"] == [
+        {key: value for key, value in row.items() if key != "source"} for row in rows
+    ]
+
+
+def test_nothing_to_compare_with_is_no_success(run, make_image, tmp_path):
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    result = run("compare", make_image(), "--point", "70,30", *QUICK, "--with", f"checkpoint={tmp_path / 'broken.pt'}")
+    assert result.exit_code == 1 and "1 of 2 runs had problems" in result.stderr
+    assert not (tmp_path / "out/compare/compare.json").exists()
+
+
+def test_a_damaged_frame_ends_the_comparison_there(tmp_path):
+    folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(5))
+    cut(sorted(folder.iterdir())[3])
+    options = ["--point", "0,1,20,20", *QUICK, "--with", "dtype=bfloat16", "--out", tmp_path / "out"]
+    result = invoke("compare", folder, *options)
+    assert result.exit_code == 1 and "2 of 2 runs had problems" in result.stderr and "frame 3" in result.stderr
+    assert len(json.loads((tmp_path / "out/compare.json").read_text())["runs"]) == 2
+    assert (tmp_path / "out/compare.png").exists()
+
+
+def test_a_pattern_of_numbers_names_the_folder(run, tmp_path):
+    arguments = ["--point", "2,2", "--with", "dtype=bfloat16", *QUICK]
+    assert f"give '{tmp_path}'" in assert_one_line(run("compare", tmp_path / "%03d.png", *arguments))

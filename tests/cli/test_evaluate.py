@@ -146,6 +146,8 @@ def test_masks_of_one_folder_only(score, pair):
     for file in sorted((pred / "video1").iterdir(), reverse=True):
         file.rename(file.with_name(f"{int(file.stem) + 1:05d}.png"))
     (pred / "video0/00020.png").write_bytes((pred / "video0/00001.png").read_bytes())
+    (found,) = json.loads(score("--json", "--quiet").stdout)["results"]
+    assert (found["masks_only_in_gt"], found["masks_only_in_pred"]) == (1, 2)
     result = score()
     assert result.exit_code == 0
     assert f"left out, since only {truth} has them: 1 mask, such as video1/00000.png\n" in result.stderr
