@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.cli.prompts import mask_file
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
+from sam2fast.evaluation.scores import VOID
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
@@ -25,6 +26,8 @@ def masks_of_labels(file: Path) -> dict[int, Path]:
     labels = labels_in(_labels(file))
     if not labels:
         raise UserError(f"the label image {file} is empty: all of its pixels are 0")
+    if VOID in labels and len(labels) > 1:
+        print_note(f"{file}: {VOID} becomes an object; if it marks void pixels, choose others as {file}:{labels[0]}")
     return {label: Path(f"{file}:{label}") for label in labels}
 
 

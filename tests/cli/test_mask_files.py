@@ -158,3 +158,15 @@ def test_segment_an_object_for_each_label(run, make_image, tmp_path):
     ]
     second, cup = (Path(tmp_path, f"out/image_{name}_mask.png").read_bytes() for name in ("2", "cup"))
     assert second == cup != Path(tmp_path, "out/image_1_mask.png").read_bytes()
+
+
+@pytest.mark.parametrize(("labels", "has_note"), [(LABELS, False), (ONE * np.uint8(255), False), (LABELS, True)])
+def test_a_note_on_void_beside_objects(tmp_path, capsys, labels, has_note):
+    labels = labels.copy()
+    if has_note:
+        labels[:5] = 255
+    file = tmp_path / "labels.png"
+    file.write_bytes(label_png(labels))
+    assert len(masks_of_labels(file)) == len(np.unique(labels)) - 1
+    note = f"sam2fast: note: {file}: 255 becomes an object; if it marks void pixels, choose others as {file}:1\n"
+    assert capsys.readouterr().err == note * has_note

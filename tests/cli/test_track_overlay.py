@@ -12,7 +12,7 @@ import pytest
 from sam2fast.cli.track_overlay import OverlayWriter, copy_sound
 from sam2fast.video_io import read_frames
 
-FILM, NTSC, DOUBLE = Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)
+CINEMA, NTSC, DOUBLE = Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)
 SOUND = 44100
 COUNT = 40
 
@@ -76,7 +76,7 @@ def clicks_of(path: Path) -> list[float]:
 
 @pytest.mark.parametrize("has_sound", [False, True])
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-@pytest.mark.parametrize("rate", [FILM, NTSC, DOUBLE, Fraction(25), Fraction(15), Fraction(29), Fraction(25, 2)])
+@pytest.mark.parametrize("rate", [CINEMA, NTSC, DOUBLE, Fraction(25), Fraction(15), Fraction(29), Fraction(25, 2)])
 def test_frames_of_a_constant_rate_last_equally_long(tmp_path, rate, ending, has_sound):
     source, out = tmp_path / f"source.{ending}", tmp_path / "overlay.mp4"
     write_source(source, rate, has_sound=has_sound)
@@ -110,7 +110,7 @@ def test_a_slow_second_half_keeps_its_times(tmp_path):
     assert packets_of(out)[1] == pytest.approx(times, abs=2e-5)
 
 
-@pytest.mark.parametrize("rate", [FILM, Fraction(25)])
+@pytest.mark.parametrize("rate", [CINEMA, Fraction(25)])
 @pytest.mark.parametrize("start", [0, 9])
 def test_sound_stays_in_sync(tmp_path, rate, start):
     source, out = tmp_path / "source.mp4", tmp_path / "overlay.mp4"
