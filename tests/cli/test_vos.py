@@ -325,3 +325,10 @@ def test_two_files_of_one_name_fail_alone(data, whole):
     result = data()
     assert result.exit_code == 1 and "d.mov and d.mp4 have the same name" in result.stderr
     assert pngs(data.files()) == pngs(whole)
+
+
+def test_void_pixels_on_later_frames_are_no_late_object(data):
+    (data.root / "some.txt").write_text("a\n")
+    write_masks(data.root / "masks/a", {2: {1: (30, 30, 18), 255: (90, 60, 9)}})
+    result = data("--list", data.root / "some.txt")
+    assert result.exit_code == 0 and result.stderr == "" and "2 objects" in result.stdout

@@ -137,3 +137,12 @@ def test_window_of_a_session(tmp_path):
     predictor.save_state(state, tmp_path / "state")
     loaded = predictor.load_state(tmp_path / "state", VALUES, window=(-160, 240))
     assert torch.equal(state.frames.pixels(2), loaded.frames.pixels(2))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_an_array_that_is_written_to_has_its_new_pixels(kind):
+    """docs/video.md says so: no copy is made."""
+    video = np.random.default_rng(5).integers(0, 256, (4, 6, 8, 3), np.uint8)
+    frames = open_frames(kind(video), 8)
+    video[3] = 7
+    assert (frames.pixels(3) == 7).all()

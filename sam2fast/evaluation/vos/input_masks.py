@@ -136,6 +136,8 @@ def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
             continue
         (late if only_first and frame else shown).update(new)
     empty = masks.object_ids - shown - late
+    if len(shown | late) > 1 and not masks.object_ids:
+        late.discard(VOID)  # void pixels beside objects, which are not tracked
     counts = {
         "late_objects": len(late),
         "empty_objects": len(empty),
