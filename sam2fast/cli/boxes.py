@@ -1,77 +1,98 @@
-"""Boxes of detectors: files of COCO, MOT and YOLO, as prompts for images, or by the frames of a video."""
+"""Boxes of detectors as prompts for images, or by the frames of a video."""
 
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from sam2fast.cli.prompt_texts import Reason, read_box, read_json, read_numbers
-from sam2fast.cli.prompts import Box, Prompts
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
-from sam2fast.io.images import SUFFIXES
+from sam2fast.cli.box_files import BoxFile, FoundBox, read_box_file
+from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames, path_parts
+from sam2fast.cli.left_out import LeftOut
+from sam2fast.cli.prompts import Prompts, note_fractions
+from sam2fast.cli.user_errors import UserError, print_note
+from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
-CLASSES = "classes.txt"  # of YOLO: a name in each line
-OUTSIDE = 0.01  # how far YOLO's coordinates may lie outside the image, as shares of its sides
-COUNTED = re.compile(r".*_(\d+)")  # a frame that Ultralytics names after its video, counting from 1
-
-
-class FoundBox(NamedTuple):
-    """A box of a detector."""
-
-    image: str | int | None  # its name or number; None for every image
-    label: str  # the name of the class; empty in a format without classes
-    box: Box
-    score: float | None
-    is_relative: bool  # the box is in shares of the image's width and height
-    size: tuple[int, int] | None  # (height, width) of the image that the box is for, if it is stated
+COUNTED = re.compile(r"(.*)_(\d+)")  # a frame that Ultralytics names after its video, counting from 1
+NUMBER = re.compile(r".*?(\d+)(\.\w+)?")  # the name of a frame that ends with a number
+UNSCORED = -1  # a score of MOT Challenge's files
+NO_FRAME = "the video has no such frame"
 
 
-def read_boxes(path: Path) -> list[Prompts]:
-    """The boxes of a file or folder, named after their class: ``person_1``, ``person_2``, ``dog_1``, in each image.
+def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
+    """Returns the boxes of a file or folder, named after their class: ``person_1``, ``person_2``, in each image.
+
+    For each image without boxes there is an empty prompt with its name.
 
     Args:
-        path: a ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
-            each image, with the names of the classes in ``classes.txt``, there or in the folder above; or one such
-            file, for all images.
+        path: A ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
+            each image; or one such file, for all images.
+        left_out: Record of items that cannot be used, which are added.
+
+    Raises:
+        UserError: If the file is not of the format, or no box in it can be used.
     """
-    boxes = list(_coco(path, read_json(path)) if path.suffix.lower() == ".json" else _yolo(path))
-    if any(isinstance(found.image, int) for found in boxes):
+    file = read_box_file(path)
+    if left_out is not None:
+        left_out.add_all(file.left_out)
+    if not file.boxes:
+        print_note(f"no boxes in {path}")
+    if any(name.is_id for name in file.names):
         print_note(
             f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of "
             "a detection names another image"
         )
-    if not boxes:
-        print_note(f"no boxes in {path}")
-    counts: Counter[tuple[str | int | None, str]] = Counter()
+    counts: Counter[tuple[ImageName | None, str]] = Counter()
     prompts = []
-    for image, label, box, _, is_relative, size in boxes:
-        counts[image, label] += 1
-        name = f"{label}_{counts[image, label]}"
-        prompts.append(Prompts(box=box, object=name, image=image, is_relative=is_relative, size=size))
-    return prompts
+    for found in file.boxes:
+        counts[found.image, found.label] += 1
+        name = f"{found.label}_{counts[found.image, found.label]}"
+        box, image, size, where = found.box, found.image, found.size, found.where
+        one = Prompts(box=box, object=name, image=image, is_relative=found.is_relative, size=size, where=where)
+        prompts.append(one)
+    note_fractions(prompts, f"the boxes in {path}")
+    used = {found.image for found in file.boxes}
+    return [*prompts, *(Prompts(image=name) for name in file.names if name not in used)]
 
 
-def read_detections(path: Path, frame_names: Sequence[str]) -> dict[int, list[FoundBox]]:
-    """The boxes of a file or folder, by frame.
+def read_detections(
+    path: Path, frame_names: Sequence[str], left_out: LeftOut | None = None, video: str = ""
+) -> dict[int, list[FoundBox]]:
+    """Returns the boxes of a file or folder, by frame.
 
     Args:
-        path: a ``.json`` file in COCO's format for videos, or for images, or COCO's list of detections; a ``.txt`` file
+        path: A ``.json`` file in COCO's format for videos, or for images, or COCO's list of detections; a ``.txt`` file
             of MOT Challenge; or a folder of YOLO's ``STEM.txt`` for each frame.
-        frame_names: of the images of a folder, empty for other videos, whose frames are named by their numbers.
+        frame_names: Paths of a folder's images without suffixes; empty for other videos, whose frames have numbers.
+        left_out: Record of boxes that cannot be used, which are added.
+        video: Name of the video without suffix, for files with the frames of several videos.
+
+    Raises:
+        UserError: If the file is not of the format, no box in it can be used, or it has boxes of other videos only.
     """
-    if path.suffix.lower() != ".json":
-        by_frame = _by_name(path, _yolo(path), frame_names) if path.is_dir() else _by_number(_mot(path))
+    file = read_box_file(path, of_video=True)
+    file.boxes = [found for found in (_scored(file, one) for one in file.boxes) if found is not None]
+    file.check()
+    note_fractions((Prompts(box=one.box, is_relative=one.is_relative) for one in file.boxes), f"the boxes in {path}")
+    if file.counts_frames:
+        frames = _frames_by_count(file, frame_names)
+    elif frame_names:
+        frames = _frames_by_name(file, frame_names)
     else:
-        content = read_json(path)
-        is_video = isinstance(content, dict) and "videos" in content
-        boxes = _coco(path, content)
-        by_frame = _by_number(boxes) if is_video else _by_name(path, boxes, frame_names)
+        frames = _frames_by_number(file, video)
+    by_frame = defaultdict(list)
+    for found, places in zip(file.boxes, frames, strict=True):
+        for frame in places:
+            by_frame[frame].append(found._replace(image=None, frame=None))
+    if file.boxes and not by_frame:
+        raise UserError(f"{path} has no boxes for this video; left out: {file.left_out}")
     if not by_frame:
         print_note(f"no boxes in {path}")
-    return by_frame
+    if left_out is not None:
+        left_out.add_all(file.left_out)
+    return dict(by_frame)
 
 
 class BoxArguments(NamedTuple):
@@ -87,17 +108,19 @@ class DetectionFile:
     """All boxes of a video, by frame.
 
     Args:
-        every: they are used on the first tracked frame and each ``every``-th after it.
-        max_unseen, start_score: see ``VideoStream.add_detections``.
+        every: Distance between frames whose boxes are used, from the first tracked frame on.
+        max_unseen, start_score: See ``VideoStream.add_detections``.
+        left_out: Record of boxes in the file that cannot be used.
     """
 
     boxes: Mapping[int, Sequence[FoundBox]]
     every: int = 1
     max_unseen: int = 30
     start_score: float = 0.5
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False)
 
     def on(self, frame: int, height: int, width: int) -> BoxArguments:
-        """The boxes on a frame of a video of this size."""
+        """Returns the boxes on a frame of a video of this size."""
         found = self.boxes.get(frame, ())
         boxes = []
         for one in found:
@@ -106,188 +129,121 @@ class DetectionFile:
         labels = [one.label for one in found] if all(one.label for one in found) else None
         return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in found])
 
+    def count_unused(self, frame: int, ids: Sequence[Any], left_out: LeftOut) -> None:
+        """Counts the boxes on a frame that neither show a tracked object nor start one.
+
+        Args:
+            ids: Object of each box, None for a box without one, from ``VideoStream.add_detections``.
+        """
+        for found, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
+            if obj_id is None:
+                is_low = found.score is not None and found.score < self.start_score
+                why = "its score is below --start-score, and it shows no tracked object"
+                left_out.add("box", why if is_low else "it lies outside the frame", found.where)
+
+    def count_beyond(self, frames: int, left_out: LeftOut) -> None:
+        """Counts the boxes beyond the end of a video of this number of frames."""
+        for _, boxes in sorted((frame, boxes) for frame, boxes in self.boxes.items() if frame >= frames):
+            left_out.add("box", NO_FRAME, boxes[0].where, len(boxes))
+
     def as_json(self) -> dict[str, Any]:
-        """Everything that results depend on."""
-        content = repr(sorted((frame, list(found)) for frame, found in self.boxes.items()))
+        """Returns everything that results depend on."""
+        boxes = {frame: [one._replace(where="") for one in found] for frame, found in self.boxes.items()}
+        content = repr(sorted(boxes.items()))
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
         return {"sha256": hashlib.sha256(content.encode()).hexdigest(), **settings}
 
 
-def _by_number(boxes: Iterable[FoundBox]) -> dict[int, list[FoundBox]]:
-    by_frame = defaultdict(list)
-    for found in boxes:
-        by_frame[int(found.image or 0)].append(found._replace(image=None))
-    return dict(by_frame)
+def _scored(file: BoxFile, found: FoundBox) -> FoundBox | None:
+    """Returns the box, without a score if that is -1; None if the score is not from 0 to 1."""
+    if found.score in (None, UNSCORED):
+        return found._replace(score=None)
+    if 0 <= found.score <= 1:
+        return found
+    file.left_out.add("box", "its score is not from 0 to 1, nor -1 for none", found.where)
+    return None
 
 
-def _by_name(path: Path, boxes: Iterable[FoundBox], frame_names: Sequence[str]) -> dict[int, list[FoundBox]]:
-    """The boxes by the frames that their images are."""
-    frames = {_key(name): frame for frame, name in enumerate(frame_names)}
-    by_frame, unused = defaultdict(list), dict[str | int, None]()
-    for found in boxes:
-        assert found.image is not None
-        key = _key(found.image)
-        frame = frames.get(key) if frame_names else _number(key)
-        if frame is None:
-            unused[found.image] = None
-        else:
-            by_frame[frame].append(found)
-    if unused:
-        first = next(iter(unused))
-        reason = f"the video has no frame {first!r}" if frame_names else f"{first!r} is no number of a frame"
-        if not by_frame:
-            raise UserError(f"{path} has no boxes for this video: {reason}")
-        print_note(f"the boxes of {len(unused)} images in {path} are not used: {reason}")
-    return dict(by_frame)
+def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[int]]:
+    """Returns the frame of each box of a format that counts frames."""
+    places: Mapping[int, int] | None = None
+    if frame_names:
+        places = {frame: frame for frame in range(len(frame_names))}
+        if file.path.suffix.lower() != ".json":
+            places = _places_by_names(file, frame_names) or places
+    frames: list[Sequence[int]] = []
+    for found in file.boxes:
+        assert found.frame is not None
+        place = found.frame if places is None else places.get(found.frame)
+        if place is None:
+            file.left_out.add("box", NO_FRAME, found.where)
+        frames.append(() if place is None else (place,))
+    return frames
 
 
-def _key(name: str | int) -> str | int:
-    """The name of an image without folder and suffix; a number, if it is one."""
-    if isinstance(name, int):
-        return name
-    path = Path(name)
-    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name  # YOLO's names have no suffix
-    return int(stem) if stem.isdecimal() else stem
+def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int] | None:
+    """Returns the places of MOT's frames by the numbers in the names of images, or None if they do not fit.
 
-
-def _number(key: str | int) -> int | None:
-    if isinstance(key, str):
-        counted = COUNTED.fullmatch(key)
-        return int(counted[1]) - 1 if counted and int(counted[1]) else None
-    return key if key >= 0 else None
-
-
-def _coco(path: Path, content: Any) -> Iterator[FoundBox]:
-    """The boxes of a data set of images or of one video, whose frames are numbers, or of a list of detections."""
-    expected = "format, with images and annotations that have a bbox, or with detections that have image_id, "
-    expected += "category_id and bbox"
-    try:
-        if isinstance(content, list):
-            yield from map(_detection, content)
-            return
-        names = {category["id"]: str(category["name"]) for category in content.get("categories", ())}
-        if "videos" in content:
-            expected = "format of one video, with annotations that have bboxes"
-            (video,) = content["videos"]
-            images, size = {}, (int(video["height"]), int(video["width"]))
-        else:
-            images, size = {image["id"]: image for image in content["images"]}, None
-        for annotation in content["annotations"]:
-            label, score = annotation["category_id"], _score(annotation.get("score"))
-            name = names.get(label, f"class{label}")
-            if size is not None:
-                places = [(t, bbox) for t, bbox in enumerate(annotation["bboxes"]) if bbox is not None]
-                yield from (FoundBox(t, name, _coco_box(bbox), score, False, size) for t, bbox in places)
-            else:
-                image = images[annotation["image_id"]]
-                box, stated = _coco_box(annotation["bbox"]), _stated_size(image)
-                yield FoundBox(str(image["file_name"]), name, box, score, False, stated)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is not COCO's {expected}: {why}") from error
-
-
-def _detection(detection: Mapping[str, Any]) -> FoundBox:
-    """Of ``{"image_id", "category_id", "bbox", "score"}``, optionally with ``file_name``."""
-    image = detection["file_name" if "file_name" in detection else "image_id"]
-    if isinstance(image, bool) or not isinstance(image, str | int):
-        raise Reason(f"image_id is {image!r}; expected a number or a name")
-    box, score = _coco_box(detection["bbox"]), _score(detection.get("score"))
-    return FoundBox(image, f"class{detection['category_id']}", box, score, False, None)
-
-
-def _coco_box(bbox: Any) -> Box:
-    x, y, width, height = read_numbers(bbox, (4,), "bbox")
-    return read_box((x, y, x + width, y + height))
-
-
-def _score(value: Any) -> float | None:
-    return None if value is None else read_numbers([value], (1,), "score")[0]
-
-
-def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (height, width) that a data set states for an image, or None."""
-    stated = image.get("height"), image.get("width")
-    if None in stated or 0 in stated:
-        return None
-    height, width = read_numbers(stated, (2,), "the image's size")
-    return int(height), int(width)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with as_user_error(OSError, UnicodeDecodeError):
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-
-
-def _yolo(path: Path) -> Iterator[FoundBox]:
-    """The boxes of a folder with ``STEM.txt`` for each image, or of one such file, for all images.
-
-    Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``, and coordinates
-    shares of the image's sides. Keypoints, or a track's number after a polygon, would be taken for corners.
+    They fit if all names end with different numbers from 1, and at least as many boxes have a frame as by counting.
     """
-    files = [path]
-    with as_user_error(OSError):
-        if path.is_dir():
-            files = sorted(file for file in path.glob("*.txt") if file.name != CLASSES)
-            if not files:
-                raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
-    for file in files:
-        classes = next((f for f in (file.parent / CLASSES, file.parent.parent / CLASSES) if f.is_file()), None)
-        with as_user_error(OSError, UnicodeDecodeError):
-            names = classes.read_text(encoding="utf-8-sig").splitlines() if classes else []
-        for number, line in _lines(file):
-            try:
-                label, *values = line.split()
-                index, (box, score) = int(label), _yolo_box([float(value) for value in values])
-            except ValueError as error:
-                why = f": {error}" if isinstance(error, Reason) else ""
-                raise UserError(
-                    f"{file}, line {number}: {line!r} is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'{why}"
-                ) from error
-            name = names[index] if 0 <= index < len(names) else f"class{index}"
-            yield FoundBox(file.stem if path.is_dir() else None, name, box, score, True, None)
+    matches = [NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
+    places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
+    if len(places) < len(frame_names) or min(places) < 0:
+        return None
+    by_name = sum(found.frame in places for found in file.boxes)
+    by_count = sum(found.frame in range(len(frame_names)) for found in file.boxes)
+    if not by_name or by_name < by_count:
+        return None
+    moved = next(((number, frame) for number, frame in places.items() if number != frame), None)
+    if moved is not None:
+        name = PurePosixPath(frame_names[moved[1]]).name
+        print_note(f"frames of {file.path} are found by the numbers in names of images: {moved[0] + 1} is {name}")
+    return places
 
 
-def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
-    """The box and the confidence; raises ValueError for anything else."""
-    values = values[:5] if _is_tracked(values) else values
-    score = _score(values.pop()) if len(values) % 2 else None
-    if not _are_shares(*values) or (score is not None and score > 1):
-        raise Reason("coordinates and confidence are from 0 to 1")
-    if len(values) == 4:
-        x, y, width, height = values
-        return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2)), score
-    if len(values) < 6:
-        raise Reason("neither a box nor a polygon")
-    columns, rows = values[::2], values[1::2]
-    return read_box((min(columns), min(rows), max(columns), max(rows))), score
+def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[int]]:
+    """Returns the frames of each box by the names of their images."""
+    names, frames = ImageNames(file.names), defaultdict[ImageName | None, list[int]](list)
+    for frame, path in enumerate(frame_names):
+        for name in names.of(GivenImage.of_frame(path)):
+            frames[name].append(frame)
+    names.note_guesses()
+    for found in file.boxes:
+        if found.image is not None and found.image not in frames:
+            file.left_out.add("box", NO_FRAME, f"{found.image.text} in {file.path}")
+    return [frames.get(found.image, ()) for found in file.boxes]
 
 
-def _is_tracked(values: list[float]) -> bool:
-    """Whether these are a box in the image, its confidence and the number of its track; else a triangle has six."""
-    if len(values) != 6 or values[5] < 1 or not values[5].is_integer():
-        return False
-    x, y, width, height = values[:4]
-    is_box = width > 0 and height > 0
-    return is_box and _are_shares(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
+    """Returns the frame of each box by the number that its image has, or that its name ends with."""
+    numbers = {name: _number_of(name) for name in file.names}
+    series = {found[0] for found in numbers.values() if found is not None}
+    if len(series) > 1:  # of several videos
+        own = {one for one in series if video.casefold() in (part.casefold() for part in one)}
+        if not own:
+            texts = ", ".join(sorted("/".join(one) or "numbers" for one in series)[:MAX_NAMED])
+            raise UserError(f"{file.path} has boxes of several videos ({texts}), and none has the name {video!r}")
+        series = own
+    frames: list[Sequence[int]] = []
+    for found in file.boxes:
+        number = numbers.get(found.image) if found.image else None
+        is_own = number is not None and number[0] in series
+        if not is_own:
+            why = "its image has no number of a frame" if number is None else "it is of another video"
+            file.left_out.add("box", why, found.where)
+        frames.append((number[1],) if number is not None and is_own else ())
+    return frames
 
 
-def _are_shares(*values: float) -> bool:
-    return all(-OUTSIDE <= value <= 1 + OUTSIDE for value in values)
+def _number_of(name: ImageName) -> tuple[tuple[str, ...], int] | None:
+    """Returns the folders and the name of a video in the name of its frame, and the number of the frame from 0.
 
-
-def _mot(path: Path) -> Iterator[FoundBox]:
-    """Lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge, whose frames and pixels count from 1."""
-    for number, line in _lines(path):
-        values = line.replace(",", " ").split()
-        try:
-            frame, _, x, y, width, height = read_numbers(values[:6], (6,))
-            if frame != int(frame) or frame < 1:
-                raise ValueError("the frame is no number from 1")
-            box, score = read_box((x - 1, y - 1, x - 1 + width, y - 1 + height)), _score((*values[6:7], None)[0])
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {number}: {line!r} is no line of MOT Challenge, such as '1,-1,100,50,20,40,0.9,-1,-1,-1'"
-            ) from error
-        yield FoundBox(int(frame) - 1, "", box, score, False, None)
+    ``00012.jpg`` and the image id 12 are frame 12. ``clip_12``, as Ultralytics counts from 1, is frame 11 of ``clip``.
+    """
+    *folders, last = path_parts(name.text) or ("",)
+    path = PurePosixPath(last)
+    stem = path.stem if path.suffix.lower() in SUFFIXES else last  # YOLO's names have no suffix
+    if stem.isdecimal():
+        return tuple(folders), int(stem)
+    counted = COUNTED.fullmatch(stem)
+    return ((*folders, counted[1]), int(counted[2]) - 1) if counted and int(counted[2]) else None

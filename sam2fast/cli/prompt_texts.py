@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file
+from sam2fast.cli.image_names import ImageName
+from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError, as_user_error
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, unlike a coordinate
@@ -139,10 +140,12 @@ def read_prompt_file(path: Path, place: str) -> list[Prompts]:
             obj, image = object_id(entry["object"]), entry.get("image")
             if not (image is None or isinstance(image, str)):
                 raise Reason(f"the image is {image!r}; expected the name of a file")
-            where = {"frame": frame(entry["frame"])} if place == "frame" else {"image": image or None}
+            where: dict[str, Any] = {"image": ImageName.of(image, path) if image else None}
+            where = {"frame": frame(entry["frame"])} if place == "frame" else where
             found.append(replace(_entry(entry, path.parent), object=obj if place == "frame" else str(obj), **where))
         except ValueError as error:
             raise UserError(f"{path}, prompt {number}: {error}") from error
+    note_fractions(found, f"the points and boxes in {path}")
     return found
 
 
@@ -211,7 +214,8 @@ def read_label(value: Any) -> int:
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
     """Finite numbers, whose count is one of ``counts``."""
     try:
-        numbers = [float(value) for value in values if not isinstance(value, bool)]
+        listed = values if isinstance(values, list | tuple) else ()
+        numbers = [float(value) for value in listed if not isinstance(value, bool)]
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) not in counts or len(numbers) != len(values) or not all(map(math.isfinite, numbers)):

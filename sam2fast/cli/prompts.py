@@ -1,15 +1,18 @@
-"""Prompts for objects in images and on frames of videos, joined to one for each object, and their checks."""
+"""Prompts for objects in images and on frames of videos. Joins and checks the prompts of each object."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import click
 
+from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 ObjectId: TypeAlias = int | str
 FOREGROUND, BACKGROUND = 1, 0
@@ -39,14 +42,15 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts for one object; the mask is ``FILE`` or ``FILE:LABEL``.
+    """The prompts for one object. The mask is ``FILE`` or ``FILE:LABEL``.
 
     Attributes:
-        object: its name (str) in an image, or None of the only one; its :data:`ObjectId` in a video.
-        frame: the frame (int) of a video; None in an image.
-        image: the only image that they are for: its name, with or without suffix, or the number that is its name.
-        is_relative: the box is in shares of the image's width and height.
+        object: Name (str) of the object in an image, or None for the only object; its :data:`ObjectId` in a video.
+        frame: Frame (int) of a video; None in an image.
+        image: Name of the only image that has the object; None for all images.
+        is_relative: The box is in fractions of the image's width and height.
         size: (height, width) of the image that the box is for, if it is stated.
+        where: Place of the box in a file of boxes; empty for prompts that the user wrote.
     """
 
     clicks: tuple[Click, ...] = ()
@@ -54,9 +58,10 @@ class Prompts:
     mask: Path | None = None
     object: Any = None
     frame: Any = None
-    image: str | int | None = None
+    image: ImageName | None = None
     is_relative: bool = False
     size: tuple[int, int] | None = None
+    where: str = field(default="", compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.clicks) or self.box is not None or self.mask is not None
@@ -94,7 +99,7 @@ class Prompts:
 
             with image.file() as file, as_user_error(DatasetError):
                 box = Box(*displayed_box(box, self.size, (height, width), file))
-        return Prompts(self.clicks, box, self.mask, self.object)
+        return Prompts(self.clicks, box, self.mask, self.object, where=self.where)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON; ``labels`` are 1 for the object and 0 for what is not part of it."""
@@ -121,8 +126,8 @@ class Prompts:
                 advice = "give one" if self.object else "give one, or name the objects: --box NAME,X0,Y0,X1,Y1"
                 raise click.UsageError(f"{self} has two {name}{'es' if name == 'box' else 's'}; {advice}")
         boxed = self if self.box is not None else other
-        clicks, mask = self.clicks + other.clicks, self.mask or other.mask
-        return replace(self, clicks=clicks, box=boxed.box, mask=mask, is_relative=boxed.is_relative, size=boxed.size)
+        of_box = {name: getattr(boxed, name) for name in ("box", "is_relative", "size", "where")}
+        return replace(self, clicks=self.clicks + other.clicks, mask=self.mask or other.mask, **of_box)
 
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
@@ -158,14 +163,22 @@ def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Pro
 
 
 class ImagePrompts:
-    """All prompts for images, as one for each object.
+    """All prompts for images, joined to one for each object.
+
+    Args:
+        parts: Prompts. An empty one without an object names an image that has no prompts.
+
+    Attributes:
+        names: Names of all images in files of prompts and boxes.
 
     Raises:
-        click.UsageError: there is none, one is empty or given twice, or some have names and some have none.
+        click.UsageError: If there is no prompt, one is empty or given twice, or named and unnamed prompts are mixed.
     """
 
-    def __init__(self, parts: Iterable[Prompts]) -> None:
-        self._all = found = merged(parts, lambda part: (part.image, part.object))
+    def __init__(self, parts: Sequence[Prompts]) -> None:
+        self.names = ImageNames(one.image for one in parts if one.image is not None)
+        given = (one for one in parts if one or one.object is not None or one.image is None)
+        found = merged(given, lambda part: (part.image, part.object))
         if not found:
             raise click.UsageError(
                 "say what to segment, with --point, --box, --mask, --masks, --prompts or --boxes-from"
@@ -175,42 +188,47 @@ class ImagePrompts:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
         if None in {one.object for one in found} and len({one.object for one in found}) > 1:
             raise click.UsageError("some prompts have a name and some have none; name the objects of all, as NAME,X,Y")
+        self._by_name: dict[ImageName | None, list[Prompts]] = defaultdict(list)
+        for one in found:
+            self._by_name[one.image].append(one)
         self.masks = {one.mask for one in found if one.mask is not None}
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
         check_masks(found)
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
-        """The objects of one image; may be none.
+        """Returns the objects of one image, also none.
 
         Raises:
-            UserError: there are boxes of several images with its name, and none is it.
+            UserError: If a file has prompts for several images, and each may be this one.
         """
-        asked = {one.image for one in self._all if one.image is not None and _key(one.image) in _keys(image)}
-        folders = {str(name): Path(name).parent.parts for name in asked if isinstance(name, str) and "/" in name}
-        if len(set(folders.values())) > 1:  # of train/1.jpg and val/1.jpg only one is meant
-            path = image.path.resolve().parent.parts if image.path else ()
-            fitting = [name for name, parts in folders.items() if path[len(path) - len(parts) :] == parts]
-            if not fitting:
-                raise UserError(f"{image} may be any of {', '.join(sorted(folders))}, which have prompts")
-            asked -= folders.keys() - {max(fitting, key=lambda name: len(folders[name]))}
-        own = sorted((one for one in self._all if one.image in {None, *asked}), key=lambda one: one.image is not None)
-        return merged(own, lambda one: one.object)
+        names = [None, *self.names.of(GivenImage.of(image))]
+        return merged((one for name in names for one in self._by_name.get(name, ())), lambda one: one.object)
 
-    def unused(self, images: Iterable[InputSource]) -> list[str]:
-        """The images of prompts that are not among the given ones."""
-        given = {key for image in images for key in _keys(image)}
-        keys = dict.fromkeys(_key(one.image) for one in self._all if one.image is not None)
-        return sorted(str(key) for key in keys if key not in given)
+    def unused(self, images: Iterable[InputSource]) -> dict[str, int]:
+        """Returns the names of images that are not among the given ones, with the number of their prompts."""
+        used: set[ImageName | None] = {None}
+        for image in images:
+            with suppress(UserError):
+                used.update(self.names.of(GivenImage.of(image)))
+        return {name.text: len(found) for name, found in self._by_name.items() if name is not None and name not in used}
 
 
-def _key(image: str | int) -> str | int:
-    return Path(image).name if isinstance(image, str) else image
+def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
+    """Prints a note if the coordinates of all points and boxes look like fractions of the image's size.
 
-
-def _keys(image: InputSource) -> set[str | int]:
-    """What may name an image in prompts."""
-    number = {int(image.stem)} if image.stem.isdecimal() else set()
-    return {image.file_name, image.stem, *number}
+    Args:
+        of: Source of the prompts, for the note.
+    """
+    boxes: list[float] = []
+    points: list[float] = []
+    for one in prompts:
+        boxes += [] if one.box is None or one.is_relative else one.box
+        points += [value for point in one.clicks for value in point[:2]]
+    are_small = all(-1 <= value <= 1 for value in (*boxes, *points))
+    if are_small and (boxes or not all(float(value).is_integer() for value in points)):
+        print_note(
+            f"all coordinates of {of} are from 0 to 1: are they fractions of the image's size? Pixels are expected"
+        )
 
 
 def mask_file(mask: Path) -> tuple[Path, int | None]:

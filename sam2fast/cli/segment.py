@@ -1,7 +1,7 @@
 """``sam2fast segment``: objects in each image."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,15 +15,15 @@ from sam2fast import __version__
 from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.command_files import check_results, digest_of, make_folder, output_files, remove_leftovers
 from sam2fast.cli.jobs import Task, digest_of_facts, work_through
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, GroupedCommand, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
-from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file
+from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
 from sam2fast.cli.reporting import emit, output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
-from sam2fast.io.images import MAX_NAMED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,28 +122,36 @@ def segment(
     Images without prompts are skipped with a note; if no image has prompts, the exit code is 1, but for detectors that
     found nothing at all.
     """
-    files = chain((read_prompt_file(file, "image") for file in prompt_files), map(read_boxes, box_files))
+    left_out = LeftOut()
+    note_fractions((*points, *boxes), "the points and boxes")
+    files = [*(read_prompt_file(file, "image") for file in prompt_files), *(read_boxes(f, left_out) for f in box_files)]
     parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
-    if box_files and not parts:  # the detector found nothing, which a note has said
+    if box_files and not any(parts):  # the detector found nothing, which a note has said
         if as_json:
             click.echo(json.dumps({"results": [], "failed": [], "seconds": {}}, indent=2))
         return
     asked = ImagePrompts(parts)
     sources, problems = list_sources(images, partial(images_in, out=out), "images")
     total = len(sources) + len(problems.found)
-    objects = {image: asked.of(image) for image in sources}
+    objects: dict[InputSource, Sequence[Prompts]] = {}
+    for image in sources:
+        try:
+            objects[image] = asked.of(image)
+        except UserError as error:
+            problems.add(image, error.message)
+    asked.names.note_guesses()
     check_results(
-        sources,
+        list(objects),
         lambda image: output_files(out, image.stem, [one.object for one in objects[image]]).values(),
         asked.mask_files,
     )
     for image in (image for image, found in objects.items() if not found):
-        print_note(f"no prompts for {image}")
-    if unused := asked.unused(sources):
-        names = ", ".join(unused[:MAX_NAMED]) + (", ..." if len(unused) > MAX_NAMED else "")
-        print_note(f"prompts for {names} are not used: no such image was given")
+        left_out.add("image", "it has no prompts", image)
+    for name, count in asked.unused(sources).items():
+        left_out.add("prompt", "its image was not given", name, count)
     if not any(objects.values()):
-        raise UserError("there are no prompts for these images")
+        problems.raise_if_any(total)
+        raise UserError(f"there are no prompts for these images; left out: {left_out}")
     choice = choose_model(model, checkpoint, image_size)
     make_folder(out)
     with as_user_error(OSError):
@@ -153,13 +161,17 @@ def segment(
     remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
     done: dict[str, list[Record]] = {}
     if resume:
-        done = {str(job): records for job in jobs if (records := task.done_before(job)) is not None}
+        for job in jobs:
+            if (found_before := task.done_before(job.inside(out))) is not None:
+                done[str(job)] = found_before
+                left_out.add_all(job.left_out({record.get("object") for record in found_before}))
         print_note(f"{len(done)} of {len(jobs)} images were done before")
     for record in chain.from_iterable(done.values()):
         emit(record)
     if left := [job for job in jobs if str(job) not in done]:
         chosen = choose_runner(ray_options, device, len(left), "images")
-        for job, records, _ in work_through(task, left, chosen, problems, spent, len(jobs)):
+        for job, (records, beyond), _ in work_through(task, left, chosen, problems, spent, len(jobs)):
+            left_out.add_all(beyond)
             done[str(job)] = records
             for record in records:
                 emit(record)
@@ -167,12 +179,17 @@ def segment(
     if as_json and records:
         rounded = {stage: round(value, 4) for stage, value in spent.items()}
         failed = [{"image": image, "error": why} for image, why in problems.found]
-        click.echo(json.dumps({"results": records, "failed": failed, "seconds": rounded}, indent=2))
+        document = {"results": records, "failed": failed, "seconds": rounded}
+        document |= {"left_out": left_out.as_json()} if left_out else {}
+        click.echo(json.dumps(document, indent=2))
     elif records:
         from sam2fast.cli.results import print_results
 
         print_results({f"{r['image']} {r.get('object', '')}".rstrip(): r for r in records}, spent, out)
+    left_out.report()
     problems.raise_if_any(total)
+    if not records:
+        raise UserError("no box lies in its image")
 
 
 class SegmentJob(NamedTuple):
@@ -184,8 +201,25 @@ class SegmentJob(NamedTuple):
     def __str__(self) -> str:
         return str(self.image)
 
+    def inside(self, out: Path) -> "SegmentJob":
+        """Returns the job without boxes of detectors outside the image, if an earlier result states its size."""
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError):
+            content = json.loads(output_files(out, self.image.stem)["json"].read_bytes())
+            width, height = (content.get("results", [content])[0]["size"][side] for side in ("width", "height"))
+            scaled = [(one, one.scaled(self.image, width, height)) for one in self.objects]
+            return self._replace(objects=[one for one, at in scaled if not (one.where and at.outside(width, height))])
+        return self
+
+    def left_out(self, names: Collection[str | None]) -> LeftOut:
+        """Returns the record of the boxes outside the image: those of objects without one of these names."""
+        left_out = LeftOut()
+        for one in self.objects:
+            if one.object not in names:
+                left_out.add("box", "it lies outside the image", one.where)
+        return left_out
+
     def files(self, out: Path) -> list[Path]:
-        """The files of its results."""
+        """Returns the files of its results."""
         return list(output_files(out, self.image.stem, [one.object for one in self.objects]).values())
 
 
@@ -212,16 +246,19 @@ class SegmentTask(Task):
             segmenter.read_mask(mask)
         return segmenter
 
-    def do(self, segmenter: "Segmenter", job: SegmentJob) -> list[Record]:
-        """The records of the objects, after the files are written."""
+    def do(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut]:
+        """Writes the files. Returns the records of the objects, and the boxes that lie outside the image."""
         from sam2fast.cli.results import write_results
 
         pixels, found = predict_objects(segmenter, job.image, job.objects)
+        names = {one.name for one in found}
+        left_out = job.left_out(names)
+        if not found:
+            return [], left_out
         with segmenter.stage("write"):
-            made_from, stem = self._made_from(job), job.image.stem
-            return write_results(
-                self.out, stem, job.image, pixels, found, segmenter.description, made_from, segmenter.choices
-            )
+            made_from = self._made_from(job._replace(objects=[one for one in job.objects if one.object in names]))
+            stem, model, choices = job.image.stem, segmenter.description, segmenter.choices
+            return write_results(self.out, stem, job.image, pixels, found, model, made_from, choices), left_out
 
     def done_before(self, job: SegmentJob) -> list[Record] | None:
         """The records of an image that has all results, made from the same; None of others."""
@@ -245,7 +282,13 @@ class SegmentTask(Task):
 def predict_objects(
     segmenter: "Segmenter", image: InputSource, objects: Sequence[Prompts]
 ) -> "tuple[np.ndarray, list[SegmentedObject]]":
-    """The pixels ``(H, W, 3)`` of an image and the masks of its objects."""
+    """Returns the pixels ``(H, W, 3)`` of an image and the masks of its objects.
+
+    Objects whose box comes from a detector and lies outside the image are left out.
+
+    Raises:
+        UserError: If a prompt that the user wrote lies outside.
+    """
     from sam2fast.cli.results import SegmentedObject
 
     pixels = segmenter.read(image)
@@ -257,8 +300,11 @@ def predict_objects(
             mask = segmenter.read_mask(prompts.mask)
             prompts = replace(prompts, box=prompts.box or mask.bounds.scaled(width, height))
         if outside := prompts.outside(width, height):
+            if one.where:
+                continue
             whose = "" if one.object is None else f"{one}: "
             raise UserError(f"{whose}the {outside[0]} lies outside {image} ({width}x{height})")
         asked.append((one.object, prompts, mask))
-    segmenter.encode(pixels)
+    if asked:
+        segmenter.encode(pixels)
     return pixels, [SegmentedObject(name, prompts, segmenter.predict(prompts, mask)) for name, prompts, mask in asked]

@@ -1,6 +1,7 @@
 """``sam2fast track``: objects through a video."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import click
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_results
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     PATH,
@@ -24,7 +26,7 @@ from sam2fast.cli.options import (
     tolerance_option,
 )
 from sam2fast.cli.prompt_texts import VIDEO_BOX, VIDEO_MASK, VIDEO_MASKS, VIDEO_POINT, WINDOW, read_prompt_file
-from sam2fast.cli.prompts import Prompts, check_masks, merge_prompts
+from sam2fast.cli.prompts import Prompts, check_masks, merge_prompts, note_fractions
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import InputSource, list_sources, videos_in
@@ -190,6 +192,7 @@ def track(
             "sam2fast.deploy.parallel.track_videos"
         )
     files = [*label_images, *(read_prompt_file(file, "frame") for file in prompt_files)]
+    note_fractions((*points, *boxes), "the points and boxes")
     given = [*points, *boxes, *masks, *chain.from_iterable(files)]
     settings = {"every": every, "max_unseen": max_unseen, "start_score": start_score}
     chosen = {name: value for name, value in settings.items() if value is not None}
@@ -276,8 +279,10 @@ def _with_boxes(request: TrackRequest, path: Path, videos: int, settings: Mappin
     if find_spec("scipy") is None:
         raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
     with as_user_error(OSError, ValueError):
-        names = request.frame_names
-    return replace(request, stream=True, detections=DetectionFile(read_detections(path, names), **settings))
+        names = [os.path.join(request.source.text, name) for name in request.frame_names]
+    left_out = LeftOut()
+    found = read_detections(path, names, left_out, Path(request.source.text).stem)
+    return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))
 
 
 def _check(request: TrackRequest) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import Prompts, check_against_video
 from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_request import TrackRequest
@@ -141,6 +142,10 @@ class StreamPropagation:
 
     Of cameras and URLs, the frames before the first prompt are yielded too, without objects. For the rest see
     :class:`VideoPropagation`.
+
+    Attributes:
+        left_out: Record of a detector's boxes that had no effect, also in earlier runs. Boxes beyond the video's end
+            are added after the last frame.
     """
 
     resumes = True
@@ -150,6 +155,9 @@ class StreamPropagation:
         self._first, self._is_live = request.first, request.source.is_live
         self._next = self._first + folder.done if folder.done else request.start
         self.problem: str | None = None
+        self.left_out = LeftOut()
+        for entry in folder["left_out"] or () if folder.state is not None else ():
+            self.left_out.add(**entry)
         with ExitStack() as opened, as_user_error(*UNUSABLE):
             self.reader = reader = opened.enter_context(read_frames(request.source.to_open, predictor.image_size))
             self.size, self.video_frames = (reader.height, reader.width), reader.count
@@ -167,7 +175,7 @@ class StreamPropagation:
         self.total = min(stops) - self._first if stops else None
 
     def __iter__(self) -> Iterator[TrackedFrame]:
-        read = 0
+        read, count = 0, self.reader.count
         for frame in self.reader:
             read = frame.index + 1
             if frame.index >= self._next:
@@ -177,6 +185,10 @@ class StreamPropagation:
                     yield TrackedFrame(frame.index, frame.time, self._names(result), *result[2:], rgb)
             if frame.index == self._request.last:
                 break
+        else:
+            count = read
+        if self._request.detections is not None and count is not None:
+            self._request.detections.count_beyond(count, self.left_out)
         late = next((prompt for prompt in self._request.prompts if prompt.frame >= read), None)
         if late is not None:
             self.problem = f"{late} is beyond the end of the video, which has {read} frames"
@@ -198,9 +210,10 @@ class StreamPropagation:
                 result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
         found = self._request.detections
         if found is not None and (frame.index - self._first) % found.every == 0:
-            result = self._stream.add_detections(
+            ids, result = self._stream.add_detections(
                 *found.on(frame.index, *self.size), max_unseen=found.max_unseen, start_score=found.start_score
-            ).result
+            )
+            found.count_unused(frame.index, ids, self.left_out)
         return result
 
     def _names(self, result: StreamResult) -> list[Any]:

@@ -16,6 +16,7 @@ import torch
 
 from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.mask_files import read_foreground
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import check_against_video
@@ -26,7 +27,7 @@ from sam2fast.cli.track_outputs import write_outputs
 from sam2fast.cli.track_overlay import FrameDrawing, open_overlay
 from sam2fast.cli.track_passes import Masks, StreamPropagation, VideoPropagation
 from sam2fast.cli.track_request import TrackRequest
-from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
+from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.strategies import strategy_of
@@ -117,7 +118,11 @@ def run(
         say(f"written to {click.format_filename(folder.path)}")
         spent = {name: round(value, 3) for name, value in stages}
         facts = {"video": source.name, "frames": folder.done, "complete": folder.complete, "objects": folder["objects"]}
+        left_out = _left_out(request, folder)
+        facts |= {"left_out": left_out.as_json()} if left_out else {}
         emit({**facts, "seconds": spent, "out": str(folder.path), "model": folder["model"]})
+        if left_out and str(left_out) not in (folder["problem"] or ""):
+            print_note(f"left out: {left_out}")
     if outcome.failure is not None:
         raise UserError(f"{outcome.failure}; {folder.done} frames before that are in {folder.path}")
     if outcome.stopped is not None:
@@ -159,12 +164,30 @@ def _track(
         outcome = _record(request, passes, folder)
         if folder.complete and passes.problem is not None:
             folder.note(problem=passes.problem)
+        elif folder.complete and request.detections is not None and request.detections.boxes and not folder["objects"]:
+            why = _left_out(request, folder) or "--start, --end and --every leave no frame with boxes"
+            folder.note(problem=f"no box started an object: {why}")
     return outcome
+
+
+def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
+    """Returns the record of the boxes of a detector that had no effect."""
+    left_out = LeftOut()
+    if request.detections is not None:
+        left_out.add_all(request.detections.left_out)
+    for entry in folder["left_out"] or ():
+        left_out.add(**entry)
+    return left_out
 
 
 def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder) -> Outcome:
     """Records each tracked frame, and periodically saves the state to continue from."""
     outcome, is_live = Outcome(), request.source.is_live
+
+    def note_left_out() -> None:
+        if isinstance(passes, StreamPropagation) and request.detections is not None:
+            folder.note(left_out=passes.left_out.as_json())
+
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
     if isinstance(passes, StreamPropagation) and is_live and "overlay" in request.formats:
         overlay = open_overlay(folder, passes.reader)
@@ -198,9 +221,11 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                     outcome.stopped = stopped[0]
                     break
                 if passes.resumes and not is_live and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    note_left_out()
                     folder.checkpoint(passes.save)
                     saved = time.monotonic()
             outcome.seconds = time.monotonic() - begun
+            note_left_out()
             if is_live or (outcome.stopped is None and outcome.failure is None):
                 folder.finish()
             elif passes.resumes:

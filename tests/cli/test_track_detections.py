@@ -11,6 +11,7 @@ from PIL import Image
 from track_runs import FRAMES, box_of_disc, interrupt_after, lines_of
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import UserError
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks
@@ -105,14 +106,15 @@ def test_formats(tmp_path, name):
             assert given.labels == (labels and labels[: len(expected)]) and given.scores == scores[: len(expected)]
 
 
-def test_frames_of_a_folder(tmp_path, capfd):
+def test_frames_of_a_folder(tmp_path):
     """Images are found by their names, tracks and lines of MOT by their places."""
     names = [f"img{t}" for t in range(COUNT)]
     write_yolo(tmp_path / "labels", "img{}")
     (tmp_path / "labels/other.txt").write_text("0 0.5 0.5 0.2 0.2")
     expected = {t: len(boxes_on(t)) for t in range(COUNT)}
-    assert {t: len(found) for t, found in read_detections(tmp_path / "labels", names).items()} == expected
-    assert "the boxes of 1 images in" in (note := capfd.readouterr().err) and "no frame 'other'" in note
+    left_out = LeftOut()
+    assert {t: len(found) for t, found in read_detections(tmp_path / "labels", names, left_out).items()} == expected
+    assert str(left_out) == f"1 box (the video has no such frame; other in {tmp_path / 'labels'})"
     write_coco_list(tmp_path / "a.json", lambda t: {"image_id": 5, "file_name": f"x/img{t}.png"})
     assert {t: len(found) for t, found in read_detections(tmp_path / "a.json", names).items()} == expected
     numbers = [f"{t + 7:04d}" for t in range(COUNT)]
@@ -120,10 +122,12 @@ def test_frames_of_a_folder(tmp_path, capfd):
     assert {t: len(found) for t, found in read_detections(tmp_path / "b.json", numbers).items()} == expected
     write_mot(tmp_path / "det.txt")
     assert {t: len(found) for t, found in read_detections(tmp_path / "det.txt", numbers).items()} == expected
-    with pytest.raises(UserError, match="no boxes for this video: the video has no frame 0"):
+    with pytest.raises(
+        UserError, match="no boxes for this video; left out: 16 boxes .the video has no such frame; first: 0 in"
+    ):
         write_coco_list(tmp_path / "c.json")
         read_detections(tmp_path / "c.json", names)
-    with pytest.raises(UserError, match="'cat' is no number of a frame"):
+    with pytest.raises(UserError, match="its image has no number of a frame; .*cat.txt, line 1"):
         (tmp_path / "cats").mkdir()
         (tmp_path / "cats/cat.txt").write_text("0 0.5 0.5 0.2 0.2")
         read_detections(tmp_path / "cats", [])
@@ -133,7 +137,7 @@ VIDEO = '{"videos": [{"height": 4, "width": 4}], "annotations": [%s]}'
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), [
-    ("a.txt", "1,-1,5,5,10,10,0.9\n0,-1,5,5,10,10,0.9", "line 2: '0,-1,5"),
+    ("a.txt", "\n0,-1,5,5,10,10,0.9", "line 2"),
     ("a.txt", "1.5,-1,5,5,10,10,0.9", "line 1"),
     ("a.txt", "1,-1,5,5,10", "line 1"),
     ("a.txt", "1,-1,5,5,0,10,1", "line 1"),

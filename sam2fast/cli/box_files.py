@@ -1,0 +1,340 @@
+"""Readers of files of boxes: COCO, YOLO and MOT Challenge. Bad items are counted as left out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sam2fast.cli.image_names import ImageName
+from sam2fast.cli.left_out import LeftOut
+from sam2fast.cli.prompt_texts import Reason, read_box, read_json, read_numbers
+from sam2fast.cli.prompts import Box
+from sam2fast.cli.user_errors import UserError, as_user_error, format_error, print_note
+
+CLASSES, DATA = "classes.txt", "data.yaml"  # of YOLO: names of the classes
+FOLDERS_ABOVE = 2  # above a YOLO file, in which the names of its classes are searched
+OUTSIDE = 0.01  # how far YOLO's coordinates may lie outside the image, as fractions of its sides
+EXPECTED = "{} is not COCO's format{}"
+OF_IMAGES = (
+    ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
+)
+OF_VIDEO = " of one video, with annotations that have bboxes"
+YOLO_LINE = "it is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
+MOT_LINE = "it is no line of MOT Challenge, such as '1,-1,100,50,20,40,0.9,-1,-1,-1'"
+
+
+class FoundBox(NamedTuple):
+    """A box of a detector.
+
+    Attributes:
+        image: Name of its image; None for every image, and for a frame that has a number.
+        frame: Number of its frame from 0, in formats that count frames.
+        label: Name of the class; empty in a format without classes.
+        is_relative: The box is in fractions of the image's width and height.
+        size: (height, width) of the image that the box is for, if it is stated.
+        where: Place in the file, for messages.
+    """
+
+    image: ImageName | None
+    frame: int | None
+    label: str
+    box: Box
+    score: float | None
+    is_relative: bool
+    size: tuple[int, int] | None
+    where: str
+
+
+@dataclass
+class BoxFile:
+    """The content of a file or folder of boxes.
+
+    Attributes:
+        boxes: Boxes that can be used.
+        names: Names of all images, also of images without boxes.
+        counts_frames: The boxes have numbers of frames.
+        left_out: Items that cannot be used.
+    """
+
+    path: Path
+    boxes: list[FoundBox] = field(default_factory=list)
+    names: dict[ImageName, None] = field(default_factory=dict)
+    counts_frames: bool = False
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @contextmanager
+    def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:
+        """Counts the item as left out if the block raises an error.
+
+        Args:
+            where: Place of the item in the file.
+            otherwise: Reason for other errors than missing keys and :class:`Reason`.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            if isinstance(error, KeyError):
+                why = f"{error} is missing"
+            else:
+                why = str(error) if isinstance(error, Reason) else otherwise
+            self.left_out.add("box", why, where)
+
+    def check(self) -> None:
+        """Raises UserError if all boxes of the file are left out."""
+        if self.left_out and not self.boxes:
+            raise UserError(f"{self.path} has no box that can be used; left out: {self.left_out}")
+
+
+def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
+    """Reads all boxes of a file or folder.
+
+    Args:
+        path: A ``.json`` file of COCO, a folder of YOLO's ``STEM.txt``, or a text file.
+        of_video: A text file is MOT Challenge's instead of YOLO's.
+
+    Raises:
+        UserError: If the file is not of the format, or no box in it can be used.
+    """
+    file = BoxFile(path)
+    if path.suffix.lower() == ".json":
+        _read_coco(file, read_json(path))
+    elif of_video and not path.is_dir():
+        _read_mot(file)
+    else:
+        _read_yolo(file)
+    file.check()
+    return file
+
+
+def _read_coco(file: BoxFile, content: Any) -> None:
+    """Reads a data set of images or of one video, or a list of detections."""
+    if isinstance(content, list):
+        for number, detection in enumerate(content, 1):
+            with file.item(where := f"{file.path}, detection {number}"):
+                file.boxes.append(_detection(file, detection, where))
+        return
+    expected = OF_IMAGES
+    try:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"it is {str(content)[:40]!r}")
+        categories = [c for c in content.get("categories") or () if isinstance(c, Mapping) and "name" in c]
+        labels = {_identifier(category.get("id")): str(category["name"]) for category in categories}
+        if "videos" in content:
+            expected, file.counts_frames = OF_VIDEO, True
+            (video,) = content["videos"]
+            height, width = read_numbers([video["height"], video["width"]], (2,), "the video's size")
+            size = int(height), int(width)
+        else:
+            listed = [image for image in _list_of(content, "images") if isinstance(image, Mapping)]
+            images = {_identifier(image.get("id")): image for image in listed}
+        annotations = _list_of(content, "annotations")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{EXPECTED.format(file.path, expected)}: {why}") from error
+    if not file.counts_frames:
+        named = [image for image in images.values() if _file_name(image)]
+        file.names = dict.fromkeys(ImageName.of(_file_name(image), file.path) for image in named)
+    for number, annotation in enumerate(annotations, 1):
+        has_id = isinstance(annotation, Mapping) and isinstance(annotation.get("id"), str | int)
+        where = f"{file.path}, annotation {annotation['id'] if has_id else f'number {number}'}"
+        with file.item(where):
+            if _identifier(annotation.get("iscrowd") or 0) not in ("0", "False", "false"):
+                raise Reason("it is a crowd: iscrowd is 1")
+            label, score = _identifier(annotation["category_id"]), _score(annotation.get("score"))
+            name = labels.get(label, f"class{label}")
+            if file.counts_frames:
+                for frame, bbox in enumerate(annotation["bboxes"]):
+                    with file.item(place := f"{where}, frame {frame}"):
+                        if bbox is not None:
+                            box = _coco_box(bbox)
+                            file.boxes.append(FoundBox(None, frame, name, box, score, False, size, place))
+            else:
+                image = images.get(_identifier(annotation["image_id"]))
+                if image is None:
+                    raise Reason("its image_id is not among the images")
+                if not _file_name(image):
+                    raise Reason("its image has no file_name")
+                box, stated = _box_of(annotation), _stated_size(image)
+                image_name = ImageName.of(_file_name(image), file.path)
+                file.boxes.append(FoundBox(image_name, None, name, box, score, False, stated, where))
+
+
+def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
+    found = content[key]
+    if not isinstance(found, list):
+        raise TypeError(f"{key} is no list")
+    return found
+
+
+def _file_name(image: Mapping[str, Any]) -> str:
+    """Returns the name of an image of COCO, or its address in LVIS, which has no names; empty if there is none."""
+    name = image.get("file_name") or image.get("coco_url")
+    return str(name).strip() if isinstance(name, str | int) else ""
+
+
+def _identifier(value: Any) -> str:
+    """Returns the text of an id or a class, the same for 1, 1.0 and "1"."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _detection(file: BoxFile, detection: Mapping[str, Any], where: str) -> FoundBox:
+    """Reads ``{"image_id", "category_id", "bbox", "score"}``, optionally with ``file_name``."""
+    image = detection["file_name" if detection.get("file_name") else "image_id"]
+    if isinstance(image, float) and image.is_integer():
+        image = int(image)
+    if isinstance(image, bool) or not isinstance(image, str | int) or not str(image).strip():
+        raise Reason("its image_id is not a number or a name")
+    box, score, label = _box_of(detection), _score(detection.get("score")), _identifier(detection["category_id"])
+    name = ImageName.of(image, file.path)
+    file.names[name] = None
+    return FoundBox(name, None, f"class{label}", box, score, False, None, where)
+
+
+def _box_of(annotation: Mapping[str, Any]) -> Box:
+    """Returns the box, or the bounds of the polygons of an annotation without a box."""
+    polygons = annotation.get("segmentation")
+    if annotation.get("bbox") or not polygons or not isinstance(polygons, list):
+        return _coco_box(annotation["bbox"])
+    values = [read_numbers(polygon, (len(polygon) // 2 * 2,), "its polygon") for polygon in polygons]
+    columns = [x for polygon in values for x in polygon[::2]]
+    rows = [y for polygon in values for y in polygon[1::2]]
+    return read_box((min(columns), min(rows), max(columns), max(rows)))
+
+
+def _coco_box(bbox: Any) -> Box:
+    x, y, width, height = read_numbers(bbox, (4,), "bbox")
+    return read_box((x, y, x + width, y + height))
+
+
+def _score(value: Any) -> float | None:
+    return None if value is None else read_numbers([value], (1,), "score")[0]
+
+
+def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns the (height, width) that a data set states for an image, or None."""
+    stated = image.get("height"), image.get("width")
+    if None in stated:
+        return None
+    height, width = read_numbers(stated, (2,), "the image's size")
+    return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank, with their numbers."""
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _read_yolo(file: BoxFile) -> None:
+    """Reads a folder with ``STEM.txt`` for each image, also in subfolders, or one such file for all images.
+
+    Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``. Coordinates are
+    fractions of the image's sides. Keypoints, or a track's number after a polygon, would be read as corners.
+    """
+    path, names = file.path, dict[Path, Mapping[str, str]]()
+    if not path.is_dir():
+        with as_user_error(OSError, UnicodeDecodeError):
+            _read_yolo_lines(file, path, None, _class_names(path, 1))
+        return
+    with as_user_error(OSError):
+        found = sorted(path.rglob("*.txt"))
+    labels = [one for one in found if one.name != CLASSES and not one.name.startswith(".") and one.is_file()]
+    if not labels:
+        raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
+    for label in labels:
+        image = ImageName.of_label(label, path)
+        file.names[image] = None
+        if label.parent not in names:
+            names[label.parent] = _class_names(label, len(label.relative_to(path).parts))
+        try:
+            _read_yolo_lines(file, label, image, names[label.parent])
+        except (OSError, UnicodeDecodeError) as error:
+            why = "it cannot be read" if isinstance(error, OSError) else "it is no text"
+            file.left_out.add("file of boxes", why, f"{label}: {format_error(error)}")
+
+
+def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names: Mapping[str, str]) -> None:
+    for number, line in _lines(label):
+        with file.item(where := f"{label}, line {number}", YOLO_LINE):
+            index, *values = map(float, line.split())
+            if not index.is_integer():
+                raise Reason("the class is no integer")
+            box, score = _yolo_box(values)
+            name = names.get(str(int(index)), f"class{int(index)}")
+            file.boxes.append(FoundBox(image, None, name, box, score, True, None, where))
+
+
+def _class_names(label: Path, depth: int) -> Mapping[str, str]:
+    """Returns the names of YOLO's classes by number, from the nearest ``classes.txt`` or ``data.yaml``.
+
+    Args:
+        label: File of boxes. The names are searched in its folder and in the folders above.
+        depth: Number of folders from the one that was given to the file's own.
+    """
+    for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
+        for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
+            source = folder / name
+            with as_user_error(OSError, UnicodeDecodeError):
+                found = read(source.read_text(encoding="utf-8-sig")) if source.is_file() else None
+            if found:
+                items = found.items() if isinstance(found, Mapping) else enumerate(found)
+                return {str(index): str(name).strip() for index, name in items}
+    return {}
+
+
+def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
+    """Returns ``names`` of YOLO's ``data.yaml``, a list or a dict; None if there are none."""
+    try:
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # all values are texts, also "no" and "on"
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        print_note(f"{DATA} is no YAML, so classes have no names from it: {format_error(error)}")
+        return None
+    found = content.get("names") if isinstance(content, Mapping) else None
+    return found if isinstance(found, Mapping | list) else None
+
+
+def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
+    """Returns the box and the confidence; raises ValueError for anything else."""
+    values = values[:5] if _is_tracked(values) else values
+    score = _score(values.pop()) if len(values) % 2 else None
+    if not _are_fractions(*values) or (score is not None and score > 1):
+        raise Reason("coordinates and confidence are from 0 to 1")
+    if len(values) == 4:
+        x, y, width, height = values
+        return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2)), score
+    if len(values) < 6:
+        raise Reason("it is neither a box nor a polygon")
+    columns, rows = values[::2], values[1::2]
+    return read_box((min(columns), min(rows), max(columns), max(rows))), score
+
+
+def _is_tracked(values: list[float]) -> bool:
+    """Returns True for a box in the image, its confidence and its track. A triangle has six values, too."""
+    if len(values) != 6 or values[5] < 1 or not values[5].is_integer():
+        return False
+    x, y, width, height = values[:4]
+    is_box = width > 0 and height > 0
+    return is_box and _are_fractions(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _are_fractions(*values: float) -> bool:
+    return all(-OUTSIDE <= value <= 1 + OUTSIDE for value in values)
+
+
+def _read_mot(file: BoxFile) -> None:
+    """Reads lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge. Frames and pixels count from 1."""
+    file.counts_frames = True
+    with as_user_error(OSError, UnicodeDecodeError):
+        lines = _lines(file.path)
+    for number, line in lines:
+        values = line.replace(",", " ").split()
+        with file.item(where := f"{file.path}, line {number}", MOT_LINE):
+            frame, x, y, width, height = map(float, (values[0], *values[2:6]))  # fails for fewer values
+            if not frame.is_integer() or frame < 1:
+                raise ValueError("the frame is no number from 1")
+            box = read_box((x - 1, y - 1, x - 1 + width, y - 1 + height))
+            score = _score((*values[6:7], None)[0])
+            file.boxes.append(FoundBox(None, int(frame) - 1, "", box, score, False, None, where))

@@ -1,0 +1,182 @@
+"""Names of images in files of prompts and boxes, and the names that an image has there.
+
+Names and images are compared from the end of their paths: the file names must agree, and of several names the one
+with the longest common path is taken.
+"""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from sam2fast.cli.sources import IMAGE_SUFFIXES, InputSource
+from sam2fast.cli.user_errors import UserError, print_note
+
+# Ultralytics finds the labels of .../images/train/1.jpg in .../labels/train/1.txt.
+LABELS, IMAGES = "labels", "images"
+
+
+def path_parts(text: str) -> tuple[str, ...]:
+    """Returns the parts of a path or an address, with the file name last.
+
+    Reads ``/`` and ``\\`` as separators, drops ``.``, resolves ``..``, and composes characters (Unicode's NFC).
+    """
+    scheme, is_address, rest = unicodedata.normalize("NFC", text.strip()).partition("://")
+    path = unquote(re.split("[?#]", rest)[0]) if is_address else scheme
+    parts: list[str] = []
+    for part in path.replace("\\", "/").split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return tuple(parts)
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """A name or number of an image in a file.
+
+    Attributes:
+        file: File or folder that states the name.
+        parts: Parts of the path, with the file name last.
+        text: Name in messages.
+        is_id: The name is a number, ``image_id`` of COCO's detections.
+        is_label: The parts are those of a label file, which lies in another folder than the image.
+    """
+
+    file: Path
+    parts: tuple[str, ...]
+    text: str = field(compare=False)
+    is_id: bool = False
+    is_label: bool = False
+
+    @classmethod
+    def of(cls, name: str | int, file: Path) -> "ImageName":
+        """Returns the name that a file states."""
+        text = str(name)
+        return cls(file, path_parts(text) or (text,), text, is_id=isinstance(name, int))
+
+    @classmethod
+    def of_label(cls, label: Path, folder: Path) -> "ImageName":
+        """Returns the name of the image of a label file ``STEM.txt`` in a folder or in its subfolders."""
+        parts = list(path_parts(os.path.abspath(label.with_suffix(""))))
+        if LABELS in parts[:-1]:
+            last = len(parts) - 2 - parts[-2::-1].index(LABELS)
+            parts[last] = IMAGES
+        return cls(folder, tuple(parts), label.relative_to(folder).with_suffix("").as_posix(), is_label=True)
+
+
+class GivenImage(NamedTuple):
+    """An image of the command line, or a frame of a folder, whose name has no suffix."""
+
+    text: str
+    parts: tuple[str, ...]
+    stem: str
+    is_frame: bool = False
+
+    @classmethod
+    def of(cls, source: InputSource) -> "GivenImage":
+        """Returns the image of an input."""
+        if source.content is not None:
+            return cls(str(source), (source.file_name,), source.stem)
+        parts = path_parts(source.text if source.path is None else os.path.abspath(source.path)) or (source.file_name,)
+        return cls(str(source), parts, PurePosixPath(parts[-1]).stem)
+
+    @classmethod
+    def of_frame(cls, path: str) -> "GivenImage":
+        """Returns a frame by the path of its image, without the suffix."""
+        parts = path_parts(os.path.abspath(path))
+        return cls(path, parts, parts[-1], is_frame=True)
+
+
+class Agreement(NamedTuple):
+    """How well a name agrees with an image; the greatest is the best."""
+
+    common: int  # parts of the common path, at least 1
+    is_whole: bool  # no part of the name differs
+    closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
+    same_case: int  # parts of the common path whose letters have the same case
+
+
+class ImageNames:
+    """All names of images in some files.
+
+    Attributes:
+        guessed: images whose folder differs from the one that their name states, with this name.
+    """
+
+    def __init__(self, names: Iterable[ImageName]) -> None:
+        self.guessed: dict[str, str] = {}
+        self._by_key: dict[str | int, list[ImageName]] = defaultdict(list)
+        for name in dict.fromkeys(names):
+            last = name.parts[-1]
+            keys = {last.casefold(), _stem(last).casefold(), *([int(last)] if last.isdecimal() else ())}
+            for key in keys:
+                self._by_key[key].append(name)
+
+    def of(self, image: GivenImage) -> list[ImageName]:
+        """Returns the names of an image, at most one of each file.
+
+        A name from another file with a shorter common path is left out if its folders differ from the image's.
+
+        Raises:
+            UserError: If several names of one file fit equally well.
+        """
+        last, number = image.parts[-1], [int(image.stem)] if image.stem.isdecimal() else []
+        keys: set[str | int] = {last.casefold(), image.stem.casefold(), *number}
+        candidates = dict.fromkeys(name for key in keys for name in self._by_key.get(key, ()))
+        by_file: dict[Path, dict[ImageName, Agreement]] = defaultdict(dict)
+        for name in candidates:
+            agreement = _agreement(name, image)
+            if agreement is not None:
+                by_file[name.file][name] = agreement
+        best = {file: max(agreements.values()) for file, agreements in by_file.items()}
+        longest = max((agreement.common for agreement in best.values()), default=0)
+        found = []
+        for file, agreement in best.items():
+            if not agreement.is_whole and agreement.common < longest:
+                continue
+            fitting = [name for name, one in by_file[file].items() if one == agreement]
+            if len(fitting) > 1:
+                texts = ", ".join(sorted(name.text for name in fitting))
+                raise UserError(
+                    f"{image.text} may be any of {texts} in {file}; expected an image whose folder has the name of one "
+                    "of their folders"
+                )
+            found += fitting
+            if agreement.common == 1 and len(fitting[0].parts) > 1 and not fitting[0].is_label:
+                self.guessed[image.text] = fitting[0].text
+        return found
+
+    def note_guesses(self) -> None:
+        """Prints a note if only the file name of an image agrees with a name that states folders."""
+        if self.guessed:
+            image, name = next(iter(self.guessed.items()))
+            count = f"{len(self.guessed)} images are" if len(self.guessed) > 1 else "1 image is"
+            print_note(f"{count} found by the file name only, since folders differ: {image} is taken for {name}")
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _agreement(name: ImageName, image: GivenImage) -> Agreement | None:
+    last, given = name.parts[-1], image.parts[-1]
+    pairs = [(last, given, 3), (last, image.stem, 2), *([(_stem(last), given, 2)] if image.is_frame else ())]
+    equal = [(one == other, closeness) for one, other, closeness in pairs if one.casefold() == other.casefold()]
+    if name.is_id or not equal:
+        is_number = (name.is_id or image.is_frame) and last.isdecimal() and image.stem.isdecimal()
+        return Agreement(1, True, 1, 0) if is_number and int(last) == int(image.stem) else None
+    has_same_case, closeness = max(equal, key=lambda one: one[1])
+    common, same_case = 1, int(has_same_case)
+    for one, other in zip(name.parts[-2::-1], image.parts[-2::-1], strict=False):
+        if one.casefold() != other.casefold():
+            break
+        common, same_case = common + 1, same_case + (one == other)
+    return Agreement(common, common == len(name.parts), closeness, same_case)
