@@ -135,8 +135,8 @@ def _read_coco(file: BoxFile, content: Any) -> None:
         why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{EXPECTED.format(file.path, expected)}: {why}") from error
     if not file.counts_frames:
-        named = [image for image in images.values() if _file_name(image)]
-        file.names = dict.fromkeys(ImageName.of(_file_name(image), file.path) for image in named)
+        by_id = {key: ImageName.of(_file_name(image), file.path) for key, image in images.items() if _file_name(image)}
+        file.names = dict.fromkeys(by_id.values())
     for number, annotation in enumerate(annotations, 1):
         has_id = isinstance(annotation, Mapping) and isinstance(annotation.get("id"), str | int)
         where = f"{file.path}, annotation {annotation['id'] if has_id else f'number {number}'}"
@@ -152,14 +152,12 @@ def _read_coco(file: BoxFile, content: Any) -> None:
                             box = _coco_box(bbox)
                             file.boxes.append(FoundBox(None, frame, name, box, score, False, size, place))
             else:
-                image = images.get(_identifier(annotation["image_id"]))
-                if image is None:
-                    raise Reason("its image_id is not among the images")
-                if not _file_name(image):
-                    raise Reason("its image has no file_name")
-                box, stated = _box_of(annotation), _stated_size(image)
-                image_name = ImageName.of(_file_name(image), file.path)
-                file.boxes.append(FoundBox(image_name, None, name, box, score, False, stated, where))
+                image = _identifier(annotation["image_id"])
+                if image not in by_id:
+                    why = "its image has no file_name" if image in images else "its image_id is not among the images"
+                    raise Reason(why)
+                box, stated = _box_of(annotation), _stated_size(images[image])
+                file.boxes.append(FoundBox(by_id[image], None, name, box, score, False, stated, where))
 
 
 def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:

@@ -45,21 +45,22 @@ class ImageName:
         file: File or folder that states the name.
         parts: Parts of the path, with the file name last.
         text: Name in messages.
+        stated: Number of parts that the file states; of a label file, number of parts below the folder that was given.
         is_id: The name is a number, ``image_id`` of COCO's detections.
-        is_label: The parts are those of a label file, which lies in another folder than the image.
     """
 
     file: Path
     parts: tuple[str, ...]
     text: str = field(compare=False)
+    stated: int
     is_id: bool = False
-    is_label: bool = False
 
     @classmethod
     def of(cls, name: str | int, file: Path) -> "ImageName":
         """Returns the name that a file states."""
         text = str(name)
-        return cls(file, path_parts(text) or (text,), text, is_id=isinstance(name, int))
+        parts = path_parts(text) or (text,)
+        return cls(file, parts, text, len(parts), is_id=isinstance(name, int))
 
     @classmethod
     def of_label(cls, label: Path, folder: Path) -> "ImageName":
@@ -68,7 +69,8 @@ class ImageName:
         if LABELS in parts[:-1]:
             last = len(parts) - 2 - parts[-2::-1].index(LABELS)
             parts[last] = IMAGES
-        return cls(folder, tuple(parts), label.relative_to(folder).with_suffix("").as_posix(), is_label=True)
+        below = label.relative_to(folder).with_suffix("")
+        return cls(folder, tuple(parts), below.as_posix(), len(below.parts))
 
 
 class GivenImage(NamedTuple):
@@ -94,11 +96,11 @@ class GivenImage(NamedTuple):
         return cls(path, parts, parts[-1], is_frame=True)
 
 
-class Agreement(NamedTuple):
+class PathMatch(NamedTuple):
     """How well a name agrees with an image; the greatest is the best."""
 
     common: int  # parts of the common path, at least 1
-    is_whole: bool  # no part of the name differs
+    is_whole: bool  # no part that is stated differs
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
     same_case: int  # parts of the common path whose letters have the same case
 
@@ -122,7 +124,7 @@ class ImageNames:
     def of(self, image: GivenImage) -> list[ImageName]:
         """Returns the names of an image, at most one of each file.
 
-        A name from another file with a shorter common path is left out if its folders differ from the image's.
+        A name from another file with a shorter common path is left out if one of its parts differs.
 
         Raises:
             UserError: If several names of one file fit equally well.
@@ -130,18 +132,18 @@ class ImageNames:
         last, number = image.parts[-1], [int(image.stem)] if image.stem.isdecimal() else []
         keys: set[str | int] = {last.casefold(), image.stem.casefold(), *number}
         candidates = dict.fromkeys(name for key in keys for name in self._by_key.get(key, ()))
-        by_file: dict[Path, dict[ImageName, Agreement]] = defaultdict(dict)
+        by_file: dict[Path, dict[ImageName, PathMatch]] = defaultdict(dict)
         for name in candidates:
-            agreement = _agreement(name, image)
-            if agreement is not None:
-                by_file[name.file][name] = agreement
-        best = {file: max(agreements.values()) for file, agreements in by_file.items()}
-        longest = max((agreement.common for agreement in best.values()), default=0)
+            match = _match(name, image)
+            if match is not None:
+                by_file[name.file][name] = match
+        best = {file: max(matches.values()) for file, matches in by_file.items()}
+        longest = max((match.common for match in best.values()), default=0)
         found = []
-        for file, agreement in best.items():
-            if not agreement.is_whole and agreement.common < longest:
+        for file, match in best.items():
+            fitting = [name for name, one in by_file[file].items() if one == match]
+            if match.common < min(longest, len(fitting[0].parts)):
                 continue
-            fitting = [name for name, one in by_file[file].items() if one == agreement]
             if len(fitting) > 1:
                 texts = ", ".join(sorted(name.text for name in fitting))
                 raise UserError(
@@ -149,7 +151,7 @@ class ImageNames:
                     "of their folders"
                 )
             found += fitting
-            if agreement.common == 1 and len(fitting[0].parts) > 1 and not fitting[0].is_label:
+            if match.common == 1 < fitting[0].stated:
                 self.guessed[image.text] = fitting[0].text
         return found
 
@@ -166,17 +168,17 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _agreement(name: ImageName, image: GivenImage) -> Agreement | None:
+def _match(name: ImageName, image: GivenImage) -> PathMatch | None:
     last, given = name.parts[-1], image.parts[-1]
     pairs = [(last, given, 3), (last, image.stem, 2), *([(_stem(last), given, 2)] if image.is_frame else ())]
     equal = [(one == other, closeness) for one, other, closeness in pairs if one.casefold() == other.casefold()]
     if name.is_id or not equal:
         is_number = (name.is_id or image.is_frame) and last.isdecimal() and image.stem.isdecimal()
-        return Agreement(1, True, 1, 0) if is_number and int(last) == int(image.stem) else None
+        return PathMatch(1, True, 1, 0) if is_number and int(last) == int(image.stem) else None
     has_same_case, closeness = max(equal, key=lambda one: one[1])
     common, same_case = 1, int(has_same_case)
     for one, other in zip(name.parts[-2::-1], image.parts[-2::-1], strict=False):
         if one.casefold() != other.casefold():
             break
         common, same_case = common + 1, same_case + (one == other)
-    return Agreement(common, common == len(name.parts), closeness, same_case)
+    return PathMatch(common, common >= name.stated, closeness, same_case)

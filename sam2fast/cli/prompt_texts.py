@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.image_names import ImageName
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError, as_user_error
 
@@ -20,6 +21,10 @@ KEYS = ("points", "labels", "box", "mask")  # of a prompt in a file
 
 class Reason(ValueError):
     """The reason why a text is not a valid prompt."""
+
+
+class NoArea(Reason):
+    """The reason that a box has no width or no height."""
 
 
 class PromptType(click.ParamType):
@@ -116,11 +121,15 @@ def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
     return [Prompts(mask=mask, object=str(i) if frame is None else i, frame=frame) for i, mask in labels]
 
 
-def read_prompt_file(path: Path, place: str) -> list[Prompts]:
-    """The prompts of a file ``{"prompts": [{...}, ...]}``. Mask paths are relative to its folder.
+def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) -> list[Prompts]:
+    """Reads the prompts of a file ``{"prompts": [{...}, ...]}``. Paths of masks are relative to its folder.
 
     Args:
-        place: ``frame``, which all of them have, or ``image``, which they may have.
+        place: Key that says where the prompt is: ``frame`` is required in every prompt, ``image`` is optional.
+        left_out: Record of prompts whose box has no area, which are added. Without it they are errors.
+
+    Raises:
+        UserError: If the file or one of its prompts is invalid.
     """
     content = read_json(path)
     entries = content.get("prompts") if isinstance(content, dict) else None
@@ -144,7 +153,11 @@ def read_prompt_file(path: Path, place: str) -> list[Prompts]:
             where = {"frame": frame(entry["frame"])} if place == "frame" else where
             found.append(replace(_entry(entry, path.parent), object=obj if place == "frame" else str(obj), **where))
         except ValueError as error:
-            raise UserError(f"{path}, prompt {number}: {error}") from error
+            if left_out is None or not isinstance(error, NoArea):
+                raise UserError(f"{path}, prompt {number}: {error}") from error
+            left_out.add("prompt", str(error), f"{path}, prompt {number}")
+    if left_out and not found:
+        raise UserError(f"{path} has no prompt that can be used; left out: {left_out}")
     note_fractions(found, f"the points and boxes in {path}")
     return found
 
@@ -200,7 +213,7 @@ def read_box(values: Any) -> Box:
     """A box of four numbers that has an area."""
     box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 <= box.x0 or box.y1 <= box.y0:
-        raise Reason("the box has no area; expected X0 < X1 and Y0 < Y1")
+        raise NoArea("the box has no area; expected X0 < X1 and Y0 < Y1")
     return box
 
 

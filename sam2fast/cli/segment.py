@@ -124,7 +124,8 @@ def segment(
     """
     left_out = LeftOut()
     note_fractions((*points, *boxes), "the points and boxes")
-    files = [*(read_prompt_file(file, "image") for file in prompt_files), *(read_boxes(f, left_out) for f in box_files)]
+    files = [read_prompt_file(file, "image", left_out) for file in prompt_files]
+    files += [read_boxes(file, left_out) for file in box_files]
     parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
     if box_files and not any(parts):  # the detector found nothing, which a note has said
         if as_json:

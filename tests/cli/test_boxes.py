@@ -136,6 +136,37 @@ def test_yolo_in_subfolders(tmp_path, monkeypatch, layout):
         assert [one.object for one in prompts.of(InputSource(image.format("train")))] == ["no_1"]
 
 
+def test_subfolders_and_images_elsewhere(tmp_path):
+    """The label in the folder itself comes first; two in subfolders are refused by name."""
+    for name, line in (
+        ("1", "0 0.5 0.5 0.2 0.2"),
+        ("old/1", "0 0.25 0.25 0.5 0.5"),
+        ("a/2", ""),
+        ("b/2", "0 0.5 0.5 1 1"),
+    ):
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"labels/{name}.txt").write_text(line)
+    prompts = ImagePrompts(read_boxes(tmp_path / "labels"))
+    assert boxes_of(prompts, "photos/1.jpg") == [(40, 40, 60, 60)]
+    assert boxes_of(prompts, "photos/old/1.jpg") == [(0, 0, 50, 50)]
+    assert boxes_of(prompts, "photos/b/2.jpg") == [(0, 0, 100, 100)] and not prompts.names.guessed
+    with pytest.raises(UserError, match="photos/2.jpg may be any of a/2, b/2"):
+        prompts.of(InputSource("photos/2.jpg"))
+
+
+def test_a_prompt_without_area(run, make_image, tmp_path):
+    """In a file of prompts it is left out, too; in an option it is an error."""
+    flat, good = ({"object": name, "box": box} for name, box in (("flat", [5, 5, 5, 9]), ("good", [5, 5, 50, 40])))
+    write_json(tmp_path / "prompts.json", {"prompts": [good, flat]})
+    result = run("segment", make_image("a.png"), "--prompts", "prompts.json", *NANO, "--json")
+    assert result.exit_code == 0 and [one["object"] for one in json.loads(result.stdout)["results"]] == ["good"]
+    assert json.loads(result.stdout)["left_out"][0]["first"] == "prompts.json, prompt 2"
+    write_json(tmp_path / "prompts.json", {"prompts": [flat]})
+    result = run("segment", "a.png", "--prompts", "prompts.json", *NANO)
+    assert result.exit_code == 1 and "has no prompt that can be used; left out: 1 prompt" in result.stderr
+    assert run("segment", "a.png", "--box", "9,9,5,30", *NANO).exit_code == 2
+
+
 @pytest.mark.parametrize("place", ["labels/data.yaml", "data.yaml"])
 @pytest.mark.parametrize("content", ["nc: 2\nnames: ['dog', cat]\n", "names:\n  0: dog\n  1: cat\n"])
 def test_names_in_data_yaml(tmp_path, place, content):
