@@ -10,7 +10,7 @@ import yaml
 
 from sam2fast.cli.image_names import ImageName
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.prompt_texts import Reason, read_box, read_json, read_numbers
+from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_json, read_numbers
 from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import UserError, as_user_error, format_error, print_note
 
@@ -78,6 +78,8 @@ class BoxFile:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             if isinstance(error, KeyError):
                 why = f"{error} is missing"
+            elif isinstance(error, NoArea):
+                why = NO_AREA
             else:
                 why = str(error) if isinstance(error, Reason) else otherwise
             self.left_out.add("box", why, where)

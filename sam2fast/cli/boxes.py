@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sam2fast.cli.box_files import BoxFile, FoundBox, read_box_file
-from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames, path_parts
+from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames, as_number, path_parts
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import Prompts, note_fractions
 from sam2fast.cli.user_errors import UserError, print_note
 from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
-COUNTED = re.compile(r"(.*)_(\d+)")  # a frame that Ultralytics names after its video, counting from 1
-NUMBER = re.compile(r".*?(\d+)(\.\w+)?")  # the name of a frame that ends with a number
+COUNTED = re.compile(r"(.*)_(\d{1,18})")  # a frame that Ultralytics names after its video, counting from 1
+LAST_NUMBER = re.compile(r".*?(\d{1,18})(\.\w+)?")  # the name of a frame that ends with a number
 UNSCORED = -1  # a score of MOT Challenge's files
 NO_FRAME = "the video has no such frame"
 
@@ -186,7 +186,7 @@ def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int
 
     They fit if all names end with different numbers from 1, and at least as many boxes have a frame as by counting.
     """
-    matches = [NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
+    matches = [LAST_NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
     places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
     if len(places) < len(frame_names) or min(places) < 0:
         return None
@@ -243,7 +243,7 @@ def _number_of(name: ImageName) -> tuple[tuple[str, ...], int] | None:
     *folders, last = path_parts(name.text) or ("",)
     path = PurePosixPath(last)
     stem = path.stem if path.suffix.lower() in SUFFIXES else last  # YOLO's names have no suffix
-    if stem.isdecimal():
-        return tuple(folders), int(stem)
+    if (number := as_number(stem)) is not None:
+        return tuple(folders), number
     counted = COUNTED.fullmatch(stem)
     return ((*folders, counted[1]), int(counted[2]) - 1) if counted and int(counted[2]) else None

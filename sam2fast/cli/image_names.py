@@ -19,6 +19,7 @@ from sam2fast.cli.user_errors import UserError, print_note
 
 # Ultralytics finds the labels of .../images/train/1.jpg in .../labels/train/1.txt.
 LABELS, IMAGES = "labels", "images"
+NUMBER = re.compile(r"\d{1,18}")
 
 
 def path_parts(text: str) -> tuple[str, ...]:
@@ -35,6 +36,11 @@ def path_parts(text: str) -> tuple[str, ...]:
         elif part not in ("", "."):
             parts.append(part)
     return tuple(parts)
+
+
+def as_number(text: str) -> int | None:
+    """Returns the number that a text of digits stands for; None for other texts."""
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,10 @@ class ImageNames:
 
     def __init__(self, names: Iterable[ImageName]) -> None:
         self.guessed: dict[str, str] = {}
-        self._by_key: dict[str | int, list[ImageName]] = defaultdict(list)
+        self._by_key: dict[str | int | None, list[ImageName]] = defaultdict(list)
         for name in dict.fromkeys(names):
             last = name.parts[-1]
-            keys = {last.casefold(), _stem(last).casefold(), *([int(last)] if last.isdecimal() else ())}
-            for key in keys:
+            for key in {last.casefold(), _stem(last).casefold(), as_number(last)} - {None}:
                 self._by_key[key].append(name)
 
     def of(self, image: GivenImage) -> list[ImageName]:
@@ -129,8 +134,7 @@ class ImageNames:
         Raises:
             UserError: If several names of one file fit equally well.
         """
-        last, number = image.parts[-1], [int(image.stem)] if image.stem.isdecimal() else []
-        keys: set[str | int] = {last.casefold(), image.stem.casefold(), *number}
+        keys = image.parts[-1].casefold(), image.stem.casefold(), as_number(image.stem)
         candidates = dict.fromkeys(name for key in keys for name in self._by_key.get(key, ()))
         by_file: dict[Path, dict[ImageName, PathMatch]] = defaultdict(dict)
         for name in candidates:
@@ -173,8 +177,8 @@ def _match(name: ImageName, image: GivenImage) -> PathMatch | None:
     pairs = [(last, given, 3), (last, image.stem, 2), *([(_stem(last), given, 2)] if image.is_frame else ())]
     equal = [(one == other, closeness) for one, other, closeness in pairs if one.casefold() == other.casefold()]
     if name.is_id or not equal:
-        is_number = (name.is_id or image.is_frame) and last.isdecimal() and image.stem.isdecimal()
-        return PathMatch(1, True, 1, 0) if is_number and int(last) == int(image.stem) else None
+        is_number = (name.is_id or image.is_frame) and as_number(last) is not None
+        return PathMatch(1, True, 1, 0) if is_number and as_number(last) == as_number(image.stem) else None
     has_same_case, closeness = max(equal, key=lambda one: one[1])
     common, same_case = 1, int(has_same_case)
     for one, other in zip(name.parts[-2::-1], image.parts[-2::-1], strict=False):

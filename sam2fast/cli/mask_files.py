@@ -1,4 +1,4 @@
-"""Masks in image files, as prompts: the bright pixels, the opaque ones, or one label of a label image."""
+"""Reads masks for prompts from image files: bright pixels, opaque pixels, or one label of a label image."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,15 +14,15 @@ from sam2fast.evaluation.scores import VOID
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
-# With more levels an image is a soft mask: the darkest are background, the brightest the object.
+# An image with more levels is a soft mask: dark pixels are background, bright pixels are the object.
 MOST_LEVELS = 32
-# Pixels that are neither background nor the object are other labels if this share of them has equal neighbours.
+# Pixels between background and object are other labels, and no soft edge, if this share of them has equal neighbours.
 LEAST_INSIDE = 1 / 3
 MOST_NAMED = 8
 
 
 def masks_of_labels(file: Path) -> dict[int, Path]:
-    """``FILE:LABEL`` of each label of a palette or grey image but 0, by label, ascending."""
+    """Returns ``FILE:LABEL`` by label, ascending, for all labels of a palette or grey image except 0."""
     labels = labels_in(_labels(file))
     if not labels:
         raise UserError(f"the label image {file} is empty: all of its pixels are 0")
@@ -32,13 +32,17 @@ def masks_of_labels(file: Path) -> dict[int, Path]:
 
 
 def read_foreground(mask: Path) -> NDArray[np.bool_]:
-    """An image of a mask, or one label of a label image as ``FILE:LABEL``, as bool ``(H, W)``.
+    """Reads a mask as bool ``(H, W)``.
 
-    Foreground pixels are brighter than half of the brightest one, so 0/1, 0/255 and soft masks work. Where an image is
-    transparent, they are the opaque ones.
+    Foreground pixels are brighter than half of the brightest pixel, so 0/1, 0/255 and soft masks work. If the image has
+    transparent pixels, the opaque pixels are the foreground.
+
+    Args:
+        mask: Image of a mask, or ``FILE:LABEL`` for one label of a label image.
 
     Raises:
-        UserError: the image cannot be read, is empty, has several objects, or two masks in its colours and in alpha.
+        UserError: If the image cannot be read, is empty, has several objects, or has different masks in its colours and
+            in alpha.
     """
     file, label = mask_file(mask)
     if label is not None:
@@ -67,7 +71,7 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
 
 
 def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """The pixels ``(H, W, C)`` with one channel or three, and alpha ``(H, W)`` of an image that has it."""
+    """Returns the pixels ``(H, W, C)`` with one or three channels, and alpha ``(H, W)`` or None."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None
     if not image.has_transparency_data:
@@ -78,7 +82,7 @@ def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
-    """Whether there are areas of other values than background and one object. Edges of soft masks do not count."""
+    """Returns True if areas differ from background and one object. Edges of soft masks are no areas."""
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(axis=2)
     most = brightness.max()

@@ -16,6 +16,7 @@ from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, P
 from sam2fast.cli.user_errors import UserError, as_user_error
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, unlike a coordinate
+NO_AREA = "its box has no area"  # why an item of a file is left out
 KEYS = ("points", "labels", "box", "mask")  # of a prompt in a file
 
 
@@ -28,7 +29,13 @@ class NoArea(Reason):
 
 
 class PromptType(click.ParamType):
-    """An option as text: its form, an example, and what reads it, which raises ValueError for anything else."""
+    """An option that is text.
+
+    Args:
+        name: Form of the text, such as ``X,Y``.
+        example: A valid text, for errors.
+        read: Function that reads the text, and raises ValueError if it is invalid.
+    """
 
     def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
         self.name, self.example, self.read = name, example, read
@@ -54,7 +61,7 @@ def _point(text: str) -> Prompts:
 
 
 def _flat_box(text: str) -> Prompts:
-    """A box that may be a line, unlike those of :func:`read_box`."""
+    """Reads a box that may have no area. :func:`read_box` refuses such boxes."""
     box = Box(*read_numbers(text.split(","), (4,)))
     if box.x1 < box.x0 or box.y1 < box.y0:
         raise Reason("its corners are the wrong way round; expected X0 <= X1 and Y0 <= Y1")
@@ -68,7 +75,10 @@ def _mask(text: str) -> Prompts:
 
 
 def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
-    """``[NAME,]`` and a prompt. An existing mask with a comma in its name comes first."""
+    """Returns a function that reads ``[NAME,]`` and a prompt.
+
+    If a mask exists under the whole text, the text is the name of its file.
+    """
 
     def read_named(text: str) -> Prompts:
         found = None if read is _mask and mask_file(Path(text))[0].is_file() else NAME.match(text)
@@ -78,7 +88,7 @@ def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
 
 
 def _on_frame(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
-    """``FRAME,OBJ,`` and a prompt."""
+    """Returns a function that reads ``FRAME,OBJ,`` and a prompt."""
 
     def read_on_frame(text: str) -> Prompts:
         number, obj, rest = text.split(",", 2)
@@ -114,7 +124,7 @@ WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # the values that become b
 
 
 def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
-    """A prompt for each label of an image, with the label as the object. Raises UserError if it has none."""
+    """Returns a prompt for each label of an image, named after the label. Raises UserError if there is no label."""
     from sam2fast.cli.mask_files import masks_of_labels
 
     labels = masks_of_labels(path).items()
@@ -155,7 +165,7 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
         except ValueError as error:
             if left_out is None or not isinstance(error, NoArea):
                 raise UserError(f"{path}, prompt {number}: {error}") from error
-            left_out.add("prompt", str(error), f"{path}, prompt {number}")
+            left_out.add("prompt", NO_AREA, f"{path}, prompt {number}")
     if left_out and not found:
         raise UserError(f"{path} has no prompt that can be used; left out: {left_out}")
     note_fractions(found, f"the points and boxes in {path}")
@@ -178,7 +188,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Reads a JSON file. Raises UserError if it cannot be read or is no JSON."""
     try:
         with as_user_error(OSError):
             return json.loads(path.read_bytes())
@@ -186,11 +196,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-# All of these raise ValueError for anything else.
+# The functions below raise ValueError for invalid values.
 
 
 def object_id(value: Any) -> ObjectId:
-    """An integer, also if it is written as text; other text is a name."""
+    """Reads the id of an object: an integer, also as text, or a name."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     if isinstance(value, str) and value.strip():
@@ -201,7 +211,7 @@ def object_id(value: Any) -> ObjectId:
 
 
 def frame(value: Any) -> int:
-    """The number of a frame, also if it is written as text."""
+    """Reads the number of a frame, also as text."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -210,7 +220,7 @@ def frame(value: Any) -> int:
 
 
 def read_box(values: Any) -> Box:
-    """A box of four numbers that has an area."""
+    """Reads a box of four numbers with an area. Raises NoArea if it has none."""
     box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 <= box.x0 or box.y1 <= box.y0:
         raise NoArea("the box has no area; expected X0 < X1 and Y0 < Y1")
@@ -218,14 +228,19 @@ def read_box(values: Any) -> Box:
 
 
 def read_label(value: Any) -> int:
-    """The label of a point."""
+    """Reads the label of a point."""
     if isinstance(value, bool) or value not in (FOREGROUND, BACKGROUND):
         raise Reason(f"the label is {value!r}; expected 1 (the object) or 0 (not the object)")
     return int(value)
 
 
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Finite numbers, whose count is one of ``counts``."""
+    """Reads a list of finite numbers, also as text.
+
+    Args:
+        counts: Numbers of values that are valid.
+        what: Name of the list, for errors.
+    """
     try:
         listed = values if isinstance(values, list | tuple) else ()
         numbers = [float(value) for value in listed if not isinstance(value, bool)]

@@ -28,7 +28,7 @@ class Click(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Corners in pixels of the image as displayed."""
+    """The corners of a box in pixels of the image as displayed."""
 
     x0: float
     y0: float
@@ -36,7 +36,7 @@ class Box(NamedTuple):
     y1: float
 
     def scaled(self, width: float, height: float) -> "Box":
-        """The box with its columns times ``width`` and its rows times ``height``."""
+        """Returns the box with columns multiplied by ``width`` and rows by ``height``."""
         return Box(self.x0 * width, self.y0 * height, self.x1 * width, self.y1 * height)
 
 
@@ -72,16 +72,16 @@ class Prompts:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether the prompt is a single click, for which the model predicts several masks."""
+        """True for a single click, for which the model predicts several masks."""
         return len(self.clicks) == 1 and self.box is None and self.mask is None
 
     @property
     def shows_object(self) -> bool:
-        """Whether it has a box, a mask or a foreground click."""
+        """True if there is a box, a mask or a foreground click."""
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
 
     def outside(self, width: int, height: int) -> list[str]:
-        """Clicks and boxes that lie outside an image of this size, as text. A box may reach beyond the edge."""
+        """Returns clicks and boxes outside an image of this size, as text. A box may reach beyond the edge."""
         found = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box
@@ -90,7 +90,7 @@ class Prompts:
         return found
 
     def scaled(self, image: InputSource, width: int, height: int) -> "Prompts":
-        """The prompts in pixels of an image that is displayed with this size."""
+        """Returns the prompts in pixels of an image that is displayed with this size."""
         box = self.box
         if box is not None and self.is_relative:
             box = box.scaled(width, height)
@@ -102,7 +102,7 @@ class Prompts:
         return Prompts(self.clicks, box, self.mask, self.object, where=self.where)
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON; ``labels`` are 1 for the object and 0 for what is not part of it."""
+        """Returns JSON. ``labels`` are 1 for points on the object and 0 for others."""
         return {
             "points": [[c.x, c.y] for c in self.clicks],
             "labels": [c.label for c in self.clicks],
@@ -111,16 +111,16 @@ class Prompts:
         }
 
     def as_entry(self) -> dict[str, Any]:
-        """As an entry of a prompt file for videos."""
+        """Returns an entry of a prompt file for videos."""
         return {"frame": self.frame, "object": self.object, **self.as_json()}
 
     def as_arguments(self) -> dict[str, Any]:
-        """The arguments of ``add_new_points_or_box``, for a prompt without a mask."""
+        """Returns the arguments of ``add_new_points_or_box`` for a prompt without a mask."""
         entry = self.as_json()
         return {key: entry[key] or None for key in ("points", "labels", "box")}
 
     def joined(self, other: "Prompts") -> "Prompts":
-        """Both as one, of the same object; two boxes or masks are a usage error."""
+        """Joins two prompts for the same object. Raises UsageError for two boxes or two masks."""
         for name in ("box", "mask"):
             if getattr(self, name) is not None and getattr(other, name) is not None:
                 advice = "give one" if self.object else "give one, or name the objects: --box NAME,X0,Y0,X1,Y1"
@@ -131,7 +131,7 @@ class Prompts:
 
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
-    """One prompt for each key, in the order given."""
+    """Joins the prompts of each key, in the order given."""
     found: dict[Hashable, Prompts] = {}
     for part in parts:
         found[key(part)] = found[key(part)].joined(part) if key(part) in found else part
@@ -139,13 +139,13 @@ def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list
 
 
 def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Prompts]:
-    """One prompt for each object and frame of a video, by frame, else in the order given.
+    """Joins the prompts for each object and frame of a video, and sorts them by frame.
 
     Args:
-        each_shows_object: every prompt of an object must show it, not only the first.
+        each_shows_object: If True, every prompt of an object must show it; otherwise only the first.
 
     Raises:
-        click.UsageError: there is no prompt, or one is empty, contradictory, or has only background points.
+        click.UsageError: If there is no prompt, or one is empty, contradictory, or has only background points.
     """
     prompts = sorted(merged(parts, lambda part: (part.frame, part.object)), key=lambda prompt: prompt.frame or 0)
     if not prompts:
@@ -232,13 +232,13 @@ def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
 
 
 def mask_file(mask: Path) -> tuple[Path, int | None]:
-    """The file of a mask, and of ``FILE:LABEL`` the label."""
+    """Returns the file of a mask, and the label of ``FILE:LABEL`` or None."""
     found = LABEL.fullmatch(str(mask))
     return (Path(found[1]), int(found[2])) if found and not mask.is_file() else (mask, None)
 
 
 def check_masks(prompts: Iterable[Prompts]) -> None:
-    """Checks that the files of masks exist."""
+    """Raises UserError if the file of a mask does not exist."""
     for prompt in prompts:
         if prompt.mask is not None and not (file := mask_file(prompt.mask)[0]).is_file():
             raise UserError(f"{prompt}: no file {str(file)!r}")
@@ -255,11 +255,12 @@ def check_against_video(
 ) -> None:
     """Checks that all prompts lie within the video and between the frames ``start`` and ``end``, both inclusive.
 
-    The UserError names the first prompt that does not.
-
     Args:
-        masks: arrays ``(H, W)`` of the prompts that have one.
-        frames: the number of frames in the video, if known.
+        masks: Arrays ``(H, W)`` of prompts with a mask.
+        frames: Number of frames in the video, or None if unknown.
+
+    Raises:
+        UserError: If a prompt lies outside. The message names the first one.
     """
     for prompt in prompts:
         at = prompt.frame or 0
