@@ -3,7 +3,7 @@
     python -m venv alone && alone/bin/pip install numpy pillow onnxruntime
     python examples/onnx_costs.py --python alone/bin/python --exports exports --out onnx.json
 
-The embedded model nano tracks two objects through the synthetic video of `sam2fast demo`. Every run is a process of
+The embedded model nano tracks two objects through a synthetic video of a rolling ball. Every run is a process of
 its own with one thread; implementations take turns. Times are those of the processor, which other programs disturb
 little. Exported models run in the other Python, which needs no torch.
 """

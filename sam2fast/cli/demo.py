@@ -1,4 +1,4 @@
-"""``sam2fast demo``: segments a photograph and a synthetic image, and tracks through a synthetic video."""
+"""``sam2fast demo``: segments objects in photographs, and tracks objects through a video."""
 
 import os
 from collections.abc import Sequence
@@ -11,9 +11,8 @@ from sam2fast.cli.command_files import make_folder, remove_leftovers
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_texts import POINT
-from sam2fast.cli.prompts import FOREGROUND, Click, Prompts, merged
-from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.sources import InputSource
+from sam2fast.cli.prompts import Prompts, merged
+from sam2fast.cli.reporting import output_options, say
 from sam2fast.cli.user_errors import UserError
 
 DEFAULT_MODEL = "mini"
@@ -24,7 +23,7 @@ DEFAULT_MODEL = "mini"
     "--image",
     type=PATH,
     metavar="FILE",
-    help="Your image, with --point.  [default: a cup of coffee]",
+    help="Your image, with --point.  [default: two photographs of the package]",
 )
 @click.option(
     "--point",
@@ -46,12 +45,11 @@ def demo(
     dtype: str,
     out: Path,
 ) -> None:
-    """Segment an object in a photograph, four in a synthetic image, and track two through a synthetic video.
+    """Segment objects in two photographs, and track three through a video.
 
-    Writes photo*, vase*, apple*, mug* and book*: the files of `sam2fast segment`; scene.png and overlay.png: the
-    synthetic image without and with masks; tracked.mp4, tracked.png and tracked.json: the tracked masks as a video,
-    as a sheet of frames beside the ground truth, and as run lengths. Prints J, F and their mean in percent, as DAVIS
-    defines them.
+    Writes demo.png: one collage of all masks. Of the photographs, coffee* and cat*: the files of `sam2fast segment`.
+    Of the video, tracked.mp4 and tracked.json: the masks in colour, and as run lengths. The photographs and the video
+    are in the package. With --image, your image takes the place of the photographs; its files are photo*.
     """
     if (image is None) != (not clicks):
         raise click.UsageError("--image and --point go together")
@@ -63,22 +61,24 @@ def demo(
     choice = choose_model(model or (DEFAULT_MODEL if checkpoint is None else None), checkpoint, image_size)
     make_folder(out)
 
-    from sam2fast.cli.demo_run import demo_files, segment_scene, track_clip
-    from sam2fast.cli.results import print_results, write_results
-    from sam2fast.cli.segment import predict_objects
+    from sam2fast.cli.demo_run import (
+        PHOTOGRAPHS,
+        Photograph,
+        demo_files,
+        segment_photographs,
+        track_clip,
+        write_collage,
+    )
+    from sam2fast.cli.results import print_results
     from sam2fast.cli.segmenter import Segmenter
-    from sam2fast.demo.scene import PHOTOGRAPH, PHOTOGRAPH_POINT
 
-    remove_leftovers(demo_files(out))
+    photographs = PHOTOGRAPHS
+    if image is not None:
+        photographs = {"photo": Photograph(image, merged(clicks, lambda _: None))}
+    remove_leftovers(demo_files(out, photographs))
     segmenter = Segmenter(choice, device, dtype)
-    if image is None:
-        image, clicks = PHOTOGRAPH, [Prompts((Click(*PHOTOGRAPH_POINT, FOREGROUND),))]
-    found = predict_objects(segmenter, InputSource(str(image)), merged(clicks, lambda _: None))
-    (photo,) = write_results(out, "photo", image, *found, segmenter.description, [None])
-    records = {"photo": photo} | segment_scene(segmenter, out)
-    for record in records.values():
-        emit(record)
-    track_clip(segmenter, choice, out)
+    records = segment_photographs(segmenter, photographs, out)
+    tracked = track_clip(segmenter, choice, out)
+    collage = write_collage(photographs, tracked, out)
     print_results(records, segmenter.seconds, out)
-    video = next(file for file in (out / "tracked.mp4", out / "tracked.png", out / "overlay.png") if file.is_file())
-    say(f"open {click.format_filename(video)} to see the masks")
+    say(f"open {click.format_filename(collage)} to see the masks")

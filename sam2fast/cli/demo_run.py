@@ -1,124 +1,168 @@
-"""The three parts of ``sam2fast demo``: photograph, synthetic image, synthetic video."""
+"""The three parts of ``sam2fast demo``: photographs, a video, and one collage of both."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from PIL import Image
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli.command_files import output_files, write_atomically
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.prompts import FOREGROUND, Box, Click, Prompts
+from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, Prompts
 from sam2fast.cli.reporting import emit, say
-from sam2fast.cli.results import SegmentedObject, write_results
+from sam2fast.cli.results import write_results
+from sam2fast.cli.segment import predict_objects
 from sam2fast.cli.segmenter import Segmenter
+from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import as_user_error, print_note
-from sam2fast.demo import clip as demo_clip
-from sam2fast.demo.clip import contact_sheet, draw_frames, encode_mp4
-from sam2fast.demo.scene import draw_scene
-from sam2fast.evaluation.j_and_f import j_and_f
-from sam2fast.io.overlay import draw_overlay
+from sam2fast.demo.clip import CLIP, encode_mp4, read_clip, track
+from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.io.png import encode_image
 from sam2fast.io.rle import encode_rle
 
-# The prompts for the synthetic image, by the name of the result.
-PROMPTS = {
-    "vase": Prompts(clicks=(Click(250, 400, FOREGROUND),)),
-    "apple": Prompts(clicks=(Click(405, 540, FOREGROUND),)),
-    "mug": Prompts(box=Box(530, 372, 706, 540)),
-    "book": Prompts(box=Box(682, 444, 914, 574)),
+
+class Photograph(NamedTuple):
+    """An image file, and the prompts for its objects."""
+
+    file: Path
+    objects: Sequence[Prompts]
+
+
+# The photographs of the package by the name of their results. Each prompt gives a whole object with mini.
+PHOTOGRAPHS = {
+    "coffee": Photograph(
+        CLIP.with_name("coffee.jpg"),
+        [
+            Prompts((Click(290, 150, FOREGROUND),), Box(172, 16, 412, 312), object="cup"),
+            Prompts(
+                (
+                    *(Click(95, 230, FOREGROUND), Click(420, 250, FOREGROUND)),
+                    *(Click(290, 230, BACKGROUND), Click(360, 285, BACKGROUND)),
+                ),
+                Box(76, 70, 482, 390),
+                object="saucer",
+            ),
+            Prompts(box=Box(322, 62, 426, 330), object="spoon"),
+        ],
+    ),
+    "cat": Photograph(
+        CLIP.with_name("cat.jpg"),
+        [
+            Prompts((Click(350, 290, FOREGROUND), Click(385, 20, FOREGROUND)), Box(0, 0, 400, 300), object="cat"),
+            Prompts((Click(147, 112, FOREGROUND),), object="eye"),
+        ],
+    ),
 }
-DIGITS = 4  # of a measure in percent
+# The prompts for the video, on its first frame.
+TRACKED = [
+    Prompts(box=Box(400, 195, 560, 345), object="flower"),
+    Prompts(box=Box(580, 65, 805, 310), object="upper leaf"),
+    Prompts((Click(360, 350, FOREGROUND),), object="lower leaf"),
+]
+EVERY = 3  # of the video's 75 frames, each third is tracked
+COLLAGE, VIDEO, TRACKS = "demo.png", "tracked.mp4", "tracked.json"
+COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # of the collage: its width, space between images, background
+FRAMES_OF_ROWS = (0, 0.15, 0.3, 0.45), (0.6, 0.75, 0.9, 1)  # frames in the collage, as shares of the video
 
 
-def demo_files(out: Path) -> list[Path]:
-    """All files that the demo writes."""
-    results = [file for name in ("photo", *PROMPTS) for file in output_files(out, name).values()]
-    names = ("scene.png", "overlay.png", "tracked.png", "tracked.mp4", "tracked.json")
-    return [*results, *(out / name for name in names)]
+def demo_files(out: Path, photographs: Mapping[str, Photograph] = PHOTOGRAPHS) -> list[Path]:
+    """Returns all files that the demo writes."""
+    results = [
+        file
+        for stem, photograph in photographs.items()
+        for file in output_files(out, stem, [one.object for one in photograph.objects]).values()
+    ]
+    return [*results, *(out / name for name in (COLLAGE, VIDEO, TRACKS))]
 
 
-def segment_scene(segmenter: Segmenter, out: Path) -> dict[str, dict[str, Any]]:
-    """Draws a still life, segments two objects by clicks and two by boxes; returns their records by name."""
-    with segmenter.stage("draw"):
-        image = draw_scene()
-    scene = out / "scene.png"
-    with segmenter.stage("write"):
-        write_atomically(scene, encode_image(image))
-    pixels = np.array(image)
-    segmenter.encode(pixels)
-    records, masks = {}, []
-    for name, prompts in PROMPTS.items():
-        prediction = segmenter.predict(prompts)
-        masks.append(prediction.mask)
+def segment_photographs(
+    segmenter: Segmenter, photographs: Mapping[str, Photograph], out: Path
+) -> dict[str, dict[str, Any]]:
+    """Segments the objects of photographs, writes the files of ``sam2fast segment``; returns the records by name."""
+    records = {}
+    for stem, photograph in photographs.items():
+        pixels, found = predict_objects(segmenter, InputSource(str(photograph.file)), photograph.objects)
+        made_from = [None] * len(found)
         with segmenter.stage("write"):
-            found = SegmentedObject(None, prompts, prediction)
-            (records[name],) = write_results(out, name, scene, pixels, [found], segmenter.description, [None])
-    clicks = [(c.x, c.y) for prompts in PROMPTS.values() for c in prompts.clicks]
-    boxes = [prompts.box for prompts in PROMPTS.values() if prompts.box is not None]
-    with segmenter.stage("write"):
-        overlay = draw_overlay(pixels, np.array(masks), clicks, boxes=boxes)
-        write_atomically(out / "overlay.png", encode_image(overlay))
+            written = write_results(out, stem, photograph.file, pixels, found, segmenter.description, made_from)
+        for record in written:
+            emit(record)
+            records[f"{stem} {record['object']}" if "object" in record else stem] = record
     return records
 
 
-def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> None:
-    """Tracks one object from a click and one from a box through a synthetic video, and prints J and F.
+def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Image.Image]:
+    """Tracks three objects through the video of the package; returns its frames with their masks.
 
-    With weights for images only it prints a note and writes nothing.
+    Without PyAV, or with weights for images only, it prints a note, writes nothing, and returns no frames.
     """
     device, dtype = segmenter.description["device"], getattr(torch, segmenter.description["dtype"])
     try:
+        frames = read_clip(EVERY)
         with segmenter.stage("load model"):
             predictor = build_sam2_video_predictor(
                 choice.config, choice.checkpoint, device=device, dtype=dtype, image_size=choice.image_size
             )
+    except ImportError:
+        print_note('no video without PyAV: pip install "sam2fast[video]"')
+        return []
     except CheckpointError:  # the file fits: the segmenter has loaded it
         print_note(f"no video, since {choice.checkpoint} has weights for images only")
-        return
-    with segmenter.stage("make video"):
-        clip = demo_clip.make_clip()
-    task = demo_clip.prompts_for(clip)
+        return []
     with segmenter.stage("track"), as_user_error(torch.OutOfMemoryError):
-        found = demo_clip.track(predictor, clip, task)
+        masks = track(predictor, frames, [one.as_arguments() for one in TRACKED])
 
-    quality = j_and_f(found, clip.masks)
-    objects = []
-    for i, prompts in enumerate((Prompts((Click(*task.point, FOREGROUND),)), Prompts(box=Box(*task.box)))):
-        measures = {"J": quality.j[i], "F": quality.f[i], "J&F": quality.per_object[i]}
-        objects.append(
-            {
-                "prompts": prompts.as_json(),
-                **{name: round(100 * float(value), DIGITS) for name, value in measures.items()},
-                "rle": [encode_rle(mask) for mask in found[:, i]],
-                "truth": [encode_rle(mask) for mask in clip.masks[:, i]],
-            }
-        )
     with segmenter.stage("write"):
-        frames = draw_frames(clip, found, task)
-        sheet = contact_sheet(draw_frames(clip, clip.masks), frames)
-        write_atomically(out / "tracked.png", encode_image(sheet))
-        try:
-            write_atomically(out / "tracked.mp4", encode_mp4(frames))
-        except ImportError:
-            print_note("no tracked.mp4 without PyAV: pip install 'sam2fast[video]'")
-        record = {"objects": objects, "model": segmenter.description}
-        write_atomically(out / "tracked.json", (json.dumps(record) + "\n").encode())
-
-    say("agreement with the true masks, in percent")
-    say("tracked          J      F    J&F")
-    for kind, measured in zip(("ball (click)", "mug (box)"), objects, strict=True):
-        say(f"{kind:<12}" + "".join(f"{measured[name]:7.1f}" for name in ("J", "F", "J&F")))
-    T, height, width = clip.frames.shape[:3]
+        colours = choose_colours(frames[0], masks[0])
+        images = [draw_overlay(pixels, found, colours=colours) for pixels, found in zip(frames, masks, strict=True)]
+        write_atomically(out / VIDEO, encode_mp4(images))
+        objects = [
+            {"object": one.object, "prompts": one.as_json(), "rle": [encode_rle(mask) for mask in masks[:, i]]}
+            for i, one in enumerate(TRACKED)
+        ]
+        frame_numbers = [EVERY * index for index in range(len(frames))]
+        content = {"video": str(CLIP), "frames": frame_numbers, "objects": objects, "model": segmenter.description}
+        write_atomically(out / TRACKS, (json.dumps(content) + "\n").encode())
     emit(
         {
-            "video": str(out / "tracked.json"),
-            "frames": T,
+            "video": str(out / TRACKS),
+            "frames": len(frames),
             "model": segmenter.description,
-            "objects": [{name: measured[name] for name in ("J", "F", "J&F")} for measured in objects],
+            "objects": [one.object for one in TRACKED],
         }
     )
-    say(f"{T} frames of {width}x{height} at {T / segmenter.seconds['track']:.1f} frames/s")
+    height, width = frames[0].shape[:2]
+    rate = len(frames) / segmenter.seconds["track"]
+    say(f"tracked {', '.join(one.object for one in TRACKED)}: {len(frames)} frames of {width}x{height}, {rate:.1f}/s")
+    return images
+
+
+def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image.Image], out: Path) -> Path:
+    """Writes one collage of the photographs and some tracked frames, with their masks; returns its path."""
+    rows: list[list[Image.Image]] = [[Image.open(output_files(out, stem)["overlay"]) for stem in photographs]]
+    if tracked:
+        rows += [[tracked[round(share * (len(tracked) - 1))] for share in shares] for shares in FRAMES_OF_ROWS]
+    collage = out / COLLAGE
+    write_atomically(collage, encode_image(_in_rows(rows)))
+    return collage
+
+
+def _in_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Returns one image of rows of images; those of a row get the same height, which fills the width."""
+    heights = [
+        round((COLLAGE_WIDTH - GAP * (len(row) - 1)) / sum(image.width / image.height for image in row)) for row in rows
+    ]
+    sheet = Image.new("RGB", (COLLAGE_WIDTH, sum(heights) + GAP * (len(rows) - 1)), PAPER)
+    y = 0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0
+        for image in row:
+            width = round(image.width * height / image.height)
+            sheet.paste(image.resize((width, height), Image.Resampling.LANCZOS), (x, y))
+            x += width + GAP
+        y += height + GAP
+    return sheet

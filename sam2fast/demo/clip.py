@@ -1,98 +1,49 @@
-"""Makes, tracks and shows a short synthetic video of two objects with ground truth."""
+"""Reads the video of the package, tracks its objects, and encodes videos."""
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tqdm import tqdm
 
-from sam2fast.demo.rolling_ball import draw_rolling_ball
-from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.training.data.clip import Clip
+from sam2fast.video_io import read_frames
 from sam2fast.video_io.video_types import require_pyav
 from sam2fast.video_io.video_writer import encoder_options, find_encoder
 
-FRAMES = 16
-FRAMES_PER_SECOND = 8
+CLIP = Path(__file__).with_name("media") / "flower.mp4"  # a flower that opens, 960x540; NOTICE has its origin
+FRAMES_PER_SECOND = 5
 CRF = 20  # x264's quality
-SHOWN, COLUMNS = 8, 2  # pairs of images on the contact sheet
-TILE, CAPTION, GAP = (300, 200), 22, 8  # size of an image, height of a line of text, space between pairs; pixels
-PAPER, INK = (250, 250, 250), (40, 40, 40)
 
 
-class ClipPrompts(NamedTuple):
-    """Prompts for the two objects in the first frame, in pixels."""
+def read_clip(every: int) -> list[NDArray[np.uint8]]:
+    """Returns each ``every``-th frame ``(540, 960, 3)`` of the package's video, from the first.
 
-    point: tuple[int, int]  # a click (x, y) on the first object
-    box: tuple[int, int, int, int]  # around the second object, XYXY
-
-
-def make_clip() -> Clip:
-    """A beach ball that rolls behind a vase, then a mug, with masks of ball and mug; every call returns the same."""
-    clip = draw_rolling_ball(FRAMES, mug_from="start")
-    return replace(clip, masks=clip.masks[:, [0, 2]])
+    Raises:
+        ImportError: PyAV is not installed.
+    """
+    with read_frames(CLIP, 1) as reader:
+        return [frame.rgb for frame in islice(reader, 0, None, every)]
 
 
-def prompts_for(clip: Clip) -> ClipPrompts:
-    """A click and a box for the two objects in the clip's first frame."""
-    first, second = clip.masks[0]
-    rows, columns = np.nonzero(second)
-    return ClipPrompts(point_inside(first), (int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())))
+def track(
+    predictor: SAM2VideoPredictor, frames: Sequence[NDArray[np.uint8]], prompts: Iterable[Mapping[str, Any]]
+) -> NDArray[np.bool_]:
+    """Tracks objects through frames ``(H, W, 3)``; returns their masks ``(T, N, H, W)``.
 
-
-def point_inside(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """A pixel (x, y) of ``mask (H, W)`` with the greatest distance to its edge, in steps along rows and columns."""
-    deepest = inner = np.pad(mask, 1)
-    while inner.any():
-        deepest = inner
-        inner = np.logical_and.reduce([deepest, *(np.roll(deepest, step, axis) for step in (-1, 1) for axis in (0, 1))])
-    rows, columns = np.nonzero(deepest)
-    middle = len(rows) // 2
-    return int(columns[middle]) - 1, int(rows[middle]) - 1
-
-
-def track(predictor: SAM2VideoPredictor, clip: Clip, prompts: ClipPrompts) -> NDArray[np.bool_]:
-    """The masks ``(T, 2, H, W)`` that a model tracks from the prompts."""
-    state = predictor.init_state(clip.frames)
-    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=1, points=[prompts.point], labels=[1])
-    predictor.add_new_points_or_box(state, frame_idx=0, obj_id=2, box=prompts.box)
-    found = np.zeros_like(clip.masks)
-    for frame, _, logits in predictor.propagate_in_video(state, progress=_bar):
-        found[frame] = (logits[:, 0] > 0).cpu().numpy()
-    return found
-
-
-def _bar(frames: Iterable[int]) -> Iterable[int]:
-    return tqdm(frames, "frames", disable=None)  # None: only on a terminal
-
-
-def draw_frames(clip: Clip, masks: NDArray[np.bool_], prompts: ClipPrompts | None = None) -> list[Image.Image]:
-    """The clip's frames with ``masks (T, O, H, W)``, one colour per object; the prompts are in the first frame."""
-    colours = choose_colours(clip.frames[0], clip.masks[0])
-    images = [draw_overlay(pixels, found, colours=colours) for pixels, found in zip(clip.frames, masks, strict=True)]
-    if prompts is not None:
-        images[0] = draw_overlay(clip.frames[0], masks[0], [prompts.point], boxes=[prompts.box], colours=colours)
-    return images
-
-
-def contact_sheet(truth: Sequence[Image.Image], found: Sequence[Image.Image]) -> Image.Image:
-    """One image of some frames in order, each as a pair of the ground truth and the tracked masks."""
-    shown = np.linspace(0, len(truth) - 1, SHOWN).round().astype(int).tolist()
-    pair_width, pair_height = 2 * TILE[0] + GAP, TILE[1] + CAPTION + GAP
-    sheet = Image.new("RGB", (COLUMNS * pair_width - GAP, -(-SHOWN // COLUMNS) * pair_height - GAP), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
-    for cell, frame in enumerate(shown):
-        x, y = cell % COLUMNS * pair_width, cell // COLUMNS * pair_height
-        for kind, image in (("truth", truth[frame]), ("tracked", found[frame])):
-            draw.text((x + 6, y + 2), f"frame {frame}: {kind}", INK, font)
-            sheet.paste(image.resize(TILE, Image.Resampling.LANCZOS), (x, y + CAPTION))
-            x += TILE[0]
-    return sheet
+    Args:
+        prompts: for each of the N objects, its arguments of ``add_new_points_or_box`` on the first frame.
+    """
+    state = predictor.init_state(frames)
+    for obj_id, arguments in enumerate(prompts):
+        predictor.add_new_points_or_box(state, frame_idx=0, obj_id=obj_id, **arguments)
+    passes = predictor.propagate_in_video(state, progress=lambda steps: tqdm(steps, "frames", disable=None))
+    return np.stack([(logits[:, 0] > 0).cpu().numpy() for _, _, logits in passes])
 
 
 def encode_mp4(images: Sequence[Image.Image]) -> bytes:

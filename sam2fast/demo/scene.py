@@ -1,6 +1,4 @@
-"""Images to segment: a synthetic still life (tulips in a vase, an apple, a mug, a book), and a photograph."""
-
-from pathlib import Path
+"""A synthetic still life to segment: tulips in a vase, an apple, a mug and a book."""
 
 import numpy as np
 from PIL import Image
@@ -18,9 +16,6 @@ MUG = SurfaceOfRevolution((600, 520), ((0, 48), (7, 56), (30, 60), (80, 60), (12
 APPLE = SurfaceOfRevolution((410, 578), ((0, 18), (6, 35), (26, 54), (54, 60), (78, 52), (92, 35), (98, 16)))
 PETAL = ((0, 3), (6, 12), (20, 16), (40, 12), (54, 3))
 TULIPS = ((180, 160, (0.82, 0.17, 0.22)), (252, 116, (0.95, 0.68, 0.16)), (318, 164, (0.88, 0.34, 0.52)))
-
-PHOTOGRAPH = Path(__file__).with_name("media") / "coffee.jpg"  # a cup of espresso, 600x400; NOTICE has its origin
-PHOTOGRAPH_POINT = (290, 150)  # (x, y) on the espresso
 
 
 def draw_scene() -> Image.Image:
