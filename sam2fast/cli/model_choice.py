@@ -1,7 +1,6 @@
 """The configuration, the checkpoint and the input size of ``--model``, ``--checkpoint`` and ``--image-size``."""
 
 import difflib
-import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +8,13 @@ import click
 
 from sam2fast.cli.command_files import digest_of
 from sam2fast.cli.reporting import reporting
-from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_banner
+from sam2fast.cli.terminal import print_message
+from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
-from sam2fast.downloads.catalog import is_repository, model_names, published_models, short_name
+from sam2fast.downloads.catalog import is_repository, published_models, short_name
 from sam2fast.utils.embedded import EMBEDDED, MINI, EmbeddedModel, find_embedded
 
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
-BANNER_WIDTH = 78
 
 
 class ModelChoice(NamedTuple):
@@ -55,7 +54,7 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
     """Resolves ``--model``, ``--checkpoint`` and ``--image-size``. Reads at most the checkpoint's table of contents.
 
     The checkpoint of a published model is downloaded if this machine does not have it, as by ``from_pretrained``.
-    Without either option the model is SAM 2.1 tiny, or mini with a banner if tiny can neither be found nor downloaded.
+    Without either option the model is SAM 2.1 tiny, or mini with a warning if tiny can neither be found nor downloaded.
 
     Raises:
         MissingCheckpointError: the checkpoint does not exist, or cannot be downloaded.
@@ -102,23 +101,24 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(model, checkpoint)
     if checkpoint is None and is_repository(model) and not model.endswith(".yaml"):
         return _from_hub(model)
-    names = [*(one.rpartition("/")[2] for one in EMBEDDED), *model_names()]
-    near = difflib.get_close_matches(model, names, 1)
+    names = [*(one.rpartition("/")[2] for one in EMBEDDED), *published_models()]
+    near = difflib.get_close_matches(model.lower(), names, 1)
     guess = f" Did you mean {near[0]}?" if near else ""
     raise click.BadParameter(
-        f"no model or YAML file {model!r}.{guess} The models are {', '.join(names)}", param_hint="'--model'"
+        f"no model or YAML file {model!r}.{guess} `sam2fast download --list` shows all names, such as tiny and mini",
+        param_hint="'--model'",
     )
 
 
 def _default() -> ModelChoice:
     release = published_models()[DEFAULT_MODEL].release
     try:
-        return ModelChoice(release.config, _downloaded(DEFAULT_MODEL))
-    except MissingCheckpointError as error:
-        text = f"""THIS IS NOT SAM 2. The default model, SAM 2.1 {DEFAULT_MODEL}, is not available. Instead this run
-            uses mini, the model in the package, derived from it: its masks are worse, above all in videos. Why:
-            {error}. --model {DEFAULT_MODEL} makes this an error; --model mini silences this."""
-        print_banner(textwrap.wrap(" ".join(text.split()), BANNER_WIDTH, break_long_words=False))
+        return ModelChoice(release.config, get_checkpoint(DEFAULT_MODEL, quiet=reporting().quiet))
+    except DownloadError as error:
+        print_message(
+            f"THIS IS NOT SAM 2: mini replaces SAM 2.1 {DEFAULT_MODEL}, and its masks are worse, since {error.reason}. "
+            f"To get {DEFAULT_MODEL}: sam2fast download {DEFAULT_MODEL}. To hide this line: --model mini"
+        )
         return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
 
 

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +139,17 @@ tolerance_option = click.option(
 )
 
 
+def checked_device(_ctx: click.Context, _parameter: click.Parameter, names: str) -> str:
+    """Refuses names that are no device, and devices of torch that were never tried, without an import of torch."""
+    for name in names.split(","):
+        if not re.fullmatch(r"auto|all|(cpu|cuda|mps)(:\d+)?", name.strip()):
+            raise click.BadParameter(
+                f"{name!r} is no device; expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), mps (Apple) "
+                "or auto"
+            )
+    return names
+
+
 def model_options(
     command: Command, dtypes: Sequence[str] = DTYPES, default: str | None = None, many_devices: bool = False
 ) -> Command:
@@ -151,7 +163,9 @@ def model_options(
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
     for option in (
         click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation."),
-        click.option("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps{of_device}."),
+        click.option(
+            "--device", default="auto", callback=checked_device, help=f"auto, cpu, cuda, cuda:1, mps{of_device}."
+        ),
         offline_option,
         image_size_option,
         _checkpoint_option,

@@ -62,10 +62,7 @@ def _point(text: str) -> Prompts:
 
 def _flat_box(text: str) -> Prompts:
     """Reads a box that may have no area. :func:`read_box` refuses such boxes."""
-    box = Box(*read_numbers(text.split(","), (4,)))
-    if box.x1 < box.x0 or box.y1 < box.y0:
-        raise Reason("its corners are the wrong way round; expected X0 <= X1 and Y0 <= Y1")
-    return Prompts(box=box)
+    return Prompts(box=_ordered_box(text.split(",")))
 
 
 def _mask(text: str) -> Prompts:
@@ -221,9 +218,19 @@ def frame(value: Any) -> int:
 
 def read_box(values: Any) -> Box:
     """Reads a box of four numbers with an area. Raises NoArea if it has none."""
-    box = Box(*read_numbers(values, (4,), "the box"))
-    if box.x1 <= box.x0 or box.y1 <= box.y0:
+    box = _ordered_box(values)
+    if box.x1 == box.x0 or box.y1 == box.y0:
         raise NoArea("the box has no area; expected X0 < X1 and Y0 < Y1")
+    return box
+
+
+def _ordered_box(values: Any) -> Box:
+    """Reads a box of four numbers that may be a line."""
+    box = Box(*read_numbers(values, (4,), "the box"))
+    if box.x1 < box.x0 or box.y1 < box.y0:
+        raise NoArea(
+            "the box has its corners the wrong way round; expected left, top, right, bottom, with X0 < X1 and Y0 < Y1"
+        )
     return box
 
 

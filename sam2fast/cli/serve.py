@@ -16,6 +16,7 @@ from sam2fast.cli.options import (
     DEFAULT_MODEL_HELP,
     PATH,
     STRATEGY_HELP,
+    checked_device,
     checked_strategy,
     image_size_option,
     offline_option,
@@ -64,7 +65,7 @@ class OriginType(click.ParamType):
 )
 @image_size_option
 @offline_option
-@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", callback=checked_device, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
 @click.option(
     "--host",

@@ -7,7 +7,7 @@ import click
 
 from sam2fast.cli.command_files import open_output
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, PATH, out_option
+from sam2fast.cli.options import DTYPES, PATH, checked_device, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
@@ -39,7 +39,7 @@ RECORD = "synthesize.json"
 )
 @click.option("--images", type=PATH, metavar="DIR", help="Photographs for the teacher.")
 @click.option("--model", metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]")
-@click.option("--device", default="auto", help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", callback=checked_device, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help="The teacher's.")
 @out_option("out/synthetic")
 @output_options(has_bar=True)

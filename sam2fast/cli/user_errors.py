@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -69,13 +69,6 @@ def print_note(text: str) -> None:
     if not reporting().quiet:
         with tqdm.external_write_mode(file=sys.stderr):  # above any progress bar
             click.echo(f"sam2fast: note: {text}", err=True)
-
-
-def print_banner(lines: Sequence[str]) -> None:
-    """Prints lines to stderr between rows of exclamation marks."""
-    rule = "!" * (max(map(len, lines)) + 4)
-    for line in (rule, *(f"! {line}" for line in lines), rule):
-        click.echo(line, err=True)
 
 
 MAX_REPORTED = 50  # lines of the final report

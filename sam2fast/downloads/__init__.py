@@ -155,10 +155,12 @@ def _off(variable: str) -> str:
 
 
 def _unavailable(reason: str, model: Published) -> DownloadError:
-    return DownloadError(
+    error = DownloadError(
         f"{reason}. Get it from {model.release.url}, put it into ./{catalog.LOCAL_FOLDER} or "
         f"${catalog.FOLDER_VARIABLE}, or pass its path"
     )
+    error.reason = reason
+    return error
 
 
 def _published(name: str) -> Published:

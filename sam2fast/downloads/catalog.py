@@ -62,11 +62,6 @@ def simplest_name(model: Published) -> str:
     return min(names, key=len)
 
 
-def model_names() -> list[str]:
-    """The simplest name of every official model."""
-    return [simplest_name(model) for model in dict.fromkeys(published_models().values())]
-
-
 def is_repository(name: str) -> bool:
     """Whether this can be the id of a model on the Hugging Face hub, ``owner/name``."""
     return _REPOSITORY.fullmatch(name) is not None and "--" not in name and ".." not in name

@@ -24,7 +24,13 @@ _BLOCK = 1 << 18
 
 
 class DownloadError(OSError):
-    """A file cannot be downloaded. The message is one line."""
+    """A file cannot be downloaded. The message is one line.
+
+    Attributes:
+        reason: for an official model, the message without the advice.
+    """
+
+    reason = ""
 
 
 class DamagedError(DownloadError):

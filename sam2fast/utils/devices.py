@@ -7,19 +7,23 @@ import torch
 
 # Compute capability of the oldest NVIDIA GPUs with native bfloat16.
 OLDEST_WITH_BFLOAT16 = (8, 0)
+DEVICES = "expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), mps (Apple) or auto"
 
 
 def available_device(device: str | torch.device) -> torch.device:
     """``device`` as a ``torch.device``; ``auto`` is CUDA, else MPS, else the CPU.
 
     Raises:
-        RuntimeError: this machine has no such device.
+        RuntimeError: this machine has no such device, or torch knows no such name.
     """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:  # torch's own text lists its twenty types of devices
+        raise RuntimeError(f"{device!r} is no device; {DEVICES}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"there is no CUDA here for device {str(device)!r}; pass device='cpu' or 'auto'")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():

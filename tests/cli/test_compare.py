@@ -69,10 +69,10 @@ def test_devices(run, make_image, tmp_path, monkeypatch):
 
 
 def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
-    """One banner for all runs, and no note; the table says which model it was."""
+    """One warning for all runs, and no note; the table says which model it was."""
     options = ["--with", "dtype=bfloat16", "--device", "cpu", "--jsonl"]
     result = run("compare", make_image(), "--point", "70,30", *options)
-    assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2.") == 1 and NOTE not in result.stderr
+    assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2:") == 1 and NOTE not in result.stderr
     table = json.loads((tmp_path / "out/compare/compare.json").read_text())
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     for row, line, dtype in zip(table["runs"], lines, ["float32", "bfloat16"], strict=True):

@@ -51,19 +51,17 @@ def test_official_names(tmp_path, monkeypatch, name, config, file):
     assert choose_model(name, None).checkpoint.absolute() == local / file
 
 
-def test_default_that_cannot_be_had_is_mini_with_a_banner(run, make_image, tmp_path):
+def test_default_that_cannot_be_had_is_mini_with_a_warning(run, make_image, tmp_path):
     """In every record, too."""
     result = run("segment", make_image(), "--point", "20,30", "--json", "--device", "cpu")
-    rule, *lines, end = result.stderr.splitlines()
-    assert rule == end == "!" * len(rule) and len(rule) > 60 and all(line.startswith("! ") for line in lines)
-    text = " ".join(line.removeprefix("! ") for line in lines)
-    assert text.startswith("THIS IS NOT SAM 2.") and "SAM2FAST_OFFLINE is set" in text and "https://" in text
-    assert text.endswith("--model mini silences this.") and "ckpt_path" not in text
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("sam2fast: THIS IS NOT SAM 2: mini") and "SAM2FAST_OFFLINE is set" in line
+    assert line.endswith("sam2fast download tiny. To hide this line: --model mini") and "ckpt_path" not in line
     (record,) = json.loads(result.stdout)["results"]
     assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
     assert json.loads((tmp_path / "out/image.json").read_text()) == record
     before = run("masks", "image.png", "--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
-    assert "THIS IS NOT SAM 2." in before.stderr
+    assert "THIS IS NOT SAM 2:" in before.stderr
     assert json.loads((tmp_path / "out/masks.json").read_text())["info"]["model"]["fallback"] is True
 
 
@@ -83,7 +81,7 @@ def test_published_models_are_downloaded_at_first_use(tmp_path, monkeypatch, cap
         for name, file in ((None, "sam2.1_hiera_tiny.pt"), ("sam2_hiera_l", "sam2_hiera_large.pt")):
             assert choose_model(name, None).checkpoint == tmp_path / "cache" / file
             shown = capfd.readouterr().err
-            assert file.removesuffix(".pt") in shown and "100%" in shown and "!!!" not in shown
+            assert file.removesuffix(".pt") in shown and "100%" in shown and "NOT SAM 2" not in shown
         assert not choose_model(None, None).fallback and len(server.asked) == 2
 
 
@@ -140,7 +138,9 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "huge"], 2, "'huge'. The models are nano, mini, .*, MedSAM2_2411"),
+        (["--model", "huge"], 2, "'huge'. `sam2fast download --list` shows"),
+        (["--model", "TINY"], 2, "Did you mean tiny?"),
+        (["--model", "sam2.1_hiera_larg"], 2, "Did you mean sam2.1_hiera_large?"),
         (["--model", "mni"], 2, "Did you mean mini"),
         (["--model", "own.yaml"], 2, "--checkpoint FILE"),
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
@@ -152,7 +152,8 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "large"], 1, "sam2.1_hiera_t.yaml"),
         (["--checkpoint", "tiny.pt", "--device", "cpu", "--dtype", "float16"], 1, "float16"),
-        (["--checkpoint", "tiny.pt", "--device", "toaster"], 1, "toaster"),
+        (["--device", "gpu"], 2, "'gpu' is no device; expected cpu, cuda .*mps .* or auto$"),
+        (["--device", "cpu,xpu"], 2, "'xpu' is no device; expected cpu, cuda"),
     ],
 )
 def test_refused(run, make_image, tmp_path, model, arguments, code, message):

@@ -1,4 +1,4 @@
-"""GPUs that emulate bfloat16: the demo uses float16 there, and training warns."""
+"""Names of devices; GPUs that emulate bfloat16: the demo uses float16 there, and training warns."""
 
 import logging
 
@@ -7,7 +7,7 @@ import torch
 
 from sam2fast.demo.server.model_thread import ModelThread
 from sam2fast.training.settings import AmpConf
-from sam2fast.utils.devices import autocast_dtype_for
+from sam2fast.utils.devices import autocast_dtype_for, available_device
 
 GPU = torch.device("cuda", 1)
 
@@ -16,6 +16,13 @@ def set_gpu(monkeypatch, capability: tuple[int, int], hip: str | None = None) ->
     """Gives the second GPU another capability."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", {GPU: capability}.__getitem__)
     monkeypatch.setattr(torch.version, "hip", hip)
+
+
+@pytest.mark.parametrize("name", ["gpu", "0", "CUDA", ""])
+def test_names_that_torch_does_not_know(name):
+    """Without torch's list of twenty types."""
+    with pytest.raises(RuntimeError, match=f"^'{name}' is no device; expected cpu, cuda .* mps .* or auto$"):
+        available_device(name)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def device_list(devices: Devices) -> list[str]:
     """
     import torch
 
-    from sam2fast.utils.devices import available_device
+    from sam2fast.utils.devices import DEVICES, available_device
 
     if devices == ALL:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -45,7 +45,7 @@ def device_list(devices: Devices) -> list[str]:
         try:
             parsed = torch.device("cpu" if name == "auto" else name)
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{one!r} is no device; expected such as 'cuda:1' or 'cpu'") from error
+            raise ValueError(f"{one!r} is no device; {DEVICES}") from error
         device = available_device("auto" if name == "auto" else parsed)
         # With an index, independent of the current device.
         found.append("cuda:0" if device.type == "cuda" and device.index is None else str(device))
