@@ -165,7 +165,7 @@ def _escape_unencodable() -> Iterator[None]:
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Give it before the command's name. Use deterministic algorithms, which may be slower on GPUs.",
+    help="Use deterministic algorithms, which may be slower on GPUs. Give it before the command's name.",
 )
 @click.option(
     "--install-completion",
@@ -178,6 +178,11 @@ def _escape_unencodable() -> Iterator[None]:
 @click.pass_context
 def main(ctx: click.Context, deterministic: bool) -> None:
     """SAM 2: masks of objects in images and videos, from points, boxes and masks, or of everything.
+
+    \b
+    For example, with mini, the model in the package:
+      sam2fast segment photo.jpg --point 500,375 --model mini
+      sam2fast track clip.mp4 --point 0,dog,210,350 --model mini
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing,
     130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by the end of the terminal.

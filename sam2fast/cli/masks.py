@@ -124,7 +124,7 @@ def masks(
     \b
     Writes to the output folder
       masks.json        all masks in COCO's format, with run lengths and scores
-      STEM_masks.png    ids from 1, the largest mask's, up; 16 bits if there are more than 255
+      STEM_masks.png    the masks' ids as pixels: 1 is the largest mask; 16 bits if there are more than 255
       STEM_overlay.png  the same in colour on the image
       FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                         npz, geojson

@@ -47,17 +47,17 @@ offline_option = click.option(
 MODEL_HELP = (
     "mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
     "or large: the SAM 2.1 models; edgetam, efficienttam_s, medsam2 or another name that sam2fast download --list "
-    "shows; owner/name on the Hugging Face hub; or a YAML file. Left out, it is the one that the weights of "
+    "shows; owner/name on the Hugging Face hub; or a YAML file. Without it, the model that the weights of "
     "--checkpoint fit"
 )
-DEFAULT_MODEL_HELP = "; without them tiny, or mini with a warning where tiny can neither be found nor downloaded."
+DEFAULT_MODEL_HELP = "; without both, tiny, or mini with a warning if tiny can neither be found nor downloaded."
 _checkpoint_option = click.option(
     "--checkpoint",
     metavar="FILE",
     type=PATH,
     help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
-    "such file. Left out, the official file is looked for in the folder "
-    "$SAM2FAST_CHECKPOINTS, in ./checkpoints and in the caches of downloads, and downloaded at first use.",
+    "such file. Without it, the official file is looked for in $SAM2FAST_CHECKPOINTS, in ./checkpoints and "
+    "in the caches of downloads, and otherwise downloaded.",
 )
 image_size_option = click.option(
     "--image-size",

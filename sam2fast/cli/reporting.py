@@ -15,7 +15,7 @@ JSONL = click.option(
     is_flag=True,
     help="Print lines of JSON, one for each result, instead of text. docs/commands.md has the keys.",
 )
-QUIET = click.option("--quiet", "-q", is_flag=True, help="Print errors and asked-for JSON only.")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="Print only errors, and JSON if an option asks for it.")
 PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
 
 

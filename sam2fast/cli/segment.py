@@ -119,8 +119,8 @@ def segment(
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
     An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
-    Images without prompts are skipped with a note; if no image has prompts, the exit code is 1, but for detectors that
-    found nothing at all.
+    Images without prompts are skipped with a note. If no image has prompts, the exit code is 1; it is 0 only if the
+    files of --boxes-from have no boxes at all.
     """
     left_out = LeftOut()
     note_fractions((*points, *boxes), "the points and boxes")

@@ -55,7 +55,7 @@ class OriginType(click.ParamType):
     metavar="NAME",
     help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded at "
     "first use; edgetam or another name that sam2fast download --list shows, likewise; or a YAML file with "
-    "--checkpoint. Left out, it is the one that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
+    "--checkpoint. Without it, the model that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
 )
 @click.option(
     "--checkpoint",

@@ -102,11 +102,11 @@ AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIO
     "--stream", is_flag=True, help="Read the video once, in order, in constant memory; required for cameras and URLs."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after this many frames.")
-@click.option("--axis", type=click.Choice(AXES), help="Of a volume: the slices that are the frames.  [default: axial]")
+@click.option("--axis", type=click.Choice(AXES), help="For volumes: the direction of the slices.  [default: axial]")
 @click.option(
     "--window",
     type=WINDOW,
-    help="Of a volume: the values that become black and white.  [default: the first that DICOM states, else the "
+    help="For volumes: the values that become black and white.  [default: the first that DICOM states, else the "
     "percentiles 0.5 and 99.5]",
 )
 @click.option(
@@ -160,9 +160,9 @@ def track(
     """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 
     VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', a URL (https://...), - for
-    stdin, and with --stream also camera:0 and other URLs. Frames count from 0, coordinates are pixels of the
-    video. All points and the box of an object on one frame are one prompt. Tracking begins with the first prompted
-    frame. The prompts are those of every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
+    stdin, and with --stream also camera:0 and URLs such as rtsp://host/1. Frames count from 0, coordinates are pixels
+    of the video. All points and the box of an object on one frame are one prompt. Tracking begins with the first
+    prompted frame. All prompts apply to every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
 
     With --boxes-from, a detector says what is tracked. Each box that shows no tracked object starts a new one.
 
