@@ -14,7 +14,16 @@ from PIL import Image, ImageFile, ImageOps
 
 from sam2fast.io.images import check_pixels, open_image, without_pillow_limit
 from sam2fast.io.tiff import read_tiff
-from sam2fast.io.tiff_header import ORIENTATION, UNSIGNED, WHITE_IS_ZERO, TiffHeader, TiffPage, read_tiff_header
+from sam2fast.io.tiff_header import (
+    BLACK_IS_ZERO,
+    ORIENTATION,
+    RGB,
+    UNSIGNED,
+    WHITE_IS_ZERO,
+    TiffHeader,
+    TiffPage,
+    read_tiff_header,
+)
 from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight_bits
 
 COLOURS = 3
@@ -129,12 +138,12 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
             values = _by_pillow(stream, page, upright)
             if values.dtype == np.int32 and page.sample_format == UNSIGNED:
                 values = values.view(np.uint32)
-            return FileImage(values, place, nodata=page.nodata)
+            count = page.samples - page.alphas if page.photometric in (BLACK_IS_ZERO, RGB) else COLOURS
+            return FileImage(values, place, _taken(count), nodata=page.nodata)
         bands = read_tiff(stream, page, channels)
-        count = bands.shape[2]
-        taken = (1, 2, 3) if count >= COLOURS else (1,)
+        count = bands.shape[2] - page.alphas
         values = bands[..., :COLOURS] if count >= COLOURS else bands[..., 0]
-        return FileImage(values, place, (taken, count), page.photometric == WHITE_IS_ZERO, page.nodata)
+        return FileImage(values, place, _taken(count), page.photometric == WHITE_IS_ZERO, page.nodata)
 
 
 def as_rgb(image: FileImage, scale: Scale | None) -> NDArray[np.uint8]:
@@ -143,6 +152,10 @@ def as_rgb(image: FileImage, scale: Scale | None) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels * 255).astype(np.uint8)
     return np.array(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+
+
+def _taken(count: int) -> tuple[tuple[int, ...], int]:
+    return (1, 2, 3) if count >= COLOURS else (1,), count
 
 
 def read_image_size(file: AnyFile) -> tuple[int, int]:

@@ -165,13 +165,17 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
     if start[4:8] != b"ftyp":
         return False
     if start[8:] in AVIF_BRANDS:
-        raise UnidentifiedImageError("AVIF is read by Pillow 11.3 or newer: pip install 'pillow>=11.3', or convert it to JPEG")
+        raise UnidentifiedImageError(
+            "AVIF is read by Pillow 11.3 or newer: pip install 'pillow>=11.3', or convert it to JPEG"
+        )
     if start[8:] not in HEIF_BRANDS:
         return False
     try:
         import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
-        raise UnidentifiedImageError("HEIC is read by pillow-heif: pip install 'sam2fast[images]', or convert it to JPEG") from error
+        raise UnidentifiedImageError(
+            "HEIC is read by pillow-heif: pip install 'sam2fast[images]', or convert it to JPEG"
+        ) from error
     return True
 
 

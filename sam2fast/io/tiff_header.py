@@ -23,6 +23,7 @@ MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 307
 PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
 REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
+ALPHAS = (1, 2)  # premultiplied or not, of EXTRA_SAMPLES
 UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
 NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
 # Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA, Zstandard.
@@ -75,6 +76,11 @@ class TiffPage:
     def samples(self) -> int:
         """The number of bands."""
         return self.first(SAMPLES, 1)
+
+    @property
+    def alphas(self) -> int:
+        """The number of bands that say that they are alpha."""
+        return sum(extra in ALPHAS for extra in self.tags.get(EXTRA_SAMPLES, ()))
 
     @property
     def photometric(self) -> int:

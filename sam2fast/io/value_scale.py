@@ -50,8 +50,8 @@ def choose_scale(values: NDArray[Any]) -> Scale | None:
     """Returns the scale for values of more than 8 bits, or None if they are used unchanged.
 
     Values of 16 bits are unchanged if they use the upper half of their range or were converted from 8 bits, and floats
-    if they use the upper half of [0, 1]. Otherwise white is the greatest value. Black is 0, or the least value if it is negative or more than half of
-    white. The 0.5 % of values at each end do not count if they are far beyond the other values.
+    if they use the upper half of [0, 1]. Otherwise white is the greatest value. Black is 0, or the least value if it is
+    negative or more than half of white. The 0.5 % of values at each end do not count if they are far beyond the others.
 
     Args:
         values: Finite values of one image, or of the frames of a video, of :func:`sample_values`.

@@ -254,7 +254,7 @@ def test_stacks(tmp_path, name):
         image = read_image(tmp_path / "a.tif", index)
         assert_same_values(image, planes[index, ..., :3] if planes.shape[-1] > 1 else planes[index, ..., 0])
         assert image.page == (index + 1, count)
-        assert image.bands == ((1, 2, 3), 4 if "C" in axes else 3)
+        assert image.bands == (((1, 2, 3), planes.shape[-1]) if planes.shape[-1] > 1 else ((1,), 1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -405,6 +405,8 @@ def test_large_images(tmp_path, monkeypatch, recwarn, suffix):
     monkeypatch.setattr(images, "PILLOW_PIXELS", 400_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400_000)
     assert to_pixels(path).shape == (1000, 1000, 3) and not recwarn
+    with images.open_image(path) as image:
+        assert image.size == (1000, 1000)
     monkeypatch.setattr(images, "MOST_PIXELS", 900_000)
     with pytest.raises(ImageError, match="1000x1000 pixels, more than 0.9 million; --max-megapixels 1") as caught:
         to_pixels(path)
@@ -429,3 +431,24 @@ def test_damaged_headers(tmp_path):
     for length in range(0, len(content), 37):
         with contextlib.suppress(ImageError):
             to_pixels(content[:length] or b"II")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("uint8 RGBA contig", ((1, 2, 3), 3)),
+        ("float32 RGBA contig", ((1, 2, 3), 3)),
+        ("uint8, 5 bands contig", ((1, 2, 3), 5)),
+        ("uint16, 4 bands contig", ((1, 2, 3), 4)),
+        ("uint16, 7 bands contig", ((1, 2, 3), 7)),
+        ("uint8, 2 bands of grey contig", ((1,), 2)),
+        ("float32, 2 bands of grey contig", ((1,), 2)),
+        ("uint16 grey", ((1,), 1)),
+        ("JPEG", ((1, 2, 3), 3)),
+    ],
+)
+def test_bands(tmp_path, name, expected):
+    """Bands that are left out are counted, whoever reads the file; alpha is none."""
+    array, options = FILES[name]
+    tifffile.imwrite(tmp_path / "a.tif", array, metadata=None, **options)
+    assert read_image(tmp_path / "a.tif").bands == expected
