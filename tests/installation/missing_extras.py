@@ -16,7 +16,7 @@ COMMANDS = {
     "vos --videos videos --masks masks --out out": "video",
     "dataset extract --videos videos --out out": "video",
     "track frames --boxes-from det.txt": "detections",
-    "segment bands.tif --point 1,1": "images",
+    "segment white_is_zero.tif --point 72,64 --model nano": "images",
     "track scan.nii.gz --point 0,1,72,64": "medical",
     "serve": "serve",
     "label-studio --model nano": "label-studio",
@@ -64,6 +64,7 @@ def make_inputs():
     for video in ("video.mp4", "videos/video.mp4"):
         Path(video).write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
     Path("scan.nii.gz").write_bytes(b"not read")
+    write_white_is_zero(Path("white_is_zero.tif"))
     Path("det.txt").write_text("1,-1,40,32,64,64,1\n", encoding="utf-8")
     corners = [40, 32, 104, 32, 104, 96, 40, 96]
     document = {
@@ -72,6 +73,15 @@ def make_inputs():
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [corners]}],
     }
     Path("polygons.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def write_white_is_zero(path):
+    """A grey TIFF file of 16 bits in which 0 is white."""
+    from PIL import Image
+
+    Image.new("I;16", (WIDTH, HEIGHT)).save(path)
+    photometric = bytes.fromhex("0601 0300 01000000")  # the tag, its type and its count
+    path.write_bytes(path.read_bytes().replace(photometric + b"\1", photometric + b"\0"))
 
 
 if __name__ == "__main__":
