@@ -7,7 +7,7 @@ import moving_shapes
 import pytest
 from file_contents import names
 from PIL import Image
-from track_runs import box_of_disc, lines_of
+from track_runs import box_of_disc, interrupt_after, lines_of
 
 from sam2fast.cli.boxes import DetectionFile, read_boxes, read_detections
 from sam2fast.cli.image_names import path_parts
@@ -417,6 +417,22 @@ def test_boxes_without_effect_are_counted(track, video_file, tmp_path):
     counts = {entry["first"][-6:]: entry["count"] for entry in json.loads(result.stdout)["left_out"]}
     assert counts == {"line 2": 1, "line 3": 1, "line 4": 2, "line 6": 1}
     assert result.stderr.count("note") == 1 and "2 boxes (the video has no such frame; first:" in result.stderr
+
+
+def test_counts_of_a_run_that_continues(track, video_file, tmp_path, monkeypatch):
+    """Boxes of both parts are counted once."""
+    file = write_mot(tmp_path / "det.txt", [0])
+    file.write_text(
+        file.read_text() + "".join(f"{frame},-1,1,1,4,4,0.2\n" for frame in range(2, 12)) + "900,-1,5,5,9,9\n"
+    )
+    command = [video_file, "--boxes-from", file, "--format", "json", "--out", tmp_path / "out", "--jsonl"]
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6)
+        assert track(*command).exit_code == 130
+    for _ in range(2):
+        result = track(*command)
+        assert result.exit_code == 0, result.stderr
+        assert [entry["count"] for entry in json.loads(result.stdout)["left_out"]] == [10, 1]
 
 
 def test_numbers_in_names_of_a_folder(track, frames, tmp_path):

@@ -57,7 +57,7 @@ def test_objects_of_segment(tmp_path: Path) -> None:
     """The document's own file of prompts is read, and has every key."""
     (tmp_path / "objects.json").write_text(example("commands", "prompts"))
     (read,) = read_prompt_file(tmp_path / "objects.json", "image")
-    assert (read.object, read.image) == ("cup", "a.jpg")
+    assert (read.object, read.image.text) == ("cup", "a.jpg")
     assert read.clicks and read.box is not None and read.mask is not None
 
 
