@@ -352,6 +352,7 @@ NUMBERED = [
     (["301", "302", "303"], range(1, 601), [0, 1, 2]),  # a part of a longer video
     (["0007", "0008", "0009"], [1, 2, 3], [0, 1, 2]),
     (["0000", "0001", "0002"], [1, 2, 3, 4], [0, 1, 2]),
+    (["0000", "0001", "0002"], [1, 2], [0, 1]),
     (["01", "11", "21"], range(1, 31), [0, 1, 2]),  # each tenth frame
     (["a", "b", "c"], [2], [1]),
     (["301", "302", "other"], [3], [2]),
@@ -380,7 +381,7 @@ def test_folders_of_frames_of_one_name(tmp_path):
     with pytest.raises(UserError, match=r"may be any of a/00000.jpg, b/00000.jpg"):
         read_detections(file, [str(tmp_path / f"c/0000{i}") for i in range(3)])
     found = read_detections(file, [], LeftOut(), "a")
-    assert {frame: boxes[0].box.x0 for frame, boxes in found.items()} == {0: 5, 1: 6, 2: 7}
+    assert {frame: [one.box.x0 for one in boxes] for frame, boxes in found.items()} == {0: [5], 1: [6], 2: [7]}
     with pytest.raises(UserError, match=r"has boxes of several videos \(a, b\), and none has the name 'c'"):
         read_detections(file, [], LeftOut(), "c")
 
