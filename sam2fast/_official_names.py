@@ -79,7 +79,7 @@ NAMES = {
     "sam2.modeling.memory_attention": _in("compat.official_utils", "get_activation_fn", "get_clones"),
     "sam2.modeling.memory_encoder": _in("compat.official_utils", "get_clones"),
     "sam2.modeling.position_encoding": _in(
-        "compat.official_utils", "apply_rotary_enc", "compute_axial_cis", "init_t_xy", "reshape_for_broadcast"
+        "compat.official_utils", "apply_rotary_enc", "init_t_xy", "reshape_for_broadcast"
     ),
     "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # EdgeTAM's
     "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # EfficientTAM's
@@ -87,7 +87,8 @@ NAMES = {
     "sam2.modeling.sam.transformer": {
         **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2"),
         **_in("modeling.attention", "EfficientRoPEAttention1", "EfficientRoPEAttention2"),
-        **_in("compat.official_utils", "apply_rotary_enc", "compute_axial_cis"),
+        **_in("compat.official_utils", "apply_rotary_enc"),
+        **_in("modeling.position_encoding", "compute_axial_cis"),
     },
 }
 

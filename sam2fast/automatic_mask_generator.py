@@ -125,6 +125,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.predictor = SAM2ImagePredictor(
             model, max_hole_area=min_mask_region_area, max_sprinkle_area=min_mask_region_area
         )
+        self._points_per_side = points_per_side
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
@@ -221,7 +222,15 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Context manager that reports the progress over ``images`` images if ``progress`` is set."""
+        """Context manager that reports the progress over ``images`` images if ``progress`` is set.
+
+        It first adds the grids of layers by which ``crop_n_layers`` was raised since the construction.
+        """
+        if self.crop_n_layers >= len(self.point_grids):
+            settings = self.crop_n_layers, self.crop_n_points_downscale_factor
+            given = self.point_grids if self._points_per_side is None else None
+            grids = grids_of_layers(self._points_per_side, given, *settings)
+            self.point_grids = [*self.point_grids, *grids[len(self.point_grids) :]]
         if self.progress is False or self._report is not None:
             yield
             return

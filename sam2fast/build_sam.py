@@ -14,7 +14,7 @@ from sam2fast.checkpoints import choose_config, load_checkpoint, load_partial
 from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.compat.camera import SAM2CameraPredictor
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.downloads import get_checkpoint, get_repository
+from sam2fast.downloads import get_checkpoint, get_from_hub, get_repository
 from sam2fast.downloads.catalog import published
 from sam2fast.io.atomic import expanded
 from sam2fast.modeling.layers import init_empty_weights
@@ -237,7 +237,8 @@ def _hf_download(model_id: str) -> tuple[str, str]:
         return EMBEDDED[model_id].config, str(EMBEDDED[model_id].weights)
     if model_id not in RELEASES:
         raise _unknown(model_id)
-    return RELEASES[model_id].config, str(get_checkpoint(model_id))
+    get = get_from_hub if model_id in SAM2 else get_checkpoint
+    return RELEASES[model_id].config, str(get(model_id))
 
 
 def _repository(model_id: str) -> str:

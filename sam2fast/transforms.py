@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeAlias, TypeGuard
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam2fast.io.image_files import FileImage, read_image
 from sam2fast.io.images import IMAGE_READ_ERRORS
@@ -190,7 +190,7 @@ def _checked(image: Tensor) -> Tensor:
     return image
 
 
-class SAM2Transforms:
+class SAM2Transforms(nn.Module):
     """Resizes and normalises images; scales coordinates; post-processes masks.
 
     Source: ``sam2.utils.transforms.SAM2Transforms``, with identical results and without torchvision.
@@ -208,6 +208,8 @@ class SAM2Transforms:
     def __init__(
         self, resolution: int, mask_threshold: float, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
     ) -> None:
+        super().__init__()
+        self.mean, self.std = list(self.mean), list(self.std)
         self.resolution = resolution
         self.mask_threshold = mask_threshold
         self.max_hole_area = max_hole_area

@@ -1,20 +1,45 @@
 """The camera predictor of forks of the original, such as segment-anything-2-real-time, on a stream."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sam2fast.tracking.session_api import SessionMethods
+from sam2fast.tracking.strategies import Attended, History, Sam2, Strategy
 from sam2fast.tracking.stream import VideoStream
+from sam2fast.video_io.arrays import to_rgb_image
 from sam2fast.video_io.frames import FrameLike
+from sam2fast.video_io.video_types import FramePixels, StreamFrame
+
+COEFFICIENT = 2048  # OpenCV's weight of a pixel, an integer, for 1
+
+
+@dataclass(frozen=True)
+class CameraMemories(Strategy):
+    """SAM 2's rule with the forks' object pointers.
+
+    Forks keep the results of the last ``num_maskmem`` frames only, and divide distances by the number of frames so far.
+    """
+
+    has_span: ClassVar[bool] = True
+
+    def attend(self, history: History) -> Attended:
+        """Chooses the memories and pointers of one object."""
+        attended, rules = super().attend(history), history.rules
+        oldest = history.frame - rules.num_maskmem
+        pointers = [(t, d) for t, d in attended.pointers if t >= oldest or t in history.conditioning]
+        return attended._replace(pointers=pointers, span=max(1, min(history.frame, rules.max_pointers - 1)))
 
 
 class SAM2CameraPredictor(nn.Module):
-    """Tracks objects through the frames of a camera; masks are those of ``predictor.open_stream()``.
+    """Tracks objects through the frames of a camera by :meth:`open_stream`.
 
     Prompts are for the current frame, the last one passed in, and at any time. The forks take new objects on the first
-    frame only. Arrays are RGB. Attributes of other names are the predictor's.
+    frame only. Arrays are RGB, and are resized as in the forks. Attributes of other names are the predictor's.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:
@@ -31,15 +56,21 @@ class SAM2CameraPredictor(nn.Module):
         (height, width), frames = self._stream.video_size, (self._stream.frame or 0) + 1
         return {"obj_ids": self._stream.obj_ids, "num_frames": frames, "video_height": height, "video_width": width}
 
+    def open_stream(self, **kwargs: Any) -> VideoStream:
+        """Opens a stream of the predictor with :class:`CameraMemories` in the place of SAM 2's own rule."""
+        if isinstance(self.predictor.strategy, Sam2):
+            kwargs.setdefault("strategy", CameraMemories())
+        return self.predictor.open_stream(**kwargs)
+
     def load_first_frame(self, img: FrameLike) -> None:
         """Begins a new video with this frame. If it cannot be used, nothing has changed."""
-        stream = self.predictor.open_stream()
-        stream.step(img)
+        stream = self.open_stream()
+        stream.step(self._frame(img))
         self._stream = stream
 
     def track(self, img: FrameLike) -> tuple[list[Any], Tensor]:
         """The ids of all objects, and their logits ``(objects, 1, H, W)`` on the next frame, as in a stream."""
-        result = self._opened().step(img)
+        result = self._opened().step(self._frame(img))
         return result.obj_ids, result.masks
 
     add_conditioning_frame = track  # prompts are then for this frame
@@ -86,6 +117,15 @@ class SAM2CameraPredictor(nn.Module):
         for obj_id in stream.obj_ids:
             stream.remove_object(obj_id)
 
+    def _frame(self, img: FrameLike) -> FrameLike:
+        """Returns an array as a frame with the forks' resizing, and any other image unchanged."""
+        if not isinstance(img, np.ndarray):
+            return img
+        image, side = to_rgb_image(img, self.condition_state.get("num_frames", 0)), self.predictor.image_size
+        rgb = np.array(image)
+        pixels = FramePixels(lambda: rgb, lambda: torch.from_numpy(resize_as_opencv(rgb, side)))
+        return StreamFrame(0, None, image.height, image.width, pixels)
+
     def _opened(self, frame: int | None = None) -> VideoStream:
         if self._stream is None:
             raise RuntimeError("there is no frame yet: call load_first_frame(img) first")
@@ -98,3 +138,31 @@ class SAM2CameraPredictor(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("predictor"), name)
+
+
+def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Returns ``cv2.resize(image, (side, side))``, bit for bit, without OpenCV: bilinear, in integers."""
+    height, width = image.shape[:2]
+    left, fraction = _bilinear(width, side)
+    fraction[(left < 0) | (left >= width - 1)] = 0
+    near, far = (x[:, None] for x in _coefficients(fraction))
+    left, right = left.clip(0, width - 1), (left + 1).clip(0, width - 1)
+    rows = (image[:, left] * near + image[:, right] * far) >> 4
+    top, fraction = _bilinear(height, side)
+    near, far = (x[:, None, None] for x in _coefficients(fraction))
+    top, bottom = top.clip(0, height - 1), (top + 1).clip(0, height - 1)
+    summed = (rows[top] * near >> 16) + (rows[bottom] * far >> 16)
+    return ((summed + 2) >> 2).astype(np.uint8)
+
+
+def _bilinear(length: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The first of the two source pixels of each of ``side`` pixels, and the weight of the second."""
+    position = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
+    first = np.floor(position)
+    return first.astype(np.int64), position - first
+
+
+def _coefficients(fraction: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The weights of both source pixels as OpenCV's integers."""
+    near, far = (np.rint(x * np.float32(COEFFICIENT)).astype(np.int32) for x in (1 - fraction, fraction))
+    return near, far

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.layers import get_activation
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
-from sam2fast.modeling.position_encoding import axial_rope, sine_periods
+from sam2fast.modeling.position_encoding import sine_periods
 
 Value = TypeVar("Value")
 
@@ -51,11 +51,6 @@ def init_t_xy(end_x: int, end_y: int) -> tuple[Tensor, Tensor]:
     """Column and row, fp32, of each position of a map, row by row."""
     position = torch.arange(end_x * end_y)
     return (position % end_x).float(), (position // end_x).float()
-
-
-def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:
-    """Complex rotations ``(end_x * end_y, dim / 2)``; see :func:`~sam2fast.modeling.position_encoding.axial_rope`."""
-    return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.device("cpu")))
 
 
 def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import Published, is_repository, published
 from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
 
-__all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
+__all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_from_hub", "get_repository"]
 
 _CONFIGURATIONS = ("config.json", "config.yaml")
 # Weights of a model on the hub: safetensors, in one file or in shards; otherwise files by torch.save.
@@ -89,6 +89,33 @@ def get_checkpoint(
         )
     except DownloadError as error:
         raise _unavailable(f"{file} could not be downloaded: {error}", model) from error
+
+
+def get_from_hub(name: str) -> Path:
+    """The checkpoint of one of Meta's models by ``huggingface_hub.hf_hub_download``, as the original gets it.
+
+    A file in the package's own folders, or a mirror, comes first. :func:`get_checkpoint` takes over if huggingface_hub
+    is not installed or fails.
+
+    Args:
+        name: as for :func:`find_checkpoint`.
+
+    Raises:
+        KeyError, DownloadError: as for :func:`get_checkpoint`.
+    """
+    model, file = _published(name), _published(name).release.checkpoint
+    cached = catalog.cached_by_hub(model)
+    found = next((path for path in catalog.local_paths(model) if path != cached and path.is_file()), None)
+    if found is not None or os.environ.get(catalog.MIRROR_VARIABLE):
+        return found or get_checkpoint(name)
+    try:
+        import huggingface_hub
+
+        offline = {} if catalog.offline_variable() is None else {"local_files_only": True}
+        # An attribute of the module at the time of the call, so that a program's replacement takes effect.
+        return Path(huggingface_hub.hf_hub_download(repo_id=model.hub_id, filename=file, **offline))
+    except Exception:  # without the package; its own errors; those of its HTTP library
+        return get_checkpoint(name)
 
 
 def get_repository(repo: str, quiet: bool = False) -> Path:

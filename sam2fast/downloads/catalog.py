@@ -82,7 +82,7 @@ def local_paths(model: Published) -> Iterator[Path]:
     if named := os.environ.get(FOLDER_VARIABLE):
         yield expanded(named) / file
     yield LOCAL_FOLDER / file
-    if (cached := _cached_by_hub(model)) is not None:
+    if (cached := cached_by_hub(model)) is not None:
         yield cached
     yield own_cache() / file
 
@@ -105,7 +105,7 @@ def offline_variable() -> str | None:
     return next((name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _YES), None)
 
 
-def _cached_by_hub(model: Published) -> Path | None:
+def cached_by_hub(model: Published) -> Path | None:
     """The file in the cache of huggingface_hub; None without the file or without the package."""
     try:
         from huggingface_hub import try_to_load_from_cache

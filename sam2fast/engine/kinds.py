@@ -8,6 +8,7 @@ from torch import nn
 
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.image_encoder import FpnNeck
+from sam2fast.modeling.layers import MLP
 
 
 def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
@@ -50,14 +51,16 @@ def is_relu(activation: Any) -> bool:
 
 
 def are_plain(*parts: nn.Module) -> bool:
-    """Whether all layers in these have a bias, and no setting that plans do not hold."""
+    """Returns True if all layers in these have a bias, and no setting that plans do not hold."""
     kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
-    return all(layer.bias is not None and is_plain(layer) for layer in layers)
+    layers = [layer for part in parts for layer in part.modules()]
+    return all(map(is_plain, layers)) and all(layer.bias is not None for layer in layers if isinstance(layer, kinds))
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer has no setting that plans do not hold."""
+    """Returns True if a layer has no setting that plans do not hold."""
+    if isinstance(layer, MLP):  # has activations between its layers only
+        return layer.num_layers == len(layer.layers)
     if isinstance(layer, nn.Conv2d):
         return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
     if isinstance(layer, nn.ConvTranspose2d):  # computed as a linear layer to blocks of 2x2

@@ -143,7 +143,7 @@ def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePl
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
     """Of a block of Hiera, or of a plain transformer."""
-    residual = None if block.proj is None else linear_of(block.proj)
+    residual = linear_of(block.proj) if block.dim != block.dim_out else None
     return Block(
         block.window_size,
         block.attn.num_heads,

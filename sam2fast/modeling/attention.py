@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from sam2fast.kernels.memory_attention import (
     pooled_keys,
     rope_attention_reference,
 )
-from sam2fast.modeling.position_encoding import axial_rope
+from sam2fast.modeling.position_encoding import compute_axial_cis
 from sam2fast.modeling.registry import registered
 
 
@@ -36,15 +37,16 @@ class Attention(nn.Module):
         kv_in_dim: int | None = None,
     ) -> None:
         super().__init__()
+        self.embedding_dim = embedding_dim
+        self.kv_in_dim = embedding_dim if kv_in_dim is None else kv_in_dim
         self.internal_dim = embedding_dim // downsample_rate
         if self.internal_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide the inner width {self.internal_dim}")
         self.num_heads = num_heads
         self.dropout_p = dropout
-        kv_dim = embedding_dim if kv_in_dim is None else kv_in_dim
         self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
-        self.k_proj = nn.Linear(kv_dim, self.internal_dim)
-        self.v_proj = nn.Linear(kv_dim, self.internal_dim)
+        self.k_proj = nn.Linear(self.kv_in_dim, self.internal_dim)
+        self.v_proj = nn.Linear(self.kv_in_dim, self.internal_dim)
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -77,6 +79,7 @@ class RoPEAttention(Attention):
 
     Attributes:
         pooling: of the memories of several frames; see :func:`memory_attention`.
+        compute_cis: computes the complex rotations ``(end_x * end_y, d / 2)`` of a map.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
@@ -92,10 +95,22 @@ class RoPEAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.rope_theta = rope_theta
+        self.compute_cis = partial(compute_axial_cis, dim=self.internal_dim // self.num_heads, theta=rope_theta)
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
+        self._freqs_cis: Tensor | None = None  # replaces the rotations of one size
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def freqs_cis(self) -> Tensor:
+        """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. A table that is set rotates maps of its size."""
+        if self._freqs_cis is not None:
+            return self._freqs_cis
+        return torch.complex(*self._table(self.feat_sizes[0] * self.feat_sizes[1], self.q_proj.weight.device))
+
+    @freqs_cis.setter
+    def freqs_cis(self, rotations: Tensor) -> None:
+        self._freqs_cis, self._tables = rotations, {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
@@ -123,11 +138,16 @@ class RoPEAttention(Attention):
                 raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
         key = positions, device
         if key not in self._tables:
-            # Normal tensors, even inside inference mode: training may use the same module later.
-            with torch.inference_mode(False), torch.no_grad():
-                head_dim = self.internal_dim // self.num_heads
-                self._tables[key] = axial_rope(head_dim, width, height, self.rope_theta, device)
+            self._tables[key] = self._rotations(width, height, device)
         return self._tables[key]
+
+    def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        # Normal tensors, even inside inference mode: training may use the same module later.
+        with torch.inference_mode(False), torch.no_grad(), device:
+            given = self._freqs_cis
+            if given is None or len(given) != width * height:
+                given = self.compute_cis(end_x=width, end_y=height)
+            return given.real.to(device).contiguous(), given.imag.to(device).contiguous()
 
 
 @registered
@@ -211,8 +231,7 @@ class RoPEAttentionv2(RoPEAttention):
         if key not in self._page_tables:
             cos, sin = self._table(positions, device)
             with torch.inference_mode(False), torch.no_grad():
-                d = self.internal_dim // self.num_heads
-                key_cos, key_sin = axial_rope(d, *self.k_sizes, self.rope_theta, device)
-                unrotated = cos.new_zeros(self.num_unrotated, d // 2)
+                key_cos, key_sin = self._rotations(*self.k_sizes, device)
+                unrotated = cos.new_zeros(self.num_unrotated, cos.shape[1])
                 self._page_tables[key] = torch.cat([cos, unrotated + 1, key_cos]), torch.cat([sin, unrotated, key_sin])
         return self._page_tables[key]

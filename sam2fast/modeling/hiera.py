@@ -107,10 +107,13 @@ class Hiera(BlockTrunk):
         if not 0 <= q_pool < len(stages):
             raise ValueError(f"q_pool must be between 0 and {len(stages) - 1}, got {q_pool}")
         depth = sum(stages)
+        self.window_spec, self.q_stride = window_spec, q_stride
         self.stage_ends = [end - 1 for end in accumulate(stages)]
-        self.return_interm_layers = return_interm_layers
         stage_starts = [end + 1 for end in self.stage_ends[:-1]]
-        pooling_blocks = stage_starts[:q_pool]
+        self.q_pool_blocks = stage_starts[:q_pool]
+        self.return_interm_layers = return_interm_layers
+        self.global_att_blocks = global_att_blocks
+        self.window_pos_embed_bkg_spatial_size = window_pos_embed_bkg_spatial_size
 
         self.patch_embed = PatchEmbed(embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
@@ -126,7 +129,7 @@ class Hiera(BlockTrunk):
             if i in stage_starts:
                 dim_out, num_heads = int(dim * dim_mul), int(num_heads * head_mul)
                 stage += 1
-            stride = (q_stride[0], q_stride[1]) if i in pooling_blocks else None
+            stride = (q_stride[0], q_stride[1]) if i in self.q_pool_blocks else None
             self.blocks.append(
                 MultiScaleBlock(dim, dim_out, num_heads, drop_path=drop_rates[i], q_stride=stride, window_size=window)
             )

@@ -21,6 +21,8 @@ class MultiScaleAttention(nn.Module):
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, q_pool: nn.Module | None = None) -> None:
         super().__init__()
+        self.dim = dim
+        self.dim_out = dim_out
         self.num_heads = num_heads
         self.q_pool = q_pool
         self.qkv = nn.Linear(dim, 3 * dim_out)
@@ -57,21 +59,23 @@ class MultiScaleBlock(nn.Module):
         window_size: int = 0,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.dim_out = dim_out
         self.window_size = window_size
         self.q_stride = q_stride
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.pool = nn.MaxPool2d(q_stride, q_stride) if q_stride else None
         self.attn = MultiScaleAttention(dim, dim_out, num_heads, self.pool)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
         self.mlp = MLP(dim_out, int(dim_out * mlp_ratio), dim_out, num_layers=2, activation=nn.GELU)
-        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        if dim != dim_out:
+            self.proj = nn.Linear(dim, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
         shortcut, x = x, self.norm1(x)
-        if self.proj is not None:
+        if self.dim != self.dim_out:
             shortcut = self.proj(x)
             shortcut = shortcut if self.pool is None else _pooled(shortcut, self.pool)
         if self.window_size:

@@ -49,16 +49,15 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.num_layers = num_layers
         self.layers = nn.ModuleList(nn.Linear(n, k) for n, k in zip(widths[:-1], widths[1:], strict=True))
         self.act = activation()
         self.sigmoid_output = sigmoid_output
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., input_dim)`` to ``(..., output_dim)``."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = self.act(layer(x))
-        x = last(x)
+        for i, layer in enumerate(self.layers):
+            x = self.act(layer(x)) if i < self.num_layers - 1 else layer(x)
         return torch.sigmoid(x) if self.sigmoid_output else x
 
 

@@ -135,7 +135,7 @@ class MaskDecoder(nn.Module):
             raise ValueError(f"{len(image_embeddings)} images do not fit {B} prompts")
         images = image_embeddings.expand(B, -1, -1, -1) + dense_prompt_embeddings
         tokens, x = self.transformer(images, image_pe.expand(B, -1, -1, -1), self._tokens(sparse_prompt_embeddings))
-        x = self._upscaled(x.mT.unflatten(2, images.shape[2:]), high_res_features)
+        x = self._upscaled(x.transpose(1, 2).unflatten(2, images.shape[2:]), high_res_features)
         first = int(self.pred_obj_scores)  # the IoU's token, after that of the object's score
         # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
         with torch.autocast(x.device.type, enabled=False):

@@ -30,6 +30,10 @@ class MemoryAttentionLayer(nn.Module):
         self_attention: nn.Module,
     ) -> None:
         super().__init__()
+        self.d_model = d_model
+        self.dim_feedforward = dim_feedforward
+        self.dropout_value = dropout
+        self.activation_str = activation
         self.self_attn = self_attention
         self.cross_attn_image = cross_attention
         self.linear1 = nn.Linear(d_model, dim_feedforward)
@@ -89,6 +93,7 @@ class MemoryAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.d_model = d_model
+        self.num_layers = num_layers
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model)
         self.pos_enc_at_input = pos_enc_at_input

@@ -35,17 +35,19 @@ class PositionEmbeddingSine(nn.Module):
         self.temperature = temperature
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
-        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}
+        self.cache: dict[tuple[int, int], Tensor] = {}  # encodings (num_pos_feats, H, W) by size
 
     def forward(self, x: Tensor) -> Tensor:
         """The encoding ``(B, num_pos_feats, H, W)``, fp32, of a map ``x (B, C, H, W)``; its batch is expanded."""
         B, _, H, W = x.shape
-        key = (H, W, x.device)
-        if key not in self._tables:
+        table = self.cache.get((H, W))
+        if table is None or table.device != x.device:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = self._encode(H, W, x.device)
-        return self._tables[key].expand(B, -1, -1, -1)
+                has_values = table is not None and not table.is_meta
+                table = table.to(x.device) if has_values else self._encode(H, W, x.device)
+            self.cache[H, W] = table
+        return table.expand(B, -1, -1, -1)
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ class PositionEmbeddingSine(nn.Module):
     def _encode(self, H: int, W: int, device: torch.device) -> Tensor:
         y, x = self._encode_axis(H, device), self._encode_axis(W, device)  # (H, C/2), (W, C/2)
         grid = torch.cat([y[:, None].expand(H, W, -1), x[None].expand(H, W, -1)], dim=-1)
-        return grid.permute(2, 0, 1)[None]
+        return grid.permute(2, 0, 1)
 
     def _encode_axis(self, length: int, device: torch.device) -> Tensor:
         position = torch.arange(1, length + 1, dtype=torch.float32, device=device)
@@ -150,6 +152,11 @@ def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.de
     column, row = (position % width).float(), (position // width).float()
     angle = torch.cat([torch.outer(column, frequency), torch.outer(row, frequency)], dim=-1)
     return angle.cos(), angle.sin()
+
+
+def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:
+    """Complex rotations ``(end_x * end_y, dim / 2)`` of :func:`axial_rope`, on torch's default device."""
+    return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.get_default_device()))
 
 
 def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:

@@ -34,7 +34,8 @@ class PromptEncoder(nn.Module):
         self.image_embedding_size = image_embedding_size
         self.mask_input_size = (4 * image_embedding_size[0], 4 * image_embedding_size[1])
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.num_point_embeddings = 4
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(self.num_point_embeddings))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_in_chans // 4, kernel_size=2, stride=2),
