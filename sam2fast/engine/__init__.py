@@ -21,7 +21,7 @@ from sam2fast.engine import by_modules, common, cpu, gpu
 from sam2fast.engine.common import AttendHook, Masks
 from sam2fast.engine.constants import is_recorded
 from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.parts import Plan, PlannedPart, attention_roots, image_roots, mask_roots, memory_roots
+from sam2fast.engine.parts import Plan, PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
 from sam2fast.engine.plan import EncoderPlan, MaskPlan, in_dtype, plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
@@ -86,6 +86,10 @@ class Engine:
         """All modules of the model, if all are as built; else none."""
         found = [part.found(self._model()) for part in self._all]
         return [module for each in found if each for module in each.modules] if all(found) else []
+
+    def watches(self) -> list[Watch | None]:
+        """Returns the last look at each part; another look is another object, and followed a change."""
+        return [part.watch for part in self._all]
 
     @contextmanager
     def one_step(self) -> Iterator[list[nn.Module]]:

@@ -168,6 +168,11 @@ class PlannedPart(Generic[Plan]):
             found = self._found = self._look(model, roots)
         return found
 
+    @property
+    def watch(self) -> Watch | None:
+        """The watch of the last look; None if the part was changed."""
+        return self._found and self._found.watch
+
     def state(self) -> Hashable:
         """The last plan, and where the weights of its part are now."""
         found = self._found

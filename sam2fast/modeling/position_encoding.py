@@ -14,6 +14,9 @@ class PositionEmbeddingSine(nn.Module):
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingSine``. ``warmup_cache``, ``image_size`` and ``strides``
     are accepted for compatibility with its configurations; tables are made when first needed.
+
+    Attributes:
+        cache: encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``; an entry that is replaced takes effect.
     """
 
     def __init__(
@@ -35,19 +38,27 @@ class PositionEmbeddingSine(nn.Module):
         self.temperature = temperature
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
-        self.cache: dict[tuple[int, int], Tensor] = {}  # encodings (num_pos_feats, H, W) by size
+        self.cache: dict[tuple[int, int], Tensor] = {}
+        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
         """The encoding ``(B, num_pos_feats, H, W)``, fp32, of a map ``x (B, C, H, W)``; its batch is expanded."""
         B, _, H, W = x.shape
-        table = self.cache.get((H, W))
-        if table is None or table.device != x.device:
+        replaced = self.replaced().get((H, W))
+        if replaced is not None:
+            return replaced.to(x.device).expand(B, -1, -1, -1)
+        key = (H, W, x.device)
+        if key not in self._tables:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
-                has_values = table is not None and not table.is_meta
-                table = table.to(x.device) if has_values else self._encode(H, W, x.device)
-            self.cache[H, W] = table
-        return table.expand(B, -1, -1, -1)
+                self._tables[key] = self._encode(H, W, x.device)
+        self.cache[H, W] = self._tables[key]
+        return self._tables[key].expand(B, -1, -1, -1)
+
+    def replaced(self) -> dict[tuple[int, int], Tensor]:
+        """Returns the entries of :attr:`cache` that this module has not computed."""
+        own = {id(table) for table in self._tables.values()}
+        return {size: table for size, table in self.cache.items() if id(table) not in own}
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:

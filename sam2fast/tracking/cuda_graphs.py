@@ -16,6 +16,7 @@ from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import backend_key, why_no_triton
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod, recording
+from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import autocast_dtype
 
@@ -361,10 +362,13 @@ def _convolutions_in_tf32() -> bool:
 
 
 def fingerprint(model: SAM2Base) -> Hashable:
-    """What recordings of a model depend on: addresses of the weights, and settings of the parts that tracking uses.
+    """Returns what recordings of a model depend on, besides settings of modules, which have a watch.
 
+    It has the addresses of the weights, replaced position encodings, and the settings of the parts that tracking uses.
     A user's functions are compared by identity.
     """
+    encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
+    replaced = tuple(id(table) for module in encodings for table in module.replaced().values())
     tensors = [*model.parameters(), *model.buffers()]
     weights = tuple((x.data_ptr(), x.dtype) for x in tensors)
     parts = (
@@ -375,7 +379,7 @@ def fingerprint(model: SAM2Base) -> Hashable:
         model.sam_mask_decoder,
         model.memory_encoder,
     )
-    return weights, tuple(_settings(part) for part in parts)
+    return weights, replaced, tuple(_settings(part) for part in parts)
 
 
 def _settings(part: nn.Module) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam2fast.engine import engine_for
+from sam2fast.engine import Engine, engine_for
+from sam2fast.engine.parts import Watch
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.tracking.features import EncodedFrames, features_by_frame
@@ -41,6 +42,7 @@ class Steps:
         self.recordings: Recordings | None = None
         self.explain = False
         self._modules: list[nn.Module] | None = None  # of the model; empty if a user changed any; None: unchecked
+        self._watches: list[Watch | None] = []  # of the same check
         self._changes = 0
 
     def encode(
@@ -105,7 +107,7 @@ class Steps:
 
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        self._keep(engine_for(model).unchanged_modules())
+        self._keep(engine_for(model), engine_for(model).unchanged_modules())
         if self.recordings is not None and self.recordings.made_for != fingerprint(model):
             self.release()
         if self.recordings is not None:
@@ -130,12 +132,13 @@ class Steps:
             Number of changes seen so far.
         """
         with engine_for(model).one_step() as unchanged, reading_numerics_once():
-            self._keep(unchanged)
+            self._keep(engine_for(model), unchanged)
             yield self._changes
 
-    def _keep(self, unchanged: list[nn.Module]) -> None:
-        before, self._modules = self._modules, unchanged
-        if before is not None and before != self._modules:
+    def _keep(self, engine: Engine, unchanged: list[nn.Module]) -> None:
+        before, watches = (self._modules, self._watches), engine.watches()
+        self._modules, self._watches = unchanged, watches
+        if before[0] is not None and before != (unchanged, watches):
             self.release()
             self._changes += 1
 
@@ -146,7 +149,7 @@ class Steps:
         self.recordings = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "recordings": None, "_modules": None}  # a copy of a model makes its own recordings
+        return {**vars(self), "recordings": None, "_modules": None, "_watches": []}  # a copy of a model makes its own recordings
 
 
 def _called(model: SAM2Base, given: StepInput) -> Results:

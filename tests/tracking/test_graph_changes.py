@@ -11,6 +11,7 @@ from video import Session, run
 
 from sam2fast.engine import Engine
 from sam2fast.kernels._dispatch import backend
+from sam2fast.modeling.position_encoding import compute_axial_cis
 from sam2fast.tracking import cuda_graphs, outputs, steps
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.utils.testing import relative_error
@@ -33,6 +34,15 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     assert replaying.to(torch.float32)._steps.recordings is None
 
 
+def map_size(model):
+    return (model.sam_image_embedding_size,) * 2
+
+
+def rotations(model):
+    attention = model.memory_attention.layers[0].self_attn
+    return compute_axial_cis(attention.internal_dim, *map_size(model), theta=3.0)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -48,10 +58,16 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
         lambda m: m.sam_mask_decoder.output_hypernetworks_mlps[1].layers[0].weight.data.mul_(2),
         lambda m: m.sam_mask_decoder.conv_s0.weight.data.mul_(2),
         lambda m: m.image_encoder.trunk.pos_embed.data.add_(0.1),
+        # Attributes of modules inside the parts.
+        lambda m: setattr(m.obj_ptr_proj, "num_layers", 2),
+        lambda m: setattr(m.image_encoder.trunk.blocks[0], "window_size", 4),
+        lambda m: setattr(m.memory_attention.layers[0].self_attn, "freqs_cis", rotations(m)),
+        lambda m: m.image_encoder.neck.position_encoding.cache.update({map_size(m): torch.ones(256, *map_size(m))}),
     ],
     ids=[
         *("setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"),
         *("projection", "head", "composed", "positions"),
+        *("activation", "window", "rotations", "encoding"),
     ],
 )
 def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
