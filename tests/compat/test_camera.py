@@ -2,13 +2,16 @@
 
 import inspect
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from parity import NARROW
 from small_video import SIZE, video_frames
+from video import SMALL, Record, build_video_pair, clip, compare, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import build_sam2_camera_predictor
-from sam2fast.compat.camera import SAM2CameraPredictor
+from sam2fast.compat.camera import SAM2CameraPredictor, resize_as_opencv
 from sam2fast.utils.embedded import EMBEDDED
 from sam2fast.video_io import VideoError
 
@@ -96,3 +99,48 @@ def test_it_is_a_module_with_the_predictors_attributes_and_the_forks_parameters(
         getattr(predictor, "nothing")  # noqa: B009
     taken = inspect.signature(SAM2CameraPredictor.add_new_prompt).parameters
     assert [*taken][1:] == ["frame_idx", "obj_id", "points", "labels", "bbox", "clear_old_points", "normalize_coords"]
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (128, 128), (333, 517), (31, 2000), (1, 1), (7, 5)])
+@pytest.mark.parametrize("side", [256, 1024])
+def test_arrays_are_resized_as_by_opencv(size, side):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert np.array_equal(resize_as_opencv(image, side), cv2.resize(image, (side, side)))
+
+
+def forks_answers(official, frames, folder):
+    """The forks' masks by the original's methods: resized by OpenCV, and tracked with the forks' memories."""
+    state = official.init_state(str(jpeg_folder(folder, frames[:1])))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = [torch.from_numpy(cv2.resize(frame, (SMALL, SMALL)) / 255).float() for frame in frames]
+    state["images"] = torch.stack([((x - mean) / std).permute(2, 0, 1) for x in pixels])
+    state["cached_features"] = {}  # of the JPEG file
+    answers = [official.add_new_points_or_box(state, 0, 1, [[60, 50]], [1])]
+    official.propagate_in_video_preflight(state)
+    outputs = state["output_dict_per_obj"][0]
+    for t in range(1, len(frames)):
+        state["num_frames"] = t + 1  # so far
+        found, masks = official._run_single_frame_inference(
+            state, outputs, t, batch_size=1, is_init_cond_frame=False, point_inputs=None, mask_inputs=None,
+            reverse=False, run_mem_encoder=True,
+        )  # fmt: skip
+        outputs["non_cond_frame_outputs"][t] = found
+        outputs["non_cond_frame_outputs"].pop(t - official.num_maskmem, None)
+        answers.append((t, [1], official._get_orig_video_res_output(state, masks)[1]))
+    return [Record("", frame, list(ids), masks.clone()) for frame, ids, masks in answers]
+
+
+def test_masks_are_the_forks(tmp_path):
+    """On more frames than there are object pointers."""
+    official, ours = build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
+    camera, frames = SAM2CameraPredictor(ours), clip(20, 90, 120)
+    with float32_memory(), torch.inference_mode():
+        expected = forks_answers(official, frames, tmp_path)
+    camera.load_first_frame(frames[0])
+    answers = [camera.add_new_prompt(0, 1, [[60, 50]], [1])]
+    answers += [(t, *camera.track(frame)) for t, frame in enumerate(frames[1:], 1)]
+    compare(expected, [Record("", frame, list(ids), masks) for frame, ids, masks in answers])
+    plain = ours.open_stream()
+    plain.step(frames[0])
+    plain.add_new_points_or_box(1, [[60, 50]], [1])
+    assert not torch.allclose(plain.step(frames[1]).masks, answers[1][2], atol=1e-3)
