@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,27 @@ CONFIG_FILE = "config.json"
 TRANSFORMERS_FILES = tuple(
     name + suffix for name in ("model.safetensors", "pytorch_model.bin") for suffix in ("", INDEX_SUFFIX)
 )
+
+
+class _NotRead:
+    """Stands for a NumPy value beside the weights, such as a loss. Its content is not interpreted."""
+
+    def __new__(cls, *args: object) -> "_NotRead":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# The names that pickles of NumPy's scalars and arrays refer to, before and after NumPy 2.
+_NUMPY_NAMES = [
+    (_NotRead, f"numpy.{name}")
+    for name in (
+        *(f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        *("dtype", "ndarray"),
+    )
+]
+_numpy_lock = threading.Lock()  # torch keeps one list of names for all threads
 
 
 class CheckpointError(RuntimeError):
@@ -119,9 +141,19 @@ def _unusable(tensor: Tensor) -> str | None:
 def _read_pickle(path: Path) -> Any:
     # torch takes a path with this suffix for a safetensors file, and maps paths only.
     is_mapped = _starts_with(path, ZIP) and _is_utf8(path) and path.suffix != ".safetensors"
-    try:
+
+    def load() -> Any:
         with path.open("rb") as file:
             return torch.load(path if is_mapped else file, map_location="cpu", weights_only=True, mmap=is_mapped)
+
+    try:
+        try:
+            return load()
+        except pickle.UnpicklingError as error:
+            if "numpy" not in str(error):
+                raise
+            with _numpy_lock, torch.serialization.safe_globals(_NUMPY_NAMES):  # type: ignore[arg-type]
+                return load()
     except pickle.UnpicklingError as error:
         # torch's own message goes on to advise loading the file without this protection.
         named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_files import numbered_weights
@@ -207,6 +208,27 @@ def test_code_is_not_run(tmp_path, write, name):
     write({"model": Malicious(marker)}, path)
     refuse(path, "could run code, and was not loaded")
     assert not marker.exists()
+
+
+BESIDE = {
+    "scalars": {"loss": np.float64(0.5), "step": np.int64(3), "best": np.bool_(True), "half": np.float16(1)},
+    "texts and times": [np.str_("run"), np.bytes_(b"run"), np.datetime64("2026-01-01")],
+    "arrays": {"curve": np.arange(3.0), "kept": np.array(1), "columns": np.zeros(2, [("a", "f4")])},
+    "objects": np.array([1, "a", None], dtype=object),
+    "state of the random generator": np.random.get_state(),  # noqa: NPY002
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_numpy_values_beside_the_weights(name, is_zip, tmp_path):
+    """They are not read, and may be read as before afterwards."""
+    weights, known = numbered_weights(nano.CONFIG), set(torch.serialization.get_safe_globals())
+    content = {"metrics": BESIDE[name], "model": weights}
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=is_zip)
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+    assert set(torch.serialization.get_safe_globals()) == known
 
 
 def test_safetensors_without_the_package(tmp_path, monkeypatch):
