@@ -54,6 +54,38 @@ def check_points(
     return coords, kinds.to(torch.int32)
 
 
+class PromptWarning:
+    """Warns once of prompts that show no object. The model predicts masks for them, too, as the original."""
+
+    def __init__(self) -> None:
+        self._is_given = False
+
+    def check_points(self, coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
+        """Warns if a click is outside the image; the corners of a box may be.
+
+        Args:
+            coords, labels: Results of :func:`check_points`, on the CPU.
+            size: Height and width of the image in the unit of ``coords``: pixels, or (1, 1).
+        """
+        x, y = coords.unbind(-1)
+        is_click = (labels == 0) | (labels == 1)
+        outside = coords[is_click & ((x < 0) | (y < 0) | (x > size[1]) | (y > size[0]))]
+        if len(outside):
+            point = [round(value, 3) for value in outside[0].tolist()]
+            place = "[0, 1], which normalize_coords=False takes" if size == (1, 1) else f"the {size[1]}x{size[0]} image"
+            self._give(f"the point {point} is outside {place}; its mask shows no particular object")
+
+    def check_any(self, coords: Tensor | None, *others: Tensor | None) -> None:
+        """Warns if there is no prompt: no points ``coords (B, N, 2)``, and no other tensors."""
+        if all(x is None for x in others) and (coords is None or len(coords) > coords.shape[1] == 0):
+            self._give("there is no prompt; the masks show no particular object")
+
+    def _give(self, text: str) -> None:
+        if not self._is_given:
+            self._is_given = True
+            warnings.warn(text, stacklevel=7)  # the caller of SAM2ImagePredictor.predict
+
+
 def check_boxes(box: Any) -> Tensor:
     """Returns validated boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU. An empty list gives no boxes, ``(0, 4)``.
 

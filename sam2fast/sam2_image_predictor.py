@@ -16,6 +16,7 @@ from sam2fast.image_features import Features, encode_images, facts_of
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
     LOGIT_LIMIT,
+    PromptWarning,
     check_batches,
     check_boxes,
     check_counts,
@@ -74,7 +75,7 @@ class SAM2ImagePredictor:
         self._is_image_set = self._is_batch = False
         self._features: dict[str, Any] | None = None
         self._orig_hw: list[tuple[int, int]] | None = None
-        self.guard = CallGuard()
+        self._prompt_warning, self.guard = PromptWarning(), CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "guard"}  # a copy gets a new guard
@@ -261,9 +262,8 @@ class SAM2ImagePredictor:
             raise RuntimeError("predict_batch needs images set by set_image_batch; after set_image use predict")
         batches = point_coords_batch, point_labels_batch, box_batch, mask_input_batch
         check_batches(batches, count)
-        how, results = (multimask_output, return_logits, normalize_coords, output_mode), []
-        for i in range(count):
-            results.append(self._results(tuple(None if x is None else x[i] for x in batches), *how, i))
+        how = multimask_output, return_logits, normalize_coords, output_mode
+        results = [self._results(tuple(None if x is None else x[i] for x in batches), *how, i) for i in range(count)]
         masks, ious, low_res = (list(x) for x in zip(*results, strict=True))
         return masks, ious, low_res
 
@@ -327,6 +327,7 @@ class SAM2ImagePredictor:
         coords = labels = corners = mask = None
         if point_coords is not None or point_labels is not None:
             coords, labels = check_points(point_coords, point_labels, "point_coords", "point_labels")
+            self._prompt_warning.check_points(coords, labels, size if normalize_coords else (1, 1))
             coords = self._transforms.transform_coords(coords, normalize_coords, size)
         if box is not None:
             corners = self._transforms.transform_boxes(check_boxes(box), normalize_coords, size)
@@ -335,6 +336,7 @@ class SAM2ImagePredictor:
         if coords is not None and corners is not None and coords.shape[:2] == (1, 0):
             coords = labels = None  # zero points fit any number of boxes
         check_counts(points=coords, box=corners, mask_input=mask)
+        self._prompt_warning.check_any(coords, corners, mask)
         # Copies after all checks, since reading values on a GPU would synchronise with it.
         prompts = coords, labels, corners
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)

@@ -48,7 +48,8 @@ class OfficialFlow:
         """See ``SAM2VideoPredictor.add_new_points_or_box``."""
         predictor, state = self._predictor, self._state
         size = state.video_size if normalize else (1, 1)
-        new = click_prompt(points, labels, box, clear_old_points, size, predictor.image_size, state["device"])
+        prompt = points, labels, box, clear_old_points, size
+        new = click_prompt(*prompt, predictor.image_size, state["device"], predictor._steps.prompt_warning)
         index = predictor._obj_id_to_idx(state, obj_id)
         given = state["point_inputs_per_obj"][index]
         old = None if clear_old_points else given.get(frame)

@@ -13,7 +13,7 @@ from torch import Tensor
 from sam2fast.engine import engine_for
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.prompt_inputs import CPU, check_boxes, check_numbers, check_points
+from sam2fast.prompt_inputs import CPU, PromptWarning, check_boxes, check_numbers, check_points
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
 from sam2fast.tracking.shared_prompts import exempt_pairs
@@ -43,7 +43,8 @@ def add_points_or_box(
     """Applies points or a box; see ``SAM2VideoPredictor.add_new_points_or_box``."""
     tracked = state.objects.get(obj_id) or TrackedObject()
     size = state.video_size if normalize_coords else (1, 1)
-    clicks = click_prompt(points, labels, box, clear_old_points, size, tracker.model.image_size, tracker.model.device)
+    model, warning = tracker.model, tracker.steps.prompt_warning
+    clicks = click_prompt(points, labels, box, clear_old_points, size, model.image_size, model.device, warning)
     if not clear_old_points and frame in tracked.points:
         clicks = {name: torch.cat([tracked.points[frame][name], new], dim=1) for name, new in clicks.items()}
     return apply_prompt(tracker, state, frame, obj_id, tracked, points=clicks)
@@ -287,6 +288,7 @@ def click_prompt(
     size: tuple[int, int],
     image_size: int,
     device: torch.device,
+    warning: PromptWarning | None = None,
 ) -> dict[str, Tensor]:
     """Points, a box's corners first, in the model's input pixels: ``point_coords (1, P, 2)``, ``point_labels (1, P)``.
 
@@ -295,6 +297,7 @@ def click_prompt(
         size: (height, width) that the coordinates refer to.
         image_size: side of the model's input.
         device: where the tensors go.
+        warning: warns of points outside.
 
     Raises:
         ValueError: nothing is given, or something of another shape or value.
@@ -305,6 +308,8 @@ def click_prompt(
     coords, kinds = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
     if not (_is_empty(points) and _is_empty(labels)):
         coords, kinds = check_points(points, labels)
+        if warning is not None:
+            warning.check_points(coords, kinds, size)
     if box is not None:
         if not clear_old_points:
             raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")

@@ -11,6 +11,7 @@ from torch import nn
 from sam2fast.engine import Engine, engine_for
 from sam2fast.engine.parts import Watch
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.prompt_inputs import PromptWarning
 from sam2fast.tracking.cuda_graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.tracking.features import EncodedFrames, features_by_frame
 from sam2fast.tracking.options import TrackingOptions
@@ -36,11 +37,13 @@ class Steps:
     Attributes:
         recordings: Recorded steps and encodings. None until recordings are used.
         explain: If True, logs once why nothing is recorded.
+        prompt_warning: Warning of points outside the video, given once.
     """
 
     def __init__(self) -> None:
         self.recordings: Recordings | None = None
         self.explain = False
+        self.prompt_warning = PromptWarning()
         self._modules: list[nn.Module] | None = None  # of the model; empty if a user changed any; None: unchecked
         self._watches: list[Watch | None] = []  # of the same check
         self._changes = 0
@@ -149,7 +152,12 @@ class Steps:
         self.recordings = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "recordings": None, "_modules": None, "_watches": []}  # a copy of a model makes its own recordings
+        return {
+            **vars(self),
+            "recordings": None,
+            "_modules": None,
+            "_watches": [],
+        }  # a copy of a model makes its own recordings
 
 
 def _called(model: SAM2Base, given: StepInput) -> Results:
