@@ -232,6 +232,14 @@ def test_refused_files(tmp_path, name):
 TRANSFORMS = SAM2Transforms(256, 0.0)
 
 
+def test_it_is_a_module_without_weights():
+    official = OfficialTransforms(256, 0.0)
+    assert isinstance(TRANSFORMS, torch.nn.Module) and TRANSFORMS.state_dict() == official.state_dict() == {}
+    for name in ("resolution", "mask_threshold", "max_hole_area", "max_sprinkle_area", "mean", "std", "training"):
+        assert getattr(TRANSFORMS, name) == getattr(official, name), name
+    assert TRANSFORMS.to("cpu").eval() is TRANSFORMS
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
