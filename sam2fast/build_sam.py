@@ -15,7 +15,8 @@ from sam2fast.checkpoints.weight_files import SUFFIXES
 from sam2fast.compat.camera import SAM2CameraPredictor
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads import get_checkpoint, get_from_hub, get_repository
-from sam2fast.downloads.catalog import published
+from sam2fast.downloads.catalog import model_id as id_of
+from sam2fast.downloads.catalog import suggestion
 from sam2fast.io.atomic import expanded
 from sam2fast.modeling.layers import init_empty_weights
 from sam2fast.modeling.mask_decoder import MaskDecoder
@@ -166,22 +167,23 @@ def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredicto
 
 
 def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
-    """:func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a local checkpoint.
+    """Calls :func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a local checkpoint.
 
     ``sam2fast/nano`` and ``sam2fast/mini`` are part of the package: they need no network, and their default ``device``
     is ``auto``.
 
     Args:
         model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
-            or a Hugging Face id of a model with SAM 2's architecture. An official id always means the published model;
-            others need huggingface_hub. The prefix ``./`` makes any name a path.
+            a name of a published model as commands take it, such as ``tiny``, or a Hugging Face id of a model with SAM
+            2's architecture. An official id always means the published model; others need huggingface_hub. The prefix
+            ``./`` makes any name a path. Where huggingface_hub is installed, it downloads Meta's models.
         **kwargs: for :func:`build_sam2`. The default ``config_file`` is the published model's, or is derived from the
             checkpoint's weights and the ``config.json`` of transformers beside it.
 
     Raises:
         FileNotFoundError: there is no checkpoint at the path.
         CheckpointError: the folder has several checkpoints, or no configuration fits; then pass ``config_file``.
-        KeyError: this is neither a path nor an id.
+        KeyError: this is neither a path nor a name nor an id.
         ImportError: the id is not official, and huggingface_hub is not installed.
         DownloadError: the model is not cached and cannot be downloaded.
     """
@@ -204,15 +206,16 @@ def _pretrained(
 ) -> dict[str, Any]:
     """The builders' arguments for a published model or a local checkpoint."""
     overrides: tuple[str, ...] = ()
-    if _is_published(model_id):
-        published_config, ckpt_path = _hf_download(str(model_id))
+    named = _named(model_id)
+    if named is not None:
+        published_config, ckpt_path = _hf_download(named)
         config_file = config_file or published_config
     else:
         ckpt_path = str(expanded(model_id)) if _is_path(model_id) else _repository(str(model_id))
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {
-        **_defaults(str(model_id)),
+        **_defaults(named),
         "config_file": config_file,
         "ckpt_path": ckpt_path,
         "hydra_overrides_extra": [*overrides, *hydra_overrides_extra],
@@ -220,9 +223,12 @@ def _pretrained(
     }
 
 
-def _is_published(model_id: str | Path) -> bool:
+def _named(model_id: str | Path) -> str | None:
+    """The id of a model of the package or of a published one, given by any of its names; None for other models."""
     # Ids win over paths: the original knows ids only, and those of the package are also folders of a checkout.
-    return model_id in EMBEDDED or model_id in RELEASES
+    if model_id in EMBEDDED or model_id in RELEASES:
+        return str(model_id)
+    return None if isinstance(model_id, Path) or os.path.exists(model_id) else id_of(model_id)
 
 
 def _is_path(model_id: str | Path) -> bool:
@@ -250,13 +256,13 @@ def _repository(model_id: str) -> str:
 
 
 def _unknown(model_id: str) -> KeyError:
-    if named := published(model_id):
-        return KeyError(f"{model_id!r} is a name for commands; here the model is {named.hub_id!r}")
     ids = ", ".join((*EMBEDDED, *RELEASES))
-    return KeyError(f"{model_id!r} is neither a file or folder here nor a published model; the ids are {ids}")
+    return KeyError(
+        f"{model_id!r} is neither a file or folder here nor a published model.{suggestion(model_id)} The ids are {ids}"
+    )
 
 
-def _defaults(model_id: str) -> dict[str, Any]:
+def _defaults(model_id: str | None) -> dict[str, Any]:
     # The original's default device is CUDA; models of the package should run on every machine.
     return {"device": "auto"} if model_id in EMBEDDED else {}
 

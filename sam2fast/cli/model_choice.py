@@ -1,6 +1,5 @@
 """The configuration, the checkpoint and the input size of ``--model``, ``--checkpoint`` and ``--image-size``."""
 
-import difflib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from sam2fast.cli.reporting import reporting
 from sam2fast.cli.terminal import print_message
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
-from sam2fast.downloads.catalog import is_repository, published_models, short_name
+from sam2fast.downloads.catalog import is_repository, published_models, short_name, suggestion
 from sam2fast.utils.embedded import EMBEDDED, MINI, EmbeddedModel, find_embedded
 
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
@@ -101,11 +100,9 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(model, checkpoint)
     if checkpoint is None and is_repository(model) and not model.endswith(".yaml"):
         return _from_hub(model)
-    names = [*(one.rpartition("/")[2] for one in EMBEDDED), *published_models()]
-    near = difflib.get_close_matches(model.lower(), names, 1)
-    guess = f" Did you mean {near[0]}?" if near else ""
     raise click.BadParameter(
-        f"no model or YAML file {model!r}.{guess} `sam2fast download --list` shows all names, such as tiny and mini",
+        f"no model or YAML file {model!r}.{suggestion(model)} `sam2fast download --list` shows all names, such as tiny "
+        "and mini",
         param_hint="'--model'",
     )
 

@@ -1,5 +1,6 @@
 """The published models: their names, and where their checkpoints are on this machine. Searching creates nothing."""
 
+import difflib
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from sam2fast._official_names import RELEASES, Release
 from sam2fast.io.atomic import expanded
+from sam2fast.utils.embedded import EMBEDDED, find_embedded
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[\w-]", re.ASCII)
 FOLDER_VARIABLE = "SAM2FAST_CHECKPOINTS"  # a folder of checkpoints under their official names
@@ -62,9 +64,28 @@ def simplest_name(model: Published) -> str:
     return min(names, key=len)
 
 
+def model_id(name: str) -> str | None:
+    """Returns the id of the published model or of the model in the package with this name, or None."""
+    if embedded := find_embedded(short_name(name)):
+        return embedded.model_id
+    model = published(name)
+    return None if model is None else model.hub_id
+
+
+def suggestion(name: str) -> str:
+    """Returns a sentence with the model that has the most similar name, or an empty text."""
+    names = [*(one.rpartition("/")[2] for one in EMBEDDED), *EMBEDDED, *published_models()]
+    near = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(name.lower(), names, 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 def is_repository(name: str) -> bool:
-    """Whether this can be the id of a model on the Hugging Face hub, ``owner/name``."""
-    return _REPOSITORY.fullmatch(name) is not None and "--" not in name and ".." not in name
+    """Returns True if this can be the id of a model on the Hugging Face hub, ``owner/name``.
+
+    ``sam2fast/...`` are models of the package.
+    """
+    is_id = _REPOSITORY.fullmatch(name) is not None and "--" not in name and ".." not in name
+    return is_id and not name.startswith("sam2fast/")
 
 
 def find_local(model: Published) -> Path | None:

@@ -253,7 +253,13 @@ def test_devices_and_dtypes():
     [
         ("facebook/sam9", DownloadError, "not in the cache .* SAM2FAST_OFFLINE"),
         ("medium", KeyError, "facebook/sam2.1-hiera-large"),
-        ("edgetam", KeyError, "here the model is 'facebook/EdgeTAM'"),
+        ("edgetam", DownloadError, "edgetam.pt is not on this machine, .* SAM2FAST_OFFLINE"),
+        ("tiny", DownloadError, "sam2.1_hiera_tiny.pt is not on this machine"),
+        ("sam2.1_hiera_b+", DownloadError, "sam2.1_hiera_base_plus.pt is not on this machine"),
+        ("sam2_hiera_large.pt", DownloadError, "sam2_hiera_large.pt is not on this machine"),
+        ("sam2_hiera_largest.pt", FileNotFoundError, "sam2_hiera_largest.pt"),
+        ("sam2fast/min", KeyError, "Did you mean sam2fast/mini?"),
+        ("tinny", KeyError, "Did you mean tiny?"),
     ],
 )
 def test_unknown_ids(monkeypatch, name, error, word):

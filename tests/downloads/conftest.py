@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from checkpoint_server import CheckpointServer
 
@@ -10,6 +11,10 @@ from sam2fast.downloads import catalog, transfer
 def server():
     with CheckpointServer().running() as running:
         yield running
+
+
+def _unreachable(**_):
+    raise ConnectionError("no hub in tests")
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +31,7 @@ def machine(tmp_path, monkeypatch, server) -> Path:
     monkeypatch.setenv("NO_PROXY", "*")
     for hub_id, release in list(catalog.RELEASES.items()):
         monkeypatch.setitem(catalog.RELEASES, hub_id, release._replace(url=f"{server.url}/meta/{release.checkpoint}"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", _unreachable)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
