@@ -202,8 +202,8 @@ class SAM2Transforms(nn.Module):
             :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
     """
 
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
 
     def __init__(
         self, resolution: int, mask_threshold: float, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0

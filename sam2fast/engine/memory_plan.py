@@ -79,7 +79,7 @@ def _is_usual(layer: Any) -> bool:
         and layer.pos_enc_at_cross_attn_keys
         and type(layer.self_attn) is RoPEAttention
         and type(layer.cross_attn_image) in _TO_MEMORIES
-        and layer.cross_attn_image.rope_k_repeat
+        and bool(layer.cross_attn_image.rope_k_repeat)
         and is_relu(layer.activation)
     )
 

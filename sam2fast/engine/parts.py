@@ -171,7 +171,7 @@ class PlannedPart(Generic[Plan]):
     @property
     def watch(self) -> Watch | None:
         """The watch of the last look; None if the part was changed."""
-        return self._found and self._found.watch
+        return None if self._found is None else self._found.watch
 
     def state(self) -> Hashable:
         """The last plan, and where the weights of its part are now."""

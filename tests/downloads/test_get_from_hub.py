@@ -1,4 +1,4 @@
-"""Meta's checkpoints by ``huggingface_hub.hf_hub_download``, as the original gets them, also if a program replaces it."""
+"""Meta's checkpoints by ``huggingface_hub.hf_hub_download``, also if a program replaces that function."""
 
 import sys
 
