@@ -68,6 +68,32 @@ def napari_samv2() -> np.ndarray:
     return labels.data
 
 
+def samexporter() -> np.ndarray:
+    """Masks of a click, by the two ONNX files that it exports."""
+    import onnxruntime
+    from sam2.build_sam import build_sam2
+    from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
+
+    model = build_sam2("model.yaml", "model.pt", device="cpu")
+    side = model.image_size
+    image = torch.from_numpy(cv2.resize(FRAMES[0], (side, side))).permute(2, 0, 1)[None] / 127.5 - 1
+    encoder, decoder = SAM2ImageEncoder(model), SAM2ImageDecoder(model, multimask_output=True)
+    low_res, middle, embedding = encoder(image)
+    click = torch.tensor([[[60.0, 80.0]]]), torch.ones(1, 1), torch.zeros(1, 1, side // 4, side // 4), torch.zeros(1)
+    found = []
+    for name, part, given in (
+        ("encoder", encoder, (image,)),
+        ("decoder", decoder, (embedding, low_res, middle, *click)),
+    ):
+        names = [f"given_{i}" for i in range(len(given))]
+        torch.onnx.utils.export(part, given, f"{name}.onnx", opset_version=18, input_names=names)
+        session = onnxruntime.InferenceSession(f"{name}.onnx", providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {key: x.detach().numpy() for key, x in zip(names, given, strict=True)}))
+    return found[1][0][0] > 0
+
+
+PROGRAMS = {"simple-sam2": simple_sam2, "napari-samv2": napari_samv2, "samexporter": samexporter}
+
 if __name__ == "__main__":
     package, program, result = sys.argv[1:]
     if package == "sam2fast":
@@ -82,4 +108,4 @@ if __name__ == "__main__":
 
     GlobalHydra.instance().clear()
     initialize_config_dir(os.getcwd(), version_base="1.2")
-    np.save(result, {"simple-sam2": simple_sam2, "napari-samv2": napari_samv2}[program]())
+    np.save(result, PROGRAMS[program]())

@@ -37,7 +37,10 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("program", "shape"), [("simple-sam2", (12, 128, 128)), ("napari-samv2", (6, 128, 128))])
+@pytest.mark.parametrize(
+    ("program", "shape"),
+    [("simple-sam2", (12, 128, 128)), ("napari-samv2", (6, 128, 128)), ("samexporter", (3, 64, 64))],
+)
 def test_masks_are_the_originals(program, shape, folder, tmp_path):
     def masks(package):
         place = tmp_path / package
