@@ -11,7 +11,7 @@ from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import Published, is_repository, published
 from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
 
-__all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_from_hub", "get_repository"]
+__all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 
 _CONFIGURATIONS = ("config.json", "config.yaml")
 # Weights of a model on the hub: safetensors, in one file or in shards; otherwise files by torch.save.
