@@ -85,10 +85,9 @@ NAMES = {
     "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # EfficientTAM's
     "sam2.modeling.efficienttam_base": {"EfficientTAMBase": "sam2fast.modeling.sam2_base.SAM2Base"},
     "sam2.modeling.sam.transformer": {
-        **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2"),
+        **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2", "compute_axial_cis"),
         **_in("modeling.attention", "EfficientRoPEAttention1", "EfficientRoPEAttention2"),
         **_in("compat.official_utils", "apply_rotary_enc"),
-        **_in("modeling.position_encoding", "compute_axial_cis"),
     },
 }
 

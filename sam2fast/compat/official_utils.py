@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.layers import get_activation
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
+from sam2fast.modeling.position_encoding import compute_axial_cis as compute_axial_cis
 from sam2fast.modeling.position_encoding import sine_periods
 
 Value = TypeVar("Value")
