@@ -190,8 +190,8 @@ class SAM2ImagePredictor:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts masks for the given input prompts, using the current image.
 
-        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. Coordinates may lie
-        outside the image.
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. A point outside the
+        image and a call without any prompt give masks, as in the original, and one warning.
 
         Args:
             point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
