@@ -1,7 +1,7 @@
 """Attention with projections, plain (mask decoder) and with rotary positions (memory attention)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from sam2fast.kernels.memory_attention import (
     pooled_keys,
     rope_attention_reference,
 )
-from sam2fast.modeling.position_encoding import compute_axial_cis
+from sam2fast.modeling.position_encoding import axial_rope, compute_axial_cis
 from sam2fast.modeling.registry import registered
 
 
@@ -95,7 +95,9 @@ class RoPEAttention(Attention):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.compute_cis = partial(compute_axial_cis, dim=self.internal_dim // self.num_heads, theta=rope_theta)
+        self.compute_cis: Callable[..., Tensor] = partial(
+            compute_axial_cis, dim=self.internal_dim // self.num_heads, theta=rope_theta
+        )
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
         self._freqs_cis: Tensor | None = None  # replaces the rotations of one size
@@ -143,10 +145,12 @@ class RoPEAttention(Attention):
 
     def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
         # Normal tensors, even inside inference mode: training may use the same module later.
-        with torch.inference_mode(False), torch.no_grad(), device:
-            given = self._freqs_cis
+        with torch.inference_mode(False), torch.no_grad():
+            given, compute = self._freqs_cis, self.compute_cis
             if given is None or len(given) != width * height:
-                given = self.compute_cis(end_x=width, end_y=height)
+                if isinstance(compute, partial) and compute.func is compute_axial_cis:  # without complex numbers
+                    return axial_rope(width=width, height=height, device=device, **compute.keywords)
+                given = compute(end_x=width, end_y=height)
             return given.real.to(device).contiguous(), given.imag.to(device).contiguous()
 
 

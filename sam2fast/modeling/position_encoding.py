@@ -39,26 +39,27 @@ class PositionEmbeddingSine(nn.Module):
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
+        self._own: dict[tuple[int, int], Tensor] = {}  # the entries of the cache that were computed here
         self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
         """The encoding ``(B, num_pos_feats, H, W)``, fp32, of a map ``x (B, C, H, W)``; its batch is expanded."""
         B, _, H, W = x.shape
-        replaced = self.replaced().get((H, W))
-        if replaced is not None:
-            return replaced.to(x.device).expand(B, -1, -1, -1)
-        key = (H, W, x.device)
+        size, key = (H, W), (H, W, x.device)
+        cached = self.cache.get(size)
+        if cached is not None and cached is not self._own.get(size):
+            return cached.to(x.device).expand(B, -1, -1, -1)
         if key not in self._tables:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 self._tables[key] = self._encode(H, W, x.device)
-        self.cache[H, W] = self._tables[key]
+        if cached is None:
+            self.cache[size] = self._own[size] = self._tables[key]
         return self._tables[key].expand(B, -1, -1, -1)
 
     def replaced(self) -> dict[tuple[int, int], Tensor]:
         """Returns the entries of :attr:`cache` that this module has not computed."""
-        own = {id(table) for table in self._tables.values()}
-        return {size: table for size, table in self.cache.items() if id(table) not in own}
+        return {size: table for size, table in self.cache.items() if table is not self._own.get(size)}
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
@@ -166,8 +167,8 @@ def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.de
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:
-    """Complex rotations ``(end_x * end_y, dim / 2)`` of :func:`axial_rope`, on torch's default device."""
-    return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.get_default_device()))
+    """Returns complex rotations ``(end_x * end_y, dim / 2)``; see :func:`axial_rope`."""
+    return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.device("cpu")))
 
 
 def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:
