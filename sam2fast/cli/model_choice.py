@@ -11,7 +11,7 @@ from sam2fast.cli.terminal import print_message
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.downloads.catalog import is_repository, published_models, short_name, suggestion
-from sam2fast.utils.embedded import EMBEDDED, MINI, EmbeddedModel, find_embedded
+from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
 

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from sam2fast.engine import engine_for
-from sam2fast.modeling.layers import DropPath
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -350,8 +349,8 @@ class SAM2Train(SAM2Base):
 
 
 def _differs_in_training(module: nn.Module) -> bool:
-    """Whether it is in training mode, and computes something else than in evaluation mode."""
-    is_random = isinstance(module, DropPath) and module.drop_prob > 0
+    """Returns True if a module is in training mode, and computes something else than in evaluation mode."""
+    is_random = getattr(module, "drop_prob", 0) > 0
     return module.training and (is_random or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Dropout))
 
 
