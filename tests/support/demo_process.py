@@ -79,7 +79,7 @@ def serving(data: Path, *arguments: str, threads: int = 1) -> Iterator[DemoProce
             for line in process.stdout:
                 said.append(line)
                 if "Open http://" in line:
-                    yield DemoProcess(process, line.split()[1], "".join(said))
+                    yield DemoProcess(process, line.split()[1].partition("/?token=")[0], "".join(said))
                     break
             else:
                 raise AssertionError(f"the server did not start: {''.join(said)}")
