@@ -5,7 +5,7 @@ import shutil
 import pytest
 from demo_client import DemoClient
 
-from sam2fast.demo.server import rest
+from sam2fast.demo.server import photos, rest
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.library import MAX_PATH_LENGTH
 
@@ -180,7 +180,7 @@ def test_server_status(client, app):
     limits = client.http.get("/api/limits").get_json()
     assert limits == {
         "maxUploadMB": 70, "maxSeconds": 60.0, "formats": [".mp4", ".m4v", ".mov", ".webm", ".mkv"],
-        "photoFormats": [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"], "maxPhotoPixels": 1 << 26,
+        "photoFormats": list(photos.ENDINGS), "maxPhotoPixels": 1 << 26,
         "maxSessions": 16, "sessionMinutes": 15.0, "maxObjects": 32, "model": "nano", "imageSize": 128,
     }  # fmt: skip
     ready = client.http.get("/ready").get_json()

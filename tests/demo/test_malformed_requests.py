@@ -2,6 +2,9 @@
 
 import json
 import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -116,6 +119,9 @@ def _chain(length: int, last: str, spreads: int = 2) -> str:
         (_chain(40, "defaultVideo{path}"), "more than 20 levels"),
         (_chain(200, "defaultVideo{path}", 1), "more than 20 levels"),
         ("{" + "defaultVideo{path} " * 400 + "}", "more than 500 selections"),
+        ("{" + "defaultVideo{path} " * 120 + "}", "more than 40 fields of the same name"),
+        ("{" + "videos{edges{node{path}}} " * 41 + "}", "more than 40 fields of the same name"),
+        ("{...f0}" + "".join(f"fragment f{i} on Query{{__typename}}" for i in range(41)), "more than 40 fields of"),
         ("{a" * 30 + "}" * 30, "more than 20 levels"),
         (_chain(1, "a:defaultVideo{path} b:defaultVideo{path}"), "more than 5 aliases"),
         ("{...nowhere ...nowhere}", "Unknown fragment 'nowhere'"),
@@ -125,6 +131,28 @@ def _chain(length: int, last: str, spreads: int = 2) -> str:
 )
 def test_bombs_are_refused_at_once(client, query, message):
     assert message in client.graphql(query).message
+
+
+def test_queries_are_validated_one_at_a_time(client, monkeypatch):
+    """Several at a time would delay all other threads."""
+    inside, most = [], []
+    strawberry_schema = sys.modules["strawberry.schema.schema"]
+    validate = strawberry_schema.validate_document
+
+    def observed(*args):
+        inside.append(1)
+        most.append(len(inside))
+        try:
+            time.sleep(0.02)
+            return validate(*args)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(strawberry_schema, "validate_document", observed)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.graphql("{defaultVideo{path}}"), range(8)))
+    assert len(most) == 8 and max(most) == 1
+    assert all(answer["defaultVideo"]["path"] for answer in answers)
 
 
 def test_the_introspection_query_of_clients_is_answered(client):

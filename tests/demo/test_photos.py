@@ -77,6 +77,94 @@ def test_a_photograph_is_stored_in_its_full_size(client, app, form, suffix):
     assert client.upload(content, "again") == video
 
 
+def transparent() -> np.ndarray:
+    """The drawing with red under the transparent left half, and a translucent right edge."""
+    image = np.dstack([drawn(), np.full((HEIGHT, WIDTH), 255, dtype=np.uint8)])
+    image[:, : WIDTH // 2] = (255, 0, 0, 0)
+    image[:, -10:, 3] = 128
+    return image
+
+
+def over_grey(image: np.ndarray) -> np.ndarray:
+    alpha = image[..., 3:] / 255
+    return np.rint(image[..., :3] * alpha + 128 * (1 - alpha)).astype(int)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "animation", "rotated"])
+def test_transparent_parts_are_grey_and_stay_transparent_in_cut_outs(client, app, form):
+    image = transparent()
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    if form == "animation":
+        more = [Image.fromarray(image[::-1])]
+        content = encoded("PNG", Image.fromarray(image), save_all=True, append_images=more)
+    elif form == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        content = encoded("PNG", np.ascontiguousarray(image[::-1, ::-1]), exif=exif)
+    else:
+        content = encoded(form, image, **options)
+    video = client.upload(content)
+    session = client.start(video["path"])
+    seen = app.extensions[SERVICE].sessions.use(session).state
+    assert np.abs(photos.read_photo(stored(app, video)).astype(int) - over_grey(image)).max() <= 1
+    shown = np.asarray(Image.open(BytesIO(client.http.get(f"/api/sessions/{session}/frames/0.jpg").data)))
+    assert np.abs(shown[:, : WIDTH // 2 - 8].astype(int) - 128).max() < 4 and seen.video_size == (HEIGHT, WIDTH)
+    poster = np.asarray(Image.open(app.extensions[SERVICE].library.root / video["posterPath"]))
+    assert np.abs(poster[:, : WIDTH // 2 - 8].astype(int) - 128).max() < 4
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[10:50] = True
+    marked = {"objects": [{"id": 1, "name": "One"}], **masks_of((1, mask))}
+    body = {"photographs": [{"path": video["path"], "name": "a.png", **marked}]}
+    files = [client.http.post("/api/photographs/export?format=cutout", json=body).data]
+    files.append(client.http.post(f"/api/sessions/{session}/export?format=cutout", json=marked).data)
+    for file in files:
+        with zipfile.ZipFile(BytesIO(file)) as archive:
+            (name,) = archive.namelist()
+            cutout = np.asarray(Image.open(BytesIO(archive.read(name))))
+        assert np.array_equal(cutout[..., 3], image[..., 3] * mask)
+        assert not cutout[cutout[..., 3] == 0].any()  # no erased content
+        assert np.array_equal(cutout[cutout[..., 3] > 0], image[(image[..., 3] > 0) & mask])
+    client.close(session)
+
+
+def test_the_model_sees_grey_under_transparent_parts(client, app):
+    """Two files that differ in hidden colours alone give the same frame."""
+    frames = []
+    for colour in ((255, 0, 0, 0), (0, 255, 0, 0)):
+        image = transparent()
+        image[:, : WIDTH // 2] = colour
+        session = client.start(client.upload(encoded("PNG", image))["path"])
+        frames.append(np.asarray(app.extensions[SERVICE].sessions.use(session).state.frames[0]))
+        client.close(session)
+    assert np.array_equal(*frames)
+
+
+@pytest.mark.skipif(".avif" not in photos.ENDINGS, reason="needs Pillow 11.3 with AVIF")
+def test_avif(client, app):
+    video = client.upload(encoded("AVIF", quality=95), "cat.avif")
+    assert (video["width"], video["height"], Path(video["path"]).suffix) == (WIDTH, HEIGHT, ".jpg")
+    assert np.abs(photos.read_photo(stored(app, video)).astype(int) - drawn()).mean() < 4
+
+
+def test_files_without_a_decoder_are_named(client, monkeypatch):
+    monkeypatch.setattr(photos, "_FORMATS", ("JPEG", "PNG"))
+    for brand, compatible, name in ((b"heic", b"mif1", "HEIF"), (b"mif1", b"avif", "AVIF"), (b"avif", b"", "AVIF")):
+        refusal = client.upload(b"\0\0\0\x18ftyp" + brand + bytes(4) + compatible + bytes(99), "cat.heic")
+        assert refusal.code == "BAD_PHOTO" and f"does not read {name} photographs" in refusal.message
+        assert "sam2fast[images]" in refusal.message or "Pillow 11.3" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "image", [drawn(), np.full((HEIGHT, WIDTH), 257 * 100, dtype=np.uint16)], ids=["RGB", "16 bit"]
+)
+def test_thumbnails_of_files_that_browsers_do_not_read(client, image):
+    answer = client.http.post("/api/photographs/thumbnail", data=encoded("TIFF", image))
+    found = np.asarray(Image.open(BytesIO(answer.data)))
+    expected = image if image.ndim == 3 else np.full((HEIGHT, WIDTH, 3), 100)
+    assert np.abs(found.astype(int) - expected).mean() < 4
+    assert client.http.post("/api/photographs/thumbnail", data=b"no image at all").status_code == 422
+
+
 def test_rotated_deep_and_animated_files_are_converted(client, app):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rows are columns

@@ -1,5 +1,6 @@
 """Transcoding of uploads, refusal of bad ones, and the library's files."""
 
+import errno
 import os
 import time
 from fractions import Fraction
@@ -15,8 +16,9 @@ import torch
 from demo_client import DemoClient, Refusal
 from tones import sound_of, write_with_sound
 
-from sam2fast.demo.server import library, transcode
+from sam2fast.demo.server import exports, library, transcode, uploads
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.demo.server.demo_errors import NotFoundError
 from sam2fast.video_io import read_frames
 from sam2fast.video_io.decoding import Orientation
 
@@ -77,6 +79,49 @@ def test_an_upload_becomes_a_video_of_constant_rate(client, app):
     # A repeated upload is stored once, whatever the file is called.
     assert client.upload(encode(ramp(30), rate=30), name="../../../etc/x.mp4") == video
     assert Path(video["path"]).parent == Path("uploads") and len(Path(video["path"]).stem) == 64
+
+
+def test_frames_of_other_numbers_than_the_sources_are_counted(make_server):
+    """A source of variable rate is made constant; its session says so."""
+    own_rate = DemoClient(make_server(fps=None).test_client())
+    times = [0, 1, 2, 3, 10, 11, 12, 13, 14, 15]
+    uneven = numbered_videos.encode("h264", "mp4", {}, len(times), times=times, rate=30)
+    numberings = []
+    for content in (uneven, encode(ramp(30), rate=30)):
+        session = own_rate.start(own_rate.upload(content)["path"])
+        numberings.append(own_rate.facts(session)["numbering"])
+        own_rate.close(session)
+    assert numberings[0]["repeated"] + numberings[0]["dropped"] > 0 and numberings[1] is None
+    fewer = DemoClient(make_server(fps=24).test_client())
+    session = fewer.start(fewer.upload(encode(ramp(30), rate=30))["path"])
+    assert fewer.facts(session)["numbering"] == {"repeated": 0, "dropped": 6}
+    fewer.close(session)
+
+
+@pytest.mark.parametrize("place", ["arriving", "storing"])
+def test_a_full_disk(client, monkeypatch, place):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/file")
+
+    if place == "arriving":
+        monkeypatch.setattr(uploads.IncomingFile, "write", fail)
+    else:
+        monkeypatch.setattr(uploads, "transcode", fail)
+    refused = client.upload(short())
+    assert (refused.status, refused.code) == ({"arriving": 507, "storing": 200}[place], "DISK_FULL")
+    assert "disk of the server is full" in refused.message and "/" not in refused.message
+
+
+def test_a_full_disk_while_a_file_is_made(client, session, monkeypatch):
+    client.add(session)
+
+    def fail(*_):
+        raise NotFoundError("no room in /secret") from OSError(errno.EDQUOT, "quota", "/secret/file")
+
+    monkeypatch.setattr(exports, "export", fail)
+    answer = client.http.get(f"/api/sessions/{session}/export?format=masks_png")
+    error = answer.get_json()["error"]
+    assert (answer.status_code, error["code"]) == (507, "DISK_FULL") and "secret" not in error["message"]
 
 
 def test_an_upload_can_be_tracked_and_is_not_in_the_gallery(client):
@@ -220,7 +265,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#
     [
         (b"hello, this is text", {}, "BAD_VIDEO", "not MP4, QuickTime, Matroska or WebM"),
         (PLAYLIST, {}, "BAD_VIDEO", "not MP4"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(300), {}, "BAD_VIDEO", "and not JPEG, PNG, WebP"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(300), {}, "BAD_PHOTO", "photograph"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", {}, "BAD_VIDEO", "not MP4"),
         (b"\0\0\0\x10ftypisom\0\0\0\0" + PLAYLIST, {}, "BAD_VIDEO", "cannot be read as a video"),
         (b"\x1a\x45\xdf\xa3" + bytes(300), {}, "BAD_VIDEO", "cannot be read as a video"),

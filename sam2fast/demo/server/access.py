@@ -9,8 +9,16 @@ from flask import Flask, Response, jsonify, redirect, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
-from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError, TooLargeError, shortened
-from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings, hostname_of, netloc_of, parse_origin
+from sam2fast.demo.server.demo_errors import (
+    INTERNAL,
+    BadInputError,
+    DemoError,
+    DiskFullError,
+    TooLargeError,
+    is_disk_full,
+    shortened,
+)
+from sam2fast.demo.server.settings import MEBIBYTE, PUBLIC, ServerSettings, hostname_of, netloc_of, parse_origin
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +30,6 @@ CONTENT_POLICY = (
 )
 PREFLIGHT_SECONDS = 600
 LINK_FIELD = "token"  # in the address with which a browser is let in
-PUBLIC = ("/healthy", "/ready")  # what a container's health check asks
 # Such bodies are read into memory.
 MAX_JSON_BYTES = MEBIBYTE
 MAX_MASKS_BYTES = 32 * MEBIBYTE
@@ -50,7 +57,7 @@ class NoTokenError(DemoError):
 def is_upload() -> bool:
     """Whether the current request may be as large as an upload; its other fields have a limit of their own."""
     is_video = request.path == "/graphql" and request.mimetype == "multipart/form-data"
-    return is_video or request.path.endswith("/encode")
+    return is_video or request.path.endswith(("/encode", "/thumbnail"))
 
 
 def _limit_of_body() -> int:
@@ -68,6 +75,8 @@ def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str
         error = TooLargeError(f"the request is too large; {limit} MB")
     if isinstance(error, HTTPException):
         return error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 500
+    if is_disk_full(error):
+        error = DiskFullError()
     if isinstance(error, RecursionError):
         error = BadInputError("the request is nested too deeply")
     if not isinstance(error, DemoError):

@@ -1,5 +1,6 @@
 """Errors that clients see: a sentence, a code for programs, and an HTTP status."""
 
+import errno
 from pathlib import Path
 
 INTERNAL = "the server failed; its log says more"
@@ -79,6 +80,24 @@ class BusyError(DemoError):
     """The server is at its limit; the client may try again later."""
 
     code, status = "BUSY", 503
+
+
+class DiskFullError(DemoError):
+    """The server's disk is full."""
+
+    code, status = "DISK_FULL", 507
+
+    def __init__(self) -> None:
+        super().__init__("the disk of the server is full; make room in its data folder, then try again")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Returns True if an error, or the error that caused it, came from a full disk or an exceeded quota."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def message_without_path(error: BaseException, file: Path) -> str:

@@ -18,6 +18,7 @@ from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
 from sam2fast.demo.server.export_data import HIGH, ExportData
 from sam2fast.demo.server.frame_masks import ObjectMask
+from sam2fast.demo.server.photos import is_photo, read_cutout
 from sam2fast.demo.server.video_exports import (
     write_green_screen,
     write_matte,
@@ -173,12 +174,15 @@ def _coco_objects(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
 
 
 def _cutouts(data: ExportData) -> _Entries:
-    """RGBA images: the objects opaque, all else transparent black."""
+    """Yields RGBA images: the objects opaque or with a photograph's own alpha, all else transparent black."""
     for frame, image in _frames_with_masks(data):
         seen = np.zeros(data.size, dtype=bool)
         for mask in data.masks[frame].values():
             seen |= decode_rle(mask.rle)
-        cutout = np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
+        if is_photo(data.file):
+            cutout = read_cutout(data.file, seen)
+        else:
+            cutout = np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
         yield f"{frame:05d}.png", _encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
 
 

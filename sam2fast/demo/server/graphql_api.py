@@ -145,7 +145,7 @@ class DemoSchema(strawberry.Schema):
             if isinstance(error.original_error, DemoError):
                 error.extensions = {**(error.extensions or {}), "code": error.original_error.code}
             elif _is_internal(error):
-                _log.error("GraphQL: %s", error, exc_info=error.original_error)
+                _log.error("GraphQL: %s", error.message, exc_info=error.original_error)
 
 
 def _is_internal(error: GraphQLError) -> bool:
@@ -195,7 +195,7 @@ class DemoView(GraphQLView):
             if is_upload():
                 request.files  # noqa: B018  reads the body, and may refuse it while it arrives
             answer = super().dispatch_request()
-        except (DemoError, HTTPException, RecursionError) as error:
+        except (DemoError, HTTPException, RecursionError, OSError) as error:
             return _refusal(*describe_error(error, self._service.settings))
         if isinstance(answer, Response) and answer.status_code >= 400:
             return _refusal(answer.get_data(as_text=True), BadInputError.code, answer.status_code)

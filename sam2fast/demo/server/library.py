@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -164,7 +164,7 @@ class Library:
         """Moves a finished file to the uploads; deletes the oldest uploads that are not in use.
 
         Args:
-            source: what a video was made of; copied if its frames have another size. None for a photograph.
+            source: Source of a video; copied if its frames have another size. None for a photograph.
 
         Raises:
             OSError: a file cannot be moved or copied.
@@ -172,13 +172,19 @@ class Library:
         target = self.root / UPLOADS / f"{digest}{file.suffix}"
         os.replace(file, target)
         video = self.describe(target)
-        if source is not None and source.made.size != (video.height, video.width):
-            self._keep_source(digest, source)
+        if source is not None:
+            self._keep_source(digest, source, source.made.size != (video.height, video.width))
         self._delete_old_uploads(in_use() | {video.path})
         return video
 
     def source_of(self, path: str) -> UploadSource | None:
-        """What a video was made of; None for the gallery's and for uploads that have their source's size."""
+        """Returns the source of a video; None for the gallery's and for uploads that have their source's size."""
+        made = self.made_of(path)
+        file = self.root / SOURCES / path.partition("/")[2].removesuffix(SUFFIX)
+        return UploadSource(file, made) if made is not None and file.is_file() else None
+
+    def made_of(self, path: str) -> Transcoded | None:
+        """Returns how an uploaded video was transcoded; None for the gallery's videos and for photographs."""
         folder, _, name = path.partition("/")
         if folder != UPLOADS:
             return None
@@ -187,15 +193,14 @@ class Library:
             facts = json.loads(file.with_suffix(FACTS_SUFFIX).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        height, width = facts["size"]
-        made = Transcoded(facts["start"], facts["seconds"], Fraction(facts["rate"]), (height, width))
-        return UploadSource(file, made)
+        return Transcoded(**facts | {"rate": Fraction(facts["rate"]), "size": tuple(facts["size"])})
 
-    def _keep_source(self, digest: str, source: UploadSource) -> None:
+    def _keep_source(self, digest: str, source: UploadSource, has_file: bool) -> None:
         file, made = self.root / SOURCES / digest, source.made
-        with atomic_path(file, self.incoming / f"{uuid4()}.source") as partial:
-            shutil.copyfile(source.file, partial)
-        facts = {"start": made.start, "seconds": made.seconds, "rate": str(made.rate), "size": made.size}
+        if has_file:
+            with atomic_path(file, self.incoming / f"{uuid4()}.source") as partial:
+                shutil.copyfile(source.file, partial)
+        facts = {**asdict(made), "rate": str(made.rate)}
         with atomic_path(file.with_suffix(FACTS_SUFFIX), self.incoming / f"{uuid4()}.json") as partial:
             partial.write_text(json.dumps(facts), encoding="utf-8")
 

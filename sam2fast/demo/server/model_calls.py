@@ -18,7 +18,7 @@ from sam2fast.demo.server.demo_errors import (
 )
 from sam2fast.demo.server.frame_masks import FrameMasks, ObjectMask, ProposedMask, encode_candidates, encode_frame
 from sam2fast.demo.server.jobs import Report
-from sam2fast.demo.server.photos import is_photo, read_photo
+from sam2fast.demo.server.photos import is_photo, model_input, read_photo
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
@@ -69,7 +69,7 @@ class SessionCalls:
         if session.is_closed:
             raise NoSessionError(session.id)
         try:
-            source = [session.file] if is_photo(session.file) else session.file
+            source = [model_input(session.file)] if is_photo(session.file) else session.file
             state = self._predictor.init_state(source, strategy=session.strategy)
         except (VideoError, OSError) as error:
             reason = message_without_path(error, session.file)

@@ -4,6 +4,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,15 +12,16 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, current_app, jsonify, request, send_file
 from PIL import Image
 
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
 from sam2fast.demo.server.exports import PNG_COMPRESSION, export_slot
-from sam2fast.demo.server.library import Library
+from sam2fast.demo.server.library import POSTER_QUALITY, Library
 from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
-from sam2fast.demo.server.photos import is_photo, poster_of, read_photo
+from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
 from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.uploads import LIMITS, IncomingFile
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 
@@ -50,6 +52,15 @@ def make_photo_routes(service: DemoService) -> Blueprint:
             return send_file(path, "application/zip", max_age=0)
         finally:
             path.unlink()  # it is open already
+
+    @routes.post("/api/photographs/thumbnail")
+    def thumbnail() -> Response:
+        content = BytesIO()
+        with closing(IncomingFile(current_app.extensions[LIMITS])) as file:
+            shutil.copyfileobj(request.stream, file)
+            with export_slot():
+                thumbnail_of(file.path).save(content, "JPEG", quality=POSTER_QUALITY)
+        return Response(content.getvalue(), content_type="image/jpeg")
 
     @routes.post("/api/sessions/<session_id>/everything")
     def everything(session_id: str) -> Response:
@@ -155,12 +166,11 @@ def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[Ann
 
 
 def _write_cutouts(folder: Path, photos: Iterable[_Photo]) -> None:
-    """RGBA images: the objects opaque, all else transparent black."""
+    """Writes RGBA images: the objects with the photograph's own alpha, all else transparent black."""
     for photo in photos:
         seen = np.zeros(photo.size, dtype=bool)
         for mask in photo.found.masks[0].values():
             seen |= decode_rle(mask.rle)
-        cutout = np.dstack([read_photo(photo.file) * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
         content = BytesIO()
-        Image.fromarray(cutout).save(content, "PNG", compress_level=PNG_COMPRESSION)
+        Image.fromarray(read_cutout(photo.file, seen)).save(content, "PNG", compress_level=PNG_COMPRESSION)
         (folder / f"{photo.stem}.png").write_bytes(content.getvalue())

@@ -1,8 +1,11 @@
-"""Photographs: images that are opened as sessions of one frame, in their full size."""
+"""Photographs: images that are opened as sessions of one frame, in their full size.
+
+Transparent parts are shown over grey, to users and to the model: a file may have any colours there.
+"""
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,47 @@ from sam2fast.demo.server.demo_errors import BadPhotoError, message_without_path
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.transforms import ImageError, to_pixels
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # of accepted files
+# The files that are accepted; AVIF needs Pillow 11.3, HEIF needs pillow-heif.
+_ENDINGS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
+}
+
+
+def _known_formats() -> tuple[str, ...]:
+    """Returns Pillow's names of the accepted formats, without the formats that are not installed."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in _ENDINGS if name in Image.OPEN)
+
+
+_FORMATS = _known_formats()
+ENDINGS = tuple(ending for name in _FORMATS for ending in _ENDINGS[name])
 SUFFIXES = (".jpg", ".png", ".webp")  # of stored ones
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+# HEIC and AVIF files begin with the first box of MP4; these brands follow it.
+BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+_MISSING = {
+    "AVIF": "Pillow 11.3 or newer",
+    "HEIF": 'pip install "sam2fast[images]"',
+}
+GREY = (128, 128, 128)  # behind transparent parts
 MAX_PIXELS = 1 << 26
 POSTER_SIDE = 480
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # What browsers show as Pillow reads it; an MPO file is a JPEG with further images.
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF; 1 is upright
-_QUALITY = 95  # of a JPEG file that had to be rotated
+_QUALITY = 95  # of JPEG files that are written
+_LOSSY = ("JPEG", "MPO", "HEIF", "AVIF")
 
 
 def is_photo(file: str | Path) -> bool:
@@ -44,21 +77,25 @@ def store_photo(source: Path, target: Path) -> Path:
     Raises:
         BadPhotoError: it cannot be read, or has too many pixels.
     """
+    _check_readable(source)
     with _reading(source), open_image(source, _FORMATS) as image:
         check_pixels(image.width, image.height)
         kind, mode = image.format or "", image.mode
         is_upright = image.getexif().get(_ORIENTATION, 1) == 1
         is_still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
         image.load()  # a damaged file is refused now
+        alpha = _upright(image).convert("RGBA").getchannel("A") if image.has_transparency_data else None
     suffix = _KEPT.get(kind)
     if suffix and mode in _KEPT_MODES and is_upright and is_still:
         path = target.with_name(target.name + suffix)
         shutil.copyfile(source, path)
         return path
-    path = target.with_name(target.name + (".jpg" if suffix == ".jpg" else ".png"))
+    path = target.with_name(target.name + (".jpg" if kind in _LOSSY and alpha is None else ".png"))
     with _reading(source):
         pixels = to_pixels(source).numpy()
     upright = Image.fromarray(pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8))
+    if alpha is not None:
+        upright.putalpha(alpha)
     if path.suffix == ".jpg":
         upright.save(path, "JPEG", quality=_QUALITY)
     else:
@@ -75,13 +112,35 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def read_photo(file: Path) -> NDArray[np.uint8]:
-    """The pixels ``(H, W, 3)`` of a stored photograph.
+    """Reads the pixels ``(H, W, 3)`` of a stored photograph, with grey behind transparent parts.
 
     Raises:
-        BadPhotoError: it cannot be read.
+        BadPhotoError: If it cannot be read.
     """
     with _reading(file), open_image(file, _FORMATS) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(_over_grey(image))
+
+
+def model_input(file: Path) -> Path | NDArray[np.uint8]:
+    """Returns what the model reads of a stored photograph: the file, or its pixels if parts of it are transparent.
+
+    Raises:
+        BadPhotoError: If it cannot be read.
+    """
+    with _reading(file), open_image(file, _FORMATS) as image:
+        return read_photo(file) if image.has_transparency_data else file
+
+
+def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask; all others are transparent black.
+
+    Raises:
+        BadPhotoError: If it cannot be read.
+    """
+    with _reading(file), open_image(file, _FORMATS) as image:
+        pixels = np.array(image.convert("RGBA"))
+    pixels[~mask | (pixels[..., 3] == 0)] = 0  # colours under transparent parts may be erased content
+    return pixels
 
 
 def poster_of(file: Path) -> tuple[Image.Image, tuple[int, int]]:
@@ -93,9 +152,50 @@ def poster_of(file: Path) -> tuple[Image.Image, tuple[int, int]]:
     with _reading(file), open_image(file, _FORMATS) as image:
         height, width = image.height, image.width
         image.draft("RGB", (POSTER_SIDE, POSTER_SIDE))  # JPEG files are decoded in a smaller size
-        poster = ImageOps.exif_transpose(image).convert("RGB")
-    poster.thumbnail((POSTER_SIDE, POSTER_SIDE))
-    return poster, (height, width)
+        poster = _upright(image)
+        poster.thumbnail((POSTER_SIDE, POSTER_SIDE))
+        return _over_grey(poster), (height, width)
+
+
+def thumbnail_of(file: Path) -> Image.Image:
+    """Returns a small image of a file that need not be stored yet.
+
+    Raises:
+        BadPhotoError: If it cannot be read, or has too many pixels.
+    """
+    _check_readable(file)
+    with _reading(file), open_image(file, _FORMATS) as image:
+        check_pixels(image.width, image.height)
+        is_deep = image.mode.startswith(("I", "F"))
+    if not is_deep:
+        return poster_of(file)[0]
+    with _reading(file):
+        thumbnail = Image.fromarray(to_pixels(file).numpy())
+    thumbnail.thumbnail((POSTER_SIDE, POSTER_SIDE))
+    return thumbnail
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) or image
+
+
+def _over_grey(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, GREY), image).convert("RGB")
+
+
+def _check_readable(file: Path) -> None:
+    """Raises a BadPhotoError for HEIC and AVIF files if their decoder is not installed."""
+    with file.open("rb") as stream:
+        beginning = stream.read(64)
+    if beginning[8:12] in BRANDS:
+        kind = "AVIF" if b"avif" in beginning or b"avis" in beginning else "HEIF"
+        if kind not in _FORMATS:
+            raise BadPhotoError(
+                f"this server does not read {kind} photographs, which needs {_MISSING[kind]}; convert it to JPEG"
+            )
 
 
 @contextmanager

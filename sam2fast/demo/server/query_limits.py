@@ -1,5 +1,7 @@
 """Limits of a GraphQL query, checked before its validation, whose time grows with the square of the query's size."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,10 +19,16 @@ from strawberry.extensions import SchemaExtension
 
 # Far more than the front ends need; GraphiQL's introspection query fits.
 MAX_LEVELS, MAX_SELECTIONS, MAX_ALIASES, MAX_TOKENS = 20, 500, 5, 2000
+MAX_REPEATS = 40  # of a field in a query; validation compares each pair of them
+# Validation is Python's work alone: of several at a time, each would delay all other threads.
+_validating = threading.Lock()
 
 
 class QueryLimiter(SchemaExtension):
-    """Refuses queries that nest too deeply, select too much or have too many aliases, fragments included."""
+    """Refuses queries that nest too deeply, select too much, repeat fields or have too many aliases.
+
+    Fragments are included.
+    """
 
     def on_validate(self) -> Iterator[None]:
         """Runs before Strawberry validates the query, which it does not do if there are errors."""
@@ -30,7 +38,8 @@ class QueryLimiter(SchemaExtension):
             _check(document)
         except GraphQLError as error:
             self.execution_context.pre_execution_errors = [error]
-        yield
+        with _validating:
+            yield
 
 
 class _Size(NamedTuple):
@@ -44,6 +53,7 @@ class _Size(NamedTuple):
 def _check(document: DocumentNode) -> None:
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     known: dict[str, _Size] = {}
+    repeats = Counter[str]()
 
     def fragment_size(name: str, level: int) -> _Size:
         if name not in known:
@@ -62,6 +72,8 @@ def _check(document: DocumentNode) -> None:
             else:
                 assert isinstance(node, FieldNode | InlineFragmentNode)
                 inner = size_of(node.selection_set, level + 1)
+            if isinstance(node, FieldNode):
+                repeats[(node.alias or node.name).value] += 1
             levels = max(levels, 1 + inner.levels)
             selections += 1 + inner.selections
             aliases += inner.aliases + (isinstance(node, FieldNode) and node.alias is not None)
@@ -73,6 +85,7 @@ def _check(document: DocumentNode) -> None:
         ("levels", MAX_LEVELS, max(size.levels for size in sizes)),
         ("selections", MAX_SELECTIONS, sum(size.selections for size in sizes)),
         ("aliases", MAX_ALIASES, sum(size.aliases for size in sizes)),
+        ("fields of the same name", MAX_REPEATS, max(repeats.values(), default=0)),
     ):
         if found > limit:
             raise GraphQLError(f"the query has more than {limit} {what}")

@@ -19,6 +19,7 @@ from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session
+from sam2fast.demo.server.transcode import Transcoded
 from sam2fast.demo.server.video_files import read_frame
 
 JPEG_QUALITY = 90
@@ -50,6 +51,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
                 "objects": list(session.state.objects),
                 "problem": session.problem,
                 "source": _source_size(service.library.source_of(session.path)),
+                "numbering": _numbering(service.library.made_of(session.path)),
             }
         )
 
@@ -150,6 +152,13 @@ def make_session_routes(service: DemoService) -> Blueprint:
 
 def _source_size(source: UploadSource | None) -> dict[str, int] | None:
     return None if source is None else dict(zip(("height", "width"), source.made.size, strict=True))
+
+
+def _numbering(made: Transcoded | None) -> dict[str, int] | None:
+    """Returns how the frames' numbers differ from the source's; None if they do not."""
+    if made is None or not (made.repeated or made.dropped):
+        return None
+    return {"repeated": made.repeated, "dropped": made.dropped}
 
 
 def _json_object() -> dict[str, Any]:

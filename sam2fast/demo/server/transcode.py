@@ -5,8 +5,9 @@ The source is kept if it is larger: :func:`source_frames` reads the same frames 
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,12 +63,16 @@ class Transcoded:
         start, seconds: as in :class:`Cut`.
         rate: frames per second.
         size: (H, W) of the source's frames: upright, with square pixels, at most 4K.
+        repeated, dropped: numbers of the source's frames that are shown longer, and that are left out, for the constant
+            rate. If both are 0, the frames have the numbers that they have in the source's part.
     """
 
     start: float
     seconds: float
     rate: Fraction
     size: tuple[int, int]
+    repeated: int = 0
+    dropped: int = 0
 
 
 def choose_cut(start: float | None, seconds: float | None, longest: float, fps: int | None) -> Cut:
@@ -125,11 +130,13 @@ def transcode(source: Path, target: Path, cut: Cut, report: Report = ignore_prog
             size = reader.height, max(1, round(reader.width * reader.pixel_aspect))
             made = Transcoded(cut.start, cut.seconds, rate, fitted_size(*size, SOURCE_SIDES))
             with DemoVideoWriter(target, *fitted_size(*size), rate) as video:
-                for image in _resample(reader, made, report_in_time):
+                changes = Counter[str]()
+                for image in _resample(reader, made, report_in_time, changes):
                     video.add(image)
                 if not video.count:
                     raise BadVideoError(f"the video has no frame after {cut.start:g} seconds")
         add_sound(target, uploaded, cut.start, float(video.count / rate))
+        made = replace(made, repeated=changes["repeated"], dropped=changes["dropped"])
     except (VideoError, FFmpegError, OSError, MemoryError) as error:
         raise BadVideoError(f"this video cannot be used: {message_without_path(error, source)}") from error
     return made
@@ -164,8 +171,15 @@ def fitted_size(height: int, width: int, sides: tuple[int, int] = (LONG_SIDE, SH
     return max(2, round(height * share)), max(2, round(width * share))
 
 
-def _resample(reader: FrameReader, made: Transcoded, report: Report = ignore_progress) -> Iterator[NDArray[np.uint8]]:
-    """The frame that is visible at every tick; the source's times are rounded to the nearest tick."""
+def _resample(
+    reader: FrameReader, made: Transcoded, report: Report = ignore_progress, changes: Counter[str] | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Yields the frame that is visible at every tick; the source's times are rounded to the nearest tick.
+
+    Args:
+        changes: Counts the source's frames that are "repeated" and "dropped".
+    """
+    changes = Counter() if changes is None else changes
     rate = made.rate
     first, count = round(made.start * rate), max(1, round(made.seconds * rate))
     last = count if reader.count is None else min(count, round(reader.count / (reader.rate or rate) * rate) - first)
@@ -175,6 +189,10 @@ def _resample(reader: FrameReader, made: Transcoded, report: Report = ignore_pro
         seconds = frame.time if frame.time is not None else frame.index / (reader.rate or float(rate))
         tick = round(seconds * rate) - first
         report((tick + first) / max(1, last + first))
+        ticks = min(tick, count) - done  # for which the frame before is shown
+        if shown is not None and tick > 0:
+            changes["dropped"] += ticks < 1
+            changes["repeated"] += ticks > 1
         while shown is not None and done < min(tick, count):
             yield shown.rgb
             done += 1

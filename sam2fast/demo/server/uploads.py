@@ -8,10 +8,17 @@ from uuid import uuid4
 
 from flask import Request, current_app
 
-from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, BusyError, TooLargeError
+from sam2fast.demo.server.demo_errors import (
+    BadInputError,
+    BadVideoError,
+    BusyError,
+    DiskFullError,
+    TooLargeError,
+    is_disk_full,
+)
 from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.library import SUFFIX, Library, LibraryVideo, UploadSource
-from sam2fast.demo.server.photos import SIGNATURES, store_photo
+from sam2fast.demo.server.photos import BRANDS, SIGNATURES, store_photo
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
@@ -21,7 +28,6 @@ FORMATS = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 # Signatures of these formats: the type of the first box, from the fifth byte on, or EBML's magic number.
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 EBML = b"\x1a\x45\xdf\xa3"
-STILLS = (b"heic", b"heix", b"mif1", b"avif")  # HEIC and AVIF have the first box of MP4, and a brand of their own
 SIGNATURE_BYTES = 12
 SECONDS_TO_WAIT = 10.0  # for other uploads; a waiting request holds a thread
 LIMITS = "sam2fast_upload"  # key of the UploadLimits in ``app.extensions``
@@ -65,10 +71,10 @@ class IncomingFile:
             raise TooLargeError(f"the file is larger than {self._limits.max_bytes // MEBIBYTE} MB")
         if len(self._beginning) < SIGNATURE_BYTES:
             self._beginning += bytes(data[:SIGNATURE_BYTES])
-            self.is_photo = self._beginning.startswith(SIGNATURES)
+            self.is_photo = self._beginning.startswith(SIGNATURES) or self._beginning[8:12] in BRANDS
             if len(self._beginning) >= SIGNATURE_BYTES and not (self.is_photo or _is_video(self._beginning)):
                 raise BadVideoError(
-                    "the file is not MP4, QuickTime, Matroska or WebM, and not JPEG, PNG, WebP, BMP or TIFF"
+                    "the file is not MP4, QuickTime, Matroska or WebM, and not JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIC"
                 )
         return self._file.write(data)
 
@@ -77,7 +83,7 @@ class IncomingFile:
 
 
 def _is_video(beginning: bytes) -> bool:
-    return (beginning[4:8] in FIRST_BOXES and beginning[8:12] not in STILLS) or beginning.startswith(EBML)
+    return beginning[4:8] in FIRST_BOXES or beginning.startswith(EBML)
 
 
 class UploadRequest(Request):
@@ -119,6 +125,7 @@ class Uploads:
             BadInputError: there is no file, or a time is invalid.
             BadVideoError, BadPhotoError: the file cannot be used.
             BusyError: other uploads took too long.
+            DiskFullError: the file does not fit on the disk.
             CancelledError: by the report.
         """
         cut = choose_cut(start, seconds, self._settings.max_seconds, self._settings.fps)
@@ -136,6 +143,10 @@ class Uploads:
                 finished = finished.with_suffix(SUFFIX)
                 source = UploadSource(stream.path, transcode(stream.path, finished, cut, report))
             return self._library.add_upload(finished, file_sha256(finished), source, self._sessions.files_in_use)
+        except Exception as error:
+            if is_disk_full(error):
+                raise DiskFullError from error
+            raise
         finally:
             self._transcoding.release()
             finished.unlink(missing_ok=True)
