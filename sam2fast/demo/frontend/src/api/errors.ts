@@ -2,7 +2,7 @@
 export type Failure =
   | "network" // the server did not answer
   | "session" // the session has expired
-  | "busy" // as many sessions as the server allows are open
+  | "busy" // as many sessions as the server allows are open, or its disk is full
   | "refused"; // any other refusal of the server
 
 export class ApiError extends Error {
@@ -28,7 +28,7 @@ export function serverError(text: string, code?: unknown): ApiError {
   const message = asSentence(text);
   // The original sends no codes.
   if (code === "NO_SESSION" || /cannot find session/i.test(message)) return new ApiError("session", message);
-  if (code === "BUSY") return new ApiError("busy", message);
+  if (code === "BUSY" || code === "DISK_FULL") return new ApiError("busy", message);
   return new ApiError("refused", message);
 }
 

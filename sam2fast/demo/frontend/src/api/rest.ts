@@ -30,6 +30,8 @@ export interface SessionFacts {
   problem?: string | null;
   /** The size of the file that the video was made of, where that is larger. */
   source?: { width: number; height: number } | null;
+  /** How many frames of the file are shown longer, and are left out, for a constant rate; null if all are kept. */
+  numbering?: { repeated: number; dropped: number } | null;
 }
 
 /** Formats of the masks of photographs. */
@@ -149,6 +151,11 @@ export async function readMaskFile(id: string, file: File, frame: number): Promi
       mask: { height: size[0], width: size[1], counts },
     })),
   }));
+}
+
+/** A small image of a photograph that this browser cannot read. @throws ApiError */
+export async function readThumbnail(file: Blob): Promise<Blob> {
+  return (await request("/api/photographs/thumbnail", { method: "POST", body: file })).blob();
 }
 
 /** Whether the server answers. */

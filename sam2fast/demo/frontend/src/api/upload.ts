@@ -16,11 +16,25 @@ export function refuseFile(file: { name: string; size: number }, limits: Limits)
   }
   if (file.size === 0) return `“${file.name}” is empty.`;
   if (file.size > limits.maxUploadMB * 1024 * 1024) {
-    const size = (file.size / 1024 / 1024).toFixed(1);
-    return `“${file.name}” has ${size} MB, at most ${limits.maxUploadMB} MB can be uploaded.`;
+    return `“${file.name}” has ${megabytes(file.size)} MB, at most ${limits.maxUploadMB} MB can be uploaded.`;
   }
   return null;
 }
+
+/** Why a file is not added to a list of photographs; null if it is. */
+export function whyLeftOut(file: { name: string; size: number }, limits: Limits): string | null {
+  const ending = /\.[^.]+$/.exec(file.name)?.[0].toLowerCase();
+  if (file.size === 0) return "the file is empty";
+  if (hasEnding(file.name, limits.formats)) return "a video is opened alone";
+  if (!hasEnding(file.name, limits.photoFormats ?? [])) {
+    if (ending && HEIC.includes(ending)) return 'HEIC needs pip install "sam2fast[images]" where the server runs';
+    return ending ? `${ending} files are not read` : "not a photograph";
+  }
+  return refuseFile(file, limits) && `${megabytes(file.size)} MB, at most ${limits.maxUploadMB} MB can be uploaded`;
+}
+
+const HEIC = [".heic", ".heif"];
+const megabytes = (size: number) => (size / 1024 / 1024).toFixed(1);
 
 /** Whether a file's name ends in one of these, such as `.mp4`. */
 export function hasEnding(name: string, endings: readonly string[]): boolean {

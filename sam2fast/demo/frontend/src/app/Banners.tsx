@@ -3,7 +3,7 @@ import { LoadingNote } from "../local/LoadingNote";
 import { setState, useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
 
-const INFO_MS = 5000;
+const [INFO_MS, LETTER_MS] = [5000, 70]; // at least, and for each letter
 
 /** A lost connection, errors, and announcements for screen readers. */
 export function Banners() {
@@ -14,7 +14,8 @@ export function Banners() {
 
   useEffect(() => {
     if (notice?.tone !== "info") return;
-    const timer = setTimeout(() => setState({ notice: null }), INFO_MS);
+    const duration = Math.max(INFO_MS, LETTER_MS * notice.text.length);
+    const timer = setTimeout(() => setState({ notice: null }), duration);
     return () => clearTimeout(timer);
   }, [notice]);
 
@@ -32,7 +33,7 @@ export function Banners() {
       )}
       {notice && connected && notice.text !== shown && (
         <div className={`banner ${notice.tone}`} role={notice.tone === "error" ? "alert" : undefined}>
-          {notice.text}
+          <span className="banner-text">{notice.text}</span>
           <IconButton icon="close" label="Dismiss" onClick={() => setState({ notice: null })} />
         </div>
       )}

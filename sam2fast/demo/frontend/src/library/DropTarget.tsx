@@ -7,12 +7,14 @@ import { chooseUpload } from "./uploading";
 
 const DATA_FILE = /\.(json|png|zip)$/i;
 
-/** A single file may be a project or masks; a PNG is a photograph if its colours are none of a label image. */
+/** A single file may be a project or masks; a PNG is masks if it looks like a label image of what is open. */
 async function open(files: readonly File[]): Promise<void> {
   const [file] = files;
-  const photoFormats = getState().limits?.photoFormats ?? [];
+  const { limits, clip, session } = getState();
+  const photoFormats = limits?.photoFormats ?? [];
   const isData = files.length === 1 && DATA_FILE.test(file!.name);
-  if (isData && (!hasEnding(file!.name, photoFormats) || (await mayBeLabels(file!)))) await openFile(file!);
+  if (isData && (!hasEnding(file!.name, photoFormats) || (await mayBeLabels(file!, session && clip))))
+    await openFile(file!);
   else await chooseUpload(files);
 }
 

@@ -41,7 +41,10 @@ let abort: AbortController | null = null;
 export async function chooseUpload(files: readonly File[]): Promise<void> {
   const { limits } = getState();
   const [file] = files;
-  if (!file || !limits || useUploading.getState().upload) return;
+  if (!file) return;
+  if (!limits) return notify("error", `“${file.name}” is not opened: the server has not answered yet.`);
+  const { upload: running } = useUploading.getState();
+  if (running) return notify("error", `“${file.name}” is not opened: “${running.name}” is being uploaded.`);
   if (files.some(({ name }) => hasEnding(name, limits.photoFormats ?? []))) return addPhotos(files);
   setState({ dialog: "videos" });
   const refusal = files.length > 1 ? "Choose one video at a time." : refuseFile(file, limits);

@@ -1,3 +1,4 @@
+import { GREY } from "../media/grey";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import { resample } from "./resample";
@@ -5,7 +6,7 @@ import type { Frames } from "./tracker";
 
 /** Photographs: sessions of one frame. */
 
-export const PHOTO_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp"]; // browsers read no TIFF
+export const PHOTO_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"]; // browsers read no TIFF
 const MAX_PIXELS = 1 << 26;
 const QUALITY = 0.95; // of a JPEG file that had to be rotated
 const ORIENTATION = 0x0112; // of EXIF; 1 is upright
@@ -24,6 +25,9 @@ export class LocalPhoto implements Frames {
   static async open(file: Blob, side: number): Promise<LocalPhoto> {
     const { canvas, context } = await drawn(file);
     const { height, width } = canvas;
+    context.globalCompositeOperation = "destination-over";
+    context.fillStyle = GREY;
+    context.fillRect(0, 0, width, height);
     const { data } = context.getImageData(0, 0, width, height);
     return new LocalPhoto(resample(data, { height, width }, side), height, width);
   }

@@ -1,9 +1,10 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
-import { hasEnding, refuseFile, uploadVideo, type UploadProgress } from "../api/upload";
+import { uploadVideo, whyLeftOut, type UploadProgress } from "../api/upload";
+import type { Limits } from "../api/rest";
 import { isPhoto, type Clip } from "../api/video";
 import { loadProject, saveNow } from "../project/autosave";
-import { makeProject, type Project } from "../project/project";
+import { makeProject, withHistory, type Project } from "../project/project";
 import { openClip } from "../project/session";
 import type { Scene } from "../scene/scene";
 import { announce, getState, isOpening, notify, setState, useStore } from "../state/store";
@@ -52,10 +53,9 @@ export function currentPhoto(): PhotoItem | undefined {
 /** Adds photographs to the list, in the order of their names, and opens the first of them. */
 export async function addPhotos(files: readonly File[]): Promise<void> {
   const { limits } = getState();
-  if (!limits) return;
+  if (!limits) return notify("error", "The server has not answered yet. Add the photographs again when it has.");
   const known = (file: File) => usePhotos.getState().items.find(({ key }) => key === keyOf(file));
-  const refused = files.flatMap((file) => refuseFile(file, limits) ?? []);
-  const accepted = files.filter((file) => hasEnding(file.name, limits.photoFormats ?? []) && !refuseFile(file, limits));
+  const accepted = files.filter((file) => whyLeftOut(file, limits) === null);
   const sorted = [...accepted].sort((a, b) => pathOf(a).localeCompare(pathOf(b), undefined, { numeric: true }));
   for (const file of sorted) {
     const item = known(file);
@@ -65,13 +65,24 @@ export async function addPhotos(files: readonly File[]): Promise<void> {
     .filter((file) => !known(file))
     .map((file): PhotoItem => ({ ...BLANK, id: (ids += 1), name: file.name, key: keyOf(file), file }));
   usePhotos.setState(({ items }) => ({ items: [...items, ...added] }));
-  if (refused.length > 0)
-    notify("error", refused.length === 1 ? refused[0]! : `${refused.length} files are left out: ${refused[0]}`);
-  else if (files.length > accepted.length)
-    notify("info", `${files.length - accepted.length} files are no photographs.`);
   const first = added[0] ?? (sorted[0] && known(sorted[0]));
-  void makeThumbnails();
   if (first) await showPhoto(first.id);
+  void makeThumbnails(); // decoding other photographs would delay the first
+  // Now, because opening a photograph removes older notices.
+  if (files.length > accepted.length) notify("error", describeLeftOut(files, limits));
+}
+
+const MAX_NAMED = 40;
+
+/** Names the files that are left out, with the reasons. */
+function describeLeftOut(files: readonly File[], limits: Limits): string {
+  const lines = files.flatMap((file) => {
+    const reason = whyLeftOut(file, limits);
+    return reason === null ? [] : [`“${pathOf(file)}”: ${reason}`];
+  });
+  const more = lines.length > MAX_NAMED ? [`and ${lines.length - MAX_NAMED} more`] : [];
+  const [are, ofAll] = [lines.length === 1 ? "is" : "are", files.length > 1 ? ` of ${files.length} files` : " file"];
+  return [`${lines.length}${ofAll} ${are} left out:`, ...lines.slice(0, MAX_NAMED), ...more].join("\n");
 }
 
 /** Adds photographs of a project, in place of the work on those that are in the list. */
@@ -181,7 +192,7 @@ async function send(item: PhotoItem, file: Blob): Promise<Clip> {
   const { items: all } = usePhotos.getState();
   const what = `Sending ${item.name}${all.length > 1 ? `, ${all.indexOf(item) + 1} of ${all.length}` : ""}`;
   const progress: UploadProgress = (doing, share) =>
-    setState({ sending: doing === "uploading" ? `${what}: ${Math.floor(100 * share)} %` : "" });
+    setState({ sending: doing === "uploading" ? `${what}: ${Math.floor(100 * share)} %` : `Reading ${item.name} …` });
   setState({ phase: "opening", sending: what });
   const named = file instanceof File ? file : new File([file], item.name);
   const sent = uploadVideo(named, null, progress, upload.signal).finally(() => setState({ sending: "" }));
@@ -190,7 +201,12 @@ async function send(item: PhotoItem, file: Blob): Promise<Clip> {
   const { items } = usePhotos.getState();
   const same = items.find((other) => other.id !== item.id && other.clip?.path === clip.path);
   if (same) usePhotos.setState({ items: items.filter(({ id }) => id !== same.id) });
-  change(item.id, { clip, ...(same && { work: same.work, done: same.done, objects: same.objects }) });
+  const thumbnail = items.find((other) => other.id === item.id)?.thumbnail || clip.poster;
+  change(item.id, {
+    clip,
+    ...(clip.poster && { thumbnail }),
+    ...(same && { work: same.work, done: same.done, objects: same.objects }),
+  });
   return clip;
 }
 
@@ -234,8 +250,9 @@ export async function workOn(item: PhotoItem): Promise<Project | null> {
 /** Keeps the work on the open photograph in the list. */
 function keepWork(): void {
   const item = currentPhoto();
-  const work = makeProject(getState());
-  if (!item || work?.clip.path !== item.clip?.path || !work) return;
+  const project = makeProject(getState());
+  if (!item || project?.clip.path !== item.clip?.path || !project) return;
+  const work = withHistory(project, getState().history);
   change(item.id, { work, objects: countObjects(work.scene) });
   setState({ labels: sharedLabels(usePhotos.getState().items) });
 }

@@ -15,7 +15,11 @@ interface SavedPhotos {
 /** A project file: of one photograph as of a video, otherwise of a list. */
 export async function projectOf(items: readonly PhotoItem[]): Promise<Blob> {
   const found = await Promise.all(items.map(async (item) => ({ item, work: await workOn(item) })));
-  const photographs = found.flatMap(({ item: { name, done }, work }) => (work ? { name, done, work } : []));
+  const photographs = found.flatMap(({ item: { name, done }, work }) => {
+    if (!work) return [];
+    const { history: _, ...saved } = work; // undo and redo stay in the browser
+    return { name, done, work: saved };
+  });
   const content = items.length === 1 ? photographs[0]?.work : { format: FORMAT, version: 1, photographs };
   return new Blob([JSON.stringify(content)], { type: "application/json" });
 }

@@ -1,5 +1,13 @@
 import { restart } from "../project/session";
+import type { Size } from "../scene/geometry";
 import { setState, useStore } from "../state/store";
+
+const MANY = 8e6; // pixels: opening takes longer
+
+function describeSize({ width, height }: Size): string {
+  const pixels = width * height;
+  return pixels >= MANY ? `${Math.round(pixels / 1e6)} megapixels` : `${width} × ${height}`;
+}
 
 /** The message in place of the video while there is none. */
 export function StageMessage() {
@@ -7,14 +15,16 @@ export function StageMessage() {
   const problem = useStore((state) => state.problem);
   const sending = useStore((state) => state.sending);
   const connected = useStore((state) => state.connected);
+  const clip = useStore((state) => state.clip);
   const isWaiting = useStore((state) => state.early.length > 0);
 
   if (phase === "ready") return null;
+  const opening = clip ? `Opening ${clip.name}, ${describeSize(clip)} …` : "Opening …";
   if (phase === "starting" || phase === "opening") {
     return (
       <div className="stage-message" role="status">
         <span className="spinner" />
-        {sending || (isWaiting ? "Opening … Your click is answered then." : "Opening …")}
+        {sending || (isWaiting ? `${opening} Your click is answered then.` : opening)}
       </div>
     );
   }

@@ -7,7 +7,7 @@ import { endPreview, hoverPreview } from "../precision/preview";
 import { boxBetween, toShares, type Spot } from "../scene/geometry";
 import type { Box } from "../scene/scene";
 import * as editing from "../state/editing";
-import { getState, isOpening, setState, useStore } from "../state/store";
+import { getState, notify, setState, useStore } from "../state/store";
 import { DRAG, HOLD_MS, readGesture } from "./gestures";
 import { aim } from "./Loupe";
 import { pause } from "./playback";
@@ -108,7 +108,8 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
         const state = getState();
         if (state.playing) return pause(); // moving objects are hard to click
         const isBrush = state.tool === "paint" || state.tool === "wipe"; // paints on masks, which are not loaded yet
-        if (state.phase !== "ready" && (isBrush || !isOpening(state))) return;
+        if (isBrush && state.phase === "opening") return notify("info", "Painting begins when it is open.");
+        if (state.phase !== "ready" && state.phase !== "opening") return;
         if (press.current) return cancel(); // a second finger
         setState({ following: false }); // tracking must not change the frame under the pointer
         begin(event);

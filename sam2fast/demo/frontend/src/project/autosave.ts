@@ -2,8 +2,7 @@ import { createStore, del, get, set, values } from "idb-keyval";
 import type { Clip } from "../api/video";
 import { firstPromptedFrame } from "../scene/scene";
 import { getState, notify, useStore } from "../state/store";
-import { makeProject, type Project } from "./project";
-import { saveHistory } from "./steps";
+import { makeProject, withHistory, type Project } from "./project";
 
 /** Saves the work on each video in the browser, by the video's path. */
 
@@ -79,10 +78,8 @@ export async function saveNow(): Promise<void> {
     // Saved work that does not fit the video is kept until the user edits.
     const isKept = project && isUntouched(project) && hasWork(await loadProject(project.clip.path));
     if (project && !isKept && !getState().elsewhere) {
-      const { history } = getState();
-      const isUndoable = history.past.length + history.future.length > 0;
-      const saved = { ...project, ...(isUndoable && { history: saveHistory(history) }) };
-      if (hasWork(project) || isUndoable || isUpload(project.clip)) await set(project.clip.path, saved, SAVED);
+      const saved = withHistory(project, getState().history);
+      if (hasWork(project) || saved.history || isUpload(project.clip)) await set(project.clip.path, saved, SAVED);
       else await del(project.clip.path, SAVED);
     }
     hasFailed = false;

@@ -53,7 +53,10 @@ export async function openDataFile(file: File): Promise<void> {
     else await importMasks(file);
   } catch (error) {
     const { failure, message } = asApiError(error);
-    if (failure === "refused") notify("error", `“${file.name}”: ${message}`);
+    const advice = /\.png$/i.test(file.name)
+      ? " If it is a photograph, open it by “Open photographs” under Videos."
+      : "";
+    if (failure === "refused") notify("error", `“${file.name}” is not read as masks: ${message}${advice}`);
     else handleFailure(error);
   }
 }

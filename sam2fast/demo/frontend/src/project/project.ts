@@ -3,8 +3,9 @@ import { isLook, type Look } from "../effects/look";
 import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores } from "../masks/masks";
 import { maskArea } from "../masks/rle";
 import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../scene/scene";
-import type { State, Tracking } from "../state/store";
-import { readHistory, type SavedHistory } from "./steps";
+import type { History } from "../state/history";
+import type { State, Step, Tracking } from "../state/store";
+import { readHistory, saveHistory, type SavedHistory } from "./steps";
 
 /** The user's work on one video, as it is saved in the browser and in project files. */
 export interface Project {
@@ -55,6 +56,12 @@ export function makeProject(state: Work): Project | null {
     tracking: name === "running" || name === "cancelling" ? "cancelled" : name,
     masks,
   };
+}
+
+/** A project with undo and redo, as it is kept in the browser. */
+export function withHistory(project: Project, history: History<Step>): Project {
+  const isUndoable = history.past.length + history.future.length > 0;
+  return { ...project, ...(isUndoable && { history: saveHistory(history) }) };
 }
 
 function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry): SavedMask {

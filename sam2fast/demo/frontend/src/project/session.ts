@@ -3,7 +3,7 @@ import { query } from "../api/client";
 import { asApiError } from "../api/errors";
 import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../api/generated";
 import { openSession } from "../api/models";
-import { getLimits, getSession, renewSession } from "../api/rest";
+import { getLimits, getSession, renewSession, type SessionFacts } from "../api/rest";
 import { send } from "../api/transport";
 import { isPhoto, located, readClip, type Clip } from "../api/video";
 import { counted } from "../scene/counted";
@@ -17,6 +17,8 @@ import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, lockWork, sa
 import { restoreWork, type Project } from "./project";
 
 /** Opens videos, and keeps a session of the server for the open one. */
+
+type Numbering = NonNullable<SessionFacts["numbering"]>;
 
 const RENEW_MS = 60_000;
 
@@ -102,7 +104,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
   let id: string | null = null;
   try {
     id = await openSession(clip.path, getState().strategy);
-    const { fps, numFrames, width, height, source = null } = await getSession(id);
+    const { fps, numFrames, width, height, source = null, numbering = null } = await getSession(id);
     if (start !== starts) {
       sendClose(id); // another video was chosen
       return true;
@@ -125,6 +127,7 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
         `The saved work is of a video of ${counted(found[0].numFrames, "frame")}; this one has ${numFrames}.`,
       );
     }
+    if (numbering) notify("info", describeNumbering(clip.name, fps ?? 1, numbering));
     makeEarlyEdits();
     void synchronise();
     return true;
@@ -135,6 +138,15 @@ async function startSession(clip: Clip, projects: readonly (Project | null | und
     if (asApiError(error).failure === "network") handleFailure(error);
     return false;
   }
+}
+
+function describeNumbering(name: string, fps: number, { repeated, dropped }: Numbering): string {
+  const changes = [
+    ...(repeated > 0 ? [`${counted(repeated, "frame")} of the file shown longer`] : []),
+    ...(dropped > 0 ? [`${counted(dropped, "frame")} left out`] : []),
+  ];
+  const rate = `${Math.round(100 * fps) / 100} frames per second`;
+  return `“${name}” is shown at a constant ${rate}, with ${changes.join(" and ")}. Frame numbers, also in files, are those of this rate.`;
 }
 
 function closeSession(): void {

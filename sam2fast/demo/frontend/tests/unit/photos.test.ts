@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { hasEnding, refuseFile } from "../../src/api/upload";
+import { hasEnding, refuseFile, whyLeftOut } from "../../src/api/upload";
 import { isPhoto } from "../../src/api/video";
 import { orientationOf } from "../../src/local/photo";
 import { maskOf, paintMask } from "../../src/masks/rle";
@@ -39,15 +39,32 @@ test("EXIF's orientation is read in both byte orders", () => {
   expect(orientationOf(new DataView(Uint8Array.of(0xff, 0xd8, 0xff, 0xe1, 0, 90).buffer))).toBe(1);
 });
 
-test("a PNG of grey or a palette may be a label image", async () => {
+test("a PNG of grey or a palette may be a label image of what is open", async () => {
   const png = (type: number) => {
     const head = new Uint8Array(40);
     head.set([0x89, 0x50, 0x4e, 0x47]);
+    head.set([0, 0, 0, 80, 0, 0, 0, 60], 16);
     head[25] = type;
     return new File([head], "a.png");
   };
-  expect(await Promise.all([0, 2, 3, 6].map((type) => mayBeLabels(png(type))))).toEqual([true, false, true, false]);
-  expect(await mayBeLabels(new File(["short"], "a.png"))).toBe(false);
+  const open = { width: 160, height: 120 };
+  const found = await Promise.all([0, 2, 3, 6].map((type) => mayBeLabels(png(type), open)));
+  expect(found).toEqual([true, false, true, false]);
+  expect(await mayBeLabels(png(0), { width: 120, height: 160 })).toBe(false); // of another shape
+  expect(await mayBeLabels(png(0), null)).toBe(false); // nothing is open
+  expect(await mayBeLabels(new File(["short"], "a.png"), open)).toBe(false);
+});
+
+test("each file that is left out has a reason", () => {
+  const limits = { ...LIMITS, photoFormats: [".jpg", ".png"] };
+  const reasonOf = (name: string, size = 9) => whyLeftOut({ name, size }, limits);
+  expect(reasonOf("a.JPG")).toBeNull();
+  expect(reasonOf("a.jpg", 0)).toBe("the file is empty");
+  expect(reasonOf("a.jpg", 2 ** 21)).toBe("2.0 MB, at most 1 MB can be uploaded");
+  expect(reasonOf("a.svg")).toBe(".svg files are not read");
+  expect(reasonOf("a.mp4")).toBe("a video is opened alone");
+  expect(reasonOf("notes")).toBe("not a photograph");
+  expect(reasonOf("a.HEIC")).toContain("sam2fast[images]");
 });
 
 test("a mask is painted in a part of its size", () => {
