@@ -50,4 +50,12 @@ write_with_sound(folder / "sound.mp4", images[:UPLOADED])
 write_with_sound(folder / "short.mp4", images[:SHORT])
 write_with_sound(folder / "large.mp4", images[:LARGE], scale=2.5)  # larger than what the page plays
 write_with_sound(folder / "long.mp4", [image for image in images for _ in range(5)], scale=3)  # 12 seconds
+with av.open(str(folder / "uneven.mp4"), "w") as container:
+    stream: Any = container.add_stream("libx264", rate=SOUND_FPS)
+    stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+    for number, image in enumerate(images[:SHORT]):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts = number + 3 * (number >= SHORT // 2)  # a pause in the middle
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
 (folder / "upload.mp4").write_bytes(encode_mp4([Image.fromarray(image) for image in images[:UPLOADED]]))

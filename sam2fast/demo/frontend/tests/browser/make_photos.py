@@ -25,6 +25,13 @@ exif[0x0112] = ROTATED
 turned.save(folder / "rotated.jpg", exif=exif, quality=95)
 scene.resize((640, 480)).save(folder / "old.bmp")
 scene.resize((300, 200)).save(folder / "dropped.png")
+grey = scene.resize((300, 200)).convert("L")
+grey.save(folder / "grey.png")
+scene.resize((400, 300)).save(folder / "scan.tif")
+scene.resize((400, 300)).save(folder / "web.avif")
+hidden = np.dstack([np.asarray(scene.resize((400, 300))), np.full((300, 400), 255, dtype=np.uint8)])
+hidden[:, :200] = (255, 0, 0, 0)  # red under the transparent half
+Image.fromarray(hidden).save(folder / "sticker.png")
 labels = np.zeros((200, 300), dtype=np.uint8)
 labels[50:90, 60:120] = 1
 Image.fromarray(labels).save(folder / "labels.png")

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
@@ -5,6 +6,7 @@ import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { violations } from "./accessibility";
 import { Demo, launch } from "./demo";
 import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
+import { PYTHON } from "./serve";
 
 let folder: string;
 let browser: Browser;
@@ -38,6 +40,89 @@ test("a photograph is opened, and a click finds an object in its full size", asy
   const text = await demo.page.locator("body").innerText();
   expect(text).not.toMatch(/track|\bframes?\b|play/i);
   expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
+});
+
+test("undo comes back with the photograph", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  await other.button("Videos").click();
+  await other.page.getByLabel("Photographs", { exact: true }).setInputFiles(files("first.jpg", "second.png"));
+  await shown(other, "first.jpg");
+  await other.click(...VASE);
+  await other.click(...APPLE);
+  await other.page.keyboard.press("PageDown");
+  await shown(other, "second.png");
+  expect(await other.page.getByRole("button", { name: /^Undo/ }).isDisabled()).toBe(true);
+  await other.page.keyboard.press("PageUp");
+  await shown(other, "first.jpg");
+  expect(await other.page.locator(".point").count()).toBe(2);
+  await other.page.keyboard.press("z");
+  await other.settled();
+  expect(await other.page.locator(".point").count()).toBe(1);
+  expect(other.problems).toEqual([]);
+  await other.close();
+});
+
+test("files that are left out are named with the reason, and others open, also AVIF and TIFF", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  await other.button("Videos").click();
+  const bad = ["drawing.svg", "phone.heic", "empty.jpg", "clip.mp4", "notes"].map((name) => {
+    return { name, mimeType: "", buffer: Buffer.from(name === "empty.jpg" ? "" : "nothing") };
+  });
+  const good = ["first.jpg", "scan.tif", "web.avif"].map((name) => {
+    return { name, mimeType: "", buffer: readFileSync(join(folder, name)) };
+  });
+  await other.page.getByLabel("Photographs", { exact: true }).setInputFiles([...bad, ...good]);
+  await shown(other, "first.jpg");
+  const left = await other.page.getByRole("alert").innerText();
+  expect(left).toMatch(/^[45] of 8 files are left out:/); // a server with pillow-heif tries the HEIC file
+  for (const reason of [
+    "“drawing.svg”: .svg files are not read",
+    "“empty.jpg”: the file is empty",
+    "“clip.mp4”: a video is opened alone",
+    "“notes”: not a photograph",
+  ])
+    expect(left).toContain(reason);
+  await other.shot("left out");
+  const thumbnails = other.page.locator(".photo img");
+  await expect.poll(() => thumbnails.count()).toBeGreaterThanOrEqual(3); // also of the TIFF, which is not opened yet
+  const widths = await thumbnails.evaluateAll((all) => all.map((image) => (image as HTMLImageElement).naturalWidth));
+  expect(Math.min(...widths)).toBeGreaterThan(100);
+  for (const name of ["scan.tif", "web.avif"]) {
+    await other.page.getByRole("button", { name: `${name} untouched` }).click();
+    await shown(other, name);
+    await other.page.locator(".counter", { hasText: "400 × 300" }).waitFor();
+  }
+  expect(other.problems).toEqual([]);
+  await other.close();
+});
+
+test("transparent parts are grey, and stay transparent in cut-outs", async () => {
+  const other = await Demo.open(browser, inject("address"));
+  await other.ready();
+  await other.button("Videos").click();
+  await other.page.getByLabel("Photographs", { exact: true }).setInputFiles(files("sticker.png"));
+  await shown(other, "sticker.png");
+  const seen = await other.page.evaluate(() => {
+    const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas[data-frame]")!;
+    return [...canvas.getContext("2d")!.getImageData(100, 150, 1, 1).data];
+  });
+  expect(seen).toEqual([128, 128, 128, 255]);
+  await other.click(0.2, 0.5); // on the transparent half
+  await other.said(/Object 1: the mask covers/);
+  await other.button("Download", true).click();
+  const waiting = other.page.waitForEvent("download");
+  await other.page.getByRole("dialog").getByRole("button", { name: "Cut-outs", exact: true }).click();
+  const code = `import io, sys, zipfile, numpy as np
+from PIL import Image
+archive = zipfile.ZipFile(sys.argv[1])
+pixels = np.asarray(Image.open(io.BytesIO(archive.read(archive.namelist()[0]))))
+print(pixels[:, :200].any())`;
+  const printed = execFileSync(PYTHON, ["-c", code, await (await waiting).path()]).toString();
+  expect(printed.trim()).toBe("False");
+  expect(other.problems).toEqual([]);
+  await other.close();
 });
 
 test("a photograph of the package is a click away, and comes into the list once", async () => {
@@ -133,6 +218,9 @@ test("a photograph that is sent says how much of it, and which of how many", asy
     .filter({ hasText: /^Sending zz noise\.png, 6 of 6: [1-9]\d? %$/ })
     .waitFor();
   await demo.shot("sending");
+  const spot = await demo.at(0.9, 0.1);
+  await demo.page.mouse.click(spot.x, spot.y);
+  await demo.page.locator(".banner", { hasText: "This was not used: another photograph is on its way" }).waitFor();
   await throttle.send("Network.emulateNetworkConditions", { ...slow, uploadThroughput: -1 });
   await opened(name);
 });
@@ -234,6 +322,11 @@ test("several dropped files open as photographs, a label image as masks", async 
   await drop(["labels.png"]);
   await demo.said(/1 object imported from “labels.png”/);
   expect(await demo.page.locator(".clip-name").textContent()).toBe("dropped.png");
+  await drop(["grey.png"]); // a photograph, though it is grey as label images are
+  await opened("grey.png");
+  await demo.page.keyboard.press("x");
+  await demo.page.keyboard.press("PageUp");
+  await opened("dropped.png");
   await drop(["broken.jpg"]);
   await demo.page.getByRole("alert").filter({ hasText: "“broken.jpg” cannot be opened" }).waitFor();
   expect(await demo.page.locator(".clip-name").textContent()).toBe("dropped.png");

@@ -38,6 +38,51 @@ test("a small screen shows one sheet at a time and never scrolls sideways", asyn
   expect(track.y + track.height).toBeLessThanOrEqual(PHONE.viewport.height);
 });
 
+test("nothing overlaps at 400 % zoom: the page scrolls downwards alone", async () => {
+  for (const viewport of [
+    { width: 320, height: 256 },
+    { width: 320, height: 640 },
+    { width: 480, height: 320 },
+  ]) {
+    const other = await Demo.open(browser, inject("address"), { viewport });
+    await other.ready();
+    for (const tab of ["Timeline", "Effects", "Objects"]) {
+      await other.page.getByRole("navigation").getByRole("button", { name: tab }).click();
+      expect([viewport, tab, await overlaps(other)]).toEqual([viewport, tab, []]);
+    }
+    await other.shot(`zoomed ${viewport.width} ${viewport.height}`);
+    const [content, window] = await other.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    expect(content).toBeLessThanOrEqual(window!);
+    await other.close();
+  }
+});
+
+/** Pairs of controls and texts that are drawn over each other. */
+function overlaps(demo: Demo): Promise<string[]> {
+  return demo.page.evaluate(() => {
+    const parts = [...document.querySelectorAll("button, select, input:not([type=file]), h1, h2, small, .counter")]
+      .filter((part) => part.checkVisibility() && !part.closest(".visually-hidden, .frame"))
+      .map((part) => {
+        let { left, top, right, bottom } = part.getBoundingClientRect();
+        for (let around = part.parentElement; around; around = around.parentElement) {
+          if (getComputedStyle(around).overflowY === "visible") continue;
+          const clip = around.getBoundingClientRect(); // what is scrolled out of sight does not count
+          [left, top] = [Math.max(left, clip.left), Math.max(top, clip.top)];
+          [right, bottom] = [Math.min(right, clip.right), Math.min(bottom, clip.bottom)];
+        }
+        return { part, left, top, right, bottom, name: part.getAttribute("aria-label") ?? part.textContent };
+      });
+    return parts.flatMap((one, place) =>
+      parts.slice(place + 1).flatMap((other) => {
+        const isInside = one.part.contains(other.part) || other.part.contains(one.part);
+        const width = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+        const height = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+        return !isInside && width > 2 && height > 2 ? [`${one.name} and ${other.name}`] : [];
+      }),
+    );
+  });
+}
+
 test("a tap includes, a long press excludes", async () => {
   const vase = await demo.at(0.26, 0.62);
   await demo.page.touchscreen.tap(vase.x, vase.y);

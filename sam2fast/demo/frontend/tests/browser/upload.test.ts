@@ -53,6 +53,13 @@ test("a video that comes into the gallery is shown in the open dialog", async ()
   await demo.button("Drawn later").waitFor({ state: "detached" });
 });
 
+test("a video of variable rate says that its frames have other numbers", async () => {
+  await choose("uneven.mp4", readFileSync(join(inject("data"), "uneven.mp4")));
+  await demo.page.locator(".banner", { hasText: "“uneven.mp4” is shown at a constant" }).waitFor();
+  await demo.page.locator(".banner", { hasText: "Frame numbers, also in files, are those of this rate" }).waitFor();
+  await demo.button("Videos").click();
+});
+
 test("an upload can be cancelled", async () => {
   const throttle = await demo.page.context().newCDPSession(demo.page);
   await throttle.send("Network.enable");
