@@ -17,11 +17,19 @@ from demo_process import DemoProcess, serving
 pytestmark = pytest.mark.long
 
 SECONDS = 4.0  # of each attack
+GUARDED = 120  # clients without the token
+HOST = b"Host: 127.0.0.1\r\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
     with serving(tmp_path_factory.mktemp("data"), "--model", "nano") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
+    with serving(tmp_path_factory.mktemp("data"), "--model", "nano", "--token", "abc123") as one:
         yield one
 
 
@@ -35,6 +43,12 @@ def _connect(server: DemoProcess, first: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     connection.sendall(first)
     return connection
+
+
+def drip(clients: list[socket.socket], more: bytes) -> None:
+    for one in clients:
+        with contextlib.suppress(OSError):  # the server has closed it
+            one.send(more)
 
 
 def slowest_answer(server: DemoProcess, meanwhile: Callable[[], object]) -> float:
@@ -74,7 +88,74 @@ def test_idle_connections(server):
 
 def test_slow_bodies(server):
     with connections(server, 60, b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n") as slow:
-        assert slowest_answer(server, lambda: [one.sendall(b" ") for one in slow]) < 2
+        assert slowest_answer(server, lambda: drip(slow, b" ")) < 2
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        (b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (b"POST /graphql HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n", b"x"),
+        (b"POST /healthy HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n", b"x"),
+        (b"GET /healthy HTTP/1.1\r\n" + HOST + b"\r\nGET /healthy HTTP/1.1\r\nX: ", b"x"),
+        (b"\r\n\r\nGET /healthy", b"x"),
+    ],
+    ids=["length", "chunks", "continue", "public path", "second request", "empty lines"],
+)
+def test_clients_without_the_token_that_drip(guarded, first, more):
+    with connections(guarded, GUARDED, first) as slow:
+        assert slowest_answer(guarded, lambda: drip(slow, more)) < 2
+
+
+def test_a_refused_request_is_closed_after_its_answer(guarded):
+    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n"
+    with connections(guarded, 1, head % 9000000) as (slow,):
+        slow.sendall(bytes(1000))
+        begin, answer = time.monotonic(), b""
+        while block := slow.recv(10000):
+            answer += block
+        assert answer.startswith(b"HTTP/1.1 401 ") and b"\r\nConnection: close\r\n" in answer
+        assert time.monotonic() - begin < 5
+    # A client that first sends all of it gets the answer, too.
+    with connections(guarded, 1, head % 3000000) as (large,):
+        large.sendall(bytes(3000000))
+        assert large.recv(10000).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_slow_upload_arrives(guarded):
+    """At 2 kB per second, for longer than a body without a minimum rate may take."""
+    body = json.dumps({"query": "{__typename}", "padding": "x" * 24000}).encode()
+    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Authorization: Bearer abc123\r\nContent-Type: application/json\r\n"
+    with connections(guarded, 1, head + b"Content-Length: %d\r\n\r\n" % len(body)) as (slow,):
+        for place in range(0, len(body), 1000):
+            slow.sendall(body[place : place + 1000])
+            time.sleep(0.5)
+        assert b"HTTP/1.1 200 OK" in slow.recv(1000)
+
+
+def test_a_body_that_drips_is_cut_off(server):
+    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    with connections(server, 1, head) as (slow,):
+        begin = time.monotonic()
+        slow.settimeout(0.5)
+        answer = None
+        while answer is None and time.monotonic() < begin + 40:
+            slow.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = slow.recv(1000)
+        assert answer is not None and answer.startswith(b"HTTP/1.1 400 ")
+        assert 8 < time.monotonic() - begin < 25
+
+
+def test_more_slow_bodies_than_threads(server):
+    """Without a token all of them may send bodies; the last ones are refused, and health is answered."""
+    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    with connections(server, 520, head) as slow:
+        assert slowest_answer(server, lambda: None) < 2
+        slow[-1].settimeout(5)
+        answer = slow[-1].recv(1000)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b'"code":"BUSY"' in answer
 
 
 def test_bombs_of_fragments(server):
