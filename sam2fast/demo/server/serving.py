@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.wsgi import FileWrapper
 from gunicorn.workers.gthread import ThreadWorker
 
 from sam2fast.demo.server.connections import ConnectionWorker
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 8  # for the current frame, when the server is shut down
 THREADS, CONNECTIONS, OPEN_FILES = 512, 2048, 4096  # a thread costs little
+FILE_BLOCK_BYTES = 1 << 18
 OTHER_FILES = 512  # open files besides connections
 FAILED_TO_START = Arbiter.WORKER_BOOT_ERROR  # exit code of ``build`` after it has printed its error
 
@@ -75,6 +77,13 @@ def _is_logged(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError | TimeoutError | DemoError))
 
 
+class _FileBlocks(FileWrapper):
+    """A file in large blocks: with small ones, hundreds of downloads delay all other threads."""
+
+    def __init__(self, file: Any, _: int) -> None:
+        super().__init__(file, FILE_BLOCK_BYTES)
+
+
 class _Server(BaseApplication):
     def __init__(self, build: Callable[[], Flask], options: dict[str, Any]) -> None:
         self._build, self._options = build, options
@@ -86,7 +95,14 @@ class _Server(BaseApplication):
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return self._build()
+        app = self._build()
+        answer = app.wsgi_app
+
+        def with_large_blocks(environ: dict[str, Any], start_response: Any) -> Any:
+            return answer({**environ, "wsgi.file_wrapper": _FileBlocks}, start_response)
+
+        app.wsgi_app = with_large_blocks  # type: ignore[method-assign]
+        return app
 
 
 def serve(build: Callable[[], Flask], address: Address, on_ready: Callable[[str], None]) -> None:

@@ -107,7 +107,7 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   });
   await demo.button("Videos").click();
   await demo.button("Still life").click();
-  await demo.page.getByText("Opening …").waitFor();
+  await demo.page.getByText(/^Opening Still life, \d+ × \d+ …$/).waitFor();
   expect(await spread(demo.page, ".filmstrip")).toBe(-255); // nothing of the video before
   open();
   await demo.page.locator(".counter", { hasText: "1 / 24" }).waitFor();
