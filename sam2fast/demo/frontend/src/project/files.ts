@@ -63,7 +63,7 @@ export async function openDataFile(file: File): Promise<void> {
 
 async function importMasks(file: File): Promise<void> {
   const { session, frame } = getState();
-  if (!session) return;
+  if (!session) return notify("error", `“${file.name}” is not imported: open what its masks belong to first.`);
   const objects = await readMaskFile(session.id, file, frame);
   if (getState().session !== session) return; // another video was opened
   let { scene, masks } = getState();

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { expect } from "vitest";
 import type { Demo } from "./demo";
 import { PYTHON } from "./serve";
 
@@ -19,6 +20,35 @@ export function makePhotos(): string {
 export async function shown(demo: Demo, name: string): Promise<void> {
   await demo.page.locator(".clip-name", { hasText: name }).waitFor();
   await demo.ready();
+}
+
+/** Opens a photograph whose left half is transparent, and checks that it is grey, and transparent in its cut-out. */
+export async function checkTransparent(demo: Demo, file: string): Promise<void> {
+  await demo.button("Videos").click();
+  await demo.page.getByLabel("Photographs", { exact: true }).setInputFiles(file);
+  await shown(demo, "sticker.png");
+  const seen = await demo.page.evaluate(() => {
+    const canvas = document.querySelector<HTMLCanvasElement>(".frame canvas[data-frame]")!;
+    return [...canvas.getContext("2d")!.getImageData(100, 150, 1, 1).data];
+  });
+  expect(seen).toEqual([128, 128, 128, 255]);
+  await demo.click(0.2, 0.5); // on the transparent half
+  await demo.said(/Object 1: the mask covers/);
+  await demo.button("Download", true).click();
+  const dialog = demo.page.getByRole("dialog");
+  const waiting = demo.page.waitForEvent("download");
+  await dialog.getByRole("button", { name: "Cut-outs", exact: true }).click();
+  const code = `import io, sys, zipfile, numpy as np
+from PIL import Image
+archive = zipfile.ZipFile(sys.argv[1])
+(name,) = [name for name in archive.namelist() if "sticker" in name]
+print(np.asarray(Image.open(io.BytesIO(archive.read(name))))[:, :200].any())`;
+  expect(
+    execFileSync(PYTHON, ["-c", code, await (await waiting).path()])
+      .toString()
+      .trim(),
+  ).toBe("False");
+  await demo.page.keyboard.press("Escape");
 }
 
 /** What `read_photos.py` says about a photograph. */

@@ -4,7 +4,7 @@ import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Demo, launch } from "./demo";
 import { PageServers } from "./page_servers";
-import { APPLE, makePhotos, readExports, shown, VASE } from "./photographs";
+import { APPLE, checkTransparent, makePhotos, readExports, shown, VASE } from "./photographs";
 
 let photos: string;
 let pages: PageServers;
@@ -61,6 +61,14 @@ test("the page without a server opens photographs, keeps their objects, and writ
   }
   await demo.page.keyboard.press("Escape");
   expect(demo.problems).toEqual([]);
+});
+
+test("transparent parts are grey, and stay transparent in cut-outs", async () => {
+  const other = await Demo.open(browser, `${pages.site}page/`);
+  await other.ready();
+  await checkTransparent(other, join(photos, "sticker.png"));
+  expect(other.problems).toEqual([]);
+  await other.close();
 });
 
 test("the photographs of the package are beside the page", async () => {
