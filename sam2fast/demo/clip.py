@@ -17,7 +17,7 @@ from sam2fast.video_io.video_types import require_pyav
 from sam2fast.video_io.video_writer import encoder_options, find_encoder
 
 CLIP = Path(__file__).with_name("media") / "flower.mp4"  # a flower that opens, 960x540; NOTICE has its origin
-FRAMES_PER_SECOND = 5
+FRAMES_PER_SECOND = 8
 CRF = 20  # x264's quality
 
 
