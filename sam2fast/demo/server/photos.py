@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.demo.server.demo_errors import BadPhotoError, message_without_path
-from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.images import AVIF_BRANDS, HEIF_BRANDS, IMAGE_READ_ERRORS, open_image
 from sam2fast.transforms import ImageError, to_pixels
 
 # The files that are accepted; AVIF needs Pillow 11.3, HEIF needs pillow-heif.
@@ -43,11 +43,7 @@ ENDINGS = tuple(ending for name in _FORMATS for ending in _ENDINGS[name])
 SUFFIXES = (".jpg", ".png", ".webp")  # of stored ones
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 # HEIC and AVIF files begin with the first box of MP4; these brands follow it.
-BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-_MISSING = {
-    "AVIF": "Pillow 11.3 or newer",
-    "HEIF": 'pip install "sam2fast[images]"',
-}
+BRANDS = (*HEIF_BRANDS, *AVIF_BRANDS)
 GREY = (128, 128, 128)  # behind transparent parts
 MAX_PIXELS = 1 << 26
 POSTER_SIDE = 480
@@ -77,7 +73,6 @@ def store_photo(source: Path, target: Path) -> Path:
     Raises:
         BadPhotoError: it cannot be read, or has too many pixels.
     """
-    _check_readable(source)
     with _reading(source), open_image(source, _FORMATS) as image:
         check_pixels(image.width, image.height)
         kind, mode = image.format or "", image.mode
@@ -163,7 +158,6 @@ def thumbnail_of(file: Path) -> Image.Image:
     Raises:
         BadPhotoError: If it cannot be read, or has too many pixels.
     """
-    _check_readable(file)
     with _reading(file), open_image(file, _FORMATS) as image:
         check_pixels(image.width, image.height)
         is_deep = image.mode.startswith(("I", "F"))
@@ -184,18 +178,6 @@ def _over_grey(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, GREY), image).convert("RGB")
-
-
-def _check_readable(file: Path) -> None:
-    """Raises a BadPhotoError for HEIC and AVIF files if their decoder is not installed."""
-    with file.open("rb") as stream:
-        beginning = stream.read(64)
-    if beginning[8:12] in BRANDS:
-        kind = "AVIF" if b"avif" in beginning or b"avis" in beginning else "HEIF"
-        if kind not in _FORMATS:
-            raise BadPhotoError(
-                f"this server does not read {kind} photographs, which needs {_MISSING[kind]}; convert it to JPEG"
-            )
 
 
 @contextmanager
