@@ -52,7 +52,7 @@ test("nothing overlaps at 400 % zoom: the page scrolls downwards alone", async (
     }
     await other.shot(`zoomed ${viewport.width} ${viewport.height}`);
     const [content, window] = await other.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-    expect(content).toBeLessThanOrEqual(window!);
+    expect(content).toBeLessThanOrEqual(window);
     await other.close();
   }
 });
