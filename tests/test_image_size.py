@@ -72,10 +72,8 @@ def test_commands(command, tmp_path):
     wrong = invoke(*run, "--image-size", 65)
     assert wrong.exit_code != 0 and "a multiple of 32, such as 64; got 65" in wrong.stderr
     resumed = invoke(*run, "--resume")
-    if command == "segment":  # made again
-        assert resumed.exit_code == 0 and "image_size" not in json.loads(file.read_text())["model"]
-    else:
-        assert resumed.exit_code != 0 and "image_size 64, now None" in resumed.stderr
+    assert resumed.exit_code != 0 and f"{file} differs in --image-size (64, now None); " in resumed.stderr
+    assert json.loads(file.read_text()) == content
 
 
 VIDEO_COMMANDS = {

@@ -1,13 +1,12 @@
-"""The files that commands read and write: names, checks, digests, atomic writes."""
+"""The files that commands read and write: names, checks, atomic writes."""
 
 import errno
-import hashlib
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import click
 
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error
-from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
+from sam2fast.io.made_from import described, described_videos, differences, is_whole
 
 RESULTS = "masks.json"
+START_AGAIN = "choose another --out, or leave --resume out to start again"
 # As sam2fast.mask_formats.writers.FILES, without "png", which is "layers" here.
 EXPORT_FILES = {
     "yolo": "labels/{}.txt",
@@ -94,31 +94,44 @@ def make_folder(out: Path) -> None:
 
 
 def open_output(
-    out: Path, file: str, asked: Mapping[str, Any], overwrite: bool = False, facts: Mapping[str, Any] | None = None
+    out: Path,
+    file: str,
+    made_from: Mapping[str, Any],
+    overwrite: bool = False,
+    videos: Mapping[str, Mapping[str, Any] | None] | None = None,
+    there: Collection[str] = (),
+    advice: str = "choose another folder",
 ) -> None:
-    """Makes an output folder, or continues one that was filled with the same options.
+    """Makes an output folder, or continues one that was made from the same.
 
     Args:
-        file: the name of the record of the options in the folder.
+        file: the name of the record in the folder.
+        made_from: what the whole folder is made from; see :mod:`sam2fast.io.made_from`.
         overwrite: accept any folder.
-        facts: what else is recorded.
+        videos: what each video is made from, which is recorded too.
+        there: the videos that are in the folder and stay.
 
     Raises:
-        UserError: the folder is not empty, and was not filled with these options.
+        UserError: If the folder is not empty, and it or a video in it was made from something else.
     """
     make_folder(out)
     record = out / file
     remove_leftovers([record])  # of a killed run
     with as_user_error(OSError, ValueError):
         is_new = not any(path.name != file for path in out.iterdir())
-        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+        before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
+    recorded = before.get("videos", {}) if isinstance(before, dict) else {}
     if not overwrite and not is_new:
         if not isinstance(before, dict):
-            raise UserError(f"the folder {out} is not empty and has no {file} with its options; choose another")
-        changed = [f"--{name}" for name, value in asked.items() if before.get(name) != value]
-        if changed:
-            raise UserError(f"{out} was filled with another {', '.join(changed)}, see {record}; choose another folder")
-    write_atomically(record, (json.dumps({**asked, **(facts or {})}, indent=2) + "\n").encode())
+            raise UserError(f"the folder {out} is not empty and has no {file} with its options; {advice}")
+        if other := differences(before.get("made_from"), made_from):
+            raise UserError(f"{out} {described(other)}, see {record}; {advice}")
+    of_videos = videos or {}
+    others = {name: other for name in there if (other := differences(recorded.get(name), of_videos.get(name)))}
+    if others:
+        raise UserError(f"{out} {described_videos(others)}, see {record}; {advice}")
+    content = {"made_from": made_from, **({} if videos is None else {"videos": {**recorded, **of_videos}})}
+    write_atomically(record, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def check_folder(path: Path, what: str) -> None:
@@ -159,17 +172,3 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file atomically."""
     with writing(), atomic_path(path) as partial:
         partial.write_bytes(content)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of a folder's files.
-
-    All of it is read: uncompressed volumes and weights may differ in the middle alone.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    if not path.is_dir():
-        return file_sha256(path)
-    files = sorted(file for file in path.iterdir() if file.is_file())
-    return hashlib.sha256(repr([(file.name, file_sha256(file)) for file in files]).encode()).hexdigest()

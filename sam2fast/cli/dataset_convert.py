@@ -1,6 +1,5 @@
 """``sam2fast dataset convert`` and ``extract``: other layouts, and frames of videos as JPEG files."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import click
 
+from sam2fast import __version__
 from sam2fast.cli.command_files import open_output
 from sam2fast.cli.dataset_options import (
     LAYOUTS,
@@ -21,9 +21,11 @@ from sam2fast.cli.dataset_options import (
     source_argument,
     video_option,
 )
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.cli.user_errors import ErrorReport, as_user_error, format_error
+from sam2fast.downloads.digests import digest_of
 
 
 @click.command()
@@ -87,13 +89,23 @@ def convert(
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
-    asked = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
+    options = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
+    run: dict[str, Any] = {"version": __version__, "options": options}
     output = open_layout(target, to, Settings(masklets, rate, overlaps))
-    there = [] if overwrite else [name for name in names if output.has(name)]
-    made_from = {"source": os.path.realpath(data.root), **asked}
-    _open_output(target, ".convert.json", asked, dict.fromkeys(names, made_from), there, overwrite)
-    jobs = [ConvertJob(data, output, name, images, check) for name in names if name not in there]
     problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
+    made_from = {}
+    for name in names:
+        try:
+            digests = data.digests(name, with_frames=images != "none")
+            made_from[name] = {**run, "video_path": os.path.realpath(data.masks_at(name)), **digests}
+        except (DatasetError, OSError) as error:
+            problems.add(name, format_error(error))
+    exist = [name for name in made_from if output.has(name)]
+    there, replaced = ([], exist) if overwrite else (exist, [])
+    # Until they are replaced, nothing says what they were made from: the run may be interrupted.
+    advice = "choose another folder, or --overwrite"
+    open_output(target, ".convert.json", run, overwrite, {**made_from, **dict.fromkeys(replaced)}, there, advice)
+    jobs = [ConvertJob(data, output, name, images, check) for name in made_from if name not in there]
     for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
         done = result.value
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
@@ -102,6 +114,10 @@ def convert(
             say(_format_lost(result.job.video, done.lost))
     with as_user_error(DatasetError, OSError):
         output.finish()
+    failed = {subject for subject, _ in problems.found}
+    if replaced:
+        again = {name: made_from[name] for name in replaced if name not in failed}
+        open_output(target, ".convert.json", run, True, again)
     done_before = len(there)
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
@@ -110,37 +126,6 @@ def convert(
         + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
     )
     problems.raise_if_any(len(names))
-
-
-def _open_output(
-    out: Path,
-    file: str,
-    asked: Mapping[str, Any],
-    made_from: Mapping[str, Any],
-    there: Sequence[str],
-    overwrite: bool = False,
-) -> None:
-    """:func:`open_output`, which also records what each video is made from.
-
-    Args:
-        made_from: by video, as JSON.
-        there: the videos that are there and stay.
-
-    Raises:
-        UserError: one of these was made from something else.
-    """
-    with as_user_error(OSError, ValueError):
-        text = (out / file).read_text(encoding="utf-8") if (out / file).is_file() else "{}"
-        before = dict(json.loads(text).get("videos", {}))
-    open_output(out, file, asked, overwrite, {"videos": before})
-    others = [name for name in there if before.get(name, made_from[name]) != made_from[name]]
-    if others:
-        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        raise UserError(
-            f"{out} has {len(others)} of these videos ({some}) from another source or with other options, see "
-            f"{out / file}; choose another folder"
-        )
-    open_output(out, file, asked, True, {"videos": {**before, **made_from}})
 
 
 def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
@@ -192,25 +177,34 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     from sam2fast.video_io.video_types import require_pyav
 
     with as_user_error(DatasetError):
-        files = list_videos(videos)
+        files, hidden = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
-    problems = ErrorReport("videos")
+    problems, left_out = ErrorReport("videos"), LeftOut()
+    for file in hidden:
+        left_out.add("file", "it is hidden", file)
+    run: dict[str, Any] = {"version": __version__, "options": {"rate": rate, "quality": quality}}
     jobs: dict[str, ExtractJob] = {}
+    made_from = {}
     for file in files:
         job = ExtractJob(file, out, rate, quality)
         if job.name in jobs:
             problems.add(file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder")
+            continue
+        try:
+            made_from[job.name] = {**run, "video_path": os.path.realpath(file), "video_content": digest_of(file)}
+        except OSError as error:
+            problems.add(file, format_error(error))
         else:
             jobs[job.name] = job
     waiting = [job for job in jobs.values() if not job.is_done()]
-    made_from = {name: {"source": os.path.realpath(job.video)} for name, job in jobs.items()}
     there = [name for name, job in jobs.items() if job not in waiting]
-    _open_output(out, ".extract.json", {"rate": rate, "quality": quality}, made_from, there)
+    open_output(out, ".extract.json", run, False, made_from, there)
     count = frames = 0
     for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
         count, frames = count + 1, frames + result.value
     done_before = len(there)
+    left_out.report()
     emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
     say(
         f"{frames} frames of {count} videos in {out}"

@@ -14,6 +14,7 @@ import click
 
 from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, NumbersType, ignore_label_option, model_options
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
@@ -140,7 +141,9 @@ def evaluate_images(
     settings = ClickSettings(
         max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, objects_per_batch
     )
-    results, problems = Results(clicks), ErrorReport("images and masks")
+    results, problems, left_out = Results(clicks), ErrorReport("images and masks"), LeftOut()
+    for what, why, name in data.left_out:
+        left_out.add(what, why, name)
     for subject, why in data.problems:
         problems.add(subject, why)
     begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
@@ -150,9 +153,13 @@ def evaluate_images(
                 problems.add(result.job.image, result.error)
             else:
                 results.add(result.job.name, result.value)
+                if result.value.too_small:
+                    why = f"its area is less than {min_area} pixels"
+                    left_out.add("object", why, f"in {result.job.image}", result.value.too_small)
                 _report(problems, result.job.image, result.value.problems)
             bar.update()
     seconds = time.perf_counter() - begun
+    left_out.report()
     if results.objects:
         for line in results.table():
             say(line)
@@ -164,6 +171,7 @@ def evaluate_images(
             "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
             "seconds": round(seconds, 3),
             "problems": [{"file": subject, "why": why} for subject, why in problems.found],
+            "left_out": left_out.as_json(),
             **results.as_json(),
         }
         emit(content)

@@ -1,35 +1,34 @@
-"""Work of a command on many inputs: a task that any process can do, its results, and what they were made from."""
+"""Processes the inputs of a command, in this process or in others, and reports the inputs that fail."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.runner_options import RunnerChoice, add_seconds
-from sam2fast.cli.user_errors import ErrorReport, UserError, WriteError, as_user_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, WriteError, as_user_error, print_note
 from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.io.made_from import described
 
 
 class Task:
-    """Work on jobs, whose ``str`` is their name in messages; picklable. Subclasses define ``load`` and ``do``."""
+    """A picklable function of jobs. ``str(job)`` names a job in messages. Subclasses define ``load`` and ``do``."""
 
     def load(self, device: str) -> Any:
-        """What :meth:`do` needs on a device: a :class:`~sam2fast.cli.segmenter.Segmenter`."""
+        """Returns the :class:`~sam2fast.cli.segmenter.Segmenter` for :meth:`do`, on a device."""
         raise NotImplementedError
 
     def do(self, loaded: Any, job: Any) -> Any:
-        """The result of a job. A UserError is that of the job, but for a WriteError, which ends the run."""
+        """Returns the result of a job. A UserError fails only this job, but a WriteError ends the run."""
         raise NotImplementedError
 
     def shown_by(self, bar: tqdm) -> "Task":
-        """The task as it is done in this process, where it can show its progress within a job."""
+        """Returns the task for this process, which may show in the bar how far a job is."""
         return self
 
     def __call__(self, loaded: Any, job: Any) -> tuple[Any, dict[str, float], str]:
-        """The result of a job or its error, the seconds of every stage, and the device."""
+        """Returns the result of a job or its error, the seconds of every stage, and the device."""
         try:
             found = self.do(loaded, job)
         except WriteError:
@@ -45,8 +44,8 @@ def work_through(
     """Yields each job with its result and the device, in order. Jobs that fail are added to ``problems``.
 
     Args:
-        seconds: of every stage in all processes together; those of the jobs are added.
-        count: of all jobs, with those that were done before.
+        seconds: Time of every stage in all processes. The time of the jobs is added.
+        count: Number of jobs, including those that were done before.
     """
     with as_user_error(WorkerError), progress_bar("images", count, "images", count - len(jobs)) as bar:
         done = task.shown_by(bar) if chosen.is_local else task
@@ -63,6 +62,16 @@ def work_through(
                 yield result.job, found, device if chosen.is_local else chosen.name
 
 
-def digest_of_facts(*facts: Any) -> str:
-    """Identifies what a result was made from: JSON values, such as digests of files and options."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode(errors="surrogatepass")).hexdigest()
+def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) -> None:
+    """Notes how many images ``--resume`` leaves as they are, and how many it makes again.
+
+    Args:
+        done: the number of images that were done before.
+        count: of all images.
+        changed: what differs, by images with results of another input.
+    """
+    again = ""
+    if changed:
+        first, names = next(iter(changed.items()))
+        again = f"; {len(changed)} of another input are made again: {first} {described(names)}"
+    print_note(f"{done} of {count} images were done before{again}")

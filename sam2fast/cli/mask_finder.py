@@ -14,22 +14,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sam2fast import __version__
 from sam2fast.automatic_mask_generator import Progress, SAM2AutomaticMaskGenerator
-from sam2fast.cli.command_files import RESULTS, mask_files, write_atomically, writing
+from sam2fast.cli.command_files import RESULTS, START_AGAIN, mask_files, write_atomically, writing
 from sam2fast.cli.jobs import Task
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.io.made_from import described, differences, is_whole
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
 from sam2fast.video_results.coco_video import CATEGORY
 
 # Each save writes the whole results file, so it is not saved after every image.
 SECONDS_BETWEEN_SAVES = 10.0
-ADVICE = "choose another --out, or leave --resume out to start again"
 
 
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
@@ -64,7 +63,7 @@ class MaskTask(Task):
         formats: what to write: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
         out: a folder.
         tolerance: of polygons, in pixels.
-        weights: digest of the model's weights.
+        run: the part of the results' record that all images share.
     """
 
     choice: ModelChoice
@@ -72,8 +71,8 @@ class MaskTask(Task):
     options: Mapping[str, Any]
     formats: Sequence[str]
     out: Path
+    run: Mapping[str, Any]
     tolerance: float = 1.0
-    weights: str = ""
     progress: Progress = False
 
     def load(self, device: str) -> MaskFinder:
@@ -87,6 +86,8 @@ class MaskTask(Task):
         return replace(self, progress=lambda done, of: bar.set_postfix_str(f"{done / of:.0%} of this image"))
 
     def do(self, finder: MaskFinder, image: InputSource) -> FoundMasks:
+        with finder.stage("read image"):
+            made_from = image.made_from()  # first: an image that is replaced later differs
         pixels = finder.read(image)
         with finder.stage("find masks"), as_user_error(torch.OutOfMemoryError):
             records = finder.generator.generate(pixels)
@@ -94,18 +95,13 @@ class MaskTask(Task):
         with finder.stage("write"):
             self._write(image, pixels, records)
         height, width = pixels.shape[:2]
-        facts = {
-            "file_name": str(image),
-            "width": width,
-            "height": height,
-            "sha256": image.fingerprint(),
-            **finder.choices,
-        }
+        facts = {"file_name": str(image), "width": width, "height": height, "made_from": made_from, **finder.choices}
         return FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
 
     def model(self, device: str) -> dict[str, Any]:
         """Describes the model, as JSON."""
-        return {**self.choice.as_json(), "weights": self.weights, "device": device, "dtype": self.dtype}
+        weights = self.run["weights"]
+        return {**self.choice.as_json(), "weights": weights, "device": device, "dtype": self.dtype}
 
     def _write(self, image: InputSource, pixels: np.ndarray, records: list[dict[str, Any]]) -> None:
         files, size = mask_files(self.out, image.stem, self.formats), (pixels.shape[0], pixels.shape[1])
@@ -144,9 +140,9 @@ def _annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
 class ResultsFile:
     """A data set as ``pycocotools.coco.COCO`` reads it; ids of images and masks count from 1.
 
-    Besides COCO's own keys an image has ``sha256`` of its file, and an annotation ``predicted_iou``,
-    ``stability_score``, ``point`` ([x, y] in pixels, which gave the mask) and ``layer``, the mask's position in its
-    image, from 1.
+    Besides COCO's own keys an image and ``info`` have ``made_from``, the record of what the masks depend on. An
+    annotation has ``predicted_iou``, ``stability_score``, ``point`` ([x, y] in pixels, which gave the mask) and
+    ``layer``, the mask's position in its image, from 1.
     """
 
     def __init__(self, task: MaskTask, device: str, seconds: dict[str, float]) -> None:
@@ -178,9 +174,11 @@ class ResultsFile:
         if "json" not in self._task.formats or not self._images:
             return
         start = time.perf_counter()
-        info = {"model": self._task.model(self.device), "options": dict(self._task.options)}
+        task = self._task
+        info = {"description": "masks by sam2fast", "version": task.run["version"], "model": task.model(self.device)}
+        info |= {"options": dict(task.options), "made_from": dict(task.run)}
         lists = {"images": self._images, "categories": [_encode(CATEGORY)], "annotations": self._annotations}
-        text = _encode({"info": {"description": "masks by sam2fast", "version": __version__, **info}}).removesuffix("}")
+        text = _encode({"info": info}).removesuffix("}")
         for name, items in lists.items():
             text += f',\n"{name}": [\n' + ",\n".join(items) + "\n]"
         write_atomically(self._task.out / RESULTS, (text + "\n}\n").encode())
@@ -196,34 +194,52 @@ def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("id", "image_id")}
 
 
-def read_previous_masks(results: Path, task: MaskTask, images: Sequence[InputSource]) -> dict[str, FoundMasks]:
-    """The entries of an earlier run's results by the images' names. Of ``images``, those without files, and those
-    whose content has changed, are left out.
+def read_previous_masks(
+    results: Path, task: MaskTask, images: Sequence[InputSource], changed: dict[str, list[str]]
+) -> dict[str, FoundMasks]:
+    """Returns the entries of an earlier run's results that can be kept, by :attr:`InputSource.resolved`.
+
+    They are those of ``images`` that have whole files and the same content, and all of other images whose files no
+    image of ``images`` overwrites.
+
+    Args:
+        changed: gets the names of images whose results are of another input, and what differs.
 
     Raises:
-        UserError: the file cannot be read, or was made by another model, other options or another version.
+        UserError: If the file cannot be read, or is of another model, version or options.
     """
     if not results.exists():
         return {}
     try:
         content = json.loads(results.read_text(encoding="utf-8"))
-        info, model = content["info"], content["info"]["model"]
-        made_by = {"version": info["version"], **model, **info["options"]}
-        annotations = defaultdict(list)
+        run, annotations = content["info"].get("made_from"), defaultdict(list)
         for annotation in content["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
-        found = {image["file_name"]: FoundMasks(image, annotations[image["id"]]) for image in content["images"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{results} cannot be resumed ({error}); {ADVICE}") from error
-    model = {**task.model(""), "image_size": task.choice.image_size}
-    del model["device"]
-    asked = {"version": __version__, **model, **task.options}
-    other = [f"{name} {made_by.get(name)}, now {value}" for name, value in asked.items() if made_by.get(name) != value]
-    if other:
-        raise UserError(f"{results} was made with other settings ({'; '.join(other)}); {ADVICE}")
+        entries = [FoundMasks(image, annotations[image["id"]]) for image in content["images"]]
+        names = [InputSource(entry.image["file_name"]) for entry in entries]
+        if other := differences(run, task.run):
+            raise UserError(f"{results} {described(other)}; {START_AGAIN}")
+        found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error
+    owners = {
+        str(file).casefold(): path
+        for path, name in zip(found, names, strict=True)
+        for file in mask_files(task.out, name.stem, task.formats).values()
+    }
     for image in images:
         files = mask_files(task.out, image.stem, task.formats).values()
-        before = found.get(str(image))
-        if before and not (all(f.is_file() for f in files) and before.image.get("sha256") == image.fingerprint()):
-            del found[str(image)]
+        for path in {owners.get(str(file).casefold()) for file in files} - {image.resolved}:
+            if found.pop(path, None):
+                changed[str(image)] = ["image path"]
+        if image.resolved not in found:
+            continue
+        try:
+            other = differences(found[image.resolved].image["made_from"], image.made_from())
+        except UserError:  # the image cannot be read, which is reported when its turn comes
+            other = ["image content"]
+        if other:
+            changed[str(image)] = other
+        if other or not all(map(is_whole, files)):
+            del found[image.resolved]
     return found

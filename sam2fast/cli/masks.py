@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
-from sam2fast.cli.jobs import work_through
+from sam2fast.cli.jobs import note_resumed, work_through
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     FormatsType,
@@ -142,7 +143,8 @@ def masks(
         )
     if resume and "json" not in formats:
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
-    files, problems = list_sources(images, partial(images_in, out=out), "images")
+    left_out = LeftOut()
+    files, problems = list_sources(images, partial(images_in, out=out, left_out=left_out), "images")
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
     choice = choose_model(model, checkpoint, image_size)
     check_exports(formats, tolerance)
@@ -157,11 +159,12 @@ def masks(
     from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
     from sam2fast.cli.results import print_table
 
-    task = MaskTask(choice, dtype, options, formats, out, tolerance, choice.fingerprint()["weights"])
-    before = read_previous_masks(out / RESULTS, task, files) if resume else {}
-    left = [image for image in files if str(image) not in before]
+    run = choice.made_from(dtype=dtype, tolerance=tolerance, **options)
+    task, changed = MaskTask(choice, dtype, options, formats, out, run, tolerance), dict[str, list[str]]()
+    before = read_previous_masks(out / RESULTS, task, files, changed) if resume else {}
+    left = [image for image in files if image.resolved not in before]
     if resume:
-        print_note(f"{len(files) - len(left)} of {len(files)} images were done before")
+        note_resumed(len(files) - len(left), len(files), changed)
     chosen, spent, rows = choose_runner(ray_options, device, len(left or files), "images"), dict[str, float](), []
     results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
 
@@ -175,13 +178,15 @@ def masks(
     with results.kept():
         for entries in before.values():
             results.add(entries)
-        for image in (image for image in files if str(image) in before):
-            note(image, before[str(image)])
+        for image in files:
+            if image.resolved in before:
+                note(image, before[image.resolved])
         for image, found, results.device in work_through(task, left, chosen, problems, spent, len(files)):
             results.add(found)
             if not found.annotations:
                 print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
             note(image, found)
+    left_out.report()
     if rows:
         print_table([("image", "masks", "best", "size"), *rows], spent, out)
     problems.raise_if_any(total)

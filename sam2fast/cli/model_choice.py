@@ -1,16 +1,18 @@
 """The configuration, the checkpoint and the input size of ``--model``, ``--checkpoint`` and ``--image-size``."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from sam2fast.cli.command_files import digest_of
+from sam2fast import __version__
 from sam2fast.cli.reporting import reporting
 from sam2fast.cli.terminal import print_message
 from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.downloads.catalog import is_repository, published_models, short_name, suggestion
+from sam2fast.downloads.digests import digest_of
 from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
@@ -36,14 +38,29 @@ class ModelChoice(NamedTuple):
         """Identifies the model independently of where its files lie, as JSON.
 
         Raises:
-            OSError: a file cannot be read.
+            UserError: If a file cannot be read.
         """
-        config = Path(self.config)
-        return {
-            "config": digest_of(config) if config.is_file() else self.config,
-            "weights": digest_of(self.checkpoint),
-            **self._size(),
-        }
+        config, weights = Path(self.config), self.checkpoint
+        with as_user_error(OSError, ValueError, LookupError, AttributeError):
+            files = [weights]
+            if weights.name.endswith(".index.json"):
+                shards = json.loads(weights.read_bytes())["weight_map"].values()
+                files += [weights.parent / name for name in sorted(set(shards))]
+            return {
+                "config": digest_of(config) if config.is_file() else self.config,
+                "weights": digest_of(weights, files),
+                **self._size(),
+            }
+
+    def made_from(self, **options: Any) -> dict[str, Any]:
+        """The part of a result's record that all inputs of a run share; see :mod:`sam2fast.io.made_from`.
+
+        Args:
+            options: those of the command line that change results.
+        """
+        model = self.fingerprint()
+        options = {**options, "image_size": model.pop("image_size", None)}
+        return {"version": __version__, **model, "options": options}
 
     def _size(self) -> dict[str, int]:
         return {} if self.image_size is None else {"image_size": self.image_size}

@@ -37,7 +37,7 @@ def write_results(
     pixels: np.ndarray,
     found: Sequence[SegmentedObject],
     model: Mapping[str, Any],
-    made_from: Sequence[str | None],
+    made_from: Sequence[Mapping[str, Any] | None],
     choices: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Writes a mask for each object, one overlay and one JSON file; returns the records of the objects.
@@ -47,7 +47,7 @@ def write_results(
     Args:
         image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
         model: describes the model.
-        made_from: digests of all that the objects' masks depend on.
+        made_from: of each object a record of all that its mask depends on.
         choices: the page, the bands and the scale of the image, as JSON.
     """
     files = output_files(out, stem, [one.name for one in found])
@@ -74,7 +74,7 @@ def _record(
     found: SegmentedObject,
     files: Mapping[str, Path],
     model: Mapping[str, Any],
-    made_from: str | None,
+    made_from: Mapping[str, Any] | None,
     choices: Mapping[str, Any],
 ) -> dict[str, Any]:
     name, prompts, prediction = found

@@ -1,5 +1,6 @@
 """``sam2fast segment``: objects in each image."""
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from sam2fast import __version__
 from sam2fast.cli.boxes import read_boxes
-from sam2fast.cli.command_files import check_results, digest_of, make_folder, output_files, remove_leftovers
-from sam2fast.cli.jobs import Task, digest_of_facts, work_through
+from sam2fast.cli.command_files import START_AGAIN, check_results, make_folder, output_files, remove_leftovers
+from sam2fast.cli.jobs import Task, note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, GroupedCommand, max_megapixels_option, model_options, out_option
@@ -23,7 +23,9 @@ from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fraction
 from sam2fast.cli.reporting import emit, output_options
 from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.downloads.digests import digest_of
+from sam2fast.io.made_from import described, differences, is_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,10 +131,10 @@ def segment(
     parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
     if box_files and not any(parts):  # the detector found nothing, which a note has said
         if as_json:
-            click.echo(json.dumps({"results": [], "failed": [], "seconds": {}}, indent=2))
+            _print_json([], ErrorReport("images"), left_out, {})
         return
     asked = ImagePrompts(parts)
-    sources, problems = list_sources(images, partial(images_in, out=out), "images")
+    sources, problems = list_sources(images, partial(images_in, out=out, left_out=left_out), "images")
     total = len(sources) + len(problems.found)
     objects: dict[InputSource, Sequence[Prompts]] = {}
     for image in sources:
@@ -155,18 +157,17 @@ def segment(
         raise UserError(f"there are no prompts for these images; left out: {left_out}")
     choice = choose_model(model, checkpoint, image_size)
     make_folder(out)
-    with as_user_error(OSError):
-        masks_read = {mask: digest_of(mask_file(mask)[0]) for mask in asked.masks}
-        task = SegmentTask(out, choice, dtype, choice.fingerprint(), masks_read)
+    task = SegmentTask(out, choice, dtype, choice.made_from(dtype=dtype))
     jobs, spent = [SegmentJob(image, found) for image, found in objects.items() if found], dict[str, float]()
     remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
     done: dict[str, list[Record]] = {}
     if resume:
+        changed: dict[str, list[str]] = {}
         for job in jobs:
-            if (found_before := task.done_before(job.inside(out))) is not None:
+            if (found_before := task.done_before(job.inside(out), changed)) is not None:
                 done[str(job)] = found_before
                 left_out.add_all(job.left_out({record.get("object") for record in found_before}))
-        print_note(f"{len(done)} of {len(jobs)} images were done before")
+        note_resumed(len(done), len(jobs), changed)
     for record in chain.from_iterable(done.values()):
         emit(record)
     if left := [job for job in jobs if str(job) not in done]:
@@ -177,12 +178,8 @@ def segment(
             for record in records:
                 emit(record)
     records = [record for job in jobs for record in done.get(str(job), ())]
-    if as_json and records:
-        rounded = {stage: round(value, 4) for stage, value in spent.items()}
-        failed = [{"image": image, "error": why} for image, why in problems.found]
-        document = {"results": records, "failed": failed, "seconds": rounded}
-        document |= {"left_out": left_out.as_json()} if left_out else {}
-        click.echo(json.dumps(document, indent=2))
+    if as_json:
+        _print_json(records, problems, left_out, spent)
     elif records:
         from sam2fast.cli.results import print_results
 
@@ -191,6 +188,15 @@ def segment(
     problems.raise_if_any(total)
     if not records:
         raise UserError("no box lies in its image")
+
+
+def _print_json(
+    records: Sequence[Record], problems: ErrorReport, left_out: LeftOut, seconds: Mapping[str, float]
+) -> None:
+    failed = [{"image": image, "error": why} for image, why in problems.found]
+    rounded = {stage: round(value, 4) for stage, value in seconds.items()}
+    content = {"results": records, "failed": failed, "left_out": left_out.as_json(), "seconds": rounded}
+    click.echo(json.dumps(content, indent=2))
 
 
 class SegmentJob(NamedTuple):
@@ -229,55 +235,74 @@ class SegmentTask(Task):
     """Segments images, and writes the results to a folder.
 
     Attributes:
-        model: the model's fingerprint.
-        masks: digests of the files of mask prompts.
+        run: the part of the results' records that all images share.
     """
 
     out: Path
     choice: ModelChoice
     dtype: str
-    model: Mapping[str, Any]
-    masks: Mapping[Path, str]
+    run: Mapping[str, Any]
 
     def load(self, device: str) -> "Segmenter":
         from sam2fast.cli.segmenter import Segmenter
 
-        segmenter = Segmenter(self.choice, device, self.dtype)
-        for mask in self.masks:
-            segmenter.read_mask(mask)
-        return segmenter
+        return Segmenter(self.choice, device, self.dtype)
 
     def do(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut]:
         """Writes the files. Returns the records of the objects, and the boxes that lie outside the image."""
         from sam2fast.cli.results import write_results
 
+        with segmenter.stage("read image"):
+            made_from = self._made_from(job)  # first: an image that is replaced later differs
         pixels, found = predict_objects(segmenter, job.image, job.objects)
         names = {one.name for one in found}
         left_out = job.left_out(names)
         if not found:
             return [], left_out
         with segmenter.stage("write"):
-            made_from = self._made_from(job._replace(objects=[one for one in job.objects if one.object in names]))
+            made_from = [made for one, made in zip(job.objects, made_from, strict=True) if one.object in names]
             stem, model, choices = job.image.stem, segmenter.description, segmenter.choices
             return write_results(self.out, stem, job.image, pixels, found, model, made_from, choices), left_out
 
-    def done_before(self, job: SegmentJob) -> list[Record] | None:
-        """The records of an image that has all results, made from the same; None of others."""
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            content = json.loads(output_files(self.out, job.image.stem)["json"].read_bytes())
+    def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
+        """Returns the records of an image if all its results are whole and made from the same; else None.
+
+        Args:
+            changed: gets the image's name and what differs, if the image or its prompts do.
+
+        Raises:
+            UserError: If the results are of another model, version or options.
+        """
+        file = output_files(self.out, job.image.stem)["json"]
+        try:
+            content = json.loads(file.read_bytes())
             records: list[Record] = content.get("results", [content])
-            made = [(one.object, made) for one, made in zip(job.objects, self._made_from(job), strict=True)]
-            is_same = [(record.get("object"), record["made_from"]) for record in records] == made
-            return records if is_same and all(file.is_file() for file in job.files(self.out)) else None
+            before = {record.get("object"): record.get("made_from") for record in records}
+            now = {one.object: made for one, made in zip(job.objects, self._made_from(job), strict=True)}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError, UserError):
+            return None  # no results, or damaged ones; or an image that fails again
+        for made in before.values():
+            of_run = {key: made.get(key) for key in self.run} if isinstance(made, dict) else None
+            if other := differences(of_run, self.run):
+                raise UserError(f"{file} {described(other)}; {START_AGAIN}")
+        if before.keys() != now.keys():
+            changed[str(job)] = ["prompts"]
+        elif other := [name for key, made in now.items() for name in differences(before[key], made)]:
+            changed[str(job)] = other
+        elif all(map(is_whole, job.files(self.out))):
+            return records
         return None
 
-    def _made_from(self, job: SegmentJob) -> list[str]:
-        """A digest for each object of all that its result depends on."""
-        facts = (__version__, self.model, self.dtype, str(job.image), job.image.fingerprint())
-        return [
-            digest_of_facts(*facts, one.as_json(), one.is_relative, one.size, one.mask and self.masks[one.mask])
-            for one in job.objects
-        ]
+    def _made_from(self, job: SegmentJob) -> list[Record]:
+        """The record of what each object's result depends on."""
+        of_image = {**self.run, **job.image.made_from()}
+        made = []
+        for one in job.objects:
+            prompts = json.dumps([one.as_json(), one.is_relative, one.size])
+            with as_user_error(OSError):
+                of_mask = {} if one.mask is None else {"mask_content": digest_of(mask_file(one.mask)[0])}
+            made.append({**of_image, "prompts": hashlib.sha256(prompts.encode()).hexdigest(), **of_mask})
+        return made
 
 
 def predict_objects(

@@ -1,7 +1,6 @@
 """Inputs of commands: files, folders, patterns such as ``'photos/*.jpg'``, web addresses, and ``-`` for stdin."""
 
 import glob
-import hashlib
 import http.client
 import os
 import re
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.images import (
@@ -73,12 +73,18 @@ class InputSource:
             return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
 
-    def fingerprint(self) -> str:
-        """Identifies the content; of an address its text."""
-        if self.path is None:
-            return hashlib.sha256(self.content or self.text.encode()).hexdigest()
-        with as_user_error(OSError):
-            return file_sha256(self.path)
+    def made_from(self) -> dict[str, str]:
+        """The part of a result's record that identifies an image: its resolved path or address, and its content.
+
+        An address is downloaded.
+        """
+        with self.file() as file, as_user_error(OSError):
+            return {"image_path": self.resolved, "image_content": file_sha256(file)}
+
+    @property
+    def resolved(self) -> str:
+        """The path without symlinks, or the address."""
+        return str(self) if self.path is None else os.path.realpath(self.path)
 
     @contextmanager
     def file(self) -> Iterator[Path]:
@@ -124,7 +130,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     for text in texts:
         try:
             for source in _expand(text, list_folder):
-                found.setdefault(source.text if source.path is None else os.path.realpath(source.path), source)
+                found.setdefault(source.resolved, source)
         except UserError as error:
             problems.append((text, error.message))
     for key, source in list(found.items()):
@@ -202,27 +208,39 @@ def _expand_path(text: str, list_folder: ListFolder) -> list[InputSource]:
     return [InputSource(str(path)) for path in paths]
 
 
-def images_in(folder: Path, out: Path) -> list[Path]:
-    """The images directly in a folder, sorted by name.
+def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
+    """Returns the images directly in a folder, sorted by name, with links that lead to no file.
+
+    Args:
+        out: the folder for the results.
+        left_out: gets the hidden images, such as macOS's ``._IMG_1.jpg``, and other files.
 
     Raises:
-        UserError: it cannot be read, or has none.
-        click.UsageError: it is also the folder ``out`` for the results.
+        UserError: If it cannot be read, or has no image.
+        click.UsageError: If it is also the folder for the results.
     """
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
-    found, hidden = _files_in(folder, IMAGE_SUFFIXES)
+    found, others = [], LeftOut()
     with as_user_error(OSError):
-        others = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    others = [name for name in others if folder / name not in found]
-    skipped = skipped_note(others, hidden) if others or hidden else ""
+        paths = sorted(folder.iterdir())
+        for path in paths:
+            is_image, is_hidden = path.suffix.lower() in IMAGE_SUFFIXES, path.name.startswith(".")
+            is_broken = path.is_symlink() and not path.exists()
+            if is_image and is_hidden:
+                others.add("file", "it is hidden", path)
+            elif is_image and (path.is_file() or is_broken):  # reading a broken link is an error of this image
+                found.append(path)
+            elif is_image:
+                others.add("path", "it is no file", path)
+            elif path.is_file() and not is_hidden:
+                others.add("file", f"its kind is {path.suffix.lower() or 'unknown'}", path)
     if not found:
-        why = f"; {skipped}" if skipped else ""
-        if any(name.lower().endswith(VOLUME_SUFFIXES) for name in others):
+        why = f"; left out: {others}" if others else ""
+        if any(path.name.lower().endswith(VOLUME_SUFFIXES) for path in paths):
             why += "; volumes are read by `sam2fast track`"
         raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")
-    if skipped:
-        print_note(skipped)
+    left_out.add_all(others)
     return found
 
 

@@ -1,16 +1,21 @@
 """``sam2fast synthesize``: synthetic videos with exact masks."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from sam2fast import __version__
 from sam2fast.cli.command_files import open_output
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, checked_device, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.downloads.digests import digest_of
+from sam2fast.io.made_from import files_below
 
 # The options of the clips; a run that continues must have the same.
 RECORD = "synthesize.json"
@@ -68,27 +73,28 @@ def synthesize(
     """
     if (teacher is None) != (images is None):
         raise click.UsageError("--teacher and --images go together")
-    record = {
-        "frames": frames,
-        "size": size,
-        "objects": objects,
-        "motion": motion,
-        "seed": seed,
-        "media": [str(folder) for folder in media],
-        "teacher": None if teacher is None else [str(teacher), str(images)],
-    }
     for folder in media:
         if not folder.is_dir():
             raise UserError(f"no media folder {str(folder)!r}")
     if images is not None and not images.is_dir():
         raise UserError(f"no folder {str(images)!r} of photographs for the teacher")
-    photographs = [] if images is None else images_in(images, out)
+    left_out = LeftOut()
+    photographs = [] if images is None else images_in(images, out, left_out)
     choice = None if teacher is None else choose_model(model, teacher)
-    open_output(out, RECORD, record)
+    options = {"frames": frames, "size": size, "objects": objects, "motion": motion, "seed": seed}
+    made_from = {"version": __version__, "options": options}
+    with as_user_error(OSError):
+        made_from["media_path"] = [os.path.realpath(folder) for folder in media]
+        made_from["media_content"] = [digest_of(folder, files_below(folder)) for folder in media]
+        if choice is not None and images is not None:
+            made_from |= choice.made_from(dtype=dtype, **options)
+            made_from["photograph_path"] = os.path.realpath(images)
+            made_from["photograph_content"] = digest_of(images, photographs)
+    open_output(out, RECORD, made_from)
 
     folders = list(media)
     if choice is not None:
-        _make_cutouts(photographs, choice, device, dtype, out / "media")
+        _make_cutouts(photographs, choice, device, dtype, out / "media", left_out)
         folders.append(out / "media")
 
     import numpy as np
@@ -109,11 +115,14 @@ def synthesize(
             bar.update()
     with as_user_error(OSError):
         target.list_clips(names)
+    left_out.report()
     emit({"out": str(out), "clips": clips, "frames": frames})
     say(f"{clips} clips of {frames} frames in {out}")
 
 
-def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path) -> None:
+def _make_cutouts(
+    photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path, left_out: LeftOut
+) -> None:
     """Cuts objects out of the photographs, except those of an earlier run."""
     with as_user_error(OSError):
         media.mkdir(exist_ok=True)
@@ -137,3 +146,5 @@ def _make_cutouts(photographs: Sequence[Path], choice: ModelChoice, device: str,
                 lines.write(f"{path.name}\n")
             bar.update()
             bar.set_postfix(last=count)
+            if count is None:
+                left_out.add("photograph", "it cannot be read", path)

@@ -20,6 +20,7 @@ from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import annotate_oserror, atomic_path
+from sam2fast.io.made_from import described, differences, files_below
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.mask_formats.layers import row_major
@@ -97,7 +98,7 @@ class RunFolder:
 
     Args:
         path: of the folder; nothing in it changes before :meth:`begin`.
-        asked: what the results depend on, as JSON; a run continues only if this is equal.
+        made_from: what the results depend on, as JSON; a run continues only if this is equal.
         overwrite: remove the results of another run.
 
     Raises:
@@ -105,14 +106,14 @@ class RunFolder:
             previous checkpoint remains.
     """
 
-    def __init__(self, path: Path, asked: Mapping[str, Any], overwrite: bool) -> None:
-        self.path, self._asked = path, json.loads(json.dumps(asked))  # to be compared with a file's content
+    def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
+        self.path, self._made_from = path, made_from
         self._file: BinaryIO | None = None
         with as_user_error(OSError):
             found = None if overwrite else self._read_manifest()
         self.is_new = found is None
         nothing: dict[str, Any] = {"done": 0, "complete": False, "state": None, "objects": [], "files": {}}
-        self._facts = found or {"asked": self._asked, **nothing}
+        self._facts = found or {"made_from": self._made_from, **nothing}
         self.record, self.backward = path / RECORD, path / BACKWARD
         self.complete: bool = self._facts["complete"]
         self.state = None if self._facts["state"] is None else path / self._facts["state"]
@@ -120,6 +121,9 @@ class RunFolder:
 
     def begin(self) -> None:
         """Makes the folder. Removes results that are overwritten, and what a killed run left behind."""
+        if self.complete:
+            with as_user_error(OSError), open(self.record, "rb") as record:
+                self._lengths(record)
         make_folder(self.path)
         with as_user_error(OSError):
             files = self._files()
@@ -136,22 +140,26 @@ class RunFolder:
             self.is_new = False
 
     def has(self, file: Path, **options: Any) -> bool:
-        """Whether a derived file exists, covers the whole record, and was made with these options."""
-        return self._facts["files"].get(file.name) == {"frames": self.done, **options} and file.exists()
+        """Returns True if a derived file or folder is whole, covers the record, and was made with these options."""
+        return bool(self._facts["files"].get(file.name) == self._made(file, options))
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Truncates the record to the frames that are done, and opens it for :meth:`append`."""
         with as_user_error(OSError), annotate_oserror(self.record), open(self.record, "ab+") as file:
             file.seek(0)
-            lengths = [len(line) for line in islice(file, self.done) if line.endswith(b"\n")]
-            if len(lengths) < self.done:
-                raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
-            file.truncate(sum(lengths))
+            file.truncate(sum(self._lengths(file)))
         with as_user_error(OSError):
             self._file = open(self.record, "ab", buffering=0)  # noqa: SIM115  # closed below
         with self._file:
             yield
+
+    def _lengths(self, record: BinaryIO) -> list[int]:
+        """The lengths in bytes of the frames that are done."""
+        lengths = [len(line) for line in islice(record, self.done) if line.endswith(b"\n")]
+        if len(lengths) < self.done:
+            raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
+        return lengths
 
     def append(self, line: str, objects: Iterable[ObjectId]) -> None:
         """Adds a frame to the record, and its objects to the manifest, which is written at the next checkpoint."""
@@ -193,9 +201,13 @@ class RunFolder:
                     file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **options: Any) -> None:
-        """Notes in the manifest that a file holds the whole record."""
-        self._facts["files"][file.name] = {"frames": self.done, **options}
+        """Notes in the manifest that a file or folder holds the whole record."""
+        self._facts["files"][file.name] = self._made(file, options)
         self.note()
+
+    def _made(self, file: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+        files = files_below(file) if file.is_dir() else [file]
+        return {"frames": self.done, "bytes": sum(path.stat().st_size for path in files if path.exists()), **options}
 
     def note(self, **facts: Any) -> None:
         """Adds to the manifest, and writes it."""
@@ -220,17 +232,16 @@ class RunFolder:
             return None
         try:
             facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-            before, state = facts["asked"], facts["state"]
-            for key, kind in (("asked", dict), ("files", dict), ("done", int), ("complete", bool)):
+            state = facts["state"]
+            for key, kind in (("files", dict), ("done", int), ("complete", bool)):
                 if not isinstance(facts[key], kind):
                     raise ValueError(f"{key} is {facts[key]!r}")
             if facts["done"] < 0 or (state is not None and not STATES.fullmatch(state)):
                 raise ValueError(f"done is {facts['done']}, state is {state!r}")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{manifest} cannot be read: {error}; {CHANGE}") from error
-        differing = [key for key in {**before, **self._asked} if before.get(key) != self._asked.get(key)]
-        if differing:
-            raise UserError(f"{self.path} holds a run that differs in its {' and '.join(differing)}; {CHANGE}")
+        if other := differences(facts.get("made_from"), self._made_from):
+            raise UserError(f"{self.path} holds a run that {described(other)}; {CHANGE}")
         return facts
 
     def _files(self) -> list[Path]:

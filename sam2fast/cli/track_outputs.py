@@ -15,6 +15,7 @@ from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, 
 from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, PROBE_SIZE, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.made_from import is_whole
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import FILES, WITH_IMAGES, AnnotatedImage, write_masks
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
@@ -55,7 +56,7 @@ def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:
             file = images / f"{request.frame_name(frame)}.png"
-            if not file.exists():  # the masks of a frame never change
+            if not is_whole(file):  # the masks of a frame never change
                 write_atomically(file, label_png(label_map(record.get(frame), folder["objects"], folder.size)))
             bar.update()
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import click
 
 from sam2fast.cli.boxes import DetectionFile
-from sam2fast.cli.command_files import digest_of
 from sam2fast.cli.prompts import ObjectId, Prompts
 from sam2fast.cli.sources import CAMERA, InputSource, is_address, without_password
 from sam2fast.cli.user_errors import as_user_error
+from sam2fast.downloads.digests import digest_of
 from sam2fast.tracking.approximations import Approximations
 
 MAX_PALETTE_OBJECTS = 255
@@ -85,14 +85,19 @@ class VideoSource(NamedTuple):
         if not self.is_live and path == folder / "overlay.mp4":
             raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Identifies the video by its content, independent of the path; a camera or URL by its address."""
+    def made_from(self) -> dict[str, str]:
+        """The part of a result's record that identifies the video: its resolved path, and the content of its file or
+        frames; of a camera or stream the address.
+        """
         if self.is_live:
             return {"source": self.name}
+        from sam2fast.video_io import VideoError
+        from sam2fast.video_io.sources import frame_files
+
         path = Path(self.text)
-        with as_user_error(OSError):
-            found: dict[str, Any] = {"sha256": digest_of(path)}
-        return found | ({"axis": self.axis or "axial", "window": self.window} if self.is_volume else {})
+        with as_user_error(OSError, VideoError):
+            frames = frame_files(path) if path.is_dir() and not self.is_volume else None
+            return {"video_path": self.label or os.path.realpath(path), "video_content": digest_of(path, frames)}
 
     def probe(self) -> tuple[int, int, int | None]:
         """Height, width and, if the container has it, the number of frames; decodes the first frame only."""

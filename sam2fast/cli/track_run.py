@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ import click
 import numpy as np
 import torch
 
-from sam2fast import __version__
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.mask_files import read_foreground
@@ -29,7 +28,6 @@ from sam2fast.cli.track_passes import Masks, StreamPropagation, VideoPropagation
 from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error, print_note
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.approximations import EXACT
 from sam2fast.tracking.strategies import strategy_of
 from sam2fast.video_io import VideoError
 
@@ -48,7 +46,7 @@ class Outcome:
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
-    """The model and its fingerprint.
+    """The model, and its part of the record of what results are made from.
 
     Raises:
         ModelError: checkpoint, configuration, device or dtype cannot be used.
@@ -61,7 +59,7 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
             dtype=getattr(torch, dtype),
             image_size=choice.image_size,
         )
-        return predictor, {**choice.fingerprint(), "device": str(predictor.device), "dtype": dtype}
+        return predictor, choice.made_from(dtype=dtype, device=str(predictor.device))
 
 
 def run(
@@ -74,7 +72,7 @@ def run(
     """Tracks the remaining frames, writes missing files, and returns the exit code.
 
     Args:
-        load: returns the model and its fingerprint, as :func:`load_predictor`.
+        load: returns the model and its part of the record, as :func:`load_predictor`.
 
     Raises:
         UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
@@ -82,21 +80,16 @@ def run(
         ModelError: raised by ``load``.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
-    source, facts = request.source, request.source.fingerprint()
+    source, of_video = request.source, request.source.made_from()
     if not source.is_live:
         check_against_video(request.prompts, masks, *source.probe(), request.start, request.end)
     begun = time.monotonic()
-    predictor, fingerprint = load()
-    model = dict(fingerprint)
+    predictor, of_model = load()
     with as_user_error(ValueError):
         predictor.approximations = request.approximations
         predictor.strategy = strategy_of(request.strategy)
-    if request.approximations != EXACT:
-        model["approximations"] = request.approximations.named()
-    if request.strategy != "sam2":
-        model["strategy"] = request.strategy
     loaded = time.monotonic()
-    folder = RunFolder(out, _asked(request, facts, model, masks), overwrite)
+    folder = RunFolder(out, _made_from(request, of_video, of_model, masks), overwrite)
     if source.is_live and not folder.is_new:
         raise UserError(f"{out} holds results of {source.name}, which cannot be continued; give another --out folder")
     if folder.complete:
@@ -135,13 +128,19 @@ def run(
     return 0
 
 
-def _asked(request: TrackRequest, video: dict[str, Any], model: dict[str, Any], masks: Masks) -> dict[str, Any]:
-    """Everything that the results depend on, as JSON."""
+def _made_from(
+    request: TrackRequest, video: Mapping[str, Any], model: Mapping[str, Any], masks: Masks
+) -> dict[str, Any]:
+    """Everything that the results depend on, as JSON; see :mod:`sam2fast.io.made_from`."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_entry() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
-    options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames")}
-    boxes = {} if request.detections is None else {"detections": request.detections.as_json()}
-    return {"video": video, "prompts": prompts, **boxes, "model": model, "range": options, "version": __version__}
+    options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames", "strategy")}
+    options |= {"approximate": request.approximations.named(), **model["options"]}
+    if request.source.is_volume:
+        options |= {"axis": request.source.axis or "axial", "window": request.source.window}
+    boxes = {} if request.detections is None else request.detections.as_json()
+    content = {"boxes": boxes.pop("sha256")} if boxes else {}
+    return {**model, **video, "prompts": prompts, **content, "options": {**options, **boxes}}
 
 
 def _track(

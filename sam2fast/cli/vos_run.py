@@ -1,5 +1,6 @@
 """One run of ``sam2fast vos``: plans the videos, tracks them, and reports."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
@@ -23,8 +23,9 @@ from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.scores import VOID
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
-from sam2fast.evaluation.vos.outputs import format_error, is_conflicting, is_done, remove_leftovers
+from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done, remove_leftovers
 from sam2fast.io.images import SUFFIXES
+from sam2fast.io.made_from import described_videos
 from sam2fast.video_io import VideoError
 
 # By the names of `count_left_out`: the kind of item, and why it is left out.
@@ -56,11 +57,10 @@ class VosModel(NamedTuple):
     vos_optimized: bool
     strategy: str = "sam2"
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Identifies the model, as JSON."""
-        with as_user_error(OSError):
-            found = {**self.choice.fingerprint(), "dtype": self.dtype, "postprocessing": self.postprocessing}
-        return found if self.strategy == "sam2" else {**found, "strategy": self.strategy}
+    def made_from(self, settings: VosSettings) -> dict[str, Any]:
+        """The part of the results' record that all videos share."""
+        options = {"dtype": self.dtype, "postprocessing": self.postprocessing, "strategy": self.strategy}
+        return self.choice.made_from(**options, **vars(settings))
 
     def builder(self, per_object: bool) -> partial[Any]:
         """A picklable function that loads the model on a given device."""
@@ -116,7 +116,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
         UserError: the input is invalid, and nothing was done; or some videos failed.
     """
     problems, left_out = ErrorReport("videos"), _LeftOut(LeftOut(), [])
-    plan = _plan(request, model.fingerprint(), problems, left_out.items)
+    plan = _plan(request, model.made_from(request.settings), problems, left_out.items)
     make_folder(request.out)
     with as_user_error(OSError):
         # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
@@ -143,7 +143,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
     problems.raise_if_any(len(plan.names))
 
 
-def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport, left_out: LeftOut) -> _Plan:
+def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_out: LeftOut) -> _Plan:
     """The videos to track; unreadable inputs go to ``problems``."""
     with as_user_error(OSError, DatasetError):
         found, ambiguous = videos_in(request.videos.absolute())  # absolute, for worker processes
@@ -154,7 +154,7 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport, lef
         if request.list_file is not None:
             raise UserError(f"no names in {request.list_file}; expected one per line")
         raise UserError(f"no videos in {request.videos}; expected a folder of frames for each, or video files")
-    jobs, others, done = [], [], 0
+    jobs, others, done = [], dict[str, list[str]](), 0
     for name in names:
         if name not in found and is_video_file(name):  # in a list
             name = Path(name).stem
@@ -166,22 +166,18 @@ def _plan(request: VosRequest, model: dict[str, Any], problems: ErrorReport, lef
                     f"there is no folder {request.videos / name}, and no {name}.mp4 or other video file"
                 )
             with as_user_error(ImportError):
-                job = _job(request, model, name, found[name])
+                job = _job(request, run, name, found[name])
         except (OSError, VideoError, DatasetError) as error:
             problems.add(f"video {name}", format_error(error))
             continue
         if is_done(job.out / name, job.made_from):
             done += 1
             continue
-        if is_conflicting(job.out / name, job.made_from):
-            others.append(name)
+        if other := conflicts(job.out / name, job.made_from):
+            others[name] = other
         jobs.append(job)
     if others and not request.overwrite:
-        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        raise UserError(
-            f"{request.out} has {len(others)} of these videos ({some}) made with other options, another model or other "
-            "inputs, or by another program; give another --out folder, or --overwrite"
-        )
+        raise UserError(f"{request.out} {described_videos(others)}; give another --out folder, or --overwrite")
     return _Plan(jobs, names, done)
 
 
@@ -202,10 +198,10 @@ def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], l
             left_out.add("mask folder", "no video has its name", path)
 
 
-def _job(request: VosRequest, model: dict[str, Any], name: str, video: Path) -> VosJob:
+def _job(request: VosRequest, run: dict[str, Any], name: str, video: Path) -> VosJob:
     masks = request.masks.absolute() / name
     inputs = inputs_of(video, masks)
-    made_from = {"settings": vars(request.settings), "model": model, "inputs": inputs.digest, "version": __version__}
+    made_from = {**run, "video_path": os.path.realpath(video), **inputs.digests}
     out = request.out.absolute()
     return VosJob(name, video, masks, out, request.settings, inputs.frames, made_from, request.overwrite)
 

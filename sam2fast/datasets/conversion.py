@@ -14,6 +14,7 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
+from sam2fast.io.made_from import is_whole
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
 
@@ -107,21 +108,27 @@ class ExtractJob:
         return self.video.stem
 
     def is_done(self) -> bool:
-        """Whether the folder of frames exists; it is created atomically."""
-        return (self.out / self.name).is_dir()
+        """Returns True if the folder of frames exists, which is created atomically, and its files are whole."""
+        folder = self.out / self.name
+        return folder.is_dir() and is_whole(folder)
 
 
-def list_videos(folder: Path) -> list[Path]:
-    """The video files in a folder and in its direct subfolders, sorted by name; none is a :class:`DatasetError`."""
+def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the video files in a folder and in its direct subfolders, sorted by name, and those that are hidden.
+
+    Raises:
+        DatasetError: If there is no video that is not hidden.
+    """
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
     files = [
         path for pattern in ("*", "*/*") for suffix in VIDEO_SUFFIXES for path in folder.glob(f"{pattern}{suffix}")
     ]
-    videos = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    hidden = sorted(path for path in files if path.name.startswith("."))
+    videos = [path for path in files if path not in hidden and not path.is_dir()]
     if not videos:
         raise DatasetError(f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
-    return sorted(videos, key=lambda path: (path.name, str(path)))
+    return sorted(videos, key=lambda path: (path.name, str(path))), hidden
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:

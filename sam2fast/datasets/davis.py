@@ -39,6 +39,7 @@ from sam2fast.datasets.palette_masks import (
     palette_of,
 )
 from sam2fast.io.atomic import atomic_path
+from sam2fast.io.made_from import is_whole
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
@@ -62,11 +63,11 @@ class Davis(Layout):
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find([self._below(FRAMES) / name])
 
-    def has(self, name: str) -> bool:
-        return (self.root / MASKS / name).is_dir()
+    def masks_at(self, name: str) -> Path:
+        return self._below(MASKS) / name
 
     def open(self, name: str) -> VideoAnnotations:
-        folder = self._below(MASKS) / name
+        folder = self.masks_at(name)
         files = list_files(folder)
         metadata = read_metadata(self.root, name)
         if metadata is not None:
@@ -161,8 +162,9 @@ class DavisWriter:
         self.root = root
 
     def has(self, name: str) -> bool:
-        """Whether this clip exists."""
-        return (self.root / FRAMES / name).is_dir()
+        """Returns True if this clip exists, and its files are whole."""
+        frames = self.root / FRAMES / name
+        return frames.is_dir() and is_whole(frames) and is_whole(self.root / MASKS / name)
 
     def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
         """Writes a clip, and replaces leftovers of an interrupted write.

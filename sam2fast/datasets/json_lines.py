@@ -44,14 +44,14 @@ class JsonLines(Layout):
             [self.root / FRAMES / name], [self.root / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES]
         )
 
-    def has(self, name: str) -> bool:
-        return (self.root / f"{name}{SUFFIX}").is_file()
+    def masks_at(self, name: str) -> Path:
+        path, own = self.root / f"{name}{SUFFIX}", self.root / TRACKED
+        if not path.is_file() and name == self._own_name() and own.is_file():
+            path = own
+        return path if path.is_file() else self.root / name / TRACKED
 
     def open(self, name: str) -> VideoAnnotations:
-        path = self.root / f"{name}{SUFFIX}"
-        if not path.is_file() and name == self._own_name() and (self.root / TRACKED).is_file():
-            path = self.root / TRACKED
-        return open_lines(path if path.is_file() else self.root / name / TRACKED, name)
+        return open_lines(self.masks_at(name), name)
 
     def _own_name(self) -> str:
         """The name of the video whose results ``sam2fast track`` wrote into the folder itself."""

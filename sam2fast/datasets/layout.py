@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from sam2fast.datasets.annotations import VideoAnnotations
+from sam2fast.datasets.annotations import VideoAnnotations, metadata_file
 from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
+from sam2fast.downloads.digests import digest_of
+from sam2fast.io.made_from import files_below, is_whole
 
 MANUAL, AUTO = MASKLETS = ("manual", "auto")
 
@@ -121,8 +123,25 @@ class Layout(ABC):
         """The files with the frames of a video, if they exist."""
 
     @abstractmethod
+    def masks_at(self, name: str) -> Path:
+        """The file or folder with a video's masks, existing or not."""
+
     def has(self, name: str) -> bool:
-        """Whether the data set has this video, completely written."""
+        """Returns True if the data set has the masks of this video, and their files are whole."""
+        return self.masks_at(name).exists() and is_whole(self.masks_at(name))
+
+    def digests(self, name: str, with_frames: bool) -> dict[str, str]:
+        """Digests of a video's masks and frames, for :mod:`sam2fast.io.made_from`."""
+        masks, facts, frames = self.masks_at(name), metadata_file(self.root, name), self.frame_files(name)
+        found = {"mask_content": digest_of(masks, files_below(masks) if masks.is_dir() else None)}
+        if facts.is_file():
+            found["fact_content"] = digest_of(facts)
+        if with_frames and frames.video is not None:
+            found["video_content"] = digest_of(frames.video)
+        elif with_frames and frames:
+            images = list(frames.images.values())
+            found["video_content"] = digest_of(images[0].parent, images)
+        return found
 
     @abstractmethod
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:

@@ -45,11 +45,11 @@ class ObjectFolders(Layout):
     def frame_files(self, name: str) -> FrameFiles:
         return FrameFiles.find([self.root / FRAMES / name])
 
-    def has(self, name: str) -> bool:
-        return (self.root / MASKS / name).is_dir()
+    def masks_at(self, name: str) -> Path:
+        return self.root / MASKS / name
 
     def open(self, name: str) -> VideoAnnotations:
-        folder = self.root / MASKS / name
+        folder = self.masks_at(name)
         files = {number + 1: list_files(path) for number, path in object_folders(folder).items()}
         metadata = read_metadata(self.root, name)
         if metadata is None:

@@ -187,22 +187,18 @@ class SavJson(Layout):
         files = [path for pattern in ("*", "*/*") for path in self.root.glob(f"{pattern}{self._suffix}")]
         return sorted({path.name.removesuffix(self._suffix) for path in files if not path.name.startswith(".")})
 
-    def file(self, name: str) -> Path:
-        """The path of a video's masklets, existing or not."""
+    def masks_at(self, name: str) -> Path:
         below = self.root.glob(f"*/{name}{self._suffix}")
         here = self.root / f"{name}{self._suffix}"
         return here if here.is_file() else next(below, here)
 
     def frame_files(self, name: str) -> FrameFiles:
-        folders = self.file(name).parent, self.root
+        folders = self.masks_at(name).parent, self.root
         videos = [folder / f"{name}{suffix}" for folder in folders for suffix in VIDEO_SUFFIXES]
         return FrameFiles.find([self.root / FRAMES / name], videos)
 
-    def has(self, name: str) -> bool:
-        return (self.root / f"{name}{self._suffix}").is_file()
-
     def open(self, name: str) -> VideoAnnotations:
-        masklets = read_masklets(self.file(name), self.settings.rate)
+        masklets = read_masklets(self.masks_at(name), self.settings.rate)
         positions = _positions(masklets)
         objects = tuple(number + 1 for number in masklets.ids)
 

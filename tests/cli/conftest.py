@@ -53,7 +53,7 @@ def nano_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def no_checkpoints_of_the_machine(monkeypatch):
     monkeypatch.delenv("SAM2FAST_CHECKPOINTS", raising=False)
-    monkeypatch.setenv("SAM2FAST_CACHE", "/nowhere")
+    monkeypatch.setenv("SAM2FAST_CACHE", "/dev/null/nowhere")
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
 

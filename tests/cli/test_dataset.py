@@ -83,7 +83,8 @@ def test_extract_resumes_with_the_original_flags(run, videos, tmp_path):
     assert result.exit_code == 0 and result.stdout == "3 frames of 1 videos in out; 2 videos were done before\n"
     assert read_files(tmp_path / "out") == whole
     result = run("dataset", "extract", "--videos", videos, "--out", "out", "--rate", 4)
-    assert result.exit_code == 1 and "another --rate" in result.stderr and read_files(tmp_path / "out") == whole
+    assert result.exit_code == 1 and "out differs in --rate (5, now 4)" in result.stderr
+    assert read_files(tmp_path / "out") == whole
     result = run("dataset", "extract", "--videos", videos, "--out", "videos")
     assert result.exit_code == 1 and "videos is not empty" in result.stderr
 
@@ -146,16 +147,18 @@ def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     (tmp_path / "out/other.jsonl").unlink()
     (tmp_path / "out/.other.part").mkdir()
     (tmp_path / "out/.other.part/other.jsonl").write_text("half")
-    (tmp_path / "out/clip.jsonl").write_text("not made again")
+    (tmp_path / "out/clip.jsonl").write_text('{"is": "not made again"}')
     result = run(*ask)
     assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout
-    assert (tmp_path / "out/clip.jsonl").read_text() == "not made again"
+    assert (tmp_path / "out/clip.jsonl").read_text() == '{"is": "not made again"}'
     result = run(*ask, "--overwrite")
     assert result.exit_code == 0 and "already" not in result.stdout
     assert read_files(tmp_path / "out") == whole and not list((tmp_path / "out").glob(".*.part"))
 
     result = run(*ask, "--masklets", "auto")
-    assert result.exit_code == 1 and "another --masklets, see out/.convert.json" in result.stderr
+    assert (
+        result.exit_code == 1 and "out differs in --masklets (manual, now auto), see out/.convert.json" in result.stderr
+    )
     assert read_files(tmp_path / "out") == whole
 
 
@@ -166,11 +169,13 @@ def test_results_of_other_sources_and_options_are_not_mixed(run, sav, tmp_path):
     assert run(*ask).exit_code == 0
     whole = read_files(tmp_path / "out")
     result = run("dataset", "convert", sav, *ask[3:])
-    assert result.exit_code == 1 and "out has 2 of these videos (clip, other) from another source" in result.stderr
+    assert result.exit_code == 1 and "out has 2 of these videos (clip, other) made from something else" in result.stderr
+    assert "clip differs in video path, see out/.convert.json" in result.stderr
     assert read_files(tmp_path / "out") == whole
     assert run(*ask, "--images", "none", "--overwrite", "--video", "clip").exit_code == 0
     result = run(*ask, "--images", "none")
-    assert result.exit_code == 1 and "1 of these videos (other) from another" in result.stderr
+    assert result.exit_code == 1
+    assert "1 of these videos (other) made from something else: other differs in --images" in result.stderr
     assert run(*ask, "--images", "none", "--overwrite").exit_code == 0 and run(*ask, "--images", "none").exit_code == 0
 
 

@@ -53,7 +53,7 @@ REFUSED = [
     ("serve --device gpu", 2, "'gpu' is no device"),
     ("synthesize --device gpu --out out", 2, "'gpu' is no device"),
     ("masks photo.HEIC --model nano", 1, "photo.HEIC cannot be read as an image"),
-    ("masks raw --model nano", 1, "skipped 1 file of other kinds: b.txt"),
+    ("masks raw --model nano", 1, "left out: 1 file (its kind is .txt; raw/b.txt)"),
     ("masks image.png --format json,video", 2, "no format 'video'"),
     ("masks image.png --format yolo-seg --model nano", 1, "sam2fast[polygons]"),
     ("masks image.png --points-per-side 4 --crop-n-layers 2 --crop-n-points-downscale-factor 3", 2, "crop layer 2"),

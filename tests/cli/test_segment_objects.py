@@ -1,7 +1,6 @@
 """``sam2fast segment`` with several objects: names, prompt files, boxes of detectors."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,12 @@ from click import UsageError
 from file_contents import names
 from PIL import Image
 
-from sam2fast.cli import prompt_texts as p
 from sam2fast.cli.boxes import read_boxes
-from sam2fast.cli.prompts import Box, Click, Prompts
-from sam2fast.cli.prompts import ImagePrompts as ObjectPrompts
+from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT
+from sam2fast.cli.prompts import Box, Click, ImagePrompts, Prompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError
 from sam2fast.io.rle import decode_rle
-
-ObjectPointType, ObjectBoxType, ObjectMaskType = (lambda: p.IMAGE_POINT), (lambda: p.IMAGE_BOX), (lambda: p.IMAGE_MASK)
-
-
-def ObjectPrompt(name, prompts):
-    return replace(prompts, object=name)
-
 
 NANO = ["--model", "nano", "--device", "cpu"]
 BOX = [10, 8, 60, 50]
@@ -42,15 +33,15 @@ def test_prompts_as_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b.png").touch()
     for kind, text, expected in (
-        (ObjectPointType, "5,6", ObjectPrompt(None, Prompts((Click(5, 6, 1),)))),
-        (ObjectPointType, " big cup , 5,6,0", ObjectPrompt("big cup", Prompts((Click(5, 6, 0),)))),
-        (ObjectPointType, "äpfel,5,6", ObjectPrompt("äpfel", Prompts((Click(5, 6, 1),)))),
-        (ObjectBoxType, "1,2,3,4", ObjectPrompt(None, Prompts(box=Box(1, 2, 3, 4)))),
-        (ObjectBoxType, "cup_2,1,2,3,4", ObjectPrompt("cup_2", Prompts(box=Box(1, 2, 3, 4)))),
-        (ObjectMaskType, "a,b.png", ObjectPrompt(None, Prompts(mask=Path("a,b.png")))),
-        (ObjectMaskType, "a,c.png", ObjectPrompt("a", Prompts(mask=Path("c.png")))),
+        (IMAGE_POINT, "5,6", Prompts((Click(5, 6, 1),))),
+        (IMAGE_POINT, " big cup , 5,6,0", Prompts((Click(5, 6, 0),), object="big cup")),
+        (IMAGE_POINT, "äpfel,5,6", Prompts((Click(5, 6, 1),), object="äpfel")),
+        (IMAGE_BOX, "1,2,3,4", Prompts(box=Box(1, 2, 3, 4))),
+        (IMAGE_BOX, "cup_2,1,2,3,4", Prompts(box=Box(1, 2, 3, 4), object="cup_2")),
+        (IMAGE_MASK, "a,b.png", Prompts(mask=Path("a,b.png"))),
+        (IMAGE_MASK, "a,c.png", Prompts(mask=Path("c.png"), object="a")),
     ):
-        assert kind().convert(text, None, None) == expected
+        assert kind.convert(text, None, None) == expected
 
 
 def test_each_object_is_as_if_alone(run, make_image, tmp_path):
@@ -130,7 +121,7 @@ def boxes_of_detectors(tmp_path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", ["yolo", "polygons", "coco"])
 def test_boxes_of_detectors(boxes_of_detectors, kind):
-    prompts = ObjectPrompts(read_boxes(boxes_of_detectors[kind]))
+    prompts = ImagePrompts(read_boxes(boxes_of_detectors[kind]))
     expected = {
         "a": {"big dog_1": (36, 16, 60, 48), "cat_1": (0, 0, 48, 32), "big dog_2": (0, 0, 96, 64)},
         "b": {"cat_1": (36, 16, 60, 48)},
@@ -144,15 +135,15 @@ def test_boxes_of_detectors(boxes_of_detectors, kind):
 @pytest.mark.parametrize("kind", ["yolo", "coco"])
 def test_clicks_on_the_objects_of_a_detector(boxes_of_detectors, kind):
     """A box in shares of the image stays one; clicks for all images join boxes for one."""
-    click = ObjectPrompt("cat_1", Prompts((Click(40, 20, 1),)))
-    prompts = ObjectPrompts([click, *read_boxes(boxes_of_detectors[kind])])
+    click = Prompts((Click(40, 20, 1),), object="cat_1")
+    prompts = ImagePrompts([click, *read_boxes(boxes_of_detectors[kind])])
     assert [one.object for one in prompts.of(InputSource("a.jpg"))] == ["cat_1", "big dog_1", "big dog_2"]
     (found,) = prompts.of(InputSource("b.jpg"))
     assert found.scaled(IMAGE, 96, 64) == Prompts(click.clicks, Box(36, 16, 60, 48), object="cat_1")
-    (found,) = ObjectPrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
+    (found,) = ImagePrompts([click, *read_boxes(boxes_of_detectors["yolo"] / "b.txt")]).of(InputSource("c.jpg"))
     assert found.scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48)
     assert found.scaled(IMAGE, 48, 64).box == Box(18, 16, 30, 48)
-    twice = ObjectPrompts([ObjectPrompt("cat_1", Prompts(box=Box(1, 2, 3, 4))), *read_boxes(boxes_of_detectors[kind])])
+    twice = ImagePrompts([Prompts(box=Box(1, 2, 3, 4), object="cat_1"), *read_boxes(boxes_of_detectors[kind])])
     with pytest.raises(UsageError, match="'cat_1' has two boxes; give one"):
         twice.of(InputSource("b.jpg"))
 
@@ -164,7 +155,7 @@ def test_lists_of_detections_with_names(tmp_path, of_file, image, capfd):
         {**of_file(image), "category_id": 18, "bbox": [36, 16, 24, 32], "score": score} for score in (0.9, 0.1)
     ]
     (tmp_path / "found.json").write_text(json.dumps(detections))
-    found = ObjectPrompts(read_boxes(tmp_path / "found.json")).of(InputSource("photos/a.jpg"))
+    found = ImagePrompts(read_boxes(tmp_path / "found.json")).of(InputSource("photos/a.jpg"))
     assert [one.object for one in found] == ["class18_1", "class18_2"]
     assert found[0].scaled(IMAGE, 96, 64).box == Box(36, 16, 60, 48) and capfd.readouterr().err == ""
 
@@ -260,7 +251,7 @@ def test_lines_of_a_tracker_and_of_notepad(tmp_path):
     """A box, its confidence and its track's number; files may begin with a byte order mark."""
     (tmp_path / "a.txt").write_text("0 0.25 0.25 0.5 0.5 0.91 1\n0 0.5 0.5 0.5 0.5 0.8 12\n", "utf-8-sig")
     (tmp_path / "classes.txt").write_text("person\n", "utf-8-sig")
-    found = ObjectPrompts(read_boxes(tmp_path / "a.txt")).of(IMAGE)
+    found = ImagePrompts(read_boxes(tmp_path / "a.txt")).of(IMAGE)
     boxes = {one.object: tuple(one.scaled(IMAGE, 96, 64).box) for one in found}
     assert boxes == {"person_1": (0, 0, 48, 32), "person_2": (24, 16, 72, 48)}
 

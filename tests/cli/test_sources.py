@@ -255,7 +255,9 @@ def test_hidden_images_are_skipped_and_counted(run, make_image, tmp_path, comman
     for name in ("._a.jpg", ".b.png", ".DS_Store"):
         (folder / name).write_bytes(b"Mac OS X")
     result = run(command, folder, *NANO, *OF_COMMAND[command], "--out", tmp_path / "out")
-    assert result.exit_code == 0 and "note: skipped 2 hidden files: ._a.jpg, .b.png\n" in result.stderr
+    assert (
+        result.exit_code == 0 and f"note: left out: 2 files (it is hidden; first: {folder}/._a.jpg)\n" in result.stderr
+    )
 
 
 def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file, tmp_path):

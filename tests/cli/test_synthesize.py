@@ -63,7 +63,7 @@ def test_the_same_command_continues_and_another_is_refused(run, tmp_path):
     assert (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns == first, "a complete clip is not made again"
 
     result = run(*ask, "--clips", 4, "--seed", 1)
-    assert result.exit_code == 1 and "another --seed" in result.stderr and files_of(out) == whole
+    assert result.exit_code == 1 and "differs in --seed (0, now 1)" in result.stderr and files_of(out) == whole
     assert run(*ask, "--clips", 4).exit_code == 0
     assert (out / "ImageSets/all.txt").read_text().split() == ["00000", "00001", "00002", "00003"]
     assert whole.items() - files_of(out).items() == {("ImageSets/all.txt", whole["ImageSets/all.txt"])}
@@ -109,7 +109,7 @@ def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypat
     assert sorted((media / "done.txt").read_text().split()) == ["a.png", "b.jpg"]
     found = list((media / "cutouts").iterdir())
     assert found and all(Image.open(path).mode == "RGBA" for path in found)
-    assert json.loads((tmp_path / "out/synthesize.json").read_text())["teacher"][1] == "photos"
+    assert json.loads((tmp_path / "out/synthesize.json").read_text())["made_from"]["photograph_path"].endswith("photos")
 
     monkeypatch.setattr(pseudo_labels, "write_cutouts", None)
     assert run(*command).exit_code == 0, "photographs are not taught twice"

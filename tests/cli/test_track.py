@@ -80,8 +80,8 @@ def test_manifest(whole, video_file):
     assert manifest["complete"] and manifest["done"] == FRAMES and manifest["state"] is None
     assert manifest["objects"] == [1, "disc"] and manifest["source"] == str(video_file) and manifest["frames"] == FRAMES
     assert manifest["size"] == {"width": 64, "height": 48}
-    assert [prompt["frame"] for prompt in manifest["asked"]["prompts"]] == [FIRST, FIRST, LATER]
-    assert manifest["asked"]["model"]["device"] == "cpu"
+    assert [prompt["frame"] for prompt in manifest["made_from"]["prompts"]] == [FIRST, FIRST, LATER]
+    assert manifest["made_from"]["options"]["device"] == "cpu"
 
 
 def test_tracking_begins_with_the_first_prompt_without_reverse(track, video_file, whole, tmp_path):

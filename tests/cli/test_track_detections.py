@@ -196,7 +196,7 @@ def test_equals_a_stream(whole, track, video_file):
 
 def test_files(whole):
     manifest = json.loads((whole / "track.json").read_text())
-    assert manifest["objects"] == ["square_1", "disc_2"] and manifest["asked"]["detections"]["every"] == 2
+    assert manifest["objects"] == ["square_1", "disc_2"] and manifest["made_from"]["options"]["every"] == 2
     assert len(moving_shapes.decoded(whole / "overlay.mp4")[0]) == FRAMES
     labels = [set(np.unique(np.asarray(Image.open(whole / f"masks/{t:05d}.png")))) for t in (0, 6, FRAMES - 1)]
     assert labels == [{0, 1}, {0, 1, 2}, {0}]
@@ -217,7 +217,7 @@ def test_resumed(track, video_file, boxes, whole, tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "out/track.json").read_text())
     assert manifest["objects"] == ["square_1", "disc_2"] and manifest["complete"]
     result = track(*command, "--start-score", 0.6)
-    assert result.exit_code == 1 and "differs in its detections" in result.stderr
+    assert result.exit_code == 1 and "differs in --start-score (0.5, now 0.6)" in result.stderr
 
 
 def test_later_start_and_scores(track, video_file, boxes, tmp_path):

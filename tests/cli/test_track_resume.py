@@ -82,11 +82,11 @@ def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, m
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (ONE, "video"),
+        (ONE, "video path and video content"),
         (["--point", text(0, 1, *middle_of_square(1))], "prompts"),
-        ([*ONE, "--end", "3"], "range"),
-        ([*ONE, "--dtype", "bfloat16"], "model"),
-        ([*ONE, "--strategy", "samurai"], "model"),
+        ([*ONE, "--end", "3"], "--end (2, now 3)"),
+        ([*ONE, "--dtype", "bfloat16"], "--dtype (float32, now bfloat16)"),
+        ([*ONE, "--strategy", "samurai"], "--strategy (sam2, now samurai)"),
     ],
 )
 def test_another_run_is_not_continued(track, video_file, tmp_path, change, what):
@@ -94,11 +94,11 @@ def test_another_run_is_not_continued(track, video_file, tmp_path, change, what)
     assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", out).exit_code == 0
     before = files_of(out)
     end = [] if "--end" in change else ["--end", 2]
-    if what == "video":
+    if "video" in what:
         asked = moving_shapes.write_video(tmp_path / video_file.name, moving_shapes.make_frames(FRAMES)[::-1])
     result = track(asked, *change, *end, "--format", "json", "--out", out)
     assert result.exit_code == 1
-    assert f"holds a run that differs in its {what}; give another --out folder, or --overwrite" in result.stderr
+    assert f"holds a run that differs in {what}; give another --out folder, or --overwrite" in result.stderr
     assert files_of(out) == before
 
 
@@ -109,11 +109,11 @@ def test_a_video_is_known_by_all_of_its_content(tmp_path, is_folder):
     file = video / "0.bmp" if is_folder else video
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(before)
-    first = VideoSource(str(video)).fingerprint()
+    first = VideoSource(str(video)).made_from()
     file.write_bytes(before[: 2 << 20] + b"x" + before[(2 << 20) + 1 :])
-    assert VideoSource(str(video)).fingerprint() != first
+    assert VideoSource(str(video)).made_from() != first
     file.write_bytes(before)
-    assert VideoSource(str(video)).fingerprint() == first
+    assert VideoSource(str(video)).made_from() == first
 
 
 def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_path):

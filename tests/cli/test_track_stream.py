@@ -123,4 +123,4 @@ def test_prompt_after_the_end_of_a_stream_of_unknown_length(track, tmp_path, mon
 def test_passwords_are_neither_written_nor_shown():
     source = VideoSource.of(InputSource("rtsp://me:secret@host:554/1?x=a@b"), is_streamed=True)
     assert source.to_open == "rtsp://me:secret@host:554/1?x=a@b"
-    assert source.name == "rtsp://host:554/1?x=a@b" and source.fingerprint() == {"source": source.name}
+    assert source.name == "rtsp://host:554/1?x=a@b" and source.made_from() == {"source": source.name}

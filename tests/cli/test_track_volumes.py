@@ -47,11 +47,11 @@ def test_nifti(track, source, tmp_path):
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"masks/{frame:05d}.png")), plane)
     facts = json.loads((tmp_path / "track.json").read_text())
     assert facts["objects"] == ["liver", "kidney"]
-    assert facts["asked"]["video"]["window"] == [-160, 240]
+    assert facts["made_from"]["options"]["window"] == [-160, 240]
     again = track(source, *PROMPTS, *options, "--out", tmp_path)
     assert again.exit_code == 0 and "0 frames tracked" in again.stdout
     other = track(source, *PROMPTS, "--window", "0,1", "--out", tmp_path)
-    assert other.exit_code == 1 and "a run that differs in its video" in other.stderr
+    assert other.exit_code == 1 and "a run that differs in --window" in other.stderr
 
 
 def test_objects_that_begin_on_different_slices(track, source, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,15 @@ class DataSet:
         return invoke("vos", *folders, *model, *options)
 
     def files(self, out: str = "out") -> dict[str, bytes]:
-        return files_of(self.root / out)
+        """With ``ROOT`` for the path of the data set, which the notes have."""
+        root = os.fsencode(os.path.realpath(self.root))
+        return {path: content.replace(root, b"ROOT") for path, content in files_of(self.root / out).items()}
 
     def has_done(self, files: dict[str, bytes]) -> None:
         """The files that a run has written so far."""
         for path, content in files.items():
             (self.root / "out" / path).parent.mkdir(parents=True, exist_ok=True)
+            content = content.replace(b"ROOT", os.fsencode(os.path.realpath(self.root)))
             (self.root / "out" / path).write_bytes(content)
 
 

@@ -81,5 +81,5 @@ def run_folder(path: Path) -> None:
 
 
 def earlier_masks(path: Path) -> None:
-    build = MaskTask(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent)
-    read_previous_masks(path, build, [])
+    task = MaskTask(ModelChoice("c", Path("w")), "float32", {"points_per_side": 4}, [], path.parent, {"weights": "w"})
+    read_previous_masks(path, task, [], {})

@@ -74,9 +74,11 @@ def facts() -> Iterator[bytes]:
 
 
 def runs() -> Iterator[bytes]:
-    asked = {"video": "v", "prompts": [], "range": {"start": 0}}
+    made_from = {"video": "v", "prompts": [], "range": {"start": 0}}
     files = {"overlay": {"size": 3}}
-    yield as_json({"asked": asked, "done": 2, "complete": False, "state": "state_2.safetensors", "files": files})
+    yield as_json(
+        {"made_from": made_from, "done": 2, "complete": False, "state": "state_2.safetensors", "files": files}
+    )
 
 
 def found_masks() -> Iterator[bytes]:

@@ -82,10 +82,10 @@ def changed(base: dict[str, Any], changes: list[dict[str, Any]]) -> list[str]:
 
 
 RUNS = changed(
-    {"asked": {"video": "v", "prompts": [], "range": {"start": 0}}, "done": 2, "complete": False, "files": {}},
+    {"made_from": {"video": "v", "prompts": [], "range": {"start": 0}}, "done": 2, "complete": False, "files": {}},
     [
         *({"state": True}, {"state": "../x"}, {"state": None, "done": -1}, {"state": None, "done": 1e400}),
-        *({"state": None, "done": "2"}, {"state": None, "asked": []}, {"state": None, "files": []}),
+        *({"state": None, "done": "2"}, {"state": None, "made_from": []}, {"state": None, "files": []}),
         {"state": None, "files": [["masks", "x"]]},
     ],
 )

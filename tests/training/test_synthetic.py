@@ -283,7 +283,7 @@ def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
     results = list(
         write_cutouts([good, bad], FakePredictor(), tmp_path / "media", ObjectSearch(points_per_side=4, batch=3))
     )
-    assert results == [(good, 2), (bad, 0)]
+    assert results == [(good, 2), (bad, None)]
     assert "text.jpg" in caplog.text
     first, second = (Image.open(tmp_path / f"media/cutouts/photo_png_0{i}.png") for i in range(2))
     assert (first.mode, first.size, second.size) == ("RGBA", (40, 60), (20, 60))

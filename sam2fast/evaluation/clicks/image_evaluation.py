@@ -65,6 +65,7 @@ class ImageScores:
         areas: ``(O,)`` of the true masks, in pixels.
         clicks, boxes: None without objects; ``boxes`` also if not requested.
         problems: a line on each file or object that cannot be read.
+        too_small: the number of objects with a smaller area than ``min_area``.
     """
 
     objects: tuple[str, ...]
@@ -72,6 +73,7 @@ class ImageScores:
     clicks: ClickScores | None
     boxes: BoxScores | None
     problems: tuple[str, ...]
+    too_small: int = 0
 
 
 def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: ClickSettings) -> ImageScores:
@@ -87,7 +89,8 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
         return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
     # Seeded by the name, so that the other images do not matter.
     rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
-    objects = _chosen(found.masks, settings, rng)
+    large = [one for one in found.masks if one.area >= max(1, settings.min_area)]
+    objects = _chosen(large, settings, rng)
     clicks = boxes = None
     if objects:
         rles = [one.rle for one in objects]
@@ -105,11 +108,11 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
                 predictor, None, rles, noise=settings.box_noise, rng=rng, objects_per_batch=settings.objects_per_batch
             )
     areas = np.array([one.area for one in objects], dtype=np.int64)
-    return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems))
+    too_small = len(found.masks) - len(large)
+    return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems), too_small)
 
 
-def _chosen(masks: list[TrueMask], settings: ClickSettings, rng: np.random.Generator) -> list[TrueMask]:
-    large = [one for one in masks if one.area >= max(1, settings.min_area)]
+def _chosen(large: list[TrueMask], settings: ClickSettings, rng: np.random.Generator) -> list[TrueMask]:
     if settings.max_objects is None or len(large) <= settings.max_objects:
         return large
     return [large[i] for i in sorted(rng.choice(len(large), settings.max_objects, replace=False))]

@@ -168,6 +168,7 @@ class ClickDataset(NamedTuple):
     format: str
     jobs: list[ClickJob]  # by name
     problems: list[tuple[str, str]]  # files without a counterpart, or with several, and the reason
+    left_out: list[tuple[str, str, str]]  # kind, reason and name of each item that is not evaluated
 
 
 def open_data_set(
@@ -212,6 +213,7 @@ def open_data_set(
     if not found.jobs:
         raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}")
     if skip_unmasked:
+        found.left_out.extend(("image", "it has no masks", name) for name, why in found.problems if why == _UNMASKED)
         found = found._replace(problems=[(name, why) for name, why in found.problems if why != _UNMASKED])
     return found
 
@@ -271,7 +273,7 @@ def _name(path: Path, folder: Path) -> str:
 
 def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
     """Pairs images with the masks that ``source_of`` returns for their names, or reports the reason that it returns."""
-    found = ClickDataset(format, [], list(images.problems))
+    found = ClickDataset(format, [], list(images.problems), [])
     for name, path in images.files.items():
         source = source_of(name)
         if isinstance(source, str):
@@ -339,13 +341,16 @@ def _owner(name: str, images: dict[str, Path]) -> str | None:
 
 def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
     content = read_coco(file)
-    entries, annotations = content["images"], content["annotations"]
-    found = ClickDataset("coco", [], [])
-    for entry in entries:
+    entries, annotations = list[Any](), content["annotations"]
+    found = ClickDataset("coco", [], [], [])
+    by_image: dict[Any, list[Any]] = {}
+    for position, entry in enumerate(content["images"]):
         fields = entry if isinstance(entry, dict) else {}
-        if not isinstance(fields.get("id"), int | str) or not isinstance(fields.get("file_name"), str):
-            raise DatasetError(f"{file} is not COCO's: an image has no id and file_name")
-    by_image: dict[Any, list[Any]] = {entry["id"]: [] for entry in entries}
+        if isinstance(fields.get("id"), int | str) and isinstance(fields.get("file_name"), str):
+            entries.append(entry)
+            by_image[entry["id"]] = []
+        else:
+            found.problems.append((f"{file}: image {position}", "it has no id and file_name"))
     for position, annotation in enumerate(annotations):
         try:
             objects = by_image[annotation["image_id"]]
@@ -354,10 +359,14 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
             continue
         if with_crowds or not annotation.get("iscrowd"):
             objects.append(annotation)
+        else:
+            found.left_out.append(("object", "it is a crowd", f"annotation {annotation.get('id', position)}"))
     require_pycocotools((each.get("segmentation") for objects in by_image.values() for each in objects), "eval")
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
         if by_image[entry["id"]]:
             image, declared = images / entry["file_name"], (entry.get("height"), entry.get("width"))
             source = CocoMasks(file, image, tuple(by_image[entry["id"]]), declared)
             found.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), image, source))
+        else:
+            found.left_out.append(("image", "it has no objects", entry["file_name"]))
     return found

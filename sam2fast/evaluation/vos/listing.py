@@ -1,12 +1,15 @@
 """Lists the videos of a folder, with their numbers of frames and digests of their files."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
+from sam2fast.downloads.digests import digest_of
+from sam2fast.downloads.transfer import file_sha256
 
 VIDEO_FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 PROBE_SIZE = 32  # side of frames that are opened only to be counted
@@ -16,7 +19,7 @@ class Inputs(NamedTuple):
     """The inputs that the result of a video depends on, besides settings and model."""
 
     frames: int  # number of files, or as the container's header states; 0 if unknown
-    digest: str  # SHA-256 of names and sizes of the frames, and of the masks with their names
+    digests: dict[str, str]  # of the content of the frames (video_content) and of the masks (mask_content)
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
@@ -62,7 +65,7 @@ def listed_names(file: Path) -> list[str]:
 
 
 def inputs_of(video: Path, masks: Path) -> Inputs:
-    """The inputs of a video; nothing is decoded.
+    """The inputs of a video. Nothing is decoded, and large videos are read only if they changed.
 
     Raises:
         OSError, VideoError: the video or its masks cannot be read.
@@ -70,15 +73,13 @@ def inputs_of(video: Path, masks: Path) -> Inputs:
     """
     from sam2fast.video_io.sources import frame_files
 
-    # Of frames names and sizes, for a data set has many; masks are few, and small files of the same size are common.
     files = frame_files(video) if video.is_dir() else [video]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode(errors="surrogateescape"))
-    for name, file in _masks(masks):
-        content = file.read_bytes()
-        digest.update(f"masks {name} {len(content)}\n".encode(errors="surrogateescape") + content)
-    return Inputs(len(files) if video.is_dir() else _count_video_frames(video), digest.hexdigest())
+    of_masks = json.dumps([[name, file_sha256(file)] for name, file in _masks(masks)])
+    digests = {
+        "video_content": digest_of(video, files),
+        "mask_content": hashlib.sha256(of_masks.encode()).hexdigest(),
+    }
+    return Inputs(len(files) if video.is_dir() else _count_video_frames(video), digests)
 
 
 def _masks(folder: Path) -> Iterator[tuple[str, Path]]:

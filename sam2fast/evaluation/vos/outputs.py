@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sam2fast.datasets.palette_masks import extended, label_map, label_png
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, annotate_oserror
+from sam2fast.io.made_from import described, differences, is_whole
 
 # In hidden folders: the future note beside the output folder, and the previous output folder.
 NOTE, FOLDER = ".note.json", "before"
@@ -28,29 +29,32 @@ MOST_WAITING = 8
 
 
 def is_done(folder: Path, made_from: Any) -> bool:
-    """Whether the folder was made from the same inputs, and has as many masks as then."""
-    return _masks_when_made(folder, made_from) == _count_masks(folder)
-
-
-def is_conflicting(folder: Path, made_from: Any) -> bool:
-    """Whether something else exists at this path: not empty, and not made from the same inputs."""
-    if folder.is_dir() and not any(folder.iterdir()):
+    """Returns True if the folder was made from the same, and has as many whole masks as then."""
+    note = _read_note(folder)
+    if note is None or not folder.is_dir() or differences(note["made_from"], made_from):
         return False
-    return (folder.exists() or folder.is_symlink()) and _masks_when_made(folder, made_from) is None
+    return bool(sum(map(is_whole, _masks(folder))) == note["masks"])
 
 
-def _masks_when_made(folder: Path, made_from: Any) -> int | None:
-    """The number of masks that the folder was made with; None if it is not there, or was made from something else."""
+def conflicts(folder: Path, made_from: Any) -> list[str]:
+    """Returns the names of what differs if something else exists at this path; see :mod:`sam2fast.io.made_from`."""
+    if not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    note = _read_note(folder) if folder.is_dir() else None
+    return differences(note and note["made_from"], made_from)
+
+
+def _read_note(folder: Path) -> dict[str, Any] | None:
+    """What the folder was made from, and its number of masks; None if there is no such note."""
     try:
         note = json.loads(_note(folder).read_text(encoding="utf-8"))
-        is_same = folder.is_dir() and note["made_from"] == json.loads(json.dumps(made_from))
-        return int(note["masks"]) if is_same else None
+        return {"made_from": note["made_from"], "masks": int(note["masks"])}
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def _count_masks(folder: Path) -> int:
-    return sum(name.endswith(".png") for _, _, files in os.walk(folder) for name in files)
+def _masks(folder: Path) -> list[Path]:
+    return [Path(at, name) for at, _, files in os.walk(folder) for name in files if name.endswith(".png")]
 
 
 @contextmanager
@@ -73,8 +77,8 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
     partial.mkdir()
     try:
         yield partial
-        if not replace and is_conflicting(folder, made_from):
-            raise FileExistsError(f"{folder} already exists, and was made from something else")
+        if not replace and (other := conflicts(folder, made_from)):
+            raise FileExistsError(f"{folder} already exists, and {described(other)}")
         _put(partial, folder, made_from)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -82,7 +86,7 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
 
 def _put(partial: Path, folder: Path, made_from: Any) -> None:
     note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
-    content = json.dumps({"made_from": made_from, "masks": _count_masks(partial)}, indent=1) + "\n"
+    content = json.dumps({"made_from": made_from, "masks": len(_masks(partial))}, indent=1) + "\n"
     # First, as the disk may be full.
     with annotate_oserror(new_note):
         new_note.write_text(content, encoding="utf-8")

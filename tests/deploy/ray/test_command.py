@@ -48,7 +48,7 @@ def test_temporary_files_of_an_earlier_run_stay(run, photos, tmp_path, monkeypat
 
 
 def test_segment_resumes(run, photos, tmp_path):
-    """With the same prompts and model; other results are computed again."""
+    """With the same prompts and model; results of other images and prompts are computed again."""
     (tmp_path / "rough.png").write_bytes((photos / "a.png").read_bytes())
     for prompt in (["--point", "48,30"], ["--mask", "rough.png"]):
         ask = ["segment", "photos/a.png", "photos/b.png", *NANO, *prompt, "--json", "--resume"]
@@ -65,7 +65,8 @@ def test_segment_resumes(run, photos, tmp_path):
     assert "2 of 2" in nothing.stderr and json.loads(nothing.stdout)["seconds"] == {}
     (tmp_path / "out/a.json").write_text("[]")
     assert "1 of 2" in run(*ask).stderr
-    assert "0 of 2" in run(*ask[:3], *NANO, "--mask", "rough.png", "--dtype", "bfloat16", "--resume").stderr
+    assert "0 of 2" in run(*ask[:3], *NANO, "--point", "50,30", "--resume").stderr
+    assert "differs in --dtype" in run(*ask[:3], *NANO, "--point", "50,30", "--dtype", "bfloat16", "--resume").stderr
 
 
 class Counted(mask_finder.CheckedGenerator):
@@ -96,8 +97,8 @@ def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--box-nms-thresh", "0.6"], "box_nms_thresh 0.7, now 0.6"),
-        (["--dtype", "bfloat16"], "dtype float32, now bfloat16"),
+        (["--box-nms-thresh", "0.6"], "differs in --box-nms-thresh (0.7, now 0.6)"),
+        (["--dtype", "bfloat16"], "differs in --dtype (float32, now bfloat16)"),
     ],
 )
 def test_masks_with_other_options_are_not_resumed(run, photos, tmp_path, arguments, message):

@@ -104,7 +104,7 @@ def test_video_files(predictor, job, tmp_path):
     [
         (lambda job: cut(job.video / "00002.jpg"), "00002.jpg, cannot be read"),
         (lambda job: (job.masks / "00000.png").unlink(), "no input mask .*00000.png"),
-        (lambda job: (job.out / "a/mine").mkdir(parents=True), "made from something else"),
+        (lambda job: (job.out / "a/mine").mkdir(parents=True), "does not say what it was made from"),
         (lambda job: job.out.write_text(""), "out"),
     ],
 )

@@ -13,13 +13,15 @@ from file_contents import files_of
 from killed import Ended, Fault, forked
 
 from sam2fast.evaluation.vos import outputs
-from sam2fast.evaluation.vos.outputs import atomic_folder, is_conflicting, is_done, remove_leftovers
+from sam2fast.evaluation.vos.outputs import atomic_folder, conflicts, is_done, remove_leftovers
+
+END = b"IEND\xaeB`\x82"  # of a complete PNG
 
 
 def write(folder: Path, made_from: str, content: str, replace: bool = False) -> None:
     with atomic_folder(folder, made_from, replace) as partial:
-        (partial / "00000.png").write_text(content)
-        (partial / "00001.png").write_text(content)
+        (partial / "00000.png").write_bytes(content.encode() + END)
+        (partial / "00001.png").write_bytes(content.encode() + END)
 
 
 def fail_renames(monkeypatch, error: BaseException, when) -> None:
@@ -36,29 +38,32 @@ def fail_renames(monkeypatch, error: BaseException, when) -> None:
 
 def test_done_and_other(tmp_path):
     folder = tmp_path / "out" / "a.b"
-    assert not is_done(folder, "x") and not is_conflicting(folder, "x")
+    assert not is_done(folder, "x") and not conflicts(folder, "x")
     write(folder, "x", "first")
-    assert is_done(folder, "x") and not is_conflicting(folder, "x")
-    assert is_conflicting(folder, "y") and not is_done(folder, "y")
+    assert is_done(folder, "x") and not conflicts(folder, "x")
+    assert conflicts(folder, "y") and not is_done(folder, "y")
     assert sorted(os.listdir(folder.parent)) == [".a.b.json", "a.b"]
+    for content in (b"", b"half"):
+        (folder / "00001.png").write_bytes(content)
+        assert not is_done(folder, "x") and not conflicts(folder, "x")
     note = folder.parent / ".a.b.json"
     for spoil in (lambda: note.write_bytes(b"\xff"), note.unlink):
         spoil()
-        assert is_conflicting(folder, "x") and not is_done(folder, "x")
+        assert conflicts(folder, "x") and not is_done(folder, "x")
     (tmp_path / "empty").mkdir()
-    assert not is_conflicting(tmp_path / "empty", "x")
+    assert not conflicts(tmp_path / "empty", "x")
 
 
 def test_a_folder_made_from_something_else_stays(tmp_path):
     write(tmp_path / "a", "x", "first")
     before = files_of(tmp_path)
-    with pytest.raises(FileExistsError, match="made from something else"):
+    with pytest.raises(FileExistsError, match="already exists, and does not say what it was made from"):
         write(tmp_path / "a", "y", "second")
     assert files_of(tmp_path) == before
     write(tmp_path / "a", "x", "again")  # the same may always
-    assert (tmp_path / "a/00000.png").read_text() == "again"
+    assert (tmp_path / "a/00000.png").read_bytes() == b"again" + END
     write(tmp_path / "a", "y", "second", replace=True)
-    assert is_done(tmp_path / "a", "y") and (tmp_path / "a/00001.png").read_text() == "second"
+    assert is_done(tmp_path / "a", "y") and (tmp_path / "a/00001.png").read_bytes() == b"second" + END
     assert sorted(os.listdir(tmp_path)) == [".a.json", "a"]
 
 
@@ -78,7 +83,7 @@ def test_killed_at_any_change(tmp_path):
         assert replaced(out, Fault(change, out)).code == -signal.SIGKILL
         before, after = is_done(out / "a", "x"), is_done(out / "a", "y")
         if before or after:
-            assert (out / "a/00001.png").read_text() == ("first" if before else "second")
+            assert (out / "a/00001.png").read_bytes() == (b"first" if before else b"second") + END
         # Two folders and four files are created; two names are moved away, and two take their places.
         assert before == (change <= 6) and after == (change > 9)
         remove_leftovers(out, {"a"})

@@ -39,17 +39,17 @@ def write_cutouts(
     out: Path,
     search: ObjectSearch = OBJECTS,
     longest: int = 768,
-) -> Iterator[tuple[Path, int]]:
+) -> Iterator[tuple[Path, int | None]]:
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
     Args:
-        images: photographs; unreadable ones are skipped with a warning.
+        images: photographs; those that cannot be read are left out with a warning.
         predictor: the model.
         out: a media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
         longest: largest side in pixels; larger images are scaled down.
 
     Yields:
-        The path of each image after its cut-outs are written, and their number.
+        The path of each image after its cut-outs are written, and their number; None if it cannot be read.
     """
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def write_cutouts(
             # Cropped to its opaque pixels: faint specks may lie anywhere.
             box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
-        yield path, len(found)
+        yield path, None if image is None else len(found)
 
 
 def read_photograph(path: Path, longest: int) -> Image.Image | None:

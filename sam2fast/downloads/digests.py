@@ -1,0 +1,58 @@
+"""Digests of files. Those of large files are kept in the package's cache, so that a file is read once."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from sam2fast.downloads.catalog import own_cache
+from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.atomic import atomic_path
+
+KEPT_FROM = 1 << 20  # bytes; smaller files are read again
+# A file can change again within the resolution of its times, so the digest of a newer file is not kept.
+SETTLED_SECONDS = 2.0
+
+
+def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
+    """Returns the SHA-256 of a file, or of the names and contents of several files.
+
+    All bytes are read: uncompressed volumes and weights may differ in the middle alone. The digest of at least
+    :data:`KEPT_FROM` bytes is kept by path, and counts until the size or a time of a file changes.
+
+    Args:
+        path: a file or folder.
+        files: those that count.  [default: ``path``, or the files directly in the folder]
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    is_folder = path.is_dir()
+    if files is None:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if is_folder else [path]
+    found = [(str(file.relative_to(path)) if is_folder else file.name, file.stat()) for file in files]
+    stamp = _sha256([[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found])
+    kept = own_cache() / "digests" / _sha256(os.path.realpath(path))
+    is_large = sum(stat.st_size for _, stat in found) >= KEPT_FROM
+    if is_large:
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            before = json.loads(kept.read_bytes())
+            if before["stamp"] == stamp:
+                return str(before["sha256"])
+    if files == [path]:
+        digest = file_sha256(path)
+    else:
+        digest = _sha256([[name, file_sha256(file)] for (name, _), file in zip(found, files, strict=True)])
+    if is_large and max(max(stat.st_mtime, stat.st_ctime) for _, stat in found) < time.time() - SETTLED_SECONDS:
+        with suppress(OSError):  # a read-only cache
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(kept) as partial:
+                partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), encoding="utf-8")
+    return digest
+
+
+def _sha256(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

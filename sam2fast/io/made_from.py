@@ -1,0 +1,94 @@
+"""Compares what a result on disk was made from with what it would be made from now.
+
+A record is JSON: the version, digests of the model's weights and of the inputs, and under ``options`` those of the
+command line. Every command with results on disk writes one, and asks :func:`differences` before it keeps a result.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# The last bytes of complete files by suffix, without white space.
+ENDINGS = {
+    ".png": (b"IEND\xaeB`\x82",),
+    ".jpg": (b"\xff\xd9",),
+    ".json": (b"}", b"]"),
+    ".jsonl": (b"}",),
+    ".geojson": (b"}",),
+    ".npz": (b"PK\x05\x06",),
+}
+TAIL = 64  # bytes; a ZIP archive without a comment ends with a record of 22
+MAX_NAMED = 3  # videos in a message
+UNRECORDED = "unrecorded inputs"
+MAY_BE_EMPTY = (".txt",)  # of an image without objects
+
+
+def differences(before: Any, now: Any) -> list[str]:
+    """Returns the names of all that differs, as messages show them; none if the result can be kept.
+
+    Args:
+        before: the record of a result. Results of version 0.2 and of other programs have none, or no mapping: all of
+            them differ.
+        now: the record that the result would get.
+    """
+    now = json.loads(json.dumps(now))
+    if before == now:
+        return []
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [UNRECORDED]
+    old, new = _named(before), _named(now)
+    return [_shown(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def described(names: Iterable[str]) -> str:
+    """Returns :func:`differences` as a clause for messages: ``differs in weights and --dtype``."""
+    *first, last = dict.fromkeys(names)
+    if last == UNRECORDED:
+        return "does not say what it was made from"
+    return "differs in " + (f"{', '.join(first)} and {last}" if first else last)
+
+
+def described_videos(others: Mapping[str, Sequence[str]]) -> str:
+    """Returns the :func:`differences` of videos in a folder as a clause: ``has 2 of these videos (a, b): a ...``."""
+    first, names = next(iter(others.items()))
+    some = ", ".join([*others][:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
+    return f"has {len(others)} of these videos ({some}) made from something else: {first} {described(names)}"
+
+
+def is_whole(file: Path) -> bool:
+    """Returns True if a file exists, is not empty, and ends as a complete file of its format.
+
+    A folder is whole if all files in it are, except hidden ones.
+    """
+    if file.is_dir():
+        return all(is_whole(path) for path in files_below(file))
+    suffix = file.suffix.lower()
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, 2)
+            opened.seek(max(0, size - TAIL))
+            tail = opened.read()
+    except OSError:
+        return False
+    if suffix == ".npz":
+        return ENDINGS[suffix][0] in tail
+    return tail.rstrip().endswith(ENDINGS[suffix]) if suffix in ENDINGS else bool(size) or suffix in MAY_BE_EMPTY
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files in a folder and its subfolders, sorted, without hidden ones."""
+    return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+
+
+def _named(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record by the names that messages show: ``--image-size``, ``video content``."""
+    options = record.get("options")
+    found = options if isinstance(options, Mapping) else {}  # a damaged record
+    named = {name.replace("_", " "): value for name, value in record.items() if name != "options"}
+    return named | {f"--{name.replace('_', '-')}": value for name, value in found.items()}
+
+
+def _shown(name: str, before: Any, now: Any) -> str:
+    is_short = (name == "version" or name.startswith("--")) and not isinstance(now, list | dict)
+    return f"{name} ({before}, now {now})" if is_short else name
