@@ -1,0 +1,145 @@
+"""Bad items never end a run: each is reported, those that are left out are counted once, and all others are done."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from file_contents import names
+from PIL import Image
+
+from sam2fast.io.rle import encode_rle
+
+NANO = ["--model", "nano", "--device", "cpu"]
+OF_COMMAND = {
+    "segment": ["--point", "20,30"],
+    "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"],
+}
+LONG = "n" * 242 + ".png"  # of 246 bytes, a legal name; those of its results are too long
+
+
+@pytest.fixture
+def folder(make_image, tmp_path):
+    """Good images, and everything else that lies in folders of images."""
+    make_image("photos/a.png"), make_image("photos/z.png"), make_image(f"photos/{LONG}")
+    photos = tmp_path / "photos"
+    (photos / "empty.jpg").touch()
+    (photos / "text.png").write_text("no image")
+    (photos / "link.jpg").symlink_to("nowhere.jpg")
+    (photos / "folder.jpg").mkdir()
+    os.mkfifo(photos / "pipe.png")
+    (photos / "._a.png").write_bytes(b"\0\5\x16\7")
+    (photos / ".hidden.jpg").touch()
+    (photos / ".DS_Store").touch()
+    (photos / "notes.txt").touch()
+    return photos
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"]])
+@pytest.mark.parametrize("command", OF_COMMAND)
+def test_a_folder_of_everything(run, folder, tmp_path, command, options):
+    line = [command, "photos", *OF_COMMAND[command], *NANO, *options]
+    for _ in range(2):
+        result = run(*line)
+        assert result.exit_code == 1 and "Traceback" not in result.stderr
+        assert result.stderr.endswith("sam2fast: 4 of 6 images had problems; all else was done\n")
+        for name, words in (
+            ("empty.jpg", "cannot be read"),
+            ("text.png", "cannot be read"),
+            ("link.jpg", "No such file"),
+            (LONG, "name too long"),
+        ):
+            assert any(name in line and words in line for line in result.stderr.splitlines()), name
+        assert result.stderr.count("left out") == 1 and "photos/notes.txt" in result.stderr
+        assert "2 files (it is hidden; first: photos/._a.png)" in result.stderr
+        assert "2 paths (it is no file; first: photos/folder.jpg)" in result.stderr
+    written = names(tmp_path / "out")
+    assert {name[0] for name in written if name != "masks.json"} == {"a", "z"}
+
+
+def test_what_is_left_out_as_json(run, folder):
+    result = run("segment", "photos", *OF_COMMAND["segment"], *NANO, "--json")
+    found = json.loads(result.stdout)
+    assert [record["image"] for record in found["results"]] == ["photos/a.png", "photos/z.png"]
+    assert len(found["failed"]) == 4
+    assert {"what": "file", "why": "it is hidden", "count": 2, "first": "photos/._a.png"} in found["left_out"]
+    lines = run("masks", "photos", *OF_COMMAND["masks"], *NANO, "--jsonl").stdout.splitlines()
+    assert [json.loads(line)["left_out"] for line in lines if "left_out" in json.loads(line)] == [found["left_out"]]
+
+
+@pytest.mark.parametrize("command", OF_COMMAND)
+def test_a_folder_of_which_all_is_left_out(run, folder, tmp_path, command):
+    for name in ("a.png", "z.png", "empty.jpg", "text.png", "link.jpg", LONG):
+        (folder / name).unlink()
+    result = run(command, "photos", *OF_COMMAND[command], *NANO)
+    assert result.exit_code == 1 and "no images" in result.stderr and "2 files (it is hidden; first" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_in_which_all_images_fail_prints_its_json(run, tmp_path):
+    (tmp_path / "bad.png").write_text("no image")
+    result = run("segment", "bad.png", *OF_COMMAND["segment"], *NANO, "--json")
+    assert result.exit_code == 1 and json.loads(result.stdout)["results"] == []
+    assert json.loads(result.stdout)["failed"][0]["image"] == "bad.png"
+
+
+def test_a_bad_mask_of_one_image(run, make_image, tmp_path):
+    """The other images are done."""
+    make_image("a.png"), make_image("b.png"), make_image("black.png")
+    Image.new("L", (96, 64)).save(tmp_path / "black.png")
+    entries = [
+        {"object": "x", "points": [[20, 30]], "labels": [1]},
+        {"object": "x", "mask": "black.png", "image": "b.png"},
+    ]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries}))
+    result = run("segment", "a.png", "b.png", "--prompts", "prompts.json", *NANO)
+    assert (
+        result.exit_code == 1
+        and "1 of 2 images had problems" in result.stderr
+        and "black.png is empty" in result.stderr
+    )
+    assert names(tmp_path / "out") == ["a.json", "a_overlay.png", "a_x_mask.png"]
+
+
+def test_masks_that_finds_nothing_is_no_failure(run, make_image):
+    result = run("masks", make_image(), "--points-per-side", "1", "--pred-iou-thresh", "1", *NANO)
+    assert result.exit_code == 0 and "no mask in" in result.stderr
+
+
+def test_evaluate_images_counts_what_it_leaves_out(run, make_image, tmp_path):
+    """Crowds, objects that are too small, images without objects; a bad entry of an image is one problem."""
+    for name in "abc":
+        make_image(f"images/{name}.png")
+    large, small = np.zeros((64, 96), bool), np.zeros((64, 96), bool)
+    large[10:40, 10:50] = small[5, 5] = True
+    annotations = [
+        {"id": 1, "image_id": 1, "segmentation": encode_rle(large)},
+        {"id": 2, "image_id": 1, "segmentation": encode_rle(small)},
+        {"id": 3, "image_id": 1, "segmentation": encode_rle(large), "iscrowd": 1},
+        {"id": 4, "image_id": 2, "segmentation": encode_rle(large), "iscrowd": 1},
+    ]
+    images = [{"id": i, "file_name": f"{name}.png", "height": 64, "width": 96} for i, name in enumerate("abc", 1)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [*images, {"id": 9}], "annotations": annotations}))
+    line = ["evaluate-images", "images", "--masks", "coco.json", "--min-area", "9", "--clicks", "1", *NANO]
+    result = run(*line, "--out", "found.json")
+    assert "coco.json: image 3: it has no id and file_name" in result.stderr and result.exit_code == 1
+    counted = [
+        {"what": "object", "why": "it is a crowd", "count": 2, "first": "annotation 3"},
+        {"what": "image", "why": "it has no objects", "count": 2, "first": "b.png"},
+        {"what": "object", "why": "its area is less than 9 pixels", "count": 1, "first": "in images/a.png"},
+    ]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["objects"] == 1 and found["left_out"] == counted and result.stderr.count("left out: ") == 1
+
+
+def test_extract_counts_hidden_videos(run, video_file, tmp_path):
+    (tmp_path / "videos").mkdir()
+    shutil.copy(video_file, tmp_path / "videos/a.mp4")
+    (tmp_path / "videos/._a.mp4").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "videos/empty.mp4").touch()
+    (tmp_path / "videos/link.mp4").symlink_to("nowhere.mp4")
+    result = run("dataset", "extract", "--videos", "videos", "--out", "out", "--jobs", 1)
+    assert result.exit_code == 1 and "2 of 3 videos had problems" in result.stderr
+    assert "left out: 1 file (it is hidden; videos/._a.mp4)" in result.stderr
+    assert names(tmp_path / "out") == [".extract.json", "a"]

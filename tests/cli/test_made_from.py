@@ -1,0 +1,345 @@
+"""A result on disk counts as done only if it is whole and was made from the same: every command, every difference."""
+
+import functools
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import moving_shapes
+import numpy as np
+import pytest
+from annotated_videos import write_sav
+from commands import invoke
+from file_contents import files_of
+from PIL import Image
+from small_nano import write_small_nano
+from vos_sets import write_masks, write_video
+
+from sam2fast import nano
+from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
+from sam2fast.downloads import digests
+from sam2fast.evaluation.vos import build_for_vos
+from sam2fast.io.made_from import described, differences, is_whole
+
+MODEL = "--model quick.yaml --checkpoint weights.safetensors --device cpu"
+COMMANDS = {
+    "segment": f"segment photos --prompts prompts.json {MODEL} --resume --out out",
+    "masks": "masks photos --points-per-side 2 --pred-iou-thresh 0 --stability-score-thresh 0 --resume --out out "
+    f"--format json,layers,overlay,npz {MODEL}",
+    "track": f"track frames --prompts frames.json --format json,png,overlay,labelme {MODEL} --out out",
+    "vos": f"vos --videos videos --masks masks {MODEL} --out out",
+    "extract": "dataset extract --videos clips --n-jobs 1 --out out",
+    "convert": "dataset convert sav out --to sav-png --jobs 1",
+    "convert lines": "dataset convert sav out --to coco-jsonl --jobs 1",
+    "synthesize": "synthesize --clips 2 --frames 2 --size 64 --media media --out out",
+}
+WITH_MODEL = ("segment", "masks", "track", "vos")
+BUILDERS = {
+    "segmenter.build_sam2": functools.cache(build_sam2),
+    "track_run.build_sam2_video_predictor": functools.cache(build_sam2_video_predictor),
+    "vos_run.build_for_vos": functools.cache(build_for_vos),
+}
+# Of a whole run, and of a video that `vos` tracked.
+NOTES = (".a.json", ".b.json")
+RECORDS = ("masks.json", "masks.jsonl", "track.json", ".convert.json", ".extract.json", "synthesize.json", *NOTES)
+Change = Callable[[str], str]  # of the command line; may change the inputs
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """The working directory, with the inputs of all commands."""
+    monkeypatch.chdir(tmp_path)
+    for name, build in BUILDERS.items():
+        monkeypatch.setattr(f"sam2fast.cli.{name}", build)
+    write_small_nano(tmp_path / "quick.yaml", 64)
+    shutil.copy(nano.WEIGHTS, tmp_path / "weights.safetensors")
+    for name in ("photos/1.png", "photos/2.png", "rough.png", "media/backgrounds/a.png"):
+        write_image(tmp_path / name, len(name))
+    moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
+    write_prompts("prompts.json", {"object": "cup", "points": [[20, 30]], "labels": [1], "mask": "rough.png"})
+    write_prompts("frames.json", {"frame": 0, "object": 1, "points": [[20, 30]], "labels": [1]})
+    for name in "ab":
+        write_video(tmp_path / "videos" / name, 2)
+        write_masks(tmp_path / "masks" / name, {0: {1: (30, 30, 18)}})
+    (tmp_path / "clips").mkdir()
+    moving_shapes.write_video(tmp_path / "clips/a.mp4", moving_shapes.make_frames(3))
+    write_sav(tmp_path / "sav", "clip", frames=2)
+    return tmp_path
+
+
+def write_image(path: Path, seed: int) -> None:
+    """Half dark and half bright, so that it is also a mask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 9, (64, 96, 3), dtype=np.uint8)
+    pixels[:, 20 + 3 * seed :] += 200
+    Image.fromarray(pixels if path.stem != "rough" else pixels.max(axis=2) // 100 * 127).save(path)
+
+
+def write_prompts(name: str, entry: dict) -> None:
+    Path(name).write_text(json.dumps({"prompts": [entry]}))
+
+
+def flip(path: str, line: str) -> str:
+    """Changes a byte in the middle of a file, and neither its size nor the time of its last change."""
+    file = Path(path)
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return line
+
+
+def another_image(path: str, line: str) -> str:
+    write_image(Path(path), 3)
+    return line
+
+
+def other_points(path: str, line: str) -> str:
+    Path(path).write_text(Path(path).read_text().replace("[[20, 30]]", "[[60, 30]]"))
+    return line
+
+
+def with_options(options: str, line: str) -> str:
+    return f"{line} {options}"
+
+
+def comment(line: str) -> str:
+    with open("quick.yaml", "a") as file:
+        file.write("# a comment\n")
+    return line
+
+
+def moved(folder: str, line: str) -> str:
+    """The input folder under another name, with the same content."""
+    os.rename(folder, "elsewhere")
+    return " ".join("elsewhere" if word == folder else word for word in line.split())
+
+
+def without_record(line: str) -> str:
+    """As version 0.2 wrote results."""
+
+    def stripped(value):
+        if isinstance(value, list):
+            return [stripped(item) for item in value]
+        if isinstance(value, dict):
+            return {key: stripped(item) for key, item in value.items() if key != "made_from"}
+        return value
+
+    for file in Path("out").rglob("*.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(stripped(content)))
+    return line
+
+
+def partial(function: Callable[..., str], *arguments: str) -> Change:
+    return functools.partial(function, *arguments)
+
+
+# Command, change, outcome ("again" for the items whose input differs, else the run is refused), what the message names.
+OF_MODEL = [
+    (command, change, "refused", words)
+    for command in WITH_MODEL
+    for change, words in (
+        (partial(flip, "weights.safetensors"), "weights"),
+        (comment, "config"),
+        (partial(with_options, "--dtype bfloat16"), "--dtype (float32, now bfloat16)"),
+        (partial(with_options, "--image-size 96"), "--image-size (None, now 96)"),
+    )
+]
+OF_INPUT = [
+    ("segment", partial(another_image, "photos/1.png"), "again", "photos/1.png differs in image content"),
+    ("segment", partial(another_image, "rough.png"), "again", "differs in mask content"),
+    ("segment", partial(other_points, "prompts.json"), "again", "differs in prompts"),
+    ("segment", partial(moved, "photos"), "again", "elsewhere/1.png differs in image path"),
+    ("masks", partial(another_image, "photos/1.png"), "again", "photos/1.png differs in image content"),
+    ("masks", partial(moved, "photos"), "again", "elsewhere/1.png differs in image path"),
+    ("masks", partial(with_options, "--box-nms-thresh 0.5"), "refused", "--box-nms-thresh (0.7, now 0.5)"),
+    ("masks", partial(with_options, "--tolerance 2"), "refused", "--tolerance (1.0, now 2.0)"),
+    ("track", partial(flip, "frames/00002.jpg"), "refused", "differs in video content"),
+    ("track", partial(moved, "frames"), "refused", "differs in video path"),
+    ("track", partial(other_points, "frames.json"), "refused", "differs in prompts"),
+    ("track", partial(with_options, "--reverse"), "refused", "--reverse (False, now True)"),
+    ("track", partial(with_options, "--strategy samurai"), "refused", "--strategy (sam2, now samurai)"),
+    (
+        "vos",
+        partial(flip, "videos/a/00001.jpg"),
+        "refused",
+        "1 of these videos (a) made from something else: a differs",
+    ),
+    ("vos", partial(flip, "masks/b/00000.png"), "refused", "b differs in mask content"),
+    ("vos", partial(moved, "videos"), "refused", "a differs in video path"),
+    ("vos", partial(with_options, "--score-thresh 0.5"), "refused", "--score-thresh (0.0, now 0.5)"),
+    ("extract", partial(flip, "clips/a.mp4"), "refused", "a differs in video content"),
+    ("extract", partial(moved, "clips"), "refused", "a differs in video path"),
+    ("extract", partial(with_options, "--quality 80"), "refused", "--quality (95, now 80)"),
+    ("convert", partial(flip, "sav/clip_manual.json"), "refused", "clip differs in mask content"),
+    ("convert", partial(moved, "sav"), "refused", "clip differs in video path"),
+    ("convert lines", partial(with_options, "--images none"), "refused", "--images (all, now none)"),
+    ("synthesize", partial(flip, "media/backgrounds/a.png"), "refused", "differs in media content"),
+    ("synthesize", partial(moved, "media"), "refused", "differs in media path"),
+    ("synthesize", partial(with_options, "--seed 7"), "refused", "--seed (0, now 7)"),
+]
+UNRECORDED = [(command, without_record, "refused", "does not say what it was made from") for command in COMMANDS]
+
+
+def run(line: str):
+    return invoke(*line.split())
+
+
+@pytest.mark.parametrize(("command", "change", "outcome", "words"), [*OF_MODEL, *OF_INPUT, *UNRECORDED])
+def test_results_of_something_else_are_not_kept(root, command, change, outcome, words):
+    line = COMMANDS[command]
+    assert run(line).exit_code == 0
+    before = files_of(root / "out")
+    assert run(line).exit_code == 0 and files_of(root / "out") == before, "the same is kept"
+    line = change(line)
+    before = files_of(root / "out")
+    result = run(line)
+    assert words in result.stderr
+    if outcome == "refused":
+        assert result.exit_code == 1 and files_of(root / "out") == before
+        return
+    assert result.exit_code == 0, result.stderr
+    found = files_of(root / "out")
+    shutil.rmtree(root / "out")
+    assert run(line).exit_code == 0
+    assert found.keys() == files_of(root / "out").keys()
+    assert all(content == files_of(root / "out")[name] for name, content in found.items() if name.endswith(".png"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_another_version(root, command, monkeypatch):
+    assert run(COMMANDS[command]).exit_code == 0
+    before = files_of(root / "out")
+    for module in ("model_choice", "dataset_convert", "synthesize"):
+        monkeypatch.setattr(f"sam2fast.cli.{module}.__version__", "99")
+    result = run(COMMANDS[command])
+    assert result.exit_code == 1 and "differs in version (" in result.stderr and ", now 99)" in result.stderr
+    assert files_of(root / "out") == before
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_truncated_results_are_not_done(root, command, size):
+    """They are made again. A record of the whole run, which says what is there, is refused."""
+    assert run(COMMANDS[command]).exit_code == 0
+    whole = files_of(root / "out")
+    assert all(is_whole(root / "out" / name) for name in whole)
+    for name, content in whole.items():
+        if name.startswith("Facts") or len(content) <= size:  # "Facts" are optional in a data set
+            continue
+        (root / "out" / name).write_bytes(content[:size])
+        result = run(COMMANDS[command])
+        if name in RECORDS:
+            assert result.exit_code == 1 and ("out has 1 of these videos" if name in NOTES else name) in result.stderr
+            (root / "out" / name).write_bytes(content)
+        else:
+            assert result.exit_code == 0, result.stderr
+            found = files_of(root / "out")
+            assert found.keys() == whole.keys() and len(found[name]) == len(content), name
+
+
+def test_images_of_one_name_in_several_folders(root):
+    """Each run replaces the results of the other image, although their content is equal."""
+    shutil.copytree("photos", "copies")
+    for command in ("segment", "masks"):
+        line = COMMANDS[command]
+        assert run(line).exit_code == 0
+        result = run(line.replace("photos", "copies/1.png"))
+        assert result.exit_code == 0 and "0 of 1 images were done before; 1 of another input" in result.stderr
+        assert "copies/1.png differs in image path" in result.stderr
+        result = run(line)
+        assert "1 of 2 images were done before; 1 of another" in result.stderr
+        if command == "segment":
+            assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "photos/1.png"
+        else:
+            content = json.loads(Path("out/masks.json").read_text())
+            assert sorted(image["file_name"] for image in content["images"]) == ["photos/1.png", "photos/2.png"]
+
+
+def test_an_image_that_is_replaced_while_it_is_read(root, monkeypatch):
+    """Its result is not taken for one of the new image."""
+    from sam2fast.cli.segmenter import Segmenter
+
+    original = Segmenter.read
+
+    def read(self, image):
+        pixels = original(self, image)
+        if image.stem == "1":
+            write_image(Path("photos/1.png"), 3)
+        return pixels
+
+    for command in ("segment", "masks"):
+        write_image(Path("photos/1.png"), 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(Segmenter, "read", read)
+            assert run(COMMANDS[command]).exit_code == 0
+        assert "photos/1.png differs in image content" in run(COMMANDS[command]).stderr
+
+
+def test_overwritten_videos_are_not_taken_for_new_ones_after_an_interrupt(root, monkeypatch):
+    line = COMMANDS["convert"]
+    assert run(line).exit_code == 0
+    write_sav(root / "sav", "clip", seed=1, frames=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("sam2fast.datasets.conversion.convert_video", interrupted)
+        assert run(f"{line} --overwrite").exit_code == 130
+    result = run(line)
+    assert result.exit_code == 1 and "clip does not say what it was made from" in result.stderr
+    assert run(f"{line} --overwrite").exit_code == 0 and "1 videos were done before" in run(line).stdout
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"weights": "a"}, {"weights": "a"}, []),
+        (
+            {"weights": "a", "options": {"every": 1}},
+            {"weights": "b", "options": {"every": 2}},
+            "weights|--every (1, now 2)",
+        ),
+        ({"options": {"window": [0, 1]}}, {"options": {"window": (0, 2)}}, "--window"),
+        ({"options": {"window": [0, 1]}}, {"options": {"window": (0, 1)}}, []),
+        ({"source": "x"}, {"video_path": "x"}, "source|video path"),
+        ({"options": 3}, {"options": {"every": 1}}, "--every (None, now 1)"),
+        ("a digest of 0.2", {"weights": "a"}, "unrecorded inputs"),
+        (None, {"weights": "a"}, "unrecorded inputs"),
+        ("this", "this", []),
+    ],
+)
+def test_names_of_what_differs(before, now, expected):
+    assert differences(before, now) == (expected and expected.split("|"))
+
+
+def test_clauses():
+    assert described(["weights"]) == "differs in weights"
+    assert described(["weights", "prompts", "weights", "--dtype"]) == "differs in weights, prompts and --dtype"
+
+
+def test_large_files_are_read_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM2FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 0)
+    reads = []
+    monkeypatch.setattr(digests, "file_sha256", lambda path, read=digests.file_sha256: reads.append(path) or read(path))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_bytes(name.encode() * digests.KEPT_FROM)
+    first = digests.digest_of(folder / "a"), digests.digest_of(folder)
+    assert (digests.digest_of(folder / "a"), digests.digest_of(folder)) == first and len(reads) == 3
+    flip(str(folder / "a"), "")  # the size and the time of the change stay
+    assert digests.digest_of(folder / "a") != first[0] and digests.digest_of(folder) != first[1]
+    os.rename(folder / "b", folder / "c")
+    assert digests.digest_of(folder) != first[1]
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", 60)  # a new file may change again at the same time
+    (folder / "a").write_bytes(b"c" * digests.KEPT_FROM)
+    count = len(reads)
+    assert digests.digest_of(folder / "a") == digests.digest_of(folder / "a") and len(reads) == count + 2
+    monkeypatch.setenv("SAM2FAST_CACHE", "/dev/null/nowhere")
+    assert digests.digest_of(folder / "a") == digests.digest_of(folder / "a")
