@@ -78,7 +78,9 @@ def runner_options(command: Command) -> Command:
 
 
 resume_option = click.option(
-    "--resume", is_flag=True, help="Skip images that already have results of the same model and options."
+    "--resume",
+    is_flag=True,
+    help="Keep results of the same images, prompts, model and options. Other models or options are refused.",
 )
 
 
