@@ -288,7 +288,7 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
 def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
     """Returns ``names`` of YOLO's ``data.yaml``, a list or a dict; None if there are none."""
     try:
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # all values are texts, also "no" and "on"
+        content = yaml.BaseLoader(text).get_single_data()  # all values are texts, also "no" and "on"
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         print_note(f"{DATA} is no YAML, so classes have no names from it: {format_error(error)}")
         return None

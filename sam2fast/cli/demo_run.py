@@ -20,6 +20,7 @@ from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import as_user_error, print_note
 from sam2fast.demo.clip import CLIP, encode_mp4, read_clip, track
+from sam2fast.io.images import open_image
 from sam2fast.io.overlay import choose_colours, draw_overlay
 from sam2fast.io.png import encode_image
 from sam2fast.io.rle import encode_rle
@@ -143,7 +144,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
 
 def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image.Image], out: Path) -> Path:
     """Writes one collage of the photographs and some tracked frames, with their masks; returns its path."""
-    rows: list[list[Image.Image]] = [[Image.open(output_files(out, stem)["overlay"]) for stem in photographs]]
+    rows: list[list[Image.Image]] = [[open_image(output_files(out, stem)["overlay"]) for stem in photographs]]
     if tracked:
         rows += [[tracked[round(share * (len(tracked) - 1))] for share in shares] for shares in FRAMES_OF_ROWS]
     collage = out / COLLAGE

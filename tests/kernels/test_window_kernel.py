@@ -96,7 +96,7 @@ def by_the_op(block, x):
     normed = block.norm1(x)
     qkv = block.attn.qkv(normed)
     attended = window_attention(qkv, block.attn.qkv.bias, block.attn.num_heads, block.window_size, block.q_stride)
-    if block.proj is not None:
+    if hasattr(block, "proj"):
         x = block.proj(normed)
         x = x if block.pool is None else block.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     x = x + block.attn.proj(attended)
