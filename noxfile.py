@@ -128,7 +128,9 @@ def install_and_test(session: nox.Session, constraints: Path | None = None) -> N
     install(session, EXTRAS, constraints)
     run_alone(session, "smoke.py")
     bounds = ("-c", constraints) if constraints else ()
-    session.install(*bounds, "pytest", "pytest-xdist", "hypothesis", "wheel", "build", "setuptools")
+    session.install(
+        *bounds, "pytest", "pytest-xdist", "hypothesis", "opencv-python-headless", "wheel", "build", "setuptools"
+    )
     session.install("--no-deps", "--no-build-isolation", "-r", ROOT / "tests/oracle.txt", env={"SAM2_BUILD_CUDA": "0"})
     folder = Path(session.create_tmp()) / "copy"
     shutil.rmtree(folder, ignore_errors=True)
