@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,9 +22,10 @@ NO_FRAME = "the video has no such frame"
 
 
 def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
-    """Returns the boxes of a file or folder, named after their class: ``person_1``, ``person_2``, in each image.
+    """Returns the boxes of a file or folder as prompts, with the class as ``object``.
 
-    For each image without boxes there is an empty prompt with its name.
+    :class:`ImagePrompts` numbers the boxes of an image. For each image without boxes there is an empty prompt with its
+    name.
 
     Args:
         path: A ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
@@ -44,13 +45,10 @@ def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
             f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of "
             "a detection names another image"
         )
-    counts: Counter[tuple[ImageName | None, str]] = Counter()
     prompts = []
     for found in file.boxes:
-        counts[found.image, found.label] += 1
-        name = f"{found.label}_{counts[found.image, found.label]}"
         box, image, size, where = found.box, found.image, found.size, found.where
-        one = Prompts(box=box, object=name, image=image, is_relative=found.is_relative, size=size, where=where)
+        one = Prompts(box=box, object=found.label, image=image, is_relative=found.is_relative, size=size, where=where)
         prompts.append(one)
     note_fractions(prompts, f"the boxes in {path}")
     used = {found.image for found in file.boxes}

@@ -1,7 +1,7 @@
 """Prompts for objects in images and on frames of videos. Joins and checks the prompts of each object."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -177,32 +177,42 @@ class ImagePrompts:
 
     def __init__(self, parts: Sequence[Prompts]) -> None:
         self.names = ImageNames(one.image for one in parts if one.image is not None)
-        given = (one for one in parts if one or one.object is not None or one.image is None)
-        found = merged(given, lambda part: (part.image, part.object))
-        if not found:
+        given = [one for one in parts if one or one.object is not None or one.image is None]
+        found = merged((one for one in given if not one.where), lambda part: (part.image, part.object))
+        if not given:
             raise click.UsageError(
                 "say what to segment, with --point, --box, --mask, --masks, --prompts or --boxes-from"
             )
         for one in found:
             if not one:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
-        if None in {one.object for one in found} and len({one.object for one in found}) > 1:
+        if len(objects := {one.object for one in given}) > 1 and None in objects:
             raise click.UsageError("some prompts have a name and some have none; name the objects of all, as NAME,X,Y")
-        self._by_name: dict[ImageName | None, list[Prompts]] = defaultdict(list)
-        for one in found:
-            self._by_name[one.image].append(one)
+        # Each with its position in the order given, since an image may have several names.
+        self._by_name: dict[ImageName | None, list[tuple[int, Prompts]]] = defaultdict(list)
+        for position, one in enumerate([*found, *(one for one in given if one.where)]):
+            self._by_name[one.image].append((position, one))
         self.masks = {one.mask for one in found if one.mask is not None}
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
-        check_masks(found)
+        check_masks(one for one in found if one.image is None)  # a missing mask of one image is its own error
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
         """Returns the objects of one image, also none.
+
+        Boxes of detectors are named after their class and numbered: ``person_1``, ``person_2``.
 
         Raises:
             UserError: If a file has prompts for several images, and each may be this one.
         """
         names = [None, *self.names.of(GivenImage.of(image))]
-        return merged((one for name in names for one in self._by_name.get(name, ())), lambda one: one.object)
+        counts: Counter[str] = Counter()
+        found = []
+        for _, one in sorted((item for name in names for item in self._by_name.get(name, ())), key=lambda item: item[0]):
+            if one.where:
+                counts[one.object] += 1
+                one = replace(one, object=f"{one.object}_{counts[one.object]}")
+            found.append(one)
+        return merged(found, lambda one: one.object)
 
     def unused(self, images: Iterable[InputSource]) -> dict[str, int]:
         """Returns the names of images that are not among the given ones, with the number of their prompts."""

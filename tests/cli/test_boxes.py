@@ -107,6 +107,24 @@ def test_names_without_folders(tmp_path):
     assert prompts.unused([InputSource("sub/1.jpg"), InputSource("2.jpg")]) == {"1.jpg": 1}
 
 
+def test_several_files_of_boxes(run, make_image, tmp_path):
+    """Boxes of one class are numbered across files, in the order of the files; clicks join the box of their name."""
+    write_json(tmp_path / "one.json", coco(["1.png"], [("1.png", BOX)]))
+    write_json(tmp_path / "two.json", coco(["a/1.png", "2.png"], [("2.png", BOX), ("a/1.png", OTHER)]))
+    (tmp_path / "all.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    write_json(tmp_path / "clicks.json", {"prompts": [{"object": "cat_2", "points": [[20, 30]]}]})
+    found = []
+    for files in (["two.json", "all.txt", "one.json"], ["one.json", "two.json", "all.txt", "all.txt"]):
+        options = [option for file in files for option in ("--boxes-from", file)]
+        result = run("segment", make_image("a/1.png"), *options, "--prompts", "clicks.json", *NANO, "--json")
+        assert result.exit_code == 0, result.stderr
+        records = {one["object"]: one["prompts"] for one in json.loads(result.stdout)["results"]}
+        assert records["cat_2"]["points"] == [[20, 30]] and records["cat_1"]["points"] == []
+        found.append([records[name]["box"][:2] for name in sorted(records)])
+    assert found == [[[48, 0], [24, 16], [10, 8]], [[10, 8], [48, 0], [24, 16], [24, 16]]]
+
+
 def test_a_guess_is_noted(run, make_image, tmp_path):
     """One name has the file name of the image, and another folder."""
     image = make_image("photos/1.jpg")
@@ -174,13 +192,13 @@ def test_names_in_data_yaml(tmp_path, place, content):
     (tmp_path / "labels").mkdir()
     (tmp_path / place).write_text(content)
     (tmp_path / "labels/a.txt").write_text("1.0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n2 0.5 0.5 0.2 0.2\n")
-    assert [one.object for one in read_boxes(tmp_path / "labels")] == ["cat_1", "dog_1", "class2_1"]
+    assert [one.object for one in read_boxes(tmp_path / "labels")] == ["cat", "dog", "class2"]
 
 
 def test_data_yaml_that_is_none(tmp_path, capfd):
     (tmp_path / "data.yaml").write_text("names: [")
     (tmp_path / "a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
-    assert [one.object for one in read_boxes(tmp_path / "a.txt")] == ["class1_1"]
+    assert [one.object for one in read_boxes(tmp_path / "a.txt")] == ["class1"]
     assert "data.yaml is no YAML" in capfd.readouterr().err
 
 
@@ -234,7 +252,7 @@ def test_boxes_that_are_written_otherwise(tmp_path):
         annotation |= {"image_id": "0", "category_id": "1"}
     left_out = LeftOut()
     found = read_boxes(write_json(tmp_path / "coco.json", document), left_out)
-    assert [(one.object, one.box) for one in found] == [("cat_1", (10, 8, 60, 50)), ("cat_2", (1, 2, 30, 41.5))]
+    assert [(one.object, one.box) for one in found] == [("cat", (10, 8, 60, 50)), ("cat", (1, 2, 30, 41.5))]
     lvis = {"id": 3, "coco_url": "http://images.cocodataset.org/train2017/000000000139.jpg"}
     document = {"images": [lvis], "annotations": [{"image_id": 3, "category_id": 5, "bbox": BOX}]}
     prompts = ImagePrompts(read_boxes(write_json(tmp_path / "lvis.json", document)))
