@@ -145,6 +145,8 @@ def masks(
         raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
     left_out = LeftOut()
     files, problems = list_sources(images, partial(images_in, out=out, left_out=left_out), "images")
+    if not files:
+        problems.raise_if_any(len(problems.found))
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
     choice = choose_model(model, checkpoint, image_size)
     check_exports(formats, tolerance)

@@ -153,6 +153,10 @@ def segment(
     for name, count in asked.unused(sources).items():
         left_out.add("prompt", "its image was not given", name, count)
     if not any(objects.values()):
+        if as_json:
+            _print_json([], problems, left_out, {})
+        if left_out:
+            emit({"left_out": left_out.as_json()})
         problems.raise_if_any(total)
         raise UserError(f"there are no prompts for these images; left out: {left_out}")
     choice = choose_model(model, checkpoint, image_size)

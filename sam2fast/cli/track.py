@@ -206,6 +206,8 @@ def track(
         prompts = []
     sources, problems = list_sources(videos, videos_in, "videos")
     total = len(sources) + len(problems.found)
+    if not sources:
+        problems.raise_if_any(total)
     folders = {source: out / source.stem if total > 1 else out for source in sources}
     requests = {}
     for source in sources:

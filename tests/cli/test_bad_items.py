@@ -84,6 +84,34 @@ def test_a_run_in_which_all_images_fail_prints_its_json(run, tmp_path):
     assert json.loads(result.stdout)["failed"][0]["image"] == "bad.png"
 
 
+@pytest.mark.parametrize("image", ["none.png", "a.png"])
+def test_a_run_without_work_prints_its_json(run, make_image, tmp_path, image):
+    """No image can be read, or none has prompts."""
+    make_image("a.png")
+    (tmp_path / "prompts.json").write_text('{"prompts": [{"object": "x", "points": [[5, 5]], "image": "b.png"}]}')
+    result = run("segment", image, "--prompts", "prompts.json", *NANO, "--json")
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and content["results"] == []
+    assert [one["first"] for one in content["left_out"]] == (["a.png", "b.png"] if image == "a.png" else ["b.png"])
+    assert [one["image"] for one in content["failed"]] == ([] if image == "a.png" else ["none.png"])
+    lines = run("segment", image, "--prompts", "prompts.json", *NANO, "--jsonl").stdout.splitlines()
+    assert json.loads(lines[-1]) == {"left_out": content["left_out"]}
+
+
+def test_a_missing_mask_of_one_image(run, make_image, tmp_path):
+    make_image("a.png"), make_image("b.png")
+    entries = [
+        {"object": "x", "points": [[20, 30]], "image": "a.png"},
+        {"object": "x", "mask": "gone.png", "image": "b.png"},
+    ]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries}))
+    result = run("segment", "a.png", "b.png", "--prompts", "prompts.json", *NANO, "--json")
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and [one["image"] for one in content["results"]] == ["a.png"]
+    (failed,) = content["failed"]
+    assert failed["image"] == "b.png" and "gone.png" in failed["error"]
+
+
 def test_a_bad_mask_of_one_image(run, make_image, tmp_path):
     """The other images are done."""
     make_image("a.png"), make_image("b.png"), make_image("black.png")
