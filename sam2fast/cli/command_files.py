@@ -117,9 +117,9 @@ def open_output(
     make_folder(out)
     record = out / file
     remove_leftovers([record])  # of a killed run
-    with as_user_error(OSError, ValueError):
+    with as_user_error(OSError):
         is_new = not any(path.name != file for path in out.iterdir())
-        before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
+    before = _read_record(record)
     recorded = before.get("videos", {}) if isinstance(before, dict) else {}
     if not overwrite and not is_new:
         if not isinstance(before, dict):
@@ -131,6 +131,28 @@ def open_output(
     if others:
         raise UserError(f"{out} {described_videos(others)}, see {record}; {advice}")
     content = {"made_from": made_from, **({} if videos is None else {"videos": {**recorded, **of_videos}})}
+    counts = read_counts(out, file)
+    _write_record(record, {**content, **({"files": counts} if counts else {})})
+
+
+def read_counts(out: Path, file: str) -> dict[str, int]:
+    """Returns the number of files of each video that :func:`add_counts` wrote to the record of an output folder."""
+    record = _read_record(out / file)
+    return dict(record.get("files", {})) if isinstance(record, dict) else {}
+
+
+def add_counts(out: Path, file: str, counts: Mapping[str, int]) -> None:
+    """Adds the number of files of each video to the record of an output folder: a video with fewer is not whole."""
+    _write_record(out / file, {**_read_record(out / file), "files": {**read_counts(out, file), **counts}})
+
+
+def _read_record(record: Path) -> Any:
+    """Returns the content of a record, or None if it does not exist or is truncated."""
+    with as_user_error(OSError, ValueError):
+        return json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
+
+
+def _write_record(record: Path, content: Mapping[str, Any]) -> None:
     write_atomically(record, (json.dumps(content, indent=2) + "\n").encode())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import open_output
+from sam2fast.cli.command_files import add_counts, open_output, read_counts
 from sam2fast.cli.dataset_options import (
     LAYOUTS,
     MASKLETS,
@@ -26,6 +26,8 @@ from sam2fast.cli.options import PATH
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import ErrorReport, as_user_error, format_error
 from sam2fast.downloads.digests import digest_of
+
+RECORD_OF_CONVERT, RECORD_OF_EXTRACT = ".convert.json", ".extract.json"
 
 
 @click.command()
@@ -100,11 +102,13 @@ def convert(
             made_from[name] = {**run, "video_path": os.path.realpath(data.masks_at(name)), **digests}
         except (DatasetError, OSError) as error:
             problems.add(name, format_error(error))
-    exist = [name for name in made_from if output.has(name)]
+    counts = read_counts(target, RECORD_OF_CONVERT)
+    with as_user_error(DatasetError, OSError):
+        exist = [name for name in made_from if output.has(name, counts.get(name))]
     there, replaced = ([], exist) if overwrite else (exist, [])
     # Until they are replaced, nothing says what they were made from: the run may be interrupted.
     advice = "choose another folder, or --overwrite"
-    open_output(target, ".convert.json", run, overwrite, {**made_from, **dict.fromkeys(replaced)}, there, advice)
+    open_output(target, RECORD_OF_CONVERT, run, overwrite, {**made_from, **dict.fromkeys(replaced)}, there, advice)
     jobs = [ConvertJob(data, output, name, images, check) for name in made_from if name not in there]
     for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
         done = result.value
@@ -117,7 +121,10 @@ def convert(
     failed = {subject for subject, _ in problems.found}
     if replaced:
         again = {name: made_from[name] for name in replaced if name not in failed}
-        open_output(target, ".convert.json", run, True, again)
+        open_output(target, RECORD_OF_CONVERT, run, True, again)
+    with as_user_error(DatasetError, OSError):
+        files = {name: len(output.files(name)) for name in made_from if name not in failed}
+    add_counts(target, RECORD_OF_CONVERT, files)
     done_before = len(there)
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
@@ -197,17 +204,20 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
             problems.add(file, format_error(error))
         else:
             jobs[job.name] = job
-    waiting = [job for job in jobs.values() if not job.is_done()]
+    counts = read_counts(out, RECORD_OF_EXTRACT)
+    waiting = [job for name, job in jobs.items() if not job.is_done(counts.get(name))]
     there = [name for name, job in jobs.items() if job not in waiting]
-    open_output(out, ".extract.json", run, False, made_from, there)
+    open_output(out, RECORD_OF_EXTRACT, run, False, made_from, there)
     count = frames = 0
     for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
         count, frames = count + 1, frames + result.value
+    failed = {subject for subject, _ in problems.found}
+    add_counts(out, RECORD_OF_EXTRACT, {n: len(job.files) for n, job in jobs.items() if str(job.video) not in failed})
     done_before = len(there)
-    left_out.report()
     emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
     say(
         f"{frames} frames of {count} videos in {out}"
         + (f"; {done_before} videos were done before" if done_before else "")
     )
+    left_out.report()
     problems.raise_if_any(len(files))

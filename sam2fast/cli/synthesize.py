@@ -108,7 +108,7 @@ def synthesize(
     names = [f"{index:05d}" for index in range(clips)]
     with progress_bar("clips", clips, "clips") as bar:
         for index, name in enumerate(names):
-            if not target.has(name):
+            if not target.has(name, frames):
                 clip = source.sample(index, np.random.default_rng([seed, index]))
                 with as_user_error(OSError):
                     target.write(name, clip.frames, clip.masks)

@@ -122,6 +122,8 @@ class RunFolder:
     def begin(self) -> None:
         """Makes the folder. Removes results that are overwritten, and what a killed run left behind."""
         if self.complete:
+            if not self.record.exists():
+                raise UserError(f"{self.record}, which {MANIFEST} describes, is missing; {CHANGE}")
             with as_user_error(OSError), open(self.record, "rb") as record:
                 self._lengths(record)
         make_folder(self.path)
@@ -233,7 +235,7 @@ class RunFolder:
         try:
             facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
             state = facts["state"]
-            for key, kind in (("files", dict), ("done", int), ("complete", bool)):
+            for key, kind in (("files", dict), ("objects", list), ("done", int), ("complete", bool)):
                 if not isinstance(facts[key], kind):
                     raise ValueError(f"{key} is {facts[key]!r}")
             if facts["done"] < 0 or (state is not None and not STATES.fullmatch(state)):

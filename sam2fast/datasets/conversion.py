@@ -14,7 +14,7 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
-from sam2fast.io.made_from import is_whole
+from sam2fast.io.made_from import are_whole, files_below
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
 
@@ -107,10 +107,18 @@ class ExtractJob:
         """The name of the video, and of its folder of frames."""
         return self.video.stem
 
-    def is_done(self) -> bool:
-        """Returns True if the folder of frames exists, which is created atomically, and its files are whole."""
-        folder = self.out / self.name
-        return folder.is_dir() and is_whole(folder)
+    @property
+    def files(self) -> list[Path]:
+        """The frames that exist."""
+        return files_below(self.out / self.name)
+
+    def is_done(self, count: int | None) -> bool:
+        """Returns True if the folder of frames exists, which is created atomically, and its files are whole.
+
+        Args:
+            count: number of frames, if it is known.
+        """
+        return are_whole(self.files, count)
 
 
 def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:

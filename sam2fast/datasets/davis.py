@@ -39,7 +39,7 @@ from sam2fast.datasets.palette_masks import (
     palette_of,
 )
 from sam2fast.io.atomic import atomic_path
-from sam2fast.io.made_from import is_whole
+from sam2fast.io.made_from import are_whole, files_below
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
@@ -161,10 +161,13 @@ class DavisWriter:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def has(self, name: str) -> bool:
-        """Returns True if this clip exists, and its files are whole."""
-        frames = self.root / FRAMES / name
-        return frames.is_dir() and is_whole(frames) and is_whole(self.root / MASKS / name)
+    def has(self, name: str, count: int) -> bool:
+        """Returns True if this clip exists, and its files are whole.
+
+        Args:
+            count: number of its frames.
+        """
+        return all(are_whole(files_below(self.root / folder / name), count) for folder in (FRAMES, MASKS))
 
     def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
         """Writes a clip, and replaces leftovers of an interrupted write.
@@ -178,7 +181,7 @@ class DavisWriter:
             ValueError: more objects than a palette has colours.
             OSError: a file cannot be written.
         """
-        if self.has(name):
+        if self.has(name, len(frames)):
             raise FileExistsError(f"the clip {name} is in {self.root} already")
         count = masks.shape[1]
         if count > MOST_OBJECTS:

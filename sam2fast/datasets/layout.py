@@ -12,7 +12,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
 from sam2fast.downloads.digests import digest_of
-from sam2fast.io.made_from import files_below, is_whole
+from sam2fast.io.made_from import are_whole, files_below, is_whole
 
 MANUAL, AUTO = MASKLETS = ("manual", "auto")
 
@@ -126,9 +126,20 @@ class Layout(ABC):
     def masks_at(self, name: str) -> Path:
         """The file or folder with a video's masks, existing or not."""
 
-    def has(self, name: str) -> bool:
-        """Returns True if the data set has the masks of this video, and their files are whole."""
-        return self.masks_at(name).exists() and is_whole(self.masks_at(name))
+    def files(self, name: str) -> list[Path]:
+        """Returns all files of a video that exist: masks, metadata and frames."""
+        masks, facts, frames = self.masks_at(name), metadata_file(self.root, name), self.frame_files(name)
+        found = files_below(masks) if masks.is_dir() else [masks]
+        found += [*frames.images.values(), *filter(None, [frames.video]), facts]
+        return [path for path in found if path.is_file()]
+
+    def has(self, name: str, count: int | None = None) -> bool:
+        """Returns True if the data set has the masks of this video, and all its files are whole.
+
+        Args:
+            count: number of its files; None if it is not known.
+        """
+        return is_whole(self.masks_at(name)) and are_whole(self.files(name), count)
 
     def digests(self, name: str, with_frames: bool) -> dict[str, str]:
         """Digests of a video's masks and frames, for :mod:`sam2fast.io.made_from`."""

@@ -59,10 +59,10 @@ def described_videos(others: Mapping[str, Sequence[str]]) -> str:
 def is_whole(file: Path) -> bool:
     """Returns True if a file exists, is not empty, and ends as a complete file of its format.
 
-    A folder is whole if all files in it are, except hidden ones.
+    A folder is whole if it has files and all of them are, except hidden ones.
     """
     if file.is_dir():
-        return all(is_whole(path) for path in files_below(file))
+        return are_whole(files_below(file))
     suffix = file.suffix.lower()
     try:
         with file.open("rb") as opened:
@@ -74,6 +74,11 @@ def is_whole(file: Path) -> bool:
     if suffix == ".npz":
         return ENDINGS[suffix][0] in tail
     return tail.rstrip().endswith(ENDINGS[suffix]) if suffix in ENDINGS else bool(size) or suffix in MAY_BE_EMPTY
+
+
+def are_whole(files: Sequence[Path], count: int | None = None) -> bool:
+    """Returns True if there are files, all of them are whole, and their number is ``count`` if that is known."""
+    return bool(files) and count in (None, len(files)) and all(map(is_whole, files))
 
 
 def files_below(folder: Path) -> list[Path]:
