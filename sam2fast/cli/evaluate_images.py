@@ -153,6 +153,8 @@ def evaluate_images(
                 problems.add(result.job.image, result.error)
             else:
                 results.add(result.job.name, result.value)
+                if not (result.value.objects or result.value.too_small or result.value.problems):
+                    left_out.add("image", "it has no objects", result.job.name)
                 if result.value.too_small:
                     why = f"its area is less than {min_area} pixels"
                     left_out.add("object", why, f"in {result.job.image}", result.value.too_small)

@@ -161,6 +161,25 @@ def test_evaluate_images_counts_what_it_leaves_out(run, make_image, tmp_path):
     assert found["objects"] == 1 and found["left_out"] == counted and result.stderr.count("left out: ") == 1
 
 
+def test_evaluate_images_counts_files_that_it_leaves_out(run, make_image, tmp_path):
+    """Hidden images and masks without an object are left out; a link to nowhere is an error."""
+    labels = np.zeros((64, 96), np.uint8)
+    (tmp_path / "masks").mkdir()
+    for name in ("none", "link", "a"):
+        Image.fromarray(labels).save(tmp_path / f"masks/{name}.png")
+        labels[10:40, 10:50] = 1
+    for name in ("none", "._a", "a"):
+        make_image(f"images/{name}.png")
+    (tmp_path / "images/link.png").symlink_to("nowhere.png")
+    result = run("evaluate-images", "images", "--masks", "masks", "--clicks", "1", *NANO, "--jsonl")
+    *_, error, line, content = map(json.loads, result.stdout.splitlines())
+    assert result.exit_code == 1 and content["objects"] == 1 and error["input"] == "images/link.png"
+    assert line["left_out"] == content["left_out"] == [
+        {"what": "file", "why": "it is hidden", "count": 1, "first": "images/._a.png"},
+        {"what": "image", "why": "it has no objects", "count": 1, "first": "none.png"},
+    ]
+
+
 def test_extract_counts_hidden_videos(run, video_file, tmp_path):
     (tmp_path / "videos").mkdir()
     shutil.copy(video_file, tmp_path / "videos/a.mp4")

@@ -212,6 +212,8 @@ def open_data_set(
         found = _png(images, masks, tuple(ignored_labels))
     if not found.jobs:
         raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}")
+    hidden = sorted(path for path in images.rglob(".*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found.left_out.extend(("file", "it is hidden", str(path)) for path in hidden)
     if skip_unmasked:
         found.left_out.extend(("image", "it has no masks", name) for name, why in found.problems if why == _UNMASKED)
         found = found._replace(problems=[(name, why) for name, why in found.problems if why != _UNMASKED])
@@ -263,7 +265,8 @@ def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[
         parts = path.relative_to(folder).parts
         if path.suffix.lower() not in suffixes or any(part.startswith(".") for part in parts):
             continue
-        if parts[: len(left_out or ())] != left_out and path.is_file():
+        is_broken = path.is_symlink() and not path.exists()  # an error when it is read
+        if parts[: len(left_out or ())] != left_out and (path.is_file() or is_broken):
             yield path
 
 
