@@ -222,10 +222,18 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(height), int(width)) if int(height) > 0 and int(width) > 0 else None
 
 
+def _read_text(file: Path) -> str:
+    """Reads a text file. Raises UserError if it cannot be read."""
+    try:
+        with as_user_error(OSError):
+            return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: it is no text in UTF-8 ({error})") from error
+
+
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank, with their numbers."""
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return ((number, line) for number, line in enumerate(_read_text(file).splitlines(), 1) if line.strip())
 
 
 def _read_yolo(file: BoxFile) -> None:
@@ -236,8 +244,7 @@ def _read_yolo(file: BoxFile) -> None:
     """
     path, names = file.path, dict[Path, Mapping[str, str]]()
     if not path.is_dir():
-        with as_user_error(OSError, UnicodeDecodeError):
-            _read_yolo_lines(file, path, None, _class_names(path, 1))
+        _read_yolo_lines(file, path, None, _class_names(path, 1))
         return
     with as_user_error(OSError):
         found = sorted(path.rglob("*.txt"))
@@ -251,9 +258,8 @@ def _read_yolo(file: BoxFile) -> None:
             names[label.parent] = _class_names(label, len(label.relative_to(path).parts))
         try:
             _read_yolo_lines(file, label, image, names[label.parent])
-        except (OSError, UnicodeDecodeError) as error:
-            why = "it cannot be read" if isinstance(error, OSError) else "it is no text"
-            file.left_out.add("file of boxes", why, f"{label}: {format_error(error)}")
+        except UserError as error:
+            file.left_out.add("file of boxes", "it cannot be read", error.message)
 
 
 def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names: Mapping[str, str]) -> None:
@@ -277,8 +283,7 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
             source = folder / name
-            with as_user_error(OSError, UnicodeDecodeError):
-                found = read(source.read_text(encoding="utf-8-sig")) if source.is_file() else None
+            found = read(_read_text(source)) if source.is_file() else None
             if found:
                 items = found.items() if isinstance(found, Mapping) else enumerate(found)
                 return {str(index): str(name).strip() for index, name in items}
@@ -327,9 +332,7 @@ def _are_fractions(*values: float) -> bool:
 def _read_mot(file: BoxFile) -> None:
     """Reads lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge. Frames and pixels count from 1."""
     file.counts_frames = True
-    with as_user_error(OSError, UnicodeDecodeError):
-        lines = _lines(file.path)
-    for number, line in lines:
+    for number, line in _lines(file.path):
         values = line.replace(",", " ").split()
         with file.item(where := f"{file.path}, line {number}", MOT_LINE):
             frame, x, y, width, height = map(float, (values[0], *values[2:6]))  # fails for fewer values

@@ -280,6 +280,15 @@ def test_bad_lines_and_files_of_yolo(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["a.txt", "classes.txt", "mot.txt"])
+def test_a_text_in_another_encoding_is_named(tmp_path, name):
+    """Notepad writes UTF-16, among others."""
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / name).write_text("1 1 10 10 20 20\n", encoding="utf-16")
+    with pytest.raises(UserError, match=rf"{name}: it is no text in UTF-8"):
+        read_detections(tmp_path / name, []) if name == "mot.txt" else read_boxes(tmp_path / "a.txt")
+
+
 def test_resuming_knows_boxes_outside(run, make_image, tmp_path):
     """The image is not done again; a larger image of the same name gets all of its boxes."""
     write_json(tmp_path / "coco.json", coco(["a.png"], [("a.png", BOX), ("a.png", [110, 8, 20, 20])]))
