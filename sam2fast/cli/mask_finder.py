@@ -31,6 +31,13 @@ from sam2fast.video_results.coco_video import CATEGORY
 SECONDS_BETWEEN_SAVES = 10.0
 
 
+# Of an annotation in the results file, without ids.
+KEYS = {
+    *("category_id", "segmentation", "bbox", "area", "iscrowd"),
+    *("predicted_iou", "stability_score", "point", "layer"),
+}
+
+
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
     """Raises a UserError if scores are not finite, instead of returning no masks."""
 
@@ -190,6 +197,10 @@ def _encode(value: Mapping[str, Any]) -> str:
     return json.dumps(value, allow_nan=False)
 
 
+def _has_all_keys(found: FoundMasks) -> bool:
+    return {"width", "height"} <= found.image.keys() and all(KEYS <= one.keys() for one in found.annotations)
+
+
 def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("id", "image_id")}
 
@@ -220,6 +231,8 @@ def read_previous_masks(
         if other := differences(run, task.run):
             raise UserError(f"{results} {described(other)}; {START_AGAIN}")
         found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
+        if len(found) < len(entries) or not all(map(_has_all_keys, entries)):
+            raise ValueError("it is damaged")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error
     owners = {

@@ -248,6 +248,30 @@ def test_truncated_and_deleted_results_are_not_done(root, command, size):
             assert found.keys() == whole.keys() and len(found[name]) == len(content), name
 
 
+@pytest.mark.parametrize("name", ["info", "width", "made_from", "image_id", "segmentation", "predicted_iou", None])
+def test_damaged_masks_json(root, name):
+    """A key is missing, or an image is there twice."""
+    assert run(COMMANDS["masks"]).exit_code == 0
+    content = json.loads((root / "out/masks.json").read_text())
+    if name is None:
+        content["images"].append({**content["images"][0], "id": 99})
+    else:
+        items = [content, *content["images"], *content["annotations"]]
+        next(item for item in items if name in item).pop(name)
+    (root / "out/masks.json").write_text(json.dumps(content))
+    result = run(COMMANDS["masks"])
+    assert result.exit_code == 1 and "out/masks.json cannot be resumed (" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["objects", "done", "files", "made_from"])
+def test_damaged_track_json(root, name):
+    assert run(COMMANDS["track"]).exit_code == 0
+    content = json.loads((root / "out/track.json").read_text())
+    (root / "out/track.json").write_text(json.dumps({key: content[key] for key in content if key != name}))
+    result = run(COMMANDS["track"])
+    assert result.exit_code == 1 and "or --overwrite it" in result.stderr
+
+
 def test_images_of_one_name_in_several_folders(root):
     """Each run replaces the results of the other image, although their content is equal."""
     shutil.copytree("photos", "copies")
