@@ -98,7 +98,7 @@ def evaluate(
             problems.add(video.name, "; ".join(video.problems))
 
     results: list[FolderScores] = []
-    is_whole = True
+    failed: list[dict[str, str]] = []
     options: dict[str, Any] = {
         "strict": strict,
         "processes": processes,
@@ -118,11 +118,13 @@ def evaluate(
             _write_csv(scores, file, partial)
         except UserError as error:  # the other pairs are still scored
             error.show()
-            is_whole = False
-    if as_json and results:
-        click.echo(json.dumps({"results": [_as_json(scores, keep, ignored_labels) for scores in results]}, indent=2))
+            emit({"input": str(pred), "error": error.message})
+            failed.append({"gt": str(truth), "pred": str(pred), "error": error.message})
+    if as_json:
+        content = {"results": [_as_json(scores, keep, ignored_labels) for scores in results], "failed": failed}
+        click.echo(json.dumps(content, indent=2))
     count = sum(len(scores.videos) for scores in results)
-    if not is_whole:
+    if failed:
         with suppress(UserError):  # its message says that all else was done
             problems.raise_if_any(count)
         click.get_current_context().exit(UserError.exit_code)

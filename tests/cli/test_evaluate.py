@@ -125,8 +125,14 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
     assert not (pairs[0][1] / ".results.csv.7.part").exists()
     assert result.stderr.endswith(f": video1; {pairs[1][1]}/results.csv is from an earlier run\n")
     assert (pairs[1][1] / "results.csv").read_text() == "before"
-    (one,) = json.loads(run("evaluate", *ask, "--strict", "--json").stdout)["results"]
+    content = json.loads(run("evaluate", *ask, "--strict", "--json").stdout)
+    (one,), (failed,) = content["results"], content["failed"]
     assert one["pred"] == str(pairs[0][1]) and len(one["videos"]) == 3
+    assert (failed["gt"], failed["pred"]) == tuple(map(str, pairs[1])) and ": video1;" in failed["error"]
+    lines = [json.loads(line) for line in run("evaluate", *ask[4:], "--strict", "--jsonl").stdout.splitlines()]
+    assert lines == [{"input": failed["pred"], "error": failed["error"]}]
+    content = json.loads(run("evaluate", *ask[4:], "--strict", "--json").stdout)
+    assert content == {"results": [], "failed": [failed]}
 
 
 def test_videos_of_one_folder_only(score, pair):
