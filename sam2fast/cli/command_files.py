@@ -45,6 +45,11 @@ def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) ->
     return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
 
 
+def files_of_object(files: Mapping[str, Path], name: str | None) -> dict[str, str]:
+    """The files of one object of :func:`output_files`, as JSON."""
+    return {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}}
+
+
 def mask_key(name: str | None) -> str:
     """The key of an object's mask in :func:`output_files`."""
     return "mask" if name is None else f"mask of {name}"

@@ -253,6 +253,7 @@ def read_previous_masks(
             other = ["image content"]
         if other:
             changed[str(image)] = other
-        if other or not all(map(is_whole, files)):
-            del found[image.resolved]
+        entry = found.pop(image.resolved)
+        if not other and all(map(is_whole, files)):
+            found[image.resolved] = entry._replace(image={**entry.image, "file_name": str(image)})
     return found

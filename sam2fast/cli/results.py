@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from sam2fast.cli.command_files import mask_key, output_files, write_atomically
+from sam2fast.cli.command_files import files_of_object, mask_key, output_files, write_atomically
 from sam2fast.cli.prompts import Prompts
 from sam2fast.cli.reporting import say
 from sam2fast.cli.segmenter import Prediction, mask_box
@@ -92,7 +92,7 @@ def _record(
         "rle": encode_rle(mask),
         "model": dict(model),
         **({} if made_from is None else {"made_from": made_from}),
-        "files": {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}},
+        "files": files_of_object(files, name),
     }
 
 

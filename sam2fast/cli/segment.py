@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from sam2fast.cli.boxes import read_boxes
-from sam2fast.cli.command_files import START_AGAIN, check_results, make_folder, output_files, remove_leftovers
+from sam2fast.cli.command_files import (
+    START_AGAIN,
+    check_results,
+    files_of_object,
+    make_folder,
+    output_files,
+    remove_leftovers,
+)
 from sam2fast.cli.jobs import Task, note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
@@ -271,6 +278,8 @@ class SegmentTask(Task):
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
         """Returns the records of an image if all its results are whole and made from the same; else None.
 
+        They name the image and the files as this run does.
+
         Args:
             changed: gets the image's name and what differs, if the image or its prompts do.
 
@@ -294,7 +303,9 @@ class SegmentTask(Task):
         elif other := [name for key, made in now.items() for name in differences(before[key], made)]:
             changed[str(job)] = other
         elif all(map(is_whole, job.files(self.out))):
-            return records
+            files = output_files(self.out, job.image.stem, list(now))
+            names = {name: {"image": str(job.image), "files": files_of_object(files, name)} for name in now}
+            return [{**record, **names[record.get("object")]} for record in records]
         return None
 
     def _made_from(self, job: SegmentJob) -> list[Record]:
@@ -302,9 +313,10 @@ class SegmentTask(Task):
         of_image = {**self.run, **job.image.made_from()}
         made = []
         for one in job.objects:
-            prompts = json.dumps([one.as_json(), one.is_relative, one.size])
+            file, label = (None, None) if one.mask is None else mask_file(one.mask)
+            prompts = json.dumps([one.as_json() | {"mask": label}, one.is_relative, one.size])
             with as_user_error(OSError):
-                of_mask = {} if one.mask is None else {"mask_content": digest_of(mask_file(one.mask)[0])}
+                of_mask = {} if file is None else {"mask_content": digest_of(file)}
             made.append({**of_image, "prompts": hashlib.sha256(prompts.encode()).hexdigest(), **of_mask})
         return made
 

@@ -133,7 +133,7 @@ def _made_from(
 ) -> dict[str, Any]:
     """Everything that the results depend on, as JSON; see :mod:`sam2fast.io.made_from`."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
-    prompts = [p.as_entry() | ({"sha256": digests[p]} if p in digests else {}) for p in request.prompts]
+    prompts = [p.as_entry() | {"mask": digests.get(p)} for p in request.prompts]
     options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames", "strategy")}
     options |= {"approximate": request.approximations.named(), **model["options"]}
     if request.source.is_volume:

@@ -290,6 +290,41 @@ def test_images_of_one_name_in_several_folders(root):
             assert sorted(image["file_name"] for image in content["images"]) == ["photos/1.png", "photos/2.png"]
 
 
+@pytest.mark.parametrize(
+    "line", ["segment photos/1.png --resume --out out --mask ", "track frames --out out --mask 0,1,"]
+)
+def test_a_mask_of_a_prompt_is_its_content_and_label(root, line):
+    labels = np.zeros((48, 64), np.uint8)
+    labels[5:30, 5:30], labels[32:44, 40:60] = 1, 2
+    Image.fromarray(labels).save("labels.png")
+    shutil.copy("labels.png", "photos/copy.png")
+    assert run(f"{line}labels.png:1 {MODEL}").exit_code == 0
+    before = files_of(root / "out")
+    for mask in (root / "labels.png", "photos/copy.png"):
+        assert run(f"{line}{mask}:1 {MODEL}").exit_code == 0 and files_of(root / "out") == before
+    assert "differs in prompts" in run(f"{line}labels.png:2 {MODEL}").stderr
+
+
+@pytest.mark.parametrize("command", ["segment", "masks"])
+def test_kept_results_name_what_this_run_names(root, command, monkeypatch):
+    """The results were moved, and the command runs in another folder."""
+    assert run(COMMANDS[command]).exit_code == 0
+    os.rename("out", "photos/moved")
+    monkeypatch.chdir(root / "photos")
+    line = COMMANDS[command].replace("--out out", "--out moved --jsonl").replace("prompts.json", "../prompts.json")
+    for word in ("photos", "quick.yaml", "weights.safetensors"):
+        line = line.replace(f" {word}", " ." if word == "photos" else f" ../{word}")
+    result = run(line)
+    assert result.exit_code == 0 and "2 of 2 images were done before" in result.stderr, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["image"] for one in found] == ["1.png", "2.png"]
+    if command == "segment":
+        assert all(os.path.exists(file) for one in found for file in one["files"].values())
+    else:
+        images = json.loads((root / "photos/moved/masks.json").read_text())["images"]
+        assert [one["file_name"] for one in images] == ["1.png", "2.png"]
+
+
 def test_an_image_that_is_replaced_while_it_is_read(root, monkeypatch):
     """Its result is not taken for one of the new image."""
     from sam2fast.cli.segmenter import Segmenter
