@@ -125,7 +125,7 @@ def open_output(
     with as_user_error(OSError):
         is_new = not any(path.name != file for path in out.iterdir())
     before = _read_record(record)
-    recorded = before.get("videos", {}) if isinstance(before, dict) else {}
+    recorded = _by_video(before, "videos")
     if not overwrite and not is_new:
         if not isinstance(before, dict):
             raise UserError(f"the folder {out} is not empty and has no {file} with its options; {advice}")
@@ -142,8 +142,7 @@ def open_output(
 
 def read_counts(out: Path, file: str) -> dict[str, int]:
     """Returns the number of files of each video that :func:`add_counts` wrote to the record of an output folder."""
-    record = _read_record(out / file)
-    return dict(record.get("files", {})) if isinstance(record, dict) else {}
+    return _by_video(_read_record(out / file), "files")
 
 
 def add_counts(out: Path, file: str, counts: Mapping[str, int]) -> None:
@@ -155,6 +154,12 @@ def _read_record(record: Path) -> Any:
     """Returns the content of a record, or None if it does not exist or is truncated."""
     with as_user_error(OSError, ValueError):
         return json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
+
+
+def _by_video(record: Any, key: str) -> dict[str, Any]:
+    """Returns a part of a record; nothing if the record is damaged."""
+    found = record.get(key) if isinstance(record, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _write_record(record: Path, content: Mapping[str, Any]) -> None:

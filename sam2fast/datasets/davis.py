@@ -39,7 +39,7 @@ from sam2fast.datasets.palette_masks import (
     palette_of,
 )
 from sam2fast.io.atomic import atomic_path
-from sam2fast.io.made_from import are_whole, files_below
+from sam2fast.io.made_from import are_whole, files_below, is_whole
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
@@ -216,7 +216,7 @@ class YouTubeVOS(Davis):
         """Writes ``meta.json`` with the entries of all videos."""
         if not (self.root / MASKS).is_dir():
             return
-        entries = dict(self._entries()) if (self.root / META).is_file() else {}
+        entries = dict(self._entries()) if is_whole(self.root / META) else {}
         for folder in list_folders(self.root / MASKS, "the masks that were written"):
             metadata = read_metadata(self.root, folder.name)
             if metadata is not None:

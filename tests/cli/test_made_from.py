@@ -33,6 +33,7 @@ COMMANDS = {
     "extract": "dataset extract --videos clips --n-jobs 1 --out out",
     "convert": "dataset convert sav out --to sav-png --jobs 1",
     "convert lines": "dataset convert sav out --to coco-jsonl --jobs 1",
+    "convert ytvos": "dataset convert sav out --to ytvos --overlaps smaller-id --jobs 1",
     "synthesize": "synthesize --clips 2 --frames 2 --size 64 --media media --out out",
 }
 WITH_MODEL = ("segment", "masks", "track", "vos")
@@ -261,6 +262,20 @@ def test_damaged_masks_json(root, name):
     (root / "out/masks.json").write_text(json.dumps(content))
     result = run(COMMANDS["masks"])
     assert result.exit_code == 1 and "out/masks.json cannot be resumed (" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["made_from", "videos", "files"])
+def test_damaged_records_of_folders(root, key):
+    """The number of files is only lost, as in a run that was interrupted."""
+    assert run(COMMANDS["convert"]).exit_code == 0
+    record = root / "out/.convert.json"
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps({**whole, key: [3]}))
+    result = run(COMMANDS["convert"])
+    if key == "files":
+        assert result.exit_code == 0 and json.loads(record.read_text()) == whole
+    else:
+        assert result.exit_code == 1 and "does not say what it was made from, see out/.convert.json" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["objects", "done", "files", "made_from"])
