@@ -184,12 +184,12 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     from sam2fast.video_io.video_types import require_pyav
 
     with as_user_error(DatasetError):
-        files, hidden = list_videos(videos)
+        files, others = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
     problems, left_out = ErrorReport("videos"), LeftOut()
-    for file in hidden:
-        left_out.add("file", "it is hidden", file)
+    for why, file in others:
+        left_out.add("file", why, file)
     run: dict[str, Any] = {"version": __version__, "options": {"rate": rate, "quality": quality}}
     jobs: dict[str, ExtractJob] = {}
     made_from = {}

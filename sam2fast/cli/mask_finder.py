@@ -198,7 +198,7 @@ def _encode(value: Mapping[str, Any]) -> str:
 
 
 def _has_all_keys(found: FoundMasks) -> bool:
-    return {"width", "height"} <= found.image.keys() and all(KEYS <= one.keys() for one in found.annotations)
+    return {"width", "height"} <= found.image.keys() and all(one.keys() >= KEYS for one in found.annotations)
 
 
 def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:

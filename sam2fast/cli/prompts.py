@@ -207,7 +207,9 @@ class ImagePrompts:
         names = [None, *self.names.of(GivenImage.of(image))]
         counts: Counter[str] = Counter()
         found = []
-        for _, one in sorted((item for name in names for item in self._by_name.get(name, ())), key=lambda item: item[0]):
+        for _, one in sorted(
+            (item for name in names for item in self._by_name.get(name, ())), key=lambda item: item[0]
+        ):
             if one.where:
                 counts[one.object] += 1
                 one = replace(one, object=f"{one.object}_{counts[one.object]}")

@@ -115,9 +115,9 @@ def synthesize(
             bar.update()
     with as_user_error(OSError):
         target.list_clips(names)
-    left_out.report()
     emit({"out": str(out), "clips": clips, "frames": frames})
     say(f"{clips} clips of {frames} frames in {out}")
+    left_out.report()
 
 
 def _make_cutouts(

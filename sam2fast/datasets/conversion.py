@@ -14,6 +14,7 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
+from sam2fast.io.images import VIDEO_SUFFIXES as ANY_VIDEO_SUFFIXES
 from sam2fast.io.made_from import are_whole, files_below
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
@@ -121,22 +122,30 @@ class ExtractJob:
         return are_whole(self.files, count)
 
 
-def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the video files in a folder and in its direct subfolders, sorted by name, and those that are hidden.
+def list_videos(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:
+    """Returns the video files in a folder and in its direct subfolders, sorted by name, and those that are left out.
+
+    The latter are hidden or of other formats, each with the reason.
 
     Raises:
         DatasetError: If there is no video that is not hidden.
     """
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
-    files = [
-        path for pattern in ("*", "*/*") for suffix in VIDEO_SUFFIXES for path in folder.glob(f"{pattern}{suffix}")
-    ]
-    hidden = sorted(path for path in files if path.name.startswith("."))
-    videos = [path for path in files if path not in hidden and not path.is_dir()]
+    videos, left_out = [], []
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path))):
+        suffix = path.suffix.lower()
+        if suffix not in ANY_VIDEO_SUFFIXES or path.is_dir():
+            continue
+        if path.name.startswith("."):
+            left_out.append(("it is hidden", path))
+        elif suffix not in VIDEO_SUFFIXES:
+            left_out.append((f"its kind is {suffix}", path))
+        else:
+            videos.append(path)
     if not videos:
         raise DatasetError(f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
-    return sorted(videos, key=lambda path: (path.name, str(path))), hidden
+    return videos, left_out
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:

@@ -174,19 +174,25 @@ def test_evaluate_images_counts_files_that_it_leaves_out(run, make_image, tmp_pa
     result = run("evaluate-images", "images", "--masks", "masks", "--clicks", "1", *NANO, "--jsonl")
     *_, error, line, content = map(json.loads, result.stdout.splitlines())
     assert result.exit_code == 1 and content["objects"] == 1 and error["input"] == "images/link.png"
-    assert line["left_out"] == content["left_out"] == [
-        {"what": "file", "why": "it is hidden", "count": 1, "first": "images/._a.png"},
-        {"what": "image", "why": "it has no objects", "count": 1, "first": "none.png"},
-    ]
+    assert (
+        line["left_out"]
+        == content["left_out"]
+        == [
+            {"what": "file", "why": "it is hidden", "count": 1, "first": "images/._a.png"},
+            {"what": "image", "why": "it has no objects", "count": 1, "first": "none.png"},
+        ]
+    )
 
 
-def test_extract_counts_hidden_videos(run, video_file, tmp_path):
+def test_extract_counts_videos_that_it_leaves_out(run, video_file, tmp_path):
     (tmp_path / "videos").mkdir()
-    shutil.copy(video_file, tmp_path / "videos/a.mp4")
+    for name in ("a.mp4", "b.MP4", "c.mov"):
+        shutil.copy(video_file, tmp_path / "videos" / name)
     (tmp_path / "videos/._a.mp4").write_bytes(b"\0\5\x16\7")
     (tmp_path / "videos/empty.mp4").touch()
     (tmp_path / "videos/link.mp4").symlink_to("nowhere.mp4")
-    result = run("dataset", "extract", "--videos", "videos", "--out", "out", "--jobs", 1)
-    assert result.exit_code == 1 and "2 of 3 videos had problems" in result.stderr
-    assert "left out: 1 file (it is hidden; videos/._a.mp4)" in result.stderr
-    assert names(tmp_path / "out") == [".extract.json", "a"]
+    result = run("dataset", "extract", "--videos", "videos", "--out", "out", "--jobs", 1, "--jsonl")
+    assert result.exit_code == 1 and "2 of 4 videos had problems" in result.stderr
+    assert "1 file (it is hidden; videos/._a.mp4), 1 file (its kind is .mov; videos/c.mov)" in result.stderr
+    assert list(json.loads(result.stdout.splitlines()[-1])) == ["left_out"], "as the last line"
+    assert names(tmp_path / "out") == [".extract.json", "a", "b"]
