@@ -203,6 +203,7 @@ class ImagePrompts:
 
         Raises:
             UserError: If a file has prompts for several images, and each may be this one.
+            click.UsageError: If an object has two boxes or two masks.
         """
         names = [None, *self.names.of(GivenImage.of(image))]
         counts: Counter[str] = Counter()

@@ -147,7 +147,7 @@ def segment(
     for image in sources:
         try:
             objects[image] = asked.of(image)
-        except UserError as error:
+        except (UserError, click.UsageError) as error:
             problems.add(image, error.message)
     asked.names.note_guesses()
     check_results(

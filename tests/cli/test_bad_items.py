@@ -112,6 +112,16 @@ def test_a_missing_mask_of_one_image(run, make_image, tmp_path):
     assert failed["image"] == "b.png" and "gone.png" in failed["error"]
 
 
+def test_two_boxes_for_an_object_of_one_image(run, make_image, tmp_path):
+    make_image("a.png"), make_image("b.png")
+    entries = [{"object": "x", "box": [1, 2, 30, 40]}, {"object": "x", "box": [9, 9, 30, 40], "image": "b.png"}]
+    (tmp_path / "prompts.json").write_text(json.dumps({"prompts": entries}))
+    result = run("segment", "a.png", "b.png", "--prompts", "prompts.json", *NANO, "--json")
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and [one["image"] for one in content["results"]] == ["a.png"]
+    assert content["failed"] == [{"image": "b.png", "error": "the prompt for object 'x' has two boxes; give one"}]
+
+
 def test_a_bad_mask_of_one_image(run, make_image, tmp_path):
     """The other images are done."""
     make_image("a.png"), make_image("b.png"), make_image("black.png")
