@@ -142,9 +142,10 @@ def _make_cutouts(
     bar_of_images = progress_bar("cut-outs", len(photographs), "images")
     with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
         for path, count in write_cutouts(photographs, predictor, media):
-            with done_file.open("a", encoding="utf-8", errors="surrogateescape") as lines:
-                lines.write(f"{path.name}\n")
             bar.update()
             bar.set_postfix(last=count)
             if count is None:
                 left_out.add("photograph", "it cannot be read", path)
+                continue
+            with done_file.open("a", encoding="utf-8", errors="surrogateescape") as lines:
+                lines.write(f"{path.name}\n")

@@ -11,6 +11,7 @@ from commands import fail_at
 from file_contents import files_of, names
 from PIL import Image
 
+from sam2fast import nano
 from sam2fast.datasets import davis
 from sam2fast.training.data.synthetic import SyntheticClips, pseudo_labels
 
@@ -92,15 +93,29 @@ def test_media_and_its_errors(run, tmp_path, make_image):
     assert result.exit_code == 1 and result.stderr.startswith("sam2fast: ") and "cutouts/" in result.stderr
 
 
+LAX = pseudo_labels.ObjectSearch(
+    points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99
+)
+
+
+def test_photographs_that_cannot_be_read_are_counted_in_each_run(run, make_image, tmp_path, monkeypatch):
+    make_image("photos/a.png")
+    (tmp_path / "photos/b.png").write_text("no image")
+    monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=LAX))
+    ask = ["--teacher", nano.WEIGHTS, "--model", "nano", "--device", "cpu", "--images", "photos", "--jsonl"]
+    for _ in range(2):
+        result = run("synthesize", *SMALL, "--clips", 1, *ask, "--out", "out")
+        assert result.exit_code == 0, result.stderr
+        (entry,) = json.loads(result.stdout.splitlines()[-1])["left_out"]
+        assert entry == {"what": "photograph", "why": "it cannot be read", "count": 1, "first": "photos/b.png"}
+
+
 @pytest.mark.long
 def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypatch):
     make_image("photos/a.png")
     make_image("photos/b.jpg")
     # Untrained weights find nothing with a high score.
-    lax = pseudo_labels.ObjectSearch(
-        points_per_side=2, least_iou=-99, least_stability=-1, areas=(0.02, 1), most_overlap=0.99
-    )
-    monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=lax))
+    monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=LAX))
     ask = ["--teacher" if argument == "--checkpoint" else argument for argument in model.small]
     command = ("synthesize", *SMALL, "--clips", 1, *ask, "--images", "photos", "--out", "out")
     result = run(*command)
