@@ -222,7 +222,9 @@ class TestAddresses:
         with pytest.raises(VideoError, match=rf"/most: read \d+ of about {COUNT} frames; .*: Input/output error"):
             for frame in reader:
                 seen.append(number_in(frame.square))
-        assert seen == list(range(len(seen))) and 0 < len(seen) < COUNT
+        assert 0 < len(seen) < COUNT and seen == sorted(set(seen))
+        # FFmpeg 6 decodes one more frame, which is stored before the frame that is cut off and shown after it.
+        assert seen[:-1] == list(range(len(seen) - 1))
 
     def test_endless(self, tmp_path):
         Image.fromarray(drawing(5)).save(tmp_path / "5.jpg")
