@@ -19,8 +19,8 @@ from sam2fast.io.atomic import annotate_oserror
 
 # Lower-case suffixes of the image files that are searched for in a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")  # those of video files
-MAX_NAMED = 5  # files, in a note on those that are skipped
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
+MAX_NAMED = 5  # names in a note on skipped files
 # Formats that are not read: Ghostscript renders EPS, and Windows renders WMF; IPTC wraps an image of any format; for
 # PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
@@ -78,7 +78,7 @@ def check_pixels(width: int, height: int) -> None:
     """Raises an error if an image has more pixels than :func:`most_pixels`.
 
     Raises:
-        Image.DecompressionBombError: If it has.
+        Image.DecompressionBombError: If the image has more pixels.
     """
     most = most_pixels()
     if width * height > most:
@@ -89,17 +89,17 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """``PIL.Image.open`` without the formats of :data:`REFUSED`, with HEIC and our own limit of pixels.
+    """Opens an image by ``PIL.Image.open`` without the formats of :data:`REFUSED`, with HEIC and our limit of pixels.
 
     The caller closes the image. :func:`~sam2fast.io.image_files.read_image` also reads what Pillow cannot read.
 
     Args:
-        formats: The only ones to try.
+        formats: Names of the formats to try. Defaults to all.
 
     Raises:
         UnidentifiedImageError: If the format is refused or unknown, or its extra is missing.
         Image.DecompressionBombError: If the image has too many pixels; see :func:`check_pixels`.
-        OSError, SyntaxError, ValueError: As ``PIL.Image.open``.
+        OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises it.
     """
     try:
         image = _open_any_size(file, formats)
@@ -153,7 +153,7 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
     """Lets Pillow read HEIC if the file is HEIC. Returns False for other files.
 
     Raises:
-        UnidentifiedImageError: If what reads HEIC or AVIF is missing.
+        UnidentifiedImageError: If the decoder of HEIC or AVIF is missing.
     """
     if isinstance(file, str | Path):
         with open(file, "rb") as opened:
@@ -186,7 +186,7 @@ def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:
     encoded in memory first.
 
     Raises:
-        OSError: the file cannot be written completely.
+        OSError: If the file cannot be written completely.
     """
     content = BytesIO()
     image.save(content, "JPEG", quality=quality)

@@ -10,25 +10,25 @@ from typing import NamedTuple
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
 from sam2fast.downloads.digests import digest_of
 from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.images import VIDEO_SUFFIXES
 
-VIDEO_FILE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 PROBE_SIZE = 32  # side of frames that are opened only to be counted
 
 
 class Inputs(NamedTuple):
     """The inputs that the result of a video depends on, besides settings and model."""
 
-    frames: int  # number of files, or as the container's header states; 0 if unknown
-    digests: dict[str, str]  # of the content of the frames (video_content) and of the masks (mask_content)
+    frames: int  # number of files, or the number in the container's header; 0 if unknown
+    digests: dict[str, str]  # video_content and mask_content
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Lists the folders of frames and the video files in a folder, by name without suffix, sorted.
 
-    Where a folder and a file have one name, the folder counts.
+    If a folder and a file have one name, the folder counts.
 
     Returns:
-        The videos, and the names of several video files, with a message for each.
+        The videos, and a message for each name of several video files.
     """
     found: dict[str, Path] = {}
     ambiguous: dict[str, str] = {}
@@ -42,16 +42,16 @@ def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def is_video_file(name: str) -> bool:
-    """Whether a name has the suffix of a video file, in any case."""
-    return name.lower().endswith(VIDEO_FILE_SUFFIXES)
+    """Returns True if a name has the suffix of a video file, in any case."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def listed_names(file: Path) -> list[str]:
-    """The names in a file, one per line, without duplicates.
+    """Reads the names in a file, one per line, without duplicates.
 
     Raises:
-        OSError: the file cannot be read.
-        DatasetError: it is no text in UTF-8, or a line is no name of a video.
+        OSError: If the file cannot be read.
+        DatasetError: If the file is no text in UTF-8, or a line is no name of a video.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -65,11 +65,11 @@ def listed_names(file: Path) -> list[str]:
 
 
 def inputs_of(video: Path, masks: Path) -> Inputs:
-    """The inputs of a video. Nothing is decoded, and large videos are read only if they changed.
+    """Returns the inputs of a video. Decodes nothing, and reads large videos only if they changed.
 
     Raises:
-        OSError, VideoError: the video or its masks cannot be read.
-        ImportError: a video file without PyAV.
+        OSError, VideoError: If the video or its masks cannot be read.
+        ImportError: If a video file is given, and PyAV is not installed.
     """
     from sam2fast.video_io.sources import frame_files
 
