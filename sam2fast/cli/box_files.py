@@ -1,4 +1,4 @@
-"""Readers of files of boxes: COCO, YOLO and MOT Challenge. Bad items are counted as left out."""
+"""Readers of files of boxes: COCO, YOLO and MOT Challenge. Bad items are left out and counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +14,9 @@ from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_js
 from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import UserError, as_user_error, format_error, print_note
 
-CLASSES, DATA = "classes.txt", "data.yaml"  # of YOLO: names of the classes
-FOLDERS_ABOVE = 2  # above a YOLO file, in which the names of its classes are searched
-OUTSIDE = 0.01  # how far YOLO's coordinates may lie outside the image, as fractions of its sides
-EXPECTED = "{} is not COCO's format{}"
+CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with names of classes
+FOLDERS_ABOVE = 2  # folders above the given folder that are searched for these files
+OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of its sides
 OF_IMAGES = (
     ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
 )
@@ -30,11 +29,12 @@ class FoundBox(NamedTuple):
     """A box of a detector.
 
     Attributes:
-        image: Name of its image; None for every image, and for a frame that has a number.
-        frame: Number of its frame from 0, in formats that count frames.
-        label: Name of the class; empty in a format without classes.
-        is_relative: The box is in fractions of the image's width and height.
-        size: (height, width) of the image that the box is for, if it is stated.
+        image: Name of the image; None for every image and for numbered frames.
+        frame: Number of the frame from 0, in formats that count frames.
+        label: Name of the class; empty in formats without classes.
+        score: Confidence, or None.
+        is_relative: True if the box is in fractions of the image's width and height.
+        size: (height, width) that the file states for the image, or None.
         where: Place in the file, for messages.
     """
 
@@ -53,10 +53,10 @@ class BoxFile:
     """The content of a file or folder of boxes.
 
     Attributes:
-        boxes: Boxes that can be used.
-        names: Names of all images, also of images without boxes.
-        counts_frames: The boxes have numbers of frames.
-        left_out: Items that cannot be used.
+        boxes: Usable boxes.
+        names: Names of all images, including images without boxes.
+        counts_frames: True if the boxes have frame numbers.
+        left_out: Record of unusable items.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class BoxFile:
 
         Args:
             where: Place of the item in the file.
-            otherwise: Reason for other errors than missing keys and :class:`Reason`.
+            otherwise: Reason for errors other than missing keys and :class:`Reason`.
         """
         try:
             yield
@@ -95,7 +95,7 @@ def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
 
     Args:
         path: A ``.json`` file of COCO, a folder of YOLO's ``STEM.txt``, or a text file.
-        of_video: A text file is MOT Challenge's instead of YOLO's.
+        of_video: True if a text file is MOT Challenge's, False if it is YOLO's.
 
     Raises:
         UserError: If the file is not of the format, or no box in it can be used.
@@ -135,7 +135,7 @@ def _read_coco(file: BoxFile, content: Any) -> None:
         annotations = _list_of(content, "annotations")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(f"{EXPECTED.format(file.path, expected)}: {why}") from error
+        raise UserError(f"{file.path} is not COCO's format{expected}: {why}") from error
     if not file.counts_frames:
         by_id = {key: ImageName.of(_file_name(image), file.path) for key, image in images.items() if _file_name(image)}
         file.names = dict.fromkeys(by_id.values())
@@ -170,13 +170,13 @@ def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    """Returns the name of an image of COCO, or its address in LVIS, which has no names; empty if there is none."""
+    """Returns the name of an image in COCO, its address in LVIS, or an empty text."""
     name = image.get("file_name") or image.get("coco_url")
     return str(name).strip() if isinstance(name, str | int) else ""
 
 
 def _identifier(value: Any) -> str:
-    """Returns the text of an id or a class, the same for 1, 1.0 and "1"."""
+    """Returns the text of an id or a class. It is equal for 1, 1.0 and "1"."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
@@ -194,7 +194,7 @@ def _detection(file: BoxFile, detection: Mapping[str, Any], where: str) -> Found
 
 
 def _box_of(annotation: Mapping[str, Any]) -> Box:
-    """Returns the box, or the bounds of the polygons of an annotation without a box."""
+    """Returns the box of an annotation, or the bounds of its polygons if it has no box."""
     polygons = annotation.get("segmentation")
     if annotation.get("bbox") or not polygons or not isinstance(polygons, list):
         return _coco_box(annotation["bbox"])
@@ -237,10 +237,10 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_yolo(file: BoxFile) -> None:
-    """Reads a folder with ``STEM.txt`` for each image, also in subfolders, or one such file for all images.
+    """Reads a folder and its subfolders with ``STEM.txt`` for each image, or one such file for all images.
 
     Lines are ``class x y width height [confidence [track]]`` or ``class x y x y x y ... [confidence]``. Coordinates are
-    fractions of the image's sides. Keypoints, or a track's number after a polygon, would be read as corners.
+    fractions of the image's sides. Keypoints, and a track's number after a polygon, are read as corners.
     """
     path, names = file.path, dict[Path, Mapping[str, str]]()
     if not path.is_dir():
@@ -277,8 +277,8 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
     """Returns the names of YOLO's classes by number, from the nearest ``classes.txt`` or ``data.yaml``.
 
     Args:
-        label: File of boxes. The names are searched in its folder and in the folders above.
-        depth: Number of folders from the one that was given to the file's own.
+        label: File of boxes. Its folder and the folders above are searched.
+        depth: Number of folders from the file's folder to the given folder, both included.
     """
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
@@ -291,7 +291,7 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
 
 
 def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
-    """Returns ``names`` of YOLO's ``data.yaml``, a list or a dict; None if there are none."""
+    """Returns ``names`` of YOLO's ``data.yaml``: a list, a dict, or None."""
     try:
         content = yaml.BaseLoader(text).get_single_data()  # all values are texts, also "no" and "on"
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -302,7 +302,7 @@ def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
 
 
 def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
-    """Returns the box and the confidence; raises ValueError for anything else."""
+    """Returns the box and the confidence. Raises Reason for other values."""
     values = values[:5] if _is_tracked(values) else values
     score = _score(values.pop()) if len(values) % 2 else None
     if not _are_fractions(*values) or (score is not None and score > 1):
@@ -317,7 +317,7 @@ def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
 
 
 def _is_tracked(values: list[float]) -> bool:
-    """Returns True for a box in the image, its confidence and its track. A triangle has six values, too."""
+    """Returns True for a box, its confidence and its track, and False for the six values of a triangle."""
     if len(values) != 6 or values[5] < 1 or not values[5].is_integer():
         return False
     x, y, width, height = values[:4]

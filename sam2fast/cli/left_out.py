@@ -1,4 +1,4 @@
-"""Items that a command leaves out, counted by reason: one note at the end, and the same facts as JSON."""
+"""Items that a command leaves out, counted by reason, for one note and for JSON."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from sam2fast.cli.user_errors import print_note
 
 
 class LeftOut:
-    """Counts items that are left out. Each reason keeps the name of its first item."""
+    """Counts of left out items. Each reason keeps the name of its first item."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
         self._first: dict[tuple[str, str], str] = {}
 
     def add(self, what: str, why: str, first: object, count: int = 1) -> None:
-        """Counts items of one kind that are left out for one reason.
+        """Counts items of one type with one reason.
 
         Args:
-            what: Kind of item in the singular, such as ``box``.
-            why: Reason. Items with equal texts are counted together, so the text does not name the item.
-            first: Name of the item, or of the first one, such as ``a.txt, line 3``.
+            what: Name of the type in the singular, such as ``box``.
+            why: Reason, without the name of the item. Items with equal reasons are counted together.
+            first: Name of the first of the items, such as ``a.txt, line 3``.
             count: Number of items.
         """
         key = what, " ".join(why.split())
@@ -30,10 +30,6 @@ class LeftOut:
         """Adds the counts of another record, such as that of a worker process."""
         for (what, why), count in other._counts.items():
             self.add(what, why, other._first[what, why], count)
-
-    def count(self, what: str) -> int:
-        """Returns the number of items of one kind."""
-        return sum(count for (kind, _), count in self._counts.items() if kind == what)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
@@ -55,7 +51,7 @@ class LeftOut:
         ]
 
     def report(self) -> None:
-        """Prints one note, and with ``--jsonl`` one line; nothing if no item was left out. Call it once, at the end."""
+        """Prints one note, and with ``--jsonl`` one line, if items were left out. Call it once, at the end."""
         if self:
             print_note(f"left out: {self}")
             emit({"left_out": self.as_json()})
