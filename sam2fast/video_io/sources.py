@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frame files of a folder in order: its JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files, whichever are most.
+    """Returns the frame files of a folder in order: JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF, the most frequent type.
 
     Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
-    ignored; a log line counts other images and videos.
+    ignored. A log line counts other images and videos.
 
     Raises:
-        NoFramesError: there are none.
-        VideoError: the folder cannot be read.
+        NoFramesError: If there are no such files.
+        VideoError: If the folder cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -50,7 +50,7 @@ def frame_files(folder: Path) -> list[Path]:
     chosen = max(kinds, key=len)
     if not chosen:
         raise NoFramesError(
-            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF or BMP files, such as 00000.jpg, 00001.jpg"
+            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files, such as 00000.jpg"
         )
     # Where there are files that the original reads, only these.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
@@ -101,7 +101,7 @@ class Source(ABC):
         Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
 
         Raises:
-            VideoError: the frame cannot be read, or has another size than the video.
+            VideoError: If the frame cannot be read, or has another size than the video.
         """
 
     def time(self, index: int) -> float | None:
@@ -135,11 +135,11 @@ class ImageFiles(ImageSource):
     Alpha is dropped. Values of more than 8 bits are scaled to 8, with one scale for all files.
 
     Args:
-        paths: at least one.
-        window: The values that become black and white.
+        paths: Paths of at least one file.
+        window: Values that become black and white.
 
     Raises:
-        VideoError: no file has a readable header.
+        VideoError: If no file has a readable header.
     """
 
     reads_in_parallel = True
@@ -275,7 +275,7 @@ def _open_webp(file: FileLike) -> Image.Image:
 
 
 def open_pages(file: FileLike, image_size: int, window: Window | None = None) -> ImageSource | None:
-    """Opens an image file with several images, a TIFF or an animated WebP; None for other files."""
+    """Opens a TIFF file or an animated WebP with several images. Returns None for other files."""
     for kind in (TiffPages, AnimatedImage):
         if kind.has_several(file):
             return kind(file, image_size, window)
@@ -288,12 +288,12 @@ class ImageList(ImageSource):
     The size is that of the first image.
 
     Args:
-        frames: whatever :func:`~sam2fast.transforms.to_pixels` takes; float images are rounded to 8 bits.
-        window: The values that become black and white.
+        frames: Images for :func:`~sam2fast.transforms.to_pixels`. Float images are rounded to 8 bits.
+        window: Values that become black and white.
 
     Raises:
-        NoFramesError: there are none.
-        VideoError, TypeError, FileNotFoundError: the first one cannot be used.
+        NoFramesError: If there are no images.
+        VideoError, TypeError, FileNotFoundError: If the first image cannot be used.
     """
 
     def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
@@ -325,8 +325,8 @@ class BufferedImages(Source):
     """The images of an iterator, read to its end and kept as resized frames. The size is that of the first image.
 
     Raises:
-        NoFramesError: there are none.
-        VideoError, TypeError, FileNotFoundError: the first one cannot be used.
+        NoFramesError: If there are no images.
+        VideoError, TypeError, FileNotFoundError: If the first image cannot be used.
     """
 
     def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
