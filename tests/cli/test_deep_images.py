@@ -22,8 +22,7 @@ def bands(tmp_path):
     return tmp_path / "bands.tif"
 
 
-def test_segment(run, bands, tmp_path):
-    """The note and the results name the bands and the scale; with --resume, too."""
+def test_segment_reports_bands_and_scale(run, bands, tmp_path):
     for more in ((), ("--resume",)):
         result = run("segment", bands, *CLICK, "--out", tmp_path / "out", "--json", *more)
         assert result.exit_code == 0, result.stderr
@@ -61,7 +60,7 @@ def test_a_folder_of_frames(run, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_limit_of_pixels(run, tmp_path, monkeypatch, suffix):
+def test_max_megapixels_raises_the_limit(run, tmp_path, monkeypatch, suffix):
     Image.new("L", (1500, 1000)).save(tmp_path / f"large.{suffix}")
     monkeypatch.setattr("sam2fast.io.images.MOST_PIXELS", 1_000_000)
     refused = run("segment", tmp_path / f"large.{suffix}", *CLICK, "--out", tmp_path / "out")

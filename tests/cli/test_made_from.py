@@ -398,7 +398,7 @@ def test_names_of_what_differs(before, now, expected):
     assert differences(before, now) == (expected and expected.split("|"))
 
 
-def test_clauses():
+def test_differences_as_a_clause():
     assert described(["weights"]) == "differs in weights"
     assert described(["weights", "prompts", "weights", "--dtype"]) == "differs in weights, prompts and --dtype"
 

@@ -208,7 +208,7 @@ PAGES = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages(tmp_path, name):
+def test_the_image_among_several_pages(tmp_path, name):
     pages, number, count = PAGES[name]
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for values, options in pages:
@@ -342,7 +342,7 @@ def test_values_that_are_not_finite(tmp_path, caplog):
     assert "nan" not in caplog.text
 
 
-def test_no_finite_value(tmp_path, caplog):
+def test_an_image_without_a_finite_value_is_black(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "a.tif", np.full((HEIGHT, WIDTH), np.nan, np.float32))
     assert not to_pixels(tmp_path / "a.tif").any()
     assert "has no finite value, and is black" in caplog.text and "nan" not in caplog.text
@@ -398,7 +398,7 @@ def test_avif_without_pillows_decoder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_large_images(tmp_path, monkeypatch, recwarn, suffix):
+def test_the_limit_of_pixels(tmp_path, monkeypatch, recwarn, suffix):
     """Our own limit instead of Pillow's, unless a program changed Pillow's."""
     path = tmp_path / f"large.{suffix}"
     Image.new("L", (1000, 1000)).save(path, compression="tiff_lzw")
@@ -419,7 +419,7 @@ def test_large_images(tmp_path, monkeypatch, recwarn, suffix):
     assert to_pixels(path).shape == (1000, 1000, 3)
 
 
-def test_damaged_headers(tmp_path):
+def test_damaged_headers_are_read_errors(tmp_path):
     """Each byte of a header changed: a value or one clear error."""
     tifffile.imwrite(tmp_path / "a.tif", array_of("int16", HEIGHT, WIDTH), byteorder=">", compression="lzw")
     content = (tmp_path / "a.tif").read_bytes()
@@ -447,7 +447,7 @@ def test_damaged_headers(tmp_path):
         ("JPEG", ((1, 2, 3), 3)),
     ],
 )
-def test_bands(tmp_path, name, expected):
+def test_bands_that_are_taken(tmp_path, name, expected):
     """Bands that are left out are counted, whoever reads the file; alpha is none."""
     array, options = FILES[name]
     tifffile.imwrite(tmp_path / "a.tif", array, metadata=None, **options)

@@ -17,14 +17,13 @@ def with_outliers(values, outlier, count=30):
 
 
 @pytest.mark.parametrize("bits", [10, 12, 13, 14, 15])
-def test_fewer_than_sixteen_bits(bits):
+def test_white_is_the_greatest_value_of_fewer_than_sixteen_bits(bits):
     values = scene(0, 2**bits - 1)
     assert choose_scale(values) == (0, values.max())
 
 
 @pytest.mark.parametrize("outlier", [4096, 12_000, 65_535])
-def test_a_cloud(outlier):
-    """A few bright pixels change the scale by at most a half."""
+def test_a_small_cloud_hardly_changes_the_scale(outlier):
     values = with_outliers(scene(0, 3000), outlier)
     scale = choose_scale(values)
     assert scale is not None and scale.black == 0 and 2990 < scale.white <= 4600
@@ -32,7 +31,7 @@ def test_a_cloud(outlier):
     assert to_eight_bits(values, scale).max() == 255
 
 
-def test_a_large_cloud():
+def test_a_large_cloud_is_white():
     values = with_outliers(scene(0, 3000), 10_000, count=2000)
     assert choose_scale(values) == (0, 10_000)
 
@@ -50,7 +49,7 @@ UNCHANGED = {
 
 
 @pytest.mark.parametrize("values", UNCHANGED.values(), ids=UNCHANGED.keys())
-def test_unchanged(values):
+def test_values_that_use_their_range_are_unchanged(values):
     assert choose_scale(values) is None
 
 
@@ -71,12 +70,12 @@ SCALES = {
 
 
 @pytest.mark.parametrize(("values", "expected"), SCALES.values(), ids=SCALES.keys())
-def test_scales(values, expected):
+def test_black_and_white_of_other_values(values, expected):
     assert choose_scale(values) == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int16, np.float16, np.int32, np.float32, np.float64])
-def test_converting(dtype):
+def test_conversion_rounds_and_clips(dtype):
     """Halves are rounded to even numbers; 60 is 127.5, less a rounding error."""
     values = np.array([[-100, 0, 10, 60, 110, 120]], dtype=np.float64)
     values = values.clip(0, None).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
@@ -84,7 +83,7 @@ def test_converting(dtype):
     assert Scale(10, 110).apply(values).dtype == np.uint8
 
 
-def test_samples():
+def test_samples_are_finite_and_bounded_in_number():
     values = np.array([[np.nan, 1, 2], [np.inf, -9, 4]], np.float32)
     assert sample_values(values, nodata=-9).tolist() == [1, 2, 4]
     assert len(sample_values(np.zeros((3, 1 << 20), np.uint8))) == 1 << 20

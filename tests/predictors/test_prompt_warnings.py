@@ -70,7 +70,7 @@ def test_images_of_a_batch(model):
         predictor.predict_batch([[[80, 80]], [[80, 80]]], [[1], [1]])
 
 
-def test_videos():
+def test_videos_warn_of_points_outside_once():
     predictor = narrow_predictor()
     state = predictor.init_state(np.zeros((2, H, W, 3), np.uint8))
     with warnings.catch_warnings():
