@@ -92,7 +92,7 @@ class _CommandGroup(click.Group):
                 exit_quietly()
 
     def _run_to_exit_code(self, *args: Any, **kwargs: Any) -> int:
-        """The exit code that click would end with. Raises interrupts, which click reports as ordinary failures."""
+        """Returns click's exit code. Raises interrupts; click would report them as failures."""
         inherited: Any = super().main
         try:
             code = inherited(*args, standalone_mode=False, **kwargs)
@@ -112,7 +112,7 @@ class _CommandGroup(click.Group):
         except KeyboardInterrupt as stop:  # commands with a more specific message catch it themselves
             print_message("interrupted")
             ctx.exit(exit_code(stop))
-        except EOFError as error:  # from a truncated video, for example; click would take it for Ctrl-D
+        except EOFError as error:  # such as a truncated video; click would take it for Ctrl-D
             raise UserError(f"an input file ends too early: {format_error(error)}") from error
         except OSError as error:  # a folder without permission, a name that is too long
             # Without a file name it may come from stdout. click handles closed pipes; other errors are bugs.
@@ -122,7 +122,7 @@ class _CommandGroup(click.Group):
 
 
 def _find_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt among the causes of an error, which a library raised because of it; else None."""
+    """Returns the interrupt among the causes of an error, or None."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
@@ -134,7 +134,7 @@ class _StderrHandler(logging.Handler):
 
 
 def _printer_of_warnings() -> Callable[..., None]:
-    """A ``warnings.showwarning`` that prints each text once, as a note without the line of code that it is about."""
+    """Returns a ``warnings.showwarning`` that prints each text once, as a note without the line of code."""
     printed: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:

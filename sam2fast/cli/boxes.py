@@ -1,4 +1,4 @@
-"""Boxes of detectors as prompts for images, or by the frames of a video."""
+"""Boxes of detectors as prompts for images, or as detections by frame of a video."""
 
 import hashlib
 import re
@@ -15,9 +15,9 @@ from sam2fast.cli.prompts import Prompts, note_fractions
 from sam2fast.cli.user_errors import UserError, print_note
 from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
-COUNTED = re.compile(r"(.*)_(\d{1,18})")  # a frame that Ultralytics names after its video, counting from 1
+COUNTED = re.compile(r"(.*)_(\d{1,18})")  # Ultralytics names a frame after its video, and counts from 1
 LAST_NUMBER = re.compile(r".*?(\d{1,18})(\.\w+)?")  # the name of a frame that ends with a number
-UNSCORED = -1  # a score of MOT Challenge's files
+UNSCORED = -1  # MOT Challenge's score of boxes without a score
 NO_FRAME = "the video has no such frame"
 
 
@@ -28,9 +28,9 @@ def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
     name.
 
     Args:
-        path: A ``.json`` file in COCO's format, of a data set or of detections; a folder of YOLO's ``STEM.txt`` for
-            each image; or one such file, for all images.
-        left_out: Record of items that cannot be used, which are added.
+        path: A ``.json`` file in COCO's format, of a data set or of detections; a folder with YOLO's ``STEM.txt`` for
+            each image; or one such file for all images.
+        left_out: Record to which unusable items are added.
 
     Raises:
         UserError: If the file is not of the format, or no box in it can be used.
@@ -61,14 +61,14 @@ def read_detections(
     """Returns the boxes of a file or folder, by frame.
 
     Args:
-        path: A ``.json`` file in COCO's format for videos, or for images, or COCO's list of detections; a ``.txt`` file
-            of MOT Challenge; or a folder of YOLO's ``STEM.txt`` for each frame.
-        frame_names: Paths of a folder's images without suffixes; empty for other videos, whose frames have numbers.
-        left_out: Record of boxes that cannot be used, which are added.
-        video: Name of the video without suffix, for files with the frames of several videos.
+        path: A ``.json`` file in COCO's format for videos or for images, or COCO's list of detections; a ``.txt`` file
+            of MOT Challenge; or a folder with YOLO's ``STEM.txt`` for each frame.
+        frame_names: Paths without suffixes of the images in a folder of frames. Empty for other videos.
+        left_out: Record to which unusable boxes are added.
+        video: Name of the video without suffix. It is used if a file has frames of several videos.
 
     Raises:
-        UserError: If the file is not of the format, no box in it can be used, or it has boxes of other videos only.
+        UserError: If the file is not of the format, no box in it can be used, or all boxes are of other videos.
     """
     file = read_box_file(path, of_video=True)
     file.boxes = [found for found in (_scored(file, one) for one in file.boxes) if found is not None]
@@ -106,9 +106,9 @@ class DetectionFile:
     """All boxes of a video, by frame.
 
     Args:
-        every: Distance between frames whose boxes are used, from the first tracked frame on.
+        every: Distance between frames with used boxes, counted from the first tracked frame.
         max_unseen, start_score: See ``VideoStream.add_detections``.
-        left_out: Record of boxes in the file that cannot be used.
+        left_out: Record of unusable boxes in the file.
     """
 
     boxes: Mapping[int, Sequence[FoundBox]]
@@ -131,7 +131,7 @@ class DetectionFile:
         """Counts the boxes on a frame that neither show a tracked object nor start one.
 
         Args:
-            ids: Object of each box, None for a box without one, from ``VideoStream.add_detections``.
+            ids: Object of each box or None, from ``VideoStream.add_detections``.
         """
         for found, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
             if obj_id is None:
@@ -145,7 +145,7 @@ class DetectionFile:
             left_out.add("box", NO_FRAME, boxes[0].where, len(boxes))
 
     def as_json(self) -> dict[str, Any]:
-        """Returns everything that results depend on."""
+        """Returns JSON of the content and settings that results depend on."""
         boxes = {frame: [one._replace(where="") for one in found] for frame, found in self.boxes.items()}
         content = repr(sorted(boxes.items()))
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
@@ -153,7 +153,7 @@ class DetectionFile:
 
 
 def _scored(file: BoxFile, found: FoundBox) -> FoundBox | None:
-    """Returns the box, without a score if that is -1; None if the score is not from 0 to 1."""
+    """Returns the box, without a score of -1. Counts a box with another score outside [0, 1], and returns None."""
     if found.score in (None, UNSCORED):
         return found._replace(score=None)
     if 0 <= found.score <= 1:
@@ -180,9 +180,9 @@ def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence
 
 
 def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int] | None:
-    """Returns the places of MOT's frames by the numbers in the names of images, or None if they do not fit.
+    """Returns the frame index of each number in the names of images, or None if MOT's frames are not these numbers.
 
-    They fit if all names end with different numbers from 1, and at least as many boxes have a frame as by counting.
+    All names must end with different numbers from 1, and find a frame for at least as many boxes as counting does.
     """
     matches = [LAST_NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
     places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
@@ -213,10 +213,10 @@ def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[
 
 
 def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
-    """Returns the frame of each box by the number that its image has, or that its name ends with."""
+    """Returns the frame of each box by the number in the name of its image."""
     numbers = {name: _number_of(name) for name in file.names}
     series = {found[0] for found in numbers.values() if found is not None}
-    if len(series) > 1:  # of several videos
+    if len(series) > 1:  # the file has frames of several videos
         own = {one for one in series if video.casefold() in (part.casefold() for part in one)}
         if not own:
             texts = ", ".join(sorted("/".join(one) or "numbers" for one in series)[:MAX_NAMED])
@@ -234,9 +234,9 @@ def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
 
 
 def _number_of(name: ImageName) -> tuple[tuple[str, ...], int] | None:
-    """Returns the folders and the name of a video in the name of its frame, and the number of the frame from 0.
+    """Returns the folders and video in the name of a frame, and the number of the frame from 0.
 
-    ``00012.jpg`` and the image id 12 are frame 12. ``clip_12``, as Ultralytics counts from 1, is frame 11 of ``clip``.
+    ``00012.jpg`` and the image id 12 are frame 12. Ultralytics counts from 1: ``clip_12`` is frame 11 of ``clip``.
     """
     *folders, last = path_parts(name.text) or ("",)
     path = PurePosixPath(last)

@@ -1,4 +1,4 @@
-"""The files that commands read and write: names, checks, atomic writes."""
+"""Names, checks and atomic writes of the files of commands."""
 
 import errno
 import json
@@ -36,10 +36,10 @@ PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
-    """The files for the objects of one image: overlay, JSON, and by :func:`mask_key` the mask of each.
+    """Returns the files for the objects of one image: overlay, JSON, and by :func:`mask_key` the mask of each.
 
     Args:
-        names: of the objects; None of the only one.
+        names: Names of the objects; None for an object without a name.
     """
     masks = {mask_key(name): out / f"{stem}{_in_file_name(name)}_mask.png" for name in names}
     return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
@@ -51,7 +51,7 @@ def files_of_object(files: Mapping[str, Path], name: str | None) -> dict[str, st
 
 
 def mask_key(name: str | None) -> str:
-    """The key of an object's mask in :func:`output_files`."""
+    """Returns the key of an object's mask in :func:`output_files`."""
     return "mask" if name is None else f"mask of {name}"
 
 
@@ -60,7 +60,7 @@ def _in_file_name(name: str | None) -> str:
 
 
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
-    """The files for the masks of one image, by format; ``json`` is for all images and has none."""
+    """Returns the files for the masks of one image, by format. ``json`` has none: its file is for all images."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
     files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {kind: file for kind, file in files.items() if kind in formats}
@@ -72,8 +72,8 @@ def check_results(
     """Checks before any work that no result overwrites an input or another result.
 
     Args:
-        results: the files written for an input.
-        others: further inputs.
+        results: The files written for an input.
+        others: Other input files.
     """
     owners: dict[str, InputSource] = {}
     paths = [source.path for source in sources if source.path is not None]
@@ -92,7 +92,7 @@ def check_results(
 
 
 def make_folder(out: Path) -> None:
-    """Makes the output folder unless it is there."""
+    """Makes the output folder if it does not exist."""
     check_folder(out, "output folder")
     with as_user_error(OSError):
         out.mkdir(parents=True, exist_ok=True)
@@ -107,17 +107,17 @@ def open_output(
     there: Collection[str] = (),
     advice: str = "choose another folder",
 ) -> None:
-    """Makes an output folder, or continues one that was made from the same.
+    """Makes an output folder, or continues one with an equal record.
 
     Args:
-        file: the name of the record in the folder.
-        made_from: what the whole folder is made from; see :mod:`sam2fast.io.made_from`.
-        overwrite: accept any folder.
-        videos: what each video is made from, which is recorded too.
-        there: the videos that are in the folder and stay.
+        file: The name of the record in the folder.
+        made_from: Record of the whole folder; see :mod:`sam2fast.io.made_from`.
+        overwrite: Accepts any folder.
+        videos: Record of each video.
+        there: Videos that are in the folder and stay.
 
     Raises:
-        UserError: If the folder is not empty, and it or a video in it was made from something else.
+        UserError: If the folder is not empty, and its record or the record of a video in it differs.
     """
     make_folder(out)
     record = out / file
@@ -176,7 +176,7 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
     """Removes partial files that killed processes left behind for these files.
 
     Args:
-        is_spread: other processes may be writing the files, so recent partial files stay.
+        is_spread: True if other processes may write the files; then recent partial files stay.
     """
     names: dict[Path, set[str]] = {}
     latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
@@ -193,7 +193,7 @@ def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raises errors of writing as WriteError, but as UserError if a name is too long: other names may not be."""
+    """Raises errors of writing as WriteError. A name that is too long is a UserError, since other names may fit."""
     try:
         yield
     except OSError as error:

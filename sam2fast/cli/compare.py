@@ -161,10 +161,10 @@ def compare(
 def _run_all(
     variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
 ) -> tuple[list[Variant], list[ComparedMasks]]:
-    """Runs the variants; one that fails is added to ``problems`` and left out.
+    """Runs the variants. A variant that fails is added to ``problems`` and left out.
 
     Raises:
-        UserError: The first one fails, or all others.
+        UserError: If the first run fails, or all other runs fail.
     """
     done, found = [variants[0]], [compute(variants[0])]
     for variant in variants[1:]:
@@ -189,10 +189,10 @@ def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
 
 
 def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> list[Variant]:
-    """The runs; labels name what differs.
+    """Returns the runs. Their labels name the differences.
 
     Raises:
-        ModelError: there is no such device here.
+        ModelError: If there is no such device here.
     """
     from sam2fast.utils.devices import available_device
 
@@ -259,7 +259,7 @@ def _track(video: Path, prompts: Sequence[Prompts], variant: Variant) -> Compare
 
 
 def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int, str], RLE]") -> float:
-    """The mean IoU over the objects and frames that both have; two empty masks agree."""
+    """Returns the mean IoU over the objects and frames of both. Two empty masks have IoU 1."""
     from sam2fast.io.rle import decode_rle
 
     total, both = 0.0, [key for key in first if key in second]
@@ -278,7 +278,7 @@ def _read(image: Path) -> "np.ndarray":
 
 
 def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.ndarray]":
-    """The pixels of some tracked frames, evenly spaced."""
+    """Reads the pixels of some evenly spaced tracked frames."""
     import numpy as np
 
     from sam2fast.video_io import read_frames
@@ -291,7 +291,7 @@ def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.n
 
 
 def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Sequence[ComparedMasks]) -> "Image":
-    """A row for each frame and a column for each run."""
+    """Draws a row for each frame and a column for each run."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 

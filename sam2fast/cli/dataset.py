@@ -117,7 +117,7 @@ def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
     say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")
 
 
-FRAMES_SHOWN = 4  # of a video
+FRAMES_SHOWN = 4  # frames per video
 
 
 @click.command()

@@ -64,9 +64,9 @@ TRACKED = [
     Prompts(box=Box(580, 65, 805, 310), object="upper leaf"),
     Prompts((Click(360, 350, FOREGROUND),), object="lower leaf"),
 ]
-EVERY = 3  # of the video's 75 frames, each third is tracked
+EVERY = 3  # each third of the video's 75 frames is tracked
 COLLAGE, VIDEO, TRACKS = "demo.png", "tracked.mp4", "tracked.json"
-COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # of the collage: its width, space between images, background
+COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # width, space between images, and background of the collage
 FRAMES_OF_ROWS = (0, 0.15, 0.3, 0.45), (0.6, 0.75, 0.9, 1)  # frames in the collage, as shares of the video
 
 
@@ -83,7 +83,7 @@ def demo_files(out: Path, photographs: Mapping[str, Photograph] = PHOTOGRAPHS) -
 def segment_photographs(
     segmenter: Segmenter, photographs: Mapping[str, Photograph], out: Path
 ) -> dict[str, dict[str, Any]]:
-    """Segments the objects of photographs, writes the files of ``sam2fast segment``; returns the records by name."""
+    """Segments the objects of photographs, and writes the files of ``segment``. Returns the records by name."""
     records = {}
     for stem, photograph in photographs.items():
         pixels, found = predict_objects(segmenter, InputSource(str(photograph.file)), photograph.objects)
@@ -97,9 +97,9 @@ def segment_photographs(
 
 
 def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Image.Image]:
-    """Tracks three objects through the video of the package; returns its frames with their masks.
+    """Tracks three objects through the video of the package. Returns its frames with their masks.
 
-    Without PyAV, or with weights for images only, it prints a note, writes nothing, and returns no frames.
+    Without PyAV, or with weights only for images, prints a note, writes nothing, and returns no frames.
     """
     device, dtype = segmenter.description["device"], getattr(torch, segmenter.description["dtype"])
     try:
@@ -143,7 +143,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
 
 
 def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image.Image], out: Path) -> Path:
-    """Writes one collage of the photographs and some tracked frames, with their masks; returns its path."""
+    """Writes one collage of the photographs and some tracked frames, with their masks. Returns its path."""
     rows: list[list[Image.Image]] = [[open_image(output_files(out, stem)["overlay"]) for stem in photographs]]
     if tracked:
         rows += [[tracked[round(share * (len(tracked) - 1))] for share in shares] for shares in FRAMES_OF_ROWS]
@@ -153,7 +153,7 @@ def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image
 
 
 def _in_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Returns one image of rows of images; those of a row get the same height, which fills the width."""
+    """Returns one image of rows of images. The images of a row have one height, so that the row fills the width."""
     heights = [
         round((COLLAGE_WIDTH - GAP * (len(row) - 1)) / sum(image.width / image.height for image in row)) for row in rows
     ]

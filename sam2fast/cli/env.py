@@ -65,7 +65,7 @@ def env(as_json: bool) -> None:
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """The report by section, as JSON. Never raises: a section that fails holds its error."""
+    """Returns the report by section, as JSON. A section that fails has its error."""
     sections = {"sam2fast": _sam2fast, "torch": _torch, "ops": _ops, "packages": _packages, "variables": _variables}
     return {name: _section(collect) for name, collect in sections.items()}
 
@@ -88,7 +88,7 @@ def _sam2fast() -> dict[str, Any]:
 
 
 def _torch() -> dict[str, Any]:
-    """The report of ``torch.utils.collect_env`` with only the name of the processor, and torch's CPU settings."""
+    """Returns the report of ``torch.utils.collect_env`` with only the processor's name, and torch's CPU settings."""
     import torch
     from torch.utils.collect_env import get_env_info
 
@@ -105,7 +105,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _ops() -> dict[str, Any]:
-    """For each device, whether Triton or torch runs the ops, and why."""
+    """Returns for each device the implementation of the ops, Triton or torch, and the reason."""
     import torch
 
     from sam2fast import kernels
@@ -123,12 +123,12 @@ def _ops() -> dict[str, Any]:
 
 
 def _packages() -> dict[str, Any]:
-    """Versions by extra, from package metadata; nothing is imported."""
+    """Returns versions by extra from package metadata. Imports nothing."""
     return {extra: dict(_version(names.split()) for names in group) for extra, group in PACKAGES.items()}
 
 
 def _version(names: Sequence[str]) -> tuple[str, str]:
-    """The first installed package and its version; else the first name and :data:`MISSING`."""
+    """Returns the first installed package and its version, or the first name and :data:`MISSING`."""
     for name in names:
         try:
             return name, importlib.metadata.version(name)

@@ -132,7 +132,7 @@ def evaluate(
 
 
 def _score_folders(truth: Path, pred: Path, file: Path, **options: Any) -> "FolderScores":
-    """The scores of a pair of folders. The error message mentions an existing ``file`` of an earlier run."""
+    """Returns the scores of a pair of folders. Errors mention an existing ``file`` of an earlier run."""
     from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
 
     try:
@@ -169,7 +169,7 @@ def _note_left_out(scores: "FolderScores") -> None:
 
 
 def _earlier_run_note(file: Path) -> str:
-    """The end of an error message, if results of an earlier run exist."""
+    """Returns the end of an error message if results of an earlier run exist."""
     return f"; {file} is from an earlier run" if file.is_file() else ""
 
 
@@ -187,7 +187,7 @@ def _write_csv(scores: "FolderScores", file: Path, partial: bool) -> None:
 
 
 def _table(scores: "FolderScores") -> Iterator[str]:
-    """A line for each object, for each video with several objects, and for all objects."""
+    """Yields a line for each object, for each video with several objects, and for all objects."""
     rows: list[tuple[str, str, VideoScore | ObjectScore | FolderScores, int]] = []
     for video in scores.videos:
         rows += [(video.name, str(i), score, score.frames) for i, score in video.objects.items()]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("auto", "sa1b", "coco", "png")
-MOST_NOISE = 0.5  # of a box side's length: larger values could invert the box
+MOST_NOISE = 0.5  # fraction of a box side; larger values could invert the box
 
 
 @click.command()
@@ -190,7 +190,7 @@ MAX_SHOWN = 3  # problems of one image
 
 
 def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor":
-    """Loads the model in the process that calls it."""
+    """Loads the model in the calling process."""
     from sam2fast.cli.segmenter import Segmenter
 
     return Segmenter(choice, device, dtype).predictor
@@ -212,7 +212,7 @@ def _write(out: Path, content: Mapping[str, Any], results: "Results") -> None:
 
 
 def output_files(out: Path) -> tuple[Path, Path]:
-    """The JSON and the CSV file for ``--out``, which is either of them or their common stem."""
+    """Returns the JSON and the CSV file for ``--out``: either of them or their common stem."""
     stem = out.with_suffix("") if out.suffix.lower() in SUFFIXES else out
     json_file, csv_file = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     return json_file, csv_file

@@ -1,7 +1,7 @@
-"""Names of images in files of prompts and boxes, and the names that an image has there.
+"""Names of images in files of prompts and boxes, and the matching of names and images.
 
-Names and images are compared from the end of their paths: the file names must agree, and of several names the one
-with the longest common path is taken.
+Paths are compared from the end. The file names must agree. If several names agree, the name with the longest common
+path is taken.
 """
 
 import os
@@ -39,7 +39,7 @@ def path_parts(text: str) -> tuple[str, ...]:
 
 
 def as_number(text: str) -> int | None:
-    """Returns the number that a text of digits stands for; None for other texts."""
+    """Returns the number in a text of digits, or None for other texts."""
     return int(text) if NUMBER.fullmatch(text) else None
 
 
@@ -51,8 +51,8 @@ class ImageName:
         file: File or folder that states the name.
         parts: Parts of the path, with the file name last.
         text: Name in messages.
-        stated: Number of parts that the file states; of a label file, number of parts below the folder that was given.
-        is_id: The name is a number, ``image_id`` of COCO's detections.
+        stated: Number of parts that the file states; for a label file, number of parts below the given folder.
+        is_id: True if the name is a number, ``image_id`` of COCO's detections.
     """
 
     file: Path
@@ -70,7 +70,7 @@ class ImageName:
 
     @classmethod
     def of_label(cls, label: Path, folder: Path) -> "ImageName":
-        """Returns the name of the image of a label file ``STEM.txt`` in a folder or in its subfolders."""
+        """Returns the name of the image of a label file ``STEM.txt`` in a folder or its subfolders."""
         parts = list(path_parts(os.path.abspath(label.with_suffix(""))))
         if LABELS in parts[:-1]:
             last = len(parts) - 2 - parts[-2::-1].index(LABELS)
@@ -80,7 +80,7 @@ class ImageName:
 
 
 class GivenImage(NamedTuple):
-    """An image of the command line, or a frame of a folder, whose name has no suffix."""
+    """An image of the command line, or a frame of a folder. The name of a frame has no suffix."""
 
     text: str
     parts: tuple[str, ...]
@@ -103,19 +103,19 @@ class GivenImage(NamedTuple):
 
 
 class PathMatch(NamedTuple):
-    """How well a name agrees with an image; the greatest is the best."""
+    """The agreement of a name with an image. The greatest match is the best."""
 
     common: int  # parts of the common path, at least 1
-    is_whole: bool  # no part that is stated differs
+    is_whole: bool  # all stated parts agree
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
-    same_case: int  # parts of the common path whose letters have the same case
+    same_case: int  # parts of the common path with the same capitals
 
 
 class ImageNames:
     """All names of images in some files.
 
     Attributes:
-        guessed: images whose folder differs from the one that their name states, with this name.
+        guessed: Name of each image for which only the file name agrees, by the image's text.
     """
 
     def __init__(self, names: Iterable[ImageName]) -> None:
@@ -127,9 +127,9 @@ class ImageNames:
                 self._by_key[key].append(name)
 
     def of(self, image: GivenImage) -> list[ImageName]:
-        """Returns the names of an image, at most one of each file.
+        """Returns the names of an image, at most one from each file.
 
-        A name from another file with a shorter common path is left out if one of its parts differs.
+        If files have common paths of different lengths, a shorter one counts only if all parts of its name agree.
 
         Raises:
             UserError: If several names of one file fit equally well.

@@ -1,4 +1,4 @@
-"""Processes the inputs of a command, in this process or in others, and reports the inputs that fail."""
+"""Processes the inputs of a command in this process or in others, and reports failures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,22 +13,22 @@ from sam2fast.io.made_from import described
 
 
 class Task:
-    """A picklable function of jobs. ``str(job)`` names a job in messages. Subclasses define ``load`` and ``do``."""
+    """A picklable function of jobs. Messages name a job by ``str(job)``. Subclasses define ``load`` and ``do``."""
 
     def load(self, device: str) -> Any:
         """Returns the :class:`~sam2fast.cli.segmenter.Segmenter` for :meth:`do`, on a device."""
         raise NotImplementedError
 
     def do(self, loaded: Any, job: Any) -> Any:
-        """Returns the result of a job. A UserError fails only this job, but a WriteError ends the run."""
+        """Returns the result of a job. A UserError is the failure of this job; a WriteError ends the run."""
         raise NotImplementedError
 
     def shown_by(self, bar: tqdm) -> "Task":
-        """Returns the task for this process, which may show in the bar how far a job is."""
+        """Returns the task for this process. It may show the progress of a job in the bar."""
         return self
 
     def __call__(self, loaded: Any, job: Any) -> tuple[Any, dict[str, float], str]:
-        """Returns the result of a job or its error, the seconds of every stage, and the device."""
+        """Returns the result of a job or its UserError, the seconds of every stage, and the device."""
         try:
             found = self.do(loaded, job)
         except WriteError:
@@ -44,8 +44,8 @@ def work_through(
     """Yields each job with its result and the device, in order. Jobs that fail are added to ``problems``.
 
     Args:
-        seconds: Time of every stage in all processes. The time of the jobs is added.
-        count: Number of jobs, including those that were done before.
+        seconds: Seconds of every stage. The seconds of the jobs are added.
+        count: Number of jobs, including jobs that earlier runs did.
     """
     with as_user_error(WorkerError), progress_bar("images", count, "images", count - len(jobs)) as bar:
         done = task.shown_by(bar) if chosen.is_local else task
@@ -63,12 +63,12 @@ def work_through(
 
 
 def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) -> None:
-    """Notes how many images ``--resume`` leaves as they are, and how many it makes again.
+    """Prints a note on the images that ``--resume`` keeps, and on the images that it makes again.
 
     Args:
-        done: the number of images that were done before.
-        count: of all images.
-        changed: what differs, by images with results of another input.
+        done: Number of images that earlier runs did.
+        count: Number of all images.
+        changed: Names of the differences, by image, for results of another input.
     """
     again = ""
     if changed:

@@ -82,7 +82,7 @@ def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
-    """Returns True if areas differ from background and one object. Edges of soft masks are no areas."""
+    """Returns True if there are areas besides the background and one object. Edges of soft masks are no areas."""
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(axis=2)
     most = brightness.max()

@@ -39,7 +39,7 @@ KEYS = {
 
 
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
-    """Raises a UserError if scores are not finite, instead of returning no masks."""
+    """A generator that raises UserError if scores are not finite. The base class would return no masks."""
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
         low_res, ious = super()._predict(coords, mask_input, multimask_output)
@@ -49,28 +49,28 @@ class CheckedGenerator(SAM2AutomaticMaskGenerator):
 
 
 class MaskFinder(Segmenter):
-    """A segmenter that also has a generator of masks."""
+    """A segmenter with a mask generator."""
 
     generator: CheckedGenerator
 
 
 class FoundMasks(NamedTuple):
-    """The entries of one image in a results file; ids are given when they are added to one."""
+    """The entries of one image in a results file. :meth:`ResultsFile.add` gives them ids."""
 
     image: Mapping[str, Any]
-    annotations: Sequence[Mapping[str, Any]]  # of non-empty masks, the largest first
+    annotations: Sequence[Mapping[str, Any]]  # one per non-empty mask, the largest first
 
 
 @dataclass(frozen=True)
 class MaskTask(Task):
-    """Generates the masks of images, and draws them; picklable without a function for ``progress``.
+    """Generates the masks of images, and draws them. It is picklable if ``progress`` is no function.
 
     Attributes:
-        options: of :class:`SAM2AutomaticMaskGenerator`.
-        formats: what to write: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
-        out: a folder.
-        tolerance: of polygons, in pixels.
-        run: the part of the results' record that all images share.
+        options: Arguments of :class:`SAM2AutomaticMaskGenerator`.
+        formats: Names of outputs: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
+        out: Output folder.
+        run: Part of the results' record that all images share.
+        tolerance: Tolerance of polygons in pixels.
     """
 
     choice: ModelChoice
@@ -94,7 +94,7 @@ class MaskTask(Task):
 
     def do(self, finder: MaskFinder, image: InputSource) -> FoundMasks:
         with finder.stage("read image"):
-            made_from = image.made_from()  # first: an image that is replaced later differs
+            made_from = image.made_from()  # before the image is read, which another program may replace meanwhile
         pixels = finder.read(image)
         with finder.stage("find masks"), as_user_error(torch.OutOfMemoryError):
             records = finder.generator.generate(pixels)
@@ -106,7 +106,7 @@ class MaskTask(Task):
         return FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
 
     def model(self, device: str) -> dict[str, Any]:
-        """Describes the model, as JSON."""
+        """Returns a description of the model as JSON."""
         weights = self.run["weights"]
         return {**self.choice.as_json(), "weights": weights, "device": device, "dtype": self.dtype}
 
@@ -145,16 +145,16 @@ def _annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
 
 
 class ResultsFile:
-    """A data set as ``pycocotools.coco.COCO`` reads it; ids of images and masks count from 1.
+    """A data set that ``pycocotools.coco.COCO`` reads. Ids of images and masks count from 1.
 
-    Besides COCO's own keys an image and ``info`` have ``made_from``, the record of what the masks depend on. An
-    annotation has ``predicted_iou``, ``stability_score``, ``point`` ([x, y] in pixels, which gave the mask) and
-    ``layer``, the mask's position in its image, from 1.
+    Additional keys: ``made_from`` of ``info`` and of each image, see :mod:`sam2fast.io.made_from`. Of each annotation
+    ``predicted_iou``, ``stability_score``, ``point`` (the prompt [x, y] in pixels) and ``layer`` (the position of the
+    mask in its image, from 1).
     """
 
     def __init__(self, task: MaskTask, device: str, seconds: dict[str, float]) -> None:
         self.device, self._task, self._seconds, self._saved = device, task, seconds, time.monotonic()
-        # Encoded once: a long run is saved many times.
+        # Entries are encoded once, because a long run saves the file many times.
         self._images: list[str] = []
         self._annotations: list[str] = []
 
@@ -167,7 +167,7 @@ class ResultsFile:
             self._save()
 
     def add(self, found: FoundMasks) -> None:
-        """Adds an image, whose files exist, and its masks; from time to time saves the file."""
+        """Adds an image and its masks, and sometimes saves the file. The other files of the image must exist."""
         image_id, first = len(self._images) + 1, len(self._annotations) + 1
         self._annotations += [
             _encode({"id": first + i, "image_id": image_id, **_without_ids(one)})
@@ -208,16 +208,16 @@ def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
 def read_previous_masks(
     results: Path, task: MaskTask, images: Sequence[InputSource], changed: dict[str, list[str]]
 ) -> dict[str, FoundMasks]:
-    """Returns the entries of an earlier run's results that can be kept, by :attr:`InputSource.resolved`.
+    """Returns the entries of an earlier run that can be kept, by :attr:`InputSource.resolved`.
 
-    They are those of ``images`` that have whole files and the same content, and all of other images whose files no
-    image of ``images`` overwrites.
+    An entry of ``images`` is kept if its files are whole and its content is the same. An entry of another image is kept
+    if no image of ``images`` overwrites its files.
 
     Args:
-        changed: gets the names of images whose results are of another input, and what differs.
+        changed: Dict that gets the names of images with results of another input, and the names of the differences.
 
     Raises:
-        UserError: If the file cannot be read, or is of another model, version or options.
+        UserError: If the file cannot be read, or its model, version or options differ.
     """
     if not results.exists():
         return {}
@@ -249,7 +249,7 @@ def read_previous_masks(
             continue
         try:
             other = differences(found[image.resolved].image["made_from"], image.made_from())
-        except UserError:  # the image cannot be read, which is reported when its turn comes
+        except UserError:  # reported when the image is processed
             other = ["image content"]
         if other:
             changed[str(image)] = other

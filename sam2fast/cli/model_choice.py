@@ -21,7 +21,7 @@ DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found n
 class ModelChoice(NamedTuple):
     """A configuration name or YAML path, and a checkpoint file that exists.
 
-    ``fallback`` is true for mini in the place of the default model. ``image_size`` is that of ``--image-size``.
+    ``fallback`` is True if mini replaces the default model. ``image_size`` is the value of ``--image-size``.
     """
 
     config: str
@@ -30,12 +30,12 @@ class ModelChoice(NamedTuple):
     image_size: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON, with the input size if one was chosen; of a fallback also its name and ``fallback``."""
+        """Returns JSON, with the input size if one was chosen. A fallback also has ``name`` and ``fallback``."""
         found = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
         return {**found, "name": "mini", "fallback": True} if self.fallback else found
 
     def fingerprint(self) -> dict[str, Any]:
-        """Identifies the model independently of where its files lie, as JSON.
+        """Returns JSON that identifies the model by the content of its files.
 
         Raises:
             UserError: If a file cannot be read.
@@ -53,10 +53,10 @@ class ModelChoice(NamedTuple):
             }
 
     def made_from(self, **options: Any) -> dict[str, Any]:
-        """The part of a result's record that all inputs of a run share; see :mod:`sam2fast.io.made_from`.
+        """Returns the part of a result's record that all inputs of a run share; see :mod:`sam2fast.io.made_from`.
 
         Args:
-            options: those of the command line that change results.
+            options: Options of the command that change results.
         """
         model = self.fingerprint()
         options = {**options, "image_size": model.pop("image_size", None)}
@@ -73,15 +73,15 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
     Without either option the model is SAM 2.1 tiny, or mini with a warning if tiny can neither be found nor downloaded.
 
     Raises:
-        MissingCheckpointError: the checkpoint does not exist, or cannot be downloaded.
-        UserError: the checkpoint cannot be read, or its model is neither an official one nor in the package.
-        click.UsageError: no model has this name, or it has no official checkpoint.
+        MissingCheckpointError: If the checkpoint does not exist, or cannot be downloaded.
+        UserError: If the checkpoint cannot be read, or its model is neither official nor in the package.
+        click.UsageError: If no model has this name, or it has no official checkpoint.
     """
     return _found(model, checkpoint)._replace(image_size=image_size)
 
 
 def config_of(model: str) -> str:
-    """The configuration of a model in the package, or of a published one, by its name; else the name itself."""
+    """Returns the configuration of a published model or of a model in the package, or the name itself."""
     name = model if _is_own(model) else short_name(model)
     if embedded := find_embedded(name):
         return embedded.config
@@ -90,7 +90,7 @@ def config_of(model: str) -> str:
 
 
 def _is_own(model: str) -> bool:
-    """Whether it is a user's file, such as ``small.yaml``, and not the name of a configuration of the package."""
+    """Returns True for a user's file, such as ``small.yaml``, and False for a configuration of the package."""
     if not Path(model).is_file():
         return False
     from sam2fast.config import shipped_configs
@@ -137,7 +137,7 @@ def _default() -> ModelChoice:
 
 
 def _downloaded(model: str) -> Path:
-    """The checkpoint of a published model, from this machine or downloaded."""
+    """Returns the checkpoint of a published model. Downloads it if it is not on this machine."""
     try:
         return get_checkpoint(model, quiet=reporting().quiet)
     except DownloadError as error:
@@ -145,7 +145,7 @@ def _downloaded(model: str) -> Path:
 
 
 def _from_hub(model: str) -> ModelChoice:
-    """A model of the Hugging Face hub that is not a published one."""
+    """Returns an unpublished model of the Hugging Face hub."""
     try:
         checkpoint = _find_in_folder(get_repository(model, quiet=reporting().quiet))
     except (DownloadError, ImportError) as error:
@@ -160,7 +160,7 @@ def _weights_of(model: EmbeddedModel) -> Path:
 
 
 def _find_in_folder(path: Path) -> Path:
-    """The checkpoint in a folder, such as a model folder of transformers."""
+    """Returns the checkpoint in a folder, such as a model folder of transformers."""
     if not path.is_dir():
         raise MissingCheckpointError(f"no checkpoint file {str(path)!r}")
     from sam2fast.checkpoints import CheckpointError, find_weights

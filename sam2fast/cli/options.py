@@ -113,14 +113,14 @@ def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Comman
     )
 
 
-WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # as sam2fast.mask_formats.writers.WITH_POLYGONS
+WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # equal to sam2fast.mask_formats.writers.WITH_POLYGONS
 
 
 def check_exports(formats: Sequence[str], tolerance: float) -> None:
     """Checks, before any work, that the formats can be written here.
 
     Raises:
-        UserError: shapely is not installed, and a format has polygons that are simplified.
+        UserError: If shapely is not installed, and a format has simplified polygons.
     """
     if tolerance and any(name in WITH_POLYGONS for name in formats):
         from sam2fast.mask_formats.polygons import import_shapely
@@ -156,8 +156,8 @@ def model_options(
     """Adds ``--model --checkpoint --image-size --offline --device --dtype``.
 
     Args:
-        default: the command's own default model.
-        many_devices: whether the command takes several devices.
+        default: The command's own default model.
+        many_devices: True if the command takes several devices.
     """
     of_model = DEFAULT_MODEL_HELP if default is None else f".  [default: {default}]"
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""

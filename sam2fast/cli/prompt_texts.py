@@ -1,4 +1,4 @@
-"""Readers of prompts: options of the command line, JSON files and label images."""
+"""Readers of prompts in options, JSON files and label images."""
 
 import json
 import math
@@ -15,26 +15,26 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
 from sam2fast.cli.user_errors import UserError, as_user_error
 
-NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # begins with a letter, unlike a coordinate
-NO_AREA = "its box has no area"  # why an item of a file is left out
-KEYS = ("points", "labels", "box", "mask")  # of a prompt in a file
+NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # a name begins with a letter, unlike a coordinate
+NO_AREA = "its box has no area"  # reason in notes on left out items
+KEYS = ("points", "labels", "box", "mask")  # keys of a prompt in a file
 
 
 class Reason(ValueError):
-    """The reason why a text is not a valid prompt."""
+    """Raised if a text is not a valid prompt."""
 
 
 class NoArea(Reason):
-    """The reason that a box has no width or no height."""
+    """Raised if a box has no width or no height."""
 
 
 class PromptType(click.ParamType):
-    """An option that is text.
+    """The type of an option that is read from text.
 
     Args:
         name: Form of the text, such as ``X,Y``.
-        example: A valid text, for errors.
-        read: Function that reads the text, and raises ValueError if it is invalid.
+        example: Valid text for error messages.
+        read: Function that reads the text. It raises ValueError for invalid text.
     """
 
     def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
@@ -61,7 +61,7 @@ def _point(text: str) -> Prompts:
 
 
 def _flat_box(text: str) -> Prompts:
-    """Reads a box that may have no area. :func:`read_box` refuses such boxes."""
+    """Reads a box that may be a line. :func:`read_box` does not accept lines."""
     return Prompts(box=_ordered_box(text.split(",")))
 
 
@@ -74,7 +74,7 @@ def _mask(text: str) -> Prompts:
 def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
     """Returns a function that reads ``[NAME,]`` and a prompt.
 
-    If a mask exists under the whole text, the text is the name of its file.
+    If a mask file has the whole text as its path, there is no name.
     """
 
     def read_named(text: str) -> Prompts:
@@ -117,11 +117,11 @@ VIDEO_BOX = PromptType(
 )
 VIDEO_MASK = PromptType("FRAME,OBJ,FILE[:LABEL]", "0,1,mask.png or 0,dog,labels.png:2", _on_frame(_mask))
 VIDEO_MASKS = PromptType("FRAME,FILE", "0,labels.png", _labels_on_frame)
-WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # the values that become black and white
+WINDOW = PromptType("LOW,HIGH", "-160,240", _window)  # values that become black and white
 
 
 def read_label_image(path: Path, frame: int | None = None) -> list[Prompts]:
-    """Returns a prompt for each label of an image, named after the label. Raises UserError if there is no label."""
+    """Returns a prompt for each label of an image. Its object is the label. Raises UserError if there is no label."""
     from sam2fast.cli.mask_files import masks_of_labels
 
     labels = masks_of_labels(path).items()
@@ -132,8 +132,8 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
     """Reads the prompts of a file ``{"prompts": [{...}, ...]}``. Paths of masks are relative to its folder.
 
     Args:
-        place: Key that says where the prompt is: ``frame`` is required in every prompt, ``image`` is optional.
-        left_out: Record of prompts whose box has no area, which are added. Without it they are errors.
+        place: Key of the prompt's place: ``frame``, which is required, or ``image``, which is optional.
+        left_out: Record to which prompts with a box without area are added. If None, such prompts are errors.
 
     Raises:
         UserError: If the file or one of its prompts is invalid.
@@ -185,7 +185,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError if it cannot be read or is no JSON."""
+    """Reads a JSON file. Raises UserError if the file cannot be read or is no JSON."""
     try:
         with as_user_error(OSError):
             return json.loads(path.read_bytes())
@@ -193,11 +193,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
-# The functions below raise ValueError for invalid values.
+# The functions below raise Reason for invalid values.
 
 
 def object_id(value: Any) -> ObjectId:
-    """Reads the id of an object: an integer, also as text, or a name."""
+    """Reads the id of an object: an integer, text of an integer, or a name."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     if isinstance(value, str) and value.strip():
@@ -208,7 +208,7 @@ def object_id(value: Any) -> ObjectId:
 
 
 def frame(value: Any) -> int:
-    """Reads the number of a frame, also as text."""
+    """Reads the number of a frame from an integer or text."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -217,7 +217,7 @@ def frame(value: Any) -> int:
 
 
 def read_box(values: Any) -> Box:
-    """Reads a box of four numbers with an area. Raises NoArea if it has none."""
+    """Reads a box of four numbers. Raises NoArea if the box has no area."""
     box = _ordered_box(values)
     if box.x1 == box.x0 or box.y1 == box.y0:
         raise NoArea("the box has no area; expected X0 < X1 and Y0 < Y1")
@@ -242,11 +242,11 @@ def read_label(value: Any) -> int:
 
 
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Reads a list of finite numbers, also as text.
+    """Reads a list of finite numbers. Each may be text.
 
     Args:
-        counts: Numbers of values that are valid.
-        what: Name of the list, for errors.
+        counts: Valid lengths of the list.
+        what: Name of the list in errors.
     """
     try:
         listed = values if isinstance(values, list | tuple) else ()

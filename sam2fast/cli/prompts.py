@@ -1,4 +1,4 @@
-"""Prompts for objects in images and on frames of videos. Joins and checks the prompts of each object."""
+"""Prompts for objects in images and videos. Joins and checks the prompts of each object."""
 
 import re
 from collections import Counter, defaultdict
@@ -45,11 +45,11 @@ class Prompts:
     """The prompts for one object. The mask is ``FILE`` or ``FILE:LABEL``.
 
     Attributes:
-        object: Name (str) of the object in an image, or None for the only object; its :data:`ObjectId` in a video.
-        frame: Frame (int) of a video; None in an image.
-        image: Name of the only image that has the object; None for all images.
-        is_relative: The box is in fractions of the image's width and height.
-        size: (height, width) of the image that the box is for, if it is stated.
+        object: Name of the object in an image, or None without a name; :data:`ObjectId` in a video.
+        frame: Frame number in a video; None in an image.
+        image: Name of the image with the object; None for all images.
+        is_relative: True if the box is in fractions of the image's width and height.
+        size: (height, width) that a file states for the image of the box, or None.
         where: Place of the box in a file of boxes; empty for prompts that the user wrote.
     """
 
@@ -67,12 +67,12 @@ class Prompts:
         return bool(self.clicks) or self.box is not None or self.mask is not None
 
     def __str__(self) -> str:
-        whose = "" if self.object is None else f" for object {self.object!r}"
-        return f"the prompt{whose}" + ("" if self.frame is None else f" on frame {self.frame}")
+        name = "" if self.object is None else f" for object {self.object!r}"
+        return f"the prompt{name}" + ("" if self.frame is None else f" on frame {self.frame}")
 
     @property
     def is_ambiguous(self) -> bool:
-        """True for a single click, for which the model predicts several masks."""
+        """True for a single click. The model predicts several masks for it."""
         return len(self.clicks) == 1 and self.box is None and self.mask is None
 
     @property
@@ -81,7 +81,7 @@ class Prompts:
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
 
     def outside(self, width: int, height: int) -> list[str]:
-        """Returns clicks and boxes outside an image of this size, as text. A box may reach beyond the edge."""
+        """Returns texts for the clicks and the box outside an image of this size. A box may reach beyond the edge."""
         found = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box
@@ -90,7 +90,7 @@ class Prompts:
         return found
 
     def scaled(self, image: InputSource, width: int, height: int) -> "Prompts":
-        """Returns the prompts in pixels of an image that is displayed with this size."""
+        """Returns the prompts in pixels of an image with this displayed size."""
         box = self.box
         if box is not None and self.is_relative:
             box = box.scaled(width, height)
@@ -102,7 +102,7 @@ class Prompts:
         return Prompts(self.clicks, box, self.mask, self.object, where=self.where)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns JSON. ``labels`` are 1 for points on the object and 0 for others."""
+        """Returns JSON. Labels are 1 for points on the object and 0 for other points."""
         return {
             "points": [[c.x, c.y] for c in self.clicks],
             "labels": [c.label for c in self.clicks],
@@ -120,7 +120,7 @@ class Prompts:
         return {key: entry[key] or None for key in ("points", "labels", "box")}
 
     def joined(self, other: "Prompts") -> "Prompts":
-        """Joins two prompts for the same object. Raises UsageError for two boxes or two masks."""
+        """Joins two prompts for the same object. Raises click.UsageError for two boxes or two masks."""
         for name in ("box", "mask"):
             if getattr(self, name) is not None and getattr(other, name) is not None:
                 advice = "give one" if self.object else "give one, or name the objects: --box NAME,X0,Y0,X1,Y1"
@@ -131,7 +131,7 @@ class Prompts:
 
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
-    """Joins the prompts of each key, in the order given."""
+    """Joins prompts with equal keys. Keeps the order of the first prompts."""
     found: dict[Hashable, Prompts] = {}
     for part in parts:
         found[key(part)] = found[key(part)].joined(part) if key(part) in found else part
@@ -142,10 +142,10 @@ def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Pro
     """Joins the prompts for each object and frame of a video, and sorts them by frame.
 
     Args:
-        each_shows_object: If True, every prompt of an object must show it; otherwise only the first.
+        each_shows_object: True if every prompt of an object must show it, False if only the first must.
 
     Raises:
-        click.UsageError: If there is no prompt, or one is empty, contradictory, or has only background points.
+        click.UsageError: If there is no prompt, or a prompt is empty, contradictory, or has only background points.
     """
     prompts = sorted(merged(parts, lambda part: (part.frame, part.object)), key=lambda prompt: prompt.frame or 0)
     if not prompts:
@@ -163,16 +163,16 @@ def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Pro
 
 
 class ImagePrompts:
-    """All prompts for images, joined to one for each object.
+    """All prompts for images, joined to one prompt for each object.
 
     Args:
-        parts: Prompts. An empty one without an object names an image that has no prompts.
+        parts: Prompts. An empty prompt without an object names an image without prompts.
 
     Attributes:
         names: Names of all images in files of prompts and boxes.
 
     Raises:
-        click.UsageError: If there is no prompt, one is empty or given twice, or named and unnamed prompts are mixed.
+        click.UsageError: If there is no prompt, a prompt is empty or given twice, or only some prompts have names.
     """
 
     def __init__(self, parts: Sequence[Prompts]) -> None:
@@ -197,7 +197,7 @@ class ImagePrompts:
         check_masks(one for one in found if one.image is None)  # a missing mask of one image is its own error
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
-        """Returns the objects of one image, also none.
+        """Returns the objects of one image, possibly none.
 
         Boxes of detectors are named after their class and numbered: ``person_1``, ``person_2``.
 
@@ -218,7 +218,7 @@ class ImagePrompts:
         return merged(found, lambda one: one.object)
 
     def unused(self, images: Iterable[InputSource]) -> dict[str, int]:
-        """Returns the names of images that are not among the given ones, with the number of their prompts."""
+        """Returns the names that fit none of the images, with the number of their prompts."""
         used: set[ImageName | None] = {None}
         for image in images:
             with suppress(UserError):
@@ -230,7 +230,7 @@ def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
     """Prints a note if the coordinates of all points and boxes look like fractions of the image's size.
 
     Args:
-        of: Source of the prompts, for the note.
+        of: Description of the prompts in the note.
     """
     boxes: list[float] = []
     points: list[float] = []
@@ -266,14 +266,14 @@ def check_against_video(
     start: int,
     end: int | None,
 ) -> None:
-    """Checks that all prompts lie within the video and between the frames ``start`` and ``end``, both inclusive.
+    """Checks that all prompts lie within the video, and on frames from ``start`` to ``end`` inclusive.
 
     Args:
         masks: Arrays ``(H, W)`` of prompts with a mask.
         frames: Number of frames in the video, or None if unknown.
 
     Raises:
-        UserError: If a prompt lies outside. The message names the first one.
+        UserError: If a prompt lies outside. The message names the first such prompt.
     """
     for prompt in prompts:
         at = prompt.frame or 0

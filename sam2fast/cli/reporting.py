@@ -28,7 +28,7 @@ class Reporting(NamedTuple):
 
 
 def reporting() -> Reporting:
-    """The settings of the command that runs; in other processes and outside of commands the defaults."""
+    """Returns the settings of the running command. Other processes and other programs get the defaults."""
     context = click.get_current_context(silent=True)
     found: Reporting = Reporting() if context is None else context.meta.get(META, Reporting())
     return found
@@ -68,11 +68,11 @@ def emit(record: Mapping[str, Any]) -> None:
 
 
 def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:
-    """A bar on stderr with units per second and the time left; only on a terminal, unless ``--progress`` was given.
+    """Returns a bar on stderr with units per second and the time left. It is shown on a terminal or by ``--progress``.
 
     Args:
-        unit: of what is counted, such as ``frames``.
-        initial: how many were done before.
+        unit: Name of the counted items, such as ``frames``.
+        initial: Number of items that were done before.
     """
     asked = reporting()
     disable = True if asked.quiet else False if asked.progress else None

@@ -18,12 +18,12 @@ from sam2fast.io.overlay import draw_overlay
 from sam2fast.io.png import encode_image, encode_png
 from sam2fast.io.rle import encode_rle
 
-DIGITS = 6  # of a score
+DIGITS = 6  # decimal digits of a score
 NUMBERS = (1, 2)  # right-aligned columns of a table
 
 
 class SegmentedObject(NamedTuple):
-    """An object of an image, without a name if it is the only one."""
+    """An object of an image. The only object may have no name."""
 
     name: str | None
     prompts: Prompts  # in pixels of the image
@@ -40,15 +40,16 @@ def write_results(
     made_from: Sequence[Mapping[str, Any] | None],
     choices: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """Writes a mask for each object, one overlay and one JSON file; returns the records of the objects.
+    """Writes a mask for each object, one overlay and one JSON file. Returns the records of the objects.
 
-    The JSON file is the record of an object without a name, else ``{"results": [...]}`` with all.
+    The JSON file is the record of an object without a name, or ``{"results": [...]}`` with the records of named ones.
 
     Args:
-        image: the name of ``pixels (H, W, 3)``, uint8 or fp32 in [0, 1].
-        model: describes the model.
-        made_from: of each object a record of all that its mask depends on.
-        choices: the page, the bands and the scale of the image, as JSON.
+        image: Name of the image.
+        pixels: ``(H, W, 3)`` uint8, or fp32 in [0, 1].
+        model: Description of the model.
+        made_from: Record of each object, see :mod:`sam2fast.io.made_from`, or None.
+        choices: Page, bands and scale of the image, as JSON.
     """
     files = output_files(out, stem, [one.name for one in found])
     clicks = [click for one in found for click in one.prompts.clicks]
@@ -97,12 +98,12 @@ def _record(
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as uint8, from uint8 or fp32 in [0, 1]."""
+    """Converts pixels from uint8 or fp32 in [0, 1] to uint8."""
     return pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8)
 
 
 def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], out: Path) -> None:
-    """Prints a line per mask, by name, then the time per stage."""
+    """Prints a line for each mask with its name, then the time per stage."""
     rows = [("image", "score", "area", "box")]
     for name, record in records.items():
         box = "empty" if record["box"] is None else ",".join(map(str, record["box"]))
@@ -111,7 +112,7 @@ def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str
 
 
 def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out: Path) -> None:
-    """Prints rows of four entries, then the time per stage and where the results are."""
+    """Prints rows of four entries, then the time per stage and the output folder."""
     for line in aligned(rows, NUMBERS):
         say(line)
     if seconds:

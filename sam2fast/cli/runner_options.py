@@ -56,8 +56,8 @@ class RunnerChoice(NamedTuple):
     """The runner that does the work."""
 
     runner: Runner
-    name: str  # of the devices or the Ray address
-    is_local: bool  # whether it is this process, on the device ``name``
+    name: str  # devices or Ray address
+    is_local: bool  # True for this process, on the device ``name``
 
 
 def runner_options(command: Command) -> Command:
@@ -85,12 +85,12 @@ resume_option = click.option(
 
 
 def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
-    """The runner for ``count`` inputs.
+    """Returns the runner for ``count`` inputs.
 
     Args:
-        device: one or several devices of this machine; with Ray, the device of each worker.
-        unit: what the inputs are, such as ``images``.
-        at_once: the most processes on each device of this machine.
+        device: One or several devices of this machine; with Ray, the device of each worker.
+        unit: Name of the inputs, such as ``images``.
+        at_once: Maximum number of processes on each device of this machine.
     """
     if ray_options.ray is not None:
         return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
@@ -126,7 +126,7 @@ def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:
-    """The devices to be used for this many inputs, by name; with a note if there are more devices than inputs.
+    """Returns the names of the devices for ``count`` inputs. Prints a note if there are more devices than inputs.
 
     A single device is returned unchanged; building the model checks it.
     """

@@ -127,7 +127,7 @@ def segment(
 
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
-    An image that fails, or that a prompt lies outside of, is skipped and listed at the end; then the exit code is 1.
+    Images that fail, or that have a prompt outside, are skipped and listed at the end; then the exit code is 1.
     Images without prompts are skipped with a note. If no image has prompts, the exit code is 1; it is 0 only if the
     files of --boxes-from have no boxes at all.
     """
@@ -136,7 +136,7 @@ def segment(
     files = [read_prompt_file(file, "image", left_out) for file in prompt_files]
     files += [read_boxes(file, left_out) for file in box_files]
     parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
-    if box_files and not any(parts):  # the detector found nothing, which a note has said
+    if box_files and not any(parts):  # the detector found nothing; read_boxes has printed a note
         if as_json:
             _print_json([], ErrorReport("images"), left_out, {})
         return
@@ -220,7 +220,7 @@ class SegmentJob(NamedTuple):
         return str(self.image)
 
     def inside(self, out: Path) -> "SegmentJob":
-        """Returns the job without boxes of detectors outside the image, if an earlier result states its size."""
+        """Returns the job without detectors' boxes outside the image, if an earlier result states the image's size."""
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError):
             content = json.loads(output_files(out, self.image.stem)["json"].read_bytes())
             width, height = (content.get("results", [content])[0]["size"][side] for side in ("width", "height"))
@@ -229,7 +229,7 @@ class SegmentJob(NamedTuple):
         return self
 
     def left_out(self, names: Collection[str | None]) -> LeftOut:
-        """Returns the record of the boxes outside the image: those of objects without one of these names."""
+        """Returns the boxes outside the image: boxes of objects with none of these names."""
         left_out = LeftOut()
         for one in self.objects:
             if one.object not in names:
@@ -246,7 +246,7 @@ class SegmentTask(Task):
     """Segments images, and writes the results to a folder.
 
     Attributes:
-        run: the part of the results' records that all images share.
+        run: Part of the results' records that all images share.
     """
 
     out: Path
@@ -260,11 +260,11 @@ class SegmentTask(Task):
         return Segmenter(self.choice, device, self.dtype)
 
     def do(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut]:
-        """Writes the files. Returns the records of the objects, and the boxes that lie outside the image."""
+        """Writes the files. Returns the records of the objects, and the boxes outside the image."""
         from sam2fast.cli.results import write_results
 
         with segmenter.stage("read image"):
-            made_from = self._made_from(job)  # first: an image that is replaced later differs
+            made_from = self._made_from(job)  # before the image is read, which another program may replace meanwhile
         pixels, found = predict_objects(segmenter, job.image, job.objects)
         names = {one.name for one in found}
         left_out = job.left_out(names)
@@ -276,15 +276,15 @@ class SegmentTask(Task):
             return write_results(self.out, stem, job.image, pixels, found, model, made_from, choices), left_out
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
-        """Returns the records of an image if all its results are whole and made from the same; else None.
+        """Returns the records of an image if its results are whole and their records are equal; otherwise None.
 
         They name the image and the files as this run does.
 
         Args:
-            changed: gets the image's name and what differs, if the image or its prompts do.
+            changed: Dict that gets the names of the differences of the image or its prompts, by image.
 
         Raises:
-            UserError: If the results are of another model, version or options.
+            UserError: If the model, the version or the options of the results differ.
         """
         file = output_files(self.out, job.image.stem)["json"]
         try:
@@ -293,7 +293,7 @@ class SegmentTask(Task):
             before = {record.get("object"): record.get("made_from") for record in records}
             now = {one.object: made for one, made in zip(job.objects, self._made_from(job), strict=True)}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError, UserError):
-            return None  # no results, or damaged ones; or an image that fails again
+            return None  # no results, damaged results, or an unreadable image
         for made in before.values():
             of_run = {key: made.get(key) for key in self.run} if isinstance(made, dict) else None
             if other := differences(of_run, self.run):
@@ -309,7 +309,7 @@ class SegmentTask(Task):
         return None
 
     def _made_from(self, job: SegmentJob) -> list[Record]:
-        """The record of what each object's result depends on."""
+        """Returns the record of each object's result."""
         of_image = {**self.run, **job.image.made_from()}
         made = []
         for one in job.objects:
@@ -326,10 +326,10 @@ def predict_objects(
 ) -> "tuple[np.ndarray, list[SegmentedObject]]":
     """Returns the pixels ``(H, W, 3)`` of an image and the masks of its objects.
 
-    Objects whose box comes from a detector and lies outside the image are left out.
+    Leaves out objects with a detector's box outside the image.
 
     Raises:
-        UserError: If a prompt that the user wrote lies outside.
+        UserError: If another prompt lies outside the image.
     """
     from sam2fast.cli.results import SegmentedObject
 
@@ -344,8 +344,8 @@ def predict_objects(
         if outside := prompts.outside(width, height):
             if one.where:
                 continue
-            whose = "" if one.object is None else f"{one}: "
-            raise UserError(f"{whose}the {outside[0]} lies outside {image} ({width}x{height})")
+            name = "" if one.object is None else f"{one}: "
+            raise UserError(f"{name}the {outside[0]} lies outside {image} ({width}x{height})")
         asked.append((one.object, prompts, mask))
     if asked:
         segmenter.encode(pixels)

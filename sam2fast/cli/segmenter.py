@@ -1,4 +1,4 @@
-"""A model that predicts one mask at a time, with the time of every stage."""
+"""Predicts one mask at a time, and measures the time of every stage."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class MaskPrompt:
     """A mask for an image of any size."""
 
     logits: np.ndarray  # (1, S/4, S/4) fp32
-    bounds: Box  # of the foreground, in [0, 1]
+    bounds: Box  # bounds of the foreground, in [0, 1]
 
 
 @dataclass
@@ -41,21 +41,21 @@ class Prediction:
 
     mask: np.ndarray  # (H, W) bool
     score: float  # the predicted IoU
-    candidate_scores: list[float] | None  # of all masks, if there were several
+    candidate_scores: list[float] | None  # scores of all masks, or None if there is only one
 
 
 class Segmenter:
     """An image predictor on its device.
 
     Attributes:
-        model: the model.
-        predictor: the image predictor of this model.
-        description: of the model, as JSON.
-        seconds: of every stage so far.
-        choices: the page, the bands and the scale of the last image, as JSON, each only if there was a choice.
+        model: Model.
+        predictor: Image predictor of this model.
+        description: Description of the model, as JSON.
+        seconds: Seconds of every stage so far.
+        choices: Page, bands and scale of the last image, as JSON, each only if there was a choice.
 
     Raises:
-        ModelError: checkpoint, configuration, device or dtype cannot be used.
+        ModelError: If checkpoint, configuration, device or dtype cannot be used.
     """
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
@@ -83,18 +83,18 @@ class Segmenter:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def take_seconds(self) -> dict[str, float]:
-        """The seconds of every stage since the last call."""
+        """Returns the seconds of every stage since the last call."""
         spent, self.seconds = self.seconds, {}
         return spent
 
     def read(self, image: InputSource) -> np.ndarray:
-        """The pixels ``(H, W, 3)`` of an image, upright; uint8, or fp32 in [0, 1]."""
+        """Reads the pixels ``(H, W, 3)`` of an image, upright, as uint8 or fp32 in [0, 1]."""
         with self.stage("read image"), image.file() as file:
             pixels, self.choices = _read(file)
             return pixels
 
     def read_mask(self, path: Path) -> MaskPrompt:
-        """An image of a mask, of any size, as a prompt; read once. Raises as :func:`read_foreground`."""
+        """Reads an image of a mask as a prompt, once. Errors: see :func:`read_foreground`."""
         if path in self._masks:
             return self._masks[path]
         with self.stage("read image"):
@@ -115,7 +115,7 @@ class Segmenter:
             self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
-        """The best mask for the prompts; for a single click the best-scored of three.
+        """Predicts the best mask for the prompts. For a single click it has the best score of three.
 
         Args:
             mask: ``prompts.mask`` as :meth:`read_mask` returns it.
@@ -137,7 +137,7 @@ class Segmenter:
 
 
 def mask_box(mask: np.ndarray) -> list[int] | None:
-    """First and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], both inclusive; none if it is empty."""
+    """Returns the first and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], or None if it is empty."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
 

@@ -208,7 +208,7 @@ def _check_page_options(ctx: click.Context) -> None:
 
 
 def _token(host: str, token: str | None, no_token: bool) -> str | None:
-    """The secret that requests must bring; None for none."""
+    """Returns the token that requests need, or None."""
     if no_token and token is not None:
         raise click.UsageError("--token and --no-token contradict each other; give one of them")
     if token is not None and not (token.isascii() and token.isalnum()):
@@ -219,7 +219,7 @@ def _token(host: str, token: str | None, no_token: bool) -> str | None:
 
 
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
-    """The host names that requests may use; empty for any.
+    """Returns the host names that requests may use. No names mean any name.
 
     Checking the names prevents DNS rebinding: a page on the internet could point its own name to this machine. A server
     for this machine only accepts this machine's names and those of the given origins. For a server that other machines
@@ -232,7 +232,7 @@ def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether the address or name is reachable from this machine only."""
+    """Returns True if only this machine can reach the address or name."""
     import socket
     from ipaddress import ip_address
 
@@ -257,7 +257,7 @@ def run(
     """Serves until a signal ends it.
 
     Args:
-        make: makes the application, in the serving process.
+        make: Function that makes the application in the serving process.
     """
     from sam2fast.demo.server import serving
 
@@ -287,7 +287,7 @@ def _log_to_stderr() -> None:
 
 
 def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str) -> "Flask":
-    """The application, made in the serving process."""
+    """Makes the application in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.checkpoints import CheckpointError
     from sam2fast.config import ConfigError
@@ -317,7 +317,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
 
 
 def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
-    """The application for a page that runs the model itself; the page is made once for each model."""
+    """Makes the application for a page that runs the model itself. The page is made once for each model."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.demo.in_browser.app import make_page_app
     from sam2fast.demo.in_browser.page import page_key, write_page

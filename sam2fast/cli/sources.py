@@ -29,11 +29,11 @@ from sam2fast.io.images import (
 )
 
 STDIN, CAMERA = "-", "camera:"
-IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # of the files of a folder; of an animation the first image counts
-PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # of images that may have the frames of a video
+IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # images in folders; the first image of an animation counts
+PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # images that may have the frames of a video
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
-MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # of a download
+MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # limits of a download
 ListFolder = Callable[[Path], Sequence[Path]]
 
 
@@ -42,8 +42,8 @@ class InputSource:
     """An image or a video. Its ``str`` is its name in messages and results.
 
     Attributes:
-        text: a path, an address, or ``-``.
-        content: of stdin, for ``-``.
+        text: Path, address, or ``-``.
+        content: Content of stdin, for ``-``.
     """
 
     text: str
@@ -54,12 +54,12 @@ class InputSource:
 
     @property
     def path(self) -> Path | None:
-        """The local file or folder; None of an address and of stdin."""
+        """The local file or folder; None for an address and for stdin."""
         return None if self.content is not None or is_address(self.text) else Path(self.text)
 
     @property
     def file_name(self) -> str:
-        """The name of the file; of an address its last part, without characters that files cannot have."""
+        """The name of the file. For an address it is the last part, without characters that file names cannot have."""
         if self.path is not None:
             return self.path.name
         if self.content is not None:
@@ -68,15 +68,15 @@ class InputSource:
 
     @property
     def stem(self) -> str:
-        """The name of the file without its suffix, or of the folder, which names the results."""
+        """The name of the folder, or of the file without its suffix. Results are named after it."""
         if self.path is not None and self.path.is_dir():
             return os.path.basename(os.path.abspath(self.path))
         return Path(self.file_name).stem
 
     def made_from(self) -> dict[str, str]:
-        """The part of a result's record that identifies an image: its resolved path or address, and its content.
+        """Returns the part of a result's record that identifies an image: its resolved path or address, and its digest.
 
-        An address is downloaded.
+        Downloads an address.
         """
         with self.file() as file, as_user_error(OSError):
             return {"image_path": self.resolved, "image_content": file_sha256(file)}
@@ -88,9 +88,9 @@ class InputSource:
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """The local file or folder; of an address and of stdin a temporary file, in the block.
+        """Yields the local file or folder. An address and stdin are a temporary file in the block.
 
-        A UserError in the block that names the temporary file is raised with the name of the input.
+        If a UserError in the block names the temporary file, it is raised with the name of the input.
         """
         if self.path is not None:
             yield self.path
@@ -109,21 +109,21 @@ class InputSource:
 
 
 def is_address(text: str) -> bool:
-    """Whether an input is an address, such as ``https://host/photo.jpg``, or a camera, and no path."""
+    """Returns True for an address, such as ``https://host/photo.jpg``, or a camera, and False for a path."""
     return "://" in text or text.startswith(CAMERA)
 
 
 def without_password(text: str) -> str:
-    """An address without its user and password."""
+    """Returns an address without its user and password."""
     return re.sub(r"://[^/@]*@", "://", text) if is_address(text) else text
 
 
 def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tuple[list[InputSource], ErrorReport]:
-    """The inputs of a command without duplicates, and a report of those that do not exist.
+    """Returns the inputs of a command without duplicates, and a report of inputs that do not exist.
 
     Args:
-        list_folder: lists the images or videos of a folder; raises UserError if there are none.
-        unit: what is read, such as ``images``.
+        list_folder: Function that lists the images or videos of a folder. It raises UserError if there are none.
+        unit: Name of the inputs, such as ``images``.
     """
     found: dict[str, InputSource] = {}
     problems = []
@@ -148,7 +148,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
 
 
 def _take_images(found: dict[str, InputSource]) -> list[tuple[str, str]]:
-    """Removes images from the inputs of a command that reads videos; returns one error for each of their folders."""
+    """Removes images from the inputs of a command that reads videos. Returns one error for each of their folders."""
     folders: dict[Path, list[str]] = {}
     for key, source in list(found.items()):
         if source.path is not None and _is_image(source.path):
@@ -166,7 +166,7 @@ def _take_images(found: dict[str, InputSource]) -> list[tuple[str, str]]:
 
 
 def _is_image(path: Path) -> bool:
-    """Returns True for a file with the suffix of an image, unless it has several images."""
+    """Returns True for a file with the suffix of an image and only one image."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or path.is_dir():
         return False
@@ -207,15 +207,15 @@ def _expand_path(text: str, list_folder: ListFolder) -> list[InputSource]:
 
 
 def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
-    """Returns the images directly in a folder, sorted by name, with links that lead to no file.
+    """Returns the images directly in a folder, sorted by name. Includes broken links.
 
     Args:
-        out: the folder for the results.
-        left_out: gets the hidden images, such as macOS's ``._IMG_1.jpg``, and other files.
+        out: Folder for the results.
+        left_out: Record to which hidden images, such as macOS's ``._IMG_1.jpg``, and other files are added.
 
     Raises:
-        UserError: If it cannot be read, or has no image.
-        click.UsageError: If it is also the folder for the results.
+        UserError: If the folder cannot be read, or has no image.
+        click.UsageError: If the folder is also the folder for the results.
     """
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
@@ -243,7 +243,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """The video files in a folder, sorted by name; the folder itself if it has more images, or no videos."""
+    """Returns the video files in a folder, sorted by name, or the folder itself if most of its files are images."""
     (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     if len(images) > len(videos) or not videos:
         if hidden_images:
@@ -255,7 +255,7 @@ def videos_in(folder: Path) -> list[Path]:
 
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The files with these suffixes, sorted by name, and the names of the hidden ones, which are no part of them."""
+    """Returns the visible files with these suffixes, sorted by name, and the names of the hidden ones."""
     with as_user_error(OSError):
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     hidden = [path.name for path in paths if path.name.startswith(".")]
@@ -266,7 +266,8 @@ def _download(address: str, file: Path) -> None:
     """Downloads an address to a file.
 
     Raises:
-        UserError: it cannot be read, is larger than :data:`MOST_BYTES` or takes longer than :data:`MOST_SECONDS`.
+        UserError: If the address cannot be read, is larger than :data:`MOST_BYTES`, or takes longer than
+            :data:`MOST_SECONDS`.
     """
     name = without_password(address)
     if not address.startswith(("http://", "https://")):

@@ -39,7 +39,7 @@ FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES, *VOLUME_FILES)
 # As sam2fast.mask_formats.writers.WITH_IMAGES.
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")
 DEFAULT_FORMATS = ("json", "overlay")
-AXES = ("axial", "coronal", "sagittal")  # as sam2fast.video_io.volumes.DIRECTIONS
+AXES = ("axial", "coronal", "sagittal")  # equal to sam2fast.video_io.volumes.DIRECTIONS
 
 
 @click.command()
@@ -248,7 +248,7 @@ def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[Trac
 
 
 def _of_volume(request: TrackRequest) -> TrackRequest:
-    """The request, in both directions for a volume; checks the options that are for volumes alone."""
+    """Returns the request, with both directions for a volume. Checks the options for volumes."""
     source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
     if not source.is_volume:
         if formats or source.axis or source.window:
@@ -270,7 +270,7 @@ def _approximations(names: Sequence[str]) -> Approximations:
 
 
 def _with_boxes(request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any]) -> TrackRequest:
-    """The same with the boxes of a file, for which the video is read once."""
+    """Returns the request with the boxes of a file. The video is then read once."""
     if videos > 1:
         raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
     if request.source.is_live:

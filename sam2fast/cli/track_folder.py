@@ -40,8 +40,8 @@ OURS = re.compile(rf"(\.)?({NAMES}|{STATES.pattern}){PART}")
 OUR_PNG = re.compile(rf"(\.)?(.+)\.png{PART}")
 NUMBER = re.compile(r"\d{5,}")  # the name of a frame that has no other
 CHANGE = "give another --out folder, or --overwrite it"
-KEYS = ("id", "rle", "area", "box", "score", "object_score")  # of an object in the record
-Line = Mapping[str, Any]  # of the record
+KEYS = ("id", "rle", "area", "box", "score", "object_score")  # keys of an object in the record
+Line = Mapping[str, Any]  # line of the record
 
 
 @torch.no_grad()  # else the reference implementations run, which gradients need
@@ -54,17 +54,17 @@ def frame_record(
     size: tuple[int, int],
     name: str | None = None,
 ) -> dict[str, Any]:
-    """Run lengths, areas, boxes and scores of all objects on a frame.
+    """Returns a frame's line of the record: run lengths, areas, boxes and scores of all objects.
 
-    Where masks overlap, an object that does not have the greatest logit everywhere also has ``visible``, the part of
-    its mask where it does.
+    If masks overlap, an object that is partly covered also has ``visible``: the part of its mask on which it has the
+    greatest logit.
 
     Args:
-        time: seconds since the first frame, if the video has times.
+        time: Seconds since the first frame, if the video has times.
         masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` as from a predictor that removes overlaps.
-        scores: of the same objects.
+        scores: Scores of the same objects.
         size: (H, W) of the video.
-        name: of the frame, if it has one besides its number.
+        name: Name of the frame, or None if it only has a number.
     """
     runs = encode_upsampled(masks[:, 0], size)
     iou, presence = scores.iou.tolist(), scores.object_score.tolist()
@@ -86,24 +86,24 @@ def frame_record(
 
 
 def as_line(record: Line) -> str:
-    """A record as JSON, without a line feed."""
+    """Returns a record as JSON, without a line feed."""
     return json.dumps(record, separators=(",", ":"), allow_nan=False)
 
 
 class RunFolder:
-    """The output folder of one run, which another process may continue.
+    """The output folder of one run. Another process may continue the run.
 
     The manifest says how many frames are ``done`` and names the ``state`` from which a new run continues. It is written
     after the files that it names. Frames that were recorded after it are tracked again.
 
     Args:
-        path: of the folder; nothing in it changes before :meth:`begin`.
-        made_from: what the results depend on, as JSON; a run continues only if this is equal.
-        overwrite: remove the results of another run.
+        path: Path of the folder. Its files do not change before :meth:`begin`.
+        made_from: Record of the results, see :mod:`sam2fast.io.made_from`. A run continues only if it is equal.
+        overwrite: Removes the results of another run.
 
     Raises:
-        UserError: the folder has results of another run. From all methods: a file cannot be read or written; then the
-            previous checkpoint remains.
+        UserError: If the folder has results of another run. From all methods: if a file cannot be read or written. Then
+            the previous checkpoint remains.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
@@ -120,7 +120,7 @@ class RunFolder:
         self.done: int = self._facts["done"] if self.complete or self.state else 0
 
     def begin(self) -> None:
-        """Makes the folder. Removes results that are overwritten, and what a killed run left behind."""
+        """Makes the folder. Removes overwritten results and the leftovers of a killed run."""
         if self.complete:
             if not self.record.exists():
                 raise UserError(f"{self.record}, which {MANIFEST} describes, is missing; {CHANGE}")
@@ -142,7 +142,7 @@ class RunFolder:
             self.is_new = False
 
     def has(self, file: Path, **options: Any) -> bool:
-        """Returns True if a derived file or folder is whole, covers the record, and was made with these options."""
+        """Returns True if a derived file or folder is complete, covers the record, and was made with these options."""
         return bool(self._facts["files"].get(file.name) == self._made(file, options))
 
     @contextmanager
@@ -157,14 +157,14 @@ class RunFolder:
             yield
 
     def _lengths(self, record: BinaryIO) -> list[int]:
-        """The lengths in bytes of the frames that are done."""
+        """Returns the lengths in bytes of the frames that are done."""
         lengths = [len(line) for line in islice(record, self.done) if line.endswith(b"\n")]
         if len(lengths) < self.done:
             raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
         return lengths
 
     def append(self, line: str, objects: Iterable[ObjectId]) -> None:
-        """Adds a frame to the record, and its objects to the manifest, which is written at the next checkpoint."""
+        """Adds a frame to the record, and its objects to the manifest. The next checkpoint writes the manifest."""
         assert self._file is not None
         self._facts["objects"] = list(dict.fromkeys([*self._facts["objects"], *objects]))
         content = line.encode() + b"\n"
@@ -174,7 +174,7 @@ class RunFolder:
         self.done += 1
 
     def checkpoint(self, save: Callable[[Path], None]) -> None:
-        """Has ``save`` write the state after the recorded frames to a file, so that another run can continue here."""
+        """Calls ``save`` with a file for the state after the recorded frames. Another run can continue from it."""
         state = self.path / f"state_{self.done:05d}.safetensors"
         with as_user_error(OSError, ValueError):
             save(state)
@@ -217,7 +217,7 @@ class RunFolder:
         write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
 
     def __getitem__(self, name: str) -> Any:
-        """A fact of the manifest, or None."""
+        """Returns an entry of the manifest, or None."""
         return self._facts.get(name)
 
     @property
@@ -247,7 +247,7 @@ class RunFolder:
         return facts
 
     def _files(self) -> list[Path]:
-        """The files of this command, finished or not."""
+        """Returns the files of this command, finished or not."""
         found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch(path.name)]
         try:
             names = set(json.loads((self.path / MANIFEST).read_bytes())["frame_names"])
@@ -261,7 +261,7 @@ class RunFolder:
 
 
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
-    """The object at each pixel, ``(H, W)`` uint8: its position among all objects, from 1; 0 for none."""
+    """Returns ``(H, W)`` uint8: at each pixel the position of its object among all objects, from 1, or 0."""
     labels = np.zeros(size, dtype=np.uint8, order="F")
     for entry in () if line is None else line["objects"]:
         if entry["area"]:

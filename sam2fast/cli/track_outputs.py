@@ -1,4 +1,4 @@
-"""Writes the files that ``sam2fast track`` derives from its record: those of all frames in one pass over the video."""
+"""Writes the files that ``sam2fast track`` derives from its record, in one pass over the video."""
 
 import json
 import os
@@ -26,7 +26,7 @@ VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
 
 
 def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the requested files that are missing or incomplete; raises UserError if that fails."""
+    """Writes the requested files that are missing or incomplete. Raises UserError if a file cannot be written."""
     with as_user_error(OSError, ValueError, ImportError), closing(RecordIndex(folder.record)) as record:
         if not len(record):
             return
@@ -42,7 +42,7 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
 
 
 def _visible(line: Line) -> FrameMasks:
-    """The masks of a frame without what other objects cover."""
+    """Returns the masks of a frame without pixels that other objects cover."""
     objects = line["objects"]
     masks = [decode_rle(entry.get("visible", entry["rle"])) for entry in objects]
     return FrameMasks(line["frame"], [entry["id"] for entry in objects], np.stack(masks), None)
@@ -50,7 +50,7 @@ def _visible(line: Line) -> FrameMasks:
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MAX_PALETTE_OBJECTS:  # of detections; see `track` for those of prompts
+    if count > MAX_PALETTE_OBJECTS:  # only detections: `track` checks the number of prompted objects
         raise UserError(f"{count} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; no png was written")
     make_folder(images)
     with progress_bar("images", len(frames), "images") as bar:
@@ -74,12 +74,12 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
 
 
 def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    """The overlay, and the formats that have a file for each frame; the video is read if they show it.
+    """Writes the overlay, and the formats with a file for each frame. Reads the video if they show its images.
 
-    The overlay goes to the end of the video, or of the record if only a part was tracked.
+    The overlay ends with the video, or with the record if only a part was tracked.
     """
     source, frames, overlay_file = request.source, request.frames(record), folder.path / OVERLAY
-    asked = [name for name in FILES if name in request.formats and name != "png"]  # "png" has files of its own
+    asked = [name for name in FILES if name in request.formats and name != "png"]  # _write_pngs writes "png"
     missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]
     # The overlay of a camera or URL is drawn while it is tracked.
     lacks_overlay = "overlay" in request.formats and not source.is_live
@@ -118,7 +118,7 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
 def _images(
     reader: Iterator[StreamFrame] | None, frames: range, to_end: bool
 ) -> Iterator[tuple[int, StreamFrame | None]]:
-    """The frames with their pixels, without a reader alone; ``to_end`` goes on after the last."""
+    """Yields the numbers of frames, and their images if there is a reader. ``to_end`` adds all later frames."""
     if reader is None:
         yield from ((frame, None) for frame in frames)
         return

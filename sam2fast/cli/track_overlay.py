@@ -25,18 +25,18 @@ DEFAULT_RATE = 25.0  # frames per second, for folders of images
 class OverlayWriter:
     """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
 
-    The time base divides the duration of a frame, so that all frames of a source of constant rate last equally long.
+    A frame's duration is a multiple of the time base. So all frames of a source with a constant rate last equally long.
 
     Args:
-        rate: frames per second. Frames without times follow at this rate.
-        time_unit: unit of the source's times in seconds. Times that differ by at most one unit from multiples of a
-            frame's duration were rounded, and become these multiples. At the first other time the rate is variable, and
-            times are kept from there on.
-        pixel_aspect: width of a pixel divided by its height.
+        rate: Frames per second. Frames without times follow at this rate.
+        time_unit: Unit of the source's times in seconds. Times within one unit of a multiple of a frame's duration
+            become this multiple, since sources round them. After the first other time the rate is variable, and
+            times are kept.
+        pixel_aspect: Width of a pixel divided by its height.
 
     Raises:
-        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
-        UserError: the file cannot be written; so from all methods.
+        NoEncoderError: If PyAV is not installed, or has no encoder for H.264.
+        UserError: If the file cannot be written. All methods raise it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class OverlayWriter:
             self._file = VideoWriter(path, *size, self._rate, self._tick, CRF, pixel_aspect=pixel_aspect)
 
     def add(self, image: np.ndarray, time: float | None) -> None:
-        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds; the video begins with the first one's."""
+        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds. The video begins at the time of the first."""
         seconds = float(self._count / self._rate) if time is None else time
         if self._count == 0:
             self._first = seconds
@@ -80,30 +80,30 @@ class OverlayWriter:
 
     @property
     def part(self) -> tuple[float, float]:
-        """Where the frames begin in the source, and how long they last, in seconds."""
+        """The start of the frames in the source and their duration, in seconds."""
         return self._first, float(self._last * self._tick + 1 / self._rate)
 
     def finish(self) -> None:
-        """Finishes the file, if it has any frames."""
+        """Finishes the file. Removes it if it has no frames."""
         if not self._count:
             return self.discard()
         with as_user_error(*self._expected_errors):
             self._file.finish()
 
     def discard(self) -> None:
-        """Removes the file, unless it is finished."""
+        """Removes the file if it is not finished."""
         self._file.discard()
 
 
 class FrameDrawing:
-    """Draws recorded masks on frames, each object in its colour; with ``show_ids`` also its id."""
+    """Draws recorded masks on frames, each object in its colour, and with ``show_ids`` its id."""
 
     def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
         self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
         self._show_ids = show_ids
 
     def draw(self, rgb: np.ndarray, line: Line) -> np.ndarray:
-        """A copy of the frame ``(H, W, 3)`` uint8 with the masks of its line."""
+        """Returns a copy of the frame ``(H, W, 3)`` uint8 with the masks of its line."""
         image = np.array(rgb, order="C")
         for entry in line["objects"]:
             if entry["area"]:
@@ -124,7 +124,7 @@ class FrameDrawing:
 
 
 def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None:
-    """The overlay's writer; None, with a note to the user, where this machine has no encoder."""
+    """Returns the overlay's writer. Without an encoder, prints a note and returns None."""
     try:
         return OverlayWriter(
             folder.path / OVERLAY, reader.height, reader.width, reader.rate, reader.pixel_aspect, reader.time_unit
@@ -135,7 +135,7 @@ def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None
 
 
 def copy_sound(source: Path, overlay: Path, start: float, seconds: float) -> None:
-    """Adds a part of the source's sound; prints a note if that is impossible."""
+    """Adds a part of the source's sound. Prints a note if the sound cannot be added."""
     from sam2fast.video_io.containers import VideoInput
     from sam2fast.video_io.sound import add_sound
 

@@ -42,19 +42,19 @@ class TrackedFrame(NamedTuple):
 class VideoPropagation:
     """Tracks a video file, folder or volume: forwards, then, with ``--reverse``, backwards.
 
-    Iteration yields the frames that earlier runs have not tracked; raises VideoError if one cannot be read.
+    Iteration yields the frames that earlier runs have not tracked. It raises VideoError if a frame cannot be read.
 
     Args:
-        folder: the progress and the saved states of earlier runs.
+        folder: The progress and the saved states of earlier runs.
 
     Attributes:
         size: (H, W) of the video.
-        video_frames: the number of frames in the video, None if unknown.
-        total: the number of frames to track, including those of earlier runs; None if unknown.
-        rate, pixel_aspect: the frames per second of a stream, if known, and a pixel's width divided by its height.
-        problem: an error of the video, known after the last frame.
-        resumes: whether a run that is stopped can be continued; not where masks are decided when a pass ends, nor where
-            two passes are merged.
+        video_frames: The number of frames in the video, None if unknown.
+        total: The number of frames to track, including those of earlier runs; None if unknown.
+        rate, pixel_aspect: The frames per second of a stream, if known, and a pixel's width divided by its height.
+        problem: Error of the video, known after the last frame.
+        resumes: True if a stopped run can be continued. False if masks are decided at the end of a pass, or two passes
+            are merged.
     """
 
     rate, pixel_aspect = None, Fraction(1)
@@ -217,11 +217,11 @@ class StreamPropagation:
         return result
 
     def _names(self, result: StreamResult) -> list[Any]:
-        """The objects' ids, after the classes that detections have."""
+        """Returns the ids of the objects. Objects of detections have their class before the id."""
         labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
         return [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:
-    """The smallest masks that a record can be made from: full size only if the predictor removes overlaps."""
+    """Returns the smallest form of masks for a record. It is full size only if the predictor removes overlaps."""
     return "logits" if predictor.non_overlap_masks else "low_res"

@@ -23,8 +23,8 @@ PROBE_SIZE = 32  # resolution of frames for the model when only their original p
 class VideoSource(NamedTuple):
     """A video: a file, a folder of images, a URL or a camera.
 
-    ``label`` is the name of a video that is copied to a local file first: an address, or ``-``. ``axis`` and ``window``
-    are of a volume.
+    ``label`` is the address, or ``-``, of a video that is copied to a local file first. ``axis`` and ``window`` are
+    options of a volume.
     """
 
     text: str
@@ -35,7 +35,7 @@ class VideoSource(NamedTuple):
 
     @classmethod
     def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
-        """The video of an input. Without a stream, addresses of files are copied first."""
+        """Returns the video of an input. Without a stream, addresses of files are copied first."""
         text = source.text
         if source.content is not None or (text.startswith(("http://", "https://")) and not is_streamed):
             return cls(text, label=str(source))
@@ -48,7 +48,7 @@ class VideoSource(NamedTuple):
 
     @property
     def is_live(self) -> bool:
-        """Whether it is a camera or a URL, which cannot be read again from the beginning."""
+        """True for a camera or a URL. They cannot be read again from the beginning."""
         return self.label is None and is_address(self.text)
 
     @property
@@ -58,14 +58,14 @@ class VideoSource(NamedTuple):
 
     @property
     def is_volume(self) -> bool:
-        """Whether it is a local NIfTI file or DICOM series."""
+        """True for a local NIfTI file or DICOM series."""
         from sam2fast.video_io.volumes import is_volume
 
         return not self.is_live and is_volume(self.text)
 
     @property
     def is_nifti(self) -> bool:
-        """Whether the name of a volume is one of NIfTI."""
+        """True if the name of a volume has a suffix of NIfTI."""
         return self.text.lower().endswith((".nii", ".nii.gz"))
 
     @property
@@ -86,8 +86,9 @@ class VideoSource(NamedTuple):
             raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
 
     def made_from(self) -> dict[str, str]:
-        """The part of a result's record that identifies the video: its resolved path, and the content of its file or
-        frames; of a camera or stream the address.
+        """Returns the part of a result's record that identifies the video: its resolved path and its content.
+
+        A camera or stream is identified by its address.
         """
         if self.is_live:
             return {"source": self.name}
@@ -100,7 +101,7 @@ class VideoSource(NamedTuple):
             return {"video_path": self.label or os.path.realpath(path), "video_content": digest_of(path, frames)}
 
     def probe(self) -> tuple[int, int, int | None]:
-        """Height, width and, if the container has it, the number of frames; decodes the first frame only."""
+        """Returns height, width and the number of frames or None. Decodes only the first frame."""
         from sam2fast.video_io import read_frames
 
         with (
@@ -122,7 +123,7 @@ class TrackRequest:
     """A checked command line."""
 
     source: VideoSource
-    prompts: Sequence[Prompts]  # by frame
+    prompts: Sequence[Prompts]  # sorted by frame
     start: int
     end: int | None
     reverse: bool
@@ -132,28 +133,28 @@ class TrackRequest:
     show_ids: bool
     approximations: Approximations
     strategy: str = "sam2"
-    tolerance: float = 1.0  # of polygons, pixels
-    detections: DetectionFile | None = None  # in the place of prompts
+    tolerance: float = 1.0  # pixels, for polygons
+    detections: DetectionFile | None = None  # instead of prompts
 
     @property
     def first(self) -> int:
-        """The first frame with results: that of the first prompt, or of the detections."""
+        """The first frame with results: the frame of the first prompt, or ``start`` with detections."""
         return self.start if self.detections is not None else self.prompts[0].frame or 0
 
     @property
     def last(self) -> int | None:
-        """The last frame to track, None for the end of the video."""
+        """The last frame to track, or None for the end of the video."""
         ends = [self.end, None if self.max_frames is None else self.start + self.max_frames - 1]
         return min((end for end in ends if end is not None), default=None)
 
     @property
     def objects(self) -> list[ObjectId]:
-        """The objects in the order of their first prompts; those of detections are known while they are tracked."""
+        """The objects in the order of their first prompts. Objects of detections are not known before tracking."""
         return list(dict.fromkeys(prompt.object for prompt in self.prompts))
 
     @cached_property
     def frame_files(self) -> list[Path]:
-        """The image files of a folder, in the order of the frames; none of other videos."""
+        """The image files of a folder, in the order of the frames. Empty for other videos."""
         from sam2fast.video_io.sources import frame_files
 
         folder, source = Path(self.source.text), self.source
@@ -161,18 +162,18 @@ class TrackRequest:
 
     @cached_property
     def frame_names(self) -> list[str]:
-        """The image files' names, with suffixes only where two would be the same; none of other videos."""
+        """The image files' names, with suffixes only if two stems are equal. Empty for other videos."""
         stems = [file.stem for file in self.frame_files]
         return stems if len(set(stems)) == len(stems) else [file.name for file in self.frame_files]
 
     def frame_name(self, frame: int) -> str:
-        """The name of a frame's files: that of its image, else its number in five digits."""
+        """Returns the name of a frame's files: the name of its image, or its number in five digits."""
         return self.frame_names[frame] if self.frame_names else f"{frame:05d}"
 
     def frames(self, tracked: Collection[int]) -> range:
-        """The frames that results are written for: the tracked ones, and those before the first prompt, without masks.
+        """Returns the frames with results: the tracked frames, and without masks the frames before the first prompt.
 
         Args:
-            tracked: at least one frame. Those that are still to be tracked backwards are left out.
+            tracked: At least one frame. Frames that are still to be tracked backwards are not among them.
         """
         return range(min(tracked) if self.reverse else self.start, max(tracked) + 1)

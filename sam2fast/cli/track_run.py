@@ -1,4 +1,4 @@
-"""One run of ``sam2fast track``: propagation from the video's beginning or from where a run stopped."""
+"""One run of ``sam2fast track``: propagation from the beginning of the video or from a saved state."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ STDERR = 2
 
 @dataclass
 class Outcome:
-    """How tracking ended."""
+    """The end of tracking."""
 
     frames: int = 0  # tracked by this process
     seconds: float = 0.0
@@ -46,10 +46,10 @@ class Outcome:
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
-    """The model, and its part of the record of what results are made from.
+    """Returns the model and its part of the results' record.
 
     Raises:
-        ModelError: checkpoint, configuration, device or dtype cannot be used.
+        ModelError: If checkpoint, configuration, device or dtype cannot be used.
     """
     with as_model_error():
         predictor = build_sam2_video_predictor(
@@ -72,12 +72,12 @@ def run(
     """Tracks the remaining frames, writes missing files, and returns the exit code.
 
     Args:
-        load: returns the model and its part of the record, as :func:`load_predictor`.
+        load: Function that returns the model and its part of the record; see :func:`load_predictor`.
 
     Raises:
-        UserError: the input is invalid, and nothing was written; or a file cannot be written, a frame cannot be read,
-            or the scores are not finite, and earlier results remain.
-        ModelError: raised by ``load``.
+        UserError: If the input is invalid; then nothing was written. If a file cannot be written, a frame cannot be
+            read, or the scores are not finite; then earlier results remain.
+        ModelError: If ``load`` raises it.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
     source, of_video = request.source, request.source.made_from()
@@ -131,7 +131,7 @@ def run(
 def _made_from(
     request: TrackRequest, video: Mapping[str, Any], model: Mapping[str, Any], masks: Masks
 ) -> dict[str, Any]:
-    """Everything that the results depend on, as JSON; see :mod:`sam2fast.io.made_from`."""
+    """Returns the record of the results; see :mod:`sam2fast.io.made_from`."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_entry() | {"mask": digests.get(p)} for p in request.prompts]
     options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames", "strategy")}
@@ -170,7 +170,7 @@ def _track(
 
 
 def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
-    """Returns the record of the boxes of a detector that had no effect."""
+    """Returns the boxes of a detector without effect."""
     left_out = LeftOut()
     if request.detections is not None:
         left_out.add_all(request.detections.left_out)
@@ -180,7 +180,7 @@ def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
 
 
 def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation, folder: RunFolder) -> Outcome:
-    """Records each tracked frame, and periodically saves the state to continue from."""
+    """Records each tracked frame, and periodically saves the state for another run."""
     outcome, is_live = Outcome(), request.source.is_live
 
     def note_left_out() -> None:

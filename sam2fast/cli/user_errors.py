@@ -40,7 +40,7 @@ class WriteError(UserError):
 
 @contextmanager
 def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Raises exceptions of these kinds as :class:`UserError`. For code that fails only because of the user's input."""
+    """Raises exceptions of these types as :class:`UserError`. Use it for code that fails only by the user's input."""
     try:
         yield
     except kinds as error:
@@ -57,7 +57,7 @@ def as_model_error() -> Iterator[None]:
 
 
 def format_error(error: Exception) -> str:
-    """The message of an exception as one line; for a full disk the message names the file, if known."""
+    """Returns the message of an exception as one line. For a full disk it names the file, if known."""
     if getattr(error, "errno", None) in FULL:
         file = getattr(error, "filename", None)
         return "the disk is full" + (f": {os.fsdecode(file)} could not be written" if file else "")
@@ -65,7 +65,7 @@ def format_error(error: Exception) -> str:
 
 
 def print_note(text: str) -> None:
-    """Prints a note for the user to stderr; nothing with ``--quiet``."""
+    """Prints a note to stderr. Prints nothing with ``--quiet``."""
     if not reporting().quiet:
         with tqdm.external_write_mode(file=sys.stderr):  # above any progress bar
             click.echo(f"sam2fast: note: {text}", err=True)
@@ -78,8 +78,8 @@ class ErrorReport:
     """Inputs that failed, reported when they fail and again at the end.
 
     Args:
-        unit: what is counted, such as ``videos``.
-        is_single: there is one input: its failure is that of the command, and printed once.
+        unit: Name of the inputs, such as ``videos``.
+        is_single: True if there is one input. Its failure is the command's failure, and is printed once.
     """
 
     def __init__(self, unit: str, is_single: bool = False) -> None:
@@ -100,10 +100,10 @@ class ErrorReport:
         """Prints the report if anything failed.
 
         Args:
-            count: of all inputs, done or not.
+            count: Number of all inputs.
 
         Raises:
-            UserError: something failed; the exit code is 1.
+            UserError: If an input failed. The exit code is 1.
         """
         if not self.found:
             return

@@ -174,7 +174,7 @@ def vos(
 
 
 def _one_of(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:
-    """The value of an option with two names."""
+    """Returns the value of an option with two names."""
     if ours is not None and theirs is not None:
         raise click.UsageError(f"{name} and {original} are the same; give one of them")
     return theirs if ours is None else ours

@@ -28,7 +28,7 @@ from sam2fast.io.images import SUFFIXES
 from sam2fast.io.made_from import described_videos
 from sam2fast.video_io import VideoError
 
-# By the names of `count_left_out`: the kind of item, and why it is left out.
+# Type of item and reason, by the names of `count_left_out`.
 REASONS = {
     "late_objects": ("object", "appears after the first frame; --late-objects tracks it"),
     "empty_objects": ("object", "no mask shows it"),
@@ -58,12 +58,12 @@ class VosModel(NamedTuple):
     strategy: str = "sam2"
 
     def made_from(self, settings: VosSettings) -> dict[str, Any]:
-        """The part of the results' record that all videos share."""
+        """Returns the part of the results' record that all videos share."""
         options = {"dtype": self.dtype, "postprocessing": self.postprocessing, "strategy": self.strategy}
         return self.choice.made_from(**options, **vars(settings))
 
     def builder(self, per_object: bool) -> partial[Any]:
-        """A picklable function that loads the model on a given device."""
+        """Returns a picklable function that loads the model on a given device."""
         config = Path(self.choice.config)
         return partial(
             build_for_vos,
@@ -79,13 +79,13 @@ class VosModel(NamedTuple):
 
 
 class _LeftOut(NamedTuple):
-    """The inputs that no object was tracked from, and the videos in which 255 was tracked beside other objects."""
+    """Inputs from which no object was tracked, and videos with 255 tracked beside other objects."""
 
     items: LeftOut
     with_void: list[str]
 
     def add(self, done: VosDone) -> list[dict[str, Any]]:
-        """Adds a video's counts, and returns them as JSON."""
+        """Adds a video's counts. Returns them as JSON."""
         of_video = LeftOut()
         for name, count in done.left_out.items():
             of_video.add(*REASONS[name], f"video {done.name}", count)
@@ -105,7 +105,7 @@ class _LeftOut(NamedTuple):
 
 class _Plan(NamedTuple):
     jobs: list[VosJob]
-    names: list[str]  # of all videos
+    names: list[str]  # names of all videos
     done: int  # finished by earlier runs
 
 
@@ -113,7 +113,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
     """Tracks the videos that are not done yet.
 
     Raises:
-        UserError: the input is invalid, and nothing was done; or some videos failed.
+        UserError: If the input is invalid; then nothing was done. Or if some videos failed.
     """
     problems, left_out = ErrorReport("videos"), _LeftOut(LeftOut(), [])
     plan = _plan(request, model.made_from(request.settings), problems, left_out.items)
@@ -144,7 +144,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
 
 
 def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_out: LeftOut) -> _Plan:
-    """The videos to track; unreadable inputs go to ``problems``."""
+    """Returns the videos to track. Adds unreadable inputs to ``problems``."""
     with as_user_error(OSError, DatasetError):
         found, ambiguous = videos_in(request.videos.absolute())  # absolute, for worker processes
         names = [*found, *ambiguous] if request.list_file is None else listed_names(request.list_file)
@@ -156,7 +156,7 @@ def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_
         raise UserError(f"no videos in {request.videos}; expected a folder of frames for each, or video files")
     jobs, others, done = [], dict[str, list[str]](), 0
     for name in names:
-        if name not in found and is_video_file(name):  # in a list
+        if name not in found and is_video_file(name):  # lists may name files
             name = Path(name).stem
         try:
             if name in ambiguous:
@@ -182,7 +182,7 @@ def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_
 
 
 def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
-    """Adds the files that are no videos, and the folders of masks that have no video."""
+    """Adds files that are no videos, hidden frames, and folders of masks without a video."""
     videos = {path.name for path in found.values()}
     for path in sorted(list_entries(request.videos)):
         if path.name not in videos and not (is_video_file(path.name) and path.stem in names):
