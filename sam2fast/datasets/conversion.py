@@ -52,7 +52,7 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
         _: the model of the runner; not used.
 
     Raises:
-        DatasetError: files are missing or damaged, or the target's layout cannot hold the masks.
+        DatasetError: If files are missing or damaged, or the target's layout cannot hold the masks.
         VideoError, ImportError: see :mod:`~sam2fast.datasets.frame_files`.
     """
     source, target = job.source, job.target

@@ -91,7 +91,7 @@ def object_number(folder: Path) -> int:
 
 
 def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
-    """Whether a folder has a file with one of these suffixes; stops at the first one."""
+    """Returns True if a folder has a file with one of these suffixes. Stops at the first such file."""
     return any(path.suffix.lower() in suffixes for path in list_entries(folder))
 
 
@@ -111,10 +111,10 @@ def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[Fr
 
 
 def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """An image as ``(H, W, 3)`` RGB; values of more than 8 bits are scaled as in predictors.
+    """Reads an image as ``(H, W, 3)`` RGB. Values of more than 8 bits are scaled as in predictors.
 
     Args:
-        upright: applies the EXIF orientation, as predictors and evaluation do; otherwise the pixels are as stored, as
+        upright: Applies the EXIF orientation, as predictors and evaluation do. Otherwise the pixels are as stored, as
             in the original's data sets.
     """
     with _as_dataset_error(path, "an image"):

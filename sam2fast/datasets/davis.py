@@ -177,9 +177,9 @@ class DavisWriter:
             masks: ``(T, O, H, W)``; ids are positions from 1; where masks overlap, the larger id is written.
 
         Raises:
-            FileExistsError: the clip exists.
-            ValueError: more objects than a palette has colours.
-            OSError: a file cannot be written.
+            FileExistsError: If the clip exists.
+            ValueError: If there are more objects than colours in a palette.
+            OSError: If a file cannot be written.
         """
         if self.has(name, len(frames)):
             raise FileExistsError(f"the clip {name} is in {self.root} already")

@@ -73,7 +73,7 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
     """The annotations in a file of JSON lines. Masks are read lazily.
 
     Raises:
-        DatasetError: the file is missing, is invalid, or was truncated.
+        DatasetError: If the file is missing, is invalid, or was truncated.
     """
     offsets: dict[str, int] = {}
     order: dict[str, int] = {}

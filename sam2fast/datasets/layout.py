@@ -124,7 +124,7 @@ class Layout(ABC):
 
     @abstractmethod
     def masks_at(self, name: str) -> Path:
-        """The file or folder with a video's masks, existing or not."""
+        """Returns the file or folder for a video's masks. It need not exist."""
 
     def files(self, name: str) -> list[Path]:
         """Returns all files of a video that exist: masks, metadata and frames."""
@@ -142,7 +142,7 @@ class Layout(ABC):
         return is_whole(self.masks_at(name)) and are_whole(self.files(name), count)
 
     def digests(self, name: str, with_frames: bool) -> dict[str, str]:
-        """Digests of a video's masks and frames, for :mod:`sam2fast.io.made_from`."""
+        """Returns digests of a video's masks and frames for :mod:`sam2fast.io.made_from`."""
         masks, facts, frames = self.masks_at(name), metadata_file(self.root, name), self.frame_files(name)
         found = {"mask_content": digest_of(masks, files_below(masks) if masks.is_dir() else None)}
         if facts.is_file():
@@ -159,7 +159,7 @@ class Layout(ABC):
         """Writes a video's masks and metadata; one frame is in memory at a time.
 
         Raises:
-            DatasetError: the layout cannot store the masks, or a mask cannot be read.
+            DatasetError: If the layout cannot store the masks, or a mask cannot be read.
         """
 
     def finish(self) -> None:  # noqa: B027  (most layouts have none)

@@ -86,7 +86,7 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
             divide 24.
 
     Raises:
-        DatasetError: the file is missing, is no JSON, or has another structure; the message names the file and the key.
+        DatasetError: If the file is missing, is no JSON, or has another structure. The message names file and key.
     """
     path = Path(path)
     facts, frames, rate = read_mask_lists(path, rate)
@@ -114,7 +114,7 @@ def read_mask_lists(path: Path, rate: int, video_fps: int = FPS) -> tuple[dict[s
         The other keys of the file, the list of frames, and the number of video frames per annotated frame.
 
     Raises:
-        DatasetError: the file cannot be read, or has another structure.
+        DatasetError: If the file cannot be read, or has another structure.
     """
     content = read_json(path)
     facts = dict(content) if isinstance(content, dict) else {MASKLETS: content}

@@ -25,7 +25,7 @@ def find_checkpoint(name: str) -> Path | None:
         name: the hub's id, the size of a SAM 2.1 model such as ``tiny``, or another official name.
 
     Raises:
-        KeyError: no official model has this name.
+        KeyError: If no official model has this name.
     """
     return catalog.find_local(_published(name))
 
@@ -51,9 +51,9 @@ def get_checkpoint(
         quiet: shows no progress.
 
     Raises:
-        KeyError: no official model has this name.
-        ValueError: ``sha256`` is not a hash.
-        DownloadError: the file cannot be downloaded or written, or ``folder`` has it with another hash.
+        KeyError: If no official model has this name.
+        ValueError: If ``sha256`` is not a hash.
+        DownloadError: If the file cannot be downloaded or written, or ``folder`` has it with another hash.
     """
     model = _published(name)
     file = model.release.checkpoint
@@ -92,16 +92,16 @@ def get_checkpoint(
 
 
 def get_from_hub(name: str) -> Path:
-    """The checkpoint of one of Meta's models by ``huggingface_hub.hf_hub_download``, as the original gets it.
+    """Returns the checkpoint of one of Meta's models from ``huggingface_hub.hf_hub_download``, as the original does.
 
-    A file in the package's own folders, or a mirror, comes first. :func:`get_checkpoint` takes over if huggingface_hub
-    is not installed or fails.
+    A file in the package's folders and a mirror come first. If huggingface_hub is not installed or fails,
+    :func:`get_checkpoint` is called.
 
     Args:
-        name: as for :func:`find_checkpoint`.
+        name: Name of the model, see :func:`find_checkpoint`.
 
     Raises:
-        KeyError, DownloadError: as for :func:`get_checkpoint`.
+        KeyError, DownloadError: If :func:`get_checkpoint` raises it.
     """
     model, file = _published(name), _published(name).release.checkpoint
     cached = catalog.cached_by_hub(model)
@@ -112,9 +112,9 @@ def get_from_hub(name: str) -> Path:
         import huggingface_hub
 
         offline = {} if catalog.offline_variable() is None else {"local_files_only": True}
-        # An attribute of the module at the time of the call, so that a program's replacement takes effect.
+        # Looked up at each call, so that a program's replacement takes effect.
         return Path(huggingface_hub.hf_hub_download(repo_id=model.hub_id, filename=file, **offline))
-    except Exception:  # without the package; its own errors; those of its HTTP library
+    except Exception:  # the package is missing, or it or its HTTP library failed
         return get_checkpoint(name)
 
 
@@ -132,9 +132,9 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
         safetensors if it has any, otherwise ``.pt`` or ``.pth``.
 
     Raises:
-        ValueError: ``repo`` is not an id.
-        ImportError: huggingface_hub is not installed.
-        DownloadError: the model cannot be downloaded, or has no weights.
+        ValueError: If ``repo`` is not an id.
+        ImportError: If huggingface_hub is not installed.
+        DownloadError: If the model cannot be downloaded, or has no weights.
     """
     if not is_repository(repo):
         raise ValueError(f"{repo!r} is no id of a model on the hub; expected 'owner/name'")
@@ -173,7 +173,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
 
 
 def is_sha256(text: str) -> bool:
-    """Whether this is a SHA-256 in lower-case hexadecimal digits."""
+    """Returns True if the text is a SHA-256 in lower-case hexadecimal digits."""
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 

@@ -1,4 +1,4 @@
-"""Digests of files. Those of large files are kept in the package's cache, so that a file is read once."""
+"""Digests of files. The package's cache keeps digests of large files, so that a file is read once."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ SETTLED_SECONDS = 2.0
 def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     """Returns the SHA-256 of a file, or of the names and contents of several files.
 
-    All bytes are read: uncompressed volumes and weights may differ in the middle alone. The digest of at least
-    :data:`KEPT_FROM` bytes is kept by path, and counts until the size or a time of a file changes.
+    Reads all bytes, because uncompressed volumes and weights may differ only in the middle. A digest of at least
+    :data:`KEPT_FROM` bytes is kept by path, and is valid until the size or a time of a file changes.
 
     Args:
-        path: a file or folder.
-        files: those that count.  [default: ``path``, or the files directly in the folder]
+        path: File or folder.
+        files: Files to read. Defaults to ``path``, or to the files directly in the folder.
 
     Raises:
         OSError: If a file cannot be read.

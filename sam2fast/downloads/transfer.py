@@ -27,7 +27,7 @@ class DownloadError(OSError):
     """A file cannot be downloaded. The message is one line.
 
     Attributes:
-        reason: for an official model, the message without the advice.
+        reason: Message without the advice, for official models.
     """
 
     reason = ""
@@ -46,7 +46,7 @@ def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path],
         keep: whether a file that another process has created meanwhile is the wanted one.
 
     Raises:
-        DownloadError: ``make`` does, or the file cannot be written.
+        DownloadError: If ``make`` raises it, or the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -79,7 +79,7 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
         sha256: expected hash; without it, the checksums inside the checkpoint are compared.
 
     Raises:
-        DownloadError: no URL has the file, or it cannot be written.
+        DownloadError: If no URL has the file, or it cannot be written.
     """
     reasons = []
     for url in urls:
@@ -108,7 +108,7 @@ def check_file(path: Path, sha256: str | None = None) -> None:
     """Checks a file by ``torch.save`` against its hash, or without one against the checksums inside it.
 
     Raises:
-        DamagedError: they differ, or the file is not a checkpoint.
+        DamagedError: If they differ, or the file is not a checkpoint.
     """
     if sha256 is not None:
         if (found := file_sha256(path)) != sha256:

@@ -1,4 +1,4 @@
-"""Reads image files as their headers say: one page, at most three bands, and the scale of their values."""
+"""Reads image files according to their headers: one page, at most three bands, and the scale of the values."""
 
 import io
 import sys
@@ -38,10 +38,10 @@ class FileImage:
 
     Attributes:
         values: ``(H, W)`` grey or ``(H, W, 3)`` RGB, upright; uint8, or the file's own type.
-        page: The page's number from 1, and the number of pages.
-        bands: The numbers from 1 of the bands that were taken, and the number of bands.
+        page: Number of the page from 1, and number of pages.
+        bands: Numbers of the used bands from 1, and number of bands.
         is_negative: True if the least value is white.
-        nodata: The value of pixels without data, if there is one.
+        nodata: Value of pixels without data, or None.
     """
 
     values: NDArray[Any]
@@ -70,7 +70,7 @@ class FileImage:
         return pixels
 
     def choices(self, scale: Scale | None) -> dict[str, Any]:
-        """Returns what was chosen, for JSON: the page, the bands and the scale, each only if there was a choice."""
+        """Returns the chosen page, bands and scale for JSON, each only if there was a choice."""
         found: dict[str, Any] = {}
         if self.page[1] > 1:
             found["page"] = {"number": self.page[0], "of": self.page[1]}
@@ -81,7 +81,7 @@ class FileImage:
         return found
 
     def note(self, scale: Scale | None) -> str:
-        """Describes what was chosen in words; empty if there was no choice."""
+        """Returns a description of the choices. It is empty if there was no choice."""
         parts = []
         if self.page[1] > 1:
             parts.append(f"is page {self.page[0]} of {self.page[1]}")
@@ -111,16 +111,16 @@ class FileImage:
 
 
 def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:
-    """Reads an image file. The header decides by which library.
+    """Reads an image file. The header decides on the library.
 
-    A TIFF file that Pillow does not read rightly is read by ``tifffile``. Its image is the first page that is no
-    thumbnail. Of several bands the first three are red, green and blue, and of two the first is grey.
+    ``tifffile`` reads TIFF files that Pillow does not read correctly. The image is the first page that is no thumbnail.
+    The first three of several bands are red, green and blue. The first of two bands is grey.
 
     Args:
-        file: A path, the file's bytes, or a binary file, which is read from its start.
-        index: Among the pages of a TIFF file, without thumbnails.
+        file: Path, content, or binary file. A binary file is read from its start.
+        index: Index among the pages of a TIFF file, without thumbnails.
         upright: Applies the EXIF orientation. TIFF files are always upright.
-        header: Of the file, if it was read before.
+        header: Header of the file, if it was read before.
 
     Raises:
         OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
@@ -161,7 +161,7 @@ def _taken(count: int) -> tuple[tuple[int, ...], int]:
 def read_image_size(file: AnyFile) -> tuple[int, int]:
     """Returns the (width, height) of an image file from its header, without the EXIF orientation of JPEG files.
 
-    Raises: see :func:`read_image`.
+    Errors: see :func:`read_image`.
     """
     with _opened(file) as stream:
         header = read_tiff_header(stream)
@@ -175,7 +175,7 @@ def read_image_size(file: AnyFile) -> tuple[int, int]:
 
 
 def read_header(file: AnyFile) -> TiffHeader | None:
-    """Reads the header of a TIFF file; None for other files."""
+    """Reads the header of a TIFF file. Returns None for other files."""
     with _opened(file) as stream:
         return read_tiff_header(stream)
 

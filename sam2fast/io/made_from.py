@@ -1,7 +1,7 @@
-"""Compares what a result on disk was made from with what it would be made from now.
+"""Compares the record of a result on disk with the record that the result would have now.
 
-A record is JSON: the version, digests of the model's weights and of the inputs, and under ``options`` those of the
-command line. Every command with results on disk writes one, and asks :func:`differences` before it keeps a result.
+A record is JSON: the version, digests of the model's weights and of the inputs, and the command's ``options``. Commands
+write the record with their results, and call :func:`differences` before they keep a result.
 """
 
 import json
@@ -21,16 +21,15 @@ ENDINGS = {
 TAIL = 64  # bytes; a ZIP archive without a comment ends with a record of 22
 MAX_NAMED = 3  # videos in a message
 UNRECORDED = "unrecorded inputs"
-MAY_BE_EMPTY = (".txt",)  # of an image without objects
+MAY_BE_EMPTY = (".txt",)  # files of images without objects
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Returns the names of all that differs, as messages show them; none if the result can be kept.
+    """Returns the names of the differences for messages. The result can be kept if there are none.
 
     Args:
-        before: the record of a result. Results of version 0.2 and of other programs have none, or no mapping: all of
-            them differ.
-        now: the record that the result would get.
+        before: Record of a result. Results of version 0.2 and of other programs have none, and differ.
+        now: Record that the result would have now.
     """
     now = json.loads(json.dumps(now))
     if before == now:
@@ -50,7 +49,7 @@ def described(names: Iterable[str]) -> str:
 
 
 def described_videos(others: Mapping[str, Sequence[str]]) -> str:
-    """Returns the :func:`differences` of videos in a folder as a clause: ``has 2 of these videos (a, b): a ...``."""
+    """Returns the :func:`differences` of videos as a clause: ``has 2 of these videos (a, b) made from ...``."""
     first, names = next(iter(others.items()))
     some = ", ".join([*others][:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
     return f"has {len(others)} of these videos ({some}) made from something else: {first} {described(names)}"
@@ -82,12 +81,12 @@ def are_whole(files: Sequence[Path], count: int | None = None) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Returns the files in a folder and its subfolders, sorted, without hidden ones."""
+    """Returns the files in a folder and its subfolders, sorted, without hidden files."""
     return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def _named(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a record by the names that messages show: ``--image-size``, ``video content``."""
+    """Returns the values of a record by their names in messages: ``--image-size``, ``video content``."""
     options = record.get("options")
     found = options if isinstance(options, Mapping) else {}  # a damaged record
     named = {name.replace("_", " "): value for name, value in record.items() if name != "options"}

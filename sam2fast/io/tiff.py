@@ -27,7 +27,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
     """Returns the values of a page ``(H, W, C)`` as stored, upright. Colours of inks and palettes become RGB in 8 bits.
 
     Args:
-        channels: The numbers of the pages with the image's channels; one page may have several bands.
+        channels: Numbers of the pages with the image's channels. A page may have several bands.
 
     Raises:
         ValueError: If tifffile, or imagecodecs for compressed values, is not installed, or the values are no colours.
@@ -56,7 +56,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
 
 
 def describe(page: TiffPage, channels: list[int]) -> str:
-    """Describes what Pillow does not read of a page."""
+    """Describes the values of a page that Pillow does not read."""
     if len(channels) > 1:
         return f"{len(channels)} channels in pages of their own"
     if (compression := page.first(COMPRESSION, 1)) not in PILLOW_COMPRESSIONS:
@@ -76,7 +76,7 @@ def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _bands_last(page: Any) -> NDArray[Any]:
-    """The values ``(H, W, C)`` of a page; of a volume the first slice."""
+    """Returns the values ``(H, W, C)`` of a page, or of the first slice of a volume."""
     values, axes = page.asarray(), page.axes
     while axes[0] == "Z":
         values, axes = values[0], axes[1:]

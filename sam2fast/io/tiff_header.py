@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 SIGNATURES = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 MOST_PAGES = 1 << 16  # a damaged file may claim more
-MOST_ENTRIES = 1 << 12  # of a page
-MOST_VALUES = 1 << 24  # of a tag, such as the description of OME
+MOST_ENTRIES = 1 << 12  # entries of a page
+MOST_VALUES = 1 << 24  # values of a tag, such as the description of OME
 # struct's characters of field types; text has bytes.
 FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -19,7 +19,7 @@ PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264,
 TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
 TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA}
 TAGS_OF_FIRST = TAGS | {DESCRIPTION, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS}
-MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 3072  # of GEO_KEYS
+MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 3072  # keys in GEO_KEYS
 PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
 REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
@@ -79,7 +79,7 @@ class TiffPage:
 
     @property
     def alphas(self) -> int:
-        """The number of bands that say that they are alpha."""
+        """The number of bands that are marked as alpha."""
         return sum(extra in ALPHAS for extra in self.tags.get(EXTRA_SAMPLES, ()))
 
     @property
@@ -94,7 +94,7 @@ class TiffPage:
 
     @property
     def is_reduced(self) -> bool:
-        """True if the page says that it is a thumbnail or a mask of another page."""
+        """True if the page is marked as a thumbnail or a mask of another page."""
         return bool(self.first(NEW_SUBFILE_TYPE, 0) & (REDUCED | TRANSPARENCY))
 
     @property
@@ -105,7 +105,7 @@ class TiffPage:
 
     @property
     def nodata(self) -> float | None:
-        """The value of pixels without data, as GDAL writes it; None if there is none."""
+        """GDAL's value of pixels without data, or None."""
         try:
             return float(bytes(self.tags.get(NODATA, ())).rstrip(b"\0 "))
         except ValueError:
@@ -124,7 +124,7 @@ class TiffPage:
 
     @property
     def pillow_is_right(self) -> bool:
-        """True if Pillow decodes the page, and decodes it rightly."""
+        """True if Pillow decodes the page correctly."""
         bits, is_packed = self.tags.get(BITS, (1,)), self.first(COMPRESSION, 1) != 1
         if self.first(COMPRESSION, 1) not in PILLOW_COMPRESSIONS or len({*bits}) > 1:
             return False
@@ -171,10 +171,10 @@ class TiffHeader:
 
     @cached_property
     def images(self) -> tuple[TiffPage, ...]:
-        """The pages without thumbnails, masks, and channels after the first; of a marked thumbnail's file its image.
+        """The pages without thumbnails, masks and further channels. There is at least one.
 
-        A page counts as a thumbnail if it says so, or if it has fewer than half of the largest page's pixels and comes
-        before it.
+        A page is a thumbnail if it is marked as one, or if it comes before the largest page and has fewer than half of
+        its pixels.
         """
         pages = [page for page in self.pages if not page.is_reduced] or [*self.pages]
         most = max(page.width * page.height for page in pages)
@@ -189,9 +189,9 @@ class TiffHeader:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """The channels of an image that lie in pages of their own, and the pages from one channel to the next.
+        """The number of channels in separate pages, and the number of pages from one channel to the next.
 
-        ``(1, 0)`` if an image is one page. OME and ImageJ describe channels in the first page.
+        It is ``(1, 0)`` if an image is one page. OME and ImageJ describe channels in the first page.
         """
         text = bytes(self.pages[0].tags.get(DESCRIPTION, ())).decode(errors="replace")
         if text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
@@ -213,12 +213,12 @@ class TiffHeader:
 
     @property
     def is_georeferenced(self) -> bool:
-        """True if the file says something about the image's place on earth."""
+        """True if the file has tags for the image's place on earth."""
         return any(tag in self.images[0].tags for tag in (GEO_KEYS, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION))
 
     @property
     def place(self) -> Place | None:
-        """The place on earth of the first image; None if the file does not say it by an EPSG code and a transform."""
+        """The place on earth of the first image, or None without an EPSG code and a transform."""
         page = self.images[0]
         keys = page.tags.get(GEO_KEYS, ())
         # Each key is four numbers: its name, where its value is stored (0: here), a count, and the value.

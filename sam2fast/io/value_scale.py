@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_SAMPLES = 1 << 20  # values, for percentiles
-OUTLIERS = 0.5  # percent of the values at each end
-MARGIN = 0.5  # of the range without outliers; values in it are no outliers
-FULL = 65535  # of 16 bits
+OUTLIERS = 0.5  # percentage of the values at each end
+MARGIN = 0.5  # share of the range without outliers; values within this distance are no outliers
+FULL = 65535  # greatest value of 16 bits
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
 

@@ -84,7 +84,7 @@ def controls_of(interface: str) -> list[Control]:
     """The tags of a labelling interface, in XML, that label an image or a video.
 
     Raises:
-        ValueError: it is no XML.
+        ValueError: If the text is no XML.
     """
     try:
         tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat bounds what entities expand to
@@ -106,7 +106,7 @@ def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str],
     """The first control of an image or video that is one of these tags, and has the label.
 
     Raises:
-        ValueError: there is none.
+        ValueError: If there is no such control.
     """
     found = [control for control in controls if control.to_name == to_name and control.tag in tags]
     if not found:
@@ -123,8 +123,8 @@ def image_region(
     """A mask, bool ``(H, W)``, as a region of BrushLabels or, the outline of its largest part, of PolygonLabels.
 
     Raises:
-        ValueError: the mask is empty, and the control has polygons.
-        ImportError: shapely is not installed, the control has polygons, and the tolerance, in pixels, is not 0.
+        ValueError: If the mask is empty, and the control has polygons.
+        ImportError: If shapely is not installed, the control has polygons, and the tolerance, in pixels, is not 0.
     """
     kind = control.tag.lower()
     if kind == "brushlabels":
@@ -173,7 +173,7 @@ def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[fl
     """A rectangle of Label Studio, in percent, as a box XYXY in pixels.
 
     Raises:
-        ValueError: it is rotated.
+        ValueError: If the rectangle is rotated.
     """
     if rectangle.get("rotation"):
         raise ValueError("a rectangle is rotated; draw it upright")
@@ -213,7 +213,7 @@ class ShownFrames:
         """The number in the video, from 0, of a frame that counts from 1.
 
         Raises:
-            ValueError: there is no such frame.
+            ValueError: If there is no such frame.
         """
         if not 1 <= frame <= self.frames:
             raise ValueError(f"frame {frame} is not in this video, which has frames 1 to {self.frames}")

@@ -92,9 +92,9 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
         tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.
 
     Raises:
-        ValueError: no format has this name, an image has more masks than the format can hold, or images name different
-            classes, or not those of their masks.
-        ImportError: polygons with a tolerance need shapely, which is not installed.
+        ValueError: If no format has this name, an image has more masks than the format can hold, images name different
+            classes, or an image lacks a class of its masks.
+        ImportError: If polygons have a tolerance, and shapely is not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
@@ -253,7 +253,7 @@ def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: fl
 
 
 def _place_of(item: AnnotatedImage) -> Place | None:
-    """The place of an image on earth; None if its coordinates are pixels."""
+    """Returns the place of an image on earth, or None if its coordinates are pixels."""
     header = read_header(item.image) if isinstance(item.image, Path) and item.image.is_file() else None
     if header is None or not header.is_georeferenced:
         return None
@@ -265,7 +265,7 @@ def _place_of(item: AnnotatedImage) -> Place | None:
 
 
 def _closed(ring: np.ndarray, place: Place | None) -> list[list[float]]:
-    """A closed ring in pixels or, with a place, on earth, in the same direction of rotation."""
+    """Returns a closed ring in pixels, or on earth if there is a place, in the same direction of rotation."""
     if place is not None:
         a, b, c, d, e, f = place.transform
         ring = ring @ np.array([[a, d], [b, e]]) + (c, f)
@@ -279,9 +279,10 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
 
 
 def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
-    """The image beside its labels: a copy of its file if programs for labels show it, else PNG or JPEG of its pixels.
+    """Writes the image beside its labels, and returns its path.
 
-    A file with these suffixes is copied if it has 8 bits, grey or RGB; otherwise PNG has the pixels that the model saw.
+    A file with a suffix in ``copied`` is copied if it is grey or RGB with 8 bits. Other files become PNG or JPEG with
+    the pixels that the model saw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_window(window: Window | None) -> None:
-    """Raises ``ValueError`` if the window is no pair of ascending numbers."""
+    """Checks a window. Raises ValueError if it is no pair of ascending numbers."""
     if window is None:
         return
     values = np.asarray(window)
@@ -92,7 +92,7 @@ def log_once(text: str) -> None:
 
 
 def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
-    """An array, tensor or PIL image as fp32 in [0, 1]: 0 up to the window's low value, 1 from its high one on."""
+    """Converts an array, tensor or PIL image to fp32: 0 up to the window's low value, 1 from its high value."""
     if isinstance(image, Image.Image):
         image = np.asarray(image if is_deep(image) else image.convert("RGB"))
     values = image.float() if isinstance(image, Tensor) else image.astype(np.float32)
@@ -100,14 +100,15 @@ def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
 
 
 def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) -> Image.Image:
-    """An 8-bit RGB copy of an image that :func:`~sam2fast.transforms.to_pixels` accepts.
+    """Converts an image for :func:`~sam2fast.transforms.to_pixels` to 8-bit RGB. Returns a copy.
 
     Args:
-        scale: Of the video; files without it are scaled by themselves. With a window, arrays may have any values, too.
+        scale: Scale of the video. Without it, a file is scaled to its own range. With a window, arrays may have any
+            values.
 
     Raises:
-        VideoError, TypeError: it cannot be used; the message names the frame.
-        FileNotFoundError: it is a path, and there is no such file.
+        VideoError, TypeError: If the image cannot be used. The message names the frame.
+        FileNotFoundError: If the image is a path, and there is no such file.
     """
     window = None if scale is None else scale.window
     try:
@@ -126,12 +127,12 @@ def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) 
 
 
 def resized(image: Image.Image, size: int) -> Tensor:
-    """An RGB image as ``(size, size, 3)`` uint8, by PIL's default filter, which the original relies on."""
+    """Resizes an RGB image to ``(size, size, 3)`` uint8 with PIL's default filter, as the original does."""
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
 def is_deep(image: ImageLike) -> bool:
-    """Whether an image has more than 8 bits."""
+    """Returns True if an image has more than 8 bits."""
     if isinstance(image, Image.Image):
         return image.mode in ("I", "F") or image.mode.startswith("I;16")
     return isinstance(image, np.ndarray | Tensor) and image.dtype not in (np.uint8, torch.uint8)
@@ -140,14 +141,14 @@ def is_deep(image: ImageLike) -> bool:
 class ArrayFrames(Sequence[ImageLike]):
     """The frames of one array or tensor: ``(T, H, W)`` grey, ``(T, H, W, C)`` or ``(T, C, H, W)``.
 
-    C is 1 (grey), 3 (RGB) or 4 (RGBA, where alpha is dropped), as in a list of the frames; before H and W in tensors,
-    and in arrays if it is 3. uint8, or floating-point in [0, 1]; with a window any type.
+    C is 1 (grey), 3 (RGB) or 4 (RGBA; alpha is dropped), as in a list of the frames. It may be before H and W in
+    tensors, and in arrays if it is 3. Values are uint8, or floating-point in [0, 1]. With a window they have any type.
 
     Attributes:
-        is_plain: whether the array is none of a user's own class.
+        is_plain: False if the array has a user's own class.
 
     Raises:
-        VideoError: another shape or dtype.
+        VideoError: If the shape or dtype is another one.
     """
 
     def __init__(self, video: np.ndarray | Tensor, window: Window | None = None) -> None:

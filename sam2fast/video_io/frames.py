@@ -63,9 +63,9 @@ class Frames:
         A slice gives ``(N, 3, S, S)``, all in memory at once.
 
         Raises:
-            IndexError: there is no such frame.
-            VideoError: the frame cannot be read, or the video was closed. Other frames may still be readable.
-            FileNotFoundError, TypeError: likewise, of a list of images.
+            IndexError: If there is no such frame.
+            VideoError: If the frame cannot be read, or the video was closed. Other frames may still be readable.
+            FileNotFoundError, TypeError: If the frame of a list of images cannot be read.
         """
         if isinstance(index, slice):
             chosen = [self._model_input(i) for i in range(self._length)[index]]
@@ -88,7 +88,7 @@ class Frames:
         """Seconds from the first frame to this one; None if the source has no timestamps.
 
         Raises:
-            IndexError: there is no such frame.
+            IndexError: If there is no such frame.
         """
         return self._source.time(self._rank(index))
 
@@ -144,7 +144,7 @@ class CurrentFrame(Frames):
         Images are resized as those of a list are, so that masks are the same.
 
         Raises:
-            VideoError: the frame cannot be used, or its size is not that of the frames before.
+            VideoError: If the frame cannot be used, or its size is not that of the frames before.
             TypeError, FileNotFoundError: see :func:`~sam2fast.transforms.to_pixels`.
         """
         if isinstance(frame, StreamFrame):

@@ -40,9 +40,9 @@ def source_kind(source: Any) -> SourceKind:
     """The kind of a source.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        VideoError: the path is not accessible.
-        TypeError: another type of source.
+        FileNotFoundError: If there is no such file or folder.
+        VideoError: If the path is not accessible.
+        TypeError: If the source has another type.
     """
     if isinstance(source, str) and ADDRESS.match(source):
         return SourceKind.ADDRESS
@@ -96,27 +96,27 @@ def open_frames(
     """Opens a video. Frames are decoded when they are requested.
 
     Args:
-        source: a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
+        source: A folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
             that FFmpeg reads, an animated WebP or a TIFF of several pages: its path, its bytes, or a binary file
             object, which is read from its beginning and must not be used meanwhile; a list of images as
             :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor, see
             :class:`~sam2fast.video_io.arrays.ArrayFrames`; an iterator of images, which is read to its end at once and
             takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
             Images in memory are not copied: a frame has the values of the array when it is first requested.
-        image_size: side S of the model's square input.
-        device: of the returned frames.
-        prefetch: decode the next few frames in a thread; image files, and arrays in memory, in up to eight.
-        window: the values (low, high) that become black and white, for volumes, and for images and arrays of any type.
-        axis: of the file of a volume, the slices that become frames; by default ``"axial"``.
+        image_size: Side S of the model's square input.
+        device: Device of the returned frames.
+        prefetch: Decodes the next few frames in a thread, or image files and arrays in memory in up to eight threads.
+        window: Values (low, high) that become black and white, for volumes, and for images and arrays of any type.
+        axis: Slices of a volume that become frames. Defaults to ``"axial"``.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        VideoError: the video cannot be read, or is of an unsupported kind; a video file has a window; or what is no
-            file of a volume has an axis.
-        ValueError: the window is no pair of ascending numbers.
-        NoFramesError: it has no frames.
-        TypeError: another type of source.
-        ImportError: a video file, and PyAV is not installed; or a volume without the extra ``medical``.
+        FileNotFoundError: If there is no such file or folder.
+        VideoError: If the video cannot be read or has an unsupported format, a video file has a window, or a source
+            that is no file of a volume has an axis.
+        ValueError: If the window is no pair of ascending numbers.
+        NoFramesError: If the video has no frames.
+        TypeError: If the source has another type.
+        ImportError: If PyAV is missing for a video file, or the extra ``medical`` for a volume.
     """
     check_window(window)
     return Frames(_open(source, image_size, window, axis), image_size, device, prefetch)

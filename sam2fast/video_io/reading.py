@@ -66,9 +66,9 @@ class FrameReader:
         pixel_aspect: width of a pixel divided by its height, upright; 1 if the source does not state it.
 
     Raises:
-        NoFramesError: there are no frames.
-        VideoError: a frame cannot be read, or its size differs from the first one's; or, after the last frame, more
-            frames are known to be missing.
+        NoFramesError: If there are no frames.
+        VideoError: If a frame cannot be read, its size differs from the first frame's size, or frames are missing after
+            the last frame.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -116,11 +116,11 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
         image_size: side S of the model's square input.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        VideoError: the source cannot be opened, or is no video; see :class:`FrameReader` for frames.
-        NoFramesError: it has no frames.
-        TypeError: another type of source.
-        ImportError: a video or a volume, and what reads it is not installed.
+        FileNotFoundError: If there is no such file or folder.
+        VideoError: If the source cannot be opened, or is no video; see :class:`FrameReader` for frames.
+        NoFramesError: If the source has no frames.
+        TypeError: If the source has another type.
+        ImportError: If the library for a video or a volume is not installed.
     """
     return FrameReader(_stream(source, image_size))
 

@@ -116,7 +116,7 @@ class _Expected:
             yield packet
 
     def lacks_before(self, frame: VideoFrame | None) -> bool:
-        """Whether an expected frame is missing before this one, or before the end (None); it is reported once."""
+        """Returns True if an expected frame is missing before this frame, or before the end (None). Reports it once."""
         time = float("inf") if frame is None else frame.pts
         if time is None:
             self._distrust()

@@ -28,8 +28,8 @@ def to_numpy(result: Any) -> FrameMasks:
             ``StreamResult``; or an item of :func:`read_masks`.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: the numbers of ids, masks and scores differ.
+        TypeError: If it is none of these.
+        ValueError: If the numbers of ids, masks and scores differ.
     """
     if not isinstance(result, tuple) or len(result) not in (3, 4):
         raise TypeError(
@@ -46,7 +46,7 @@ def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
     """Converts masks ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor, to bool ``(N, H, W)``.
 
     Raises:
-        ValueError: another shape, not ``count`` masks, or masks as bits.
+        ValueError: If the masks have another shape or number, or are bits.
     """
     pixels = _array(masks)
     if pixels.dtype == np.uint8:
@@ -62,7 +62,7 @@ def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
     """The predicted IoU ``(N,)`` from ``TrackScores``, an array or a sequence; None for None.
 
     Raises:
-        ValueError: not ``count`` scores.
+        ValueError: If there are not ``count`` scores.
     """
     if scores is None:
         return None
@@ -88,7 +88,7 @@ def _array(values: Any) -> NDArray[Any]:
 def to_supervision(
     obj_ids: Sequence[Any], masks: Any, scores: Any = None, labels: Mapping[Any, str | int | None] | None = None
 ) -> "Detections":
-    """The objects of a frame as ``supervision.Detections``; empty masks are left out.
+    """Converts the objects of a frame to ``supervision.Detections``. Leaves out empty masks.
 
     ``tracker_id`` has integer ids, and for other ids, such as names, a hash of their text, the same in every frame.
     ``data["object_id"]`` has the original ids. Boxes include the last pixel, as in ``supervision.mask_to_xyxy``.
@@ -104,8 +104,8 @@ def to_supervision(
             name "".
 
     Raises:
-        ImportError: supervision is not installed.
-        ValueError: the numbers of ids, masks and scores differ.
+        ImportError: If supervision is not installed.
+        ValueError: If the numbers of ids, masks and scores differ.
     """
     try:
         import supervision

@@ -40,7 +40,7 @@ def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArra
         Labels ``(I, J, K)`` in the order of the source's voxels, 0 for none and 1 for the first id, and the ids.
 
     Raises:
-        ValueError: a frame that the volume has not, or masks of another size.
+        ValueError: If the volume lacks a frame, or masks have another size.
     """
     labels = np.zeros(volume.values.shape, np.uint16)
     slices, ids = volume.as_frames(labels), dict[Any, int]()
@@ -67,9 +67,9 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
         The ids of the labels 1, 2, ...
 
     Raises:
-        ValueError: see :func:`to_label_volume`.
-        ImportError: nibabel is not installed.
-        OSError: the file cannot be written.
+        ValueError: If :func:`to_label_volume` raises it.
+        ImportError: If nibabel is not installed.
+        OSError: If the file cannot be written.
     """
     nibabel = import_module("nibabel")
     labels, ids = to_label_volume(volume, frames)
@@ -99,17 +99,17 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     most 64 characters, without backslashes and line breaks. The segment's description has ids that do not fit.
 
     Args:
-        file: usually ``.dcm``.
-        volume, frames: see :func:`to_label_volume`; the volume is of DICOM.
+        file: Path of the file, usually ``.dcm``.
+        volume, frames: DICOM volume and its masks, see :func:`to_label_volume`.
 
     Returns:
         The ids of the segments 1, 2, ...
 
     Raises:
-        ValueError: the volume is not of DICOM, or its files lack what a segmentation needs; there is no object; or see
-            :func:`to_label_volume`.
-        ImportError: highdicom is not installed.
-        OSError: the file cannot be written.
+        ValueError: If the volume is not of DICOM, its files lack attributes that a segmentation needs, or there is no
+            object. See also :func:`to_label_volume`.
+        ImportError: If highdicom is not installed.
+        OSError: If the file cannot be written.
     """
     if not volume.datasets:
         raise ValueError("a DICOM segmentation refers to DICOM images; write NIfTI for volumes of NIfTI files")
