@@ -25,7 +25,7 @@ def read_clip(every: int) -> list[NDArray[np.uint8]]:
     """Returns each ``every``-th frame ``(540, 960, 3)`` of the package's video, from the first.
 
     Raises:
-        ImportError: PyAV is not installed.
+        ImportError: If PyAV is not installed.
     """
     with read_frames(CLIP, 1) as reader:
         return [frame.rgb for frame in islice(reader, 0, None, every)]
@@ -37,7 +37,7 @@ def track(
     """Tracks objects through frames ``(H, W, 3)``; returns their masks ``(T, N, H, W)``.
 
     Args:
-        prompts: for each of the N objects, its arguments of ``add_new_points_or_box`` on the first frame.
+        prompts: Arguments of ``add_new_points_or_box`` on the first frame for each of the N objects.
     """
     state = predictor.init_state(frames)
     for obj_id, arguments in enumerate(prompts):
@@ -50,7 +50,7 @@ def encode_mp4(images: Sequence[Image.Image]) -> bytes:
     """Encodes images with even sides as an MP4 file: H.264 if PyAV has an encoder for it, else MPEG-4.
 
     Raises:
-        ImportError: PyAV is not installed.
+        ImportError: If PyAV is not installed.
     """
     require_pyav("writing")
     import av

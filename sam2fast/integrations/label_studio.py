@@ -90,7 +90,7 @@ class LabelStudioBackend:
             prompts: regions: keypoints and rectangles of an image, or boxes on frames of a video.
 
         Raises:
-            ValueError, LookupError, TypeError: the task, the interface or a prompt cannot be used.
+            ValueError, LookupError, TypeError: If the task, the interface or a prompt cannot be used.
         """
         controls, regions = controls_of(interface), list[dict[str, Any]]()
         if any(one["type"] == "videorectangle" for one in prompts):

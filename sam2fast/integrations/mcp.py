@@ -43,7 +43,7 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Label = Literal[0, 1]  # background, foreground
 Share = Annotated[float, Field(ge=0, le=1)]
-USUAL_FRAMES = 100  # that a call tracks
+USUAL_FRAMES = 100  # frames that a call tracks by default
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def make_server(tools: McpTools) -> MCPServer:
 def _checked(
     points: Sequence[Point], labels: Sequence[int], box: Box | None, width: int, height: int
 ) -> tuple[Any, Any, Any]:
-    """A prompt as the predictors take it."""
+    """Returns a prompt as arguments of the predictors."""
     if not points and box is None or len(points) > MOST_POINTS:
         raise ValueError(f"there are {len(points)} points; give a box, 1 to {MOST_POINTS} points, or both")
     for x, y in [*points, *((box[:2], box[2:]) if box else ())]:
@@ -291,7 +291,7 @@ def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> di
 
 
 def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
-    """What was found, as JSON for programs and as text, and images."""
+    """Returns the result as JSON for programs, as text, and as images."""
     content: list[Any] = [TextContent(type="text", text=json.dumps(found, ensure_ascii=False, allow_nan=False))]
     for overlay in overlays:
         overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))

@@ -39,7 +39,7 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
     """The planes of an image layer, black and white as its contrast limits say; the layer's data may be lazy.
 
     Raises:
-        ValueError: the layer has more than three dimensions.
+        ValueError: If the layer has more than three dimensions.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -70,7 +70,7 @@ def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Pro
     Features of the layers are ``object``, from 1, and of points ``on``, whether they lie on the object.
 
     Raises:
-        ValueError: there are none, or an object has two boxes on a frame.
+        ValueError: If there are none, or an object has two boxes on a frame.
     """
     found: dict[tuple[int, int], Prompt] = {}
     for layer in layers:
@@ -93,7 +93,7 @@ def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Pro
 
 
 def placement_of(layer: Any) -> dict[str, Any]:
-    """Returns the arguments of a layer that lies where this one lies."""
+    """Returns the arguments that place a new layer on this layer."""
     return {name: getattr(layer, name) for name in PLACEMENT}
 
 

@@ -55,7 +55,7 @@ class NoTokenError(DemoError):
 
 
 def is_upload() -> bool:
-    """Whether the current request may be as large as an upload; its other fields have a limit of their own."""
+    """Returns True if the current request may be as large as an upload. Its other fields have a separate limit."""
     is_video = request.path == "/graphql" and request.mimetype == "multipart/form-data"
     return is_video or request.path.endswith(("/encode", "/thumbnail"))
 

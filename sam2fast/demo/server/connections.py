@@ -1,4 +1,4 @@
-"""Connections of clients in gunicorn: slow and silent clients get no thread, and nobody gets all threads.
+"""Connections of clients in gunicorn. Slow and silent clients get no thread, and some threads are reserved.
 
 The event loop reads the headers of a request. A thread then handles the request. The event loop also discards the rest
 of a refused request until its client has read the answer.
@@ -19,12 +19,12 @@ from sam2fast.demo.server.settings import PUBLIC
 SEND_TIMEOUT = 30.0  # seconds in which a client must accept some data
 RECEIVE_TIMEOUT = 15.0  # seconds in which a client must send more of its request
 HEADERS_TIMEOUT = 15.0  # seconds in which a client must send all headers of a request
-LINGER_SECONDS = 2.0  # for which a client may read the answer to a request that was not read
+LINGER_SECONDS = 2.0  # seconds to read the answer to an unread request
 MAX_HEADERS_BYTES = 1 << 16
-MAX_INCOMING, MAX_LINGERING = 256, 256  # connections that send headers, and closed ones; the oldest is dropped
-RESERVED_THREADS = 64  # for refusals and for health checks
+MAX_INCOMING, MAX_LINGERING = 256, 256  # connections that send headers, and that linger; the oldest is dropped
+RESERVED_THREADS = 64  # threads for refusals and health checks
 BLOCK_BYTES = 1 << 16
-# A body must bring this many bytes in each period for which the server has waited for it.
+# A body must bring PACE_BYTES in each PACE_SECONDS for which the server waits.
 PACE_BYTES, PACE_SECONDS = 10 << 10, 10.0
 END_OF_HEADERS = b"\r\n\r\n"
 BUSY = (
@@ -68,7 +68,7 @@ class ConnectionWorker(ThreadWorker):
             self._drop(next(iter(self._incoming.values())).connection)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answers a request whose headers were read; runs in a thread."""
+        """Answers a request after its headers were read. Runs in a thread."""
         is_closed = req.should_close
         req.should_close = lambda: is_closed() or _is_unread(req)  # asked before the answer's headers are sent
         if req.path in PUBLIC:
@@ -89,7 +89,7 @@ class ConnectionWorker(ThreadWorker):
             super().finish_request(conn, fs)
 
     def notify(self) -> None:
-        """Drops late connections; runs at least once a second."""
+        """Drops late connections. Runs at least once a second."""
         super().notify()
         now = time.monotonic()
         for incoming in list(self._incoming.values()):
@@ -127,7 +127,7 @@ class ConnectionWorker(ThreadWorker):
         super().enqueue_req(conn)
 
     def _drop(self, conn: Any) -> None:
-        """Closes a connection whose headers are incomplete."""
+        """Closes a connection with incomplete headers."""
         self.poller.unregister(conn.sock)
         del self._incoming[conn.sock]
         self._close(conn)
@@ -160,7 +160,7 @@ class ConnectionWorker(ThreadWorker):
 
 
 class _PacedSocket:
-    """A socket that gunicorn reads a request from, and that fails if the request arrives too slowly.
+    """A socket for gunicorn that fails if a request arrives too slowly.
 
     Only the time that the server waits for the client counts.
     """
@@ -189,7 +189,7 @@ class _PacedSocket:
 
 
 def _receive(sock: socket.socket) -> bytes | None:
-    """Receives without waiting; returns None if nothing has arrived, and no bytes if the connection has ended."""
+    """Receives without waiting. Returns None if nothing has arrived, and no bytes if the connection has ended."""
     try:
         return sock.recv(BLOCK_BYTES)
     except BlockingIOError:

@@ -60,7 +60,7 @@ def export_slot() -> Iterator[None]:
     """Waits until one of the few exports that may run at a time can begin.
 
     Raises:
-        BusyError: too many exports are running.
+        BusyError: If too many exports are running.
     """
     if not _SLOTS.acquire(timeout=SECONDS_TO_WAIT):
         raise BusyError("busy with other downloads; try again in a minute")
@@ -82,11 +82,11 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
         folder: the folder of the new file.
 
     Raises:
-        BadInputError: there is no such format, or a quality was chosen for one that is neither MP4 nor WebM.
-        NotFoundError: there are no masks yet.
-        BusyError: too many exports are running.
-        BadVideoError: the video cannot be encoded.
-        CancelledError: by ``data.report``.
+        BadInputError: If there is no such format, or a quality was chosen for one that is neither MP4 nor WebM.
+        NotFoundError: If there are no masks yet.
+        BusyError: If too many exports are running.
+        BadVideoError: If the video cannot be encoded.
+        CancelledError: If ``data.report`` raises it.
     """
     if kind not in FORMATS:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")

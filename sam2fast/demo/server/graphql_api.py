@@ -149,7 +149,7 @@ class DemoSchema(strawberry.Schema):
 
 
 def _is_internal(error: GraphQLError) -> bool:
-    """Whether the server, not the request, caused the error."""
+    """Returns True if the server caused the error, and False if the request did."""
     return error.original_error is not None and not isinstance(error.original_error, DemoError | GraphQLError)
 
 

@@ -62,7 +62,7 @@ class Library:
     """The videos in a folder, which is created if it is missing.
 
     Raises:
-        OSError: the folder cannot be created.
+        OSError: If the folder cannot be created.
     """
 
     def __init__(self, root: Path) -> None:
@@ -101,7 +101,7 @@ class Library:
         """The gallery's video with this path, or else the first.
 
         Raises:
-            NotFoundError: the gallery is empty.
+            NotFoundError: If the gallery is empty.
         """
         videos = self.gallery()
         if not videos:
@@ -114,7 +114,7 @@ class Library:
         """The file of a video or photograph of the gallery or the uploads.
 
         Raises:
-            NotFoundError: there is no such video; also for a path that leads out of the folders.
+            NotFoundError: If there is no such video, or the path leads out of the folders.
         """
         folder, _, name = path.partition("/")
         if folder in (GALLERY, UPLOADS) and (name.endswith(SUFFIX) or is_photo(name)):
@@ -128,7 +128,7 @@ class Library:
             name: relative path with slashes; no part of it begins with a dot.
 
         Raises:
-            NotFoundError: there is no such file; also for a name that leads out of the folder.
+            NotFoundError: If there is no such file, or the name leads out of the folder.
         """
         parts = name.split("/") if len(name) <= MAX_PATH_LENGTH and name.isprintable() else [""]
         if not any(part == "" or part.startswith(".") or "\\" in part for part in parts):
@@ -144,7 +144,7 @@ class Library:
         """Describes a file of the library for clients; an unchanged file is opened only once.
 
         Raises:
-            VideoError, BadPhotoError, OSError: it cannot be read as a video, or as a photograph.
+            VideoError, BadPhotoError, OSError: If the file cannot be read as a video or a photograph.
         """
         path, stat = file.relative_to(self.root).as_posix(), file.stat()
         version = stat.st_mtime_ns, stat.st_size
@@ -167,7 +167,7 @@ class Library:
             source: Source of a video; copied if its frames have another size. None for a photograph.
 
         Raises:
-            OSError: a file cannot be moved or copied.
+            OSError: If a file cannot be moved or copied.
         """
         target = self.root / UPLOADS / f"{digest}{file.suffix}"
         os.replace(file, target)

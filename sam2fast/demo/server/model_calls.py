@@ -92,8 +92,8 @@ class SessionCalls:
                 ``clear_old_points`` remove the earlier ones.
 
         Raises:
-            BadInputError: there is no such frame, or the points are invalid or too many.
-            TooManyError: there is no room for another object or prompt.
+            BadInputError: If there is no such frame, or the points are invalid or too many.
+            TooManyError: If there is no room for another object or prompt.
         """
         if clear_old_points and not len(points) and not len(labels):
             return self.clear_points(session, frame, object_id)
@@ -132,7 +132,7 @@ class SessionCalls:
             refine: they refine the object's mask there, otherwise they replace its prompts.
 
         Raises:
-            BadInputError: there is no such frame, or the clicks are invalid.
+            BadInputError: If there is no such frame, or the clicks are invalid.
         """
         if ticket not in (None, session.newest_preview):
             return []
@@ -152,7 +152,7 @@ class SessionCalls:
             report: receives the share of the points that are done.
 
         Raises:
-            CancelledError: by the report.
+            CancelledError: If the report raises it.
         """
         report(0)
         generator = SAM2AutomaticMaskGenerator(
@@ -174,8 +174,8 @@ class SessionCalls:
             mask: ``(H, W)`` of the video's size, with at least one pixel inside.
 
         Raises:
-            BadInputError: there is no such frame, or the mask is empty or of another size.
-            TooManyError: there is no room for another object or prompt.
+            BadInputError: If there is no such frame, or the mask is empty or of another size.
+            TooManyError: If there is no room for another object or prompt.
         """
         state = session.state
         _check_frame(state, frame)
@@ -204,7 +204,7 @@ class SessionCalls:
         The running track is cancelled if the object has no others: nothing shows where it is.
 
         Raises:
-            BadInputError: there is no such frame or object.
+            BadInputError: If there is no such frame or object.
         """
         state = session.state
         _check_frame(state, frame)
@@ -245,8 +245,8 @@ class SessionCalls:
         """Checks that all objects can be tracked, and replaces the running track; see :meth:`Session.begin_track`.
 
         Raises:
-            BadInputError: there is no such frame or object.
-            NothingToTrackError: an object has no points.
+            BadInputError: If there is no such frame or object.
+            NothingToTrackError: If an object has no points.
         """
         _check_frame(session.state, plan.start)
         if plan.end is not None:

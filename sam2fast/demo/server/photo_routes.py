@@ -82,9 +82,9 @@ def export(body: Any, kind: str, library: Library) -> Path:
         kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
 
     Raises:
-        BadInputError: there is no such format, or the body has another form.
-        NotFoundError: the library does not have a photograph, or there are no masks.
-        BusyError: too many exports are running.
+        BadInputError: If there is no such format, or the body has another form.
+        NotFoundError: If the library does not have a photograph, or there are no masks.
+        BusyError: If too many exports are running.
     """
     if kind not in FORMATS:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")

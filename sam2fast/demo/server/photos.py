@@ -56,7 +56,7 @@ _LOSSY = ("JPEG", "MPO", "HEIF", "AVIF")
 
 
 def is_photo(file: str | Path) -> bool:
-    """Whether a file of the library is a photograph, by its suffix."""
+    """Returns True if a file of the library has the suffix of a photograph."""
     return Path(file).suffix in SUFFIXES
 
 
@@ -64,14 +64,14 @@ def store_photo(source: Path, target: Path) -> Path:
     """Copies an uploaded photograph, or converts it if browsers do not show it or it is not upright.
 
     Args:
-        source: a file of an untrusted client.
-        target: the path of the result without its suffix.
+        source: File of an untrusted client.
+        target: Path of the result without its suffix.
 
     Returns:
         The result's path.
 
     Raises:
-        BadPhotoError: it cannot be read, or has too many pixels.
+        BadPhotoError: If the file cannot be read, or has too many pixels.
     """
     with _reading(source), open_image(source, _FORMATS) as image:
         check_pixels(image.width, image.height)
@@ -117,7 +117,7 @@ def read_photo(file: Path) -> NDArray[np.uint8]:
 
 
 def model_input(file: Path) -> Path | NDArray[np.uint8]:
-    """Returns what the model reads of a stored photograph: the file, or its pixels if parts of it are transparent.
+    """Returns the model's input for a stored photograph: the file, or its pixels if parts are transparent.
 
     Raises:
         BadPhotoError: If it cannot be read.
@@ -127,7 +127,7 @@ def model_input(file: Path) -> Path | NDArray[np.uint8]:
 
 
 def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask; all others are transparent black.
+    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask. All other pixels are transparent black.
 
     Raises:
         BadPhotoError: If it cannot be read.
@@ -139,10 +139,10 @@ def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def poster_of(file: Path) -> tuple[Image.Image, tuple[int, int]]:
-    """A small image of a stored photograph, and the photograph's size (H, W).
+    """Returns a small image of a stored photograph, and the photograph's size (H, W).
 
     Raises:
-        BadPhotoError: it cannot be read.
+        BadPhotoError: If it cannot be read.
     """
     with _reading(file), open_image(file, _FORMATS) as image:
         height, width = image.height, image.width

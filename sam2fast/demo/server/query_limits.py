@@ -19,8 +19,8 @@ from strawberry.extensions import SchemaExtension
 
 # Far more than the front ends need; GraphiQL's introspection query fits.
 MAX_LEVELS, MAX_SELECTIONS, MAX_ALIASES, MAX_TOKENS = 20, 500, 5, 2000
-MAX_REPEATS = 40  # of a field in a query; validation compares each pair of them
-# Validation is Python's work alone: of several at a time, each would delay all other threads.
+MAX_REPEATS = 40  # repeats of a field in a query; validation compares each pair
+# Validation runs only Python code. Several validations at a time would delay all other threads.
 _validating = threading.Lock()
 
 

@@ -114,7 +114,7 @@ def serve(build: Callable[[], Flask], address: Address, on_ready: Callable[[str]
         on_ready: receives the server's URL as soon as requests are answered.
 
     Raises:
-        ServingError: the address is not available, or ``build`` has failed and printed why.
+        ServingError: If the address is not available, or ``build`` has failed and printed why.
     """
 
     def report_address(worker: ThreadWorker) -> None:

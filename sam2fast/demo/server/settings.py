@@ -52,7 +52,7 @@ def parse_origin(text: str) -> str:
     """Normalises an origin such as ``https://demo.example:8443``: lower case, no default port.
 
     Raises:
-        ValueError: the text is not a scheme with a host and an optional port.
+        ValueError: If the text is not a scheme with a host and an optional port.
     """
     parts = urlsplit(text)
     host, port = parts.hostname, parts.port

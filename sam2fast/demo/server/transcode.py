@@ -31,12 +31,12 @@ from sam2fast.video_io.video_types import StreamFrame
 # No format in which FFmpeg would follow references to other files or addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "prores")
-MAX_PIXELS = 1 << 24  # of a decoded frame, 5312x2988 among them; decoders keep up to 16 frames
+MAX_PIXELS = 1 << 24  # pixels of a decoded frame, such as 5312x2988; decoders keep up to 16 frames
 LONG_SIDE, SHORT_SIDE = 1280, 720  # largest size of the result
 SOURCE_SIDES = 3840, 2160  # largest size of frames that are read from the source
 MAX_RATE = 60
 MIN_DECODING_SECONDS = 120.0
-DECODING_SECONDS = 12.0  # for each second that is kept
+DECODING_SECONDS = 12.0  # seconds for each kept second
 MAX_START = 1e6  # seconds; frame numbers stay far below their limit
 
 
@@ -60,11 +60,11 @@ class Transcoded:
     """How a video was transcoded.
 
     Attributes:
-        start, seconds: as in :class:`Cut`.
-        rate: frames per second.
+        start, seconds: First second and largest duration, see :class:`Cut`.
+        rate: Frames per second.
         size: (H, W) of the source's frames: upright, with square pixels, at most 4K.
-        repeated, dropped: numbers of the source's frames that are shown longer, and that are left out, for the constant
-            rate. If both are 0, the frames have the numbers that they have in the source's part.
+        repeated, dropped: Numbers of source frames that were repeated or left out for a constant rate. If both are 0,
+            frames have the same numbers as in the part of the source.
     """
 
     start: float
@@ -79,7 +79,7 @@ def choose_cut(start: float | None, seconds: float | None, longest: float, fps: 
     """The part that a client asked for, at most ``longest`` seconds.
 
     Raises:
-        BadInputError: a time is negative, not finite or too large.
+        BadInputError: If a time is negative, not finite or too large.
     """
     begin = 0.0 if start is None else start
     length = longest if seconds is None else seconds
@@ -113,7 +113,7 @@ def transcode(source: Path, target: Path, cut: Cut, report: Report = ignore_prog
     """Writes a part of a video to ``target`` atomically, upright, with its sound.
 
     Raises:
-        BadVideoError: the file is not an accepted video, has no frame in this part, or takes too long to decode.
+        BadVideoError: If the file is not an accepted video, has no frame in this part, or takes too long to decode.
     """
     deadline = time.monotonic() + max(MIN_DECODING_SECONDS, DECODING_SECONDS * cut.seconds)
 
@@ -146,7 +146,7 @@ def source_frames(source: Path, made: Transcoded) -> Iterator[NDArray[np.uint8]]
     """The frames ``(H, W, 3)`` of a transcoded video, read from its source in the size ``made.size``.
 
     Raises:
-        NotFoundError: the source cannot be read.
+        NotFoundError: If the source cannot be read.
     """
     height, width = made.size
     try:
@@ -189,7 +189,7 @@ def _resample(
         seconds = frame.time if frame.time is not None else frame.index / (reader.rate or float(rate))
         tick = round(seconds * rate) - first
         report((tick + first) / max(1, last + first))
-        ticks = min(tick, count) - done  # for which the frame before is shown
+        ticks = min(tick, count) - done  # duration of the previous frame
         if shown is not None and tick > 0:
             changes["dropped"] += ticks < 1
             changes["repeated"] += ticks > 1

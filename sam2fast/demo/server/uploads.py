@@ -47,8 +47,8 @@ class IncomingFile:
         is_photo: whether it begins as a photograph does; otherwise it begins as a video.
 
     Raises:
-        TooLargeError: more bytes were written than allowed.
-        BadVideoError: the file has no signature of an accepted format.
+        TooLargeError: If more bytes were written than allowed.
+        BadVideoError: If the file has no signature of an accepted format.
     """
 
     def __init__(self, limits: UploadLimits) -> None:
@@ -114,19 +114,19 @@ class Uploads:
     def add(
         self, file: Any, start: float | None, seconds: float | None, report: Report = ignore_progress
     ) -> LibraryVideo:
-        """Adds a video or a photograph to the library; a repeated upload is stored only once.
+        """Adds a video or a photograph to the library. A repeated upload is stored only once.
 
         Args:
-            file: the file of the request, from werkzeug.
-            start, seconds: the part of a video to keep; by default the longest allowed part from the beginning.
-            report: receives the share of a video that is transcoded.
+            file: File of the request, from werkzeug.
+            start, seconds: Part of a video to keep. Defaults to the longest allowed part from the beginning.
+            report: Function that receives the transcoded share of a video.
 
         Raises:
-            BadInputError: there is no file, or a time is invalid.
-            BadVideoError, BadPhotoError: the file cannot be used.
-            BusyError: other uploads took too long.
-            DiskFullError: the file does not fit on the disk.
-            CancelledError: by the report.
+            BadInputError: If there is no file, or a time is invalid.
+            BadVideoError, BadPhotoError: If the file cannot be used.
+            BusyError: If other uploads took too long.
+            DiskFullError: If the file does not fit on the disk.
+            CancelledError: If ``report`` raises it.
         """
         cut = choose_cut(start, seconds, self._settings.max_seconds, self._settings.fps)
         stream = getattr(file, "stream", None)
