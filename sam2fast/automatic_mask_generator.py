@@ -222,9 +222,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Context manager that reports the progress over ``images`` images if ``progress`` is set.
+        """Reports the progress over ``images`` images if ``progress`` is set.
 
-        It first adds the grids of layers by which ``crop_n_layers`` was raised since the construction.
+        First adds the grids of crop layers if ``crop_n_layers`` was raised after construction.
         """
         if self.crop_n_layers >= len(self.point_grids):
             settings = self.crop_n_layers, self.crop_n_points_downscale_factor

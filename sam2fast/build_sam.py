@@ -86,11 +86,11 @@ def build_sam2(
         **kwargs: ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
-        FileNotFoundError: there is no such configuration or checkpoint.
-        ConfigError: the configuration or an override is invalid.
-        CheckpointError: the checkpoint cannot be read or does not fit.
-        RuntimeError: the device is not available.
-        ValueError: the device does not support the dtype.
+        FileNotFoundError: If there is no such configuration or checkpoint.
+        ConfigError: If the configuration or an override is invalid.
+        CheckpointError: If the checkpoint cannot be read or does not fit.
+        RuntimeError: If the device is not available.
+        ValueError: If the device does not support the dtype.
     """
     embedded = find_embedded(str(config_file).removeprefix("configs/").removesuffix(".yaml"))
     overrides = [
@@ -140,8 +140,8 @@ def build_sam2_video_predictor(
             :func:`build_sam2`.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, does not fit, or lacks weights for video.
-        FileNotFoundError, ConfigError, RuntimeError, ValueError: as for :func:`build_sam2`.
+        CheckpointError: If the checkpoint cannot be read, does not fit, or lacks weights for video.
+        FileNotFoundError, ConfigError, RuntimeError, ValueError: If :func:`build_sam2` raises it.
     """
     if strategy == "sam2" and str(config_file).removeprefix("configs/").startswith("samurai/"):
         strategy = "samurai"
@@ -173,19 +173,19 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     is ``auto``.
 
     Args:
-        model_id: the path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
+        model_id: The path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
             a name of a published model as commands take it, such as ``tiny``, or a Hugging Face id of a model with SAM
             2's architecture. An official id always means the published model; others need huggingface_hub. The prefix
-            ``./`` makes any name a path. Where huggingface_hub is installed, it downloads Meta's models.
-        **kwargs: for :func:`build_sam2`. The default ``config_file`` is the published model's, or is derived from the
-            checkpoint's weights and the ``config.json`` of transformers beside it.
+            ``./`` makes any name a path. If huggingface_hub is installed, it downloads Meta's models.
+        **kwargs: Arguments of :func:`build_sam2`. The default ``config_file`` is the published model's, or is derived
+            from the checkpoint's weights and the ``config.json`` of transformers beside it.
 
     Raises:
-        FileNotFoundError: there is no checkpoint at the path.
-        CheckpointError: the folder has several checkpoints, or no configuration fits; then pass ``config_file``.
-        KeyError: this is neither a path nor a name nor an id.
-        ImportError: the id is not official, and huggingface_hub is not installed.
-        DownloadError: the model is not cached and cannot be downloaded.
+        FileNotFoundError: If there is no checkpoint at the path.
+        CheckpointError: If the folder has several checkpoints, or no configuration fits. Then pass ``config_file``.
+        KeyError: If ``model_id`` is no path, name or id.
+        ImportError: If the id is not official, and huggingface_hub is not installed.
+        DownloadError: If the model is not cached and cannot be downloaded.
     """
     return build_sam2(**_pretrained(model_id, **kwargs))
 
@@ -224,7 +224,7 @@ def _pretrained(
 
 
 def _named(model_id: str | Path) -> str | None:
-    """The id of a model of the package or of a published one, given by any of its names; None for other models."""
+    """Returns the id of a published model or of a model in the package by any of its names, or None."""
     # Ids win over paths: the original knows ids only, and those of the package are also folders of a checkout.
     if model_id in EMBEDDED or model_id in RELEASES:
         return str(model_id)
@@ -341,7 +341,7 @@ def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
     """The original's function of this name: loads a checkpoint into a model; does nothing without a path.
 
     Raises:
-        FileNotFoundError, CheckpointError, ImportError: the file cannot be read, or does not fit.
+        FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit.
     """
     if ckpt_path is not None:
         device = next(model.parameters()).device

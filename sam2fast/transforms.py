@@ -78,7 +78,7 @@ def is_file(image: Any) -> TypeGuard[FileLike]:
 
 
 def read_file_image(file: FileLike) -> FileImage:
-    """Calls :func:`~sam2fast.io.image_files.read_image`; raises as :func:`to_pixels`."""
+    """Calls :func:`~sam2fast.io.image_files.read_image`. Errors: see :func:`to_pixels`."""
     name = str(file) if isinstance(file, str | Path) else "the data"
     if isinstance(file, str | Path) and not os.path.isfile(file):  # unlike Path.is_file, does not raise for any name
         raise FileNotFoundError(f"no image file {name!r}")
@@ -94,8 +94,7 @@ def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
     """Reads an image file as :func:`to_pixels`.
 
     Returns:
-        The pixels; and what was chosen of the file, for JSON: see
-        :meth:`~sam2fast.io.image_files.FileImage.choices`.
+        The pixels, and the chosen page, bands and scale; see :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
     image = read_file_image(file)
     scale = image.own_scale()

@@ -12,7 +12,7 @@ from sam2fast.prompt_inputs import LARGEST
 from sam2fast.tracking.cuda_graphs import memory_of_graphs
 from sam2fast.utils.embedded import NANO
 
-# The generator's default thresholds, and lower ones for nano, which predicts lower scores.
+# The generator's default thresholds, and lower thresholds for nano, because its scores are lower.
 THRESHOLDS: Mapping[str, Any] = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
 THRESHOLDS_OF_NANO: Mapping[str, Any] = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
 # Largest batch on the CPU; more would only take more memory.
@@ -39,7 +39,7 @@ def grids_of_layers(
         layers: of crops, besides the whole image.
 
     Raises:
-        ValueError: both or neither are given, a layer has no points, or a grid is invalid.
+        ValueError: If both or neither are given, a layer has no points, or a grid is invalid.
     """
     if (points_per_side is None) == (point_grids is None):
         raise ValueError("give either points_per_side or point_grids, and None for the other")
@@ -75,7 +75,7 @@ def check_integers(**values: tuple[Any, int]) -> None:
     """Checks parameters, given as pairs of a value and its minimum.
 
     Raises:
-        ValueError: a value is no integer, or below its minimum.
+        ValueError: If a value is no integer, or below its minimum.
     """
     for name, (value, least) in values.items():
         if not isinstance(value, int | np.integer) or value < least:
@@ -85,7 +85,7 @@ def check_integers(**values: tuple[Any, int]) -> None:
 def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
     """
     Raises:
-        ValueError: one of ``values`` is no number from ``least`` to ``most``.
+        ValueError: If one of ``values`` is no number from ``least`` to ``most``.
     """
     for name, value in values.items():
         is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most

@@ -35,7 +35,7 @@ TRANSFORMERS_FILES = tuple(
 
 
 class _NotRead:
-    """Stands for a NumPy value beside the weights, such as a loss. Its content is not interpreted."""
+    """A placeholder for a NumPy value beside the weights, such as a loss. Its content is not interpreted."""
 
     def __new__(cls, *args: object) -> "_NotRead":
         return object.__new__(cls)
@@ -44,7 +44,7 @@ class _NotRead:
         pass
 
 
-# The names that pickles of NumPy's scalars and arrays refer to, before and after NumPy 2.
+# Names in pickles of NumPy's scalars and arrays, before and after NumPy 2.
 _NUMPY_NAMES = [
     (_NotRead, f"numpy.{name}")
     for name in (
@@ -82,9 +82,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
             :data:`LEVELS` beside other values, also within each other. The content decides, not the suffix.
 
     Raises:
-        CheckpointError: the file is no checkpoint, is damaged, or holds objects other than tensors.
-        FileNotFoundError: there is no such file, or a file of the index is missing.
-        ImportError: a safetensors file and the package safetensors is not installed.
+        CheckpointError: If the file is no checkpoint, is damaged, or holds objects other than tensors.
+        FileNotFoundError: If there is no such file, or a file of the index is missing.
+        ImportError: If the package safetensors is not installed for a safetensors file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
@@ -171,7 +171,7 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether the path is encoded as UTF-8, which torch assumes for mapped files whatever the locale."""
+    """Returns True if the path is encoded as UTF-8. For mapped files torch assumes UTF-8 in every locale."""
     return os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")
 
 
@@ -224,8 +224,8 @@ def find_weights(path: str | Path) -> Path:
     ``.safetensors`` file. ``~`` is the home folder.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or no checkpoint in the folder.
-        CheckpointError: the folder has several candidates.
+        FileNotFoundError: If there is no such file or folder, or no checkpoint in the folder.
+        CheckpointError: If the folder has several candidates.
     """
     path = expanded(path)
     if path.is_file():

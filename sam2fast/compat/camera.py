@@ -38,8 +38,8 @@ class CameraMemories(Strategy):
 class SAM2CameraPredictor(nn.Module):
     """Tracks objects through the frames of a camera by :meth:`open_stream`.
 
-    Prompts are for the current frame, the last one passed in, and at any time. The forks take new objects on the first
-    frame only. Arrays are RGB, and are resized as in the forks. Attributes of other names are the predictor's.
+    Prompts are for the current frame, the last frame passed in, at any time. The forks take new objects only on the
+    first frame. Arrays are RGB, and are resized as in the forks. Attributes of other names are the predictor's.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:
@@ -63,17 +63,17 @@ class SAM2CameraPredictor(nn.Module):
         return self.predictor.open_stream(**kwargs)
 
     def load_first_frame(self, img: FrameLike) -> None:
-        """Begins a new video with this frame. If it cannot be used, nothing has changed."""
+        """Begins a new video with this frame. If the frame cannot be used, nothing changes."""
         stream = self.open_stream()
         stream.step(self._frame(img))
         self._stream = stream
 
     def track(self, img: FrameLike) -> tuple[list[Any], Tensor]:
-        """The ids of all objects, and their logits ``(objects, 1, H, W)`` on the next frame, as in a stream."""
+        """Tracks to the next frame. Returns the ids of all objects, and their logits ``(objects, 1, H, W)``."""
         result = self._opened().step(self._frame(img))
         return result.obj_ids, result.masks
 
-    add_conditioning_frame = track  # prompts are then for this frame
+    add_conditioning_frame = track  # later prompts are for this frame
 
     def add_new_prompt(
         self,
@@ -85,7 +85,7 @@ class SAM2CameraPredictor(nn.Module):
         clear_old_points: bool = True,
         normalize_coords: bool = True,
     ) -> tuple[int, list[Any], Tensor]:
-        """Adds clicks or a box for an object, which may be new, on the current frame, ``frame_idx``.
+        """Adds clicks or a box for an existing or new object on the current frame, ``frame_idx``.
 
         ``bbox`` is four numbers of any shape. Other arguments are as for ``SAM2VideoPredictor.add_new_points_or_box``.
 
@@ -93,8 +93,8 @@ class SAM2CameraPredictor(nn.Module):
             The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32.
 
         Raises:
-            ValueError: ``frame_idx`` is not the current frame; or the prompt cannot be used.
-            RuntimeError: there is no first frame.
+            ValueError: If ``frame_idx`` is not the current frame, or the prompt cannot be used.
+            RuntimeError: If there is no first frame.
         """
         stream = self._opened(frame_idx)
         clear = clear_old_points or obj_id not in stream.obj_ids
@@ -103,16 +103,16 @@ class SAM2CameraPredictor(nn.Module):
         return result.frame, result.obj_ids, result.masks
 
     def add_new_points(self, frame_idx: int, obj_id: Any, points: Any, labels: Any, *args: Any, **kwargs: Any) -> Any:
-        """Clicks alone; further arguments, results and errors are as of :meth:`add_new_prompt`."""
+        """Adds clicks. Other arguments, results and errors: see :meth:`add_new_prompt`."""
         return self.add_new_prompt(frame_idx, obj_id, points, labels, None, *args, **kwargs)
 
     def add_new_mask(self, frame_idx: int, obj_id: Any, mask: Any) -> tuple[int, list[Any], Tensor]:
-        """A mask as ``SAM2VideoPredictor.add_new_mask`` takes it; results and errors as of :meth:`add_new_prompt`."""
+        """Adds a mask; see ``SAM2VideoPredictor.add_new_mask``. Results and errors: see :meth:`add_new_prompt`."""
         result = self._opened(frame_idx).add_new_mask(obj_id, mask)
         return result.frame, result.obj_ids, result.masks
 
     def reset_state(self) -> None:
-        """Removes all objects; the current frame stays."""
+        """Removes all objects. Keeps the current frame."""
         stream = self._opened()
         for obj_id in stream.obj_ids:
             stream.remove_object(obj_id)
@@ -156,13 +156,13 @@ def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _bilinear(length: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The first of the two source pixels of each of ``side`` pixels, and the weight of the second."""
+    """Returns the first of two source pixels for each of ``side`` pixels, and the weight of the second."""
     position = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     first = np.floor(position)
     return first.astype(np.int64), position - first
 
 
 def _coefficients(fraction: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The weights of both source pixels as OpenCV's integers."""
+    """Returns the weights of both source pixels as OpenCV's integers."""
     near, far = (np.rint(x * np.float32(COEFFICIENT)).astype(np.int32) for x in (1 - fraction, fraction))
     return near, far

@@ -31,7 +31,7 @@ class OfficialFlow:
         state: given to them as ``inference_state``.
 
     Raises:
-        RuntimeError: the session has a strategy, which the original's methods do not ask.
+        RuntimeError: If the session has a strategy. The original's methods do not support it.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
@@ -125,7 +125,7 @@ class OfficialFlow:
         """See ``SAM2VideoPredictor.remove_object``, of whose results this is the second.
 
         Raises:
-            RuntimeError: an unknown id with ``strict``.
+            RuntimeError: If the id is unknown, and ``strict`` is True.
         """
         state = self._state
         if obj_id not in state["obj_id_to_idx"]:
@@ -152,7 +152,7 @@ class OfficialFlow:
         """See ``SAM2VideoPredictor.propagate_in_video_preflight``.
 
         Raises:
-            RuntimeError: there is no object, or one has no conditioning frame.
+            RuntimeError: If there is no object, or one has no conditioning frame.
         """
         predictor, state = self._predictor, self._state
         count = predictor._get_obj_num(state)

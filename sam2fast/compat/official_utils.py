@@ -58,7 +58,7 @@ def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
     """``freqs_cis (N, C)`` with leading dimensions of 1, as many as ``x (..., N, C)`` has.
 
     Raises:
-        ValueError: the last two dimensions differ.
+        ValueError: If the last two dimensions differ.
     """
     if freqs_cis.shape != x.shape[-2:]:
         raise ValueError(f"rotations {tuple(freqs_cis.shape)} do not fit {tuple(x.shape)}")

@@ -83,12 +83,12 @@ class Engine:
         return torch.empty(0, device=model.device)
 
     def unchanged_modules(self) -> list[nn.Module]:
-        """All modules of the model, if all are as built; else none."""
+        """Returns all modules of the model if all are unmodified, otherwise none."""
         found = [part.found(self._model()) for part in self._all]
         return [module for each in found if each for module in each.modules] if all(found) else []
 
     def watches(self) -> list[Watch | None]:
-        """Returns the last look at each part; another look is another object, and followed a change."""
+        """Returns the watch of each part. A part gets another watch after a change."""
         return [part.watch for part in self._all]
 
     @contextmanager
@@ -173,7 +173,7 @@ class Engine:
             fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
-            RuntimeError: the modules of memory attention are called, and ``fp8`` is True, there is an
+            RuntimeError: If the modules of memory attention are called, and ``fp8`` is True, there is an
                 :attr:`attend_hook`, or the model is in training mode.
         """
         model: Any = self._model()
@@ -329,7 +329,7 @@ def _variant_for(x: Tensor) -> Any:
 
 
 def _uses_cpu(x: Tensor) -> bool:
-    """Whether ``cpu`` computes: ``x`` is on the CPU, nothing is recorded, and no backend of the ops was chosen.
+    """Returns True if ``cpu`` computes: ``x`` is on the CPU, nothing is recorded, and no op backend was chosen.
 
     Otherwise ``gpu`` computes, also on the CPU: it looks at no values, keeps addresses, and calls ops.
     """
@@ -345,7 +345,7 @@ def _computing(variant: Any) -> AbstractContextManager[Any]:
 
 
 def _is_traced() -> bool:
-    """Whether one of torch's own dispatch modes is active, as in tracers; users' modes, as counters, see plans' ops."""
+    """Returns True if a dispatch mode of torch is active, as in tracers. Users' modes see the ops of plans."""
     if not torch._C._len_torch_dispatch_stack():
         return False
     return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())

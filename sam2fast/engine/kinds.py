@@ -12,7 +12,7 @@ from sam2fast.modeling.layers import MLP
 
 
 def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
-    """Whether it sums levels that it projects by 1x1 convolutions, as the heads do."""
+    """Returns True if the module projects levels by 1x1 convolutions and sums them, as the heads do."""
     if type(neck) is not FpnNeck or neck.fuse_type != "sum":
         return False
     convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
@@ -20,7 +20,7 @@ def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
 
 
 def _is_pointwise(layer: nn.Module) -> bool:
-    """Whether it is a 1x1 convolution."""
+    """Returns True if the module is a 1x1 convolution."""
     return (
         type(layer) is nn.Conv2d
         and layer.kernel_size == layer.stride == (1, 1)
@@ -30,8 +30,7 @@ def _is_pointwise(layer: nn.Module) -> bool:
 
 
 def is_usual(block: MultiScaleBlock) -> bool:
-    """Whether its MLP has the exact GELU alone, it pools by its stride, and no window is cut by that, which is an
-    error."""
+    """Returns True if the MLP has only the exact GELU, and the block pools by its stride without cutting windows."""
     pool, stride = block.pool, block.q_stride
     if isinstance(pool, nn.MaxPool2d):
         settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
@@ -41,12 +40,12 @@ def is_usual(block: MultiScaleBlock) -> bool:
 
 
 def is_gelu(activation: Any) -> bool:
-    """Whether it is the exact GELU, as a module."""
+    """Returns True if the module is the exact GELU."""
     return type(activation) is nn.GELU and activation.approximate == "none"
 
 
 def is_relu(activation: Any) -> bool:
-    """Whether it is torch's function or module."""
+    """Returns True if the activation is torch's ReLU function or module."""
     return activation is F.relu or type(activation) is nn.ReLU
 
 
@@ -59,7 +58,7 @@ def are_plain(*parts: nn.Module) -> bool:
 
 def is_plain(layer: nn.Module) -> bool:
     """Returns True if a layer has no setting that plans do not hold."""
-    if isinstance(layer, MLP):  # has activations between its layers only
+    if isinstance(layer, MLP):  # has activations only between its layers
         return layer.num_layers == len(layer.layers)
     if isinstance(layer, nn.Conv2d):
         return layer.dilation == (1, 1) and layer.padding_mode == "zeros"

@@ -72,7 +72,7 @@ def plan_attention(model: Any) -> AttentionPlan | None:
 
 
 def _is_usual(layer: Any) -> bool:
-    """Whether its attentions are known ones, its activation ReLU, and positions are added to keys of memories alone."""
+    """Returns True if attentions are known, the activation is ReLU, and only keys of memories get positions."""
     return (
         type(layer) is MemoryAttentionLayer
         and (layer.pos_enc_at_attn, layer.pos_enc_at_cross_attn_queries) == (False, False)

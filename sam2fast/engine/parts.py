@@ -22,18 +22,18 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
 
 
-# ---- whether modules are as built ----
+# ---- checks of unmodified modules ----
 
 
 def is_as_built(modules: Sequence[nn.Module]) -> bool:
-    """Whether these modules are in evaluation mode and without hooks, and their classes, methods, kinds of parts and
-    kinds of tensors are those that they were defined with. Methods may be compiled ones."""
+    """Returns True if the modules are unmodified: in evaluation mode, without hooks, and with their original classes,
+    methods, types of parts and types of tensors. Methods may be compiled."""
     classes = {base for module in modules for base in type(module).__mro__ if base in DEFINED}
     return not any(_GLOBAL_HOOKS) and all(map(_is_as_defined, classes)) and all(map(_is_as_constructed, modules))
 
 
 def _is_as_defined(cls: type[nn.Module]) -> bool:
-    """Whether the class has the attributes that it was defined with, and no others that hide those of its bases."""
+    """Returns True if the class has its original attributes, and no others that hide attributes of its bases."""
     defined, now = DEFINED[cls], vars(cls)
     changed = {name for name in defined.keys() | now.keys() if defined.get(name) is not now.get(name)}
     changed = {name for name in changed if name == "__call__" or name[:2] != "__"}  # torch's compiler patches __init__
@@ -41,7 +41,7 @@ def _is_as_defined(cls: type[nn.Module]) -> bool:
 
 
 def _is_as_constructed(module: nn.Module) -> bool:
-    """Whether one module is :func:`as built <is_as_built>`, if its class is as defined."""
+    """Returns True if a module with an unmodified class is unmodified; see :func:`is_as_built`."""
     attributes, kinds = vars(module), kinds_of_parts(module)
     return (
         type(module) in DEFINED
@@ -62,14 +62,14 @@ def _methods(cls: type[nn.Module]) -> frozenset[str]:
 
 
 def _is_own(module: nn.Module, name: str) -> bool:
-    """Whether an attribute of the instance, which hides a method, is this method itself, or compiled."""
+    """Returns True if the instance attribute shadowing a method is that method or its compiled version."""
     value = vars(module)[name]
     is_own = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
     return is_own or isinstance(value, CompiledMethod)
 
 
 def _is_plain_tensor(kind: type) -> bool:
-    """Whether it is not a tensor with operations of its own, as of quantised weights; fake ones have a tensor's."""
+    """Returns True for types with a tensor's operations, also fake tensors, and False for quantised weights."""
     return kind in (nn.Parameter, torch.Tensor, type(None)) or kind.__module__.startswith("torch._subclasses.")
 
 
@@ -95,7 +95,7 @@ class Watch:
         self._methods = get_referents(*self._classes)
 
     def is_unchanged(self) -> bool:
-        """Whether the modules are what they were, and have no hooks."""
+        """Returns True if the modules are the same as before, and have no hooks."""
         weights = get_referents(*self._tensors)
         return (
             self._have_no_hooks()
@@ -116,7 +116,7 @@ class Watch:
 
 
 def _are_equal(now: list[Any], then: list[Any]) -> bool:
-    """Whether these are the same objects, or equal ones."""
+    """Returns True if the objects are identical or equal."""
     try:
         return now == then
     except Exception:  # of something that cannot be compared, which was not there before

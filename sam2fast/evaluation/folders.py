@@ -110,7 +110,7 @@ def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
         strict: both must have the same videos.
 
     Raises:
-        EvaluationError: a folder cannot be read, they have no video in common, or not the same ones with ``strict``.
+        EvaluationError: If a folder cannot be read, they have no video in common, or not the same ones with ``strict``.
     """
     entries = {root: _entries(root) for root in (truth, pred)}
     found = _in_both(truth, pred)
@@ -205,21 +205,21 @@ def evaluate_folders(
     Worker processes import the program's main file: in a script, keep the call below ``if __name__ == "__main__":``.
 
     Args:
-        truth, pred: folders of videos; ``truth`` may have them in the subfolder ``Annotations``.
-        strict: both folders must have the same videos.
-        processes: greatest number of processes; by default the number of usable cores.
-        skip_first_and_last: leaves out the first and the last annotated frame of each video, in the layout of SA-V of
+        truth, pred: Folders of videos. In ``truth`` they may be in the subfolder ``Annotations``.
+        strict: Requires the same videos in both folders.
+        processes: Maximum number of processes. Defaults to the number of usable cores.
+        skip_first_and_last: Leaves out the first and the last annotated frame of each video, in the layout of SA-V of
             each object.
-        tolerance: of boundaries, as a share of the image's diagonal.
-        ignored_labels: values of true masks at void pixels, such as 255 in DAVIS: these pixels are cleared in the truth
-            and in the prediction before J and F are measured.
-        progress: shows a progress bar on stderr, if that is a terminal.
-        on_video: called with each video when it is done, in order.
+        tolerance: Tolerance of boundaries, as a share of the image's diagonal.
+        ignored_labels: Values of true masks at void pixels, such as 255 in DAVIS. These pixels are cleared in truth and
+            prediction before J and F are measured.
+        progress: Shows a progress bar on stderr, if that is a terminal.
+        on_video: Function that is called with each finished video, in order.
 
     Raises:
-        EvaluationError: a folder cannot be read, the folders have no video in common, or different ones with
+        EvaluationError: If a folder cannot be read, the folders have no video in common, or different ones with
             ``strict``; a process was killed.
-        ValueError: ``processes`` is below 1.
+        ValueError: If ``processes`` is below 1.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}; expected 1 or more")
@@ -255,9 +255,9 @@ def benchmark(
         J&F, J and F of each pair in percent, and for each pair J and F of each object of each video.
 
     Raises:
-        EvaluationError: as :func:`evaluate_folders`; or files are missing or cannot be used: the message names all of
-            them, and nothing is written.
-        ValueError: the lists are of different lengths.
+        EvaluationError: If :func:`evaluate_folders` raises it, or files are missing or unusable. Then the message names
+            all of them, and nothing is written.
+        ValueError: If the lists are of different lengths.
     """
     if len(gt_roots) != len(mask_roots):
         raise ValueError(f"{len(gt_roots)} folders of true masks and {len(mask_roots)} of predicted ones: pair them")

@@ -55,17 +55,17 @@ class JAndF:
 def j_and_f(
     preds: ArrayLike, truths: ArrayLike, skip_first_and_last: bool = True, tolerance: float = TOLERANCE
 ) -> JAndF:
-    """J and F of the objects of a video.
+    """Computes J and F of the objects of a video.
 
     An object is measured from the first frame in which the ground truth or the prediction shows it.
 
     Args:
-        preds, truths: bool ``(T, O, H, W)`` masks of the annotated frames. Clear void pixels in both first:
+        preds, truths: Masks ``(T, O, H, W)`` of the annotated frames, bool. Clear void pixels in both first:
             ``preds & ~void``, ``truths & ~void``.
-        skip_first_and_last: leaves out the first frame, whose masks are prompts, and the last, as DAVIS does.
+        skip_first_and_last: Leaves out the first frame, whose masks are prompts, and the last, as DAVIS does.
 
     Raises:
-        ValueError: masks of other shapes or dtypes.
+        ValueError: If the masks have other shapes or dtypes.
     """
     pred, truth = _pair(preds, truths)
     if pred.ndim != 4:
@@ -87,7 +87,7 @@ def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     """Region similarity J ``(...)``: intersection over union of bool masks ``(..., H, W)``; 1 where both are empty.
 
     Raises:
-        ValueError: masks of other types, or of different shapes.
+        ValueError: If the masks have other types or different shapes.
     """
     return _map_masks(_jaccard, pred, truth)
 
@@ -99,7 +99,7 @@ def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) 
     reverse. Close is within ``ceil(tolerance * diagonal)`` pixels.
 
     Raises:
-        ValueError: masks of other types, or of different shapes.
+        ValueError: If the masks have other types or different shapes.
     """
     return _map_masks(partial(_boundary_f, tolerance=tolerance), pred, truth)
 
@@ -199,13 +199,13 @@ def compare_label_maps(
     """Compares every object in the prediction or the ground truth; by id, ascending.
 
     Args:
-        pred, truth: integers ``(H, W)``, the object id of each pixel, 0 for none.
-        tolerance: see :func:`~sam2fast.evaluation.j_and_f.boundary_f`.
-        ignored_labels: values of ``truth`` at pixels that count in neither map. The pixels are cleared in both before
+        pred, truth: Object id of each pixel, integers ``(H, W)``, 0 for none.
+        tolerance: Tolerance of boundaries, see :func:`~sam2fast.evaluation.j_and_f.boundary_f`.
+        ignored_labels: Values of ``truth`` at pixels that count in neither map. The pixels are cleared in both before
             anything is measured.
 
     Raises:
-        ValueError: the maps are not ``(H, W)`` of one size.
+        ValueError: If the maps are not ``(H, W)`` of one size.
     """
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
@@ -222,7 +222,7 @@ def compare_label_maps(
 
 
 def _without_void(pred: Labels, truth: Labels, ignored_labels: Collection[int]) -> tuple[Labels, Labels]:
-    """Both maps, with 0 at the pixels where the truth is one of ``ignored_labels``."""
+    """Returns both maps with 0 at pixels with a true value in ``ignored_labels``."""
     if not ignored_labels:
         return pred, truth
     known = ~np.isin(truth, list(ignored_labels))
@@ -239,10 +239,10 @@ def compare_files(
     """Compares two PNG files as :func:`compare_label_maps` does.
 
     Args:
-        one_object: nonzero pixels are one object, with id 1.
+        one_object: True if nonzero pixels are one object, with id 1.
 
     Raises:
-        DatasetError: a file cannot be read, they differ in size, or one shows several objects where it must not.
+        DatasetError: If a file cannot be read, the files differ in size, or a file of one object shows several.
     """
     truths = read_labels(Path(truth))
     preds = read_labels(Path(pred), truths.shape, str(truth))

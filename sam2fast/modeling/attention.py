@@ -75,11 +75,11 @@ class Attention(nn.Module):
 
 @registered
 class RoPEAttention(Attention):
-    """Attention over a square map with axial rotary positions; keys may be several such maps, concatenated.
+    """Attention over a square map with axial rotary positions. Keys may be several concatenated maps.
 
     Attributes:
-        pooling: of the memories of several frames; see :func:`memory_attention`.
-        compute_cis: computes the complex rotations ``(end_x * end_y, d / 2)`` of a map.
+        pooling: Pooling of the memories of several frames, see :func:`memory_attention`.
+        compute_cis: Function that computes the complex rotations ``(end_x * end_y, d / 2)`` of a map.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
@@ -118,7 +118,7 @@ class RoPEAttention(Attention):
         """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
 
         Raises:
-            ValueError: there is more than one map of keys and ``rope_k_repeat`` is off, or the queries are no square
+            ValueError: If there is more than one map of keys and ``rope_k_repeat`` is off, or the queries are no square
                 map.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
@@ -216,7 +216,7 @@ class RoPEAttentionv2(RoPEAttention):
         """As :meth:`RoPEAttention.forward`; the other keys are memories of frames.
 
         Raises:
-            ValueError: they are not a whole number of memories, or the queries are no square map.
+            ValueError: If they are not a whole number of memories, or the queries are no square map.
         """
         N, page = q.shape[1], self.num_unrotated + self.k_sizes[0] * self.k_sizes[1]
         rotated = k.shape[1] - num_k_exclude_rope

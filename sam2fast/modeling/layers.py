@@ -86,7 +86,7 @@ def get_activation(name: str) -> Callable[[Tensor], Tensor]:
     """The activation function called ``relu``, ``gelu`` or ``glu``.
 
     Raises:
-        ValueError: another name.
+        ValueError: If the name is another one.
     """
     activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
     if name not in activations:

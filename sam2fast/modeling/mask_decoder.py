@@ -128,7 +128,7 @@ class MaskDecoder(nn.Module):
         """All four masks, their IoUs, the mask tokens ``(B, 4, C)`` and the object scores; see :meth:`forward`.
 
         Raises:
-            ValueError: the number of images is neither 1 nor the number of prompts.
+            ValueError: If the number of images is neither 1 nor the number of prompts.
         """
         B = len(sparse_prompt_embeddings)
         if len(image_embeddings) not in (1, B):

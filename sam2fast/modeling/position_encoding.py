@@ -16,7 +16,7 @@ class PositionEmbeddingSine(nn.Module):
     are accepted for compatibility with its configurations; tables are made when first needed.
 
     Attributes:
-        cache: encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``; an entry that is replaced takes effect.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries take effect.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PositionEmbeddingSine(nn.Module):
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
-        self._own: dict[tuple[int, int], Tensor] = {}  # the entries of the cache that were computed here
+        self._own: dict[tuple[int, int], Tensor] = {}  # entries of the cache that were computed here
         self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class PositionEmbeddingSine(nn.Module):
         return self._tables[key].expand(B, -1, -1, -1)
 
     def replaced(self) -> dict[tuple[int, int], Tensor]:
-        """Returns the entries of :attr:`cache` that this module has not computed."""
+        """Returns the entries of :attr:`cache` that a user set."""
         return {size: table for size, table in self.cache.items() if table is not self._own.get(size)}
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class PositionEmbeddingSine(nn.Module):
         """``(B, N, num_pos_feats + 1)`` of points ``x, y (B, N)`` in [0, 1]: row, column, label.
 
         Raises:
-            ValueError: the three are not of one shape.
+            ValueError: If the three are not of one shape.
         """
         if x.ndim != 2 or not x.shape == y.shape == labels.shape:
             raise ValueError(

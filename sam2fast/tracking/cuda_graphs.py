@@ -47,8 +47,8 @@ class Recorder(Protocol):
                 number of times, the first of them here.
 
         Raises:
-            RecordingError: it ran, and could not be recorded.
-            Exception: raised by the function in that first run.
+            RecordingError: If the function ran, and could not be recorded.
+            Exception: If the function raises it in the first run.
         """
         ...
 
@@ -219,7 +219,7 @@ def why_eager(model: SAM2Base, fast: bool | None) -> str | None:
         fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
 
     Raises:
-        RuntimeError: ``fast`` is True, and graphs cannot be recorded on this GPU.
+        RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
     """
     if fast is False:
         return "fast is False"
@@ -232,7 +232,7 @@ def why_eager(model: SAM2Base, fast: bool | None) -> str | None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a failed recording, or what made it fail, lacked memory on the device."""
+    """Returns True if the error or its cause is out-of-memory."""
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # the driver's, for a graph
             return True
@@ -245,8 +245,7 @@ _abandoned: list[torch.cuda.CUDAGraph] = []
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) -> bool:
-    """Whether CUDA ended the failed capture of a graph before torch did, as it does when a function waits for the
-    device.
+    """Returns True if CUDA ended a failed capture before torch did, for example if a function waits for the device.
 
     Torch takes such a capture for one that goes on: it gives no cached memory back, and records nothing more in the
     pool. Here the allocator of the device is told of the end. That of pinned memory cannot be told.
@@ -353,7 +352,7 @@ def _switches(device: torch.device) -> Hashable:
 
 
 def _convolutions_in_tf32() -> bool:
-    """Whether cuDNN convolves fp32 maps in TF32."""
+    """Returns True if cuDNN convolves fp32 maps in TF32."""
     cudnn = torch.backends.cudnn
     # As for matrix multiplications, newer torch has another switch, which the old one sets too. It refuses to read the
     # old one where the new ones for convolutions and recurrent networks differ.
@@ -362,10 +361,10 @@ def _convolutions_in_tf32() -> bool:
 
 
 def fingerprint(model: SAM2Base) -> Hashable:
-    """Returns what recordings of a model depend on, besides settings of modules, which have a watch.
+    """Returns the facts that recordings of a model depend on. Settings of modules have a watch instead.
 
-    It has the addresses of the weights, replaced position encodings, and the settings of the parts that tracking uses.
-    A user's functions are compared by identity.
+    The facts are the addresses of the weights, replaced position encodings, and the settings of the parts that tracking
+    uses. A user's functions are compared by identity.
     """
     encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
     replaced = tuple(id(table) for module in encodings for table in module.replaced().values())

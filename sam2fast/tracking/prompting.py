@@ -126,7 +126,7 @@ def remove_object(
         With ``need_output`` the other objects' masks ``(objects, 1, H, W)`` on the frames of its prompts.
 
     Raises:
-        RuntimeError: an unknown id with ``strict``.
+        RuntimeError: If the id is unknown, and ``strict`` is True.
     """
     if obj_id not in state.objects:
         if strict:
@@ -169,7 +169,7 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     """Encodes the memories of new prompts' results, and moves these to the results that later frames attend to.
 
     Raises:
-        RuntimeError: there is no object, or one has no conditioning frame; nothing has changed then.
+        RuntimeError: If there is no object, or one has no conditioning frame; nothing has changed then.
     """
     if not state.objects:
         raise RuntimeError("no object to track: give points, a box or a mask first")
@@ -247,8 +247,8 @@ def predict_candidates(
         refine: the clicks refine the object's mask on the frame. Otherwise they replace its prompts there.
 
     Raises:
-        ValueError: the points are invalid.
-        VideoError: the frame cannot be read.
+        ValueError: If the points are invalid.
+        VideoError: If the frame cannot be read.
     """
     model = tracker.model
     clicks = click_prompt(points, labels, None, True, (1, 1), model.image_size, model.device)
@@ -290,17 +290,17 @@ def click_prompt(
     device: torch.device,
     warning: PromptWarning | None = None,
 ) -> dict[str, Tensor]:
-    """Points, a box's corners first, in the model's input pixels: ``point_coords (1, P, 2)``, ``point_labels (1, P)``.
+    """Returns ``point_coords (1, P, 2)`` in the model's input pixels, box corners first, and ``point_labels (1, P)``.
 
     Args:
-        points, labels, box, clear_old_points: as given to ``add_new_points_or_box``.
+        points, labels, box, clear_old_points: Arguments of ``add_new_points_or_box``.
         size: (height, width) that the coordinates refer to.
-        image_size: side of the model's input.
-        device: where the tensors go.
-        warning: warns of points outside.
+        image_size: Side of the model's input.
+        device: Device of the tensors.
+        warning: Function that warns of points outside.
 
     Raises:
-        ValueError: nothing is given, or something of another shape or value.
+        ValueError: If nothing is given, or an argument has another shape or value.
     """
     if points is None and labels is None and box is None:
         raise ValueError("at least one of points or box must be given")
@@ -334,7 +334,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
     """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays are converted to bool.
 
     Raises:
-        ValueError: no array or one of another shape, or NaN, infinity or very large values.
+        ValueError: If it is no array, has another shape, or has NaN, infinity or very large values.
     """
     mask = _as_numbers(mask)
     if mask.ndim != 2 or not mask.numel():

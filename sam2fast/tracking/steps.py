@@ -37,7 +37,7 @@ class Steps:
     Attributes:
         recordings: Recorded steps and encodings. None until recordings are used.
         explain: If True, logs once why nothing is recorded.
-        prompt_warning: Warning of points outside the video, given once.
+        prompt_warning: Warning of points outside the video, printed once.
     """
 
     def __init__(self) -> None:
@@ -152,12 +152,8 @@ class Steps:
         self.recordings = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            "recordings": None,
-            "_modules": None,
-            "_watches": [],
-        }  # a copy of a model makes its own recordings
+        # A copy of a model makes its own recordings.
+        return {**vars(self), "recordings": None, "_modules": None, "_watches": []}
 
 
 def _called(model: SAM2Base, given: StepInput) -> Results:

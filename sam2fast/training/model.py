@@ -97,8 +97,8 @@ class SAM2Train(SAM2Base):
     previous batches.
 
     Raises:
-        ValueError: contradicting settings, a ``freeze`` pattern that matches no parameter, or an ``encoder_cache`` for
-            an encoder with trainable parameters.
+        ValueError: If settings contradict, a ``freeze`` pattern matches no parameter, or there is an ``encoder_cache``
+            for an encoder with trainable parameters.
     """
 
     def __init__(

@@ -11,10 +11,10 @@ DEVICES = "expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), mps (
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """``device`` as a ``torch.device``; ``auto`` is CUDA, else MPS, else the CPU.
+    """Returns the ``torch.device``. ``auto`` is CUDA, else MPS, else the CPU.
 
     Raises:
-        RuntimeError: this machine has no such device, or torch knows no such name.
+        RuntimeError: If this machine has no such device, or torch knows no such name.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -45,7 +45,7 @@ def processor_name() -> str:
 
 
 def gpu_lacks_bfloat16(device: torch.device) -> bool:
-    """Whether a CUDA device has no native bfloat16.
+    """Returns True if a CUDA device has no native bfloat16.
 
     torch emulates bfloat16 there. It is slow, and attention materialises all its scores.
     """

@@ -15,7 +15,7 @@ ALL = "all"
 
 
 def names_several(device: str) -> bool:
-    """Whether a device option names more than one device, or all; does not import torch."""
+    """Returns True if a device option names several devices or all. Does not import torch."""
     return device == ALL or "," in device
 
 
@@ -25,8 +25,8 @@ def device_list(devices: Devices) -> list[str]:
     A device may occur twice: then two processes share it. ``cpu`` twice gives two processes with half the threads each.
 
     Raises:
-        ValueError: the list is empty, or a name is no device.
-        RuntimeError: this machine has no such device.
+        ValueError: If the list is empty, or a name is no device.
+        RuntimeError: If this machine has no such device.
     """
     import torch
 
@@ -59,7 +59,7 @@ def threads_for_each(processes: int, threads: int | None = None) -> int:
         threads: an explicit number instead.
 
     Raises:
-        ValueError: ``threads`` is below 1.
+        ValueError: If ``threads`` is below 1.
     """
     if threads is not None:
         if threads < 1:

@@ -61,11 +61,11 @@ class ImageScores:
     """The scores of O objects of one image.
 
     Attributes:
-        objects: their ids in the data set.
+        objects: Ids of the objects in the data set.
         areas: ``(O,)`` of the true masks, in pixels.
         clicks, boxes: None without objects; ``boxes`` also if not requested.
-        problems: a line on each file or object that cannot be read.
-        too_small: the number of objects with a smaller area than ``min_area``.
+        problems: A line for each unreadable file or object.
+        too_small: Number of objects with a smaller area than ``min_area``.
     """
 
     objects: tuple[str, ...]

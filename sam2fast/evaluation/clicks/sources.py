@@ -46,7 +46,7 @@ class MaskSource(Protocol):
         """The masks of an image of ``size`` (H, W); some may be empty.
 
         Raises:
-            DatasetError: the file cannot be read. Single masks that cannot are in ``problems``.
+            DatasetError: If the file cannot be read. Single masks that cannot are in ``problems``.
         """
 
     @property
@@ -192,8 +192,8 @@ def open_data_set(
         ignored_labels: values of label images that are no objects.
 
     Raises:
-        DatasetError: no image has masks, or the file is not COCO's.
-        ImportError: COCO polygons without pycocotools.
+        DatasetError: If no image has masks, or the file is not COCO's.
+        ImportError: If COCO has polygons, and pycocotools is not installed.
     """
     if not images.is_dir():
         raise DatasetError(f"no folder {str(images)!r}")

@@ -28,17 +28,17 @@ class VosSettings:
     """The masks that are prompts, and the layout of stored masks.
 
     Attributes:
-        score_thresh: a pixel belongs to an object if its logit is greater.
-        all_masks: all input masks are prompts; otherwise those of frame 0, or with ``late_objects`` each object's first
-            mask.
-        per_object: input and output masks are ``OBJECT/FRAME.png`` and may overlap; otherwise ``FRAME.png``, one image
-            for all objects.
-        late_objects: each object is tracked from the first frame that shows it.
-        ignored_labels: values of masks that are no objects, such as 255 for void pixels.
+        score_thresh: Threshold of logits. A pixel belongs to an object if its logit is greater.
+        all_masks: True if all input masks are prompts. Otherwise the masks of frame 0 are prompts, or with
+            ``late_objects`` the first mask of each object.
+        per_object: True if input and output masks are ``OBJECT/FRAME.png`` and may overlap. Otherwise ``FRAME.png`` has
+            all objects of a frame.
+        late_objects: True if each object is tracked from the first frame that shows it.
+        ignored_labels: Values of masks that are no objects, such as 255 for void pixels.
 
     Raises:
-        ValueError: ``score_thresh`` is not above the logit of an absent object, so every pixel would belong to every
-            object.
+        ValueError: If ``score_thresh`` is not above the logit of an absent object. Every pixel would then belong to
+            every object.
     """
 
     score_thresh: float = 0.0
@@ -84,13 +84,13 @@ class VosDone:
     """The result of a video.
 
     Attributes:
-        frames: number of frames written.
-        objects: number of objects tracked.
-        left_out: numbers of inputs that no object was tracked from, see
+        frames: Number of frames written.
+        objects: Number of objects tracked.
+        left_out: Counts of inputs from which no object was tracked, see
             :func:`~sam2fast.evaluation.vos.input_masks.count_left_out`.
-        void_tracked: True if 255, the usual value of void pixels, was tracked beside other objects.
-        seconds: time of each part, ``opening`` (the video and its masks), ``tracking`` and waiting for ``writing``.
-        problem: one line on why nothing was written; None on success.
+        void_tracked: True if 255, the common value of void pixels, was tracked beside other objects.
+        seconds: Time of each part, ``opening`` (the video and its masks), ``tracking`` and waiting for ``writing``.
+        problem: Reason if nothing was written, in one line; None on success.
     """
 
     name: str
@@ -112,8 +112,8 @@ def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
             :func:`~sam2fast.evaluation.vos.build_for_vos`.
 
     Raises:
-        ValueError: ``non_overlap_masks`` of the predictor does not fit ``per_object``.
-        Exception: other errors of the predictor.
+        ValueError: If ``non_overlap_masks`` of the predictor does not fit ``per_object``.
+        Exception: If the predictor raises another error.
     """
     if predictor.non_overlap_masks == job.settings.per_object:
         raise ValueError(
@@ -253,7 +253,7 @@ def build_for_vos(
             :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for exceptions.
 
     Raises:
-        ValueError: the model is not in the package, and there is no checkpoint.
+        ValueError: If the model is not in the package, and there is no checkpoint.
     """
     import torch
 
@@ -295,7 +295,7 @@ def run_vos(
             removed. Otherwise all unfinished folders of earlier runs are.
 
     Raises:
-        Exception: of ``build``, and if no worker is left; see :class:`~sam2fast.deploy.parallel.runners.Runner`.
+        Exception: If ``build`` raises it, or no worker is left; see :class:`~sam2fast.deploy.parallel.runners.Runner`.
     """
     ordered = sorted(jobs, key=lambda job: -job.frames)
     names: dict[Path, set[str]] = {}

@@ -31,19 +31,19 @@ class InputMasks(MaskImages):
     """The masks of a video by frame index, in either layout.
 
     Args:
-        folder: with ``FRAME.png``, whose values are object ids, 0 the background; or, with ``per_object``, with
-            ``OBJECT/FRAME.png``, whose nonzero pixels are the object.
-        names: of the video's frames, in order, without suffix. A mask has the name of its frame; numbers may have any
-            number of leading zeros. Files with other names are ignored, and counted in ``without_frame``.
-        ignored: values that are not objects; such pixels are background in both layouts.
+        folder: Folder with ``FRAME.png``. Values are object ids, and 0 is the background. With ``per_object``, folder
+            with ``OBJECT/FRAME.png``. Nonzero pixels are the object.
+        names: Names of the video's frames, in order, without suffix. A mask has the name of its frame; numbers may have
+            any number of leading zeros. Files with other names are counted in ``without_frame``.
+        ignored: Values that are not objects. Such pixels are background in both layouts.
 
     Attributes:
-        without_frame: number of images that have no frame.
-        has_void: True if an image that was read in the layout of one object each has :data:`VOID` beside another value.
+        without_frame: Number of images without a frame.
+        has_void: True if a mask of one object had :data:`VOID` beside another value.
 
     Raises:
-        DatasetError: there is no such folder, or it has the other layout; two files are for one frame, two folders for
-            one object, or two frames have one name.
+        DatasetError: If the folder does not exist or has the other layout, two files are for one frame, two folders are
+            for one object, or two frames have one name.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], per_object: bool, ignored: Collection[int] = ()) -> None:
@@ -65,12 +65,12 @@ class InputMasks(MaskImages):
         super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder, ignored)
 
     def frames(self) -> list[int]:
-        """The frames that have a file, ascending."""
+        """Returns the frames with a file, ascending."""
         return sorted({int(frame) for files in self._files.values() for frame in files})
 
     @property
     def object_ids(self) -> set[int]:
-        """The objects that have a folder of their own."""
+        """The objects with a folder. Empty in the other layout."""
         return {i for i in self._files if i is not None}
 
     def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
@@ -80,7 +80,7 @@ class InputMasks(MaskImages):
             only: ids of the objects; by default all, each of which must have a file.
 
         Raises:
-            DatasetError: a file is missing, or cannot be used.
+            DatasetError: If a file is missing, or cannot be used.
         """
         if None in self._files:
             labels = self._labels(None, frame)
@@ -92,7 +92,7 @@ class InputMasks(MaskImages):
         """The palette of a frame's image, or of its last object's image; None without a palette or an image.
 
         Raises:
-            DatasetError: the image cannot be used.
+            DatasetError: If the image cannot be used.
         """
         there = [files[frame] for files in self._files.values() if frame in files]
         if not there:
@@ -116,14 +116,14 @@ class InputMasks(MaskImages):
 
 
 def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
-    """Counts the inputs of a video that no object was tracked from; only counts above 0.
+    """Counts the inputs of a video from which no object was tracked.
 
     Args:
-        only_first: only the masks of frame 0 were prompts. Then all images are read.
+        only_first: True if only the masks of frame 0 were prompts. Then all images are read.
 
     Returns:
-        By name, the number of ``late_objects``, which appear after frame 0; of ``empty_objects``, which no mask shows;
-        of ``unreadable_masks``, which were only read to find late objects; and of ``masks_without_frame``.
+        Counts above 0 by name: ``late_objects`` appear after frame 0. ``empty_objects`` are in no mask.
+        ``unreadable_masks`` were only read to find late objects. ``masks_without_frame`` have no frame of their name.
     """
     shown: set[int] = set()
     late: set[int] = set()
@@ -137,7 +137,7 @@ def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
         (late if only_first and frame else shown).update(new)
     empty = masks.object_ids - shown - late
     if len(shown | late) > 1 and not masks.object_ids:
-        late.discard(VOID)  # void pixels beside objects, which are not tracked
+        late.discard(VOID)  # void pixels are not tracked
     counts = {
         "late_objects": len(late),
         "empty_objects": len(empty),
@@ -175,7 +175,7 @@ def group_all_objects(masks: InputMasks, all_masks: bool) -> ObjectGroups:
         all_masks: all masks are prompts; otherwise those of frame 0.
 
     Raises:
-        DatasetError: there is no mask. When the masks are read: one is missing, shows no object, or shows an object
+        DatasetError: If there is no mask. When the masks are read: one is missing, shows no object, or shows an object
             that the first of these frames does not have.
     """
     frames = masks.frames() if all_masks else [0]
@@ -206,7 +206,7 @@ def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
         all_masks: all masks of an object are prompts; otherwise its first one.
 
     Raises:
-        DatasetError: there is no object, or a file cannot be used.
+        DatasetError: If there is no object, or a file cannot be used.
     """
     frames: dict[int, list[int]] = {}
     for frame in masks.frames():

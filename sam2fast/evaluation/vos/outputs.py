@@ -29,7 +29,7 @@ MOST_WAITING = 8
 
 
 def is_done(folder: Path, made_from: Any) -> bool:
-    """Returns True if the folder was made from the same, and has as many whole masks as then."""
+    """Returns True if the folder's record is equal to ``made_from``, and all masks of its note are whole."""
     note = _read_note(folder)
     if note is None or not folder.is_dir() or differences(note["made_from"], made_from):
         return False
@@ -37,7 +37,7 @@ def is_done(folder: Path, made_from: Any) -> bool:
 
 
 def conflicts(folder: Path, made_from: Any) -> list[str]:
-    """Returns the names of what differs if something else exists at this path; see :mod:`sam2fast.io.made_from`."""
+    """Returns the names of the differences to an existing result; see :mod:`sam2fast.io.made_from`."""
     if not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir())):
         return []
     note = _read_note(folder) if folder.is_dir() else None
@@ -45,7 +45,7 @@ def conflicts(folder: Path, made_from: Any) -> list[str]:
 
 
 def _read_note(folder: Path) -> dict[str, Any] | None:
-    """What the folder was made from, and its number of masks; None if there is no such note."""
+    """Returns the folder's record and its number of masks, or None if there is no such note."""
     try:
         note = json.loads(_note(folder).read_text(encoding="utf-8"))
         return {"made_from": note["made_from"], "masks": int(note["masks"])}
@@ -69,8 +69,8 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
         replace: also replaces a folder that was made from something else.
 
     Raises:
-        FileExistsError: there is a folder that was made from something else.
-        OSError: a file cannot be written.
+        FileExistsError: If there is a folder with another record.
+        OSError: If a file cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(folder)
@@ -197,7 +197,7 @@ class MaskWriter:
                 bit.
 
         Raises:
-            OSError: an earlier frame could not be written.
+            OSError: If an earlier frame could not be written.
         """
         self._waiting.append(self._thread.submit(self._write, frame, masks))
         while len(self._waiting) > MOST_WAITING:

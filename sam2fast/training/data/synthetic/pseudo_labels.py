@@ -43,10 +43,10 @@ def write_cutouts(
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
     Args:
-        images: photographs; those that cannot be read are left out with a warning.
-        predictor: the model.
-        out: a media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
-        longest: largest side in pixels; larger images are scaled down.
+        images: Photographs. Unreadable ones are left out with a warning.
+        predictor: The model.
+        out: A media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
+        longest: Largest side in pixels; larger images are scaled down.
 
     Yields:
         The path of each image after its cut-outs are written, and their number; None if it cannot be read.
