@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from sam2fast.io.deep_colours import read_deep_colours
 from sam2fast.io.images import check_pixels, open_image, without_pillow_limit
 from sam2fast.io.tiff import read_tiff
 from sam2fast.io.tiff_header import (
     BLACK_IS_ZERO,
     ORIENTATION,
     RGB,
+    SUB_IFDS,
     UNSIGNED,
     WHITE_IS_ZERO,
     TiffHeader,
@@ -101,7 +103,9 @@ class FileImage:
         if scale is None:
             without = self.values.size - values.size
             return f"has {without} values that are not finite, and are black" if without else ""
-        least, most = values.min(), values.max()
+        has_data = values != self.nodata
+        shown = values[has_data] if has_data.any() else values
+        least, most = shown.min(), shown.max()
         if values.dtype == np.uint16 and scale == (0, most):
             return f"has 16 bits, and values up to {most} only: values are scaled so that the maximum is white"
         found = f"has values from {least:g} to {most:g}"
@@ -132,6 +136,8 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
             return FileImage(_by_pillow(stream, None, upright))
         page = header.images[index]
         check_pixels(page.width, page.height)
+        if page.is_reduced and SUB_IFDS in page.tags:
+            raise ValueError("it shows a thumbnail only, as raw files of cameras: convert it to TIFF or JPEG")
         place = (index + 1, len(header.images))
         channels = header.channel_pages(page)
         if page.pillow_is_right and len(channels) == 1:
@@ -141,7 +147,7 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
             count = page.samples - page.alphas if page.photometric in (BLACK_IS_ZERO, RGB) else COLOURS
             return FileImage(values, place, _taken(count), nodata=page.nodata)
         bands = read_tiff(stream, page, channels)
-        count = bands.shape[2] - page.alphas
+        count = bands.shape[2]
         values = bands[..., :COLOURS] if count >= COLOURS else bands[..., 0]
         return FileImage(values, place, _taken(count), page.photometric == WHITE_IS_ZERO, page.nodata)
 
@@ -207,9 +213,13 @@ def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArra
     with _seeked(stream, page) as image:
         rawmodes = [_rawmode(tile) for tile in image.tile]
         is_deep = image.mode in ("RGB", "RGBA") and any(";16" in rawmode for rawmode in rawmodes)
+        deep = None if page else read_deep_colours(stream, image)
+        if deep is not None:
+            return deep
         values = _values(image, upright)
     upper = values.astype(np.uint16) << 8 if is_deep else values
-    if not is_deep or (upper.any() and choose_scale(upper) is None):
+    has_nodata = page is not None and page.nodata is not None
+    if not is_deep or (not has_nodata and upper.any() and choose_scale(upper) is None):
         return values
     if page is not None and (page.is_separate or not rawmodes[0].startswith(DEEP_COLOURS)):
         return read_tiff(stream, page, [page.number])[..., :COLOURS]
@@ -247,7 +257,8 @@ def _other_order(rawmode: str) -> str:
 
 
 def _rawmode(tile: Any) -> str:
-    return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+    arguments = tile[3]
+    return str(arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
 
 
 def _with_rawmode(tile: Any, rawmode: str) -> Any:

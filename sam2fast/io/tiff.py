@@ -1,5 +1,6 @@
 """Reads TIFF files that Pillow cannot read, by ``tifffile``. Needs the extra ``images``."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -7,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.tiff_header import (
+    ALPHAS,
     BITS,
     BLACK_IS_ZERO,
     CMYK,
     COMPRESSION,
+    EXTRA_SAMPLES,
     FLOAT,
     ORIENTATION,
     PALETTE,
     PILLOW_COMPRESSIONS,
+    PREMULTIPLIED,
     RGB,
     WHITE_IS_ZERO,
     TiffPage,
@@ -24,7 +28,9 @@ READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
 
 
 def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[Any]:
-    """Returns the values of a page ``(H, W, C)`` as stored, upright. Colours of inks and palettes become RGB in 8 bits.
+    """Returns the values of a page ``(H, W, C)`` as stored, upright, without alpha.
+
+    Colours of inks and palettes become RGB in 8 bits, and fewer than 8 bits become 8.
 
     Args:
         channels: Numbers of the pages with the image's channels. A page may have several bands.
@@ -50,8 +56,10 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
     elif page.photometric == CMYK:
         inks = bands[..., :4] / np.iinfo(bands.dtype).max
         bands = np.rint(255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])).astype(np.uint8)
-    elif bands.dtype == bool:
-        bands = bands * np.uint8(255)
+    else:
+        bands = _without_alpha(bands, page.tags.get(EXTRA_SAMPLES, ()))
+        if (bits := page.first(BITS, 1)) < 8:
+            bands = np.rint(bands * (255 / ((1 << bits) - 1))).astype(np.uint8)
     return upright(bands, page.first(ORIENTATION, 1))
 
 
@@ -73,6 +81,17 @@ def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return image
+
+
+def _without_alpha(bands: NDArray[Any], extra: Sequence[int]) -> NDArray[Any]:
+    """Drops bands of alpha. Premultiplied colours are divided by it, as Pillow does; transparent pixels become 0."""
+    alphas = [bands.shape[2] - len(extra) + i for i, meaning in enumerate(extra) if meaning in ALPHAS]
+    if PREMULTIPLIED in extra:
+        most = 1 if bands.dtype.kind == "f" else np.iinfo(bands.dtype).max
+        share = bands[..., alphas[0] : alphas[0] + 1] / most
+        values = np.divide(bands, share, out=np.zeros(bands.shape), where=share > 0)
+        bands = (values if bands.dtype.kind == "f" else np.rint(values).clip(0, most)).astype(bands.dtype)
+    return np.delete(bands, alphas, axis=2) if alphas else bands
 
 
 def _bands_last(page: Any) -> NDArray[Any]:

@@ -15,15 +15,17 @@ MOST_VALUES = 1 << 24  # values of a tag, such as the description of OME
 FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 270, 274, 277, 284, 338, 339
+SUB_IFDS = 330
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264, 34735, 42113
 TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
-TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA}
+TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, SUB_IFDS}
 TAGS_OF_FIRST = TAGS | {DESCRIPTION, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS}
 MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 3072  # keys in GEO_KEYS
 PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
 REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
-ALPHAS = (1, 2)  # premultiplied or not, of EXTRA_SAMPLES
+PREMULTIPLIED = 1
+ALPHAS = (PREMULTIPLIED, 2)  # of EXTRA_SAMPLES
 UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
 NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
 # Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA, Zstandard.
@@ -38,8 +40,16 @@ PILLOW_DEEP_GREYS = {
     *((BLACK_IS_ZERO, sample_format, 32) for sample_format in (UNSIGNED, SIGNED, FLOAT)),
     (BLACK_IS_ZERO, SIGNED, 16),
 }
-# Bands without extra samples. Pillow reads grey with alpha, and a palette with alpha.
-COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}
+COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}  # bands without extra samples
+# The extra samples of 8 bits that Pillow reads. Bands whose meaning is not stated count as 0.
+PILLOW_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {
+    BLACK_IS_ZERO: ((0,), (1,), (2,)),
+    PALETTE: ((0,), (2,)),
+    RGB: ((), *((first, *further) for first in (0, 1, 2) for further in ((), (0,), (0, 0)))),
+    CMYK: ((), (0,), (0, 0)),
+    YCBCR: ((),),
+    LAB: ((),),
+}
 
 
 @dataclass(frozen=True)
@@ -144,9 +154,11 @@ class TiffPage:
         further = self.samples - COLOURS[self.photometric]
         if bits[0] == 16:
             return (self.photometric == RGB and further in (0, 1)) or (self.photometric == CMYK and further == 0)
-        if self.photometric == BLACK_IS_ZERO:
-            return further == 1 and not self.is_separate
-        return further <= 1 or (self.photometric in (RGB, CMYK) and len(extra) == further <= 3 and not any(extra[1:]))
+        if self.photometric == BLACK_IS_ZERO and self.is_separate:
+            return False
+        if self.photometric == RGB and further == 1 and extra in ((), (999,)):  # alpha of old programs
+            return True
+        return len(extra) == further and extra in PILLOW_EXTRAS[self.photometric]
 
 
 @dataclass(frozen=True)

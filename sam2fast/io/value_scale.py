@@ -86,11 +86,3 @@ def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
     if values.dtype.kind == "f":
         return np.nan_to_num(values, nan=0).clip(0, 1)
     return np.rint(values.clip(0, FULL) / SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
-
-
-def _without_outliers(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
-    sampled = values[:: -(-values.size // MOST_SAMPLES)]
-    low, high = (float(x) for x in np.percentile(sampled, (OUTLIERS, 100 - OUTLIERS)))
-    low, high = (min(low, 0.0), max(high, 0.0)) if least < 0 < most else (low, high)
-    margin = MARGIN * (high - (low if least < 0 or low > high / 2 else 0))
-    return max(least, low - margin), min(most, high + margin)

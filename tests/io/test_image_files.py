@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 
+import cv2
 import numpy as np
 import pillow_heif
 import pytest
@@ -148,6 +149,89 @@ def test_packed_bits(tmp_path, bits, is_white_zero):
     assert np.abs(found[..., 0].astype(int) - expected).max() <= 1
     if bits > 8:
         assert np.array_equal(tifffile.imread(tmp_path / "packed.tif"), values)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_colours_of_few_bits(tmp_path, bits):
+    values = np.random.default_rng(0).integers(0, 1 << bits, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", bitspersample=bits)
+    assert np.abs(to_pixels(tmp_path / "a.tif").numpy() - values * (255 / ((1 << bits) - 1))).max() <= 0.5
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_premultiplied_alpha(tmp_path, dtype, bands):
+    """Colours are divided by alpha, as Pillow does for 8 bits; transparent pixels are black."""
+    colour, alpha = (
+        array_of("float64", HEIGHT, WIDTH, bands),
+        np.linspace(0, 1, WIDTH).repeat(HEIGHT).reshape(WIDTH, -1),
+    )
+    alpha = alpha.T[..., None]
+    most = 1 if dtype == "float32" else 65535
+    values = (np.concatenate([colour * alpha, alpha], axis=2) * most).astype(dtype)
+    photometric = "rgb" if bands == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, planarconfig="contig",
+                     extrasamples=["assocalpha"])  # fmt: skip
+    found = as_rgb(image := read_image(tmp_path / "a.tif"), image.own_scale())
+    assert image.bands == ((1, 2, 3)[:bands], bands)
+    assert np.abs(found[:, 15:] - 255 * colour[:, 15:]).max() <= 4
+    assert not found[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("cmyk", ["unassalpha"]), ("grey", ["unassalpha", "unspecified", "unspecified"])]
+)
+def test_alpha_is_no_band(tmp_path, name, extra):
+    shape, photometric, count = {"cmyk": ((5,), "separated", 3), "grey": ((4,), "minisblack", 3)}[name]
+    values = array_of("uint8", HEIGHT, WIDTH, *shape)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    expected = values[..., [0, 2, 3]]
+    if name == "cmyk":
+        inks = values[..., :4] / 255
+        expected = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])
+    image = read_image(tmp_path / "a.tif")
+    assert image.bands == ((1, 2, 3), count)
+    assert np.abs(image.values - expected).max() <= 1
+
+
+def test_raw_files_of_cameras(tmp_path):
+    """The first page is a marked thumbnail, and the sensor's values are in a sub-IFD."""
+    with tifffile.TiffWriter(tmp_path / "a.dng") as file:
+        file.write(array_of("uint8", HEIGHT, WIDTH, 3), photometric="rgb", subifds=1, subfiletype=1, metadata=None)
+        file.write(array_of("uint16", 4 * HEIGHT, WIDTH), photometric="cfa", metadata=None)
+    with pytest.raises(ImageError, match="a thumbnail only, as raw files of cameras: convert it to TIFF or JPEG"):
+        to_pixels(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize("most", [4095, 65535])
+@pytest.mark.parametrize("suffix", ["ppm", "jp2", "png"])
+def test_deep_colours(tmp_path, caplog, suffix, most):
+    """Pillow cuts colours of 16 bits to 8. In JPEG 2000 its white is black."""
+    values = (array_of("uint16", HEIGHT, WIDTH, 3).astype(np.uint32) * most // 65535).astype(np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"a.{suffix}"), values[..., ::-1])
+    found = to_pixels(tmp_path / f"a.{suffix}").numpy()
+    assert np.abs(found - values * (255 / most)).max() <= 1
+    assert ("16 bits, and values up to 4095 only" in caplog.text) == (most == 4095)
+
+
+def test_jpeg_2000_without_imagecodecs(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "deep.jp2"), array_of("uint16", HEIGHT, WIDTH, 3))
+    cv2.imwrite(str(tmp_path / "a.jp2"), array_of("uint8", HEIGHT, WIDTH, 3))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert to_pixels(tmp_path / "a.jp2").shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(
+        ImageError, match=r"JPEG 2000 with colours of more than 8 bits: pip install 'sam2fast\[images\]'"
+    ):
+        to_pixels(tmp_path / "deep.jp2")
+
+
+def test_a_format_whose_decoder_has_no_arguments(tmp_path):
+    image = Image.new("1", (WIDTH, HEIGHT), "white")
+    image.paste(0, (3, 4, 20, 30))
+    image.save(tmp_path / "a.xbm")
+    with Image.open(tmp_path / "a.xbm") as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(to_pixels(tmp_path / "a.xbm").numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -348,15 +432,21 @@ def test_an_image_without_a_finite_value_is_black(tmp_path, caplog):
     assert "has no finite value, and is black" in caplog.text and "nan" not in caplog.text
 
 
+@pytest.mark.parametrize("bands", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_nodata_of_gdal(tmp_path, dtype):
+def test_nodata_of_gdal(tmp_path, dtype, bands, caplog):
     """Pixels without data do not count."""
     nodata = {"uint16": 65535, "int16": -9999, "float32": -3.4e38}[dtype]
-    values = np.linspace(0, 3000, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(dtype)
+    values = np.linspace(0, 3000, HEIGHT * WIDTH).astype(dtype).reshape(HEIGHT, WIDTH)
+    values = np.stack([values] * 3, axis=2) if bands == 3 else values
     values[:10] = nodata
-    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, str(nodata), True)])
-    found = to_pixels(tmp_path / "a.tif").numpy()[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb" if bands == 3 else "minisblack",
+                     planarconfig="contig", extratags=[(42113, "s", 0, str(nodata), True)])  # fmt: skip
+    found = to_pixels(tmp_path / "a.tif").numpy()
+    found = found if bands == 3 else found[..., 0]
     assert np.abs(found - values.astype(np.float64) / 3000 * 255)[10:].max() <= 1
+    (note,) = [record.message for record in caplog.records if record.name.startswith("sam2fast")]
+    assert "3000" in note and str(nodata) not in note
 
 
 @contextlib.contextmanager
