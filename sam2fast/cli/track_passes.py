@@ -117,6 +117,11 @@ class VideoPropagation:
         """Writes the state after the frame that was yielded last."""
         self._predictor.save_state(self._state, file)
 
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """The page, the bands and the scale of frames that are image files, each only if there was a choice."""
+        return self._state.frames.choices
+
     def close(self) -> None:
         """Closes the video."""
         self._state.frames.close()
@@ -196,6 +201,11 @@ class StreamPropagation:
     def save(self, file: Path) -> None:
         """Writes the state after the frame that was yielded last."""
         self._stream.save(file)
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """See :attr:`VideoPropagation.choices`."""
+        return self.reader.choices
 
     def close(self) -> None:
         """Closes the video and the stream."""

@@ -113,6 +113,7 @@ def run(
         facts = {"video": source.name, "frames": folder.done, "complete": folder.complete, "objects": folder["objects"]}
         left_out = _left_out(request, folder)
         facts |= {"left_out": left_out.as_json()} if left_out else {}
+        facts |= {name: folder[name] for name in ("page", "bands", "scale") if folder[name]}
         emit({**facts, "seconds": spent, "out": str(folder.path), "model": folder["model"]})
         if left_out and str(left_out) not in (folder["problem"] or ""):
             print_note(f"left out: {left_out}")
@@ -161,6 +162,7 @@ def _track(
             problem=None,
         )
         outcome = _record(request, passes, folder)
+        folder.note(**passes.choices)
         if folder.complete and passes.problem is not None:
             folder.note(problem=passes.problem)
         elif folder.complete and request.detections is not None and request.detections.boxes and not folder["objects"]:

@@ -209,7 +209,7 @@ def _opened(file: AnyFile) -> Iterator[BinaryIO]:
 
 
 def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArray[Any]:
-    """The values of a page: uint8 RGB, or grey of more bits. RGB has 16 bits if its upper 8 bits were almost black."""
+    """The values of a page: RGB of 8 or 16 bits, or grey. 16 bits that use the whole range have 8 exact ones."""
     with _seeked(stream, page) as image:
         rawmodes = [_rawmode(tile) for tile in image.tile]
         is_deep = image.mode in ("RGB", "RGBA") and any(";16" in rawmode for rawmode in rawmodes)
@@ -217,10 +217,12 @@ def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArra
         if deep is not None:
             return deep
         values = _values(image, upright)
-    upper = values.astype(np.uint16) << 8 if is_deep else values
-    has_nodata = page is not None and page.nodata is not None
-    if not is_deep or (not has_nodata and upper.any() and choose_scale(upper) is None):
+    if not is_deep:
         return values
+    upper = values.astype(np.uint16) << 8
+    has_nodata = page is not None and page.nodata is not None
+    if not has_nodata and upper.any() and choose_scale(upper) is None:
+        return upper | values
     if page is not None and (page.is_separate or not rawmodes[0].startswith(DEEP_COLOURS)):
         return read_tiff(stream, page, [page.number])[..., :COLOURS]
     with _seeked(stream, page) as image:

@@ -1,5 +1,6 @@
 """Reads TIFF files that Pillow cannot read, by ``tifffile``. Needs the extra ``images``."""
 
+import logging
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -24,6 +25,7 @@ from sam2fast.io.tiff_header import (
     TiffPage,
 )
 
+_SILENT = logging.NullHandler()  # otherwise Python prints what tifffile logs on damaged metadata
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
 
 
@@ -47,6 +49,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
             import_module("imagecodecs")
     except ImportError as error:
         raise ValueError(f"it has {describe(page, channels)}: pip install 'sam2fast[images]' to read it") from error
+    logging.getLogger("tifffile").addHandler(_SILENT)
     file.seek(0)
     with tifffile.TiffFile(file) as opened:
         bands = np.concatenate([_bands_last(opened.pages[number]) for number in channels], axis=-1)

@@ -85,4 +85,4 @@ def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
         return values
     if values.dtype.kind == "f":
         return np.nan_to_num(values, nan=0).clip(0, 1)
-    return np.rint(values.clip(0, FULL) / SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
+    return Scale(0, FULL).apply(values)

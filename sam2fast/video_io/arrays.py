@@ -4,7 +4,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,6 +43,10 @@ class FrameScale:
         name: Of the video, for the note.
         count: The number of frames. With 0, the first frame decides.
         read: Reads a frame; returns None for a frame that is no file.
+
+    Attributes:
+        choices: The page, the bands and the scale of the first frame that was read and had a choice, for JSON; see
+            :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
 
     def __init__(
@@ -55,18 +58,19 @@ class FrameScale:
     ) -> None:
         self.window, self._name, self._count, self._read = window, name, count, read
         self._found: list[Scale | None] = []
+        self.choices: dict[str, Any] = {}
 
     def of(self, image: FileImage) -> Scale | None:
         """Returns the scale for a frame; None if its values are used unchanged."""
         if self.window is not None:
             return Scale(*self.window)
-        if image.values.dtype == np.uint8:
-            self._log_choice(image, None)
-            return None
         with _CHOOSING:
+            if image.values.dtype == np.uint8:
+                self._note_choices(image, None)
+                return None
             if not self._found:
                 self._found.append(choose_scale(np.concatenate(self._samples() or [image.samples()])))
-                self._log_choice(image, self._found[0])
+                self._note_choices(image, self._found[0])
             return self._found[0]
 
     def _samples(self) -> list[NDArray[np.generic]]:
@@ -80,8 +84,10 @@ class FrameScale:
                 samples.append(image.samples())
         return samples
 
-    def _log_choice(self, frame: FileImage, scale: Scale | None) -> None:
-        if note := replace(frame, page=(1, 1)).note(scale):
+    def _note_choices(self, frame: FileImage, scale: Scale | None) -> None:
+        if not self.choices:
+            self.choices.update(frame.choices(scale))
+        if note := frame.note(scale):
             log_once(f"{self._name}: a frame {note}" + ("; all frames have this scale" if scale else ""))
 
 

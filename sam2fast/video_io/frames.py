@@ -1,8 +1,9 @@
 """A video as a sequence of model inputs."""
 
 import operator
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,17 +30,20 @@ class Frames:
         rate: average frames per second of a video file, if known.
         truncated: one sentence on frames known to be missing after the last one, such as "clip.mp4: read 200 of about
             300 frames; the rest of the file is damaged or missing"; None if there are none.
+        choices: the page, the bands and the scale of image files, as JSON, each only if there was a choice. It is
+            filled when frames are read.
     """
 
     dtype = torch.float32
     rate: float | None = None
     truncated: str | None = None
+    choices: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self, source: Source, image_size: int, device: torch.device | str = "cpu", prefetch: bool = False
     ) -> None:
         self.height, self.width = source.height, source.width
-        self.rate, self.truncated = source.rate, source.truncated
+        self.rate, self.truncated, self.choices = source.rate, source.truncated, source.choices
         self._source = source
         self.device = torch.device(device)
         self._length, self._image_size = len(source), image_size

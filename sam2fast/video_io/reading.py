@@ -1,6 +1,6 @@
 """Streams of frames, decoded forwards once, from files, folders, images, cameras and network addresses."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ class ImageStream:
         self.rate: float | None = None if source is None else source.rate
         self.time_unit = 0.001  # as image files state durations
         self.count: int | None = None if source is None else len(source)
+        self.choices: Mapping[str, Any] = {} if source is None else source.choices
         self._images, self._image_size, self._source = images, image_size, source
 
     def frames(self) -> Generator[StreamFrame, None, None]:
@@ -48,6 +49,7 @@ class Stream(Protocol):
     time_unit: float
     count: int | None
     pixel_aspect: Fraction
+    choices: Mapping[str, Any]
 
     def frames(self) -> Generator[StreamFrame, None, None]:
         """Yields the frames; files stay open until the last frame, or until the generator is closed."""
@@ -64,6 +66,8 @@ class FrameReader:
         time_unit: the unit of the frames' times, in seconds.
         count: number of frames that the source states, if it does. A damaged source may have fewer.
         pixel_aspect: width of a pixel divided by its height, upright; 1 if the source does not state it.
+        choices: the page, the bands and the scale of image files, as JSON, each only if there was a choice. It is
+            filled when frames are read.
 
     Raises:
         NoFramesError: If there are no frames.
@@ -78,7 +82,7 @@ class FrameReader:
             raise NoFramesError(f"{stream.name} has no frames")
         self.height, self.width = self._first.height, self._first.width
         self.rate, self.time_unit = stream.rate, stream.time_unit
-        self.count, self.pixel_aspect = stream.count, stream.pixel_aspect
+        self.count, self.pixel_aspect, self.choices = stream.count, stream.pixel_aspect, stream.choices
 
     def __iter__(self) -> Iterator[StreamFrame]:
         return self

@@ -4,11 +4,13 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from types import MappingProxyType
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -83,12 +85,15 @@ class Source(ABC):
         height, width: upright, in pixels.
         rate: average frames per second, if known.
         truncated: a sentence on frames known to be missing after the last one; None if there are none.
+        choices: The page, the bands and the scale of image files, each only if there was a choice. It is filled when
+            frames are read.
     """
 
     height: int
     width: int
     rate: float | None = None
     truncated: str | None = None
+    choices: Mapping[str, Any] = MappingProxyType({})
     reads_in_parallel = False
 
     @abstractmethod
@@ -147,6 +152,7 @@ class ImageFiles(ImageSource):
     def __init__(self, paths: Sequence[Path], image_size: int, window: Window | None = None) -> None:
         self._paths, self._image_size = paths, image_size
         self._scale = FrameScale(window, str(paths[0].parent), len(paths), self._read)
+        self.choices = self._scale.choices
         self.width, self.height = self._size()
 
     def __len__(self) -> int:
@@ -183,6 +189,7 @@ class TiffPages(ImageSource):
         self._file, self._image_size, self._header = file, image_size, read_header(file)
         name = str(file) if isinstance(file, str | Path) else "the TIFF file"
         self._scale = FrameScale(window, name, len(self), self._read)
+        self.choices = self._scale.choices
         self.reads_in_parallel = isinstance(file, str | Path | bytes)
         self.width, self.height = read_image_size(file)
 
@@ -209,7 +216,7 @@ class TiffPages(ImageSource):
             raise VideoError(f"frame {index} of the TIFF file cannot be read: {error}") from error
 
     def _read(self, index: int) -> FileImage:
-        return read_image(self._file, index, header=self._header)
+        return replace(read_image(self._file, index, header=self._header), page=(1, 1))  # all pages are frames
 
 
 class AnimatedImage(ImageSource):
@@ -299,6 +306,7 @@ class ImageList(ImageSource):
     def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
         self._frames, self._image_size = frames, image_size
         self._scale = FrameScale(window, "the images", len(frames), self._read)
+        self.choices = self._scale.choices
         if len(frames) == 0:
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)

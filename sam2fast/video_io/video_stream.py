@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from heapq import heappop, heappush
+from typing import Any
 
 from av import Packet, VideoFrame
 from av.container import InputContainer
@@ -29,6 +30,7 @@ class DecodedStream:
         self.time_unit = 0.0
         self.count: int | None = None
         self.pixel_aspect = Fraction(1)
+        self.choices: dict[str, Any] = {}
         self._video, self._image_size = video, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:

@@ -47,16 +47,55 @@ def test_masks(run, bands, tmp_path):
     assert json.loads((tmp_path / "out/labelme/bands.json").read_text())["imagePath"] == "bands.png"
 
 
-def test_a_folder_of_frames(run, tmp_path):
+FRAMES = np.full((2, *SIZE), 500, np.uint16)
+FRAMES[0, 15:45, 20:60], FRAMES[1, 15:45, 20:60] = 2000, 8000
+
+
+@pytest.mark.parametrize("more", [(), ("--stream",)])
+def test_a_folder_of_frames(run, tmp_path, more):
+    """The note and the results name the scale, also if the run is complete."""
     (tmp_path / "frames").mkdir()
-    for index, most in enumerate((2000, 8000)):
-        values = np.full(SIZE, most // 4, np.uint16)
-        values[15:45, 20:60] = most
+    for index, values in enumerate(FRAMES):
         Image.fromarray(values).save(tmp_path / f"frames/{index}.png")
-    result = run("track", tmp_path / "frames", "--point", "0,1,40,30", "--model", "nano", "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr
-    said = " ".join(result.stderr.split())
-    assert said.count("values are scaled so that 0 is black and 8000 is white; all frames have this scale") == 1
+    for attempt in range(2):
+        result = run("track", tmp_path / "frames", "--point", "0,1,40,30", "--model", "nano", "--out", tmp_path / "out",
+                     "--jsonl", *more)  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        said = " ".join(result.stderr.split())
+        is_new = attempt == 0
+        assert said.count("scaled so that 0 is black and 8000 is white; all frames have this scale") == is_new
+        manifest = json.loads((tmp_path / "out/track.json").read_text())
+        (line,) = [found for found in map(json.loads, result.stdout.splitlines()) if "out" in found]
+        for record in (manifest, line):
+            assert record["scale"] == {"black": 0, "white": 8000}
+            assert not {"page", "bands"} & {*record}
+
+
+def test_pages_and_bands_of_frames(run, tmp_path):
+    """All pages of one file are frames; of the files of a folder, one page is."""
+    frames = FRAMES[:, None].repeat(5, axis=1)
+    options = {"photometric": "minisblack", "planarconfig": "separate", "metadata": None}
+    (tmp_path / "frames").mkdir()
+    for file in ("stack.tif", "frames/0.tif", "frames/1.tif"):
+        tifffile.imwrite(tmp_path / file, frames, **options)
+    for video, page in (("stack.tif", None), ("frames", {"number": 1, "of": 2})):
+        out = tmp_path / f"out {video}"
+        result = run("track", tmp_path / video, "--point", "0,1,40,30", "--model", "nano", "--out", out)
+        assert result.exit_code == 0, result.stderr
+        record = json.loads((out / "track.json").read_text())
+        assert record["bands"] == {"numbers": [1, 2, 3], "of": 5} and record.get("page") == page
+        assert record["scale"]["white"] == (8000 if page is None else 2000)
+        assert ("a frame is page 1 of 2; it is band 1, 2, 3 of 5" in " ".join(result.stderr.split())) == bool(page)
+
+
+def test_words_of_libraries(run, tmp_path):
+    """Damaged metadata, on which Pillow warns and tifffile logs."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04\0\0\0\x01\0\0\xff\0"
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.jpg", exif=exif)
+    values = np.full((*SIZE, 3), 0.7, np.float32)
+    tifffile.imwrite(tmp_path / "b.tif", values, photometric="rgb", extratags=[(42113, "s", 0, "-3.4e+38", True)])
+    result = run("segment", tmp_path / "a.jpg", tmp_path / "b.tif", *CLICK, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and result.stderr == ""
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

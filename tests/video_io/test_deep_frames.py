@@ -67,6 +67,20 @@ def test_a_bright_frame_keeps_all_unchanged(tmp_path):
     assert np.array_equal(all_pixels(folder)[1], as_bytes(FRAMES[1], 65_535))
 
 
+@pytest.mark.parametrize("white", [20_000, 60_000])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_one_scale_for_colours(tmp_path, suffix, white):
+    """Pillow keeps 8 bits of colours. A dark frame is not brightened if another one is bright."""
+    cv2 = pytest.importorskip("cv2")
+    (tmp_path / "frames").mkdir()
+    frames = [np.linspace(0, most, SIZE * SIZE * 3).astype(np.uint16).reshape(SIZE, SIZE, 3) for most in (5000, white)]
+    for index, values in enumerate(frames):
+        assert cv2.imwrite(str(tmp_path / f"frames/{index}.{suffix}"), values[..., ::-1])
+    white = white if white < 32_768 else 65_535
+    for found, values in zip(all_pixels(tmp_path / "frames"), frames, strict=True):
+        assert np.abs(found.astype(int) - as_bytes(values, white)).max() <= 1
+
+
 def test_a_damaged_frame(tmp_path):
     folder = write(tmp_path / "frames", "png")
     (folder / "1.png").write_bytes(b"no image")
