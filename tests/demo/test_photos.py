@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from demo_client import DemoClient, Refusal
 from PIL import Image
 
@@ -164,6 +165,47 @@ def test_thumbnails_of_files_that_browsers_do_not_read(client, image):
     expected = image if image.ndim == 3 else np.full((HEIGHT, WIDTH, 3), 100)
     assert np.abs(found.astype(int) - expected).mean() < 4
     assert client.http.post("/api/photographs/thumbnail", data=b"no image at all").status_code == 422
+
+
+def deep_file(kind: str) -> bytes:
+    """The drawing with 11 bits, as files that Pillow does not read rightly."""
+    file, values = BytesIO(), drawn().astype(np.uint16) * 8
+    if kind == "PNG":
+        cv2 = pytest.importorskip("cv2")
+        return cv2.imencode(".png", values[..., ::-1])[1].tobytes()
+    options = {"photometric": "rgb", "metadata": None}
+    if kind == "planes":
+        tifffile.imwrite(file, np.moveaxis(values, 2, 0), planarconfig="separate", **options)
+    elif kind == "bands":
+        tifffile.imwrite(file, np.dstack([values, values, values]), extrasamples=["unspecified"] * 6, **options)
+    elif kind == "page after a thumbnail":
+        with tifffile.TiffWriter(file, bigtiff=True) as pages:
+            pages.write(drawn()[::4, ::4], subfiletype=1, **options)
+            pages.write(drawn(), **options)
+    else:
+        tifffile.imwrite(file, values.astype(np.float32), **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["planes", "bands", "float", "page after a thumbnail", "PNG"])
+def test_files_that_pillow_does_not_read(client, app, kind):
+    """What the user sees, its thumbnail, and what the model sees have the same scale."""
+    content = deep_file(kind)
+    expected = drawn() if kind == "page after a thumbnail" else drawn() * (255 / 240)
+    answer = client.http.post("/api/photographs/thumbnail", data=content)
+    assert np.abs(np.asarray(Image.open(BytesIO(answer.data)), float) - expected).mean() < 4
+    video = client.upload(content, "cat.tif")
+    assert (video["width"], video["height"], Path(video["path"]).suffix) == (WIDTH, HEIGHT, ".png")
+    assert np.abs(np.asarray(Image.open(stored(app, video)), float) - expected).max() <= 1
+    assert np.abs(photos.read_photo(stored(app, video)).astype(float) - expected).max() <= 1
+
+
+def test_tiff_files_without_tifffile_are_named(client, monkeypatch):
+    content = deep_file("float")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    refusal = client.upload(content, "cat.tif")
+    assert refusal.code == "BAD_PHOTO" and "3 bands of float32" in refusal.message
+    assert "pip install 'sam2fast[images]'" in refusal.message
 
 
 def test_rotated_deep_and_animated_files_are_converted(client, app):

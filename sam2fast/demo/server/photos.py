@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.demo.server.demo_errors import BadPhotoError, message_without_path
+from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image, read_image_size
 from sam2fast.io.images import AVIF_BRANDS, HEIF_BRANDS, IMAGE_READ_ERRORS, open_image
-from sam2fast.transforms import ImageError, to_pixels
+from sam2fast.io.tiff_header import SIGNATURES as TIFF_SIGNATURES
 
 # The files that are accepted; AVIF needs Pillow 11.3, HEIF needs pillow-heif.
 _ENDINGS = {
@@ -41,7 +42,7 @@ def _known_formats() -> tuple[str, ...]:
 _FORMATS = _known_formats()
 ENDINGS = tuple(ending for name in _FORMATS for ending in _ENDINGS[name])
 SUFFIXES = (".jpg", ".png", ".webp")  # of stored ones
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", *TIFF_SIGNATURES)
 # HEIC and AVIF files begin with the first box of MP4; these brands follow it.
 BRANDS = (*HEIF_BRANDS, *AVIF_BRANDS)
 GREY = (128, 128, 128)  # behind transparent parts
@@ -49,7 +50,6 @@ MAX_PIXELS = 1 << 26
 POSTER_SIDE = 480
 # What browsers show as Pillow reads it; an MPO file is a JPEG with further images.
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _ORIENTATION = 0x0112  # of EXIF; 1 is upright
 _QUALITY = 95  # of JPEG files that are written
 _LOSSY = ("JPEG", "MPO", "HEIF", "AVIF")
@@ -73,28 +73,26 @@ def store_photo(source: Path, target: Path) -> Path:
     Raises:
         BadPhotoError: If the file cannot be read, or has too many pixels.
     """
-    with _reading(source), open_image(source, _FORMATS) as image:
-        check_pixels(image.width, image.height)
-        kind, mode = image.format or "", image.mode
-        is_upright = image.getexif().get(_ORIENTATION, 1) == 1
-        is_still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
-        image.load()  # a damaged file is refused now
-        alpha = _upright(image).convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    suffix = _KEPT.get(kind)
-    if suffix and mode in _KEPT_MODES and is_upright and is_still:
-        path = target.with_name(target.name + suffix)
-        shutil.copyfile(source, path)
-        return path
-    path = target.with_name(target.name + (".jpg" if kind in _LOSSY and alpha is None else ".png"))
     with _reading(source):
-        pixels = to_pixels(source).numpy()
-    upright = Image.fromarray(pixels if pixels.dtype == np.uint8 else np.rint(pixels * 255).astype(np.uint8))
-    if alpha is not None:
-        upright.putalpha(alpha)
+        is_lossy = False
+        if read_header(source) is None:
+            with open_image(source, _FORMATS) as image:
+                check_pixels(image.width, image.height)
+                kind = image.format or ""
+                is_upright = image.getexif().get(_ORIENTATION, 1) == 1
+                is_still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
+                image.load()  # a damaged file is refused now
+            if kind in _KEPT and is_upright and is_still and has_eight_bits(source):
+                path = target.with_name(target.name + _KEPT[kind])
+                shutil.copyfile(source, path)
+                return path
+            is_lossy = kind in _LOSSY
+        photo = _read(source)
+    path = target.with_name(target.name + (".jpg" if is_lossy and photo.mode == "RGB" else ".png"))
     if path.suffix == ".jpg":
-        upright.save(path, "JPEG", quality=_QUALITY)
+        photo.save(path, "JPEG", quality=_QUALITY)
     else:
-        upright.save(path, "PNG", compress_level=1)
+        photo.save(path, "PNG", compress_level=1)
     return path
 
 
@@ -158,15 +156,30 @@ def thumbnail_of(file: Path) -> Image.Image:
     Raises:
         BadPhotoError: If it cannot be read, or has too many pixels.
     """
-    with _reading(file), open_image(file, _FORMATS) as image:
-        check_pixels(image.width, image.height)
-        is_deep = image.mode.startswith(("I", "F"))
-    if not is_deep:
-        return poster_of(file)[0]
     with _reading(file):
-        thumbnail = Image.fromarray(to_pixels(file).numpy())
+        if read_header(file) is None:
+            with open_image(file, _FORMATS) as image:
+                check_pixels(image.width, image.height)
+            if has_eight_bits(file):
+                return poster_of(file)[0]
+        thumbnail = _read(file)
     thumbnail.thumbnail((POSTER_SIDE, POSTER_SIDE))
-    return thumbnail
+    return _over_grey(thumbnail)
+
+
+def _read(file: Path) -> Image.Image:
+    """Reads a photograph in 8 bits, upright: RGB, or RGBA if it has alpha that Pillow reads."""
+    header, alpha = read_header(file), None
+    if header is not None:
+        check_pixels(*read_image_size(file))
+    if header is None or header.images[0].pillow_is_right:
+        with open_image(file, _FORMATS) as image:
+            alpha = _upright(image).convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    stored = read_image(file)
+    photo = Image.fromarray(as_rgb(stored, stored.own_scale()))
+    if alpha is not None and alpha.size == photo.size:  # of another page it is not
+        photo.putalpha(alpha)
+    return photo
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -184,5 +197,5 @@ def _over_grey(image: Image.Image) -> Image.Image:
 def _reading(file: Path) -> Iterator[None]:
     try:
         yield
-    except (*IMAGE_READ_ERRORS, ImageError) as error:
+    except IMAGE_READ_ERRORS as error:
         raise BadPhotoError(f"this photograph cannot be used: {message_without_path(error, file)}") from error
