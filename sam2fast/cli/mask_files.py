@@ -11,6 +11,7 @@ from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
 from sam2fast.evaluation.scores import VOID
+from sam2fast.io.image_files import read_if_pillow_fails
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
@@ -51,9 +52,7 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
             raise UserError(f"{file} has no label {label}; it has {_named(labels_in(labels))}")
         return labels == label
     try:
-        with open_image(file) as opened:
-            image, is_exact = ImageOps.exif_transpose(opened) or opened, opened.format not in INEXACT
-            pixels, alpha = _channels(image)
+        pixels, alpha, is_exact = _pixels(file)
     except IMAGE_READ_ERRORS as error:
         raise UserError(f"the mask {file} cannot be read as an image: {' '.join(str(error).split())}") from error
     if alpha is not None and alpha.min() < alpha.max():
@@ -68,6 +67,18 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
         raise UserError(f"{file} has several objects or levels; {_advice(file)}")
     brightness = pixels.max(axis=2)
     return brightness > brightness.max() / 2
+
+
+def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Returns the pixels ``(H, W, C)``, alpha or None, and True if the format keeps values."""
+    stored = read_if_pillow_fails(file)
+    if stored is not None:
+        values = np.nan_to_num(stored.values).clip(0)
+        values = values.max() - values if stored.is_negative else values
+        return values if values.ndim == 3 else values[..., None], None, True
+    with open_image(file) as opened:
+        pixels, alpha = _channels(ImageOps.exif_transpose(opened) or opened)
+        return pixels, alpha, opened.format not in INEXACT
 
 
 def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

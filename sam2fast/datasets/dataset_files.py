@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from sam2fast.io.image_files import as_rgb, read_image, read_image_size
+from sam2fast.io.image_files import as_rgb, read_if_pillow_fails, read_image, read_image_size
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 
@@ -33,7 +33,7 @@ FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
 VIDEO_SUFFIXES = (".mp4",)
 # Pillow modes of images whose pixel values are ids.
-LABEL_MODES = ("1", "L", "P", "I", "I;16")
+LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 WHITE = 255
 LEAST_GREYS = 3  # different values of a soft edge, as of a mask scaled by a half
 # Up to this value, comparing with each value is faster than counting all values.
@@ -195,6 +195,12 @@ def read_object_ids(
 
 def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[Labels, str]:
     """Labels, and Pillow's mode of the image."""
+    with _as_dataset_error(path, "a mask"):
+        stored = read_if_pillow_fails(path)
+    if stored is not None:
+        if stored.values.dtype.kind not in "iu" or stored.values.ndim > 2 or stored.bands[1] > 1:
+            raise DatasetError(f"{path}: a mask must have one band of integers")
+        return _checked(stored.values, path, size, other), "I"
     with _opened(path, "a mask") as image:
         if image.mode not in LABEL_MODES:
             raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
@@ -202,10 +208,17 @@ def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[La
             labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
         else:
             labels = np.asarray(image)
+            labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    return _checked(labels, path, size, other), image.mode
+
+
+def _checked(labels: Labels, path: Path, size: tuple[int, int] | None, other: str) -> Labels:
+    if labels.dtype.kind == "i" and (least := labels.min()) < 0:
+        raise DatasetError(f"{path}: values of a mask must be 0 or greater, got {least}")
     if size is not None and labels.shape != size:
         height, width = labels.shape
         raise DatasetError(f"{path} has {width}x{height} pixels, {other} {size[1]}x{size[0]}: they must be equal")
-    return labels, image.mode
+    return labels
 
 
 def labels_in(labels: Labels) -> tuple[int, ...]:

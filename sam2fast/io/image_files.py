@@ -186,6 +186,12 @@ def read_header(file: AnyFile) -> TiffHeader | None:
         return read_tiff_header(stream)
 
 
+def read_if_pillow_fails(file: AnyFile) -> FileImage | None:
+    """Calls :func:`read_image` for a TIFF file that Pillow does not read rightly; returns None for other files."""
+    header = read_header(file)
+    return None if header is None or header.images[0].pillow_is_right else read_image(file, header=header)
+
+
 def has_eight_bits(file: AnyFile) -> bool:
     """Returns True if other programs show a file as :func:`read_image` reads it: 8 bits, grey or RGB, from page 1."""
     with _opened(file) as stream:

@@ -6,12 +6,14 @@ from pathlib import Path
 import moving_shapes
 import numpy as np
 import pytest
+import tifffile
 from file_contents import names
 from PIL import Image, ImageFilter
 from track_runs import lines_of
 
 from sam2fast.cli.mask_files import masks_of_labels, read_foreground
 from sam2fast.cli.user_errors import UserError
+from sam2fast.datasets.dataset_files import read_labels
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.rle import decode_rle
 
@@ -59,6 +61,67 @@ def test_the_object_is_bright_or_opaque(tmp_path, name):
     file = tmp_path / ("mask.tif" if name == "floats" else "mask.png")
     GOOD[name].save(file, **options)
     np.testing.assert_array_equal(read_foreground(file), ONE)
+
+
+TIFFS = {
+    "uint16": ("uint16", {}),
+    "big-endian": ("uint16", {"byteorder": ">"}),
+    "big-endian, compressed": ("uint16", {"byteorder": ">", "compression": "lzw"}),
+    "big-endian, predictor": ("uint16", {"byteorder": ">", "compression": "deflate", "predictor": 2}),
+    "tiles": ("uint16", {"tile": (16, 16), "compression": "zstd"}),
+    "BigTIFF": ("uint16", {"byteorder": ">", "bigtiff": True}),
+    "16-bit white is zero": ("uint16", {"photometric": "miniswhite"}),
+    "int8": ("int8", {}),
+    "int16": ("int16", {}),
+    "int16, big-endian, compressed": ("int16", {"byteorder": ">", "compression": "lzw"}),
+    "int32, big-endian": ("int32", {"byteorder": ">"}),
+    "uint32, compressed": ("uint32", {"byteorder": ">", "compression": "deflate"}),
+    "int64": ("int64", {}),
+}
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_labels_of_tiff_files(tmp_path, name):
+    """Values are exact in each layout."""
+    dtype, options = TIFFS[name]
+    labels = LABELS.astype(dtype) * (50 if dtype == "int8" else 300)
+    tifffile.imwrite(tmp_path / "labels.tif", labels, **options)
+    found = read_labels(tmp_path / "labels.tif")
+    np.testing.assert_array_equal(found, labels)
+    assert [*masks_of_labels(tmp_path / "labels.tif")] == np.unique(labels)[1:].tolist()
+    if "white" not in name:
+        tifffile.imwrite(tmp_path / "mask.tif", (labels == labels.max()).astype(dtype), **options)
+        np.testing.assert_array_equal(read_foreground(tmp_path / "mask.tif"), LABELS == 2)
+
+
+def test_labels_in_a_plane_of_its_own(tmp_path):
+    """As GDAL writes a single band with ``INTERLEAVE=BAND``, which Pillow reads as bytes."""
+    tifffile.imwrite(tmp_path / "a.tif", LABELS.astype(np.uint16) * 300, metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        unit = file.pages[0].tags[296]  # of the resolution; its place is that of the planar configuration
+        unit.overwrite(2)
+        at = unit.offset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[at : at + 2] = (284).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), LABELS.astype(np.uint16) * 300)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (LABELS.astype(np.int16) - 1, {}, "values of a mask must be 0 or greater, got -1"),
+        (LABELS.astype(np.int8) - 1, {}, "values of a mask must be 0 or greater, got -1"),
+        (LABELS.astype(np.float16), {}, "a mask must have one band of integers"),
+        (np.stack([LABELS.astype(np.uint16)] * 3), {"photometric": "rgb"}, "a mask must have one band of integers"),
+        (np.stack([LABELS.astype(np.uint16)] * 2), {"planarconfig": "separate", "photometric": "minisblack"},
+         "a mask must have one band of integers"),
+    ],
+)  # fmt: skip
+def test_tiff_files_that_have_no_labels(tmp_path, array, options, message):
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with pytest.raises(UserError, match=message):
+        masks_of_labels(tmp_path / "a.tif")
 
 
 SOFT = {
