@@ -15,6 +15,7 @@ from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, 
 from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, PROBE_SIZE, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.images import SUFFIXES
 from sam2fast.io.made_from import is_whole
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import FILES, WITH_IMAGES, AnnotatedImage, write_masks
@@ -108,8 +109,9 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
             bar.update()
         if overlay is not None:
             overlay.finish()
-            if Path(source.text).is_file() and not source.is_volume:
-                copy_sound(Path(source.text), overlay_file, *overlay.part)
+            file = Path(source.text)
+            if file.is_file() and not source.is_volume and file.suffix.lower() not in SUFFIXES:
+                copy_sound(file, overlay_file, *overlay.part)
             folder.made(overlay_file, ids=request.show_ids)
     for name in missing:
         folder.made(folder.path / name, tolerance=request.tolerance)

@@ -98,8 +98,13 @@ class FileImage:
     def _range(self, scale: Scale | None) -> str:
         is_float = self.values.dtype.kind == "f"
         values = self.values[np.isfinite(self.values)] if is_float else self.values
+        scaled = (
+            ""
+            if scale is None
+            else f": values are scaled so that {scale.black:g} is black and {scale.white:g} is white"
+        )
         if not values.size:
-            return "has no finite value, and is black"
+            return f"has no finite value, and is black{scaled}"
         if scale is None:
             without = self.values.size - values.size
             return f"has {without} values that are not finite, and are black" if without else ""
@@ -111,7 +116,7 @@ class FileImage:
         found = f"has values from {least:g} to {most:g}"
         if without := self.values.size - values.size:
             found += f", and {without} that are not finite"
-        return f"{found}: values are scaled so that {scale.black:g} is black and {scale.white:g} is white"
+        return found + scaled
 
 
 def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:

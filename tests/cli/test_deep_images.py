@@ -82,6 +82,7 @@ def test_pages_and_bands_of_frames(run, tmp_path):
         out = tmp_path / f"out {video}"
         result = run("track", tmp_path / video, "--point", "0,1,40,30", "--model", "nano", "--out", out)
         assert result.exit_code == 0, result.stderr
+        assert "sound" not in result.stderr
         record = json.loads((out / "track.json").read_text())
         assert record["bands"] == {"numbers": [1, 2, 3], "of": 5} and record.get("page") == page
         assert record["scale"]["white"] == (8000 if page is None else 2000)

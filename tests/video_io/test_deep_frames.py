@@ -81,6 +81,15 @@ def test_one_scale_for_colours(tmp_path, suffix, white):
         assert np.abs(found.astype(int) - as_bytes(values, white)).max() <= 1
 
 
+def test_a_frame_without_finite_values(tmp_path, caplog):
+    (tmp_path / "frames").mkdir()
+    for index, value in enumerate((np.nan, 8)):
+        tifffile.imwrite(tmp_path / f"frames/{index}.tif", np.full((SIZE, SIZE), value, np.float32))
+    first, second = all_pixels(tmp_path / "frames")
+    assert not first.any() and (second == 255).all()
+    assert "no finite value, and is black: values are scaled so that 0 is black and 8 is white; all" in caplog.text
+
+
 def test_a_damaged_frame(tmp_path):
     folder = write(tmp_path / "frames", "png")
     (folder / "1.png").write_bytes(b"no image")
