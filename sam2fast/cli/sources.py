@@ -27,6 +27,7 @@ from sam2fast.io.images import (
     open_image,
     skipped_note,
 )
+from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
 IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # images in folders; the first image of an animation counts
@@ -173,6 +174,9 @@ def _is_image(path: Path) -> bool:
     if suffix not in PAGED_SUFFIXES:
         return True
     try:
+        with path.open("rb") as file:
+            if header := read_tiff_header(file):
+                return len(header.images) == 1
         with open_image(path) as image:
             return getattr(image, "n_frames", 1) == 1
     except IMAGE_READ_ERRORS:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from sam2fast.io.image_files import as_rgb, read_if_pillow_fails, read_image, read_image_size
+from sam2fast.io.image_files import as_rgb, read_header, read_if_pillow_fails, read_image, read_image_size
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
+from sam2fast.io.tiff_header import ORIENTATION
 
 
 class DatasetError(ValueError):
@@ -130,6 +131,9 @@ def read_frame_size(path: Path) -> tuple[int, int]:
 
 def read_orientation(path: Path) -> int:
     """The EXIF orientation of an image, from the file's header: 1 if it is displayed as it is stored."""
+    with _as_dataset_error(path, "an image"):
+        if header := read_header(path):
+            return header.images[0].first(ORIENTATION, 1)
     with _opened(path) as image:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 

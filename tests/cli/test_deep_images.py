@@ -38,6 +38,21 @@ def test_segment_reports_bands_and_scale(run, bands, tmp_path):
     assert overlay.mean() > 60
 
 
+def test_boxes_for_another_size(run, bands, tmp_path):
+    """Annotations of an image of half the size."""
+    document = {
+        "images": [{"id": 1, "file_name": "bands.tif", "height": SIZE[0] // 2, "width": SIZE[1] // 2}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 8, 20, 15]}],
+        "categories": [{"id": 1, "name": "field"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    result = run("segment", bands, "--boxes-from", tmp_path / "boxes.json", "--model", "nano", "--out",
+                 tmp_path / "out", "--json")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    (record,) = json.loads(result.stdout)["results"]
+    assert record["prompts"]["box"] == [20, 16, 60, 46]
+
+
 def test_masks(run, bands, tmp_path):
     result = run("masks", bands, "--points-per-side", 2, "--model", "nano", "--out", tmp_path / "out", "--format",
                  "json,labelme", "--tolerance", 0)  # fmt: skip
@@ -87,6 +102,16 @@ def test_pages_and_bands_of_frames(run, tmp_path):
         assert record["bands"] == {"numbers": [1, 2, 3], "of": 5} and record.get("page") == page
         assert record["scale"]["white"] == (8000 if page is None else 2000)
         assert ("a frame is page 1 of 2; it is band 1, 2, 3 of 5" in " ".join(result.stderr.split())) == bool(page)
+
+
+def test_one_image_is_no_video(run, tmp_path):
+    """Also if only tifffile reads it, or its pages are the channels of one image."""
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((*SIZE, 3), np.float32), photometric="rgb")
+    tifffile.imwrite(tmp_path / "channels.tif", FRAMES, imagej=True, metadata={"axes": "CYX"})
+    for name in ("float.tif", "channels.tif"):
+        result = run("track", tmp_path / name, "--point", "0,1,40,30", "--model", "nano", "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert f"{name} is an image: use `sam2fast segment`" in " ".join(result.stderr.split())
 
 
 def test_words_of_libraries(run, tmp_path):
