@@ -151,8 +151,8 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
                 values = values.view(np.uint32)
             count = page.samples - page.alphas if page.photometric in (BLACK_IS_ZERO, RGB) else COLOURS
             return FileImage(values, place, _taken(count), nodata=page.nodata)
-        bands = read_tiff(stream, page, channels)
-        count = bands.shape[2]
+        bands = read_tiff(stream, page, channels[:COLOURS])
+        count = bands.shape[2] * len(channels) // len(channels[:COLOURS])
         values = bands[..., :COLOURS] if count >= COLOURS else bands[..., 0]
         return FileImage(values, place, _taken(count), page.photometric == WHITE_IS_ZERO, page.nodata)
 

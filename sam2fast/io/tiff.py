@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sam2fast.io.tiff_header import (
     ALPHAS,
-    BITS,
     BLACK_IS_ZERO,
     CMYK,
     COMPRESSION,
@@ -45,7 +44,7 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
     try:
         tifffile = import_module("tifffile")
-        if page.first(COMPRESSION, 1) != 1 or page.first(BITS, 1) % 8:
+        if page.first(COMPRESSION, 1) != 1 or page.bits % 8:
             import_module("imagecodecs")
     except ImportError as error:
         raise ValueError(f"it has {describe(page, channels)}: pip install 'sam2fast[images]' to read it") from error
@@ -61,8 +60,8 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         bands = np.rint(255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])).astype(np.uint8)
     else:
         bands = _without_alpha(bands, page.tags.get(EXTRA_SAMPLES, ()))
-        if (bits := page.first(BITS, 1)) < 8:
-            bands = np.rint(bands * (255 / ((1 << bits) - 1))).astype(np.uint8)
+        if page.bits < 8:
+            bands = np.rint(bands * (255 / ((1 << page.bits) - 1))).astype(np.uint8)
     return upright(bands, page.first(ORIENTATION, 1))
 
 

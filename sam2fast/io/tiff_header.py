@@ -15,10 +15,10 @@ MOST_VALUES = 1 << 24  # values of a tag, such as the description of OME
 FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 270, 274, 277, 284, 338, 339
-SUB_IFDS = 330
+STRIPS, TILES, SUB_IFDS = 273, 324, 330  # offsets in the file
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS, NODATA = 33550, 33922, 34264, 34735, 42113
 TAGS = {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR}
-TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, SUB_IFDS}
+TAGS |= {EXTRA_SAMPLES, SAMPLE_FORMAT, NODATA, STRIPS, TILES, SUB_IFDS}
 TAGS_OF_FIRST = TAGS | {DESCRIPTION, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, GEO_KEYS}
 MODEL_TYPE, RASTER_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 1025, 2048, 3072  # keys in GEO_KEYS
 PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
@@ -88,6 +88,11 @@ class TiffPage:
         return self.first(SAMPLES, 1)
 
     @property
+    def bits(self) -> int:
+        """Bits of each value."""
+        return self.first(BITS, 1)
+
+    @property
     def alphas(self) -> int:
         """The number of bands that are marked as alpha."""
         return sum(extra in ALPHAS for extra in self.tags.get(EXTRA_SAMPLES, ()))
@@ -124,7 +129,7 @@ class TiffPage:
     @property
     def kind(self) -> str:
         """Describes the bands and their type, for messages."""
-        name = f"{NAMES.get(self.sample_format, 'complex')}{self.first(BITS, 1)}"
+        name = f"{NAMES.get(self.sample_format, 'complex')}{self.bits}"
         bands = f"{self.samples} band{'s' if self.samples > 1 else ''} of {name}"
         if self.photometric == WHITE_IS_ZERO:
             bands += " where 0 is white"
@@ -140,6 +145,8 @@ class TiffPage:
             return False
         if self.is_big_endian and self.is_big_tiff:
             return False
+        if 0 in self.tags.get(STRIPS, ()) or 0 in self.tags.get(TILES, ()):
+            return False  # GDAL stores no empty tiles, and Pillow reads them from the file's start
         if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow forgets how values are stored
             return self.sample_format == UNSIGNED and bits[0] == 8 and self.photometric in (BLACK_IS_ZERO, PALETTE)
         if self.samples == 1:

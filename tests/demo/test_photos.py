@@ -200,6 +200,17 @@ def test_files_that_pillow_does_not_read(client, app, kind):
     assert np.abs(photos.read_photo(stored(app, video)).astype(float) - expected).max() <= 1
 
 
+def test_tiff_files_that_need_too_much_memory(client, tmp_path):
+    """The header claims 60,000 bands of the drawing; nothing is decoded."""
+    values = np.zeros((HEIGHT, WIDTH, 5), np.float64)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig", compression="deflate")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["SamplesPerPixel"].overwrite(60_000)
+    refusal = client.upload(path.read_bytes(), "cat.tif")
+    assert refusal.code == "BAD_PHOTO" and "60000 bands of float64, more than 1 GiB" in refusal.message
+
+
 def test_tiff_files_without_tifffile_are_named(client, monkeypatch):
     content = deep_file("float")
     monkeypatch.setitem(sys.modules, "tifffile", None)

@@ -449,6 +449,19 @@ def test_nodata_of_gdal(tmp_path, dtype, bands, caplog):
     assert "3000" in note and str(nodata) not in note
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_sparse_files_of_gdal(tmp_path, dtype, compression):
+    """Empty tiles are not stored; they are 0."""
+    values = array_of(dtype, HEIGHT, WIDTH, 3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", tile=(16, 16), compression=compression)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag in (file.pages[0].tags[name] for name in ("TileOffsets", "TileByteCounts")):
+            tag.overwrite([tag.value[0], 0, *tag.value[2:]])
+    values[:16, 16:32] = 0
+    assert np.array_equal(read_image(tmp_path / "a.tif").values, values)
+
+
 @contextlib.contextmanager
 def heif_in_pillow():
     """Pillow reads and saves HEIC in the block, and does not know it afterwards."""

@@ -47,6 +47,7 @@ SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", *TIFF_SIGNATURES)
 BRANDS = (*HEIF_BRANDS, *AVIF_BRANDS)
 GREY = (128, 128, 128)  # behind transparent parts
 MAX_PIXELS = 1 << 26
+MAX_BYTES = 1 << 30  # of all bands
 POSTER_SIDE = 480
 # What browsers show as Pillow reads it; an MPO file is a JPEG with further images.
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -172,6 +173,9 @@ def _read(file: Path) -> Image.Image:
     header, alpha = read_header(file), None
     if header is not None:
         check_pixels(*read_image_size(file))
+        page = header.images[0]
+        if page.width * page.height * page.samples * page.bits > 8 * MAX_BYTES:
+            raise BadPhotoError(f"the photograph has {page.kind}, more than {MAX_BYTES >> 30} GiB")
     if header is None or header.images[0].pillow_is_right:
         with open_image(file, _FORMATS) as image:
             alpha = _upright(image).convert("RGBA").getchannel("A") if image.has_transparency_data else None
