@@ -25,9 +25,9 @@ def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[A
         return None
     if image.format == "PPM":
         codec, _, offset, arguments = image.tile[0]
-        is_deep = codec == "ppm" and arguments[1] > 255
-        return _read_ppm(stream, image.size, offset, arguments[1]) if is_deep else None
-    if image.format == "JPEG2000" and _jpeg2000_bits(stream) > 8:
+        if codec == "ppm" and isinstance(arguments, tuple) and arguments[1] > 255:
+            return _read_ppm(stream, image.size, offset, arguments[1])
+    elif image.format == "JPEG2000" and _jpeg2000_bits(stream) > 8:
         return _read_jpeg2000(stream)
     return None
 

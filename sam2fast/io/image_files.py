@@ -207,7 +207,8 @@ def has_eight_bits(file: AnyFile) -> bool:
                 return False
         with open_image(stream) as image:
             rawmodes = [_rawmode(tile) for tile in getattr(image, "tile", ())]
-            return image.mode in EIGHT_BITS and not any(";16" in rawmode for rawmode in rawmodes)
+            is_deep = any(";16" in rawmode for rawmode in rawmodes)
+            return image.mode in EIGHT_BITS and not is_deep and read_deep_colours(stream, image) is None
 
 
 @contextmanager

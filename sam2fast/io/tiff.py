@@ -21,9 +21,11 @@ from sam2fast.io.tiff_header import (
     PREMULTIPLIED,
     RGB,
     WHITE_IS_ZERO,
+    YCBCR,
     TiffPage,
 )
 
+JPEG = 7  # a compression
 _SILENT = logging.NullHandler()  # otherwise Python prints what tifffile logs on damaged metadata
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
 
@@ -40,7 +42,8 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
         ValueError: If tifffile, or imagecodecs for compressed values, is not installed, or the values are no colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
-    if page.photometric not in READ or page.sample_format > FLOAT:
+    is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # decoded as RGB
+    if not (page.photometric in READ or is_jpeg) or page.sample_format > FLOAT:
         raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
     try:
         tifffile = import_module("tifffile")

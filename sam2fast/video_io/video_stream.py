@@ -1,7 +1,7 @@
 """Decodes videos forwards once: files, network addresses, and cameras."""
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from heapq import heappop, heappush
@@ -30,7 +30,7 @@ class DecodedStream:
         self.time_unit = 0.0
         self.count: int | None = None
         self.pixel_aspect = Fraction(1)
-        self.choices: dict[str, Any] = {}
+        self.choices: Mapping[str, Any] = {}
         self._video, self._image_size = video, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:
