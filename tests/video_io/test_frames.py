@@ -28,7 +28,7 @@ class CountingSource:
 
     height, width = 30, 40
     reads_in_parallel = False
-    rate, truncated = 10.0, "nothing after frame 99"
+    rate, truncated, choices = 10.0, "nothing after frame 99", {"bands": {"numbers": [1], "of": 2}}
 
     def __init__(self):
         self.reads, self.users, self.is_closed = [], 0, False
