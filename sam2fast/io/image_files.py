@@ -126,7 +126,7 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
     The first three of several bands are red, green and blue. The first of two bands is grey.
 
     Args:
-        file: Path, content, or binary file. A binary file is read from its start.
+        file: Path, content, or binary file. A binary file is read from its start, and a pipe from where it is.
         index: Index among the pages of a TIFF file, without thumbnails.
         upright: Applies the EXIF orientation. TIFF files are always upright.
         header: Header of the file, if it was read before.
@@ -135,7 +135,7 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
         OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
             files. If an extra is missing, the message names it.
     """
-    with _opened(file) as stream:
+    with _opened(_seekable(file)) as stream:
         header = header or read_tiff_header(stream)
         if header is None:
             return FileImage(_by_pillow(stream, None, upright))
@@ -209,6 +209,17 @@ def has_eight_bits(file: AnyFile) -> bool:
             rawmodes = [_rawmode(tile) for tile in getattr(image, "tile", ())]
             is_deep = any(";16" in rawmode for rawmode in rawmodes)
             return image.mode in EIGHT_BITS and not is_deep and read_deep_colours(stream, image) is None
+
+
+def _seekable(file: AnyFile) -> AnyFile:
+    """Returns the content of a file that cannot be rewound, such as an answer of a web server; others unchanged."""
+    if isinstance(file, str | Path | bytes | bytearray | memoryview):
+        return file
+    try:
+        file.seek(0)
+    except (AttributeError, io.UnsupportedOperation):
+        return file.read()
+    return file
 
 
 @contextmanager

@@ -226,6 +226,19 @@ def test_jpeg_2000_without_imagecodecs(tmp_path, monkeypatch):
         to_pixels(tmp_path / "deep.jp2")
 
 
+@pytest.mark.parametrize("kind", ["jpg", "tif"])
+def test_a_file_that_cannot_be_rewound(tmp_path, kind):
+    """As the answers of ``urllib.request.urlopen``."""
+
+    class Pipe(io.BytesIO):
+        def seek(self, *_):
+            raise io.UnsupportedOperation("seek")
+
+    Image.fromarray(array_of("uint8", HEIGHT, WIDTH, 3)).save(tmp_path / f"a.{kind}")
+    content = (tmp_path / f"a.{kind}").read_bytes()
+    assert np.array_equal(to_pixels(Pipe(content)).numpy(), to_pixels(content).numpy())
+
+
 def test_a_format_whose_decoder_has_no_arguments(tmp_path):
     image = Image.new("1", (WIDTH, HEIGHT), "white")
     image.paste(0, (3, 4, 20, 30))
