@@ -48,6 +48,10 @@ class FoundBox(NamedTuple):
     where: str
 
 
+class NoBoxError(UserError):
+    """All boxes of a file are left out."""
+
+
 @dataclass
 class BoxFile:
     """The content of a file or folder of boxes.
@@ -85,9 +89,9 @@ class BoxFile:
             self.left_out.add("box", why, where)
 
     def check(self) -> None:
-        """Raises UserError if all boxes of the file are left out."""
+        """Raises NoBoxError if all boxes of the file are left out."""
         if self.left_out and not self.boxes:
-            raise UserError(f"{self.path} has no box that can be used; left out: {self.left_out}")
+            raise NoBoxError(f"{self.path} has no box that can be used; left out: {self.left_out}")
 
 
 def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
@@ -98,7 +102,7 @@ def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
         of_video: True if a text file is MOT Challenge's, False if it is YOLO's.
 
     Raises:
-        UserError: If the file is not of the format, or no box in it can be used.
+        UserError: If the file is not of the format.
     """
     file = BoxFile(path)
     if path.suffix.lower() == ".json":
@@ -107,7 +111,6 @@ def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
         _read_mot(file)
     else:
         _read_yolo(file)
-    file.check()
     return file
 
 

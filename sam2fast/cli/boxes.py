@@ -33,11 +33,13 @@ def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
         left_out: Record to which unusable items are added.
 
     Raises:
-        UserError: If the file is not of the format, or no box in it can be used.
+        NoBoxError: If no box in the file can be used.
+        UserError: If the file is not of the format.
     """
     file = read_box_file(path)
     if left_out is not None:
         left_out.add_all(file.left_out)
+    file.check()
     if not file.boxes:
         print_note(f"no boxes in {path}")
     if any(name.is_id for name in file.names):

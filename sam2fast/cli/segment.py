@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sam2fast.cli.box_files import NoBoxError
 from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.command_files import (
     START_AGAIN,
@@ -134,10 +135,17 @@ def segment(
     left_out = LeftOut()
     note_fractions((*points, *boxes), "the points and boxes")
     files = [read_prompt_file(file, "image", left_out) for file in prompt_files]
-    files += [read_boxes(file, left_out) for file in box_files]
+    no_box: NoBoxError | None = None
+    for file in box_files:
+        try:
+            files.append(read_boxes(file, left_out))
+        except NoBoxError as error:
+            no_box = error
     parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
-    if box_files and not any(parts):  # the detector found nothing; read_boxes has printed a note
-        if as_json:
+    if box_files and not any(parts):
+        if no_box is not None:
+            raise no_box
+        if as_json:  # the detector found nothing; read_boxes has printed a note
             _print_json([], ErrorReport("images"), left_out, {})
         return
     asked = ImagePrompts(parts)

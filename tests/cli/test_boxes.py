@@ -241,6 +241,10 @@ def test_a_bad_annotation(run, make_image, tmp_path, kind):
     write_json(tmp_path / "coco.json", document)
     result = run("segment", tmp_path / "a.png", "--boxes-from", "coco.json", *NANO, "--out", "none")
     assert result.exit_code == 1 and why in result.stderr and not list((tmp_path / "none").glob("*"))
+    write_json(tmp_path / "good.json", coco(["a.png"], [("a.png", BOX)]))
+    files = ("--boxes-from", "coco.json", "--boxes-from", "good.json")
+    result = run("segment", tmp_path / "a.png", *files, *NANO, "--json")
+    assert result.exit_code == 0 and len(json.loads(result.stdout)["results"]) == 1, result.stderr
 
 
 def test_boxes_that_are_written_otherwise(tmp_path):
