@@ -198,7 +198,7 @@ def test_without_torch(video, tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "pillow", "onnxruntime"], check=True)
     missing = "import importlib.util as u; print(any(map(u.find_spec, ('torch', 'sam2fast', 'onnx', 'scipy'))))"
-    clean = {"cwd": folder, "env": {"PYTHONDONTWRITEBYTECODE": "1"}}
+    clean = {"cwd": folder, "env": {"PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}}
     assert subprocess.run([python, "-c", missing], capture_output=True, text=True, **clean).stdout == "False\n"
     subprocess.run([python, "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)], check=True, **clean)
     expected = np.stack(track_two(OnnxVideoPredictor(load_model(folder)), video, BOXES))
