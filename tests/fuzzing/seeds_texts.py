@@ -11,6 +11,7 @@ from seeds_weights import weights
 
 from sam2fast import __version__, nano
 from sam2fast.checkpoints.transformers_config import transformers_config
+from sam2fast.cli.mask_finder import KEYS
 from sam2fast.config import shipped_configs, shipped_recipes
 from sam2fast.io.rle import encode_rle
 
@@ -76,16 +77,17 @@ def facts() -> Iterator[bytes]:
 def runs() -> Iterator[bytes]:
     made_from = {"video": "v", "prompts": [], "range": {"start": 0}}
     files = {"overlay": {"size": 3}}
-    yield as_json(
-        {"made_from": made_from, "done": 2, "complete": False, "state": "state_2.safetensors", "files": files}
-    )
+    place = {"done": 2, "complete": False, "state": "state_2.safetensors"}
+    yield as_json({"made_from": made_from, **place, "objects": [1, "dog"], "files": files})
 
 
 def found_masks() -> Iterator[bytes]:
     model = {"config": "c", "checkpoint": "w", "dtype": "float32", "device": "cpu"}
-    image = {"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH}
-    entry = {"id": 1, "image_id": 1, "segmentation": rles()[0], "area": 3}
-    info = {"version": __version__, "model": model, "options": {"points_per_side": 4}}
+    made_from = {"image_path": "/image.png", "image_content": "d"}
+    image = {"id": 1, "file_name": "image.png", "height": HEIGHT, "width": WIDTH, "made_from": made_from}
+    mask = dict.fromkeys(KEYS, 0) | {"segmentation": rles()[0], "area": 3}
+    entry = {"id": 1, "image_id": 1, **mask}
+    info = {"version": __version__, "model": model, "made_from": {"weights": "w"}}
     yield as_json({"info": info, "images": [image], "annotations": [entry]})
 
 
