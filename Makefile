@@ -17,7 +17,7 @@ export TRITON_CACHE_DIR := $(CURDIR)/.cache/triton
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.cache/inductor
 # Digests of large files, which commands keep.
-demo test test-long test-slow test-browser notebooks: export SAM2FAST_CACHE := $(CURDIR)/.cache/sam2fast
+demo test test-long test-slow test-browser test-clients properties kills fuzz inject notebooks: export SAM2FAST_CACHE := $(CURDIR)/.cache/sam2fast
 # Otherwise onnxruntime keeps a device id in the home folder, and pip, which asks rustc for its version, may make ~/.rustup.
 export ORT_DISABLE_TELEMETRY := 1
 ifeq ($(wildcard $(HOME)/.rustup),)
