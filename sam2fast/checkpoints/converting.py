@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.loading import is_video_only
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_config import transformers_config
-from sam2fast.checkpoints.weight_files import CheckpointError, listed
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError, listed, read_record
 from sam2fast.checkpoints.writing import (
     check_free,
     write_official,
@@ -23,6 +23,7 @@ from sam2fast.checkpoints.writing import (
 from sam2fast.config import ConfigError, build_from_config, load_config
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import expanded
+from sam2fast.io.made_from import described, differences, is_whole
 from sam2fast.modeling.layers import init_empty_weights
 
 LAYOUTS = ("official", "safetensors", "transformers")
@@ -38,6 +39,7 @@ class Conversion(NamedTuple):
     parameters: int
     dtypes: tuple[str, ...]
     files: dict[Path, str]  # the written files, with their SHA-256
+    is_kept: bool = False  # the target had been converted from the same before
 
 
 def convert_checkpoint(
@@ -50,6 +52,7 @@ def convert_checkpoint(
     config: str | Path | None = None,
     prefix: str = "",
     overwrite: bool = False,
+    made_from: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Reads a checkpoint in any layout and writes it in another; the written files are read back and compared.
 
@@ -63,10 +66,12 @@ def convert_checkpoint(
         config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
             part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
         overwrite: replaces what the target is: a file, or a folder with nothing but a checkpoint of transformers.
+        made_from: Record that is written with the weights; see :mod:`sam2fast.io.made_from`. A target with an equal
+            record is kept, unless ``overwrite`` is True.
 
     Raises:
         FileNotFoundError: there is no such checkpoint or configuration.
-        FileExistsError: the target exists.
+        FileExistsError: the target exists, and its record differs.
         CheckpointError: the checkpoint cannot be read, does not fit, or overflows in the dtype.
         ConfigError: the configuration cannot be used, or transformers has no such model.
         ValueError: invalid layout, or the target's name does not fit it; ``int8`` with a dtype or another layout; a
@@ -79,9 +84,19 @@ def convert_checkpoint(
         raise ValueError(f"dtype is {dtype}; expected a floating-point torch.dtype, such as torch.bfloat16")
     if int8 and (layout != "safetensors" or dtype is not None):
         raise ValueError("int8 is for the layout safetensors, without a dtype")
-    check_free(target, overwrite)
+    is_kept = False
+    if made_from is not None and not overwrite and target.exists():
+        if other := differences(read_record(target), made_from):
+            raise FileExistsError(f"{target} already exists and {described(other)}; choose another OUT, or --overwrite")
+        is_kept = not target.is_dir() or is_whole(target / CONFIG_FILE)
+        overwrite = not is_kept
+    if not is_kept:
+        check_free(target, overwrite)
     weights = read_checkpoint(source, prefix)
-    choice = Choice(str(config)) if config is not None else _fitting(source, prefix, layout)
+    if config is not None:
+        choice: Choice | None = Choice(str(config))
+    else:
+        choice = choose_config(source, prefix) if layout == "transformers" else fitting_config(source, prefix)
     try:
         video = choice is not None and _has_video(source, weights, choice)
     except CheckpointError:
@@ -92,17 +107,17 @@ def convert_checkpoint(
         dtype = torch.float32
     weights = {name: _converted(name, tensor, dtype) for name, tensor in weights.items()}
     stored = to_int8(weights) if int8 else weights
-    if layout == "official":
-        write_official(weights, target, overwrite)
-    elif layout == "safetensors":
-        write_safetensors(stored, target, overwrite)
-    else:
+    if layout == "official" and not is_kept:
+        write_official(weights, target, overwrite, made_from)
+    elif layout == "safetensors" and not is_kept:
+        write_safetensors(stored, target, overwrite, made_from)
+    elif not is_kept:
         assert choice is not None
         if not any(name.startswith(OBJECT_SCORES) for name in weights):
             raise CheckpointError(f"{source} has no weights {OBJECT_SCORES}*, which transformers needs for images too")
-        described = transformers_config(choice.config, choice.overrides, video)
-        described["dtype"] = _dtype_name(next(iter(weights.values())).dtype)
-        write_transformers(weights, described, target, overwrite)
+        facts = transformers_config(choice.config, choice.overrides, video)
+        facts["dtype"] = _dtype_name(next(iter(weights.values())).dtype)
+        write_transformers(weights, facts, target, overwrite, made_from)
     return Conversion(
         layout,
         choice,
@@ -110,6 +125,7 @@ def convert_checkpoint(
         sum(tensor.numel() for tensor in weights.values()),
         tuple(sorted({_dtype_name(tensor.dtype) for tensor in stored.values()})),
         {file: file_sha256(file) for file in written_files(target)},
+        is_kept,
     )
 
 
@@ -125,12 +141,11 @@ def check_target(target: Path, layout: str) -> None:
         raise ValueError(f"the layout transformers is a folder, got the name of a file {target}")
 
 
-def _fitting(source: str | Path, prefix: str, layout: str) -> Choice | None:
+def fitting_config(source: str | Path, prefix: str = "") -> Choice | None:
+    """Returns the configuration of a checkpoint's model, or None if none fits."""
     try:
         return choose_config(source, prefix)
     except CheckpointError:
-        if layout == "transformers":
-            raise
         return None
 
 

@@ -28,6 +28,7 @@ INDEX_SUFFIX = ".index.json"
 MOST_REPEATED = 1 << 30  # most values of an expanded tensor, since a copy allocates memory for each
 SUFFIXES = (".pt", ".pth", ".safetensors")
 CONFIG_FILE = "config.json"
+RECORD = "made_from"  # key beside the weights, or in the metadata of safetensors
 # The weight files of transformers, in the order of its own preference.
 TRANSFORMERS_FILES = tuple(
     name + suffix for name in ("model.safetensors", "pytorch_model.bin") for suffix in ("", INDEX_SUFFIX)
@@ -90,15 +91,44 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
-    with path.open("rb") as file:
-        head = file.read(64)
+    head = _head(path)
     if head.startswith(GIT_LFS):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull`")
     if head.lstrip().startswith(b"<"):
         raise CheckpointError(f"{path} is a web page, not the weights: download the file that the page links to")
-    # The length of the header in eight bytes, and the header in JSON.
-    is_safetensors = head[5:9] == b"\0\0\0{"
-    return _tensors(path, _read_safetensors(path) if is_safetensors else _read_pickle(path))
+    return _tensors(path, _read_safetensors(path) if _is_safetensors(head) else _read_pickle(path))
+
+
+def read_record(path: Path) -> Any:
+    """Returns the record of a checkpoint that ``sam2fast convert`` has written; see :mod:`sam2fast.io.made_from`.
+
+    Args:
+        path: File or folder. None is returned if it has no record, or cannot be read.
+    """
+    try:
+        file = find_weights(path)
+        if not _is_safetensors(_head(file)):
+            content = _read_pickle(file)
+            return content.get(RECORD) if isinstance(content, Mapping) else None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "pt") as opened:
+                return json.loads((opened.metadata() or {}).get(RECORD, "null"))
+        except SafetensorError:
+            return None
+    except (CheckpointError, FileNotFoundError, ValueError):
+        return None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Returns True for the length of a header in eight bytes, and the header in JSON."""
+    return head[5:9] == b"\0\0\0{"
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:

@@ -15,10 +15,11 @@ from torch import Tensor
 from sam2fast.checkpoints.int8 import from_int8
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_layout import to_transformers
-from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError
+from sam2fast.checkpoints.weight_files import CONFIG_FILE, RECORD, CheckpointError
 from sam2fast.io.atomic import annotate_oserror, resolve_symlinks, unique_number
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
+Record = Mapping[str, Any]
 
 
 def save_torch(content: Any, file: IO[bytes]) -> None:
@@ -167,25 +168,34 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_official(weights: Mapping[str, Tensor], path: Path, overwrite: bool = False) -> None:
-    """Writes a ``.pt`` file with the weights under ``model``, as in the original; raises as write_transformers."""
+def write_official(
+    weights: Mapping[str, Tensor], path: Path, overwrite: bool = False, made_from: Record | None = None
+) -> None:
+    """Writes a ``.pt`` file with the weights under ``model``, as in the original; see :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
         with partial.open("wb") as file:
             # Clones: a view would be saved with its whole storage.
-            save_torch({"model": {name: tensor.clone() for name, tensor in weights.items()}}, file)
+            content = {"model": {name: tensor.clone() for name, tensor in weights.items()}}
+            save_torch(content if made_from is None else {**content, RECORD: dict(made_from)}, file)
             _fsync(file)
         _check(partial, weights)
 
 
-def write_safetensors(stored: Mapping[str, Tensor], path: Path, overwrite: bool = False) -> None:
-    """Writes a ``.safetensors`` file with official names, and scales of int8 weights; raises as write_transformers."""
+def write_safetensors(
+    stored: Mapping[str, Tensor], path: Path, overwrite: bool = False, made_from: Record | None = None
+) -> None:
+    """Writes a ``.safetensors`` file with official names and scales of int8 weights; see :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
-        _save_safetensors(stored, partial)
+        _save_safetensors(stored, partial, made_from)
         _check(partial, from_int8(stored))
 
 
 def write_transformers(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], path: Path, overwrite: bool = False
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    path: Path,
+    overwrite: bool = False,
+    made_from: Record | None = None,
 ) -> None:
     """Writes a folder with ``model.safetensors`` in transformers' names, and ``config.json``.
 
@@ -193,6 +203,7 @@ def write_transformers(
         weights: under official names.
         config: the content of ``config.json``.
         path: the folder, which must be new, or with ``overwrite`` have only these two files.
+        made_from: Record that is written beside the weights; see :mod:`sam2fast.io.made_from`.
 
     Raises:
         FileExistsError: see :func:`check_free`.
@@ -203,7 +214,7 @@ def write_transformers(
     theirs = to_transformers(weights)
     with replacing(path, overwrite) as partial:
         partial.mkdir()
-        _save_safetensors(theirs, partial / WEIGHTS_FILE)
+        _save_safetensors(theirs, partial / WEIGHTS_FILE, made_from)
         with (partial / CONFIG_FILE).open("w", encoding="utf-8") as file:
             json.dump(config, file, indent=2)
             file.write("\n")
@@ -216,7 +227,7 @@ def written_files(path: Path) -> list[Path]:
     return [path / WEIGHTS_FILE, path / CONFIG_FILE] if path.is_dir() else [path]
 
 
-def _save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _save_safetensors(tensors: Mapping[str, Tensor], path: Path, made_from: Record | None) -> None:
     from safetensors.torch import save
 
     # Clones: safetensors refuses tensors that share memory. Older versions of transformers need this metadata.
@@ -225,9 +236,21 @@ def _save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
     except UnicodeEncodeError as error:
         raise CheckpointError(f"the name {error.object!r} of a weight is no text that safetensors can store") from error
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[:end] if made_from is None else _with_record(content[8:end], made_from)
     with path.open("wb") as file:
-        file.write(content)
+        file.write(header)
+        file.write(memoryview(content)[end:])
         _fsync(file)
+
+
+def _with_record(header: bytes, made_from: Record) -> bytes:
+    """Returns the length and the header of a safetensors file with a record. Its own writer orders keys at random."""
+    facts = json.loads(header)
+    facts["__metadata__"][RECORD] = json.dumps(made_from)
+    text = json.dumps(facts, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 def _fsync(file: Any) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.model_choice import config_of
+from sam2fast.cli.model_choice import ModelChoice, config_of
 from sam2fast.cli.options import DTYPES, PATH
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
+from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error, print_note
 from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
@@ -53,7 +53,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
-    IN is a file or a folder of any of them. OUT is written atomically, after it was read back and compared.
+    IN is a file or a folder of any of them. OUT is written atomically, after it was read back and compared. If OUT was
+    converted from the same before, it is kept.
     """
     if not expanded(source).exists():
         raise MissingCheckpointError(f"no checkpoint {str(source)!r}")
@@ -66,24 +67,31 @@ def convert(
 
     import torch
 
-    from sam2fast.checkpoints import CheckpointError
-    from sam2fast.checkpoints.converting import check_target, convert_checkpoint
+    from sam2fast.checkpoints import CheckpointError, find_weights
+    from sam2fast.checkpoints.choosing import Choice
+    from sam2fast.checkpoints.converting import check_target, convert_checkpoint, fitting_config
     from sam2fast.config import ConfigError
 
     try:
         check_target(target, layout)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    config = None if model is None else config_of(model)
     with as_user_error(CheckpointError, ConfigError, OSError, ImportError):
+        weights = find_weights(source)
+        choice = fitting_config(source, prefix) if config is None else Choice(config)
+        name = " ".join((choice.config, *choice.overrides)) if choice else "none"
+        made_from = ModelChoice(name, weights).made_from(to=layout, dtype=dtype, int8=int8, prefix=prefix)
         done = convert_checkpoint(
             source,
             target,
             layout,
             dtype=getattr(torch, dtype) if dtype else None,
             int8=int8,
-            config=None if model is None else config_of(model),
+            config=config,
             prefix=prefix,
             overwrite=overwrite,
+            made_from=made_from,
         )
     files = {str(file): digest for file, digest in done.files.items()}
     emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files})
@@ -93,6 +101,9 @@ def convert(
     if done.choice and done.choice.overrides:
         say(f"with     {' '.join(done.choice.overrides)}")
     say(f"weights  {done.tensors} tensors, {done.parameters} parameters, {', '.join(done.dtypes)}")
-    say("checked  read back, names and values equal")
+    if done.is_kept:
+        print_note(f"{click.format_filename(target)} was converted from the same before, and is kept")
+    else:
+        say("checked  read back, names and values equal")
     for file, digest in done.files.items():
         say(f"sha256   {digest}  {click.format_filename(file)}")

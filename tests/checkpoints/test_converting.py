@@ -76,13 +76,13 @@ def test_from_layout_to_layout(convert, nano_file, nano_weights, tmp_path, first
     assert len(files(tmp_path / "there")) == (2 if second == "transformers" else 1)
     if second == "official":
         content = torch.load(target, weights_only=True)
-        assert content.keys() == {"model"} and content["model"].keys() == nano_weights.keys()
+        assert content.keys() == {"model", "made_from"} and content["model"].keys() == nano_weights.keys()
 
 
 def test_the_folder_is_for_transformers(convert, nano_file, tmp_path):
     convert(nano_file, "x", "--dtype", "bfloat16")
     with safe_open("x/model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}
+        assert file.metadata().keys() == {"format", "made_from"} and file.metadata()["format"] == "pt"
         names = set(file.keys())
     assert "prompt_encoder.point_embed.weight" in names and "no_mem_embed" not in names
     config = json.loads((tmp_path / "x/config.json").read_text())
