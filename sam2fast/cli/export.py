@@ -1,8 +1,11 @@
 """``sam2fast export``: a model as torch.export programs, as ONNX graphs with a tracker, or as a page that runs it."""
 
+import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,9 +13,12 @@ from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.io.made_from import described, differences
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
+# Files with the record, by format; see sam2fast.deploy.exported.artifact.record_of.
+RECORDS = {"torch": "artifact.json", "onnx": "model.json", "web": "in_browser/settings.json"}
 IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
 
 
@@ -63,10 +69,10 @@ def export(
 ) -> None:
     """Export a model for other programs.
 
-    The output folder must be new or empty. --format torch writes encoder.pt2, decoder.pt2 and their metadata,
-    artifact.json, for images: sam2fast.deploy.exported.load_predictor(DIR) makes a predictor of them. Without sam2fast
-    they are read by torch.export.load, or with --aot by torch._inductor.aoti_load_package. They are programs: load only
-    those that you exported yourself.
+    The output folder must be new or empty, or is kept if it has the same export. --format torch writes encoder.pt2,
+    decoder.pt2 and their metadata, artifact.json, for images: sam2fast.deploy.exported.load_predictor(DIR) makes a
+    predictor of them. Without sam2fast they are read by torch.export.load, or with --aot by
+    torch._inductor.aoti_load_package. They are programs: load only those that you exported yourself.
 
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
     tracker.py, which runs them with numpy, Pillow and onnxruntime alone.
@@ -78,19 +84,28 @@ def export(
         model = model or IN_BROWSER_MODEL
     choice = choose_model(model, checkpoint, image_size)
     check_place(out, "output folder")
+    name = model or Path(choice.config).stem
     start = time.perf_counter()
     with as_user_error(*FAILURES):
-        if target == "web":
-            sizes = _write_web(choice, model, out, dtype)
+        options = {"dtype": dtype, "aot": aot, "prompts": prompts, "points": points}
+        made_from = _made_from(choice, target, device, name, options)
+        kept = _find_same(out, made_from)
+        if kept is not None:
+            sizes = kept
+        elif target == "web":
+            sizes = _write_web(choice, name, out, dtype, made_from)
         elif target == "onnx":
-            sizes = _write_onnx(choice, out, dtype)
+            sizes = _write_onnx(choice, out, dtype, made_from)
         else:
-            sizes = _write_programs(choice, out, device, dtype, aot, prompts, points)
+            sizes = _write_programs(choice, out, device, dtype, aot, prompts, points, made_from)
     for name, size in sizes.items():
         say(name if size is None else f"{name}  {size / 1e6:8.1f} MB")
     seconds = time.perf_counter() - start
     say(f"time: {seconds:.1f} s")
-    say(f"written to {click.format_filename(out)}")
+    if kept is not None:
+        print_note(f"{click.format_filename(out)} was exported from the same before, and is kept")
+    else:
+        say(f"written to {click.format_filename(out)}")
     written = {name: size for name, size in sizes.items() if size is not None}
     emit({"out": str(out), "bytes": written, "seconds": round(seconds, 3), "model": choice.as_json()})
 
@@ -110,8 +125,53 @@ def _check_options(ctx: click.Context, target: str, device: str, dtype: str) -> 
         raise click.UsageError("--dtype bfloat16 is for --format torch; for ONNX choose float32, float16 or int8")
 
 
+def _made_from(choice: ModelChoice, target: str, device: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record of the export; see :mod:`sam2fast.io.made_from`."""
+    import torch
+
+    from sam2fast.deploy.exported.artifact import processor
+    from sam2fast.utils.devices import available_device
+
+    runs_on = available_device(device if target == "torch" else "cpu")
+    shown = name if target == "web" else None  # on the page
+    record = choice.made_from(format=target, model=shown, device=runs_on.type, **options)
+    # Native code needs the same processor and version of torch.
+    return {**record, "torch": torch.__version__, "processor": processor(runs_on) if options["aot"] else None}
+
+
+def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None] | None:
+    """Returns the names in an output folder with an equal record, with their sizes in bytes; None without a record.
+
+    Raises:
+        UserError: If the record differs, or a file is missing or truncated.
+    """
+    from sam2fast.deploy.exported.artifact import size_of
+
+    record = next((file for name in RECORDS.values() if (file := out / name).is_file()), None)
+    if record is None:
+        return None
+    try:
+        content = json.loads(record.read_bytes())
+        before, sizes = content["made_from"], dict(content["bytes"])
+    except (ValueError, TypeError, KeyError):
+        before, sizes = None, {}  # version 0.2, or damaged
+    if other := differences(before, made_from):
+        raise UserError(f"{out} {described(other)}, see {record}; choose another folder")
+    for name, size in sizes.items():
+        if not (out / name).is_file() or size_of(out / name) != size:
+            raise UserError(f"{out / name} is missing or incomplete; remove {out} to export the model again")
+    return {name: size_of(out / name) for name in sorted({Path(name).parts[0] for name in sizes})}
+
+
 def _write_programs(
-    choice: ModelChoice, out: Path, device: str, dtype: str, aot: bool, prompts: int, points: int
+    choice: ModelChoice,
+    out: Path,
+    device: str,
+    dtype: str,
+    aot: bool,
+    prompts: int,
+    points: int,
+    made_from: Mapping[str, Any],
 ) -> dict[str, int | None]:
     """The names of the files, with their sizes in bytes."""
     import torch
@@ -122,11 +182,11 @@ def _write_programs(
     check_folder(out)
     precision = getattr(torch, dtype)
     built = build_sam2(choice.config, choice.checkpoint, device, image_size=choice.image_size, dtype=precision)
-    facts = write_artifact(built, out, choice.config, aot, prompts, points)
+    facts = write_artifact(built, out, choice.config, aot, prompts, points, made_from=made_from)
     return {ENCODER: facts.sizes[ENCODER], DECODER: facts.sizes[DECODER], METADATA: None}
 
 
-def _write_onnx(choice: ModelChoice, out: Path, dtype: str) -> dict[str, int | None]:
+def _write_onnx(choice: ModelChoice, out: Path, dtype: str, made_from: Mapping[str, Any]) -> dict[str, int | None]:
     """The names of the files, with their sizes in bytes."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.deploy.exported.artifact import check_folder
@@ -135,11 +195,13 @@ def _write_onnx(choice: ModelChoice, out: Path, dtype: str) -> dict[str, int | N
 
     check_folder(out)
     built = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", image_size=choice.image_size)
-    manifest = write_onnx(built, out, choice.config, dtype, lambda text: print_note(f"{text} ..."))
+    manifest = write_onnx(built, out, choice.config, dtype, lambda text: print_note(f"{text} ..."), made_from)
     return {**{name: file["size"] for name, file in manifest.files.items()}, MANIFEST: None}
 
 
-def _write_web(choice: ModelChoice, model: str | None, out: Path, dtype: str) -> dict[str, int | None]:
+def _write_web(
+    choice: ModelChoice, name: str, out: Path, dtype: str, made_from: Mapping[str, Any]
+) -> dict[str, int | None]:
     """The names of files and folders, with their sizes in bytes."""
     from sam2fast.build_sam import build_sam2_video_predictor
     from sam2fast.cli.serve import KEEP_CORRECTIONS
@@ -152,5 +214,5 @@ def _write_web(choice: ModelChoice, model: str | None, out: Path, dtype: str) ->
         hydra_overrides_extra=[KEEP_CORRECTIONS],
         image_size=choice.image_size,
     )
-    name = model or Path(choice.config).stem
-    return dict(write_page(built, out, name, choice.config, dtype, lambda text: print_note(f"{text} ...")))
+    sizes = write_page(built, out, name, choice.config, dtype, lambda text: print_note(f"{text} ..."), made_from)
+    return dict(sizes)

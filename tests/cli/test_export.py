@@ -43,7 +43,7 @@ def test_exports(run, mini, tmp_path):
 def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
     asked = []
 
-    def write(model, folder, config, aot, prompts, points):
+    def write(model, folder, config, aot, prompts, points, made_from):
         asked.append((model.image_size, folder, config, aot, prompts, points))
         return artifact.ArtifactMetadata(*[""] * 11, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0})
 
@@ -54,7 +54,7 @@ def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
 
 
 def test_without_a_compiler(run, mini, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("no working\nC++ compiler")
 
     monkeypatch.setattr(artifact, "write_artifact", fail)
@@ -65,7 +65,7 @@ def test_without_a_compiler(run, mini, monkeypatch):
 def test_options_reach_the_export_to_onnx(run, mini, monkeypatch):
     asked = []
 
-    def write(model, folder, config, dtype, progress):
+    def write(model, folder, config, dtype, progress, made_from):
         asked.append((model.image_size, str(folder), config, dtype))
         return SimpleNamespace(files={"encoder.onnx": {"size": 2500000}})
 

@@ -13,7 +13,7 @@ from sam2fast import __version__
 from sam2fast.demo.in_browser.runtime import BUNDLE, PINNED, write_runtime
 from sam2fast.demo.server.gallery import fill_gallery
 from sam2fast.demo.server.library import GALLERY, POSTERS, Library, LibraryVideo
-from sam2fast.deploy.exported.artifact import check_folder, filled
+from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, size_of
 from sam2fast.deploy.onnx import write_onnx
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
@@ -29,6 +29,7 @@ def write_page(
     config: str | None = None,
     dtype: str = "float32",
     progress: Callable[[str], None] = lambda text: None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> dict[str, int]:
     """Writes the page atomically.
 
@@ -39,6 +40,7 @@ def write_page(
         config: the configuration's name, for the model's manifest.
         dtype: dtype of the weights, see :func:`sam2fast.deploy.onnx.write_onnx`.
         progress: receives a sentence before each step.
+        made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
     Returns:
         The size in bytes of each file and folder in it.
@@ -59,22 +61,18 @@ def write_page(
             videos = library.gallery()
             for part in (GALLERY, POSTERS):
                 shutil.copytree(library.root / part, partial / part)
-        settings = settings_of(name, model.image_size, videos)
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         shutil.copytree(BUNDLE, partial, dirs_exist_ok=True)
         (partial / PINNED.name).unlink()
         (partial / INDEX).write_text(_without_server((BUNDLE / INDEX).read_text(encoding="utf-8")), encoding="utf-8")
-        return {path.name: _size(path) for path in sorted(partial.iterdir())}
+        settings = {**settings_of(name, model.image_size, videos), **record_of(partial, made_from)}
+        (partial / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return {path.name: size_of(path) for path in sorted(partial.iterdir())}
 
 
 def page_key(model: Mapping[str, Any]) -> str:
     """A hash of what a page is made of: this package, its front end, and the fingerprint of the model."""
     content = [__version__, *((BUNDLE / name).read_text(encoding="utf-8") for name in (INDEX, PINNED.name)), model]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def settings_of(model: str, image_size: int, videos: Sequence[LibraryVideo]) -> dict[str, Any]:

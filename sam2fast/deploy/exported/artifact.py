@@ -23,6 +23,7 @@ from sam2fast.deploy.exported.programs import (
     export_encoder,
     save_program,
 )
+from sam2fast.io.made_from import files_below
 from sam2fast.modeling.sam2_base import SAM2Base
 
 ENCODER, DECODER, METADATA = "encoder.pt2", "decoder.pt2", "artifact.json"
@@ -59,6 +60,7 @@ def write_artifact(
     prompts: int = 1,
     points: int = POINTS,
     options: Mapping[str, Any] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> ArtifactMetadata:
     """Exports a model's encoder and decoder into a folder. The metadata file is written last and completes it.
 
@@ -70,6 +72,7 @@ def write_artifact(
         prompts: batch size of the decoder; fewer prompts are padded, more take several calls.
         points: maximum number of points per prompt; a box counts as two.
         options: for the compiler, settings of ``torch._inductor.config``.
+        made_from: see :func:`record_of`.
 
     Raises:
         FileExistsError: the folder is not empty, or is a file; see :func:`check_folder`.
@@ -99,7 +102,8 @@ def write_artifact(
             sam2fast=__version__,
             sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
         )
-        (partial / METADATA).write_text(json.dumps(asdict(metadata), indent=2) + "\n", encoding="utf-8")
+        content = {**asdict(metadata), **record_of(partial, made_from)}
+        (partial / METADATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return metadata
 
 
@@ -144,6 +148,23 @@ def filled(target: Path, last: str) -> Iterator[Path]:
             raise FileExistsError(f"another process has written {others[0]!r} into the folder {str(target)!r}")
         for name in sorted(os.listdir(partial), key=lambda name: name == last):
             os.replace(partial / name, target / name)
+
+
+def record_of(folder: Path, made_from: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what the metadata of an export also has: ``made_from``, and the size of each written file as ``bytes``.
+
+    Args:
+        made_from: Record of the export, see :mod:`sam2fast.io.made_from`. Nothing is returned without it.
+    """
+    if made_from is None:
+        return {}
+    sizes = {file.relative_to(folder).as_posix(): size_of(file) for file in files_below(folder)}
+    return {"made_from": made_from, "bytes": sizes}
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file, or of the files in a folder and its subfolders, in bytes."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def read_metadata(folder: str | Path) -> ArtifactMetadata:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast import __version__
-from sam2fast.deploy.exported.artifact import check_folder, filled, weights_digest
+from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, weights_digest
 from sam2fast.deploy.exported.programs import EncoderModule, export_module
 from sam2fast.deploy.onnx.conversion import converted, quiet
 from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncoderGraph
@@ -85,6 +85,7 @@ def write_onnx(
     config: str | None = None,
     dtype: str = "float32",
     progress: Callable[[str], None] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> OnnxManifest:
     """Exports a video predictor's model into a folder, with everything that tracking needs. Takes up to some minutes.
 
@@ -98,6 +99,7 @@ def write_onnx(
         dtype: of the weights in the graphs. Inputs and outputs are fp32. ``int8``: those of the image encoder's and
             memory attention's matrix multiplications alone.
         progress: is called with a sentence before each graph.
+        made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
     Raises:
         FileExistsError: the folder is not empty, or is a file.
@@ -121,7 +123,8 @@ def write_onnx(
         (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
         files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(partial.iterdir())}
         manifest = manifest_of(model, config, dtype, versions, files)
-        (partial / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+        content = {**asdict(manifest), **record_of(partial, made_from)}
+        (partial / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 
