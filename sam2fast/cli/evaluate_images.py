@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +19,11 @@ from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, NumbersType, ignore_label_option, model_options
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list
 from sam2fast.deploy.parallel.process import WorkerError
+from sam2fast.downloads.digests import digest_of
+from sam2fast.io.made_from import described, differences, is_whole
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.clicks.image_evaluation import Results
@@ -107,7 +109,8 @@ def evaluate_images(
 
     Images lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is at the center of the
     object, each later click at the center of the largest error. Unreadable images and masks, and images
-    without masks, are reported and skipped; then the exit code is 1.
+    without masks, are reported and skipped; then the exit code is 1. Files of --out are replaced, unless they are of
+    the same run.
     """
     if box_noise and not box:
         raise click.UsageError("--box-noise needs --box")
@@ -135,6 +138,20 @@ def evaluate_images(
         check_out(out, data)
         remove_leftovers(output_files(out))
     jobs = data.jobs if most_images is None else sample_jobs(data.jobs, most_images, seed)
+    made_from = choice.made_from(
+        **{"dtype": dtype, "format": data.format, "clicks": clicks, "box": box, "box_noise": box_noise},
+        **{"no_feedback": no_feedback, "images": most_images, "max_objects": max_objects, "min_area": min_area},
+        **{"seed": seed, "with_crowds": with_crowds, "ignore_label": ignored_labels, "skip_unmasked": skip_unmasked},
+    )
+    with as_user_error(OSError):
+        for what, path, files in (
+            ("image", images, [job.image for job in jobs]),
+            ("mask", masks or images, [file for job in jobs for file in job.masks.files]),
+        ):
+            made_from[f"{what}_path"] = os.path.realpath(path)
+            made_from[f"{what}_content"] = digest_of(path, _readable(files))
+    if out is not None and not data.problems and _print_same(out, made_from):
+        return
     chosen = choose_runner(RayOptions(), device, len(jobs), "images")
     with as_user_error(ValueError, RuntimeError):
         devices = device_list(chosen.name)
@@ -174,6 +191,7 @@ def evaluate_images(
             "seconds": round(seconds, 3),
             "problems": [{"file": subject, "why": why} for subject, why in problems.found],
             "left_out": left_out.as_json(),
+            "made_from": made_from,
             **results.as_json(),
         }
         emit(content)
@@ -187,6 +205,38 @@ def evaluate_images(
 
 SUFFIXES = (".json", ".csv")
 MAX_SHOWN = 3  # problems of one image
+
+
+def _readable(files: Iterable[Path]) -> list[Path]:
+    """Returns the files without repetitions and without what cannot be opened, which is reported when it is read."""
+    return [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
+
+
+def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
+    """Prints the results on disk and returns True if they are complete, without problems, and made from the same.
+
+    A note names the difference.
+    """
+    from sam2fast.evaluation.clicks.image_evaluation import table_of
+
+    means, objects = output_files(out)
+    if not means.exists():
+        return False
+    try:
+        content = json.loads(means.read_bytes())
+        before, problems, lines = content["made_from"], content["problems"], table_of(content)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):  # version 0.2, or damaged
+        before, problems, lines = None, [], []
+    if other := differences(before, made_from):
+        print_note(f"{means} {described(other)}, and is replaced")
+        return False
+    if problems or not is_whole(objects):
+        return False
+    print_note(f"{means} is of the same images, model and options, and is kept")
+    for line in lines:
+        say(line)
+    emit(content)
+    return True
 
 
 def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor":

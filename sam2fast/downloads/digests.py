@@ -33,7 +33,7 @@ def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     is_folder = path.is_dir()
     if files is None:
         files = sorted(file for file in path.iterdir() if file.is_file()) if is_folder else [path]
-    found = [(str(file.relative_to(path)) if is_folder else file.name, file.stat()) for file in files]
+    found = [(os.path.relpath(file, path) if is_folder else file.name, file.stat()) for file in files]
     stamp = _sha256([[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found])
     kept = own_cache() / "digests" / _sha256(os.path.realpath(path))
     is_large = sum(stat.st_size for _, stat in found) >= KEPT_FROM

@@ -10,15 +10,20 @@ from pathlib import Path
 import moving_shapes
 import numpy as np
 import pytest
+import torch
 from annotated_videos import write_sav
 from commands import invoke
 from file_contents import files_of
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from small_nano import write_small_nano
 from vos_sets import write_masks, write_video
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
+from sam2fast.demo.in_browser import page
+from sam2fast.deploy.exported import artifact
+from sam2fast.deploy.onnx import export as onnx_export
 from sam2fast.downloads import digests
 from sam2fast.evaluation.vos import build_for_vos
 from sam2fast.io.made_from import described, differences, is_whole
@@ -34,6 +39,7 @@ COMMANDS = {
     "convert": "dataset convert sav out --to sav-png --jobs 1",
     "convert lines": "dataset convert sav out --to coco-jsonl --jobs 1",
     "convert ytvos": "dataset convert sav out --to ytvos --overlaps smaller-id --jobs 1",
+    "checkpoint": "convert weights.safetensors out/weights.safetensors",
     "synthesize": "synthesize --clips 2 --frames 2 --size 64 --media media --out out",
 }
 WITH_MODEL = ("segment", "masks", "track", "vos")
@@ -45,6 +51,7 @@ BUILDERS = {
 # Of a whole run, and of a video that `vos` tracked.
 NOTES = (".a.json", ".b.json")
 RECORDS = ("masks.json", "masks.jsonl", "track.json", ".convert.json", ".extract.json", "synthesize.json", *NOTES)
+WITH_RECORD = ("masks.json", "weights.safetensors")  # results that are made again without the file
 Change = Callable[[str], str]  # of the command line; may change the inputs
 
 
@@ -131,6 +138,10 @@ def without_record(line: str) -> str:
     for file in Path("out").rglob("*.json"):
         content = json.loads(file.read_text())
         file.write_text(json.dumps(stripped(content)))
+    for file in Path("out").rglob("*.safetensors"):
+        save_file(load_file(file), file)
+    for file in Path("out").rglob("*.pt"):
+        torch.save({"model": torch.load(file, weights_only=True)["model"]}, file)
     return line
 
 
@@ -178,6 +189,10 @@ OF_INPUT = [
     ("convert", partial(flip, "sav/clip_manual.json"), "refused", "clip differs in mask content"),
     ("convert", partial(moved, "sav"), "refused", "clip differs in video path"),
     ("convert lines", partial(with_options, "--images none"), "refused", "--images (all, now none)"),
+    ("checkpoint", partial(flip, "weights.safetensors"), "refused", "already exists and differs in weights"),
+    ("checkpoint", partial(with_options, "--dtype bfloat16"), "refused", "--dtype (None, now bfloat16)"),
+    ("checkpoint", partial(with_options, "--int8"), "refused", "--int8 (False, now True)"),
+    ("checkpoint", partial(with_options, "--model quick.yaml"), "refused", "differs in config"),
     ("synthesize", partial(flip, "media/backgrounds/a.png"), "refused", "differs in media content"),
     ("synthesize", partial(moved, "media"), "refused", "differs in media path"),
     ("synthesize", partial(with_options, "--seed 7"), "refused", "--seed (0, now 7)"),
@@ -226,7 +241,7 @@ def test_another_version(root, command, monkeypatch):
 def test_truncated_and_deleted_results_are_not_done(root, command, size):
     """They are made again. A record of the whole run, which says what is there, is refused.
 
-    Without ``masks.json`` all images are.
+    Without ``masks.json`` all images are. A converted checkpoint has its record in it.
     """
     assert run(COMMANDS[command]).exit_code == 0
     whole = files_of(root / "out")
@@ -240,7 +255,7 @@ def test_truncated_and_deleted_results_are_not_done(root, command, size):
         else:
             continue
         result = run(COMMANDS[command])
-        if name in RECORDS and (name, size) != ("masks.json", None):
+        if name in (*RECORDS, *WITH_RECORD) and not (name in WITH_RECORD and size is None):
             assert result.exit_code == 1 and ("out has 1 of these videos" if name in NOTES else name) in result.stderr
             file.write_bytes(content)
         else:
@@ -374,6 +389,179 @@ def test_overwritten_videos_are_not_taken_for_new_ones_after_an_interrupt(root, 
 
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("layout", ["official", "transformers"])
+def test_converted_checkpoints_of_other_layouts(root, layout):
+    line = f"convert weights.safetensors {'out/weights.pt' if layout == 'official' else 'out'}"
+    assert run(line).exit_code == 0
+    before = files_of(root / "out")
+    result = run(line)
+    assert result.exit_code == 0 and "was converted from the same before, and is kept" in result.stderr
+    assert files_of(root / "out") == before and str(root).encode() not in b"".join(before.values())
+    if layout == "transformers":
+        (root / "out/config.json").unlink()
+        assert run(line).exit_code == 0 and files_of(root / "out") == before, "incomplete"
+    without_record(line)
+    result = run(line)
+    assert result.exit_code == 1 and "already exists and does not say what it was made from" in result.stderr
+    assert run(f"{line} --overwrite").exit_code == 0 and files_of(root / "out") == before
+    flip("weights.safetensors", line)
+    assert run(line).exit_code == 1 and files_of(root / "out") == before
+
+
+EVALUATE = f"evaluate-images photos --masks truth --clicks 1 {MODEL} --out out/run"
+
+
+@pytest.fixture
+def evaluation(root) -> Path:
+    for name in ("truth/1.png", "truth/2.png"):
+        write_image(root / name, 2)
+        Image.open(root / name).convert("L").point(lambda value: value > 100).save(root / name)
+    assert run(EVALUATE).exit_code == 0
+    return root
+
+
+def other_mask(line: str) -> str:
+    Image.new("L", (96, 64), 1).save("truth/1.png")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (partial(flip, "weights.safetensors"), "differs in weights"),
+        (comment, "differs in config"),
+        (partial(with_options, "--dtype bfloat16"), "--dtype (float32, now bfloat16)"),
+        (partial(with_options, "--min-area 9"), "--min-area (1, now 9)"),
+        (partial(with_options, "--clicks 2"), "differs in --clicks"),
+        (partial(with_options, "--images 1"), "--images (None, now 1)"),
+        (partial(another_image, "photos/1.png"), "differs in image content"),
+        (partial(moved, "photos"), "differs in image path"),
+        (other_mask, "differs in mask content"),
+        (partial(moved, "truth"), "differs in mask path"),
+        (without_record, "does not say what it was made from"),
+    ],
+)
+def test_evaluations_of_something_else_are_replaced(evaluation, change, words):
+    """Those of the same are kept, and printed again."""
+    before, first = files_of(evaluation / "out"), run(f"{EVALUATE} --jsonl --min-area 2")
+    assert "--min-area (1, now 2)" in first.stderr
+    assert run(EVALUATE).exit_code == 0
+    before = files_of(evaluation / "out")
+    same = run(EVALUATE)
+    assert same.exit_code == 0 and "run.json is of the same images, model and options, and is kept" in same.stderr
+    assert files_of(evaluation / "out") == before and "1 click" in same.stdout
+    line = change(EVALUATE)
+    result = run(line)
+    assert result.exit_code == 0 and words in result.stderr and ", and is replaced" in result.stderr
+    assert "is kept" in run(line).stderr
+    assert json.loads((evaluation / "out/run.json").read_text()) != json.loads(before["run.json"])
+
+
+@pytest.mark.parametrize("name", ["run.json", "run.csv"])
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_incomplete_evaluations_are_made_again(evaluation, name, size):
+    file = evaluation / "out" / name
+    whole = file.read_bytes()
+    file.unlink() if size is None else file.write_bytes(whole[:size])
+    assert run(EVALUATE).exit_code == 0
+    assert name == "run.json" or size == 100 or file.read_bytes() == whole
+    assert "is kept" in run(EVALUATE).stderr
+
+
+def test_evaluations_with_problems_are_made_again(evaluation):
+    """Also if all that was evaluated is the same."""
+    write_image(evaluation / "photos/alone.png", 2)
+    for _ in range(2):
+        result = run(EVALUATE)
+        assert result.exit_code == 1 and "alone.png" in result.stderr and "is kept" not in result.stderr
+    (evaluation / "photos/alone.png").unlink()
+    assert run(EVALUATE).exit_code == 0
+
+
+EXPORTS = {
+    "torch": f"export {MODEL} --out out",
+    "onnx": f"export {MODEL} --format onnx --out out",
+    "web": f"export {MODEL} --format web --out out",
+}
+NAMED_FILES = {"torch": "decoder.pt2", "onnx": "tracker.py", "web": "index.html"}
+
+
+@pytest.fixture
+def exporting(root, monkeypatch) -> Path:
+    """What is exported does not matter here: the graphs and videos are empty."""
+    monkeypatch.setattr("sam2fast.build_sam.build_sam2", BUILDERS["segmenter.build_sam2"])
+    monkeypatch.setattr("sam2fast.build_sam.build_sam2_video_predictor", plain_predictor)
+    for name in ("export_encoder", "export_decoder"):
+        monkeypatch.setattr(artifact, name, lambda *_: None)
+    monkeypatch.setattr(artifact, "save_program", lambda program, path: path.write_bytes(b"program"))
+    monkeypatch.setattr(onnx_export, "graphs_of", lambda model: [])
+    monkeypatch.setattr(onnx_export, "_version", lambda package: "1")
+    monkeypatch.setattr(page, "write_runtime", lambda folder: folder.mkdir(parents=True))
+    monkeypatch.setattr(page, "fill_gallery", lambda folder, workspace: None)
+    return root
+
+
+def plain_predictor(config, checkpoint, device, hydra_overrides_extra=None, image_size=None):
+    return BUILDERS["track_run.build_sam2_video_predictor"](config, checkpoint, device, image_size=image_size)
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (partial(flip, "weights.safetensors"), "differs in weights"),
+        (comment, "differs in config"),
+        (partial(with_options, "--dtype float16"), "--dtype (float32, now float16)"),
+        (partial(with_options, "--image-size 96"), "--image-size (None, now 96)"),
+        (without_record, "does not say what it was made from"),
+    ],
+)
+def test_exports_of_something_else_are_refused(exporting, target, change, words):
+    line = EXPORTS[target]
+    if words.startswith("--dtype") and target == "torch":
+        change, words = partial(with_options, "--points 3"), "--points (8, now 3)"
+    assert run(line).exit_code == 0
+    before = files_of(exporting / "out")
+    result = run(line)
+    assert result.exit_code == 0 and "out was exported from the same before, and is kept" in result.stderr
+    assert files_of(exporting / "out") == before
+    line = change(line)
+    before = files_of(exporting / "out")
+    result = run(line)
+    assert result.exit_code == 1 and words in result.stderr and files_of(exporting / "out") == before
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+def test_exports_in_other_formats_and_of_other_versions_are_refused(exporting, target, monkeypatch):
+    assert run(EXPORTS[target]).exit_code == 0
+    for other in EXPORTS.keys() - {target}:
+        assert f"--format ({target}, now {other})" in run(EXPORTS[other]).stderr
+    for name in ("sam2fast.cli.model_choice.__version__", "torch.__version__"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, "99")
+            result = run(EXPORTS[target])
+            assert result.exit_code == 1 and f"differs in {'torch' if 'torch' in name else 'version'}" in result.stderr
+    if target == "web":
+        shutil.copy("quick.yaml", "other.yaml")
+        assert "--model (quick.yaml, now other.yaml)" in run(EXPORTS[target].replace("quick", "other")).stderr
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+@pytest.mark.parametrize("size", [0, 5, None])
+def test_incomplete_exports_are_refused(exporting, target, size):
+    """They are loaded by programs that do not check them. The folder is the user's to remove."""
+    assert run(EXPORTS[target]).exit_code == 0
+    file = exporting / "out" / NAMED_FILES[target]
+    whole = file.read_bytes()
+    file.unlink() if size is None else file.write_bytes(whole[:size])
+    before = files_of(exporting / "out")
+    result = run(EXPORTS[target])
+    assert result.exit_code == 1 and f"{file.name} is missing or incomplete" in result.stderr
+    assert files_of(exporting / "out") == before
+    shutil.rmtree(exporting / "out")
+    assert run(EXPORTS[target]).exit_code == 0 and file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

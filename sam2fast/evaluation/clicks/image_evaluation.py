@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -202,20 +202,27 @@ class Results:
         return text.getvalue()
 
     def table(self) -> list[str]:
-        """Aligned lines, IoUs in percent."""
-        rows = [["", "mIoU", "by image", *SIZES]]
-        rows.append(["objects", str(self.objects), str(self.images), *map(str, self.objects_by_size().values())])
-        for prompt, means in self.means().items():
-            rows.append([prompt, *map(_percent, (means.miou, means.by_image, *means.by_size.values()))])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            f"{row[0]:<{widths[0]}}  " + "  ".join(f"{x:>{w}}" for x, w in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
+        """Returns the lines of :func:`table_of`."""
+        return table_of(self.as_json())
 
     def _sizes(self) -> NDArray[np.str_]:
         """The COCO size of every object."""
         return np.array([size_of(area) for _, scores in self._done for area in scores.areas.tolist()], dtype=np.str_)
+
+
+def table_of(content: Mapping[str, Any]) -> list[str]:
+    """Returns :meth:`Results.as_json` as aligned lines, IoUs in percent."""
+    rows = [["", "mIoU", "by image", *SIZES]]
+    rows.append(
+        ["objects", *(str(x) for x in (content["objects"], content["images"], *content["objects_by_size"].values()))]
+    )
+    for prompt, means in content["miou"].items():
+        rows.append([prompt, *("-" if x is None else f"{100 * x:.1f}" for x in means.values())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{row[0]:<{widths[0]}}  " + "  ".join(f"{x:>{w}}" for x, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
 
 
 def size_of(area: int) -> str:
@@ -248,7 +255,3 @@ def _mean(values: Floats) -> float:
 
 def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else round(value, DIGITS)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
