@@ -445,18 +445,13 @@ def other_mask(line: str) -> str:
 )
 def test_evaluations_of_something_else_are_replaced(evaluation, change, words):
     """Those of the same are kept, and printed again."""
-    before, first = files_of(evaluation / "out"), run(f"{EVALUATE} --jsonl --min-area 2")
-    assert "--min-area (1, now 2)" in first.stderr
-    assert run(EVALUATE).exit_code == 0
-    before = files_of(evaluation / "out")
-    same = run(EVALUATE)
+    before, same = files_of(evaluation / "out"), run(EVALUATE)
     assert same.exit_code == 0 and "run.json is of the same images, model and options, and is kept" in same.stderr
     assert files_of(evaluation / "out") == before and "1 click" in same.stdout
     line = change(EVALUATE)
     result = run(line)
     assert result.exit_code == 0 and words in result.stderr and ", and is replaced" in result.stderr
     assert "is kept" in run(line).stderr
-    assert json.loads((evaluation / "out/run.json").read_text()) != json.loads(before["run.json"])
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.csv"])
@@ -477,7 +472,24 @@ def test_evaluations_with_problems_are_made_again(evaluation):
         result = run(EVALUATE)
         assert result.exit_code == 1 and "alone.png" in result.stderr and "is kept" not in result.stderr
     (evaluation / "photos/alone.png").unlink()
-    assert run(EVALUATE).exit_code == 0
+    Path("photos/1.png").write_bytes(b"no image")
+    for _ in range(2):
+        result = run(EVALUATE)
+        assert result.exit_code == 1 and "1.png" in result.stderr and "is kept" not in result.stderr
+
+
+def test_evaluations_of_paths_in_a_coco_file(root):
+    """An absolute path and one of another folder; the files' contents count."""
+    write_image(root / "elsewhere/3.png", 3)
+    square = {"size": [64, 96], "counts": [0, 2000, 4144]}
+    names = [str(root / "photos/1.png"), "../elsewhere/3.png"]
+    images = [{"id": i, "file_name": name, "width": 96, "height": 64} for i, name in enumerate(names)]
+    annotations = [{"id": i, "image_id": i, "iscrowd": 0, "area": 2000, "segmentation": square} for i in range(2)]
+    Path("coco.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": []}))
+    line = EVALUATE.replace("truth", "coco.json")
+    assert run(line).exit_code == 0 and "is kept" in run(line).stderr
+    write_image(root / "elsewhere/3.png", 4)
+    assert "run.json differs in image content, and is replaced" in run(line).stderr
 
 
 EXPORTS = {
