@@ -94,8 +94,8 @@ def get_checkpoint(
 def get_from_hub(name: str) -> Path:
     """Returns the checkpoint of one of Meta's models from ``huggingface_hub.hf_hub_download``, as the original does.
 
-    A file in the package's folders and a mirror come first. If huggingface_hub is not installed or fails,
-    :func:`get_checkpoint` is called.
+    A file in the package's folders and a mirror come first. If huggingface_hub is not installed or its download fails,
+    :func:`get_checkpoint` is called. Other errors, such as those of a program's replacement of the function, are raised.
 
     Args:
         name: Name of the model, see :func:`find_checkpoint`.
@@ -110,11 +110,14 @@ def get_from_hub(name: str) -> Path:
         return found or get_checkpoint(name)
     try:
         import huggingface_hub
-
-        offline = {} if catalog.offline_variable() is None else {"local_files_only": True}
+        from huggingface_hub import errors
+    except ImportError:
+        return get_checkpoint(name)
+    offline = {} if catalog.offline_variable() is None else {"local_files_only": True}
+    try:
         # Looked up at each call, so that a program's replacement takes effect.
         return Path(huggingface_hub.hf_hub_download(repo_id=model.hub_id, filename=file, **offline))
-    except Exception:  # the package is missing, or it or its HTTP library failed
+    except (OSError, errors.HTTPError, errors.EntryNotFoundError):  # HTTPError of httpx is no OSError
         return get_checkpoint(name)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from checkpoint_files import numbered_weights
 from checkpoint_server import make_checkpoint
+from huggingface_hub import errors
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor
 from sam2fast.build_sam import build_sam2_hf, build_sam2_video_predictor_hf
@@ -68,3 +69,32 @@ def test_meta_where_the_hub_fails_or_is_not_installed(is_installed, machine, ser
     monkeypatch.setenv("SAM2FAST_OFFLINE", "1")
     with pytest.raises(DownloadError, match="sam2.1_hiera_large.pt is not on this machine"):
         get_from_hub("large")
+
+
+@pytest.mark.parametrize("error", [
+    ConnectionError("refused"), errors.HTTPError("timed out"), errors.LocalEntryNotFoundError("not in the cache"),
+    errors.EntryNotFoundError("no such file"), OSError("the file has another size"),
+], ids=repr)  # fmt: skip
+def test_meta_after_an_error_of_a_download(error, machine, server, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(error))
+    server.add(f"/meta/{FILE}", DATA)
+    assert get_from_hub("tiny") == machine / "own" / FILE
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("no downloads here"), ValueError("wrong"), ImportError("no such module"), KeyError("tiny"),
+    AssertionError("called twice"),
+], ids=repr)  # fmt: skip
+def test_other_errors_are_raised(error, machine, server, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", raising(error))
+    server.add(f"/meta/{FILE}", DATA)
+    with pytest.raises(type(error)) as found:
+        SAM2ImagePredictor.from_pretrained(REPO)
+    assert found.value is error
+
+
+def raising(error):
+    def download(**_):
+        raise error
+
+    return download
