@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast.cli.command_files import remove_leftovers
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH, ignore_label_option
 from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
@@ -80,9 +81,9 @@ def evaluate(
     for each object, as in SA-V. The first and the last annotated frame do not count. Overall scores are means over all
     objects.
 
-    Videos with missing or damaged files are left out and listed at the end. Then the exit code is 1, and results.csv is
-    only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot be
-    scored; the other pairs are scored.
+    Videos with missing or damaged files are not scored and listed at the end. Then the exit code is 1, and results.csv
+    is only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot
+    be scored; the other pairs are scored. A note at the end counts videos and masks that only one folder has.
     """
     if len(truths) != len(preds):
         raise click.UsageError(f"{len(truths)} --gt and {len(preds)} --pred; expected as many of both")
@@ -91,7 +92,7 @@ def evaluate(
 
     from sam2fast.evaluation.scores import RESULTS
 
-    problems = ErrorReport("videos")
+    problems, left_out = ErrorReport("videos"), LeftOut()
 
     def note(video: "VideoScore") -> None:
         if video.problems:
@@ -111,7 +112,8 @@ def evaluate(
         try:
             scores = _score_folders(truth, pred, file, **options, on_video=note)
             results.append(scores)
-            _note_left_out(scores)
+            left_out.add_all(_left_out(scores))
+            _note_void(scores)
             emit(_as_json(scores, keep, ignored_labels))
             if not as_json:
                 say("\n".join(_table(scores)))
@@ -121,8 +123,13 @@ def evaluate(
             emit({"input": str(pred), "error": error.message})
             failed.append({"gt": str(truth), "pred": str(pred), "error": error.message})
     if as_json:
-        content = {"results": [_as_json(scores, keep, ignored_labels) for scores in results], "failed": failed}
+        content = {
+            "results": [_as_json(scores, keep, ignored_labels) for scores in results],
+            "failed": failed,
+            "left_out": left_out.as_json(),
+        }
         click.echo(json.dumps(content, indent=2))
+    left_out.report()
     count = sum(len(scores.videos) for scores in results)
     if failed:
         with suppress(UserError):  # its message says that all else was done
@@ -145,22 +152,24 @@ def _score_folders(truth: Path, pred: Path, file: Path, **options: Any) -> "Fold
     return scores
 
 
-def _note_left_out(scores: "FolderScores") -> None:
-    for names, folder in ((scores.only_truth, scores.truth), (scores.only_pred, scores.pred)):
-        if names:
-            print_note(f"left out, since only {folder} has them: {', '.join(names)}")
-    for folder, unpaired in (
-        (scores.truth, [f"{video.name}/{name}" for video in scores.videos for name in video.only_truth]),
-        (scores.pred, [f"{video.name}/{name}" for video in scores.videos for name in video.only_pred]),
-    ):
-        if unpaired:
-            count = f"{len(unpaired)} mask{'s' if len(unpaired) > 1 else ''}"
-            print_note(f"left out, since only {folder} has them: {count}, such as {unpaired[0]}")
+def _left_out(scores: "FolderScores") -> LeftOut:
+    """Returns the videos and masks of a pair of folders that do not count."""
+    left_out = LeftOut()
+    for folder, side in ((scores.truth, "only_truth"), (scores.pred, "only_pred")):
+        for name in getattr(scores, side):
+            left_out.add("video", f"only {folder} has it", name)
+        for video in scores.videos:
+            for name in getattr(video, side):
+                left_out.add("mask", f"only {folder} has it", f"{video.name}/{name}")
+    for video in scores.videos:
+        if not video.objects and not video.problems:
+            left_out.add("video", f"{scores.truth} shows no object in the frames that count", video.name)
+    return left_out
+
+
+def _note_void(scores: "FolderScores") -> None:
     from sam2fast.evaluation.scores import VOID
 
-    empty = [video.name for video in scores.videos if not video.objects and not video.problems]
-    if empty:
-        print_note(f"the truth shows no object in the frames that count of {', '.join(empty)}")
     if scores.with_void:
         print_note(
             f"{VOID} was scored as an object beside others in {len(scores.with_void)} of {len(scores.videos)} videos, "
@@ -214,6 +223,7 @@ def _as_json(scores: "FolderScores", keep: bool, ignored_labels: tuple[int, ...]
         "ignored_labels": ignored_labels,
         "videos": videos,
         "problems": scores.problems,
+        "left_out": _left_out(scores).as_json(),
         "only_in_gt": scores.only_truth,
         "only_in_pred": scores.only_pred,
         "masks_only_in_gt": sum(len(video.only_truth) for video in scores.videos),

@@ -95,7 +95,7 @@ def get_from_hub(name: str) -> Path:
     """Returns the checkpoint of one of Meta's models from ``huggingface_hub.hf_hub_download``, as the original does.
 
     A file in the package's folders and a mirror come first. If huggingface_hub is not installed or its download fails,
-    :func:`get_checkpoint` is called. Other errors, such as those of a program's replacement of the function, are raised.
+    :func:`get_checkpoint` is called. Other errors, such as a program's replacement of the function raises, are raised.
 
     Args:
         name: Name of the model, see :func:`find_checkpoint`.

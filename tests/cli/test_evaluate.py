@@ -132,14 +132,14 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
     lines = [json.loads(line) for line in run("evaluate", *ask[4:], "--strict", "--jsonl").stdout.splitlines()]
     assert lines == [{"input": failed["pred"], "error": failed["error"]}]
     content = json.loads(run("evaluate", *ask[4:], "--strict", "--json").stdout)
-    assert content == {"results": [], "failed": [failed]}
+    assert content == {"results": [], "failed": [failed], "left_out": []}
 
 
 def test_videos_of_one_folder_only(score, pair):
     truth, pred = pair
     shutil.rmtree(pred / "video1")
     result = score()
-    assert result.exit_code == 0 and f"left out, since only {truth} has them: video1" in result.stderr
+    assert result.exit_code == 0 and f"left out: 1 video (only {truth} has it; video1)\n" in result.stderr
     (pred / "results.csv").unlink()
     result = score("--strict")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -156,8 +156,8 @@ def test_masks_of_one_folder_only(score, pair):
     assert (found["masks_only_in_gt"], found["masks_only_in_pred"]) == (1, 2)
     result = score()
     assert result.exit_code == 0
-    assert f"left out, since only {truth} has them: 1 mask, such as video1/00000.png\n" in result.stderr
-    assert f"left out, since only {pred} has them: 2 masks, such as video0/00020.png\n" in result.stderr
+    note = f"1 mask (only {truth} has it; video1/00000.png), 2 masks (only {pred} has it; first: video0/00020.png)"
+    assert result.stderr.endswith(f"sam2fast: note: left out: {note}\n")
 
 
 def test_videos_without_objects(score, pair):
@@ -165,13 +165,36 @@ def test_videos_without_objects(score, pair):
     labels, _ = sets.hard_case()
     for name in ("video0", "video1", "video2"):
         if name == "video1":
-            assert "shows no object in the frames that count of video0\n" in score().stderr
+            note = f"1 video ({truth} shows no object in the frames that count; video0)\n"
+            assert note in score().stderr
         shutil.rmtree(truth / name)
         sets.write_davis(truth / name, labels[:2])
     (pred / "results.csv").unlink()
     result = score()
     assert result.exit_code == 1 and result.stderr.startswith(f"sam2fast: nothing to score in {truth}")
     assert not (pred / "results.csv").exists()
+
+
+def test_one_note_counts_what_is_left_out_of_all_pairs(run, tmp_path):
+    """The JSON has the counts of each pair, and those of all."""
+    pairs = [sets.write_sets(tmp_path / name, "davis") for name in ("one", "two")]
+    (one, _), (two, other) = pairs
+    shutil.rmtree(pairs[0][1] / "video0")
+    (other / "video1").rename(other / "video3")
+    (other / "video2/00020.png").write_bytes((other / "video2/00001.png").read_bytes())
+    ask = ["evaluate", *(part for truth, pred in pairs for part in ("--gt", truth, "--pred", pred))]
+    result = run(*ask)
+    assert result.exit_code == 0 and result.stderr.count("left out") == 1
+    assert result.stderr.endswith(
+        f"note: left out: 1 video (only {one} has it; video0), 1 video (only {two} has it; video1), "
+        f"1 video (only {other} has it; video3), 1 mask (only {other} has it; video2/00020.png)\n"
+    )
+    found = json.loads(run(*ask, "--json", "-q").stdout)
+    first = {"what": "video", "why": f"only {one} has it", "count": 1, "first": "video0"}
+    assert [entry["first"] for entry in found["left_out"]] == ["video0", "video1", "video3", "video2/00020.png"]
+    assert [pair["left_out"] for pair in found["results"]] == [[first], found["left_out"][1:]]
+    lines = [json.loads(line) for line in run(*ask, "--jsonl").stdout.splitlines()]
+    assert lines == [*found["results"], {"left_out": found["left_out"]}]
 
 
 def test_what_cannot_be_written(score, pair, tmp_path):
