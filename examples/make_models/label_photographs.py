@@ -9,13 +9,14 @@ after the last photograph.
 
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.datasets.davis import FRAMES, MASKS
-from sam2fast.io.images import SUFFIXES, write_jpeg
+from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, write_jpeg
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.training.data.synthetic.pseudo_labels import ObjectSearch, find_objects, read_photograph
 
@@ -32,7 +33,10 @@ def label(images: Iterable[Path], predictor: SAM2ImagePredictor, out: Path) -> I
     for path in images:
         name = path.name.replace(".", "_")
         frame = out / FRAMES / name / "00000.jpg"
-        image = None if frame.exists() else read_photograph(path, LONGEST_SIDE)
+        image = None
+        if not frame.exists():
+            with suppress(*IMAGE_READ_ERRORS):
+                image = read_photograph(path, LONGEST_SIDE)
         found = [] if image is None else find_objects(image, predictor, SEARCH)
         for number, alpha in enumerate(found):
             file = out / MASKS / name / f"{number:03d}" / "00000.png"

@@ -102,8 +102,11 @@ def synthesize(
     from sam2fast.datasets.davis import DavisWriter
     from sam2fast.training.data.synthetic import MediaError, SyntheticClips
 
+    def count_left_out(first: Path, error: Exception, number: int) -> None:
+        left_out.add("image", str(error) if isinstance(error, MediaError) else "it cannot be read", first, number)
+
     with as_user_error(MediaError, ValueError):
-        source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed)
+        source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed, on_left_out=count_left_out)
     target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
     with progress_bar("clips", clips, "clips") as bar:
@@ -123,7 +126,11 @@ def synthesize(
 def _make_cutouts(
     photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path, left_out: LeftOut
 ) -> None:
-    """Cuts objects out of the photographs, except those of an earlier run."""
+    """Cuts objects out of the photographs, except those of an earlier run.
+
+    Raises:
+        UserError: If no photograph can be read.
+    """
     with as_user_error(OSError):
         media.mkdir(exist_ok=True)
         done_file = media / "done.txt"
@@ -143,9 +150,12 @@ def _make_cutouts(
     with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
         for path, count in write_cutouts(photographs, predictor, media):
             bar.update()
-            bar.set_postfix(last=count)
-            if count is None:
+            if isinstance(count, Exception):
                 left_out.add("photograph", "it cannot be read", path)
                 continue
+            bar.set_postfix(last=count)
+            done.add(path.name)
             with done_file.open("a", encoding="utf-8", errors="surrogateescape") as lines:
                 lines.write(f"{path.name}\n")
+    if not done:
+        raise UserError(f"no photograph can be used; left out: {left_out}")

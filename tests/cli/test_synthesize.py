@@ -108,6 +108,39 @@ def test_photographs_that_cannot_be_read_are_counted_in_each_run(run, make_image
         assert result.exit_code == 0, result.stderr
         (entry,) = json.loads(result.stdout.splitlines()[-1])["left_out"]
         assert entry == {"what": "photograph", "why": "it cannot be read", "count": 1, "first": "photos/b.png"}
+        assert result.stderr.count("photos/b.png") == 1, "only the note at the end names it"
+
+
+def test_without_a_photograph_that_can_be_read(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png", "notes.txt"):
+        (tmp_path / "photos" / name).write_text("no image")
+    ask = ["--teacher", nano.WEIGHTS, "--model", "nano", "--device", "cpu", "--images", "photos"]
+    result = run("synthesize", *SMALL, "--clips", 1, *ask, "--out", "out")
+    reasons = "1 file (its kind is .txt; photos/notes.txt), 2 photographs (it cannot be read; first: photos/a.png)"
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"sam2fast: no photograph can be used; left out: {reasons}\n")
+
+
+def test_media_that_cannot_be_used_are_counted_at_the_end(run, make_image, tmp_path):
+    for name in ("backgrounds/good.png", "cutouts/opaque.png", "images/a.png", "images/b.png"):
+        make_image(f"media/{name}")
+    for name in ("backgrounds/1.png", "backgrounds/2.png"):
+        (tmp_path / "media" / name).write_text("no image")
+    (tmp_path / "media/masks").mkdir()
+    mask = np.zeros(np.asarray(Image.open("media/images/a.png")).shape[:2], np.uint8)
+    mask[8:40, 8:40] = 1
+    Image.fromarray(mask).save(tmp_path / "media/masks/a.png")
+    result = run("synthesize", *SMALL, "--clips", 12, "--media", "media", "--out", "out", "--jsonl")
+    assert result.exit_code == 0, result.stderr
+    entries = json.loads(result.stdout.splitlines()[-1])["left_out"]
+    assert sorted((entry["why"], entry["count"], Path(entry["first"]).parent.name) for entry in entries) == [
+        ("it cannot be read", 2, "backgrounds"),
+        ("it has no alpha channel to separate the object from its background", 1, "cutouts"),
+        ("it has no mask", 1, "images"),
+    ]
+    (line,) = [line for line in result.stderr.splitlines() if "media/" in line]
+    assert line.startswith("sam2fast: note: left out: ")
 
 
 @pytest.mark.long

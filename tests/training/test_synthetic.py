@@ -276,15 +276,31 @@ def test_refusals(tmp_path, arguments, message, monkeypatch):
         SyntheticClips(**arguments)
 
 
-def test_teacher_keeps_sure_and_distinct_objects(tmp_path, caplog):
+def test_images_without_masks_are_counted_by_folder(media, tmp_path, caplog):
+    (tmp_path / "pairs/images").mkdir(parents=True)
+    (tmp_path / "pairs/masks").mkdir()
+    for name in "abc":
+        photograph(tmp_path / f"pairs/images/{name}.png")
+    Image.new("L", (90, 70)).save(tmp_path / "pairs/masks/b.png")
+    found = []
+    images = Media([media, tmp_path / "pairs"], 64, lambda *facts: found.append(facts))
+    for index in range(20):
+        images.cutout(np.random.default_rng(index))
+    (unpaired, empty) = [(path.name, str(error), count) for path, error, count in found]
+    assert unpaired == ("a.png", "it has no mask", 2)
+    assert empty == ("b.png", "it holds no object: all its pixels are 0", 1) and not caplog.records
+    Media([tmp_path / "pairs", media], 64)
+    assert f"2 images are left out, such as {tmp_path}/pairs/images/a.png: it has no mask" in caplog.text
+
+
+def test_teacher_keeps_sure_and_distinct_objects(tmp_path):
     good = photograph(tmp_path / "in/photo.png", (80, 60))
     bad = tmp_path / "in/text.jpg"
     bad.write_text("no image")
     results = list(
         write_cutouts([good, bad], FakePredictor(), tmp_path / "media", ObjectSearch(points_per_side=4, batch=3))
     )
-    assert results == [(good, 2), (bad, None)]
-    assert "text.jpg" in caplog.text
+    assert results == [(good, 2), (bad, results[1][1])] and "cannot identify" in str(results[1][1])
     first, second = (Image.open(tmp_path / f"media/cutouts/photo_png_0{i}.png") for i in range(2))
     assert (first.mode, first.size, second.size) == ("RGBA", (40, 60), (20, 60))
     pixels = np.asarray(Image.open(good))

@@ -7,7 +7,7 @@ import numpy as np
 
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
-from sam2fast.training.data.synthetic.media import Media
+from sam2fast.training.data.synthetic.media import Media, OnLeftOut, warn_left_out
 from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, random_objects, random_scene
 
 # An object is labelled if its visible area in the first frame is at least this share of the frame ...
@@ -38,6 +38,8 @@ class SyntheticClips:
         seed: of the clips.
         photometric: False for no shadows, blur, noise, colour drift and compression.
         crossing: share of clips in which all objects, at least two, are of one kind, meet and hide one another.
+        on_left_out: Called with the first of some images that are left out, the error, and their number. By default a
+            warning is logged.
 
     Raises:
         ValueError: an argument is out of range.
@@ -56,6 +58,7 @@ class SyntheticClips:
         seed: int = 0,
         photometric: bool = True,
         crossing: float = 0.0,
+        on_left_out: OnLeftOut = warn_left_out,
     ) -> None:
         for name, value, least in (
             ("size", size, 32), ("num_frames", num_frames, 1), ("max_objects", max_objects, 1), ("length", length, 1),
@@ -69,7 +72,7 @@ class SyntheticClips:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share from 0 to 1, got {value}")
         folders = [media] if isinstance(media, str | Path) else list(media or [])
-        self._media = Media(folders, size) if folders else None
+        self._media = Media(folders, size, on_left_out) if folders else None
         self._size, self._num_frames, self._max_objects, self._length = size, num_frames, max_objects, length
         self._motion, self._procedural, self._seed, self._photometric = motion, procedural, seed, photometric
         self._crossing = crossing

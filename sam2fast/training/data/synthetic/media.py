@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -23,7 +24,19 @@ _SOLID = [255 * (alpha > 60) for alpha in range(256)]  # lookup table: alpha abo
 
 
 class MediaError(ValueError):
-    """A media folder without usable images."""
+    """A media folder has no usable images, or an image does not have what it should."""
+
+
+# Called for images that are left out: the first of them, the error, and their number.
+OnLeftOut: TypeAlias = Callable[[Path, Exception, int], None]
+
+
+def warn_left_out(first: Path, error: Exception, count: int) -> None:
+    """Logs a warning for images that are left out."""
+    if count == 1:
+        _log.warning("%s is left out: %s", first, error)
+    else:
+        _log.warning("%d images are left out, such as %s: %s", count, first, error)
 
 
 class _Cache:
@@ -85,13 +98,16 @@ class Media:
         folders: at least one.
         longest: largest side of cut-outs, and largest shorter side of photographs, in pixels; both may be a third
             longer.
+        on_left_out: Called once for each image that cannot be used, and once for each folder that has images without
+            masks.
 
     Raises:
         MediaError: a folder is missing, has none of these, is empty, or none of its images can be read.
     """
 
-    def __init__(self, folders: Sequence[str | Path], longest: int) -> None:
+    def __init__(self, folders: Sequence[str | Path], longest: int, on_left_out: OnLeftOut = warn_left_out) -> None:
         self._longest = longest
+        self._on_left_out = on_left_out
         self._photographs = _Files()
         self._cutouts = _Files()
         self._masks: dict[Path, Path] = {}  # of the cut-outs that have no alpha
@@ -144,6 +160,9 @@ class Media:
             pairs = [(path, masks[path.stem]) for path in found["images"] if path.stem in masks]
             if not pairs:
                 raise MediaError(f"no image in {parts['images']} has a mask STEM.png in {parts['masks']}")
+            unpaired = [path for path in found["images"] if path.stem not in masks]
+            if unpaired:
+                self._on_left_out(unpaired[0], MediaError("it has no mask"), len(unpaired))
             self._masks |= dict(pairs)
             self._cutouts.add([path for path, _ in pairs])
             self._photographs.add([path for path, _ in pairs])
@@ -159,17 +178,20 @@ class Media:
         self._cutouts.add(found.get("cutouts", []))
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
-        """The image from the cache or its file; None, with one warning, if it cannot be used."""
+        """Returns the image from the cache or its file. Returns None if it cannot be used."""
         image = cache.get(path)
         if image is None and path not in self._unreadable:
             try:
                 image = opener(path)
             except IMAGE_READ_ERRORS as error:
-                self._unreadable.add(path)
-                _log.warning("%s is left out: %s", path, error)
+                self._leave_out(path, error)
                 return None
             cache.put(path, image)
         return image
+
+    def _leave_out(self, path: Path, error: Exception) -> None:
+        self._unreadable.add(path)
+        self._on_left_out(path, error, 1)
 
     def _open_photograph(self, path: Path) -> Image.Image:
         shorter = 4 * self._longest // 3
@@ -181,14 +203,14 @@ class Media:
     def _open_cutout(self, path: Path) -> Image.Image:
         with _opened(path) as opened:
             if not opened.has_transparency_data:
-                raise ValueError("it has no alpha channel to separate the object from its background")
+                raise MediaError("it has no alpha channel to separate the object from its background")
             image = opened.convert("RGBA")
         return self._crop(image)
 
     def _open_mask(self, path: Path) -> Image.Image:
         ids = read_labels(path).astype(np.int32)
         if not ids.any():
-            raise ValueError("it holds no object: all its pixels are 0")
+            raise MediaError("it holds no object: all its pixels are 0")
         return Image.fromarray(ids)
 
     def _masked(self, path: Path, mask: Path, rng: np.random.Generator) -> Image.Image | None:
@@ -200,8 +222,7 @@ class Media:
         values, counts = np.unique(np.asarray(ids), return_counts=True)
         large = values[(values > 0) & (counts >= LEAST_PIXELS)]
         if not len(large):
-            self._unreadable.add(mask)
-            _log.warning("%s is left out: its objects are all smaller than %d pixels", mask, LEAST_PIXELS)
+            self._leave_out(mask, MediaError(f"its objects are all smaller than {LEAST_PIXELS} pixels"))
             return None
         alpha = Image.fromarray(255 * (np.asarray(ids) == rng.choice(large)).astype(np.uint8))
         if alpha.size != image.size:
@@ -214,7 +235,7 @@ class Media:
         alpha = image.getchannel("A").point(_SOLID)
         box = alpha.getbbox()
         if box is None or (box[2] - box[0]) * (box[3] - box[1]) < LEAST_PIXELS:
-            raise ValueError("hardly anything of it is opaque")
+            raise MediaError("hardly anything of it is opaque")
         image = image.crop(box)
         return _shrink(image, self._longest / max(image.size))
 

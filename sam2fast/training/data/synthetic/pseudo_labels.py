@@ -1,6 +1,5 @@
 """Pseudo-labels: objects in photographs, found by a trained model prompted with a grid of points."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,8 +12,6 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-
-_log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
 
@@ -39,41 +36,40 @@ def write_cutouts(
     out: Path,
     search: ObjectSearch = OBJECTS,
     longest: int = 768,
-) -> Iterator[tuple[Path, int | None]]:
+) -> Iterator[tuple[Path, int | Exception]]:
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
     Args:
-        images: Photographs. Unreadable ones are left out with a warning.
+        images: Photographs. Unreadable ones are left out.
         predictor: The model.
         out: A media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
         longest: Largest side in pixels; larger images are scaled down.
 
     Yields:
-        The path of each image after its cut-outs are written, and their number; None if it cannot be read.
+        The path of each image after its cut-outs are written, and their number, or the error if it cannot be read.
     """
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
-        image = read_photograph(path, longest)
-        found = [] if image is None else find_objects(image, predictor, search)
+        try:
+            image = read_photograph(path, longest)
+        except IMAGE_READ_ERRORS as error:
+            yield path, error
+            continue
+        found = find_objects(image, predictor, search)
         for number, alpha in enumerate(found):
-            assert image is not None
             cutout = image.copy()
             cutout.putalpha(Image.fromarray(alpha))
             # Cropped to its opaque pixels: faint specks may lie anywhere.
             box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
-        yield path, None if image is None else len(found)
+        yield path, len(found)
 
 
-def read_photograph(path: Path, longest: int) -> Image.Image | None:
-    """A photograph, upright and scaled down; None, with a warning, if it cannot be read."""
-    try:
-        with open_image(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except IMAGE_READ_ERRORS as error:
-        _log.warning("%s is left out: %s", path, error)
-        return None
+def read_photograph(path: Path, longest: int) -> Image.Image:
+    """Returns a photograph, upright and scaled down. Errors are ``IMAGE_READ_ERRORS``."""
+    with open_image(path) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return image
 
