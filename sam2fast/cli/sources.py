@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.images import (
     IMAGE_READ_ERRORS,
@@ -25,7 +25,6 @@ from sam2fast.io.images import (
     VIDEO_SUFFIXES,
     numbered_files_hint,
     open_image,
-    skipped_note,
 )
 from sam2fast.io.tiff_header import read_tiff_header
 
@@ -246,24 +245,29 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
     return found
 
 
-def videos_in(folder: Path) -> list[Path]:
-    """Returns the video files in a folder, sorted by name, or the folder itself if most of its files are images."""
+def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Returns the video files in a folder, sorted by name, or the folder itself if most of its files are images.
+
+    Args:
+        left_out: Record to which hidden files and images beside videos are added.
+    """
     (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
-    if len(images) > len(videos) or not videos:
-        if hidden_images:
-            print_note(f"{folder}: {skipped_note([], hidden_images)}")
+    is_video = len(images) > len(videos) or not videos
+    for path in hidden_images if is_video else hidden:
+        left_out.add("file", "it is hidden", path)
+    if is_video:
         return [folder]
-    if images or hidden:
-        print_note(f"{folder}: {skipped_note([path.name for path in images], hidden)}")
+    for path in images:
+        left_out.add("file", f"its kind is {path.suffix.lower()}", path)
     return videos
 
 
-def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Returns the visible files with these suffixes, sorted by name, and the names of the hidden ones."""
+def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Returns the visible and the hidden files with these suffixes, sorted by name."""
     with as_user_error(OSError):
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
-    hidden = [path.name for path in paths if path.name.startswith(".")]
-    return [path for path in paths if path.name not in hidden], hidden
+    hidden = [path for path in paths if path.name.startswith(".")]
+    return [path for path in paths if path not in hidden], hidden
 
 
 def _download(address: str, file: Path) -> None:

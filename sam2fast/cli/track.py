@@ -204,7 +204,8 @@ def track(
         raise click.UsageError("--boxes-from says what is tracked; leave out the prompts")
     else:
         prompts = []
-    sources, problems = list_sources(videos, videos_in, "videos")
+    left_out = LeftOut()
+    sources, problems = list_sources(videos, functools.partial(videos_in, left_out=left_out), "videos")
     total = len(sources) + len(problems.found)
     if not sources:
         problems.raise_if_any(total)
@@ -214,7 +215,7 @@ def track(
         video = VideoSource.of(source, options["stream"])._replace(axis=axis, window=window)
         request = TrackRequest(video, prompts, **options)
         if boxes_file is not None:
-            request = _with_boxes(request, boxes_file, len(sources), chosen)
+            request = _with_boxes(request, boxes_file, len(sources), chosen, left_out)
         requests[source] = request
         _check(request)
         video.check_out(folders[source])
@@ -236,6 +237,8 @@ def track(
             else:
                 if code:
                     ctx.exit(code)
+    if boxes_file is None:  # otherwise the note on the video has counted them
+        left_out.report()
     problems.raise_if_any(total)
 
 
@@ -269,8 +272,14 @@ def _approximations(names: Sequence[str]) -> Approximations:
         raise click.BadParameter(str(error)) from None
 
 
-def _with_boxes(request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any]) -> TrackRequest:
-    """Returns the request with the boxes of a file. The video is then read once."""
+def _with_boxes(
+    request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any], left_out: LeftOut
+) -> TrackRequest:
+    """Returns the request with the boxes of a file. The video is then read once.
+
+    Args:
+        left_out: Record of what the command leaves out, to which boxes are added.
+    """
     if videos > 1:
         raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
     if request.source.is_live:
@@ -282,7 +291,6 @@ def _with_boxes(request: TrackRequest, path: Path, videos: int, settings: Mappin
         raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
     with as_user_error(OSError, ValueError):
         names = [os.path.join(request.source.text, name) for name in request.frame_names]
-    left_out = LeftOut()
     found = read_detections(path, names, left_out, Path(request.source.text).stem)
     return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))
 

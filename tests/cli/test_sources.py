@@ -17,6 +17,7 @@ from track_runs import ONE, lines_of
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2
+from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.sources import InputSource, videos_in
 from sam2fast.video_io import open_frames
 
@@ -123,19 +124,22 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "videos", "skipped"),
     [
-        ("a.mp4 b.mp4 folder.jpg", "a.mp4 b.mp4", "1 file of other kinds: folder.jpg"),
-        ("a.MOV a.jpg b.webm b.png", "a.MOV b.webm", "2 files of other kinds: a.jpg, b.png"),
-        ("a.mp4 0.gif", "a.mp4", "1 file of other kinds: 0.gif"),
+        ("a.mp4 b.mp4 folder.jpg", "a.mp4 b.mp4", "1 file (its kind is .jpg; {}/folder.jpg)"),
+        ("a.MOV a.jpg b.webm b.jpg", "a.MOV b.webm", "2 files (its kind is .jpg; first: {}/a.jpg)"),
+        ("a.mp4 0.gif", "a.mp4", "1 file (its kind is .gif; {}/0.gif)"),
+        ("a.mp4 b.mp4 ._a.mp4 .c.jpg", "a.mp4 b.mp4", "1 file (it is hidden; {}/._a.mp4)"),
+        ("0.png 1.png .1.png a.mp4", "", "1 file (it is hidden; {}/.1.png)"),
         ("a.mp4 b.mp4", "a.mp4 b.mp4", ""),
         ("0.png 1.png a.mp4", "", ""),  # one video of two frames
         ("notes.txt", "", ""),
     ],
 )
-def test_the_most_frequent_kind_of_file_counts(tmp_path, capsys, files, videos, skipped):
+def test_the_most_frequent_kind_of_file_counts(tmp_path, files, videos, skipped):
     for name in files.split():
         (tmp_path / name).touch()
-    assert videos_in(tmp_path) == ([tmp_path / name for name in videos.split()] or [tmp_path])
-    assert capsys.readouterr().err == (f"sam2fast: note: {tmp_path}: skipped {skipped}\n" if skipped else "")
+    left_out = LeftOut()
+    assert videos_in(tmp_path, left_out) == ([tmp_path / name for name in videos.split()] or [tmp_path])
+    assert str(left_out) == skipped.format(tmp_path)
 
 
 def test_a_stray_file_among_frames_is_named(track, tmp_path):
@@ -262,13 +266,21 @@ def test_hidden_images_are_skipped_and_counted(run, make_image, tmp_path, comman
 
 def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file, tmp_path):
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
-    (folder / f"._{next(folder.iterdir()).name}").write_bytes(b"Mac OS X")
+    hidden = folder / f"._{next(folder.iterdir()).name}"
+    hidden.write_bytes(b"Mac OS X")
     result = track(folder, *ONE, "--format", "json", "--out", tmp_path / "out")
-    assert (
-        result.exit_code == 0 and "3 frames tracked" in result.stdout and "skipped 1 hidden file: ._" in result.stderr
-    )
+    assert result.exit_code == 0 and "3 frames tracked" in result.stdout
+    assert result.stderr.endswith(f"note: left out: 1 file (it is hidden; {hidden})\n")
     (tmp_path / "videos").mkdir()
     shutil.copy(video_file, tmp_path / "videos/a.mp4")
     (tmp_path / "videos/._a.mp4").write_bytes(b"Mac OS X")
     result = track(tmp_path / "videos", *ONE, "--format", "json", "--out", tmp_path / "out2")
-    assert result.exit_code == 0 and "skipped 1 hidden file: ._a.mp4" in result.stderr
+    note = f"left out: 1 file (it is hidden; {tmp_path}/videos/._a.mp4)\n"
+    assert result.exit_code == 0 and result.stderr.endswith(note)
+    # With boxes of a detector, one note has both.
+    (tmp_path / "boxes.txt").write_text("1,1,10,10,20,20,1,-1,-1,-1\n1,2,10,10,0,0,1,-1,-1,-1\n")
+    ask = ("--boxes-from", tmp_path / "boxes.txt", "--format", "json", "--jsonl", "--out", tmp_path / "out3")
+    result = track(tmp_path / "videos", *ask)
+    assert result.exit_code == 0, result.stderr
+    assert [line["what"] for line in json.loads(result.stdout.splitlines()[-1])["left_out"]] == ["file", "box"]
+    assert result.stderr.count("left out") == 1
