@@ -30,7 +30,7 @@ from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight
 
 COLOURS = 3
 EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of Pillow
-DEEP_COLOURS = ("RGB;16", "RGBA;16", "RGBX;16", "LA;16")  # Pillow unpacks them in either byte order
+DEEP_COLOURS = ("RGB;16", "RGBA;16", "LA;16")  # Pillow unpacks them in either byte order
 AnyFile: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 

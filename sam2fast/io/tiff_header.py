@@ -28,8 +28,8 @@ PREMULTIPLIED = 1
 ALPHAS = (PREMULTIPLIED, 2)  # of EXTRA_SAMPLES
 UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
 NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
-# Compressions that Pillow decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA, Zstandard.
-PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925, 50000}
+# Compressions that Pillow 10.3 decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA.
+PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34925}
 PILLOW_GREYS = {
     *((BLACK_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8, 12, 16)),
     *((WHITE_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
@@ -41,15 +41,17 @@ PILLOW_DEEP_GREYS = {
     (BLACK_IS_ZERO, SIGNED, 16),
 }
 COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}  # bands without extra samples
-# The extra samples of 8 bits that Pillow reads. Bands whose meaning is not stated count as 0.
+# The extra samples of 8 bits that Pillow 10.3 reads. Bands whose meaning is not stated count as 0.
 PILLOW_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {
-    BLACK_IS_ZERO: ((0,), (1,), (2,)),
+    BLACK_IS_ZERO: ((1,), (2,)),
     PALETTE: ((0,), (2,)),
     RGB: ((), *((first, *further) for first in (0, 1, 2) for further in ((), (0,), (0, 0)))),
     CMYK: ((), (0,), (0, 0)),
     YCBCR: ((),),
     LAB: ((),),
 }
+# The extra samples of 16 bits that Pillow 10.3 reads.
+PILLOW_DEEP_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {RGB: ((), (1,), (2,)), CMYK: ((),)}
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class TiffPage:
             return False  # Pillow decodes such planes as bytes, or not at all
         further = self.samples - COLOURS[self.photometric]
         if bits[0] == 16:
-            return (self.photometric == RGB and further in (0, 1)) or (self.photometric == CMYK and further == 0)
+            return len(extra) == further and extra in PILLOW_DEEP_EXTRAS.get(self.photometric, ())
         if self.photometric == BLACK_IS_ZERO and self.is_separate:
             return False
         if self.photometric == RGB and further == 1 and extra in ((), (999,)):  # alpha of old programs

@@ -377,6 +377,10 @@ REFUSED = {
     "float32 RGB contig <": "3 bands of float32",
     "uint8, 3 bands of grey contig": "3 bands of uint8",
     "JPEG 2000": r"1 band of uint16 \(compression 34712\)",
+    # Newer versions of Pillow than 10.3 read these.
+    "zstd RGB": r"3 bands of uint8 \(compression 50000\)",
+    "uint8, 2 bands of grey contig": "2 bands of uint8",
+    "uint16, 4 bands contig": "4 bands of uint16",
 }
 
 
