@@ -51,6 +51,7 @@ TEST = [
     *IMAGES,
     *MEDICAL,
     "opencv-python-headless>=4.9",
+    "rasterio>=1.4",
     "supervision>=0.31",  # from 0.30 on without OpenCV
     "build>=1.2",
     "setuptools>=68",

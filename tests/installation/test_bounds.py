@@ -9,8 +9,9 @@ from packaging.version import Version
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 # Packages for development.
 TOOLS = {
-    *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "nbmake", "build", "setuptools"),
-    *("ruff", "mypy", "import-linter", "codespell", "pre-commit", "mkdocs-material", "mkdocstrings"),
+    *("pytest", "pytest-benchmark", "pytest-xdist", "hypothesis", "supervision", "rasterio", "nbmake"),
+    *("build", "setuptools", "ruff", "mypy", "import-linter", "codespell", "pre-commit"),
+    *("mkdocs-material", "mkdocstrings"),
 }
 
 
