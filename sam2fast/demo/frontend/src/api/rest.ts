@@ -30,8 +30,14 @@ export interface SessionFacts {
   problem?: string | null;
   /** The size of the file that the video was made of, where that is larger. */
   source?: { width: number; height: number } | null;
-  /** How many frames of the file are shown longer, and are left out, for a constant rate; null if all are kept. */
-  numbering?: { repeated: number; dropped: number } | null;
+  /** Null if frames have the file's numbers. */
+  numbering?: Numbering | null;
+}
+
+/** How many frames of the file are shown longer, and are left out, for a constant rate. */
+export interface Numbering {
+  readonly repeated: number;
+  readonly dropped: number;
 }
 
 /** Formats of the masks of photographs. */

@@ -2,6 +2,7 @@ import {
   BlobSource,
   BufferTarget,
   Conversion,
+  EncodedPacketSink,
   Input,
   MATROSKA,
   MP4,
@@ -17,11 +18,13 @@ import {
   type OutputFormat,
   type VideoCodec,
 } from "mediabunny";
+import type { Numbering } from "../api/rest";
 import type { Part } from "../api/upload";
 import { QUALITIES, type FileQuality } from "../media/quality";
 import { limitedRange } from "../media/yuv";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
+import { ConstantRate } from "./constantRate";
 
 export const FORMATS = [MP4, QTFF, MATROSKA, WEBM];
 export const ENDINGS = [".mp4", ".m4v", ".mov", ".mkv", ".webm"];
@@ -44,13 +47,13 @@ export interface ExportTask extends Task {
   readonly quality: FileQuality;
 }
 
-/** A part of a video as the page plays it: MP4, of a steady rate, upright, of at most `largest` or that upright. */
+/** A part of a video as the page plays it: MP4, of a constant rate, upright, of at most `largest` or that upright. */
 export async function convertVideo(
   file: Blob,
   { start, seconds }: Part,
   largest: Size,
   task: Task,
-): Promise<{ video: Blob; size: Size; whole: Size }> {
+): Promise<{ video: Blob; size: Size; whole: Size; numbering: Numbering | null }> {
   const input = new Input({ source: new BlobSource(file), formats: FORMATS });
   const track = await input.getPrimaryVideoTrack().catch(() => null);
   if (!track || !(await track.canDecode())) throw new Refusal("BAD_VIDEO", "this browser cannot decode the video");
@@ -60,24 +63,29 @@ export async function convertVideo(
   const codec = await getFirstEncodableVideoCodec(IN_MP4, { ...size, quality });
   if (!codec) throw new Refusal("BAD_VIDEO", "this browser cannot encode video; open the page in another one");
   const { averagePacketRate } = await track.computePacketStats();
+  const rate = new ConstantRate(Math.min(MAX_RATE, averagePacketRate));
+  const packets = new EncodedPacketSink(track);
+  const first = (await packets.getPacket(start)) ?? (await packets.getFirstPacket());
+  if (!first) throw new Refusal("BAD_VIDEO", "the video has no frames");
+  const begin = first.timestamp; // of a whole frame
   const video = await convert(
     input,
     new Mp4OutputFormat(),
     "video/mp4",
     task,
-    { start, end: start + seconds },
+    { start: begin, end: begin + seconds },
     {
       ...size,
       codec,
       fit: "fill",
-      frameRate: Math.min(MAX_RATE, averagePacketRate),
+      process: rate.add,
       quality,
       keyFrameInterval: KEY_FRAME_SECONDS,
       allowRotationMetadata: false,
       forceTranscode: true,
     },
-  );
-  return { video, size, whole: fitted(whole, LARGEST) };
+  ).finally(() => rate.close());
+  return { video, size, whole: fitted(whole, LARGEST), numbering: rate.numbering };
 }
 
 /**

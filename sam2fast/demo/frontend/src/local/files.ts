@@ -1,4 +1,5 @@
 import { createStore, get, set } from "idb-keyval";
+import type { Numbering } from "../api/rest";
 import type { Part } from "../api/upload";
 import type { Size } from "./arrays";
 
@@ -13,7 +14,7 @@ export interface VideoFacts {
   readonly height: number;
 }
 
-/** What is kept of an upload. */
+/** The file that an upload was made of. */
 export interface Source {
   readonly file: Blob;
   readonly part: Part;
@@ -34,16 +35,27 @@ export async function readVideo(root: string, path: string): Promise<Blob | null
   return response.ok ? response.blob() : null;
 }
 
-/** @param source what the video was made of, if that is larger */
-export async function keepVideo(path: string, file: Blob, source: Source | null): Promise<void> {
+/** How an upload was made. */
+export interface Making {
+  /** Null if it is not larger than the upload. */
+  readonly source: Source | null;
+  readonly numbering: Numbering | null;
+}
+
+export async function keepVideo(path: string, file: Blob, { source, numbering }: Making): Promise<void> {
   await set(path, file, STORE);
-  if (source) await set(sourcePath(path), source, STORE);
+  if (source) await set(besideUpload(path, "sources"), source, STORE);
+  if (numbering) await set(besideUpload(path, "numberings"), numbering, STORE);
 }
 
 export async function readSource(path: string): Promise<Source | null> {
-  return (await get<Source>(sourcePath(path), STORE)) ?? null;
+  return (await get<Source>(besideUpload(path, "sources"), STORE)) ?? null;
 }
 
-function sourcePath(path: string): string {
-  return path.replace(/^uploads/, "sources");
+export async function readNumbering(path: string): Promise<Numbering | null> {
+  return (await get<Numbering>(besideUpload(path, "numberings"), STORE)) ?? null;
+}
+
+function besideUpload(path: string, folder: "sources" | "numberings"): string {
+  return path.replace(/^uploads/, folder);
 }

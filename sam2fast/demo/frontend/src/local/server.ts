@@ -5,7 +5,7 @@ import type { Size } from "./arrays";
 import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type ExportTask, type Task } from "./convert";
 import { exportFile } from "./exports";
-import { keepVideo, readSource, readVideo, type Settings, type Source, type VideoFacts } from "./files";
+import { keepVideo, readNumbering, readSource, readVideo, type Making, type Settings, type VideoFacts } from "./files";
 import type { Model } from "./model";
 import type { PageMasks } from "./pageMasks";
 import { convertPhoto, isPhotoFile, LocalPhoto, PHOTO_ENDINGS } from "./photo";
@@ -72,8 +72,9 @@ export class LocalServer {
     switch (action) {
       case undefined: {
         const { fps, count: numFrames, width, height } = session.video;
+        const facts = { path: session.path, fps, numFrames, width, height, secondsLeft: NO_END, problem: null };
         const source = (await readSource(session.path))?.size ?? null;
-        return json({ path: session.path, fps, numFrames, width, height, secondsLeft: NO_END, problem: null, source });
+        return json({ ...facts, source, numbering: await readNumbering(session.path) });
       }
       case "renew":
         return json({ secondsLeft: NO_END });
@@ -213,11 +214,12 @@ export class LocalServer {
   private async upload(file: File, part: Part, task: Task): Promise<VideoFacts> {
     if (isPhotoFile(file.name)) {
       const { photo, suffix, size } = await convertPhoto(file);
-      return keep(photo, suffix, size, null);
+      return keep(photo, suffix, size, { source: null, numbering: null });
     }
-    const { video, size, whole } = await convertVideo(file, part, SEEN, task);
+    const { video, size, whole, numbering } = await convertVideo(file, part, SEEN, task);
     const isLarger = whole.width !== size.width || whole.height !== size.height;
-    return keep(video, ".mp4", size, isLarger ? { file, part, size: whole } : null);
+    const source = isLarger ? { file, part, size: whole } : null;
+    return keep(video, ".mp4", size, { source, numbering });
   }
 
   private async read(path: string): Promise<Blob> {
@@ -228,10 +230,10 @@ export class LocalServer {
 }
 
 /** Keeps an upload in the browser, named by its content. */
-async function keep(file: Blob, suffix: string, size: Size, source: Source | null): Promise<VideoFacts> {
+async function keep(file: Blob, suffix: string, size: Size, making: Making): Promise<VideoFacts> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
   const path = `uploads/${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}${suffix}`;
-  await keepVideo(path, file, source);
+  await keepVideo(path, file, making);
   return { path, posterPath: null, ...size };
 }
 

@@ -8,7 +8,7 @@ import { resample } from "./resample";
 const KEPT_BYTES = 128 * 1024 * 1024; // of frames in the model's size
 const NEAR = 16; // frames that are decoded on the way rather than by a new seek
 
-/** A video of a steady rate, as the gallery's and the converted ones are. */
+/** A video of a constant rate, as the gallery's and the converted ones are. */
 export class LocalVideo implements Frames {
   private readonly kept = new Map<number, Uint8Array>();
   private readonly context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true })!;

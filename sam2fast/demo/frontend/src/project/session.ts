@@ -3,7 +3,7 @@ import { query } from "../api/client";
 import { asApiError } from "../api/errors";
 import { CloseSessionDocument, DefaultVideoDocument, GalleryDocument } from "../api/generated";
 import { openSession } from "../api/models";
-import { getLimits, getSession, renewSession, type SessionFacts } from "../api/rest";
+import { getLimits, getSession, renewSession, type Numbering } from "../api/rest";
 import { send } from "../api/transport";
 import { isPhoto, located, readClip, type Clip } from "../api/video";
 import { counted } from "../scene/counted";
@@ -17,8 +17,6 @@ import { isUnsaved, isUpload, loadProject, loadUploads, lastOpened, lockWork, sa
 import { restoreWork, type Project } from "./project";
 
 /** Opens videos, and keeps a session of the server for the open one. */
-
-type Numbering = NonNullable<SessionFacts["numbering"]>;
 
 const RENEW_MS = 60_000;
 

@@ -33,10 +33,10 @@ afterAll(async () => {
   pages.stop();
 });
 
-async function upload(page: Demo, file: string): Promise<void> {
+async function upload(page: Demo, file: string, frames = 6): Promise<void> {
   await page.button("Videos").click();
   await page.page.getByLabel("Video file").setInputFiles(join(inject("data"), file));
-  await page.page.locator(".counter", { hasText: "1 / 6" }).waitFor();
+  await page.page.locator(".counter", { hasText: `1 / ${frames}` }).waitFor();
   await page.ready();
 }
 
@@ -188,4 +188,20 @@ test("where WebGPU fails, WebAssembly runs the model, and the page says so", asy
   expect(await badge.textContent()).toContain("WASM");
   expect(await badge.getAttribute("title")).toMatch(/WebGPU has failed: ./);
   await page.close();
+});
+
+test("a video of variable rate says that its frames have other numbers; one of a constant rate keeps them", async () => {
+  const note = demo.page.locator(".banner", { hasText: "is shown at a constant" });
+  const says =
+    /“uneven\.mp4” is shown at a constant 6\.67 frames per second, with 1 frame of the file shown longer and 1 frame left out\. Frame numbers, also in files, are those of this rate\./;
+  await upload(demo, "uneven.mp4");
+  await note.filter({ hasText: says }).waitFor();
+  await demo.button("Dismiss").click();
+  await demo.button("Videos").click();
+  await demo.button("uneven.mp4").click();
+  await note.filter({ hasText: says }).waitFor();
+  await upload(demo, "cinema.webm", 24);
+  await demo.said(/cinema\.webm is open, 24 frames/);
+  expect(await note.count()).toBe(0);
+  expect(demo.problems).toEqual([]);
 });

@@ -50,6 +50,12 @@ write_with_sound(folder / "sound.mp4", images[:UPLOADED])
 write_with_sound(folder / "short.mp4", images[:SHORT])
 write_with_sound(folder / "large.mp4", images[:LARGE], scale=2.5)  # larger than what the page plays
 write_with_sound(folder / "long.mp4", [image for image in images for _ in range(5)], scale=3)  # 12 seconds
+with av.open(str(folder / "cinema.webm"), "w") as container:  # its times are whole milliseconds
+    cinema: Any = container.add_stream("libvpx", rate=Fraction(24000, 1001), options={"cpu-used": "8"})
+    cinema.height, cinema.width, cinema.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+    for image in images:
+        container.mux(cinema.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+    container.mux(cinema.encode())
 with av.open(str(folder / "uneven.mp4"), "w") as container:
     stream: Any = container.add_stream("libx264", rate=SOUND_FPS)
     stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"

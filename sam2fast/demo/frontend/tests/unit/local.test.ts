@@ -1,4 +1,6 @@
+import type { VideoSample } from "mediabunny";
 import { expect, test } from "vitest";
+import { ConstantRate } from "../../src/local/constantRate";
 import { exportFile } from "../../src/local/exports";
 import type { RunGraph } from "../../src/local/model";
 import { encodeCounts } from "../../src/local/runLengths";
@@ -49,4 +51,54 @@ test("where the first runtime fails the second one goes on, and receives the rea
   const other = withFallback(Promise.reject(new Error("no device")), second);
   expect(await other("encoder", {})).toMatchObject([{ name: "wasm" }]);
   expect(reasons).toEqual(["lost", "no device"]);
+});
+
+/** The number of the frame at each tick. */
+function shownAt(rate: number, times: readonly number[]) {
+  const constant = new ConstantRate(rate);
+  const open = new Set<object>();
+  const frameAt = (number: number, timestamp: number): VideoSample => {
+    const frame = {
+      ...{ number, timestamp, duration: 0 },
+      clone: () => frameAt(number, frame.timestamp),
+      close: () => open.delete(frame),
+      setTimestamp: (time: number) => (frame.timestamp = time),
+      setDuration: (duration: number) => (frame.duration = duration),
+    };
+    open.add(frame);
+    return frame as unknown as VideoSample;
+  };
+  const frames = times.flatMap((time, number) => {
+    const frame = frameAt(number, time);
+    const placed = constant.add(frame);
+    frame.close();
+    return placed;
+  });
+  frames.forEach(({ timestamp, duration }, tick) => {
+    expect([timestamp, duration]).toEqual([tick / rate, 1 / rate]);
+  });
+  constant.close();
+  expect(open.size).toBe(frames.length);
+  return { shown: frames.map((frame) => (frame as unknown as { number: number }).number), ...constant.numbering };
+}
+
+test("frames of a constant rate keep their numbers, whatever their times are rounded to", () => {
+  const numbers = [...Array(600).keys()];
+  for (const fps of [10, 24000 / 1001, 25, 30000 / 1001, 30, 60000 / 1001, 60]) {
+    for (const unit of [1e3, 9e4, 1e9]) {
+      const times = numbers.map((number) => Math.round((number / fps) * unit) / unit);
+      const measured = 600 / (times.at(-1)! + Math.round(unit / fps) / unit);
+      expect(shownAt(measured, times)).toEqual({ shown: numbers });
+    }
+  }
+});
+
+test("frames that are shown longer and that are left out for a constant rate are counted", () => {
+  const pause = [0, 1, 2, 6, 7, 8].map((tick) => tick / 10);
+  expect(shownAt(10, pause)).toEqual({ shown: [0, 1, 2, 2, 2, 2, 3, 4, 5], repeated: 1, dropped: 0 });
+  expect(shownAt(20 / 3, pause)).toEqual({ shown: [0, 1, 2, 2, 3, 4], repeated: 1, dropped: 1 });
+  const fast = [...Array(9).keys()].map((number) => number / 120);
+  expect(shownAt(60, fast)).toMatchObject({ repeated: 0, dropped: 4 });
+  // Two frames are near one tick, none is near the next.
+  expect(shownAt(10, [0, 0.06, 0.14, 0.3])).toEqual({ shown: [0, 1, 2, 3] });
 });
