@@ -11,7 +11,8 @@ export function PhotoActions() {
   const share = useEverything((state) => state.share);
   const isLooking = share !== null;
   const lacksEverything = useStore((state) => state.limits?.lacks?.includes("everything") ?? false);
-  const isDone = usePhotos(({ items, current }) => items.find(({ id }) => id === current)?.done ?? false);
+  const path = useStore((state) => state.clip?.path);
+  const isDone = usePhotos(({ items }) => items.find(({ clip }) => clip?.path === path)?.done ?? false);
   const hasWork = usePhotos(({ items }) => items.some(({ objects }) => objects > 0));
 
   return (

@@ -50,6 +50,12 @@ export function currentPhoto(): PhotoItem | undefined {
   return items.find(({ id }) => id === current);
 }
 
+/** The photograph that can be clicked: the one before the current one while that is sent. */
+function openPhoto(): PhotoItem | undefined {
+  const { clip } = getState();
+  return usePhotos.getState().items.find((item) => item.clip && item.clip.path === clip?.path);
+}
+
 /** Adds photographs to the list, in the order of their names, and opens the first of them. */
 export async function addPhotos(files: readonly File[]): Promise<void> {
   const { limits } = getState();
@@ -125,12 +131,15 @@ function pathOf(file: File): string {
 /** Opens a photograph of the list, after the work on the present one is kept. */
 export async function showPhoto(id: number): Promise<void> {
   const wish = (wishes += 1);
-  const item = usePhotos.getState().items.find((entry) => entry.id === id);
-  if (!item || isShown(item)) return;
+  const find = () => usePhotos.getState().items.find((entry) => entry.id === id);
+  const wanted = find();
+  if (!wanted || isShown(wanted)) return;
   // What is opening until then goes on: its clicks wait for it.
   if (currentPhoto() && (await haveClicksWaited()) && wish !== wishes) return;
   const turn = (showing += 1);
+  upload?.abort();
   keepWork();
+  const item = find() ?? wanted;
   const { current: before } = usePhotos.getState();
   usePhotos.setState({ current: id });
   setState({ dialog: null, notice: null });
@@ -139,22 +148,26 @@ export async function showPhoto(id: number): Promise<void> {
     if (isOpen || turn !== showing) return;
     if (!item.file) return notifyMissing(item.name);
     const clip = await send(item, item.file);
-    if (turn === showing) await open(clip, currentPhoto()?.work ?? null);
+    if (turn === showing && openPhoto()) await synchronise(); // clicks that were made meanwhile
+    if (turn !== showing) return;
+    keepWork();
+    await open(clip, currentPhoto()?.work ?? null);
   } catch (error) {
     if (turn !== showing) return;
     const { failure, message } = asApiError(error);
     // The photograph that was open stays so. A file that was refused leaves the list.
     const isKept = (other: PhotoItem) => other.id !== id || failure !== "refused";
-    usePhotos.setState(({ items }) => ({ items: items.filter(isKept), current: before }));
+    usePhotos.setState(({ items }) => ({ items: items.filter(isKept), current: openPhoto()?.id ?? before }));
     setState({ phase: getState().session ? "ready" : "failed" });
     notify("error", `“${item.name}” cannot be opened: ${message}`);
   }
 }
 
-/** Whether it is shown or being opened; one that could not be opened is not. */
+/** Whether it is shown, being opened or being sent; one that could not be opened is not. */
 function isShown({ id, clip }: PhotoItem): boolean {
-  const { clip: open, phase } = getState();
-  return id === usePhotos.getState().current && open?.path === clip?.path && phase !== "failed";
+  const { clip: open, phase, sending } = getState();
+  const isOpen = open?.path === clip?.path && phase !== "failed";
+  return id === usePhotos.getState().current && (isOpen || sending !== "");
 }
 
 function notifyMissing(name: string): void {
@@ -186,14 +199,14 @@ async function open(clip: Clip, work: Project | null): Promise<boolean> {
 
 /** Uploads a photograph. */
 async function send(item: PhotoItem, file: Blob): Promise<Clip> {
-  upload?.abort();
   upload = new AbortController();
   await saveNow();
   const { items: all } = usePhotos.getState();
   const what = `Sending ${item.name}${all.length > 1 ? `, ${all.indexOf(item) + 1} of ${all.length}` : ""}`;
   const progress: UploadProgress = (doing, share) =>
     setState({ sending: doing === "uploading" ? `${what}: ${Math.floor(100 * share)} %` : `Reading ${item.name} …` });
-  setState({ phase: "opening", sending: what });
+  // What is open can be clicked until then.
+  setState({ sending: what, ...(!getState().session && { phase: "opening" as const }) });
   const named = file instanceof File ? file : new File([file], item.name);
   const sent = uploadVideo(named, null, progress, upload.signal).finally(() => setState({ sending: "" }));
   const clip = { ...(await sent), name: item.name };
@@ -232,7 +245,7 @@ export function stepPhoto(step: 1 | -1): void {
 
 /** Marks the photograph as done and opens the next one that is not, or takes the mark back. */
 export function toggleDone(): void {
-  const item = currentPhoto();
+  const item = openPhoto();
   if (!item) return;
   change(item.id, { done: !item.done });
   announce(item.done ? `${item.name} is not done.` : `${item.name} is done.`);
@@ -249,9 +262,9 @@ export async function workOn(item: PhotoItem): Promise<Project | null> {
 
 /** Keeps the work on the open photograph in the list. */
 function keepWork(): void {
-  const item = currentPhoto();
+  const item = openPhoto();
   const project = makeProject(getState());
-  if (!item || project?.clip.path !== item.clip?.path || !project) return;
+  if (!item || !project) return;
   const work = withHistory(project, getState().history);
   change(item.id, { work, objects: countObjects(work.scene) });
   setState({ labels: sharedLabels(usePhotos.getState().items) });

@@ -18,9 +18,9 @@ export function StageMessage() {
   const clip = useStore((state) => state.clip);
   const isWaiting = useStore((state) => state.early.length > 0);
 
-  if (phase === "ready") return null;
+  if (phase === "ready" && !sending) return null;
   const opening = clip ? `Opening ${clip.name}, ${describeSize(clip)} …` : "Opening …";
-  if (phase === "starting" || phase === "opening") {
+  if (sending || phase === "starting" || phase === "opening") {
     return (
       <div className="stage-message" role="status">
         <span className="spinner" />

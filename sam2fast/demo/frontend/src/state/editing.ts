@@ -93,12 +93,9 @@ export function makeEarlyEdits(): void {
   for (const run of early) run();
 }
 
-const NOT_SHOWN = "This was not used: another photograph is on its way. Click when it is shown.";
-
 function whenOpen(run: () => void): void {
   const state = getState();
   if (isOpening(state)) setState({ early: [...state.early, run] });
-  else if (state.phase === "opening") notify("info", NOT_SHOWN);
   else run();
 }
 

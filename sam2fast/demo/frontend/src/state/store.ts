@@ -59,7 +59,7 @@ export interface State {
   session: Session | null;
   phase: Phase;
   problem: string; // why phase is "failed"
-  sending: string; // the photograph that is sent while phase is "opening", and how much of it
+  sending: string; // the photograph that is sent, and how much of it; what is open stays so until then
   connected: boolean;
   elsewhere: boolean; // another tab has the video open, and saves the work on it
   notice: Notice | null;

@@ -2,7 +2,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../src/api/errors";
 import type { Clip } from "../../src/api/video";
 import { withMasks } from "../../src/photos/downloads";
-import { addPhotos, showPhoto, usePhotos } from "../../src/photos/list";
+import { addPhotos, showPhoto, toggleDone, usePhotos } from "../../src/photos/list";
 import { openPhotosProject } from "../../src/photos/project";
 import { rememberPhotos, save } from "../../src/photos/remembered";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
@@ -301,6 +301,62 @@ test("a photograph that is sent again is left when its click has a mask", async 
   expect(usePhotos.getState().current).toBe(0);
   expect(usePhotos.getState().items[1]!.work!.masks).toMatchObject([{ object: 1, counts: "04" }]);
   expect(getState()).toMatchObject({ phase: "ready", clip: { path: "uploads/a.jpg" } });
+});
+
+/** Begins to send the second photograph while the first one is open. */
+async function beginSending() {
+  const { answer, send } = later();
+  const items = [photos[0]!, { ...photos[1]!, clip: null, file: ADDED }];
+  usePhotos.setState({ items, current: 0 });
+  setState({ clip: photos[0]!.clip });
+  sending.uploadVideo.mockReset();
+  sending.uploadVideo.mockImplementationOnce(() => answer.then(() => photos[1]!.clip));
+  const opening = showPhoto(1);
+  await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalled());
+  return { opening, sent: () => send({}) };
+}
+
+const keptMasks = (place: number) => usePhotos.getState().items[place]!.work?.masks;
+
+test("clicks on a photograph count while another one is sent, and get their masks first", async () => {
+  const { answer, send } = later();
+  const requests = answerWith(answer, {}, {}, started("2"), facts); // the second one offers masks
+  const { opening, sent } = await beginSending();
+  editing.addPoint(POINT);
+  expect(getState().scene.objects[0]!.prompts[0]?.points).toEqual([POINT]);
+  sent();
+  await vi.waitFor(() => expect(usePhotos.getState().items[1]!.clip).not.toBeNull());
+  expect(requests.map(({ operation }) => operation)).toEqual(["AddPoints"]);
+  send(clicked);
+  await opening;
+  expect(getState()).toMatchObject({ phase: "ready", notice: null, clip: { path: "uploads/b.jpg" } });
+  expect(keptMasks(0)).toMatchObject([{ object: 1, counts: "04" }]);
+});
+
+test("clicks stay when one goes back to their photograph while another one is sent", async () => {
+  answerWith(clicked, {}, {}, started("2"), facts);
+  const { opening, sent } = await beginSending();
+  editing.addPoint(POINT);
+  await showPhoto(0);
+  const signal = sending.uploadVideo.mock.calls[0]![3] as AbortSignal;
+  expect(signal.aborted).toBe(true);
+  sent();
+  await opening;
+  expect(getState()).toMatchObject({ phase: "ready", clip: { path: "uploads/a.jpg" }, session: { id: "2" } });
+  expect(getState().scene.objects[0]!.prompts[0]?.points).toEqual([POINT]);
+  expect(shown(1)).toBe("04");
+});
+
+test("what is done while another photograph is sent is the one that is shown", async () => {
+  answerWith({}, started("2"), facts);
+  const { opening, sent } = await beginSending();
+  toggleDone();
+  await showPhoto(1); // is sent already
+  sent();
+  await opening;
+  expect(usePhotos.getState().items.map(({ done }) => done)).toEqual([true, false]);
+  expect(sending.uploadVideo).toHaveBeenCalledOnce();
+  expect(getState().clip?.path).toBe("uploads/b.jpg");
 });
 
 test("a photograph that cannot be opened is left although it was clicked", async () => {
