@@ -32,6 +32,7 @@ PREFLIGHT_SECONDS = 600
 LINK_FIELD = "token"  # in the address with which a browser is let in
 # Such bodies are read into memory.
 MAX_JSON_BYTES = MEBIBYTE
+MAX_QUERY_BYTES = 32 * 1024  # of GraphQL, which takes seconds to read a megabyte of points; 256 points have 12 kB
 MAX_MASKS_BYTES = 32 * MEBIBYTE
 MASKS = ("/read_masks", "/export")  # endings of routes that take the masks of a whole video
 
@@ -61,18 +62,24 @@ def is_upload() -> bool:
 
 
 def _limit_of_body() -> int:
+    if request.path == "/graphql":
+        return MAX_QUERY_BYTES
     return MAX_MASKS_BYTES if request.path.endswith(MASKS) else MAX_JSON_BYTES
+
+
+def _describe_size(size: int) -> str:
+    return f"{size // MEBIBYTE} MB" if size >= MEBIBYTE else f"{size // 1024} kB"
 
 
 def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str, int]:
     """The message, code and HTTP status that a client gets for an error of the current request."""
     if isinstance(error, RequestEntityTooLarge):
         limit = (
-            f"a file may have {settings.max_upload_megabytes}"
+            f"a file may have {settings.max_upload_megabytes} MB"
             if is_upload()
-            else f"it may have {_limit_of_body() // MEBIBYTE}"
+            else f"it may have {_describe_size(_limit_of_body())}"
         )
-        error = TooLargeError(f"the request is too large; {limit} MB")
+        error = TooLargeError(f"the request is too large; {limit}")
     if isinstance(error, HTTPException):
         return error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 500
     if is_disk_full(error):

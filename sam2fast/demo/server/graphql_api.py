@@ -19,8 +19,8 @@ from strawberry.http.sync_base_view import SyncHTTPRequestAdapter
 from strawberry.types import ExecutionContext, Info
 from werkzeug.exceptions import HTTPException
 
-from sam2fast.demo.server.access import describe_error, is_upload
-from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError
+from sam2fast.demo.server.access import MAX_QUERY_BYTES, describe_error, is_upload
+from sam2fast.demo.server.demo_errors import INTERNAL, BadInputError, DemoError, TooLargeError
 from sam2fast.demo.server.graphql_types import (
     AddPointsInput,
     CancelPropagateInVideo,
@@ -192,8 +192,9 @@ class DemoView(GraphQLView):
     def dispatch_request(self) -> Any:
         """Answers a request; an unreadable one gets a GraphQL error and a matching HTTP status."""
         try:
-            if is_upload():
-                request.files  # noqa: B018  reads the body, and may refuse it while it arrives
+            # This reads the body of an upload, and may refuse it while it arrives.
+            if is_upload() and len(request.form.get("operations", "")) > MAX_QUERY_BYTES:
+                raise TooLargeError(f"the query is too large; it may have {MAX_QUERY_BYTES // 1024} kB")
             answer = super().dispatch_request()
         except (DemoError, HTTPException, RecursionError, OSError) as error:
             return _refusal(*describe_error(error, self._service.settings))
