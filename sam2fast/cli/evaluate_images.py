@@ -178,6 +178,7 @@ def evaluate_images(
                 _report(problems, result.job.image, result.value.problems)
             bar.update()
     seconds = time.perf_counter() - begun
+    left_out.report()
     if results.objects:
         for line in results.table():
             say(line)
@@ -197,7 +198,6 @@ def evaluate_images(
         if out is not None:
             _write(out, content, results)
             say(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
-    left_out.report()
     problems.raise_if_any(len(jobs) + len(data.problems))
     if not results.objects:
         raise UserError(f"no image has an object of {min_area} pixels or more")
