@@ -78,11 +78,17 @@ def _were_eight_bits(values: NDArray[Any]) -> bool:
 
 
 def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
-    """Converts values to uint8 by a scale. Without one, uint16 is divided by 257, and floats in [0, 1] are kept."""
+    """Converts values to uint8 by a scale. Without one, floats in [0, 1] are kept.
+
+    Without a scale, grey uint16 is divided by 257. Of uint16 colours ``(H, W, 3)``, the upper 8 bits are used, as in
+    Pillow.
+    """
     if scale is not None:
         return scale.apply(values)
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "f":
         return np.nan_to_num(values, nan=0).clip(0, 1)
+    if values.ndim == 3:
+        return (values >> 8).astype(np.uint8)
     return Scale(0, FULL).apply(values)
