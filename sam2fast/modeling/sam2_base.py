@@ -1,11 +1,12 @@
 """The SAM 2 model: from features to masks, object pointers and memories."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.modeling import official_steps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP
@@ -13,8 +14,9 @@ from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
-from sam2fast.modeling.official_steps import OfficialSteps
+from sam2fast.modeling.official_steps import Heads
 from sam2fast.modeling.perceiver import PerceiverResampler
+from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
@@ -34,14 +36,21 @@ class ObjectPrediction(NamedTuple):
     choice: Tensor  # (B, 1) index of the selected mask of the decoder
 
 
-class SAM2Base(OfficialSteps):
-    """SAM 2 without its predictors; constructor keys, defaults and state-dict names are the original's.
+class SAM2Base(nn.Module):
+    """SAM 2 without its predictors. Constructor arguments, defaults and state-dict names are the original's.
 
-    Source: ``sam2.modeling.sam2_base.SAM2Base``; the keys are explained there and in the configurations.
+    Source: ``sam2.modeling.sam2_base.SAM2Base``, which documents the arguments, as the configurations do.
 
     Raises:
-        ValueError: keys that exclude each other, or an ``image_size`` that is no multiple of 32, for EdgeTAM of 256.
+        ValueError: If arguments exclude each other, or ``image_size`` is not a multiple of 32, with EdgeTAM of 256.
     """
+
+    track_step = official_steps.track_step
+    _track_step = official_steps._track_step
+    _prepare_memory_conditioned_features = official_steps._prepare_memory_conditioned_features
+    _encode_memory_in_output = official_steps._encode_memory_in_output
+    _encode_new_memory = official_steps._encode_new_memory
+    _pointers_as_tokens = official_steps._pointers_as_tokens
 
     def __init__(
         self,
@@ -177,37 +186,51 @@ class SAM2Base(OfficialSteps):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.no_mem_embed.device
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Not implemented: use a predictor, or the trainer's model."""
+        """Raises NotImplementedError. Use a predictor, or the trainer's model."""
         raise NotImplementedError("SAM2Base has no forward; use SAM2ImagePredictor or SAM2VideoPredictor")
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
-        """The levels the mask decoder reads, for normalised ``images (B, 3, S, S)``, finest first.
+        """Encodes normalised ``images (B, 3, S, S)`` into the maps that the mask decoder reads, finest first.
 
-        With high-resolution features ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``,
-        else the last alone.
+        Returns:
+            ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``; only the last without
+            high-resolution features.
         """
         _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
         return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
 
     def _replaces(self, *names: str) -> bool:
-        """Whether a subclass, or a patch of the class or the instance, replaces one of these methods."""
+        """Returns True if a subclass, or a patch of the class or the instance, replaces one of these methods."""
         return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
-        """The mask decoder's 1x1 convolutions of the high-resolution features, by level; run once for each image."""
+        """Returns the decoder's 1x1 convolutions of high-resolution features, by level. They run once per image."""
         decoder = self.sam_mask_decoder
         return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
-        """The official dict of features for ``img_batch (B, 3, S, S)``, levels 0 and 1 through the decoder's heads."""
+        """Returns the official dict of features of ``img_batch (B, 3, S, S)``.
+
+        Levels 0 and 1 have passed the mask decoder's 1x1 convolutions.
+        """
         out: dict[str, Any] = self.image_encoder(img_batch)
         for i, head in self._level_heads().items():
             out["backbone_fpn"][i] = head(out["backbone_fpn"][i])
         return out
+
+    def _prepare_backbone_features(
+        self, backbone_out: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
+        """Returns the levels in use as tokens ``(HW, B, C)``, their position encodings alike, and their sizes."""
+        maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
+        positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
+        sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
+        tokens, encodings = ([x.flatten(2).permute(2, 0, 1) for x in levels] for levels in (maps, positions))
+        return dict(backbone_out), tokens, encodings, sizes
 
     def _forward_sam_heads(
         self,
@@ -216,20 +239,20 @@ class SAM2Base(OfficialSteps):
         mask_inputs: Tensor | None = None,
         high_res_features: list[Tensor] | None = None,
         multimask_output: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Masks and object pointers of B objects.
+    ) -> Heads:
+        """Predicts masks and object pointers of B objects.
 
         Args:
-            backbone_features: ``(B, C, H, W)``.
-            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; None for one padding
+            backbone_features: Map ``(B, C, H, W)``.
+            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None gives one padding
                 point.
-            mask_inputs: ``(B, 1, h, w)``, resized to the prompt encoder's size where it differs.
-            high_res_features: levels of strides 4 and 8, ``(B or 1, ...)``.
-            multimask_output: three masks, of which the one with the highest predicted IoU is chosen.
+            mask_inputs: Logits ``(B, 1, h, w)``, resized to the prompt encoder's size if it differs.
+            high_res_features: Levels of strides 4 and 8, ``(B or 1, ...)``.
+            multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
-            The original's seven: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the chosen
-            mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
+            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the
+            selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
@@ -249,11 +272,12 @@ class SAM2Base(OfficialSteps):
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
     ) -> ObjectPrediction:
-        """The chosen mask, score and pointer of B objects; arguments as in :meth:`_forward_sam_heads`.
+        """Predicts mask, score and pointer of B objects. Other arguments are as in :meth:`_forward_sam_heads`.
 
         Args:
-            presence: score above which an object counts as present.
-            selection: replaces the selection among the masks; it is also called for a single one, and not checked.
+            presence: Score above which an object counts as present.
+            selection: Replaces the selection among the masks. It is also called for a single mask. Its result is not
+                checked.
         """
         decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output, presence)
         return self._best(*decoded, presence, selection)
@@ -267,7 +291,7 @@ class SAM2Base(OfficialSteps):
         multimask_output: bool,
         presence: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mask logits ``(B, M, 4H, 4W)`` fp32, those of absent objects lowered; IoUs, tokens, object scores."""
+        """Returns mask logits ``(B, M, 4H, 4W)`` fp32, -1024 for absent objects; IoUs, tokens, and object scores."""
         encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
         sparse, dense = embed_prompts(encoder, point_inputs, mask_inputs, features)
         masks, ious, tokens, scores = decoder(
@@ -293,7 +317,7 @@ class SAM2Base(OfficialSteps):
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
     ) -> ObjectPrediction:
-        """The selected mask, and the object pointer from its token or the only one."""
+        """Selects a mask of each object, and computes the object pointer from the token of that mask."""
         if selection is None:
             choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)
         else:
@@ -308,7 +332,7 @@ class SAM2Base(OfficialSteps):
         return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
-        """Object pointers ``(B, C)`` moved towards ``no_obj_ptr`` where ``presence (B, 1)`` is False, or below 1."""
+        """Moves object pointers ``(B, C)`` towards ``no_obj_ptr`` if ``presence (B, 1)`` is False, or below 1."""
         if self.fixed_no_obj_ptr and presence.dtype == torch.bool:
             return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), self.no_obj_ptr)
         presence = presence.float()
@@ -318,10 +342,13 @@ class SAM2Base(OfficialSteps):
 
     def _use_mask_as_output(
         self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor, above: float = 0
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """A given mask ``(B, 1, S, S)`` as if predicted; same seven results as :meth:`_forward_sam_heads`. The pointer
-        is that of a present object where the decoder's score is ``above`` this."""
-        scale, bias = 20.0, -10.0  # the mask's 0 and 1 as logits -10 and 10
+    ) -> Heads:
+        """Returns a given mask ``(B, 1, S, S)`` as the seven results of :meth:`_forward_sam_heads`.
+
+        Args:
+            above: Score of the decoder above which the pointer is a present object's.
+        """
+        scale, bias = 20.0, -10.0  # converts 0 and 1 to logits -10 and 10
         mask = mask_inputs.float()
         high_res = mask * scale + bias
         size = (high_res.shape[-2] // 4, high_res.shape[-1] // 4)
@@ -340,7 +367,7 @@ class SAM2Base(OfficialSteps):
         return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, scale * is_given + bias
 
     def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
-        """Whether these prompts on such a frame get three masks."""
+        """Returns True for multimask output with these prompts."""
         clicks = 0 if point_inputs is None else point_inputs["point_labels"].shape[1]
         return (
             self.multimask_output_in_sam
@@ -349,31 +376,66 @@ class SAM2Base(OfficialSteps):
         )
 
     def encode_memory(self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool) -> Tensor:
-        """Memory ``(B, C_mem, H, W)`` of B objects on one frame.
+        """Encodes the memory ``(B, C_mem, H, W)`` of B objects on one frame.
 
         Args:
-            features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
-            masks: ``(B, 1, h, w)`` logits, which are upsampled to the image's size.
-            scores: ``(B, 1)`` object score logits.
-            is_mask_from_pts: the masks come from prompts, and are binarised if so configured.
+            features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
+            masks: Logits ``(B, 1, h, w)``. They are upsampled to the image's size.
+            scores: Object score logits ``(B, 1)``.
+            is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
+    def _memory_and_positions(
+        self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Returns the memory, and the memory encoder's position encodings, which are None after the perceiver."""
+        size, scale, bias = (self.image_size,) * 2, self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
+        if masks.shape[-2:] != size:
+            masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+        is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
+        masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
+        out = self.memory_encoder(features, masks * scale + bias, skip_mask_sigmoid=True)
+        memory, positions = out["vision_features"], out["vision_pos_enc"]
+        if self.no_obj_embed_spatial is not None:
+            absence = (scores <= 0)[..., None, None]
+            embedding = self.no_obj_embed_spatial[..., None, None]
+            memory = torch.addcmul(memory, absence, embedding).to(memory.dtype)
+        if self.spatial_perceiver is not None:
+            memory, positions = self.spatial_perceiver(memory, positions[-1]), None
+        return memory, positions
+
     @property
     def memory_size(self) -> tuple[int, int]:
-        """(H, W) of a memory."""
+        """Height and width of a memory."""
         if self.spatial_perceiver is not None:
             return self.spatial_perceiver.num_tokens, 1
         return self.sam_image_embedding_size, self.sam_image_embedding_size
 
     def encode_memory_positions(self, memory: Tensor) -> Tensor:
-        """The position encoding of ``memory (B, C_mem, H, W)``, fp32, of the same shape."""
+        """Returns the position encoding of ``memory (B, C_mem, H, W)``, fp32 of the same shape."""
         if self.spatial_perceiver is not None:
             return self.spatial_perceiver.encode_positions(memory)
         return self.memory_encoder.position_encoding(memory)
 
+    def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
+        """Returns encodings ``(..., C_mem)`` of the temporal distances of pointers, or zeros if the model has none.
+
+        Args:
+            distance: Frames ``(...)`` fp32.
+            num_frames: Length of the video.
+        """
+        if not self.add_tpos_enc_to_obj_ptrs:
+            return distance.new_zeros(*distance.shape, self.mem_dim)
+        # At least 1: in a video of one frame the original divides by zero.
+        longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
+        width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
+        periods, phases = sine_periods(width, distance.device)
+        sines = sine_1d(distance, width, periods=torch.stack([longest * periods, phases]))
+        return cast(Tensor, self.obj_ptr_tpos_proj(sines))
+
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
-        """Keeps at each pixel of ``(N, 1, H, W)`` only the object with the largest logit; the others go below -10."""
+        """Keeps only the object with the largest logit at each pixel of ``(N, 1, H, W)``. Limits others to -10."""
         if len(pred_masks) < 2:
             return pred_masks
         owner = pred_masks.argmax(dim=0, keepdim=True)
@@ -385,7 +447,7 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
 
 
-# Methods that a user may replace, by what they compute. The engine calls them where one of them was replaced.
+# Methods that a user may replace, by what they compute. If one was replaced, the engine calls the methods.
 OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)

@@ -11,7 +11,7 @@ from double_precision import double_precision
 from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
-from sam2fast.modeling import official_steps
+from sam2fast.modeling import sam2_base
 from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.modeling.position_encoding import sine_1d
 from sam2fast.training import model as model_module
@@ -158,9 +158,7 @@ def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        official_steps, "sine_1d", lambda position, dim, **kwargs: sine_1d(position.abs(), dim, **kwargs)
-    )
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, dim, **kwargs: sine_1d(position.abs(), dim, **kwargs))
 
 
 def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
