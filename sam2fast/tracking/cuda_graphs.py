@@ -18,7 +18,7 @@ from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import CompiledMethod, recording
 from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.tracking.features import autocast_dtype
+from sam2fast.utils.devices import autocast_dtype
 
 # One recording at a time in the process: each begins with a wait for the whole device, which is not allowed while
 # another recording runs. This lock is taken last: its holder takes no lock of a predictor.

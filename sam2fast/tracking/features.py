@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sam2fast.utils.devices import autocast_dtype
 from sam2fast.video_io import Frames
 from sam2fast.video_io.video_types import StreamFrame
 
@@ -256,8 +257,3 @@ def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeature
         *high_res, embedding = (level[i : i + 1].clone() if len(level) > 1 else level for level in levels)
         features.append(FrameFeatures(embedding, high_res))
     return features
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Returns the dtype that autocast computes in on the device, or None without autocast."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

@@ -10,9 +10,10 @@ from sam2fast.engine import engine_for
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.cuda_graphs import Recorder, numerics
-from sam2fast.tracking.features import EncodedFrames, FrameFeatures, autocast_dtype
+from sam2fast.tracking.features import EncodedFrames, FrameFeatures
 from sam2fast.tracking.memory_bank import bucket
 from sam2fast.transforms import SAM2Transforms
+from sam2fast.utils.devices import autocast_dtype
 from sam2fast.video_io import Frames
 
 

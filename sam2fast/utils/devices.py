@@ -1,4 +1,4 @@
-"""Choice of the device and of its 16-bit dtype, and the processor's name."""
+"""Selects devices and dtypes of autocast. Finds the processor's name."""
 
 import platform
 from pathlib import Path
@@ -35,7 +35,7 @@ def available_device(device: str | torch.device) -> torch.device:
 
 
 def processor_name() -> str:
-    """The CPU's name as the system gives it."""
+    """Returns the system's name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -55,5 +55,10 @@ def gpu_lacks_bfloat16(device: torch.device) -> bool:
 
 
 def autocast_dtype_for(device: torch.device) -> torch.dtype:
-    """The autocast dtype on CUDA: bfloat16, as in the original, or float16 where bfloat16 is emulated."""
+    """Returns the dtype to use with autocast on CUDA: bfloat16, as in the original, or float16 if it is emulated."""
     return torch.float16 if gpu_lacks_bfloat16(device) else torch.bfloat16
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Returns the dtype that autocast computes in on the device, or None without autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None

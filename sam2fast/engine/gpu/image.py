@@ -30,6 +30,7 @@ from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.utils.devices import autocast_dtype
 
 BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 
@@ -51,7 +52,7 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
     device = images.device
     weights, folded = _weights(plan, device), None
     if isinstance(plan, RepViTPlan):
-        folded = plan.trunk(torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None)
+        folded = plan.trunk(autocast_dtype(device))
     with without_autocast(device):
         return compiled(plan, _levels)(plan, weights, folded, images)
 
