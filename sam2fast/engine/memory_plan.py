@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.kinds import are_plain, is_gelu, is_plain, is_relu
 from sam2fast.engine.perceiver import PerceiverPlan, plan_perceiver
 from sam2fast.engine.plan import (
     Conv,
@@ -15,7 +14,11 @@ from sam2fast.engine.plan import (
     Norm,
     PlanOfPart,
     Projections,
+    are_plain,
     conv_of,
+    is_gelu,
+    is_plain,
+    is_relu,
     linear_of,
     mlp_of,
     norm_of,

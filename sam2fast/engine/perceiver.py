@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2fast.engine.kinds import is_gelu
-from sam2fast.engine.plan import Linear, Norm, linear_of, norm_of
+from sam2fast.engine.plan import Linear, Norm, is_gelu, linear_of, norm_of
 from sam2fast.modeling.perceiver import PerceiverResampler
 
 

@@ -1,7 +1,6 @@
-"""Plans: the weights and settings of a part of a model, in the order in which inference reads them.
+"""Plans store the weights and settings of a part of a model, in the order in which inference reads them.
 
-A plan holds the parameters themselves, so that changed values take effect. What is derived from them is kept until the
-values change.
+A plan holds the parameters themselves, so changed values take effect. Derived tensors are cached until values change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.kinds import are_plain, is_gelu, is_plain_fpn, is_relu, is_usual
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.hiera_block import MultiScaleBlock
@@ -25,18 +23,18 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
 class Linear(NamedTuple):
-    """A linear layer."""
+    """Stores a linear layer."""
 
     weight: Tensor  # (N, K)
     bias: Tensor  # (N); None in the perceiver
 
     def in_dtype(self, dtype: torch.dtype) -> "Linear":
-        """The same with weight and bias in ``dtype``."""
+        """Returns the layer with weight and bias in ``dtype``."""
         return Linear(*(x if x is None else x.to(dtype) for x in self))
 
 
 class Norm(NamedTuple):
-    """A layer norm."""
+    """Stores a layer norm."""
 
     weight: Tensor  # (C)
     bias: Tensor  # (C)
@@ -44,7 +42,7 @@ class Norm(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """A convolution."""
+    """Stores a convolution."""
 
     weight: Tensor
     bias: Tensor | None
@@ -53,12 +51,12 @@ class Conv(NamedTuple):
     groups: int
 
     def in_dtype(self, dtype: torch.dtype) -> "Conv":
-        """The same with weight and bias in ``dtype``."""
+        """Returns the layer with weight and bias in ``dtype``."""
         return self._replace(weight=self.weight.to(dtype), bias=None if self.bias is None else self.bias.to(dtype))
 
 
 class Block(NamedTuple):
-    """A block of Hiera, or of a plain transformer."""
+    """Stores a block of Hiera, or of a plain transformer."""
 
     window: int  # side; 0 for the whole map
     heads: int
@@ -73,22 +71,22 @@ class Block(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A level of the neck, with what the mask decoder projects it by."""
+    """Stores a level of the neck, and the mask decoder's projection of it."""
 
     lateral: Linear
     adds_coarser: bool
     head: Linear | None
-    is_direct: bool  # nothing happens between lateral and head
+    is_direct: bool  # no operation is between lateral and head
 
 
 class PlanOfPart:
-    """What all plans have.
+    """Base class of plans.
 
     Attributes:
-        dtype: of products, if it is not that of the weights.
-        prepared: what ``gpu`` computes from the weights.
-        compiled: the compiled ``forward`` of the part's module, or None. Functions in ``gpu`` are then compiled, with
-            its mode and backend.
+        dtype: Dtype of matrix multiplications, or None for the dtype of the weights.
+        prepared: Tensors that ``gpu`` computes from the weights.
+        compiled: The compiled ``forward`` of the part's module, or None. If set, functions in ``gpu`` are compiled with
+            the same mode and backend.
     """
 
     dtype: torch.dtype | None = None
@@ -97,18 +95,18 @@ class PlanOfPart:
 
 
 class EncoderPlan(PlanOfPart):
-    """An image encoder; the parts that it lacks are empty."""
+    """Base class of plans of an image encoder. Parts that the encoder lacks are empty."""
 
     patches: Conv | None = None
     blocks: Sequence[Block] = ()
-    levels: Sequence[Level] = ()  # of a neck that sums these
-    neck: Sequence[tuple[Conv, Norm | None]] = ()  # of one for one level
-    scalp: int  # how many of the coarsest levels are dropped
+    levels: Sequence[Level] = ()  # of a neck that sums levels
+    neck: Sequence[tuple[Conv, Norm | None]] = ()  # of a neck with one level
+    scalp: int  # number of coarsest levels to drop
     interpolation: str = "nearest"  # of the neck
 
 
 class ImagePlan(EncoderPlan):
-    """Hiera and the neck."""
+    """Plan of Hiera and the neck."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
@@ -120,7 +118,7 @@ class ImagePlan(EncoderPlan):
         self._positions, self._position = (trunk.pos_embed, trunk.pos_embed_window), TensorCache[Tensor]()
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What is added to the map of patches: ``(1, H, W, C)``, rounded once."""
+        """Returns the position embedding ``(1, H, W, C)`` of the patches, rounded once."""
 
         def compute() -> Tensor:
             whole, window = (x.float() for x in self._positions)
@@ -133,7 +131,7 @@ class ImagePlan(EncoderPlan):
 
 
 def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePlan | None:
-    """The plan of an image encoder, which is as built; None for another kind than Hiera with a plain neck."""
+    """Returns the plan of an unmodified image encoder, or None if it is not Hiera with a plain neck."""
     if not (type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
         return None
     if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
@@ -142,7 +140,7 @@ def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePl
 
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
-    """Of a block of Hiera, or of a plain transformer."""
+    """Reads a block of Hiera, or of a plain transformer."""
     residual = linear_of(block.proj) if block.dim != block.dim_out else None
     return Block(
         block.window_size,
@@ -159,7 +157,7 @@ def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
 
 
 def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
-    """Of the neck, finest first."""
+    """Reads the levels of the neck, finest first."""
     found, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
     for i in range(count):
         adds_coarser = i in top_down and i < count - 1
@@ -173,7 +171,7 @@ def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
 
 
 def composed(level: Level) -> Linear:
-    """Lateral and head, where nothing happens between them; the weights are multiplied in fp32."""
+    """Returns lateral and head as one layer, if no operation is between them. Multiplies the weights in fp32."""
     (inner, b1), (outer, b2), dtype = level.lateral, level.head, level.lateral.weight.dtype  # type: ignore[misc]
     outer = outer.flatten(1).float()
     bias = outer @ b1.float() + b2.float()
@@ -181,27 +179,27 @@ def composed(level: Level) -> Linear:
 
 
 def linear_of(layer: Any) -> Linear:
-    """Of a linear layer, or of a convolution with its weight as it is."""
+    """Reads a linear layer, or a convolution whose weight keeps its shape."""
     return Linear(layer.weight, layer.bias)
 
 
 def norm_of(layer: Any) -> Norm:
-    """Of a layer norm."""
+    """Reads a layer norm."""
     return Norm(layer.weight, layer.bias, layer.eps)
 
 
 def conv_of(layer: Any) -> Conv:
-    """Of a convolution."""
+    """Reads a convolution."""
     return Conv(layer.weight, layer.bias, layer.stride, layer.padding, layer.groups)
 
 
 def mlp_of(layers: Any) -> tuple[Linear, ...]:
-    """Of an :class:`~sam2fast.modeling.layers.MLP`."""
+    """Reads the layers of an :class:`~sam2fast.modeling.layers.MLP`."""
     return tuple(map(linear_of, layers.layers))
 
 
 class Projections(NamedTuple):
-    """The linear layers of an attention."""
+    """Stores the linear layers of an attention."""
 
     heads: int
     q: Linear
@@ -211,7 +209,7 @@ class Projections(NamedTuple):
 
 
 class TwoWayLayer(NamedTuple):
-    """A layer of the mask decoder's transformer."""
+    """Stores a layer of the mask decoder's transformer."""
 
     is_first: bool  # its tokens attend to each other without positions and without a residual
     to_each_other: Projections
@@ -220,13 +218,12 @@ class TwoWayLayer(NamedTuple):
     norm2: Norm
     mlp: tuple[Linear, ...]
     norm3: Norm
-    to_tokens: Projections  # of the image
+    to_tokens: Projections  # the image attends to tokens
     norm4: Norm
 
 
 class Derived(NamedTuple):
-    """The encoding of the image's positions, and the transposed convolutions as linear layers, whose results are blocks
-    of 2x2."""
+    """Stores the position encoding of the image, and transposed convolutions as linear layers to blocks of 2x2."""
 
     position: Tensor  # (P, C) fp32
     weight1: Tensor  # (C, C)
@@ -236,7 +233,7 @@ class Derived(NamedTuple):
 
 
 class MaskPlan(PlanOfPart):
-    """Prompt encoder and mask decoder."""
+    """Plan of the prompt encoder and the mask decoder."""
 
     def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
         self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # H and W
@@ -265,11 +262,11 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_high_res = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        self.started = TensorCache[Any]()  # what `gpu` computes for prompts without points
+        self.started = TensorCache[Any]()  # results of `gpu` for prompts without points
         self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:
-        """What is computed from the weights alone."""
+        """Returns tensors that depend only on weights."""
         encode, (one, other) = self._pe_layer, self._transposed
         return self._derived(
             None,
@@ -279,7 +276,7 @@ class MaskPlan(PlanOfPart):
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
-    """The plan of a model's prompt encoder and mask decoder, which are as built; None for other kinds."""
+    """Returns the plan of unmodified prompt encoder and mask decoder, or None if a plan cannot hold their settings."""
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     if not (type(encoder) is PromptEncoder and type(decoder) is MaskDecoder):
         return None
@@ -299,7 +296,7 @@ def plan_masks(model: Any) -> MaskPlan | None:
 
 
 def projections_of(layer: Any) -> Projections:
-    """Of an :class:`~sam2fast.modeling.attention.Attention`."""
+    """Reads the layers of an :class:`~sam2fast.modeling.attention.Attention`."""
     return Projections(layer.num_heads, *map(linear_of, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
 
 
@@ -323,7 +320,7 @@ def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
 
 
 def _by_blocks(layer: Linear) -> Linear:
-    """A transposed 2x2 convolution of stride 2 as a linear layer to the four positions of a block."""
+    """Converts a transposed 2x2 convolution of stride 2 to a linear layer to the four positions of a block."""
     return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
 
 
@@ -333,12 +330,12 @@ def _tables(*embeddings: Any) -> list[Tensor]:
 
 Plan = TypeVar("Plan", bound=PlanOfPart)
 
-# Heads of the mask decoder, which autocast does not concern.
+# Heads of the mask decoder, whose weights autocast does not cast.
 _IN_FLOAT32 = ("networks", "iou", "score")
 
 
 def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
-    """The same plan with the weights of linear layers and convolutions in the dtype of autocast."""
+    """Returns the plan with weights of linear layers and convolutions in the dtype of autocast."""
     found = copy(plan)
     found.dtype = dtype
     for name, value in vars(plan).items():
@@ -348,7 +345,7 @@ def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
 
 
 def cast_layers(value: Any, dtype: torch.dtype) -> Any:
-    """Tuples and lists with the linear layers and convolutions in them in ``dtype``."""
+    """Returns tuples and lists with their linear layers and convolutions in ``dtype``."""
     if isinstance(value, Level) and value.is_direct:  # multiplied before the cast, so that the product is rounded once
         value = value._replace(lateral=composed(value), head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
@@ -357,3 +354,63 @@ def cast_layers(value: Any, dtype: torch.dtype) -> Any:
         return value
     each = [cast_layers(x, dtype) for x in value]
     return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
+
+
+# ---- checks that a plan can hold a layer: every setting is stored in the plan, or standard ----
+
+
+def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
+    """Returns True if the module projects levels by 1x1 convolutions and sums them, as the heads do."""
+    if type(neck) is not FpnNeck or neck.fuse_type != "sum":
+        return False
+    convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
+    return all(map(_is_pointwise, convolutions)) and are_plain(neck, *heads.values())
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    """Returns True if the module is a 1x1 convolution."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+    )
+
+
+def is_usual(block: MultiScaleBlock) -> bool:
+    """Returns True if the MLP has only the exact GELU, and the block pools by its stride without cutting windows."""
+    pool, stride = block.pool, block.q_stride
+    if isinstance(pool, nn.MaxPool2d):
+        settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+        if settings != (stride, stride, 0, 1, False) or not stride or block.window_size % stride[0]:
+            return False
+    return is_gelu(block.mlp.act) and not block.mlp.sigmoid_output and block.attn.q_pool is pool
+
+
+def is_gelu(activation: Any) -> bool:
+    """Returns True if the module is the exact GELU."""
+    return type(activation) is nn.GELU and activation.approximate == "none"
+
+
+def is_relu(activation: Any) -> bool:
+    """Returns True if the activation is torch's ReLU function or module."""
+    return activation is F.relu or type(activation) is nn.ReLU
+
+
+def are_plain(*parts: nn.Module) -> bool:
+    """Returns True if all layers in these have a bias, and no setting that plans do not hold."""
+    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
+    layers = [layer for part in parts for layer in part.modules()]
+    return all(map(is_plain, layers)) and all(layer.bias is not None for layer in layers if isinstance(layer, kinds))
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Returns True if a layer has no setting that plans do not hold."""
+    if isinstance(layer, MLP):  # has activations only between its layers
+        return layer.num_layers == len(layer.layers)
+    if isinstance(layer, nn.Conv2d):
+        return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    if isinstance(layer, nn.ConvTranspose2d):  # computed as a linear layer to blocks of 2x2
+        settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups
+        return settings == ((2, 2), (2, 2), (0, 0), (0, 0), 1)
+    return True

@@ -10,8 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.kinds import are_plain, is_plain, is_plain_fpn, is_usual
-from sam2fast.engine.plan import EncoderPlan, block_of, conv_of, norm_of, plan_image
+from sam2fast.engine.plan import (
+    EncoderPlan,
+    are_plain,
+    block_of,
+    conv_of,
+    is_plain,
+    is_plain_fpn,
+    is_usual,
+    norm_of,
+    plan_image,
+)
 from sam2fast.engine.repvit import RepViTPlan, are_foldable
 from sam2fast.modeling.image_encoder import ImageEncoder, ViTDetNeck
 from sam2fast.modeling.layers import LayerNorm2d

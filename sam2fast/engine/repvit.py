@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from sam2fast.engine.common import add_into
 from sam2fast.engine.constants import TensorCache
-from sam2fast.engine.kinds import are_plain, is_plain
-from sam2fast.engine.plan import Conv, EncoderPlan, Linear, conv_of, levels_of
+from sam2fast.engine.plan import Conv, EncoderPlan, Linear, are_plain, conv_of, is_plain, levels_of
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 
