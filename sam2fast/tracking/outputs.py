@@ -195,8 +195,16 @@ class FrameResult:
         return self._arrived
 
 
+def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[FrameResult]:
+    """Returns the first of each object's ``hypotheses`` results, and stores the other results in it."""
+    best = list(results[::hypotheses])
+    for i, result in enumerate(best):
+        result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
+    return best
+
+
 def wait_for(results: Sequence[FrameResult]) -> None:
-    """Waits until the copies of all of them have arrived, whose pinned memory is free then."""
+    """Waits until the copies of all results have arrived, so that their pinned memory is free."""
     for result in results:
         result._read()
 

@@ -14,13 +14,13 @@ from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.cuda_graphs import EagerRecorder
-from sam2fast.tracking.hypotheses import Pathways
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.steps import Steps
+from sam2fast.tracking.strategies.sam2long import Pathways
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.video_io import open_frames
 
@@ -97,7 +97,7 @@ def propagate(
                 results, track_scores = tracker.track_frame(state, objects, frame, reverse)
                 tracker.encode_ahead(state, remaining[1:], encode_ahead)
             if pathways is not None:
-                pathways.add(frame, objects, results)
+                pathways.add(frame, {i: (result, *result.others) for i, result in results.items()})
                 tracker.store_results(state, objects, frame, reverse, results)
                 continue
             masks = tracker.format_masks(state, track_scores.low_res_logits, output)
@@ -112,7 +112,7 @@ def propagate(
         objects = _still_in(state, objects)
         if not objects:
             return
-        track_scores = pathways.best(frame, objects, state.device)
+        track_scores = TrackScores(*pathways.best(frame, objects, state.device))
         masks = tracker.format_masks(state, track_scores.low_res_logits, output)
         yield (frame, _ids(state, objects), masks, *((track_scores,) if return_scores else ()))
 

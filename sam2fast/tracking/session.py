@@ -11,11 +11,11 @@ from torch import Tensor
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.model_identity import OpenedWith
 from sam2fast.tracking.features import FeatureCache
-from sam2fast.tracking.hypotheses import continued
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.strategies import SAM2, Strategy
+from sam2fast.tracking.strategies.sam2long import continued
 from sam2fast.utils.thread_guard import CallGuard
 from sam2fast.video_io import Frames
 
@@ -90,9 +90,10 @@ class TrackedObject:
                     del tracked[old]
 
     def _branch(self, frame: int, result: FrameResult) -> None:
-        """Each hypothesis becomes the one that it continues, with its result on the frame."""
+        """Replaces each hypothesis by its parent, with its own result on the frame."""
         rows = (result, *result.others)
-        after = continued([o.tracked for o in self.hypotheses(len(rows))], rows, frame, rows)
+        before = [o.tracked for o in self.hypotheses(len(rows))]
+        after = continued(before, [row.parent for row in rows], frame, rows)
         vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # at once: Ctrl-C may come
 
     def _histories(self) -> list[dict[int, FrameResult]]:

@@ -23,10 +23,16 @@ from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
-from sam2fast.tracking.hypotheses import best_with_others
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
 from sam2fast.tracking.options import TrackingOptions
-from sam2fast.tracking.outputs import FrameResult, Output, PackedResults, TrackScores, format_masks
+from sam2fast.tracking.outputs import (
+    FrameResult,
+    Output,
+    PackedResults,
+    TrackScores,
+    best_with_others,
+    format_masks,
+)
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession

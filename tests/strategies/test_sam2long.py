@@ -11,8 +11,7 @@ from strategy_recordings import FRAMES, RECIPES, strategy_clip
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.research import attention_maps
-from sam2fast.tracking.hypotheses import best_with_others
-from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.outputs import FrameResult, best_with_others
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.strategies import History, MaskCandidates, Sam2Long

@@ -3,16 +3,19 @@
 Ding et al., "SAM2Long: Enhancing SAM 2 for Long Video Segmentation with a Training-Free Memory Tree", 2024.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
-from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.utils.async_copies import copy_to_device
+
+Kept = TypeVar("Kept")
 
 PROMPT_SCORE = 10.0  # of a prompted frame among the others' object scores
 LOWEST, HIGHEST = 0.95, 1.05  # factors of keys
@@ -142,3 +145,44 @@ def _factors(history: History, frames: Sequence[int]) -> list[float]:
     step = (HIGHEST - LOWEST) / max(1, len(scored) - 1)
     ranked = {t: LOWEST + step * rank for rank, (_, t) in enumerate(sorted(scored, key=lambda one: one[0]))}
     return [ranked[t] for t in frames]
+
+
+def continued(
+    before: Sequence[Mapping[int, Kept]], parents: Sequence[int], frame: int, kept: Sequence[Kept]
+) -> list[dict[int, Kept]]:
+    """Returns the history of each hypothesis by frame: its parent's history and the new frame.
+
+    Args:
+        before: History of each hypothesis so far. If there is only one, as after a prompt, all continue it.
+        parents: Index of the hypothesis that each hypothesis continues.
+        kept: The new frame's entry of each history.
+    """
+    histories = [before[parent if len(before) > 1 else 0] for parent in parents]
+    pairs = zip(histories, kept, strict=True)
+    return [{**{t: value for t, value in history.items() if t != frame}, frame: new} for history, new in pairs]
+
+
+class Pathways:
+    """Stores masks and scores of all hypotheses in a pass, and drops the results of hypotheses that ended.
+
+    Attributes:
+        frames: The frames of the pass so far.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[int] = []
+        # Predicted IoU, score and mask by frame, of each hypothesis of each object.
+        self._paths: dict[Any, list[dict[int, tuple[Tensor, Tensor, Tensor]]]] = {}
+
+    def add(self, frame: int, results: Mapping[Any, Sequence[KeptResult]]) -> None:
+        """Stores the results of each object's hypotheses on the frame, the best one first. Waits for them."""
+        self.frames.append(frame)
+        for obj_id, rows in results.items():
+            parents = [int(row.record[0, 0]) if row.record.numel() else 0 for row in rows]
+            arrived = [(row.iou[:, 0], row.score[:, 0], row.mask) for row in rows]
+            self._paths[obj_id] = continued(self._paths.get(obj_id, [{}]), parents, frame, arrived)
+
+    def best(self, frame: int, ids: Iterable[Any], device: torch.device) -> list[Tensor]:
+        """Returns predicted IoUs ``(N,)``, scores ``(N,)`` and masks ``(N, 1, h, w)`` of the best hypotheses."""
+        parts = zip(*(self._paths[i][0][frame] for i in ids), strict=True)
+        return [copy_to_device(torch.cat(part), device) for part in parts]
