@@ -1,15 +1,16 @@
-"""A session: a video, its objects with their prompts, results and memories, and what identifies its model."""
+"""Stores a session: a video, its objects with prompts, results and memories, and the identity of its model."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sam2fast.modeling.memory_selection import MemoryRules
+from sam2fast.modeling.memory_selection import MemoryRules, Selection
 from sam2fast.modeling.model_identity import OpenedWith
+from sam2fast.tracking.approximations import EXACT, Approximations
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import FrameResult
@@ -22,52 +23,52 @@ from sam2fast.video_io import Frames
 
 @dataclass
 class TrackedObject:
-    """Prompts and results of one object, by frame."""
+    """Stores prompts and results of one object, by frame."""
 
     points: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # point_coords (1, P, 2), point_labels (1, P)
     masks: dict[int, Tensor] = field(default_factory=dict)  # (1, 1, S, S)
-    # Results with a memory: of prompted frames and of the others. A frame is in at most one of them.
+    # Results with a memory, of prompted and of other frames. A frame is in at most one of these dicts.
     conditioning: dict[int, FrameResult] = field(default_factory=dict)
     tracked: dict[int, FrameResult] = field(default_factory=dict)
-    # Results of prompts since the last propagation, which commits them to one or the other.
+    # Results of prompts since the last propagation. The next propagation moves them to the dicts above.
     new_conditioning: dict[int, FrameResult] = field(default_factory=dict)
     new_tracked: dict[int, FrameResult] = field(default_factory=dict)
-    # Frames that a propagation visited, and whether it went backwards.
+    # Frames that a propagation visited: True if it went backwards.
     reverse: dict[int, bool] = field(default_factory=dict)
-    # What ``tracked`` is in the object's other hypotheses, by their number from 1; ``tracked`` is the best one's. A
-    # number without an entry is equal to the best one.
+    # ``tracked`` of the object's other hypotheses, by their number from 1. ``tracked`` itself is of the best one. A
+    # hypothesis without an entry equals the best one.
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
 
     def hypotheses(self, count: int) -> list["TrackedObject"]:
-        """The object in each of ``count`` hypotheses, the best one first, which is the object itself."""
+        """Returns the object in each of ``count`` hypotheses. The first is the best one, and the object itself."""
         others = (self.others.get(i, self.tracked) for i in range(1, count))
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 
     def is_initial(self, frame: int) -> bool:
-        """Whether a prompt on the frame is an initial one, rather than a correction that attends to memories."""
+        """Returns True if a prompt on the frame is an initial one, and not a correction that attends to memories."""
         return frame not in self.reverse or not self.conditioning
 
     def results(self, conditioning: bool) -> dict[int, FrameResult]:
-        """The results kept as conditioning ones, or the others."""
+        """Returns the stored results of conditioning frames, or of other frames."""
         return self.conditioning if conditioning else self.tracked
 
     def new_results(self, conditioning: bool) -> dict[int, FrameResult]:
-        """The same for prompts since the last propagation."""
+        """Returns the results of prompts since the last propagation, on conditioning frames or on other frames."""
         return self.new_conditioning if conditioning else self.new_tracked
 
     def result_on(self, frame: int, conditioning: bool) -> FrameResult | None:
-        """The latest result on a frame: a new one of the given kind, else a kept one of either kind."""
+        """Returns the latest result on a frame: a new one of the given type, else a stored one of either type."""
         for results in (self.new_results(conditioning), self.conditioning, self.tracked):
             if frame in results:
                 return results[frame]
         return None
 
     def kept_on(self, frame: int) -> FrameResult:
-        """The result kept on a frame. ``KeyError`` if there is none."""
+        """Returns the stored result of a frame. Raises ``KeyError`` if there is none."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def state_before(self, frame: int, reverse: bool) -> Page | None:
-        """What a strategy knew after the frame before, if that was tracked in the same direction or prompted."""
+        """Returns a strategy's state after the frame before, if that was tracked in the same direction or prompted."""
         before = frame + 1 if reverse else frame - 1
         if before in self.conditioning:
             return self.conditioning[before].state
@@ -76,7 +77,7 @@ class TrackedObject:
         return self.tracked[before].state
 
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
-        """Stores a tracked frame and forgets the oldest beyond ``max_history``."""
+        """Stores a tracked frame and drops the oldest beyond ``max_history``."""
         if result.others:
             if self.tracked.get(frame) is not result:
                 self._branch(frame, result)
@@ -100,16 +101,16 @@ class TrackedObject:
         return [self.tracked, *self.others.values()]
 
     def forget_around(self, frame: int, distance: int) -> None:
-        """Drops tracked results up to ``distance`` frames away; that of the frame itself stays."""
+        """Drops tracked results up to ``distance`` frames away, except the result of the frame itself."""
         for results in self._histories():
             for near in [t for t in results if t != frame and abs(t - frame) <= distance]:
                 del results[near]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
-        """Drops what neither a prompt on the frame nor any later frame can use; for streams, which never go back.
+        """Drops data that neither a prompt on the frame nor any later frame can use. For streams: they never go back.
 
         Args:
-            kept: tracked frames that can be attended to.
+            kept: Tracked frames that can be attended to.
         """
         oldest = frame - rules.reach
         for results in self._histories():
@@ -119,13 +120,13 @@ class TrackedObject:
             for t in [t for t in past if t < frame]:
                 del past[t]
         if 0 <= rules.max_conditioning < len(self.conditioning):
-            # Nearest first: they are attended to if there are too many. The others may count as tracked frames.
+            # Nearest first: if there are too many, these are attended to. Others may count as tracked frames.
             nearest = sorted(self.conditioning, reverse=True)
             reachable = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
             self.conditioning = {t: self.conditioning[t] for t in reachable}
 
     def remove_prompts(self, frame: int) -> None:
-        """Removes the prompts on a frame; the result of a conditioning frame becomes an ordinary one."""
+        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
         for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
             prompts.pop(frame, None)
         if frame in self.conditioning:
@@ -134,32 +135,33 @@ class TrackedObject:
             self.reverse.pop(frame, None)
 
     def copy(self) -> "TrackedObject":
-        """Another object with the same prompts and results."""
+        """Returns another object with the same prompts and results."""
         copied = TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
         copied.others = {i: dict(tracked) for i, tracked in self.others.items()}
         return copied
 
     def clear(self) -> None:
-        """Forgets all prompts and results."""
+        """Drops all prompts and results."""
         for results in vars(self).values():
             results.clear()
 
 
 @dataclass(eq=False, repr=False)
 class VideoSession:
-    """A video, its objects and their memories. It does not hold the model.
+    """Stores a video, its objects and their memories. It does not hold the model.
 
-    Predictors return :class:`~sam2fast.compat.video_state.VideoState`, which answers the original's keys, too.
+    Predictors return :class:`~sam2fast.compat.video_state.VideoState`, which also has the original's keys.
 
     Args:
-        frames: of the video.
-        features: of its frames, those used last.
-        bank: of memories.
-        opened_with: the model it belongs to.
-        offload_video_to_cpu, offload_state_to_cpu: as requested; neither changes where anything is computed.
-        max_history: how many tracked frames of an object are kept at most.
-        max_cond_frames: how many conditioning frames are attended to, if that is less than the model's own limit.
-        strategy: decides about masks and memories.
+        frames: Frames of the video.
+        features: Cache of the features of frames.
+        bank: Memories.
+        opened_with: Identity of the session's model.
+        offload_video_to_cpu, offload_state_to_cpu: The arguments of ``init_state``. They do not change the device of
+            computations.
+        max_history: Maximum number of tracked frames per object. If None, there is no limit.
+        max_cond_frames: Maximum number of conditioning frames to attend to, if less than the model's own limit.
+        strategy: Rule that selects masks and memories.
     """
 
     frames: Frames
@@ -171,66 +173,82 @@ class VideoSession:
     max_history: int | None = None
     max_cond_frames: int | None = None
     strategy: Strategy = SAM2
-    # By id, in the order in which ids were first seen.
+    # By id, in the order of the first calls with each id.
     objects: dict[Any, TrackedObject] = field(default_factory=dict, init=False)
     obj_ids: list[Any] = field(default_factory=list, init=False)
-    # Pairs of ids, both ways, of objects that a strategy does not compare: their prompts overlap.
+    # Pairs of ids, in both orders, of objects that a strategy does not compare, because their prompts overlap.
     exempt: frozenset[tuple[Any, Any]] = field(default=frozenset(), init=False)
     guard: CallGuard = field(default_factory=CallGuard, init=False)
 
     @property
     def device(self) -> torch.device:
-        """Where everything is computed."""
+        """Device of all computations."""
         return self.bank.layout.device
 
     @property
     def num_frames(self) -> int:
-        """Length of the video."""
+        """Number of frames of the video."""
         return len(self.frames)
 
     @property
     def video_size(self) -> tuple[int, int]:
-        """(height, width) of the video."""
+        """Height and width of the video."""
         return self.frames.height, self.frames.width
 
     def add(self, obj_id: Any, tracked: TrackedObject) -> None:
-        """Registers an object under a new id."""
+        """Adds an object with a new id."""
         objects = {**self.objects, obj_id: tracked}
         ids = list(objects)
         self.objects, self.obj_ids = objects, ids  # together: Ctrl-C may come between any two lines
 
     def remove(self, obj_id: Any) -> None:
-        """Forgets an object; the others keep their order. ``KeyError`` for an id that there is not."""
+        """Removes an object. Others keep their order. Raises ``KeyError`` if the id is unknown."""
         objects = dict(self.objects)
         del objects[obj_id]
         ids, exempt = list(objects), frozenset(pair for pair in self.exempt if obj_id not in pair)
         self.objects, self.obj_ids, self.exempt = objects, ids, exempt
 
     def clear(self) -> None:
-        """Forgets all objects and frees the bank.
-
-        The list of ids that callers may hold is emptied, as in the original.
-        """
+        """Removes all objects and frees the bank. Empties the list of ids in place, as the original does."""
         bank = self.bank.emptied()  # first: allocating it may fail
         self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 
     def check_saveable(self) -> None:
-        """Checks that all prompts and results are in ``objects``, which a subclass may keep elsewhere.
+        """Checks that all prompts and results are in ``objects``. Subclasses may store them elsewhere.
 
         Raises:
-            ValueError: they are not.
+            ValueError: If some are stored elsewhere.
         """
 
 
-class UnchangedOnError:
-    """A transaction: after an exception in its block, Ctrl-C included, the state is as it was before.
+# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. With several
+# hypotheses, only the best is the session's object itself.
+SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
-    Not a generator of :mod:`contextlib`: if Ctrl-C interrupts that module's own code, the generator is resumed when it
-    is collected, and would undo what later calls have done.
+
+@dataclass
+class TrackingOptions:
+    """Settings of a tracker. They may be changed at any time. Most take effect on the next frame."""
+
+    fill_hole_area: float = 0  # fills background components of at most this many low-resolution pixels; 0: none
+    non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
+    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked frames around it
+    add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
+    selection_watch: SelectionWatch | None = None
+    fast: bool | None = None  # CUDA graphs: None if they are faster and safe; True on every device; False never
+    approximations: Approximations = EXACT  # of sessions opened afterwards
+    strategy: Strategy = SAM2  # of sessions opened afterwards
+
+
+class UnchangedOnError:
+    """Context manager that restores the state after an exception in its block, Ctrl-C included.
+
+    It is no generator of :mod:`contextlib`. If Ctrl-C interrupted that module's own code, the generator would resume
+    when it is collected, and undo the changes of later calls.
 
     Args:
-        state: its objects and ids are restored.
-        objects: those that the block changes; their contents are restored.
+        state: Session whose objects and ids are restored.
+        objects: Objects that the block changes. Their contents are restored.
     """
 
     def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:
@@ -251,9 +269,10 @@ class UnchangedOnError:
 
 
 def check_kind(session: object) -> None:
-    """
+    """Checks the type of a session.
+
     Raises:
-        TypeError: ``session`` is no session.
+        TypeError: If ``session`` is not a session.
     """
     if not isinstance(session, VideoSession):
         kind = "None" if session is None else f"a {type(session).__name__}"

@@ -18,10 +18,9 @@ from sam2fast.prompt_inputs import integer
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.features import EncodedFrame
-from sam2fast.tracking.options import SelectionWatch, TrackingOptions
 from sam2fast.tracking.outputs import Output, check_output
 from sam2fast.tracking.propagation import frames_at_once, merge_passes, warm_up
-from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.session import SelectionWatch, TrackedObject, TrackingOptions, VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream

@@ -14,8 +14,8 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
 from sam2fast.tracking.cuda_graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.tracking.features import EncodedFrames, features_by_frame
-from sam2fast.tracking.options import TrackingOptions
 from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.session import TrackingOptions
 from sam2fast.tracking.step import (
     NarrowPagesError,
     Pools,

@@ -24,7 +24,6 @@ from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
-from sam2fast.tracking.options import TrackingOptions
 from sam2fast.tracking.outputs import (
     FrameResult,
     Output,
@@ -35,7 +34,7 @@ from sam2fast.tracking.outputs import (
 )
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.recordings import Recordings
-from sam2fast.tracking.session import TrackedObject, VideoSession
+from sam2fast.tracking.session import TrackedObject, TrackingOptions, VideoSession
 from sam2fast.tracking.shared_prompts import pairs_of
 from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
 from sam2fast.tracking.steps import Steps

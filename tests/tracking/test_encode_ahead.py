@@ -6,8 +6,8 @@ import pytest
 from video import Session, clip, jpeg_folder, run
 
 from sam2fast.tracking.features import EncodedFrames
-from sam2fast.tracking.options import TrackingOptions
 from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.session import TrackingOptions
 from sam2fast.tracking.steps import Steps
 from sam2fast.utils.testing import relative_error
 from sam2fast.video_io import VideoError
