@@ -17,12 +17,15 @@ from sam2fast.prompt_inputs import at_least, frame_number, plain_id
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
 from sam2fast.tracking.propagation import Progress, frames_at_once, frames_of_pass
+from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io.volumes import Axis
+
+__all__ = ["SAM2VideoPredictor", "SAM2VideoPredictorVOS", "TrackedObject", "VideoState"]
 
 
 @keep_originals

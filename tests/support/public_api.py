@@ -39,7 +39,6 @@ MODULES = (
     "sam2fast.image_features",
     "sam2fast.sam2_image_predictor",
     "sam2fast.sam2_video_predictor",
-    "sam2fast.tracking.state",
     "sam2fast.tracking.strategies",
     "sam2fast.tracking.stream",
     "sam2fast.training.adapters",
