@@ -1,14 +1,21 @@
-"""Tracking strategies: rules for the choice of masks and memories, which need no training."""
+"""Tracking strategies: training-free rules that select masks and memories."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeAlias
 
-from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
+from sam2fast.tracking.strategies.base import (
+    Attended,
+    Decided,
+    History,
+    KeptResult,
+    MaskCandidates,
+    Sam2,
+    Strategy,
+)
 from sam2fast.tracking.strategies.confident import Confident
 from sam2fast.tracking.strategies.d4sm import D4sm
 from sam2fast.tracking.strategies.dam4sam import Dam4Sam
-from sam2fast.tracking.strategies.sam2 import Sam2
 from sam2fast.tracking.strategies.sam2long import Sam2Long
 from sam2fast.tracking.strategies.samurai import Samurai
 from sam2fast.tracking.strategies.together import Together
@@ -44,11 +51,11 @@ StrategyLike: TypeAlias = str | Strategy
 
 
 def strategy_of(requested: StrategyLike) -> Strategy:
-    """The strategy of a name with its published settings; an instance as it is.
+    """Returns the strategy of a name with its published settings, or an instance unchanged.
 
     Raises:
-        ValueError: an unknown name.
-        TypeError: neither a name nor an instance; or an instance that cannot be hashed.
+        ValueError: If the name is unknown.
+        TypeError: If ``requested`` is neither a name nor an instance, or cannot be hashed.
     """
     if isinstance(requested, Strategy):
         try:
@@ -68,22 +75,21 @@ def strategy_of(requested: StrategyLike) -> Strategy:
 
 
 def saved_strategy(strategy: Strategy) -> dict[str, Any]:
-    """A strategy as values that JSON can hold; see :func:`restored_strategy`."""
+    """Returns a strategy as values that JSON can store. See :func:`restored_strategy`."""
     names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
     settings: dict[str, Any] = asdict(strategy) if names and is_dataclass(strategy) else _settings_of(strategy)
     return {"name": names[0] if names else type(strategy).__qualname__, "settings": settings}
 
 
 def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Strategy:
-    """The strategy that was saved.
+    """Returns the strategy that was saved.
 
     Args:
-        saved: what :func:`saved_strategy` returned; None for a session from before there were strategies.
-        present: the predictor's, which a strategy of one's own is taken from.
+        saved: Result of :func:`saved_strategy`. None for sessions of versions without strategies.
+        present: The predictor's strategy. A user's strategy is taken from it.
 
     Raises:
-        ValueError: it is a strategy of one's own, and the predictor has another one, or one with other settings; or its
-            settings are unknown.
+        ValueError: If a user's strategy was saved and ``present`` differs, or if the settings are unknown.
     """
     if saved is None:
         return SAM2
@@ -109,7 +115,7 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
 
 
 def _settings_of(strategy: Strategy) -> dict[str, Any]:
-    """The settings that are numbers, texts or None."""
+    """Returns the settings that are numbers, texts or None."""
     names = [field.name for field in fields(strategy)] if is_dataclass(strategy) else list(vars(strategy))
     values = {name: getattr(strategy, name) for name in names}
     return {name: value for name, value in values.items() if value is None or isinstance(value, str | int | float)}

@@ -1,4 +1,4 @@
-"""A strategy's part in one step on the device."""
+"""Runs a strategy as part of a step on the device."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,21 @@ from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
 INTEGER, BOOL, FLOAT = (torch.int64, torch.int32), (torch.bool,), (torch.float32,)
-ITSELF, SHARING = 1, 2  # in the table of pairs: the row itself, and one whose pixels are its own or the other's
+ITSELF, SHARING = 1, 2  # in the table of pairs: the row itself, and a row that competes with it for pixels
 
 
 class Decision:
-    """Calls a strategy when the decoder has predicted the candidates of a step, and keeps what it decided.
+    """Calls a strategy with the candidates that the decoder predicted in a step, and stores its decision.
 
     It is a :class:`~sam2fast.modeling.mask_selection.HypothesisSelection`.
 
     Args:
-        strategy: that takes part in steps on the device.
-        state: ``(B, state_size)`` of the objects.
-        image_size: side of the model's input.
-        video_size: (height, width) of the video.
-        prompted, conditioning: see :class:`MaskCandidates`.
-        pairs: ``(B, B)`` of the tables of a step, if the strategy ``sees_others``.
+        strategy: Strategy that takes part in steps on the device.
+        state: State ``(B, state_size)`` of the objects.
+        image_size: Side of the model's input.
+        video_size: Height and width of the video.
+        prompted, conditioning: See :class:`MaskCandidates`.
+        pairs: Table ``(B, B)`` of the step, if the strategy ``sees_others``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Decision:
         return self.strategy.presence
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-        """The chosen candidates ``(B, 1)``."""
+        """Returns indices ``(B, 1)`` of the selected candidates."""
         candidates = MaskCandidates(masks, ious.float(), scores.float(), *self._prompt, *self._sizes, *self._others)
         decided = self._decided = self._checked(self.strategy.choose(candidates, self.state), masks)
         if decided.parent is not None:
@@ -57,10 +57,10 @@ class Decision:
         return decided.candidate
 
     def _checked(self, decided: Decided, masks: Tensor) -> Decided:
-        """What the strategy decided for candidates ``(B, M, h, w)``.
+        """Checks the decision for candidates ``(B, M, h, w)``, and returns it.
 
         Raises:
-            ValueError: it is no ``Decided``, or a part is no tensor or has another shape or dtype.
+            ValueError: If it is no ``Decided``, or a field is no tensor, or has the wrong shape or dtype.
         """
         call = f"{type(self.strategy).__name__}.choose"
         if not isinstance(decided, Decided):
@@ -85,8 +85,10 @@ class Decision:
         return decided
 
     def outcome(self, prediction: ObjectPrediction) -> tuple[ObjectPrediction, Decided]:
-        """The prediction with the strategy's masks; and what was decided, without None for states and records, as
-        before where no mask was predicted."""
+        """Returns the prediction with the strategy's masks, and the decision with default state and record.
+
+        If no mask was predicted, the state is unchanged.
+        """
         candidate, state, record, as_prompt, _, masks = self._decided or Decided(self.state[:, :0].long())
         count = len(self.state)
         if record is None:

@@ -1,4 +1,4 @@
-"""SAM2Long: several hypotheses of each object, each with memories of its own, and the best one when the video ends.
+"""SAM2Long: tracks several hypotheses of each object, and selects the best one at the end of the video.
 
 Ding et al., "SAM2Long: Enhancing SAM 2 for Long Video Segmentation with a Training-Free Memory Tree", 2024.
 """
@@ -17,7 +17,7 @@ from sam2fast.utils.async_copies import copy_to_device
 
 Kept = TypeVar("Kept")
 
-PROMPT_SCORE = 10.0  # of a prompted frame among the others' object scores
+PROMPT_SCORE = 10.0  # object score of prompted frames in comparisons
 LOWEST, HIGHEST = 0.95, 1.05  # factors of keys
 
 
@@ -25,27 +25,27 @@ LOWEST, HIGHEST = 0.95, 1.05  # factors of keys
 class Sam2Long(Strategy):
     """SAM2Long, for any number of objects.
 
-    Each object has several pathways, which are equal at first. On each frame every pathway is tracked, and the
-    candidates of all of them compete by the sum of the logarithms of the predicted IoUs since the prompt. Where the
-    object's presence is uncertain for all pathways, those that go on differ in their predicted IoUs. Memories are of
-    the neighbour and of frames that scored well, however long ago; those with a high object score weigh more.
+    Each object has several pathways, which are equal at first. On each frame every pathway is tracked. The candidates
+    of all pathways compete by the sum of the logarithms of the predicted IoUs since the prompt. If the presence of the
+    object is uncertain for all pathways, the surviving ones differ in their predicted IoUs. The object attends to the
+    neighbour and to frames that scored well, at any distance. Memories with a high object score weigh more.
 
-    Which pathway is the best is known when a pass ends. So ``propagate_in_video`` tracks all frames of its pass before
-    it yields the first. A stream gives the masks of what is the best pathway until then.
+    The best pathway is known at the end of a pass. So ``propagate_in_video`` tracks all frames of its pass before it
+    yields the first. A stream returns the masks of the pathway that is best so far.
 
-    An object takes the time of ``paths`` objects, and its last results are waited for on every frame. Pathways share
-    the memories of their common past. Attention to weighted memories runs without a Triton kernel.
+    An object takes the time of ``paths`` objects, and every frame waits for the last results. Pathways share the
+    memories of their common past. Attention to weighted memories runs without a Triton kernel.
 
-    Unlike the published code it takes any number of objects, prompts on any frame, corrections and passes in both
-    directions: a prompt continues the best pathway alone. Holes are not filled.
+    Unlike the published code it supports any number of objects, prompts on any frame, corrections and passes in both
+    directions. A prompt extends only the best pathway. Holes are not filled.
 
     Args:
-        paths: pathways of each object.
-        memory_iou: a frame is remembered if its predicted IoU is above this, and its object score above 0.
-        uncertainty: a frame is uncertain if no pathway has an object score beyond this, up or down.
+        paths: Number of pathways per object.
+        memory_iou: Predicted IoU above which a frame is attended to, if its object score is above 0.
+        uncertainty: Object score, positive or negative, up to which a frame is uncertain.
 
     Raises:
-        ValueError: there is no pathway.
+        ValueError: If ``paths`` is below 1.
     """
 
     paths: int = 3
@@ -53,7 +53,7 @@ class Sam2Long(Strategy):
     uncertainty: float = 2.0
 
     fill_hole_area: ClassVar[float | None] = 0
-    state_size: ClassVar[int] = 2  # the sum of logarithms, and 1 behind the first frame after a prompt
+    state_size: ClassVar[int] = 2  # the sum of logarithms, and 1 from the first frame after a prompt on
     record_size: ClassVar[int] = 1  # parent
     has_factors: ClassVar[bool] = True
 
@@ -71,13 +71,13 @@ class Sam2Long(Strategy):
         masks, objects = candidates.ious.shape[1], (-1, self.paths)
         total = state[:, :1] + (candidates.ious.double().clamp(min=0) + 1e-5).log()
         signed = torch.where(candidates.scores > 0, candidates.ious, -candidates.ious).double()
-        # As exact as Python's rounding to two decimals: fp32 times 100 has no more than 31 bits.
+        # Equals Python's rounding to two decimals: fp32 times 100 has at most 31 bits.
         values = (100 * signed).round()
         is_certain = (candidates.scores.abs() > self.uncertainty).view(objects).any(dim=1, keepdim=True)
         total, values = (x.view(len(is_certain), -1) for x in (total, values))
         kept = self._kept(total, values, is_certain, masks)
 
-        # The first frame has one pathway, whose candidate does not count.
+        # The first frame has one pathway. Its candidate does not count.
         is_first = state[:, 1].view(objects)[:, :1] == 0
         kept = torch.where(is_first, candidates.best().view(objects)[:, :1], kept)
         sums = torch.where(is_first, 0.0, total.gather(1, kept)).view(-1, 1)
@@ -85,13 +85,13 @@ class Sam2Long(Strategy):
         return Decided(choice, torch.cat([sums, torch.ones_like(sums)], dim=1), parent.double(), parent=parent)
 
     def _kept(self, total: Tensor, values: Tensor, is_certain: Tensor, masks: int) -> Tensor:
-        """Indices ``(objects, paths)`` of the candidates that go on, of ``total (objects, paths * masks)``."""
+        """Returns indices ``(objects, paths)`` of the surviving candidates of ``total (objects, paths * masks)``."""
         order = total.argsort(dim=1, descending=True, stable=True)
         place = torch.arange(order.shape[1], device=order.device).expand_as(order)
         earlier = place[:, :, None] > place[:, None, :]
         values, parents = values.gather(1, order), order // masks
         is_new = ~(earlier & _equal(values)).any(dim=2)
-        # Then the best candidates of pathways that have none among these.
+        # Then the best candidates of pathways without such a candidate.
         is_represented = (_equal(parents) & is_new[:, None]).any(dim=2)
         is_own_best = ~(earlier & _equal(parents)).any(dim=2)
         further = torch.where(is_own_best & ~is_represented, parents, place + self.paths) + order.shape[1]
@@ -111,7 +111,7 @@ class Sam2Long(Strategy):
         if rules.use_pointers:
             usable = [t for t in prompted if history.distance(t) >= 0 or not rules.only_past_pointers]
             pointers = [(t, abs(history.distance(t))) for t in usable]
-            # The oldest frame gives none.
+            # The oldest frame gives no pointer.
             pointers += [(t, rank) for rank, t in enumerate(recent[:-1][:longest], start=1)]
         if len(memories) == 1:
             return Attended(memories, pointers)
@@ -122,7 +122,7 @@ class Sam2Long(Strategy):
         return {history.neighbour, *islice(self._good(history), history.rules.max_pointers - 1)}
 
     def _good(self, history: History) -> Iterator[int]:
-        """Frames that scored well, the nearest first."""
+        """Yields frames that scored well, the nearest first."""
         for t in history.past():
             result = history.tracked.get(t)
             if result is not None and float(result.iou) > self.memory_iou and float(result.score) > 0:
@@ -130,14 +130,14 @@ class Sam2Long(Strategy):
 
 
 def _equal(x: Tensor) -> Tensor:
-    """``(B, n, n)`` bool: which of ``x (B, n)`` are equal."""
+    """Returns ``(B, n, n)`` bool, True for equal values of ``x (B, n)``."""
     return x[:, :, None] == x[:, None, :]
 
 
 def _factors(history: History, frames: Sequence[int]) -> list[float]:
-    """Factors of frames by the rank of their object scores: prompted ones first, and then the newest first.
+    """Returns factors of frames by the rank of their object scores.
 
-    Of equal scores the older frame's counts as the lower.
+    Of tracked frames with equal scores, the older one has the lower rank.
     """
     prompted = [t for t in frames if t in history.conditioning]
     scored = [(PROMPT_SCORE, t) for t in prompted]
