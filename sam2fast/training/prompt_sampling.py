@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.prompt_inputs import noisy_boxes
+from sam2fast.evaluation.noisy_boxes import noisy_boxes
 
 BOX_LABELS = (2, 3)  # of the upper left and the lower right corner
 Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O, P) int32

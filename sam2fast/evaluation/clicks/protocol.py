@@ -12,9 +12,9 @@ from torch import Tensor
 from sam2fast.amg.parameters import decoder_batch_size
 from sam2fast.evaluation.clicks.depth import deepest_pixel
 from sam2fast.evaluation.j_and_f import jaccard
+from sam2fast.evaluation.noisy_boxes import noisy_boxes
 from sam2fast.io.rle import read_run_lengths
 from sam2fast.kernels.run_lengths import decode_masks
-from sam2fast.prompt_inputs import noisy_boxes
 from sam2fast.transforms import ImageLike
 
 if TYPE_CHECKING:
