@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, drop_object
 from sam2fast.compat.misc import concat_points
-from sam2fast.compat.video_state import VideoState
+from sam2fast.compat.video_state import KINDS, PER_OBJECT, VideoState, drop_object
 from sam2fast.prompt_inputs import LOGIT_LIMIT
 from sam2fast.tracking.outputs import Output, format_masks
 from sam2fast.tracking.prompting import click_prompt, mask_prompt, no_prompt_error

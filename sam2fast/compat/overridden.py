@@ -5,9 +5,8 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from sam2fast.compat.legacy_state import official_session
 from sam2fast.compat.official_flow import OfficialFlow
-from sam2fast.compat.video_state import VideoState
+from sam2fast.compat.video_state import VideoState, official_session
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import SAM2Base

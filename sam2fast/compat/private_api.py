@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2fast.compat.legacy_state import KINDS, PER_OBJECT, new_object
-from sam2fast.compat.video_state import VideoState
+from sam2fast.compat.video_state import KINDS, PER_OBJECT, VideoState, new_object
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base

@@ -1,4 +1,4 @@
-"""A session that is the original's ``inference_state``, too, and the checks of the one that a method is given."""
+"""Makes a session usable as the original's ``inference_state``, and checks the session of each call."""
 
 import functools
 import inspect
@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
+from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.saved_state import StateError
-from sam2fast.tracking.session import VideoSession, check_kind
+from sam2fast.tracking.session import TrackedObject, VideoSession, check_kind
 from sam2fast.tracking.strategies import SAM2
 from sam2fast.utils.thread_guard import CallGuard, exclusive_session
 
@@ -25,17 +27,18 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(eq=False, repr=False)
 class VideoState(VideoSession, MutableMapping[str, Any]):
-    """A video, its objects and their memories; made by ``init_state``. It does not hold the model.
+    """Stores a video, its objects and their memories. ``init_state`` returns it. It does not hold the model.
 
-    It is the original's ``inference_state``, too. When a key is asked for or assigned that holds prompts, results or
-    features, it becomes the original's nested dicts, and stays so: they are what later calls read and write, object by
-    object. Keys that only describe the video and the objects are answered without that.
+    It is also the original's ``inference_state``. If you read or assign a key with prompts, results or features, the
+    session is converted to the original's nested dicts. Later calls read and write these dicts, object by object. Keys
+    that only describe the video and the objects do not convert it.
 
     Args:
-        as_dict: the original's nested dicts of a session.
+        as_dict: Function that returns the original's nested dicts of a session.
 
     Attributes:
-        official: the original's dict, if it is one; then ``objects``, ``features`` and ``bank`` are empty.
+        official: The original's dict after the conversion, else None. With it, ``objects``, ``features`` and ``bank``
+            are empty.
     """
 
     as_dict: Callable[["VideoState"], dict[str, Any]] = field(kw_only=True)
@@ -43,10 +46,10 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @classmethod
     def of_dict(cls, session: MutableMapping[str, Any]) -> "VideoState":
-        """The session that is a caller's own dict with the original's keys; calls read and write this dict.
+        """Returns a session whose calls read and write a caller's dict with the original's keys.
 
         Raises:
-            TypeError: the dict lacks keys.
+            TypeError: If the dict lacks keys.
         """
         missing = [key for key in OFFICIAL_KEYS if key not in session and key not in _NOT_NEEDED]
         if missing:
@@ -61,26 +64,26 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @property
     def num_frames(self) -> int:
-        """Length of the video."""
+        """Number of frames of the video."""
         return len(self.frames) if self.official is None else self.official["num_frames"]
 
     @property
     def video_size(self) -> tuple[int, int]:
-        """(height, width) of the video."""
+        """Height and width of the video."""
         if self.official is not None:
             return self.official["video_height"], self.official["video_width"]
         return self.frames.height, self.frames.width
 
     @property
     def storage_device(self) -> torch.device:
-        """Where the original keeps results."""
+        """Device on which the original stores results."""
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
     def to_official(self, reason: str) -> MutableMapping[str, Any]:
-        """The session as the original's dict, which it is from now on.
+        """Converts the session to the original's dict, and returns it.
 
         Args:
-            reason: why, for the log.
+            reason: Reason for the log.
         """
         if self.official is None:
             inexact = self.bank.approximations.named()
@@ -95,16 +98,17 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return self.official
 
     def clear(self) -> None:
-        """Forgets all objects and frees the bank; the original's dict becomes empty."""
+        """Removes all objects and frees the bank. Empties the original's dict."""
         if self.official is None:
             super().clear()
         else:
             self.official.clear()
 
     def check_saveable(self) -> None:
-        """
+        """Checks that the session can be saved.
+
         Raises:
-            StateError: the session is the original's dict.
+            StateError: If the session was converted to the original's dict.
         """
         if self.official is not None:
             raise StateError(
@@ -135,7 +139,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return any(key == known for known in self)
 
     def copy(self) -> dict[str, Any]:
-        """A shallow copy of the original's dict, as ``dict(state)``; both go on with the same nested dicts."""
+        """Returns a shallow copy of the original's dict, as ``dict(state)`` does. Both share the nested dicts."""
         return dict(self)
 
     def __repr__(self) -> str:
@@ -152,14 +156,14 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         self.bank, self.guard = MemoryBank(state["bank"]), CallGuard()
         self.features = FeatureCache(self.frames, self.device)
 
-    # By identity: comparing the values of the mapping would compute them.
+    # By identity: comparing the values of the mapping would convert the session.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-# Keys that the methods can do without, if features of all frames are cached.
+# Keys that methods do not need if features of all frames are cached.
 _NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
-# Keys that describe a session, and do not change it.
+# Keys that describe a session without converting it.
 _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,
     "num_frames": lambda s: s.num_frames,
@@ -173,8 +177,18 @@ _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
     "obj_ids": lambda s: s.obj_ids,
 }
-# In the original's order. `dict(state)` reads the keys in turn: the first one that changes a session makes this one the
-# original's nested dicts, so that the ids after it are their dicts and not the read-only views above.
+# Keys of results of conditioning frames (True) and other frames.
+KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}
+# Keys of per-object data, by the object's position among all objects.
+PER_OBJECT = (
+    "point_inputs_per_obj",
+    "mask_inputs_per_obj",
+    "output_dict_per_obj",
+    "temp_output_dict_per_obj",
+    "frames_tracked_per_obj",
+)
+# In the original's order. `dict(state)` reads the keys in turn. A key that converts the session stands before the ids,
+# so that these are the original's dicts, and not the read-only views above.
 OFFICIAL_KEYS = (
     "images",
     "num_frames",
@@ -197,14 +211,103 @@ OFFICIAL_KEYS = (
 )
 
 
-def check_session(model: SAM2Base, session: Any) -> VideoState:
-    """The session, which was opened with this model, or with another one with the same weights on the same device.
+def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
+    """Returns a function that converts sessions to the original's ``inference_state``.
 
-    A caller's own dict with the original's keys names no model, and is a session of any.
+    The function refers to the model's position encodings, which have no weights, and not to the model. Custom encoders
+    may lack position encodings: their sessions are converted before the first result.
+    """
+    of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
+    if model.spatial_perceiver is not None:
+        of_memory = model.spatial_perceiver.encode_positions
+    of_image: Any = getattr(getattr(model.image_encoder, "neck", None), "position_encoding", None)
+
+    def as_dict(state: VideoState) -> dict[str, Any]:
+        layout = state.bank.layout
+        blank = torch.zeros(1, layout.channels, *layout.size, device=layout.device)
+        positions = [] if of_memory is None else [of_memory(blank)]
+        objects = list(state.objects.values())
+        session: dict[str, Any] = {
+            "images": state.frames,
+            "num_frames": state.num_frames,
+            "offload_video_to_cpu": state.offload_video_to_cpu,
+            "offload_state_to_cpu": state.offload_state_to_cpu,
+            "video_height": state.video_size[0],
+            "video_width": state.video_size[1],
+            "device": state.device,
+            "storage_device": state.storage_device,
+            "cached_features": {},
+            "constants": {"maskmem_pos_enc": positions} if positions else {},
+            "obj_id_to_idx": {obj_id: i for i, obj_id in enumerate(state.objects)},
+            "obj_idx_to_id": dict(enumerate(state.objects)),
+            "obj_ids": list(state.objects),
+            "point_inputs_per_obj": {i: dict(o.points) for i, o in enumerate(objects)},
+            "mask_inputs_per_obj": {
+                i: {t: mask.to(state.device) for t, mask in o.masks.items()} for i, o in enumerate(objects)
+            },
+            "output_dict_per_obj": {i: _outputs(state, o, False, positions) for i, o in enumerate(objects)},
+            "temp_output_dict_per_obj": {i: _outputs(state, o, True, positions) for i, o in enumerate(objects)},
+            "frames_tracked_per_obj": {
+                i: {t: {"reverse": r} for t, r in o.reverse.items()} for i, o in enumerate(objects)
+            },
+        }
+        for frame, features in state.features.awaited():  # only the last, as in the original
+            levels = [*features.high_res, features.embedding]
+            encodings = [of_image(x).to(x.dtype) for x in levels]
+            image = state.frames[frame].to(state.device)[None]
+            session["cached_features"] = {frame: (image, {"backbone_fpn": levels, "vision_pos_enc": encodings})}
+        return session
+
+    return as_dict
+
+
+def new_object(session: MutableMapping[str, Any], obj_id: Any) -> int:
+    """Adds an object without prompts. Returns its position."""
+    index = len(session["obj_id_to_idx"])
+    session["obj_id_to_idx"][obj_id], session["obj_idx_to_id"][index] = index, obj_id
+    session["obj_ids"] = list(session["obj_id_to_idx"])
+    for key in PER_OBJECT:
+        session[key][index] = {kind: {} for kind in KINDS.values()} if "output" in key else {}
+    return index
+
+
+def drop_object(session: MutableMapping[str, Any], index: int) -> None:
+    """Removes an object. Later objects move up."""
+    ids = [obj_id for i, obj_id in enumerate(session["obj_ids"]) if i != index]
+    session["obj_id_to_idx"] = {obj_id: i for i, obj_id in enumerate(ids)}
+    session["obj_idx_to_id"], session["obj_ids"] = dict(enumerate(ids)), ids
+    for key in PER_OBJECT:
+        entries = [session[key].pop(i) for i in sorted(session[key])]
+        session[key].update(enumerate(entries[:index] + entries[index + 1 :]))
+
+
+def _outputs(state: VideoState, tracked: TrackedObject, new: bool, positions: list[Tensor]) -> dict[str, Any]:
+    """Returns one object's results by key and frame. If ``new``, only of prompts since the last propagation."""
+    read = tracked.new_results if new else tracked.results
+    return {
+        name: {t: _output(state, result, positions) for t, result in read(kind).items()} for kind, name in KINDS.items()
+    }
+
+
+def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> dict[str, Any]:
+    memory = result.memory
+    return {
+        "maskmem_features": None if memory is None else state.bank.read_memory(memory).to(state.storage_device),
+        "maskmem_pos_enc": None if memory is None else positions,
+        "pred_masks": result.mask.to(state.storage_device, copy=True),
+        "obj_ptr": state.bank.pointers.read(result.pointer)[None].to(state.device),
+        "object_score_logits": result.score.to(state.device, copy=True),
+    }
+
+
+def check_session(model: SAM2Base, session: Any) -> VideoState:
+    """Checks that a session was opened with this model, or with the same weights on the same device. Returns it.
+
+    A caller's own dict with the original's keys names no model, and fits any.
 
     Raises:
-        TypeError: it is no session.
-        ValueError: it belongs to another model.
+        TypeError: If it is not a session.
+        ValueError: If it belongs to another model.
     """
     if isinstance(session, MutableMapping) and not isinstance(session, VideoState):
         return VideoState.of_dict(session)
@@ -218,7 +321,7 @@ def check_session(model: SAM2Base, session: Any) -> VideoState:
 
 
 def checked_session(method: Method) -> Method:
-    """``exclusive_session`` after :func:`check_session`, which a generator calls when it starts."""
+    """Decorates a method by :func:`check_session` and ``exclusive_session``. A generator runs them when it starts."""
     guarded = exclusive_session(method)
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Overridden private methods, and sessions as the original's dict (``legacy_state``), on the same weights."""
+"""Overridden private methods, and sessions as the original's dict (``video_state``), on the same weights."""
 
 import copy
 import pickle
