@@ -139,6 +139,36 @@ def test_weights_written_in_place_count_on_the_next_frame(name, replaying, plain
         assert relative_error(a, b) < TOLERANCE
 
 
+def replace_layer(model):
+    """Replaces a layer by another one of its class, at other addresses."""
+    layer = copy.deepcopy(model.memory_encoder.out_proj)
+    layer.weight.data.mul_(3)
+    model.memory_encoder.out_proj = layer
+
+
+def change_setting(model):
+    model.sam_mask_decoder.dynamic_multimask_stability_thresh = -1.0
+    model.sam_mask_decoder.dynamic_multimask_stability_delta = 9.0
+
+
+def hook_and_unhook(model):
+    model.sam_mask_decoder.register_forward_hook(lambda *_: None).remove()
+
+
+@pytest.mark.parametrize("change", [replace_layer, change_setting, hook_and_unhook])
+def test_changes_within_a_pass_count(change, replaying, plain, video):
+    def life(predictor):
+        s, found = begun(predictor, video), []
+        for frame, _, masks in predictor.propagate_in_video(s.state, max_frame_num_to_track=5, progress=False):
+            found.append(masks.clone())
+            if frame == 2:
+                change(predictor)
+        return found
+
+    for a, b in zip(life(copy.deepcopy(plain)), life(replaying), strict=True):
+        assert relative_error(a, b) < TOLERANCE
+
+
 def test_hooks_are_called(fast, video):
     called = []
     s = begun(fast, video, 1)
