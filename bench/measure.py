@@ -18,8 +18,8 @@ from gpu.frame_profile import kernel_names
 from registry import Case, check
 from suite.subjects import timed
 
+from sam2fast.engine.graphs import CudaGraphs
 from sam2fast.profiling.limits import FLUSHED_BYTES, Limits, samples, wait
-from sam2fast.tracking.cuda_graphs import CudaGraphs
 
 REPLAYED, CLOCK = "graph replay", "clock"
 # Calls that are made without waiting, to time the host alone. CUDA queues about a thousand launches.

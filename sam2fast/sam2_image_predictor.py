@@ -12,6 +12,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from sam2fast.engine import recorded_images
+from sam2fast.engine.recorded import release
 from sam2fast.image_features import Features, encode_images, facts_of
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
@@ -27,7 +29,6 @@ from sam2fast.prompt_inputs import (
     in_order,
     joined_points,
 )
-from sam2fast.tracking import image_graphs
 from sam2fast.transforms import ImageLike, SAM2Transforms, unpacked_on_host
 from sam2fast.utils.async_copies import copy_to_device, copy_to_host, to_numpy
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
@@ -145,7 +146,7 @@ class SAM2ImagePredictor:
         self._keep(*encode_images(image_list, self.model, self._transforms, self._encode), is_batch=True)
 
     def _encode(self, images: Tensor) -> list[Tensor]:
-        return image_graphs.encode(self.model, self.fast, images)
+        return recorded_images.encode(self.model, self.fast, images)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
         # A single statement, so that Ctrl-C cannot interrupt it halfway.
@@ -167,7 +168,7 @@ class SAM2ImagePredictor:
 
     def release_recordings(self) -> None:
         """Frees the CUDA graphs of this model's images and their memory. Later calls record them again when needed."""
-        image_graphs.release(self.model)
+        release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
@@ -394,7 +395,7 @@ class SAM2ImagePredictor:
             C, size = 3 if multimask_output else 1, self.model.sam_prompt_encoder.mask_input_size
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         levels = [level[img_idx][None] for level in features["high_res_feats"]]
-        return image_graphs.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
+        return recorded_images.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
 _UNCHANGED_PREDICT = SAM2ImagePredictor._predict

@@ -11,23 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2fast.tracking.cuda_graphs import CudaGraphs, EagerRecorder, Recorder
+from sam2fast.engine.graphs import CudaGraphs
 
 SHAPE = (64, 16384, 64)  # of products whose sums are long, so that several programs share each
 FILLED = 64  # tensors that take the place of memory that was freed
 REPLAYS = 3
 
 
-def recorder(device: torch.device) -> Recorder:
-    """CUDA graphs; elsewhere what runs the function again, by which this check itself is tried."""
-    return CudaGraphs(device) if device.type == "cuda" else EagerRecorder(device)
-
-
 def rows_of(device: torch.device) -> Iterator[dict[str, Any]]:
     """A row for graphs of one recorder, and one for graphs of a recorder each."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for name, count in (("one recorder", 1), ("a recorder each", 3)):
-        recorders = [recorder(device) for _ in range(count)] * (3 // count)
+        recorders = [CudaGraphs(device) for _ in range(count)] * (3 // count)
         row = {"op": "memory of graphs", "recorders": name, "wrong": wrong(recorders, device, dtype)}
         for each in dict.fromkeys(recorders):
             each.clear()
@@ -35,7 +30,7 @@ def rows_of(device: torch.device) -> Iterator[dict[str, Any]]:
 
 
 @torch.no_grad()
-def wrong(recorders: list[Recorder], device: torch.device, dtype: torch.dtype) -> int:
+def wrong(recorders: list[CudaGraphs], device: torch.device, dtype: torch.dtype) -> int:
     """How many replays of B and C, and how many tensors that are none of theirs, have other values than they should."""
     m, k, n = SHAPE
     generator = torch.Generator().manual_seed(0)

@@ -329,10 +329,10 @@ def plain_path(subject: str) -> str:
 
 def image_path(subject: str, model: Any) -> str:
     """Returns the path of an image predictor: recorded if its encodings were."""
-    from sam2fast.tracking import image_graphs
+    from sam2fast.engine import recorded_images
 
-    graphs = image_graphs._graphs.get(model) if is_ours(subject) else None
-    return RECORDED if graphs is not None and graphs._calls and not graphs._eager else plain_path(subject)
+    calls = recorded_images._recorded.get(model) if is_ours(subject) else None
+    return RECORDED if calls is not None and calls._calls and calls.pool.failure is None else plain_path(subject)
 
 
 class TrackingPath:
@@ -354,7 +354,7 @@ class TrackingPath:
         if not is_ours(self.subject):
             return
         graphs = self.predictor._steps.recordings
-        if graphs is not None and graphs.failed:
+        if graphs is not None and graphs.failure is not None:
             raise GaveUpError(graphs.failure.splitlines()[0])
         why: str | None = self.predictor._steps.why_eager(self.predictor, self.predictor.fast)
         if why is None and self.predictor.training:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from gpu.device_state import watched
 
-from sam2fast.tracking.cuda_graphs import memory_of_graphs
+from sam2fast.engine.graphs import memory_of_graphs
 from suite.accuracy import ALLOWED, judged
 from suite.missing import GaveUpError, MissingError
 from suite.plans import THROUGHPUT, Case, Group

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from sam2fast.amg.utils import build_all_layer_point_grids
+from sam2fast.engine.graphs import memory_of_graphs
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LARGEST
-from sam2fast.tracking.cuda_graphs import memory_of_graphs
 from sam2fast.utils.embedded import NANO
 
 # The generator's default thresholds, and lower thresholds for nano, because its scores are lower.

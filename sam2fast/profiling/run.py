@@ -23,6 +23,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 import sam2fast.profiling.flops  # registers formulas
 from sam2fast.engine import engine_for
+from sam2fast.engine.graphs import why_eager
 from sam2fast.io.atomic import atomic_path
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.profiling.limits import Limits, measure_limits, wait
@@ -30,7 +31,6 @@ from sam2fast.profiling.parts import Ranges, model_parts
 from sam2fast.profiling.tree import Part, Profile
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.cuda_graphs import why_eager
 from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
@@ -192,7 +192,7 @@ def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
     """Whether CUDA graphs compute images or frames, which have no parts."""
     if isinstance(predictor, SAM2ImagePredictor):
         model = predictor.model
-        return why_eager(model, predictor.fast) is None and engine_for(model).parts().image
+        return why_eager(model.device, predictor.fast) is None and engine_for(model).parts().image
     predictor.check_recordings()
     return predictor._tracker.recordings is not None
 

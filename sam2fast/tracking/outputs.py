@@ -41,9 +41,9 @@ class PackedResults(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
-        """Room for C objects with masks of this size."""
+        """Returns uninitialised results of C objects with masks of this size."""
         made = cls(torch.empty(0, device=device), rows, record_size, (rows, 1, *size))
-        return made._replace(numbers=made.numbers.new_zeros(made.end(rows)))
+        return made._replace(numbers=made.numbers.new_empty(made.end(rows)))
 
     @property
     def start(self) -> int:

@@ -10,10 +10,10 @@ import torch
 from tqdm import tqdm
 
 from sam2fast.engine.constants import Constants
+from sam2fast.engine.graphs import CudaGraphs
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.prompt_inputs import at_least
-from sam2fast.tracking.cuda_graphs import EagerRecorder
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
@@ -153,6 +153,13 @@ def _joined(pair: tuple[Any, Any], order: list[int]) -> Any:
     return torch.cat(pair)[torch.tensor(order, device=pair[0].device)]
 
 
+class _Rehearsal(CudaGraphs):
+    """Runs functions instead of recording them."""
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        return function
+
+
 @torch.inference_mode()
 def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
     """Compiles kernels and tracks a blank video. See ``SAM2VideoPredictor.warmup``."""
@@ -160,7 +167,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
         rehearsal = copy.copy(tracker)
         if tracker.recordings is not None:  # runs the same functions eagerly; recording needs compiled kernels
             rehearsal.steps = Steps()
-            rehearsal.steps.recordings = Recordings(tracker.model, EagerRecorder)
+            rehearsal.steps.recordings = Recordings(tracker.model, _Rehearsal)
         # Collected kernels are not launched, so constants computed here are invalid. Later code does not read them.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises it again
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)

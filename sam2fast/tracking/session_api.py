@@ -158,7 +158,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         warm_up(self._tracker, num_objects, (height, width), output, frames_at_once(encode_ahead, self.device))
 
     def release_recordings(self) -> None:
-        """Frees recorded steps and their memory, also of sessions that are open; they are made again when needed."""
+        """Frees the model's recordings and their memory, also of open sessions. They are made again when needed."""
         self._steps.release()
 
     def check_recordings(self) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from sam2fast.engine import Engine, engine_for
+from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.engine.parts import Watch
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
-from sam2fast.tracking.cuda_graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.tracking.features import EncodedFrames, features_by_frame
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackingOptions
@@ -61,7 +61,7 @@ class Steps:
 
         Args:
             ahead: If True, nothing waits for the features yet, and recordings compute them on another stream.
-            padded: See :meth:`~sam2fast.tracking.recorded_encoder.RecordedEncoder.encode`.
+            padded: See :meth:`Recordings.encode`.
         """
         recordings = self.usable(model, options)
         encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead, padded)
@@ -103,7 +103,7 @@ class Steps:
             return "the model keeps no memories"
         if self.is_changed:
             return "modules were hooked, patched or replaced, and a recording would not call them"
-        why = why_eager(model, fast)
+        why = why_eager(model.device, fast)
         if why is None and self.recordings is None and not _attends_from_plan(model):
             return "memory attention has no plan, and its modules compute one object after the other"
         return why

@@ -14,7 +14,6 @@ from video import clip, jpeg_folder
 from sam2fast import nano as package
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.synthetic import SyntheticClips
 
@@ -44,7 +43,7 @@ def replaying(drawn, monkeypatch):
     predictor = copy.deepcopy(drawn)
     predictor.fast = True
     recorded_ops.as_on_a_gpu(monkeypatch)
-    predictor._steps.recordings = Recordings(predictor, RecordedOps)
+    recorded_ops.recorded_by(monkeypatch, RecordedOps)
     return predictor
 
 

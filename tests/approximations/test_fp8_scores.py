@@ -87,7 +87,7 @@ def test_replayed_steps(exact, rough, replaying, video):
     for a, b in (expected, (tracked(exact, video).records, session.records)):
         for x, y in zip(a, b, strict=True):
             assert relative_error(x.masks, y.masks) < 1e-4, x.step
-    assert len(rounded.recorded) == 2 * len({shape for shape, *_ in rounded.recorded})
+    assert rounded.steps.made == 2 * len({shape for (shape, _), *_ in rounded.steps._calls})
 
 
 @pytest.mark.parametrize("asked", [EMULATED, None])

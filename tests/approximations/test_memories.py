@@ -105,9 +105,9 @@ def test_replayed_steps_give_the_same_masks(rough, replaying, video, approximati
     for a, b in zip(*(s.records for s in sessions), strict=True):
         assert relative_error(a.masks, b.masks) < 1e-5, a.step
     rules = replaying._tracker.rules(sessions[1].state)
-    recorded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules).recorded
-    conditioning = {shape.pointers - 15 for shape, *_ in recorded}
-    assert {shape.memories for shape, *_ in recorded} == {rules.recent + n for n in conditioning}
+    recorded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules).steps._calls
+    conditioning = {shape.pointers - 15 for (shape, _), *_ in recorded}
+    assert {shape.memories for (shape, _), *_ in recorded} == {rules.recent + n for n in conditioning}
 
 
 def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video):

@@ -112,4 +112,4 @@ def test_features_under_autocast_are_apart(rough):
 def test_warmup_encodes_batches_nevertheless(replaying):
     replaying.approximations = "still_frames"
     replaying.warmup(1, (64, 64), encode_ahead=2)
-    assert {shape[0] for shape, _ in replaying._steps.recordings._encoder._calls} == {1, 2}
+    assert {batch for batch, *_ in replaying._steps.recordings._frames._calls} == {1, 2}

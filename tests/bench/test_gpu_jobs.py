@@ -17,6 +17,7 @@ from inputs import Windowed
 from kernel_records import memory_attention, window_attention
 from kernel_records.memory_attention import self_attention_case
 from kernel_records.window_attention import window_case
+from recorded_ops import CalledAgain
 from registry import WrongResultError, check
 from suite import machine, timing
 from suite.plans import ALONE, case_of
@@ -211,6 +212,7 @@ def test_limits_at_once_and_for_a_second(monkeypatch):
 
 def test_graphs_that_keep_their_memory_are_right(monkeypatch):
     monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
+    monkeypatch.setattr(graph_memory, "CudaGraphs", CalledAgain)
     rows = list(graph_memory.rows_of(CPU))
     assert [(row["recorders"], row["wrong"]) for row in rows] == [("one recorder", 0), ("a recorder each", 0)]
 
@@ -221,7 +223,7 @@ def test_graphs_that_lose_their_memory_are_seen(monkeypatch, fault):
     filled, recordings = [], []
     full = torch.full
 
-    class Recorder(graph_memory.EagerRecorder):
+    class Recorder(CalledAgain):
         def record(self, function):
             recordings.append(function)
 
@@ -239,7 +241,7 @@ def test_graphs_that_lose_their_memory_are_seen(monkeypatch, fault):
 
     monkeypatch.setattr(torch, "full", lambda *args, **kwargs: filled.append(full(*args, **kwargs)) or filled[-1])
     monkeypatch.setattr(graph_memory, "SHAPE", (4, 32, 4))
-    monkeypatch.setattr(graph_memory, "recorder", lambda device: Recorder(device))
+    monkeypatch.setattr(graph_memory, "CudaGraphs", Recorder)
     sent = []
     outcome = work.graph_memory("", Context(CPU, lambda part, row: sent.append(row)))
     assert not outcome.right and all(row["wrong"] for row in sent)

@@ -8,8 +8,8 @@ import registry
 import torch
 from suite.subjects import Timed
 
+from sam2fast.engine.graphs import RecordingError
 from sam2fast.profiling.limits import Limits
-from sam2fast.tracking.cuda_graphs import RecordingError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from bench_stands import BOTH, SETTING, Stand, case_with, row_of
+from recorded_ops import CalledAgain, recorded_by
 from suite import accuracy, plans, subjects, timing, video_cases
 from suite.plans import THROUGHPUT, case_of
 from suite.results import validate_row
@@ -10,11 +11,9 @@ from suite.sessions import unlike_masks, worst_error
 from suite.subjects import Setting
 from suite.timing import Measured, measure, opened, run
 
-from sam2fast.engine.constants import Constants
+from sam2fast.engine.graphs import RecordingError
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking import recordings
-from sam2fast.tracking.cuda_graphs import RecordingError
 
 
 @pytest.fixture(autouse=True)
@@ -175,26 +174,19 @@ def test_rows_say_which_path_ran(monkeypatch):
     assert frame["official"]["path"] == "eager" and frame["official vos_optimized"]["path"] == ""
     assert frame["sam2fast"]["path"] == "eager: there is nothing to record on cpu"
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
+    recorded_by(monkeypatch, CalledAgain)
     for name in ("video steady frame", "stream latency"):
         assert row_at(name, setting, ("sam2fast",))["subjects"]["sam2fast"]["path"] == "recorded"
 
 
-class Recorder:
+class Recorder(CalledAgain):
     """Runs functions, and cannot record them where it is broken."""
-
-    in_buckets = True
-
-    def __init__(self, broken):
-        self.broken, self.constants = broken, Constants()
 
     def record(self, function):
         function()
         if self.broken():
             raise RecordingError("not here") from RuntimeError("operation not permitted\nand more")
         return function
-
-    def clear(self):
-        pass
 
 
 @pytest.mark.parametrize(
@@ -204,7 +196,8 @@ class Recorder:
 def test_a_subject_whose_recording_gives_up_fails(name, rows_before, monkeypatch):
     """Its figures would be of another path than asked for."""
     monkeypatch.setattr(SAM2VideoPredictor, "fast", True)
-    monkeypatch.setattr(recordings, "EagerRecorder", lambda device: Recorder(lambda: len(kept) >= rows_before))
+    monkeypatch.setattr(Recorder, "broken", lambda self: len(kept) >= rows_before, raising=False)
+    recorded_by(monkeypatch, Recorder)
     setting, kept = Setting("nano", "fp32", 64, frames=3), []
     group = plans.Group(case_of(name), setting, ((1, None), (2, None)), 1, ("sam2fast",))
     assert not run([group], kept.append)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
+from sam2fast.engine import Engine, recorded, recorded_images
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.tracking import image_graphs
 from sam2fast.utils.async_copies import copy_to_device
 
 NANO = "configs/nano/sam2fast_nano.yaml"
@@ -162,13 +162,13 @@ def test_prompts_on_the_cpu_are_refused_as_ever(cuda, predictor):
 
 
 def test_a_wait_in_what_is_recorded_is_found(cuda, predictor, monkeypatch):
-    upscale = image_graphs.Engine.decode
+    upscale = Engine.decode
 
     def wrong(self, embedding, *given):
         embedding.sum().item()
         return upscale(self, embedding, *given)
 
-    monkeypatch.setattr(image_graphs.Engine, "decode", wrong)
+    monkeypatch.setattr(Engine, "decode", wrong)
     predictor.set_image(IMAGE)
     predictor.predict(**POINT)
     with cuda.watched() as seen:
@@ -186,20 +186,19 @@ def test_another_stream(cuda, predictor, monkeypatch):
     assert not waited
     with torch.cuda.stream(other):
         predictor.set_image(IMAGE)
-    graphs = image_graphs._graphs[predictor.model]
-    (call,) = graphs._calls.values()
+    (call,) = recorded_images._recorded[predictor.model]._calls.values()
     assert waited == [other] and any(x is call.given[0] and stream is other for x, stream in used)
-    graphs.clear()
+    predictor.release_recordings()
     assert waited[1:] == [cuda.stream], "weights may be written next"
 
 
 def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
     predictor.set_image(IMAGE)
-    assert predictor.model in image_graphs._graphs
+    assert predictor.model in recorded._pools
     with caplog.at_level(logging.WARNING):
         predictor.model.to("meta")
-        assert image_graphs._graphs_for(predictor.model, None) is None
-    assert predictor.model not in image_graphs._graphs and not caplog.records
+        assert not recorded_images._may_record(predictor.model, None)
+    assert predictor.model not in recorded._pools and not caplog.records
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -9,7 +9,6 @@ from small_video import SIZE, track, video_frames
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.tracking.recordings import Recordings
 
 POINTERS = 5  # of the predictor, instead of 16
 
@@ -46,8 +45,7 @@ def as_recorded(predictor, monkeypatch):
 
     def make(recorder=RecordedOps):
         recorded_ops.as_on_a_gpu(monkeypatch)
-        # Also for those that follow it when something has changed.
-        monkeypatch.setattr("sam2fast.tracking.steps.Recordings", lambda model: Recordings(model, recorder))
+        recorded_ops.recorded_by(monkeypatch, recorder)
         predictor.fast = True
         return predictor
 

@@ -8,13 +8,12 @@ import pytest
 import torch
 from hypothesis_profiles import FACTOR
 from plain_together import PlainMotion, plain_frame
-from recorded_ops import RecordedOps, as_on_a_gpu
+from recorded_ops import RecordedOps, as_on_a_gpu, recorded_by
 from strategy_histories import random_batch
 from strategy_recordings import RECIPES, disc, strategy_clip
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.tracking import saved_state
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.session import UnchangedOnError
 from sam2fast.tracking.strategies import Decided, MaskCandidates, Strategy, Together
@@ -59,8 +58,7 @@ class Seeing(Strategy):
 def replayed(predictor, monkeypatch):
     """From here on steps are recorded, with buckets of rows."""
     as_on_a_gpu(monkeypatch)
-    runner = Recordings(predictor, RecordedOps)
-    monkeypatch.setattr(predictor._steps, "recordings", runner)
+    recorded_by(monkeypatch, RecordedOps)
 
 
 def claims(tracked):

@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
+from sam2fast.engine import recorded, recorded_images
 from sam2fast.engine.constants import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.tracking import recorded_encoder
+from sam2fast.tracking import recordings, steps
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -37,15 +38,28 @@ class ReadBackError(AssertionError):
     """The function does what cannot be recorded."""
 
 
-class RecordedOps:
-    """A recorder in the place of :class:`sam2fast.tracking.cuda_graphs.CudaGraphs`."""
+class CalledAgain:
+    """Runs the functions themselves again, in the place of :class:`sam2fast.engine.graphs.CudaGraphs`."""
 
     made = 0
-    in_buckets = True
 
     def __init__(self, device: torch.device) -> None:
         assert device.type == "cpu"
         self.constants = Constants()
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        function()  # as there, once before
+        type(self).made += 1
+        return function
+
+    def clear(self) -> None:
+        self.constants.clear()
+
+
+class RecordedOps(CalledAgain):
+    """Replays the operations of the functions without Python."""
+
+    made = 0
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         with self.constants.in_use():
@@ -60,9 +74,6 @@ class RecordedOps:
                 recording.replay()
 
         return replay
-
-    def clear(self) -> None:
-        self.constants.clear()
 
 
 class _Recording(TorchDispatchMode):
@@ -93,12 +104,20 @@ class _Recording(TorchDispatchMode):
                     old.copy_(new)
 
 
+def recorded_by(monkeypatch: Any, recorder: type[CalledAgain]) -> None:
+    """Lets models whose ``fast`` is True record on the CPU, by this recorder."""
+    monkeypatch.setattr(recorded, "CudaGraphs", recorder)
+    for module in (steps, recorded_images):
+        monkeypatch.setattr(module, "why_eager", lambda device, fast: None if fast else "fast is not True")
+    monkeypatch.setattr(recorder, "made", 0)
+
+
 def as_on_a_gpu(monkeypatch: Any) -> None:
     """From here on the model computes as it does away from the CPU, where nothing looks at values."""
     monkeypatch.setattr(engine, "_uses_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
-    monkeypatch.setattr(recorded_encoder, "resize_and_normalise", _preprocess)
+    monkeypatch.setattr(recordings, "resize_and_normalise", _preprocess)
 
 
 def _preprocess(

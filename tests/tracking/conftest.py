@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 import recorded_ops
 from parity import NARROW
-from recorded_ops import RecordedOps
+from recorded_ops import CalledAgain, RecordedOps
 from video import build_video_pair, clip, jpeg_folder
-
-from sam2fast.tracking.cuda_graphs import EagerRecorder
-from sam2fast.tracking.recordings import Recordings
 
 SIZE = 64
 
@@ -28,8 +25,7 @@ def plain(pair):
 @pytest.fixture
 def fast(plain, monkeypatch):
     """The same weights; steps are functions of fixed tensors, with buckets of rows as on CUDA."""
-    always = property(lambda self: True, lambda self, value: None)
-    monkeypatch.setattr(EagerRecorder, "in_buckets", always, raising=False)
+    recorded_ops.recorded_by(monkeypatch, CalledAgain)
     predictor = copy.deepcopy(plain)
     predictor.fast = True
     return predictor
@@ -39,7 +35,7 @@ def fast(plain, monkeypatch):
 def replaying(fast, monkeypatch):
     """The same, and operations are replayed as a CUDA graph's are."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    fast._steps.recordings = Recordings(fast, RecordedOps)
+    recorded_ops.recorded_by(monkeypatch, RecordedOps)
     return fast
 
 

@@ -6,14 +6,12 @@ from collections import Counter
 import pytest
 import torch
 from graph_sessions import TOLERANCE, assert_same, begun, workspace
-from recorded_ops import RecordedOps
 from video import Session, run
 
-from sam2fast.engine import Engine
+from sam2fast.engine import Engine, graphs
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.position_encoding import compute_axial_cis
-from sam2fast.tracking import cuda_graphs, outputs, steps
-from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking import outputs
 from sam2fast.utils.testing import relative_error
 
 
@@ -26,7 +24,6 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
     assert replaying._steps.recordings is None
-    replaying._steps.recordings = Recordings(replaying, RecordedOps)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
@@ -77,12 +74,7 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         change(s.predictor)
         s.propagate(start_frame_idx=1, max_frame_num_to_track=2)
 
-    replaying._steps.recordings = None
-    expected = run(copy.deepcopy(plain), video, life)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "Recordings", lambda model: Recordings(model, RecordedOps))
-        actual = run(replaying, video, life)
-    assert_same(expected, actual)
+    assert_same(run(copy.deepcopy(plain), video, life), run(replaying, video, life))
 
 
 def counting(function, counted):
@@ -96,7 +88,7 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for owner, name in ((Engine, "unchanged_modules"), (cuda_graphs, "_switches"), (outputs, "AsyncHostCopy")):
+    for owner, name in ((Engine, "unchanged_modules"), (graphs, "_switches"), (outputs, "AsyncHostCopy")):
         monkeypatch.setattr(owner, name, counting(getattr(owner, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):
@@ -112,10 +104,10 @@ def test_once_a_frame(fast, video, monkeypatch):
 def test_switches_count_from_the_next_frame_on(fast, video):
     s = begun(fast, video, 1)
     answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
-    made = [next(answers) and len(workspace(fast, s).recorded)]
+    made = [next(answers) and workspace(fast, s).steps.made]
     with backend("torch"):
-        made += [next(answers) and len(workspace(fast, s).recorded) for _ in range(2)]
-    made += [next(answers) and len(workspace(fast, s).recorded)]
+        made += [next(answers) and workspace(fast, s).steps.made for _ in range(2)]
+    made += [next(answers) and workspace(fast, s).steps.made]
     assert made == [1, 2, 2, 2]
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 from graph_sessions import TOLERANCE, assert_same, begun, workspace
-from recorded_ops import ReadBackError, RecordedOps
+from recorded_ops import CalledAgain, ReadBackError, RecordedOps, recorded_by
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.engine import graphs
+from sam2fast.engine.graphs import RecordingError
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import cuda_graphs, step
-from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
+from sam2fast.tracking import step
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.recordings import Recordings
-from sam2fast.tracking.workspace import OBJECTS_AT_ONCE
+from sam2fast.tracking.recordings import OBJECTS_AT_ONCE
 from sam2fast.utils.testing import relative_error
 
 
@@ -39,7 +39,7 @@ def long_life(s: Session) -> None:
 
 def shapes(predictor: Any, s: Session) -> list[tuple[int, ...]]:
     """Of the steps recorded so far."""
-    return [tuple(key[0]) for key in workspace(predictor, s).recorded]
+    return [tuple(key[0][0]) for key in workspace(predictor, s).steps._calls]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
     s.points(0, 0, (60, 40, 1))
     fast.propagate_in_video_preflight(s.state)
     first = s.state.objects[0]
-    recorded = len(workspace(fast, s).recorded)
+    recorded = workspace(fast, s).steps.made
     counts = [*BUCKETS, 3, 33, *reversed(BUCKETS)]
     for frame, count in enumerate(counts, start=1):
         for i in range(1, count):
@@ -117,12 +117,12 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
         s.propagate(start_frame_idx=frame, max_frame_num_to_track=0)
         assert s.records[-1].masks.shape == (count, 1, 90, 120)
         bank, capacity = s.state.bank, next(b for b in BUCKETS if b >= count)
-        buffers = next(b for b in workspace(fast, s)._buffers.values() if b.results.rows == capacity)
-        tensors = [bank.memories.data, bank.pointers.data, *buffers.features.high_res, buffers.features.embedding]
-        tensors += [buffers.integers, *buffers.tables, buffers.results.numbers]
+        calls = workspace(fast, s).steps._calls
+        (call,) = (call for key, call in calls.items() if key[0][0].objects == capacity)
+        tensors = [bank.memories.data, bank.pointers.data, *call.given]
         facts = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors]
         assert seen.setdefault(capacity, facts) == facts
-    assert len(workspace(fast, s).recorded) == recorded
+    assert workspace(fast, s).steps.made == recorded
     assert len({facts[0] for facts in seen.values()}) == 1, "all share the pool"
 
 
@@ -132,10 +132,10 @@ def test_the_next_session_takes_over(fast, video):
         for i in range(3):
             s.points(i, i, (20 + 30 * i, 40, 1))
             s.propagate(start_frame_idx=i, max_frame_num_to_track=1)
-        made = list(workspace(fast, s).recorded)
+        made = workspace(fast, s).steps.made
         del s
         gc.collect()
-    assert len(made) == 3
+    assert made == 3
     assert len(fast._steps.recordings._idle) == 1
 
 
@@ -229,32 +229,30 @@ def test_released_recordings_are_freed_and_made_again(fast, video):
     s = begun(fast, video, 1)
     place = workspace(fast, s)
     fast.release_recordings()
-    assert not place._steps and not place._buffers and place._pools is None
+    assert not place.steps._calls and not place.steps._inputs and place.pools is None
     s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
     expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=4)))
     assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
 
 
-@pytest.mark.parametrize("strategy", ["sam2", "samurai"])
-def test_on_the_cpu_fast_has_the_same_bits(plain, video, strategy):
-    """Also for three objects, for which a graph would have four rows."""
-
-    def life(s: Session) -> None:
-        for i in range(3):
-            s.points(0, i, (30 + 15 * i, 40, 1))
-        s.propagate(max_frame_num_to_track=6)
-
-    found = []
-    for fast in (None, True):
-        predictor = copy.deepcopy(plain)
-        predictor.fast, predictor.strategy = fast, strategy
-        found.append(run(predictor, video, life))
-        assert (predictor._steps.recordings is not None) is bool(fast)
-    for expected, actual in zip(*found, strict=True):
-        assert all(map(torch.equal, expected.masks, actual.masks))
+def test_release_clears_steps_and_encodings(fast, video):
+    begun(fast, video, 1)
+    recordings, cleared = fast._steps.recordings, []
+    for pool in (recordings.pool, recordings._frames.pool):
+        pool.graphs.clear = lambda pool=pool: cleared.append(pool)
+    fast.release_recordings()
+    assert cleared == [recordings.pool, recordings._frames.pool] and not recordings._frames._calls
 
 
-class PoorRecorder(EagerRecorder):
+@pytest.mark.parametrize("fast", [None, True])
+def test_on_the_cpu_nothing_is_recorded(plain, video, fast):
+    predictor = copy.deepcopy(plain)
+    predictor.fast = fast
+    run(predictor, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=1)))
+    assert predictor._steps.recordings is None
+
+
+class PoorRecorder(CalledAgain):
     """Cannot record the first function."""
 
     is_first = True
@@ -267,7 +265,7 @@ class PoorRecorder(EagerRecorder):
         return function
 
 
-class NoRecorder(EagerRecorder):
+class NoRecorder(CalledAgain):
     """Runs a function once, and then cannot record it."""
 
     def record(self, function):
@@ -275,28 +273,29 @@ class NoRecorder(EagerRecorder):
         raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog):
-    fast._steps.recordings = graphs = Recordings(fast, NoRecorder)
+def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog, monkeypatch):
+    recorded_by(monkeypatch, NoRecorder)
     assert_same(plain_life, run(fast, video, long_life))
-    assert graphs.failure == "RuntimeError: operation not permitted when stream is capturing"
+    assert fast._steps.recordings.failure == "RuntimeError: operation not permitted when stream is capturing"
     steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
     for what in ("encodings in batches of 1 cannot be recorded", *steps):
         assert caplog.text.count(what) == 1, caplog.text
     assert caplog.text.count("operation not permitted") == 4
 
 
-def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, caplog):
+def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, caplog, monkeypatch):
     """The first encoding and the first step here, for lack of memory. Others are recorded, also later ones."""
-    fast._steps.recordings = graphs = Recordings(fast, PoorRecorder)
+    recorded_by(monkeypatch, PoorRecorder)
     s = Session(fast, video)
     long_life(s)
     assert_same(plain_life, s.records)
-    assert fast._tracker.recordings is graphs and graphs.failed
+    recordings = fast._tracker.recordings
+    assert recordings.failure == "OutOfMemoryError: CUDA out of memory"
     assert shapes(fast, s) == [(2, 7, 16, 0), (4, 7, 16, 0)], "those of one object are eager"
-    assert caplog.text.count("goes on without: CUDA out of memory") == 2
-    assert graphs._encoder._calls == {}
+    assert caplog.text.count("are run eagerly: CUDA out of memory") == 2
+    assert recordings._frames._calls == {}
     fast._tracker.encode(s.state, [2, 3, 4])
-    assert len(graphs._encoder._calls) == 1, "in batches of four"
+    assert len(recordings._frames._calls) == 1, "in batches of four"
 
 
 def test_copies_and_pickles_record_for_themselves(fast, video):
@@ -345,7 +344,7 @@ def test_after_warmup_nothing_is_recorded(fast, video):
     s = Session(fast, video)
     long_life(s)
     # Four buckets hold one to five objects.
-    assert len(workspace(fast, s).recorded) == 4
+    assert workspace(fast, s).steps.made == 4
     assert sorted(shape[0] for shape in shapes(fast, s)) == [1, 2, 4, 8]
 
 
@@ -369,18 +368,20 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
     assert "nothing to record on cpu" in caplog.text
 
 
-def test_where_it_is_safe(fast, monkeypatch):
+def test_where_it_is_safe(plain, monkeypatch):
     """Asked for by name, it is not left out silently."""
+    fast = copy.deepcopy(plain)
+    fast.fast = True
     monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
-    monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: None)
-    assert cuda_graphs.why_no_graphs(fast) is None
-    monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: "needs triton 3.6")
+    monkeypatch.setattr(graphs, "why_no_triton", lambda device: None)
+    assert graphs.why_no_graphs(fast.device) is None
+    monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
         assert fast._tracker.recordings
     fast.fast = None
     assert fast._tracker.recordings is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert "AMD" in cuda_graphs.why_no_graphs(fast)
+    assert "AMD" in graphs.why_no_graphs(fast.device)
 
 
 def test_training_mode_is_refused_as_ever(fast, video):

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 from parity import NARROW
-from recorded_ops import RecordedOps, as_on_a_gpu
+from recorded_ops import CalledAgain, RecordedOps, as_on_a_gpu, recorded_by
 from video import Session, build_video_pair, clip, float32_memory, jpeg_folder
 
 from sam2fast.build_sam import cast_weights
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.utils.testing import mask_iou, relative_error
 
 SLACK = 2.0
@@ -72,7 +71,7 @@ def test_one_step(states, fast, frame, replayed, monkeypatch):
     fast.release_recordings()
     if replayed:
         as_on_a_gpu(monkeypatch)
-        fast._steps.recordings = Recordings(fast, RecordedOps)
+    recorded_by(monkeypatch, RecordedOps if replayed else CalledAgain)
     mine = track(fast, fast.move_state(our_state), frame)
     for e, t, m in zip(exact, theirs, mine, strict=True):
         assert mask_iou(e, t) > 0.9 < mask_iou(e, m), "the same mask of the three, and present"

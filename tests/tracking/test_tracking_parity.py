@@ -14,11 +14,12 @@ import pytest
 import tame_weights
 import torch
 from parity_rows import FEW_DTYPES, Row, allowed_error, name_of, planned
+from recorded_ops import CalledAgain, recorded_by
 from torch import Tensor
 
 from sam2fast import SAM2ImagePredictor, build_sam
-from sam2fast.tracking import image_graphs
-from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
+from sam2fast.engine import recorded_images
+from sam2fast.engine.graphs import RecordingError
 from sam2fast.utils.testing import mask_iou, relative_error
 
 # Of images: how many prompts, of how many points each, with masks or without.
@@ -113,7 +114,7 @@ def images_row(plan: Plan, device: torch.device) -> Row:
     predictors[0].fast, predictors[1].fast = False, True
     plain, recorded = (results_of(each, plan) for each in predictors)
     different = [name for name, a in plain.items() if not torch.equal(a, recorded[name])]
-    graphs = image_graphs._graphs[model]
+    calls = recorded_images._recorded[model]
     return {
         "op": "images",
         "dtype": name_of(dtype),
@@ -121,8 +122,8 @@ def images_row(plan: Plan, device: torch.device) -> Row:
         "largest error": max(relative_error(a, recorded[name]) for name, a in plain.items()),
         "wrong": len(different),
         "which": different[:5],
-        "recorded": len(graphs._calls),
-        "gave up": len(graphs._eager),
+        "recorded": len(calls._calls),
+        "gave up": len(calls.pool._eager),
     }
 
 
@@ -191,7 +192,7 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
     for _ in range(4):
         next(answers)
     workspace = model._steps.recordings.workspace_of(state.bank, model._tracker.rules(state))
-    recorded, allocations, reserved = len(workspace.recorded), [], []
+    recorded, allocations, reserved = workspace.steps.made, [], []
     with no_waiting(device) as waits:
         for _ in range(plan.frames):
             before = _allocations(device)
@@ -200,8 +201,8 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
             reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
     return {
         "recorded": recorded,
-        "gave up": model._steps.recordings.failed,
-        "recorded after warm-up": len(workspace.recorded) - recorded,
+        "gave up": model._steps.recordings.failure is not None,
+        "recorded after warm-up": workspace.steps.made - recorded,
         "waits for the device": len(waits),
         "where": sorted(set(waits))[:5],
         "allocations a frame": sorted(set(allocations)),
@@ -247,6 +248,7 @@ def make_narrow(monkeypatch):
 def test_recorded_steps(device, monkeypatch):
     if device == "cpu":
         make_narrow(monkeypatch)
+        recorded_by(monkeypatch, CalledAgain)
     rows = list(rows_of(Plan(image_size=64, objects=(1, 3), frames=3), torch.device(device)))
     assert all(map(is_right, rows)) and [row["objects"] for row in rows] == [1, 3, 1, 3]
     assert all(len(row["allocations a frame"]) == 1 for row in rows), "as many on every frame: those of the answer"
@@ -256,12 +258,13 @@ def test_recorded_steps(device, monkeypatch):
 def test_steps_that_cannot_be_recorded_are_no_success(monkeypatch):
     """Tracking goes on without them, and gives the right masks."""
 
-    def record(self, function):
-        function()
-        raise RecordingError("not here")
+    class NoRecorder(CalledAgain):
+        def record(self, function):
+            function()
+            raise RecordingError("not here")
 
     make_narrow(monkeypatch)
-    monkeypatch.setattr(EagerRecorder, "record", record)
+    recorded_by(monkeypatch, NoRecorder)
     plan = Plan(image_size=64, dtypes=(torch.float32,), objects=(1,), frames=3)
     (row,) = rows_of(plan, torch.device("cpu"))
     assert not is_right(row) and (row["wrong"], row["recorded"], row["gave up"]) == (0, 0, True)

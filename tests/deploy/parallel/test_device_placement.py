@@ -11,8 +11,8 @@ from unittest.mock import MagicMock
 import torch
 
 from sam2fast.deploy.exported import loading
+from sam2fast.engine import graphs
 from sam2fast.kernels import _launch
-from sam2fast.tracking import cuda_graphs
 
 ROOT = Path(__file__).parents[3]
 ONE = torch.device("cuda:1")
@@ -30,7 +30,7 @@ NEVER = {"set_device", "current_device"}
 MEANT = {
     ("sam2fast/deploy/parallel/worker.py", "set_device"),
     ("sam2fast/training/distributed/ranks.py", "set_device"),
-    ("sam2fast/tracking/cuda_graphs.py", "current_stream"),
+    ("sam2fast/engine/graphs.py", "current_stream"),
 }
 
 
@@ -92,7 +92,7 @@ def test_graphs_are_recorded_on_their_device(monkeypatch):
         "Stream": lambda device, **_: made.append(device) or MagicMock(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    recorder = cuda_graphs.CudaGraphs(ONE)
+    recorder = graphs.CudaGraphs(ONE)
     for _ in range(2):
         recorder.record(lambda: ran.append(list(inside)))()
     assert made == [ONE, ONE] and ran == [[ONE]] * 4 and not inside

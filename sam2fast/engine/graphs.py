@@ -7,15 +7,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from sam2fast.engine.constants import Constants
 from sam2fast.kernels._dispatch import backend_key, why_no_triton
 from sam2fast.kernels._launch import tf32_is_allowed
-from sam2fast.modeling.compiled import CompiledMethod, recording
+from sam2fast.modeling.compiled import recording
 from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.utils.devices import autocast_dtype
@@ -29,50 +27,8 @@ class RecordingError(RuntimeError):
     """A function that ran once could not be recorded; the cause says why."""
 
 
-class Recorder(Protocol):
-    """Turns a function into one that repeats its work on the same tensors.
-
-    Attributes:
-        constants: what recordings read instead of computing it.
-        in_buckets: the number of rows is rounded up to a bucket, so that few shapes are recorded.
-    """
-
-    constants: Constants
-    in_buckets: bool
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """
-        Args:
-            function: reads and writes tensors whose addresses do not change; does not wait for the device; may run any
-                number of times, the first of them here.
-
-        Raises:
-            RecordingError: If the function ran, and could not be recorded.
-            Exception: If the function raises it in the first run.
-        """
-        ...
-
-    def clear(self) -> None:
-        """Releases the memory that recordings share; earlier recordings are not replayed any more."""
-        ...
-
-
-class EagerRecorder:
-    """Records nothing: the function itself runs again. For devices without graphs, where ``fast`` is True."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.constants = Constants()
-        self.in_buckets = device.type == "cuda"  # where kernels are compiled for what will be recorded
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        return function
-
-    def clear(self) -> None:
-        pass
-
-
 class CudaGraphs:
-    """Records CUDA graphs, all in one pool of memory: they never run at the same time.
+    """Records functions as CUDA graphs, all in one pool of memory: they never run at the same time.
 
     No tensor of the pool may outlive a replay: another graph's replay may overwrite it. Functions write their results
     to tensors that were made before, or the caller copies them before the next replay. That also keeps cuBLAS right:
@@ -81,10 +37,11 @@ class CudaGraphs:
     replays nothing in them is needed.
 
     Args:
-        device: where they run.
-    """
+        device: The CUDA device.
 
-    in_buckets = True
+    Attributes:
+        constants: Values that recordings read instead of computing them.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -97,6 +54,16 @@ class CudaGraphs:
         _recorders.append(weakref.ref(self, _recorders.remove))
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Returns a function that repeats the work of ``function`` on the same tensors.
+
+        Args:
+            function: Reads and writes tensors at fixed addresses, and does not wait for the device. It may run any
+                number of times, the first of them here.
+
+        Raises:
+            RecordingError: If the function ran, and could not be recorded.
+            Exception: If the function raises it in the first run.
+        """
         with _one_at_a_time, torch.cuda.device(self._device), recording(), self.constants.in_use():
             graph = self._tried(function) or self._tried_again(function)
         if self._kept is None:
@@ -109,7 +76,7 @@ class CudaGraphs:
         return replay
 
     def _tried(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """A graph of the function, or None for lack of memory."""
+        """Returns a graph of the function, or None for lack of memory."""
         try:
             return self._recorded(function)
         except Exception as error:
@@ -118,7 +85,7 @@ class CudaGraphs:
         return None
 
     def _tried_again(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """The same; called when the error, which held what the function had allocated, is gone."""
+        """Returns a graph as well, after the error of the first try, which held allocated memory, is gone."""
         torch.cuda.empty_cache()
         try:
             return self._recorded(function)
@@ -126,7 +93,7 @@ class CudaGraphs:
             raise RecordingError("there is too little memory to record") from error
 
     def _recorded(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """A graph of the function, which runs once before."""
+        """Runs the function once, and returns a graph of it."""
         current = torch.cuda.current_stream()
         self._first.wait_stream(current)
         try:
@@ -161,74 +128,39 @@ class CudaGraphs:
         return graph
 
     def clear(self) -> None:
+        """Releases the memory that recordings share. Earlier recordings may not be replayed any more."""
         self.constants.clear()
         self._kept, self._held = None, 0
 
     def held(self, device: torch.device) -> int:
-        """Bytes of this device's memory in the graphs' pool."""
+        """Returns the bytes of this device's memory in the graphs' pool."""
         return self._held if self._device == device else 0
 
 
-class Turns:
-    """One replay at a time: recordings of a recorder share their memory, also on different streams.
+def why_eager(device: torch.device, fast: bool | None) -> str | None:
+    """Returns the reason why nothing is recorded on a device, or None if functions are.
 
     Args:
-        device: where they run.
-
-    Attributes:
-        lock: of all that is recorded.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.lock = threading.RLock()
-        self._device = device
-        self._last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Context manager of a turn; on CUDA the current stream waits for the turn before."""
-        with self.lock:
-            if self._device.type != "cuda":
-                yield
-                return
-            stream = torch.cuda.current_stream(self._device)
-            if self._last is not None and self._last[0] != stream:
-                stream.wait_event(self._last[1])
-            try:
-                yield
-            finally:
-                event = torch.cuda.Event()
-                event.record(stream)
-                self._last = stream, event
-
-
-def why_no_graphs(model: SAM2Base) -> str | None:
-    """Why CUDA graphs cannot be recorded or would not pay on the model's device; None if they can and do."""
-    device = model.device
-    if device.type != "cuda":
-        return f"there is nothing to record on {device.type}"
-    if torch.version.hip is not None:
-        return "it has not been tried on AMD GPUs"
-    return why_no_triton(device)
-
-
-def why_eager(model: SAM2Base, fast: bool | None) -> str | None:
-    """Why nothing is recorded for a model; None if it is.
-
-    Args:
-        fast: use CUDA graphs: None where they pay and are safe, True everywhere, False nowhere.
+        fast: Use of CUDA graphs: True always, False never, None if they are safe and faster.
 
     Raises:
         RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
     """
     if fast is False:
         return "fast is False"
-    if fast and model.device.type != "cuda":
-        return None
-    why = why_no_graphs(model)
-    if fast and why is not None:
+    why = why_no_graphs(device)
+    if fast and why is not None and device.type == "cuda":
         raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
     return why
+
+
+def why_no_graphs(device: torch.device) -> str | None:
+    """Returns the reason why CUDA graphs are impossible or slower on a device, or None if they are faster."""
+    if device.type != "cuda":
+        return f"there is nothing to record on {device.type}"
+    if torch.version.hip is not None:
+        return "it has not been tried on AMD GPUs"
+    return why_no_triton(device)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -263,7 +195,7 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) ->
 
 
 class _CaptureStreams:
-    """The streams of one device that recordings are made on."""
+    """Holds the streams of one device that recordings are made on."""
 
     def __init__(self) -> None:
         self.asked = itertools.count()
@@ -276,7 +208,7 @@ STREAMS_OF_TORCH = 32
 
 
 def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Stream:
-    """A stream that no other recorder uses, as long as there are at most :data:`STREAMS_OF_TORCH`.
+    """Returns a stream that no other recorder uses, as long as there are at most :data:`STREAMS_OF_TORCH`.
 
     It has high priority, as no other stream here does: work of another thread on the stream would be recorded too.
     Recorders do not share a stream: graphs that were recorded on one stream share cuBLAS workspaces, which torch frees
@@ -299,7 +231,7 @@ _recorders: list[weakref.ref[CudaGraphs]] = []
 
 
 def memory_of_graphs(device: torch.device) -> int:
-    """Bytes reserved by torch on a device that belong to recorded graphs, and that nothing else may use."""
+    """Returns the bytes reserved by torch on a device for recorded graphs, which nothing else may use."""
     recorders = (ref() for ref in list(_recorders))
     return sum(recorder.held(device) for recorder in recorders if recorder is not None)
 
@@ -318,7 +250,7 @@ def reading_numerics_once() -> Iterator[None]:
 
 
 def numerics(device: torch.device) -> Hashable:
-    """The global switches that decide how torch computes: a function is recorded once for each combination."""
+    """Returns torch's global switches of computation. A function is recorded once for each combination."""
     known = _numerics.get()
     if known is None:
         return _switches(device)
@@ -361,28 +293,15 @@ def _convolutions_in_tf32() -> bool:
 
 
 def fingerprint(model: SAM2Base) -> Hashable:
-    """Returns the facts that recordings of a model depend on. Settings of modules have a watch instead.
+    """Returns the facts that recordings of a model depend on, beside the modules, which have a :class:`Watch`.
 
-    The facts are the addresses of the weights, replaced position encodings, and the settings of the parts that tracking
-    uses. A user's functions are compared by identity.
+    The facts are the addresses of the weights, replaced position encodings, and the model's own settings.
     """
-    encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
-    replaced = tuple(id(table) for module in encodings for table in module.replaced().values())
-    tensors = [*model.parameters(), *model.buffers()]
-    weights = tuple((x.data_ptr(), x.dtype) for x in tensors)
-    parts = (
-        model,
-        model.image_encoder,
-        model.memory_attention,
-        model.sam_prompt_encoder,
-        model.sam_mask_decoder,
-        model.memory_encoder,
-    )
-    return weights, replaced, tuple(_settings(part) for part in parts)
-
-
-def _settings(part: nn.Module) -> Any:
     kinds, others = bool | int | float | str, ("training", "fast", "fill_hole_area")  # which every step reads
-    public = [(name, value) for name, value in vars(part).items() if not name.startswith("_") and name not in others]
-    compiled = tuple(id(value) for _, value in public if isinstance(value, CompiledMethod))
-    return compiled, tuple((name, value) for name, value in public if isinstance(value, kinds))
+    public = [(name, value) for name, value in vars(model).items() if not name.startswith("_") and name not in others]
+    encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
+    return (
+        tuple((x.data_ptr(), x.dtype) for x in (*model.parameters(), *model.buffers())),
+        tuple(id(table) for module in encodings for table in module.replaced().values()),
+        tuple((name, value) for name, value in public if isinstance(value, kinds)),
+    )

@@ -12,14 +12,14 @@ import recorded_ops
 import torch
 from mini_model import mini_model
 from parity import random_image
-from recorded_ops import RecordedOps
+from recorded_ops import CalledAgain, RecordedOps, recorded_by
 
 from sam2fast.amg import parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.engine import graphs, recorded, recorded_images
+from sam2fast.engine.graphs import RecordingError
+from sam2fast.engine.recorded_images import MOST_RECORDINGS
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.tracking import cuda_graphs, image_graphs
-from sam2fast.tracking.cuda_graphs import EagerRecorder, RecordingError
-from sam2fast.tracking.image_graphs import MOST_RECORDINGS, ImageGraphs
 
 CPU = torch.device("cpu")
 IMAGES = [random_image(90, 120, seed) for seed in range(3)]
@@ -48,8 +48,7 @@ def made():
 def model(made, monkeypatch):
     """One that computes as on a GPU, and whose recordings are of operations."""
     recorded_ops.as_on_a_gpu(monkeypatch)
-    monkeypatch.setattr(image_graphs, "ImageGraphs", lambda device: ImageGraphs(device, RecordedOps))
-    monkeypatch.setattr(RecordedOps, "made", 0)
+    recorded_by(monkeypatch, RecordedOps)
     return copy.deepcopy(made)
 
 
@@ -244,7 +243,7 @@ def test_training_mode_and_gradients_run_eagerly(model):
     model.eval()
     images = torch.zeros(1, 3, model.image_size, model.image_size)
     with torch.enable_grad():
-        assert image_graphs.encode(model, True, images)[-1].requires_grad
+        assert recorded_images.encode(model, True, images)[-1].requires_grad
     assert RecordedOps.made == 0
 
 
@@ -260,7 +259,7 @@ def test_autocast_has_recordings_of_its_own(model):
 # ---- use ----
 
 
-class NoRecorder(EagerRecorder):
+class NoRecorder(CalledAgain):
     """Runs a function once, and then cannot record it."""
 
     def record(self, function):
@@ -286,7 +285,7 @@ def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
     """The log says it once for each shape; after ``release_recordings`` it is tried again."""
     predictor = predictor_of(model)
     with monkeypatch.context() as patch:
-        patch.setattr(image_graphs, "ImageGraphs", lambda device: ImageGraphs(device, NoRecorder))
+        recorded_by(patch, NoRecorder)
         for _ in range(2):
             for prompt in (CLICK, many(64)):
                 assert_eager(predictor, prompt)
@@ -300,9 +299,9 @@ def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
 def test_released_recordings_are_freed_and_made_again(model):
     predictor = predictor_of(model)
     assert_eager(predictor)
-    (graphs,) = [graphs for known, graphs in image_graphs._graphs.items() if known is model]
-    kept = [weakref.ref(x) for call in graphs._calls.values() for x in (*call.given, *call.found)]
-    del graphs
+    calls = recorded_images._recorded[model]._calls
+    kept = [weakref.ref(x) for call in calls.values() for x in (*call.given, *call.found[0])]
+    del calls
     predictor.release_recordings()
     gc.collect()
     assert kept and not any(ref() is not None for ref in kept)
@@ -315,14 +314,15 @@ def test_recordings_are_shared_by_a_models_predictors_and_end_with_it(model):
         assert_eager(predictor_of(model), images=IMAGES)
     assert RecordedOps.made == 2
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone not in image_graphs._graphs
+        assert clone not in recorded._pools
 
 
-def test_models_are_collected(made):
+def test_models_are_collected(made, monkeypatch):
+    recorded_by(monkeypatch, CalledAgain)
     model = copy.deepcopy(made)
     results(predictor_of(model), CLICK)
     ref = weakref.ref(model)
-    assert model in image_graphs._graphs
+    assert model in recorded._pools
     del model
     gc.collect()
     assert ref() is None
@@ -354,21 +354,21 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(made):
     predictor = SAM2ImagePredictor(made)
     assert predictor.fast is None
     results(predictor, CLICK)
-    assert made not in image_graphs._graphs
+    assert made not in recorded._pools
 
 
 def test_where_it_is_safe(made, monkeypatch):
     """Asked for by name, it is not left out silently."""
     predictor = predictor_of(made)
     monkeypatch.setattr(type(made), "device", torch.device("cuda"))
-    monkeypatch.setattr(cuda_graphs, "why_no_triton", lambda device: "needs triton 3.6")
+    monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     images = torch.zeros(1, 3, made.image_size, made.image_size)
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
         predictor._encode(images)
     for fast in (None, False):
         predictor.fast = fast
         predictor._encode(images)
-    assert made not in image_graphs._graphs
+    assert made not in recorded._pools
 
 
 def test_copies_of_a_predictor(made):

@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from recorded_ops import RecordedOps
-from video import Session
 
 from sam2fast.amg import parameters as amg_parameters
+from sam2fast.engine import graphs
 from sam2fast.engine.constants import TensorCache
-from sam2fast.tracking import cuda_graphs
-from sam2fast.tracking.cuda_graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
-from sam2fast.tracking.recorded_encoder import RecordedEncoder
+from sam2fast.engine.graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
+from sam2fast.engine.recorded import Pool, Recorded
 
 GPU = torch.device("cuda", 0)
 GIB = 2**30
@@ -57,8 +55,8 @@ def cuda(monkeypatch):
     The allocator keeps account of captures as torch's does. Where ``invalid`` is true, a capture ends in an error of
     CUDA, of which torch tells it nothing.
     """
-    monkeypatch.setattr(cuda_graphs, "_capture_streams", {})
-    monkeypatch.setattr(cuda_graphs, "_abandoned", [])
+    monkeypatch.setattr(graphs, "_capture_streams", {})
+    monkeypatch.setattr(graphs, "_abandoned", [])
     monkeypatch.setattr(Stream, "made", Counter())
     handles = itertools.count(1)
     found = SimpleNamespace(current=Stream(), recording=set(), broken=0, reserved=6 * GIB)
@@ -309,7 +307,7 @@ def test_after_an_invalid_capture_others_are_recorded(cuda):
     with pytest.raises(RecordingError):
         recorder.record(Failing())
     cuda.invalid = False
-    assert not cuda.underway and cuda.released == [first.pool()] and len(cuda_graphs._abandoned) == 1
+    assert not cuda.underway and cuda.released == [first.pool()] and len(graphs._abandoned) == 1
     recorder.record(Failing())()
     assert recorder._kept.pool() != first.pool()
     assert recorder._capture.id != stream.id, "whose cuBLAS workspace may be in the first pool"
@@ -332,17 +330,15 @@ def test_constants_are_freed_in_the_order_of_the_stream_that_clears(cuda, monkey
 # ---- letting go ----
 
 
-def test_weights_are_not_written_while_they_are_read(cuda, fast, video):
-    """What follows ``release_recordings`` waits for encodings and steps that are under way on other streams."""
-    s = Session(fast, video)
-    s.points(0, 1, (60, 40, 1))
-    s.propagate(max_frame_num_to_track=1)
-    path = fast._steps.recordings
-    other, step = Stream(), object()
-    path._turns._device, path._turns._last = GPU, (other, step)
-    path._encoder = RecordedEncoder(GPU, RecordedOps(torch.device("cpu")))
-    fast.release_recordings()
-    assert cuda.current.waited == [step, path._encoder._stream]
+def test_weights_are_not_written_while_they_are_read(cuda):
+    """What follows the release waits for the last replay, which may be under way on another stream."""
+    pool, other = Pool(GPU), Stream()
+    recorded, current = Recorded(pool), cuda.current
+    cuda.current = other
+    recorded.call("nothing", "nothings", lambda given: None, [], lambda found: None)
+    cuda.current, (_, end) = current, pool.last
+    pool.clear()
+    assert current.waited == [end] and not recorded._calls
 
 
 def test_open_sessions_keep_no_graphs(cuda):
@@ -359,7 +355,7 @@ def test_open_sessions_keep_no_graphs(cuda):
     del recorder
     gc.collect()
     assert memory_of_graphs(GPU) == 0
-    assert not [ref for ref in cuda_graphs._recorders if ref() is None]
+    assert not [ref for ref in graphs._recorders if ref() is None]
 
 
 def test_a_failed_recording_keeps_what_the_pool_has_grown_by(cuda):
@@ -387,17 +383,6 @@ def reserving(cuda, size: int):
         cuda.reserved += size
 
     return take
-
-
-def test_release_clears_both_recorders(fast, video, monkeypatch):
-    cleared = []
-    monkeypatch.setattr(cuda_graphs.EagerRecorder, "clear", lambda self: cleared.append(self))
-    s = Session(fast, video)
-    s.points(0, 1, (60, 40, 1))
-    s.propagate(max_frame_num_to_track=1)
-    path = fast._steps.recordings
-    fast.release_recordings()
-    assert set(cleared) == {path._recorder, path._encoder._recorder}
 
 
 def test_memory_of_graphs_is_not_free(cuda, monkeypatch):
