@@ -119,8 +119,8 @@ VOS_OPTIMIZED = {
                              "convolutions to ATEN?"),
     "vos_optimized l": (70, "How fast is large's official compiled predictor?"),
 }  # fmt: skip
-# Tiny's may take all that is left of the first call: compiled code is kept for the next. Large's runs in the second,
-# where parity, memory and images come after it.
+# They come after everything that a change of our code has to prove. Tiny's may take all that is left of a call:
+# compiled code is kept for the next one.
 COMPILED_LIMIT_S = {"vos_optimized t": BUDGETS_S[0], "vos_optimized l": 120.0}
 LAST_CALLS = {
     "peak memory": (35, "How much memory do four objects of a video take beside the official package's, and how fast "
@@ -148,20 +148,20 @@ def plan() -> list[Step]:
         # It compiles the kernels of all steps after it.
         Step("profile", ("profile", "t"), 35, 120, "Which kernels take a frame of tiny, do encoder and step overlap, "
              "and how many encodes does a frame take?", needs=BUILDING),
-        *(call(name, *about) for name, about in FIRST_CALLS.items()),
-        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, attention with specialised "
-             "warps than without, and self-attention than cuDNN's for 1, 2, 3 and 4 objects?"),
-        *(call(name, *about)._replace(limit_s=COMPILED_LIMIT_S[name]) for name, about in VOS_OPTIMIZED.items()),
         parity("recorded steps", ("recorded", "test_parity"), 90, "Do recorded steps equal plain ones?",
                (*TESTING, *BUILDING)),
         parity("recorded images", ("recorded", "test_images"), 95, "Do recorded images equal plain ones?",
                (*TESTING, *BUILDING)),
         parity("memory of graphs", ("graph_memory", ""), 20, "Do graphs keep the memory that they use?", ()),
+        *(call(name, *about) for name, about in FIRST_CALLS.items()),
+        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, attention with specialised "
+             "warps than without, and self-attention than cuDNN's for 1, 2, 3 and 4 objects?"),
         *(parity(name, ("parity", keywords), seconds, is_right.format(name), TESTING)
           for name, (keywords, seconds) in PARITY.items()),
         *(call(name, *about) for name, about in LAST_CALLS.items()),
         Step("mask copies", ("mask_copies", ""), 10, 40, "How long do masks of 1, 16 and 64 boxes take to be packed, "
              "copied, unpacked, and first written?"),
+        *(call(name, *about)._replace(limit_s=COMPILED_LIMIT_S[name]) for name, about in VOS_OPTIMIZED.items()),
         *(Step(f"sanitize {tool}", ("sanitize", tool), 120, 240, f"Does {tool} find an error in any kernel?",
                alone=False, needs=("compute-sanitizer", *TESTING)) for tool in SANITIZE),
     ]  # fmt: skip
