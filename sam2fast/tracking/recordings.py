@@ -77,38 +77,33 @@ class Recordings:
             ahead: If True, starts at once, without waiting for the caller's stream. The weights must be there.
             padded: Size that a batch is padded to if its own size is not recorded, as recording takes longer; or 0.
         """
-        count, pool = len(indices), self._frames.pool
+        count, device, pool = len(indices), self._device, self._frames.pool
         batch = bucket(count) if self._frames.has(bucket(count)) else bucket(max(count, padded))
-        given = _staged([frames.pixels(t) for t in indices], batch, pinned=self._stream is not None)
+        pixels = _staged([frames.pixels(t) for t in indices], batch, pinned=self._stream is not None)
 
         def function(given: list[Tensor]) -> list[Tensor]:
             size = (model.image_size, model.image_size)
             images = resize_and_normalise(given[0], size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
             return engine_for(model).encode(images)
 
-        def encoded() -> list[FrameFeatures] | None:
-            def keep(levels: list[Tensor]) -> list[FrameFeatures]:
-                return [_cloned(levels, i) for i in range(count)]
+        def keep(levels: list[Tensor]) -> list[FrameFeatures]:
+            return [_cloned(levels, i) for i in range(count)]
 
-            return self._frames.call(batch, f"encodings in batches of {batch}", function, [given], keep)
-
-        if self._stream is None or self._uploads is None:
-            features = encoded()
-            return None if features is None else EncodedFrames(features, None)
-        if not ahead or pool.graphs.constants.are_outdated:  # by weights that may still be written
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._uploads):
-            given = given.to(self._device, non_blocking=True)
-        self._stream.wait_stream(self._uploads)
-        given.record_stream(self._stream)
+        if self._stream is not None and self._uploads is not None:
+            if not ahead or pool.graphs.constants.are_outdated:  # by weights that may still be written
+                self._stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(self._uploads):
+                pixels = pixels.to(device, non_blocking=True)
+            self._stream.wait_stream(self._uploads)
+            pixels.record_stream(self._stream)
         with torch.cuda.stream(self._stream):
-            features = encoded()
+            features = self._frames.call(batch, f"encodings in batches of {batch}", function, [pixels], keep)
         if features is None or pool.last is None:
-            return None
+            return None if features is None else EncodedFrames(features, None)
         done = pool.last[1]
 
         def wait(features: FrameFeatures) -> None:
-            stream = torch.cuda.current_stream(self._device)
+            stream = torch.cuda.current_stream(device)
             stream.wait_event(done)
             for x in (features.embedding, *features.high_res):
                 x.record_stream(stream)  # its memory is not reused before that stream has read it

@@ -159,6 +159,38 @@ def prepare_tables(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Pag
     return StepTables.integers(shape, rows, pinned), memories, pointers, states
 
 
+def call_step(model: SAM2Base, given: StepInput) -> Results:
+    """Computes a step eagerly, with exactly as many rows as objects, or with rows of a bucket if a part is compiled."""
+    bank, count = given.bank, len(given.attended)
+    shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
+    integers, *pages = prepare_tables(given, shape)
+    buffers = StepBuffers.make(
+        model, given.features, integers.to(model.device, non_blocking=True), shape, given.settings
+    )
+    try:
+        compute_step(model, Pools.of(bank), buffers, given.settings)
+    except NarrowPagesError as error:
+        assert bank.memories is not None
+        bank.memories.widen(error.dtype)
+        compute_step(model, Pools.of(bank), buffers, given.settings)
+    packed = buffers.results if shape.objects == count else buffers.results.first(count)
+    return build_results(bank, packed, count, *pages)
+
+
+def _is_compiled(model: SAM2Base) -> bool:
+    """Returns True if a part that computes all objects together is compiled on CUDA, for each number of objects.
+
+    Users compile parts by :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward =
+    torch.compile(part.forward)``, like the original's compiled predictor; by ``part.compile()``; or by
+    ``torch.compile(part)``, which returns a module with a compiled ``forward``.
+    """
+    if model.device.type != "cuda":
+        return False
+    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
+    names = ("forward", "_compiled_call_impl")
+    return any(vars(part).get(name) is not None for part in parts for name in names)
+
+
 def build_results(
     bank: MemoryBank,
     packed: PackedResults,

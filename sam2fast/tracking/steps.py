@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
-from sam2fast.engine import Engine, engine_for
+from sam2fast.engine import engine_for
 from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.engine.parts import Watch
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -16,16 +15,7 @@ from sam2fast.prompt_inputs import PromptWarning
 from sam2fast.tracking.features import EncodedFrames, features_by_frame
 from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackingOptions
-from sam2fast.tracking.step import (
-    NarrowPagesError,
-    Pools,
-    Results,
-    StepBuffers,
-    StepInput,
-    build_results,
-    compute_step,
-    prepare_tables,
-)
+from sam2fast.tracking.step import Results, StepInput, call_step
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
@@ -44,8 +34,7 @@ class Steps:
         self.recordings: Recordings | None = None
         self.explain = False
         self.prompt_warning = PromptWarning()
-        self._modules: list[nn.Module] | None = None  # of the model; empty if a user changed any; None: unchecked
-        self._watches: list[Watch | None] = []  # of the same check
+        self._watches: list[Watch | None] | None = None  # of the last check
         self._changes = 0
 
     def encode(
@@ -74,7 +63,7 @@ class Steps:
         """Computes the results of all objects of a frame as one batch. Writes memories and pointers to the bank."""
         recordings = self.usable(model, options)
         results = None if recordings is None else recordings.step(model, given)
-        return _called(model, given) if results is None else results
+        return call_step(model, given) if results is None else results
 
     def usable(self, model: SAM2Base, options: TrackingOptions) -> Recordings | None:
         """Returns the recordings if steps should use them, else None.
@@ -110,7 +99,8 @@ class Steps:
 
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        self._keep(engine_for(model), engine_for(model).unchanged_modules())
+        engine_for(model).unchanged_modules()
+        self._keep(engine_for(model).watches())
         if self.recordings is not None and self.recordings.made_for != fingerprint(model):
             self.release()
         if self.recordings is not None:
@@ -122,7 +112,7 @@ class Steps:
     @property
     def is_changed(self) -> bool:
         """Returns True if the last check found modules that a user hooked, patched or replaced."""
-        return self._modules == []
+        return self._watches is not None and None in self._watches
 
     @contextmanager
     def one_step(self, model: SAM2Base) -> Iterator[int]:
@@ -134,14 +124,13 @@ class Steps:
         Yields:
             Number of changes seen so far.
         """
-        with engine_for(model).one_step() as unchanged, reading_numerics_once():
-            self._keep(engine_for(model), unchanged)
+        with engine_for(model).one_step(), reading_numerics_once():
+            self._keep(engine_for(model).watches())
             yield self._changes
 
-    def _keep(self, engine: Engine, unchanged: list[nn.Module]) -> None:
-        before, watches = (self._modules, self._watches), engine.watches()
-        self._modules, self._watches = unchanged, watches
-        if before[0] is not None and before != (unchanged, watches):
+    def _keep(self, watches: list[Watch | None]) -> None:
+        before, self._watches = self._watches, watches
+        if before is not None and before != watches:
             self.release()
             self._changes += 1
 
@@ -153,41 +142,9 @@ class Steps:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of a model makes its own recordings.
-        return {**vars(self), "recordings": None, "_modules": None, "_watches": []}
-
-
-def _called(model: SAM2Base, given: StepInput) -> Results:
-    """Computes a step eagerly, with exactly as many rows as objects, or with rows of a bucket if a part is compiled."""
-    bank, count = given.bank, len(given.attended)
-    shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
-    integers, *pages = prepare_tables(given, shape)
-    buffers = StepBuffers.make(
-        model, given.features, integers.to(model.device, non_blocking=True), shape, given.settings
-    )
-    try:
-        compute_step(model, Pools.of(bank), buffers, given.settings)
-    except NarrowPagesError as error:
-        assert bank.memories is not None
-        bank.memories.widen(error.dtype)
-        compute_step(model, Pools.of(bank), buffers, given.settings)
-    packed = buffers.results if shape.objects == count else buffers.results.first(count)
-    return build_results(bank, packed, count, *pages)
+        return {**vars(self), "recordings": None, "_watches": None}
 
 
 @torch.no_grad()
 def _attends_from_plan(model: SAM2Base) -> bool:
     return engine_for(model).parts().attention
-
-
-def _is_compiled(model: SAM2Base) -> bool:
-    """Returns True if a part that computes all objects together is compiled on CUDA, for each number of objects.
-
-    Users compile parts by :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward =
-    torch.compile(part.forward)``, like the original's compiled predictor; by ``part.compile()``; or by
-    ``torch.compile(part)``, which returns a module with a compiled ``forward``.
-    """
-    if model.device.type != "cuda":
-        return False
-    parts = (model.memory_attention, model.sam_mask_decoder, model.memory_encoder)
-    names = ("forward", "_compiled_call_impl")
-    return any(vars(part).get(name) is not None for part in parts for name in names)

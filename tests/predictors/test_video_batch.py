@@ -8,7 +8,7 @@ from video import Session, clip, errors, jpeg_folder, narrow_predictor
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 from sam2fast.engine.cpu import memory
-from sam2fast.tracking import memory_bank, step, steps
+from sam2fast.tracking import memory_bank, step
 from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
@@ -105,7 +105,7 @@ def test_rows_fill_a_bucket_for_compiled_parts(video):
             return getattr(predictor, name)
 
     def rows(model) -> int:
-        return s.state.bank.shape_of(pages, rules, in_buckets=steps._is_compiled(model)).objects
+        return s.state.bank.shape_of(pages, rules, in_buckets=step._is_compiled(model)).objects
 
     # The image encoder knows of no objects.
     for parts, expected in (([], 3), (["mask_decoder"], 4), (["memory_attention"], 4), (["image_encoder"], 3)):
