@@ -13,8 +13,8 @@ from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
 from sam2fast.engine.plan import PlanOfPart
+from sam2fast.modeling import ORIGINAL, child_types
 from sam2fast.modeling.compiled import CompiledMethod
-from sam2fast.modeling.registry import DEFINED, kinds_of_parts
 from sam2fast.modeling.sam2_base import SAM2Base
 
 Plan = TypeVar("Plan", bound=PlanOfPart)
@@ -28,13 +28,13 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 def is_as_built(modules: Sequence[nn.Module]) -> bool:
     """Returns True if the modules are unmodified: in evaluation mode, without hooks, and with their original classes,
     methods, types of parts and types of tensors. Methods may be compiled."""
-    classes = {base for module in modules for base in type(module).__mro__ if base in DEFINED}
+    classes = {base for module in modules for base in type(module).__mro__ if base in ORIGINAL}
     return not any(_GLOBAL_HOOKS) and all(map(_is_as_defined, classes)) and all(map(_is_as_constructed, modules))
 
 
 def _is_as_defined(cls: type[nn.Module]) -> bool:
     """Returns True if the class has its original attributes, and no others that hide attributes of its bases."""
-    defined, now = DEFINED[cls], vars(cls)
+    defined, now = ORIGINAL[cls], vars(cls)
     changed = {name for name in defined.keys() | now.keys() if defined.get(name) is not now.get(name)}
     changed = {name for name in changed if name == "__call__" or name[:2] != "__"}  # torch's compiler patches __init__
     return not any(name in defined or hasattr(cls.__base__, name) for name in changed)
@@ -42,9 +42,9 @@ def _is_as_defined(cls: type[nn.Module]) -> bool:
 
 def _is_as_constructed(module: nn.Module) -> bool:
     """Returns True if a module with an unmodified class is unmodified; see :func:`is_as_built`."""
-    attributes, kinds = vars(module), kinds_of_parts(module)
+    attributes, kinds = vars(module), child_types(module)
     return (
-        type(module) in DEFINED
+        type(module) in ORIGINAL
         and not module.training
         and not any(attributes[name] for name in _HOOKS)
         and attributes.get("_constructed", kinds) == kinds

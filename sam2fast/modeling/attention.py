@@ -18,10 +18,8 @@ from sam2fast.kernels.memory_attention import (
     rope_attention_reference,
 )
 from sam2fast.modeling.position_encoding import axial_rope, compute_axial_cis
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class Attention(nn.Module):
     """Multi-head attention whose inner dimension may be smaller than the embedding dimension.
 
@@ -73,7 +71,6 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(-2)
 
 
-@registered
 class RoPEAttention(Attention):
     """Attention over a square map with axial rotary positions. Keys may be several concatenated maps.
 
@@ -154,7 +151,6 @@ class RoPEAttention(Attention):
             return given.real.to(device).contiguous(), given.imag.to(device).contiguous()
 
 
-@registered
 class EfficientRoPEAttention1(RoPEAttention):
     """Cross-attention to means of 2x2 tokens where there are memories of several frames; a mean counts as four tokens.
 
@@ -179,7 +175,6 @@ class EfficientRoPEAttention1(RoPEAttention):
         return self._output(F.scaled_dot_product_attention(q, keys, values, offset, self._dropout))
 
 
-@registered
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
     """The same, but log 4 is added to each component of a mean key: how much a mean counts depends on the query.
 
@@ -189,7 +184,6 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
     pooling: Pooling = "raised"
 
 
-@registered
 class RoPEAttentionv2(RoPEAttention):
     """Cross-attention whose keys have a grid of their own, which does not depend on the image's size.
 

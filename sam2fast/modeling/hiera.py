@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (the original's place)
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class PatchEmbed(nn.Module):
     """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, with Hiera 7x7 of stride 4."""
 
@@ -33,7 +31,6 @@ class PatchEmbed(nn.Module):
         return patches.permute(0, 2, 3, 1)
 
 
-@registered
 class BlockTrunk(nn.Module):
     """A trunk of blocks: patches, their positions, and the maps after some of the blocks."""
 
@@ -78,7 +75,6 @@ class BlockTrunk(nn.Module):
         raise NotImplementedError
 
 
-@registered
 class Hiera(BlockTrunk):
     """Four stages of windowed and a few global blocks.
 

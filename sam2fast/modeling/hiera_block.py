@@ -6,10 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import MLP, DropPath
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class MultiScaleAttention(nn.Module):
     """Attention of windows ``(B, H, W, dim)`` to themselves: ``(B, H', W', dim_out)``.
 
@@ -41,7 +39,6 @@ class MultiScaleAttention(nn.Module):
         return projected
 
 
-@registered
 class MultiScaleBlock(nn.Module):
     """One transformer block; the first of a stage doubles the channels and pools queries and residual.
 

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import LayerNorm2d
-from sam2fast.modeling.registry import registered
 from sam2fast.modeling.repvit import RepViT
 from sam2fast.modeling.vit import ViT
 
 
-@registered
 class FpnNeck(nn.Module):
     """Projects every level of the trunk to ``d_model`` channels and adds coarser levels to finer ones.
 
@@ -75,7 +73,6 @@ class FpnNeck(nn.Module):
         return x / 2 if self.fuse_type == "avg" else x
 
 
-@registered
 class ViTDetNeck(nn.Module):
     """Projects the one level of a plain trunk to ``d_model`` channels.
 
@@ -116,7 +113,6 @@ class ViTDetNeck(nn.Module):
         return [x], [self.position_encoding(x).to(x.dtype)]
 
 
-@registered
 class ImageEncoder(nn.Module):
     """Trunk and neck.
 

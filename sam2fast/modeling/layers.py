@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.modeling.registry import registered
 
-
-@registered
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of ``(B, C, H, W)``.
 
@@ -31,7 +28,6 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-@registered
 class MLP(nn.Module):
     """``num_layers`` linear layers with an activation between them, ``(..., input_dim)`` to ``(..., output_dim)``.
 
@@ -61,7 +57,6 @@ class MLP(nn.Module):
         return torch.sigmoid(x) if self.sigmoid_output else x
 
 
-@registered
 class DropPath(nn.Module):
     """Drops whole samples of a residual branch ``(B, ...)`` in training (stochastic depth) and rescales the rest.
 

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import MLP, LayerNorm2d
-from sam2fast.modeling.registry import registered
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
-@registered
 class MaskDecoder(nn.Module):
     """Predicts four masks (one for clear prompts, three for ambiguous ones) and selects among them.
 

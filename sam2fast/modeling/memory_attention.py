@@ -7,10 +7,8 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.layers import get_activation
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class MemoryAttentionLayer(nn.Module):
     """Pre-norm self-attention, cross-attention to the memory, feed-forward.
 
@@ -81,7 +79,6 @@ class MemoryAttentionLayer(nn.Module):
         return tgt + self.dropout2(self.cross_attn_image(q=q, k=k, v=memory, **kwargs))
 
 
-@registered
 class MemoryAttention(nn.Module):
     """A stack of memory attention layers and a final norm.
 

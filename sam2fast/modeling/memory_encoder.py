@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.modeling.layers import DropPath, LayerNorm2d
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class MaskDownSampler(nn.Module):
     """Strided convolutions from a mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``.
 
@@ -43,7 +41,6 @@ class MaskDownSampler(nn.Module):
         return cast(Tensor, self.encoder(x))
 
 
-@registered
 class CXBlock(nn.Module):
     """A ConvNeXt block on ``(B, dim, H, W)``.
 
@@ -77,7 +74,6 @@ class CXBlock(nn.Module):
         return x + self.drop_path(y)
 
 
-@registered
 class Fuser(nn.Module):
     """Copies of one layer in a row, after an optional 1x1 convolution.
 
@@ -101,7 +97,6 @@ class Fuser(nn.Module):
         return x
 
 
-@registered
 class MemoryEncoder(nn.Module):
     """Fuses image features with a downsampled mask and compresses the sum to ``out_dim`` channels.
 

@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.registry import registered
 
-
-@registered
 class LatentFeedForward(nn.Sequential):
     """A norm and two linear layers with GELU between them, ``(..., dim)`` to the same shape."""
 
@@ -21,7 +18,6 @@ class LatentFeedForward(nn.Sequential):
         )
 
 
-@registered
 class LatentSelfAttention(nn.Module):
     """Latents attend to each other, ``(B, L, dim)`` to the same shape.
 
@@ -44,7 +40,6 @@ class LatentSelfAttention(nn.Module):
         return cast(Tensor, self.to_out(attended))
 
 
-@registered
 class LatentCrossAttention(nn.Module):
     """Latents ``(B, L, dim)`` attend to tokens ``(B, M, dim)``.
 
@@ -69,7 +64,6 @@ class LatentCrossAttention(nn.Module):
         return cast(Tensor, self.to_out(attended))
 
 
-@registered
 class PerceiverLayer(nn.Module):
     """Latents attend to tokens and to each other.
 
@@ -94,7 +88,6 @@ class PerceiverLayer(nn.Module):
         return cast(Tensor, latents + self.self_ff(latents))
 
 
-@registered
 class PerceiverResampler(nn.Module):
     """A map to ``num_latents`` tokens that read all of it and ``num_latents_2d`` tokens that read one window each.
 

@@ -5,10 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.registry import registered
 
-
-@registered
 class PositionEmbeddingSine(nn.Module):
     """Sines and cosines of the row, then of the column, of each position of a map.
 
@@ -111,7 +108,6 @@ class PositionEmbeddingSine(nn.Module):
         return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
 
 
-@registered
 class PositionEmbeddingRandom(nn.Module):
     """Sines and cosines of random projections of the unit square.
 

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class PromptEncoder(nn.Module):
     """Embeds points, box corners and mask logits.
 

@@ -11,14 +11,11 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.registry import registered
-
 WIDTHS = (48, 96, 192, 384)
 DEPTHS = (2, 2, 14, 2)
 LEVELS = ("layer0", "layer1", "layer2", "layer3")
 
 
-@registered
 class ConvNorm(nn.Module):
     """A convolution and a batch norm, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
 
@@ -38,7 +35,6 @@ class ConvNorm(nn.Module):
         return cast(Tensor, self.bn(self.c(x)))
 
 
-@registered
 class TokenMixer(nn.Module):
     """The sum of a depthwise 3x3 convolution, a 1x1 one and the input, ``(B, C, H, W)`` to the same shape."""
 
@@ -52,7 +48,6 @@ class TokenMixer(nn.Module):
         return self.conv(x) + self.conv1(x) + x
 
 
-@registered
 class SqueezeExcite(nn.Module):
     """Scales channels ``(B, C, H, W)`` by a function of their means."""
 
@@ -68,7 +63,6 @@ class SqueezeExcite(nn.Module):
         return cast(Tensor, x * self.fc2(F.relu(self.fc1(means))).sigmoid())
 
 
-@registered
 class ChannelMixer(nn.Module):
     """Two 1x1 convolutions with GELU between them, ``(B, C, H, W)`` to the same shape."""
 
@@ -82,7 +76,6 @@ class ChannelMixer(nn.Module):
         return self.conv2(F.gelu(self.conv1(x)))
 
 
-@registered
 class RepViTBlock(nn.Module):
     """Mixes positions, perhaps scales channels, and adds what mixes channels."""
 
@@ -98,7 +91,6 @@ class RepViTBlock(nn.Module):
         return x + self.channel_mixer(x)
 
 
-@registered
 class RepViTDownsample(nn.Module):
     """A block, then half the height and width and more channels."""
 
@@ -115,7 +107,6 @@ class RepViTDownsample(nn.Module):
         return x + self.ffn(x)
 
 
-@registered
 class RepViTStage(nn.Module):
     """Blocks at one size; every other one scales channels."""
 
@@ -132,7 +123,6 @@ class RepViTStage(nn.Module):
         return x
 
 
-@registered
 class RepViTStem(nn.Module):
     """An image ``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
 
@@ -146,7 +136,6 @@ class RepViTStem(nn.Module):
         return self.conv2(F.gelu(self.conv1(x)))
 
 
-@registered
 class RepViTBody(nn.Module):
     """The stem and four stages, under the names of timm's list of features."""
 
@@ -165,7 +154,6 @@ class RepViTBody(nn.Module):
         return outputs
 
 
-@registered
 class RepViT(nn.Module):
     """The trunk of EdgeTAM.
 

@@ -4,10 +4,8 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.attention import Attention
 from sam2fast.modeling.layers import MLP
-from sam2fast.modeling.registry import registered
 
 
-@registered
 class TwoWayAttentionBlock(nn.Module):
     """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens; norms after each.
 
@@ -54,7 +52,6 @@ class TwoWayAttentionBlock(nn.Module):
         return queries, self.norm4(keys + self.cross_attn_image_to_token(q=k, k=q, v=queries))
 
 
-@registered
 class TwoWayTransformer(nn.Module):
     """``depth`` two-way blocks and a last attention of the tokens to the image.
 

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.hiera import BlockTrunk, PatchEmbed
 from sam2fast.modeling.hiera_block import MultiScaleBlock
-from sam2fast.modeling.registry import registered
 
 PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches of 16
 
 
-@registered
 class ViT(BlockTrunk):
     """The trunk of EfficientTAM.
 

@@ -3,7 +3,10 @@ called module by module."""
 
 import copy
 import gc
+import os
 import pickle
+import subprocess
+import sys
 import types
 import weakref
 from functools import partial
@@ -407,3 +410,21 @@ def test_threads_share_a_model(model):
     expected = by_modules(model)
     for found in at_once(*[lambda: results(model)] * 4):
         assert difference(expected, found) < 1e-5
+
+
+def test_a_class_that_is_patched_before_the_engine_is_imported():
+    code = """
+import sys
+from sam2fast.modeling.layers import MLP
+forward, MLP.forward = MLP.forward, lambda self, x: forward(self, x)
+assert "sam2fast.engine" not in sys.modules
+from mini_model import mini_model
+from planned import parts_of
+model = mini_model()
+print(*parts_of(model))
+MLP.forward = forward
+print(*parts_of(model))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "False", "True", "True", "True", "True"]
