@@ -7,6 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 _log = logging.getLogger(__name__)
@@ -15,27 +17,37 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """Another thread is using the object, or has replaced its image meanwhile. The refused call changed nothing."""
+    """Raised if another thread is using the object, or has replaced its image. The refused call changed nothing."""
 
 
 class CallGuard:
     """Tracks which threads are calling an object, and refuses conflicting calls.
 
     A call that changes the object excludes all others. Calls that only read may run at the same time. A thread may nest
-    its own calls. A generator counts as a call only while it computes its next item. No call ever waits.
+    its calls. Only the outer call is tracked, unless it reads and the inner call changes the object. A generator counts
+    as a call only while it computes its next item. No call ever waits.
     """
 
     def __init__(self) -> None:
         # By process: the child of a fork does not inherit the threads, nor their calls.
         self._ongoing = {os.getpid(): _ProcessCalls()}
 
-    def begin_call(self, owner: object, changes: bool) -> "GuardedCall":
-        """A call on ``owner``, as a context manager; ``changes``: it excludes all other calls."""
-        limit_threads_after_fork()
+    def begin_call(self, owner: object, changes: bool) -> AbstractContextManager[Any]:
+        """Returns a context manager of one call. It does nothing in a nested call that need not be tracked.
+
+        Args:
+            owner: Object that is called, for error messages.
+            changes: If True, the call excludes all other calls.
+        """
         calls = self._ongoing.get(os.getpid())
         if calls is None:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
-        return GuardedCall(calls, type(owner).__name__, changes)
+        thread = threading.get_ident()
+        for outer in (ref() for ref in calls.ongoing):
+            if outer is not None and outer.thread == thread and outer.changes >= changes:
+                return nullcontext(outer)  # keeps the entry of an outer call that a signal interrupted
+        limit_threads_after_fork()
+        return GuardedCall(calls, type(owner).__name__, thread, changes)
 
     def record_change(self) -> None:
         """Records that the ongoing exclusive call has replaced what other calls use, such as an image."""
@@ -43,12 +55,12 @@ class CallGuard:
         calls.changed_by = calls.exclusive_calls
 
     def check_change(self, what: str) -> None:
-        """Checks that this thread was not refused during the call that set the present ``what``.
+        """Checks that this thread was not refused during the call that set the present ``what``, such as an image.
 
-        Threads of a pool may take turns at setting and using.
+        Threads of a pool may take turns at setting and using it.
 
         Raises:
-            ConcurrentUseError: it was refused then, so its ``what`` has been replaced.
+            ConcurrentUseError: If it was refused then, since its ``what`` has been replaced.
         """
         calls = self._ongoing.get(os.getpid())
         if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
@@ -65,9 +77,9 @@ _process = os.getpid()  # the process that imported this module, or the child th
 
 
 def limit_threads_after_fork() -> None:
-    """Limits torch to one thread in a forked process, once; a later ``torch.set_num_threads`` holds.
+    """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` have effect.
 
-    torch's threads do not survive a fork, and the first large operation would wait for them forever.
+    Torch's threads do not survive a fork, and the first large operation would wait for them forever.
     """
     global _process
     if _process == os.getpid():
@@ -81,7 +93,7 @@ def limit_threads_after_fork() -> None:
 
 
 class _ProcessCalls:
-    """The running calls of one process."""
+    """Stores the running calls of one process."""
 
     def __init__(self) -> None:
         # Reentrant: a signal handler may interrupt a call and use the same object.
@@ -94,70 +106,76 @@ class _ProcessCalls:
         self.refused_by: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
 
 
+@dataclass(eq=False)
 class GuardedCall:
-    """One call of one thread, as a context manager."""
+    """Context manager of one call of one thread."""
 
-    def __init__(self, calls: _ProcessCalls, kind: str, changes: bool) -> None:
-        self._calls, self._kind = calls, kind
-        self.thread, self.changes = threading.get_ident(), changes
+    calls: _ProcessCalls
+    owner: str  # name of its type
+    thread: int
+    changes: bool
 
     def __enter__(self) -> None:
-        """Raises ``ConcurrentUseError`` if another thread is in a call, and one of both changes the object."""
-        with self._calls.lock:
-            ongoing = [ref for ref in self._calls.ongoing if ref() is not None]
+        """Begins the call.
+
+        Raises:
+            ConcurrentUseError: If another thread is in a call, and one of both calls changes the object.
+        """
+        with self.calls.lock:
+            ongoing = [ref for ref in self.calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
                 if other is not None and other.thread != self.thread and (other.changes or self.changes):
                     if other.changes:
-                        self._calls.refused_by[threading.current_thread()] = self._calls.exclusive_calls
+                        self.calls.refused_by[threading.current_thread()] = self.calls.exclusive_calls
                     raise ConcurrentUseError(
-                        f"this {self._kind} is being used by another thread; let threads take turns, for instance "
+                        f"this {self.owner} is being used by another thread; let threads take turns, for instance "
                         "with a threading.Lock, or give each one its own: they may share a model"
                     )
-            self._calls.exclusive_calls += self.changes
-            self._calls.ongoing = [*ongoing, weakref.ref(self)]
+            self.calls.exclusive_calls += self.changes
+            self.calls.ongoing = [*ongoing, weakref.ref(self)]
 
     def __exit__(self, *error: object) -> None:
-        with self._calls.lock:
-            self._calls.ongoing = [ref for ref in self._calls.ongoing if ref() is not self]
+        with self.calls.lock:
+            self.calls.ongoing = [ref for ref in self.calls.ongoing if ref() is not self]
 
 
 def exclusive(method: Method) -> Method:
-    """Decorates a method that changes its object, which has a ``guard``: refused while another thread is in a call."""
+    """Decorates a method that changes its object. It is refused while another thread calls the object.
+
+    The object has a :class:`CallGuard` named ``guard``.
+    """
     return _guarded(method, 0, changes=True)
 
 
 def shared(method: Method) -> Method:
-    """Decorates a method that only reads: refused only while another thread is in an exclusive call."""
+    """Decorates a method that only reads its object. It is refused while another thread is in an exclusive call."""
     return _guarded(method, 0, changes=False)
 
 
 def exclusive_session(method: Method) -> Method:
-    """As :func:`exclusive`, but guards the ``inference_state``, the first argument, instead of the predictor."""
+    """Decorates a method like :func:`exclusive`, but guards the first argument, an ``inference_state``."""
     return _guarded(method, 1, changes=True)
 
 
 def _guarded(method: Method, place: int, changes: bool) -> Method:
-    def begin_call(args: Any, kwargs: Any) -> GuardedCall | None:
-        owner = args[place] if len(args) > place else kwargs.get("inference_state")
-        guard = getattr(owner, "guard", None)  # else the method reports the wrong argument
-        return None if guard is None else guard.begin_call(owner, changes)
+    """Returns the method, guarded by the guard of the argument at ``place``."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if (guarded := begin_call(args, kwargs)) is None:
+        owner = args[place] if len(args) > place else kwargs.get("inference_state")
+        guard = getattr(owner, "guard", None)
+        if guard is None:  # the method reports the wrong argument
             return method(*args, **kwargs)
-        with guarded:
+        with guard.begin_call(owner, changes):
             return method(*args, **kwargs)
 
     @functools.wraps(method)
     def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        coming = method(*args, **kwargs)
+        owner, coming = args[place] if len(args) > place else kwargs.get("inference_state"), method(*args, **kwargs)
+        guard = getattr(owner, "guard", None)
         try:
             while True:
-                if (guarded := begin_call(args, kwargs)) is None:
-                    yield from coming
-                    return
-                with guarded:
+                with nullcontext() if guard is None else guard.begin_call(owner, changes):
                     try:
                         answer = next(coming)
                     except StopIteration:

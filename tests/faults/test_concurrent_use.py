@@ -10,7 +10,7 @@ from thread_work import answers, session, stream
 
 from sam2fast.engine import Engine
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError
+from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, GuardedCall
 
 
 def test_set_image_during_set_image_of_another_thread(image_model, monkeypatch):
@@ -194,7 +194,38 @@ def test_approximations_are_not_set_while_another_thread_opens_a_session(video_p
     assert held.result == video_predictor.approximations
 
 
-def test_a_call_interrupted_by_a_signal_is_finished():
+def test_a_call_changes_the_image_within_one_that_reads_it(image_model, monkeypatch):
+    """It is refused while another thread reads."""
+    predictor, images = SAM2ImagePredictor(image_model), make_images(2)
+    predictor.set_image(images[0])
+    custom = predictor._predict_low_res
+
+    def changes(*args):
+        predictor.set_image(images[1])
+        return custom(*args)
+
+    held = Held(lambda: predictor.predict([[20, 15]], [1]))
+    with held.within(monkeypatch, Engine, "decode"):
+        monkeypatch.setattr(predictor, "_predict_low_res", changes)
+        with pytest.raises(ConcurrentUseError):
+            predictor.predict([[20, 15]], [1])
+    predictor.predict([[20, 15]], [1])
+
+
+def test_nested_calls_are_tracked_once(image_model, monkeypatch):
+    predictor, entered = SAM2ImagePredictor(image_model), []
+    enter = GuardedCall.__enter__
+    monkeypatch.setattr(GuardedCall, "__enter__", lambda call: entered.append(call.changes) or enter(call))
+    predictor.set_image_batch(make_images(2))
+    predictor.predict_batch([[[20, 15]]] * 2, [[1]] * 2)
+    predictor.set_image(make_images(1)[0])
+    predictor.predict([[20, 15]], [1])
+    assert entered == [True, False, True, False]
+
+
+@pytest.fixture
+def interrupted():
+    """A guard, a function that says if another thread is refused, and a function that a signal interrupts."""
     guard = CallGuard()
 
     def is_refused() -> bool:
@@ -210,7 +241,22 @@ def test_a_call_interrupted_by_a_signal_is_finished():
         assert at_once(is_refused) == [True]
         raise KeyboardInterrupt
 
+    return guard, is_refused, cut_off
+
+
+def test_a_call_interrupted_by_a_signal_is_finished(interrupted):
+    _, is_refused, cut_off = interrupted
     with pytest.raises(KeyboardInterrupt) as caught:
         cut_off()
     del caught
+    assert at_once(is_refused) == [False]
+
+
+def test_a_call_after_an_interrupted_one_excludes_others(interrupted):
+    guard, is_refused, cut_off = interrupted
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cut_off()
+    with guard.begin_call(guard, changes=True):
+        del caught  # the interrupted call ends here
+        assert at_once(is_refused) == [True]
     assert at_once(is_refused) == [False]
