@@ -1,15 +1,13 @@
-"""Inference without the modules of a model: functions of their weights, for the parts that nobody changed.
+"""Inference without the modules of a model: unmodified parts are computed by functions of their weights.
 
-``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part holds its
-weights in the order in which they are read, and the functions in ``cpu``, or on other devices those in ``gpu``, compute
-what the modules do. Only position encodings stay calls of modules. This file chooses between them, once for each call
-of a predictor.
+``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part stores its
+weights in the order in which they are read, and functions in ``cpu`` or ``gpu`` compute from it what the modules
+compute. Only position encodings remain modules. This file chooses, once for each call or video frame.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -17,29 +15,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from sam2fast.engine import by_modules, common, cpu, gpu
-from sam2fast.engine.common import AttendHook, Masks
+from sam2fast.engine import cpu, gpu
+from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
+from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
+from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Points
 from sam2fast.engine.constants import is_recorded
-from sam2fast.engine.memory_plan import plan_attention, plan_memory, settings_of
-from sam2fast.engine.parts import Plan, PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
-from sam2fast.engine.plan import EncoderPlan, MaskPlan, in_dtype, plan_masks
+from sam2fast.engine.memory_plan import plan_attention, plan_memory
+from sam2fast.engine.parts import PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
+from sam2fast.engine.plan import plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import (
-    OF_DISTANCES,
-    OF_GIVEN_MASKS,
-    OF_IMAGES,
-    OF_OBJECTS,
-    ObjectPrediction,
-)
+from sam2fast.modeling.sam2_base import OF_DISTANCES, OF_GIVEN_MASKS, OF_IMAGES, OF_OBJECTS, ObjectPrediction
 
 __all__ = ["Engine", "Parts", "engine_for"]
 
 
 class Parts(NamedTuple):
-    """Which parts of a model are computed from plans."""
+    """Stores for each part of a model if it is computed from a plan."""
 
     image: bool  # image encoder, and the mask decoder's projections of its high-resolution features
     masks: bool  # prompt encoder and mask decoder
@@ -48,265 +42,188 @@ class Parts(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What :meth:`Engine.one_step` decided for the calls inside it."""
+    """Stores the choice of :meth:`Engine.one_step` for the calls inside it."""
 
     engine: "Engine"
     variant: Any  # see _variant_for
-    plans: dict[PlannedPart[Any], Any]
+    chosen: dict[Any, Any]  # results of Engine._choose, by part and methods
 
 
 class Engine:
-    """Computes the parts of a model, those that are as built from plans and others by their modules.
+    """Computes the parts of a model: unmodified ones from plans, and modified ones by their modules.
 
     Attributes:
-        attend_hook: called with the number of a layer of memory attention and the arguments of
-            :func:`sam2fast.kernels.memory_attention.memory_attention` before it attends to the memory, or None.
+        attend_hook: Function that is called before a layer of memory attention attends to the memory, or None.
+            Arguments are the layer's number and those of :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
 
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image: PlannedPart[EncoderPlan] = PlannedPart(image_roots, plan_encoder, OF_IMAGES)
-        self._masks = PlannedPart(mask_roots, plan_masks)
-        self._attention = PlannedPart(attention_roots, plan_attention)
-        self._memory = PlannedPart(memory_roots, plan_memory, OF_OBJECTS)
-        self._all: tuple[PlannedPart[Any], ...] = self._image, self._masks, self._attention, self._memory
+        self._image = PlannedPart(image_roots, plan_encoder, ImageByPlan, ImageByModules, OF_IMAGES)
+        self._masks = PlannedPart(mask_roots, plan_masks, MasksByPlan, MasksByModules)
+        self._attention = PlannedPart(attention_roots, plan_attention, AttentionByPlan, AttentionByModules)
+        self._memory = PlannedPart(memory_roots, plan_memory, MemoryByPlan, MemoryByModules, OF_OBJECTS)
+        self._all = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
-        """Which parts would be computed from plans now, for input on the model's device."""
-        x = self._example()
-        return Parts(*(self._plan(part, x)[0] is not None for part in self._all))
+        """Returns the parts that would be computed from plans now, for input on the model's device."""
+        return Parts(*(self._is_planned(part, self._example()) for part in self._all))
+
+    def _is_planned(self, part: PlannedPart, x: Tensor) -> bool:
+        """Returns True if the part would be computed from a plan now, for input like ``x``."""
+        return isinstance(self._choose(part, x), part.by_plan)
 
     def _example(self) -> Tensor:
-        """A tensor on the model's device."""
+        """Returns a tensor on the model's device."""
         model: Any = self._model()
         return torch.empty(0, device=model.device)
 
     def unchanged_modules(self) -> list[nn.Module]:
         """Returns all modules of the model if all are unmodified, otherwise none."""
-        found = [part.found(self._model()) for part in self._all]
+        found = [part.look(self._model()) for part in self._all]
         return [module for each in found if each for module in each.modules] if all(found) else []
 
     def watches(self) -> list[Watch | None]:
         """Returns the watch of each part. A part gets another watch after a change."""
-        return [part.watch for part in self._all]
+        return [None if part.found is None else part.found.watch for part in self._all]
 
     @contextmanager
     def one_step(self) -> Iterator[list[nn.Module]]:
-        """Context manager that decides now, until it ends, which parts are computed from plans and by which functions;
-        yields :meth:`unchanged_modules`."""
+        """Context manager that chooses between plans and modules now, for all calls inside it.
+
+        Yields:
+            Result of :meth:`unchanged_modules`.
+        """
         modules = self.unchanged_modules()
-        plans = {part: part.plan(self._model(), trusts_last=True) for part in self._all}
-        token = _step.set(_Step(self, _variant_for(self._example()), plans))
+        token = _step.set(_Step(self, _variant_for(self._example()), {}))
         try:
             yield modules
         finally:
             _step.reset(token)
 
-    def _plan(self, part: "PlannedPart[Plan]", x: Tensor) -> tuple[Plan | None, Any]:
-        """The plan of a part for input like ``x``, and the package whose functions compute it; None and None where the
-        part's modules have to be called."""
-        step = _step.get()
-        if step is None or step.engine is not self:
-            variant = _variant_for(x)
-            plan = None if variant is None else part.plan(self._model())
+    def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
+        """Returns the object that computes a part for input like ``x``, by its plan or by its modules.
+
+        Args:
+            methods: Methods of the model that also call the modules. If a user replaced one, the modules are called.
+        """
+        step: Any = _step.get()
+        in_step = step is not None and step.engine is self and not is_recorded()  # a recording begins within a step
+        if in_step and (part, methods) in step.chosen:
+            return step.chosen[part, methods]
+        model: Any = self._model()
+        variant = step.variant if in_step else _variant_for(x)
+        found = None if variant is None else part.found if in_step else part.look(model)
+        if found is None or found.plan is None or model._replaces(*part.methods, *methods):
+            chosen = part.by_modules(model)
         else:
-            variant = _variant_for(x) if is_recorded() else step.variant  # a recording begins within a step
-            plan = step.plans[part]
-        if plan is None or variant is None:
-            return None, None
-        if plan.compiled:
-            return plan, gpu
-        if variant is cpu and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):  # some weights are multiplied before they are cast
-                plan = in_dtype(plan, torch.get_autocast_dtype("cpu"))
-        return plan, variant
+            chosen = part.by_plan(model, found.plan, variant)
+        if in_step:
+            step.chosen[part, methods] = chosen
+        return chosen
 
     def state_of_image(self, images: Tensor) -> Hashable | None:
-        """What recordings of :meth:`encode` depend on: the plan, and where its weights are; None without a plan."""
+        """Returns the plan and the addresses of its weights, on which recordings of :meth:`encode` depend, or None."""
         model: Any = self._model()
-        plan, _ = self._plan(self._image, images)
-        return None if plan is None else (self._image.state(), model.num_feature_levels)
+        return (self._image.state(), model.num_feature_levels) if self._is_planned(self._image, images) else None
 
     def state_of_masks(self, embedding: Tensor) -> Hashable | None:
-        """What recordings of :meth:`decode` depend on: the plan, and where its weights are; None without a plan."""
-        return None if self._plan(self._masks, embedding)[0] is None else self._masks.state()
+        """Returns the plan and the addresses of its weights, on which recordings of :meth:`decode` depend, or None."""
+        return self._masks.state() if self._is_planned(self._masks, embedding) else None
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """What the mask decoder reads of normalised images ``(B, 3, S, S)``: see :meth:`SAM2Base.encode_image`."""
-        model: Any = self._model()
-        plan, variant = self._plan(self._image, images)
-        if plan is None:
-            return by_modules.encode(model, images)
-        with _computing(variant):
-            return variant.encode(plan, images)[-model.num_feature_levels :]
+        """Encodes normalized images ``(B, 3, S, S)`` for the mask decoder; see :meth:`SAM2Base.encode_image`."""
+        return self._choose(self._image, images).encode(images)
 
     def decode(
-        self,
-        embedding: Tensor,
-        high_res: Sequence[Tensor],
-        points: tuple[Tensor, Tensor] | None,
-        prompts: Tensor | None,
-        multimask: bool,
+        self, embedding: Tensor, high_res: Maps, points: Points | None, prompts: Tensor | None, multimask: bool
     ) -> Masks:
-        """The masks of B prompts.
+        """Predicts the masks of B prompts.
 
         Args:
-            embedding: ``(B or 1, C, H, W)``.
-            high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
-            points: ``(B, N, 2)`` in input pixels with labels ``(B, N)``; None for no token of points at all.
-            prompts: mask logits ``(B or 1, 1, 4H, 4W)``, or None.
-            multimask: three masks rather than one.
+            embedding: Tensor ``(B or 1, C, H, W)``.
+            high_res: Maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
+            points: Points ``(B, N, 2)`` in input pixels and labels ``(B, N)``, or None for no point tokens at all.
+            prompts: Mask logits ``(B or 1, 1, 4H, 4W)``, or None.
+            multimask: If True, predicts three masks instead of one.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._masks, embedding)
-        if plan is None:
-            return by_modules.decode(model, embedding, high_res, points, prompts, multimask)
-        with _computing(variant):
-            return variant.masks.decode(plan, embedding, high_res, points, prompts, multimask)
+        return self._choose(self._masks, embedding).decode(embedding, high_res, points, prompts, multimask)
 
     def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8 = False) -> Tensor:
-        """A frame's map ``(1, C, H, W)`` for B objects, each conditioned on its own memory: ``(B, C, H, W)``.
+        """Conditions a frame's map ``(1, C, H, W)`` on the memories of B objects: ``(B, C, H, W)``.
 
         Args:
-            memories: what the objects attend to.
-            fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+            memories: Memories and pointers of the objects.
+            fp8: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
             RuntimeError: If the modules of memory attention are called, and ``fp8`` is True, there is an
                 :attr:`attend_hook`, or the model is in training mode.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._attention, features)
-        if plan is None and self.attend_hook is not None:
-            raise RuntimeError(
-                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, it is "
-                "in training mode, or gradients are enabled), and modules report no attention: undo it to collect maps"
-            )
-        if plan is None:
-            return by_modules.attend(model, features, memories, fp8)
-        position = model.image_encoder.neck.position_encoding(features)
-        with _computing(variant):
-            return variant.memory.attend(plan, features, position, memories, fp8, self.attend_hook)
+        return self._choose(self._attention, features).attend(features, memories, fp8, self.attend_hook)
 
     def propose(
-        self,
-        conditioned: Tensor,
-        high_res: Sequence[Tensor],
-        points: dict[str, Tensor] | None,
-        prompts: Tensor | None,
-        multimask: bool,
-        presence: float = 0.0,
+        self, features: Tensor, high_res: Maps, points: Clicks, prompts: Tensor | None, multimask: bool, presence: float
     ) -> Masks:
-        """All masks among which :meth:`track` selects, in fp32, those of absent objects lowered."""
-        model: Any = self._model()
-        plan, variant = self._plan(self._masks, conditioned)
-        if plan is None or model._replaces(*OF_OBJECTS):
-            return by_modules.propose(model, conditioned, high_res, points, prompts, multimask, presence)
-        return self._propose(plan, variant, conditioned, high_res, points, prompts, multimask, presence)
-
-    def _propose(
-        self,
-        plan: MaskPlan,
-        variant: Any,
-        conditioned: Tensor,
-        high_res: Sequence[Tensor],
-        points: dict[str, Tensor] | None,
-        prompts: Tensor | None,
-        multimask: bool,
-        presence: float,
-    ) -> Masks:
-        """:meth:`propose` from a plan."""
-        model: Any = self._model()
-        with _computing(variant):
-            tracked = common.tracked_prompts(plan, points, prompts, len(conditioned))
-            found = variant.masks.decode(plan, conditioned, high_res, *tracked, multimask)
-            return common.lowered(plan, found, presence if model.pred_obj_scores else None)
+        """Predicts all masks among which :meth:`track` selects, in fp32. Masks of absent objects are lowered."""
+        masks = self._choose(self._masks, features, *OF_OBJECTS)
+        return masks.propose(features, high_res, points, prompts, multimask, presence)
 
     def track(
         self,
-        conditioned: Tensor,
-        high_res: Sequence[Tensor],
-        points: dict[str, Tensor] | None,
+        features: Tensor,
+        high_res: Maps,
+        points: Clicks,
         prompts: Tensor | None,
         multimask: bool,
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
     ) -> ObjectPrediction:
-        """The chosen mask, score and pointer of B objects.
+        """Predicts the selected mask, score and pointer of B objects.
 
         Args:
-            conditioned: ``(B, C, H, W)``.
-            points: ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``; None for one padding point
-                in each prompt.
-            prompts: mask logits ``(B, 1, h, w)``, or None.
-            high_res, multimask: as of :meth:`decode`.
-            presence, selection: see :meth:`SAM2Base.predict_objects`.
+            features: Tensor ``(B, C, H, W)``, conditioned on memory.
+            points: Dict of ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``, or None for one
+                padding point in each prompt.
+            prompts: Mask logits ``(B, 1, h, w)``, or None.
+            high_res, multimask: See :meth:`decode`.
+            presence, selection: See :meth:`SAM2Base.predict_objects`.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._masks, conditioned)
-        if plan is None or model._replaces(*OF_OBJECTS):
-            return by_modules.track(model, conditioned, high_res, points, prompts, multimask, presence, selection)
-        found = self._propose(plan, variant, conditioned, high_res, points, prompts, multimask, presence)
-        memory_plan, variant = self._plan(self._memory, conditioned)
-        if memory_plan is None:
-            return by_modules.choose(model, found, presence, selection)
-        with _computing(variant):
-            pointers_of = partial(variant.memory.pointers_of, memory_plan)
-            return common.choose(pointers_of, settings_of(model), found, presence, selection)
+        masks, memory = self._choose(self._masks, features, *OF_OBJECTS), self._choose(self._memory, features)
+        return masks.track(memory, selection, features, high_res, points, prompts, multimask, presence)
 
-    def use_mask(
-        self, features: Tensor, high_res: Sequence[Tensor], given: Tensor, presence: float = 0.0
-    ) -> ObjectPrediction:
-        """Given masks ``(B, 1, S, S)`` as if predicted, with pointers that the mask decoder predicts of them.
+    def use_mask(self, features: Tensor, high_res: Maps, given: Tensor, presence: float = 0.0) -> ObjectPrediction:
+        """Returns masks ``(B, 1, S, S)`` as a prediction, with pointers that the mask decoder predicts from them.
 
         Args:
-            features: ``(B, C, H, W)``, not conditioned on memory.
-            high_res, presence: as of :meth:`track`.
+            features: Tensor ``(B, C, H, W)``, not conditioned on memory.
+            high_res, presence: See :meth:`track`.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._memory, features)
-        if plan is None or model._replaces(*OF_GIVEN_MASKS):
-            return by_modules.use_mask(model, features, high_res, given, presence)
-        pointers = given.new_zeros(len(given), model.hidden_dim, dtype=torch.float32)
-        if plan.mask_downsample is not None:
-            with _computing(variant):
-                prompts = variant.memory.downsampled(plan, given)
-            pointers = self.track(features, high_res, None, prompts, False, presence).pointer
-        with _computing(variant):
-            return common.given_as_predicted(settings_of(model), given, pointers)
+        masks = self._choose(self._masks, features, *OF_OBJECTS)
+        memory = self._choose(self._memory, features, *OF_GIVEN_MASKS)
+        return memory.use_mask(masks, features, high_res, given, presence)
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
-        """Memories ``(B, C_mem, H, W)`` of B objects on a frame.
+        """Encodes memories ``(B, C_mem, H, W)`` of B objects on a frame.
 
         Args:
-            features: ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
-            logits: masks ``(B, 1, h, w)``, which are upsampled to the image's size.
-            scores: ``(B, 1)`` logits of the objects' presence.
-            from_prompt: the masks come from prompts, and are binarised if so configured.
+            features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
+            logits: Masks ``(B, 1, h, w)``, which are upsampled to the image's size.
+            scores: Logits ``(B, 1)`` of the objects' presence.
+            from_prompt: If True, the masks come from prompts, and are binarized if so configured.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._memory, features)
-        if plan is None:
-            return by_modules.encode_memory(model, features, logits, scores, from_prompt)
-        with _computing(variant):
-            return variant.memory.encode(plan, settings_of(model), features, logits, scores, from_prompt)
+        return self._choose(self._memory, features).encode_memory(features, logits, scores, from_prompt)
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
-        """Encodings ``(B, P, C_mem)`` of how far object pointers are, in frames.
+        """Encodes distances of object pointers, ``(B, P, C_mem)``.
 
         Args:
-            distance: ``(B, P)``.
-            valid: ``(B, P)`` bool, of pointers that there are.
-            num_frames: length of the video.
+            distance: Numbers of frames ``(B, P)``.
+            valid: Bool ``(B, P)``, True for existing pointers.
+            num_frames: Length of the video.
         """
-        model: Any = self._model()
-        plan, variant = self._plan(self._memory, distance)
-        if plan is None or model._replaces(*OF_DISTANCES):
-            return by_modules.encode_distances(model, distance, valid, num_frames)
-        with _computing(variant):
-            encoding: Tensor = variant.memory.encode_distances(plan, settings_of(model), distance, num_frames)
-        return encoding
+        return self._choose(self._memory, distance, *OF_DISTANCES).encode_distances(distance, valid, num_frames)
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
@@ -314,13 +231,15 @@ _step: ContextVar[_Step | None] = ContextVar("sam2fast_step", default=None)
 
 
 def engine_for(model: Any) -> Engine:
-    """The engine of a model, or of what takes its place in a predictor."""
+    """Returns the engine of a model, or of an object that replaces it in a predictor."""
     return _engines.get(model) or _engines.setdefault(model, Engine(model))
 
 
 def _variant_for(x: Tensor) -> Any:
-    """The package that computes plans where ``x`` is; None where modules have to be called: with gradients, compilers
-    and meta tensors, and for ``cpu`` with subclasses of tensors and tracers."""
+    """Returns the package that computes plans on the device of ``x``, or None if modules have to be called.
+
+    Modules are called with gradients, compilers and meta tensors, and on the CPU with tensor subclasses and tracers.
+    """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
     if not _uses_cpu(x):
@@ -335,13 +254,6 @@ def _uses_cpu(x: Tensor) -> bool:
     """
     is_chosen = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not is_chosen and not is_recorded()
-
-
-def _computing(variant: Any) -> AbstractContextManager[Any]:
-    """Context manager without autocast for ``cpu``, which would cast in each operation; ``gpu`` sees to its own."""
-    if variant is cpu and torch.is_autocast_enabled("cpu"):
-        return torch.autocast("cpu", enabled=False)
-    return nullcontext()
 
 
 def _is_traced() -> bool:

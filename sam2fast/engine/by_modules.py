@@ -1,27 +1,26 @@
-"""Computes by a model's modules what is otherwise computed from plans.
+"""Computes the four parts of a model by calls of their modules; see :class:`Engine`.
 
-Changed modules are called object by object, as in the original, unchanged ones for all objects at once; memory
-attention always object by object.
+Modified modules are called object by object, as in the original, and unmodified ones for all objects at once. Memory
+attention is always called object by object.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.engine.common import Masks
-from sam2fast.engine.parts import is_as_built
+from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks
+from sam2fast.engine.parts import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.mask_selection import HypothesisSelection
 from sam2fast.modeling.sam2_base import ObjectPrediction
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class FastProducts(TorchFunctionMode):
@@ -32,13 +31,7 @@ class FastProducts(TorchFunctionMode):
     - Norms are computed in fp32, and stay so.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # without operations of their own
         if is_plain and func in _AS_PLANS:
             return _AS_PLANS[func](*args, **(kwargs or {}))
@@ -83,173 +76,134 @@ _AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 }
 
 
-def _with_fast_products(function: Function) -> Function:
-    """A function of a model and a tensor, within :class:`FastProducts` for inference."""
+class _ByModules:
+    """Computes a part by its modules, in :class:`FastProducts` if no gradients are computed."""
 
-    @wraps(function)
-    def call(model: Any, x: Tensor, *args: Any) -> Any:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return function(model, x, *args)
-        with FastProducts():
-            return function(model, x, *args)
-
-    return cast(Function, call)
+    def __init__(self, model: Any) -> None:
+        is_plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        self.model, self.context = model, nullcontext if is_plain else FastProducts
 
 
-def _are_as_built(*parts: nn.Module) -> bool:
-    """Whether nobody changed these, so that all objects may be computed at once."""
-    return is_as_built([module for part in parts for module in part.modules()])
+class ImageByModules(_ByModules):
+    def encode(self, images: Tensor) -> list[Tensor]:
+        with self.context():
+            return list(self.model.encode_image(images))
 
 
-@_with_fast_products
-def encode(model: Any, images: Tensor) -> list[Tensor]:
-    """See :meth:`Engine.encode`."""
-    return list(model.encode_image(images))
+class MasksByModules(_ByModules):
+    def decode(self, embedding: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool) -> Masks:
+        with self.context():
+            encoder = self.model.sam_prompt_encoder
+            sparse, dense = encoder(points=points, boxes=None, masks=prompts)
+            return Masks(
+                *self.model.sam_mask_decoder(
+                    image_embeddings=embedding,
+                    image_pe=encoder.get_dense_pe(),
+                    sparse_prompt_embeddings=sparse,
+                    dense_prompt_embeddings=dense,
+                    multimask_output=multimask,
+                    repeat_image=len(sparse) > 1,
+                    high_res_features=high_res or None,
+                )
+            )
+
+    def propose(self, x: Tensor, high_res: Maps, points: Clicks, prompts: Any, *how: Any) -> Masks:
+        with self.context():
+            model, levels = self.model, list(high_res) or None
+            at_once = is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder)
+            each = [model._decode(one, points, prompts, levels, *how) for one in ([x] if at_once else x.split(1))]
+            return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
+
+    def track(self, memory: Any, selection: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
+        with self.context():
+            model, levels = self.model, list(high_res) or None
+            if is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
+                return model.predict_objects(x, levels, *inputs, selection)
+            if selection is None:
+                each = [model.predict_objects(one, levels, *inputs) for one in x.split(1)]
+                return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+            *_, presence = inputs
+            return model._best(*self.propose(x, high_res, *inputs), presence, selection)
 
 
-@_with_fast_products
-def decode(
-    model: Any,
-    embedding: Tensor,
-    high_res: Sequence[Tensor],
-    points: tuple[Tensor, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-) -> Masks:
-    """See :meth:`Engine.decode`."""
-    sparse, dense = model.sam_prompt_encoder(points=points, boxes=None, masks=prompts)
-    return Masks(
-        *model.sam_mask_decoder(
-            image_embeddings=embedding,
-            image_pe=model.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-            repeat_image=len(sparse) > 1,
-            high_res_features=high_res or None,
-        )
-    )
+class AttentionByModules(_ByModules):
+    def attend(self, features: Tensor, memory: AttendedMemory, fp8: Fp8, hook: AttendHook | None) -> Tensor:
+        model = self.model
+        if hook is not None:
+            raise RuntimeError(
+                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, it is "
+                "in training mode, or gradients are enabled), and modules report no attention: undo it to collect maps"
+            )
+        if model.memory_attention.training:  # where dropout would make objects differ
+            raise RuntimeError(
+                "tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'"
+            )
+        if fp8 is True:
+            raise RuntimeError(
+                "a module of memory_attention was hooked, patched or replaced, which fp8_attention does not reach: "
+                "open the session without it"
+            )
+        with self.context():
+            position = model.image_encoder.neck.position_encoding(features)
+            tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features, position))
+            maps = [
+                model.memory_attention(curr=[tokens], curr_pos=[encoding], **_tokens_of(memory, i))
+                for i in range(len(memory.pointer_valid))
+            ]
+            return torch.cat([x.permute(1, 2, 0).unflatten(2, features.shape[2:]) for x in maps])
 
 
-@_with_fast_products
-def attend(model: Any, features: Tensor, memory: AttendedMemory, fp8: Fp8) -> Tensor:
-    """See :meth:`Engine.attend`."""
-    if model.memory_attention.training:  # where dropout would make objects differ
-        raise RuntimeError("tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'")
-    position = model.image_encoder.neck.position_encoding(features)
-    if fp8 is True:
-        raise RuntimeError(
-            "a module of memory_attention was hooked, patched or replaced, which fp8_attention does not reach: open "
-            "the session without it"
-        )
-    tokens, encoding = (x.flatten(2).permute(2, 0, 1) for x in (features, position))
-    maps = []
-    for i, valid in enumerate(memory.pointer_valid):
-        pages, times = memory.page_table[i], memory.page_time[i]
-        is_page = pages >= 0
-        own, times = memory.pages[pages[is_page].long()], times[is_page].long()
-        spatial = memory.position_encoding + memory.time_encoding[times, None]
-        pointers, pointer_encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
-        if memory.key_factors is not None:  # made part of the encodings, which only keys have
-            of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
-            spatial = (own + spatial) * of_pages[is_page, None, None] - own
-            pointer_encoding = (pointers + pointer_encoding) * of_pointers[valid, None] - pointers
-        attended = model.memory_attention(
-            curr=[tokens],
-            curr_pos=[encoding],
-            memory=torch.cat([own.flatten(0, 1), pointers])[:, None],
-            memory_pos=torch.cat([spatial.flatten(0, 1), pointer_encoding])[:, None],
-            num_obj_ptr_tokens=len(pointers),
-        )
-        maps.append(attended.permute(1, 2, 0).unflatten(2, features.shape[2:]))
-    return torch.cat(maps)
+def _tokens_of(memory: AttendedMemory, i: int) -> dict[str, Any]:
+    """Returns what an object attends to, as arguments of memory attention."""
+    valid, pages, times = memory.pointer_valid[i], memory.page_table[i], memory.page_time[i]
+    is_page = pages >= 0
+    own, times = memory.pages[pages[is_page].long()], times[is_page].long()
+    spatial = memory.position_encoding + memory.time_encoding[times, None]
+    pointers, encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
+    if memory.key_factors is not None:  # made part of the encodings, which only keys have
+        of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
+        spatial = (own + spatial) * of_pages[is_page, None, None] - own
+        encoding = (pointers + encoding) * of_pointers[valid, None] - pointers
+    return {
+        "memory": torch.cat([own.flatten(0, 1), pointers])[:, None],
+        "memory_pos": torch.cat([spatial.flatten(0, 1), encoding])[:, None],
+        "num_obj_ptr_tokens": len(pointers),
+    }
 
 
-@_with_fast_products
-def propose(
-    model: Any,
-    conditioned: Tensor,
-    high_res: Sequence[Tensor],
-    points: dict[str, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-    presence: float,
-) -> Masks:
-    """See :meth:`Engine.propose`."""
-    is_known = _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder)
-    objects = [conditioned] if is_known else conditioned.split(1)
-    each = [model._decode(x, points, prompts, list(high_res) or None, multimask, presence) for x in objects]
-    return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
+class MemoryByModules(_ByModules):
+    def choose(self, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
+        with self.context():
+            model = self.model
+            if selection is not None or is_unmodified(model.obj_ptr_proj):
+                return model._best(*found, presence, selection)
+            each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in found), strict=True)]
+            return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
 
+    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, given: Tensor, presence: float) -> ObjectPrediction:
+        with self.context():
+            above = (presence,) if presence else ()  # a user's method may be the original's, without it
+            use = self.model._use_mask_as_output
+            _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, given, *above)
+            return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
-@_with_fast_products
-def track(
-    model: Any,
-    conditioned: Tensor,
-    high_res: Sequence[Tensor],
-    points: dict[str, Tensor] | None,
-    prompts: Tensor | None,
-    multimask: bool,
-    presence: float,
-    selection: HypothesisSelection | None,
-) -> ObjectPrediction:
-    """See :meth:`Engine.track`."""
-    levels = list(high_res) or None
-    if _are_as_built(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
-        found: ObjectPrediction = model.predict_objects(
-            conditioned, levels, points, prompts, multimask, presence, selection
-        )
-        return found
-    objects = conditioned.split(1)
-    if selection is None:
-        each = [model.predict_objects(x, levels, points, prompts, multimask, presence) for x in objects]
-        return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
-    decoded = propose(model, conditioned, high_res, points, prompts, multimask, presence)
-    best: ObjectPrediction = model._best(*decoded, presence, selection)
-    return best
+    def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
+        with self.context():
+            model = self.model
+            if is_unmodified(*(x for x in (model.memory_encoder, model.spatial_perceiver) if x is not None)):
+                return model.encode_memory(features, logits, scores, from_prompt)
+            each = zip(logits.split(1), scores.split(1), strict=True)
+            return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
 
-
-@_with_fast_products
-def choose(model: Any, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
-    """The selected mask of each object, and its pointer."""
-    if selection is not None or _are_as_built(model.obj_ptr_proj):
-        best: ObjectPrediction = model._best(*found, presence, selection)
-        return best
-    each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in found), strict=True)]
-    return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
-
-
-@_with_fast_products
-def use_mask(
-    model: Any, features: Tensor, high_res: Sequence[Tensor], masks: Tensor, presence: float
-) -> ObjectPrediction:
-    """See :meth:`Engine.use_mask`."""
-    above = (presence,) if presence else ()  # a user's method may be the original's, without it
-    _, _, iou, low_res, _, pointer, score = model._use_mask_as_output(features, list(high_res) or None, masks, *above)
-    return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
-
-
-@_with_fast_products
-def encode_memory(model: Any, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
-    """See :meth:`Engine.encode_memory`."""
-    parts = [x for x in (model.memory_encoder, model.spatial_perceiver) if x is not None]
-    if _are_as_built(*parts):
-        memories: Tensor = model.encode_memory(features, masks, scores, from_prompt)
-        return memories
-    each = zip(masks.split(1), scores.split(1), strict=True)
-    return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
-
-
-@_with_fast_products
-def encode_distances(model: Any, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
-    """See :meth:`Engine.encode_distances`."""
-    if _are_as_built(model.obj_ptr_tpos_proj):
-        encoding: Tensor = model._encode_pointer_distances(distance, num_frames)
-        return encoding
-    rows = []
-    for times, present in zip(distance, valid, strict=True):
-        row = distance.new_zeros(len(times), model.mem_dim)
-        if present.any():
-            row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
-        rows.append(row)
-    return torch.stack(rows)
+    def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
+        with self.context():
+            model = self.model
+            if is_unmodified(model.obj_ptr_tpos_proj):
+                return model._encode_pointer_distances(distance, num_frames)
+            rows = []
+            for times, present in zip(distance, valid, strict=True):
+                row = distance.new_zeros(len(times), model.mem_dim)
+                if present.any():
+                    row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
+                rows.append(row)
+            return torch.stack(rows)

@@ -13,10 +13,14 @@ from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
 
-# Called with a layer's number and the arguments of memory_attention.
+# Function of a layer's number and the arguments of memory_attention.
 AttendHook = Callable[..., None]
-# Coordinates (B, N, 2) in input pixels with labels (B, N), or B, for a padding point in each prompt.
-Points = tuple[Tensor, Tensor] | int
+# High-resolution features, finest first.
+Maps = Sequence[Tensor]
+# point_coords (B, N, 2) in input pixels and point_labels (B, N), or None for one padding point in each prompt.
+Clicks = dict[str, Tensor] | None
+# Coordinates (B, N, 2) in input pixels, and labels (B, N).
+Points = tuple[Tensor, Tensor]
 
 
 class Masks(NamedTuple):
@@ -134,7 +138,7 @@ def most_stable(plan: MaskPlan, found: Masks) -> Masks:
 
 def tracked_prompts(
     plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
-) -> tuple[Points, Tensor | None]:
+) -> tuple[Points | int, Tensor | None]:
     """Points and masks of ``count`` tracked objects as decoders take them."""
     size = 4 * plan.size[0], 4 * plan.size[1]
     if masks is not None and masks.shape[-2:] != size:

@@ -1,11 +1,11 @@
-"""The four parts of a model: which modules each consists of, whether these are as built, and their plan if they are."""
+"""Finds the modules of each of a model's four parts, detects modified ones, and makes plans of unmodified parts."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from gc import get_referents  # of dicts: the values of many in one call
-from operator import is_
-from typing import Any, Generic, TypeVar
+from operator import attrgetter, is_
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,17 +17,17 @@ from sam2fast.modeling import ORIGINAL, child_types
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.sam2_base import SAM2Base
 
-Plan = TypeVar("Plan", bound=PlanOfPart)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
 
 
-# ---- checks of unmodified modules ----
+def is_unmodified(*parts: nn.Module) -> bool:
+    """Returns True if the modules and all below them are unmodified.
 
-
-def is_as_built(modules: Sequence[nn.Module]) -> bool:
-    """Returns True if the modules are unmodified: in evaluation mode, without hooks, and with their original classes,
-    methods, types of parts and types of tensors. Methods may be compiled."""
+    They are in evaluation mode, without hooks, and have their original classes, methods, types of child modules and
+    types of tensors. Methods may be compiled.
+    """
+    modules = [module for part in parts for module in part.modules()]
     classes = {base for module in modules for base in type(module).__mro__ if base in ORIGINAL}
     return not any(_GLOBAL_HOOKS) and all(map(_is_as_defined, classes)) and all(map(_is_as_constructed, modules))
 
@@ -41,7 +41,7 @@ def _is_as_defined(cls: type[nn.Module]) -> bool:
 
 
 def _is_as_constructed(module: nn.Module) -> bool:
-    """Returns True if a module with an unmodified class is unmodified; see :func:`is_as_built`."""
+    """Returns True if a module with an unmodified class is unmodified; see :func:`is_unmodified`."""
     attributes, kinds = vars(module), child_types(module)
     return (
         type(module) in ORIGINAL
@@ -55,7 +55,7 @@ def _is_as_constructed(module: nn.Module) -> bool:
 
 @cache
 def _methods(cls: type[nn.Module]) -> frozenset[str]:
-    """Names of the methods of a class, and of what :meth:`torch.nn.Module.compile` sets."""
+    """Returns the names of a class's methods, and of the attribute that :meth:`torch.nn.Module.compile` sets."""
     # Asking for annotations adds an empty dict to a class without them, which a Watch would see as a change.
     names = set(dir(cls)) - {"__annotations__"}
     return frozenset({name for name in names if callable(getattr(cls, name))} | {"_compiled_call_impl"})
@@ -74,12 +74,12 @@ def _is_plain_tensor(kind: type) -> bool:
 
 
 class Watch:
-    """Notices whether modules that are as built were changed since, in some microseconds for hundreds of modules.
+    """Detects changes of unmodified modules, in some microseconds for hundreds of modules.
 
-    What counts is which objects there are: modules, parameters, attributes, methods. Values of parameters do not.
+    Changes are other objects: modules, parameters, attributes, methods. Other values of parameters are no changes.
 
     Attributes:
-        weights: parameters and buffers of the modules.
+        weights: Parameters and buffers of the modules.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -106,7 +106,7 @@ class Watch:
         )
 
     def _have_no_hooks(self) -> bool:
-        """Looks at the modules only if any hook was registered since the last time, on whatever in the process."""
+        """Returns True if there are no hooks. Looks at the modules only if any hook was registered since last time."""
         handles = RemovableHandle.next_id
         if handles != self._handles:
             if any(self._hooks):
@@ -123,84 +123,58 @@ def _are_equal(now: list[Any], then: list[Any]) -> bool:
         return False
 
 
-# ---- the parts, and their plans ----
-
-
 @dataclass(frozen=True)
-class Found(Generic[Plan]):
-    """A part that is as built, and its plan if it is of a kind that has one."""
+class Found:
+    """Stores an unmodified part and its plan."""
 
     roots: tuple[nn.Module, ...]
     modules: list[nn.Module]  # the roots, and all below them
     watch: Watch
-    plan: Plan | None
+    plan: Any  # None if plans cannot hold its layers
 
 
-class PlannedPart(Generic[Plan]):
-    """The plan of a part, which is made when it is first asked for, and again after a change.
+@dataclass(eq=False)
+class PlannedPart:
+    """Makes the plan of a part when it is first needed, and again after a change."""
 
-    Args:
-        roots: the modules that the part consists of, with all below them.
-        make: its plan, if there is one.
-        methods: of the model, which call the modules; there is no plan where one is replaced.
-    """
+    roots: Callable[[SAM2Base], tuple[nn.Module, ...]]  # the part consists of these modules, and all below them
+    make: Callable[[SAM2Base], PlanOfPart | None]  # returns None if plans cannot hold the layers
+    by_plan: type  # class of the object that computes the part from its plan
+    by_modules: type  # class of the object that calls the modules, with the same methods
+    methods: Sequence[str] = ()  # of the model, that call the modules: if a user replaced one, there is no plan
+    found: Found | None = None  # by the last look; None if the modules were modified
 
-    def __init__(
-        self,
-        roots: Callable[[SAM2Base], tuple[nn.Module, ...]],
-        make: Callable[[SAM2Base], Plan | None],
-        methods: Sequence[str] = (),
-    ) -> None:
-        self._roots, self._make, self._methods = roots, make, methods
-        self._found: Found[Plan] | None = None  # one attribute, so that other threads see what belongs together
-
-    def plan(self, model: Any, trusts_last: bool = False) -> Plan | None:
-        """The plan of the part as it is now, or was at the last look; None where its modules have to be called."""
-        found = self._found if trusts_last else self.found(model)
-        return None if found is None or model._replaces(*self._methods) else found.plan
-
-    def found(self, model: Any) -> Found[Plan] | None:
-        """The part as it is now; None where it was changed."""
+    def look(self, model: Any) -> Found | None:
+        """Returns the part as it is now, or None if it was modified."""
         if not isinstance(model, SAM2Base):
             return None
-        roots, found = self._roots(model), self._found
+        roots, found = self.roots(model), self.found
         if found is None or found.roots != roots or not found.watch.is_unchanged():
-            found = self._found = self._look(model, roots)
+            modules = [module for root in roots for module in root.modules()]
+            watch = Watch(modules)  # first, so that it notices changes during the next check
+            is_plain = watch.is_unchanged() and is_unmodified(*roots)
+            found = self.found = Found(roots, modules, watch, self._make_plan(model, roots)) if is_plain else None
         return found
 
-    @property
-    def watch(self) -> Watch | None:
-        """The watch of the last look; None if the part was changed."""
-        return None if self._found is None else self._found.watch
-
     def state(self) -> Hashable:
-        """The last plan, and where the weights of its part are now."""
-        found = self._found
+        """Returns the last plan, and the addresses and dtypes of its weights now."""
+        found = self.found
         weights = () if found is None else found.watch.weights
         return found and found.plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 
-    def _look(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> Found[Plan] | None:
-        below = [module for root in roots for module in root.modules()]
-        watch = Watch(below)  # first, so that it notices changes during the next check
-        if not (watch.is_unchanged() and is_as_built(below)):
-            return None
-        plan = self._make(model)
+    def _make_plan(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> PlanOfPart | None:
+        plan = self.make(model)
         if plan is not None:
-            plan.compiled = next((x for x in map(_compiled_forward, roots) if x), None)
-        return Found(roots, below, watch, plan)
-
-
-def _compiled_forward(module: nn.Module) -> CompiledMethod | None:
-    forward = vars(module).get("forward")
-    return forward if isinstance(forward, CompiledMethod) else None
+            forwards = (vars(root).get("forward") for root in roots)
+            plan.compiled = next((x for x in forwards if isinstance(x, CompiledMethod)), None)
+        return plan
 
 
 def image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
     return (model.image_encoder, *model._level_heads().values())
 
 
-def mask_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    return model.sam_prompt_encoder, model.sam_mask_decoder
+mask_roots = attrgetter("sam_prompt_encoder", "sam_mask_decoder")
 
 
 def attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:

@@ -46,7 +46,6 @@ class CallGuard:
         for outer in (ref() for ref in calls.ongoing):
             if outer is not None and outer.thread == thread and outer.changes >= changes:
                 return nullcontext(outer)  # keeps the entry of an outer call that a signal interrupted
-        limit_threads_after_fork()
         return GuardedCall(calls, type(owner).__name__, thread, changes)
 
     def record_change(self) -> None:
@@ -96,6 +95,7 @@ class _ProcessCalls:
     """Stores the running calls of one process."""
 
     def __init__(self) -> None:
+        limit_threads_after_fork()
         # Reentrant: a signal handler may interrupt a call and use the same object.
         self.lock = threading.RLock()
         # Weak: if a signal prevents __exit__, the entry ends with its object.

@@ -1,5 +1,6 @@
 """What is counted of Python calls, on a small model."""
 
+import ast
 import json
 
 import torch.nn.functional as F
@@ -36,9 +37,17 @@ def test_rows(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     for kind in ("set_image", "predict", "frame"):
         found = row[kind]
-        assert found["calls"] > 10 * found["files"] > 0 and found["calls"] > found["questions"]
+        assert found["calls"] > 5 * found["files"] > 0 and found["calls"] > found["questions"]
         assert sum(found["asking"].values()) == found["questions"]
         assert f"| {found['calls']} | {found['questions']} | {found['files']} |" in printed
     assert 1000 < report["lines"]["modeling"] < 10_000 and report["lines"]["engine"] > 500
     assert "engine/__init__.py" in report["asking_files"] and "config.py" not in report["asking_files"]
     assert not any(name.startswith("kernels") for name in report["asking_files"])
+
+
+def test_questions_are_functions_of_the_package():
+    """A renamed one would no longer count."""
+    paths = [path for folder in ("engine", "kernels") for path in (calls.PACKAGE / folder).rglob("*.py")]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    assert calls.QUESTIONS - functions == set()

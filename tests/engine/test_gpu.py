@@ -11,7 +11,8 @@ from parity import NARROW, build_pair, random_map
 from planned import assert_as_near, assert_same, bfloat16, in_low_precision, without_plans
 
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import by_modules, engine_for
+from sam2fast.engine import engine_for
+from sam2fast.engine.by_modules import ImageByModules
 from sam2fast.engine.common import tracked_prompts
 from sam2fast.engine.gpu import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
@@ -43,7 +44,7 @@ def model():
 
 
 def image_plan(model):
-    plan = engine_for(model)._image.plan(model)
+    plan = engine_for(model)._image.look(model).plan
     assert plan is not None
     return plan
 
@@ -88,7 +89,7 @@ def test_images_in_bfloat16(has_low_weights):
     if has_low_weights:
         model.to(torch.bfloat16)
     with nullcontext() if has_low_weights else bfloat16():
-        expected, found = by_modules.encode(model, images), image.encode(image_plan(model), images)
+        expected, found = ImageByModules(model).encode(images), image.encode(image_plan(model), images)
     assert_as_near(truth, expected, found)
     if not has_low_weights:
         assert_same_images(model)  # again without autocast
@@ -211,7 +212,7 @@ def levels_of(model, images):
 
 
 def mask_plan(model):
-    plan = engine_for(model)._masks.plan(model)
+    plan = engine_for(model)._masks.look(model).plan
     assert plan is not None
     return plan
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from at_once import at_once
 from mini_model import mini_model
-from planned import ALL, NONE, by_modules, difference, parts_of, results, without, without_plans
+from planned import ALL, IMAGE, NONE, by_modules, difference, parts_of, results, without, without_plans
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -25,11 +25,12 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam2fast.engine import Parts, _variant_for, engine_for, parts
+from sam2fast.engine import Parts, _variant_for, by_plan, engine_for, parts
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.two_way_transformer import TwoWayAttentionBlock
 from sam2fast.research import backend, override_op
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 BLOCKS = {"image": "image_encoder.trunk.blocks.1", "masks": "sam_mask_decoder.transformer.layers.1"}
 
@@ -384,6 +385,32 @@ def test_custom_ops(model):
     with override_op("window_attention", attend):
         results(model)
     assert len(calls) == len(model.image_encoder.trunk.blocks)
+
+
+def test_a_click_looks_once(model, monkeypatch):
+    looks, look = [], parts.PlannedPart.look
+    monkeypatch.setattr(parts.PlannedPart, "look", lambda part, model: looks.append(part) or look(part, model))
+    predictor, engine = SAM2ImagePredictor(model), engine_for(model)
+    predictor.set_image(IMAGE)
+    predictor.predict([[60, 40]], [1])
+    assert looks == [engine._image, engine._masks]
+
+
+@torch.no_grad()
+def test_a_step_chooses_once(model, monkeypatch):
+    """A change takes effect after the step, and weights are cast once."""
+    casts, called, engine = [], [], engine_for(model)
+    cast = by_plan.in_dtype
+    monkeypatch.setattr(by_plan, "in_dtype", lambda plan, dtype: casts.append(dtype) or cast(plan, dtype))
+    images = torch.zeros(1, 3, model.image_size, model.image_size)
+    with torch.autocast("cpu", torch.bfloat16), engine.one_step():
+        before = engine.encode(images)
+        model.image_encoder.register_forward_hook(lambda *args: called.append(args))
+        assert difference(before, engine.encode(images)) == 0
+    assert casts == [torch.bfloat16] and not called
+    with engine.one_step():
+        engine.encode(images)
+    assert len(called) == 1
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])

@@ -28,7 +28,7 @@ QUESTIONS = {
     "emulates_bfloat16",
     "is_cpu_inference",
     "is_gpu_inference",
-    "is_as_built",
+    "is_unmodified",
     "_forward_hooks",
     "_forward_pre_hooks",
     "_backward_hooks",

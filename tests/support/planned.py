@@ -10,7 +10,7 @@ from parity import random_image
 from torch import Tensor
 
 import sam2fast.engine
-from sam2fast.engine import Parts, engine_for
+from sam2fast.engine import Engine, Parts, engine_for
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -27,7 +27,7 @@ def without(part: str) -> Parts:
 def without_plans() -> Iterator[None]:
     """Context manager in which all modules are called."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2fast.engine.Engine, "_plan", lambda self, part, x: (None, None))
+        patch.setattr(Engine, "_choose", lambda self, part, x, *methods: part.by_modules(self._model()))
         yield
 
 

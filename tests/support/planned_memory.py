@@ -52,7 +52,7 @@ def tracked(
         high_res = [random_map(1, C // 8 * k, 4 // k * side, 4 // k * side, seed=5 + k).to(dtype) for k in (1, 2)]
     conditioned = engine.attend(features, memory or memories(model), fp8)
     found = engine.track(conditioned, high_res, points, prompt, multimask)
-    proposed = engine.propose(conditioned, high_res, points, prompt, multimask)
+    proposed = engine.propose(conditioned, high_res, points, prompt, multimask, 0.0)
     S = model.image_size
     given = torch.stack([(random_map(1, S, S, seed=9) > 1), torch.zeros(1, S, S)])
     of_given = engine.use_mask(features.expand(2, -1, -1, -1), high_res, given)

@@ -80,8 +80,9 @@ def test_strategies(cuda, predictor, strategy):
 def test_recordings_compute_from_plans(cuda, predictor, monkeypatch):
     """Of all four parts."""
     called = []
-    for name in ("attend", "track", "choose", "encode_memory"):
-        monkeypatch.setattr(by_modules, name, lambda *given, name=name: called.append(name))
+    for part, name in (("Attention", "attend"), ("Masks", "track"), ("Memory", "choose"), ("Memory", "encode_memory")):
+        cls = getattr(by_modules, f"{part}ByModules")
+        monkeypatch.setattr(cls, name, lambda *given, name=name: called.append(name))
     encode = gpu.encode
     monkeypatch.setattr(gpu, "encode", lambda *given: called.append("image") or encode(*given))
     predictor.release_recordings()

@@ -18,7 +18,7 @@ from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncod
 from sam2fast.deploy.onnx.prompt_graph import PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
-from sam2fast.engine.parts import is_as_built
+from sam2fast.engine.parts import is_unmodified
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import Sam2
@@ -149,7 +149,7 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
             'first set the model\'s attribute strategy to "sam2"'
         )
     for name in PARTS:
-        if not is_as_built(list(getattr(model, name).modules())):
+        if not is_unmodified(getattr(model, name)):
             raise ValueError(
                 f"{name} was hooked, patched or replaced, and a graph only contains weights; export the plain model"
             )

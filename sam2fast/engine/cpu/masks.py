@@ -70,7 +70,7 @@ def decode(
     plan: MaskPlan,
     embedding: Tensor,
     high_res: Sequence[Tensor],
-    points: Points | None,
+    points: Points | int | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:

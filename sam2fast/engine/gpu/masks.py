@@ -213,7 +213,7 @@ def decode(
     plan: MaskPlan,
     embedding: Tensor,
     high_res: Sequence[Tensor],
-    points: Points | None,
+    points: Points | int | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
@@ -236,7 +236,7 @@ def _decode_in_groups(
     weights: MaskWeights,
     embedding: Tensor,
     high_res: Sequence[Tensor],
-    points: Points | None,
+    points: Points | int | None,
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:

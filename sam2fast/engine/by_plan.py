@@ -1,0 +1,89 @@
+"""Computes the four parts of a model from their plans, by the functions of ``cpu`` or ``gpu``; see :class:`Engine`."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam2fast.engine import common, cpu, gpu
+from sam2fast.engine.common import AttendHook, Maps, Masks
+from sam2fast.engine.memory_plan import settings_of
+from sam2fast.engine.plan import in_dtype
+from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
+from sam2fast.modeling.mask_selection import HypothesisSelection
+from sam2fast.modeling.sam2_base import ObjectPrediction
+
+
+class _ByPlan:
+    """Computes a part from its plan.
+
+    Under autocast, weights are cast here for ``cpu``, which computes without autocast. ``gpu`` casts them itself.
+
+    Args:
+        plan: Plan of the part. If it is compiled, ``gpu`` computes it.
+        variant: The package ``cpu`` or ``gpu``.
+    """
+
+    def __init__(self, model: Any, plan: Any, variant: Any) -> None:
+        self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self.model, self.plan, self.variant = model, plan, gpu if plan.compiled else variant
+        if self.variant is cpu and torch.is_autocast_enabled("cpu"):
+            self.context = partial(torch.autocast, "cpu", enabled=False)
+            with self.context():  # some weights are multiplied before they are cast
+                self.plan = in_dtype(plan, torch.get_autocast_dtype("cpu"))
+
+
+class ImageByPlan(_ByPlan):
+    def encode(self, images: Tensor) -> list[Tensor]:
+        with self.context():
+            return self.variant.encode(self.plan, images)[-self.model.num_feature_levels :]
+
+
+class MasksByPlan(_ByPlan):
+    def decode(self, *prompts: Any) -> Masks:
+        with self.context():
+            return self.variant.masks.decode(self.plan, *prompts)
+
+    def propose(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool, presence: float) -> Masks:
+        with self.context():
+            tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
+            found = self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
+            return common.lowered(self.plan, found, presence if self.model.pred_obj_scores else None)
+
+    def track(self, memory: Any, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
+        *_, presence = inputs
+        return memory.choose(self.propose(*inputs), presence, selection)
+
+
+class AttentionByPlan(_ByPlan):
+    def attend(self, features: Tensor, memories: AttendedMemory, fp8: Fp8, hook: AttendHook | None) -> Tensor:
+        position = self.model.image_encoder.neck.position_encoding(features)
+        with self.context():
+            return self.variant.memory.attend(self.plan, features, position, memories, fp8, hook)
+
+
+class MemoryByPlan(_ByPlan):
+    def choose(self, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
+        with self.context():
+            pointers_of = partial(self.variant.memory.pointers_of, self.plan)
+            return common.choose(pointers_of, settings_of(self.model), found, presence, selection)
+
+    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, given: Tensor, presence: float) -> ObjectPrediction:
+        pointers = given.new_zeros(len(given), self.model.hidden_dim, dtype=torch.float32)
+        if self.plan.mask_downsample is not None:
+            with self.context():
+                prompts = self.variant.memory.downsampled(self.plan, given)
+            pointers = masks.track(self, None, x, high_res, None, prompts, False, presence).pointer
+        with self.context():
+            return common.given_as_predicted(settings_of(self.model), given, pointers)
+
+    def encode_memory(self, *inputs: Any) -> Tensor:
+        with self.context():
+            return self.variant.memory.encode(self.plan, settings_of(self.model), *inputs)
+
+    def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
+        with self.context():
+            return self.variant.memory.encode_distances(self.plan, settings_of(self.model), distance, num_frames)
