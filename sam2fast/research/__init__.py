@@ -1,4 +1,4 @@
-"""Research tools: features, attention maps, custom selections and custom ops; see docs/research.md."""
+"""Research tools: features, attention maps, custom selections, custom ops, planned parts; see docs/research.md."""
 
 from sam2fast.kernels._custom_ops import register_op, unregister_op
 from sam2fast.kernels._dispatch import backend
@@ -6,6 +6,7 @@ from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_me
 from sam2fast.research.attention_maps import AttentionMap, Column, attention_maps
 from sam2fast.research.features import StageFeatures, stage_features
 from sam2fast.research.overrides import override_op
+from sam2fast.research.parts import planned_parts
 
 __all__ = [
     "AttentionMap",
@@ -16,6 +17,7 @@ __all__ = [
     "attention_maps",
     "backend",
     "override_op",
+    "planned_parts",
     "register_op",
     "select_memories",
     "stage_features",

@@ -42,8 +42,9 @@ def test_snippets(capsys):
         exec(compile(snippet, "docs/research.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "torch.Size([4, 32, 64, 64])" in printed and re.search(r"conditioning 0 3 \d", printed)
+    assert "Parts(image=True, masks=False, attention=True, memory=True)" in printed
     assert len(names["maps"]) == 1 and not _custom_ops.registered
-    assert len(snippets) == document.count("```python") == 6
+    assert len(snippets) == document.count("```python") == 7
 
 
 def test_every_example_is_named_and_run():
