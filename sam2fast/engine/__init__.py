@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from sam2fast.engine import cpu, gpu
@@ -79,26 +79,21 @@ class Engine:
         model: Any = self._model()
         return torch.empty(0, device=model.device)
 
-    def unchanged_modules(self) -> list[nn.Module]:
-        """Returns all modules of the model if all are unmodified, otherwise none."""
-        found = [part.look(self._model()) for part in self._all]
-        return [module for each in found if each for module in each.modules] if all(found) else []
-
     def watches(self) -> list[Watch | None]:
-        """Returns the watch of each part. A part gets another watch after a change."""
-        return [None if part.found is None else part.found.watch for part in self._all]
+        """Returns the watch of each part, or None for a modified part. A part gets another watch after a change."""
+        return [part.watch(self._model()) for part in self._all]
 
     @contextmanager
-    def one_step(self) -> Iterator[list[nn.Module]]:
+    def one_step(self) -> Iterator[list[Watch | None]]:
         """Context manager that chooses between plans and modules now, for all calls inside it.
 
         Yields:
-            Result of :meth:`unchanged_modules`.
+            Result of :meth:`watches`.
         """
-        modules = self.unchanged_modules()
+        watches = self.watches()
         token = _step.set(_Step(self, _variant_for(self._example()), {}))
         try:
-            yield modules
+            yield watches
         finally:
             _step.reset(token)
 

@@ -128,7 +128,6 @@ class Found:
     """Stores an unmodified part and its plan."""
 
     roots: tuple[nn.Module, ...]
-    modules: list[nn.Module]  # the roots, and all below them
     watch: Watch
     plan: Any  # None if plans cannot hold its layers
 
@@ -150,11 +149,17 @@ class PlannedPart:
             return None
         roots, found = self.roots(model), self.found
         if found is None or found.roots != roots or not found.watch.is_unchanged():
-            modules = [module for root in roots for module in root.modules()]
-            watch = Watch(modules)  # first, so that it notices changes during the next check
+            watch = Watch(
+                [module for root in roots for module in root.modules()]
+            )  # first, so that it notices changes during the next check
             is_plain = watch.is_unchanged() and is_unmodified(*roots)
-            found = self.found = Found(roots, modules, watch, self._make_plan(model, roots)) if is_plain else None
+            found = self.found = Found(roots, watch, self._make_plan(model, roots)) if is_plain else None
         return found
+
+    def watch(self, model: Any) -> Watch | None:
+        """Returns the watch of the part as it is now, or None if it was modified."""
+        found = self.look(model)
+        return None if found is None else found.watch
 
     def state(self) -> Hashable:
         """Returns the last plan, and the addresses and dtypes of its weights now."""

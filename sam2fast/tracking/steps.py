@@ -99,7 +99,6 @@ class Steps:
 
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        engine_for(model).unchanged_modules()
         self._keep(engine_for(model).watches())
         if self.recordings is not None and self.recordings.made_for != fingerprint(model):
             self.release()
@@ -124,8 +123,8 @@ class Steps:
         Yields:
             Number of changes seen so far.
         """
-        with engine_for(model).one_step(), reading_numerics_once():
-            self._keep(engine_for(model).watches())
+        with engine_for(model).one_step() as watches, reading_numerics_once():
+            self._keep(watches)
             yield self._changes
 
     def _keep(self, watches: list[Watch | None]) -> None:

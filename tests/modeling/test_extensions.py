@@ -164,7 +164,7 @@ def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
         masks_of(models[1])
         with runners[1].one_step(models[1]):
             masks_of(models[1])
-        assert engine_for(models[0]).unchanged_modules()
+        assert all(engine_for(models[0]).watches())
     assert len(called) == 2 and [runner.is_changed for runner in runners] == [False, True]
 
 
@@ -219,11 +219,11 @@ def test_a_method_that_is_put_back_and_patched_again(models):
 @pytest.mark.parametrize("replace", [setattr, lambda owner, name, part: owner._modules.update({name: part})])
 def test_a_patched_part_that_replaces_one_of_its_class(untouched, replace):
     model = copy.deepcopy(untouched[1])
-    assert engine_for(model).unchanged_modules()
+    assert all(engine_for(model).watches())
     neck = copy.deepcopy(model.image_encoder.neck)
     neck.forward = lambda *args: None
     replace(model.image_encoder, "neck", neck)
-    assert not engine_for(model).unchanged_modules()
+    assert not all(engine_for(model).watches())
 
 
 @torch.no_grad()

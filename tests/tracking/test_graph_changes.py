@@ -88,7 +88,7 @@ def counting(function, counted):
 def test_once_a_frame(fast, video, monkeypatch):
     """Modules are looked at, torch's switches read and results copied to the CPU once, whatever else a frame does."""
     counted = Counter()
-    for owner, name in ((Engine, "unchanged_modules"), (graphs, "_switches"), (outputs, "AsyncHostCopy")):
+    for owner, name in ((Engine, "watches"), (graphs, "_switches"), (outputs, "AsyncHostCopy")):
         monkeypatch.setattr(owner, name, counting(getattr(owner, name), counted))
     s = begun(fast, video, 1)
     for _ in range(3):
@@ -98,7 +98,7 @@ def test_once_a_frame(fast, video, monkeypatch):
     for _ in range(3):
         counted.clear()
         next(answers)
-        assert counted == {"unchanged_modules": 1, "_switches": 1, "AsyncHostCopy": 1}
+        assert counted == {"watches": 1, "_switches": 1, "AsyncHostCopy": 1}
 
 
 def test_switches_count_from_the_next_frame_on(fast, video):
