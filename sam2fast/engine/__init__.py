@@ -26,8 +26,14 @@ from sam2fast.engine.plan import plan_masks
 from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import OF_DISTANCES, OF_GIVEN_MASKS, OF_IMAGES, OF_OBJECTS, ObjectPrediction
+from sam2fast.modeling.sam2_base import (
+    OF_DISTANCES,
+    OF_GIVEN_MASKS,
+    OF_IMAGES,
+    OF_OBJECTS,
+    HypothesisSelection,
+    ObjectPrediction,
+)
 
 __all__ = ["Engine", "Parts", "engine_for"]
 

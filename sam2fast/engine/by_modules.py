@@ -19,8 +19,7 @@ from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks
 from sam2fast.engine.parts import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import ObjectPrediction
+from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 
 
 class FastProducts(TorchFunctionMode):

@@ -13,8 +13,7 @@ from sam2fast.engine.common import AttendHook, Maps, Masks
 from sam2fast.engine.memory_plan import settings_of
 from sam2fast.engine.plan import in_dtype
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
-from sam2fast.modeling.mask_selection import HypothesisSelection
-from sam2fast.modeling.sam2_base import ObjectPrediction
+from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 
 
 class _ByPlan:

@@ -10,8 +10,7 @@ from torch import Tensor
 from sam2fast.engine.memory_plan import MemorySettings
 from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
-from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
-from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, ObjectPrediction
+from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
 
 # Function of a layer's number and the arguments of memory_attention.
 AttendHook = Callable[..., None]

@@ -16,7 +16,6 @@ from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import recording
 from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.utils.devices import autocast_dtype
 
 # One recording at a time in the process: each begins with a wait for the whole device, which is not allowed while
 # another recording runs. This lock is taken last: its holder takes no lock of a predictor.
@@ -148,19 +147,12 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
     """
     if fast is False:
         return "fast is False"
-    why = why_no_graphs(device)
-    if fast and why is not None and device.type == "cuda":
-        raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
-    return why
-
-
-def why_no_graphs(device: torch.device) -> str | None:
-    """Returns the reason why CUDA graphs are impossible or slower on a device, or None if they are faster."""
     if device.type != "cuda":
         return f"there is nothing to record on {device.type}"
-    if torch.version.hip is not None:
-        return "it has not been tried on AMD GPUs"
-    return why_no_triton(device)
+    why = why_no_triton(device) if torch.version.hip is None else "it has not been tried on AMD GPUs"
+    if fast and why is not None:
+        raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
+    return why
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -281,6 +273,11 @@ def _switches(device: torch.device) -> Hashable:
         getattr(matmul, "allow_fp16_accumulation", None),  # not in the oldest torch
         attention,
     )
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Returns the dtype that autocast computes in on the device, or None without autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def _convolutions_in_tf32() -> bool:

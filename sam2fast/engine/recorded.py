@@ -18,7 +18,7 @@ Found = TypeVar("Found")
 Kept = TypeVar("Kept")
 
 
-class Pool:
+class RecordingPool:
     """Holds the memory of recordings that run one at a time. Threads and streams take turns.
 
     Args:
@@ -98,7 +98,7 @@ class Recorded:
         made: Number of recordings so far, with freed ones.
     """
 
-    def __init__(self, pool: Pool, most: int | None = None) -> None:
+    def __init__(self, pool: RecordingPool, most: int | None = None) -> None:
         self.pool = pool
         self.made, self._most = 0, most
         self._calls: dict[tuple[Hashable, ...], _Call] = {}
@@ -209,13 +209,13 @@ def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
-_pools: "WeakKeyDictionary[Any, Pool]" = WeakKeyDictionary()
+_pools: "WeakKeyDictionary[Any, RecordingPool]" = WeakKeyDictionary()
 
 
-def pool_of(model: Any) -> Pool:
+def pool_of(model: Any) -> RecordingPool:
     """Returns the pool of recordings of a model's images, prompts and steps, on the model's present device."""
     release_if_moved(model)
-    return _pools.get(model) or _pools.setdefault(model, Pool(model.device))
+    return _pools.get(model) or _pools.setdefault(model, RecordingPool(model.device))
 
 
 def release_if_moved(model: Any) -> None:

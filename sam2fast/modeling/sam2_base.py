@@ -1,6 +1,6 @@
 """The SAM 2 model: from features to masks, object pointers and memories."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
-from sam2fast.modeling.mask_selection import HypothesisSelection, gather_chosen
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.official_steps import Heads
@@ -34,6 +33,31 @@ class ObjectPrediction(NamedTuple):
     pointer: Tensor  # (B, C)
     score: Tensor  # (B, 1) logit of the object's presence
     choice: Tensor  # (B, 1) index of the selected mask of the decoder
+
+
+class HypothesisSelection(Protocol):
+    """Replaces the selection of the highest predicted IoU between M masks of each of B rows.
+
+    Rows are hypotheses; one may take over the masks of another (:attr:`parents`).
+    """
+
+    @property
+    def parents(self) -> Tensor | None:
+        """Row ``(B,)`` int64 from whose masks the last call selected for each row, or None for its own."""
+        ...
+
+    def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
+        """Selects a mask of each row.
+
+        Args:
+            masks: Logits ``(B, M, h, w)`` in fp32 at the decoder's size; -1024 everywhere for an absent object.
+            ious: Predicted IoU of each mask ``(B, M)``.
+            scores: Logit of the object's presence ``(B, 1)``.
+
+        Returns:
+            Index of the mask ``(B, 1)`` int64, from 0, on the same device.
+        """
+        ...
 
 
 class SAM2Base(nn.Module):
@@ -453,3 +477,9 @@ OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
 _METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
+
+
+def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
+    """Returns ``(B, 1, ...)`` of ``x (B, M, ...)``, by indices ``(B, 1)``."""
+    # Not take_along_dim, which computes indices of its own.
+    return x.gather(1, choice.reshape(*choice.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))

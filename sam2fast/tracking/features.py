@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sam2fast.utils.devices import autocast_dtype
+from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.video_io import Frames
 from sam2fast.video_io.video_types import StreamFrame
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sam2fast.engine import engine_for
 from sam2fast.engine.graphs import CudaGraphs, fingerprint
-from sam2fast.engine.recorded import Pool, Recorded, pool_of
+from sam2fast.engine.recorded import Recorded, RecordingPool, pool_of
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -51,9 +51,9 @@ class Recordings:
 
     def __init__(self, model: SAM2Base, make: Callable[[torch.device], CudaGraphs] | None = None) -> None:
         device = self._device = model.device
-        self.pool = pool_of(model) if make is None else Pool(device, make)
+        self.pool = pool_of(model) if make is None else RecordingPool(device, make)
         # Frames are encoded at the same time as steps run, on another stream, and uploaded on a third one.
-        self._frames = Recorded(Pool(device, make))
+        self._frames = Recorded(RecordingPool(device, make))
         self._stream, self._uploads = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
         self._idle: list[Workspace] = []
         self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
@@ -166,7 +166,7 @@ class Workspace:
         steps: Recorded steps.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: RecordingPool) -> None:
         self.pools: Pools | None = None
         self.steps = Recorded(pool)
 

@@ -54,11 +54,6 @@ def gpu_lacks_bfloat16(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) < OLDEST_WITH_BFLOAT16
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Returns the dtype that autocast computes in on the device, or None without autocast."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-
-
 def autocast_dtype_for(device: torch.device) -> torch.dtype:
     """Returns the dtype to use with autocast on CUDA: bfloat16, as in the original, or float16 if it is emulated."""
     return torch.float16 if gpu_lacks_bfloat16(device) else torch.bfloat16

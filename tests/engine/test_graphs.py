@@ -17,7 +17,7 @@ from sam2fast.amg import parameters as amg_parameters
 from sam2fast.engine import graphs
 from sam2fast.engine.constants import TensorCache
 from sam2fast.engine.graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
-from sam2fast.engine.recorded import Pool, Recorded
+from sam2fast.engine.recorded import Recorded, RecordingPool
 
 GPU = torch.device("cuda", 0)
 GIB = 2**30
@@ -332,7 +332,7 @@ def test_constants_are_freed_in_the_order_of_the_stream_that_clears(cuda, monkey
 
 def test_weights_are_not_written_while_they_are_read(cuda):
     """What follows the release waits for the last replay, which may be under way on another stream."""
-    pool, other = Pool(GPU), Stream()
+    pool, other = RecordingPool(GPU), Stream()
     recorded, current = Recorded(pool), cuda.current
     cuda.current = other
     recorded.call("nothing", "nothings", lambda given: None, [], lambda found: None)

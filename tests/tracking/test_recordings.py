@@ -374,14 +374,14 @@ def test_where_it_is_safe(plain, monkeypatch):
     fast.fast = True
     monkeypatch.setattr(type(fast), "device", torch.device("cuda"))
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: None)
-    assert graphs.why_no_graphs(fast.device) is None
+    assert graphs.why_eager(fast.device, None) is None
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
         assert fast._tracker.recordings
     fast.fast = None
     assert fast._tracker.recordings is None
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert "AMD" in graphs.why_no_graphs(fast.device)
+    assert "AMD" in graphs.why_eager(fast.device, None)
 
 
 def test_training_mode_is_refused_as_ever(fast, video):

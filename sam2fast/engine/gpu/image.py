@@ -24,13 +24,13 @@ from sam2fast.engine.gpu.ops import (
     pointwise,
     without_autocast,
 )
+from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
 from sam2fast.engine.relatives import ViTPlan
 from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
-from sam2fast.utils.devices import autocast_dtype
 
 BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, upsample_and_threshold
-from sam2fast.modeling.mask_selection import gather_chosen
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
+from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distractors
 

@@ -13,7 +13,7 @@ ITSELF, SHARING = 1, 2  # in the table of pairs: the row itself, and a row that 
 class Decision:
     """Calls a strategy with the candidates that the decoder predicted in a step, and stores its decision.
 
-    It is a :class:`~sam2fast.modeling.mask_selection.HypothesisSelection`.
+    It is a :class:`~sam2fast.modeling.sam2_base.HypothesisSelection`.
 
     Args:
         strategy: Strategy that takes part in steps on the device.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.connected_components import connected_components
-from sam2fast.modeling.mask_selection import gather_chosen
+from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.boxes import area_of, boxes_of, hull_of
 
 LEAST_IOU, MOST_OVERLAP, LEAST_RATIO, MOST_RATIO = 0.8, 0.7, 0.8, 1.2

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.modeling.mask_selection import gather_chosen
+from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
 SHARED = 10  # masks overlap if they share more than this part of the smaller, a tenth
