@@ -167,7 +167,7 @@ class Engine:
     def propose(
         self, features: Tensor, high_res: Maps, points: Clicks, prompts: Tensor | None, multimask: bool, presence: float
     ) -> Masks:
-        """Predicts all masks among which :meth:`track` selects, in fp32. Masks of absent objects are lowered."""
+        """Predicts all masks among which :meth:`track` selects, in fp32. Masks of absent objects are -1024."""
         masks = self._choose(self._masks, features, *OF_OBJECTS)
         return masks.propose(features, high_res, points, prompts, multimask, presence)
 

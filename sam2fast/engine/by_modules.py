@@ -34,7 +34,7 @@ class FastProducts(TorchFunctionMode):
         is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # without operations of their own
         if is_plain and func in _AS_PLANS:
             return _AS_PLANS[func](*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # which it knows as methods alone
+        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # the compiler knows them only as methods
             return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

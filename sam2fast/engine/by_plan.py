@@ -50,7 +50,7 @@ class MasksByPlan(_ByPlan):
         with self.context():
             tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
             found = self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
-            return common.lowered(self.plan, found, presence if self.model.pred_obj_scores else None)
+            return common.suppress_absent(self.plan, found, presence if self.model.pred_obj_scores else None)
 
     def track(self, memory: Any, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
         *_, presence = inputs
@@ -77,7 +77,7 @@ class MemoryByPlan(_ByPlan):
                 prompts = self.variant.memory.downsampled(self.plan, given)
             pointers = masks.track(self, None, x, high_res, None, prompts, False, presence).pointer
         with self.context():
-            return common.given_as_predicted(settings_of(self.model), given, pointers)
+            return common.prediction_from_masks(settings_of(self.model), given, pointers)
 
     def encode_memory(self, *inputs: Any) -> Tensor:
         with self.context():

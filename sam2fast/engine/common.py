@@ -1,4 +1,4 @@
-"""What both variants compute in the same way: the neck, the choice among masks, prompts and pointers of objects."""
+"""Computes what ``cpu`` and ``gpu`` share: the neck, the choice among masks, prompts and pointers of objects."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ Points = tuple[Tensor, Tensor]
 
 
 class Masks(NamedTuple):
-    """What the decoder predicts for B prompts."""
+    """Stores the decoder's predictions for B prompts."""
 
     masks: Tensor  # (B, M, 4H, 4W) fp32 logits
     ious: Tensor  # (B, M)
@@ -32,12 +32,12 @@ class Masks(NamedTuple):
 
 
 def heads_of(x: Tensor, heads: int) -> Tensor:
-    """``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
+    """Returns ``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """``fresh + x``, in place if ``fresh`` has the dtype of the sum; nobody else may use ``fresh``."""
+    """Returns ``fresh + x``, in place if ``fresh`` has the dtype of the sum. Nothing else may use ``fresh``."""
     return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
 
 
@@ -51,12 +51,12 @@ def neck(
     maps: Sequence[Tensor],
     project: Callable[[Tensor, Linear], Tensor],
 ) -> list[Tensor]:
-    """The levels ``(B, C_i, H_i, W_i)`` of the stages' maps ``(B, H_i, W_i, C_i)``, finest first.
+    """Computes the levels ``(B, C_i, H_i, W_i)`` from the stages' maps ``(B, H_i, W_i, C_i)``, finest first.
 
     Args:
-        levels: as in the plan.
-        direct: lateral and head of those levels that are direct.
-        project: a 1x1 convolution.
+        levels: Levels of the plan.
+        direct: Product of lateral and head for each direct level, otherwise None.
+        project: Function that computes a 1x1 convolution.
     """
     found: list[Tensor] = []
     coarser: Tensor | None = None
@@ -76,7 +76,7 @@ def neck(
 
 
 def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: Tensor) -> Tensor:
-    """``(B, C, H, W)`` of a map ``(B, H, W, C_in)``, by the operations of a variant."""
+    """Computes ``(B, C, H, W)`` from a map ``(B, H, W, C_in)``, by the operations of ``cpu`` or ``gpu``."""
     x = x.permute(0, 3, 1, 2)
     for layer, norm in layers:
         x = ops.convolve(x, layer)
@@ -87,7 +87,7 @@ def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: T
 
 
 def _doubled(x: Tensor, mode: str) -> Tensor:
-    """``(B, H, W, C)`` at twice the size, fp32."""
+    """Returns ``(B, H, W, C)`` at twice the size in fp32."""
     align = None if mode == "nearest" else False
     larger = F.interpolate(x.permute(0, 3, 1, 2).float(), scale_factor=2.0, mode=mode, align_corners=align)
     return larger.permute(0, 2, 3, 1)
@@ -97,19 +97,19 @@ def _doubled(x: Tensor, mode: str) -> Tensor:
 
 
 def choice_of(plan: MaskPlan, multimask: bool) -> tuple[slice, bool]:
-    """Which masks of the decoder are computed, and whether :func:`most_stable` chooses among them."""
+    """Returns which masks of the decoder to compute, and True if :func:`most_stable` chooses among them."""
     is_dynamic = plan.is_dynamic and not multimask
     return slice(1, None) if multimask else slice(None) if is_dynamic else slice(1), is_dynamic
 
 
 def with_pointer_tokens(plan: MaskPlan, found: Masks, multimask: bool) -> Masks:
-    """The masks with only those tokens of which object pointers are made."""
+    """Returns the masks with only the tokens that object pointers are computed from."""
     own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
     return found._replace(tokens=found.tokens[:, own])
 
 
 def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """A view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, the coarsest blocks first."""
+    """Returns a view of ``(b, C, sH, sW)``, s = 2 or 4, as ``(b, H, W, 2, 2, ..., C)``, coarsest blocks first."""
     levels = (x.shape[2] // size[0]).bit_length() - 1
     x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
     rows, columns = range(2, 3 + levels), range(3 + levels, 4 + 2 * levels)
@@ -117,13 +117,13 @@ def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def high_res_in_blocks(plan: MaskPlan, high_res: Sequence[Tensor], prompts: int) -> list[Tensor]:
-    """The high-resolution features as so many prompts read them, coarser first; none where they are not read."""
+    """Returns the high-resolution features in blocks for the prompts, coarser first, or none if they are not read."""
     levels = [in_blocks(x, plan.size) for x in reversed(high_res)] if plan.reads_high_res else []
     return [x.contiguous() if len(x) == 1 < prompts else x for x in levels]  # a copy pays where many prompts read it
 
 
 def most_stable(plan: MaskPlan, found: Masks) -> Masks:
-    """The single mask of four, or the best of the three others if its outline is uncertain."""
+    """Returns the single mask, or if it is unstable, the multimask output with the highest predicted IoU."""
     single = found.masks[:, 0]
     inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
     is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
@@ -138,15 +138,15 @@ def most_stable(plan: MaskPlan, found: Masks) -> Masks:
 def tracked_prompts(
     plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
 ) -> tuple[Points | int, Tensor | None]:
-    """Points and masks of ``count`` tracked objects as decoders take them."""
+    """Returns points and masks of ``count`` tracked objects in the form that decoders take."""
     size = 4 * plan.size[0], 4 * plan.size[1]
     if masks is not None and masks.shape[-2:] != size:
         masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
     return (count if points is None else (points["point_coords"], points["point_labels"])), masks
 
 
-def lowered(plan: MaskPlan, found: Masks, presence: float | None) -> Masks:
-    """The masks in fp32, those of absent objects lowered; see :meth:`Engine.propose`."""
+def suppress_absent(plan: MaskPlan, found: Masks, presence: float | None) -> Masks:
+    """Returns the masks in fp32, and -1024 for absent objects; see :meth:`Engine.propose`."""
     masks = found.masks.float()
     if presence is not None:
         lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
@@ -161,10 +161,10 @@ def choose(
     presence: float,
     selection: HypothesisSelection | None,
 ) -> ObjectPrediction:
-    """The selected mask of each object, and its pointer; see :meth:`SAM2Base.predict_objects`.
+    """Selects the mask of each object, and computes its pointer; see :meth:`SAM2Base.predict_objects`.
 
     Args:
-        pointers_of: pointers of tokens ``(B, C)``.
+        pointers_of: Function that computes the pointers of tokens ``(B, C)``.
     """
     masks, ious, tokens, scores = found
     if selection is None:
@@ -180,7 +180,7 @@ def choose(
 
 
 def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
-    """Pointers ``(B, C)`` moved towards that of an absent object where ``seen (B, 1)`` is False, or below 1."""
+    """Moves pointers ``(B, C)`` towards that of an absent object if ``seen (B, 1)`` is False or below 1."""
     absent = settings.no_obj_ptr
     assert absent is not None
     if settings.fixed_no_obj_ptr and seen.dtype == torch.bool:
@@ -189,9 +189,11 @@ def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
     return (seen * pointer if settings.fixed_no_obj_ptr else pointer) + (1 - seen) * absent
 
 
-def given_as_predicted(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
-    """Given masks ``(B, 1, S, S)`` with the pointers ``(B, C)`` that are predicted of them, as if predicted; see
-    :meth:`SAM2Base._use_mask_as_output`."""
+def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
+    """Returns given masks ``(B, 1, S, S)`` and their pointers ``(B, C)`` as a prediction.
+
+    See :meth:`SAM2Base._use_mask_as_output`.
+    """
     masks = masks.float()
     size = masks.shape[-2] // 4, masks.shape[-1] // 4
     logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
@@ -203,7 +205,7 @@ def given_as_predicted(settings: MemorySettings, masks: Tensor, pointers: Tensor
 
 
 def scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
-    """What the memory encoder reads: probabilities, or binary masks, scaled and at the image's size."""
+    """Returns the memory encoder's input: probabilities or binary masks, scaled, at the image's size."""
     size, scale, bias = settings.size, settings.scale, settings.bias
     is_large = masks.shape[-2:] == size
     if settings.binarizes and from_prompt:
