@@ -8,8 +8,8 @@ LINE, PADDING = 19, 12  # pixels
 WIDTH, HEIGHT = 860, 424
 FONT = 'font-family="system-ui, sans-serif" font-size="14"'
 TITLE = (
-    "Predictors call the engine, which computes parts that are as built from plans of their weights, and calls the "
-    "modules of others"
+    "Predictors call the engine, which computes unmodified parts from plans of their weights, and calls the modules of "
+    "modified ones"
 )
 
 
@@ -35,11 +35,11 @@ class Box(NamedTuple):
 CALLERS = Box(20, 16, 540, "image predictor, automatic masks, video predictors, streams", ())
 TRAINING = Box(590, 16, 250, "training, your own loops", ())
 ENGINE = Box(20, 100, 540, "engine/__init__.py: the switch", (
-    "for each of the four parts: are its modules as built, without",
-    "hooks, patches or other classes, and is no gradient wanted?",
+    "for each of the four parts: are its modules unmodified, without",
+    "hooks, patches or other classes, and are no gradients needed?",
 ), "#2563eb")  # fmt: skip
-PLANS = Box(20, 226, 400, "engine/plan.py, memory_plan.py, relatives.py", (
-    "the weights, in the order in which they are read",
+PLANS = Box(20, 226, 400, "engine/by_plan.py", (
+    "from plans: plan.py, memory_plan.py, relatives.py",
 ), "#2563eb")  # fmt: skip
 CPU = Box(20, 326, 190, "engine/cpu", ("in pieces that", "fit the cache"), "#2563eb")
 GPU = Box(230, 326, 190, "engine/gpu", ("in few launches,", "which are recorded"), "#2563eb")
