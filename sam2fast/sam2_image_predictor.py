@@ -167,7 +167,7 @@ class SAM2ImagePredictor:
         self._features, self._orig_hw, self._is_batch, self._is_image_set = None, None, False, False
 
     def release_recordings(self) -> None:
-        """Frees the CUDA graphs of this model's images and their memory. Later calls record them again when needed."""
+        """Frees the CUDA graphs of this model and their memory. Later calls record them again when needed."""
         release(self.model)
 
     def _require_image(self) -> dict[str, Any]:

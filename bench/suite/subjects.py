@@ -357,8 +357,6 @@ class TrackingPath:
         if graphs is not None and graphs.failure is not None:
             raise GaveUpError(graphs.failure.splitlines()[0])
         why: str | None = self.predictor._steps.why_eager(self.predictor, self.predictor.fast)
-        if why is None and self.predictor.training:
-            why = "the predictor is in training mode"
         # A session's bank moves into a workspace of the recordings when they first track a frame of it.
         if why is None and (graphs is None or bank not in graphs._used):
             why = "the fast path has not tracked this video"

@@ -106,11 +106,13 @@ class Engine:
     def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
         """Returns the object that computes a part for input like ``x``, by its plan or by its modules.
 
+        In :meth:`one_step`, the first choice of a step holds for all its calls, except for recordings that begin in it.
+
         Args:
             methods: Methods of the model that also call the modules. If a user replaced one, the modules are called.
         """
         step: Any = _step.get()
-        in_step = step is not None and step.engine is self and not is_recorded()  # a recording begins within a step
+        in_step = step is not None and step.engine is self and not is_recorded()
         if in_step and (part, methods) in step.chosen:
             return step.chosen[part, methods]
         model: Any = self._model()

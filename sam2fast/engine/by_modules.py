@@ -1,7 +1,7 @@
 """Computes the four parts of a model by calls of their modules; see :class:`Engine`.
 
-Modified modules are called object by object, as in the original, and unmodified ones for all objects at once. Memory
-attention is always called object by object.
+In tracking, modified modules are called object by object, as in the original, and unmodified ones for all objects at
+once. Memory attention is always called object by object.
 """
 
 from collections.abc import Callable

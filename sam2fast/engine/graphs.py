@@ -29,11 +29,11 @@ class RecordingError(RuntimeError):
 class CudaGraphs:
     """Records functions as CUDA graphs, all in one pool of memory: they never run at the same time.
 
-    No tensor of the pool may outlive a replay: another graph's replay may overwrite it. Functions write their results
-    to tensors that were made before, or the caller copies them before the next replay. That also keeps cuBLAS right:
-    its workspace is memory of the pool, which torch gives back with the first graph that used it. A graph recorded
-    later may have its tensors there, and a replay of an earlier graph writes its workspace over them, but between two
-    replays nothing in them is needed.
+    No value in the pool may be needed after the next replay, which may overwrite it. Functions write their results to
+    tensors that were made before, or the caller copies them before the next replay. That also keeps cuBLAS right: its
+    workspace is memory of the pool, which torch gives back with the first graph that used it. A graph recorded later
+    may have its tensors there, and a replay of an earlier graph writes its workspace over them, but between two replays
+    nothing in them is needed.
 
     Args:
         device: The CUDA device.
@@ -84,7 +84,7 @@ class CudaGraphs:
         return None
 
     def _tried_again(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Returns a graph as well, after the error of the first try, which held allocated memory, is gone."""
+        """Tries again, when the error of the first try, which held memory, is gone."""
         torch.cuda.empty_cache()
         try:
             return self._recorded(function)
@@ -294,7 +294,7 @@ def fingerprint(model: SAM2Base) -> Hashable:
 
     The facts are the addresses of the weights, replaced position encodings, and the model's own settings.
     """
-    kinds, others = bool | int | float | str, ("training", "fast", "fill_hole_area")  # which every step reads
+    kinds, others = bool | int | float | str, ("training", "fast", "fill_hole_area")  # each step reads these itself
     public = [(name, value) for name, value in vars(model).items() if not name.startswith("_") and name not in others]
     encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
     return (

@@ -149,9 +149,8 @@ class PlannedPart:
             return None
         roots, found = self.roots(model), self.found
         if found is None or found.roots != roots or not found.watch.is_unchanged():
-            watch = Watch(
-                [module for root in roots for module in root.modules()]
-            )  # first, so that it notices changes during the next check
+            # The watch is first, so that it notices changes during the next check.
+            watch = Watch([module for root in roots for module in root.modules()])
             is_plain = watch.is_unchanged() and is_unmodified(*roots)
             found = self.found = Found(roots, watch, self._make_plan(model, roots)) if is_plain else None
         return found
@@ -165,7 +164,8 @@ class PlannedPart:
         """Returns the last plan, and the addresses and dtypes of its weights now."""
         found = self.found
         weights = () if found is None else found.watch.weights
-        return found and found.plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
+        plan = None if found is None else found.plan
+        return plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 
     def _make_plan(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> PlanOfPart | None:
         plan = self.make(model)

@@ -109,12 +109,13 @@ class Recorded:
 
     def has(self, key: Hashable) -> bool:
         """Returns True if there is a recording of the key for torch's present switches."""
-        return any(call[:2] == (key, numerics(self.pool.device)) for call in list(self._calls))
+        return any(full[:2] == (key, numerics(self.pool.device)) for full in list(self._calls))
 
     def clear(self) -> None:
         """Frees these recordings. The last replay has ended, or the caller waits for it."""
         self._calls.clear()
         self._inputs.clear()
+        self._stream = None  # so that the next call tells torch of the stream
 
     def call(
         self,
@@ -209,24 +210,29 @@ def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
-_pools: "WeakKeyDictionary[Any, RecordingPool]" = WeakKeyDictionary()
+_pools: "WeakKeyDictionary[Any, dict[bool, RecordingPool]]" = WeakKeyDictionary()
 
 
-def pool_of(model: Any) -> RecordingPool:
-    """Returns the pool of recordings of a model's images, prompts and steps, on the model's present device."""
+def pool_of(model: Any, ahead: bool = False) -> RecordingPool:
+    """Returns the pool of recordings of a model on its present device.
+
+    Args:
+        ahead: If True, returns the pool of encodings of video frames, which run at the same time as tracking. Otherwise
+            that of images, prompts and steps.
+    """
     release_if_moved(model)
-    return _pools.get(model) or _pools.setdefault(model, RecordingPool(model.device))
+    pools = _pools.setdefault(model, {})
+    return pools.get(ahead) or pools.setdefault(ahead, RecordingPool(model.device))
 
 
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model on a device that the model has left."""
-    pool = _pools.get(model)
-    if pool is not None and pool.device != model.device:
+    if any(pool.device != model.device for pool in _pools.get(model, {}).values()):
         release(model)
+        del _pools[model]
 
 
 def release(model: Any) -> None:
     """Frees the recordings of a model, also of its open sessions. They are made again when needed."""
-    pool = _pools.pop(model, None)
-    if pool is not None:
+    for pool in list(_pools.get(model, {}).values()):
         pool.clear()

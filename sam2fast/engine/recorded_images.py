@@ -14,7 +14,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 # Numbers of images per encoding, and of prompts per decoding with one or two points each (a click, a box), that are
 # recorded. Other numbers run eagerly, as padding would change the last bits of the results.
 IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
-# Number of recordings per model. Later shapes run eagerly. Each recording stores its results.
+# Number of recordings of images and prompts per model. Later shapes run eagerly. Each recording stores its results.
 MOST_RECORDINGS = 11
 
 Levels = list[Tensor]
@@ -36,7 +36,7 @@ def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
     engine, found = engine_for(model), None
     if _may_record(model, fast) and len(images) in IMAGES:
         what, state = f"encodings of {len(images)} images", engine.state_of_image(images)
-        found = _call(model, "image", state, (), what, lambda given: engine.encode(given[0]), [images])
+        found = _call(model, "image", state, (), what, lambda inputs: engine.encode(inputs[0]), [images])
     return engine.encode(images) if found is None else found
 
 
@@ -56,8 +56,8 @@ def decode(
     if _may_record(model, fast) and points is not None and is_frequent:
         levels = len(high_res)
 
-        def function(given: list[Tensor]) -> list[Tensor]:
-            coords, labels, own, *others = given
+        def function(inputs: list[Tensor]) -> list[Tensor]:
+            coords, labels, own, *others = inputs
             masks = others[levels] if len(others) > levels else None
             return list(engine.decode(own, others[:levels], (coords, labels), masks, multimask)[:2])
 

@@ -51,9 +51,10 @@ class Recordings:
 
     def __init__(self, model: SAM2Base, make: Callable[[torch.device], CudaGraphs] | None = None) -> None:
         device = self._device = model.device
-        self.pool = pool_of(model) if make is None else RecordingPool(device, make)
+        new = None if make is None else [RecordingPool(device, make) for _ in range(2)]
+        self.pool, frames = new or (pool_of(model), pool_of(model, ahead=True))
         # Frames are encoded at the same time as steps run, on another stream, and uploaded on a third one.
-        self._frames = Recorded(RecordingPool(device, make))
+        self._frames = Recorded(frames)
         self._stream, self._uploads = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
         self._idle: list[Workspace] = []
         self._used: weakref.WeakKeyDictionary[MemoryBank, Workspace] = weakref.WeakKeyDictionary()
@@ -81,9 +82,9 @@ class Recordings:
         batch = bucket(count) if self._frames.has(bucket(count)) else bucket(max(count, padded))
         pixels = _staged([frames.pixels(t) for t in indices], batch, pinned=self._stream is not None)
 
-        def function(given: list[Tensor]) -> list[Tensor]:
+        def function(inputs: list[Tensor]) -> list[Tensor]:
             size = (model.image_size, model.image_size)
-            images = resize_and_normalise(given[0], size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
+            images = resize_and_normalise(inputs[0], size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)
             return engine_for(model).encode(images)
 
         def keep(levels: list[Tensor]) -> list[FrameFeatures]:
@@ -194,8 +195,8 @@ class Workspace:
         while True:
             pools = self._pools_of(bank)
 
-            def function(given: list[Tensor], pools: Pools = pools) -> PackedResults:
-                integers, embedding, *high_res = given
+            def function(inputs: list[Tensor], pools: Pools = pools) -> PackedResults:
+                integers, embedding, *high_res = inputs
                 buffers = StepBuffers.make(model, FrameFeatures(embedding, high_res), integers, shape, settings)
                 compute_step(model, pools, buffers, settings)
                 return buffers.results

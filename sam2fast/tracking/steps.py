@@ -71,7 +71,7 @@ class Steps:
         Raises:
             RuntimeError: If ``options.fast`` is True, and graphs cannot be recorded on this GPU.
         """
-        if self.why_eager(model, options.fast) is not None or model.training:
+        if self.why_eager(model, options.fast) is not None:
             return None
         if self.recordings is None:
             self.recordings = Recordings(model)
@@ -90,6 +90,8 @@ class Steps:
             return "fast is False"
         if not model.num_maskmem:
             return "the model keeps no memories"
+        if model.training:
+            return "the model is in training mode"
         if self.is_changed:
             return "modules were hooked, patched or replaced, and a recording would not call them"
         why = why_eager(model.device, fast)

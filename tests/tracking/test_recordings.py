@@ -12,8 +12,9 @@ from recorded_ops import CalledAgain, ReadBackError, RecordedOps, recorded_by
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine import graphs
+from sam2fast.engine import graphs, recorded, recorded_images
 from sam2fast.engine.graphs import RecordingError
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import step
 from sam2fast.tracking.memory_bank import BUCKETS
@@ -242,6 +243,21 @@ def test_release_clears_steps_and_encodings(fast, video):
         pool.graphs.clear = lambda pool=pool: cleared.append(pool)
     fast.release_recordings()
     assert cleared == [recordings.pool, recordings._frames.pool] and not recordings._frames._calls
+
+
+def test_an_image_predictor_releases_the_recordings_of_its_video_predictor(fast, video):
+    """Afterwards both use the same pool again."""
+    image, s = SAM2ImagePredictor(fast), begun(fast, video, 1)
+    image.fast = True
+    recordings, place = fast._steps.recordings, workspace(fast, s)
+    assert place.steps._calls and recordings._frames._calls
+    image.release_recordings()
+    assert not place.steps._calls and not recordings._frames._calls
+    s.propagate(start_frame_idx=2, max_frame_num_to_track=1)
+    image.set_image(clip(1)[0])
+    assert place.steps._calls and place.steps.pool is recordings.pool is recorded.pool_of(fast)
+    fast.release_recordings()
+    assert not recorded_images._recorded[fast]._calls
 
 
 @pytest.mark.parametrize("fast", [None, True])
