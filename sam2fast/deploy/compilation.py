@@ -28,7 +28,7 @@ def compile_model(
 ) -> ModelT:
     """Compiles parts of a model in place, each as one graph per input shape.
 
-    Inference compiles the functions in :mod:`sam2fast.engine.gpu`, on every device. For training, direct calls and
+    Inference compiles the functions in :mod:`sam2fast.engine.static`, on every device. For training, direct calls and
     parts that a user changed, it is the module's ``forward``. A part is compiled at the first call with a new shape:
     memory attention, decoder and memory encoder once for each number of objects. Up to 64 shapes of a part are
     compiled (with older versions of torch eight, of all models together); further ones run eagerly, with a logged note.

@@ -1,7 +1,7 @@
 """Inference without the modules of a model: unmodified parts are computed by functions of their weights.
 
 ``modeling`` has the modules, which are trained, exported, hooked and replaced. Here, a *plan* of a part stores its
-weights in the order in which they are read, and functions in ``cpu`` or ``gpu`` compute from it what the modules
+weights in the order in which they are read, and functions in ``cpu`` or ``static`` compute from it what the modules
 compute. Only position encodings remain modules. This file chooses, once for each call or video frame.
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from sam2fast.engine import cpu, gpu
+from sam2fast.engine import cpu, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
 from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
 from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Points
-from sam2fast.engine.constants import is_recorded
+from sam2fast.engine.derived import is_recorded
+from sam2fast.engine.encoders import plan_encoder
 from sam2fast.engine.memory_plan import plan_attention, plan_memory
 from sam2fast.engine.parts import PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
 from sam2fast.engine.plan import plan_masks
-from sam2fast.engine.relatives import plan_encoder
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
 from sam2fast.modeling.sam2_base import (
@@ -246,14 +246,14 @@ def _variant_for(x: Tensor) -> Any:
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
     if not _uses_cpu(x):
-        return None if x.is_meta else gpu
+        return None if x.is_meta else static
     return None if type(x) is not Tensor or _is_traced() else cpu
 
 
 def _uses_cpu(x: Tensor) -> bool:
     """Returns True if ``cpu`` computes: ``x`` is on the CPU, nothing is recorded, and no op backend was chosen.
 
-    Otherwise ``gpu`` computes, also on the CPU: it looks at no values, keeps addresses, and calls ops.
+    Otherwise ``static`` computes, also on the CPU: it looks at no values, keeps addresses, and calls ops.
     """
     is_chosen = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not is_chosen and not is_recorded()

@@ -1,4 +1,4 @@
-"""Computes the four parts of a model from their plans, by the functions of ``cpu`` or ``gpu``; see :class:`Engine`."""
+"""Computes the four parts of a model from plans, by the functions of ``cpu`` or ``static``; see :class:`Engine`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2fast.engine import common, cpu, gpu
+from sam2fast.engine import common, cpu, static
 from sam2fast.engine.common import AttendHook, Maps, Masks
 from sam2fast.engine.memory_plan import settings_of
 from sam2fast.engine.plan import in_dtype
@@ -19,16 +19,16 @@ from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 class _ByPlan:
     """Computes a part from its plan.
 
-    Under autocast, weights are cast here for ``cpu``, which computes without autocast. ``gpu`` casts them itself.
+    Under autocast, weights are cast here for ``cpu``, which computes without autocast. ``static`` casts them itself.
 
     Args:
-        plan: Plan of the part. If it is compiled, ``gpu`` computes it.
-        variant: The package ``cpu`` or ``gpu``.
+        plan: Plan of the part. If it is compiled, ``static`` computes it.
+        variant: The package ``cpu`` or ``static``.
     """
 
     def __init__(self, model: Any, plan: Any, variant: Any) -> None:
         self.context: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self.model, self.plan, self.variant = model, plan, gpu if plan.compiled else variant
+        self.model, self.plan, self.variant = model, plan, static if plan.compiled else variant
         if self.variant is cpu and torch.is_autocast_enabled("cpu"):
             self.context = partial(torch.autocast, "cpu", enabled=False)
             with self.context():  # some weights are multiplied before they are cast

@@ -1,4 +1,4 @@
-"""Computes what ``cpu`` and ``gpu`` share: the neck, the choice among masks, prompts and pointers of objects."""
+"""Computes what ``cpu`` and ``static`` share: the neck, the choice among masks, prompts and pointers of objects."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -76,7 +76,7 @@ def neck(
 
 
 def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: Tensor) -> Tensor:
-    """Computes ``(B, C, H, W)`` from a map ``(B, H, W, C_in)``, by the operations of ``cpu`` or ``gpu``."""
+    """Computes ``(B, C, H, W)`` from a map ``(B, H, W, C_in)``, by the operations of ``cpu`` or ``static``."""
     x = x.permute(0, 3, 1, 2)
     for layer, norm in layers:
         x = ops.convolve(x, layer)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import torch
 
-from sam2fast.engine.constants import Constants
+from sam2fast.engine.derived import Constants
 from sam2fast.kernels._dispatch import backend_key, why_no_triton
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import recording

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.perceiver import PerceiverPlan, plan_perceiver
 from sam2fast.engine.plan import (
     Conv,
@@ -63,7 +63,7 @@ class AttentionPlan(PlanOfPart):
 
     def __init__(self, attention: MemoryAttention) -> None:
         self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
-        self.added = TensorCache[Tensor]()  # what `gpu` computes from the positions of a frame
+        self.added = TensorCache[Tensor]()  # what `static` computes from the positions of a frame
 
 
 def plan_attention(model: Any) -> AttentionPlan | None:

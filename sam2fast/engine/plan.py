@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.modeling.compiled import CompiledMethod
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.hiera_block import MultiScaleBlock
@@ -84,9 +84,9 @@ class PlanOfPart:
 
     Attributes:
         dtype: Dtype of matrix multiplications, or None for the dtype of the weights.
-        prepared: Tensors that ``gpu`` computes from the weights.
-        compiled: The compiled ``forward`` of the part's module, or None. If set, functions in ``gpu`` are compiled with
-            the same mode and backend.
+        prepared: Tensors that ``static`` computes from the weights.
+        compiled: The compiled ``forward`` of the part's module, or None. If set, functions in ``static`` are compiled
+            with the same mode and backend.
     """
 
     dtype: torch.dtype | None = None
@@ -262,7 +262,7 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_high_res = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        self.started = TensorCache[Any]()  # results of `gpu` for prompts without points
+        self.started = TensorCache[Any]()  # results of `static` for prompts without points
         self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects
 
     def derived(self) -> Derived:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.engine.common import add_into
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import Conv, EncoderPlan, Linear, are_plain, conv_of, is_plain, levels_of
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT

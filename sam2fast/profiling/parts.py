@@ -14,7 +14,7 @@ from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam2fast import image_features, sam2_image_predictor
-from sam2fast.engine import cpu, engine_for, gpu
+from sam2fast.engine import cpu, engine_for, static
 from sam2fast.modeling import attention
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking import step, tracker
@@ -53,28 +53,28 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "_fuse", "fuser"),
     (cpu.memory, "compress", "perceiver"),
     (cpu.memory, "pointers_of", "object pointers"),
-    (gpu, "encode", "encode"),
-    (gpu.image, "neck", "neck"),
-    (gpu.image, "normalize_sum shifted_layer_norm", "norms"),
-    (gpu.image, "linear add_product", "projections"),
-    (gpu.image, "window_attention", "attention"),
-    (gpu.image, "linear_gelu", "MLP"),
-    (gpu.masks, "decode", "mask decoder"),
-    (gpu.masks, "_embed_points _embed_masks", "prompt encoder"),
-    (gpu.masks, "_project", "transformer/projections"),
-    (gpu.masks, "attend attended", "transformer/attention"),
-    (gpu.masks, "normalize_and_project", "transformer/tokens"),
-    (gpu.masks, "_heads", "heads"),
-    (gpu.masks, "_upscale", "upscaling"),
-    (gpu.memory, "attend", "memory attention"),
-    (gpu.memory, "_attend", "layer {}"),
-    (gpu.memory, "_attend_to_itself", "self-attention"),
-    (gpu.memory, "memory_attention", "cross-attention/attention"),
-    (gpu.memory, "rope_attention", "attention"),
-    (gpu.memory, "linear", "projections"),
-    (gpu.memory, "normalize_sum", "norms"),
-    (gpu.memory, "_fuse", "fuser"),
-    (gpu.memory, "pointers_of", "object pointers"),
+    (static, "encode", "encode"),
+    (static.image, "neck", "neck"),
+    (static.image, "normalize_sum shifted_layer_norm", "norms"),
+    (static.image, "linear add_product", "projections"),
+    (static.image, "window_attention", "attention"),
+    (static.image, "linear_gelu", "MLP"),
+    (static.masks, "decode", "mask decoder"),
+    (static.masks, "_embed_points _embed_masks", "prompt encoder"),
+    (static.masks, "_project", "transformer/projections"),
+    (static.masks, "attend attended", "transformer/attention"),
+    (static.masks, "normalize_and_project", "transformer/tokens"),
+    (static.masks, "_heads", "heads"),
+    (static.masks, "_upscale", "upscaling"),
+    (static.memory, "attend", "memory attention"),
+    (static.memory, "_attend", "layer {}"),
+    (static.memory, "_attend_to_itself", "self-attention"),
+    (static.memory, "memory_attention", "cross-attention/attention"),
+    (static.memory, "rope_attention", "attention"),
+    (static.memory, "linear", "projections"),
+    (static.memory, "normalize_sum", "norms"),
+    (static.memory, "_fuse", "fuser"),
+    (static.memory, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
 # Of parts that a user changed: path of modules, names of their functions, and names of parts. {} is the number in the
@@ -144,7 +144,7 @@ def model_parts(model: SAM2Base) -> list[PartOf]:
     stages = _stages(model)
     numbers: dict[Any, Sequence[int]] = {cpu.image: stages}
     numbers[cpu.masks] = range(len(getattr(model.sam_mask_decoder.transformer, "layers", ())))
-    numbers[cpu.memory] = numbers[gpu.memory] = range(len(getattr(model.memory_attention, "layers", ())))
+    numbers[cpu.memory] = numbers[static.memory] = range(len(getattr(model.memory_attention, "layers", ())))
     for owner, functions, names in _OF_PLANS:
         numbered = [tuple(names.format(n).split("/")) for n in numbers.get(owner) or [0]]
         found += [(owner, function, cycle(numbered)) for function in functions.split()]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from sam2fast.engine.constants import Constants
+from sam2fast.engine.derived import Constants
 from sam2fast.engine.graphs import CudaGraphs
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes

@@ -15,7 +15,7 @@ import torch
 
 from sam2fast.amg import parameters as amg_parameters
 from sam2fast.engine import graphs
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.graphs import CudaGraphs, RecordingError, memory_of_graphs, numerics
 from sam2fast.engine.recorded import Recorded, RecordingPool
 

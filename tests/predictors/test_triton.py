@@ -9,7 +9,7 @@ from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, 
 
 pytest.importorskip("triton")
 from sam2fast.deploy.compilation import _fill_tables, compile_model
-from sam2fast.engine import engine_for, gpu  # noqa: E402
+from sam2fast.engine import engine_for, static  # noqa: E402
 from sam2fast.engine.memory_plan import plan_attention  # noqa: E402
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
@@ -139,10 +139,10 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     plan = plan_attention(predictors[1])
-    layers = gpu.memory._layers(plan, features.device)
+    layers = static.memory._layers(plan, features.device)
 
     def attend(memory):
-        return gpu.memory._attend_all(plan, layers, features, position, memory, False, None)
+        return static.memory._attend_all(plan, layers, features, position, memory, False, None)
 
     compiled = torch.compile(attend, backend=counter, fullgraph=True)
     before = launches["memory_attention"]

@@ -7,7 +7,7 @@ from torch import nn
 
 from sam2fast import image_features, nano, sam2_image_predictor
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
-from sam2fast.engine import cpu, gpu
+from sam2fast.engine import cpu, static
 from sam2fast.modeling import attention
 from sam2fast.profiling import Limits
 from sam2fast.tracking import step, tracker
@@ -21,7 +21,7 @@ LIMITS = Limits(1e10, {"float32": 1e11})
 OWNERS = (
     *(attention, step, frames, tracker, image_features, sam2_image_predictor),
     *(frames.Frames, MemoryBank, SAM2Transforms),
-    *(cpu, gpu, cpu.image, cpu.masks, cpu.memory, gpu.image, gpu.masks, gpu.memory),
+    *(cpu, static, cpu.image, cpu.masks, cpu.memory, static.image, static.masks, static.memory),
 )
 
 

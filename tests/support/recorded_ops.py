@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
 from sam2fast.engine import recorded, recorded_images
-from sam2fast.engine.constants import Constants
+from sam2fast.engine.derived import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
 from sam2fast.tracking import recordings, steps

@@ -13,7 +13,7 @@ from frame_costs import _cost, frame_costs
 from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine import Parts, by_modules, engine_for, gpu
+from sam2fast.engine import Parts, by_modules, engine_for, static
 from sam2fast.tracking import recordings, step, tracker
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
@@ -83,8 +83,8 @@ def test_recordings_compute_from_plans(cuda, predictor, monkeypatch):
     for part, name in (("Attention", "attend"), ("Masks", "track"), ("Memory", "choose"), ("Memory", "encode_memory")):
         cls = getattr(by_modules, f"{part}ByModules")
         monkeypatch.setattr(cls, name, lambda *given, name=name: called.append(name))
-    encode = gpu.encode
-    monkeypatch.setattr(gpu, "encode", lambda *given: called.append("image") or encode(*given))
+    encode = static.encode
+    monkeypatch.setattr(static, "encode", lambda *given: called.append("image") or encode(*given))
     predictor.release_recordings()
     check(predictor, steady_frames(cuda, predictor, 2, 4))
     assert set(called) == {"image"}

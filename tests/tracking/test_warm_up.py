@@ -11,7 +11,7 @@ import fake_cuda
 import pytest
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.tracking import propagation
 
 SCRIPT = Path(__file__).parents[1] / "support/warmed_kernels.py"

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast.checkpoints.weight_files import first_line
-from sam2fast.engine import engine_for, gpu
+from sam2fast.engine import engine_for, static
 from sam2fast.engine.by_modules import FastProducts
+from sam2fast.engine.encoders import plan_encoder
 from sam2fast.engine.plan import EncoderPlan
-from sam2fast.engine.relatives import plan_encoder
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -66,7 +66,7 @@ class EncoderModule(nn.Module):
     def _levels(self, pixels: Tensor) -> list[Tensor]:
         if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
             (model,) = self._model
-            return gpu.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
+            return static.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
         levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
         for level, head in self.heads.items():
             levels[int(level)] = head(levels[int(level)])

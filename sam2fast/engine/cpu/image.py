@@ -10,8 +10,8 @@ from torch import Tensor
 from sam2fast.engine.common import neck, neck_of_one_level
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import attention, chunked, convolve, gelu_mlp, linear, normalize
+from sam2fast.engine.encoders import ViTPlan
 from sam2fast.engine.plan import Block, EncoderPlan, ImagePlan, Linear, composed
-from sam2fast.engine.relatives import ViTPlan
 from sam2fast.engine.repvit import RepViTPlan, maps_of
 from sam2fast.kernels.window_attention import window_attention_reference
 

@@ -14,7 +14,7 @@ from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.engine.by_modules import ImageByModules
 from sam2fast.engine.common import tracked_prompts
-from sam2fast.engine.gpu import image, masks, ops
+from sam2fast.engine.static import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.utils.testing import relative_error
 

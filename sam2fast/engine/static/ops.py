@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.common import heads_of
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.grouped_mlp import grouped_mlp

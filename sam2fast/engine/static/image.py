@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import neck, neck_of_one_level
-from sam2fast.engine.gpu import ops
-from sam2fast.engine.gpu.ops import (
+from sam2fast.engine.encoders import ViTPlan
+from sam2fast.engine.graphs import autocast_dtype
+from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
+from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
+from sam2fast.engine.static import ops
+from sam2fast.engine.static.ops import (
     Prepared,
     add_product,
     compiled,
@@ -24,10 +28,6 @@ from sam2fast.engine.gpu.ops import (
     pointwise,
     without_autocast,
 )
-from sam2fast.engine.graphs import autocast_dtype
-from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
-from sam2fast.engine.relatives import ViTPlan
-from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention

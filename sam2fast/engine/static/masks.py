@@ -21,7 +21,8 @@ from sam2fast.engine.common import (
     most_stable,
     with_pointer_tokens,
 )
-from sam2fast.engine.gpu.ops import (
+from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
+from sam2fast.engine.static.ops import (
     Prepared,
     add,
     attend,
@@ -39,7 +40,6 @@ from sam2fast.engine.gpu.ops import (
     stacked,
     without_autocast,
 )
-from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
 
 GROUP = 32  # prompts that are decoded at once
 PADDING = 2  # padding points of a prompt without points: its own, and the one that is always appended

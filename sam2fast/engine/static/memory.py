@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import AttendHook, heads_of, scaled
-from sam2fast.engine.gpu import ops
-from sam2fast.engine.gpu.ops import (
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
+from sam2fast.engine.perceiver import PerceiverPlan, compress
+from sam2fast.engine.plan import Conv, Linear, Norm
+from sam2fast.engine.static import ops
+from sam2fast.engine.static.ops import (
     Prepared,
     add_scaled,
     compiled,
@@ -24,9 +27,6 @@ from sam2fast.engine.gpu.ops import (
     parameters_of,
     without_autocast,
 )
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
-from sam2fast.engine.perceiver import PerceiverPlan, compress
-from sam2fast.engine.plan import Conv, Linear, Norm
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 
 # ---- attention ----

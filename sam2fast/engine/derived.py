@@ -1,4 +1,4 @@
-"""Tensors computed from parameters alone, kept until these change."""
+"""Caches tensors that are derived from parameters alone, until these change."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager

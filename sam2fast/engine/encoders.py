@@ -1,4 +1,4 @@
-"""Plans of the image encoders of SAM 2's relatives, and the choice among plans of image encoders."""
+"""Selects the plan of an image encoder, and has the plan of plain vision transformers."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.engine.constants import TensorCache
+from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import (
     EncoderPlan,
     are_plain,

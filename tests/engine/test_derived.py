@@ -3,7 +3,7 @@ import pickle
 
 import torch
 
-from sam2fast.engine.constants import Constants, TensorCache
+from sam2fast.engine.derived import Constants, TensorCache
 
 
 class TestCache:

@@ -1,0 +1,9 @@
+"""Inference by few and large operations at fixed addresses, for GPUs, recordings and compilers.
+
+Calls torch's operators, and kernels if the device has them.
+"""
+
+from sam2fast.engine.static import image, masks, memory
+from sam2fast.engine.static.image import encode
+
+__all__ = ["encode", "image", "masks", "memory"]
