@@ -87,7 +87,8 @@ class Engine:
 
     def watches(self) -> list[Watch | None]:
         """Returns the watch of each part, or None for a modified part. A part gets another watch after a change."""
-        return [part.watch(self._model()) for part in self._all]
+        found = [part.look(self._model()) for part in self._all]
+        return [None if each is None else each.watch for each in found]
 
     @contextmanager
     def one_step(self) -> Iterator[list[Watch | None]]:
@@ -104,9 +105,7 @@ class Engine:
             _step.reset(token)
 
     def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
-        """Returns the object that computes a part for input like ``x``, by its plan or by its modules.
-
-        In :meth:`one_step`, the first choice of a step holds for all its calls, except for recordings that begin in it.
+        """Returns the object that computes a part for input like ``x``. The first choice in a step holds for the step.
 
         Args:
             methods: Methods of the model that also call the modules. If a user replaced one, the modules are called.

@@ -155,11 +155,6 @@ class PlannedPart:
             found = self.found = Found(roots, watch, self._make_plan(model, roots)) if is_plain else None
         return found
 
-    def watch(self, model: Any) -> Watch | None:
-        """Returns the watch of the part as it is now, or None if it was modified."""
-        found = self.look(model)
-        return None if found is None else found.watch
-
     def state(self) -> Hashable:
         """Returns the last plan, and the addresses and dtypes of its weights now."""
         found = self.found
