@@ -109,7 +109,8 @@ class Recorded:
 
     def has(self, key: Hashable) -> bool:
         """Returns True if there is a recording of the key for torch's present switches."""
-        return any(full[:2] == (key, numerics(self.pool.device)) for full in list(self._calls))
+        known = key, numerics(self.pool.device)
+        return any(full[:2] == known for full in list(self._calls))
 
     def clear(self) -> None:
         """Frees these recordings. The last replay has ended, or the caller waits for it."""
