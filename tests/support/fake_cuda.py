@@ -157,6 +157,14 @@ class Graph:
         seen.replayed.append(self.recorded)
 
 
+def copies(name: str, given: Any) -> int:
+    """Returns the number of launches of an operation: ``_foreach_copy_`` copies lists of several dtypes one by one."""
+    if name != "_foreach_copy_":
+        return 1
+    (targets, sources, *_), _ = given
+    return 1 if all(len({x.dtype for x in some}) == 1 for some in (targets, sources)) else len(targets)
+
+
 class FakeCuda(TorchDispatchMode):
     """Runs operations with a tensor on ``cuda`` on fake tensors, and other operations unmodified."""
 
@@ -185,7 +193,7 @@ class FakeCuda(TorchDispatchMode):
 
     def launched(self, name: str, func: Any, given: Any, result: Any = None) -> None:
         """Counts a launch on the device: a torch operation ``func`` with these arguments, or a kernel."""
-        self._target().launches[name] += 1
+        self._target().launches[name] += copies(name, given)
 
     def _target(self) -> Seen:
         return self.seen if self.graph is None else self.graph.recorded

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 import torch
-from fake_cuda import FakeCuda, Seen, build, fake_cuda, steady_frames
+from fake_cuda import FakeCuda, Seen, build, copies, fake_cuda, steady_frames
 from frame_model import PARTS, PEAK, Cost, by_part, cost_of
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -84,7 +84,11 @@ class CostedCuda(FakeCuda):
         seen = self._target()
         if id(seen) not in self.costs:
             self._kept.append(seen)
-        self.costs.setdefault(id(seen), []).append(_cost(name, func, given, result))
+        costs = self.costs.setdefault(id(seen), [])
+        if copies(name, given) > 1:
+            costs += [_cost("copy_", func, (pair, {}), None) for pair in zip(*given[0][:2], strict=True)]
+        else:
+            costs.append(_cost(name, func, given, result))
         storages = [x.untyped_storage() for x in tree_leaves((given, result)) if isinstance(x, Tensor)]
         used = self._used.get(id(seen), {}) | {StorageWeakRef(storage): storage.nbytes() for storage in storages}
         self._used[id(seen)] = {x: size for x, size in used.items() if x not in self.weights and not x.expired()}
