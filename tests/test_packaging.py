@@ -139,7 +139,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel, checkout):
     assert any(name.endswith("licenses/LICENSE") for name in names) and any("NOTICE" in name for name in names)
     static = ROOT / "sam2fast" / "demo" / "server" / "static"
     page = {file.relative_to(ROOT).as_posix() for file in static.rglob("*") if file.is_file()}
-    assert page and page == {name for name in names if "/static/" in name}
+    assert page and page == {name for name in names if "/server/static/" in name}
     assert {name.rpartition(".")[2] for name in names if "dist-info" not in name} <= ENDINGS
     assert wheel.stat().st_size < MOST_BYTES
     # Also the modules of packages that setup.py might not find.
