@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -249,13 +249,19 @@ def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
     """Returns the video files in a folder, sorted by name, or the folder itself if most of its files are images.
 
     Args:
-        left_out: Record to which hidden files and images beside videos are added.
+        left_out: Record to which hidden files, and files of other kinds than the frames or videos, are added.
     """
     (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     is_video = len(images) > len(videos) or not videos
     for path in hidden_images if is_video else hidden:
         left_out.add("file", "it is hidden", path)
     if is_video:
+        from sam2fast.video_io.sources import count_other_files
+        from sam2fast.video_io.video_types import VideoError
+
+        with suppress(VideoError):  # opening the folder raises it again
+            for name in count_other_files(folder):
+                left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
         return [folder]
     for path in images:
         left_out.add("file", f"its kind is {path.suffix.lower()}", path)

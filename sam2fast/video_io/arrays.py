@@ -1,6 +1,5 @@
 """Images and arrays of any type as 8-bit RGB images."""
 
-import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -91,10 +90,14 @@ class FrameScale:
             log_once(f"{self._name}: a frame {note}" + ("; all frames have this scale" if scale else ""))
 
 
-@functools.cache
+LOGGED: set[str] = set()  # texts that were logged, or that a command reports in its own way
+
+
 def log_once(text: str) -> None:
     """Logs a warning at the first call with its text."""
-    _log.warning("%s", text)
+    if text not in LOGGED:
+        LOGGED.add(text)
+        _log.warning("%s", text)
 
 
 def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:

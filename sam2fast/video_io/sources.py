@@ -19,7 +19,7 @@ from torch import Tensor
 from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
 from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
 from sam2fast.transforms import ImageLike, read_file_image
-from sam2fast.video_io.arrays import ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
+from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
@@ -42,6 +42,25 @@ def frame_files(folder: Path) -> list[Path]:
         NoFramesError: If there are no such files.
         VideoError: If the folder cannot be read.
     """
+    paths, others = split_frames(folder)
+    if others:
+        log_once(f"{folder}: {skipped_note(others)}")
+    return paths
+
+
+def count_other_files(folder: Path) -> list[str]:
+    """Returns the names of images and videos that :func:`frame_files` leaves out, and omits its log line from now on.
+
+    Raises:
+        NoFramesError, VideoError: As :func:`frame_files`.
+    """
+    _, others = split_frames(folder)
+    LOGGED.add(f"{folder}: {skipped_note(others)}")
+    return others
+
+
+def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
+    """Returns the files of :func:`frame_files`, and the names of other images and videos."""
     try:
         with os.scandir(folder) as entries:
             # A dangling link is kept, so that the missing frame is an error.
@@ -57,12 +76,10 @@ def frame_files(folder: Path) -> list[Path]:
     # Where there are files that the original reads, only these.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))} - {*chosen}
-    if others:
-        log_once(f"{folder}: {skipped_note(sorted(others))}")
     paths = [folder / name for name in chosen]
     if all(re.fullmatch("-?[0-9]+", path.stem) for path in paths):
-        return sorted(paths, key=lambda path: (int(path.stem), path.name))
-    return sorted(paths, key=_natural)
+        return sorted(paths, key=lambda path: (int(path.stem), path.name)), sorted(others)
+    return sorted(paths, key=_natural), sorted(others)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -128,9 +128,9 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
         ("a.MOV a.jpg b.webm b.jpg", "a.MOV b.webm", "2 files (its kind is .jpg; first: {}/a.jpg)"),
         ("a.mp4 0.gif", "a.mp4", "1 file (its kind is .gif; {}/0.gif)"),
         ("a.mp4 b.mp4 ._a.mp4 .c.jpg", "a.mp4 b.mp4", "1 file (it is hidden; {}/._a.mp4)"),
-        ("0.png 1.png .1.png a.mp4", "", "1 file (it is hidden; {}/.1.png)"),
+        ("0.png 1.png .1.png a.mp4", "", "1 file (it is hidden; {0}/.1.png), 1 file (its kind is .mp4; {0}/a.mp4)"),
         ("a.mp4 b.mp4", "a.mp4 b.mp4", ""),
-        ("0.png 1.png a.mp4", "", ""),  # one video of two frames
+        ("0.png 1.png a.mp4", "", "1 file (its kind is .mp4; {}/a.mp4)"),  # one video of two frames
         ("notes.txt", "", ""),
     ],
 )
@@ -142,14 +142,19 @@ def test_the_most_frequent_kind_of_file_counts(tmp_path, files, videos, skipped)
     assert str(left_out) == skipped.format(tmp_path)
 
 
-def test_a_stray_file_among_frames_is_named(track, tmp_path):
-    """Once, though the folder is read several times."""
+def test_stray_files_among_frames_are_counted_in_one_note(track, tmp_path):
+    """Also in the JSON lines, though the folder is read several times."""
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(3))
     Image.new("RGB", (9, 9)).save(folder / "preview.png")
     (folder / "clip.mp4").touch()
-    result = track(folder, *ONE, "--format", "overlay", "--out", tmp_path / "out")
-    assert result.exit_code == 0 and "3 frames tracked" in result.stdout
-    assert result.stderr.count(f"note: {folder}: skipped 2 files of other kinds: clip.mp4, preview.png") == 1
+    (folder / "old.png").touch()
+    result = track(folder, *ONE, "--format", "overlay", "--jsonl", "--out", tmp_path / "out")
+    files = [("clip.mp4", 1), ("old.png", 2)]
+    assert result.exit_code == 0 and json.loads(result.stdout.splitlines()[-1])["left_out"] == [
+        {"what": "file", "why": f"its kind is {Path(name).suffix}", "count": count, "first": str(folder / name)}
+        for name, count in files
+    ]
+    assert result.stderr.count("note") == 1 and "left out" in result.stderr
 
 
 def test_a_model_that_cannot_be_loaded_is_no_error_of_a_video(video_file, tmp_path):
