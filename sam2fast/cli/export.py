@@ -72,7 +72,7 @@ def export(
     The output folder must be new or empty, or is kept if it has the same export. --format torch writes encoder.pt2,
     decoder.pt2 and their metadata, artifact.json, for images: sam2fast.deploy.exported.load_predictor(DIR) makes a
     predictor of them. Without sam2fast they are read by torch.export.load, or with --aot by
-    torch._inductor.aoti_load_package. They are programs: load only those that you exported yourself.
+    torch._inductor.aoti_load_package. They are programs: load only your own exports.
 
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
     tracker.py, which runs them with numpy, Pillow and onnxruntime alone.

@@ -256,11 +256,11 @@ def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
     for path in hidden_images if is_video else hidden:
         left_out.add("file", "it is hidden", path)
     if is_video:
-        from sam2fast.video_io.sources import count_other_files
+        from sam2fast.video_io.sources import other_files
         from sam2fast.video_io.video_types import VideoError
 
         with suppress(VideoError):  # opening the folder raises it again
-            for name in count_other_files(folder):
+            for name in other_files(folder):
                 left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
         return [folder]
     for path in images:

@@ -52,8 +52,8 @@ def decode(
     """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`. See :func:`encode`."""
     engine, given = engine_for(model), (embedding, high_res, points, prompts, multimask)
     found: list[Tensor] | None = None
-    is_frequent = points is not None and len(points[0]) in PROMPTS and points[0].shape[1] in POINTS
-    if _may_record(model, fast) and points is not None and is_frequent:
+    may_record = _may_record(model, fast)
+    if may_record and points is not None and len(points[0]) in PROMPTS and points[0].shape[1] in POINTS:
         levels = len(high_res)
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
@@ -90,9 +90,9 @@ def _call(
         part, state: Name and state of the part of the model that it computes. Nothing is recorded if the state is None.
         kind, what, function, given: See :meth:`Recorded.call`.
     """
-    pool = pool_of(model)
-    if state is None or any(x.device != pool.device for x in given):
+    if state is None or any(x.device != model.device for x in given):
         return None
+    pool = pool_of(model)
     with pool.turn():
         pool.keep_for(part, state)
         recorded = _recorded.get(model)

@@ -48,8 +48,10 @@ def frame_files(folder: Path) -> list[Path]:
     return paths
 
 
-def count_other_files(folder: Path) -> list[str]:
-    """Returns the names of images and videos that :func:`frame_files` leaves out, and omits its log line from now on.
+def other_files(folder: Path) -> list[str]:
+    """Returns the names of images and videos that :func:`frame_files` leaves out, for callers that report them.
+
+    From now on :func:`frame_files` does not log them.
 
     Raises:
         NoFramesError, VideoError: As :func:`frame_files`.
