@@ -256,16 +256,21 @@ def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
     for path in hidden_images if is_video else hidden:
         left_out.add("file", "it is hidden", path)
     if is_video:
-        from sam2fast.video_io.sources import other_files
-        from sam2fast.video_io.video_types import VideoError
-
-        with suppress(VideoError):  # opening the folder raises it again
-            for name in other_files(folder):
-                left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
+        add_other_files(folder, left_out)
         return [folder]
     for path in images:
         left_out.add("file", f"its kind is {path.suffix.lower()}", path)
     return videos
+
+
+def add_other_files(folder: Path, left_out: LeftOut) -> None:
+    """Adds images and videos that are beside the frames of a video."""
+    from sam2fast.video_io.sources import other_files
+    from sam2fast.video_io.video_types import VideoError
+
+    with suppress(VideoError):  # opening the folder raises it again
+        for name in other_files(folder):
+            left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
 
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:

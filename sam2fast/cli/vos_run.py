@@ -16,6 +16,7 @@ from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner
+from sam2fast.cli.sources import add_other_files
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
 from sam2fast.deploy.parallel.process import WorkerError
@@ -182,7 +183,7 @@ def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_
 
 
 def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
-    """Adds files that are no videos, hidden frames, and folders of masks without a video."""
+    """Adds files that are no videos, hidden frames, files beside frames, and folders of masks without a video."""
     videos = {path.name for path in found.values()}
     for path in sorted(list_entries(request.videos)):
         if path.name not in videos and not (is_video_file(path.name) and path.stem in names):
@@ -193,6 +194,7 @@ def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], l
         hidden = sorted(path for path in video.glob(".*") if path.suffix.lower() in SUFFIXES)
         if hidden:
             left_out.add("frame", "its file is hidden", hidden[0], len(hidden))
+        add_other_files(video, left_out)
     for path in sorted(list_entries(request.masks)):
         if path.is_dir() and path.name not in names:
             left_out.add("mask folder", "no video has its name", path)

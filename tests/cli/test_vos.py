@@ -262,7 +262,7 @@ def test_inputs_that_no_object_is_tracked_from_are_counted(data):
     write_masks(data.root / "masks/b", {2: {7: (60, 60, 9)}})
     cut(data.root / "masks/b/00002.png")
     write_masks(data.root / "masks/nowhere", DISCS)
-    for name in ("notes.txt", "photo.jpg", "a/._00000.jpg"):
+    for name in ("notes.txt", "photo.jpg", "a/._00000.jpg", "a/preview.png"):
         (data.root / "videos" / name).touch()
     result = data("--jsonl")
     assert result.exit_code == 0
@@ -273,7 +273,8 @@ def test_inputs_that_no_object_is_tracked_from_are_counted(data):
     assert list(found["b"].values()) == [1] and next(iter(found["b"])).startswith(unread)
     every = left_out_of(last)
     assert every[late] == 3 and every["file: it is no video"] == 2 and every["mask folder: no video has its name"] == 1
-    assert every["frame: its file is hidden"] == 1
+    assert every["frame: its file is hidden"] == every["file: its kind is .png"] == 1
+    assert "skipped" not in result.stderr
     (note,) = [line for line in result.stderr.splitlines() if "left out" in line]
     assert "3 objects (appears after the first frame; --late-objects tracks it; first: video a)" in note
 
