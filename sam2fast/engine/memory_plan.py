@@ -142,7 +142,7 @@ class MemoryPlan(PlanOfPart):
             return torch.stack([longest * periods, phases])
 
         periods = self._periods((width, longest), (self.pixels.weight,), in_frames)
-        return sine_1d(distance, width, periods=periods, dtype=dtype)
+        return sine_1d(distance, periods, dtype)
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:

@@ -148,6 +148,12 @@ class PositionEmbeddingRandom(nn.Module):
         return self.encode(grid).permute(2, 0, 1)
 
 
+def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Returns column and row, fp32 ``(end_x * end_y)``, of each position of a map, row by row."""
+    position = torch.arange(end_x * end_y, device=device)
+    return (position % end_x).float(), (position // end_x).float()
+
+
 def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
 
@@ -156,8 +162,7 @@ def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.de
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """
     frequency = 1.0 / theta ** (torch.arange(0, dim, 4, dtype=torch.float32, device=device)[: dim // 4] / dim)
-    position = torch.arange(height * width, device=device)
-    column, row = (position % width).float(), (position // width).float()
+    column, row = init_t_xy(width, height, device)
     angle = torch.cat([torch.outer(column, frequency), torch.outer(row, frequency)], dim=-1)
     return angle.cos(), angle.sin()
 
@@ -168,29 +173,20 @@ def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) 
 
 
 def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:
-    """Divisors of the position in :func:`sine_1d`, and phases ``(2, dim)``: a cosine is a sine a quarter turn ahead."""
+    """Returns divisors and phases ``(2, dim)`` for :func:`sine_1d`. A cosine is a sine a quarter turn ahead."""
     half = dim // 2
     channel = torch.arange(half, dtype=torch.float32, device=device)
     periods = temperature ** (2 * (channel // 2) / half)
     return torch.stack([periods.repeat(2), torch.pi / 2 * (torch.arange(dim, device=device) >= half)])
 
 
-def sine_1d(
-    position: Tensor,
-    dim: int,
-    temperature: float = 10000,
-    periods: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """``(..., dim)`` sines, then cosines, of ``position (...)``.
+def sine_1d(position: Tensor, periods: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns sines, then cosines, ``(..., dim)`` of ``position (...)``, with ``periods`` of :func:`sine_periods`.
 
-    Args:
-        periods: of :func:`sine_periods`, if the caller keeps them.
-        dtype: of the result, which is rounded as it is written; None for that of the computation.
+    ``dtype`` is the dtype of the result, by default the one of the computation.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """
-    periods = sine_periods(dim, position.device, temperature) if periods is None else periods
     position = position if position.is_floating_point() else position.float()
     angle = torch.addcdiv(periods[1], position[..., None], periods[0])
     return angle.sin() if dtype is None else torch.sin(angle, out=torch.empty_like(angle, dtype=dtype))

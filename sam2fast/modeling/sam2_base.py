@@ -455,7 +455,7 @@ class SAM2Base(nn.Module):
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods, phases = sine_periods(width, distance.device)
-        sines = sine_1d(distance, width, periods=torch.stack([longest * periods, phases]))
+        sines = sine_1d(distance, torch.stack([longest * periods, phases]))
         return cast(Tensor, self.obj_ptr_tpos_proj(sines))
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:

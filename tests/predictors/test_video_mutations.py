@@ -49,7 +49,7 @@ def time_row_off_by_one(monkeypatch, model):
 
 def pointer_time_sign(monkeypatch, model):
     right = memory_plan.sine_1d
-    monkeypatch.setattr(memory_plan, "sine_1d", lambda distance, width, **kwargs: right(-distance, width, **kwargs))
+    monkeypatch.setattr(memory_plan, "sine_1d", lambda distance, *args: right(-distance, *args))
 
 
 def rope_axes(monkeypatch, model):

@@ -158,7 +158,7 @@ def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, dim, **kwargs: sine_1d(position.abs(), dim, **kwargs))
+    monkeypatch.setattr(sam2_base, "sine_1d", lambda position, *args: sine_1d(position.abs(), *args))
 
 
 def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
