@@ -52,13 +52,7 @@ NAMES = {
         "trunc_normal_": "torch.nn.init.trunc_normal_",
     },
     "sam2.modeling.sam2_utils": {
-        **_in(
-            "compat.official_utils",
-            "get_1d_sine_pe",
-            "get_activation_fn",
-            "get_clones",
-            "select_closest_cond_frames",
-        ),
+        **_in("compat.official_utils", "get_1d_sine_pe", "select_closest_cond_frames"),
         **_in(
             "training.official_sampling",
             "get_next_point",
@@ -70,17 +64,13 @@ NAMES = {
     },
     "sam2.modeling.backbones.utils": {
         **_in("modeling.hiera", "PatchEmbed"),
-        **_in("compat.official_utils", "window_partition", "window_unpartition"),
+        **_in("modeling.hiera_block", "window_partition", "window_unpartition"),
     },
     "sam2.modeling.backbones.hieradet": {
         **_in("modeling.layers", "DropPath", "MLP"),
-        **_in("compat.official_utils", "do_pool", "window_partition", "window_unpartition"),
+        **_in("modeling.hiera_block", "do_pool", "window_partition", "window_unpartition"),
     },
-    "sam2.modeling.memory_attention": _in("compat.official_utils", "get_activation_fn", "get_clones"),
-    "sam2.modeling.memory_encoder": _in("compat.official_utils", "get_clones"),
-    "sam2.modeling.position_encoding": _in(
-        "compat.official_utils", "apply_rotary_enc", "init_t_xy", "reshape_for_broadcast"
-    ),
+    "sam2.modeling.position_encoding": _in("compat.official_utils", "apply_rotary_enc", "reshape_for_broadcast"),
     "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # EdgeTAM's
     "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # EfficientTAM's
     "sam2.modeling.efficienttam_base": {"EfficientTAMBase": "sam2fast.modeling.sam2_base.SAM2Base"},

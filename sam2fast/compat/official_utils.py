@@ -3,17 +3,13 @@
 ``as_sam2`` provides them under the official names. Arguments and results are the original's.
 """
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from sam2fast.modeling.layers import get_activation
 from sam2fast.modeling.memory_selection import closest_conditioning_frames
-from sam2fast.modeling.position_encoding import compute_axial_cis as compute_axial_cis
 from sam2fast.modeling.position_encoding import sine_periods
 
 Value = TypeVar("Value")
@@ -36,22 +32,6 @@ def get_1d_sine_pe(pos_inds: Tensor, dim: int, temperature: float = 10000) -> Te
     periods = sine_periods(dim, pos_inds.device, temperature)[0, : dim // 2]
     angle = pos_inds[..., None] / periods
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
-
-def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
-    """``relu``, ``gelu`` or ``glu``; a ``ValueError`` for others."""
-    return get_activation(activation)
-
-
-def get_clones(module: nn.Module, N: int) -> nn.ModuleList:
-    """N deep copies of a module."""
-    return nn.ModuleList(copy.deepcopy(module) for _ in range(N))
-
-
-def init_t_xy(end_x: int, end_y: int) -> tuple[Tensor, Tensor]:
-    """Column and row, fp32, of each position of a map, row by row."""
-    position = torch.arange(end_x * end_y)
-    return (position % end_x).float(), (position // end_x).float()
 
 
 def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
@@ -77,27 +57,3 @@ def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: 
 def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * reshape_for_broadcast(rotations, pairs)).flatten(-2).to(x.dtype)
-
-
-def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Windows ``(B * windows, w, w, C)`` of a map ``(B, H, W, C)``, padded with zeros, and the padded (H, W)."""
-    w = window_size
-    x = F.pad(x, (0, 0, 0, -x.shape[2] % w, 0, -x.shape[1] % w))
-    _, height, width, _ = x.shape
-    windows = x.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)  # (B, rows, columns, w, w, C)
-    return windows.flatten(0, 2), (height, width)
-
-
-def window_unpartition(windows: Tensor, window_size: int, pad_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
-    """The map ``(B, H, W, C)`` of windows as :func:`window_partition` makes them, without its padding."""
-    rows, columns = (side // window_size for side in pad_hw)
-    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, w, columns, w, C)
-    return x.flatten(3, 4).flatten(1, 2)[:, : hw[0], : hw[1]]
-
-
-def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
-    """A map ``(B, H, W, C)`` after a pooling of ``(B, C, H, W)`` and a norm; both are optional."""
-    if pool is None:
-        return x
-    x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return x if norm is None else norm(x)

@@ -1,7 +1,5 @@
 """The transformer block of Hiera, and of plain vision transformers with attention in windows."""
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,12 +7,11 @@ from sam2fast.modeling.layers import MLP, DropPath
 
 
 class MultiScaleAttention(nn.Module):
-    """Attention of windows ``(B, H, W, dim)`` to themselves: ``(B, H', W', dim_out)``.
+    """Attention of all positions to each other, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
+
+    ``q_pool`` pools the queries, and so the result.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
-
-    Args:
-        q_pool: pools the queries, and so the result; None for as many queries as keys.
     """
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, q_pool: nn.Module | None = None) -> None:
@@ -27,11 +24,10 @@ class MultiScaleAttention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
         B, H, W, _ = x.shape
         q, k, v = self.qkv(x).reshape(B, H * W, 3, self.num_heads, -1).unbind(2)
         if self.q_pool is not None:
-            q = _pooled(q.reshape(B, H, W, -1), self.q_pool)
+            q = do_pool(q.reshape(B, H, W, -1), self.q_pool)
             H, W = q.shape[1:3]
             q = q.reshape(B, H * W, self.num_heads, -1)
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
@@ -40,7 +36,9 @@ class MultiScaleAttention(nn.Module):
 
 
 class MultiScaleBlock(nn.Module):
-    """One transformer block; the first of a stage doubles the channels and pools queries and residual.
+    """Transformer block, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
+
+    The first block of a stage doubles the channels, and pools queries and residual.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock``.
     """
@@ -70,36 +68,37 @@ class MultiScaleBlock(nn.Module):
             self.proj = nn.Linear(dim, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``."""
         shortcut, x = x, self.norm1(x)
         if self.dim != self.dim_out:
-            shortcut = self.proj(x)
-            shortcut = shortcut if self.pool is None else _pooled(shortcut, self.pool)
+            shortcut = do_pool(self.proj(x), self.pool)
         if self.window_size:
-            windows, grid = _window_partition(x, self.window_size)
-            x = _window_unpartition(self.attn(windows), grid, shortcut.shape[1:3])
+            windows, padded = window_partition(x, self.window_size)
+            x = window_unpartition(self.attn(windows), self.window_size, padded, shortcut.shape[1:3])
         else:
             x = self.attn(x)
         x = shortcut + self.drop_path(x)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
-    """``pool`` of ``(B, H, W, C)``."""
-    pooled: Tensor = pool(x.permute(0, 3, 1, 2))
-    return pooled.permute(0, 2, 3, 1)
+def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
+    """Pools a map ``(B, H, W, C)`` and normalizes the result. ``pool`` takes ``(B, C, H, W)``. Both are optional."""
+    if pool is None:
+        return x
+    x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return x if norm is None else norm(x)
 
 
-def _window_partition(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Windows ``(B * rows * columns, size, size, C)`` of ``(B, H, W, C)``, padded by zeros, and (rows, columns)."""
-    _, H, W, _ = x.shape
-    x = F.pad(x, (0, 0, 0, -W % size, 0, -H % size))
-    x = x.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B, rows, size, columns, size, C)
-    grid = x.shape[1], x.shape[3]
-    return x.transpose(2, 3).flatten(0, 2), grid
+def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Splits ``(B, H, W, C)``, padded by zeros, into ``(B * windows, w, w, C)``. Also returns the padded (H, W)."""
+    w = window_size
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % w, 0, -x.shape[1] % w))
+    _, height, width, _ = x.shape
+    windows = x.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)  # (B, rows, columns, w, w, C)
+    return windows.flatten(0, 2), (height, width)
 
 
-def _window_unpartition(windows: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
-    """The map ``(B, *size, C)`` of windows of :func:`_window_partition`, which may have been pooled since."""
-    x = windows.unflatten(0, (-1, *grid)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return x[:, : size[0], : size[1]]
+def window_unpartition(windows: Tensor, window_size: int, pad_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
+    """Joins the windows of :func:`window_partition`, which may be pooled, to a map ``(B, *hw, C)`` without padding."""
+    rows, columns = (side // window_size for side in pad_hw)
+    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, w, columns, w, C)
+    return x.flatten(3, 4).flatten(1, 2)[:, : hw[0], : hw[1]]

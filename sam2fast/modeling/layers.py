@@ -1,5 +1,6 @@
 """Building blocks shared by the model's parts."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of ``(B, C, H, W)``.
+    """Layer norm over the channels of ``(B, C, H, W)``, to the same shape.
 
     Source: ``sam2.modeling.sam2_utils.LayerNorm2d``.
     """
@@ -23,13 +24,12 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
 
 
 class MLP(nn.Module):
-    """``num_layers`` linear layers with an activation between them, ``(..., input_dim)`` to ``(..., output_dim)``.
+    """``num_layers`` linear layers with an activation between them, from ``(..., input_dim)`` to ``(..., output_dim)``.
 
     Source: ``sam2.modeling.sam2_utils.MLP``.
     """
@@ -51,14 +51,13 @@ class MLP(nn.Module):
         self.sigmoid_output = sigmoid_output
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., input_dim)`` to ``(..., output_dim)``."""
         for i, layer in enumerate(self.layers):
             x = self.act(layer(x)) if i < self.num_layers - 1 else layer(x)
         return torch.sigmoid(x) if self.sigmoid_output else x
 
 
 class DropPath(nn.Module):
-    """Drops whole samples of a residual branch ``(B, ...)`` in training (stochastic depth) and rescales the rest.
+    """Zeroes random samples of a residual branch ``(B, ...)`` in training (stochastic depth), and rescales the rest.
 
     Source: ``sam2.modeling.sam2_utils.DropPath``.
     """
@@ -69,7 +68,6 @@ class DropPath(nn.Module):
         self.scale_by_keep = scale_by_keep
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, ...)`` to the same shape and dtype; in training some of its B items are zero."""
         if self.drop_prob == 0.0 or not self.training:
             return x
         keep = 1 - self.drop_prob
@@ -77,16 +75,17 @@ class DropPath(nn.Module):
         return x * mask / keep if keep > 0 and self.scale_by_keep else x * mask
 
 
-def get_activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation function called ``relu``, ``gelu`` or ``glu``.
+def get_clones(module: nn.Module, N: int) -> nn.ModuleList:
+    """Returns N deep copies of a module."""
+    return nn.ModuleList(copy.deepcopy(module) for _ in range(N))
 
-    Raises:
-        ValueError: If the name is another one.
-    """
+
+def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
+    """Returns the activation function ``relu``, ``gelu`` or ``glu``. Raises a ValueError for another name."""
     activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
-    if name not in activations:
-        raise ValueError(f"unknown activation {name!r}; expected one of {', '.join(activations)}")
-    return activations[name]
+    if activation not in activations:
+        raise ValueError(f"unknown activation {activation!r}; expected one of {', '.join(activations)}")
+    return activations[activation]
 
 
 @contextmanager
@@ -97,16 +96,12 @@ def init_empty_weights() -> Iterator[None]:
 
 
 class _SkipNormalInit(TorchFunctionMode):
-    """Skips normal initialisation: on the meta device torch imports its compiler and SymPy for it, which takes longer
-    than everything else that a program does before its first image."""
+    """Skips normal initialisation on the meta device, for which torch imports its compiler and SymPy.
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    That takes longer than everything else that a program does before its first image.
+    """
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.Tensor.normal_, torch.nn.init.normal_):
             tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]

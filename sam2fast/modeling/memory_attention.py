@@ -1,12 +1,11 @@
 """Memory attention: a frame attends to itself and to the memory of past frames."""
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from sam2fast.modeling.attention import RoPEAttention
-from sam2fast.modeling.layers import get_activation
+from sam2fast.modeling.layers import get_activation_fn, get_clones
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -39,7 +38,7 @@ class MemoryAttentionLayer(nn.Module):
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(d_model) for _ in range(3))
         self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(3))
-        self.activation = get_activation(activation)
+        self.activation = get_activation_fn(activation)
         self.pos_enc_at_attn = pos_enc_at_attn
         self.pos_enc_at_cross_attn_keys = pos_enc_at_cross_attn_keys
         self.pos_enc_at_cross_attn_queries = pos_enc_at_cross_attn_queries
@@ -91,7 +90,7 @@ class MemoryAttention(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.num_layers = num_layers
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers = get_clones(layer, num_layers)
         self.norm = nn.LayerNorm(d_model)
         self.pos_enc_at_input = pos_enc_at_input
         self.batch_first = batch_first

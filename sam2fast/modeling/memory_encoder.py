@@ -1,12 +1,11 @@
 """Memory encoder: compresses a frame's features and its mask into a memory."""
 
-import copy
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.modeling.layers import DropPath, LayerNorm2d
+from sam2fast.modeling.layers import DropPath, LayerNorm2d, get_clones
 
 
 class MaskDownSampler(nn.Module):
@@ -37,12 +36,11 @@ class MaskDownSampler(nn.Module):
         self.encoder.append(nn.Conv2d(channels, embed_dim, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``."""
         return cast(Tensor, self.encoder(x))
 
 
 class CXBlock(nn.Module):
-    """A ConvNeXt block on ``(B, dim, H, W)``.
+    """ConvNeXt block on ``(B, dim, H, W)``.
 
     Source: ``sam2.modeling.memory_encoder.CXBlock``.
     """
@@ -66,7 +64,6 @@ class CXBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, dim, H, W)`` to the same shape."""
         y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         y = self.pwconv2(self.act(self.pwconv1(y))).permute(0, 3, 1, 2)
         if self.gamma is not None:
@@ -75,7 +72,7 @@ class CXBlock(nn.Module):
 
 
 class Fuser(nn.Module):
-    """Copies of one layer in a row, after an optional 1x1 convolution.
+    """Copies of one layer in a row on ``(B, dim, H, W)``, after an optional 1x1 convolution.
 
     Source: ``sam2.modeling.memory_encoder.Fuser``.
     """
@@ -87,10 +84,9 @@ class Fuser(nn.Module):
         if input_projection and dim is None:
             raise ValueError("input_projection needs dim")
         self.proj = nn.Conv2d(dim, dim, kernel_size=1) if input_projection and dim is not None else nn.Identity()
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers = get_clones(layer, num_layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, dim, H, W)`` to the same shape."""
         x = self.proj(x)
         for layer in self.layers:
             x = layer(x)

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from suite import calls
 
 from sam2fast.engine.plan import is_relu
-from sam2fast.modeling.layers import get_activation
+from sam2fast.modeling.layers import get_activation_fn
 
 
 def test_what_counts():
     with calls.Calls() as found:
-        list(map(is_relu, (F.relu, get_activation("gelu"))))
+        list(map(is_relu, (F.relu, get_activation_fn("gelu"))))
     assert found.figures() == {"calls": 3, "questions": 2, "files": 2, "asking": {"others": 2}}
 
 

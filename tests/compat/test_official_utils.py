@@ -13,6 +13,7 @@ from torch import nn
 from sam2fast.build_sam import _load_checkpoint
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.compat import official_utils as ours
+from sam2fast.modeling import hiera_block, layers, position_encoding
 
 
 def test_checkpoint(tmp_path):
@@ -48,25 +49,25 @@ def test_activations():
     x = torch.linspace(-2, 2, 8)
     for name in ("relu", "gelu", "glu"):
         expected = official.get_activation_fn(activation=name)(x)
-        assert torch.equal(ours.get_activation_fn(activation=name)(x), expected)
+        assert torch.equal(layers.get_activation_fn(activation=name)(x), expected)
     with pytest.raises(ValueError, match="unknown activation 'tanh'"):
-        ours.get_activation_fn("tanh")
+        layers.get_activation_fn("tanh")
 
 
 def test_clones():
     layer = nn.Linear(2, 3)
-    clones = ours.get_clones(layer, 2)
+    clones = layers.get_clones(layer, 2)
     assert isinstance(clones, nn.ModuleList) and len(clones) == 2
     assert len({id(c.weight) for c in (layer, *clones)}) == 3
     assert all(torch.equal(c.weight, layer.weight) for c in clones)
 
 
 def test_rotations():
-    for ours_, theirs in zip(ours.init_t_xy(5, 3), official_positions.init_t_xy(5, 3), strict=True):
+    for ours_, theirs in zip(position_encoding.init_t_xy(5, 3), official_positions.init_t_xy(5, 3), strict=True):
         assert torch.equal(ours_, theirs)
     for arguments in ((64, 8, 8), (16, 5, 3, 100.0)):
         expected = official_positions.compute_axial_cis(*arguments)
-        actual = ours.compute_axial_cis(*arguments)
+        actual = position_encoding.compute_axial_cis(*arguments)
         assert actual.dtype == expected.dtype
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
@@ -86,7 +87,7 @@ def test_rotating(dtype, keys, repeat):
 
 
 def test_rotations_of_another_size():
-    rotations = ours.compute_axial_cis(8, 3, 3)
+    rotations = position_encoding.compute_axial_cis(8, 3, 3)
     assert ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 9, 4)).shape == (1, 1, 9, 4)
     with pytest.raises(ValueError, match=r"\(9, 4\) do not fit"):
         ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 8, 4))
@@ -96,13 +97,13 @@ def test_rotations_of_another_size():
 def test_windows(height, width):
     x = torch.randn(2, height, width, 3, generator=torch.Generator().manual_seed(0))
     expected, padded = official_windows.window_partition(x, 7)
-    windows, our_padded = ours.window_partition(x, 7)
+    windows, our_padded = hiera_block.window_partition(x, 7)
     assert our_padded == padded and torch.equal(windows, expected)
-    assert torch.equal(ours.window_unpartition(windows, 7, padded, (height, width)), x)
+    assert torch.equal(hiera_block.window_unpartition(windows, 7, padded, (height, width)), x)
     assert torch.equal(official_windows.window_unpartition(windows, 7, padded, (height, width)), x)
 
 
 def test_pooling():
     x, pool, norm = torch.randn(2, 6, 8, 4), nn.MaxPool2d(2), nn.LayerNorm(4)
     for arguments in ((None,), (pool,), (pool, norm)):
-        assert torch.equal(ours.do_pool(x, *arguments), official_hiera.do_pool(x, *arguments))
+        assert torch.equal(hiera_block.do_pool(x, *arguments), official_hiera.do_pool(x, *arguments))
