@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
+from sam2fast.modeling.memory_selection import MemoryRules, select_memories
 
 Output: TypeAlias = Mapping[str, Any]
 # The seven results of SAM2Base._forward_sam_heads.
@@ -151,8 +151,8 @@ def _prepare_memory_conditioned_features(
         tokens = [self.no_mem_embed.expand(1, B, self.mem_dim)]
         encodings = [self.no_mem_pos_enc.expand(1, B, self.mem_dim)]
     else:
-        chosen = _chosen_memories(self, frame_idx, output_dict, num_frames, track_in_reverse)
-        tokens, encodings, pointers, distances = _gather_memories(self, chosen, output_dict, features)
+        settings = frame_idx, output_dict, num_frames, track_in_reverse
+        tokens, encodings, pointers, distances = _gather_memories(self, *settings, features)
         if pointers:
             pointers_as_tokens, encoding = self._pointers_as_tokens(pointers, distances, num_frames, features)
             tokens.append(pointers_as_tokens)
@@ -202,10 +202,8 @@ def _encode_new_memory(
     """Returns the memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
 
     Args:
-        current_vision_feats: Tokens ``(HW, B, C)`` of each level, the coarsest last.
-        feat_sizes: (H, W) of each level.
-        pred_masks_high_res: Mask logits ``(B, 1, S, S)``.
-        object_score_logits: Scores ``(B, 1)``.
+        current_vision_feats, feat_sizes: See :func:`track_step`.
+        pred_masks_high_res, object_score_logits: Mask logits ``(B, 1, S, S)`` and scores ``(B, 1)``.
         is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
     """
     features = _as_map(current_vision_feats[-1], feat_sizes[-1])
@@ -218,39 +216,35 @@ def _encode_new_memory(
     return memory, positions
 
 
-def _chosen_memories(
-    model: Any, frame: int, output_dict: Mapping[str, Mapping[int, Output]], num_frames: int, reverse: bool
-) -> Selection:
-    """Selects the frames to attend to. In training there is no stride, and future pointers are included."""
-    rules = MemoryRules.of(model)
-    if model.training:
-        rules = replace(rules, stride=1, only_past_pointers=False)
-    conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
-    return select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
-
-
 def _gather_memories(
-    model: Any, chosen: Selection, output_dict: Mapping[str, Mapping[int, Output]], like: Tensor
+    model: Any,
+    frame: int,
+    output_dict: Mapping[str, Mapping[int, Output]],
+    num_frames: int,
+    reverse: bool,
+    like: Tensor,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
     """Returns memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)``, and distances of the pointers."""
+    rules = MemoryRules.of(model)
+    if model.training:  # without a stride, and with pointers of later frames
+        rules = replace(rules, stride=1, only_past_pointers=False)
     conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
-    oldest = model.num_maskmem - 1
-    selected = {t for t, row in chosen.memories if row == oldest and t in conditioning}
-
-    def ordinary(t: int) -> Output:
-        return tracked[t] if t in tracked else conditioning[t]
-
-    tokens, encodings = [], []
-    for t, row in chosen.memories:
-        output = conditioning[t] if row == oldest and t in selected else ordinary(t)
+    selection = select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
+    ordinary = {**conditioning, **tracked}
+    tokens, encodings, pointers, distances = [], [], [], []
+    selected = set()  # conditioning frames, which have the last row of maskmem_tpos_enc
+    for t, row in selection.memories:
+        is_conditioning = row == model.num_maskmem - 1
+        output = conditioning[t] if is_conditioning else ordinary[t]
         tokens.append(_as_tokens(output["maskmem_features"].to(like)))
         spatial = _as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
         encodings.append(spatial + model.maskmem_tpos_enc[row])
-    pointers, distances, first = [], [], set(selected)
-    for t, distance in chosen.pointers:
+        if is_conditioning:
+            selected.add(t)
+    for t, distance in selection.pointers:
         # A frame with both results gives its conditioning pointer first.
-        output = conditioning[t] if t in first else ordinary(t)
-        first.discard(t)
+        output = conditioning[t] if t in selected else ordinary[t]
+        selected.discard(t)
         pointers.append(output["obj_ptr"].to(like))
         distances.append(distance)
     return tokens, encodings, pointers, distances
