@@ -34,13 +34,7 @@ def recording() -> Iterator[None]:
 
 
 class CompiledFunction:
-    """A function that is compiled for each shape and kernel backend.
-
-    Args:
-        eager: the function.
-        name: in messages.
-        mode, backend: as for ``torch.compile``.
-    """
+    """Compiles a function by ``torch.compile`` for each shape and kernel backend. ``name`` is used in messages."""
 
     def __init__(
         self, eager: Callable[..., Any], name: str, mode: str | None, backend: str | Callable[..., Any]
@@ -52,21 +46,22 @@ class CompiledFunction:
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # inside something that the caller compiles or exports
-            return self._eager(*args, **kwargs)
-        if self._overwritten and _recording.get():
+        # is_compiling: inside a function that the caller compiles or exports
+        if torch.compiler.is_compiling() or self._overwritten and _recording.get():
             return self._eager(*args, **kwargs)
         if self._overwritten:
             torch.compiler.cudagraph_mark_step_begin()
         try:
             out = self._for_backend()(*args, **kwargs)
         except _limit_errors():
-            self._warn()
+            if not self._warned:
+                _log.warning("%s has met more shapes than it is compiled for; new ones run uncompiled", self._name)
+            self._warned = True
             return self._eager(*args, **kwargs)
         return tree_map_only(Tensor, _out_of_graph, out) if self._overwritten else out
 
     def _for_backend(self) -> Callable[..., Any]:
-        """The compiled function for the active kernel backend, since a graph contains the ops of one backend."""
+        """Returns the compiled function for the active kernel backend. A graph contains the ops of one backend."""
         key = backend_key()
         if key not in self._compiled:
             self._compiled[key] = torch.compile(
@@ -74,22 +69,9 @@ class CompiledFunction:
             )
         return self._compiled[key]
 
-    def _warn(self) -> None:
-        if not self._warned:
-            _log.warning("%s has met more shapes than it is compiled for; new ones run uncompiled", self._name)
-        self._warned = True
-
 
 class CompiledMethod(CompiledFunction):
-    """Replaces a method in a module's ``__dict__`` by its compiled version.
-
-    Copies and pickles of the module have their own compiled methods.
-
-    Args:
-        module: whose method it is.
-        name: of the method.
-        mode, backend: as for ``torch.compile``.
-    """
+    """Compiles a method of a module. Copies and pickles of the module have their own compiled methods."""
 
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
         eager = getattr(type(module), name).__get__(module)
@@ -98,7 +80,7 @@ class CompiledMethod(CompiledFunction):
         self._functions: dict[Callable[..., Any], CompiledFunction] = {}
 
     def instead(self, function: Callable[..., Any]) -> CompiledFunction:
-        """A function that computes what the method does, compiled as the method is."""
+        """Returns a function that computes the same as the method, compiled with the method's options."""
         if function not in self._functions:
             self._functions[function] = CompiledFunction(function, self._name, self._mode, self._backend)
         return self._functions[function]
@@ -110,7 +92,7 @@ class CompiledMethod(CompiledFunction):
 def compile_method(
     module: nn.Module, name: str, mode: str | None = None, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Replaces a method by a :class:`CompiledMethod`, also one that is already compiled."""
+    """Replaces a method, compiled or not, by a :class:`CompiledMethod`."""
     setattr(module, name, CompiledMethod(module, name, mode, backend))
 
 
@@ -126,7 +108,7 @@ def _out_of_graph(x: Tensor) -> Tensor:
 
 
 def _limit_errors() -> tuple[type[Exception], ...]:
-    """Torch's exceptions for a shape beyond the limit; the second name is from older versions."""
+    """Returns torch's exceptions for a shape beyond the limit. The second name is from older versions."""
     from torch._dynamo import exc
 
     names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
