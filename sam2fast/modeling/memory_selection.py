@@ -1,6 +1,6 @@
 """SAM 2's rule for the memories that a frame attends to: functions of frame numbers.
 
-They need the standard library alone: exported trackers contain this file, too.
+Imports only the standard library, since exported trackers contain this file.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class MemoryRules:
-    """What a model's configuration says about the choice of memories, and what users of sam2fast may change."""
+    """Settings of the selection of memories, from a model's configuration."""
 
     num_maskmem: int
     stride: int  # between the older of the recent frames
@@ -23,11 +23,7 @@ class MemoryRules:
 
     @classmethod
     def of(cls, model: Any) -> "MemoryRules":
-        """The rules of a model's configuration.
-
-        Args:
-            model: a :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
-        """
+        """Returns the rules of a :class:`~sam2fast.modeling.sam2_base.SAM2Base`."""
         return cls(
             num_maskmem=model.num_maskmem,
             stride=model.memory_temporal_stride_for_eval,
@@ -40,19 +36,18 @@ class MemoryRules:
 
     @property
     def recent(self) -> int:
-        """How many ordinary memories are attended to, at most."""
+        """Maximum number of ordinary memories that a frame attends to."""
         return (self.num_maskmem if self.memory_slots is None else self.memory_slots) - 1
 
     @property
     def reach(self) -> int:
-        """How many frames back an ordinary memory or pointer can be selected."""
-        recent = self.recent
-        oldest = (recent - 1) * self.stride + 1 if recent > 0 else 0
+        """Maximum distance in frames of an ordinary memory or pointer."""
+        oldest = (self.recent - 1) * self.stride + 1 if self.recent > 0 else 0
         return max(oldest, self.max_pointers - 1 if self.use_pointers else 0)
 
 
 class Selection(NamedTuple):
-    """Frames attended to, conditioning frames first."""
+    """The frames that a frame attends to, conditioning frames first."""
 
     memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
     pointers: list[tuple[int, int]]  # frame, distance in frames
@@ -66,18 +61,18 @@ def select_memories(
     reverse: bool,
     rules: MemoryRules,
 ) -> Selection:
-    """What one object attends to on ``frame``.
+    """Selects the memories and pointers that one object attends to on ``frame``.
 
     Args:
-        frame: the frame to be tracked or corrected.
-        conditioning: frames with a memory from the user's prompts.
-        tracked: other frames with a memory; none of ``conditioning``.
-        num_frames: length of the video.
-        reverse: tracking goes backwards in time.
-        rules: of the model.
+        frame: Frame to track or correct.
+        conditioning: Frames with a memory from the user's prompts.
+        tracked: Other frames with a memory.
+        num_frames: Length of the video.
+        reverse: If True, tracking goes backwards in time.
+        rules: Settings of the model.
 
     Raises:
-        ValueError: there is no conditioning frame.
+        ValueError: If there is no conditioning frame.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``, in evaluation.
     """
@@ -108,10 +103,10 @@ def select_memories(
 
 
 def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit: int) -> list[int]:
-    """At most ``limit`` conditioning frames: the nearest before, the nearest from ``frame`` on, then by distance.
+    """Returns at most ``limit`` conditioning frames: the nearest before and from ``frame`` on, then by distance.
 
     Raises:
-        ValueError: a limit of 0 or 1 that is exceeded; one of the two neighbours would have to go.
+        ValueError: If there are more frames than a limit of 0 or 1, which excludes one of the two neighbours.
 
     Source: ``sam2.modeling.sam2_utils.select_closest_cond_frames``.
     """
@@ -127,10 +122,7 @@ def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit
 
 
 def recent_frames(frame: int, reverse: bool, rules: MemoryRules) -> list[int]:
-    """The ordinary frames that may be attended to, the nearest first.
-
-    The nearest is the neighbour; the others are multiples of the stride.
-    """
+    """Returns the ordinary frames to attend to: the neighbour, then multiples of the stride, the nearest first."""
     r, count = rules.stride, rules.recent
     if reverse:
         first = -(-(frame + 2) // r) * r

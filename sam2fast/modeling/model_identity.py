@@ -9,22 +9,19 @@ import torch
 
 from sam2fast.modeling.sam2_base import SAM2Base
 
-# Values of each parameter that identify a model.
-VALUES_PER_PARAMETER = 8
-
 
 class OpenedWith:
-    """Identifies the model that a session was opened with, without holding it."""
+    """Identifies the model that a session was opened with, without a reference to it."""
 
     def __init__(self, model: SAM2Base) -> None:
         self._model = weakref.ref(model)
         self._device = model.device
-        self._facts = known_facts(model)  # for the time when the model is gone
+        self._facts = known_facts(model)  # used once the model is gone
         # Another model that may use the session, and the versions of both models' weights when they were compared.
         self._accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """The :func:`model_facts` of the model."""
+        """Returns the :func:`model_facts` of the model."""
         model = self._model()
         return self._facts if model is None else model_facts(model)
 
@@ -35,7 +32,7 @@ class OpenedWith:
         vars(self).update(state, _model=lambda: None, _accepted=None)
 
     def accepts(self, other: SAM2Base) -> bool:
-        """Whether ``other`` is the model, or has the same weights on the same device. Weights are compared once."""
+        """Returns True if ``other`` is the model or has equal weights on the same device. Compares weights once."""
         model = self._model()
         if model is other:
             return True
@@ -50,10 +47,9 @@ class OpenedWith:
 
 
 def model_facts(model: SAM2Base) -> dict[str, Any]:
-    """Facts that differ between models whose sessions are incompatible; equal on every device, in fp32 and bfloat16."""
+    """Returns facts that differ between models with incompatible sessions, but not between devices and dtypes."""
     parameters = [p.detach().flatten() for p in model.parameters()]
-    n = VALUES_PER_PARAMETER
-    values = torch.cat([p[:: max(1, len(p) // n)][:n].to(torch.bfloat16) for p in parameters])
+    values = torch.cat([p[:: max(1, len(p) // 8)][:8].to(torch.bfloat16) for p in parameters])
     weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
     return {"image_size": model.image_size, "num_maskmem": model.num_maskmem, "weights": weights}
 
@@ -62,7 +58,7 @@ _facts: weakref.WeakKeyDictionary[SAM2Base, tuple[Hashable, dict[str, Any]]] = w
 
 
 def known_facts(model: SAM2Base) -> dict[str, Any]:
-    """:func:`model_facts`, computed once until the weights change."""
+    """Returns :func:`model_facts`, computed once until the weights change."""
     versions, known = _versions(model), _facts.get(model)
     if known is None or known[0] != versions:
         known = _facts[model] = versions, model_facts(model)
@@ -70,6 +66,6 @@ def known_facts(model: SAM2Base) -> dict[str, Any]:
 
 
 def _versions(model: SAM2Base) -> Hashable:
-    """Changes with the weights, unless they are changed in a way that torch does not count, as through ``.data``."""
-    # Inference tensors have no version: those are compared every time.
+    """Returns a key that changes with the weights, except for changes that torch does not count, as by ``.data``."""
+    # Inference tensors have no version. They are compared every time.
     return tuple((p.data_ptr(), object() if p.is_inference() else p._version) for p in model.parameters())
