@@ -12,7 +12,7 @@ from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  
 
 
 class PatchEmbed(nn.Module):
-    """Image ``(B, 3, H, W)`` to tokens ``(B, H / 4, W / 4, C)`` by a convolution, with Hiera 7x7 of stride 4."""
+    """Convolution from images ``(B, in_chans, H, W)`` to tokens ``(B, H', W', embed_dim)``. Hiera's stride is 4."""
 
     def __init__(
         self,
@@ -26,23 +26,21 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """An image ``(B, in_chans, H, W)`` to tokens ``(B, H', W', embed_dim)``."""
         patches: Tensor = self.proj(x)
         return patches.permute(0, 2, 3, 1)
 
 
 class BlockTrunk(nn.Module):
-    """A trunk of blocks: patches, their positions, and the maps after some of the blocks."""
+    """Trunk of blocks: embeds patches, adds positions, and returns the maps after some of the blocks."""
 
     patch_embed: PatchEmbed
+    pos_embed: nn.Parameter
     blocks: nn.ModuleList
     stage_ends: list[int]
-    return_interm_layers = False  # whether the maps of all stages are results, or the last alone
-
-    pos_embed: nn.Parameter
+    return_interm_layers = False  # if True, the results are the maps of all stages instead of the last
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps ``(B, C_i, H_i, W_i)`` after each stage for images ``(B, 3, H, W)``, finest first."""
+        """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
         x = self.patch_embed(x)
         x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
         outputs: list[Tensor] = []
@@ -57,26 +55,25 @@ class BlockTrunk(nn.Module):
         return cast(Sequence[MultiScaleBlock], self.blocks)
 
     def get_num_layers(self) -> int:
-        """Number of blocks, for layer-wise learning rates."""
+        """Returns the number of blocks, for layer-wise learning rates."""
         return len(self.blocks)
 
     def get_layer_id(self, layer_name: str) -> int:
-        """Depth of a parameter for layer-wise learning rates: 0 for the embeddings, i + 1 for block i."""
-        if "rel_pos" in layer_name:
-            return self.get_num_layers() + 1
-        if "pos_embed" in layer_name or "patch_embed" in layer_name:
-            return 0
-        if "blocks" in layer_name:
-            return int(layer_name.split("blocks")[1].split(".")[1]) + 1
+        """Returns the depth of a parameter for layer-wise learning rates: 0 for embeddings, i + 1 for block i."""
+        if "rel_pos" not in layer_name:
+            if "pos_embed" in layer_name or "patch_embed" in layer_name:
+                return 0
+            if "blocks" in layer_name:
+                return int(layer_name.split("blocks")[1].split(".")[1]) + 1
         return self.get_num_layers() + 1
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        """What is added to the map of patches: ``(1, H, W, C)``."""
+        """Returns the positions ``(1, H, W, C)`` of a map of size ``hw``."""
         raise NotImplementedError
 
 
 class Hiera(BlockTrunk):
-    """Four stages of windowed and a few global blocks.
+    """Four stages of blocks, most of them with attention inside windows.
 
     Source: ``sam2.modeling.backbones.hieradet.Hiera``; https://arxiv.org/abs/2306.00989, with the window position
     embedding of https://arxiv.org/abs/2311.05613.
@@ -102,7 +99,6 @@ class Hiera(BlockTrunk):
             raise ValueError(f"{len(stages)} stages need as many windows, got window_spec={list(window_spec)}")
         if not 0 <= q_pool < len(stages):
             raise ValueError(f"q_pool must be between 0 and {len(stages) - 1}, got {q_pool}")
-        depth = sum(stages)
         self.window_spec, self.q_stride = window_spec, q_stride
         self.stage_ends = [end - 1 for end in accumulate(stages)]
         stage_starts = [end + 1 for end in self.stage_ends[:-1]]
@@ -115,10 +111,10 @@ class Hiera(BlockTrunk):
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, embed_dim, window_spec[0], window_spec[0]))
 
-        drop_rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        drop_rates = torch.linspace(0, drop_path_rate, sum(stages), device="cpu").tolist()
         self.blocks = nn.ModuleList()
         dim, stage = embed_dim, 0
-        for i in range(depth):
+        for i, drop_rate in enumerate(drop_rates):
             # The first block of a stage attends in the previous stage's windows and pools inside them.
             window = 0 if i in (global_att_blocks or ()) else window_spec[stage]
             dim_out = dim
@@ -127,14 +123,14 @@ class Hiera(BlockTrunk):
                 stage += 1
             stride = (q_stride[0], q_stride[1]) if i in self.q_pool_blocks else None
             self.blocks.append(
-                MultiScaleBlock(dim, dim_out, num_heads, drop_path=drop_rates[i], q_stride=stride, window_size=window)
+                MultiScaleBlock(dim, dim_out, num_heads, drop_path=drop_rate, q_stride=stride, window_size=window)
             )
             dim = dim_out
         ends = self.stage_ends[::-1] if return_interm_layers else self.stage_ends[-1:]
         self.channel_list = [self.blocks[i].dim_out for i in ends]
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        """``(1, H, W, C)``: a coarse map interpolated to the image plus one window's map, tiled."""
+        # A coarse map, interpolated to the size of the patches, plus the tiled map of one window.
         (H, W), window = hw, self.pos_embed_window.shape[-1]
         whole = F.interpolate(self.pos_embed, size=(H, W), mode="bicubic")
         return (whole + self.pos_embed_window.tile(1, 1, H // window, W // window)).permute(0, 2, 3, 1)

@@ -73,7 +73,7 @@ class MultiScaleBlock(nn.Module):
             shortcut = do_pool(self.proj(x), self.pool)
         if self.window_size:
             windows, padded = window_partition(x, self.window_size)
-            x = window_unpartition(self.attn(windows), self.window_size, padded, shortcut.shape[1:3])
+            x = window_unpartition(self.attn(windows), self.window_size, padded, (shortcut.shape[1], shortcut.shape[2]))
         else:
             x = self.attn(x)
         x = shortcut + self.drop_path(x)

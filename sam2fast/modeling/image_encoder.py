@@ -45,32 +45,25 @@ class FpnNeck(nn.Module):
             self.convs[-1].add_module("conv", conv)
         self.fpn_interp_model = fpn_interp_model
         self.fuse_type = fuse_type
-        levels = range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels
-        self.fpn_top_down_levels = list(levels)
+        self.fpn_top_down_levels = list(range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first.
+        """Converts the trunk's maps ``xs (B, C_i, H_i, W_i)``, finest first.
 
-        Args:
-            xs: maps ``(B, C_i, H_i, W_i)`` of the trunk, finest first.
+        Returns:
+            Levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first.
         """
         out: list[Tensor] = []
         for i in reversed(range(len(xs))):
             x = self.convs[len(xs) - 1 - i](xs[i])
             if i in self.fpn_top_down_levels and out:
-                x = self._summed(x, out[0])
+                corners = None if self.fpn_interp_model == "nearest" else False
+                x = x + F.interpolate(
+                    out[0].float(), scale_factor=2.0, mode=self.fpn_interp_model, align_corners=corners
+                )
+                x = x / 2 if self.fuse_type == "avg" else x
             out.insert(0, x)
         return out, [self.position_encoding(x).to(x.dtype) for x in out]
-
-    def _summed(self, x: Tensor, coarser: Tensor) -> Tensor:
-        """The map ``x (B, C, 2H, 2W)`` plus ``coarser (B, C, H, W)`` at twice its size, or their mean."""
-        x = x + F.interpolate(
-            coarser.float(),
-            scale_factor=2.0,
-            mode=self.fpn_interp_model,
-            align_corners=None if self.fpn_interp_model == "nearest" else False,
-        )
-        return x / 2 if self.fuse_type == "avg" else x
 
 
 class ViTDetNeck(nn.Module):
@@ -79,10 +72,10 @@ class ViTDetNeck(nn.Module):
     Source: ``efficient_track_anything.modeling.backbones.image_encoder.ViTDetNeck``.
 
     Args:
-        position_encoding: of the result.
-        d_model: channels of the result.
-        backbone_channel_list: channels of the trunk's level.
-        neck_norm: ``LN`` for layer norms after both convolutions; None for convolutions with biases.
+        position_encoding: Position encoding of the result.
+        d_model: Channels of the result.
+        backbone_channel_list: Channels of the trunk's level.
+        neck_norm: ``LN`` for layer norms after both convolutions. None for convolutions with biases.
     """
 
     def __init__(
@@ -108,7 +101,7 @@ class ViTDetNeck(nn.Module):
             self.convs.append(layers)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The level ``(B, C, H, W)`` as ``(B, d_model, H, W)``, and its position encoding."""
+        """Returns the trunk's level ``(B, C, H, W)`` as ``(B, d_model, H, W)``, and its position encoding."""
         x = self.convs[0](xs[0])
         return [x], [self.position_encoding(x).to(x.dtype)]
 
@@ -131,7 +124,7 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """The official result for images ``(B, 3, H, W)``: levels without the ``scalp`` coarsest, finest first."""
+        """Converts images ``(B, 3, H, W)`` to the official dict: levels, finest first, but not the ``scalp`` coarsest."""
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

@@ -1,6 +1,6 @@
 """RepViT, the image trunk of EdgeTAM: convolutions with batch norms.
 
-Batch norms always use their stored statistics, also in training: the batches of a video are small.
+Batch norms use their stored statistics also in training, since the batches of a video are small.
 
 Source: https://arxiv.org/abs/2307.09283, as ``timm.models.repvit`` builds ``repvit_m1``.
 """
@@ -17,7 +17,7 @@ LEVELS = ("layer0", "layer1", "layer2", "layer3")
 
 
 class ConvNorm(nn.Module):
-    """A convolution and a batch norm, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
+    """Convolution and batch norm, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -31,12 +31,11 @@ class ConvNorm(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """The convolution, then the norm with the stored statistics."""
         return cast(Tensor, self.bn(self.c(x)))
 
 
 class TokenMixer(nn.Module):
-    """The sum of a depthwise 3x3 convolution, a 1x1 one and the input, ``(B, C, H, W)`` to the same shape."""
+    """Sum of depthwise 3x3 and 1x1 convolutions, each with a norm, and the input ``(B, C, H, W)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,7 +43,6 @@ class TokenMixer(nn.Module):
         self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each convolution with its norm."""
         return self.conv(x) + self.conv1(x) + x
 
 
@@ -58,13 +56,12 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         means = x.mean((2, 3), keepdim=True)
         return cast(Tensor, x * self.fc2(F.relu(self.fc1(means))).sigmoid())
 
 
 class ChannelMixer(nn.Module):
-    """Two 1x1 convolutions with GELU between them, ``(B, C, H, W)`` to the same shape."""
+    """Two 1x1 convolutions with GELU between them, from ``(B, C, H, W)`` to the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,12 +69,11 @@ class ChannelMixer(nn.Module):
         self.conv2 = ConvNorm(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         return self.conv2(F.gelu(self.conv1(x)))
 
 
 class RepViTBlock(nn.Module):
-    """Mixes positions, perhaps scales channels, and adds what mixes channels."""
+    """Token mixer, optional squeeze-and-excite, and residual channel mixer, ``(B, C, H, W)`` to the same shape."""
 
     def __init__(self, channels: int, scales: bool) -> None:
         super().__init__()
@@ -86,13 +82,12 @@ class RepViTBlock(nn.Module):
         self.channel_mixer = ChannelMixer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
         x = self.se(self.token_mixer(x))
         return x + self.channel_mixer(x)
 
 
 class RepViTDownsample(nn.Module):
-    """A block, then half the height and width and more channels."""
+    """Block and downsampling, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / 2, W / 2)``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -102,13 +97,12 @@ class RepViTDownsample(nn.Module):
         self.ffn = ChannelMixer(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, out_channels, H / 2, W / 2)``."""
         x = self.channel_downsample(self.spatial_downsample(self.pre_block(x)))
         return x + self.ffn(x)
 
 
 class RepViTStage(nn.Module):
-    """Blocks at one size; every other one scales channels."""
+    """Blocks at one size. Every other block has squeeze-and-excite. The first stage does not downsample."""
 
     def __init__(self, in_channels: int | None, channels: int, depth: int) -> None:
         super().__init__()
@@ -116,7 +110,6 @@ class RepViTStage(nn.Module):
         self.blocks = nn.ModuleList(RepViTBlock(channels, scales=i % 2 == 0) for i in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, H, W)`` to ``(B, channels, H / 2, W / 2)``, or the same shape in the first stage."""
         x = self.downsample(x)
         for block in self.blocks:
             x = block(x)
@@ -124,7 +117,7 @@ class RepViTStage(nn.Module):
 
 
 class RepViTStem(nn.Module):
-    """An image ``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
+    """Two convolutions of stride 2, from ``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,12 +125,11 @@ class RepViTStem(nn.Module):
         self.conv2 = ConvNorm(channels // 2, channels, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` to ``(B, channels, H / 4, W / 4)``."""
         return self.conv2(F.gelu(self.conv1(x)))
 
 
 class RepViTBody(nn.Module):
-    """The stem and four stages, under the names of timm's list of features."""
+    """Stem and four stages, under the names of timm's list of features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +138,7 @@ class RepViTBody(nn.Module):
             self.add_module(f"stages_{i}", RepViTStage(WIDTHS[i - 1] if i else None, width, depth))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The result of each stage for an image ``(B, 3, H, W)``, finest first."""
+        """Returns the result of each stage for images ``(B, 3, H, W)``, finest first."""
         x, outputs = self.stem(x), []
         for i in range(len(WIDTHS)):
             x = self.get_submodule(f"stages_{i}")(x)
@@ -155,12 +147,12 @@ class RepViTBody(nn.Module):
 
 
 class RepViT(nn.Module):
-    """The trunk of EdgeTAM.
+    """Trunk of EdgeTAM.
 
-    Source: ``sam2.modeling.backbones.timm.TimmBackbone`` of EdgeTAM, whose arguments it takes.
+    Source: ``sam2.modeling.backbones.timm.TimmBackbone`` of EdgeTAM, with the same arguments.
 
     Raises:
-        ValueError: another model of timm than ``repvit_m1``, or other levels than all four.
+        ValueError: If the model is not timm's ``repvit_m1``, or the levels are not all four.
     """
 
     def __init__(self, name: str = "repvit_m1.dist_in1k", features: Sequence[str] = LEVELS) -> None:
@@ -175,9 +167,9 @@ class RepViT(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The blocks of all stages."""
+        """Returns the blocks of all stages."""
         return [block for block in self.body.modules() if isinstance(block, RepViTBlock)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps ``(B, C_i, H_i, W_i)`` of each stage for an image ``(B, 3, H, W)``, finest first."""
+        """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` of each stage, finest first."""
         return cast(list[Tensor], self.body(x))

@@ -1,4 +1,4 @@
-"""The plain vision transformer of EfficientTAM: one map of one size, in windows and in a few global blocks."""
+"""The plain vision transformer of EfficientTAM: one map of one size, in windows and a few global blocks."""
 
 import math
 from collections.abc import Sequence
@@ -14,26 +14,23 @@ PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches
 
 
 class ViT(BlockTrunk):
-    """The trunk of EfficientTAM.
+    """Trunk of EfficientTAM.
 
     Windows at the right and the bottom are padded, and padding takes part in attention: see
     :func:`sam2fast.kernels.window_attention.window_attention`.
 
     Args:
-        patch_size: side of a patch in pixels, and the stride of the map.
-        embed_dim: channels of the map.
-        depth: number of blocks.
-        num_heads: of each block.
-        mlp_ratio: hidden channels of a block's MLP by ``embed_dim``.
-        qkv_bias, use_rel_pos: as in all published models.
-        drop_path_rate: of the last block; the first has none.
-        window_size: side of a window.
-        window_block_indexes: the blocks that attend in windows; the others attend to the whole map.
+        patch_size: Side of a patch in pixels, and stride of the map.
+        embed_dim: Channels of the map.
+        mlp_ratio: Hidden channels of a block's MLP, divided by ``embed_dim``.
+        drop_path_rate: Drop rate of the last block. The first block has none, and the others are in between.
+        window_size: Side of a window.
+        window_block_indexes: Blocks with attention inside windows. The others attend to the whole map.
 
     Source: ``efficient_track_anything.modeling.backbones.vitdet.ViT``; https://arxiv.org/abs/2203.16527.
 
     Raises:
-        ValueError: without biases, or with relative positions.
+        ValueError: If ``qkv_bias`` is False or ``use_rel_pos`` is True, unlike in published models.
     """
 
     def __init__(
@@ -55,22 +52,15 @@ class ViT(BlockTrunk):
         self.patch_embed = PatchEmbed((patch_size, patch_size), (patch_size, patch_size), (0, 0), embed_dim=embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED**2, embed_dim))  # first that of a class token
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        windows = [window_size if i in window_block_indexes else 0 for i in range(depth)]
         self.blocks = nn.ModuleList(
-            MultiScaleBlock(
-                embed_dim,
-                embed_dim,
-                num_heads,
-                mlp_ratio,
-                rates[i],
-                window_size=window_size if i in window_block_indexes else 0,
-            )
-            for i in range(depth)
+            MultiScaleBlock(embed_dim, embed_dim, num_heads, mlp_ratio, rate, window_size=window)
+            for rate, window in zip(rates, windows, strict=True)
         )
         self.stage_ends = [depth - 1]
         self.channel_list = [embed_dim]
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        """``(1, H, W, C)``: the map of position embeddings, resized."""
         side = math.isqrt(self.pos_embed.shape[1])
         whole = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
         return F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
