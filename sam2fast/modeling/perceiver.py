@@ -1,4 +1,4 @@
-"""The spatial perceiver of EdgeTAM: compresses a memory's map to a few hundred tokens."""
+"""The spatial perceiver of EdgeTAM, which compresses the map of a memory to a few hundred tokens."""
 
 import math
 from typing import cast
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class LatentFeedForward(nn.Sequential):
-    """A norm and two linear layers with GELU between them, ``(..., dim)`` to the same shape."""
+    """Norm and two linear layers with GELU between them, from ``(..., dim)`` to the same shape."""
 
     def __init__(self, dim: int, mult: int) -> None:
         inner = dim * mult
@@ -19,7 +19,7 @@ class LatentFeedForward(nn.Sequential):
 
 
 class LatentSelfAttention(nn.Module):
-    """Latents attend to each other, ``(B, L, dim)`` to the same shape.
+    """Attention of latents ``(B, L, dim)`` to each other.
 
     Source: ``sam2.modeling.perceiver.Attention`` of EdgeTAM.
     """
@@ -33,15 +33,13 @@ class LatentSelfAttention(nn.Module):
         self.to_out = nn.Linear(dim_head * heads, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, L, dim)`` to the same shape."""
         x = self.norm(x)
         q, (k, v) = self.to_q(x), self.to_kv(x).chunk(2, dim=-1)
-        attended = _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0)
-        return cast(Tensor, self.to_out(attended))
+        return _attend(self, q, k, v)
 
 
 class LatentCrossAttention(nn.Module):
-    """Latents ``(B, L, dim)`` attend to tokens ``(B, M, dim)``.
+    """Attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``.
 
     Source: ``sam2.modeling.perceiver.PerceiverAttention`` of EdgeTAM.
     """
@@ -55,17 +53,16 @@ class LatentCrossAttention(nn.Module):
         self.to_out = nn.Linear(dim_head * heads, dim, bias=False)
 
     def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
-        """``(B, L, dim)``; ``pos (B, M, dim_head * heads)`` is added to projected keys and values."""
+        """Returns ``(B, L, dim)``. ``pos (B, M, dim_head * heads)`` is added to the projected keys and values."""
         q = self.to_q(self.norm_latents(latents))
         k, v = self.to_kv(self.norm_x(x)).chunk(2, dim=-1)
         if pos is not None:
             k, v = k + pos.to(k.dtype), v + pos.to(v.dtype)
-        attended = _attend(q, k, v, self.heads, self.dropout_p if self.training else 0.0)
-        return cast(Tensor, self.to_out(attended))
+        return _attend(self, q, k, v)
 
 
 class PerceiverLayer(nn.Module):
-    """Latents attend to tokens and to each other.
+    """Attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)`` and to each other.
 
     Source: ``sam2.modeling.perceiver.PerceiverEncoderLayer`` of EdgeTAM.
     """
@@ -81,7 +78,6 @@ class PerceiverLayer(nn.Module):
         self.self_ff = LatentFeedForward(dim, ff_mult)
 
     def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
-        """Latents ``(B, L, dim)`` and tokens ``(B, M, dim)`` to latents."""
         latents = self.dropout(latents + self.attn(latents, x, pos))
         latents = latents + self.ff(latents)
         latents = latents + self.self_attn(latents)
@@ -89,15 +85,14 @@ class PerceiverLayer(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """A map to ``num_latents`` tokens that read all of it and ``num_latents_2d`` tokens that read one window each.
+    """Converts a map to ``num_latents`` tokens that read all of it, and ``num_latents_2d`` that read one window each.
 
-    The tokens come as a map ``(B, dim, num_latents + num_latents_2d, 1)``, so that memories have four dimensions
-    whatever the model.
+    The result is a map ``(B, dim, num_latents + num_latents_2d, 1)``, since memories of any model have four dimensions.
 
-    Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, whose configuration keys it takes.
+    Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, with the same configuration keys.
 
     Raises:
-        ValueError: options that no published model has.
+        ValueError: If no published model has these options.
     """
 
     def __init__(
@@ -137,11 +132,11 @@ class PerceiverResampler(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens a memory has."""
+        """Number of tokens of a memory."""
         return len(self.latents) + len(self.latents_2d)
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
-        """Memories ``(B, dim, H, W)`` with their position encoding ``pos`` to ``(B, dim, num_tokens, 1)``."""
+        """Converts memories ``(B, dim, H, W)`` with position encoding ``pos`` to ``(B, dim, num_tokens, 1)``."""
         B, C, H, W = x.shape
         g = self.grid
         latents = self.latents.expand(B, -1, -1)
@@ -154,13 +149,14 @@ class PerceiverResampler(nn.Module):
         return cast(Tensor, self.norm(compressed)).to(x.dtype).transpose(1, 2)[..., None]
 
     def encode_positions(self, memory: Tensor) -> Tensor:
-        """The position encoding of memories ``(B, dim, num_tokens, 1)``: zeros, then that of the grid of windows."""
+        """Returns position encodings of ``memory (B, dim, num_tokens, 1)``: zeros, then those of the windows' grid."""
         B, C = memory.shape[:2]
         grid = self.position_encoding(memory[:, :, : self.grid].expand(-1, -1, -1, self.grid)).flatten(2)
         return torch.cat([grid.new_zeros(B, C, len(self.latents)), grid], dim=2)[..., None]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout_p: float) -> Tensor:
-    """Attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p).transpose(1, 2).flatten(2)
+def _attend(layer: LatentSelfAttention | LatentCrossAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Returns the output ``(B, L, dim)`` of attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
+    q, k, v = (x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v, dropout_p=layer.dropout_p if layer.training else 0.0)
+    return cast(Tensor, layer.to_out(attended.transpose(1, 2).flatten(2)))
