@@ -1,4 +1,4 @@
-"""The mask decoder: masks, predicted IoUs and object tokens from image and prompt embeddings."""
+"""The mask decoder, from image and prompt embeddings to masks, predicted IoUs and object tokens."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -11,12 +11,12 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
 class MaskDecoder(nn.Module):
-    """Predicts four masks (one for clear prompts, three for ambiguous ones) and selects among them.
+    """Predicts four masks, one for clear and three for ambiguous prompts, and selects among them.
 
     Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder``.
     """
 
-    # Parts that stay fp32 when the model's weights are cast, as they do under autocast.
+    # Parts that stay fp32 when weights are cast, as under autocast.
     keep_fp32 = ("output_hypernetworks_mlps", "iou_prediction_head", "pred_obj_score_head")
 
     def __init__(
@@ -82,16 +82,15 @@ class MaskDecoder(nn.Module):
         repeat_image: bool,
         high_res_features: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Masks of B prompts, with their scores.
+        """Predicts masks of B prompts, and their scores.
 
         Args:
-            image_embeddings: ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
-            image_pe: ``(1, C, H, W)``.
-            sparse_prompt_embeddings: ``(B, N, C)``.
-            dense_prompt_embeddings: ``(B, C, H, W)`` or ``(1, C, H, W)``.
-            multimask_output: three masks rather than one.
-            repeat_image: accepted as in the original; a batch of one image always serves all prompts.
-            high_res_features: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
+            image_embeddings: Maps ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
+            image_pe, sparse_prompt_embeddings: Positions ``(1, C, H, W)`` and tokens ``(B, N, C)``.
+            dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)``.
+            multimask_output: If True, returns M = 3 masks instead of 1.
+            repeat_image: Ignored. A batch of one image always serves all prompts.
+            high_res_features: Maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
 
         Returns:
             Mask logits ``(B, M, 4H, 4W)``, predicted IoUs ``(B, M)``, tokens for object pointers ``(B, M or 1, C)``,
@@ -123,7 +122,7 @@ class MaskDecoder(nn.Module):
         repeat_image: bool,
         high_res_features: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All four masks, their IoUs, the mask tokens ``(B, 4, C)`` and the object scores; see :meth:`forward`.
+        """Returns all four masks, their IoUs, the mask tokens ``(B, 4, C)`` and object scores. See :meth:`forward`.
 
         Raises:
             ValueError: If the number of images is neither 1 nor the number of prompts.
@@ -146,7 +145,7 @@ class MaskDecoder(nn.Module):
         return masks, ious, mask_tokens, scores
 
     def _upscaled(self, x: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
-        """Images ``(B, C, H, W)`` as ``(B, C/8, 4H, 4W)``, with the high-resolution features added."""
+        """Upscales images ``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, and adds the high-resolution features."""
         if not self.use_high_res_features or high_res_features is None:
             return cast(Tensor, self.output_upscaling(x))
         feat_s0, feat_s1 = high_res_features
@@ -155,7 +154,7 @@ class MaskDecoder(nn.Module):
         return cast(Tensor, act2(upscale2(x) + feat_s0))
 
     def _tokens(self, sparse: Tensor) -> Tensor:
-        """The tokens of results before those of the prompts ``sparse (B, N, C)``."""
+        """Returns the tokens of the results, then the prompts' tokens ``sparse (B, N, C)``."""
         score = [self.obj_score_token] if self.pred_obj_scores else []
         of_results = [x.weight.expand(len(sparse), -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
         return torch.cat([*of_results, sparse], dim=1)
@@ -163,16 +162,15 @@ class MaskDecoder(nn.Module):
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The single mask, or the best of the three if its outline is uncertain: ``(B, 1, H, W)``, ``(B, 1)``."""
+        """Returns mask 0 or, if that is unstable, the other mask with the highest IoU: ``(B, 1, H, W)``, ``(B, 1)``."""
         masks, ious = all_mask_logits, all_iou_scores
-        best = ious[:, 1:].argmax(dim=1) + 1
         rows = torch.arange(len(ious), device=ious.device)
         stable = self._get_stability_scores(masks[:, 0]) >= self.dynamic_multimask_stability_thresh
-        chosen = torch.where(stable, 0, best)
+        chosen = torch.where(stable, 0, ious[:, 1:].argmax(dim=1) + 1)
         return masks[rows, chosen][:, None], ious[rows, chosen][:, None]
 
     def _get_stability_scores(self, mask_logits: Tensor) -> Tensor:
-        """IoU ``(...)`` of each mask of ``mask_logits (..., H, W)`` thresholded slightly above and below zero."""
+        """Returns IoUs ``(...)`` between ``mask_logits (..., H, W)`` thresholded slightly above and below zero."""
         delta = self.dynamic_multimask_stability_delta
         inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
         outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()

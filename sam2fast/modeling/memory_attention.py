@@ -1,4 +1,4 @@
-"""Memory attention: a frame attends to itself and to the memory of past frames."""
+"""Memory attention: a frame attends to itself and to memories of other frames."""
 
 from typing import Any
 
@@ -51,12 +51,12 @@ class MemoryAttentionLayer(nn.Module):
         query_pos: Tensor | None = None,
         num_k_exclude_rope: int = 0,
     ) -> Tensor:
-        """The frame's tokens ``(B, N, C)`` after attending to themselves and to the memory.
+        """Returns the frame's tokens ``(B, N, C)`` after attention to themselves and to the memory.
 
         Args:
-            tgt, query_pos: the frame's tokens ``(B, N, C)`` and their position encoding.
-            memory, pos: memory tokens ``(B, M, C_mem)`` and their position encoding.
-            num_k_exclude_rope: how many of the last memory tokens have no position on the map.
+            tgt, query_pos: Tokens ``(B, N, C)`` of the frame, and their position encoding.
+            memory, pos: Memory tokens ``(B, M, C_mem)``, and their position encoding.
+            num_k_exclude_rope: Number of memory tokens at the end that have no position on the map.
         """
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
@@ -79,7 +79,7 @@ class MemoryAttentionLayer(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """A stack of memory attention layers and a final norm.
+    """Stack of memory attention layers and a final norm.
 
     Source: ``sam2.modeling.memory_attention.MemoryAttention``.
     """
@@ -103,13 +103,13 @@ class MemoryAttention(nn.Module):
         memory_pos: Tensor | None = None,
         num_obj_ptr_tokens: int = 0,
     ) -> Tensor:
-        """Sequence-first tokens ``curr (N, B, C)``, ``memory (M, B, C_mem)`` to ``(N, B, C)``, as in the original.
+        """Returns the frame's tokens ``(N, B, C)`` after attention to the memory.
 
         Args:
-            curr: the frame's tokens, or a list with that one tensor.
-            memory: memory tokens, object pointers last.
-            curr_pos, memory_pos: position encodings of the same shapes.
-            num_obj_ptr_tokens: how many of the last memory tokens are pointers, which have no position on the map.
+            curr: Tokens ``(N, B, C)`` of the frame, or a list with this tensor.
+            memory: Memory tokens ``(M, B, C_mem)``, object pointers last.
+            curr_pos, memory_pos: Position encodings of the same shapes.
+            num_obj_ptr_tokens: Number of pointer tokens, which have no position on the map.
         """
         x = curr[0] if isinstance(curr, list) else curr
         x_pos = curr_pos[0] if isinstance(curr_pos, list) else curr_pos

@@ -1,4 +1,4 @@
-"""Memory encoder: compresses a frame's features and its mask into a memory."""
+"""The memory encoder, which compresses the features and the mask of a frame into a memory."""
 
 from typing import Any, cast
 
@@ -115,11 +115,11 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(in_dim, out_dim, kernel_size=1) if out_dim != in_dim else nn.Identity()
 
     def forward(self, pix_feat: Tensor, masks: Tensor, skip_mask_sigmoid: bool = False) -> dict[str, Any]:
-        """The memory ``(B, out_dim, H, W)`` and its position encoding, in the original's dict.
+        """Returns the memory ``(B, out_dim, H, W)`` and its position encoding in the official dict.
 
         Args:
-            pix_feat: ``(B, in_dim, H, W)`` image features, on any device.
-            masks: ``(B, 1, 16H, 16W)`` logits, or already scaled probabilities with ``skip_mask_sigmoid``.
+            pix_feat: Image features ``(B, in_dim, H, W)``, on any device.
+            masks: Logits ``(B, 1, 16H, 16W)`` or, with ``skip_mask_sigmoid``, scaled probabilities.
         """
         masks = masks if skip_mask_sigmoid else torch.sigmoid(masks)
         x = self.pix_feat_proj(pix_feat.to(masks.device)) + self.mask_downsampler(masks)

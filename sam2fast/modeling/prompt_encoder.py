@@ -1,4 +1,4 @@
-"""Prompt encoder: embeds clicks, boxes and masks for the mask decoder."""
+"""The prompt encoder, which embeds clicks, boxes and masks for the mask decoder."""
 
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 class PromptEncoder(nn.Module):
     """Embeds points, box corners and mask logits.
 
-    Point labels: 1 foreground, 0 background, 2 and 3 a box's top left and bottom right, -1 padding.
+    Labels of points are 1 foreground, 0 background, 2 and 3 a box's top left and bottom right, -1 padding.
 
     Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder``.
     """
@@ -47,19 +47,19 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def get_dense_pe(self) -> Tensor:
-        """The encoding ``(1, C, H, W)`` of the image embedding's own positions."""
+        """Returns the encoding ``(1, C, H, W)`` of the positions of the image embedding."""
         return cast(Tensor, self.pe_layer(self.image_embedding_size))[None]
 
     def forward(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Sparse ``(B, N, C)`` and dense ``(B, C, H, W)`` embeddings.
+        """Returns sparse ``(B, N, C)`` and dense ``(B, C, H, W)`` embeddings.
 
         Args:
-            points: coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. Without boxes one
+            points: Coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. If ``boxes`` is None, a
                 padding point is appended.
-            boxes: ``(B, 4)`` XYXY in input pixels.
-            masks: ``(B, 1, 4H, 4W)`` logits.
+            boxes: Boxes ``(B, 4)`` XYXY in input pixels.
+            masks: Logits ``(B, 1, 4H, 4W)``.
         """
         sparse = []
         if points is not None:
@@ -83,7 +83,7 @@ class PromptEncoder(nn.Module):
         return self.no_mask_embed.weight.device
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
-        """``(B, 2, C)`` of the corners of ``boxes (B, 4)``."""
+        """Returns embeddings ``(B, 2, C)`` of the corners of ``boxes (B, 4)``."""
         corners = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
         return self._embed_points(boxes.reshape(-1, 2, 2), corners, pad=False)
 
@@ -98,19 +98,17 @@ class PromptEncoder(nn.Module):
         position = self.pe_layer.forward_with_coords(points, self.input_image_size)
         tables = [self.not_a_point_embed, *self.point_embeddings]
         kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
-        labels = labels.long()
-        return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels + 1]
+        return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels.long() + 1]
 
 
 def embed_prompts(
     encoder: Any, points: dict[str, Tensor] | None, masks: Tensor | None, features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """:meth:`PromptEncoder.forward` for B prompts on a map ``features (B, C, H, W)``.
+    """Calls a :class:`PromptEncoder`, or its replacement, for B prompts on a map ``features (B, C, H, W)``.
 
     Args:
-        encoder: anything in its place.
-        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``; None for one padding point.
-        masks: ``(B, 1, h, w)`` logits, resized to the encoder's size where it differs, or None.
+        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None gives one padding point.
+        masks: Logits ``(B, 1, h, w)`` or None. They are resized to the encoder's size if it differs.
     """
     B, device = len(features), features.device
     if masks is not None and masks.shape[-2:] != (size := encoder.mask_input_size):

@@ -1,4 +1,4 @@
-"""The mask decoder's two-way transformer: prompt tokens and image tokens attend to each other."""
+"""The two-way transformer of the mask decoder: prompt tokens and image tokens attend to each other."""
 
 from torch import Tensor, nn
 
@@ -33,13 +33,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.skip_first_layer_pe = skip_first_layer_pe
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(B, N, C)`` and images ``(B, HW, C)`` after attending to each other.
-
-        Args:
-            queries, query_pe: ``(B, N, C)``.
-            keys: ``(B, HW, C)``.
-            key_pe: ``(B or 1, HW, C)``.
-        """
+        """Updates tokens ``queries, query_pe (B, N, C)`` and images ``keys (B, HW, C)``, ``key_pe (B or 1, HW, C)``."""
         if self.skip_first_layer_pe:
             queries = self.norm1(self.self_attn(q=queries, k=queries, v=queries))
         else:
@@ -53,7 +47,7 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """``depth`` two-way blocks and a last attention of the tokens to the image.
+    """``depth`` two-way blocks, then attention of the tokens to the image.
 
     Source: ``sam2.modeling.sam.transformer.TwoWayTransformer``.
     """
@@ -79,15 +73,14 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
     def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` after attending to each other.
+        """Returns tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` that have attended to each other.
 
         Args:
-            image_embedding: ``(B, C, H, W)``.
-            image_pe: ``(B or 1, C, H, W)``.
-            point_embedding: ``(B, N, C)``.
+            image_embedding, image_pe: Maps ``(B, C, H, W)`` and ``(B or 1, C, H, W)``.
+            point_embedding: Tokens ``(B, N, C)``.
         """
-        tokens, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))
-        queries, keys = point_embedding, tokens
+        queries = point_embedding
+        keys, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))
         for layer in self.layers:
             queries, keys = layer(queries=queries, keys=keys, query_pe=point_embedding, key_pe=pe)
         attended = self.final_attn_token_to_image(q=queries + point_embedding, k=keys + pe, v=keys)
