@@ -1,4 +1,4 @@
-"""Attention with projections, plain (mask decoder) and with rotary positions (memory attention)."""
+"""Attention with projections: plain for the mask decoder, with rotary positions for memory attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -48,16 +48,16 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``(B, N, C)`` of queries ``q (B, N, C)`` that attend to ``k, v (B, M, C_kv)``."""
+        """Returns attention ``(B, N, C)`` of queries ``q (B, N, C)`` to ``k, v (B, M, C_kv)``."""
         q, k, v = self._projected(q, k, v)
         return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
     def _projected(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-        """Queries, keys and values ``(B, heads, N, d)``."""
+        """Returns projected queries, keys and values ``(B, heads, N, d)``."""
         return [self._separate_heads(x, self.num_heads) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v))]
 
     def _output(self, x: Tensor) -> Tensor:
-        """``(B, N, C)`` of what the heads read ``(B, heads, N, d)``."""
+        """Returns the projection ``(B, N, C)`` of the heads' results ``(B, heads, N, d)``."""
         return cast(Tensor, self.out_proj(self._recombine_heads(x)))
 
     @property
@@ -97,12 +97,12 @@ class RoPEAttention(Attention):
         )
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
-        self._freqs_cis: Tensor | None = None  # replaces the rotations of one size
+        self._freqs_cis: Tensor | None = None  # a user's rotations of one size
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def freqs_cis(self) -> Tensor:
-        """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. A table that is set rotates maps of its size."""
+        """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. An assigned table rotates maps of its size."""
         if self._freqs_cis is not None:
             return self._freqs_cis
         return torch.complex(*self._table(self.feat_sizes[0] * self.feat_sizes[1], self.q_proj.weight.device))
@@ -112,11 +112,10 @@ class RoPEAttention(Attention):
         self._freqs_cis, self._tables = rotations, {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """As :meth:`Attention.forward`; the last ``num_k_exclude_rope`` keys have no position.
+        """See :meth:`Attention.forward`. The last ``num_k_exclude_rope`` keys have no position.
 
         Raises:
-            ValueError: If there is more than one map of keys and ``rope_k_repeat`` is off, or the queries are no square
-                map.
+            ValueError: If the queries are not a square map, or the keys are several maps without ``rope_k_repeat``.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
@@ -125,34 +124,33 @@ class RoPEAttention(Attention):
         return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tables that :func:`memory_attention` takes: of the queries' positions, which are also those of a page."""
+        """Returns tables for :func:`memory_attention`. Those of the queries also serve the tokens of a page."""
         return self._table(positions, device)
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``(positions, d / 2)`` of a map's positions, made once for each device."""
+        """Returns cosines and sines ``(positions, d / 2)`` of a map's positions, computed once for each device."""
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)
             if width * height != positions:
                 raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
-        key = positions, device
-        if key not in self._tables:
-            self._tables[key] = self._rotations(width, height, device)
-        return self._tables[key]
+        if (positions, device) not in self._tables:
+            self._tables[positions, device] = self._rotations(width, height, device)
+        return self._tables[positions, device]
 
     def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
         # Normal tensors, even inside inference mode: training may use the same module later.
         with torch.inference_mode(False), torch.no_grad():
-            given, compute = self._freqs_cis, self.compute_cis
-            if given is None or len(given) != width * height:
+            table, compute = self._freqs_cis, self.compute_cis
+            if table is None or len(table) != width * height:
                 if isinstance(compute, partial) and compute.func is compute_axial_cis:  # without complex numbers
                     return axial_rope(width=width, height=height, device=device, **compute.keywords)
-                given = compute(end_x=width, end_y=height)
-            return given.real.to(device).contiguous(), given.imag.to(device).contiguous()
+                table = compute(end_x=width, end_y=height)
+            return table.real.to(device).contiguous(), table.imag.to(device).contiguous()
 
 
 class EfficientRoPEAttention1(RoPEAttention):
-    """Cross-attention to means of 2x2 tokens where there are memories of several frames; a mean counts as four tokens.
+    """Cross-attention to means of 2x2 tokens if there are memories of several frames. A mean counts as four tokens.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
     """
@@ -160,7 +158,7 @@ class EfficientRoPEAttention1(RoPEAttention):
     pooling: Pooling = "counted"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """As :meth:`RoPEAttention.forward`; other keys than those without a position are whole maps."""
+        """See :meth:`RoPEAttention.forward`. Keys with a position are whole maps."""
         N, rotated = q.shape[1], k.shape[1] - num_k_exclude_rope
         if rotated <= N or rotated % N:
             return super().forward(q, k, v, num_k_exclude_rope)
@@ -176,7 +174,7 @@ class EfficientRoPEAttention1(RoPEAttention):
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """The same, but log 4 is added to each component of a mean key: how much a mean counts depends on the query.
+    """The same, except that log 4 is added to each component of a mean key, so the weight depends on the query.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
     """
@@ -185,11 +183,11 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
 
 
 class RoPEAttentionv2(RoPEAttention):
-    """Cross-attention whose keys have a grid of their own, which does not depend on the image's size.
+    """Cross-attention to keys on a grid that does not depend on the image's size.
 
-    The memory of a frame is ``num_unrotated`` tokens without a position and those of the grid, in this order.
+    The memory of a frame is ``num_unrotated`` tokens without a position, then the tokens of the grid.
 
-    Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM, where ``num_unrotated`` is what remains.
+    Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM, which computes ``num_unrotated``.
     """
 
     def __init__(
@@ -207,10 +205,10 @@ class RoPEAttentionv2(RoPEAttention):
         self._page_tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """As :meth:`RoPEAttention.forward`; the other keys are memories of frames.
+        """See :meth:`RoPEAttention.forward`. The other keys are memories of frames.
 
         Raises:
-            ValueError: If they are not a whole number of memories, or the queries are no square map.
+            ValueError: If they are not a whole number of memories, or the queries are not a square map.
         """
         N, page = q.shape[1], self.num_unrotated + self.k_sizes[0] * self.k_sizes[1]
         rotated = k.shape[1] - num_k_exclude_rope
@@ -224,7 +222,7 @@ class RoPEAttentionv2(RoPEAttention):
         return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tables of the queries' positions, then of the tokens of a memory."""
+        """Returns tables of the queries' positions, then of the tokens of a memory."""
         key = positions, device
         if key not in self._page_tables:
             cos, sin = self._table(positions, device)

@@ -124,7 +124,7 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """Converts images ``(B, 3, H, W)`` to the official dict: levels, finest first, but not the ``scalp`` coarsest."""
+        """Returns the official dict of images ``(B, 3, H, W)``: levels without the ``scalp`` coarsest, finest first."""
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Sines and cosines of the row, then of the column, of each position of a map.
+    """Encodes each position of a map by sines and cosines of its row, then of its column.
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingSine``. ``warmup_cache``, ``image_size`` and ``strides``
-    are accepted for compatibility with its configurations; tables are made when first needed.
+    are ignored, since tables are computed when first needed.
 
     Attributes:
         cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries take effect.
@@ -36,11 +36,11 @@ class PositionEmbeddingSine(nn.Module):
         self.normalize = normalize
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
-        self._own: dict[tuple[int, int], Tensor] = {}  # entries of the cache that were computed here
+        self._own: dict[tuple[int, int], Tensor] = {}  # computed entries of the cache
         self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
-        """The encoding ``(B, num_pos_feats, H, W)``, fp32, of a map ``x (B, C, H, W)``; its batch is expanded."""
+        """Returns the encoding ``(B, num_pos_feats, H, W)``, fp32 and expanded over B, of a map ``x (B, C, H, W)``."""
         B, _, H, W = x.shape
         size, key = (H, W), (H, W, x.device)
         cached = self.cache.get(size)
@@ -60,10 +60,10 @@ class PositionEmbeddingSine(nn.Module):
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
-        """``(B, N, num_pos_feats + 1)`` of points ``x, y (B, N)`` in [0, 1]: row, column, label.
+        """Encodes points ``x, y (B, N)`` in [0, 1] as ``(B, N, num_pos_feats + 1)``: row, column, label.
 
         Raises:
-            ValueError: If the three are not of one shape.
+            ValueError: If the shapes differ.
         """
         if x.ndim != 2 or not x.shape == y.shape == labels.shape:
             raise ValueError(
@@ -74,7 +74,7 @@ class PositionEmbeddingSine(nn.Module):
 
     @torch.no_grad()
     def encode_boxes(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
-        """``(N, num_pos_feats + 2)`` of boxes by their centres ``x, y (N)`` and sizes in [0, 1]: row, column, h, w."""
+        """Encodes boxes, centres ``x, y (N)`` and sizes in [0, 1], as ``(N, num_pos_feats + 2)``: row, column, h, w."""
         column, row = self._encode_xy(x, y)
         return torch.cat([row, column, h[:, None], w[:, None]], dim=1)
 
@@ -101,7 +101,7 @@ class PositionEmbeddingSine(nn.Module):
         return self._waves(position)
 
     def _waves(self, position: Tensor) -> Tensor:
-        """``(N, num_pos_feats / 2)`` of ``position (N)``."""
+        """Returns sines and cosines ``(N, num_pos_feats / 2)`` of ``position (N)``."""
         channel = torch.arange(self.num_pos_feats, dtype=torch.float32, device=position.device)
         period = self.temperature ** (2 * (channel // 2) / self.num_pos_feats)
         angle = position[:, None] / period
@@ -109,7 +109,7 @@ class PositionEmbeddingSine(nn.Module):
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Sines and cosines of random projections of the unit square.
+    """Encodes points of the unit square by sines and cosines of random projections.
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingRandom``.
     """
@@ -122,7 +122,7 @@ class PositionEmbeddingRandom(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
 
     def encode(self, points: Tensor) -> Tensor:
-        """``(..., C)`` fp32 of points ``(..., 2)``, (x, y) in [0, 1]."""
+        """Returns encodings ``(..., C)`` fp32 of points ``(..., 2)``, (x, y) in [0, 1]."""
         x_weights, y_weights = self.positional_encoding_gaussian_matrix.float()
         x, y = (2 * points.float() - 1).split(1, dim=-1)
         # Not a matrix multiplication: autocast would round the coordinates.
@@ -133,13 +133,13 @@ class PositionEmbeddingRandom(nn.Module):
         return self.encode(coords)
 
     def forward_with_coords(self, coords_input: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """``(B, N, C)`` fp32 of points ``(B, N, 2)``, (x, y) in pixels of an image of ``image_size`` = (H, W)."""
+        """Returns encodings ``(B, N, C)`` fp32 of points ``(B, N, 2)``, (x, y) in pixels. ``image_size`` is (H, W)."""
         height, width = image_size
         x, y = coords_input.unbind(-1)  # Python numbers need no copy to the device
         return self.encode(torch.stack([x / width, y / height], dim=-1))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
-        """``(C, H, W)`` fp32 of the pixel centres of a map of ``size`` = (H, W)."""
+        """Returns encodings ``(C, H, W)`` fp32 of the pixel centres of a map of ``size`` = (H, W)."""
         H, W = size
         device = self.positional_encoding_gaussian_matrix.device
         y = (torch.arange(H, dtype=torch.float32, device=device) + 0.5) / H
@@ -155,7 +155,7 @@ def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tup
 
 
 def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
+    """Returns cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
 
     The first half of the channel pairs rotates with the column, the second half with the row.
 
