@@ -21,8 +21,6 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 # Logit and score of an object that is not in the frame.
 NO_OBJ_SCORE = -1024.0
-# Coarsest stride of the trunk, and what its windows need.
-IMAGE_SIZE_MULTIPLE = 32
 
 
 class ObjectPrediction(NamedTuple):
@@ -116,7 +114,8 @@ class SAM2Base(nn.Module):
         spatial_perceiver: PerceiverResampler | None = None,
     ) -> None:
         super().__init__()
-        multiple = IMAGE_SIZE_MULTIPLE if spatial_perceiver is None else backbone_stride * spatial_perceiver.grid
+        # 32 is the coarsest stride of the trunk, and fits its windows.
+        multiple = 32 if spatial_perceiver is None else backbone_stride * spatial_perceiver.grid
         if image_size <= 0 or image_size % multiple:
             nearest = max(round(image_size / multiple), 1) * multiple
             raise ValueError(f"image_size must be a multiple of {multiple}, such as {nearest}; got {image_size}")
@@ -183,11 +182,10 @@ class SAM2Base(nn.Module):
         C = self.hidden_dim
         self.sam_prompt_embed_dim = C
         self.sam_image_embedding_size = self.image_size // self.backbone_stride
-        side = self.sam_image_embedding_size
         self.sam_prompt_encoder = PromptEncoder(
             embed_dim=C,
-            image_embedding_size=(side, side),
-            input_image_size=(self.image_size, self.image_size),
+            image_embedding_size=(self.sam_image_embedding_size,) * 2,
+            input_image_size=(self.image_size,) * 2,
             mask_in_chans=16,
         )
         self.sam_mask_decoder = MaskDecoder(
@@ -210,7 +208,7 @@ class SAM2Base(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the parameters."""
+        """Device of the parameters."""
         return self.no_mem_embed.device
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
