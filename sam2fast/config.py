@@ -1,4 +1,4 @@
-"""Loads model configurations and instantiates them. Hydra's global state is read, never changed."""
+"""Loads model configurations and instantiates them. Reads Hydra's global state, but never changes it."""
 
 import inspect
 import os
@@ -28,30 +28,21 @@ if TYPE_CHECKING:
 
 # The targets that a configuration may build by default.
 TARGETS = frozenset(
-    f"sam2fast.{name}"
-    for name in (
-        "sam2_video_predictor.SAM2VideoPredictor",
-        "sam2_video_predictor.SAM2VideoPredictorVOS",
-        "modeling.sam2_base.SAM2Base",
-        "modeling.image_encoder.ImageEncoder",
-        "modeling.image_encoder.FpnNeck",
-        "modeling.image_encoder.ViTDetNeck",
-        "modeling.hiera.Hiera",
-        "modeling.repvit.RepViT",
-        "modeling.vit.ViT",
-        "modeling.position_encoding.PositionEmbeddingSine",
-        "modeling.attention.RoPEAttention",
-        "modeling.attention.RoPEAttentionv2",
-        "modeling.attention.EfficientRoPEAttention1",
-        "modeling.attention.EfficientRoPEAttention2",
-        "modeling.perceiver.PerceiverResampler",
-        "modeling.memory_attention.MemoryAttention",
-        "modeling.memory_attention.MemoryAttentionLayer",
-        "modeling.memory_encoder.MemoryEncoder",
-        "modeling.memory_encoder.MaskDownSampler",
-        "modeling.memory_encoder.Fuser",
-        "modeling.memory_encoder.CXBlock",
-    )
+    f"sam2fast.{module}.{name}"
+    for module, names in {
+        "sam2_video_predictor": "SAM2VideoPredictor SAM2VideoPredictorVOS",
+        "modeling.sam2_base": "SAM2Base",
+        "modeling.image_encoder": "ImageEncoder FpnNeck ViTDetNeck",
+        "modeling.hiera": "Hiera",
+        "modeling.repvit": "RepViT",
+        "modeling.vit": "ViT",
+        "modeling.position_encoding": "PositionEmbeddingSine",
+        "modeling.attention": "RoPEAttention RoPEAttentionv2 EfficientRoPEAttention1 EfficientRoPEAttention2",
+        "modeling.perceiver": "PerceiverResampler",
+        "modeling.memory_attention": "MemoryAttention MemoryAttentionLayer",
+        "modeling.memory_encoder": "MemoryEncoder MaskDownSampler Fuser CXBlock",
+    }.items()
+    for name in names.split()
 )
 # Model configurations have this key at the top level.
 MODEL = re.compile("^model:", re.MULTILINE)
@@ -68,12 +59,12 @@ class ConfigError(ValueError):
 
 
 def shipped_configs() -> "dict[str, Traversable]":
-    """The model configurations of the package by name, such as ``sam2.1/sam2.1_hiera_t``."""
+    """Returns the model configurations of the package by name, such as ``sam2.1/sam2.1_hiera_t``."""
     return {name: file for name, file in _shipped_files().items() if MODEL.search(file.read_text(encoding="utf-8"))}
 
 
 def shipped_recipes() -> "dict[str, Traversable]":
-    """The training configurations of the package by name, such as ``nano/sam2fast_nano_own_masks``."""
+    """Returns the training configurations of the package by name, such as ``nano/sam2fast_nano_own_masks``."""
     models = shipped_configs()
     return {name: file for name, file in _shipped_files().items() if name not in models}
 
@@ -91,24 +82,24 @@ def _shipped_files() -> "dict[str, Traversable]":
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads one configuration and applies Hydra-style overrides.
 
-    A configuration may name another one as its ``base_config`` and then contains only the differences.
+    A configuration may name another one as its ``base_config``, and then contains only the differences.
 
     Args:
-        name: an official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``),
-            its last part alone (``sam2_hiera_t.yaml``), or the path of a YAML file; also some names of forks, such as
-            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a
-            folder or module that has the name, it is taken from there, as the original does.
+        name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), only
+            its last part (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are known, such as
+            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a folder
+            or module that has the name, it is read from there, as in the original.
         overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
 
     Raises:
-        FileNotFoundError: there is no shipped configuration and no file of this name.
-        ConfigError: the file is no configuration, or an override does not apply.
+        FileNotFoundError: If there is no shipped configuration and no file of this name.
+        ConfigError: If the file is not a configuration, or an override does not apply.
     """
     return finish_config(read_config(name), name, overrides)
 
 
 def read_config(name: str | Path) -> DictConfig:
-    """A configuration without overrides, merged into its ``base_config`` if any; raises as :func:`load_config`."""
+    """Reads a configuration, merged into its ``base_config`` if any. Errors: see :func:`load_config`."""
     return _read_over_base(str(name), ())
 
 
@@ -130,11 +121,11 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
 
 
 def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Applies overrides and resolves interpolations in ``config``, in place; raises as :func:`load_config`."""
+    """Applies overrides and resolves interpolations in ``config``, in place. Errors: see :func:`load_config`."""
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
-        if any("${" in text for text in _strings(OmegaConf.to_container(config))):
+        if any(isinstance(x, str) and "${" in x for x in _nested(OmegaConf.to_container(config))):
             # OmegaConf.resolve cannot store lists, such as the result of the original's ${range:3}.
             for key, value in cast("dict[Any, Any]", OmegaConf.to_container(config, resolve=True)).items():
                 config[key] = value
@@ -155,7 +146,7 @@ def _named(name: str | Path) -> Iterator[None]:
 
 
 def _composed(name: str) -> DictConfig | None:
-    """The configuration of this name in the folder or module with which the caller initialised Hydra, if any."""
+    """Returns the configuration of this name in the caller's folder or module, if the caller initialised Hydra."""
     hydra = GlobalHydra.instance()
     if os.path.isabs(name) or not hydra.is_initialized():
         return None
@@ -168,7 +159,7 @@ def _composed(name: str) -> DictConfig | None:
 
 def _read(name: str) -> str:
     shipped = _shipped_files()
-    short = _short(name)
+    short = name.removeprefix("configs/").removesuffix(".yaml")
     by_last_part = {key.rsplit("/", 1)[1]: key for key in shipped}
     key = by_last_part.get(short, short)
     if key in shipped:
@@ -186,12 +177,8 @@ def _read(name: str) -> str:
     raise FileNotFoundError(f"no file {name!r}, and no such configuration; {instead}; shipped configurations: {names}")
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("configs/").removesuffix(".yaml")
-
-
 def _matched(patterns: Mapping[str, str], name: str) -> str | None:
-    """The value of the first pattern that the whole name matches, with its groups filled in."""
+    """Returns the value of the first pattern that the whole name matches, with its groups filled in."""
     return next(
         (found.expand(text) for pattern, text in patterns.items() if (found := re.fullmatch(pattern, name))), None
     )
@@ -213,13 +200,13 @@ def _apply(config: DictConfig, override: Override) -> None:
     key, kind = override.key_or_group, override.type
     if override.is_sweep_override():
         raise ConfigError(f"override {override.input_line!r} is a sweep; give one value")
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
     present = OmegaConf.select(config, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
-    present = present or _is_missing(config, key)
+    present = present or isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)  # the value is ???
     if kind == OverrideType.DEL:
         if not present:
             raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which is not there")
-        parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(config, parent) if parent else config
         del node[int(last) if isinstance(node, ListConfig) else last]
         return
     if kind == OverrideType.CHANGE and not present:
@@ -229,29 +216,22 @@ def _apply(config: DictConfig, override: Override) -> None:
     OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
 
 
-def _is_missing(config: DictConfig, key: str) -> bool:
-    """Whether ``key`` has the value ``???``, which means missing."""
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    return isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)
-
-
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Instantiates a configuration node with ``_target_`` keys.
 
-    Targets of the original (``sam2.modeling...``) are mapped to ours. Other targets are refused, so that a foreign YAML
-    file cannot call arbitrary functions.
+    Targets of the original (``sam2.modeling...``) are mapped to ours. Other targets raise an error, so that a YAML file
+    cannot call arbitrary functions.
 
     Args:
-        node: a node with a ``_target_``; nested nodes are built first.
-        allow_targets: the caller's own packages, modules or classes, such as ``my_package`` or ``my_package.``.
-        targets: the allowed targets; the model's parts by default.
+        node: Node with a ``_target_``. Nested nodes are built first.
+        allow_targets: Packages, modules or classes of the caller, such as ``my_package`` or ``my_package.``.
+        targets: Allowed targets, by default the parts of models.
 
     Raises:
-        ConfigError: a target is not allowed, or its class does not accept the arguments.
+        ConfigError: If a target is not allowed, or its class does not accept the arguments.
     """
     plain = check_targets(node, allow_targets, targets)
-    for child in _nodes(plain):
+    for child in _targeted(plain):
         if child["_target_"].startswith("sam2fast."):
             _refuse_text_for_numbers(child)
     try:
@@ -261,38 +241,45 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
 
 
 def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """Checks a node, and returns it as plain containers with our targets; arguments: see :func:`build_from_config`.
+    """Checks a node, and returns it as plain containers with our targets. Arguments: see :func:`build_from_config`.
 
     Raises:
-        ConfigError: a target is not allowed, or a value is missing.
+        ConfigError: If a target is not allowed, or a value is missing.
     """
     # Plain containers, without interpolations that could change after the check.
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration is not complete: {error}") from error
-    for text in _strings(plain):
-        if "${" in text:  # an escaped interpolation, which would be resolved at instantiation
+    for text in _nested(plain):
+        if isinstance(text, str) and "${" in text:  # an escaped interpolation, which would be resolved at instantiation
             raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
-    for child in _nodes(plain):
-        child["_target_"] = _allowed(child["_target_"], allow_targets, targets)
+    for child in _targeted(plain):
+        target = child["_target_"]
+        ours = child["_target_"] = official_to_ours(str(target))
+        own = any(f"{ours}.".startswith(f"{prefix.removesuffix('.')}.") for prefix in allow_targets)
+        if ours not in targets and not own:
+            raise ConfigError(
+                f"the configuration names the target {target!r}, which is not part of SAM 2; "
+                "if it is your own class, pass its package in allow_targets"
+            )
     return plain
 
 
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping with a ``_target_`` in nested dicts and lists."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield value
-        for child in value.values():
-            yield from _nodes(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _nodes(child)
+def _nested(value: Any) -> Iterator[Any]:
+    """Yields a value and everything in its nested dicts and lists, keys included."""
+    yield value
+    for child in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nested(child)
+
+
+def _targeted(value: Any) -> Iterator[dict[str, Any]]:
+    """Returns every mapping with a ``_target_`` in nested dicts and lists."""
+    return (node for node in _nested(value) if isinstance(node, dict) and "_target_" in node)
 
 
 def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
-    """Refuses text for a number or a switch: ``no`` on a command line is text, which Python takes for true."""
+    """Refuses text for a number or a bool: ``no`` on a command line is text, which is true in Python."""
     target = get_object(node["_target_"])
     for name, parameter in inspect.signature(target).parameters.items():
         accepted = [parameter.annotation, *get_args(parameter.annotation)]
@@ -301,35 +288,9 @@ def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} of {target.__name__} must be {' or '.join(kinds)}, got {node[name]!r}")
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every string in nested dicts and lists, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, child in value.items():
-            yield from _strings(key)
-            yield from _strings(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _strings(child)
-
-
-def _allowed(target: Any, allow_targets: Sequence[str], targets: Collection[str]) -> str:
-    ours = official_to_ours(str(target))
-    if ours in targets or any(f"{ours}.".startswith(f"{prefix.removesuffix('.')}.") for prefix in allow_targets):
-        return ours
-    raise ConfigError(
-        f"the configuration names the target {target!r}, which is not part of SAM 2; "
-        "if it is your own class, pass its package in allow_targets"
-    )
-
-
 def official_to_ours(name: str) -> str:
-    """The dotted name of our counterpart of an official class; else the name itself.
-
-    EfficientTAM's package has SAM 2's modules under another name.
-    """
-    name = EFFICIENTTAM.sub("sam2.", name)
+    """Returns the dotted name of our counterpart of an official class, or else the name itself."""
+    name = EFFICIENTTAM.sub("sam2.", name)  # its package has SAM 2's modules
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]
