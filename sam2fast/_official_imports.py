@@ -1,6 +1,6 @@
 """Imports the original's modules from sam2fast: ``sam2fast.utils.misc`` always, ``sam2.utils.misc`` after ``as_sam2``.
 
-Imports only a table of the package, so any module may import this one.
+Imports only a table of the package, so that any module can import this one.
 """
 
 import importlib
@@ -21,13 +21,13 @@ _CALLED = {"sam2.utils.misc": "load_video_frames"}
 
 
 def official_name(module: str) -> str:
-    """The name of a module in the original: ``sam2.utils.misc`` of ``sam2fast.utils.misc``."""
+    """Returns the name of a module in the original, such as ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
     package, dot, rest = module.partition(".")
     return f"sam2{dot}{rest}" if package == "sam2fast" else module
 
 
 def _official_attribute(module: str, name: str) -> Any:
-    """An attribute of the original's module that ours of the same name lacks."""
+    """Returns an attribute of the original's module that our module of the same name lacks."""
     source = NAMES.get(official_name(module), {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
@@ -36,7 +36,7 @@ def _official_attribute(module: str, name: str) -> Any:
 
 
 def _completed(spec: ModuleSpec) -> ModuleSpec:
-    """The spec of our module, extended by the names that only the original's module has."""
+    """Returns the spec of our module, extended by the names that only the original's module has."""
     loader: Any = spec.loader
     execute = loader.exec_module
 
@@ -49,7 +49,7 @@ def _completed(spec: ModuleSpec) -> ModuleSpec:
 
 
 class Alias(ModuleType):
-    """A module under an official name, which takes its attributes lazily from our modules."""
+    """Module under an official name, which takes its attributes lazily from our modules."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute == "__all__":
@@ -90,10 +90,9 @@ class Alias(ModuleType):
 
 
 class OfficialModules:  # without the bases of importlib.abc, whose import takes longer than all the rest
-    """Finds and loads the original's modules as :class:`Alias`; absent ones raise an explanatory ImportError.
+    """Finds and loads modules of the original, below ``package``, as :class:`Alias`.
 
-    Args:
-        package: the first part of their names, ``sam2fast`` or ``sam2``.
+    Modules that we do not have raise an ImportError that names a replacement.
     """
 
     def __init__(self, package: str) -> None:
@@ -123,6 +122,6 @@ class OfficialModules:  # without the bases of importlib.abc, whose import takes
 
 
 def find_official_modules() -> None:
-    """Makes the original's module names importable from ``sam2fast``; once in a process."""
+    """Makes the original's module names importable from ``sam2fast``, once in a process."""
     if not any(isinstance(finder, OfficialModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, OfficialModules("sam2fast"))

@@ -66,24 +66,24 @@ def build_sam2(
     """Builds a SAM 2 model for images.
 
     Args:
-        config_file: see :func:`sam2fast.config.load_config`.
-        ckpt_path: ``.pt`` or ``.safetensors``, under official names or those of transformers, or a folder with one (see
-            :func:`sam2fast.checkpoints.find_weights`); None for untrained weights. A file with only the weights
-            for images is accepted with a logged note.
-        device: the model's device; ``auto`` takes CUDA, else MPS, else the CPU.
-        mode: ``eval``; any other value gives training mode.
-        hydra_overrides_extra: overrides of the configuration, such as ``++model.image_size=512``.
-        apply_postprocessing: uses the best of the three multimasks if the single mask is not stable.
-        dtype: dtype of the linear and convolution weights; norms, softmax and mask logits stay fp32. None keeps fp32
+        config_file: Name or path of a configuration. See :func:`sam2fast.config.load_config`.
+        ckpt_path: ``.pt`` or ``.safetensors`` file with names of the original or of transformers, or a folder with one
+            (see :func:`sam2fast.checkpoints.find_weights`). None for untrained weights. If a file has only the weights
+            for images, a note is logged.
+        device: Device of the model. ``auto`` takes CUDA, else MPS, else the CPU.
+        mode: ``eval``. Any other value gives training mode.
+        hydra_overrides_extra: Overrides of the configuration, such as ``++model.image_size=512``.
+        apply_postprocessing: If True, the best of the three multimasks replaces a single mask that is not stable.
+        dtype: Dtype of linear and convolution weights. Norms, softmax and mask logits stay fp32. None keeps fp32
             weights, for use with or without autocast.
-        allow_targets: see :func:`sam2fast.config.build_from_config`.
-        ckpt_prefix: loads only the names with this prefix, which is removed. A prefix that all names have is removed
-            without it; see :func:`sam2fast.checkpoints.read_checkpoint`.
-        partial: loads the weights that match by name and shape, leaves the rest untrained, and logs a report; see
-            :func:`sam2fast.checkpoints.load_partial`.
-        image_size: side of the model's square input in pixels, a multiple of 32. None leaves it to
-            ``hydra_overrides_extra`` and the configuration; mini's is then 768.
-        **kwargs: ignored, as in the original, so that model and predictor can share arguments.
+        allow_targets: See :func:`sam2fast.config.build_from_config`.
+        ckpt_prefix: Loads only the names with this prefix, and removes it. A prefix of all names is always removed. See
+            :func:`sam2fast.checkpoints.read_checkpoint`.
+        partial: If True, loads the weights that match by name and shape, leaves the rest untrained, and logs a report.
+            See :func:`sam2fast.checkpoints.load_partial`.
+        image_size: Side of the model's square input in pixels, a multiple of 32. None leaves it to
+            ``hydra_overrides_extra`` and the configuration, except for mini, which then has 768.
+        **kwargs: Ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
         FileNotFoundError: If there is no such configuration or checkpoint.
@@ -100,8 +100,7 @@ def build_sam2(
         *(IMAGE_POSTPROCESSING if apply_postprocessing else ()),
     ]
     weights = Weights(ckpt_path, ckpt_prefix, partial)
-    model = _build(config_file, weights, device, overrides, dtype, allow_targets)
-    return model.eval() if mode == "eval" else model.train()
+    return _build(config_file, weights, device, overrides, dtype, allow_targets).train(mode != "eval")
 
 
 def build_sam2_video_predictor(
@@ -124,19 +123,19 @@ def build_sam2_video_predictor(
     """Builds a SAM 2 video predictor.
 
     Args:
-        ckpt_path: as for :func:`build_sam2`, but a file with the image weights alone is refused.
-        apply_postprocessing: also fills holes of up to 8 low-resolution pixels, and binarises prompted masks for the
-            memory encoder.
-        vos_optimized: returns a :class:`SAM2VideoPredictorVOS`. Tracking uses CUDA graphs on NVIDIA GPUs with or
-            without it; this class logs where it cannot. Nothing is compiled. The predictor's ``warmup()`` does the
-            one-time work of the first frames in advance.
-        approximations: approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``; by default none.
+        ckpt_path: See :func:`build_sam2`, except that a file with only the weights for images raises an error.
+        apply_postprocessing: If True, also fills holes of up to 8 low-resolution pixels, and binarises prompted masks
+            for the memory encoder.
+        vos_optimized: If True, returns a :class:`SAM2VideoPredictorVOS`, which logs why it cannot use CUDA graphs. Both
+            classes use them on NVIDIA GPUs, and neither is compiled. The predictor's ``warmup()`` does the one-time
+            work of the first frames in advance.
+        approximations: Approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``, by default none.
             See :class:`sam2fast.tracking.approximations.Approximations`.
-        strategy: chooses masks and memories: ``"sam2"`` or another name of a published strategy, or a
+        strategy: Selection of masks and memories: ``"sam2"`` or another name of a published strategy, or a
             :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
             ``configs/samurai/sam2.1_hiera_t.yaml``, ``"sam2"`` means ``"samurai"``.
-        image_size: as for :func:`build_sam2`, but the default is the configuration's; mini's is 512.
-        config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: as for
+        image_size: See :func:`build_sam2`. The default is the configuration's, which is 512 for mini.
+        config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: See
             :func:`build_sam2`.
 
     Raises:
@@ -154,15 +153,15 @@ def build_sam2_video_predictor(
         *(VIDEO_POSTPROCESSING if apply_postprocessing else ()),
     ]
     weights = Weights(ckpt_path, ckpt_prefix, partial, allow_image_only=False)
-    model = _build(config_file, weights, device, overrides, dtype, allow_targets)
+    model = _build(config_file, weights, device, overrides, dtype, allow_targets).train(mode != "eval")
     if not isinstance(model, SAM2VideoPredictor):
         raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
     model.approximations, model.strategy = wanted, chosen
-    return model.eval() if mode == "eval" else model.train()
+    return model
 
 
 def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredictor:
-    """Builds the camera predictor of forks; arguments and errors: see :func:`build_sam2_video_predictor`."""
+    """Builds the camera predictor of forks. Arguments and errors: see :func:`build_sam2_video_predictor`."""
     return SAM2CameraPredictor(build_sam2_video_predictor(*args, **kwargs))
 
 
@@ -191,9 +190,9 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
 
 
 def build_sam2_video_predictor_hf(model_id: str | Path, **kwargs: Any) -> SAM2VideoPredictor:
-    """:func:`build_sam2_video_predictor` with a published model or a local checkpoint.
+    """Calls :func:`build_sam2_video_predictor` with a published model or a local checkpoint.
 
-    ``model_id``, ``config_file`` and errors are as for :func:`build_sam2_hf`.
+    ``model_id``, ``config_file`` and errors: see :func:`build_sam2_hf`.
     """
     return build_sam2_video_predictor(**_pretrained(model_id, **kwargs))
 
@@ -204,18 +203,22 @@ def _pretrained(
     hydra_overrides_extra: Sequence[str] = (),
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """The builders' arguments for a published model or a local checkpoint."""
+    """Returns the builders' arguments for a published model or a local checkpoint."""
     overrides: tuple[str, ...] = ()
     named = _named(model_id)
     if named is not None:
         published_config, ckpt_path = _hf_download(named)
         config_file = config_file or published_config
     else:
-        ckpt_path = str(expanded(model_id)) if _is_path(model_id) else _repository(str(model_id))
+        try:
+            ckpt_path = str(expanded(model_id) if _is_path(model_id) else get_repository(str(model_id)))
+        except ValueError as error:
+            raise _unknown(str(model_id)) from error
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {
-        **_defaults(named),
+        # The original's default device is CUDA. Models of the package should run on every machine.
+        **({"device": "auto"} if named in EMBEDDED else {}),
         "config_file": config_file,
         "ckpt_path": ckpt_path,
         "hydra_overrides_extra": [*overrides, *hydra_overrides_extra],
@@ -238,21 +241,13 @@ def _is_path(model_id: str | Path) -> bool:
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:
-    """Configuration name and local checkpoint of a model of the package or of an official Hugging Face id."""
+    """Returns the configuration's name and the local checkpoint of a model of the package or of an official id."""
     if model_id in EMBEDDED:
         return EMBEDDED[model_id].config, str(EMBEDDED[model_id].weights)
     if model_id not in RELEASES:
         raise _unknown(model_id)
     get = get_from_hub if model_id in SAM2 else get_checkpoint
     return RELEASES[model_id].config, str(get(model_id))
-
-
-def _repository(model_id: str) -> str:
-    """The downloaded folder of an unofficial model on the Hugging Face hub."""
-    try:
-        return str(get_repository(model_id))
-    except ValueError as error:
-        raise _unknown(model_id) from error
 
 
 def _unknown(model_id: str) -> KeyError:
@@ -262,13 +257,8 @@ def _unknown(model_id: str) -> KeyError:
     )
 
 
-def _defaults(model_id: str | None) -> dict[str, Any]:
-    # The original's default device is CUDA; models of the package should run on every machine.
-    return {"device": "auto"} if model_id in EMBEDDED else {}
-
-
 class Weights(NamedTuple):
-    """The weights to load; see :func:`build_sam2`."""
+    """Weights to load. See :func:`build_sam2`."""
 
     path: str | Path | None
     prefix: str = ""
@@ -284,7 +274,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
-    """A model or video predictor with its weights, on the device; arguments and errors are those of the builders."""
+    """Builds a model or video predictor with weights, on the device. Errors: see :func:`build_sam2`."""
     limit_threads_after_fork()
     config = load_config(config_file, overrides)
     if "trainer" in config and OmegaConf.select(config, "model.image_encoder") is None:
@@ -296,11 +286,10 @@ def _build(
         raise ConfigError(f"configuration {config_file} has no 'model' with a '_target_'")
     target = available_device(device)
     _check_dtype(dtype, target)
-    if weights.path is None:
+    if weights.path is None or weights.partial:
         model = build_from_config(config.model, allow_targets)
-    elif weights.partial:
-        model = build_from_config(config.model, allow_targets)
-        load_partial(model, weights.path, weights.prefix)
+        if weights.path is not None:
+            load_partial(model, weights.path, weights.prefix)
     else:
         # Weights are loaded directly to the device, without initialisation. The caller's own classes are built on the
         # CPU: their constructors may compute values, which the meta device would drop.
@@ -313,7 +302,7 @@ def _build(
 
 
 def _sized(image_size: int | None) -> list[str]:
-    """The override for an input size."""
+    """Returns the override for an input size."""
     return [] if image_size is None else [f"++model.image_size={image_size}"]
 
 
@@ -338,7 +327,7 @@ def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
 
 
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """The original's function of this name: loads a checkpoint into a model; does nothing without a path.
+    """Loads a checkpoint into a model, as the original's function of this name. Does nothing without a path.
 
     Raises:
         FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit.

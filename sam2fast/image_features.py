@@ -64,10 +64,8 @@ class Features:
             ValueError: If the features come from another model, or are on another device.
         """
         if self._model() is not model and self._facts != (facts := facts_of(model)):
-            pairs = {name: (str(self._facts.get(name)), str(value)) for name, value in facts.items()}
-            differing = ", ".join(
-                f"{name} {old:.12}, not {new:.12}" for name, (old, new) in pairs.items() if old != new
-            )
+            pairs = ((name, str(self._facts.get(name)), str(value)) for name, value in facts.items())
+            differing = ", ".join(f"{name} {old:.12}, not {new:.12}" for name, old, new in pairs if old != new)
             raise ValueError(f"the features come from another model: {differing}; encode the image again")
         if self.device != model.device:
             raise ValueError(f"the features are on {self.device}; move them: features.to({str(model.device)!r})")
@@ -107,11 +105,8 @@ class Features:
             tensors = {EMBEDDING: found.pop(EMBEDDING), LEVELS: list(found.values())}
             S = facts["model"]["image_size"]
             sides = [x.shape[0] * x.shape[2] for x in (*tensors[LEVELS], tensors[EMBEDDING])]
-            if (
-                facts["version"] != VERSION
-                or min(height, width) < 1
-                or sides not in ([S // 4, S // 8, S // 16], [S // 16])
-            ):
+            have_sizes = min(height, width) >= 1 and sides in ([S // 4, S // 8, S // 16], [S // 16])
+            if facts["version"] != VERSION or not have_sizes:
                 raise ValueError("another version, or wrong sizes")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a features file saved by sam2fast, or is damaged: {error}") from error
@@ -119,16 +114,9 @@ class Features:
 
 
 def encode_images(
-    images: Sequence[ImageLike],
-    model: SAM2Base,
-    transforms: SAM2Transforms,
-    encode: Callable[[Tensor], list[Tensor]],
+    images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms, encode: Callable[[Tensor], list[Tensor]]
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Returns the tensors of :class:`Features` for a batch of B images, and the images' sizes (H, W).
-
-    Args:
-        encode: Image encoder, see :meth:`~sam2fast.engine.Engine.encode`.
-    """
+    """Returns the tensors of :class:`Features` for B images, and their sizes (H, W). ``encode`` encodes a batch."""
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
     *high_res, embedding = encode(batch)

@@ -62,7 +62,8 @@ def to_pixels(image: ImageLike) -> Tensor:
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     elif isinstance(image, Tensor):
-        image = _channels_last(image)
+        if image.ndim == 3 and image.shape[0] in CHANNELS:  # torch's order, also if the shape is ambiguous
+            image = image.permute(1, 2, 0)
     else:
         raise TypeError(
             f"expected an array, a PIL image, a tensor, a path, bytes or an open file, got {type(image).__name__}"
@@ -122,10 +123,6 @@ def _from_pil(image: Image.Image) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except IMAGE_READ_ERRORS as error:  # PIL decodes files lazily
         raise ImageError(f"the image cannot be decoded: {error}") from error
-    return _from_deep(values)
-
-
-def _from_deep(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         return values
     if values.min() < 0 or values.max() > 65535:
@@ -140,27 +137,17 @@ def _from_array(array: np.ndarray) -> Tensor:
     if array.dtype == np.uint8:
         _warn_if_black(array.max(initial=0), 1, "it is uint8, where white is 255, and has values 0 and 1 only")
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # in either byte order
-        few_bits = (
-            f"it has 16 bits, where white is 65535, and values up to {TWELVE_BITS} only; scale them, or use uint8"
-        )
-        _warn_if_black(array.max(initial=0), TWELVE_BITS, few_bits)
+        cause = f"it has 16 bits, where white is 65535, and values up to {TWELVE_BITS} only; scale them, or use uint8"
+        _warn_if_black(array.max(initial=0), TWELVE_BITS, cause)
         array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # np.rint may give a scalar
     elif not np.issubdtype(array.dtype, np.floating):
         raise ImageError(f"the image has dtype {array.dtype}; expected uint8, uint16, or float in [0, 1]")
     if array.dtype.itemsize > 8:  # long doubles in either byte order
         array = array.astype(np.float64)
-    # Copies if torch cannot share the memory: read-only buffers, foreign byte order, odd strides.
-    return torch.from_numpy(array if _is_shareable(array) else array.astype(array.dtype.newbyteorder("="), order="C"))
-
-
-def _is_shareable(array: np.ndarray) -> bool:
     strides_fit = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
-    return array.flags.writeable and array.flags.aligned and array.dtype.isnative and strides_fit
-
-
-def _channels_last(image: Tensor) -> Tensor:
-    """Converts ``(C, H, W)`` to ``(H, W, C)``. An ambiguous shape counts as channels first, torch's order."""
-    return image.permute(1, 2, 0) if image.ndim == 3 and image.shape[0] in CHANNELS else image
+    if not (array.flags.writeable and array.flags.aligned and array.dtype.isnative and strides_fit):
+        array = array.astype(array.dtype.newbyteorder("="), order="C")  # torch cannot share the memory
+    return torch.from_numpy(array)
 
 
 def _checked(image: Tensor) -> Tensor:
@@ -183,9 +170,8 @@ def _checked(image: Tensor) -> Tensor:
     low, high = (float(x) for x in torch.aminmax(image))
     if not (low >= 0 and high <= 1):  # also rejects NaN
         raise ImageError(f"the float image has values from {low:g} to {high:g}; expected [0, 1], or uint8 for [0, 255]")
-    _warn_if_black(
-        high, 1.01 / 255, "it is float, where white is 1, and has values up to 1/255 only, as if divided twice"
-    )
+    cause = "it is float, where white is 1, and has values up to 1/255 only, as if divided twice"
+    _warn_if_black(high, 1.01 / 255, cause)
     return image
 
 
@@ -287,9 +273,8 @@ class SAM2Transforms(nn.Module):
 
     def cleaned(self, masks: Tensor) -> Tensor:
         """Returns low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, in fp32."""
-        return fill_holes_and_remove_sprinkles(
-            masks.float(), self.mask_threshold, self.max_hole_area, self.max_sprinkle_area
-        )
+        areas = self.max_hole_area, self.max_sprinkle_area
+        return fill_holes_and_remove_sprinkles(masks.float(), self.mask_threshold, *areas)
 
 
 def unpacked_on_host(
