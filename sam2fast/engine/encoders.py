@@ -34,8 +34,8 @@ class ViTPlan(EncoderPlan):
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:  # none; as other encoders
         trunk, layers = cast(ViT, encoder.trunk), list(cast(nn.Sequential, encoder.neck.convs[0]))
         self.patches = conv_of(trunk.patch_embed.proj)
-        last = len(trunk._blocks) - 1
-        self.blocks = [block_of(block, i == last) for i, block in enumerate(trunk._blocks)]
+        last = len(trunk.blocks) - 1
+        self.blocks = [block_of(block, i == last) for i, block in enumerate(trunk.blocks)]
         norms = [norm_of(layer) for layer in layers if isinstance(layer, LayerNorm2d)]
         convolutions = [conv_of(layer) for layer in layers if isinstance(layer, nn.Conv2d)]
         self.neck = list(zip_longest(convolutions, norms))  # each with its norm, or none with one
@@ -64,7 +64,7 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
         is_known = (
             are_plain(encoder.trunk)
             and all(map(is_plain, encoder.neck.modules()))
-            and all(map(is_usual, encoder.trunk._blocks))
+            and all(map(is_usual, encoder.trunk.blocks))
         )
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)

@@ -112,7 +112,7 @@ class ImagePlan(EncoderPlan):
         trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
         self.patches = conv_of(trunk.patch_embed.proj)
         ends = trunk.stage_ends if trunk.return_interm_layers else trunk.stage_ends[-1:]
-        self.blocks = [block_of(block, i in ends) for i, block in enumerate(trunk._blocks)]
+        self.blocks = [block_of(block, i in ends) for i, block in enumerate(trunk.blocks)]
         self.levels = levels_of(neck, heads)
         self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
         self._positions, self._position = (trunk.pos_embed, trunk.pos_embed_window), TensorCache[Tensor]()
@@ -134,7 +134,7 @@ def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePl
     """Returns the plan of an unmodified image encoder, or None if it is not Hiera with a plain neck."""
     if not (type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
         return None
-    if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk._blocks)):
+    if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk.blocks)):
         return None
     return ImagePlan(encoder, heads)
 

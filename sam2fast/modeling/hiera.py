@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class BlockTrunk(nn.Module):
 
     patch_embed: PatchEmbed
     pos_embed: nn.Parameter
-    blocks: nn.ModuleList
+    blocks: Any  # nn.ModuleList of MultiScaleBlock
     stage_ends: list[int]
     return_interm_layers = False  # if True, the results are the maps of all stages instead of the last
 
@@ -49,10 +49,6 @@ class BlockTrunk(nn.Module):
             if i == self.stage_ends[-1] or (i in self.stage_ends and self.return_interm_layers):
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
-
-    @property
-    def _blocks(self) -> Sequence[MultiScaleBlock]:
-        return cast(Sequence[MultiScaleBlock], self.blocks)
 
     def get_num_layers(self) -> int:
         """Returns the number of blocks, for layer-wise learning rates."""
