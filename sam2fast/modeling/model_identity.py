@@ -37,12 +37,11 @@ class OpenedWith:
         if model is other:
             return True
         versions = None if model is None else _versions(model), _versions(other)
-        if self._accepted is not None and self._accepted[0]() is other and self._accepted[1] == versions:
-            return True
-        device = self._device if model is None else model.device
-        if device != other.device or self.facts() != model_facts(other):
-            return False
-        self._accepted = weakref.ref(other), versions
+        if self._accepted is None or self._accepted[0]() is not other or self._accepted[1] != versions:
+            device = self._device if model is None else model.device
+            if device != other.device or self.facts() != model_facts(other):
+                return False
+            self._accepted = weakref.ref(other), versions
         return True
 
 
