@@ -30,24 +30,22 @@ __all__ = ["SAM2VideoPredictor", "SAM2VideoPredictorVOS", "TrackedObject", "Vide
 
 @keep_originals
 class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
-    """The official API: checks arguments, passes data to the tracker and returns its results.
+    """Tracks objects through videos. A predictor is a model, and the state of :meth:`init_state` holds the video.
 
-    It holds the model. Everything about a video is in the state that :meth:`init_state` returns.
-
-    Names, defaults, results and their order are those of ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user
-    replaced one of its private methods, ``flow_of`` returns the original's flow, which calls it; otherwise None.
+    Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
+    one of its private methods, ``flow_of`` returns the original's flow, which calls that method, otherwise None.
 
     Args:
-        fill_hole_area: background components of at most so many low-resolution pixels are filled; 0 for none.
-        non_overlap_masks: in returned masks each pixel belongs only to the object with the largest logit.
-        clear_non_cond_mem_around_input: a prompt removes the object's tracked frames up to ``num_maskmem`` strides
-            away, which may be wrong.
-        add_all_frames_to_correct_as_cond: a correction of a tracked frame stays: later passes keep its mask and attend
-            to it like to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites it.
-        **kwargs: see :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
+        fill_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
+        non_overlap_masks: If True, each pixel of returned masks belongs only to the object with the largest logit.
+        clear_non_cond_mem_around_input: If True, a prompt removes the object's tracked frames up to ``num_maskmem``
+            strides away, since their masks may be wrong.
+        add_all_frames_to_correct_as_cond: If True, later passes keep the mask of a corrected frame, and attend to it as
+            to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites the mask.
+        **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
-        selection_watch, fast: see :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        selection_watch, fast: See :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self._load_video_frames = replaced_loader(load_video_frames)  # one that is there while the model is built
+        self._load_video_frames = replaced_loader(load_video_frames)  # as replaced when the model is built
 
     @property
     def _tracker(self) -> Tracker:
@@ -71,10 +69,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
-        """A predictor with ``sam2fast/mini`` or ``sam2fast/nano``, a model of the hub, or a local checkpoint.
-
-        ``kwargs`` go to :func:`~sam2fast.build_sam.build_sam2_video_predictor_hf`.
-        """
+        """Builds a predictor from ``sam2fast/mini``, a hub id or a checkpoint: ``build_sam2_video_predictor_hf``."""
         return resolve_name("sam2fast.build_sam.build_sam2_video_predictor_hf")(model_id, **kwargs)
 
     @shared
@@ -91,28 +86,29 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         window: tuple[float, float] | None = None,
         axis: Axis | None = None,
     ) -> VideoState:
-        """Opens a video and encodes its first frame. Frames are decoded when they are needed, not before.
+        """Opens a video and encodes its first frame. Frames are decoded when they are needed.
 
         Args:
-            video_path: a folder of images, a video file (its path, bytes, or a file object), or frames; see
-                :func:`sam2fast.video_io.open_frames`. If the program has replaced ``load_video_frames``, or had when
-                the model was built, an argument of that function.
-            offload_video_to_cpu: only passed to a replaced ``load_video_frames``; offload_state_to_cpu: only sets
-                ``state["storage_device"]``. The device always holds no more than the data in use.
-            async_loading_frames: the next frames are decoded ahead, images by up to eight threads.
-            max_history: how many tracked frames are kept per object, besides conditioning frames; older ones are as
-                if never tracked when a later pass starts among them. None for all: on the CPU, about 0.8 MB
-                (bf16) or 1.3 MB (fp32) per object and frame at 1024x1024.
-            strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
-            window: the values (low, high) that become black and white, for volumes, and images of more than 8 bits.
-            axis: for volumes, see :func:`sam2fast.video_io.open_volume`.
+            video_path: Folder of images, video file (path, bytes or file object), or frames. See
+                :func:`sam2fast.video_io.open_frames`. If ``load_video_frames`` is replaced, or was when the model was
+                built, this is an argument of the replacement.
+            offload_video_to_cpu: Passed to a replaced ``load_video_frames``, otherwise ignored: the device never holds
+                more than the data in use.
+            offload_state_to_cpu: Value for ``state["storage_device"]``, without other effects.
+            async_loading_frames: If True, the next frames are decoded ahead, images by up to eight threads.
+            max_history: Number of tracked frames to keep per object, besides conditioning frames. A later pass that
+                starts among older frames treats them as never tracked. None keeps all: on the CPU, about 0.8 MB (bf16)
+                or 1.3 MB (fp32) per object and frame at 1024x1024.
+            strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None takes the predictor's.
+            window: Values (low, high) that become black and white in volumes, and in images of more than 8 bits.
+            axis: Axis of a volume, see :func:`sam2fast.video_io.open_volume`.
 
         Returns:
-            A state for the other methods, which also answers the keys of the original's ``inference_state``.
+            State for the other methods. It also has the keys of the original's ``inference_state``.
 
         Raises:
-            FileNotFoundError, VideoError, TypeError: the video cannot be used; or ``max_history`` is no integer.
-            ValueError: ``max_history`` is less than one frame may attend to; or a bad strategy, window or axis.
+            FileNotFoundError, VideoError, TypeError: If the video cannot be used, or ``max_history`` is no integer.
+            ValueError: If ``max_history`` is less than one frame can attend to, or strategy, window or axis is invalid.
         """
         tracker = self._tracker
         max_history = self._checked_history(max_history)
@@ -148,10 +144,10 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     @checked_session
     @torch.inference_mode()
     def reset_state(self, inference_state: VideoState) -> None:
-        """Removes all objects and prompts; the video stays open.
+        """Removes all objects and prompts. The video stays open.
 
         Raises:
-            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
+            TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
         """
         flow = flow_of(self, inference_state)
         inference_state.clear() if flow is None else flow.reset()
@@ -169,29 +165,29 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         normalize_coords: bool = True,
         box: Any = None,
     ) -> tuple[int, list[Any], Tensor]:
-        """Adds points or a box for an object, which may be new. If it fails, a session of ours has not changed.
+        """Adds points or a box for a new or known object. A failed call leaves a session from ``init_state`` unchanged.
 
-        On a frame that was tracked before this is a correction: it starts from the tracked mask and the memory. See
+        On a tracked frame this is a correction, which starts from the tracked mask and the memory. See
         ``add_all_frames_to_correct_as_cond`` for how long it lasts.
 
         Args:
-            frame_idx: the frame, from 0.
-            obj_id: any hashable value; NumPy's numbers and tensors of one element become Python's numbers.
-            points: ``(N, 2)`` (x, y) in pixels of the video.
-            labels: ``(N)``; 1 foreground, 0 background.
-            clear_old_points: these replace the object's earlier points on the frame, rather than joining them.
-            normalize_coords: False if coordinates are in [0, 1] rather than in pixels.
-            box: ``(4)`` XYXY in pixels of the video.
+            frame_idx: Number of the frame, from 0.
+            obj_id: Any hashable value. NumPy's numbers and tensors of one element become Python's numbers.
+            points: Points ``(N, 2)``, (x, y) in pixels of the video.
+            labels: Labels ``(N)``: 1 foreground, 0 background.
+            clear_old_points: If True, replaces the object's earlier points on the frame, otherwise adds to them.
+            normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
+            box: Box ``(4)``, XYXY in pixels of the video.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it, fp32; -1024 for
-            objects without a result on the frame.
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it in fp32. The logits of
+            objects without a result on the frame are -1024.
 
         Raises:
-            TypeError: ``inference_state`` is no session, ``frame_idx`` no integer, or ``obj_id`` cannot be hashed.
-            IndexError, VideoError: no such frame, or it cannot be read.
-            ValueError: the session is another model's; points without labels, neither points nor box, a box with
-                ``clear_old_points=False``, or a prompt of the wrong shape or values.
+            TypeError: If ``inference_state`` is no session, ``frame_idx`` is no integer, or ``obj_id`` is not hashable.
+            IndexError, VideoError: If the frame does not exist, or cannot be read.
+            ValueError: If the session belongs to another model, points come without labels, points and box are missing,
+                a box comes with ``clear_old_points=False``, or a prompt has the wrong shape or values.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         prompt = points, labels, clear_old_points, normalize_coords, box
@@ -201,7 +197,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
-        """The old name of :meth:`add_new_points_or_box`."""
+        """Calls :meth:`add_new_points_or_box`, whose old name this is."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     @checked_session
@@ -212,9 +208,9 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         """Adds a mask ``(H, W)`` of any size for an object, which becomes its result on the frame.
 
         Arrays are converted to bool, with a warning about negative and fractional values. A tensor of the model's
-        input size is used as it is; others are resized and thresholded at 0.5.
+        input size is used unchanged. Other masks are resized and thresholded at 0.5.
 
-        Returns and raises: see :meth:`add_new_points_or_box`.
+        Results and errors: see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow, obj_id = flow_of(self, state), plain_id(obj_id)
@@ -229,15 +225,15 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> tuple[int, list[Any], Tensor] | None:
         """Removes an object's prompts on one frame.
 
-        If a propagation has used its mask there, the mask stays as the result of an ordinary tracked frame. An unknown
-        id has no prompts, and stays unknown.
+        If a propagation has used the mask there, it stays as the result of an ordinary tracked frame. An unknown id has
+        no prompts, and stays unknown.
 
         Returns:
-            As :meth:`add_new_points_or_box`; None without ``need_output``.
+            Results as from :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
 
         Raises:
-            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
-            IndexError: no such frame.
+            TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
+            IndexError: If the frame does not exist.
         """
         frame = frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow, obj_id = flow_of(self, inference_state), plain_id(obj_id)
@@ -250,18 +246,18 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     def remove_object(
         self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
-        """Removes an object; the others keep their results.
+        """Removes an object. The other objects keep their results.
 
         Args:
-            strict: an unknown id is an error.
-            need_output: also return the others' masks on the frames where the object had prompts.
+            strict: If True, an unknown id raises an error.
+            need_output: If True, returns the other objects' masks on the frames where the object had prompts.
 
         Returns:
             The remaining ids, and pairs of frame and mask logits ``(objects, 1, H, W)``.
 
         Raises:
-            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
-            RuntimeError: an unknown id with ``strict``.
+            TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
+            RuntimeError: If the id is unknown and ``strict`` is True.
         """
         state, flow, obj_id = inference_state, flow_of(self, inference_state), plain_id(obj_id)
         if flow is not None:
@@ -273,11 +269,11 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     @checked_session
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """Encodes the memories of new prompts; :meth:`propagate_in_video` begins with it.
+        """Encodes the memories of new prompts. :meth:`propagate_in_video` begins with this call.
 
         Raises:
-            TypeError, ValueError: ``inference_state`` is no session, or is another model's.
-            RuntimeError: there is no object, or one has no conditioning frame; a session of ours has not changed then.
+            TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
+            RuntimeError: If there is no object, or an object without conditioning frames. The session stays unchanged.
         """
         flow = flow_of(self, inference_state)
         commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
@@ -344,32 +340,34 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects from frame to frame, and yields each frame when it is done.
 
-        Objects removed meanwhile drop out; objects and prompts added meanwhile take part in the next propagation. With
-        the strategy ``sam2long``, which decides when a pass ends, all frames are done before the first is yielded.
+        During a propagation, removed objects drop out, and new objects and prompts wait for the next propagation. The
+        strategy ``sam2long`` decides when a pass ends, so all frames are tracked before the first is yielded.
 
         Args:
-            start_frame_idx: first frame; by default the earliest conditioning frame.
-            max_frame_num_to_track: how many frames follow the first one, at most; by default all.
-            reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
-            return_scores: yield a fourth element, :class:`TrackScores`.
-            progress: a bar on stderr, none, or a function that wraps the frame numbers, such as ``tqdm.notebook.tqdm``.
-            encode_ahead: how many frames are encoded as one batch; by default 4 on CUDA and 1 elsewhere.
-            output: the form of the masks. ``"logits"`` as in the original; less memory and time take ``"bool"``,
-                ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`) and ``"low_res"``
-                (the model's own logits, ``(objects, 1, S/4, S/4)``, which may overlap).
-            lag: how many frames are tracked before the first is yielded. With 1 or more, masks and scores are on the
-                CPU, where they come while the next frame is tracked; objects removed meanwhile are still among them.
+            start_frame_idx: First frame, by default the earliest conditioning frame.
+            max_frame_num_to_track: Maximum number of frames after the first one, by default all.
+            reverse: If True, tracks backwards in time. From frame 0 this yields nothing, as in the original.
+            return_scores: If True, yields a fourth element, :class:`TrackScores`.
+            progress: If True, shows a bar on stderr. A function wraps the frame numbers, as ``tqdm.notebook.tqdm``.
+            encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 elsewhere.
+            output: Format of the masks. ``"logits"`` is the original's. These take less memory and time: ``"bool"``,
+                ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and ``"low_res"``
+                (the model's logits ``(objects, 1, S/4, S/4)``, which may overlap).
+            lag: Number of frames to track before the first is yielded. With 1 or more, masks and scores are on the CPU,
+                copied while the next frame is tracked, and objects removed meanwhile are still among them.
 
         Yields:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32, or another form.
+            The frame, the ids of all objects, and their masks in the format ``output``, by default logits
+            ``(objects, 1, H, W)`` in fp32.
 
         Raises:
-            RuntimeError: see :meth:`propagate_in_video_preflight`; training mode; an object's last prompt was removed.
-            IndexError: no such start frame; the one after the last is allowed, and yields nothing.
-            ValueError: the session is another model's; a negative number of frames or ``lag``, ``encode_ahead`` below
-                1, or an unknown ``output``.
-            TypeError: ``inference_state`` is no session; or a number is no integer.
-            VideoError: a frame cannot be read (of a list also FileNotFoundError, TypeError); or frames are missing.
+            RuntimeError: If :meth:`propagate_in_video_preflight` raises it, the model is in training mode, or the last
+                prompt of an object was removed.
+            IndexError: If the start frame does not exist. The frame after the last is allowed, and yields nothing.
+            ValueError: If the session belongs to another model, a number of frames or ``lag`` is negative,
+                ``encode_ahead`` is below 1, or ``output`` is unknown.
+            TypeError: If ``inference_state`` is not a session, or a number is not an integer.
+            VideoError: If a frame cannot be read (FileNotFoundError or TypeError in a list), or frames are missing.
         """
         state = inference_state
         if max_frame_num_to_track is not None:
@@ -393,10 +391,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """The same predictor under the name of the original's compiled one.
-
-    It logs why it does not use CUDA graphs, which :class:`SAM2VideoPredictor` uses wherever they pay.
-    """
+    """:class:`SAM2VideoPredictor` under the name of the original's compiled class. Logs why it uses no CUDA graphs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
