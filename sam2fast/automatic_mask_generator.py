@@ -227,8 +227,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         First adds the grids of crop layers if ``crop_n_layers`` was raised after construction.
         """
         if self.crop_n_layers >= len(self.point_grids):
-            settings = self.crop_n_layers, self.crop_n_points_downscale_factor
             given = self.point_grids if self._points_per_side is None else None
+            settings = self.crop_n_layers, self.crop_n_points_downscale_factor
             grids = grids_of_layers(self._points_per_side, given, *settings)
             self.point_grids = [*self.point_grids, *grids[len(self.point_grids) :]]
         if self.progress is False or self._report is not None:
@@ -282,11 +282,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         points = self.point_grids[crop_layer_idx] * np.array([x1 - x0, y1 - y0])
         try:
             self.predictor.set_image(image[y0:y1, x0:x1])
-            data = (
-                self._masks_of_batches(points, crop)
-                if self._overridden("_process_batch")
-                else self._masks(points, crop)
-            )
+            masks_of = self._masks_of_batches if self._overridden("_process_batch") else self._masks
+            data = masks_of(points, crop)
         finally:
             try:
                 self.predictor.reset_predictor()
@@ -342,11 +339,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return found.select(keep), low_res
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
-        """Returns logits ``(P, C, h, w)`` and IoUs ``(P, C)`` of P prompts with one point each, ``coords (P, 2)``.
+        """Returns logits ``(P, C, h, w)`` and IoUs ``(P, C)`` of P prompts with one point each.
 
-        Args:
-            coords: Points in the model's input pixels.
-            mask_input: Mask logits ``(P, 1, h, w)``, or None.
+        ``coords (P, 2)`` are in input pixels. ``mask_input`` has logits ``(P, 1, h, w)``, or is None.
         """
         labels = torch.ones(len(coords), 1, dtype=torch.int32, device=coords.device)
         low_res, ious = self.predictor._predict_low_res(
