@@ -75,7 +75,7 @@ class SAM2ImagePredictor:
         self._bb_feat_sizes = [(sam_model.image_size // stride,) * 2 for stride in (4, 8, 16)]
         self._is_image_set = self._is_batch = False
         self._features: dict[str, Any] | None = None
-        self._orig_hw: list[tuple[int, int]] | None = None
+        self._orig_hw: Any = None  # sizes (H, W) of the images
         self._prompt_warning, self.guard = PromptWarning(), CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -281,7 +281,6 @@ class SAM2ImagePredictor:
         """Returns the results of :meth:`predict` for one of the images."""
         self._require_image()
         check_output_mode(output_mode, return_logits)
-        assert self._orig_hw is not None
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
@@ -323,7 +322,6 @@ class SAM2ImagePredictor:
         img_idx: int = -1,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Returns validated prompts on the device: mask, and points, labels and box corners in input pixels."""
-        assert self._orig_hw is not None
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
         if point_coords is not None or point_labels is not None:
@@ -367,7 +365,6 @@ class SAM2ImagePredictor:
             Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, S/4, S/4)``.
         """
         low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
-        assert self._orig_hw is not None
         size = self._orig_hw[img_idx]
         if return_logits:
             masks = self._transforms.postprocess_masks(low_res, size)
