@@ -112,7 +112,7 @@ class SAM2ImagePredictor:
         Raises:
             ImageError, FileNotFoundError, TypeError: If the image cannot be used.
         """
-        self._keep(*encode_images([image], self.model, self._transforms, self._encode), is_batch=False)
+        self._keep(*encode_images([image], self.model, self._transforms, self.fast), is_batch=False)
 
     @torch.no_grad()
     def encode(self, image: ImageLike) -> Features:
@@ -123,7 +123,7 @@ class SAM2ImagePredictor:
         Arguments and exceptions: see :meth:`set_image`.
         """
         limit_threads_after_fork()
-        tensors, (size,) = encode_images([image], self.model, self._transforms, self._encode)
+        tensors, (size,) = encode_images([image], self.model, self._transforms, self.fast)
         return Features(tensors, size, facts_of(self.model), self.model)
 
     @exclusive
@@ -143,10 +143,7 @@ class SAM2ImagePredictor:
             raise TypeError(f"expected a list of images, got {type(image_list).__name__}")
         if not image_list:
             raise ValueError("the list of images is empty")
-        self._keep(*encode_images(image_list, self.model, self._transforms, self._encode), is_batch=True)
-
-    def _encode(self, images: Tensor) -> list[Tensor]:
-        return recorded_images.encode(self.model, self.fast, images)
+        self._keep(*encode_images(image_list, self.model, self._transforms, self.fast), is_batch=True)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
         # A single statement, so that Ctrl-C cannot interrupt it halfway.

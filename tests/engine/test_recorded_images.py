@@ -363,15 +363,13 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(made):
 
 def test_where_it_is_safe(made, monkeypatch):
     """Asked for by name, it is not left out silently."""
-    predictor = predictor_of(made)
     monkeypatch.setattr(type(made), "device", torch.device("cuda"))
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     images = torch.zeros(1, 3, made.image_size, made.image_size)
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        predictor._encode(images)
+        recorded_images.encode(made, True, images)
     for fast in (None, False):
-        predictor.fast = fast
-        predictor._encode(images)
+        recorded_images.encode(made, fast, images)
     assert made not in recorded._pools
 
 
