@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sam2fast.engine import recorded_images
 from sam2fast.io.atomic import atomic_write
@@ -50,8 +49,7 @@ class Features:
     @property
     def device(self) -> torch.device:
         """Returns the device of the tensors."""
-        embedding: Tensor = self.tensors[EMBEDDING]
-        return embedding.device
+        return self.tensors[EMBEDDING].device
 
     def to(self, device: torch.device | str) -> "Features":
         """Returns the same features on ``device``."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ class Attention(nn.Module):
 
     def _output(self, x: Tensor) -> Tensor:
         """Returns the projection ``(B, N, C)`` of the heads' results ``(B, heads, N, d)``."""
-        return cast(Tensor, self.out_proj(self._recombine_heads(x)))
+        return self.out_proj(self._recombine_heads(x))
 
     @property
     def _dropout(self) -> float:

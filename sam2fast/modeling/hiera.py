@@ -26,8 +26,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        patches: Tensor = self.proj(x)
-        return patches.permute(0, 2, 3, 1)
+        return self.proj(x).permute(0, 2, 3, 1)
 
 
 class BlockTrunk(nn.Module):

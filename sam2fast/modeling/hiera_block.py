@@ -31,8 +31,7 @@ class MultiScaleAttention(nn.Module):
             H, W = q.shape[1:3]
             q = q.reshape(B, H * W, self.num_heads, -1)
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        projected: Tensor = self.proj(out.transpose(1, 2).reshape(B, H, W, -1))
-        return projected
+        return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))
 
 
 class MultiScaleBlock(nn.Module):

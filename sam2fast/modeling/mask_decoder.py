@@ -1,7 +1,6 @@
 """The mask decoder, from image and prompt embeddings to masks, predicted IoUs and object tokens."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +146,11 @@ class MaskDecoder(nn.Module):
     def _upscaled(self, x: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
         """Upscales images ``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, and adds the high-resolution features."""
         if not self.use_high_res_features or high_res_features is None:
-            return cast(Tensor, self.output_upscaling(x))
+            return self.output_upscaling(x)
         feat_s0, feat_s1 = high_res_features
         upscale1, norm, act1, upscale2, act2 = self.output_upscaling
         x = act1(norm(upscale1(x) + feat_s1))
-        return cast(Tensor, act2(upscale2(x) + feat_s0))
+        return act2(upscale2(x) + feat_s0)
 
     def _tokens(self, sparse: Tensor) -> Tensor:
         """Returns the tokens of the results, then the prompts' tokens ``sparse (B, N, C)``."""

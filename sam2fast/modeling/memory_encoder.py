@@ -1,6 +1,6 @@
 """The memory encoder, which compresses the features and the mask of a frame into a memory."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class MaskDownSampler(nn.Module):
         self.encoder.append(nn.Conv2d(channels, embed_dim, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(x))
+        return self.encoder(x)
 
 
 class CXBlock(nn.Module):

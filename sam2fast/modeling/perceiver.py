@@ -1,7 +1,6 @@
 """The spatial perceiver of EdgeTAM, which compresses the map of a memory to a few hundred tokens."""
 
 import math
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +80,7 @@ class PerceiverLayer(nn.Module):
         latents = self.dropout(latents + self.attn(latents, x, pos))
         latents = latents + self.ff(latents)
         latents = latents + self.self_attn(latents)
-        return cast(Tensor, latents + self.self_ff(latents))
+        return latents + self.self_ff(latents)
 
 
 class PerceiverResampler(nn.Module):
@@ -146,7 +145,7 @@ class PerceiverResampler(nn.Module):
         for layer in self.layers:
             latents, local = layer(latents, tokens, position), layer(local, windows)
         compressed = torch.cat([latents, local.reshape(B, -1, C)], dim=1)
-        return cast(Tensor, self.norm(compressed)).to(x.dtype).transpose(1, 2)[..., None]
+        return self.norm(compressed).to(x.dtype).transpose(1, 2)[..., None]
 
     def encode_positions(self, memory: Tensor) -> Tensor:
         """Returns position encodings of ``memory (B, dim, num_tokens, 1)``: zeros, then those of the windows' grid."""
@@ -159,4 +158,4 @@ def _attend(layer: LatentSelfAttention | LatentCrossAttention, q: Tensor, k: Ten
     """Returns the output ``(B, L, dim)`` of attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
     q, k, v = (x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v, dropout_p=layer.dropout_p if layer.training else 0.0)
-    return cast(Tensor, layer.to_out(attended.transpose(1, 2).flatten(2)))
+    return layer.to_out(attended.transpose(1, 2).flatten(2))

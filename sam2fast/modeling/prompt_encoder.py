@@ -1,6 +1,6 @@
 """The prompt encoder, which embeds clicks, boxes and masks for the mask decoder."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ class PromptEncoder(nn.Module):
 
     def get_dense_pe(self) -> Tensor:
         """Returns the encoding ``(1, C, H, W)`` of the positions of the image embedding."""
-        return cast(Tensor, self.pe_layer(self.image_embedding_size))[None]
+        return self.pe_layer(self.image_embedding_size)[None]
 
     def forward(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
@@ -88,7 +88,7 @@ class PromptEncoder(nn.Module):
         return self._embed_points(boxes.reshape(-1, 2, 2), corners, pad=False)
 
     def _embed_masks(self, masks: Tensor) -> Tensor:
-        return cast(Tensor, self.mask_downscaling(masks))
+        return self.mask_downscaling(masks)
 
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
         points = points + 0.5  # to the pixel's centre
@@ -97,7 +97,7 @@ class PromptEncoder(nn.Module):
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         position = self.pe_layer.forward_with_coords(points, self.input_image_size)
         tables = [self.not_a_point_embed, *self.point_embeddings]
-        kinds = torch.cat([cast(Tensor, table.weight) for table in tables])  # (5, C)
+        kinds = torch.cat([table.weight for table in tables])  # (5, C)
         return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels.long() + 1]
 
 
@@ -118,4 +118,4 @@ def embed_prompts(
     else:
         coords = torch.zeros(B, 1, 2, device=device)
         labels = torch.full((B, 1), -1, dtype=torch.int32, device=device)
-    return cast(tuple[Tensor, Tensor], encoder(points=(coords, labels), boxes=None, masks=masks))
+    return encoder(points=(coords, labels), boxes=None, masks=masks)

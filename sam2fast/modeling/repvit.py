@@ -6,7 +6,6 @@ Source: https://arxiv.org/abs/2307.09283, as ``timm.models.repvit`` builds ``rep
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class ConvNorm(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.bn(self.c(x)))
+        return self.bn(self.c(x))
 
 
 class TokenMixer(nn.Module):
@@ -57,7 +56,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean((2, 3), keepdim=True)
-        return cast(Tensor, x * self.fc2(F.relu(self.fc1(means))).sigmoid())
+        return x * self.fc2(F.relu(self.fc1(means))).sigmoid()
 
 
 class ChannelMixer(nn.Module):
@@ -172,4 +171,4 @@ class RepViT(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` of each stage, finest first."""
-        return cast(list[Tensor], self.body(x))
+        return self.body(x)

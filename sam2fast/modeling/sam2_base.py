@@ -1,6 +1,6 @@
 """The SAM 2 model: from features to masks, object pointers and memories."""
 
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -454,7 +454,7 @@ class SAM2Base(nn.Module):
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods, phases = sine_periods(width, distance.device)
         sines = sine_1d(distance, torch.stack([longest * periods, phases]))
-        return cast(Tensor, self.obj_ptr_tpos_proj(sines))
+        return self.obj_ptr_tpos_proj(sines)
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
         """Keeps only the object with the largest logit at each pixel of ``(N, 1, H, W)``. Limits others to -10."""
