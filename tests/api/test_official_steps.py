@@ -16,8 +16,11 @@ def pair(request):
     return build_pair(request.param, [f"++model.image_size={SIZE}", *NARROW])
 
 
-def tracked(model, reverse=False, prompted=(0, 3), objects=2, mask_first=False, prompts_first=False):
-    """Every tensor of every frame, some of which are prompted; ``prompts_first`` is the order of training."""
+def tracked(model, reverse=False, prompted=(0, 3), objects=2, mask_first=False, prompts_first=False, corrected=()):
+    """Every tensor of every frame, some of which are prompted; ``prompts_first`` is the order of training.
+
+    Frames in ``corrected`` also keep another result, as if tracked before their prompt.
+    """
     outputs = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     found = []
     steps = list(enumerate(range(FRAMES)[:: -1 if reverse else 1]))
@@ -38,6 +41,8 @@ def tracked(model, reverse=False, prompted=(0, 3), objects=2, mask_first=False, 
         out = model.track_step(*step_inputs, track_in_reverse=reverse)
         assert out["point_inputs"] is points and out["mask_inputs"] is mask
         outputs["cond_frame_outputs" if initial else "non_cond_frame_outputs"][t] = out
+        if step in corrected:
+            outputs["non_cond_frame_outputs"][t] = outputs["non_cond_frame_outputs"][t - 1]
         found += [out[key] for key in KEYS if key in out] + [out["maskmem_pos_enc"][0]]
     return found
 
@@ -59,8 +64,9 @@ def assert_same(official, ours, call):
         ({}, {}),
         ({"reverse": True}, {"memory_temporal_stride_for_eval": 2}),
         ({"prompted": (0, 3, 4, 6), "mask_first": True}, {"max_cond_frames_in_attn": 2}),
+        ({"corrected": (3,)}, {}),
     ],
-    ids=["forward", "backward with a stride", "more prompts than are attended to"],
+    ids=["forward", "backward with a stride", "more prompts than are attended to", "a corrected frame"],
 )
 def test_track_step(pair, arguments, overrides, monkeypatch):
     for model in pair:
