@@ -350,3 +350,8 @@ def test_no_interpolation_survives_to_call_something(tmp_path, slashes):
     with pytest.raises(ConfigError):
         build_from_config(config.model)
     assert not victim.exists()
+
+
+def test_no_interpolation_survives_in_a_key():
+    with pytest.raises(ConfigError, match="interpolations cannot be escaped"):
+        build_from_config(OmegaConf.create({"_target_": TARGET, "x": [{"${oc.env:HOME}": 1}]}))
