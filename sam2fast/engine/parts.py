@@ -96,31 +96,21 @@ class Watch:
 
     def is_unchanged(self) -> bool:
         """Returns True if the modules are the same as before, and have no hooks."""
+        handles = RemovableHandle.next_id
+        if any(_GLOBAL_HOOKS) or handles != self._handles and any(self._hooks):
+            return False
+        self._handles = handles  # the modules are asked for hooks again after another hook was registered
         weights = get_referents(*self._tensors)
+        try:
+            has_same_owned = get_referents(*self._owners) == self._owned
+        except Exception:  # of something that cannot be compared, which was not there before
+            return False
         return (
-            self._have_no_hooks()
-            and _are_equal(get_referents(*self._owners), self._owned)
+            has_same_owned
             and len(weights) == len(self.weights)
             and all(map(is_, weights, self.weights))
             and get_referents(*self._classes) == self._methods
         )
-
-    def _have_no_hooks(self) -> bool:
-        """Returns True if there are no hooks. Looks at the modules only if any hook was registered since last time."""
-        handles = RemovableHandle.next_id
-        if handles != self._handles:
-            if any(self._hooks):
-                return False
-            self._handles = handles
-        return not any(_GLOBAL_HOOKS)
-
-
-def _are_equal(now: list[Any], then: list[Any]) -> bool:
-    """Returns True if the objects are identical or equal."""
-    try:
-        return now == then
-    except Exception:  # of something that cannot be compared, which was not there before
-        return False
 
 
 @dataclass(frozen=True)
