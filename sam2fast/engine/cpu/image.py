@@ -42,9 +42,16 @@ def trunk(plan: ImagePlan | ViTPlan, images: Tensor) -> list[Tensor]:
 
 def _transform(block: Block, x: Tensor) -> Tensor:
     """A map ``(B, H, W, C)`` after a block; the first one of a stage pools it and doubles its channels."""
-    if block.window:  # no window is in two chunks
-        return chunked(lambda rows: _feed_forward(block, _attend(block, rows)), x, block.window)
-    return chunked(partial(_feed_forward, block), _attend(block, x), 1)
+    if not block.window:
+        x = _attend(block, x)
+    return chunked(partial(_transform_rows, block), x, block.window or 1)  # no window is in two chunks
+
+
+def _transform_rows(block: Block, x: Tensor) -> Tensor:
+    """Rows of a map after a block. Positions that attend to the whole map have done so."""
+    if block.window:
+        x = _attend(block, x)
+    return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)
 
 
 def _attend(block: Block, x: Tensor) -> Tensor:
@@ -58,10 +65,6 @@ def _attend(block: Block, x: Tensor) -> Tensor:
         if block.pool is not None:
             x = F.max_pool2d(x.permute(0, 3, 1, 2), block.pool).permute(0, 2, 3, 1)
     return x + attended
-
-
-def _feed_forward(block: Block, x: Tensor) -> Tensor:
-    return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)
 
 
 def _project(x: Tensor, layer: Linear) -> Tensor:
