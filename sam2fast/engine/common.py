@@ -31,9 +31,9 @@ class Masks(NamedTuple):
     scores: Tensor  # (B, 1) logits of the objects' presence
 
 
-def heads_of(x: Tensor, heads: int) -> Tensor:
-    """Returns ``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+def by_head(heads: int, *tensors: Tensor) -> list[Tensor]:
+    """Returns each tensor ``(B, N, heads * d)`` as ``(B, heads, N, d)``."""
+    return [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in tensors]
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:

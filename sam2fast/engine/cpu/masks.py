@@ -17,8 +17,8 @@ from sam2fast.engine.common import (
     Masks,
     Points,
     add_into,
+    by_head,
     choice_of,
-    heads_of,
     high_res_in_blocks,
     most_stable,
     with_pointer_tokens,
@@ -207,7 +207,7 @@ def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedIm
 
 def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of what is projected, ``q (b, N, D)`` and ``k, v (b, M, D)``: ``(b, N, C)``."""
-    out = attention(*(heads_of(x, layer.heads) for x in (q, k, v)))
+    out = attention(*by_head(layer.heads, q, k, v))
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
@@ -224,15 +224,15 @@ def _folds(layer: Projections, tokens: int) -> bool:
 def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
     taken of the image itself and projected afterwards."""
-    query = heads_of(linear(tokens, layer.q), layer.heads)
-    query, by_head = query * query.shape[-1] ** -0.5, (layer.heads, -1)
-    keys = (query @ layer.k.weight.unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
+    [query], shape = by_head(layer.heads, linear(tokens, layer.q)), (layer.heads, -1)
+    query = query * query.shape[-1] ** -0.5
+    keys = (query @ layer.k.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
     sums = []
     for x, each in zip(images, keys, strict=True):
         scores = linear(x + position, (each, None))
         sums.append(weighted_sums(scores.float().softmax(dim=0).to(each.dtype), x.to(each.dtype)))
-    means = torch.stack(sums).unflatten(1, by_head)
-    out = means @ layer.v.weight.unflatten(0, by_head).mT + layer.v.bias.unflatten(0, by_head)[:, None]
+    means = torch.stack(sums).unflatten(1, shape)
+    out = means @ layer.v.weight.unflatten(0, shape).mT + layer.v.bias.unflatten(0, shape)[:, None]
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
@@ -241,19 +241,19 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
 
     Folded: the tokens' keys take the image's projection, their values the output's.
     """
-    keys = heads_of(k, layer.heads)
-    keys, by_head = keys * keys.shape[-1] ** -0.5, (layer.heads, -1)
+    (keys, values), shape = by_head(layer.heads, k, v), (layer.heads, -1)
+    keys = keys * keys.shape[-1] ** -0.5
     offsets: Sequence[Tensor | None] = [None] * len(keys)
     if is_projected:
         eye = torch.eye(layer.heads, dtype=keys.dtype, device=keys.device)[:, None, :, None]
         folded = (keys[:, :, :, None] * eye).flatten(3).flatten(1, 2)  # (b, heads * N, D)
     else:
-        folded = (keys @ layer.q.weight.unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C)
-        offsets = (keys @ layer.q.bias.unflatten(0, by_head)[..., None]).flatten(1)
-    values = (heads_of(v, layer.heads) @ layer.out.weight.t().unflatten(0, by_head)).flatten(1, 2)  # (b, heads * N, C)
+        folded = (keys @ layer.q.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C)
+        offsets = (keys @ layer.q.bias.unflatten(0, shape)[..., None]).flatten(1)
+    values = (values @ layer.out.weight.t().unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C)
     found = []
     for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
-        scores = linear(x, (each, offset)).float().unflatten(1, by_head)
+        scores = linear(x, (each, offset)).float().unflatten(1, shape)
         found.append(linear(softmax_of_few_(scores).flatten(1), (value.t(), layer.out.bias)))
     return found
 

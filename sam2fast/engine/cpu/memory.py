@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, add_into, heads_of, scaled
+from sam2fast.engine.common import AttendHook, add_into, by_head, scaled
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
@@ -47,7 +47,7 @@ def attend(
 def _attend_to_itself(layer: AttendingLayer, x: Tensor) -> Tensor:
     own = layer.own
     tokens = normalize(x, layer.norm1, own.q.weight.dtype)
-    q, k, v = (heads_of(linear(tokens, each), own.heads) for each in (own.q, own.k, own.v))
+    q, k, v = by_head(own.heads, *(linear(tokens, each) for each in (own.q, own.k, own.v)))
     rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
     found = rope_attention(q, k, v, *layer.own_rotation(x.shape[1], x.device))
     return linear(found.transpose(1, 2).flatten(2), own.out)
@@ -56,7 +56,7 @@ def _attend_to_itself(layer: AttendingLayer, x: Tensor) -> Tensor:
 def _query(layer: AttendingLayer, x: Tensor) -> Tensor:
     """What attends to the memory: ``(1 or B, heads, P, d)``."""
     cross = layer.cross
-    return heads_of(linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q), cross.heads)
+    return by_head(cross.heads, linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q))[0]
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:

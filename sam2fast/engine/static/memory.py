@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, heads_of, scaled
+from sam2fast.engine.common import AttendHook, by_head, scaled
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm
@@ -110,7 +110,7 @@ def _attend(
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
     x, normed = normalize_sum(x, delta, layer.norm1, dtype)
     x, normed = normalize_sum(x, _attend_to_itself(each, normed), layer.norm2, dtype)
-    query = heads_of(linear(normed, cross.q), cross.heads)
+    [query] = by_head(cross.heads, linear(normed, cross.q))
     rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
@@ -122,7 +122,7 @@ def _attend(
 
 def _attend_to_itself(each: JoinedAttending, normed: Tensor) -> Tensor:
     layer, own = each.layer, each.layer.own
-    q, k, v = (heads_of(y, own.heads) for y in linear(normed, each.own).chunk(3, dim=-1))
+    q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
     found = rope_attention(q, k, v, *layer.own_rotation(normed.shape[1], normed.device))
     return linear(found.transpose(1, 2).flatten(2), own.out)
 

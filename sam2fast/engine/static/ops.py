@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import heads_of
+from sam2fast.engine.common import by_head
 from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
 from sam2fast.kernels import _cpu
@@ -224,5 +224,5 @@ def attended(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     B, N = max(len(q), len(k)), q.shape[1]
     if len(k) == 1:
         q = q.flatten(0, 1)[None]  # all queries in one row
-    q, k, v = (heads_of(x.expand(len(k), -1, -1), heads) for x in (q, k, v))
+    q, k, v = by_head(heads, *(x.expand(len(k), -1, -1) for x in (q, k, v)))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).view(B, N, -1)
