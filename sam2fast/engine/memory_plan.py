@@ -1,6 +1,6 @@
 """Plans of what a video takes besides an image: memory attention, memory encoder, object pointers."""
 
-from collections.abc import Callable
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,8 @@ from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionL
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
-# Cosines and sines of so many positions on a device.
-Rotation = Callable[[int, torch.device], tuple[Tensor, Tensor]]
-# The same of queries and of the tokens of a memory, given how many there are of both.
-PageRotation = Callable[[int, int, torch.device], tuple[Tensor, Tensor]]
+# Cosines and sines of positions.
+Rotation = tuple[Tensor, Tensor]
 # Attentions to memories that differ in their rotations and their pooling alone.
 _TO_MEMORIES = RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2
 
@@ -49,10 +47,8 @@ class AttendingLayer(NamedTuple):
 
     norm1: Norm
     own: Projections  # of the frame to itself
-    own_rotation: Rotation
     norm2: Norm
     cross: Projections  # of the frame to its memory
-    cross_rotation: PageRotation
     pooling: Pooling  # of the memories
     norm3: Norm
     mlp: tuple[Linear, ...]
@@ -64,6 +60,17 @@ class AttentionPlan(PlanOfPart):
     def __init__(self, attention: MemoryAttention) -> None:
         self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
         self.added = TensorCache[Tensor]()  # what `static` computes from the positions of a frame
+        self._attentions = [(layer.self_attn, layer.cross_attn_image) for layer in attention.layers]
+        self._rotations: dict[Hashable, list[tuple[Rotation, Rotation]]] = {}
+
+    def rotations(self, positions: int, page: int, device: torch.device) -> list[tuple[Rotation, Rotation]]:
+        """Returns the rotations of each layer: of a frame of ``positions``, and of it and pages of ``page`` tokens."""
+        if (positions, page, device) not in self._rotations:
+            self._rotations[positions, page, device] = [
+                (own._table(positions, device), cross._rope_of(positions, page, device))
+                for own, cross in self._attentions
+            ]
+        return self._rotations[positions, page, device]
 
 
 def plan_attention(model: Any) -> AttentionPlan | None:
@@ -91,10 +98,8 @@ def _attending(layer: Any) -> AttendingLayer:
     return AttendingLayer(
         norm_of(layer.norm1),
         projections_of(layer.self_attn),
-        layer.self_attn._table,
         norm_of(layer.norm2),
         projections_of(layer.cross_attn_image),
-        layer.cross_attn_image._rope_of,
         layer.cross_attn_image.pooling,
         norm_of(layer.norm3),
         (linear_of(layer.linear1), linear_of(layer.linear2)),

@@ -8,7 +8,7 @@ from torch import Tensor
 from sam2fast.engine.common import AttendHook, add_into, by_head, scaled
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import compress
 from sam2fast.kernels.memory_attention import (
     LONG,
@@ -32,10 +32,10 @@ def attend(
     ``(B, C, H, W)``."""
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
     x = x + 0.1 * position
-    for i, layer in enumerate(plan.layers):
-        x = add_into(_attend_to_itself(layer, x), x)
+    rotations = plan.rotations(x.shape[1], memory.pages.shape[1], x.device)
+    for i, (layer, (own_rotation, rotation)) in enumerate(zip(plan.layers, rotations, strict=True)):
+        x = add_into(_attend_to_itself(layer, x, own_rotation), x)
         operands = _query(layer, x), memory, *layer.cross.k, *layer.cross.v
-        rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
         if hook is not None:
             hook(i, *operands, *rotation)
         attended = memory_attention_cpu(*operands, *rotation, fp8, layer.pooling)
@@ -44,12 +44,12 @@ def attend(
     return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
-def _attend_to_itself(layer: AttendingLayer, x: Tensor) -> Tensor:
+def _attend_to_itself(layer: AttendingLayer, x: Tensor, rotation: Rotation) -> Tensor:
     own = layer.own
     tokens = normalize(x, layer.norm1, own.q.weight.dtype)
     q, k, v = by_head(own.heads, *(linear(tokens, each) for each in (own.q, own.k, own.v)))
     rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
-    found = rope_attention(q, k, v, *layer.own_rotation(x.shape[1], x.device))
+    found = rope_attention(q, k, v, *rotation)
     return linear(found.transpose(1, 2).flatten(2), own.out)
 
 

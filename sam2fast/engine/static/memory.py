@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import AttendHook, by_head, scaled
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm
 from sam2fast.engine.static import ops
@@ -52,14 +52,16 @@ def attend(
     """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
     ``(B, C, H, W)``."""
     layers = _layers(plan, features.device)
+    rotations = plan.rotations(features.shape[2] * features.shape[3], memory.pages.shape[1], features.device)
     attend_all = _attend_all if hook else compiled(plan, _attend_all)
     with without_autocast(features.device):
-        return attend_all(plan, layers, features, position, memory, fp8, hook)
+        return attend_all(plan, layers, rotations, features, position, memory, fp8, hook)
 
 
 def _attend_all(
     plan: AttentionPlan,
     layers: list[JoinedAttending],
+    rotations: list[tuple[Rotation, Rotation]],
     features: Tensor,
     position: Tensor,
     memory: AttendedMemory,
@@ -69,8 +71,8 @@ def _attend_all(
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
     # The sum of the two is the map so far, which the next norm adds.
     delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous())
-    for i, each in enumerate(layers):
-        x, delta = _attend(each, x, delta, memory, fp8, hook and partial(hook, i))
+    for i, (each, rotation) in enumerate(zip(layers, rotations, strict=True)):
+        x, delta = _attend(each, rotation, x, delta, memory, fp8, hook and partial(hook, i))
     found = normalize_sum(x, delta, plan.norm)[1]
     return found.transpose(1, 2).unflatten(2, features.shape[-2:])
 
@@ -100,6 +102,7 @@ def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype)
 
 def _attend(
     each: JoinedAttending,
+    rotations: tuple[Rotation, Rotation],
     x: Tensor,
     delta: Tensor,
     memory: AttendedMemory,
@@ -109,9 +112,9 @@ def _attend(
     """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
     x, normed = normalize_sum(x, delta, layer.norm1, dtype)
-    x, normed = normalize_sum(x, _attend_to_itself(each, normed), layer.norm2, dtype)
+    own_rotation, rotation = rotations
+    x, normed = normalize_sum(x, _attend_to_itself(each, normed, own_rotation), layer.norm2, dtype)
     [query] = by_head(cross.heads, linear(normed, cross.q))
-    rotation = layer.cross_rotation(x.shape[1], memory.pages.shape[1], x.device)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
     found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8, pooling=layer.pooling)
@@ -120,10 +123,10 @@ def _attend(
     return x, mlp(normed, layer.mlp)
 
 
-def _attend_to_itself(each: JoinedAttending, normed: Tensor) -> Tensor:
-    layer, own = each.layer, each.layer.own
+def _attend_to_itself(each: JoinedAttending, normed: Tensor, rotation: Rotation) -> Tensor:
+    own = each.layer.own
     q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
-    found = rope_attention(q, k, v, *layer.own_rotation(normed.shape[1], normed.device))
+    found = rope_attention(q, k, v, *rotation)
     return linear(found.transpose(1, 2).flatten(2), own.out)
 
 
