@@ -33,6 +33,7 @@ from sam2fast.modeling.sam2_base import (
     OF_OBJECTS,
     HypothesisSelection,
     ObjectPrediction,
+    replaced_methods,
 )
 
 __all__ = ["Engine", "Parts", "engine_for"]
@@ -52,7 +53,8 @@ class _Step(NamedTuple):
 
     engine: "Engine"
     variant: Any  # see _variant_for
-    chosen: dict[Any, Any]  # results of Engine._choose, by part and methods
+    replaced: set[str]  # see replaced_methods
+    chosen: dict[Any, Any]  # objects that compute a part, by the part and True if its methods are not replaced
 
 
 class Engine:
@@ -98,7 +100,7 @@ class Engine:
             Result of :meth:`watches`.
         """
         watches = self.watches()
-        token = _step.set(_Step(self, _variant_for(self._example()), {}))
+        token = _step.set(_Step(self, _variant_for(self._example()), replaced_methods(self._model()), {}))
         try:
             yield watches
         finally:
@@ -110,20 +112,19 @@ class Engine:
         Args:
             methods: Methods of the model that also call the modules. If a user replaced one, the modules are called.
         """
-        step: Any = _step.get()
-        in_step = step is not None and step.engine is self and not is_recorded()
-        if in_step and (part, methods) in step.chosen:
-            return step.chosen[part, methods]
         model: Any = self._model()
-        variant = step.variant if in_step else _variant_for(x)
-        found = None if variant is None else part.found if in_step else part.look(model)
-        if found is None or found.plan is None or model._replaces(*part.methods, *methods):
-            chosen = part.by_modules(model)
-        else:
-            chosen = part.by_plan(model, found.plan, variant)
-        if in_step:
-            step.chosen[part, methods] = chosen
-        return chosen
+        step = _step.get()
+        if step is None or step.engine is not self or is_recorded():
+            step = _Step(self, _variant_for(x), replaced_methods(model), {})
+            if step.variant is not None:
+                part.look(model)
+        is_original = step.replaced.isdisjoint((*part.methods, *methods))
+        if (part, is_original) not in step.chosen:
+            found = part.found if is_original and step.variant is not None else None
+            has_plan = found is not None and found.plan is not None
+            chosen = part.by_plan(model, found.plan, step.variant) if has_plan else part.by_modules(model)
+            step.chosen[part, is_original] = chosen
+        return step.chosen[part, is_original]
 
     def state_of_image(self, images: Tensor) -> Hashable | None:
         """Returns the plan and the addresses of its weights, on which recordings of :meth:`encode` depend, or None."""

@@ -225,10 +225,6 @@ class SAM2Base(nn.Module):
         _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
         return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
 
-    def _replaces(self, *names: str) -> bool:
-        """Returns True if a subclass, or a patch of the class or the instance, replaces one of these methods."""
-        return any(name in vars(self) or getattr(type(self), name) is not _METHODS[name] for name in names)
-
     def _level_heads(self) -> dict[int, nn.Conv2d]:
         """Returns the decoder's 1x1 convolutions of high-resolution features, by level. They run once per image."""
         decoder = self.sam_mask_decoder
@@ -475,6 +471,12 @@ OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
 _METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
+
+
+def replaced_methods(model: Any) -> set[str]:
+    """Returns the methods that a subclass, or a patch of the class or the instance, replaces."""
+    cls, own = type(model), vars(model)
+    return {name for name, method in _METHODS.items() if name in own or getattr(cls, name, None) is not method}
 
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
