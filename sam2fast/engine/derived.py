@@ -23,9 +23,9 @@ class TensorCache(Generic[Value]):
     """
 
     def __init__(self) -> None:
-        # Key, copies or fingerprints of the sources, value. One attribute, so that other threads see a consistent
-        # entry.
-        self._entry: tuple[Hashable, list[Any], Value] | None = None
+        # Key with the sources' devices and dtypes, copies or fingerprints of the sources, value. One attribute, so that
+        # other threads see a consistent entry.
+        self._entry: tuple[tuple[Any, ...], list[Any], Value] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -38,12 +38,12 @@ class TensorCache(Generic[Value]):
             return constants.value_of(self, key, sources, compute)
         if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
             return compute()
-        entry = self._entry
+        entry, key = self._entry, (key, [(s.device, s.dtype) for s in sources])
         if sources[0].is_cpu:
-            if entry is None or entry[0] != key or not _are_unchanged(entry[1], sources):
+            if entry is None or entry[0] != key or not all(map(torch.equal, entry[1], sources)):
                 entry = self._entry = (key, [s.detach().clone() for s in sources], compute())
         else:
-            fingerprints = [(s.device, s.dtype, s.data_ptr(), s._version) for s in sources]
+            fingerprints = [(s.data_ptr(), s._version) for s in sources]
             if entry is None or entry[0] != key or entry[1] != fingerprints:
                 entry = self._entry = (key, fingerprints, compute())
         return entry[2]
@@ -134,9 +134,3 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, tuple | list):
         return [x for item in value for x in _tensors(item)]
     return [value] if isinstance(value, Tensor) else []
-
-
-def _are_unchanged(old: list[Any], sources: tuple[Tensor, ...]) -> bool:
-    """Whether sources on the CPU have the values of these copies."""
-    pairs = zip(old, sources, strict=True)
-    return all([isinstance(x, Tensor) and s.is_cpu and s.dtype == x.dtype and torch.equal(x, s) for x, s in pairs])
