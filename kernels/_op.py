@@ -238,13 +238,11 @@ def with_fallback(
 
     @functools.wraps(kernel)
     def compute(*arguments: Any) -> Any:
-        if _dispatch.current_backend() == "triton":
-            return kernel(*arguments)
-        if not refused or _key(op, kind, arguments) not in refused:
+        if not refused or _key(op, kind, arguments) not in refused or _dispatch.current_backend() == "triton":
             try:
                 return kernel(*arguments)
             except Exception as error:
-                if not (_may_launch(arguments) and _is_obstacle(error)):
+                if not (_may_launch(arguments) and _is_obstacle(error)) or _dispatch.current_backend() == "triton":
                     raise
                 refused.add(_key(op, kind, arguments))
                 _log.warning(
