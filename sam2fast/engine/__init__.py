@@ -7,7 +7,6 @@ compute. Only position encodings remain modules. This file chooses, once for eac
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -19,7 +18,7 @@ from sam2fast.engine import cpu, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
 from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
 from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Points
-from sam2fast.engine.derived import is_recorded
+from sam2fast.engine.derived import current_step, is_recorded
 from sam2fast.engine.encoders import plan_encoder
 from sam2fast.engine.memory_plan import plan_attention, plan_memory
 from sam2fast.engine.parts import PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
@@ -76,16 +75,13 @@ class Engine:
 
     def parts(self) -> Parts:
         """Returns the parts that would be computed from plans now, for input on the model's device."""
-        return Parts(*(self._is_planned(part, self._example()) for part in self._all))
+        model: Any = self._model()
+        example = torch.empty(0, device=model.device)
+        return Parts(*(self._is_planned(part, example) for part in self._all))
 
     def _is_planned(self, part: PlannedPart, x: Tensor) -> bool:
         """Returns True if the part would be computed from a plan now, for input like ``x``."""
         return isinstance(self._choose(part, x), part.by_plan)
-
-    def _example(self) -> Tensor:
-        """Returns a tensor on the model's device."""
-        model: Any = self._model()
-        return torch.empty(0, device=model.device)
 
     def watches(self) -> list[Watch | None]:
         """Returns the watch of each part, or None for a modified part. A part gets another watch after a change."""
@@ -99,12 +95,13 @@ class Engine:
         Yields:
             Result of :meth:`watches`.
         """
-        watches = self.watches()
-        token = _step.set(_Step(self, _variant_for(self._example()), replaced_methods(self._model()), {}))
+        model: Any = self._model()
+        watches, variant = self.watches(), _variant_for(torch.empty(0, device=model.device))
+        token = current_step.set(_Step(self, variant, replaced_methods(model), {}))
         try:
             yield watches
         finally:
-            _step.reset(token)
+            current_step.reset(token)
 
     def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
         """Returns the object that computes a part for input like ``x``. The first choice in a step holds for the step.
@@ -113,8 +110,8 @@ class Engine:
             methods: Methods of the model that also call the modules. If a user replaced one, the modules are called.
         """
         model: Any = self._model()
-        step = _step.get()
-        if step is None or step.engine is not self or is_recorded():
+        step = current_step.get()
+        if step is None or step.engine is not self:
             step = _Step(self, _variant_for(x), replaced_methods(model), {})
             if step.variant is not None:
                 part.look(model)
@@ -230,7 +227,6 @@ class Engine:
 
 
 _engines: "WeakKeyDictionary[Any, Engine]" = WeakKeyDictionary()
-_step: ContextVar[_Step | None] = ContextVar("sam2fast_step", default=None)
 
 
 def engine_for(model: Any) -> Engine:

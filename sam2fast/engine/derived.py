@@ -67,11 +67,12 @@ class Constants:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Context manager around each run of a function that is recorded."""
-        token = _constants.set(self)
+        tokens = _constants.set(self), current_step.set(None)
         try:
             yield
         finally:
-            _constants.reset(token)
+            _constants.reset(tokens[0])
+            current_step.reset(tokens[1])
 
     def value_of(
         self, cache: TensorCache[Value], key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]
@@ -119,6 +120,8 @@ class Constants:
 
 
 _constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
+# What Engine.one_step chose for the calls inside it. It does not hold for functions that are recorded.
+current_step: ContextVar[Any] = ContextVar("sam2fast_step", default=None)
 
 
 def is_recorded() -> bool:
