@@ -16,7 +16,7 @@ def rope_attention_cpu(
     """Like :func:`rope_attention_reference`, with scores in blocks that fit the cache; without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
-    order = _halves(d)
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
     out = value.new_empty(B, heads, N, value.shape[-1])
     for b in range(B):
         for head in range(heads):
@@ -42,7 +42,7 @@ def memory_attention_cpu(
     """Like :func:`memory_attention_reference`, for valid tokens only and in blocks; without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
-    order = _halves(d)
+    order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
     rotated = {}  # queries by (row, head): one row may serve all objects
@@ -102,17 +102,12 @@ def _keys_and_values(
         yield linear(encoded.to(weight.dtype), (weight, bias)).float(), values.to(memory.pages.dtype).to(dtype), 1.0
 
 
-def _halves(d: int) -> Tensor:
-    """Even channels, then odd ones.
+def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates ``x (maps * N, d)``, whose even channels come before the odd ones, in place.
 
     A dot product does not depend on the order of channels, if both sides have the same. With the two channels of a pair
     d / 2 apart instead of adjacent, rotation works on contiguous memory.
     """
-    return torch.cat([torch.arange(start, d, 2, device="cpu") for start in (0, 1)])
-
-
-def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``x (maps * N, d)``, its channels ordered by :func:`_halves`, in place."""
     maps = x.view(-1, cos.shape[0], x.shape[-1])
     first, second = maps.chunk(2, dim=-1)
     rotated = second * cos
