@@ -140,7 +140,7 @@ class MemoryPlan(PlanOfPart):
 
     def sines(self, settings: "MemorySettings", distance: Tensor, num_frames: int, dtype: torch.dtype | None) -> Tensor:
         """What :attr:`distances` reads of distances ``(...)`` in frames."""
-        longest, width = settings.longest_distance(num_frames), settings.sines
+        longest, width = max(1, min(num_frames, settings.max_pointers) - 1), settings.sines
 
         def in_frames() -> Tensor:
             periods, phases = sine_periods(width, distance.device)
@@ -203,10 +203,6 @@ class MemorySettings(NamedTuple):
     sines: int  # of a distance
     width: int  # C_mem
     max_pointers: int
-
-    def longest_distance(self, num_frames: int) -> int:
-        """Of a pointer, in a video of so many frames; at least 1."""
-        return max(1, min(num_frames, self.max_pointers) - 1)
 
 
 def settings_of(model: Any) -> MemorySettings:
