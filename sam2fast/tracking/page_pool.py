@@ -77,7 +77,12 @@ class PagePool:
 
     def reserve(self, rows: int) -> None:
         """Grows to at least this many rows, so that steps that need no more do not move the tensor."""
-        self._grow(-(-rows // SMALLEST) * SMALLEST)
+        size = -(-rows // SMALLEST) * SMALLEST
+        if size > len(self._owners):
+            more = torch.zeros(
+                size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device
+            )
+            self._adopt(torch.cat([self.data, more]))
 
     def move_to(self, data: Tensor) -> None:
         """Moves to another tensor of the same dtype and row shape, with at least as many rows."""
@@ -163,7 +168,7 @@ class PagePool:
         most = min(MOST_AT_ONCE, len(oldest) // SMALLEST)
         rows = [row for row in oldest[:most] if self._last_use[row] != self._step]
         if not rows:
-            self._grow(2 * len(self._owners))
+            self.reserve(2 * len(self._owners))
         owners = [self._owners[row] for row in rows]
         pages = [None if owner is None else owner() for owner in owners]
         new = [page for page in pages if page is not None and page.archived is None]
@@ -179,13 +184,6 @@ class PagePool:
             self._owners[row] = None  # the end of the page frees nothing now
             if row not in self._free:  # where a page was freed just now; a row may be lost when a step fails
                 self._free.append(row)
-
-    def _grow(self, size: int) -> None:
-        if size > len(self._owners):
-            more = torch.zeros(
-                size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device
-            )
-            self._adopt(torch.cat([self.data, more]))
 
     def _adopt(self, data: Tensor) -> None:
         rows = range(len(self._owners), len(data))
