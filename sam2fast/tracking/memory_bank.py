@@ -138,9 +138,10 @@ class MemoryBank:
 
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
         """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
-        conditioning = bucket(max(o.conditioning for o in objects))
-        each = self.strategy.hypotheses
-        rows = each * bucket(len(objects) // each) if in_buckets else len(objects)
+        conditioning, rows = bucket(max(o.conditioning for o in objects)), len(objects)
+        if in_buckets:
+            each = self.strategy.hypotheses
+            rows = each * bucket(rows // each)
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":

@@ -95,7 +95,7 @@ class StepBuffers(NamedTuple):
         """Buffers of steps of this shape; only the results are new."""
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
-        results = PackedResults.empty(shape.objects, record_size, (side, side), model.device)
+        results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
         return cls(features, integers, StepTables.views(integers, shape), results)
 
 
@@ -164,9 +164,8 @@ def call_step(model: SAM2Base, given: StepInput) -> Results:
     bank, count = given.bank, len(given.attended)
     shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
     integers, *pages = prepare_tables(given, shape)
-    buffers = StepBuffers.make(
-        model, given.features, integers.to(model.device, non_blocking=True), shape, given.settings
-    )
+    integers = integers.to(bank.layout.device, non_blocking=True)
+    buffers = StepBuffers.make(model, given.features, integers, shape, given.settings)
     try:
         compute_step(model, Pools.of(bank), buffers, given.settings)
     except NarrowPagesError as error:

@@ -137,7 +137,8 @@ class VideoStream:
         """
         state = self._opened()
         self._tracker.check_stream()
-        index = 0 if self.frame is None else self.frame + 1
+        current = self._frames.current
+        index = 0 if current is None else current + 1
         if index >= state.num_frames:
             raise IndexError(f"the stream was opened for {state.num_frames} frames, and has had them all")
         check_output(output)
