@@ -96,16 +96,31 @@ def _doubled(x: Tensor, mode: str) -> Tensor:
 # ---- masks ----
 
 
-def choice_of(plan: MaskPlan, multimask: bool) -> tuple[slice, bool]:
-    """Returns which masks of the decoder to compute, and True if :func:`most_stable` chooses among them."""
+def decode_in_groups(
+    plan: MaskPlan, multimask: bool, count: int, size: int, decode: Callable[[slice, slice], Masks]
+) -> Masks:
+    """Decodes ``count`` prompts. Of their tokens, returns those of object pointers.
+
+    Args:
+        size: Number of prompts that are decoded at once.
+        decode: Function that predicts the masks with these numbers for a group of prompts.
+    """
     is_dynamic = plan.is_dynamic and not multimask
-    return slice(1, None) if multimask else slice(None) if is_dynamic else slice(1), is_dynamic
-
-
-def with_pointer_tokens(plan: MaskPlan, found: Masks, multimask: bool) -> Masks:
-    """Returns the masks with only the tokens that object pointers are computed from."""
-    own = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
-    return found._replace(tokens=found.tokens[:, own])
+    numbers = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
+    pointers = slice(1, None) if multimask and plan.pointers_of_three else slice(1)
+    whole: Masks | None = None
+    for start in range(0, max(count, 1), size):
+        group = slice(start, start + size)
+        found = decode(group, numbers)
+        found = found._replace(tokens=found.tokens[:, pointers])
+        found = _most_stable(plan, found) if is_dynamic else found
+        if count <= size:
+            return found
+        whole = whole or Masks(*(x.new_empty(count, *x.shape[1:]) for x in found))
+        for every, some in zip(whole, found, strict=True):
+            every[group] = some
+    assert whole is not None
+    return whole
 
 
 def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -122,7 +137,7 @@ def high_res_in_blocks(plan: MaskPlan, high_res: Sequence[Tensor], prompts: int)
     return [x.contiguous() if len(x) == 1 < prompts else x for x in levels]  # a copy pays where many prompts read it
 
 
-def most_stable(plan: MaskPlan, found: Masks) -> Masks:
+def _most_stable(plan: MaskPlan, found: Masks) -> Masks:
     """Returns the single mask, or if it is unstable, the multimask output with the highest predicted IoU."""
     single = found.masks[:, 0]
     inner, outer = ((single > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))

@@ -18,10 +18,8 @@ from sam2fast.engine.common import (
     Points,
     add_into,
     by_head,
-    choice_of,
+    decode_in_groups,
     high_res_in_blocks,
-    most_stable,
-    with_pointer_tokens,
 )
 from sam2fast.engine.cpu.ops import (
     attention,
@@ -74,14 +72,7 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Masks of B prompts: points ``(B, N, 2)`` with labels ``(B, N)``, mask logits ``(B or 1, 1, 4H, 4W)``, or both.
-
-    Args:
-        embedding: ``(B or 1, C, H, W)``.
-        high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
-        points: may be B, for a padding point in each prompt.
-        multimask: three masks rather than one.
-    """
+    """Predicts the masks of B prompts, as :meth:`Engine.decode`; ``points`` may also be B, for a padding point each."""
     if isinstance(points, int):
         points = torch.zeros(points, 1, 2, device="cpu"), torch.full((points, 1), -1, device="cpu")
     prompts = torch.cat(plan.tokens)[None]
@@ -99,22 +90,11 @@ def decode(
     if len(images) == 1 and not _folds(first.to_image, B * prompts.shape[1]):
         projected = _project(first, images[0], derived.position)
 
-    selected, is_dynamic = choice_of(plan, multimask)
-    step = max(1, AT_ONCE // images[0].numel())
-    found: Masks | None = None
-    for start in range(0, B, step):
-        group = slice(start, start + step)
+    def decode_group(group: slice, selected: slice) -> Masks:
         maps, *levels = ([x[i if len(x) > 1 else 0] for i in range(B)[group]] for x in (images, *high_res))
-        some = _decode(plan, derived, prompts[group], maps, levels, projected, selected)
-        some = most_stable(plan, some) if is_dynamic else some
-        if step >= B:
-            found = some
-        else:
-            found = found or Masks(*(x.new_empty(B, *x.shape[1:]) for x in some))
-            for whole, x in zip(found, some, strict=True):
-                whole[group] = x
-    assert found is not None
-    return with_pointer_tokens(plan, found, multimask)
+        return _decode(plan, derived, prompts[group], maps, levels, projected, selected)
+
+    return decode_in_groups(plan, multimask, B, max(1, AT_ONCE // images[0].numel()), decode_group)
 
 
 def _decode(

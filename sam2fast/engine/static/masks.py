@@ -16,10 +16,8 @@ from sam2fast.engine.common import (
     Masks,
     Points,
     add_into,
-    choice_of,
+    decode_in_groups,
     high_res_in_blocks,
-    most_stable,
-    with_pointer_tokens,
 )
 from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
 from sam2fast.engine.static.ops import (
@@ -105,14 +103,15 @@ class StartedTokens(NamedTuple):
 
 def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
     if plan.prepared is None:
-        products = [layer for each in plan.layers for layer in _joined_of(each)]
+        pairs = [(each.to_each_other, each.to_image, each.to_tokens) for each in plan.layers]
+        products = [layer for own, to_image, tokens in pairs for layer in (*own[1:4], to_image.k, *tokens[1:4])]
         products += [plan.final.q, *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
         tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
         plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
     def compute(tree: Any, dtype: torch.dtype) -> MaskWeights:
         downscaling, downscaled, layers, final = tree
-        found = plan.derived()
+        found, heads = plan.derived(), _heads_of(plan)
         return MaskWeights(
             downscaling,
             downscaled,
@@ -128,15 +127,10 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
                 Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
                 Linear(found.weight2.to(dtype), found.bias2.to(dtype)),
             ),
-            _stacked_heads(_heads_of(plan)),
+            [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else [],
         )
 
     return plan.prepared.of(device, compute)
-
-
-def _joined_of(layer: TwoWayLayer) -> list[Linear]:
-    """Those that are joined with others."""
-    return [*layer.to_each_other[1:4], layer.to_image.k, *layer.to_tokens[1:4]]
 
 
 def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections) -> list[JoinedTwoWay]:
@@ -155,11 +149,6 @@ def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections) -> list[Jo
 def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
     """The small networks that read one token each, in the order of these."""
     return [*([] if plan.score is None else [plan.score]), plan.iou, *plan.networks]
-
-
-def _stacked_heads(heads: list[tuple[Linear, ...]]) -> list[Linear]:
-    """The layers of all heads as batches, if each has three."""
-    return [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else []
 
 
 # ---- prompts ----
@@ -217,21 +206,13 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Masks of B prompts: points ``(B, N, 2)`` with labels ``(B, N)``, mask logits ``(B or 1, 1, 4H, 4W)``, or both.
-
-    Args:
-        embedding: ``(B or 1, C, H, W)``.
-        high_res: ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or none.
-        points: may be B, for a padding point in each prompt.
-        multimask: three masks rather than one.
-    """
+    """Predicts the masks of B prompts, as :meth:`Engine.decode`; ``points`` may also be B, for a padding point each."""
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
-        found = compiled(plan, _decode_in_groups)(plan, weights, embedding, high_res, points, masks, multimask)
-    return with_pointer_tokens(plan, found, multimask)
+        return compiled(plan, _decode_prompts)(plan, weights, embedding, high_res, points, masks, multimask)
 
 
-def _decode_in_groups(
+def _decode_prompts(
     plan: MaskPlan,
     weights: MaskWeights,
     embedding: Tensor,
@@ -255,22 +236,13 @@ def _decode_in_groups(
         shared = add(images, dense, weights.dtype)
         projected = _project(weights.layers[0], shared, add(shared, weights.position, weights.dtype))
 
-    selected, is_dynamic = choice_of(plan, multimask)
-    found: Masks | None = None
-    for start in range(0, max(B, 1), GROUP):
-        group = slice(start, start + GROUP)
+    def decode_group(group: slice, selected: slice) -> Masks:
         images_of, dense_of, *levels_of = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
         image = add(images_of, dense_of, weights.dtype) if shared is None else shared
-        prompts = tokens[group] if started is None else started.of(min(B - start, GROUP))  # type: ignore[index]
-        some = _decode(plan, weights, prompts, image, projected, levels_of, selected)
-        some = most_stable(plan, some) if is_dynamic else some
-        if B <= GROUP:
-            return some
-        found = found or Masks(*(x.new_empty(B, *x.shape[1:]) for x in some))
-        for whole, x in zip(found, some, strict=True):
-            whole[group] = x
-    assert found is not None
-    return found
+        prompts = tokens[group] if started is None else started.of(min(B - group.start, GROUP))  # type: ignore[index]
+        return _decode(plan, weights, prompts, image, projected, levels_of, selected)
+
+    return decode_in_groups(plan, multimask, B, GROUP, decode_group)
 
 
 def _unrepeat(x: Tensor) -> Tensor:
