@@ -66,8 +66,9 @@ def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, imag
 
 def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     if plan.prepared is None:
-        sources = [*_added_biases(plan.blocks), *_composed_parameters(plan.levels)]
-        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
+        added = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
+        direct = [x for level in plan.levels if level.is_direct for x in (level.lateral, level.head) if x]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), [*added, *parameters_of(*direct)])
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
@@ -76,16 +77,6 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
-
-
-def _added_biases(blocks: Sequence[Block]) -> list[Tensor]:
-    """What :func:`_deferred_biases` reads."""
-    return [x for block in blocks for x in (block.proj.bias, block.mlp[1].bias)]
-
-
-def _composed_parameters(levels: Sequence[Level]) -> list[Tensor]:
-    """Of levels that are direct."""
-    return parameters_of(*[x for level in levels if level.is_direct for x in (level.lateral, level.head) if x])
 
 
 def _deferred_biases(blocks: Sequence[Block]) -> list[tuple[Tensor, Tensor]]:

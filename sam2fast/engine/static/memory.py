@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -157,11 +157,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         ends = plan.out, plan.pointer, plan.mask_downsample, plan.distances, plan.perceiver
         tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
         plan.prepared = Prepared(tree)
-
-    def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
-        return MemoryWeights(*tree)
-
-    return plan.prepared.of(device, compute)
+    return plan.prepared.of(device, lambda tree, dtype: MemoryWeights(*tree))
 
 
 def encode(
