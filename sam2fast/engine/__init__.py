@@ -118,8 +118,8 @@ class Engine:
         is_original = step.replaced.isdisjoint((*part.methods, *methods))
         if (part, is_original) not in step.chosen:
             found = part.found if is_original and step.variant is not None else None
-            has_plan = found is not None and found.plan is not None
-            chosen = part.by_plan(model, found.plan, step.variant) if has_plan else part.by_modules(model)
+            plan = None if found is None else found.plan
+            chosen = part.by_modules(model) if plan is None else part.by_plan(model, plan, step.variant)
             step.chosen[part, is_original] = chosen
         return step.chosen[part, is_original]
 

@@ -60,7 +60,7 @@ class AttentionPlan(PlanOfPart):
     def __init__(self, attention: MemoryAttention) -> None:
         self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
         self.added = TensorCache[Tensor]()  # what `static` computes from the positions of a frame
-        self._attentions = [(layer.self_attn, layer.cross_attn_image) for layer in attention.layers]
+        self._attentions: list[Any] = [(layer.self_attn, layer.cross_attn_image) for layer in attention.layers]
         self._rotations: dict[Hashable, list[tuple[Rotation, Rotation]]] = {}
 
     def rotations(self, positions: int, page: int, device: torch.device) -> list[tuple[Rotation, Rotation]]:
