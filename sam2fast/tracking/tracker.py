@@ -200,8 +200,8 @@ class Tracker:
         return state.features.read(frames)
 
     def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
-        given = self.model, self.options, state.frames
-        state.features.encode(frames, functools.partial(self.steps.encode, *given, ahead=ahead, padded=padded))
+        encode = self.steps.encode
+        state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
         """Returns True if a prompt on the frame makes it a conditioning frame of ``tracked`` (before the prompt)."""
