@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from sam2fast.engine import cpu, static
+from sam2fast.engine import cpu, parts, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
 from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
 from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Points
 from sam2fast.engine.derived import current_step, is_recorded
 from sam2fast.engine.encoders import plan_encoder
 from sam2fast.engine.memory_plan import plan_attention, plan_memory
-from sam2fast.engine.parts import PlannedPart, Watch, attention_roots, image_roots, mask_roots, memory_roots
+from sam2fast.engine.parts import PlannedPart, Watch
 from sam2fast.engine.plan import plan_masks
 from sam2fast.kernels import _dispatch
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -32,7 +32,6 @@ from sam2fast.modeling.sam2_base import (
     OF_OBJECTS,
     HypothesisSelection,
     ObjectPrediction,
-    replaced_methods,
 )
 
 __all__ = ["Engine", "Parts", "engine_for"]
@@ -67,10 +66,10 @@ class Engine:
     def __init__(self, model: Any) -> None:
         self.attend_hook: AttendHook | None = None
         self._model = ref(model)
-        self._image = PlannedPart(image_roots, plan_encoder, ImageByPlan, ImageByModules, OF_IMAGES)
-        self._masks = PlannedPart(mask_roots, plan_masks, MasksByPlan, MasksByModules)
-        self._attention = PlannedPart(attention_roots, plan_attention, AttentionByPlan, AttentionByModules)
-        self._memory = PlannedPart(memory_roots, plan_memory, MemoryByPlan, MemoryByModules, OF_OBJECTS)
+        self._image = PlannedPart(parts.image_roots, plan_encoder, ImageByPlan, ImageByModules, OF_IMAGES)
+        self._masks = PlannedPart(parts.mask_roots, plan_masks, MasksByPlan, MasksByModules)
+        self._attention = PlannedPart(parts.attention_roots, plan_attention, AttentionByPlan, AttentionByModules)
+        self._memory = PlannedPart(parts.memory_roots, plan_memory, MemoryByPlan, MemoryByModules, OF_OBJECTS)
         self._all = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
@@ -97,7 +96,7 @@ class Engine:
         """
         model: Any = self._model()
         watches, variant = self.watches(), _variant_for(torch.empty(0, device=model.device))
-        token = current_step.set(_Step(self, variant, replaced_methods(model), {}))
+        token = current_step.set(_Step(self, variant, parts.replaced_methods(model), {}))
         try:
             yield watches
         finally:
@@ -112,7 +111,7 @@ class Engine:
         model: Any = self._model()
         step = current_step.get()
         if step is None or step.engine is not self:
-            step = _Step(self, _variant_for(x), replaced_methods(model), {})
+            step = _Step(self, _variant_for(x), parts.replaced_methods(model), {})
             if step.variant is not None:
                 part.look(model)
         is_original = step.replaced.isdisjoint((*part.methods, *methods))

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from sam2fast.engine.plan import PlanOfPart
 from sam2fast.modeling import ORIGINAL, child_types
 from sam2fast.modeling.compiled import CompiledMethod
-from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.sam2_base import METHODS, SAM2Base
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for name in _HOOKS]
@@ -158,6 +158,12 @@ class PlannedPart:
             forwards = (vars(root).get("forward") for root in roots)
             plan.compiled = next((x for x in forwards if isinstance(x, CompiledMethod)), None)
         return plan
+
+
+def replaced_methods(model: Any) -> set[str]:
+    """Returns the :data:`METHODS` that a subclass, or a patch of the class or the instance, replaces."""
+    cls, own = type(model), vars(model)
+    return {name for name, method in METHODS.items() if name in own or getattr(cls, name, None) is not method}
 
 
 def image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:

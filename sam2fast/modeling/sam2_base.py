@@ -470,13 +470,7 @@ OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_le
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
 OF_DISTANCES = ("_encode_pointer_distances",)
-_METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
-
-
-def replaced_methods(model: Any) -> set[str]:
-    """Returns the methods that a subclass, or a patch of the class or the instance, replaces."""
-    cls, own = type(model), vars(model)
-    return {name for name, method in _METHODS.items() if name in own or getattr(cls, name, None) is not method}
+METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASKS, *OF_DISTANCES)}
 
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
