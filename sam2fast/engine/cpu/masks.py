@@ -204,7 +204,8 @@ def _folds(layer: Projections, tokens: int) -> bool:
 def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
     taken of the image itself and projected afterwards."""
-    [query], shape = by_head(layer.heads, linear(tokens, layer.q)), (layer.heads, -1)
+    shape = layer.heads, -1
+    query = linear(tokens, layer.q).unflatten(-1, shape).transpose(1, 2)
     query = query * query.shape[-1] ** -0.5
     keys = (query @ layer.k.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
     sums = []

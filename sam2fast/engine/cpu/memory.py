@@ -56,7 +56,8 @@ def _attend_to_itself(layer: AttendingLayer, x: Tensor, rotation: Rotation) -> T
 def _query(layer: AttendingLayer, x: Tensor) -> Tensor:
     """What attends to the memory: ``(1 or B, heads, P, d)``."""
     cross = layer.cross
-    return by_head(cross.heads, linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q))[0]
+    query = linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q)
+    return query.unflatten(-1, (cross.heads, -1)).transpose(1, 2)
 
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:

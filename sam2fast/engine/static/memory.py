@@ -114,7 +114,7 @@ def _attend(
     x, normed = normalize_sum(x, delta, layer.norm1, dtype)
     own_rotation, rotation = rotations
     x, normed = normalize_sum(x, _attend_to_itself(each, normed, own_rotation), layer.norm2, dtype)
-    [query] = by_head(cross.heads, linear(normed, cross.q))
+    query = linear(normed, cross.q).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
     found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8, pooling=layer.pooling)
