@@ -64,7 +64,7 @@ class CudaGraphs:
             Exception: If the function raises it in the first run.
         """
         with _one_at_a_time, torch.cuda.device(self._device), recording(), self.constants.in_use():
-            graph = self._tried(function) or self._tried_again(function)
+            graph = self._graph_of(function)
         if self._kept is None:
             self._kept = graph
 
@@ -74,18 +74,14 @@ class CudaGraphs:
 
         return replay
 
-    def _tried(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """Returns a graph of the function, or None for lack of memory."""
+    def _graph_of(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Returns a graph of the function. For lack of memory, tries a second time."""
         try:
             return self._recorded(function)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
-        return None
-
-    def _tried_again(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Tries again, when the error of the first try, which held memory, is gone."""
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # after the block, as the error held memory
         try:
             return self._recorded(function)
         except torch.OutOfMemoryError as error:  # in the first run; eager execution may need less
@@ -131,10 +127,6 @@ class CudaGraphs:
         self.constants.clear()
         self._kept, self._held = None, 0
 
-    def held(self, device: torch.device) -> int:
-        """Returns the bytes of this device's memory in the graphs' pool."""
-        return self._held if self._device == device else 0
-
 
 def why_eager(device: torch.device, fast: bool | None) -> str | None:
     """Returns the reason why nothing is recorded on a device, or None if functions are.
@@ -155,13 +147,11 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
     return why
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     """Returns True if the error or its cause is out-of-memory."""
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # the driver's, for a graph
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # the driver's, for a graph
+        return True
+    return error is not None and _is_out_of_memory(error.__cause__ or error.__context__)
 
 
 # Torch refers to them as long as the process lives.
@@ -186,15 +176,8 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) ->
     return True
 
 
-class _CaptureStreams:
-    """Holds the streams of one device that recordings are made on."""
-
-    def __init__(self) -> None:
-        self.asked = itertools.count()
-        self.free: deque[torch.cuda.Stream] = deque()  # of collected recorders, the oldest first
-
-
-_capture_streams: dict[torch.device, _CaptureStreams] = {}
+# Counts the streams asked for on each device, and holds those of collected recorders, the oldest first.
+_capture_streams: dict[torch.device, tuple[Iterator[int], deque[torch.cuda.Stream]]] = {}
 # Streams of each priority that torch creates; after these it returns the first one again.
 STREAMS_OF_TORCH = 32
 
@@ -206,15 +189,15 @@ def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Strea
     Recorders do not share a stream: graphs that were recorded on one stream share cuBLAS workspaces, which torch frees
     with the first of these graphs. What is recorded keeps the priority, steps and encodings alike.
     """
-    streams = _capture_streams.setdefault(device, _CaptureStreams())
-    if next(streams.asked) < STREAMS_OF_TORCH:
+    asked, free = _capture_streams.setdefault(device, (itertools.count(), deque()))
+    if next(asked) < STREAMS_OF_TORCH:
         stream = torch.cuda.Stream(device, priority=-1)
     else:
         try:
-            stream = streams.free.popleft()
+            stream = free.popleft()
         except IndexError:
             return torch.cuda.Stream(device, priority=-1)  # shared with another recorder
-    weakref.finalize(owner, streams.free.append, stream).atexit = False
+    weakref.finalize(owner, free.append, stream).atexit = False
     return stream
 
 
@@ -224,11 +207,11 @@ _recorders: list[weakref.ref[CudaGraphs]] = []
 
 def memory_of_graphs(device: torch.device) -> int:
     """Returns the bytes reserved by torch on a device for recorded graphs, which nothing else may use."""
-    recorders = (ref() for ref in list(_recorders))
-    return sum(recorder.held(device) for recorder in recorders if recorder is not None)
+    recorders = [ref() for ref in list(_recorders)]
+    return sum(each._held for each in recorders if each is not None and each._device == device)
 
 
-_numerics: ContextVar[dict[torch.device, Hashable] | None] = ContextVar("sam2fast_numerics", default=None)
+_numerics: ContextVar[dict[torch.device, Hashable]] = ContextVar("sam2fast_numerics")
 
 
 @contextmanager
@@ -243,9 +226,7 @@ def reading_numerics_once() -> Iterator[None]:
 
 def numerics(device: torch.device) -> Hashable:
     """Returns torch's global switches of computation. A function is recorded once for each combination."""
-    known = _numerics.get()
-    if known is None:
-        return _switches(device)
+    known = _numerics.get({})
     if device not in known:
         known[device] = _switches(device)
     return known[device]
@@ -254,13 +235,7 @@ def numerics(device: torch.device) -> Hashable:
 def _switches(device: torch.device) -> Hashable:
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     matmul = cuda.matmul
-    reduced = (matmul.allow_bf16_reduced_precision_reduction, matmul.allow_fp16_reduced_precision_reduction)
-    attention = (
-        cuda.flash_sdp_enabled(),
-        cuda.mem_efficient_sdp_enabled(),
-        cuda.cudnn_sdp_enabled(),
-        cuda.math_sdp_enabled(),
-    )
+    attention = cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled, cuda.math_sdp_enabled
     return (
         backend_key(),
         autocast_dtype(device),
@@ -269,9 +244,10 @@ def _switches(device: torch.device) -> Hashable:
         cudnn.benchmark,
         cudnn.deterministic,
         torch.are_deterministic_algorithms_enabled(),
-        reduced,
+        matmul.allow_bf16_reduced_precision_reduction,
+        matmul.allow_fp16_reduced_precision_reduction,
         getattr(matmul, "allow_fp16_accumulation", None),  # not in the oldest torch
-        attention,
+        *(is_enabled() for is_enabled in attention),
     )
 
 
