@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sam2fast.engine import recorded_images
+from sam2fast.engine import recorded
 from sam2fast.io.atomic import atomic_write
 from sam2fast.modeling.model_identity import known_facts
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -115,10 +115,10 @@ class Features:
 def encode_images(
     images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms, fast: bool | None
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Returns tensors of :class:`Features` for B images, and their sizes (H, W). ``fast``: see ``recorded_images``."""
+    """Returns tensors of :class:`Features` for B images, and their sizes (H, W). ``fast``: see ``recorded``."""
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
-    *high_res, embedding = recorded_images.encode(model, fast, batch)
+    *high_res, embedding = recorded.encode(model, fast, batch)
     if model.directly_add_no_mem_embed:
         embedding = embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
     return {EMBEDDING: embedding, LEVELS: high_res}, [(p.shape[0], p.shape[1]) for p in pixels]

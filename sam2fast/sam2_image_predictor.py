@@ -12,8 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sam2fast.engine import recorded_images
-from sam2fast.engine.recorded import release
+from sam2fast.engine import recorded
 from sam2fast.image_features import Features, encode_images, facts_of
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
@@ -165,7 +164,7 @@ class SAM2ImagePredictor:
 
     def release_recordings(self) -> None:
         """Frees the CUDA graphs of this model and their memory. Later calls record them again when needed."""
-        release(self.model)
+        recorded.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
         if self._features is None:
@@ -389,7 +388,7 @@ class SAM2ImagePredictor:
             C, size = 3 if multimask_output else 1, self.model.sam_prompt_encoder.mask_input_size
             return embedding.new_zeros(0, C, *size), embedding.new_zeros(0, C)
         levels = [level[img_idx][None] for level in features["high_res_feats"]]
-        return recorded_images.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
+        return recorded.decode(self.model, self.fast, embedding, levels, points, mask_input, multimask_output)
 
 
 _UNCHANGED_PREDICT = SAM2ImagePredictor._predict

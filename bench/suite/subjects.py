@@ -329,10 +329,10 @@ def plain_path(subject: str) -> str:
 
 def image_path(subject: str, model: Any) -> str:
     """Returns the path of an image predictor: recorded if its encodings were."""
-    from sam2fast.engine import recorded_images
+    from sam2fast.engine.recorded import _recorded
 
-    calls = recorded_images._recorded.get(model) if is_ours(subject) else None
-    return RECORDED if calls is not None and calls._calls and calls.pool.failure is None else plain_path(subject)
+    calls = _recorded.get(model, {}).get(False) if is_ours(subject) else None
+    return RECORDED if calls is not None and calls._calls and not calls.pool.failures else plain_path(subject)
 
 
 class TrackingPath:
@@ -353,12 +353,14 @@ class TrackingPath:
         """
         if not is_ours(self.subject):
             return
-        graphs = self.predictor._steps.recordings
-        if graphs is not None and graphs.failure is not None:
-            raise GaveUpError(graphs.failure.splitlines()[0])
+        from sam2fast.engine.recorded import _recorded
+
+        for each in _recorded.get(self.predictor, {}).values():
+            for why in each.pool.failures.values():
+                raise GaveUpError(why.splitlines()[0])
         why: str | None = self.predictor._steps.why_eager(self.predictor, self.predictor.fast)
-        # A session's bank moves into a workspace of the recordings when they first track a frame of it.
-        if why is None and (graphs is None or bank not in graphs._used):
+        # Recorded steps have the pools of a session's bank from its first tracked frame on.
+        if why is None and bank not in self.predictor._steps._used:
             why = "the fast path has not tracked this video"
         self.reasons[why] = None
 

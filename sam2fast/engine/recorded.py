@@ -1,18 +1,29 @@
-"""Calls functions of tensors by recordings: copies the input, replays, and copies the results."""
+"""Calls functions of tensors by recordings: copies the input, replays, and copies the results.
+
+Images and prompts are computed here, for frequent numbers of them. :mod:`sam2fast.tracking.steps` computes videos.
+"""
 
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
 
-from sam2fast.engine.graphs import CudaGraphs, RecordingError, numerics
+from sam2fast.engine import engine_for
+from sam2fast.engine.graphs import CudaGraphs, RecordingError, numerics, why_eager
+from sam2fast.modeling.sam2_base import SAM2Base
 
 _log = logging.getLogger(__name__)
+
+# Numbers of images per encoding, and of prompts per decoding with one or two points each (a click, a box), that are
+# recorded. Other numbers run eagerly, as padding would change the last bits of the results.
+IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
+# Number of recordings of images and prompts per model. Later shapes run eagerly. Each recording stores its results.
+MOST_RECORDINGS = 11
 
 Found = TypeVar("Found")
 Kept = TypeVar("Kept")
@@ -29,15 +40,14 @@ class RecordingPool:
         graphs: The recorder.
         lock: Held during a turn.
         last: Stream of the last turn, and the event at its end. None on other devices than CUDA.
-        failure: Cause of the last failed recording, or None.
+        failures: Why functions could not be recorded, by key. They are not tried again until the pool is cleared.
     """
 
     def __init__(self, device: torch.device, make: Callable[[torch.device], Any] | None = None) -> None:
         self.device, self.graphs, self.lock = device, (make or CudaGraphs)(device), threading.RLock()
         self.last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
-        self.failure: str | None = None
-        self._eager: set[Hashable] = set()  # keys that could not be recorded
-        self._states: dict[str, Hashable] = {}
+        self.failures: dict[Hashable, str] = {}
+        self._states: dict[Hashable, Hashable] = {}
         self._members: WeakSet[Recorded] = WeakSet()
         self._is_taken = False
 
@@ -60,7 +70,7 @@ class RecordingPool:
                 event.record(stream)
                 self.last = stream, event
 
-    def keep_for(self, part: str, state: Hashable) -> None:
+    def keep_for(self, part: Hashable, state: Hashable) -> None:
         """Drops all recordings if the state of a part of the model differs from the one at the previous call."""
         if self._states.setdefault(part, state) != state:
             self.clear()
@@ -71,72 +81,68 @@ class RecordingPool:
         with self.turn():
             for member in list(self._members):
                 member.clear()
-            self._eager.clear()
+            self.failures.clear()
             self._states.clear()
             self.graphs.clear()
-
-
-class _Call(NamedTuple):
-    """Holds a recorded function."""
-
-    given: list[Tensor]  # input
-    found: list[Any]  # the result; the next replay of the pool overwrites its tensors
-    replay: Callable[[], None]
 
 
 class Recorded:
     """Calls functions by recordings, one for each key, autocast, other switches of torch, and kind of input.
 
-    Recordings share tensors for the input. A function that cannot be recorded is not tried again until the pool is
-    cleared, and the log says why.
+    Recordings share tensors for the input. If a function cannot be recorded, the log says why.
 
     Args:
         pool: Memory of the recordings.
         most: Largest number of recordings, or None.
 
     Attributes:
+        tensors: Tensors that the functions read and write at their own addresses; see :meth:`use`.
         made: Number of recordings so far, with freed ones.
     """
 
     def __init__(self, pool: RecordingPool, most: int | None = None) -> None:
-        self.pool = pool
-        self.made, self._most = 0, most
-        self._calls: dict[tuple[Hashable, ...], _Call] = {}
+        self.pool, self._most, self.made = pool, most, 0
+        # By key: the replay, and the result. The next replay of the pool overwrites its tensors.
+        self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
-        self._stream: torch.cuda.Stream | None = None  # of the last call
+        self.clear()
         with pool.lock:
             pool._members.add(self)
+
+    def clear(self) -> None:
+        """Frees these recordings. The last replay has ended, or the caller waits for it."""
+        self._calls.clear()
+        self._inputs.clear()
+        self.tensors: Sequence[Any] = ()
+        self._stream: torch.cuda.Stream | None = None  # of the last call, to which torch knows all tensors to belong
+
+    def use(self, tensors: Sequence[Tensor | None]) -> None:
+        """Sets :attr:`tensors`. Frees what was recorded with other ones."""
+        if list(map(id, tensors)) != list(map(id, self.tensors)):
+            self.clear()
+            self.tensors = tensors
 
     def has(self, key: Hashable) -> bool:
         """Returns True if there is a recording of the key for torch's present switches."""
         known = key, numerics(self.pool.device)
         return any(full[:2] == known for full in list(self._calls))
 
-    def clear(self) -> None:
-        """Frees these recordings. The last replay has ended, or the caller waits for it."""
-        self._calls.clear()
-        self._inputs.clear()
-        self._stream = None  # so that the next call tells torch of the stream
-
     def call(
         self,
-        key: Hashable,
-        what: str,
+        key: tuple[Hashable, ...],
         function: Callable[[list[Tensor]], Found],
         given: Sequence[Tensor],
         keep: Callable[[Found], Kept],
-        others: Sequence[Tensor] = (),
     ) -> Kept | None:
         """Computes a function of tensors by its recording, which the first call makes.
 
         Args:
-            key: All that the function depends on besides ``given``, ``others`` and torch's switches.
-            what: Name of such calls in the log, in the plural.
+            key: All that the function depends on besides ``given``, :attr:`tensors` and torch's switches. The first
+                item names such calls in the log, in the plural.
             function: Computes results from tensors at fixed addresses with the values of ``given``. It does not wait
                 for the device.
             given: Input on the device, or on the CPU in pinned memory.
             keep: Copies the part of the results that the caller needs. The next call overwrites the results.
-            others: Tensors that the function reads and writes at their own addresses.
 
         Returns:
             The value of ``keep``, or None if the function is not recorded.
@@ -144,34 +150,39 @@ class Recorded:
         Raises:
             Exception: If the function raises it in its first run.
         """
-        pool = self.pool
-        full = key, numerics(pool.device), tuple((x.dtype, x.shape, x.stride()) for x in given)
+        pool, kinds = self.pool, [(i, x.dtype, x.shape, x.stride()) for i, x in enumerate(given)]
+        full = key, numerics(pool.device), *kinds
         with pool.turn():
-            call = self._calls.get(full)
-            if call is None and (full in pool._eager or len(self._calls) == self._most):
+            if full not in self._calls and (full in pool.failures or len(self._calls) == self._most):
                 return None
             with torch.inference_mode():  # so that inputs may be written in any mode of the caller
-                inputs = [self._input(i, x) for i, x in enumerate(given)] if call is None else call.given
-                self._use_on_stream(others)
+                for kind, x in zip(kinds, given, strict=True):
+                    if kind not in self._inputs:
+                        self._inputs[kind] = torch.empty_like(x, device=pool.device)
+                inputs = [self._inputs[kind] for kind in kinds]
+                self._use_on_stream()
                 _copy(inputs, given)
-                if call is None:
-                    try:
-                        call = self._record(function, inputs)
-                    except RecordingError as error:
-                        self._give_up(full, what, error.__cause__ or error)
-                        return None
-                    self._calls[full], self.made = call, self.made + 1
-                call.replay()
-            return keep(call.found[0])
+                if full not in self._calls:
+                    self._record(full, function, inputs)
+                if full not in self._calls:
+                    return None
+                replay, found = self._calls[full]
+                replay()
+            return keep(found[0])
 
-    def _input(self, i: int, x: Tensor) -> Tensor:
-        """Returns the tensor for the values of the i-th input. All recordings of its kind read it."""
-        key = i, x.dtype, x.shape, x.stride()
-        if key not in self._inputs:
-            self._inputs[key] = torch.empty_like(x, device=self.pool.device)
-        return self._inputs[key]
+    def _use_on_stream(self) -> None:
+        """Tells torch of the stream that uses the tensors. It knows only the stream that they were made on, and would
+        reuse the memory of freed tensors while this stream reads them."""
+        if self.pool.device.type == "cuda":
+            stream = torch.cuda.current_stream(self.pool.device)
+            if stream != self._stream:
+                self._stream = stream
+                for x in (*self._inputs.values(), *self.tensors):
+                    if x is not None:
+                        x.record_stream(stream)
 
-    def _record(self, function: Callable[[list[Tensor]], Found], inputs: list[Tensor]) -> _Call:
+    def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> None:
+        """Records a function, or logs why it cannot be recorded."""
         found: list[Any] = [None]
         kind = self.pool.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
@@ -181,22 +192,13 @@ class Recorded:
             with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
                 found[0] = function(inputs)  # each replay writes to the addresses of the recording
 
-        return _Call(inputs, found, self.pool.graphs.record(run))
-
-    def _use_on_stream(self, others: Sequence[Tensor]) -> None:
-        """Tells torch of the stream that uses the tensors. It knows only the stream that they were made on, and would
-        reuse the memory of freed tensors while this stream reads them."""
-        if self.pool.device.type == "cuda":
-            stream = torch.cuda.current_stream(self.pool.device)
-            if stream != self._stream:
-                self._stream = stream
-                for x in (*self._inputs.values(), *others):
-                    x.record_stream(stream)
-
-    def _give_up(self, key: Hashable, what: str, cause: BaseException) -> None:
-        self.pool._eager.add(key)
-        self.pool.failure = f"{type(cause).__name__}: {cause}"
-        _log.warning("%s cannot be recorded, and are run eagerly: %s", what, cause)
+        try:
+            self._calls[full] = self.pool.graphs.record(run), found
+            self.made += 1
+        except RecordingError as error:
+            cause = error.__cause__ or error
+            self.pool.failures[full] = f"{type(cause).__name__}: {cause}"
+            _log.warning("%s cannot be recorded, and are run eagerly: %s", full[0][0], cause)
 
 
 def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
@@ -211,29 +213,108 @@ def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
-_pools: "WeakKeyDictionary[Any, dict[bool, RecordingPool]]" = WeakKeyDictionary()
+_recorded: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
 
 
-def pool_of(model: Any, ahead: bool = False) -> RecordingPool:
-    """Returns the pool of recordings of a model on its present device.
+def recorded_of(model: Any, ahead: bool = False) -> Recorded:
+    """Returns the recordings of a model's images and prompts on its present device. Steps share their pool.
 
     Args:
-        ahead: If True, returns the pool of encodings of video frames, which run at the same time as tracking. Otherwise
-            that of images, prompts and steps.
+        ahead: If True, returns encodings of video frames, which run at the same time as steps, and have another pool.
     """
     release_if_moved(model)
-    pools = _pools.setdefault(model, {})
-    return pools.get(ahead) or pools.setdefault(ahead, RecordingPool(model.device))
+    found = _recorded.setdefault(model, {})
+    most = None if ahead else MOST_RECORDINGS
+    return found.get(ahead) or found.setdefault(ahead, Recorded(RecordingPool(model.device), most))
 
 
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model on a device that the model has left."""
-    if any(pool.device != model.device for pool in _pools.get(model, {}).values()):
+    if any(each.pool.device != model.device for each in _recorded.get(model, {}).values()):
         release(model)
-        del _pools[model]
+        del _recorded[model]
 
 
 def release(model: Any) -> None:
     """Frees the recordings of a model, also of its open sessions. They are made again when needed."""
-    for pool in list(_pools.get(model, {}).values()):
-        pool.clear()
+    for each in list(_recorded.get(model, {}).values()):
+        each.pool.clear()
+
+
+def expire_constants(model: Any) -> None:
+    """Lets recordings of a model compute their constants again before the next replay."""
+    for each in list(_recorded.get(model, {}).values()):
+        with each.pool.lock:
+            each.pool.graphs.constants.expire()
+
+
+def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
+    """Computes :meth:`~sam2fast.engine.Engine.encode`, by a recording if possible.
+
+    Args:
+        model: The network, or an object that replaces it in a predictor.
+        fast: Use of CUDA graphs, see :func:`~sam2fast.engine.graphs.why_eager`.
+        images: Images ``(B, 3, S, S)``.
+
+    Raises:
+        RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
+    """
+    engine, found = engine_for(model), None
+    if _may_record(model, fast) and len(images) in IMAGES:
+        key, state = (f"encodings of {len(images)} images", "image"), engine.state_of_image(images)
+        found = _call(model, key, state, lambda inputs: engine.encode(inputs[0]), [images])
+    return found or engine.encode(images)
+
+
+def decode(
+    model: Any,
+    fast: bool | None,
+    embedding: Tensor,
+    high_res: Sequence[Tensor],
+    points: tuple[Tensor, Tensor] | None,
+    prompts: Tensor | None,
+    multimask: bool,
+) -> tuple[Tensor, Tensor]:
+    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`. See :func:`encode`."""
+    engine, found, levels = engine_for(model), None, len(high_res)
+    may_record = _may_record(model, fast)
+    if may_record and points is not None and len(points[0]) in PROMPTS and points[0].shape[1] in POINTS:
+
+        def function(inputs: list[Tensor]) -> list[Tensor]:
+            coords, labels, own, *others = inputs
+            masks = others[levels] if len(others) > levels else None
+            return list(engine.decode(own, others[:levels], (coords, labels), masks, multimask)[:2])
+
+        given = [*points, embedding, *high_res, *([] if prompts is None else [prompts])]
+        key = f"decodings of {len(points[0])} prompts", "masks", multimask, levels
+        found = _call(model, key, engine.state_of_masks(embedding), function, given)
+    masks, ious = found or engine.decode(embedding, high_res, points, prompts, multimask)[:2]
+    return masks, ious
+
+
+def _may_record(model: Any, fast: bool | None) -> bool:
+    if not isinstance(model, SAM2Base):
+        return False
+    release_if_moved(model)
+    return why_eager(model.device, fast) is None
+
+
+def _call(
+    model: SAM2Base,
+    key: tuple[Hashable, ...],
+    state: Hashable | None,
+    function: Callable[[list[Tensor]], list[Tensor]],
+    given: list[Tensor],
+) -> list[Tensor] | None:
+    """Returns copies of the results of a function by its recording, or None if it is not recorded.
+
+    Args:
+        key, function, given: See :meth:`Recorded.call`. The second item of the key names a part of the model.
+        state: State of the part. If it is None, nothing is recorded.
+    """
+    if state is None or any(x.device != model.device for x in given):
+        return None
+    recorded = recorded_of(model)
+    with recorded.pool.turn():
+        recorded.pool.keep_for(key[1], state)
+        return recorded.call(key, function, given, lambda found: [x.clone() for x in found])

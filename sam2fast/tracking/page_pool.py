@@ -84,10 +84,15 @@ class PagePool:
             )
             self._adopt(torch.cat([self.data, more]))
 
+    def suits(self, data: Tensor) -> bool:
+        """Returns True if another tensor has the same dtype and row shape."""
+        return data.dtype == self.data.dtype and data.shape[1:] == self.data.shape[1:]
+
     def move_to(self, data: Tensor) -> None:
-        """Moves to another tensor of the same dtype and row shape, with at least as many rows."""
-        data[: len(self.data)].copy_(self.data)
-        self._adopt(data)
+        """Moves to another tensor if it has the same dtype and row shape, and at least as many rows."""
+        if self.suits(data) and len(data) >= len(self.data):
+            data[: len(self.data)].copy_(self.data)
+            self._adopt(data)
 
     def begin_step(self) -> None:
         """From now on rows that only earlier steps used may be archived."""

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from sam2fast.engine.derived import Constants
 from sam2fast.engine.graphs import CudaGraphs
+from sam2fast.engine.recorded import Recorded, RecordingPool
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
 from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies.sam2long import Pathways
@@ -165,9 +165,9 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     """Compiles kernels and tracks a blank video. See ``SAM2VideoPredictor.warmup``."""
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
-        if tracker.recordings is not None:  # runs the same functions eagerly; recording needs compiled kernels
-            rehearsal.steps = Steps()
-            rehearsal.steps.recordings = Recordings(tracker.model, _Rehearsal)
+        if tracker.is_recorded:  # runs the same functions eagerly; recording needs compiled kernels
+            own = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
+            rehearsal.steps = Steps(lambda model, ahead=False: own[ahead])
         # Collected kernels are not launched, so constants computed here are invalid. Later code does not read them.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises it again
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
@@ -178,7 +178,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
 def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
     height, width = size
     blank = [np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES
-    prefetch = tracker.recordings is not None
+    prefetch = tracker.is_recorded
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
@@ -188,7 +188,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     commit_prompts(tracker, state)
     prompted = state.objects[0]
     # Begins with the most objects, so that the pools need not grow later.
-    counts = [count for count in BUCKETS if count < num_objects] if tracker.recordings else []
+    counts = [count for count in BUCKETS if count < num_objects] if tracker.is_recorded else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
         with tracker.one_step(state):

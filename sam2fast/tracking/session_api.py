@@ -159,7 +159,7 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     def release_recordings(self) -> None:
         """Frees the model's recordings and their memory, also of open sessions. They are made again when needed."""
-        self._steps.release()
+        self._steps.release(self)
 
     def check_recordings(self) -> None:
         """Drops what was recorded if weights moved since, or a setting of the model has another value.

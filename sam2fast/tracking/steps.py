@@ -1,41 +1,78 @@
 """Runs steps and encodings eagerly, or as CUDA graphs. Replaying a graph costs little more than its arithmetic."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary, finalize
 
 import torch
+from torch import Tensor
 
 from sam2fast.engine import engine_for
 from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.engine.parts import Watch
+from sam2fast.engine.recorded import Recorded, expire_constants, recorded_of, release
+from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
-from sam2fast.tracking.features import EncodedFrames, features_by_frame
-from sam2fast.tracking.recordings import Recordings
+from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
+from sam2fast.tracking.memory_bank import MemoryBank, bucket
+from sam2fast.tracking.outputs import PackedResults
 from sam2fast.tracking.session import TrackingOptions
-from sam2fast.tracking.step import Results, StepInput, call_step
+from sam2fast.tracking.step import (
+    NarrowPagesError,
+    Pools,
+    Results,
+    StepBuffers,
+    StepInput,
+    build_results,
+    call_step,
+    compute_step,
+    prepare_tables,
+)
+from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
+
+# Number of closed sessions whose pools, and the steps recorded on them, are kept for later sessions.
+MOST_IDLE = 2
+# Initial size of the pools: this many objects with two conditioning frames each. Growth moves the pools, and the steps
+# recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
+OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
 
 
 class Steps:
     """Runs steps and encodings of one model. The model owns this object and is passed to each call.
 
+    Args:
+        recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
+
     Attributes:
-        recordings: Recorded steps and encodings. None until recordings are used.
         explain: If True, logs once why nothing is recorded.
         prompt_warning: Warning of points outside the video, printed once.
     """
 
-    def __init__(self) -> None:
-        self.recordings: Recordings | None = None
-        self.explain = False
-        self.prompt_warning = PromptWarning()
-        self._watches: list[Watch | None] | None = None  # of the last check
+    def __init__(self, recorded: Callable[..., Recorded] = recorded_of) -> None:
+        self.explain, self.prompt_warning = False, PromptWarning()
+        self._recorded = recorded
+        self._watches: Sequence[Watch | None] = ()  # of the last check
         self._changes = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._made_for: tuple[Hashable, list[Tensor]] | None = None  # fingerprint and weights, if anything is recorded
+        self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
+        self._used: WeakKeyDictionary[MemoryBank, Recorded] = WeakKeyDictionary()
+        self._idle: deque[Recorded] = deque(maxlen=MOST_IDLE)
+
+    def __reduce__(self) -> Any:
+        # A copy of a model makes its own recordings.
+        return Steps, (), {"explain": self.explain, "prompt_warning": self.prompt_warning}
 
     def encode(
         self,
@@ -49,33 +86,120 @@ class Steps:
         """Encodes some frames of a video as one batch.
 
         Args:
-            ahead: If True, nothing waits for the features yet, and recordings compute them on another stream.
-            padded: See :meth:`Recordings.encode`.
+            ahead: If True, nothing waits for the features yet. Recordings compute them on another stream, and start at
+                once, without waiting for the caller's stream. The weights must be there.
+            padded: Size that a batch is padded to if its own size is not recorded, as recording takes longer; or 0.
         """
-        recordings = self.usable(model, options)
-        encoded = None if recordings is None else recordings.encode(model, frames, indices, ahead, padded)
+        encoded = None
+        if self._may_record(model, options):
+            encoded = self._replay_encoding(model, [frames.pixels(t) for t in indices], ahead, padded)
         if encoded is None:
             images = torch.stack([frames[t] for t in indices]).to(model.device)
             encoded = EncodedFrames(features_by_frame(engine_for(model).encode(images), len(indices)), None)
         return encoded
 
+    def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
+        """Encodes frames as one batch of a bucket's size, or returns None if this is not recorded.
+
+        On CUDA the caller's stream does not wait. ``wait`` of the result makes it wait for given features.
+        """
+        device, engine, side, recorded = model.device, engine_for(model), model.image_size, self._recorded(model, True)
+        sizes = bucket(len(frames)), bucket(max(len(frames), padded))
+        keys = [(f"encodings in batches of {size}", size) for size in sizes]
+        key = keys[0] if recorded.has(keys[0]) else keys[1]
+        pixels, stream = _staged(frames, key[1], pinned=device.type == "cuda"), None
+
+        def function(inputs: list[Tensor]) -> list[Tensor]:
+            mean, std = SAM2Transforms.mean, SAM2Transforms.std
+            return engine.encode(resize_and_normalise(inputs[0], (side, side), mean, std, white=255.0))
+
+        def keep(levels: list[Tensor]) -> list[FrameFeatures]:
+            return features_by_frame(levels if len(levels[0]) > 1 else [x.clone() for x in levels], len(frames))
+
+        if device.type == "cuda":
+            # Frames are encoded at the same time as steps run, on another stream, and uploaded on a third one.
+            self._streams = self._streams or (torch.cuda.Stream(device), torch.cuda.Stream(device))
+            stream, uploads = self._streams
+            if not ahead or recorded.pool.graphs.constants.are_outdated:  # by weights that may still be written
+                stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(uploads):
+                pixels = pixels.to(device, non_blocking=True)
+            stream.wait_stream(uploads)
+            pixels.record_stream(stream)
+        with torch.cuda.stream(stream):
+            features = recorded.call(key, function, [pixels], keep)
+        if features is None:
+            return None
+        last = recorded.pool.last
+        return EncodedFrames(features, last and partial(_wait, last[1]))
+
     def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> Results:
         """Computes the results of all objects of a frame as one batch. Writes memories and pointers to the bank."""
-        recordings = self.usable(model, options)
-        results = None if recordings is None else recordings.step(model, given)
+        results = self._replay_step(model, given) if self._may_record(model, options) else None
         return call_step(model, given) if results is None else results
 
-    def usable(self, model: SAM2Base, options: TrackingOptions) -> Recordings | None:
-        """Returns the recordings if steps should use them, else None.
+    def _replay_step(self, model: SAM2Base, given: StepInput) -> Results | None:
+        """Computes a step by its recording, or returns None if it is not recorded."""
+        bank, settings, (embedding, high_res) = given.bank, given.settings, given.features
+        count, shape = len(given.attended), bank.shape_of(given.attended, given.rules, in_buckets=True)
+        key = f"steps with rows for {shape.objects} objects", shape, settings
+        with self._recorded(model).pool.turn():
+            recorded = self.recorded_steps(model, bank, given.rules)
+            integers, *pages = prepare_tables(given, shape)
+            while True:
+                pools = Pools.of(bank)
+                if bank.states is None and recorded.tensors:  # steps without a strategy do not read them
+                    pools = pools._replace(states=recorded.tensors[2])
+                recorded.use(pools)
 
-        Raises:
-            RuntimeError: If ``options.fast`` is True, and graphs cannot be recorded on this GPU.
+                def function(inputs: list[Tensor], pools: Pools = pools) -> PackedResults:
+                    integers, embedding, *high_res = inputs
+                    buffers = StepBuffers.make(model, FrameFeatures(embedding, high_res), integers, shape, settings)
+                    compute_step(model, pools, buffers, settings)
+                    return buffers.results
+
+                try:
+                    given_tensors = [integers, embedding, *high_res]
+                    packed = recorded.call(key, function, given_tensors, lambda found: found.first(count))
+                    break
+                except NarrowPagesError as error:
+                    assert bank.memories is not None
+                    bank.memories.widen(error.dtype)
+            if packed is not None:
+                return build_results(bank, packed, count, *pages)
+        bank.begin_step()  # so that rows of the failed step are free again
+        return None
+
+    @torch.inference_mode()
+    def recorded_steps(self, model: SAM2Base, bank: MemoryBank, rules: MemoryRules) -> Recorded:
+        """Returns the steps recorded on a session's pools.
+
+        On its first step, a session moves to the pools of a closed one if they are large enough, and takes over the
+        steps recorded on them.
         """
+        pool = self._recorded(model).pool
+        with pool.lock:
+            if bank not in self._used:
+                assert bank.memories is not None
+                fitting = [each for each in list(self._idle) if each.tensors and bank.memories.suits(each.tensors[0])]
+                recorded = fitting[-1] if fitting else Recorded(pool)
+                if fitting:
+                    self._idle.remove(recorded)
+                for own, tensor in zip(bank.pools, recorded.tensors, strict=False):
+                    if own is not None and tensor is not None:
+                        own.move_to(tensor)
+                bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
+                self._used[bank] = recorded
+                finalize(bank, self._idle.append, recorded).atexit = False  # at any point, without the lock
+            return self._used[bank]
+
+    def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
         if self.why_eager(model, options.fast) is not None:
-            return None
-        if self.recordings is None:
-            self.recordings = Recordings(model)
-        return self.recordings
+            return False
+        if self._made_for is None:
+            # Graphs read the weights by address: these tensors keep the memory from being reused.
+            self._made_for = fingerprint(model), [x.detach() for x in (*model.parameters(), *model.buffers())]
+        return True
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
         """Returns the reason why steps of this model are not recorded, or None if they are.
@@ -95,25 +219,28 @@ class Steps:
         if self.is_changed:
             return "modules were hooked, patched or replaced, and a recording would not call them"
         why = why_eager(model.device, fast)
-        if why is None and self.recordings is None and not _attends_from_plan(model):
-            return "memory attention has no plan, and its modules compute one object after the other"
+        if why is None and self._made_for is None:
+            with torch.no_grad():
+                if not engine_for(model).parts().attention:
+                    return "memory attention has no plan, and its modules compute one object after the other"
         return why
 
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
-        self._keep(engine_for(model).watches())
-        if self.recordings is not None and self.recordings.made_for != fingerprint(model):
-            self.release()
-        if self.recordings is not None:
-            self.recordings.expire_constants()
-        if self.explain and self.usable(model, options) is None:
-            _log.info("vos_optimized: steps are not recorded: %s", self.why_eager(model, options.fast))
+        self._keep(model, engine_for(model).watches())
+        if self._made_for is not None and self._made_for[0] != fingerprint(model):
+            self.release(model)
+        if self._made_for is not None:
+            expire_constants(model)
+        why = self.why_eager(model, options.fast) if self.explain else None
+        if why is not None:
+            _log.info("vos_optimized: steps are not recorded: %s", why)
             self.explain = False
 
     @property
     def is_changed(self) -> bool:
         """Returns True if the last check found modules that a user hooked, patched or replaced."""
-        return self._watches is not None and None in self._watches
+        return None in self._watches
 
     @contextmanager
     def one_step(self, model: SAM2Base) -> Iterator[int]:
@@ -126,26 +253,32 @@ class Steps:
             Number of changes seen so far.
         """
         with engine_for(model).one_step() as watches, reading_numerics_once():
-            self._keep(watches)
+            self._keep(model, watches)
             yield self._changes
 
-    def _keep(self, watches: list[Watch | None]) -> None:
+    def _keep(self, model: SAM2Base, watches: Sequence[Watch | None]) -> None:
         before, self._watches = self._watches, watches
-        if before is not None and before != watches:
-            self.release()
+        if before and before != watches:
+            self.release(model)
             self._changes += 1
 
-    def release(self) -> None:
+    def release(self, model: SAM2Base) -> None:
         """Frees the recordings and their memory, also of open sessions. Steps record them again when needed."""
-        if self.recordings is not None:
-            self.recordings.clear()
-        self.recordings = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy of a model makes its own recordings.
-        return {**vars(self), "recordings": None, "_watches": None}
+        release(model)
+        self._forget()
 
 
-@torch.no_grad()
-def _attends_from_plan(model: SAM2Base) -> bool:
-    return engine_for(model).parts().attention
+def _staged(frames: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
+    """Returns frames as ``(batch, S, S, 3)`` on the CPU, with the last one repeated, or a view of a single frame."""
+    if batch == 1 and (not pinned or frames[0].is_pinned()):
+        return frames[0][None]
+    staged = torch.empty(batch, *frames[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+    return torch.stack([*frames, *[frames[-1]] * (batch - len(frames))], out=staged)
+
+
+def _wait(done: torch.cuda.Event, features: FrameFeatures) -> None:
+    """Makes the current stream wait until features are computed."""
+    stream = torch.cuda.current_stream(features.embedding.device)
+    stream.wait_event(done)
+    for x in (features.embedding, *features.high_res):
+        x.record_stream(stream)  # its memory is not reused before that stream has read it

@@ -33,7 +33,6 @@ from sam2fast.tracking.outputs import (
     format_masks,
 )
 from sam2fast.tracking.page_pool import Page
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackedObject, TrackingOptions, VideoSession
 from sam2fast.tracking.shared_prompts import pairs_of
 from sam2fast.tracking.step import StepInput, StepSettings, build_results, encode_masks, fill_holes, predict
@@ -96,9 +95,9 @@ class Tracker:
         return function(self, *args, **kwargs) if custom is None else custom(*args, **kwargs)
 
     @property
-    def recordings(self) -> Recordings | None:
-        """Returns the recorded steps, or None if tracking does not use recordings."""
-        return self.steps.usable(self.model, self.options)
+    def is_recorded(self) -> bool:
+        """Returns True if tracking uses recordings."""
+        return self.steps.why_eager(self.model, self.options.fast) is None
 
     @property
     def clearing_distance(self) -> int:
@@ -176,7 +175,7 @@ class Tracker:
         """
         every = list(objects)
         state.features.upcoming = _to_track(every, frames[1 : 2 * count])
-        if count == 1 or self.recordings is not None and state.features.keeps(frames[0]):
+        if count == 1 or self.is_recorded and state.features.keeps(frames[0]):
             return
         needed = _to_track(every, frames[:count])
         if needed and not state.features.keeps(needed[0]):
@@ -184,7 +183,7 @@ class Tracker:
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
         """Starts encoding the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
-        if self.recordings is None:
+        if not self.is_recorded:
             return
         needed = state.features.upcoming
         missing = [t for t in needed if not state.features.keeps(t)][:count]

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from graph_sessions import recorded_steps
 from official_memory import fused_step
 from video import Session, clip
 
@@ -76,18 +77,17 @@ def test_replayed_steps(exact, rough, replaying, video):
     """An exact session takes the workspace over, with a step of its own; both have one shape."""
     rough.approximations = replaying.approximations = EMULATED
     sessions = [tracked(p, video) for p in (rough, replaying)]
-    rules = replaying._tracker.rules(sessions[1].state)
-    rounded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules)
+    rounded = recorded_steps(replaying, sessions[1])
     expected = [s.records for s in sessions]
     del sessions
     gc.collect()
     replaying.approximations = None
     session = tracked(replaying, video)
-    assert replaying._steps.recordings.workspace_of(session.state.bank, rules) is rounded
+    assert recorded_steps(replaying, session) is rounded
     for a, b in (expected, (tracked(exact, video).records, session.records)):
         for x, y in zip(a, b, strict=True):
             assert relative_error(x.masks, y.masks) < 1e-4, x.step
-    assert rounded.steps.made == 2 * len({shape for (shape, _), *_ in rounded.steps._calls})
+    assert rounded.made == 2 * len({shape for (_, shape, _), *_ in rounded._calls})
 
 
 @pytest.mark.parametrize("asked", [EMULATED, None])

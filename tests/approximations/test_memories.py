@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from graph_sessions import recorded_steps
 from video import Session
 
 from sam2fast.modeling.memory_selection import MemoryRules, recent_frames, select_memories
@@ -104,10 +105,9 @@ def test_replayed_steps_give_the_same_masks(rough, replaying, video, approximati
         long_life(s)
     for a, b in zip(*(s.records for s in sessions), strict=True):
         assert relative_error(a.masks, b.masks) < 1e-5, a.step
-    rules = replaying._tracker.rules(sessions[1].state)
-    recorded = replaying._steps.recordings.workspace_of(sessions[1].state.bank, rules).steps._calls
-    conditioning = {shape.pointers - 15 for (shape, _), *_ in recorded}
-    assert {shape.memories for (shape, _), *_ in recorded} == {rules.recent + n for n in conditioning}
+    rules, steps = replaying._tracker.rules(sessions[1].state), recorded_steps(replaying, sessions[1])
+    conditioning = {shape.pointers - 15 for (_, shape, _), *_ in steps._calls}
+    assert {shape.memories for (_, shape, _), *_ in steps._calls} == {rules.recent + n for n in conditioning}
 
 
 def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video):
@@ -121,7 +121,7 @@ def test_sessions_keep_what_they_were_opened_with(exact, rough, replaying, video
     records = whole.records
     del whole
     gc.collect()
-    assert replaying._steps.recordings._idle
+    assert replaying._steps._idle
     for s in fewer:
         s.propagate(max_frame_num_to_track=4)
     for expected, actual in ((fewer[0].records, fewer[1].records), (one_object(exact, video, 4).records, records)):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from video import clip
 
+from sam2fast.engine.recorded import recorded_of
 from sam2fast.tracking.approximations import DEFAULT_STILL
 from sam2fast.tracking.features import difference, summary_of
 from sam2fast.tracking.steps import Steps
@@ -112,4 +113,4 @@ def test_features_under_autocast_are_apart(rough):
 def test_warmup_encodes_batches_nevertheless(replaying):
     replaying.approximations = "still_frames"
     replaying.warmup(1, (64, 64), encode_ahead=2)
-    assert {batch for batch, *_ in replaying._steps.recordings._frames._calls} == {1, 2}
+    assert {batch for (_, batch), *_ in recorded_of(replaying, ahead=True)._calls} == {1, 2}

@@ -16,9 +16,9 @@ from recorded_ops import CalledAgain, RecordedOps, recorded_by
 
 from sam2fast.amg import parameters
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
-from sam2fast.engine import graphs, recorded, recorded_images
+from sam2fast.engine import graphs, recorded
 from sam2fast.engine.graphs import RecordingError
-from sam2fast.engine.recorded_images import MOST_RECORDINGS
+from sam2fast.engine.recorded import MOST_RECORDINGS, recorded_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 CPU = torch.device("cpu")
@@ -243,7 +243,7 @@ def test_training_mode_and_gradients_run_eagerly(model):
     model.eval()
     images = torch.zeros(1, 3, model.image_size, model.image_size)
     with torch.enable_grad():
-        assert recorded_images.encode(model, True, images)[-1].requires_grad
+        assert recorded.encode(model, True, images)[-1].requires_grad
     assert RecordedOps.made == 0
 
 
@@ -303,8 +303,10 @@ def test_where_recording_fails_images_go_on_without(model, monkeypatch, caplog):
 def test_released_recordings_are_freed_and_made_again(model):
     predictor = predictor_of(model)
     assert_eager(predictor)
-    calls = recorded_images._recorded[model]._calls
-    kept = [weakref.ref(x) for call in calls.values() for x in (*call.given, *call.found[0])]
+    calls = recorded_of(model)
+    kept = [
+        weakref.ref(x) for x in (*calls._inputs.values(), *(x for _, found in calls._calls.values() for x in found[0]))
+    ]
     del calls
     predictor.release_recordings()
     gc.collect()
@@ -318,7 +320,7 @@ def test_recordings_are_shared_by_a_models_predictors_and_end_with_it(model):
         assert_eager(predictor_of(model), images=IMAGES)
     assert RecordedOps.made == 2
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone not in recorded._pools
+        assert clone not in recorded._recorded
 
 
 def test_models_are_collected(made, monkeypatch):
@@ -326,7 +328,7 @@ def test_models_are_collected(made, monkeypatch):
     model = copy.deepcopy(made)
     results(predictor_of(model), CLICK)
     ref = weakref.ref(model)
-    assert model in recorded._pools
+    assert model in recorded._recorded
     del model
     gc.collect()
     assert ref() is None
@@ -358,7 +360,7 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(made):
     predictor = SAM2ImagePredictor(made)
     assert predictor.fast is None
     results(predictor, CLICK)
-    assert made not in recorded._pools
+    assert made not in recorded._recorded
 
 
 def test_where_it_is_safe(made, monkeypatch):
@@ -367,10 +369,10 @@ def test_where_it_is_safe(made, monkeypatch):
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     images = torch.zeros(1, 3, made.image_size, made.image_size)
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        recorded_images.encode(made, True, images)
+        recorded.encode(made, True, images)
     for fast in (None, False):
-        recorded_images.encode(made, fast, images)
-    assert made not in recorded._pools
+        recorded.encode(made, fast, images)
+    assert made not in recorded._recorded
 
 
 def test_copies_of_a_predictor(made):

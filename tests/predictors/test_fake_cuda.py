@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import Engine, recorded, recorded_images
+from sam2fast.engine import Engine, recorded
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.async_copies import copy_to_device
@@ -186,19 +186,19 @@ def test_another_stream(cuda, predictor, monkeypatch):
     assert not waited
     with torch.cuda.stream(other):
         predictor.set_image(IMAGE)
-    (call,) = recorded_images._recorded[predictor.model]._calls.values()
-    assert waited == [other] and any(x is call.given[0] and stream is other for x, stream in used)
+    (x,) = recorded.recorded_of(predictor.model)._inputs.values()
+    assert waited == [other] and any(one is x and stream is other for one, stream in used)
     predictor.release_recordings()
     assert waited[1:] == [cuda.stream], "weights may be written next"
 
 
 def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
     predictor.set_image(IMAGE)
-    assert predictor.model in recorded._pools
+    assert predictor.model in recorded._recorded
     with caplog.at_level(logging.WARNING):
         predictor.model.to("meta")
-        assert not recorded_images._may_record(predictor.model, None)
-    assert predictor.model not in recorded._pools and not caplog.records
+        assert not recorded._may_record(predictor.model, None)
+    assert predictor.model not in recorded._recorded and not caplog.records
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -10,6 +10,7 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.engine import engine_for
+from sam2fast.engine.recorded import recorded_of
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.memory_attention.reference import project_values
 from sam2fast.modeling.compiled import CompiledMethod
@@ -114,16 +115,17 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
     expected = track(predictor, frames[:4])
     predictor.fast = True
     track(predictor, frames[:4])
-    recorded = predictor._steps.recordings
+    steps = recorded_of(predictor).pool._members
+    calls = [{**each._calls} for each in steps]
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
-        assert predictor._tracker.recordings is None
+        assert not predictor._tracker.is_recorded
         found = track(predictor, frames[:4])
         raise RuntimeError("enough")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) and len(maps) == 2 * 3 * 3
     assert predictor.fast is True and predictor.selection_watch is None
     assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
-    assert predictor._steps.recordings is recorded and predictor._tracker.recordings is recorded
+    assert calls == [each._calls for each in steps] and any(calls) and predictor._tracker.is_recorded
 
 
 def test_compiled_attention_is_bypassed(predictor, frames):

@@ -5,6 +5,7 @@ from typing import Any
 
 from video import Record, Session
 
+from sam2fast.engine import recorded
 from sam2fast.utils.testing import relative_error
 
 TOLERANCE = 1e-5
@@ -25,5 +26,16 @@ def assert_same(expected: list[Record], actual: list[Record], tolerance: float =
         assert relative_error(a.masks, b.masks) < tolerance, (a.step, a.frame)
 
 
-def workspace(predictor: Any, s: Session) -> Any:
-    return predictor._steps.recordings.workspace_of(s.state.bank, predictor._tracker.rules(s.state))
+def recorded_steps(predictor: Any, s: Session) -> recorded.Recorded:
+    """The recorded steps on the pools of a session."""
+    return predictor._steps.recorded_steps(predictor, s.state.bank, predictor._tracker.rules(s.state))
+
+
+def has_recorded(predictor: Any) -> bool:
+    """Whether steps or encodings were recorded since the last release."""
+    return predictor._steps._made_for is not None
+
+
+def failures(predictor: Any) -> list[str]:
+    """Why something could not be recorded."""
+    return [why for each in recorded._recorded[predictor].values() for why in each.pool.failures.values()]

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
-from sam2fast.engine import recorded, recorded_images
+from sam2fast.engine import recorded
 from sam2fast.engine.derived import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
-from sam2fast.tracking import recordings, steps
+from sam2fast.tracking import steps
 
 READS_BACK = {
     torch.ops.aten._local_scalar_dense.default,
@@ -107,7 +107,7 @@ class _Recording(TorchDispatchMode):
 def recorded_by(monkeypatch: Any, recorder: type[CalledAgain]) -> None:
     """Lets models whose ``fast`` is True record on the CPU, by this recorder."""
     monkeypatch.setattr(recorded, "CudaGraphs", recorder)
-    for module in (steps, recorded_images):
+    for module in (steps, recorded):
         monkeypatch.setattr(module, "why_eager", lambda device, fast: None if fast else "fast is not True")
     monkeypatch.setattr(recorder, "made", 0)
 
@@ -117,7 +117,7 @@ def as_on_a_gpu(monkeypatch: Any) -> None:
     monkeypatch.setattr(engine, "_uses_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
-    monkeypatch.setattr(recordings, "resize_and_normalise", _preprocess)
+    monkeypatch.setattr(steps, "resize_and_normalise", _preprocess)
 
 
 def _preprocess(

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from video import Session, clip, jpeg_folder, run
 
+from sam2fast.engine.recorded import recorded_of
 from sam2fast.tracking.features import EncodedFrames
-from sam2fast.tracking.recordings import Recordings
 from sam2fast.tracking.session import TrackingOptions
 from sam2fast.tracking.steps import Steps
 from sam2fast.utils.testing import relative_error
@@ -20,13 +20,13 @@ class Encodings:
 
     def __init__(self, predictor: Any, monkeypatch: Any) -> None:
         self.batches: list[tuple[list[int], bool]] = []
-        right = predictor._steps.recordings.encode
+        right = predictor._steps.encode
 
-        def counted(model, frames, indices, ahead, padded):
+        def counted(model, options, frames, indices, ahead, padded):
             self.batches.append((list(indices), ahead))
-            return right(model, frames, indices, ahead, padded)
+            return right(model, options, frames, indices, ahead, padded)
 
-        monkeypatch.setattr(predictor._steps.recordings, "encode", counted)
+        monkeypatch.setattr(predictor._steps, "encode", counted)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,6 @@ class Encodings:
     ],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
-    fast._steps.recordings = Recordings(fast)
     encodings = Encodings(fast, monkeypatch)
 
     def life(s: Session) -> None:
@@ -45,7 +44,7 @@ def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, ba
         s.propagate(max_frame_num_to_track=6, encode_ahead=batch)
 
     actual = run(fast, video, life)
-    assert encodings.batches == expected
+    assert encodings.batches == expected and recorded_of(fast, ahead=True)._calls
     for a, b in zip(run(plain, video, life), actual, strict=True):
         assert relative_error(a.masks, b.masks) < TOLERANCE
 

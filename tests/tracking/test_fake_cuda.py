@@ -10,11 +10,13 @@ import pytest
 import torch
 from fake_cuda import steady_frames, steady_steps
 from frame_costs import _cost, frame_costs
+from graph_sessions import failures
 from torch.utils._pytree import tree_leaves
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Parts, by_modules, engine_for, static
-from sam2fast.tracking import recordings, step, tracker
+from sam2fast.engine.recorded import recorded_of
+from sam2fast.tracking import step, steps, tracker
 from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 from sam2fast.video_io import open_frames
@@ -44,7 +46,7 @@ def predictor(cuda, made):
 
 def check(predictor, found, *allowed, at_once=FRAMES_AT_ONCE_ON_CUDA):
     """Each frame took a step, each ``at_once`` frames an encoding of this size, all recorded, and none waited."""
-    assert found and predictor._steps.recordings.failure is None
+    assert found and not failures(predictor)
     encoded = [graph.encoded for seen in found for graph in seen.replayed if graph.encoded]
     assert encoded == [[at_once]] * (len(found) // at_once) and not any(seen.encoded for seen in found)
     assert sum(seen.replays for seen in found) == len(found) + len(encoded)
@@ -161,7 +163,7 @@ def test_the_last_frames_record_no_other_batch(cuda, predictor):
     predictor.release_recordings()
     for length, rows in ((14, [4, 4, 4, 1]), (15, [4, 4, 4, 4]), (16, [4, 4, 4, 4]), (3, [4])):
         assert rows_of_pass(cuda, predictor, length) == rows
-    assert {batch for batch, *_ in predictor._steps.recordings._frames._calls} == {1, 4}
+    assert {batch for (_, batch), *_ in recorded_of(predictor, ahead=True)._calls} == {1, 4}
     for rows in ([2] * 6 + [1], [2] * 7):  # smaller batches are not padded to the larger ones of earlier passes
         assert rows_of_pass(cuda, predictor, 1 + sum(rows), encode_ahead=2) == rows
 
@@ -206,7 +208,7 @@ def test_batches_without_recordings_encode_each_frame_once(cuda, predictor, monk
 
 def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     """In small pools, which are soon full: then several pages of each pool move to the CPU by one copy."""
-    monkeypatch.setattr(recordings, "OBJECTS_AT_ONCE", 1)
+    monkeypatch.setattr(steps, "OBJECTS_AT_ONCE", 1)
     found = steady_frames(cuda, predictor, 3, 32)
     check(predictor, found)
     more = [sum(not copy.to_device for copy in seen.copies) - 1 for seen in found]
@@ -216,9 +218,9 @@ def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
 def test_frames_are_copied_from_the_cache(cuda, made):
     """They are in pinned memory there. Others, as of a stream, take a pinned copy."""
     pixels = open_frames([FRAME] * 2, made[1].image_size, device=fake_cuda.GPU).pixels(1)
-    assert pixels.is_pinned() and recordings._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
+    assert pixels.is_pinned() and steps._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
     other = pixels.clone()
-    staged = recordings._staged([other], 1, pinned=True)
+    staged = steps._staged([other], 1, pinned=True)
     assert staged.is_pinned() and not other.is_pinned() and torch.equal(staged[0], pixels)
 
 
@@ -299,8 +301,8 @@ def test_a_session_on_another_stream(cuda, predictor, monkeypatch):
     """It takes over tensors that were made on the stream of the session before, and may be freed by anybody."""
     steady_frames(cuda, predictor, 1, 4)
     gc.collect()
-    (place,) = predictor._steps.recordings._idle
-    made = [*place.steps._inputs.values(), *(x for x in place.pools if x is not None)]
+    (place,) = predictor._steps._idle
+    made = [*place._inputs.values(), *(x for x in place.tensors if x is not None)]
     used, other = [], fake_cuda.Stream()
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: used.append((self, stream)))
     with torch.cuda.stream(other):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from graph_sessions import TOLERANCE, assert_same, begun, workspace
+from graph_sessions import TOLERANCE, assert_same, begun, has_recorded, recorded_steps
 from video import Session, run
 
 from sam2fast.engine import Engine, graphs
@@ -23,12 +23,12 @@ def test_other_weights_are_never_tracked_with_old_recordings(replaying, plain, v
     before = track(replaying)
     other = {name: x * 1.05 if x.is_floating_point() else x for name, x in plain.state_dict().items()}
     replaying.load_state_dict(other, assign=True)
-    assert replaying._steps.recordings is None
+    assert not has_recorded(replaying)
     after = track(replaying)
     changed = copy.deepcopy(plain)
     changed.load_state_dict(other)
     assert relative_error(track(changed), after) < TOLERANCE < relative_error(before, after)
-    assert replaying.to(torch.float32)._steps.recordings is None
+    assert not has_recorded(replaying.to(torch.float32))
 
 
 def map_size(model):
@@ -104,10 +104,10 @@ def test_once_a_frame(fast, video, monkeypatch):
 def test_switches_count_from_the_next_frame_on(fast, video):
     s = begun(fast, video, 1)
     answers = fast.propagate_in_video(s.state, 2, 4, progress=False)
-    made = [next(answers) and workspace(fast, s).steps.made]
+    made = [next(answers) and recorded_steps(fast, s).made]
     with backend("torch"):
-        made += [next(answers) and workspace(fast, s).steps.made for _ in range(2)]
-    made += [next(answers) and workspace(fast, s).steps.made]
+        made += [next(answers) and recorded_steps(fast, s).made for _ in range(2)]
+    made += [next(answers) and recorded_steps(fast, s).made]
     assert made == [1, 2, 2, 2]
 
 
@@ -166,7 +166,7 @@ def test_hooks_are_called(fast, video):
     s = begun(fast, video, 1)
     with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
     s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
-    assert len(called) == 3 and fast._tracker.recordings is None
+    assert len(called) == 3 and not fast._tracker.is_recorded
     with_hook.remove()
     s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
-    assert len(called) == 3 and fast._tracker.recordings is not None
+    assert len(called) == 3 and fast._tracker.is_recorded

@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from graph_sessions import TOLERANCE, assert_same, begun, workspace
+from graph_sessions import TOLERANCE, assert_same, begun, failures, has_recorded, recorded_steps
 from recorded_ops import CalledAgain, ReadBackError, RecordedOps, recorded_by
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine import graphs, recorded, recorded_images
+from sam2fast.engine import graphs
 from sam2fast.engine.graphs import RecordingError
+from sam2fast.engine.recorded import recorded_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
 from sam2fast.tracking import step
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
-from sam2fast.tracking.recordings import OBJECTS_AT_ONCE
+from sam2fast.tracking.steps import OBJECTS_AT_ONCE
 from sam2fast.utils.testing import relative_error
 
 
@@ -40,7 +41,7 @@ def long_life(s: Session) -> None:
 
 def shapes(predictor: Any, s: Session) -> list[tuple[int, ...]]:
     """Of the steps recorded so far."""
-    return [tuple(key[0][0]) for key in workspace(predictor, s).steps._calls]
+    return [tuple(shape) for (_, shape, _), *_ in recorded_steps(predictor, s)._calls]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
     s.points(0, 0, (60, 40, 1))
     fast.propagate_in_video_preflight(s.state)
     first = s.state.objects[0]
-    recorded = workspace(fast, s).steps.made
+    recorded = recorded_steps(fast, s).made
     counts = [*BUCKETS, 3, 33, *reversed(BUCKETS)]
     for frame, count in enumerate(counts, start=1):
         for i in range(1, count):
@@ -118,12 +119,12 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
         s.propagate(start_frame_idx=frame, max_frame_num_to_track=0)
         assert s.records[-1].masks.shape == (count, 1, 90, 120)
         bank, capacity = s.state.bank, next(b for b in BUCKETS if b >= count)
-        calls = workspace(fast, s).steps._calls
-        (call,) = (call for key, call in calls.items() if key[0][0].objects == capacity)
-        tensors = [bank.memories.data, bank.pointers.data, *call.given]
+        steps = recorded_steps(fast, s)
+        ((_, _, *kinds),) = (key for key in steps._calls if key[0][1].objects == capacity)
+        tensors = [bank.memories.data, bank.pointers.data, *(steps._inputs[kind] for kind in kinds)]
         facts = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors]
         assert seen.setdefault(capacity, facts) == facts
-    assert workspace(fast, s).steps.made == recorded
+    assert recorded_steps(fast, s).made == recorded
     assert len({facts[0] for facts in seen.values()}) == 1, "all share the pool"
 
 
@@ -133,11 +134,11 @@ def test_the_next_session_takes_over(fast, video):
         for i in range(3):
             s.points(i, i, (20 + 30 * i, 40, 1))
             s.propagate(start_frame_idx=i, max_frame_num_to_track=1)
-        made = workspace(fast, s).steps.made
+        made = recorded_steps(fast, s).made
         del s
         gc.collect()
     assert made == 3
-    assert len(fast._steps.recordings._idle) == 1
+    assert len(fast._steps._idle) == 1
 
 
 def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
@@ -228,9 +229,9 @@ def test_the_plain_masks(scenario, tolerance, plain, fast, video):
 
 def test_released_recordings_are_freed_and_made_again(fast, video):
     s = begun(fast, video, 1)
-    place = workspace(fast, s)
+    place = recorded_steps(fast, s)
     fast.release_recordings()
-    assert not place.steps._calls and not place.steps._inputs and place.pools is None
+    assert not place._calls and not place._inputs and not place.tensors
     s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
     expected = run(fast, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=4)))
     assert relative_error(expected[-1].masks, s.records[-1].masks) < TOLERANCE
@@ -238,26 +239,26 @@ def test_released_recordings_are_freed_and_made_again(fast, video):
 
 def test_release_clears_steps_and_encodings(fast, video):
     begun(fast, video, 1)
-    recordings, cleared = fast._steps.recordings, []
-    for pool in (recordings.pool, recordings._frames.pool):
+    pools, cleared = [recorded_of(fast, ahead).pool for ahead in (False, True)], []
+    for pool in pools:
         pool.graphs.clear = lambda pool=pool: cleared.append(pool)
     fast.release_recordings()
-    assert cleared == [recordings.pool, recordings._frames.pool] and not recordings._frames._calls
+    assert set(cleared) == set(pools) and len(cleared) == 2 and not recorded_of(fast, ahead=True)._calls
 
 
 def test_an_image_predictor_releases_the_recordings_of_its_video_predictor(fast, video):
     """Afterwards both use the same pool again."""
     image, s = SAM2ImagePredictor(fast), begun(fast, video, 1)
     image.fast = True
-    recordings, place = fast._steps.recordings, workspace(fast, s)
-    assert place.steps._calls and recordings._frames._calls
+    place, frames = recorded_steps(fast, s), recorded_of(fast, ahead=True)
+    assert place._calls and frames._calls
     image.release_recordings()
-    assert not place.steps._calls and not recordings._frames._calls
+    assert not place._calls and not frames._calls
     s.propagate(start_frame_idx=2, max_frame_num_to_track=1)
     image.set_image(clip(1)[0])
-    assert place.steps._calls and place.steps.pool is recordings.pool is recorded.pool_of(fast)
+    assert place._calls and place is recorded_steps(fast, s) and place.pool is recorded_of(fast).pool
     fast.release_recordings()
-    assert not recorded_images._recorded[fast]._calls
+    assert not recorded_of(fast)._calls
 
 
 @pytest.mark.parametrize("fast", [None, True])
@@ -265,7 +266,7 @@ def test_on_the_cpu_nothing_is_recorded(plain, video, fast):
     predictor = copy.deepcopy(plain)
     predictor.fast = fast
     run(predictor, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=1)))
-    assert predictor._steps.recordings is None
+    assert not has_recorded(predictor)
 
 
 class PoorRecorder(CalledAgain):
@@ -292,7 +293,7 @@ class NoRecorder(CalledAgain):
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog, monkeypatch):
     recorded_by(monkeypatch, NoRecorder)
     assert_same(plain_life, run(fast, video, long_life))
-    assert fast._steps.recordings.failure == "RuntimeError: operation not permitted when stream is capturing"
+    assert set(failures(fast)) == {"RuntimeError: operation not permitted when stream is capturing"}
     steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
     for what in ("encodings in batches of 1 cannot be recorded", *steps):
         assert caplog.text.count(what) == 1, caplog.text
@@ -305,24 +306,24 @@ def test_what_could_not_be_recorded_does_without_alone(fast, plain_life, video, 
     s = Session(fast, video)
     long_life(s)
     assert_same(plain_life, s.records)
-    recordings = fast._tracker.recordings
-    assert recordings.failure == "OutOfMemoryError: CUDA out of memory"
+    assert failures(fast) == 2 * ["OutOfMemoryError: CUDA out of memory"]
     assert shapes(fast, s) == [(2, 7, 16, 0), (4, 7, 16, 0)], "those of one object are eager"
     assert caplog.text.count("are run eagerly: CUDA out of memory") == 2
-    assert recordings._frames._calls == {}
+    frames = recorded_of(fast, ahead=True)
+    assert frames._calls == {}
     fast._tracker.encode(s.state, [2, 3, 4])
-    assert len(recordings._frames._calls) == 1, "in batches of four"
+    assert len(frames._calls) == 1, "in batches of four"
 
 
 def test_copies_and_pickles_record_for_themselves(fast, video):
     s = begun(fast, video, 1)
     for clone in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
-        assert clone._steps.recordings is None and clone.fast is True
+        assert not has_recorded(clone) and clone.fast is True
         again = begun(clone, video, 1)
         assert torch.equal(again.records[-1].masks, s.records[-1].masks)
-    assert fast._steps.recordings is not None
+    assert has_recorded(fast)
     fast.release_recordings()
-    assert fast._steps.recordings is None
+    assert not has_recorded(fast)
 
 
 def test_short_videos_have_steps_of_their_own(replaying, plain, tmp_path):
@@ -360,17 +361,17 @@ def test_after_warmup_nothing_is_recorded(fast, video):
     s = Session(fast, video)
     long_life(s)
     # Four buckets hold one to five objects.
-    assert workspace(fast, s).steps.made == 4
+    assert recorded_steps(fast, s).made == 4
     assert sorted(shape[0] for shape in shapes(fast, s)) == [1, 2, 4, 8]
 
 
 def test_warmup_of_a_plain_predictor_leaves_no_trace(plain, video):
     plain.warmup(2)
-    assert plain._steps.recordings is None
+    assert not has_recorded(plain)
 
 
 def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
-    assert plain.fast is None and plain._tracker.recordings is None
+    assert plain.fast is None and not plain._tracker.is_recorded
     vos = build_sam2_video_predictor(
         "configs/sam2.1/sam2.1_hiera_t.yaml",
         None,
@@ -393,9 +394,9 @@ def test_where_it_is_safe(plain, monkeypatch):
     assert graphs.why_eager(fast.device, None) is None
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        assert fast._tracker.recordings
+        assert fast._tracker.is_recorded
     fast.fast = None
-    assert fast._tracker.recordings is None
+    assert not fast._tracker.is_recorded
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "AMD" in graphs.why_eager(fast.device, None)
 

@@ -18,8 +18,8 @@ from recorded_ops import CalledAgain, recorded_by
 from torch import Tensor
 
 from sam2fast import SAM2ImagePredictor, build_sam
-from sam2fast.engine import recorded_images
 from sam2fast.engine.graphs import RecordingError
+from sam2fast.engine.recorded import recorded_of
 from sam2fast.utils.testing import mask_iou, relative_error
 
 # Of images: how many prompts, of how many points each, with masks or without.
@@ -114,7 +114,7 @@ def images_row(plan: Plan, device: torch.device) -> Row:
     predictors[0].fast, predictors[1].fast = False, True
     plain, recorded = (results_of(each, plan) for each in predictors)
     different = [name for name, a in plain.items() if not torch.equal(a, recorded[name])]
-    calls = recorded_images._recorded[model]
+    calls = recorded_of(model)
     return {
         "op": "images",
         "dtype": name_of(dtype),
@@ -123,7 +123,7 @@ def images_row(plan: Plan, device: torch.device) -> Row:
         "wrong": len(different),
         "which": different[:5],
         "recorded": len(calls._calls),
-        "gave up": len(calls.pool._eager),
+        "gave up": len(calls.pool.failures),
     }
 
 
@@ -191,8 +191,8 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
     answers = model.propagate_in_video(state, output="low_res", progress=False)
     for _ in range(4):
         next(answers)
-    workspace = model._steps.recordings.workspace_of(state.bank, model._tracker.rules(state))
-    recorded, allocations, reserved = workspace.steps.made, [], []
+    steps = model._steps.recorded_steps(model, state.bank, model._tracker.rules(state))
+    recorded, allocations, reserved = steps.made, [], []
     with no_waiting(device) as waits:
         for _ in range(plan.frames):
             before = _allocations(device)
@@ -201,8 +201,8 @@ def replays(model: Any, plan: Plan, objects: int, device: torch.device) -> dict[
             reserved.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
     return {
         "recorded": recorded,
-        "gave up": model._steps.recordings.failure is not None,
-        "recorded after warm-up": workspace.steps.made - recorded,
+        "gave up": any(recorded_of(model, ahead).pool.failures for ahead in (False, True)),
+        "recorded after warm-up": steps.made - recorded,
         "waits for the device": len(waits),
         "where": sorted(set(waits))[:5],
         "allocations a frame": sorted(set(allocations)),
