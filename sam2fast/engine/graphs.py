@@ -35,9 +35,6 @@ class CudaGraphs:
     may have its tensors there, and a replay of an earlier graph writes its workspace over them, but between two replays
     nothing in them is needed.
 
-    Args:
-        device: The CUDA device.
-
     Attributes:
         constants: Values that recordings read instead of computing them.
     """
@@ -235,12 +232,15 @@ def numerics(device: torch.device) -> Hashable:
 def _switches(device: torch.device) -> Hashable:
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     matmul = cuda.matmul
+    # Newer torch has another switch for convolutions, which the old one sets too. It refuses to read the old one if the
+    # new ones for convolutions and recurrent networks differ.
+    convolutions = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
     attention = cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled, cuda.math_sdp_enabled
     return (
         backend_key(),
         autocast_dtype(device),
         tf32_is_allowed(),
-        _convolutions_in_tf32(),
+        convolutions or cudnn.allow_tf32,
         cudnn.benchmark,
         cudnn.deterministic,
         torch.are_deterministic_algorithms_enabled(),
@@ -254,15 +254,6 @@ def _switches(device: torch.device) -> Hashable:
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Returns the dtype that autocast computes in on the device, or None without autocast."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-
-
-def _convolutions_in_tf32() -> bool:
-    """Returns True if cuDNN convolves fp32 maps in TF32."""
-    cudnn = torch.backends.cudnn
-    # As for matrix multiplications, newer torch has another switch, which the old one sets too. It refuses to read the
-    # old one where the new ones for convolutions and recurrent networks differ.
-    precision = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
-    return cudnn.allow_tf32 if precision is None else precision == "tf32"
 
 
 def fingerprint(model: SAM2Base) -> Hashable:

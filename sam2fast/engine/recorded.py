@@ -46,8 +46,7 @@ class RecordingPool:
     def __init__(self, device: torch.device, make: Callable[[torch.device], Any] | None = None) -> None:
         self.device, self.graphs, self.lock = device, (make or CudaGraphs)(device), threading.RLock()
         self.last: tuple[torch.cuda.Stream, torch.cuda.Event] | None = None
-        self.failures: dict[Hashable, str] = {}
-        self._states: dict[Hashable, Hashable] = {}
+        self.failures: dict[tuple[Hashable, ...], str] = {}
         self._members: WeakSet[Recorded] = WeakSet()
         self._is_taken = False
 
@@ -70,19 +69,12 @@ class RecordingPool:
                 event.record(stream)
                 self.last = stream, event
 
-    def keep_for(self, part: Hashable, state: Hashable) -> None:
-        """Drops all recordings if the state of a part of the model differs from the one at the previous call."""
-        if self._states.setdefault(part, state) != state:
-            self.clear()
-            self._states[part] = state
-
     def clear(self) -> None:
         """Frees all recordings. On CUDA the current stream waits for the last replay."""
         with self.turn():
             for member in list(self._members):
                 member.clear()
             self.failures.clear()
-            self._states.clear()
             self.graphs.clear()
 
 
@@ -97,24 +89,24 @@ class Recorded:
 
     Attributes:
         tensors: Tensors that the functions read and write at their own addresses; see :meth:`use`.
+        states: States of the parts of the model that the functions compute.
         made: Number of recordings so far, with freed ones.
     """
 
     def __init__(self, pool: RecordingPool, most: int | None = None) -> None:
         self.pool, self._most, self.made = pool, most, 0
-        # By key: the replay, and the result. The next replay of the pool overwrites its tensors.
-        self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
-        self._inputs: dict[Hashable, Tensor] = {}
         self.clear()
         with pool.lock:
             pool._members.add(self)
 
     def clear(self) -> None:
         """Frees these recordings. The last replay has ended, or the caller waits for it."""
-        self._calls.clear()
-        self._inputs.clear()
+        # By key: the replay, and the result. The next replay of the pool overwrites its tensors.
+        self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
+        self._inputs: dict[Hashable, Tensor] = {}
+        self._stream: torch.cuda.Stream | None = None  # of the last call
         self.tensors: Sequence[Any] = ()
-        self._stream: torch.cuda.Stream | None = None  # of the last call, to which torch knows all tensors to belong
+        self.states: dict[Hashable, Hashable] = {}
 
     def use(self, tensors: Sequence[Tensor | None]) -> None:
         """Sets :attr:`tensors`. Frees what was recorded with other ones."""
@@ -122,10 +114,12 @@ class Recorded:
             self.clear()
             self.tensors = tensors
 
-    def has(self, key: Hashable) -> bool:
-        """Returns True if there is a recording of the key for torch's present switches."""
+    def has(self, key: Hashable) -> bool | None:
+        """Returns True if the key is recorded for torch's present switches, False if that failed, else None."""
         known = key, numerics(self.pool.device)
-        return any(full[:2] == known for full in list(self._calls))
+        if any(full[:2] == known for full in list(self._calls)):
+            return True
+        return False if any(full[:2] == known for full in list(self.pool.failures)) else None
 
     def call(
         self,
@@ -134,7 +128,7 @@ class Recorded:
         given: Sequence[Tensor],
         keep: Callable[[Found], Kept],
     ) -> Kept | None:
-        """Computes a function of tensors by its recording, which the first call makes.
+        """Computes a function of tensors by its recording, which the first call makes. Returns None if there is none.
 
         Args:
             key: All that the function depends on besides ``given``, :attr:`tensors` and torch's switches. The first
@@ -142,10 +136,7 @@ class Recorded:
             function: Computes results from tensors at fixed addresses with the values of ``given``. It does not wait
                 for the device.
             given: Input on the device, or on the CPU in pinned memory.
-            keep: Copies the part of the results that the caller needs. The next call overwrites the results.
-
-        Returns:
-            The value of ``keep``, or None if the function is not recorded.
+            keep: Returns copies of results that the caller needs. The next call overwrites the results.
 
         Raises:
             Exception: If the function raises it in its first run.
@@ -162,9 +153,7 @@ class Recorded:
                 inputs = [self._inputs[kind] for kind in kinds]
                 self._use_on_stream()
                 _copy(inputs, given)
-                if full not in self._calls:
-                    self._record(full, function, inputs)
-                if full not in self._calls:
+                if full not in self._calls and not self._record(full, function, inputs):
                     return None
                 replay, found = self._calls[full]
                 replay()
@@ -181,8 +170,8 @@ class Recorded:
                     if x is not None:
                         x.record_stream(stream)
 
-    def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> None:
-        """Records a function, or logs why it cannot be recorded."""
+    def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> bool:
+        """Records a function, or logs why it cannot be recorded and returns False."""
         found: list[Any] = [None]
         kind = self.pool.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
@@ -194,11 +183,13 @@ class Recorded:
 
         try:
             self._calls[full] = self.pool.graphs.record(run), found
-            self.made += 1
         except RecordingError as error:
             cause = error.__cause__ or error
             self.pool.failures[full] = f"{type(cause).__name__}: {cause}"
             _log.warning("%s cannot be recorded, and are run eagerly: %s", full[0][0], cause)
+            return False
+        self.made += 1
+        return True
 
 
 def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
@@ -239,13 +230,6 @@ def release(model: Any) -> None:
     """Frees the recordings of a model, also of its open sessions. They are made again when needed."""
     for each in list(_recorded.get(model, {}).values()):
         each.pool.clear()
-
-
-def expire_constants(model: Any) -> None:
-    """Lets recordings of a model compute their constants again before the next replay."""
-    for each in list(_recorded.get(model, {}).values()):
-        with each.pool.lock:
-            each.pool.graphs.constants.expire()
 
 
 def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
@@ -316,5 +300,7 @@ def _call(
         return None
     recorded = recorded_of(model)
     with recorded.pool.turn():
-        recorded.pool.keep_for(key[1], state)
+        if recorded.states.setdefault(key[1], state) != state:
+            recorded.pool.clear()
+            recorded.states[key[1]] = state
         return recorded.call(key, function, given, lambda found: [x.clone() for x in found])

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2fast.engine import engine_for
 from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.engine.parts import Watch
-from sam2fast.engine.recorded import Recorded, expire_constants, recorded_of, release
+from sam2fast.engine.recorded import Recorded, recorded_of, release
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -53,14 +53,15 @@ class Steps:
         recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
 
     Attributes:
+        is_changed: True if the last check found modules that a user hooked, patched or replaced.
         explain: If True, logs once why nothing is recorded.
         prompt_warning: Warning of points outside the video, printed once.
     """
 
     def __init__(self, recorded: Callable[..., Recorded] = recorded_of) -> None:
-        self.explain, self.prompt_warning = False, PromptWarning()
+        self.is_changed, self.explain, self.prompt_warning = False, False, PromptWarning()
         self._recorded = recorded
-        self._watches: Sequence[Watch | None] = ()  # of the last check
+        self._watches: list[Watch | None] | None = None  # of the last check
         self._changes = 0
         self._forget()
 
@@ -99,14 +100,13 @@ class Steps:
         return encoded
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
-        """Encodes frames as one batch of a bucket's size, or returns None if this is not recorded.
-
-        On CUDA the caller's stream does not wait. ``wait`` of the result makes it wait for given features.
-        """
+        """Encodes frames as one batch of a bucket's size, on CUDA on another stream. Returns None if not recorded."""
         device, engine, side, recorded = model.device, engine_for(model), model.image_size, self._recorded(model, True)
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
         key = keys[0] if recorded.has(keys[0]) else keys[1]
+        if recorded.has(key) is False:
+            return None
         pixels, stream = _staged(frames, key[1], pinned=device.type == "cuda"), None
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
@@ -145,6 +145,8 @@ class Steps:
         key = f"steps with rows for {shape.objects} objects", shape, settings
         with self._recorded(model).pool.turn():
             recorded = self.recorded_steps(model, bank, given.rules)
+            if recorded.has(key) is False:
+                return None
             integers, *pages = prepare_tables(given, shape)
             while True:
                 pools = Pools.of(bank)
@@ -202,14 +204,7 @@ class Steps:
         return True
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
-        """Returns the reason why steps of this model are not recorded, or None if they are.
-
-        Args:
-            fast: Use of CUDA graphs, see :class:`TrackingOptions`.
-
-        Raises:
-            RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
-        """
+        """Returns the reason why steps of this model are not recorded, see :func:`sam2fast.engine.graphs.why_eager`."""
         if fast is False:
             return "fast is False"
         if not model.num_maskmem:
@@ -230,35 +225,28 @@ class Steps:
         self._keep(model, engine_for(model).watches())
         if self._made_for is not None and self._made_for[0] != fingerprint(model):
             self.release(model)
-        if self._made_for is not None:
-            expire_constants(model)
+        for ahead in (False, True) if self._made_for is not None else ():
+            pool = self._recorded(model, ahead).pool
+            with pool.lock:
+                pool.graphs.constants.expire()
         why = self.why_eager(model, options.fast) if self.explain else None
         if why is not None:
             _log.info("vos_optimized: steps are not recorded: %s", why)
             self.explain = False
 
-    @property
-    def is_changed(self) -> bool:
-        """Returns True if the last check found modules that a user hooked, patched or replaced."""
-        return None in self._watches
-
     @contextmanager
     def one_step(self, model: SAM2Base) -> Iterator[int]:
-        """Context manager of one step: checks once for modified modules, and reads torch's global flags once.
+        """Context manager of one step: checks for modified modules and reads torch's switches once.
 
-        Modified modules are hooked, patched or replaced by a user. While there are any, recordings are not replayed.
-        Recordings are dropped if a check differs from the previous one.
-
-        Yields:
-            Number of changes seen so far.
+        Recordings are dropped if the check differs from the previous one. Yields the number of changes so far.
         """
         with engine_for(model).one_step() as watches, reading_numerics_once():
             self._keep(model, watches)
             yield self._changes
 
-    def _keep(self, model: SAM2Base, watches: Sequence[Watch | None]) -> None:
-        before, self._watches = self._watches, watches
-        if before and before != watches:
+    def _keep(self, model: SAM2Base, watches: list[Watch | None]) -> None:
+        before, self._watches, self.is_changed = self._watches, watches, None in watches
+        if before is not None and before != watches:
             self.release(model)
             self._changes += 1
 

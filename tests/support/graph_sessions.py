@@ -1,5 +1,7 @@
 """Sessions of predictors with recorded steps, and comparisons of their answers."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ def assert_same(expected: list[Record], actual: list[Record], tolerance: float =
     assert [r[:3] for r in expected] == [r[:3] for r in actual]
     for a, b in zip(expected, actual, strict=True):
         assert relative_error(a.masks, b.masks) < tolerance, (a.step, a.frame)
+
+
+def counting(function: Callable[..., Any], counted: Counter[str]) -> Callable[..., Any]:
+    """The function, whose calls are counted by its name."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        counted[function.__name__] += 1
+        return function(*args, **kwargs)
+
+    return call
 
 
 def recorded_steps(predictor: Any, s: Session) -> recorded.Recorded:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from graph_sessions import TOLERANCE, assert_same, begun, has_recorded, recorded_steps
+from graph_sessions import TOLERANCE, assert_same, begun, counting, has_recorded, recorded_steps
 from video import Session, run
 
 from sam2fast.engine import Engine, graphs
@@ -75,14 +75,6 @@ def test_what_is_changed_between_passes_counts(change, replaying, plain, video):
         s.propagate(start_frame_idx=1, max_frame_num_to_track=2)
 
     assert_same(run(copy.deepcopy(plain), video, life), run(replaying, video, life))
-
-
-def counting(function, counted):
-    def call(*args, **kwargs):
-        counted[function.__name__] += 1
-        return function(*args, **kwargs)
-
-    return call
 
 
 def test_once_a_frame(fast, video, monkeypatch):

@@ -3,11 +3,12 @@
 import copy
 import gc
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
-from graph_sessions import TOLERANCE, assert_same, begun, failures, has_recorded, recorded_steps
+from graph_sessions import TOLERANCE, assert_same, begun, counting, failures, has_recorded, recorded_steps
 from recorded_ops import CalledAgain, ReadBackError, RecordedOps, recorded_by
 from video import Record, Session, clip, compare, jpeg_folder, run, run_official
 
@@ -17,7 +18,7 @@ from sam2fast.engine.graphs import RecordingError
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictorVOS
-from sam2fast.tracking import step
+from sam2fast.tracking import step, steps
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.tracking.steps import OBJECTS_AT_ONCE
@@ -119,9 +120,9 @@ def test_all_buckets_keep_addresses_and_shapes(fast, video):
         s.propagate(start_frame_idx=frame, max_frame_num_to_track=0)
         assert s.records[-1].masks.shape == (count, 1, 90, 120)
         bank, capacity = s.state.bank, next(b for b in BUCKETS if b >= count)
-        steps = recorded_steps(fast, s)
-        ((_, _, *kinds),) = (key for key in steps._calls if key[0][1].objects == capacity)
-        tensors = [bank.memories.data, bank.pointers.data, *(steps._inputs[kind] for kind in kinds)]
+        of_steps = recorded_steps(fast, s)
+        ((_, _, *kinds),) = (key for key in of_steps._calls if key[0][1].objects == capacity)
+        tensors = [bank.memories.data, bank.pointers.data, *(of_steps._inputs[kind] for kind in kinds)]
         facts = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in tensors]
         assert seen.setdefault(capacity, facts) == facts
     assert recorded_steps(fast, s).made == recorded
@@ -291,11 +292,16 @@ class NoRecorder(CalledAgain):
 
 
 def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video, caplog, monkeypatch):
+    """What failed is prepared once."""
     recorded_by(monkeypatch, NoRecorder)
+    prepared = Counter()
+    for name in ("_staged", "prepare_tables"):
+        monkeypatch.setattr(steps, name, counting(getattr(steps, name), prepared))
     assert_same(plain_life, run(fast, video, long_life))
+    assert prepared == {"_staged": 1, "prepare_tables": 3}
     assert set(failures(fast)) == {"RuntimeError: operation not permitted when stream is capturing"}
-    steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
-    for what in ("encodings in batches of 1 cannot be recorded", *steps):
+    of_steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
+    for what in ("encodings in batches of 1 cannot be recorded", *of_steps):
         assert caplog.text.count(what) == 1, caplog.text
     assert caplog.text.count("operation not permitted") == 4
 
