@@ -88,8 +88,8 @@ class Recorded:
         most: Largest number of recordings, or None.
 
     Attributes:
-        tensors: Tensors that the functions read and write at their own addresses; see :meth:`use`.
-        states: States of the parts of the model that the functions compute.
+        tensors: Tuple of tensors that the functions read and write at their own addresses, see :meth:`use`.
+        states: States of parts of the model, by name. The recordings are of these.
         made: Number of recordings so far, with freed ones.
     """
 
@@ -105,7 +105,7 @@ class Recorded:
         self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
         self._stream: torch.cuda.Stream | None = None  # of the last call
-        self.tensors: Sequence[Any] = ()
+        self.tensors: Any = ()
         self.states: dict[Hashable, Hashable] = {}
 
     def use(self, tensors: Sequence[Tensor | None]) -> None:

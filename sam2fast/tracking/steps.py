@@ -73,7 +73,7 @@ class Steps:
 
     def __reduce__(self) -> Any:
         # A copy of a model makes its own recordings.
-        return Steps, (), {"explain": self.explain, "prompt_warning": self.prompt_warning}
+        return Steps, (), {"explain": self.explain, "prompt_warning": self.prompt_warning, "_changes": self._changes}
 
     def encode(
         self,
@@ -118,8 +118,8 @@ class Steps:
 
         if device.type == "cuda":
             # Frames are encoded at the same time as steps run, on another stream, and uploaded on a third one.
-            self._streams = self._streams or (torch.cuda.Stream(device), torch.cuda.Stream(device))
-            stream, uploads = self._streams
+            streams = self._streams or (torch.cuda.Stream(device), torch.cuda.Stream(device))
+            stream, uploads = self._streams = streams
             if not ahead or recorded.pool.graphs.constants.are_outdated:  # by weights that may still be written
                 stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(uploads):
@@ -151,7 +151,7 @@ class Steps:
             while True:
                 pools = Pools.of(bank)
                 if bank.states is None and recorded.tensors:  # steps without a strategy do not read them
-                    pools = pools._replace(states=recorded.tensors[2])
+                    pools = pools._replace(states=recorded.tensors.states)
                 recorded.use(pools)
 
                 def function(inputs: list[Tensor], pools: Pools = pools) -> PackedResults:
@@ -179,21 +179,21 @@ class Steps:
         On its first step, a session moves to the pools of a closed one if they are large enough, and takes over the
         steps recorded on them.
         """
-        pool = self._recorded(model).pool
+        pool, used, idle = self._recorded(model).pool, self._used, self._idle
         with pool.lock:
-            if bank not in self._used:
+            if bank not in used:
                 assert bank.memories is not None
-                fitting = [each for each in list(self._idle) if each.tensors and bank.memories.suits(each.tensors[0])]
+                fitting = [each for each in list(idle) if each.tensors and bank.memories.suits(each.tensors.pages)]
                 recorded = fitting[-1] if fitting else Recorded(pool)
                 if fitting:
-                    self._idle.remove(recorded)
+                    idle.remove(recorded)
                 for own, tensor in zip(bank.pools, recorded.tensors, strict=False):
                     if own is not None and tensor is not None:
                         own.move_to(tensor)
                 bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
-                self._used[bank] = recorded
-                finalize(bank, self._idle.append, recorded).atexit = False  # at any point, without the lock
-            return self._used[bank]
+                used[bank] = recorded
+                finalize(bank, idle.append, recorded).atexit = False  # at any point, without the lock
+            return used[bank]
 
     def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
         if self.why_eager(model, options.fast) is not None:
@@ -223,7 +223,8 @@ class Steps:
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
         """Drops the recordings if modules were replaced, weights moved or settings changed."""
         self._keep(model, engine_for(model).watches())
-        if self._made_for is not None and self._made_for[0] != fingerprint(model):
+        made_for = self._made_for
+        if made_for is not None and made_for[0] != fingerprint(model):
             self.release(model)
         for ahead in (False, True) if self._made_for is not None else ():
             pool = self._recorded(model, ahead).pool
@@ -252,8 +253,8 @@ class Steps:
 
     def release(self, model: SAM2Base) -> None:
         """Frees the recordings and their memory, also of open sessions. Steps record them again when needed."""
-        release(model)
         self._forget()
+        release(model)
 
 
 def _staged(frames: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:

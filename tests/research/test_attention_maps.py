@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mini_model import OVERRIDES
+from recorded_ops import CalledAgain, recorded_by
 from small_video import track
 from tame_weights import fill
 
@@ -10,7 +11,6 @@ from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.compilation import compile_model
 from sam2fast.engine import engine_for
-from sam2fast.engine.recorded import recorded_of
 from sam2fast.kernels.memory_attention import memory_attention
 from sam2fast.kernels.memory_attention.reference import project_values
 from sam2fast.modeling.compiled import CompiledMethod
@@ -111,12 +111,13 @@ def test_nothing_else_changes(predictor, frames, expected):
     assert len(maps) == count
 
 
-def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
+def test_recorded_steps_are_bypassed_and_kept(predictor, frames, monkeypatch):
     expected = track(predictor, frames[:4])
+    recorded_by(monkeypatch, CalledAgain)
     predictor.fast = True
     track(predictor, frames[:4])
-    steps = recorded_of(predictor).pool._members
-    calls = [{**each._calls} for each in steps]
+    (steps,) = predictor._steps._idle
+    calls = {**steps._calls}
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
         assert not predictor._tracker.is_recorded
         found = track(predictor, frames[:4])
@@ -125,7 +126,7 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames):
     assert predictor.fast is True and predictor.selection_watch is None
     assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
-    assert calls == [each._calls for each in steps] and any(calls) and predictor._tracker.is_recorded
+    assert steps._calls == calls != {} and [*predictor._steps._idle] == [steps] and predictor._tracker.is_recorded
 
 
 def test_compiled_attention_is_bypassed(predictor, frames):
