@@ -113,7 +113,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         tracker = self._tracker
         max_history = self._checked_history(max_history)
         # While CUDA graphs run on the device, the process has time to decode.
-        prefetch = async_loading_frames or tracker.is_recorded
+        prefetch = async_loading_frames or tracker.uses_recordings
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
         if load is None:
             frames = open_frames(

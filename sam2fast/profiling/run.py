@@ -194,7 +194,7 @@ def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
         model = predictor.model
         return why_eager(model.device, predictor.fast) is None and engine_for(model).parts().image
     predictor.check_recordings()
-    return predictor._tracker.is_recorded
+    return predictor._tracker.uses_recordings
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:

@@ -165,7 +165,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     """Compiles kernels and tracks a blank video. See ``SAM2VideoPredictor.warmup``."""
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
-        if tracker.is_recorded:  # runs the same functions eagerly; recording needs compiled kernels
+        if tracker.uses_recordings:  # runs the same functions eagerly; recording needs compiled kernels
             own = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
             rehearsal.steps = Steps(lambda model, ahead=False: own[ahead])
         # Collected kernels are not launched, so constants computed here are invalid. Later code does not read them.
@@ -178,7 +178,7 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
 def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], output: Output, encode_ahead: int) -> None:
     height, width = size
     blank = [np.zeros((height, width, 3), np.uint8)] * WARMUP_FRAMES
-    prefetch = tracker.is_recorded
+    prefetch = tracker.uses_recordings
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
@@ -188,7 +188,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     commit_prompts(tracker, state)
     prompted = state.objects[0]
     # Begins with the most objects, so that the pools need not grow later.
-    counts = [count for count in BUCKETS if count < num_objects] if tracker.is_recorded else []
+    counts = [count for count in BUCKETS if count < num_objects] if tracker.uses_recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
         with tracker.one_step(state):

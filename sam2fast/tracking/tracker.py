@@ -95,7 +95,7 @@ class Tracker:
         return function(self, *args, **kwargs) if custom is None else custom(*args, **kwargs)
 
     @property
-    def is_recorded(self) -> bool:
+    def uses_recordings(self) -> bool:
         """Returns True if tracking uses recordings."""
         return self.steps.why_eager(self.model, self.options.fast) is None
 
@@ -175,7 +175,7 @@ class Tracker:
         """
         every = list(objects)
         state.features.upcoming = _to_track(every, frames[1 : 2 * count])
-        if count == 1 or self.is_recorded and state.features.keeps(frames[0]):
+        if count == 1 or self.uses_recordings and state.features.keeps(frames[0]):
             return
         needed = _to_track(every, frames[:count])
         if needed and not state.features.keeps(needed[0]):
@@ -183,7 +183,7 @@ class Tracker:
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
         """Starts encoding the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
-        if not self.is_recorded:
+        if not self.uses_recordings:
             return
         needed = state.features.upcoming
         missing = [t for t in needed if not state.features.keeps(t)][:count]

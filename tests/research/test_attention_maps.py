@@ -119,14 +119,14 @@ def test_recorded_steps_are_bypassed_and_kept(predictor, frames, monkeypatch):
     (steps,) = predictor._steps._idle
     calls = {**steps._calls}
     with pytest.raises(RuntimeError, match="enough"), attention_maps(predictor) as maps:
-        assert not predictor._tracker.is_recorded
+        assert not predictor._tracker.uses_recordings
         found = track(predictor, frames[:4])
         raise RuntimeError("enough")
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)) and len(maps) == 2 * 3 * 3
     assert predictor.fast is True and predictor.selection_watch is None
     assert engine_for(predictor).attend_hook is None
     track(predictor, frames[:4])
-    assert steps._calls == calls != {} and [*predictor._steps._idle] == [steps] and predictor._tracker.is_recorded
+    assert steps._calls == calls != {} and [*predictor._steps._idle] == [steps] and predictor._tracker.uses_recordings
 
 
 def test_compiled_attention_is_bypassed(predictor, frames):

@@ -158,7 +158,7 @@ def test_hooks_are_called(fast, video):
     s = begun(fast, video, 1)
     with_hook = fast.sam_mask_decoder.register_forward_hook(lambda *_: called.append(1))
     s.propagate(start_frame_idx=2, max_frame_num_to_track=2)
-    assert len(called) == 3 and not fast._tracker.is_recorded
+    assert len(called) == 3 and not fast._tracker.uses_recordings
     with_hook.remove()
     s.propagate(start_frame_idx=5, max_frame_num_to_track=1)
-    assert len(called) == 3 and fast._tracker.is_recorded
+    assert len(called) == 3 and fast._tracker.uses_recordings

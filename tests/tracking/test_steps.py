@@ -377,7 +377,7 @@ def test_warmup_of_a_plain_predictor_leaves_no_trace(plain, video):
 
 
 def test_on_the_cpu_nothing_is_recorded_unless_asked(plain, video, caplog):
-    assert plain.fast is None and not plain._tracker.is_recorded
+    assert plain.fast is None and not plain._tracker.uses_recordings
     vos = build_sam2_video_predictor(
         "configs/sam2.1/sam2.1_hiera_t.yaml",
         None,
@@ -400,9 +400,9 @@ def test_where_it_is_safe(plain, monkeypatch):
     assert graphs.why_eager(fast.device, None) is None
     monkeypatch.setattr(graphs, "why_no_triton", lambda device: "needs triton 3.6")
     with pytest.raises(RuntimeError, match=r"fast is True, but needs triton 3\.6"):
-        assert fast._tracker.is_recorded
+        assert fast._tracker.uses_recordings
     fast.fast = None
-    assert not fast._tracker.is_recorded
+    assert not fast._tracker.uses_recordings
     monkeypatch.setattr(torch.version, "hip", "6.4")
     assert "AMD" in graphs.why_eager(fast.device, None)
 
