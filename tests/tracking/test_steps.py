@@ -262,6 +262,15 @@ def test_an_image_predictor_releases_the_recordings_of_its_video_predictor(fast,
     assert not recorded_of(fast)._calls
 
 
+def test_a_video_predictor_releases_images_before_it_tracks(fast):
+    image = SAM2ImagePredictor(fast)
+    image.fast = True
+    image.set_image(clip(1)[0])
+    assert recorded_of(fast)._calls and not has_recorded(fast)
+    fast.release_recordings()
+    assert not recorded_of(fast)._calls
+
+
 @pytest.mark.parametrize("fast", [None, True])
 def test_on_the_cpu_nothing_is_recorded(plain, video, fast):
     predictor = copy.deepcopy(plain)
