@@ -89,7 +89,7 @@ class Recorded:
 
     Attributes:
         tensors: Tuple of tensors that the functions read and write at their own addresses, see :meth:`use`.
-        states: States of parts of the model, by name. The recordings are of these.
+        states: State of each part of the model, by name, when it was recorded.
         made: Number of recordings so far, with freed ones.
     """
 
@@ -104,7 +104,7 @@ class Recorded:
         # By key: the replay, and the result. The next replay of the pool overwrites its tensors.
         self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
-        self._stream: torch.cuda.Stream | None = None  # of the last call
+        self._stream: torch.cuda.Stream | None = None  # that used the tensors last
         self.tensors: Any = ()
         self.states: dict[Hashable, Hashable] = {}
 

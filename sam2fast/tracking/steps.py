@@ -39,7 +39,7 @@ from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
 
-# Number of closed sessions whose pools, and the steps recorded on them, are kept for later sessions.
+# Number of closed sessions to keep pools and recorded steps of. Later sessions take them over.
 MOST_IDLE = 2
 # Initial size of the pools: this many objects with two conditioning frames each. Growth moves the pools, and the steps
 # recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
@@ -100,7 +100,7 @@ class Steps:
         return encoded
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
-        """Encodes frames as one batch of a bucket's size, on CUDA on another stream. Returns None if not recorded."""
+        """Encodes frames as one batch of a bucket's size, on CUDA on another stream, or returns None if unrecorded."""
         device, engine, side, recorded = model.device, engine_for(model), model.image_size, self._recorded(model, True)
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
@@ -128,10 +128,8 @@ class Steps:
             pixels.record_stream(stream)
         with torch.cuda.stream(stream):
             features = recorded.call(key, function, [pixels], keep)
-        if features is None:
-            return None
         last = recorded.pool.last
-        return EncodedFrames(features, last and partial(_wait, last[1]))
+        return None if features is None else EncodedFrames(features, last and partial(_wait, last[1]))
 
     def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> Results:
         """Computes the results of all objects of a frame as one batch. Writes memories and pointers to the bank."""
@@ -196,6 +194,7 @@ class Steps:
             return used[bank]
 
     def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
+        """Returns True if steps and encodings are recorded. Notes the model's state then."""
         if self.why_eager(model, options.fast) is not None:
             return False
         if self._made_for is None:
