@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
@@ -183,7 +183,7 @@ class Steps:
                 assert bank.memories is not None
                 fitting = [each for each in list(idle) if each.tensors and bank.memories.suits(each.tensors.pages)]
                 recorded = fitting[-1] if fitting else Recorded(pool)
-                if fitting:
+                with suppress(ValueError):  # new, or dropped by a finalizer just now
                     idle.remove(recorded)
                 for own, tensor in zip(bank.pools, recorded.tensors, strict=False):
                     if own is not None and tensor is not None:
