@@ -163,8 +163,8 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
 # Keys that methods do not need if features of all frames are cached.
 _NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
-# Keys that describe a session without converting it.
-_DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
+# Keys of the video and of ids, which are read without converting the session.
+_VIDEO: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,
     "num_frames": lambda s: s.num_frames,
     "offload_video_to_cpu": lambda s: s.offload_video_to_cpu,
@@ -173,10 +173,13 @@ _DESCRIPTION: dict[str, Callable[[VideoState], Any]] = {
     "video_width": lambda s: s.video_size[1],
     "device": lambda s: s.device,
     "storage_device": lambda s: s.storage_device,
+}
+_IDS: dict[str, Callable[[VideoState], Any]] = {
     "obj_id_to_idx": lambda s: MappingProxyType({obj_id: i for i, obj_id in enumerate(s.objects)}),
     "obj_idx_to_id": lambda s: MappingProxyType(dict(enumerate(s.objects))),
     "obj_ids": lambda s: s.obj_ids,
 }
+_DESCRIPTION = {**_VIDEO, **_IDS}
 # Keys of results of conditioning frames (True) and other frames.
 KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}
 # Keys of per-object data, by the object's position among all objects.
@@ -189,26 +192,7 @@ PER_OBJECT = (
 )
 # In the original's order. `dict(state)` reads the keys in turn. A key that converts the session stands before the ids,
 # so that these are the original's dicts, and not the read-only views above.
-OFFICIAL_KEYS = (
-    "images",
-    "num_frames",
-    "offload_video_to_cpu",
-    "offload_state_to_cpu",
-    "video_height",
-    "video_width",
-    "device",
-    "storage_device",
-    "point_inputs_per_obj",
-    "mask_inputs_per_obj",
-    "cached_features",
-    "constants",
-    "obj_id_to_idx",
-    "obj_idx_to_id",
-    "obj_ids",
-    "output_dict_per_obj",
-    "temp_output_dict_per_obj",
-    "frames_tracked_per_obj",
-)
+OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS, *PER_OBJECT[2:])
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
@@ -228,14 +212,7 @@ def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
         positions = [] if of_memory is None else [of_memory(blank)]
         objects = list(state.objects.values())
         session: dict[str, Any] = {
-            "images": state.frames,
-            "num_frames": state.num_frames,
-            "offload_video_to_cpu": state.offload_video_to_cpu,
-            "offload_state_to_cpu": state.offload_state_to_cpu,
-            "video_height": state.video_size[0],
-            "video_width": state.video_size[1],
-            "device": state.device,
-            "storage_device": state.storage_device,
+            **{key: read(state) for key, read in _VIDEO.items()},
             "cached_features": {},
             "constants": {"maskmem_pos_enc": positions} if positions else {},
             "obj_id_to_idx": {obj_id: i for i, obj_id in enumerate(state.objects)},
