@@ -1,4 +1,4 @@
-"""What the objects of a session attend to on a frame: chosen by its strategy, and found in its memory bank."""
+"""Selects by a session's strategy what its objects attend to on a frame, and gathers it from the memory bank."""
 
 import operator
 from array import array
@@ -20,7 +20,7 @@ from sam2fast.tracking.strategies.base import Attended, History, Strategy
 
 
 def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
-    """What a strategy sees of an object."""
+    """Returns the data of one object that a strategy sees."""
     results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
@@ -28,10 +28,10 @@ def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse:
 def attended_frames(
     state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
-    """The frames that each object attends to, by the ``rules`` of the session.
+    """Returns the frames that each object attends to, by the ``rules`` of the session.
 
     Raises:
-        ValueError: the strategy's choice is not possible.
+        ValueError: If the strategy's selection is invalid.
     """
     if type(state.strategy).attend is Strategy.attend:  # SAM 2's own rule
         given = state.num_frames, reverse, rules
@@ -41,11 +41,10 @@ def attended_frames(
 
 
 def _checked(strategy: Strategy, attended: Attended, history: History) -> Attended:
-    """What a strategy chose.
+    """Checks a strategy's selection, and returns it.
 
     Raises:
-        ValueError: it is no ``Attended``, or has something else than pairs, a frame without a result, or a row that
-            there is not.
+        ValueError: If it is no ``Attended``, or has no pairs, a frame without a result, or an unknown row.
     """
     if not isinstance(attended, Attended):
         kind = type(attended).__name__
@@ -93,7 +92,7 @@ def _integer(value: Any) -> int:
 
 
 def _count(values: Any) -> int | None:
-    """How many numbers there are; None if these are no numbers."""
+    """Returns the number of values, or None if they are not numbers."""
     try:
         return len(array("f", values))
     except TypeError:
@@ -111,11 +110,11 @@ def attended_pages(
     state: Page | None,
     has_factors: bool,
 ) -> AttendedPages:
-    """The pages of the frames that an object attends to.
+    """Returns the pages of the frames that an object attends to.
 
     Args:
-        state: what the strategy knows of the object.
-        has_factors: of the strategy.
+        state: The strategy's state of the object.
+        has_factors: True if the strategy weights keys.
     """
     conditioning, tracked_frames = tracked.conditioning, tracked.tracked
     results = [conditioning[t] if t in conditioning else tracked_frames[t] for t, _ in attended.memories]
@@ -135,7 +134,7 @@ def attended_pages(
 def gather_memory(
     model: SAM2Base, bank: MemoryBank, objects: Sequence[AttendedPages], rules: MemoryRules, num_frames: int
 ) -> AttendedMemory:
-    """The memory that these objects attend to, in their order, outside of a step: for a prompt."""
+    """Returns the memory that these objects attend to, outside of a step, for a prompt."""
     assert bank.memories is not None
     shape = bank.shape_of(objects, rules, in_buckets=False)
     bank.reserve(shape)
@@ -155,71 +154,39 @@ def attended_by_tables(
     has_span: bool,
     has_factors: bool,
 ) -> AttendedMemory:
-    """The memory that tables on the device select from the pools; nothing is read back.
+    """Returns the memory that tables on the device select from the pools, with encodings of space and time.
+
+    Nothing is read back from the device.
 
     Args:
-        pages: ``(rows, n, C_mem)`` of the pool of memories.
-        pointers: ``(rows, C)`` of the pool of pointers.
-        num_frames: length of the video.
-        has_span: objects may have their own, of the tables.
-        has_factors: likewise.
-    """
-    split = pointers.shape[-1] // model.mem_dim
-    memory = attended_memory(
-        model,
-        pages,
-        tables.page_table,
-        tables.page_time,
-        pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).unflatten(0, tables.pointer_table.shape),
-        tables.distance,
-        tables.pointer_table[:, :, None].expand(-1, -1, split) >= 0,
-        num_frames,
-        tables.span if has_span else None,
-    )
-    if not has_factors:
-        return memory
-    factors = [tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)]
-    return memory._replace(key_factors=torch.cat(factors, dim=1))
-
-
-def attended_memory(
-    model: SAM2Base,
-    pages: Tensor,
-    page_table: Tensor,
-    page_time: Tensor,
-    pointers: Tensor,
-    distance: Tensor,
-    valid: Tensor,
-    num_frames: int,
-    span: Tensor | None = None,
-) -> AttendedMemory:
-    """Memories and pointers with the model's encodings of space and time.
-
-    Args:
-        pages, page_table, page_time: see :class:`AttendedMemory`.
-        pointers: ``(B, P, C)``.
-        distance: ``(B, P)`` frames from the current one to each pointer's.
-        valid: ``(B, P, C / C_mem)`` bool, of each token of a pointer.
-        num_frames: length of the video.
-        span: ``(B,)`` what distances are divided by; 0 for the model's, which is also used for None.
+        pages: Pool of memories ``(rows, n, C_mem)``.
+        pointers: Pool of pointers ``(rows, C)``.
+        num_frames: Length of the video.
+        has_span: If True, distances of objects with a ``span`` in the tables are divided by it.
+        has_factors: If True, keys are weighted by the factors in the tables.
     """
     (H, W), m = model.memory_size, model.mem_dim
-    B, P, C = pointers.shape
+    (B, P), split = tables.pointer_table.shape, pointers.shape[-1] // m
     position = model.encode_memory_positions(pages[:1, 0, :, None, None].expand(1, m, H, W))
-    if span is not None:
+    distance = tables.distance
+    if has_span:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
-        distance = distance / torch.where(span > 0, span, longest)[:, None] * longest
-    encoding = engine_for(model).encode_distances(distance, valid[..., 0], num_frames)
+        distance = distance / torch.where(tables.span > 0, tables.span, longest)[:, None] * longest
     # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
-    split = C // m
+    valid = tables.pointer_table[:, :, None].expand(-1, -1, split) >= 0
+    encoding = engine_for(model).encode_distances(distance, valid[..., 0], num_frames)
+    key_factors = None
+    if has_factors:
+        key_factors = torch.cat([tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)], dim=1)
     return AttendedMemory(
         pages=pages,
-        page_table=page_table,
-        page_time=page_time,
+        page_table=tables.page_table,
+        page_time=tables.page_time,
         position_encoding=as_pages(position)[0],
         time_encoding=model.maskmem_tpos_enc[:, 0, 0],
-        pointers=pointers.reshape(B, P * split, m),
+        pointers=pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).view(B, P * split, m),
         # Converted after it is repeated: one copy instead of two.
         pointer_encoding=encoding[:, :, None].expand(B, P, split, m).to(pointers.dtype).reshape(B, P * split, m),
         pointer_valid=valid.flatten(1),
+        key_factors=key_factors,
     )

@@ -10,7 +10,7 @@ from graph_sessions import recorded_steps
 from video import Session
 
 from sam2fast.modeling.memory_selection import MemoryRules, recent_frames, select_memories
-from sam2fast.tracking import attending
+from sam2fast.tracking import attending, step
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.utils.testing import relative_error
 
@@ -34,7 +34,7 @@ class Attended:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages: list[int] = []
         self.tokens: list[int] = []
-        right = attending.attended_memory
+        right = attending.attended_by_tables
 
         def counted(*arguments):
             memory = right(*arguments)
@@ -43,7 +43,8 @@ class Attended:
             self.tokens += (filled * memory.pages.shape[1]).tolist()
             return memory
 
-        monkeypatch.setattr(attending, "attended_memory", counted)
+        for module in (attending, step):
+            monkeypatch.setattr(module, "attended_by_tables", counted)
 
 
 def one_object(predictor, video, frames=12):

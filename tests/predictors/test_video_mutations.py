@@ -39,12 +39,14 @@ def older_by_one(monkeypatch, model):
 
 
 def time_row_off_by_one(monkeypatch, model):
-    right = attending.attended_memory
+    right = attending.attended_by_tables
 
-    def wrong(model, pages, table, time, *rest):
-        return right(model, pages, table, (time + 1).clamp(max=model.num_maskmem - 1), *rest)
+    def wrong(model, pages, pointers, tables, *rest):
+        later = tables._replace(page_time=(tables.page_time + 1).clamp(max=model.num_maskmem - 1))
+        return right(model, pages, pointers, later, *rest)
 
-    monkeypatch.setattr(attending, "attended_memory", wrong)
+    for module in (attending, step):
+        monkeypatch.setattr(module, "attended_by_tables", wrong)
 
 
 def pointer_time_sign(monkeypatch, model):

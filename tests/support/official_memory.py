@@ -3,8 +3,9 @@
 import torch
 
 from sam2fast.modeling.memory_selection import MemoryRules, select_memories
-from sam2fast.tracking.attending import attended_memory
+from sam2fast.tracking.attending import attended_by_tables
 from sam2fast.tracking.features import FrameFeatures
+from sam2fast.tracking.memory_bank import StepTables
 from sam2fast.tracking.step import encode_masks, fill_holes, predict
 
 
@@ -16,16 +17,15 @@ def memory_of(model, output_dict, frame, num_frames):
     pages = torch.cat([outputs[t]["maskmem_features"].to(device) for t, _ in chosen.memories])
     pointers = [outputs[t]["obj_ptr"].float() for t, _ in chosen.pointers]
     P = len(pointers)
-    return attended_memory(
-        model,
-        pages.flatten(2).transpose(1, 2),
-        torch.arange(len(pages), dtype=torch.int32, device=device)[None],
-        torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
-        torch.stack(pointers, dim=1) if P else torch.zeros(1, 0, model.hidden_dim, device=device),
-        torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
-        torch.ones(1, P, model.hidden_dim // model.mem_dim, dtype=torch.bool, device=device),
-        num_frames,
-    )
+    used = {
+        "page_table": torch.arange(len(pages), dtype=torch.int32, device=device)[None],
+        "page_time": torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
+        "pointer_table": torch.arange(P, dtype=torch.int32, device=device)[None],
+        "distance": torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
+    }
+    tables = StepTables(**{**dict.fromkeys(StepTables._fields, torch.zeros(1, 0, device=device)), **used})
+    pool = torch.cat(pointers) if P else torch.zeros(1, model.hidden_dim, device=device)
+    return attended_by_tables(model, pages.flatten(2).transpose(1, 2), pool, tables, num_frames, False, False)
 
 
 def fused_step(model, image, output_dict, frame, num_frames, fp8=False):
