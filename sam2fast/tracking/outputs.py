@@ -1,4 +1,4 @@
-"""Results of tracking: of one object on one frame, and what callers get: masks in the requested form, and scores."""
+"""Stores results of one object on one frame, and formats the masks and scores that callers get."""
 
 import math
 from collections import deque
@@ -24,8 +24,10 @@ Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
 
 
 class PackedResults(NamedTuple):
-    """Results of N objects on one frame in one tensor, which takes one copy to the CPU: IoUs, scores and a strategy's
-    records of C >= N rows, and after them N masks. So a part from the beginning is the results of the first objects."""
+    """Stores results of N objects on one frame in one tensor, so that one copy brings them to the CPU.
+
+    IoUs, scores and a strategy's records have C >= N rows. N masks follow: the first objects are a leading part.
+    """
 
     numbers: Tensor  # fp32
     rows: int  # C
@@ -34,7 +36,7 @@ class PackedResults(NamedTuple):
 
     @classmethod
     def of(cls, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None = None) -> "PackedResults":
-        """A copy of the results of N objects."""
+        """Copies the results of N objects."""
         packed = cls.empty(len(masks), 0 if records is None else records.shape[1], masks.shape[-2:], masks.device)
         packed.write(ious, scores, masks, records)
         return packed
@@ -47,79 +49,59 @@ class PackedResults(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Where the masks begin: at an address that Triton specializes kernels on."""
+        """Returns the start of the masks, aligned to an address that Triton specializes kernels on."""
         return -(-self.rows * (2 + self.record_size) // ALIGNMENT) * ALIGNMENT
 
     def write(self, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None) -> None:
-        """Writes the results of C objects; ``records`` is None where there are none."""
-        of_ious, of_scores, of_records, of_masks = self.parts()
-        targets, results = [of_ious, of_scores, of_masks], [ious, scores, masks]
-        if records is not None:
-            targets, results = [*targets, of_records], [*results, records]
-        torch._foreach_copy_(targets, results)
+        """Writes the results of C objects. ``records`` is None if the strategy has none."""
+        results = [ious, scores, masks] if records is None else [ious, scores, masks, records]
+        torch._foreach_copy_(self.parts()[: len(results)], results)
 
     def end(self, objects: int) -> int:
-        """Where the masks of so many objects end."""
+        """Returns the end of the masks of the first ``objects`` objects."""
         return self.start + objects * math.prod(self.shape[1:])
 
     def first(self, objects: int) -> "PackedResults":
-        """A copy of the results of so many objects."""
+        """Copies the results of the first ``objects`` objects."""
         return self._replace(numbers=self.numbers[: self.end(objects)].clone(), shape=(objects, *self.shape[1:]))
 
     def parts(self) -> list[Tensor]:
-        """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, records ``(C, record_size)`` and masks ``(N, 1, h, w)``."""
+        """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, masks ``(N, 1, h, w)`` and records ``(C, record_size)``."""
         rows, width = self.rows, self.record_size
         ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
-        return [ious.view(rows, 1), scores.view(rows, 1), records.view(rows, width), self.masks]
+        return [ious.view(rows, 1), scores.view(rows, 1), self.masks, records.view(rows, width)]
 
     @property
     def masks(self) -> Tensor:
-        """A view of the masks."""
+        """Returns a view of the masks."""
         return self.numbers[self.start :].view(self.shape)
-
-    def apart(self) -> tuple[Tensor, Tensor]:
-        """IoUs, scores and records in their own memory, which is small; and a view of the masks."""
-        return self.numbers[: self.rows * (2 + self.record_size)].clone(), self.masks
 
 
 class FrameCopies:
-    """Results of N objects on one frame, which are being copied to the CPU.
-
-    Args:
-        packed: those results; on the CPU nobody writes to them before they are read.
-    """
+    """Copies results of N objects on one frame to the CPU. If they are there, nothing may write to them any more."""
 
     def __init__(self, packed: PackedResults) -> None:
         self._copy, self._layout = AsyncHostCopy(packed.numbers, is_own=True), packed[1:]
-        self._apart: tuple[Tensor, Tensor] | None = None
+        self._arrived: tuple[Tensor, Tensor] | None = None
 
-    def row(self, index: int) -> tuple[Tensor, "_Numbers"]:
-        """One object's mask, and its numbers; waits until the copy has arrived."""
-        rows, width, _ = self._layout
-        if self._apart is None:
-            self._apart = PackedResults(self._copy.arrived(), *self._layout).apart()
-        small, masks = self._apart
+    def row(self, index: int) -> tuple[Tensor, Tensor]:
+        """Returns one object's mask and its numbers ``(2 + record_size,)``. Waits until the copy has arrived."""
+        if self._arrived is None:
+            ious, scores, masks, records = PackedResults(self._copy.arrived(), *self._layout).parts()
+            self._arrived = masks, torch.cat([ious, scores, records], dim=1)
+        masks, numbers = self._arrived
         # In its own memory: a view would keep the masks of all objects alive.
-        return masks[index : index + 1].clone(), _Numbers(small, rows, width, index)
-
-
-class _Numbers(NamedTuple):
-    """One object's numbers among those of C."""
-
-    small: Tensor  # see PackedResults.apart
-    rows: int  # C
-    width: int  # of a record
-    row: int  # the object's
+        return masks[index : index + 1].clone(), numbers[index]
 
 
 class FrameResult:
-    """One object's result on one frame; the small tensors are on the CPU, or are being copied there.
+    """Stores one object's result on one frame. Mask and numbers are on the CPU, or are being copied there.
 
     Attributes:
-        pointer: the object pointer.
-        memory: None until the prompt is committed.
-        state: what the session's strategy knew of the object after the frame, if it keeps anything.
-        others: the results of the object's other hypotheses, until they are stored.
+        pointer: The object pointer.
+        memory: The memory. None until the prompt is committed.
+        state: The strategy's state of the object after the frame, if it keeps any.
+        others: Results of the object's other hypotheses, until they are stored.
     """
 
     __slots__ = ("_arrived", "_copies", "memory", "others", "pointer", "state")
@@ -136,7 +118,7 @@ class FrameResult:
     ) -> None:
         parts = [iou, score] if record is None else [iou, score, record]
         numbers = torch.cat([x.flatten().float() for x in parts])
-        self._arrived: tuple[Tensor, _Numbers] | None = (mask, _Numbers(numbers, 1, len(numbers) - 2, 0))
+        self._arrived: tuple[Tensor, Tensor] | None = (mask, numbers)
         self._copies: tuple[FrameCopies, int] | None = None
         self.pointer, self.memory, self.state = pointer, memory, state
         self.others: tuple[FrameResult, ...] = ()
@@ -145,7 +127,7 @@ class FrameResult:
     def arriving(
         cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None, state: Page | None = None
     ) -> "FrameResult":
-        """The result in row ``row`` of copies that may still be in flight."""
+        """Returns the result in row ``row`` of copies that may still be in flight."""
         result = cls.__new__(cls)
         result._arrived, result._copies = None, (copies, row)
         result.pointer, result.memory, result.state, result.others = pointer, memory, state, ()
@@ -153,41 +135,38 @@ class FrameResult:
 
     @property
     def mask(self) -> Tensor:
-        """``(1, 1, h, w)`` fp32 low-resolution logits, holes filled."""
+        """Low-resolution logits ``(1, 1, h, w)`` fp32, holes filled."""
         return self._read()[0]
 
     @property
     def iou(self) -> Tensor:
-        """``(1, 1)`` predicted."""
-        small, _, _, index = self._read()[1]
-        return small[index].view(1, 1)
+        """Predicted IoU ``(1, 1)``."""
+        return self._read()[1][None, :1]
 
     @property
     def score(self) -> Tensor:
-        """``(1, 1)`` logit of the object's presence."""
-        small, rows, _, index = self._read()[1]
-        return small[rows + index].view(1, 1)
+        """Logit ``(1, 1)`` of the object's presence."""
+        return self._read()[1][None, 1:2]
 
     @property
     def record(self) -> Tensor:
-        """``(1, record_size)``: what the session's strategy recorded of the frame."""
-        small, rows, width, index = self._read()[1]
-        return small[2 * rows + width * index :][:width].view(1, width)
+        """The strategy's record of the frame ``(1, record_size)``."""
+        return self._read()[1][None, 2:]
 
     @property
     def parent(self) -> int:
-        """The hypothesis that a strategy with several continued; 0 where there is one."""
+        """Index of the parent hypothesis. 0 if the strategy has only one."""
         return int(self.record[0, 0]) if self.record.numel() else 0
 
     def with_memory(self, memory: Page) -> "FrameResult":
-        """The same result with its memory."""
+        """Returns the same result with a memory."""
         return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
 
     def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, IoU and score."""
+        """Returns mask, IoU and score."""
         return self.mask, self.iou, self.score
 
-    def _read(self) -> tuple[Tensor, _Numbers]:
+    def _read(self) -> tuple[Tensor, Tensor]:
         if self._arrived is None:
             assert self._copies is not None
             copies, row = self._copies
@@ -210,7 +189,7 @@ def wait_for(results: Sequence[FrameResult]) -> None:
 
 
 class TrackScores(NamedTuple):
-    """Scores of N objects on a frame; for an object without a result there, IoU 0 and logits -1024."""
+    """Stores scores of N objects on a frame. An object without a result there has IoU 0 and logits -1024."""
 
     iou: Tensor  # (N,) predicted IoU of each mask
     object_score: Tensor  # (N,) logit of each object's presence
@@ -226,7 +205,7 @@ class TrackScores(NamedTuple):
 
     @classmethod
     def of(cls, results: Sequence[FrameResult | None], low_res: Tensor) -> "TrackScores":
-        """Scores of results whose masks ``(N, 1, h, w)`` are on the device."""
+        """Returns the scores of results whose masks ``(N, 1, h, w)`` are on the device."""
         none = torch.zeros(1, device="cpu")
         iou = torch.cat([none[:0], *(none if r is None else r.iou[0] for r in results)])
         absent = torch.tensor([NO_OBJ_SCORE], device="cpu")
@@ -234,15 +213,12 @@ class TrackScores(NamedTuple):
         return cls(iou.to(low_res.device), score.to(low_res.device), low_res)
 
     def to_keep(self) -> "TrackScores":
-        """The same for a caller, who may keep the scores: they are no views, which keep the masks alive."""
+        """Returns copies for a caller, who may keep the scores: views would keep the masks alive."""
         return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
 
 
 def check_output(output: str) -> None:
-    """
-    Raises:
-        ValueError: ``output`` is not a form of masks.
-    """
+    """Raises ``ValueError`` if ``output`` is not a format of masks."""
     if output not in get_args(Output):
         raise ValueError(f"output is {output!r}; expected one of {', '.join(map(repr, get_args(Output)))}")
 
@@ -254,19 +230,19 @@ def format_masks(
     non_overlap: bool,
     resize: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The decoder's masks ``(N, 1, h, w)`` in the requested form.
+    """Converts the decoder's masks ``(N, 1, h, w)`` to the requested format.
 
     Args:
-        low_res: logits on the device.
-        size: (height, width) of the video.
-        output: the form.
-        non_overlap: at each pixel only the object with the largest logit keeps it.
-        resize: replaces :func:`video_logits`.
+        low_res: Logits on the device.
+        size: Size (height, width) of the video.
+        output: The format.
+        non_overlap: If True, only the object with the largest logit keeps a pixel.
+        resize: Replaces :func:`video_logits`.
 
     Returns:
-        ``logits``: ``(N, 1, H, W)`` fp32; ``bool``: where these are above 0; ``bits``: the same with eight pixels a
-        byte, ``(N, 1, H, ceil(W / 8))`` uint8, the leftmost in the lowest bit; ``low_res``: as they are. Only
-        ``logits`` computes logits at the size of the video, unless masks must not overlap.
+        ``logits``: ``(N, 1, H, W)`` fp32. ``bool``: True for logits above 0. ``bits``: the same with eight pixels per
+        byte, ``(N, 1, H, ceil(W / 8))`` uint8, the leftmost in the lowest bit. ``low_res``: unchanged. Only ``logits``
+        computes logits at the size of the video, unless masks must not overlap.
     """
     if output == "low_res":
         return low_res
@@ -279,46 +255,34 @@ def format_masks(
 
 
 def video_logits(masks: Tensor, size: tuple[int, int], non_overlap: bool) -> Tensor:
-    """Logits ``(N, 1, h, w)`` at the size of the video ``(N, 1, H, W)``, without overlaps if so requested."""
+    """Upsamples logits ``(N, 1, h, w)`` to the video's ``(N, 1, H, W)``, and removes overlaps if ``non_overlap``."""
     if masks.shape[-2:] != size:
         masks = upsample_masks(masks, size)
     return suppress_overlaps(masks) if non_overlap and len(masks) else masks
 
 
 def delayed(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any, ...]]:
-    """The same answers ``(frame, ids, masks, ...)`` on the CPU, each one ``lag`` answers later.
+    """Yields the same answers ``(frame, ids, masks, ...)`` on the CPU, each one ``lag`` answers later.
 
-    After an error the answers that were ready are returned before it is raised.
+    After an error, the answers that were ready are yielded before it is raised.
     """
-    waiting: deque[_PendingAnswer] = deque()
+    waiting: deque[Callable[[], tuple[Any, ...]]] = deque()
     failure: Exception | None = None
-    coming = iter(answers)
-    while True:
-        try:
-            frame, ids, masks, *scores = next(coming)
-            copies = [[AsyncHostCopy(x) for x in each] for each in scores]
-            waiting.append(_PendingAnswer(frame, list(ids), AsyncHostCopy(masks), copies))
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        if len(waiting) > lag:
-            yield waiting.popleft().read()
+    try:
+        for answer in answers:
+            waiting.append(_copied(*answer))
+            if len(waiting) > lag:
+                yield waiting.popleft()()
+    except Exception as error:
+        failure = error
     while waiting:
-        yield waiting.popleft().read()
+        yield waiting.popleft()()
     if failure is not None:
         raise failure
 
 
-class _PendingAnswer(NamedTuple):
-    """An answer that is being copied to the CPU."""
-
-    frame: int
-    ids: list[Any]
-    masks: AsyncHostCopy
-    scores: list[list[AsyncHostCopy]]
-
-    def read(self) -> tuple[Any, ...]:
-        scores = (TrackScores(*(copy.tensor for copy in each)) for each in self.scores)
-        return self.frame, self.ids, self.masks.tensor, *scores
+def _copied(frame: int, ids: list[Any], masks: Tensor, *scores: TrackScores) -> Callable[[], tuple[Any, ...]]:
+    """Starts copying an answer to the CPU. Returns a function that waits for the copy and returns it."""
+    ids, masks_copy = list(ids), AsyncHostCopy(masks)
+    copies = [[AsyncHostCopy(x) for x in one] for one in scores]
+    return lambda: (frame, ids, masks_copy.tensor, *(TrackScores(*(x.tensor for x in one)) for one in copies))
