@@ -72,9 +72,9 @@ def apply_prompt(
     """Predicts an object from a prompt, and stores the prompt and the result. If it fails, nothing has changed.
 
     Args:
-        tracked: the object without this prompt; the state need not have it yet.
-        points: all points on the frame, as :func:`click_prompt` returns them.
-        mask: ``(1, 1, S, S)``, without points.
+        tracked: Object without this prompt. It may be new.
+        points: All points on the frame, as :func:`click_prompt` returns them.
+        mask: Mask ``(1, 1, S, S)``, without points.
 
     Returns:
         The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it.
@@ -104,8 +104,7 @@ def apply_prompt(
 def clear_prompts(
     tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, need_output: bool
 ) -> tuple[int, list[Any], Tensor] | None:
-    """Removes an object's prompts on a frame; an unknown id has none. Returns what :func:`apply_prompt` does, or None
-    without ``need_output``."""
+    """Removes an object's prompts on a frame. With ``need_output``, returns the same as :func:`apply_prompt`."""
     objects = dict(state.objects)
     if obj_id in objects:
         objects[obj_id] = objects[obj_id].copy()
@@ -192,7 +191,7 @@ def no_prompt_error(obj_id: Any) -> RuntimeError:
 
 
 def _with_memories(tracker: Tracker, state: VideoSession) -> dict[ResultKey, FrameResult]:
-    """Results of new prompts with memories; the objects of one frame are one batch."""
+    """Returns the results of new prompts with memories. The objects of one frame are one batch."""
     by_frame: dict[int, list[tuple[ResultKey, FrameResult]]] = {}
     for tracked in state.objects.values():
         for conditioning in (False, True):
@@ -237,14 +236,14 @@ class ClickCandidates(NamedTuple):
 def predict_candidates(
     tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
 ) -> ClickCandidates:
-    """The masks that :func:`add_points_or_box` selects from; the session is unchanged.
+    """Returns the masks that :func:`add_points_or_box` selects from. The session is unchanged.
 
-    They are three for one click and one for more, as the model's configuration says.
+    With published configurations, one click has three masks, and more clicks have one.
 
     Args:
-        obj_id: the object, which may be new.
-        points, labels: all clicks of the object on the frame, a box's corners first, as shares of the frame.
-        refine: the clicks refine the object's mask on the frame. Otherwise they replace its prompts there.
+        obj_id: Id of the object, which may be new.
+        points, labels: All clicks of the object on the frame, a box's corners first, as shares of the frame.
+        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts there.
 
     Raises:
         ValueError: If the points are invalid.
@@ -260,9 +259,7 @@ def predict_candidates(
     (features,) = tracker.encode(state, [frame])
     with tracker.one_step(state):
         state.bank.begin_step()
-        initial = tracked.is_initial(frame)
-        memory = None if initial else tracker.gather(state, tracked, frame, tracked.reverse[frame])
-        engine = engine_for(model)
+        memory, engine = tracker.gather(state, tracked, frame), engine_for(model)
         if memory is None:
             conditioned = without_memory(model, features)
         else:
@@ -272,7 +269,7 @@ def predict_candidates(
             features.high_res,
             clicks,
             None if previous is None else tracker.as_mask_input(previous.mask),
-            model._use_multimask(initial, clicks),
+            model._use_multimask(tracked.is_initial(frame), clicks),
             state.strategy.presence,
         )
     order = ious[0].argsort(descending=True)
@@ -331,7 +328,7 @@ def _is_empty(points_or_labels: Any) -> bool:
 
 
 def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
-    """A mask ``(H, W)`` of any size as ``(1, 1, S, S)`` fp32; arrays are converted to bool.
+    """Converts a mask ``(H, W)`` of any size to ``(1, 1, S, S)`` fp32, and arrays to bool.
 
     Raises:
         ValueError: If it is no array, has another shape, or has NaN, infinity or very large values.
@@ -353,7 +350,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
 
 
 def _as_numbers(mask: Any) -> Tensor:
-    """Tensors are returned unchanged; anything else, with any strides and byte order, as bool."""
+    """Returns tensors unchanged, and converts other arrays, with any strides and byte order, to bool."""
     if isinstance(mask, Tensor):
         if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
             raise ValueError(f"the mask is a tensor of {mask.dtype}, {mask.layout}, on {mask.device}; {EXPECTED}")

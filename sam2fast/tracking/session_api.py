@@ -2,9 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -33,17 +31,6 @@ from sam2fast.video_io.video_types import FramePixels, StreamFrame
 from sam2fast.video_io.volumes import Axis
 
 State = TypeVar("State", bound=VideoSession)
-
-
-class ModelOptions(TrackingOptions):
-    """The options that a model has as attributes. They are read from it whenever they are used."""
-
-    def __init__(self, model: "SessionMethods[Any]") -> None:
-        self._model = model
-
-
-for _field in fields(TrackingOptions):
-    setattr(ModelOptions, _field.name, property(attrgetter(f"_model.{_field.name}")))
 
 
 class SessionMethods(SAM2Base, Generic[State]):
@@ -109,8 +96,8 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def _tracker(self) -> Tracker:
-        """Computes the objects of sessions. Made for each use: a model that kept it would keep itself alive."""
-        return Tracker(self, ModelOptions(self), self._steps)
+        """Computes the objects of sessions. Created for each use: a model that kept it would keep itself alive."""
+        return Tracker(self, cast(TrackingOptions, self), self._steps)  # the options are attributes of the model
 
     def _checked_history(self, max_history: Any) -> int | None:
         """``max_history`` of ``init_state`` as an int, or None.

@@ -1,4 +1,4 @@
-"""What the model computes on one frame of several objects: recorded by CUDA graphs, or called."""
+"""Computes one frame of several objects, as a function that CUDA graphs can record."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +19,7 @@ from sam2fast.tracking.features import FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, StepShape, StepTables, as_pages, select_states
 from sam2fast.tracking.outputs import FrameCopies, FrameResult, PackedResults, TrackScores, wait_for
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision
 
@@ -29,7 +30,7 @@ CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
 
 
 class StepSettings(NamedTuple):
-    """What a step does not read from tensors: it is recorded for each combination."""
+    """Stores non-tensor inputs of a step. One graph is captured per combination."""
 
     num_frames: int  # length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference
     fill_hole_area: float  # see :func:`fill_holes`
@@ -38,24 +39,17 @@ class StepSettings(NamedTuple):
     video_size: tuple[int, int]  # if the strategy depends on it
 
     @classmethod
-    def of(
-        cls,
-        model: SAM2Base,
-        num_frames: int,
-        fill_hole_area: float,
-        fp8: Fp8,
-        strategy: Strategy,
-        video_size: tuple[int, int],
-    ) -> "StepSettings":
-        """The settings without what makes no difference."""
+    def of(cls, model: SAM2Base, state: VideoSession, fill_hole_area: float) -> "StepSettings":
+        """Returns the settings of a session's steps. Values that make no difference are equal in all sessions."""
+        strategy = state.strategy
         takes_part = strategy.decides or strategy.has_span or strategy.has_factors
-        size = video_size if strategy.at_video_size else (0, 0)
-        longest = min(num_frames, model.max_obj_ptrs_in_encoder)
-        return cls(longest, fill_hole_area, fp8, strategy if takes_part else None, size)
+        size = state.video_size if strategy.at_video_size else (0, 0)
+        longest = min(state.num_frames, model.max_obj_ptrs_in_encoder)
+        return cls(longest, fill_hole_area, state.bank.fp8, strategy if takes_part else None, size)
 
 
 class StepInput(NamedTuple):
-    """What one frame of N objects without a prompt is computed from."""
+    """Stores the inputs of one frame of N objects without a prompt."""
 
     bank: MemoryBank
     features: FrameFeatures
@@ -66,7 +60,7 @@ class StepInput(NamedTuple):
 
 
 class Pools(NamedTuple):
-    """The tensors of a memory bank."""
+    """Stores the tensors of a memory bank."""
 
     pages: Tensor | None  # (rows, H * W, C_mem), or a quarter of the positions; None if the model keeps no memories
     pointers: Tensor  # (rows, C) fp32
@@ -74,14 +68,14 @@ class Pools(NamedTuple):
 
     @classmethod
     def of(cls, bank: MemoryBank) -> "Pools":
-        """The present tensors of a bank."""
+        """Returns the present tensors of a bank."""
         memories, pointers, states = (None if pool is None else pool.data for pool in bank.pools)
         assert pointers is not None
         return cls(memories, pointers, states)
 
 
 class StepBuffers(NamedTuple):
-    """What steps of one shape read besides the pools, and their results."""
+    """Stores the inputs of steps of one shape besides the pools, and their results."""
 
     features: FrameFeatures
     integers: Tensor  # (size,) int32, of the tables
@@ -92,7 +86,7 @@ class StepBuffers(NamedTuple):
     def make(
         cls, model: SAM2Base, features: FrameFeatures, integers: Tensor, shape: StepShape, settings: StepSettings
     ) -> "StepBuffers":
-        """Buffers of steps of this shape; only the results are new."""
+        """Returns buffers of steps of this shape. Only the results are new."""
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
         results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
@@ -100,11 +94,7 @@ class StepBuffers(NamedTuple):
 
 
 class NarrowPagesError(Exception):
-    """The dtype of the pages would round the memories that are to be written.
-
-    Attributes:
-        dtype: of the memories.
-    """
+    """Raised if the dtype of the pages would round new memories, which have ``dtype``."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(f"memories are {dtype}")
@@ -112,11 +102,12 @@ class NarrowPagesError(Exception):
 
 
 def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
-    """Tracks the objects of the tables: writes their results to the buffers, and memories, pointers and states to the
-    pools. Nothing is read back. Rows beyond the objects are computed and written too.
+    """Tracks the objects of the tables, without reading anything back. Rows beyond the objects are computed, too.
+
+    Writes results to the buffers, and memories, pointers and states to the pools.
 
     Raises:
-        NarrowPagesError: before anything is written.
+        NarrowPagesError: If new memories would be rounded. Nothing has been written then.
     """
     tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
     memory = decision = decided = record = as_prompt = None
@@ -146,9 +137,9 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
 
 
 def prepare_tables(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
-    """The integers of a step's tables on the CPU, and the pages of memories, pointers and states that it will write.
+    """Returns the integers of a step's tables on the CPU, and the pages of memories, pointers and states it will write.
 
-    Rows beyond the objects are written too; theirs are free again when their pages are dropped.
+    Rows beyond the objects are written, too. They are free again when their pages are dropped.
     """
     bank = given.bank
     bank.reserve(shape)
@@ -198,12 +189,13 @@ def build_results(
     pointers: Sequence[Page],
     states: Sequence[Page | None],
 ) -> Results:
-    """Results of the first objects, whose small tensors are copied to the CPU in the background, and the same masks
-    and scores on the device.
+    """Returns results of the first ``count`` objects, and the same masks and scores on the device.
+
+    The results are copied to the CPU in the background.
 
     Args:
-        memories: none where the model keeps none, and before a prompt is committed.
-        states: what the strategy knows after the frame; none if it keeps nothing.
+        memories: Pages of memories. Empty for a model without memories, and before a prompt is committed.
+        states: Pages of the strategy's states. Empty if it keeps none.
     """
     copies = FrameCopies(packed)
     pages = zip_longest(memories[:count], pointers[:count], states[:count])
@@ -230,17 +222,17 @@ def predict(
     fp8: Fp8 = False,
     decision: Decision | None = None,
 ) -> ObjectPrediction:
-    """The model's prediction for the objects that attend to ``memory``, or for ``rows`` objects without memory.
+    """Returns the model's prediction for the objects that attend to ``memory``, or for ``rows`` objects without memory.
 
     Args:
-        memory: None for an initial prompt, or if the model keeps no memories.
-        initial: it is an initial prompt, for the choice between one mask and three.
-        points: one object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
-        mask: one object's mask ``(1, 1, S, S)``.
-        previous: ``(1, 1, h, w)`` logits of an earlier result on the frame, which the decoder sees with the points.
-        rows: how many objects, if they have no memory.
-        fp8: see :func:`sam2fast.kernels.memory_attention.memory_attention`.
-        decision: a strategy's, for as many objects as there will be rows.
+        memory: Memory of the objects. None for an initial prompt, or if the model keeps no memories.
+        initial: True for an initial prompt, for the choice between one mask and three.
+        points: One object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
+        mask: One object's mask ``(1, 1, S, S)``.
+        previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
+        rows: Number of objects, if they have no memory.
+        fp8: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
+        decision: The strategy's decision, if it takes part.
     """
     engine = engine_for(model)
     presence = 0.0 if decision is None else decision.presence
@@ -256,10 +248,10 @@ def predict(
 
 
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
-    """The frame's map ``(1, C, H, W)`` where there is no memory.
+    """Returns the frame's map ``(1, C, H, W)`` for objects without memory.
 
     Raises:
-        ValueError: the model's configuration does not say what replaces the missing memory.
+        ValueError: If the model's configuration does not say what replaces a missing memory.
     """
     if not model.num_maskmem:
         return features.embedding
@@ -278,10 +270,10 @@ def encode_masks(
     from_prompt: bool,
     as_prompt: Tensor | None = None,
 ) -> Tensor:
-    """Memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
+    """Encodes memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
 
-    ``as_prompt (B, 1)`` bool says whose masks a strategy wants to be binary, as those from prompts are.
-    ``non_overlap_masks_for_mem_enc`` has no effect, as in the original's predictor, which encodes objects one by one.
+    Masks with True in ``as_prompt (B, 1)`` are made binary, like masks of prompts. As in the original's predictor,
+    which encodes objects one by one, ``non_overlap_masks_for_mem_enc`` has no effect.
     """
     if as_prompt is not None:
         size = (model.image_size, model.image_size)
@@ -292,5 +284,5 @@ def encode_masks(
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:
-    """Low-resolution logits ``(B, 1, h, w)`` as they are stored and returned; an area of 0 changes nothing."""
+    """Fills holes in low-resolution logits ``(B, 1, h, w)``, before they are stored. An area of 0 changes nothing."""
     return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks

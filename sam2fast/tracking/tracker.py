@@ -4,7 +4,6 @@ The tracker uses the model, reads and writes the session's feature cache and mem
 results of tracked frames. :mod:`~sam2fast.tracking.prompting` stores results of prompts.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,14 +23,7 @@ from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.attending import attended_frames, attended_pages, gather_memory
 from sam2fast.tracking.features import FEATURES_KEPT, FeatureCache, FrameFeatures
 from sam2fast.tracking.memory_bank import AttendedPages, MemoryBank, MemoryLayout
-from sam2fast.tracking.outputs import (
-    FrameResult,
-    Output,
-    PackedResults,
-    TrackScores,
-    best_with_others,
-    format_masks,
-)
+from sam2fast.tracking.outputs import FrameResult, Output, PackedResults, TrackScores, best_with_others, format_masks
 from sam2fast.tracking.page_pool import Page
 from sam2fast.tracking.session import TrackedObject, TrackingOptions, VideoSession
 from sam2fast.tracking.shared_prompts import pairs_of
@@ -45,19 +37,6 @@ from sam2fast.video_io import Frames
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def _in_one_step(
-    method: Callable[Concatenate["Tracker", VideoSession, P], R],
-) -> Callable[Concatenate["Tracker", VideoSession, P], R]:
-    """Returns the method, wrapped in :meth:`Tracker.one_step`."""
-
-    @functools.wraps(method)
-    def in_one_step(self: "Tracker", state: VideoSession, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.one_step(state):
-            return method(self, state, *args, **kwargs)
-
-    return in_one_step
 
 
 class Tracker:
@@ -159,14 +138,14 @@ class Tracker:
             return rules
         return replace(rules, max_conditioning=state.max_cond_frames)
 
-    @_in_one_step
     def encode(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
         """Returns features of some frames. Frames missing from the cache are encoded as one batch.
 
         Raises:
             VideoError: If a frame cannot be read.
         """
-        return self._features(state, frames)
+        with self.one_step(state):
+            return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
         """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``.
@@ -206,7 +185,6 @@ class Tracker:
         """Returns True if a prompt on the frame makes it a conditioning frame of ``tracked`` (before the prompt)."""
         return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
 
-    @_in_one_step
     def predict_prompted(
         self,
         state: VideoSession,
@@ -226,30 +204,29 @@ class Tracker:
             mask: Mask ``(1, 1, S, S)``, or None.
             previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
         """
-        bank, initial = state.bank, tracked.is_initial(frame)
-        bank.begin_step()
-        memory = None if initial else self.gather(state, tracked, frame, tracked.reverse[frame])
-        if previous is not None:
-            previous = self.as_mask_input(previous)
-        (features,) = self._features(state, [frame])
-        decision = None
-        if state.strategy.decides:
-            unknown = torch.zeros(1, state.strategy.state_size, dtype=torch.float64, device=state.device)
-            conditioning = self.makes_conditioning(tracked, frame)
-            decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, True, conditioning)
-        prediction = predict(
-            self.model, features, memory, initial, points, mask, previous, fp8=bank.fp8, decision=decision
-        )
-        record: Tensor | None = None
-        states: list[Page | None] = [None]
-        if decision is not None:
-            prediction, decided = decision.outcome(prediction)
-            assert decided.state is not None
-            record, states = decided.record, bank.write_states(decided.state)
-        masks = fill_holes(prediction.mask, self.fill_hole_area(state))
-        pointers = bank.write_pointers(prediction.pointer)
-        packed = PackedResults.of(prediction.iou, prediction.score, masks, record)
-        return build_results(bank, packed, 1, [], pointers, states)[0][0]
+        bank, decision = state.bank, None
+        with self.one_step(state):
+            bank.begin_step()
+            memory = self.gather(state, tracked, frame)
+            if previous is not None:
+                previous = self.as_mask_input(previous)
+            (features,) = self._features(state, [frame])
+            if state.strategy.decides:
+                unknown = torch.zeros(1, state.strategy.state_size, dtype=torch.float64, device=state.device)
+                prompt = True, self.makes_conditioning(tracked, frame)
+                decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, *prompt)
+            prompt_inputs = tracked.is_initial(frame), points, mask, previous
+            prediction = predict(self.model, features, memory, *prompt_inputs, fp8=bank.fp8, decision=decision)
+            record: Tensor | None = None
+            states: list[Page | None] = [None]
+            if decision is not None:
+                prediction, decided = decision.outcome(prediction)
+                assert decided.state is not None
+                record, states = decided.record, bank.write_states(decided.state)
+            masks = fill_holes(prediction.mask, self.fill_hole_area(state))
+            pointers = bank.write_pointers(prediction.pointer)
+            packed = PackedResults.of(prediction.iou, prediction.score, masks, record)
+            return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
         """Converts logits of an earlier result to a mask input of the decoder."""
@@ -275,8 +252,7 @@ class Tracker:
         count = strategy.hypotheses  # rows of the batch per object
         rows = objects if count == 1 else [hypothesis for o in objects for hypothesis in o.hypotheses(count)]
         attended = self.select(state, rows, frame, reverse, rules)
-        hole_area = self.fill_hole_area(state)
-        settings = StepSettings.of(self.model, state.num_frames, hole_area, bank.fp8, strategy, state.video_size)
+        settings = StepSettings.of(self.model, state, self.fill_hole_area(state))
         pairs = pairs_of(state, objects) if strategy.sees_others else ()
         given = StepInput(bank, features, attended, rules, settings, pairs)
         results, scores = self.steps.step(self.model, self.options, given)
@@ -335,16 +311,16 @@ class Tracker:
         own = state.strategy.fill_hole_area
         return self.options.fill_hole_area if own is None else own
 
-    @_in_one_step
     def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
         """Adds memories to prompt results on one frame, encoded from the masks after hole filling."""
         if not self.model.num_maskmem:
             return list(results)
-        state.bank.begin_step()
         masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
-        (features,) = self._features(state, [frame])
-        memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
-        written = state.bank.write_memories(memories)
+        with self.one_step(state):
+            state.bank.begin_step()
+            (features,) = self._features(state, [frame])
+            memories = encode_masks(self.model, features, masks, scores, from_prompt=True)
+            written = state.bank.write_memories(memories)
         return [result.with_memory(memory) for result, memory in zip(results, written, strict=True)]
 
     def select(
@@ -361,12 +337,12 @@ class Tracker:
         each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors
         return [attended_pages(o, one, rules, page, factors) for o, one, page in each]
 
-    def gather(self, state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool) -> AttendedMemory | None:
-        """Returns the memory that one object attends to on the frame, or None if the model keeps no memories."""
-        if not self.model.num_maskmem:
+    def gather(self, state: VideoSession, tracked: TrackedObject, frame: int) -> AttendedMemory | None:
+        """Returns the memory for a correction. None for an initial prompt, or if the model keeps no memories."""
+        if tracked.is_initial(frame) or not self.model.num_maskmem:
             return None
         rules = self.rules(state)
-        attended = self.select(state, [tracked], frame, reverse, rules)
+        attended = self.select(state, [tracked], frame, tracked.reverse[frame], rules)
         return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
 
 
