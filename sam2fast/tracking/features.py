@@ -63,11 +63,7 @@ class FeatureCache:
     """
 
     def __init__(
-        self,
-        frames: Frames,
-        device: torch.device,
-        size: int = FEATURES_KEPT,
-        reuse_threshold: float | None = None,
+        self, frames: Frames, device: torch.device, size: int = FEATURES_KEPT, reuse_threshold: float | None = None
     ) -> None:
         self.frames = frames
         self.size = size
@@ -81,11 +77,7 @@ class FeatureCache:
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
-        """Sets when a frame gets the features of the last encoded frame.
-
-        Args:
-            threshold: The largest :func:`difference` at which features are reused. None disables reuse.
-        """
+        """Sets the largest :func:`difference` at which features of the last encoded frame are reused; None: never."""
         self._reuse = None if threshold is None else FeatureReuse(threshold)
 
     def keeps(self, frame: int) -> bool:
@@ -114,9 +106,9 @@ class FeatureCache:
             self.encoded += len(new)
         if self._reuse is not None:
             if None in sources:
-                found[None] = self._reuse.last(kind)
+                found[None] = self._reuse.last[kind][1]
             if new:
-                self._reuse.remember(kind, self.frames, new[-1], found[new[-1]])
+                self._reuse.last[kind] = summary_of(self.frames.pixels(new[-1])), found[new[-1]]
         for t, source in zip(missing, sources, strict=True):
             features, wait = found[source]
             if wait is not None:
@@ -179,7 +171,7 @@ class FeatureCache:
         self.kept.clear()
         self._waits.clear()
         if self._reuse is not None:
-            self._reuse.clear()
+            self._reuse.last.clear()
 
     def _await(self, key: _Key, features: FrameFeatures) -> None:
         wait = self._waits.get(key)
@@ -194,21 +186,24 @@ class FeatureReuse:
 
     Args:
         threshold: The largest :func:`difference` at which a frame is not encoded.
+
+    Attributes:
+        last: Summary and features of the last encoded frame, by autocast's dtype. The next frame is encoded if empty.
     """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._last: dict[torch.dtype | None, tuple[Tensor, _Features]] = {}  # with the frame's summary
+        self.last: dict[torch.dtype | None, tuple[Tensor, _Features]] = {}
 
     def sources(self, kind: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
-        """Returns for each frame the frame to take features from. None stands for :meth:`last`.
+        """Returns for each frame the frame to take features from. None stands for the last encoded frame.
 
         Args:
             kind: Autocast's dtype. Features of one dtype are not used for another.
             indices: The frames in the order of tracking.
         """
         source: int | None = None
-        reference = self._last[kind][0] if kind in self._last else None
+        reference = self.last[kind][0] if kind in self.last else None
         found = []
         for t in indices:
             summary = summary_of(frames.pixels(t))
@@ -217,23 +212,11 @@ class FeatureReuse:
             found.append(source)
         return found
 
-    def last(self, kind: torch.dtype | None) -> _Features:
-        """Returns the features of the last encoded frame."""
-        return self._last[kind][1]
-
-    def remember(self, kind: torch.dtype | None, frames: Frames, index: int, features: _Features) -> None:
-        """Makes this frame the last encoded one."""
-        self._last[kind] = summary_of(frames.pixels(index)), features
-
-    def clear(self) -> None:
-        """Forgets the last encoded frame, so that the next frame is encoded."""
-        self._last.clear()
-
 
 def summary_of(pixels: Tensor) -> Tensor:
     """Sums four pixels in each patch of a frame ``(S, S, 3)`` uint8 into ``(S/4, S/4, 3)`` int16.
 
-    Summing four pixels of each patch halves the noise and reads a quarter of the frame.
+    This halves the noise, and reads a quarter of the frame.
     """
     rows = pixels[::PATCH].short() + pixels[PATCH // 2 :: PATCH]
     return rows[:, ::PATCH] + rows[:, PATCH // 2 :: PATCH]

@@ -53,22 +53,18 @@ class KeptResult(Protocol):
     @property
     def mask(self) -> Tensor:
         """Low-resolution logits ``(1, 1, h, w)``."""
-        ...
 
     @property
     def iou(self) -> Tensor:
         """Predicted IoU ``(1, 1)``."""
-        ...
 
     @property
     def score(self) -> Tensor:
         """Object score logit ``(1, 1)``."""
-        ...
 
     @property
     def record(self) -> Tensor:
         """The strategy's record ``(1, record_size)``. Zeros if it recorded nothing on the frame."""
-        ...
 
 
 class History(NamedTuple):

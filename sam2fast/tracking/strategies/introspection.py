@@ -18,7 +18,7 @@ REST = 5  # frames after a distractor before the next
 
 
 class Sizes(NamedTuple):
-    """What is known of B objects after a frame, fp64."""
+    """Stores the mask sizes of B objects after a frame, fp64."""
 
     sizes: Tensor  # (B, NEWEST) pixels of the newest visible masks, the newest first; 0 for none
     ages: Tensor  # (B, NEWEST) frames ago
@@ -27,18 +27,18 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, state: Tensor) -> "Sizes":
-        """What is in a state ``(B, SIZES)``."""
+        """Reads a state ``(B, SIZES)``."""
         return cls(*state.split([NEWEST, NEWEST, 1, 1], dim=1))
 
     def add(self, size: Tensor) -> "Sizes":
-        """After one more frame with ``size (B, 1)`` pixels; ``since`` is as before."""
+        """Adds a frame with ``size (B, 1)`` pixels. ``since`` is unchanged."""
         is_visible, ages = size >= 1, self.ages + 1
         sizes = torch.where(is_visible, torch.cat([size, self.sizes[:, :-1]], dim=1), self.sizes)
         shifted = torch.cat([torch.zeros_like(size), ages[:, :-1]], dim=1)
         return Sizes(sizes, torch.where(is_visible, shifted, ages), self.since, self.frames + 1)
 
     def ratio(self, size: Tensor) -> Tensor:
-        """``(B, 1)``: a size that was added, by the median of the newest; -1 on the first frame and for size 0."""
+        """Divides an added ``size (B, 1)`` by the median of the newest sizes; -1 on the first frame and for size 0."""
         is_valid = (self.sizes > 0) & (self.ages < WINDOW)
         ordered = torch.where(is_valid, self.sizes, float("inf")).sort(dim=1).values
         last = (is_valid.sum(dim=1, keepdim=True) - 1).clamp(min=0)
@@ -50,17 +50,17 @@ SIZES = 2 * NEWEST + 2
 
 
 def find_distractors(shown: Tensor, choice: Tensor, iou: Tensor, before: Sizes, last: int) -> tuple[Tensor, Sizes]:
-    """Whether frames show a distractor.
+    """Finds frames that show a distractor.
 
     Args:
-        shown: ``(B, M, H, W)`` bool, the candidates at the size of the video.
-        choice: ``(B, 1)`` int64.
-        iou: ``(B, 1)`` predicted, of the chosen one.
-        before: of the frame before.
-        last: 1 where boxes include their last pixel, 0 where they do not.
+        shown: Candidates ``(B, M, H, W)`` bool at the size of the video.
+        choice: Indices ``(B, 1)`` int64 of the selected candidates.
+        iou: Their predicted IoUs ``(B, 1)``.
+        before: Sizes after the frame before.
+        last: 1 if boxes include their last pixel, else 0.
 
     Returns:
-        ``(B, 1)`` bool, and what is known after the frame.
+        True for frames with a distractor ``(B, 1)``, and the sizes after the frame.
     """
     chosen = gather_chosen(shown, choice)
     size = chosen.sum(dim=(2, 3)).double()
@@ -77,10 +77,13 @@ def find_distractors(shown: Tensor, choice: Tensor, iou: Tensor, before: Sizes, 
 
 
 def _least_overlap(shown: Tensor, choice: Tensor, chosen: Tensor, last: int) -> Tensor:
-    """``(B, 1)``: of the boxes of the chosen masks and of these with the largest part of another candidate beside."""
+    """Returns the least share ``(B, 1)`` of the selected mask's box in the box around it and another candidate.
+
+    Only the largest part of the other candidate beside the selected mask counts.
+    """
     B, M, H, W = shown.shape
     others = torch.remainder(choice + torch.arange(1, M, device=choice.device), M)
-    beside = gather_all(shown, others) & ~chosen
+    beside = gather_chosen(shown, others) & ~chosen
     labels, areas = connected_components(beside.reshape(-1, 1, H, W))
     labels, areas = labels.view(B, M - 1, H, W), areas.view(B, M - 1, H, W)
     is_largest = beside & (areas == areas.amax(dim=(2, 3), keepdim=True))
@@ -96,8 +99,3 @@ def _least_overlap(shown: Tensor, choice: Tensor, chosen: Tensor, last: int) -> 
 
 def _with_last(boxes: Tensor, last: int) -> Tensor:
     return torch.cat([boxes[..., :2], boxes[..., 2:] + last], dim=-1)
-
-
-def gather_all(x: Tensor, choices: Tensor) -> Tensor:
-    """``(B, N, H, W)`` of ``x (B, M, H, W)``, by indices ``(B, N)``."""
-    return x.gather(1, choices[..., None, None].expand(-1, -1, *x.shape[2:]))

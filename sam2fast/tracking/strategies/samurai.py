@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import upsample_and_threshold
-from sam2fast.modeling.memory_selection import closest_conditioning_frames, select_memories
+from sam2fast.modeling.memory_selection import closest_conditioning_frames
 from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
 
@@ -132,13 +132,10 @@ class Samurai(Strategy):
 
     def attend(self, history: History) -> Attended:
         rules = history.rules
-        usual = select_memories(
-            history.frame, history.conditioning, history.tracked, history.num_frames, history.reverse, rules
-        )
         chosen = closest_conditioning_frames(history.frame, history.conditioning, rules.max_conditioning)
         recent = self._recent(history, chosen, rules.recent)
         memories = [(t, rules.num_maskmem - 1) for t in chosen] + [(t, row) for row, t in enumerate(recent)]
-        return Attended(memories, usual.pointers)
+        return super().attend(history)._replace(memories=memories)
 
     def keep(self, history: History) -> Collection[int]:
         # This frame, unread, as the neighbour of the next one; then it counts only if it is good.
