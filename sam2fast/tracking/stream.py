@@ -1,7 +1,7 @@
-"""A video whose frames arrive one by one: from a camera, a socket, a file of any length."""
+"""Tracks objects in a video with frames that arrive one by one: from a camera, a socket, a file of any length."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from sam2fast.tracking.prompting import (
     add_points_or_box,
     clear_prompts,
     commit_prompts,
+    latest_results,
     masks_of,
     remove_object,
 )
@@ -42,37 +43,37 @@ UNKNOWN_LENGTH = sys.maxsize
 
 
 class StreamResult(NamedTuple):
-    """All objects of a stream on its current frame."""
+    """Stores the results of all objects of a stream on its current frame."""
 
     frame: int
     obj_ids: list[Any]
-    masks: Tensor  # (N, 1, H, W) fp32 logits on the model's device, at the frame's size, or what was asked for
+    masks: Tensor  # (N, 1, H, W) fp32 logits on the model's device, at the frame's size, or the requested format
     scores: TrackScores
 
 
 class Detected(NamedTuple):
-    """What boxes of a detector showed."""
+    """Stores the objects that boxes of a detector show."""
 
-    ids: list[Any]  # the object of each box, in their order; None for a box that starts none
+    ids: list[Any]  # id of each box's object, in order; None for a box that starts no object
     result: StreamResult
 
 
 class VideoStream:
-    """Tracks objects through frames that are passed in one after the other; see ``SAM2VideoPredictor.open_stream``.
+    """Tracks objects through frames that are passed in one by one; see ``SAM2VideoPredictor.open_stream``.
 
-    Prompts are for the current frame, the last one passed in. The results are those of ``init_state`` and
-    ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the one after it
-    begins at t + 1: the same bits on the CPU. A call that fails has changed nothing. Only one thread may use it at a
-    time: another one gets :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
+    Prompts are for the current frame, the last one passed in. The results equal those of ``init_state`` and
+    ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the next pass begins
+    at t + 1: the same bits on the CPU. A call that fails changes nothing. Only one thread may use a stream at a time.
+    Others get :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
-    Memory use does not grow with the frames: a stream keeps the memories that the next frame may attend to, and for
-    each object its conditioning frames, a memory and a low-resolution mask each.
+    Memory use does not grow with the frames. A stream keeps the memories that the next frame may attend to. Each
+    conditioning frame of an object takes a memory and a low-resolution mask.
 
     Args:
-        tracker: computes the objects.
-        num_frames: length of the video.
-        max_cond_frames: how many conditioning frames of an object are attended to, the nearest.
-        strategy: decides about masks and memories; by default the tracker's.
+        tracker: Computes the objects.
+        num_frames: Length of the video.
+        max_cond_frames: Maximum number of conditioning frames per object to attend to, the nearest.
+        strategy: Selects masks and memories. By default the tracker's strategy.
     """
 
     def __init__(
@@ -100,40 +101,40 @@ class VideoStream:
 
     @property
     def frame(self) -> int | None:
-        """Index of the current frame, from 0; None before the first. Still known when the stream is closed."""
+        """Index of the current frame, from 0. None before the first. It stays after the stream is closed."""
         return self._frames.current
 
     @property
     def obj_ids(self) -> list[Any]:
-        """Ids of the objects, in the order in which they were first prompted."""
+        """Ids of the objects, in the order of their first prompts."""
         return list(self._opened().objects)
 
     @property
     def labels(self) -> dict[Any, str | int | None]:
-        """The labels of the objects that :meth:`add_detections` started, by id."""
+        """Labels of the objects that :meth:`add_detections` started, by id."""
         return {obj_id: seen.label for obj_id, seen in self._detected.seen.items()}
 
     @property
     def video_size(self) -> tuple[int, int]:
-        """(height, width) of the frames; zeros before the first."""
+        """Size (height, width) of the frames. Zeros before the first."""
         return self._frames.height, self._frames.width
 
     @exclusive
     @torch.inference_mode()
     def step(self, frame: FrameLike, output: Output = "logits") -> StreamResult:
-        """Goes to the next frame and tracks all objects to it; without objects the frame is not encoded.
+        """Tracks all objects to the next frame. Without objects, the frame is not encoded.
 
         Args:
-            frame: as ``SAM2ImagePredictor.set_image`` takes it, or one of :func:`~sam2fast.video_io.read_frames` or of
-                ``SAM2VideoPredictor.encode_frame``. All frames have the same size.
-            output: the form of the masks; see ``SAM2VideoPredictor.propagate_in_video``.
+            frame: Image of a type that ``SAM2ImagePredictor.set_image`` takes, or a frame of
+                :func:`~sam2fast.video_io.read_frames` or ``SAM2VideoPredictor.encode_frame``. All have the same size.
+            output: Format of the masks, see ``SAM2VideoPredictor.propagate_in_video``.
 
         Raises:
-            ValueError: an unknown ``output``, or a frame that another model has encoded.
-            VideoError, TypeError, FileNotFoundError: the frame cannot be used.
-            TypeError: a method of the predictor is overridden that streams do not call.
-            RuntimeError: an object has no prompt left to track it from; or the stream was closed.
-            IndexError: ``num_frames`` were given already.
+            ValueError: If ``output`` is unknown, or another model encoded the frame.
+            VideoError, TypeError, FileNotFoundError: If the frame cannot be used.
+            TypeError: If a predictor method that streams do not call is overridden.
+            RuntimeError: If an object has no prompt left to track it from, or the stream is closed.
+            IndexError: If the stream has had all its ``num_frames``.
         """
         state = self._opened()
         self._tracker.check_stream()
@@ -172,7 +173,7 @@ class VideoStream:
             with tracker.one_step(state):
                 results, scores = tracker.track_frame(state, objects, index, reverse=False)
         else:
-            results, scores = {}, TrackScores.of([], torch.zeros(self._low_res_shape(0), device=state.device))
+            results, scores = {}, TrackScores.of([], torch.zeros(0, 1, *state.bank.layout.mask, device=state.device))
         masks = tracker.format_masks(state, scores.low_res_logits, output)
         tracker.store_results(state, objects, index, False, results)
         rules = tracker.rules(state)
@@ -193,30 +194,25 @@ class VideoStream:
         normalize_coords: bool = True,
         box: Any = None,
     ) -> StreamResult:
-        """Clicks or a box on an object, which may be new; arguments as ``SAM2VideoPredictor.add_new_points_or_box``.
+        """Adds clicks or a box for an object, which may be new.
+
+        Takes the same arguments as ``SAM2VideoPredictor.add_new_points_or_box``.
 
         Raises:
-            ValueError: see there.
-            RuntimeError: there is no frame yet, or the stream was closed.
+            ValueError: If the prompt is invalid, as there.
+            RuntimeError: If there is no frame yet, or the stream is closed.
         """
-        state, frame = self._prompted()
-        with UnchangedOnError(state, state.objects.values()):
-            prompt, obj_id = (points, labels, clear_old_points, normalize_coords, box), plain_id(obj_id)
-            call = self._tracker.call
-            masks = call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)[2]
-            return self._of_prompt(state, frame, obj_id, masks)
+        prompt = points, labels, clear_old_points, normalize_coords, box
+        return self._prompt("add_new_points_or_box", add_points_or_box, obj_id, *prompt)
 
     @exclusive
     @torch.inference_mode()
     def add_new_mask(self, obj_id: Any, mask: Any) -> StreamResult:
-        """A mask ``(H, W)`` of an object, which may be new, as ``SAM2VideoPredictor.add_new_mask`` takes it.
+        """Adds a mask ``(H, W)`` for an object, which may be new; see ``SAM2VideoPredictor.add_new_mask``.
 
-        Raises: as :meth:`add_new_points_or_box`.
+        Raises the same errors as :meth:`add_new_points_or_box`.
         """
-        (state, frame), obj_id = self._prompted(), plain_id(obj_id)
-        with UnchangedOnError(state, state.objects.values()):
-            masks = self._tracker.call("add_new_mask", add_mask, state, frame, obj_id, mask)[2]
-            return self._of_prompt(state, frame, obj_id, masks)
+        return self._prompt("add_new_mask", add_mask, obj_id, mask)
 
     @exclusive
     @torch.inference_mode()
@@ -230,22 +226,22 @@ class VideoStream:
         max_unseen: int = 30,
         start_score: float = 0.5,
     ) -> Detected:
-        """All boxes of a detector on the current frame: objects that are tracked keep their ids, others are new.
+        """Adds all boxes of a detector on the current frame. Tracked objects keep their ids.
 
-        Boxes are matched with the boxes of the masks, so that the IoUs have the largest sum. Each box that is left
-        prompts a new object, whose id is the next integer. Objects that boxes started are removed when they have had no
-        box for ``max_unseen`` frames; those that you prompted are matched, but stay.
+        Boxes are matched with the boxes of the masks, so that the IoUs have the largest sum. Each other box prompts a
+        new object with the next integer as its id. An object that a box started is removed after ``max_unseen`` frames
+        without a box. Objects that you prompted are matched, but never removed.
 
         Args:
-            boxes: ``(N, 4)`` XYXY in pixels, also none; what is outside the frame is cut off.
-            labels: N texts or integers; a box matches only objects with its label, or without any. See :attr:`labels`.
-            scores: N numbers; boxes below ``start_score`` are matched, but start no object.
-            min_iou: smallest IoU of a match.
+            boxes: Boxes ``(N, 4)`` XYXY in pixels, clipped to the frame. N may be 0.
+            labels: N texts or integers. A box matches only objects with its label or without one. See :attr:`labels`.
+            scores: N numbers. Boxes below ``start_score`` are matched, but start no object.
+            min_iou: Smallest IoU of a match.
 
         Raises:
-            ValueError: a setting, the boxes, or their labels or scores are invalid.
-            ImportError: scipy is not installed.
-            RuntimeError: there is no frame yet, or the stream was closed.
+            ValueError: If a setting, the boxes, or their labels or scores are invalid.
+            ImportError: If scipy is not installed.
+            RuntimeError: If there is no frame yet, or the stream is closed.
         """
         state, frame = self._prompted()
         check_rules(min_iou, max_unseen, start_score)
@@ -256,7 +252,7 @@ class VideoStream:
             )
             left = [obj_id for obj_id in state.objects if obj_id not in gone]
             results = newest_results(self._tracker, state, frame)
-            result = self._with_scores(frame, left, results, masks_of(self._tracker, state, left, results))
+            result = _with_scores(state, frame, left, results, masks_of(self._tracker, state, left, results))
         for obj_id in gone:
             self._tracker.call("remove_object", remove_object, state, obj_id, False, need_output=False)
         self._detected = known
@@ -265,11 +261,9 @@ class VideoStream:
     @exclusive
     @torch.inference_mode()
     def clear_prompts(self, obj_id: Any) -> None:
-        """Removes an object's prompts on the current frame; an unknown id has none."""
-        state, frame = self._prompted()
-        self._tracker.call(
-            "clear_all_prompts_in_frame", clear_prompts, state, frame, plain_id(obj_id), need_output=False
-        )
+        """Removes an object's prompts on the current frame. An unknown id has none."""
+        given = *self._prompted(), plain_id(obj_id)
+        self._tracker.call("clear_all_prompts_in_frame", clear_prompts, *given, need_output=False)
 
     @exclusive
     @torch.inference_mode()
@@ -277,7 +271,7 @@ class VideoStream:
         """Removes an object and frees its memory. Returns the remaining ids.
 
         Raises:
-            RuntimeError: an unknown id with ``strict``; or the stream was closed.
+            RuntimeError: If the id is unknown and ``strict`` is True, or if the stream is closed.
         """
         state = self._opened()
         self._tracker.call("remove_object", remove_object, state, plain_id(obj_id), strict, need_output=False)
@@ -290,23 +284,14 @@ class VideoStream:
             raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
         return state, self.frame
 
-    def _of_prompt(self, state: VideoSession, frame: int, obj_id: Any, masks: Tensor) -> StreamResult:
-        """The masks after a prompt, and the scores of the same results."""
-        conditioning = self._tracker.makes_conditioning(state.objects[obj_id], frame)
-        results = {i: o.result_on(frame, conditioning) for i, o in state.objects.items()}
-        return self._with_scores(frame, list(results), results, masks)
-
-    def _with_scores(
-        self, frame: int, ids: list[Any], results: Mapping[Any, FrameResult | None], masks: Tensor
-    ) -> StreamResult:
-        found = [results.get(obj_id) for obj_id in ids]
-        absent = torch.full(self._low_res_shape(1), NO_OBJ_SCORE, device="cpu")
-        low_res = torch.cat([absent[:0], *(absent if r is None else r.mask for r in found)])
-        return StreamResult(frame, ids, masks, TrackScores.of(found, low_res.to(masks.device)))
-
-    def _low_res_shape(self, count: int) -> tuple[int, int, int, int]:
-        side = self._tracker.model.sam_image_embedding_size * 4
-        return count, 1, side, side
+    def _prompt(self, name: str, function: Callable[..., tuple[Any, ...]], obj_id: Any, *prompt: Any) -> StreamResult:
+        """Applies a prompt by ``function`` or the user's method ``name``. Returns masks and scores of all objects."""
+        (state, frame), obj_id = self._prompted(), plain_id(obj_id)
+        with UnchangedOnError(state, state.objects.values()):
+            masks = self._tracker.call(name, function, state, frame, obj_id, *prompt)[2]
+            conditioning = self._tracker.makes_conditioning(state.objects[obj_id], frame)
+            results = latest_results(state.objects, frame, conditioning)
+            return _with_scores(state, frame, list(state.objects), results, masks)
 
     @exclusive
     def save(self, file: str | Path) -> None:
@@ -315,9 +300,9 @@ class VideoStream:
         ``SAM2VideoPredictor.restore_stream`` continues from there with the same bits.
 
         Raises:
-            StateError: an id is neither text nor an integer.
-            RuntimeError: there is no frame yet, or the stream was closed.
-            OSError: the file cannot be written.
+            StateError: If an id is neither text nor an integer.
+            RuntimeError: If there is no frame yet, or the stream is closed.
+            OSError: If the file cannot be written.
         """
         state, frame = self._prompted()
         packed = saved_state.packed(state)
@@ -327,10 +312,10 @@ class VideoStream:
 
     @classmethod
     def restored(cls, tracker: Tracker, packed: saved_state.PackedState) -> "VideoStream":
-        """The stream that :meth:`save` wrote.
+        """Returns the stream that :meth:`save` wrote.
 
         Raises:
-            StateError: it holds no stream, or one of another model.
+            StateError: If the file holds no stream, or a stream of another model.
         """
         if saved_state.STREAM_FRAME not in packed.facts:
             raise saved_state.StateError("the file holds the state of a whole video; open it with load_state()")
@@ -350,7 +335,7 @@ class VideoStream:
 
     @exclusive
     def close(self) -> None:
-        """Frees everything; may be called twice."""
+        """Frees all memory. It may be called twice."""
         self._state = None
         self._frames.close()
 
@@ -378,3 +363,12 @@ class VideoStream:
         if self._state is None:
             raise RuntimeError("the stream was closed; open another with open_stream()")
         return self._state
+
+
+def _with_scores(
+    state: VideoSession, frame: int, ids: list[Any], results: Mapping[Any, FrameResult], masks: Tensor
+) -> StreamResult:
+    found = [results.get(obj_id) for obj_id in ids]
+    absent = torch.full((1, 1, *state.bank.layout.mask), NO_OBJ_SCORE, device="cpu")
+    low_res = torch.cat([absent[:0], *(absent if r is None else r.mask for r in found)])
+    return StreamResult(frame, ids, masks, TrackScores.of(found, low_res.to(masks.device)))
