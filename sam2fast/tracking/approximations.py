@@ -1,29 +1,29 @@
-"""Approximations by name: what a video predictor may leave out, and how much of it."""
+"""Defines approximations by name: what a video predictor may leave out, and how much of it."""
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
-# Of names that are given without a value; measured in docs/approximations.md.
+# Values of names without a value, measured in docs/approximations.md.
 DEFAULT_SLOTS = 4
 DEFAULT_STILL = 0.02
 
 
 @dataclass(frozen=True)
 class Approximations:
-    """Which approximations are in force; with none of them masks are the exact ones, bit by bit.
+    """Stores which approximations are enabled. Without any, masks are exact, bit by bit.
 
     Attributes:
-        memory_slots: an object attends to its conditioning frames and so many minus one of its recent frames, the
-            nearest; None for as many as the model was trained with.
-        still_frames: a frame that differs from the last encoded one by no more than this gets its features. The
-            difference is that of pixels in [0, 1], the mean over a cell of 32x32 pixels of the model's input, of the
-            cell where it is largest. None for never.
-        fp8_attention: scores of memory attention are of queries and keys rounded to eight bits, where the GPU has
-            products of such numbers (NVIDIA's from compute capability 8.9 on); elsewhere they are exact, which is
-            logged. ``"emulated"`` for the same rounding on any device, which saves nothing and shows what it costs.
+        memory_slots: An object attends to its conditioning frames, and to the ``memory_slots - 1`` nearest recent
+            frames. None: as many as the model was trained with.
+        still_frames: Largest difference at which a frame gets the features of the last encoded frame. It is the mean
+            difference of pixels in [0, 1] in the cell of 32x32 pixels of the model's input where it is largest. None:
+            never.
+        fp8_attention: If True, memory attention rounds queries and keys to eight bits for its scores, on GPUs with fp8
+            matrix multiplication (NVIDIA from compute capability 8.9). On other devices scores stay exact, and a
+            warning is logged. ``"emulated"`` rounds on any device, to measure the error, and saves no time.
     """
 
     memory_slots: int | None = None
@@ -32,45 +32,31 @@ class Approximations:
 
     @classmethod
     def of(cls, asked: "ApproximationsLike") -> "Approximations":
-        """What is asked for by names, with values where a name has one and another than the default is wanted.
+        """Returns the approximations of names, each optionally with a value.
 
         Args:
             asked: ``"memory_slots"``, ``["fp8_attention", "still_frames=0.01"]``, ``{"memory_slots": 3,
-                "still_frames": True}``; None or an empty list for no approximation.
+                "still_frames": True}``. None or an empty list for no approximation.
 
         Raises:
-            ValueError: an unknown name, one given twice, or a value that it cannot have.
-            TypeError: neither names nor a mapping.
+            ValueError: If a name is unknown or given twice, or a value is invalid.
+            TypeError: If ``asked`` is neither names nor a mapping.
         """
         if isinstance(asked, Approximations):
             return asked
         values: dict[str, Any] = {}
         for name, value in _entries(asked):
-            if name not in DEFAULTS:
+            if name not in _KNOWN:
                 raise ValueError(f"there is no approximation {name!r}; the known ones are {KNOWN}")
             if name in values:
                 raise ValueError(f"the approximation {name} is given twice")
             if value is not None and value is not False:
-                values[name] = _CHECKS[name](DEFAULTS[name] if value is True else value)
+                default, check = _KNOWN[name]
+                values[name] = check(default if value is True else value)
         return cls(**values)
 
-    def check_for(self, num_maskmem: int) -> "Approximations":
-        """These, if a model can have them.
-
-        Args:
-            num_maskmem: memories that it attends to, one of them for conditioning frames.
-
-        Raises:
-            ValueError: it cannot; the message says why.
-        """
-        if self.memory_slots is not None and self.memory_slots > num_maskmem:
-            raise ValueError(
-                f"memory_slots={self.memory_slots} is more than the {num_maskmem} memories that this model attends to"
-            )
-        return self
-
     def named(self) -> dict[str, Any]:
-        """Values by name of those in force, as :meth:`of` takes them."""
+        """Returns the values of the enabled approximations by name. :meth:`of` takes them."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in every.items() if value is not None and value is not False}
 
@@ -81,11 +67,6 @@ class Approximations:
 EXACT = Approximations()
 ApproximationsLike: TypeAlias = None | str | Iterable[str] | Mapping[str, Any] | Approximations
 
-DEFAULTS: dict[str, Any] = {
-    "memory_slots": DEFAULT_SLOTS,
-    "still_frames": DEFAULT_STILL,
-    "fp8_attention": True,
-}
 KNOWN = (
     f"memory_slots[=1, 2, ...] (by default {DEFAULT_SLOTS}), "
     f"still_frames[=0.0 to 1.0] (by default {DEFAULT_STILL}), fp8_attention[=emulated]"
@@ -138,4 +119,9 @@ def _fp8(value: Any) -> bool | str:
     return value
 
 
-_CHECKS = {"memory_slots": _slots, "still_frames": _threshold, "fp8_attention": _fp8}
+# Value for True, and the check of other values.
+_KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "memory_slots": (DEFAULT_SLOTS, _slots),
+    "still_frames": (DEFAULT_STILL, _threshold),
+    "fp8_attention": (True, _fp8),
+}

@@ -1,4 +1,4 @@
-"""Memories of a session in pools of pages, and the integer tables that say which object attends to which page."""
+"""Stores a session's memories in pools of pages, and fills the tables of which object attends to which page."""
 
 import math
 from array import array
@@ -23,17 +23,17 @@ from sam2fast.utils.async_copies import PendingCopies
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 # Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
 ALIGNMENT = 4
-# Of so many frames an object's states stay in the pool: they are small, and moving one to the CPU takes a copy.
+# Number of frames for which an object's states stay in the pool. They are small, and moving one to the CPU is a copy.
 STATES_KEPT = 64
 
 
 def bucket(count: int) -> int:
-    """The smallest bucket that holds ``count``; beyond the largest its multiples."""
+    """Returns the smallest bucket that holds ``count``. Beyond the largest bucket, its multiples are buckets."""
     return BUCKETS[bisect_left(BUCKETS, count)] if count <= BUCKETS[-1] else -(-count // BUCKETS[-1]) * BUCKETS[-1]
 
 
 class AttendedPages(NamedTuple):
-    """What one object attends to."""
+    """Stores the pages that one object attends to."""
 
     pages: list[Page]  # of memories
     times: list[int]  # of each page its AttendedMemory.page_time
@@ -47,7 +47,7 @@ class AttendedPages(NamedTuple):
 
 @dataclass(frozen=True)
 class MemoryLayout:
-    """Shapes of a model's memories, and where they are."""
+    """Stores the shapes of a model's memories, and their device."""
 
     device: torch.device
     image_size: int
@@ -69,15 +69,14 @@ class MemoryLayout:
 
 
 class MemoryBank:
-    """Pools of pages: spatial memories ``(H * W, C_mem)``, and object pointers ``(C,)`` in fp32.
+    """Stores spatial memories ``(H * W, C_mem)`` and object pointers ``(C,)`` fp32 in pools of pages.
 
-    Memories keep the dtype they are computed in. A third pool has a strategy's states in fp64, if it keeps any.
+    Memories keep the dtype they are computed in. A third pool stores a strategy's states in fp64, if it keeps any.
 
     Args:
-        layout: of the model's memories.
-        approximations: of the session.
-        fp8: whether memory attention scores are computed in fp8.
-        strategy: of the session.
+        layout: Layout of the model's memories.
+        approximations, strategy: Settings of the session.
+        fp8: If True, memory attention scores are computed in fp8.
     """
 
     def __init__(
@@ -98,46 +97,42 @@ class MemoryBank:
         self.page_shape = math.prod(layout.size), layout.channels
 
     def emptied(self) -> "MemoryBank":
-        """A new bank without pages, with the same settings."""
+        """Returns a new bank without pages, with the same settings."""
         return MemoryBank(self.layout, self.approximations, self.fp8, self.strategy)
 
     @property
     def pools(self) -> tuple[PagePool | None, PagePool, PagePool | None]:
-        """Of memories, pointers and states."""
+        """Pools of memories, pointers and states."""
         return self.memories, self.pointers, self.states
 
     def begin_step(self) -> None:
-        """Pages that this step neither reads nor writes may be archived."""
+        """Begins a step. Pages that it neither reads nor writes may be archived."""
         self.pending.begin_step()
         for pool in self.pools:
             if pool is not None:
                 pool.begin_step()
 
     def write_memories(self, memories: Tensor) -> list[Page]:
-        """Pages for ``memories (B, C_mem, H, W)``."""
+        """Stores ``memories (B, C_mem, H, W)`` in new pages."""
         return self.begin_memories(memories.dtype).write(as_pages(memories))
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
-        """The pool of memories; made if there is none."""
+        """Returns the pool of memories. Creates it if there is none."""
         if self.memories is None:
             self.memories = PagePool(self.page_shape, dtype, self.layout.device, self.pending)
         return self.memories
 
     def write_pointers(self, pointers: Tensor) -> list[Page]:
-        """Pages for ``pointers (B, C)``."""
+        """Stores ``pointers (B, C)`` in new pages."""
         return self.pointers.write(pointers)
 
-    def write_states(self, states: Tensor) -> list[Page | None]:
-        """Pages for ``states (B, state_size)``; None where nothing is kept."""
-        return [None] * len(states) if self.states is None else list(self.states.write(states))
-
     def read_memory(self, memory: Page) -> Tensor:
-        """A copy ``(1, C_mem, H, W)``."""
+        """Returns a copy ``(1, C_mem, H, W)``."""
         assert self.memories is not None
         return self.memories.read(memory).t().unflatten(1, self.layout.size)[None]
 
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
-        """Capacities for these objects; the number of rows is a bucket, or exactly theirs."""
+        """Returns capacities for these objects, with as many rows as objects or, if ``in_buckets``, as a bucket."""
         conditioning, rows = bucket(max(o.conditioning for o in objects)), len(objects)
         if in_buckets:
             each = self.strategy.hypotheses
@@ -145,12 +140,12 @@ class MemoryBank:
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
-        """Capacities for so many objects with so many conditioning frames each."""
+        """Returns capacities for a number of objects with a number of conditioning frames each."""
         others = objects if self.strategy.sees_others else 0
         return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning, others)
 
     def reserve(self, shape: "StepShape") -> None:
-        """Makes room for a step of this shape: the pages that its objects read, and one more each to be written."""
+        """Reserves the pages that the objects of a step of this shape read, and one page per object to write."""
         rows = bucket(shape.objects)
         if self.memories is not None:
             self.memories.reserve(rows * (shape.memories + 1))
@@ -159,7 +154,7 @@ class MemoryBank:
             self.states.reserve(STATES_KEPT * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> "Rows":
-        """What the tables say of the pages that objects attend to; rows of the pools are valid until the next step."""
+        """Returns the table entries of the pages that objects attend to. They are valid until the next step."""
         weights = [o.factors for o in objects if o.factors is not None]  # of all or none
         return {
             "page_table": [] if self.memories is None else [self.memories.rows(o.pages) for o in objects],
@@ -173,44 +168,44 @@ class MemoryBank:
         }
 
     def allocate(self, count: int) -> tuple[list[Page], list[Page], list[Page], "Rows"]:
-        """New pages of so many memories, pointers and states, none where there is no pool; and what the tables say."""
+        """Returns ``count`` new pages of each pool, for memories, pointers and states, and their table entries."""
         memories, pointers, states = ([] if pool is None else pool.allocate(count) for pool in self.pools)
         written = {"written_pages": memories, "written_pointers": pointers, "written_states": states}
         return memories, pointers, states, {name: [page.row for page in pages] for name, pages in written.items()}
 
 
 def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
-    """The rows of pages of a pool; -1 where there is none."""
+    """Returns the rows of pages of a pool; -1 for None."""
     rows = iter(pool.rows(page for page in pages if page is not None))
     return [-1 if page is None else next(rows) for page in pages]
 
 
 def select_states(states: Tensor, rows: Tensor) -> Tensor:
-    """The rows ``(B,)`` of ``states (n, state_size)``; zeros where a row is -1."""
+    """Returns the rows ``(B,)`` of ``states (n, state_size)``; zeros for row -1."""
     return torch.where((rows >= 0)[:, None], states.index_select(0, rows.clamp(min=0)), 0.0)
 
 
 def as_pages(maps: Tensor) -> Tensor:
-    """``maps (B, C, H, W)`` as ``(B, H * W, C)``."""
+    """Returns ``maps (B, C, H, W)`` as ``(B, H * W, C)``."""
     return maps.flatten(2).transpose(1, 2)
 
 
 class StepShape(NamedTuple):
-    """Capacities of a step, which the shapes of its tensors follow from."""
+    """Stores the capacities of a step, from which the shapes of its tensors follow."""
 
     objects: int
-    memories: int  # of each object
+    memories: int  # per object
     pointers: int
-    others: int  # that each object is compared with
+    others: int  # number of objects that each object is compared with
 
 
 class Table(NamedTuple):
-    """One table of a step, with a row for each of C objects."""
+    """Describes one table of a step, with a row for each of C objects."""
 
     name: str
-    columns: str | None  # as many as a :class:`StepShape` says; None for one number
+    columns: str | None  # field of :class:`StepShape` with their number; None for one number
     dtype: torch.dtype
-    absent: int  # where there is nothing
+    absent: int  # value of empty entries
 
 
 TABLES = (
@@ -248,13 +243,8 @@ class StepTables(NamedTuple):
     pairs: Tensor  # (C, C) see :func:`~sam2fast.tracking.shared_prompts.pairs_of`; (C, 0) if objects are not compared
 
     @classmethod
-    def size(cls, shape: StepShape) -> int:
-        """How many integers the tables have."""
-        return len(_layout(shape)[1])
-
-    @classmethod
     def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
-        """The tables in ``integers (size,)`` int32."""
+        """Returns the tables in the int32 tensor of :meth:`integers`."""
         made = {}
         for table, start, columns in _layout(shape)[0]:
             view = integers[start : start + shape.objects * columns].view(table.dtype)
@@ -263,12 +253,12 @@ class StepTables(NamedTuple):
 
     @classmethod
     def integers(cls, shape: StepShape, rows: Rows, pinned: bool = False) -> Tensor:
-        """The integers on the CPU that :meth:`views` are of.
+        """Returns all tables as one int32 tensor on the CPU, see :meth:`views`.
 
         Args:
-            rows: of the tables; what is missing is absent.
-            pinned: in pinned memory, for a copy to CUDA with ``non_blocking``. The caller may drop them at once, since
-                torch reuses their memory only after the copy; it must not write to them again.
+            rows: Entries of the tables. Missing entries are filled with ``absent``.
+            pinned: If True, uses pinned memory, for a copy to CUDA with ``non_blocking``. The caller may free the
+                tensor at once, since torch reuses its memory only after the copy, but must not write to it.
         """
         layout, absent = _layout(shape)
         values = absent[:]
@@ -286,7 +276,7 @@ class StepTables(NamedTuple):
 
 @lru_cache
 def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int]], "array[int]"]:
-    """Where each table begins and how many columns it has, and the integers of tables where there is nothing."""
+    """Returns start and number of columns of each table, and the integers of empty tables."""
     layout: list[tuple[Table, int, int]] = []
     values = array("i")
     for table in TABLES:

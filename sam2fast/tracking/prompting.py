@@ -25,9 +25,6 @@ EXPECTED = "expected an array (H, W) of bool or numbers"
 # Values of a mask become logits, twenty times as large, which must stay far from the largest number in fp32.
 LARGEST_VALUE = 1e6
 
-# Identifies a new result: the object's id(), whether it is a conditioning one, and the frame.
-ResultKey = tuple[int, bool, int]
-
 
 def add_points_or_box(
     tracker: Tracker,
@@ -190,33 +187,32 @@ def no_prompt_error(obj_id: Any) -> RuntimeError:
     return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
 
 
-def _with_memories(tracker: Tracker, state: VideoSession) -> dict[ResultKey, FrameResult]:
-    """Returns the results of new prompts with memories. The objects of one frame are one batch."""
-    by_frame: dict[int, list[tuple[ResultKey, FrameResult]]] = {}
+def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
+    """Returns each new result with its memory, by the ``id()`` of the new result. Encodes each frame as one batch."""
+    by_frame: dict[int, list[FrameResult]] = {}
     for tracked in state.objects.values():
-        for conditioning in (False, True):
-            for frame, result in tracked.new_results(conditioning).items():
-                by_frame.setdefault(frame, []).append(((id(tracked), conditioning, frame), result))
-    encoded: dict[ResultKey, FrameResult] = {}
-    for frame, entries in by_frame.items():
-        keys, results = zip(*entries, strict=True)
-        encoded.update(zip(keys, tracker.encode_memories(state, frame, results), strict=True))
+        for new in (tracked.new_tracked, tracked.new_conditioning):
+            for frame, result in new.items():
+                by_frame.setdefault(frame, []).append(result)
+    encoded: dict[int, FrameResult] = {}
+    for frame, results in by_frame.items():
+        encoded.update(zip(map(id, results), tracker.encode_memories(state, frame, results), strict=True))
     return encoded
 
 
-def _commit(tracker: Tracker, tracked: TrackedObject, encoded: Mapping[ResultKey, FrameResult]) -> None:
-    """Moves the object's new results to the kept ones."""
+def _commit(tracker: Tracker, tracked: TrackedObject, encoded: Mapping[int, FrameResult]) -> None:
+    """Moves the object's new results, with their memories, to the kept ones."""
     if tracker.options.clear_non_cond_mem_around_input:
         for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
             tracked.forget_around(frame, tracker.clearing_distance)
     if tracked.new_tracked or tracked.new_conditioning:
         tracked.others.clear()
     for conditioning in (False, True):
-        for frame in tracked.new_results(conditioning):
+        for frame, result in tracked.new_results(conditioning).items():
             results = tracked.results(conditioning)
             if not conditioning:
                 results.pop(frame, None)  # so that it becomes the newest: max_history removes the oldest
-            results[frame] = encoded[id(tracked), conditioning, frame]
+            results[frame] = encoded[id(result)]
     tracked.new_tracked.clear()
     tracked.new_conditioning.clear()
     # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.

@@ -76,7 +76,11 @@ class SessionMethods(SAM2Base, Generic[State]):
     @approximations.setter
     @exclusive
     def approximations(self, requested: ApproximationsLike) -> None:
-        self._approximations = Approximations.of(requested).check_for(self.num_maskmem)
+        approximations = Approximations.of(requested)
+        slots, most = approximations.memory_slots, self.num_maskmem
+        if slots is not None and slots > most:
+            raise ValueError(f"memory_slots={slots} is more than the {most} memories that this model attends to")
+        self._approximations = approximations
 
     @property
     def strategy(self) -> Strategy:

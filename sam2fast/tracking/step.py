@@ -78,8 +78,7 @@ class StepBuffers(NamedTuple):
     """Stores the inputs of steps of one shape besides the pools, and their results."""
 
     features: FrameFeatures
-    integers: Tensor  # (size,) int32, of the tables
-    tables: StepTables  # views of them
+    tables: StepTables
     results: PackedResults  # of C objects, holes filled
 
     @classmethod
@@ -90,7 +89,7 @@ class StepBuffers(NamedTuple):
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
         results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
-        return cls(features, integers, StepTables.views(integers, shape), results)
+        return cls(features, StepTables.views(integers, shape), results)
 
 
 class NarrowPagesError(Exception):

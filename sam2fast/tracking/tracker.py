@@ -218,11 +218,13 @@ class Tracker:
             prompt_inputs = tracked.is_initial(frame), points, mask, previous
             prediction = predict(self.model, features, memory, *prompt_inputs, fp8=bank.fp8, decision=decision)
             record: Tensor | None = None
-            states: list[Page | None] = [None]
+            states: list[Page] = []
             if decision is not None:
                 prediction, decided = decision.outcome(prediction)
-                assert decided.state is not None
-                record, states = decided.record, bank.write_states(decided.state)
+                record = decided.record
+                if bank.states is not None:
+                    assert decided.state is not None
+                    states = bank.states.write(decided.state)
             masks = fill_holes(prediction.mask, self.fill_hole_area(state))
             pointers = bank.write_pointers(prediction.pointer)
             packed = PackedResults.of(prediction.iou, prediction.score, masks, record)

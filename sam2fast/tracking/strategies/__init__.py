@@ -1,7 +1,7 @@
 """Tracking strategies: training-free rules that select masks and memories."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
 from sam2fast.tracking.strategies.base import (
@@ -77,8 +77,7 @@ def strategy_of(requested: StrategyLike) -> Strategy:
 def saved_strategy(strategy: Strategy) -> dict[str, Any]:
     """Returns a strategy as values that JSON can store. See :func:`restored_strategy`."""
     names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
-    settings: dict[str, Any] = asdict(strategy) if names and is_dataclass(strategy) else _settings_of(strategy)
-    return {"name": names[0] if names else type(strategy).__qualname__, "settings": settings}
+    return {"name": names[0] if names else type(strategy).__qualname__, "settings": _settings_of(strategy)}
 
 
 def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Strategy:

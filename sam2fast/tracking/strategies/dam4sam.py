@@ -114,21 +114,14 @@ class Dam4Sam(Strategy):
             t += back * (jump if history.is_along(t) else 1)
 
     def _recent(self, history: History, chosen: Collection[int]) -> Iterator[int]:
-        """Frames on which the object was seen, the nearest first: the neighbour, and multiples of ``every``."""
-        newest = history.neighbour
-        if newest not in chosen and self._is_visible(history, newest):
+        """Yields frames on which the object was seen, the nearest first: the newest, then multiples of ``every``."""
+        past = history.past()
+        newest = next(past, -1)  # the neighbour
+        if newest in chosen or not self._is_visible(history, newest):
+            newest = next((t for t in past if self._is_ordinary(history, t, chosen)), -1)
+        if newest >= 0:
             yield newest
-        else:
-            others = islice(history.past(), 1, None)
-            newest = next((t for t in others if self._is_ordinary(history, t, chosen)), -1)
-            if newest < 0:
-                return
-            yield newest
-        forward = not history.reverse
-        for t in history.past():
-            is_beyond = t < newest if forward else t > newest
-            if is_beyond and t % self.every == 0 and self._is_ordinary(history, t, chosen):
-                yield t
+        yield from (t for t in past if t % self.every == 0 and self._is_ordinary(history, t, chosen))
 
     def _is_ordinary(self, history: History, frame: int, chosen: Collection[int]) -> bool:
         result = history.tracked.get(frame)
