@@ -1,4 +1,4 @@
-"""Frames loaded by a custom function that a program has assigned to ``load_video_frames``."""
+"""Loads frames with a custom function that a program has assigned to ``load_video_frames``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,18 +17,14 @@ Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
 
 
 def replaced_loader(current: Loader) -> Loader | None:
-    """The custom function that replaces ``load_video_frames``, or None.
-
-    Args:
-        current: ``sam2_video_predictor.load_video_frames``. It may also be replaced in ``compat.misc``.
-    """
+    """Returns the function assigned to ``load_video_frames``, ``current`` or that of ``compat.misc``, or None."""
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
 
 def load_frames(
     load: Loader, video_path: Any, image_size: int, device: torch.device, offload: bool, asynchronous: bool
 ) -> Frames:
-    """The frames loaded by a custom function, which gets the arguments of the original."""
+    """Returns the frames that a custom function loads. It gets the arguments of the original."""
     images, height, width = load(
         video_path=video_path,
         image_size=image_size,
@@ -40,15 +36,15 @@ def load_frames(
 
 
 class LoadedFrames(Frames):
-    """Images in memory, already resized and normalised.
+    """Stores images in memory that are resized and normalised already.
 
-    CUDA graphs and the approximation ``still_frames`` take them rounded to 8 bits.
+    CUDA graphs and the approximation ``still_frames`` round them to 8 bits.
 
     Args:
-        images: floating-point ``(3, S, S)`` each; a tensor ``(N, 3, S, S)`` or a sequence.
-        height, width: of the video, in pixels.
+        images: Floating-point images ``(3, S, S)``, as a tensor ``(N, 3, S, S)`` or a sequence.
+        height, width: Size of the video in pixels.
         image_size: S.
-        device: of the tensors that ``self[index]`` returns.
+        device: Device of the tensors that ``self[index]`` returns.
     """
 
     def __init__(
@@ -62,7 +58,7 @@ class LoadedFrames(Frames):
         return self._images[self._rank(index)].to(self.device).float()
 
     def pixels(self, index: int) -> Tensor:
-        """A frame as ``(S, S, 3)`` uint8 RGB on the CPU."""
+        """Returns a frame as ``(S, S, 3)`` uint8 RGB on the CPU."""
         mean, std = (
             torch.tensor(x, device=self.device).view(3, 1, 1) for x in (SAM2Transforms.mean, SAM2Transforms.std)
         )
@@ -70,7 +66,7 @@ class LoadedFrames(Frames):
         return image.byte().permute(1, 2, 0).contiguous().cpu()
 
     def time(self, index: int) -> None:
-        """None: the times are unknown."""
+        """Returns None, since times are unknown."""
 
     def close(self) -> None:
         self._images, self._length = (), 0

@@ -1,4 +1,4 @@
-"""Which methods of a predictor a user replaced, and what is called then: those methods, or the original's flow."""
+"""Detects predictor methods that a user replaced, and dispatches to them or to the original's flow."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -55,33 +55,33 @@ _of_the_flow = attrgetter(*OF_THE_FLOW)
 # A method and the one that the original calls in it, where one kernel computes both.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
-_originals: dict[str, Any] = {}  # sam2fast's methods, of which the tracker has functions
-_original_flow: list[Any] = []  # those of OF_THE_FLOW
+_originals: dict[str, Any] = {}  # sam2fast's methods by name
+_original_flow: list[Any] = []  # the methods of OF_THE_FLOW
 
 
 def keep_originals(cls: type[Predictor]) -> type[Predictor]:
-    """The class of the predictor, whose methods are remembered before anybody patches them."""
+    """Stores the methods of the predictor's class before a user patches them, and returns the class."""
     _originals.update({name: getattr(cls, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)})
     _original_flow.extend(_of_the_flow(cls))
     return cls
 
 
 def with_overrides(predictor: SAM2Base, tracker: Tracker) -> Tracker:
-    """The predictor's tracker, which calls overridden methods instead of its own functions."""
+    """Makes the predictor's tracker call overridden methods instead of its own functions, and returns it."""
     tracker.override, tracker.check_stream = partial(override, predictor), partial(check_stream, predictor)
     tracker.session = partial(VideoState, as_dict=official_session(predictor))
     return tracker
 
 
 def override(predictor: SAM2Base, name: str) -> Callable[..., Any] | None:
-    """The method of a subclass, or one patched on the class or instance; None for sam2fast's."""
+    """Returns a method that a subclass overrides, or a user patched on the class or instance. Otherwise None."""
     names, cls = {name, CALLED_BY.get(name, name)}, type(predictor)
     replaced = any(n in vars(predictor) or getattr(cls, n) is not _originals[n] for n in names)
     return getattr(predictor, name) if replaced else None
 
 
 def overridden(predictor: SAM2Base) -> str | None:
-    """The first method of the original's flow that a user replaced, or an encoder of another class, if any."""
+    """Returns the name of the first replaced method of the original's flow, or of a custom encoder, or None."""
     if not isinstance(predictor.memory_encoder, MemoryEncoder):
         return "memory_encoder"
     encoder = predictor.image_encoder
@@ -94,7 +94,7 @@ def overridden(predictor: SAM2Base) -> str | None:
 
 
 def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
-    """The original's flow for a session that is its dict, or becomes it because a private method is overridden."""
+    """Returns the original's flow for a session that is its dict. Converts it if a private method is overridden."""
     if state.official is None:
         name = overridden(predictor)
         if name is None:
@@ -104,10 +104,7 @@ def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
 
 
 def check_stream(predictor: SAM2Base) -> None:
-    """
-    Raises:
-        TypeError: a method of the original's flow is overridden.
-    """
+    """Raises ``TypeError`` if a method of the original's flow is overridden."""
     name = overridden(predictor)
     if name is not None:
         raise TypeError(
@@ -126,7 +123,7 @@ def answers_of(
     encode_ahead: int,
     output: Output,
 ) -> Iterator[tuple[Any, ...]]:
-    """One pass; from the frame on where the session becomes the original's dict, by the original's flow."""
+    """Yields the answers of one pass. Once the session is the original's dict, they come from the original's flow."""
     flow = flow_of(predictor, state)
     if flow is None:
         arguments = order, reverse, return_scores, progress, encode_ahead, output

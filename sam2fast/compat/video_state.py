@@ -80,11 +80,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
     def to_official(self, reason: str) -> MutableMapping[str, Any]:
-        """Converts the session to the original's dict, and returns it.
-
-        Args:
-            reason: Reason for the log.
-        """
+        """Converts the session to the original's dict, and returns it. Logs the ``reason``."""
         if self.official is None:
             inexact = self.bank.approximations.named()
             _log.warning(
@@ -105,11 +101,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
             self.official.clear()
 
     def check_saveable(self) -> None:
-        """Checks that the session can be saved.
-
-        Raises:
-            StateError: If the session was converted to the original's dict.
-        """
+        """Raises :class:`StateError` if the session was converted to the original's dict."""
         if self.official is not None:
             raise StateError(
                 "this session is the original's dict, since one of its keys was used or a private method is "

@@ -1,4 +1,4 @@
-"""A pool of rows of equal shape on the device; rows that are not needed move to an archive on the CPU."""
+"""Stores rows of equal shape in a pool on the device. Rows that are not needed move to an archive on the CPU."""
 
 import weakref
 from collections import deque
@@ -15,19 +15,19 @@ MOST_AT_ONCE = 32  # pages that are archived: they take one copy together
 
 
 class ArchivedRow(NamedTuple):
-    """A row on the CPU. Rows that were archived together are freed with the last of them."""
+    """Stores a row on the CPU. Rows that were archived together are freed with the last of them."""
 
     copy: AsyncHostCopy
     row: int
 
     @property
     def tensor(self) -> Tensor:
-        """A view of the values; waits until they have arrived."""
+        """Waits until the values have arrived, and returns a view of them."""
         return self.copy.tensor[self.row]
 
 
 class Page:
-    """The values of one row, in the pool or in the archive; freed with the last reference to it."""
+    """Refers to the values of one row, in the pool or in the archive. They are freed with the last reference."""
 
     __slots__ = ("__weakref__", "archived", "row")
 
@@ -37,14 +37,11 @@ class Page:
 
 
 class _Owner(weakref.ref[Page]):
-    """The page in a row, whose end frees the row.
-
-    It holds the list and not the pool: a cycle would keep device memory until it is collected.
-    """
+    """Refers to the page in a row, and frees the row when the page is collected."""
 
     __slots__ = ("free", "row")
 
-    free: deque[int]
+    free: deque[int]  # not the pool: a cycle would keep device memory until it is collected
     row: int
 
 
@@ -53,16 +50,15 @@ def _free_row_of(owner: _Owner) -> None:
 
 
 class PagePool:
-    """Rows ``(rows, *shape)`` on a device, handed out as pages.
+    """Stores rows ``(rows, *shape)`` on a device, and returns them as pages.
 
-    It holds what one step needs and a few rows more, however many pages exist: a new page takes the row of the least
-    recently used page, whose values move to the CPU. The tensor keeps its address until a step needs more rows.
+    The pool has the rows that one step needs and a few more, for any number of pages. A new page takes the row of the
+    least recently used page, whose values move to the CPU. The tensor keeps its address until a step needs more rows.
 
     Args:
-        shape: of one row.
-        dtype: of the rows; see :meth:`widen`.
-        device: where the rows are.
-        pending: reads the copies of archived pages when they have arrived.
+        shape, dtype: Shape and dtype of a row; see :meth:`widen`.
+        device: Device of the rows.
+        pending: Reads the copies of archived pages when they have arrived.
     """
 
     def __init__(
@@ -76,12 +72,10 @@ class PagePool:
         self._step = 0
 
     def reserve(self, rows: int) -> None:
-        """Grows to at least this many rows, so that steps that need no more do not move the tensor."""
+        """Grows to at least ``rows`` rows, so that steps with fewer rows do not move the tensor."""
         size = -(-rows // SMALLEST) * SMALLEST
         if size > len(self._owners):
-            more = torch.zeros(
-                size - len(self.data), *self.data.shape[1:], dtype=self.data.dtype, device=self.data.device
-            )
+            more = self.data.new_zeros(size - len(self.data), *self.data.shape[1:])
             self._adopt(torch.cat([self.data, more]))
 
     def suits(self, data: Tensor) -> bool:
@@ -95,11 +89,11 @@ class PagePool:
             self._adopt(data)
 
     def begin_step(self) -> None:
-        """From now on rows that only earlier steps used may be archived."""
+        """Begins a step. Rows that only earlier steps used may be archived from now on."""
         self._step += 1
 
     def write(self, values: Tensor) -> list[Page]:
-        """New pages holding ``values (n, *shape)``."""
+        """Stores ``values (n, *shape)`` in new pages."""
         pages = self.allocate(len(values))
         self.widen(values.dtype)
         self.data.index_copy_(0, self._on_device(pages), values.to(self.data.dtype))
@@ -107,20 +101,20 @@ class PagePool:
 
     @staticmethod
     def archived_page(values: Tensor) -> Page:
-        """A page of this pool in the archive, with a copy of ``values (*shape)``."""
+        """Returns a page in the archive with a copy of ``values (*shape)``."""
         page = Page()
         page.archived = ArchivedRow(AsyncHostCopy(values[None]), 0)
         return page
 
     def allocate(self, count: int) -> list[Page]:
-        """New pages whose rows are uninitialised."""
+        """Returns new pages with uninitialised rows."""
         pages = [Page() for _ in range(count)]
         for page in pages:
             self._give(self._free_row(), page)
         return pages
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
-        """The pages' rows, valid until the next step; archived ones are copied back."""
+        """Returns the pages' rows, valid until the next step. Archived pages are copied back."""
         wanted, last_use, step = list(pages), self._last_use, self._step
         for page in wanted:
             row = page.row
@@ -141,7 +135,7 @@ class PagePool:
         return row
 
     def read(self, page: Page) -> Tensor:
-        """A copy of the page's values, on the CPU if it is archived."""
+        """Returns a copy of the page's values, on the CPU if it is archived."""
         if page.row is not None:
             return self.data[page.row].clone()
         assert page.archived is not None
@@ -152,7 +146,7 @@ class PagePool:
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
     def _on_device(self, pages: Iterable[Page]) -> Tensor:
-        """The rows of pages in the pool."""
+        """Returns the row indices of pages in the pool, on the device."""
         return copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
 
     def _give(self, row: int, page: Page) -> None:

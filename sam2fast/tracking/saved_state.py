@@ -1,4 +1,4 @@
-"""Sessions as files: tensors in safetensors, everything else as JSON in the file's header."""
+"""Saves sessions to files: tensors in safetensors, everything else as JSON in the file's header."""
 
 import hashlib
 import json
@@ -29,19 +29,19 @@ from sam2fast.video_io import Frames
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1
-STREAM_FRAME = "stream_frame"  # the fact that only streams have
+STREAM_FRAME = "stream_frame"  # a fact of streams only
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Of an object's results; attributes of a TrackedObject.
+# Attributes of a TrackedObject with results, and those whose results have memories.
 KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
-KEPT = KINDS[:2]  # those with memories
+KEPT = KINDS[:2]
 
 
 class StateError(ValueError):
-    """A state that cannot be saved, or a file that is not the state it should be."""
+    """Raised if a state cannot be saved, or a file is not the expected state."""
 
 
 class PackedState(NamedTuple):
-    """A state without its video and its model."""
+    """Stores a state without its video and its model."""
 
     facts: dict[str, Any]  # values that JSON can hold
     tensors: dict[str, Tensor]  # on the CPU
@@ -51,7 +51,7 @@ def save(state: PackedState, file: str | Path) -> None:
     """Writes a state atomically.
 
     Raises:
-        OSError: the file cannot be written; nothing is left behind.
+        OSError: If the file cannot be written. No partial file is left.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -77,7 +77,7 @@ def save(state: PackedState, file: str | Path) -> None:
 
 
 def _system_error(error: Exception, file: Path) -> OSError:
-    """An error that safetensors met while writing, which it reports as text only, as the operating system's error."""
+    """Converts an error of safetensors, which reports the operating system's error as text only."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is None:
         return OSError(f"{file} cannot be written: {error}")
@@ -85,12 +85,12 @@ def _system_error(error: Exception, file: Path) -> OSError:
 
 
 def read(file: str | Path) -> PackedState:
-    """What :func:`save` wrote.
+    """Reads a file that :func:`save` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        StateError: it is no saved state, or is damaged.
-        MemoryError: there is not enough for it.
+        FileNotFoundError: If there is no such file.
+        StateError: If it is no saved state, or is damaged.
+        MemoryError: If there is not enough memory for it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -131,8 +131,8 @@ def packed(state: VideoSession) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
-        StateError: an id is neither text nor an integer, or the session is the original's dict.
-        TypeError: it is no state.
+        StateError: If an id is neither text nor an integer, or the session is the original's dict.
+        TypeError: If ``state`` is not a session.
     """
     check_kind(state)
     state.check_saveable()
@@ -162,18 +162,13 @@ def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
-    results: dict[str, list[int]] = {}
-    for kind in KINDS:
-        frames: dict[int, FrameResult] = getattr(tracked, kind)
-        results[kind] = list(frames)  # in their order, which is that of the sums over them
-        if frames:
-            stacked = _stacked(state.bank, list(frames.values()))
-            tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
     shown = set(map(id, tracked.tracked.values()))
     others = {id(r): r for history in tracked.others.values() for r in history.values() if id(r) not in shown}
-    if others:
-        stacked = _stacked(state.bank, list(others.values()))
-        tensors.update({f"{number}.others.{name}": value for name, value in stacked.items()})
+    frames: dict[str, dict[int, FrameResult]] = {kind: getattr(tracked, kind) for kind in KINDS}
+    for kind, results in {**frames, "others": others}.items():
+        if results:
+            stacked = _stacked(state.bank, list(results.values()))
+            tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
     places = {key: i for i, key in enumerate(others)}  # None for a result of the best hypothesis
     hypotheses = [[[t, places.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
     return {
@@ -182,12 +177,12 @@ def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[
         "reverse": [list(entry) for entry in tracked.reverse.items()],  # lists, as they come back from JSON
         "points": list(tracked.points),
         "masks": list(tracked.masks),
-        "results": results,
+        "results": {kind: list(results) for kind, results in frames.items()},  # in the order of the sums over them
     }
 
 
 def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
-    """Each part of the results ``(n, ...)``."""
+    """Returns each part of the results as one tensor ``(n, ...)``."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
     if results[0].record.numel():
@@ -225,16 +220,16 @@ def unpacked(
     features_kept: int = FEATURES_KEPT,
     strategy: Strategy | None = None,
 ) -> VideoSession:
-    """The state, with all memories on the CPU until they are used.
+    """Returns the session of a saved state. All memories stay on the CPU until they are used.
 
     Args:
-        tracker: of the model that the state was saved with.
-        frames: of the same video.
-        features_kept: see :meth:`Tracker.new_state`.
-        strategy: of the session, if it is known; otherwise as :func:`restored_strategy` restores it.
+        tracker: Tracker of the model that the state was saved with.
+        frames: Frames of the same video.
+        features_kept: See :meth:`Tracker.new_state`.
+        strategy: Strategy of the session. If None, :func:`restored_strategy` restores it.
 
     Raises:
-        StateError: it is a state of another model or another video.
+        StateError: If the state belongs to another model or another video.
     """
     facts, tensors = saved
     for what, expected, actual in (
@@ -313,27 +308,23 @@ def check_restored(state: VideoSession, has_memories: bool) -> None:
     """Checks the objects of a session that was read from a file.
 
     Args:
-        has_memories: the model keeps memories.
+        has_memories: True if the model keeps memories.
 
     Raises:
-        ValueError: the first difference from what sessions of the model have.
+        ValueError: If something differs from sessions of the model.
     """
     for limit in (state.max_history, state.max_cond_frames):
         _expect(limit is None or _is_count(limit), f"a number of frames is {limit!r}")
     for obj_id, tracked in state.objects.items():
         _expect(isinstance(obj_id, int | str), f"an object has the id {obj_id!r}")
         try:
-            _check_object(tracked, state.num_frames, state.bank, has_memories, state.strategy.record_size)
+            _check_object(tracked, state.num_frames, state.bank, has_memories)
         except ValueError as error:
             raise ValueError(f"object {obj_id!r}: {error}") from error
 
 
 def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame: Any, image_size: int) -> None:
-    """The same for what the state of a stream has besides: its current frame.
-
-    Raises:
-        ValueError: see :func:`check_restored`.
-    """
+    """Checks the data of a stream that sessions do not have: its current frame. See :func:`check_restored`."""
     video: Any = facts.get("video")
     _expect(isinstance(video, dict), f"the video is {str(video)[:60]}")
     sizes: list[Any] = [video.get(name) for name in ("frames", "height", "width")]
@@ -347,9 +338,7 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
     _expect(right, f"the current frame is {square.dtype} {tuple(square.shape)}")
 
 
-def _check_object(
-    tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool, record_size: int
-) -> None:
+def _check_object(tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool) -> None:
     hypotheses = list(tracked.others.values())
     frames = [t for entries in (*vars(replace(tracked, others={})).values(), *hypotheses) for t in entries]
     _expect(all(_is_count(t) and t < num_frames for t in frames), "it has other frames than the video")
@@ -364,18 +353,18 @@ def _check_object(
         _expect(mask.shape == (1, 1, side, side), f"a mask is {tuple(mask.shape)}, expected {side} x {side}")
     for kind in KINDS:
         for result in getattr(tracked, kind).values():
-            _check_result(result, bank, has_memories and kind in KEPT, record_size)
+            _check_result(result, bank, has_memories and kind in KEPT)
     for results in hypotheses:
         _expect(not tracked.conditioning.keys() & results.keys(), "a frame has two results")
         for result in results.values():
-            _check_result(result, bank, has_memories, record_size)
+            _check_result(result, bank, has_memories)
 
 
-def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool, record_size: int) -> None:
+def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool) -> None:
     _check("mask", result.mask, (1, 1, *bank.layout.mask))
     _check("iou", result.iou, (1, 1))
     _check("score", result.score, (1, 1))
-    _check("record", result.record, (1, record_size))
+    _check("record", result.record, (1, bank.strategy.record_size))
     _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing, or too many")
     states = [] if result.state is None else [("state", result.state, (bank.strategy.state_size,))]
     memories = [] if result.memory is None else [("memory", result.memory, bank.page_shape)]

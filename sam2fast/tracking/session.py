@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
@@ -107,11 +106,7 @@ class TrackedObject:
                 del results[near]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
-        """Drops data that neither a prompt on the frame nor any later frame can use. For streams: they never go back.
-
-        Args:
-            kept: Tracked frames that can be attended to.
-        """
+        """Drops data that neither a prompt on the frame nor later frames can use. Tracked frames in ``kept`` stay."""
         oldest = frame - rules.reach
         for results in self._histories():
             for tracked in [t for t in results if t not in kept and t != frame]:
@@ -214,11 +209,7 @@ class VideoSession:
         self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 
     def check_saveable(self) -> None:
-        """Checks that all prompts and results are in ``objects``. Subclasses may store them elsewhere.
-
-        Raises:
-            ValueError: If some are stored elsewhere.
-        """
+        """Raises ``ValueError`` if prompts or results are not in ``objects``. Subclasses may store them elsewhere."""
 
 
 # Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. With several
@@ -258,9 +249,7 @@ class UnchangedOnError:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             return
         self._state.objects, self._state.obj_ids, self._state.exempt = self._objects, self._ids, self._exempt

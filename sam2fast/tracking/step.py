@@ -169,9 +169,8 @@ def call_step(model: SAM2Base, given: StepInput) -> Results:
 def _is_compiled(model: SAM2Base) -> bool:
     """Returns True if a part that computes all objects together is compiled on CUDA, for each number of objects.
 
-    Users compile parts by :func:`sam2fast.deploy.compilation.compile_model`; by ``part.forward =
-    torch.compile(part.forward)``, like the original's compiled predictor; by ``part.compile()``; or by
-    ``torch.compile(part)``, which returns a module with a compiled ``forward``.
+    Users call :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``torch.compile(part)``, which
+    returns a module, or set ``part.forward = torch.compile(part.forward)``, like the original's compiled predictor.
     """
     if model.device.type != "cuda":
         return False

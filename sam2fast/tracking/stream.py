@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -342,13 +341,11 @@ class VideoStream:
     def __enter__(self) -> "VideoStream":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             self.close()
         except ConcurrentUseError:
-            if error is None:
+            if kind is None:
                 raise
             # The block's own error is raised. Everything is freed after the other thread's call.
             self._state = None

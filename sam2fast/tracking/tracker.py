@@ -239,10 +239,6 @@ class Tracker:
     ) -> tuple[list[FrameResult], TrackScores]:
         """Tracks objects without a prompt on the frame as one batch, in :meth:`one_step`. Results include new memories.
 
-        Args:
-            objects: Objects to track. The frame is not one of their conditioning frames.
-            reverse: If True, tracks backwards in time.
-
         Returns:
             Results that are being copied to the CPU, and the same masks and scores on the device. With several
             hypotheses, each result is the best hypothesis and holds the other ones.
