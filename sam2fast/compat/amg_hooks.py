@@ -1,4 +1,4 @@
-"""The original's overridable methods of the automatic mask generator."""
+"""Provides the original's overridable methods of the automatic mask generator."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -39,12 +39,12 @@ class AMGHooks:
         def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]: ...
 
     def _overridden(self, name: str) -> bool:
-        """Whether a subclass or an assignment has replaced this method."""
+        """Returns True if a subclass or an assignment has replaced this method."""
         found = getattr(self, name)
         return getattr(found, "__func__", found) is not getattr(AMGHooks, name)
 
     def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """The masks of ``points (P, 2)`` on a crop after NMS, by an overridden :meth:`_process_batch`."""
+        """Returns the masks of ``points (P, 2)`` on a crop after NMS, from an overridden :meth:`_process_batch`."""
         data = Candidates.none(self.predictor.device).mask_data([])
         for i, some in enumerate(self._batches(points)):
             batch = self._process_batch(some, crop.size, list(crop.box), crop.image_size, normalize=True)
@@ -63,14 +63,14 @@ class AMGHooks:
         orig_size: tuple[int, ...],
         normalize: bool = False,
     ) -> MaskData:
-        """The filtered masks of some points: ``rles`` in the image, ``boxes`` and ``points`` in the crop,
-        ``iou_preds``, ``stability_score``, and the decoder's clamped ``low_res_masks (N, h, w)``.
+        """Returns the filtered masks of some points. Without an override, masks are encoded after NMS.
 
-        Without an override masks are encoded after NMS.
+        The keys are ``rles`` in the image, ``boxes`` and ``points`` in the crop, ``iou_preds``, ``stability_score``,
+        and the decoder's clamped ``low_res_masks (N, h, w)``.
 
         Args:
-            points: ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
-            im_size: (H, W) of the crop.
+            points: Points ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
+            im_size: Size (H, W) of the crop.
         """
         crop = Crop((crop_box[0], crop_box[1], crop_box[2], crop_box[3]), (orig_size[0], orig_size[1]))
         found, low_res = self._candidates(points, crop, normalize)
@@ -86,9 +86,9 @@ class AMGHooks:
         Without an override no masks of the crop's full size are created.
 
         Args:
-            points: ``(N, 2)`` in the model's input pixels.
-            point_labels: ``(N)``.
-            low_res_masks: ``(N, h, w)`` logits.
+            points: Points ``(N, 2)`` in the model's input pixels.
+            point_labels: Labels ``(N)``.
+            low_res_masks: Logits ``(N, h, w)``.
 
         Returns:
             Logits ``(N, 1, H, W)`` and IoUs ``(N, 1)``.
@@ -108,9 +108,9 @@ class AMGHooks:
         :meth:`generate` does not call it, as in the original.
 
         Args:
-            mask_data: with ``rles`` (uncompressed) and ``boxes``; changed in place.
-            min_area: in pixels of the image; holes and islands of fewer go.
-            nms_thresh: of two masks whose boxes overlap by a greater IoU one stays; unchanged masks have priority.
+            mask_data: Data with ``rles`` (uncompressed) and ``boxes``. It is changed in place.
+            min_area: Smallest area, in pixels of the image, of a hole or an island that stays.
+            nms_thresh: IoU of boxes above which only one of two masks stays. Unchanged masks have priority.
         """
         if not len(mask_data["rles"]):
             return mask_data

@@ -1,7 +1,4 @@
-"""The functions of ``sam2.utils.misc`` for code written for the original, such as ``load_video_frames``.
-
-sam2fast itself reads videos with :mod:`sam2fast.video_io`.
-"""
+"""Provides the functions of ``sam2.utils.misc``. sam2fast itself reads videos with :mod:`sam2fast.video_io`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -38,14 +35,14 @@ Device = torch.device | str
 
 
 def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`~sam2fast.kernels.connected_components.connected_components` of a mask of any dtype, cast to uint8."""
+    """Calls :func:`~sam2fast.kernels.connected_components.connected_components` with a mask of any dtype as uint8."""
     return connected_components(mask if mask.dtype == torch.bool else mask.to(torch.uint8))
 
 
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
-    """Whether the first GPU is older than Volta, can run flash attention, and needs the unfused kernel.
+    """Returns flags: the first GPU is older than Volta, can run flash attention, and needs the unfused kernel.
 
-    (True, False, True) without a GPU, as in ``sam2.utils.misc.get_sdpa_settings``. sam2fast does not use it.
+    Without a GPU (True, False, True), as in ``sam2.utils.misc.get_sdpa_settings``. sam2fast does not use it.
     """
     if not torch.cuda.is_available():
         return True, False, True
@@ -56,7 +53,7 @@ def get_sdpa_settings() -> tuple[bool, bool, bool]:
 def concat_points(
     old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
 ) -> dict[str, Tensor]:
-    """``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the old points, if any, before the new ones.
+    """Returns ``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the old points, if any, before the new ones.
 
     Source: ``sam2.utils.misc.concat_points``.
     """
@@ -67,23 +64,23 @@ def concat_points(
 
 
 class AsyncVideoFrameLoader(Sequence[Tensor]):
-    """Frames as fp32 ``(3, S, S)``, decoded on access, with a few prefetched.
+    """Decodes frames as fp32 ``(3, S, S)`` on access, and prefetches a few.
 
     Source: ``sam2.utils.misc.AsyncVideoFrameLoader``, which decodes and keeps all frames, and computes in fp64. A frame
-    that cannot be read raises ``VideoError`` on access; the others stay readable.
+    that cannot be read raises ``VideoError`` on access. The others stay readable.
 
     Args:
-        img_paths: image files, in the order of their frames.
+        img_paths: Image files, in the order of their frames.
         image_size: S.
-        offload_video_to_cpu: keep the frames on the CPU instead of ``compute_device``.
-        img_mean, img_std: of pixels in [0, 1].
+        offload_video_to_cpu: If True, the frames are on the CPU instead of ``compute_device``.
+        img_mean, img_std: Mean and standard deviation of pixels in [0, 1].
 
     Attributes:
-        video_height, video_width: of the files, in pixels.
+        video_height, video_width: Size of the files in pixels.
 
     Raises:
-        NoFramesError: there are no paths.
-        VideoError: none of the files is an image.
+        NoFramesError: If there are no paths.
+        VideoError: If none of the files is an image.
     """
 
     def __init__(
@@ -124,24 +121,24 @@ def load_video_frames(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """All frames of a video, resized to S x S and normalised; then its height and width.
+    """Loads all frames of a video, resized to S x S and normalised. Returns them with its height and width.
 
-    Source: ``sam2.utils.misc.load_video_frames``. A minute of video at 30 frames per second takes 21 GiB at S = 1024;
-    :func:`sam2fast.video_io.open_frames` has the same frames one by one.
+    Source: ``sam2.utils.misc.load_video_frames``. A minute of video at 30 frames per second takes 21 GiB at S = 1024.
+    :func:`sam2fast.video_io.open_frames` returns the same frames one by one.
 
     Args:
-        video_path: whatever :func:`~sam2fast.video_io.open_frames` takes.
+        video_path: Video of any type that :func:`~sam2fast.video_io.open_frames` takes.
         image_size: S.
-        offload_video_to_cpu: keep the frames on the CPU.
-        img_mean, img_std: of pixels in [0, 1].
-        async_loading_frames: a folder becomes an :class:`AsyncVideoFrameLoader`, which decodes it lazily.
-        compute_device: where the frames go; by default CUDA if available, else the CPU.
+        offload_video_to_cpu: If True, the frames are on the CPU.
+        img_mean, img_std: Mean and standard deviation of pixels in [0, 1].
+        async_loading_frames: If True, returns an :class:`AsyncVideoFrameLoader` for a folder, which decodes it lazily.
+        compute_device: Device of the frames. By default CUDA if available, else the CPU.
 
     Returns:
-        fp32 ``(N, 3, S, S)``, or the loader.
+        Frames fp32 ``(N, 3, S, S)``, or the loader.
 
     Raises:
-        FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: as ``open_frames``.
+        FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: If ``open_frames`` raises them.
     """
     wanted = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
     device = "cpu" if offload_video_to_cpu else wanted
@@ -172,11 +169,11 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """:func:`load_video_frames` of a folder of images.
+    """Calls :func:`load_video_frames` with a folder of images.
 
     Raises:
-        NotADirectoryError: it is no folder.
-        VideoError, NoFramesError: it cannot be read.
+        NotADirectoryError: If it is no folder.
+        VideoError, NoFramesError: If it cannot be read.
     """
     if not os.path.isdir(video_path):
         raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
@@ -193,21 +190,21 @@ def load_video_frames_from_video_file(
     img_std: Colour = SAM2Transforms.std,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """:func:`load_video_frames` of a video file or of its bytes; raises what that does."""
+    """Calls :func:`load_video_frames` with a video file or its bytes, and raises the same exceptions."""
     return load_video_frames(
         video_path, image_size, offload_video_to_cpu, img_mean, img_std, compute_device=compute_device
     )
 
 
 def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
-    """An image file as fp64 ``(3, S, S)`` in [0, 1], and its height and width; other projects import it."""
+    """Reads an image file as fp64 ``(3, S, S)`` in [0, 1]. Returns its height and width, too. Other projects use it."""
     with open_image(img_path) as image:
         pixels = resized(image.convert("RGB"), image_size)
         return pixels.permute(2, 0, 1).double() / 255, image.height, image.width
 
 
 class _Normalise:
-    """Pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device, with a given mean and deviation."""
+    """Normalises pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device."""
 
     def __init__(self, mean: Colour, std: Colour, device: Device) -> None:
         self._mean, self._std = (torch.as_tensor(x, dtype=torch.float32).view(3, 1, 1).to(device) for x in (mean, std))

@@ -1,4 +1,4 @@
-"""The original's algorithm: object by object, on its nested dicts, through the predictor's private methods.
+"""Runs the original's algorithm: object by object, on its nested dicts, through the predictor's private methods.
 
 Source: ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
 """
@@ -22,12 +22,12 @@ Answer = tuple[int, list[Any], Tensor]
 
 
 class OfficialFlow:
-    """The public methods of a predictor for a session that is the original's dict.
+    """Implements a predictor's public methods for a session that is the original's dict.
 
     Args:
-        predictor: a ``SAM2VideoPredictor``; its private methods are called at the places and with the arguments of the
-            original.
-        state: given to them as ``inference_state``.
+        predictor: A ``SAM2VideoPredictor``. Its private methods are called where the original calls them, with the same
+            arguments.
+        state: Session, passed to them as ``inference_state``.
 
     Raises:
         RuntimeError: If the session has a strategy. The original's methods do not support it.
@@ -94,19 +94,19 @@ class OfficialFlow:
         return frame, state["obj_ids"], self._masks(frame, conditioning)
 
     def _masks(self, frame: int, conditioning: bool) -> Tensor:
-        """Mask logits ``(objects, 1, H, W)`` at the video's size."""
+        """Returns mask logits ``(objects, 1, H, W)`` at the video's size."""
         latest = self._predictor._consolidate_temp_output_across_obj(
             self._state, frame, is_cond=conditioning, consolidate_at_video_res=True
         )
         return self._predictor._get_orig_video_res_output(self._state, latest["pred_masks_video_res"])[1]
 
     def _remaining_masks(self, frame: int) -> Tensor:
-        """Mask logits, as of :meth:`_masks`, on a frame where a prompt was removed."""
+        """Returns mask logits, like :meth:`_masks`, on a frame where a prompt was removed."""
         new = self._state["temp_output_dict_per_obj"].values()
         return self._masks(frame, any(frame in outputs[KINDS[True]] for outputs in new))
 
     def clear_prompts(self, frame: int, obj_id: Any, need_output: bool) -> Answer | None:
-        """See ``SAM2VideoPredictor.clear_all_prompts_in_frame``; an unknown id stays unknown."""
+        """See ``SAM2VideoPredictor.clear_all_prompts_in_frame``. An unknown id stays unknown."""
         state = self._state
         if obj_id in state["obj_id_to_idx"]:
             index = self._predictor._obj_id_to_idx(state, obj_id)
@@ -121,7 +121,7 @@ class OfficialFlow:
         return (frame, state["obj_ids"], self._remaining_masks(frame)) if need_output else None
 
     def remove_object(self, obj_id: Any, strict: bool, need_output: bool) -> list[tuple[int, Tensor]]:
-        """See ``SAM2VideoPredictor.remove_object``, of whose results this is the second.
+        """See ``SAM2VideoPredictor.remove_object``. Returns its second result.
 
         Raises:
             RuntimeError: If the id is unknown, and ``strict`` is True.
@@ -186,13 +186,13 @@ class OfficialFlow:
         )
 
     def first_frame(self) -> int:
-        """The earliest conditioning frame."""
+        """Returns the earliest conditioning frame."""
         return min(t for outputs in self._state["output_dict_per_obj"].values() for t in outputs[KINDS[True]])
 
     def propagate(self, order: Iterable[int], reverse: bool, progress: Progress, output: Output) -> Iterator[Answer]:
-        """One pass over the frames of ``order``; see ``SAM2VideoPredictor.propagate_in_video``."""
+        """Yields the answers of one pass over ``order``; see ``SAM2VideoPredictor.propagate_in_video``."""
         predictor, state = self._predictor, self._state
-        predictor._get_obj_num(state)  # a method of the user's may prepare a pass there
+        predictor._get_obj_num(state)  # a user's override may prepare a pass there
         for frame in with_progress(order, progress):
             if not state["obj_ids"]:
                 return
@@ -202,7 +202,7 @@ class OfficialFlow:
             yield frame, state["obj_ids"], found
 
     def _track(self, index: int, frame: int, reverse: bool) -> Tensor:
-        """One object's low-resolution mask ``(1, 1, h, w)`` on a frame, whose result is stored."""
+        """Stores one object's result on a frame, and returns its low-resolution mask ``(1, 1, h, w)``."""
         predictor, state = self._predictor, self._state
         outputs = state["output_dict_per_obj"][index]
         if not outputs[KINDS[True]]:

@@ -1,6 +1,6 @@
-"""Functions of the original's modules that sam2fast itself does not need.
+"""Provides functions of the original's modules that sam2fast itself does not need, with the same arguments and results.
 
-``as_sam2`` provides them under the official names. Arguments and results are the original's.
+``as_sam2`` provides them under the official names.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 def select_closest_cond_frames(
     frame_idx: int, cond_frame_outputs: Mapping[int, Value], max_cond_frame_num: int
 ) -> tuple[dict[int, Value], dict[int, Value]]:
-    """The conditioning frames that are closest in time, and the others.
+    """Returns the conditioning frames that are closest in time, and the others.
 
     See :func:`~sam2fast.modeling.memory_selection.closest_conditioning_frames`.
     """
@@ -28,14 +28,14 @@ def select_closest_cond_frames(
 
 
 def get_1d_sine_pe(pos_inds: Tensor, dim: int, temperature: float = 10000) -> Tensor:
-    """``(..., dim)`` sines, then cosines, of positions ``(...)``."""
+    """Returns sines, then cosines, ``(..., dim)`` of positions ``(...)``."""
     periods = sine_periods(dim, pos_inds.device, temperature)[0, : dim // 2]
     angle = pos_inds[..., None] / periods
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
-    """``freqs_cis (N, C)`` with leading dimensions of 1, as many as ``x (..., N, C)`` has.
+    """Returns ``freqs_cis (N, C)`` with leading dimensions of 1, as many as ``x (..., N, C)`` has.
 
     Raises:
         ValueError: If the last two dimensions differ.
@@ -46,9 +46,9 @@ def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
 
 
 def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: bool = False) -> tuple[Tensor, Tensor]:
-    """Queries and keys ``(B, heads, N, C)``, channel pairs rotated by complex ``freqs_cis (N, C / 2)``.
+    """Rotates channel pairs of queries and keys ``(B, heads, N, C)`` by complex ``freqs_cis (N, C / 2)``.
 
-    With ``repeat_freqs_k`` the keys may be several maps in a row, which get the same rotations.
+    With ``repeat_freqs_k``, the keys may be several maps in a row, which get the same rotations.
     """
     repeats = xk.shape[-2] // xq.shape[-2] if repeat_freqs_k else 1
     return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis.repeat(repeats, 1)) if xk.shape[-2] else xk

@@ -1,4 +1,4 @@
-"""The original's private methods of the video predictor, on sessions as its nested dicts.
+"""Provides the original's private methods of the video predictor, on sessions as its nested dicts.
 
 The tracker does not use them. If one of them is overridden (:mod:`~sam2fast.compat.overridden`), or a session is used
 as the original's dict, :mod:`~sam2fast.compat.official_flow` calls them, object by object.
@@ -19,13 +19,13 @@ from sam2fast.tracking.step import fill_holes
 
 
 class PrivateMethods(SAM2Base):
-    """The original's private methods of the video predictor: names, arguments and results."""
+    """Mixin with the original's private methods of the video predictor: names, arguments and results."""
 
     fill_hole_area: float
     non_overlap_masks: bool
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
-        """Position of an object among all; an unknown id becomes a new object without prompts."""
+        """Returns the position of an object. An unknown id becomes a new object without prompts."""
         obj_id = plain_id(obj_id)
         index = inference_state["obj_id_to_idx"].get(obj_id)
         if index is not None:
@@ -40,7 +40,7 @@ class PrivateMethods(SAM2Base):
         return len(inference_state["obj_idx_to_id"])
 
     def _reset_tracking_results(self, inference_state: VideoState) -> None:
-        """Removes prompts and results; the objects' ids stay."""
+        """Removes prompts and results. The objects' ids stay."""
         for key in PER_OBJECT:
             for entries in inference_state[key].values():
                 for kept in entries.values() if "output" in key else [entries]:
@@ -59,7 +59,7 @@ class PrivateMethods(SAM2Base):
             self._clear_obj_non_cond_mem_around_input(inference_state, frame_idx, obj_idx)
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
+        """Returns the masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
         masks = any_res_masks = any_res_masks.to(inference_state["device"])
         size = (inference_state["video_height"], inference_state["video_width"])
         if masks.shape[-2:] != size:
@@ -71,7 +71,7 @@ class PrivateMethods(SAM2Base):
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
-        """Latest logits of all objects on a frame, -1024 where there are none, under the original's key."""
+        """Returns the latest logits of all objects on a frame under the original's key; -1024 without a result."""
         state, low = inference_state, self.image_size // 4
         size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else (low, low)
         count = self._get_obj_num(state)
@@ -88,7 +88,7 @@ class PrivateMethods(SAM2Base):
     def _get_image_feature(
         self, inference_state: VideoState, frame_idx: int, batch_size: int
     ) -> tuple[Tensor, dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """The image, its features as a dict and as tokens of each level, their encodings and sizes."""
+        """Returns the image, its features as a dict and as tokens of each level, their encodings and sizes."""
         state = inference_state
         image, backbone_out = state["cached_features"].get(frame_idx, (None, None))
         if backbone_out is None:
@@ -114,10 +114,10 @@ class PrivateMethods(SAM2Base):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """Objects on one frame, from outputs in the original's format; nothing is stored.
+        """Returns the output of objects on one frame in the original's format, and their masks. Stores nothing.
 
         Raises:
-            ValueError: points and a mask at once.
+            ValueError: If both points and a mask are given.
         """
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
@@ -157,7 +157,7 @@ class PrivateMethods(SAM2Base):
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
+        """Returns the memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
         _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
         with FastProducts():
             memory, position = self._encode_new_memory(
@@ -171,7 +171,7 @@ class PrivateMethods(SAM2Base):
         return _stored(inference_state, memory), positions
 
     def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
-        """The position encoding of memories, kept once for all objects and frames; None if the output has none."""
+        """Returns the position encoding of memories, stored once for all objects and frames, or None without one."""
         found = current_out["maskmem_pos_enc"]
         if found is None:
             return None
@@ -182,5 +182,5 @@ class PrivateMethods(SAM2Base):
 
 
 def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
-    """A memory on the session's storage device. The original rounds it to bfloat16; here it keeps its dtype."""
+    """Moves a memory to the session's storage device. The original rounds it to bfloat16. Here it keeps its dtype."""
     return None if memory is None else memory.to(session["storage_device"])

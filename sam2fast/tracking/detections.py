@@ -1,4 +1,4 @@
-"""Boxes of a detector on a frame of a stream: which objects they show, and which objects are new or gone."""
+"""Matches a detector's boxes on a frame of a stream with its objects, and finds new and lost objects."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,42 +19,42 @@ from sam2fast.tracking.tracker import Tracker
 
 Label: TypeAlias = str | int
 Floats: TypeAlias = NDArray[np.float64]
-DETECTIONS = "detections"  # the fact of a saved stream that has :class:`DetectedObjects`
+DETECTIONS = "detections"  # the fact of a saved stream that stores :class:`DetectedObjects`
 
 
 class LastSeen(NamedTuple):
-    """What is known of an object that a box started."""
+    """Stores the last box of an object that a box started."""
 
-    frame: int  # the last one on which it had a box
+    frame: int  # the last frame on which it had a box
     label: Label | None
 
 
 @dataclass(frozen=True)
 class DetectedObjects:
-    """The objects of a stream that boxes started, by id.
+    """Stores the objects of a stream that boxes started, by id.
 
     Args:
-        next_id: of a new object; ids of removed ones are not given again.
+        next_id: Id of the next new object. Ids of removed objects are not used again.
     """
 
     seen: Mapping[Any, LastSeen] = field(default_factory=dict)
     next_id: int = 1
 
     def without(self, obj_ids: Iterable[Any]) -> "DetectedObjects":
-        """The same without these objects, which may be others."""
+        """Returns a copy without these objects. Unknown ids are ignored."""
         gone = set(obj_ids)
         return replace(self, seen={i: seen for i, seen in self.seen.items() if i not in gone})
 
     def facts(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """Returns the data as values that JSON can hold."""
         return {"next_id": self.next_id, "seen": [[obj_id, *seen] for obj_id, seen in self.seen.items()]}
 
     @classmethod
     def of_facts(cls, facts: Any, ids: Iterable[Any]) -> "DetectedObjects":
-        """What :meth:`facts` returned, for a stream with these objects.
+        """Restores the result of :meth:`facts` for a stream with these objects.
 
         Raises:
-            StateError: it is something else.
+            StateError: If ``facts`` is something else.
         """
         try:
             seen = {obj_id: LastSeen(frame, label) for obj_id, frame, label in facts["seen"]}
@@ -69,12 +69,12 @@ class DetectedObjects:
 
 @dataclass(frozen=True)
 class Detections:
-    """Checked boxes on one frame.
+    """Stores checked boxes on one frame.
 
     Args:
-        boxes: ``(N, 4)`` fp32 XYXY in pixels, on the CPU, cut off at the frame.
-        labels: N; None for boxes without.
-        scores: N; infinite for boxes without.
+        boxes: Boxes ``(N, 4)`` fp32 XYXY in pixels, on the CPU, clipped to the frame.
+        labels: N labels; None for boxes without a label.
+        scores: N scores; infinity for boxes without a score.
     """
 
     boxes: Tensor
@@ -83,11 +83,11 @@ class Detections:
 
     @classmethod
     def of(cls, boxes: Any, labels: Any, scores: Any, size: tuple[int, int]) -> "Detections":
-        """The arguments of ``VideoStream.add_detections`` on a frame of this (height, width).
+        """Checks the arguments of ``VideoStream.add_detections`` on a frame of this (height, width).
 
         Raises:
-            ValueError: boxes of another shape or with swapped corners, another number of labels or scores, a label that
-                is neither text nor an integer, or a score that is no number.
+            ValueError: If boxes have another shape or swapped corners, the number of labels or scores differs, a label
+                is neither text nor an integer, or a score is no number.
         """
         corners = check_boxes(boxes)
         if corners.ndim > 2:
@@ -118,8 +118,8 @@ def check_rules(min_iou: Any, max_unseen: Any, start_score: Any) -> None:
     """Checks the settings of ``VideoStream.add_detections``.
 
     Raises:
-        TypeError: ``max_unseen`` is no integer.
-        ValueError: a setting is out of range.
+        TypeError: If ``max_unseen`` is not an integer.
+        ValueError: If a setting is out of range.
     """
     at_least(1, max_unseen, "max_unseen")
     for name, value in (("min_iou", min_iou), ("start_score", start_score)):
@@ -139,13 +139,13 @@ def add_detections(
     max_unseen: int,
     start_score: float,
 ) -> tuple[list[Any], DetectedObjects, list[Any]]:
-    """Matches boxes with the objects' masks on the frame, and prompts a new object by each box that is left.
+    """Matches boxes with the objects' masks on the frame, and prompts a new object by each other box.
 
     Returns:
-        The object of each box, None for one that starts none; what is known then; and the objects to remove.
+        The object of each box, or None if it starts no object; the updated ``known``; and the objects to remove.
 
     Raises:
-        ImportError: scipy is not installed.
+        ImportError: If scipy is not installed.
     """
     objects = list(state.objects)
     masks = masks_of(tracker, state, objects, newest_results(tracker, state, frame))
@@ -173,28 +173,28 @@ def add_detections(
 
 
 def _are_alike(labels: Sequence[Label | None], others: Sequence[Label | None]) -> NDArray[np.bool_]:
-    """Whether labels are equal or one is missing, ``(N, M)``."""
+    """Returns ``(N, M)`` bool, True if two labels are equal or one is missing."""
     pairs = [None in (one, other) or one == other for one in labels for other in others]
     return np.array(pairs, dtype=bool).reshape(len(labels), len(others))
 
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
-    """The result of each object that has one on a frame: of its last prompt there, or of tracking."""
+    """Returns the result of each object that has one on a frame: of its last prompt there, or of tracking."""
     found = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
     return {obj_id: result for obj_id, result in found.items() if result is not None}
 
 
 def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min_iou: float) -> dict[int, int]:
-    """The pairs of a box and another, as rows of these, whose IoUs have the largest sum.
+    """Matches rows of two sets of boxes, so that the IoUs of the pairs have the largest sum.
 
     Args:
-        boxes: ``(N, 4)`` XYXY.
-        others: ``(M, 4)`` XYXY; one whose corners are swapped is empty.
-        may_match: ``(N, M)``.
-        min_iou: the IoU of each pair is at least this, which is more than 0.
+        boxes: Boxes ``(N, 4)`` XYXY.
+        others: Boxes ``(M, 4)`` XYXY. A box with swapped corners is empty.
+        may_match: True for pairs that may match ``(N, M)``.
+        min_iou: Smallest IoU of a pair, above 0.
 
     Raises:
-        ImportError: scipy is not installed.
+        ImportError: If scipy is not installed.
     """
     try:
         from scipy.optimize import linear_sum_assignment
@@ -207,7 +207,7 @@ def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min
 
 
 def box_ious(boxes: Floats, others: Floats) -> Floats:
-    """The IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)`` XYXY; 0 with an empty one."""
+    """Returns the IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)`` XYXY; 0 with an empty box."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=2)

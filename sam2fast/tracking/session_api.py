@@ -1,4 +1,4 @@
-"""The predictor's own methods: settings, CUDA graphs, streams and saved states. The original has none of these."""
+"""Adds methods that the original lacks to the predictor: settings, CUDA graphs, streams and saved states."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -37,9 +37,9 @@ class SessionMethods(SAM2Base, Generic[State]):
     """SAM 2 with settings and recordings for a tracker.
 
     Attributes:
-        selection_watch: called with the memories that each step attends to, before it is computed; or None.
-        fast: whether tracking uses CUDA graphs: None where they pay and are safe, which is on NVIDIA GPUs that Triton's
-            kernels run on; True everywhere; False nowhere.
+        selection_watch: Function that gets the memories that each step attends to, before it is computed; or None.
+        fast: Use of CUDA graphs. None: if they are faster and safe, on NVIDIA GPUs that run Triton's kernels. True: on
+            every device. False: never.
     """
 
     fill_hole_area: float
@@ -62,14 +62,14 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def approximations(self) -> Approximations:
-        """Approximations of sessions opened from now on; by default none. See docs/approximations.md.
+        """Approximations of sessions opened from now on. By default none. See docs/approximations.md.
 
-        May be set to what ``build_sam2_video_predictor(..., approximations=...)`` takes. A session that is open, or was
-        saved, keeps those that it was opened with.
+        Takes the same values as ``build_sam2_video_predictor(..., approximations=...)``. An open or saved session keeps
+        its approximations.
 
         Raises:
-            ValueError, TypeError: an unknown name, or a value that this model cannot have; nothing has changed then.
-            ConcurrentUseError: they are set while another thread opens a session.
+            ValueError, TypeError: If a name is unknown, or a value is invalid for this model. Nothing has changed then.
+            ConcurrentUseError: If another thread is opening a session.
         """
         return self._approximations
 
@@ -84,12 +84,12 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def strategy(self) -> Strategy:
-        """What decides about masks and memories in sessions opened from now on; by default SAM 2's own rule.
+        """Rule that selects masks and memories in sessions opened from now on. By default SAM 2's own rule.
 
-        May be set to what ``build_sam2_video_predictor(..., strategy=...)`` takes.
+        Takes the same values as ``build_sam2_video_predictor(..., strategy=...)``.
 
         Raises:
-            ValueError, TypeError: an unknown name, or neither a name nor an instance; nothing has changed then.
+            ValueError, TypeError: If the name is unknown, or it is neither a name nor an instance. Nothing has changed.
         """
         return self._strategy
 
@@ -104,11 +104,11 @@ class SessionMethods(SAM2Base, Generic[State]):
         return Tracker(self, cast(TrackingOptions, self), self._steps)  # the options are attributes of the model
 
     def _checked_history(self, max_history: Any) -> int | None:
-        """``max_history`` of ``init_state`` as an int, or None.
+        """Returns ``max_history`` of ``init_state`` as an int, or None.
 
         Raises:
-            ValueError: it is less than one frame may attend to.
-            TypeError: it is no integer.
+            ValueError: If it is less than the number of frames that one frame may attend to.
+            TypeError: If it is not an integer.
         """
         reach = MemoryRules.of(self).reach
         limit = None if max_history is None else integer(max_history, "max_history")
@@ -125,22 +125,21 @@ class SessionMethods(SAM2Base, Generic[State]):
         output: Output = "logits",
         encode_ahead: int | None = None,
     ) -> None:
-        """Does in advance what costs time when it is done first: compiles kernels, in up to eight processes at a time,
-        and records the steps for sessions of 1 to ``num_objects`` objects with a prompted frame each.
+        """Warms up: compiles kernels in up to eight processes, and records steps for 1 to ``num_objects`` objects.
 
-        Call it as the videos will be tracked: in the same autocast context and with the same backend. On CUDA no other
-        thread may call ``torch.cuda.synchronize()`` meanwhile, or recording fails; see docs/tracking.md.
+        The recorded steps are for objects with one prompted frame. Call it in the autocast context and with the backend
+        of the later videos. On CUDA no other thread may call ``torch.cuda.synchronize()`` meanwhile, or recording
+        fails; see docs/tracking.md.
 
         Args:
-            num_objects: how many objects there will be at most.
-            size: (height, width) of the videos, in pixels; by default the model's own.
-            encode_ahead: as for ``propagate_in_video``.
-            output: as for ``propagate_in_video``.
+            num_objects: Maximum number of objects.
+            size: Size (height, width) of the videos in pixels. By default the model's input size.
+            output, encode_ahead: See ``propagate_in_video``.
 
         Raises:
-            ValueError, TypeError: ``num_objects``, ``size`` or ``encode_ahead`` is no integer from 1 on, or an unknown
-                ``output``.
-            RuntimeError: the predictor is in training mode.
+            ValueError, TypeError: If ``num_objects``, ``size`` or ``encode_ahead`` is not an integer from 1 on, or
+                ``output`` is unknown.
+            RuntimeError: If the predictor is in training mode.
         """
         check_output(output)
         height, width = size or (self.image_size, self.image_size)
@@ -153,10 +152,10 @@ class SessionMethods(SAM2Base, Generic[State]):
         self._steps.release(self)
 
     def check_recordings(self) -> None:
-        """Drops what was recorded if weights moved since, or a setting of the model has another value.
+        """Drops recordings if weights moved or a setting of the model changed.
 
-        Every pass over a video begins with it, and every step of a stream after a prompt; later changes take effect in
-        the next one.
+        Every pass over a video begins with this check, and every step of a stream after a prompt. Later changes take
+        effect in the next one.
         """
         self._tracker.check_recordings()
 
@@ -164,9 +163,9 @@ class SessionMethods(SAM2Base, Generic[State]):
         """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
 
         One pass goes forwards from the earliest prompt, and one backwards from the frame where the last object begins.
-        From its first prompted frame on, an object's masks are those of the first pass, before it those of the second.
-        The frames from the last object's first prompt to the end come first, then all before it in descending order.
-        Masks of the frames that both passes track are kept meanwhile: none if all objects begin on one frame.
+        From its first prompted frame on, an object's masks come from the forward pass, before it from the backward
+        pass. Frames from the last object's first prompt to the end come first, then all others in descending order.
+        Masks of frames that both passes track are kept meanwhile: none if all objects begin on one frame.
 
         Args:
             **options: ``return_scores``, ``progress``, ``encode_ahead``, ``output``, ``lag`` of ``propagate_in_video``.
@@ -174,7 +173,8 @@ class SessionMethods(SAM2Base, Generic[State]):
         Yields and raises: see ``propagate_in_video``.
 
         Raises:
-            RuntimeError: the session is the original's dict: track it by ``propagate_in_video``, once with ``reverse``.
+            RuntimeError: If the session is the original's dict. Call ``propagate_in_video`` with and without
+                ``reverse`` instead.
         """
         self.propagate_in_video_preflight(inference_state)
         objects: Mapping[Any, TrackedObject] = getattr(inference_state, "objects", {})
@@ -196,7 +196,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         max_cond_frames: int | None = None,
         strategy: StrategyLike | None = None,
     ) -> VideoStream:
-        """Opens a stream: a video whose frames are passed in one by one, and need not end.
+        """Opens a stream: a video of any length with frames that are passed in one by one.
 
         ::
 
@@ -207,15 +207,15 @@ class SessionMethods(SAM2Base, Generic[State]):
                         result = stream.add_new_points_or_box(obj_id, points, labels)
 
         Args:
-            num_frames: length of the video, if it is known. Only a length below ``max_obj_ptrs_in_encoder`` (16) makes
+            num_frames: Length of the video, if it is known. Only a length below ``max_obj_ptrs_in_encoder`` (16) makes
                 a difference: object pointers of shorter videos are spaced differently.
-            max_cond_frames: how many conditioning frames of each object are kept and attended to: the nearest. None for
-                as many as the model's ``max_cond_frames_in_attn`` says, which is all of them unless configured.
-            strategy: as for :func:`~sam2fast.build_sam.build_sam2_video_predictor`; None for the predictor's.
+            max_cond_frames: Maximum number of conditioning frames per object to keep and attend to, the nearest. If
+                None, the model's ``max_cond_frames_in_attn``, by default all.
+            strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. If None, the predictor's strategy.
 
         Raises:
-            ValueError: ``num_frames`` below 1, ``max_cond_frames`` below 2, or an unknown strategy.
-            TypeError: one of them has another type; or a method that streams do not call is overridden.
+            ValueError: If ``num_frames`` is below 1, ``max_cond_frames`` is below 2, or the strategy is unknown.
+            TypeError: If one of them has another type, or a method that streams do not call is overridden.
         """
         chosen = None if strategy is None else strategy_of(strategy)
         return VideoStream(self._tracker, num_frames, max_cond_frames, chosen)
@@ -223,19 +223,18 @@ class SessionMethods(SAM2Base, Generic[State]):
     @shared
     @torch.inference_mode()
     def encode_frame(self, frame: FrameLike) -> EncodedFrame:
-        """A frame with its features, encoded once for any number of streams of this predictor.
+        """Encodes a frame once for any number of streams of this predictor.
 
         ::
 
             encoded = predictor.encode_frame(image)
-            results = [stream.step(encoded) for stream in streams]  # of one object each, started when they appear
+            results = [stream.step(encoded) for stream in streams]  # one object each, opened when the object appears
 
-        The results are those of ``stream.step(frame)``. It takes what a frame's features take: 17 MB at 1024x1024 in
-        fp32.
+        The results equal those of ``stream.step(frame)``. The features take 17 MB at 1024x1024 in fp32.
 
         Raises:
-            VideoError, TypeError, FileNotFoundError: the frame cannot be used; see ``VideoStream.step``.
-            TypeError: a method of the predictor is overridden that streams do not call.
+            VideoError, TypeError, FileNotFoundError: If the frame cannot be used; see ``VideoStream.step``.
+            TypeError: If a predictor method that streams do not call is overridden.
         """
         tracker = self._tracker
         tracker.check_stream()
@@ -252,25 +251,24 @@ class SessionMethods(SAM2Base, Generic[State]):
     @shared
     @torch.inference_mode()
     def restore_stream(self, file: str | Path) -> VideoStream:
-        """A stream that ``VideoStream.save`` wrote, with the same current frame, on this predictor's device.
+        """Restores a stream that ``VideoStream.save`` wrote, with the same current frame, on this predictor's device.
 
         Raises:
-            StateError: the file is no saved stream, or one of another model.
-            FileNotFoundError: there is no such file.
+            StateError: If the file is no saved stream, or a stream of another model.
+            FileNotFoundError: If there is no such file.
         """
         return VideoStream.restored(self._tracker, saved_state.read(file))
 
     @exclusive_session
     def save_state(self, inference_state: VideoSession, file: str | Path) -> None:
-        """Writes a session without its frames to one safetensors file.
+        """Writes a session without its frames to one safetensors file, atomically.
 
-        The file is written atomically. For each object and remembered frame it takes what the state takes: a memory, a
-        low-resolution mask and a pointer.
+        For each object and stored frame the file has a memory, a low-resolution mask and a pointer, like the state.
 
         Raises:
-            StateError: an id is neither text nor an integer, or the session is the original's dict.
-            TypeError: ``inference_state`` is no session.
-            OSError: the file cannot be written.
+            StateError: If an id is neither text nor an integer, or the session is the original's dict.
+            TypeError: If ``inference_state`` is not a session.
+            OSError: If the file cannot be written.
         """
         saved_state.save(saved_state.packed(inference_state), file)
 
@@ -285,16 +283,16 @@ class SessionMethods(SAM2Base, Generic[State]):
         window: tuple[float, float] | None = None,
         axis: Axis | None = None,
     ) -> State:
-        """A state that :meth:`save_state` wrote, as it was, on this predictor's device.
+        """Restores a state that :meth:`save_state` wrote, on this predictor's device.
 
         Args:
-            file: what was written.
-            video_path: the same video, as ``init_state`` takes it; a replaced ``load_video_frames`` is not called.
-            async_loading_frames, window, axis: see there.
+            file: File that was written.
+            video_path: The same video, see ``init_state``. A replaced ``load_video_frames`` is not called.
+            async_loading_frames, window, axis: See ``init_state``.
 
         Raises:
-            StateError: the file is no saved state, or one of another model or another video.
-            FileNotFoundError, VideoError, TypeError: the file is not there, or the video cannot be used.
+            StateError: If the file is no saved state, or a state of another model or another video.
+            FileNotFoundError, VideoError, TypeError: If the file does not exist, or the video cannot be used.
         """
         packed = saved_state.read(file)
         if saved_state.STREAM_FRAME in packed.facts:
@@ -316,13 +314,13 @@ class SessionMethods(SAM2Base, Generic[State]):
     @exclusive_session
     @torch.inference_mode()
     def move_state(self, inference_state: VideoSession) -> State:
-        """A copy of another predictor's state for this one, which has the same weights and may be on another device.
+        """Copies a state of a predictor with the same weights, possibly on another device, to this predictor.
 
-        Also a copy of a state of its own, to try something and come back. Both states are independent; they share the
-        opened video, so that closing its frames closes it for both.
+        It also copies a state of this predictor, to try something and come back. Both states are independent, but share
+        the opened video: closing its frames closes it for both.
 
         Raises:
-            StateError: the predictors' weights differ, an id is neither text nor an integer, or the session is the
+            StateError: If the predictors' weights differ, an id is neither text nor an integer, or the session is the
                 original's dict.
         """
         packed = saved_state.packed(inference_state)
