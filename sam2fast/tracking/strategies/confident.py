@@ -1,4 +1,4 @@
-"""Memories of frames on which object and mask were predicted with confidence, as the tracker of SAM 3 selects them."""
+"""Selects memories of confident frames, as the tracker of SAM 3 does."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -12,23 +12,23 @@ from sam2fast.tracking.strategies.base import Attended, History, KeptResult, Str
 
 @dataclass(frozen=True)
 class Confident(Strategy):
-    """The memory selection of SAM 3's video model with SAM 2's weights, for each object by itself.
+    """Selects memories like SAM 3's video model, with SAM 2's weights.
 
-    Memories and pointers are of the neighbour and of the nearest confident frames, however long ago. Confidence is the
-    predicted IoU times how far the object's presence is above chance. Pointers are spaced by their rank. The first
-    frame of the video is attended to only if it was prompted.
+    Memories and pointers come from the neighbour and the nearest confident frames, at any distance. Confidence is the
+    predicted IoU times ``2 * sigmoid(score) - 1``. Pointers are spaced by their rank. The first frame of the video is
+    attended to only if it was prompted.
 
-    The last frame's score is waited for once there are 15 confident frames before it: then it decides whether a
-    fifteenth pointer is attended to. Otherwise nothing waits.
+    Once there are 15 confident frames before the last frame, a step waits for the last frame's score, which decides
+    about a fifteenth pointer. Otherwise nothing waits.
 
-    SAM 3 has one confidence for all objects of a batch; here each object has its own. Holes are not filled.
+    SAM 3 has one confidence for all objects of a batch. Here each object has its own. Holes are not filled.
 
     Args:
-        least: a frame is confident if its confidence is above this.
-        conditioning: at most so many prompted frames are attended to, the nearest; fewer if the model says so.
+        least: Confidence above which a frame is confident.
+        conditioning: Maximum number of prompted frames to attend to, the nearest. The model's limit may be lower.
 
     Raises:
-        ValueError: ``conditioning`` is below 2: the nearest before and behind a frame are attended to.
+        ValueError: If ``conditioning`` is below 2, since the nearest frames on both sides are attended to.
     """
 
     least: float = 0.01
@@ -47,14 +47,14 @@ class Confident(Strategy):
         longest = min(history.num_frames, rules.max_pointers) - 1
 
         older = list(islice(self._good(history, history.past(rules.stride), skip=1), longest))
-        # The neighbour takes the first row and rank also where it has nothing that is attended to.
+        # The neighbour takes the first row and rank, even if it has no result.
         recent = [history.neighbour, *older] if 0 <= history.neighbour < history.num_frames else []
         memories = [(t, rules.num_maskmem - 1) for t in chosen]
         memories += [(t, row) for row, t in enumerate(recent[: rules.recent]) if _has_result(history, t, chosen)]
         pointers: list[tuple[int, int]] = []
         if rules.use_pointers:
             pointers = [(t, history.distance(t)) for t in chosen if history.distance(t) >= 0]
-            # The oldest confident frame gives none.
+            # The oldest confident frame gives no pointer.
             if len(older) == longest and self._is_good(history, history.neighbour):
                 recent = recent[:-1]
             ranks = enumerate(recent[:-1][:longest], start=1)
@@ -78,7 +78,7 @@ class Confident(Strategy):
 
 
 def confidence(result: KeptResult) -> float:
-    """Predicted IoU times ``2 * sigmoid(score) - 1``; 0 for a score of 0 or less."""
+    """Returns predicted IoU times ``2 * sigmoid(score) - 1``, or 0 for a score of 0 or less."""
     score = float(result.score)
     return (2 / (1 + math.exp(-score)) - 1) * float(result.iou) if score > 0 else 0.0
 

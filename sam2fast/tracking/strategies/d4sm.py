@@ -1,4 +1,4 @@
-"""DAM4SAM's authors' own version for several objects: an ordered list of memories, in which places become rows.
+"""DAM4SAM for several objects, by its authors: positions in an ordered list of memories become their rows.
 
 Videnovic et al., "Distractor-Aware Memory-Based Visual Object Tracking", 2025.
 """
@@ -16,38 +16,38 @@ from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distractors
 
-PLACES, DISTRACTORS, EVERY = 8, 3, 5  # of the list, before the oldest leaves; frames with a distractor; frames between
-POINTERS = 15  # beside that of the prompt
+PLACES, DISTRACTORS, EVERY = 8, 3, 5  # length of the list; frames with a distractor in it; frames between recent ones
+POINTERS = 15  # besides the prompt's
 RECENT, DISTRACTOR = 1, 2  # kinds of memories
 
 
 class Memories(NamedTuple):
-    """The list of B objects after a frame, without the prompt, the oldest first; fp64."""
+    """Stores the list of B objects after a frame, without the prompt, the oldest first; fp64."""
 
     ages: Tensor  # (B, PLACES) frames ago
     kinds: Tensor  # (B, PLACES) RECENT, DISTRACTOR, or 0 behind the last
     pointers: Tensor  # (B, POINTERS) frames ago plus 1, the newest first; 0 for none
-    pending: Tensor  # (B, 1) 1 if the last entry becomes one with a distractor
-    number: Tensor  # (B, 1) of the frame, from the prompt on
+    pending: Tensor  # (B, 1) 1 if the last entry becomes a distractor
+    number: Tensor  # (B, 1) number of the frame, counted from the prompt
 
     @classmethod
     def of(cls, state: Tensor) -> "Memories":
-        """What is in a state ``(B, LIST)``."""
+        """Reads a state ``(B, LIST)``."""
         return cls(*state.split([PLACES, PLACES, POINTERS, 1, 1], dim=1))
 
     def older(self) -> "Memories":
-        """One frame later."""
+        """Returns the list one frame later."""
         pointers = torch.where(self.pointers > 0, self.pointers + 1, 0.0)
         return self._replace(ages=self.ages + 1, pointers=pointers, number=self.number + 1)
 
     def with_pending(self) -> "Memories":
-        """What was found on the frame before becomes a memory with a distractor; if there are many, the oldest goes."""
+        """Makes a pending entry a memory with a distractor. If there are too many, the oldest leaves."""
         is_last = self._places() == self._length() - 1
         kinds = torch.where(is_last & (self.pending > 0), float(DISTRACTOR), self.kinds)
         return self._replace(kinds=kinds, pending=torch.zeros_like(self.pending))._limited(DISTRACTOR, 0)
 
     def with_frame(self) -> "Memories":
-        """With this frame, on which the object is visible."""
+        """Adds this frame, on which the object is visible."""
         newest = torch.cat([torch.ones_like(self.number), self.pointers[:, :-1]], dim=1)
         is_recent = self.kinds == RECENT
         place = torch.where(is_recent, self._places(), -1).amax(dim=1, keepdim=True)
@@ -58,7 +58,7 @@ class Memories(NamedTuple):
         return self._replace(ages=ages, kinds=kinds, pointers=newest)._limited(RECENT, PLACES - 2)
 
     def _limited(self, kind: int, length: int) -> "Memories":
-        """Without the oldest entry of a kind if more than ``DISTRACTORS`` are of it, and there are more in all."""
+        """Drops the oldest entry of a kind with more than ``DISTRACTORS``, if the list is longer than ``length``."""
         is_kind = self.kinds == kind
         is_first = is_kind & (is_kind.cumsum(dim=1) == 1)
         leaves = is_first & (is_kind.sum(dim=1, keepdim=True) > DISTRACTORS) & (self._length() > length)
@@ -80,16 +80,16 @@ LIST = 2 * PLACES + POINTERS + 2
 class D4sm(Strategy):
     """DAM4SAM as its authors published it for several objects.
 
-    Memories are a list: the prompt, recent frames on which the object was seen (the newest, and those before it that
-    are multiples of five frames from the prompt), and up to three frames with a distractor. Rows of recent ones count
-    the entries behind them. Pointers are of the prompt and of the newest 15 frames on which the object was seen. What
-    is not seen changes nothing, so memories do not grow old while the object is away.
+    Memories are a list: the prompt, recent frames on which the object was seen, and up to three frames with a
+    distractor. Recent frames are the newest, and earlier ones at multiples of five frames from the prompt. Their rows
+    count the entries behind them. Pointers come from the prompt and the newest 15 frames on which the object was seen.
+    Frames without the object change nothing, so that memories do not age while it is away.
 
-    The last frame's list is waited for on every frame. Candidates are compared at the size of the video, which costs
-    time on large ones.
+    Every frame waits for the last frame's list. Candidates are compared at the size of the video, which takes time for
+    large videos.
 
-    Unlike the published code it takes prompts on any frame, corrections and passes in both directions. Other prompted
-    frames are attended to beside the list, which a prompt empties.
+    Unlike the published code, it supports prompts on any frame, corrections and passes in both directions. Other
+    prompted frames are attended to besides the list. A prompt empties the list.
     """
 
     fill_hole_area: ClassVar[float | None] = 8
@@ -113,7 +113,7 @@ class D4sm(Strategy):
         before = Sizes.of(state[:, :SIZES])
         iou = candidates.ious.gather(1, choice)
         is_added, found = find_distractors(shown, choice, iou, before, last=1)
-        # Sizes are of frames on which the object is visible. Without it there is no ratio, and nothing is added.
+        # Only frames on which the object is visible have sizes. On others there is no ratio, and nothing is added.
         is_visible = gather_chosen(shown, choice).flatten(1).any(dim=1, keepdim=True)
         sizes = Sizes(*(torch.where(is_visible, new, old) for new, old in zip(found, before, strict=True)))
         sizes = sizes._replace(since=found.since)
@@ -139,13 +139,12 @@ class D4sm(Strategy):
         return Attended(attended, ranked, max(1, len(pointers)))
 
     def keep(self, history: History) -> Collection[int]:
-        # The list after this frame has no others than that before it, and the frame.
+        # The list after this frame has only entries of the list before it, and this frame.
         memories, pointers = self._frames(history)
         return {*(t for t, _ in memories), *pointers, *super().keep(history)}
 
     def _frames(self, history: History) -> tuple[list[tuple[int, int]], list[int]]:
-        """Frames and kinds of the memories after the neighbour, the oldest first, and frames of pointers, the newest
-        first."""
+        """Returns frames and kinds of the neighbour's memories, the oldest first, and of pointers, the newest first."""
         result = history.before
         if result is None:
             return [], []

@@ -1,4 +1,4 @@
-"""DAM4SAM: frames that show a distractor beside the object stay in memory, beside recent ones.
+"""DAM4SAM: keeps frames that show a distractor beside the object in memory, besides recent frames.
 
 Videnovic et al., "A Distractor-Aware Memory for Visual Object Tracking with SAM2", 2024.
 """
@@ -21,23 +21,23 @@ from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distra
 class Dam4Sam(Strategy):
     """DAM4SAM, for any number of objects.
 
-    Where another candidate shows something beside the chosen mask, the frame is attended to like a prompted one from
-    the frame after the next on, and its memory is encoded from the binary mask. At most four such and prompted frames
-    are attended to: the newest, the first, and the next newest. The other memories are of the neighbour and of every
-    fifth frame on which the object was seen, however long ago.
+    If another candidate shows something beside the selected mask, the frame counts as a prompted frame from the frame
+    after the next on, and its memory is encoded from the binary mask. At most four frames of both types are attended
+    to: the newest, the first, and the next newest. Other memories come from the neighbour and from every fifth frame on
+    which the object was seen, at any distance.
 
-    The last frame's numbers are waited for on every frame: whether the object was seen there decides what is attended
-    to. Candidates are compared at the size of the video, which costs time on large ones.
+    Every frame waits for the last frame's numbers, which tell if the object was seen there. Candidates are compared at
+    the size of the video, which takes time for large videos.
 
-    Unlike the published code it takes any number of objects, prompts on any frame, corrections and passes in both
-    directions. Holes are not filled. Images are resized as SAM 2 does it.
+    Unlike the published code, it supports any number of objects, prompts on any frame, corrections and passes in both
+    directions. Holes are not filled. Images are resized like in SAM 2.
 
     Args:
-        conditioning: how many prompted frames and frames with a distractor are attended to at most.
-        every: frames between the older of the other memories.
+        conditioning: Maximum number of prompted frames and frames with a distractor to attend to.
+        every: Frames between the older of the other memories.
 
     Raises:
-        ValueError: ``conditioning`` or ``every`` is below 1.
+        ValueError: If ``conditioning`` or ``every`` is below 1.
     """
 
     conditioning: int = 4
@@ -88,7 +88,7 @@ class Dam4Sam(Strategy):
         return {*super().keep(history), *islice(self._added(history), self.conditioning + 1), *newest, *older}
 
     def _conditioning(self, history: History, first: int) -> list[int]:
-        """The newest before the neighbour, the first one, and then the nearest; the neighbour is not among them."""
+        """Returns the newest frame before the neighbour, the first frame, and then the nearest except the neighbour."""
         most, limit = self.conditioning, history.rules.max_conditioning
         added = list(islice(self._added(history), most + 1))
         known = sorted({*added, *history.conditioning} - {history.neighbour}, key=lambda t: abs(history.distance(t)))
@@ -96,7 +96,7 @@ class Dam4Sam(Strategy):
         return list(dict.fromkeys([*newest, first, *known]))[: min(most, limit) if limit >= 0 else most]
 
     def _added(self, history: History) -> Iterator[int]:
-        """Frames with a distractor, the nearest first: each record says how long ago the last one was."""
+        """Yields frames with a distractor, the nearest first. Each record stores how long ago the last one was."""
         back, t = 1 if history.reverse else -1, history.neighbour
         while True:
             result = history.tracked.get(t)
@@ -109,7 +109,7 @@ class Dam4Sam(Strategy):
             _, since, count = map(int, result.record[0].tolist())
             if since == 1:
                 yield t
-            # To the frame with the distractor; or behind it; or before the first frame that was tracked.
+            # Goes to the frame with the distractor, or one further, or before the first tracked frame.
             jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
             t += back * (jump if history.is_along(t) else 1)
 

@@ -1,4 +1,4 @@
-"""SAMURAI: motion helps to choose among masks, and memories are of frames that scored well.
+"""SAMURAI: selects masks with the help of motion, and memories of frames that scored well.
 
 Yang et al., "SAMURAI: Adapting Segment Anything Model for Zero-Shot Visual Tracking with Motion-Aware Memory", 2024.
 """
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
 STABLE = 15  # frames after which motion is trusted
-LEAST_IOU = 0.3  # predicted, of a mask that the motion is measured by
+LEAST_IOU = 0.3  # predicted IoU of a mask that updates the motion
 LARGE = 144  # channels of the large model's first stage
-# Standard deviations of x, y, a and h: a's own, and the others' in shares of the height. At the beginning of the
-# position and of its change; added in a frame to these; of a measurement.
+# Standard deviations, of x, y and h as shares of the height, and of a: initial ones of position and velocity, those
+# added per frame, and that of a measurement.
 FIRST, CHANGE_FIRST = (1 / 10, 1e-2), (1 / 16, 1e-5)
 ADDED, CHANGE_ADDED = (1 / 20, 1e-2), (1 / 160, 1e-5)
 MEASURED = (1 / 20, 1e-1)
 
 
 class Motion(NamedTuple):
-    """Four Kalman filters of each of B objects: of a box's centre x, y, its width / height a, and its height h.
+    """Stores four Kalman filters of each of B objects, for a box's centre x, y, its width / height a, and its height h.
 
-    They are independent: a 8 x 8 covariance of position and velocity stays diagonal in blocks.
+    They are independent: the 8 x 8 covariance of position and velocity stays block-diagonal.
     """
 
     position: Tensor  # (B, 4) fp64
@@ -42,24 +42,24 @@ class Motion(NamedTuple):
 
     @classmethod
     def begin(cls, measured: Tensor) -> "Motion":
-        """At the measured boxes ``(B, 4)``."""
+        """Starts at the measured boxes ``(B, 4)``."""
         h, zeros = measured[:, 3:], torch.zeros_like(measured)
         return cls(measured, zeros, _variance(FIRST, h), zeros, _variance(CHANGE_FIRST, h))
 
     def predict(self) -> "Motion":
-        """One frame later."""
+        """Returns the filters one frame later."""
         p, v, A, B, C = self
         h = p[:, 3:]
         return Motion(p + v, v, A + 2 * B + C + _variance(ADDED, h), B + C, C + _variance(CHANGE_ADDED, h))
 
     def update(self, measured: Tensor) -> "Motion":
-        """After a measurement ``(B, 4)``."""
+        """Returns the filters after a measurement ``(B, 4)``."""
         p, v, A, B, C = self
         S, error = A + _variance(MEASURED, p[:, 3:]), measured - p
         return Motion(p + A / S * error, v + B / S * error, A - A * A / S, B - A * B / S, C - B * B / S)
 
     def box(self) -> Tensor:
-        """``(B, 4)`` x0, y0, x1, y1."""
+        """Returns the boxes ``(B, 4)`` x0, y0, x1, y1."""
         x, y, a, h = self.position.unbind(1)
         return torch.stack([x - a * h / 2, y - h / 2, x + a * h / 2, y + h / 2], dim=1)
 
@@ -68,21 +68,20 @@ class Motion(NamedTuple):
 class Samurai(Strategy):
     """SAMURAI, for any number of objects.
 
-    A Kalman filter follows the box of each object. Once it was updated 15 times in a row, its prediction takes part in
-    the choice of the mask. Memories are of the neighbour and of frames whose predicted IoU, object score and overlap
-    with the prediction are high enough, however long ago. Objects with a score above -1 count as present.
+    A Kalman filter follows the box of each object. After 15 updates in a row, its prediction takes part in the
+    selection of the mask. Memories come from the neighbour and from frames with a high predicted IoU, object score and
+    overlap with the prediction, at any distance. Objects with a score above -1 count as present.
 
     Nothing waits for the last frame: its scores matter only for frames after the next.
 
-    Unlike the published code it takes any number of objects, prompts on any frame and passes in both directions. The
-    filter begins again with each prompt. What the published code never attends to again, the first two frames of the
-    video, is not attended to here either.
+    Unlike the published code, it supports any number of objects, prompts on any frame and passes in both directions.
+    The filter restarts with each prompt. As in the published code, the first two frames of the video are not attended
+    to later.
 
     Args:
-        weight: of the motion in the choice of a mask; None for 0.15 with a large model and 0.25 with others.
-        memory_iou: a frame is remembered if its predicted IoU is above this,
-        memory_score: its object score above this,
-        memory_motion: and the overlap with the predicted box, where it was predicted, above this.
+        weight: Weight of the motion in the selection of a mask. None: 0.15 for a large model and 0.25 for others.
+        memory_iou, memory_score, memory_motion: Predicted IoU, object score, and overlap with the predicted box (if
+            there was one) above which a frame is remembered.
     """
 
     weight: float | None = None
@@ -119,7 +118,7 @@ class Samurai(Strategy):
         iou = ious.gather(1, choice)
         measured = _centred(boxes.gather(1, choice[..., None].expand(-1, -1, 4))[:, 0])
         is_sure = torch.where(is_trusted, iou >= LEAST_IOU, iou > LEAST_IOU)
-        # Numbers of an object that is not known yet are replaced before they are used.
+        # Values of a new object are replaced before they are used.
         is_new = stable == 0
         after = [
             torch.where(is_new, new, torch.where(is_sure, updated, predicted))
@@ -138,13 +137,13 @@ class Samurai(Strategy):
         return super().attend(history)._replace(memories=memories)
 
     def keep(self, history: History) -> Collection[int]:
-        # This frame, unread, as the neighbour of the next one; then it counts only if it is good.
+        # Includes this frame, unread, as the neighbour of the next one. Later it counts only if it is good.
         following = history._replace(frame=history.frame + 1)
         good = self._recent(following, history.conditioning, history.rules.recent + 1)
         return {*good, *super().keep(history)}
 
     def _recent(self, history: History, chosen: Collection[int], count: int) -> list[int]:
-        """The neighbour and the nearest good frames, the nearest first."""
+        """Returns the neighbour and the nearest good frames, the nearest first."""
         recent: list[int] = []
         for t in history.past():
             if len(recent) == count:
@@ -163,14 +162,14 @@ class Samurai(Strategy):
 
 
 def _centred(boxes: Tensor) -> Tensor:
-    """Boxes ``(B, 4)`` x0, y0, x1, y1 as centre, width / height and height, which is 1 if it was 0."""
+    """Converts boxes ``(B, 4)`` x0, y0, x1, y1 to centre, width / height and height. A height of 0 becomes 1."""
     x0, y0, x1, y1 = boxes.unbind(1)
     h = torch.where(y1 > y0, y1 - y0, 1.0)
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / h, h], dim=1)
 
 
 def _variance(deviations: tuple[float, float], height: Tensor) -> Tensor:
-    """``(B, 4)`` of x, y, a and h, where the height is ``(B, 1)``."""
+    """Returns variances ``(B, 4)`` of x, y, a and h for heights ``(B, 1)``."""
     relative, own = deviations
     scaled = relative * height
     return torch.cat([scaled, scaled, torch.full_like(height, own), scaled], dim=1).square()

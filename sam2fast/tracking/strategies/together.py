@@ -1,4 +1,4 @@
-"""Objects that know each other: a pixel that several claim goes to the one whose motion explains it."""
+"""Tracks interacting objects jointly: a pixel that several claim goes to the one whose motion explains it."""
 
 import math
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ ROUNDS = 2  # a whole and the one of its parts that keep a pixel
 
 
 class Trajectory(NamedTuple):
-    """What is known of B objects after a frame, fp64; positions and areas are shares of the mask's."""
+    """Stores the motion of B objects after a frame, fp64. Positions and areas are shares of the mask's."""
 
-    frames: Tensor  # (B, 1) on which motion was measured; 0: it is unknown
+    frames: Tensor  # (B, 1) number of frames on which motion was measured; 0: it is unknown
     position: Tensor  # (B, 2) x, y of the centre
     velocity: Tensor  # (B, 2) for each frame
     area: Tensor  # (B, 1)
@@ -38,31 +38,31 @@ class Trajectory(NamedTuple):
 
     @classmethod
     def of(cls, state: Tensor) -> "Trajectory":
-        """What is in a state ``(B, 8)``."""
+        """Reads a state ``(B, 8)``."""
         return cls(*state.split([1, 2, 2, 1, 1, 1], dim=1))
 
     def are_near(self, radii: float) -> Tensor:
-        """``(B, B)`` bool: whose centres are expected nearer than the sum of their radii, times ``radii``."""
+        """Returns ``(B, B)`` bool, True if centres are expected nearer than ``radii`` times the sum of their radii."""
         centre, radius, is_known = self.position + self.velocity, (self.area / math.pi).sqrt(), self.frames > 0
         distance = (centre[:, None] - centre[None]).square().sum(2).sqrt()
         return (distance < radii * (radius + radius.t())) & is_known & is_known.t()
 
     def distance(self, height: int, width: int) -> Tensor:
-        """``(B, h, w)`` fp32: by how many logits motion speaks against each pixel; 0 where motion is unknown."""
+        """Returns the cost ``(B, h, w)`` fp32 of each pixel by motion, in logits; 0 if motion is unknown."""
         weight = (WEIGHT / 2) * (self.frames > 0) / (self.area / math.pi).clamp(min=LEAST_SQUARE)
         x, y = (self.position + self.velocity).split(1, dim=1)
         of_x, of_y = (weight * (_places(n, x) - at).square() for n, at in ((width, x), (height, y)))
         return (of_x.float()[:, None, :] + of_y.float()[:, :, None]).clamp_(max=FARTHEST)
 
     def with_groups(self, claims: Tensor, touching: Tensor) -> "Trajectory":
-        """With objects that touch moved together to where their claims are, as a moving camera moves them.
+        """Moves objects that touch together to their claims, as a moving camera does.
 
-        An object's group are those that it touches, and those that these touch. What they claim is compared with
-        discs where they are expected.
+        An object's group are the objects that it touches, and the objects that those touch. The group's claims are
+        compared with discs at the expected positions.
 
         Args:
-            claims: ``(B, h, w)`` bool.
-            touching: ``(B, B)`` bool, False for an object and itself.
+            claims: Claimed pixels ``(B, h, w)`` bool.
+            touching: Touching pairs ``(B, B)`` bool, False for an object and itself.
         """
         is_known = self.frames > 0
         itself = torch.eye(len(claims), dtype=torch.bool, device=claims.device)
@@ -75,14 +75,14 @@ class Trajectory(NamedTuple):
         return self._replace(position=self.position + torch.where(is_moved, measured - expected, 0.0))
 
     def turned_back(self, logits: Tensor, touching: Tensor) -> tuple["Trajectory", Tensor]:
-        """Motion with positions and velocities exchanged between two objects that have turned back, and which pairs
-        may pass each other, ``(B, B)`` bool.
+        """Exchanges the motion of two objects that have turned back. Returns pairs that may pass each other, too.
 
-        Two have turned back if each one's logits are larger where the other is expected, together by ``TURNED``.
+        Two objects have turned back if each one's logits are larger where the other is expected, together by
+        ``TURNED``. The pairs are ``(B, B)`` bool.
 
         Args:
-            logits: ``(B, h, w)`` from -10 to 10.
-            touching: ``(B, B)`` bool, False for an object and itself.
+            logits: Logits ``(B, h, w)`` from -10 to 10.
+            touching: Touching pairs ``(B, B)`` bool, False for an object and itself.
         """
         near = (1 - self.distance(*logits.shape[1:]) / REACH).clamp_(min=0)
         with torch.autocast(logits.device.type, enabled=False):
@@ -99,12 +99,7 @@ class Trajectory(NamedTuple):
         return motion, is_pair & ~has_turned
 
     def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
-        """After one more frame.
-
-        Args:
-            masks: ``(B, h, w)`` bool.
-            in_contact: ``(B, 1)`` bool.
-        """
+        """Returns the motion after one more frame, with ``masks (B, h, w)`` bool and ``in_contact (B, 1)`` bool."""
         measured, size = _centres(masks)
         share = size / masks[0].numel()
         expected, is_new, is_visible = self.position + self.velocity, self.frames == 0, size >= VISIBLE
@@ -126,18 +121,18 @@ class Trajectory(NamedTuple):
 
 @dataclass(frozen=True)
 class Together(Strategy):
-    """SAM 2's rule for objects that know each other, which keeps look-alikes apart where they cross.
+    """SAM 2's rule for interacting objects. It keeps similar objects apart when they cross.
 
-    Each pixel that several objects claim goes to one of them: the one with the largest logit less a cost that grows
-    with the distance from where its motion leads. The others lose it in the shown masks and in their memories. Motion
-    is constant velocity, measured from the kept masks. While objects touch it only goes on, for up to 12 frames, and
-    moves with the centre of all that they claim, as before a moving camera. Two exchange their motion when their logits
-    say that they have turned back. Otherwise an object that is expected apart from one that it touches gets back what
-    that one claims of its place.
+    Each pixel that several objects claim goes to one of them: the one with the largest logit minus a cost that grows
+    with the distance from its predicted position. The others lose the pixel in their masks and memories. Motion is a
+    constant velocity, measured from the kept masks. While objects touch, their motion continues for up to 12 frames,
+    and moves with the centre of all their claims, as with a moving camera. Two objects exchange their motion when their
+    logits show that they have turned back. Otherwise, an object that is expected apart from an object that it touches
+    gets back the pixels that the other claims at its position.
 
-    Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects whose prompts
-    overlap, as those of a part and its whole do, may share pixels. Masks of objects with a prompt on the frame take no
-    part: they change no other, and no other changes them. Holes are filled afterwards.
+    Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects with overlapping
+    prompts, such as a part and its whole, may share pixels. Masks of objects with a prompt on the frame neither change
+    others nor are changed. Holes are filled afterwards.
     """
 
     state_size: ClassVar[int] = 8
@@ -163,7 +158,7 @@ class Together(Strategy):
 
 
 def overlaps(masks: Tensor) -> Tensor:
-    """``(B, B)`` bool: which of ``masks (B, h, w)`` bool share more than a tenth of the smaller one's pixels."""
+    """Returns ``(B, B)`` bool, True if two ``masks (B, h, w)`` share more than a tenth of the smaller one's pixels."""
     with torch.autocast(masks.device.type, enabled=False):  # counts must be exact
         flat = masks.flatten(1).float()
         shared = flat @ flat.t()
@@ -172,10 +167,10 @@ def overlaps(masks: Tensor) -> Tensor:
 
 
 def _kept(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
-    """Which of the pixels ``(B, h, w)`` bool that it claims, or is offered, each object keeps.
+    """Returns the pixels ``(B, h, w)`` bool that each object keeps of those that it claims or is offered.
 
-    The strongest takes the pixel from those that share with the object. Of those that do not, as the parts of a whole,
-    the strongest takes it from the others in turn.
+    The strongest object takes a pixel from all objects that compete with it. Of the others, such as the parts of a
+    whole, the strongest takes it in turn.
     """
     order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # of equals the first wins
     left, kept = claims | offered, torch.zeros_like(claims)
@@ -189,7 +184,7 @@ def _kept(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) ->
 
 
 def _centres(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres ``(B, 2)`` of ``masks (B, h, w)`` bool as shares of a side, 0 of empty ones, and pixels ``(B, 1)``."""
+    """Returns centres ``(B, 2)`` of ``masks (B, h, w)`` as shares of a side, 0 if empty, and areas ``(B, 1)``."""
     by_x, by_y = masks.sum(1, dtype=torch.float64), masks.sum(2, dtype=torch.float64)
     size = by_x.sum(1, keepdim=True)
     sums = [(count * _places(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
@@ -197,10 +192,10 @@ def _centres(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_largest(x: Tensor) -> Tensor:
-    """Where ``x (B, h, w)`` has the largest of the B values."""
+    """Returns True where ``x (B, h, w)`` has the largest of the B values."""
     return x == x.amax(0)
 
 
 def _places(count: int, like: Tensor) -> Tensor:
-    """``(count,)`` fp64: the centres of pixels, as shares of a side; on the same device."""
+    """Returns centres of pixels ``(count,)`` fp64, as shares of a side, on the device of ``like``."""
     return (torch.arange(count, dtype=torch.float64, device=like.device) + 0.5) / count
