@@ -1,4 +1,4 @@
-"""Which objects a strategy compares: all that are tracked together but parts and wholes, whose prompts overlap."""
+"""Finds objects that a strategy does not compare: parts and wholes, whose prompts overlap."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from sam2fast.tracking.strategies.together import overlaps
 
 
 def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
-    """The session's exempt pairs with its new prompts, which are not committed yet.
+    """Returns the session's exempt pairs, updated by new prompts, which are not committed yet.
 
-    Two objects are compared again whenever one is prompted on a frame where the other has a prompt. An object's first
-    prompt is also compared with masks that others were tracked to. The last comparison counts.
+    Prompts are compared whenever an object is prompted on a frame where another has a prompt. An object's first prompt
+    is also compared with tracked masks of others. The last comparison counts.
     """
     exempt = set(state.exempt)
     for frame in sorted({t for o in state.objects.values() for t in (*o.new_conditioning, *o.new_tracked)}):
@@ -29,20 +29,22 @@ def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
 
 
 def _shown(tracked: TrackedObject, frame: int) -> FrameResult | None:
-    """The latest result on a frame, of any kind."""
+    """Returns the latest result on a frame, of any type."""
     kinds = tracked.new_conditioning, tracked.new_tracked, tracked.conditioning, tracked.tracked
     return next((results[frame] for results in kinds if frame in results), None)
 
 
 def _are_compared(new: TrackedObject, other: TrackedObject, frame: int) -> bool:
-    """Whether an object has a new prompt on the frame that is compared with another's mask there."""
+    """Returns True if an object has a new prompt on the frame that is compared with another's mask there."""
     is_prompted = frame in other.conditioning or frame in other.points or frame in other.masks
     return (frame in new.new_conditioning or frame in new.new_tracked) and (is_prompted or not new.conditioning)
 
 
 def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list[int]]:
-    """What a step is told of its rows, the hypotheses of some objects: ``ITSELF`` for each row and itself, ``SHARING``
-    for two that are compared, and 0."""
+    """Returns the table of pairs of a step's rows: ``ITSELF`` on the diagonal, ``SHARING`` for compared rows, else 0.
+
+    Rows are hypotheses of objects. Only hypotheses with the same number are compared.
+    """
     count, each = len(objects), state.strategy.hypotheses
     among = [[SHARING] * count for _ in objects]
     places = {id(o): i for i, o in enumerate(objects)}
@@ -60,16 +62,16 @@ def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list
 
 
 def saved_pairs(state: VideoSession) -> list[list[int]]:
-    """The exempt pairs as numbers of objects, which JSON can hold."""
+    """Returns the exempt pairs as numbers of objects, which JSON can hold."""
     numbers = {obj_id: i for i, obj_id in enumerate(state.objects)}
     return sorted([numbers[a], numbers[b]] for a, b in state.exempt)
 
 
 def restored_pairs(state: VideoSession, saved: Sequence[Sequence[int]]) -> frozenset[tuple[Any, Any]]:
-    """The pairs that :func:`saved_pairs` returned for the same objects.
+    """Restores the result of :func:`saved_pairs` for the same objects.
 
     Raises:
-        ValueError, TypeError, LookupError: they are others.
+        ValueError, TypeError, LookupError: If ``saved`` is something else.
     """
     ids = dict(enumerate(state.objects))
     return frozenset((ids[a], ids[b]) for a, b in saved)
