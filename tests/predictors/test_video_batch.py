@@ -131,9 +131,9 @@ def test_the_first_self_attention_is_shared(predictor, video, monkeypatch):
     """Layer 0 attends to the frame itself once, whatever the number of objects; later layers once per object."""
     rows, attend = [], memory._attend_to_itself
 
-    def counted(layer, x):
+    def counted(layer, x, rotation):
         rows.append(len(x))
-        return attend(layer, x)
+        return attend(layer, x, rotation)
 
     monkeypatch.setattr(memory, "_attend_to_itself", counted)
     s = prompted(predictor, video)
