@@ -21,7 +21,7 @@ TYPES = {
 # Kernels that must use tensor cores.
 PRODUCTS = (
     "attend_kernel", "attend_specialised_kernel", "linear_gelu_kernel", "masks_kernel", "norm_linear_kernel",
-    "window_attention_kernel",
+    "token_attention_kernel", "window_attention_kernel",
 )  # fmt: skip
 
 

@@ -96,6 +96,8 @@ def tile_of(launch: Launch) -> Tile | None:
         return linear_tile(launch)
     if launch.op == "norm_linear":
         return norm_tile(launch)
+    if launch.op == "token_attention":
+        return token_tile(launch)
     if launch.op == "nms":
         product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
@@ -112,6 +114,8 @@ def variant(launch: Launch) -> str:
     if launch.op == "window_attention":
         flags = [name for name in ("POOL", "PAD") if c[name]]
         return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
+    if launch.op == "token_attention":
+        return f"{c['D']} by {'shared keys' if c['SPLIT'] else c['BLOCK_N']}"
     return " ".join([launch.name, *(f"{k}={v}" for k, v in c.items() if k not in launch.meta)])
 
 
@@ -130,6 +134,15 @@ def norm_tile(launch: Launch) -> Tile:
     product, K = Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_K"], size), c["WIDTH"] // 2
     useful = product._replace(rows=8 if launch.shape == "few" else c["BLOCK_M"], depth=K).flops
     return Tile((product,), math.ceil(K / c["BLOCK_K"]), useful)
+
+
+def token_tile(launch: Launch) -> Tile:
+    """Eight tokens' tile with the keys of a map, or a tile of a map with eight tokens' keys."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    rows, keys = c["WARPS"] * c["BLOCK_M"], c["WARPS"] * c["BLOCK_N"] if c["SPLIT"] else c["BLOCK_N"]
+    products = Product(rows, c["BLOCK_N"], c["D"], size), Product(rows, c["D"], c["BLOCK_N"], size)
+    useful = 8 * MAP if c["SPLIT"] else rows * min(8, c["BLOCK_N"])
+    return Tile(products, MAP / keys if c["SPLIT"] else 1, 2 * useful * Product(1, 1, c["D"], size).flops)
 
 
 def memory_tile(launch: Launch) -> Tile:

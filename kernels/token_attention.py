@@ -1,0 +1,88 @@
+"""Computes attention between a few tokens and an image, in both directions, and among the tokens."""
+
+import torch.nn.functional as F
+from torch import Tensor, is_autocast_enabled
+
+from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._launch import ANY
+from sam2fast.kernels._op import Op
+
+__all__ = ["token_attention", "token_attention_reference"]
+
+WIDEST, WIDEST_OF_MANY = 32, 16  # channels of a head, and with many keys
+
+
+def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """Computes multi-head attention, where either the queries or the keys are few.
+
+    A batch of 1 is shared by all items of the others: prompts on one image read its keys, or its queries.
+
+    Args:
+        query: ``(B or 1, N, heads * d)`` projected queries.
+        key, value: ``(B or 1, M, heads * d)`` projected keys and values of one batch, with M of at least 1.
+        num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
+
+    Returns:
+        ``(B, N, heads * d)`` in the dtype of ``query``.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+
+    Source: ``sam2.modeling.sam.transformer.Attention.forward``, between its projections.
+    """
+    fits = (
+        query.ndim == key.ndim == 3
+        and key.shape == value.shape
+        and query.shape[2] == key.shape[2]
+        and (len(query) == len(key) or 1 in (len(query), len(key)))
+    )
+    if not fits or query.shape[2] % num_heads or not key.shape[1]:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (query, key, value))
+        raise ValueError(
+            f"expected query (B or 1, N, C), key and value (B or 1, M, C), with M of at least 1 and C a multiple of "
+            f"{num_heads} heads, got {shapes}"
+        )
+    return _token_attention(query, key, value, num_heads)
+
+
+# ---- reference implementation ----
+
+
+def token_attention_reference(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """Reference implementation of :func:`token_attention`: queries to shared keys are one sequence."""
+    B, (_, N, C) = len(key if len(query) == 1 else query), query.shape
+    if len(key) == 1:
+        query = query.flatten(0, 1)[None]
+    q, k, v = (x.expand(len(key), -1, -1).unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).view(B, N, C)
+
+
+# ---- operator ----
+
+FEW = 128  # number of keys up to which a warp reads all at once
+
+
+def shape_class(keys: int) -> str:
+    """Returns the shape class of ``keys`` keys."""
+    return "many" if keys > FEW else ANY
+
+
+def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> str | None:
+    dtypes = {each.dtype for each in (query, key, value)}
+    if is_autocast_enabled(query.device.type):
+        return "leaves products under autocast to torch"
+    if len(dtypes) > 1 or query.dtype not in FLOATS:
+        return f"takes one dtype of fp32, bf16 and fp16, and got {', '.join(sorted(map(str, dtypes)))}"
+    d, widest = query.shape[2] // num_heads, WIDEST if key.shape[1] <= FEW else WIDEST_OF_MANY
+    if d > widest:
+        return f"takes heads of at most {widest} channels with {key.shape[1]} keys, and got {d}"
+    return None
+
+
+_token_attention = Op(
+    "token_attention",
+    token_attention_reference,
+    "token_attention_triton.token_attention_triton",
+    unsupported=_unsupported,
+    kind=lambda query, key, value, num_heads: (query.shape[2], num_heads, key.shape[1] > FEW),
+)

@@ -1,0 +1,168 @@
+"""Attention between a few tokens and an image in one kernel, without padding heads of 16 channels.
+
+A warp multiplies 16 queries by blocks of keys. If there are many keys, all warps of a program have the same queries,
+each its own blocks of keys, and their results are combined at the end. Otherwise each warp has its own queries, and
+reads all keys.
+"""
+
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import math
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels.token_attention import FEW, shape_class
+
+
+@triton.jit
+def _load(
+    x,  # (rows, HEADS * D) of one item, from the first channel of a head
+    row,  # (WARPS, BLOCK)
+    rows,
+    stride,  # of rows
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    channel = tl.arange(0, WIDTH)
+    mask = (row < rows)[:, :, None]
+    if D < WIDTH:
+        mask = mask & (channel < D)[None, None, :]
+    return tl.load(x + (row * stride)[:, :, None] + channel[None, None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _add_keys(
+    q,  # (WARPS, BLOCK_M, WIDTH)
+    key, value,  # (M, HEADS * D) of one item, from the first channel of a head
+    n,  # (WARPS, BLOCK_N)
+    M, key_stride, value_stride, scale,
+    highest, total,  # (WARPS, BLOCK_M)
+    sums,  # (WARPS, BLOCK_M, WIDTH)
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The largest scores, the sums of weights and the weighted sums with a block of keys more for each warp."""
+    v = _load(value, n, M, value_stride, D, WIDTH)  # before the keys, which are waited for
+    k = _load(key, n, M, key_stride, D, WIDTH)
+    scores = tl.dot(q, tl.permute(k, (0, 2, 1)), input_precision=PRECISION)
+    scores = tl.where((n < M)[:, None, :], scores * scale, -1.0e30)
+    higher = tl.maximum(highest, tl.max(scores, 2))
+    shrink = tl.math.exp2(highest - higher)
+    weights = tl.math.exp2(scores - higher[:, :, None])
+    total = total * shrink + tl.sum(weights, 2)
+    return higher, total, tl.dot(weights.to(v.dtype), v, sums * shrink[:, :, None], input_precision=PRECISION)
+
+
+# Numbers of tokens differ from call to call. A session compiles one kernel for all.
+@triton.jit(do_not_specialize=["N", "M"])
+def _token_attention_kernel(
+    query,  # (B, N, HEADS * D), strided
+    key,  # (B, M, HEADS * D), strided
+    value,  # (B, M, HEADS * D), strided
+    out,  # (B, N, HEADS * D)
+    N,
+    M,  # at most BLOCK_N without SPLIT
+    of_query,  # strides of items, 0 if there is one for all
+    of_key,
+    of_value,
+    query_stride,  # strides of rows
+    key_stride,
+    value_stride,
+    scale,  # of the scores, times log2(e)
+    HEADS: tl.constexpr,
+    D: tl.constexpr,  # channels of a head
+    WIDTH: tl.constexpr,  # D, up to the next power of two from 16 on
+    SPLIT: tl.constexpr,  # the warps share the keys
+    PRECISION: tl.constexpr,
+    WARPS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    head = tl.program_id(0) % HEADS  # programs of neighbouring heads read the same cache lines
+    tiles = tl.cdiv(N, BLOCK_M if SPLIT else BLOCK_M * WARPS)
+    tile = tl.program_id(0) // HEADS % tiles
+    b = (tl.program_id(0) // HEADS // tiles).to(tl.int64)
+    query += b * of_query + head * D
+    key += b * of_key + head * D
+    value += b * of_value + head * D
+    out += b * N * (HEADS * D) + head * D
+
+    # Triton spreads a batch of products over the warps.
+    warp = tl.arange(0, WARPS)[:, None]
+    m = (tile if SPLIT else tile * WARPS + warp) * BLOCK_M + tl.arange(0, BLOCK_M)[None, :] + 0 * warp
+    n = (warp if SPLIT else 0 * warp) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+    q = _load(query, m, N, query_stride, D, WIDTH)
+    highest = tl.full([WARPS, BLOCK_M], -1.0e30, tl.float32)  # finite: a warp may have no key
+    total = tl.zeros([WARPS, BLOCK_M], tl.float32)
+    sums = tl.zeros([WARPS, BLOCK_M, WIDTH], tl.float32)
+    channel = tl.arange(0, WIDTH)
+    dtype = out.dtype.element_ty
+    if SPLIT:
+        for start in tl.range(0, M, BLOCK_N * WARPS):
+            highest, total, sums = _add_keys(
+                q, key, value, start + n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, PRECISION
+            )
+        factor = tl.math.exp2(highest - tl.max(highest, 0)[None, :])
+        result = tl.sum(sums * factor[:, :, None], 0) / tl.sum(total * factor, 0)[:, None]
+        row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        mask = (row < N)[:, None] & (channel < D)[None, :]
+        tl.store(out + (row * (HEADS * D))[:, None] + channel[None, :], result.to(dtype), mask=mask)
+    else:
+        _, total, sums = _add_keys(
+            q, key, value, n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, PRECISION
+        )
+        mask = (m < N)[:, :, None] & (channel < D)[None, None, :]
+        result = (sums / total[:, :, None]).to(dtype)
+        tl.store(out + (m * (HEADS * D))[:, :, None] + channel[None, None, :], result, mask=mask)
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Returns queries of each warp, and keys of each warp at a time where there are many. Others were not measured.
+
+    16 queries are the fewest that tensor cores take: two objects' tokens. Three stages of keys fill 72 KB in bf16, which
+    leaves every NVIDIA GPU's shared memory large enough, and 160 KB in fp32.
+    """
+    if shape != "many":
+        return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
+    stages = 1 if arch.startswith("gfx") else 3 if dtype != "float32" else 2
+    block = 16 if dtype == "float32" else 32
+    return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 16, "num_stages": stages})
+
+
+def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """:func:`sam2fast.kernels.token_attention.token_attention` on the GPU; never synchronises."""
+    out = query.new_empty(len(key if len(query) == 1 else query), *query.shape[1:])
+    if out.numel() == 0:
+        return out
+    M, C = key.shape[1:]
+    is_split, d = M > FEW, C // num_heads
+    query, key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (query, key, value))
+    if is_split and len(key) == 1:  # tiles hold queries of several prompts
+        query = query.reshape(1, -1, C)
+    items, N = len(key if len(query) == 1 else query), query.shape[1]
+    chosen = launch_config("token_attention", config, query, shape_class(M))
+    warps, block_m = chosen.options["num_warps"], chosen.meta["BLOCK_M"]
+    tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
+    count_launch("token_attention")
+    with chosen.on_device(query):
+        _token_attention_kernel[(num_heads * tiles * items,)](
+            query, key, value, out, N, M,
+            *(x.stride(0) if len(x) > 1 else 0 for x in (query, key, value)),
+            *(x.stride(1) for x in (query, key, value)),
+            d**-0.5 * math.log2(math.e),
+            HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
+            WARPS=warps, BLOCK_M=block_m, BLOCK_N=chosen.meta["BLOCK_N"] if is_split else _power_from_16(M),
+            **chosen.options, **FUSED,
+        )  # fmt: skip
+    return out
+
+
+def _power_from_16(n: int) -> int:
+    """Returns the least power of two from ``n`` and 16 on: tensor cores multiply no fewer channels and keys."""
+    return max(16, triton.next_power_of_2(n))
