@@ -1,7 +1,8 @@
 """Computes attention between a few tokens and an image, in both directions, and among the tokens."""
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, is_autocast_enabled
+from torch import Tensor
 
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
@@ -69,7 +70,7 @@ def shape_class(keys: int) -> str:
 
 def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> str | None:
     dtypes = {each.dtype for each in (query, key, value)}
-    if is_autocast_enabled(query.device.type):
+    if torch.is_autocast_enabled(query.device.type):
         return "leaves products under autocast to torch"
     if len(dtypes) > 1 or query.dtype not in FLOATS:
         return f"takes one dtype of fp32, bf16 and fp16, and got {', '.join(sorted(map(str, dtypes)))}"
@@ -79,10 +80,16 @@ def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> s
     return None
 
 
+def _prefers_torch(query: Tensor, *_: object) -> bool:
+    """Returns True in fp32, in which torch's time is not known, so that no estimate can be compared with it."""
+    return query.dtype == torch.float32
+
+
 _token_attention = Op(
     "token_attention",
     token_attention_reference,
     "token_attention_triton.token_attention_triton",
     unsupported=_unsupported,
+    prefers_torch=_prefers_torch,
     kind=lambda query, key, value, num_heads: (query.shape[2], num_heads, key.shape[1] > FEW),
 )

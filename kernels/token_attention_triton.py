@@ -19,6 +19,11 @@ from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product
 from sam2fast.kernels.token_attention import FEW, shape_class
 
 
+# Score beyond the last key. A warp may have no other, so it is finite, and a power of two: a fused multiply-add of it
+# and its own product is then 0.
+LOWEST = tl.constexpr(-(2.0**96))
+
+
 @triton.jit
 def _load(
     x,  # (rows, HEADS * D) of one item, from the first channel of a head
@@ -27,12 +32,13 @@ def _load(
     stride,  # of rows
     D: tl.constexpr,
     WIDTH: tl.constexpr,
+    EVEN: tl.constexpr,  # no row is beyond the end
 ):
     channel = tl.arange(0, WIDTH)
-    mask = (row < rows)[:, :, None]
-    if D < WIDTH:
-        mask = mask & (channel < D)[None, None, :]
-    return tl.load(x + (row * stride)[:, :, None] + channel[None, None, :], mask=mask, other=0.0)
+    offsets = (row * stride)[:, :, None] + channel[None, None, :]
+    if EVEN and D == WIDTH:
+        return tl.load(x + offsets)
+    return tl.load(x + offsets, mask=(row < rows)[:, :, None] & (channel < D)[None, None, :], other=0.0)
 
 
 @triton.jit
@@ -43,18 +49,17 @@ def _add_keys(
     M, key_stride, value_stride, scale,
     highest, total,  # (WARPS, BLOCK_M)
     sums,  # (WARPS, BLOCK_M, WIDTH)
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PRECISION: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The largest scores, the sums of weights and the weighted sums with a block of keys more for each warp."""
-    v = _load(value, n, M, value_stride, D, WIDTH)  # before the keys, which are waited for
-    k = _load(key, n, M, key_stride, D, WIDTH)
+    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # before the keys, which are waited for
+    k = _load(key, n, M, key_stride, D, WIDTH, EVEN)
     scores = tl.dot(q, tl.permute(k, (0, 2, 1)), input_precision=PRECISION)
-    scores = tl.where((n < M)[:, None, :], scores * scale, -1.0e30)
+    if not EVEN:
+        scores = tl.where((n < M)[:, None, :], scores, LOWEST)
     higher = tl.maximum(highest, tl.max(scores, 2))
-    shrink = tl.math.exp2(highest - higher)
-    weights = tl.math.exp2(scores - higher[:, :, None])
+    shrink = tl.math.exp2((highest - higher) * scale)
+    weights = tl.math.exp2(scores * scale - (higher * scale)[:, :, None])
     total = total * shrink + tl.sum(weights, 2)
     return higher, total, tl.dot(weights.to(v.dtype), v, sums * shrink[:, :, None], input_precision=PRECISION)
 
@@ -79,6 +84,7 @@ def _token_attention_kernel(
     D: tl.constexpr,  # channels of a head
     WIDTH: tl.constexpr,  # D, up to the next power of two from 16 on
     SPLIT: tl.constexpr,  # the warps share the keys
+    EVEN: tl.constexpr,  # with SPLIT: all blocks of keys are full
     PRECISION: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -97,8 +103,8 @@ def _token_attention_kernel(
     warp = tl.arange(0, WARPS)[:, None]
     m = (tile if SPLIT else tile * WARPS + warp) * BLOCK_M + tl.arange(0, BLOCK_M)[None, :] + 0 * warp
     n = (warp if SPLIT else 0 * warp) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
-    q = _load(query, m, N, query_stride, D, WIDTH)
-    highest = tl.full([WARPS, BLOCK_M], -1.0e30, tl.float32)  # finite: a warp may have no key
+    q = _load(query, m, N, query_stride, D, WIDTH, False)
+    highest = tl.full([WARPS, BLOCK_M], LOWEST, tl.float32)
     total = tl.zeros([WARPS, BLOCK_M], tl.float32)
     sums = tl.zeros([WARPS, BLOCK_M, WIDTH], tl.float32)
     channel = tl.arange(0, WIDTH)
@@ -106,16 +112,16 @@ def _token_attention_kernel(
     if SPLIT:
         for start in tl.range(0, M, BLOCK_N * WARPS):
             highest, total, sums = _add_keys(
-                q, key, value, start + n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, PRECISION
+                q, key, value, start + n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, EVEN, PRECISION
             )
-        factor = tl.math.exp2(highest - tl.max(highest, 0)[None, :])
+        factor = tl.math.exp2((highest - tl.max(highest, 0)[None, :]) * scale)
         result = tl.sum(sums * factor[:, :, None], 0) / tl.sum(total * factor, 0)[:, None]
         row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
         mask = (row < N)[:, None] & (channel < D)[None, :]
         tl.store(out + (row * (HEADS * D))[:, None] + channel[None, :], result.to(dtype), mask=mask)
     else:
         _, total, sums = _add_keys(
-            q, key, value, n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, PRECISION
+            q, key, value, n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, EVEN, PRECISION
         )
         mask = (m < N)[:, :, None] & (channel < D)[None, None, :]
         result = (sums / total[:, :, None]).to(dtype)
@@ -130,9 +136,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
-    stages = 1 if arch.startswith("gfx") else 3 if dtype != "float32" else 2
-    block = 16 if dtype == "float32" else 32
-    return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 16, "num_stages": stages})
+    if dtype == "float32":
+        return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": 32}, {"num_warps": 8, "num_stages": 2})
+    return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 1 if arch.startswith("gfx") else 3})
 
 
 def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
@@ -148,6 +154,7 @@ def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads:
     items, N = len(key if len(query) == 1 else query), query.shape[1]
     chosen = launch_config("token_attention", config, query, shape_class(M))
     warps, block_m = chosen.options["num_warps"], chosen.meta["BLOCK_M"]
+    block_n = chosen.meta["BLOCK_N"] if is_split else _power_from_16(M)
     tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
     count_launch("token_attention")
     with chosen.on_device(query):
@@ -157,7 +164,7 @@ def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads:
             *(x.stride(1) for x in (query, key, value)),
             d**-0.5 * math.log2(math.e),
             HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
-            WARPS=warps, BLOCK_M=block_m, BLOCK_N=chosen.meta["BLOCK_N"] if is_split else _power_from_16(M),
+            EVEN=is_split and M % (block_n * warps) == 0, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
             **chosen.options, **FUSED,
         )  # fmt: skip
     return out

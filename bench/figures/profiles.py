@@ -13,7 +13,7 @@ PARTS = {
     "windows": "_window_attention",
     "attention by cuDNN": "sdpa|flash|fmha",
     "linear_gelu": "_linear_gelu",
-    "decoder's tokens": "_norm_linear|_grouped_mlp",
+    "decoder's tokens": "_norm_linear|_grouped_mlp|_token_attention",
     "convolutions and their layouts": "conv|nchw|nhwc|cudnn",
     "matrix multiplications": "nvjet|gemm|cutlass|splitK",
     "LayerNorm": "layer_norm",

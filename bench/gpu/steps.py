@@ -76,6 +76,7 @@ COMPARED = (
     Comparison("layer_norm", "`config` needs another number of elements and warps for these widths"),
     Comparison("norm_linear", "these shapes are to be left to torch"),
     Comparison("grouped_mlp", "these shapes are to be left to torch"),
+    Comparison("token_attention", "these shapes are to be left to torch (`_prefers_torch`)"),
     Comparison("preprocess", "images of these sizes are to be resized by torch"),
     Comparison("mask_statistics", "statistics are to be computed from upsampled masks"),
     Comparison("upsample_and_threshold", "masks are to be upsampled by torch"),
@@ -104,7 +105,7 @@ PARITY = {
     "encoder": ("layer_norm or linear_gelu or preprocess", 50),
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
-    "decoder": ("grouped_mlp or norm_linear", 50),
+    "decoder": ("grouped_mlp or norm_linear or token_attention", 60),
 }
 # Steps of suite.plans -> seconds and question, in the visit's two calls.
 FIRST_CALLS = {

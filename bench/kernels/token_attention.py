@@ -111,7 +111,7 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 
 
 def launched() -> Iterator[Call]:
-    """Each use, of parts of joined projections, and the widest heads with the most keys of one block."""
+    """Each use, of parts of joined projections, the widest heads with the most keys of one block, and blocks that are not full."""
 
     def call(use: Use, dtype: torch.dtype) -> Call:
         C = HEADS * use.width
@@ -122,7 +122,7 @@ def launched() -> Iterator[Call]:
         return Call("token_attention", (*given, HEADS), name_of(dtype), shape_class(use.keys or TOKENS))
 
     for dtype in FLOATS:
-        for use in (*USES.values(), Use(POSITIONS, FEW, WIDEST)):
+        for use in (*USES.values(), Use(POSITIONS, FEW, WIDEST), Use(0, POSITIONS - 1, WIDEST_OF_MANY)):
             yield call(use, dtype)
 
 

@@ -12,6 +12,7 @@ import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.memory_attention
 import sam2fast.kernels.norm_linear
+import sam2fast.kernels.token_attention
 import sam2fast.kernels.window_attention  # noqa: F401
 
 Shape = Sequence[int]
@@ -49,6 +50,12 @@ def grouped_mlp_flops(
 ) -> int:
     """Each of ``x (B, G, K)`` by the weights ``(G, N, K)`` of three layers."""
     return 2 * x[0] * sum(map(math.prod, (w1, w2, w3)))
+
+
+@register_flop_formula(_ops.token_attention)
+def token_attention_flops(query: Shape, key: Shape, *rest: Any, out_shape: Shape) -> int:
+    """Each query of the result ``(B, N, C)`` with the keys ``(B or 1, M, C)``."""
+    return 4 * math.prod(out_shape) * key[1]
 
 
 @register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])

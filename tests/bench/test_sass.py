@@ -160,6 +160,16 @@ def test_products_of_tokens():
     assert sass_kernels.tile_of(launch._replace(shape="*")).useful == 2 * 16 * 256 * 128
 
 
+def test_products_of_attention_of_tokens():
+    """Half of a tile of 16 rows, or of 16 keys, are eight tokens'; with many keys every warp has blocks of its own."""
+    constants = {"SPLIT": True, "WARPS": 4, "BLOCK_M": 16, "BLOCK_N": 64, "D": 16}
+    launch = launch_of("token_attention", "many", name="_token_attention_kernel", **constants)
+    scores, sums = Product(64, 64, 16), Product(64, 16, 64)
+    assert sass_kernels.tile_of(launch) == Tile((scores, sums), 16, 2 * 2 * 8 * 4096 * 16)
+    few = launch._replace(shape="*", constants=constants | {"SPLIT": False, "BLOCK_N": 16})
+    assert sass_kernels.tile_of(few) == Tile((Product(64, 16, 16), Product(64, 16, 16)), 1, 2 * 2 * 64 * 8 * 16)
+
+
 @pytest.mark.parametrize(
     ("parts", "ahead"),
     [

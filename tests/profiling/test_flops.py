@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
+from sam2fast.kernels.token_attention import token_attention_reference
 from sam2fast.kernels.window_attention import window_attention_reference
 from sam2fast.profiling import flops as formulas  # registers them
 
@@ -51,6 +52,13 @@ def test_grouped_mlp():
     flops, out = counted(grouped_mlp_reference, torch.randn(2, 3, 8), *layers)
     found = formulas.grouped_mlp_flops(torch.randn(2, 3, 8), *layers, out_val=out)
     assert found == flops == 2 * 6 * (8 * 20 + 20 * 12 + 12 * 5)
+
+
+@pytest.mark.parametrize(("items", "images"), [(3, 3), (3, 1), (1, 3)])
+def test_token_attention(items, images):
+    query, key, value = torch.randn(items, 7, 8), torch.randn(images, 5, 8), torch.randn(images, 5, 8)
+    flops, out = counted(token_attention_reference, query, key, value, 2)
+    assert formulas.token_attention_flops(query, key, value, 2, out_val=out) == flops == 4 * 3 * 7 * 5 * 8
 
 
 def test_attention():

@@ -172,6 +172,11 @@ def _grouped_mlp(args: Any, kwargs: Any) -> int:
     return int(2 * len(args[0]) * sum(weight.numel() for weight in args[1:7:2]))
 
 
+def _token_attention(args: Any, kwargs: Any) -> int:
+    out, M = args[3], args[5]
+    return int(4 * out.numel() * M)
+
+
 KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_attend_kernel": _attend,
     "_encode_kernel": _encode,
@@ -180,6 +185,7 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_linear_gelu_kernel": _linear_gelu,
     "_norm_linear_kernel": _norm_linear,
     "_grouped_mlp_kernel": _grouped_mlp,
+    "_token_attention_kernel": _token_attention,
 }
 
 

@@ -24,7 +24,6 @@ from sam2fast.engine.static.ops import (
     Prepared,
     add,
     attend,
-    attended,
     compiled,
     convolve,
     joined,
@@ -38,6 +37,7 @@ from sam2fast.engine.static.ops import (
     stacked,
     without_autocast,
 )
+from sam2fast.kernels.token_attention import token_attention
 
 GROUP = 32  # prompts that are decoded at once
 PADDING = 2  # padding points of a prompt without points: its own, and the one that is always appended
@@ -269,7 +269,7 @@ def _decode(
         if i > 0:
             x, query = _attend_to_each_other(layer, x, own, tokens)
         keys, values, queries = projected or _project(each, image, placed_image)
-        read = attended(layer.to_image.heads, query, keys, values)
+        read = token_attention(query, keys, values, layer.to_image.heads)
         first, last = layer.mlp
         x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, first, relu=True)
         found = linear(hidden, last)
@@ -280,7 +280,7 @@ def _decode(
         image, placed_image = normalize_and_place(image, read, layer.norm4, position, dtype, dtype)
         projected = None
     final = weights.final
-    read = attended(final.heads, own[0], linear(placed_image, final.k), linear(image, final.v))
+    read = token_attention(own[0], linear(placed_image, final.k), linear(image, final.v), final.heads)
     x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
     of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
     return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, of_masks, scores)
@@ -298,7 +298,7 @@ def _attend_to_each_other(
     """Tokens ``x (b, N, C)``, or none, plus their attention to each other by queries, keys and values; and their
     queries to the image."""
     own, queries = layer.to_each_other, layer.to_image.q
-    read = attended(own.heads, *given)
+    read = token_attention(*given, own.heads)
     return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
 
 

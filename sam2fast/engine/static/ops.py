@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import by_head
 from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
 from sam2fast.kernels import _cpu
@@ -21,6 +20,7 @@ from sam2fast.kernels.grouped_mlp import grouped_mlp
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.norm_linear import norm_linear
+from sam2fast.kernels.token_attention import token_attention
 
 # ---- weights ----
 
@@ -215,14 +215,5 @@ attention = F.scaled_dot_product_attention
 
 
 def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of what is projected, ``q (B or 1, N, D)`` and ``k, v (B or 1, M, D)``: ``(B, N, C)``."""
-    return linear(attended(layer.heads, q, k, v), layer.out)
-
-
-def attended(heads: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same before the last projection: ``(B, N, D)``."""
-    B, N = max(len(q), len(k)), q.shape[1]
-    if len(k) == 1:
-        q = q.flatten(0, 1)[None]  # all queries in one row
-    q, k, v = by_head(heads, *(x.expand(len(k), -1, -1) for x in (q, k, v)))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).view(B, N, -1)
+    """Returns ``(B, N, C)``, the attention of projected ``q (B or 1, N, D)`` to ``k, v (B or 1, M, D)``, projected."""
+    return linear(token_attention(q, k, v, layer.heads), layer.out)

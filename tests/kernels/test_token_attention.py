@@ -1,0 +1,143 @@
+"""Attention between a few tokens and an image, in Triton's interpreter if there is no GPU."""
+
+import math
+
+import oracle  # noqa: F401  (makes the official package importable)
+import pytest
+import torch
+from kernel_records.token_attention import Use, arguments
+from sam2.modeling.sam.transformer import Attention
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._op import OPS
+from sam2fast.kernels.token_attention import token_attention, token_attention_reference
+from sam2fast.utils.testing import relative_error
+
+# Items, queries, keys and channels of a head. Up to 128 keys are one block. With more, each of eight warps has 32 keys
+# at a time in fp32, 64 in bf16 and fp16: 129 keys leave warps without any, and 1,024 fill all blocks.
+SIZES = {
+    "one token": (1, 1, 1, 16),
+    "tokens to each other": (2, 9, 9, 32),
+    "a full block": (1, 70, 16, 16),
+    "narrow heads": (2, 20, 17, 3),
+    "most keys of one block": (1, 17, 128, 8),
+    "warps without keys": (2, 5, 129, 16),
+    "full blocks": (1, 8, 1024, 16),
+    "many keys": (2, 19, 1500, 12),
+}
+
+
+def random_arguments(items, queries, keys, d, dtype=torch.float32, device="cpu"):
+    return arguments(items, Use(queries, keys, d), dtype, device)
+
+
+def by_kernel(*given):
+    before = launches["token_attention"]
+    with backend("triton"):
+        found = token_attention(*given)
+    assert launches["token_attention"] == before + 1
+    return found
+
+
+def in_float64(query, key, value, heads):
+    return query.double(), key.double(), value.double(), heads
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@torch.no_grad()
+def test_as_accurate_as_the_reference(triton_device, dtype, sizes):
+    """At most twice as far from float64, on parts of joined projections."""
+    given = random_arguments(*sizes, dtype, triton_device)
+    found, reference = by_kernel(*given), token_attention_reference(*given)
+    exact = token_attention_reference(*in_float64(*given))
+    assert found.shape == reference.shape and found.dtype == reference.dtype
+    assert relative_error(exact, found) <= max(1e-5, 2 * relative_error(exact, reference))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 300), (70, 7)], ids=["to the image", "to tokens"])
+@pytest.mark.parametrize("shared", ["queries", "keys"])
+@torch.no_grad()
+def test_one_item_for_all(triton_device, queries, keys, shared):
+    """Three prompts on one image are those on three equal images."""
+    q, k, v, heads = random_arguments(3, queries, keys, 16, device=triton_device)
+    q, k, v = (q[:1], k, v) if shared == "queries" else (q, k[:1], v[:1])
+    expanded = [x.expand(3, -1, -1).contiguous() for x in (q, k, v)]
+    for attend in (by_kernel, token_attention):
+        torch.testing.assert_close(attend(q, k, v, heads), attend(*expanded, heads))
+    torch.testing.assert_close(by_kernel(q, k, v, heads), token_attention_reference(*expanded, heads))
+
+
+@pytest.mark.parametrize("downsample", [1, 2])
+@torch.no_grad()
+def test_the_reference_is_the_official_attention(downsample):
+    """Between its projections."""
+    torch.manual_seed(0)
+    official = Attention(64, 4, downsample_rate=downsample)
+    query, image = torch.randn(2, 7, 64), torch.randn(2, 40, 64)
+    for given in ((query, image, image), (image, query, query)):
+        layers = official.q_proj, official.k_proj, official.v_proj
+        read = token_attention(*(layer(x) for layer, x in zip(layers, given, strict=True)), 4)
+        torch.testing.assert_close(official.out_proj(read), official(*given))
+
+
+@pytest.mark.parametrize("keys", [40, 1500])
+@torch.no_grad()
+def test_scores_far_apart(triton_device, keys):
+    """One key outweighs all others: the first, one in the midst, and the last, which changes the scale of what was summed
+    before."""
+    q, k, v, heads = random_arguments(1, 4, keys, 16, device=triton_device)
+    for key in (0, keys // 2, keys - 1):
+        k = torch.zeros_like(k)
+        k[:, key] = 60 * q[:, 0].sign()
+        found = by_kernel(q, k, v, heads)
+        torch.testing.assert_close(found, token_attention_reference(q, k, v, heads), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[:, 0], v[:, key])
+
+
+@pytest.mark.parametrize("keys", [9, 300])
+@torch.no_grad()
+def test_nan_stays(triton_device, keys):
+    """In the item, and with the query in the head, that has it."""
+    q, k, v, heads = random_arguments(2, 20, keys, 16, device=triton_device)
+    q = q.clone()
+    q[1, 3, 16] = float("nan")
+    found = by_kernel(q, k, v, heads).isnan().unflatten(-1, (heads, -1)).all(-1).nonzero()
+    assert found.tolist() == [[1, 3, 1]]
+
+
+@torch.no_grad()
+def test_the_score_of_no_key_is_exact_in_a_multiply_add():
+    """A GPU rounds a fused multiply-add once. A warp without keys has weights 2^(x - x), which must not overflow."""
+    from sam2fast.kernels.token_attention_triton import LOWEST
+
+    for d in (3, 16, 32):
+        scale = torch.tensor(d**-0.5 * math.log2(math.e))
+        product = torch.tensor(LOWEST.value) * scale
+        assert product.double() == LOWEST.value * scale.double() and product.isfinite()
+
+
+def test_fp32_is_left_to_torch():
+    for dtype, prefers in ((torch.float32, True), (torch.bfloat16, False), (torch.float16, False)):
+        assert OPS["token_attention"].prefers_torch(*random_arguments(1, 4, 4, 16, dtype)) == prefers
+
+
+def test_unsupported_inputs(triton_device):
+    q, k, v, heads = random_arguments(2, 4, 5, 16, device=triton_device)
+    wrong = ((q[0], k, v), (q, k, v[:, :4]), (q[..., :64], k, v), (q.repeat(2, 1, 1), k, v), (q, k[:, :0], v[:, :0]))
+    for given in wrong:
+        with pytest.raises(ValueError, match=r"expected query \(B or 1, N, C\)"):
+            token_attention(*given, heads)
+    with pytest.raises(ValueError, match="multiple of 7 heads"):
+        token_attention(q, k, v, 7)
+    with backend("triton"):
+        with pytest.raises(RuntimeError, match="one dtype"):
+            token_attention(q.bfloat16(), k, v, heads)
+        with pytest.raises(RuntimeError, match="float64"):
+            token_attention(*in_float64(q, k, v, heads))
+        with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
+            token_attention(q, k, v, heads)
+        with pytest.raises(RuntimeError, match="at most 32 channels with 5 keys"):
+            token_attention(*random_arguments(1, 4, 5, 33, device=triton_device))
+        with pytest.raises(RuntimeError, match="at most 16 channels with 129 keys"):
+            token_attention(*random_arguments(1, 4, 129, 17, device=triton_device))
