@@ -115,7 +115,8 @@ def variant(launch: Launch) -> str:
         flags = [name for name in ("POOL", "PAD") if c[name]]
         return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
     if launch.op == "token_attention":
-        return f"{c['D']} by {'shared keys' if c['SPLIT'] else c['BLOCK_N']}"
+        keys = "shared keys" if c["SPLIT"] else f"{c['BLOCK_N']} keys"
+        return f"{c['D']} by {keys}" + " in full blocks" * c["EVEN"]
     return " ".join([launch.name, *(f"{k}={v}" for k, v in c.items() if k not in launch.meta)])
 
 

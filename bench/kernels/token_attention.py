@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
@@ -18,14 +18,21 @@ from torch import Tensor
 
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
-from sam2fast.kernels.token_attention import FEW, WIDEST, WIDEST_OF_MANY, shape_class, token_attention, token_attention_reference
+from sam2fast.kernels.token_attention import (
+    FEW,
+    WIDEST,
+    WIDEST_OF_MANY,
+    shape_class,
+    token_attention,
+    token_attention_reference,
+)
 
 HEADS, TOKENS = 8, 8  # tokens of an object without points: six of results, and two padding points
 OBJECTS = (1, 16)
 
 
 class Use(NamedTuple):
-    """By the mask decoder; 0 queries or keys are those of all tokens."""
+    """Stores one use by the mask decoder. 0 queries or keys stand for the tokens."""
 
     queries: int
     keys: int
@@ -54,7 +61,7 @@ def work(objects: int, use: Use, size: int) -> Work:
 def arguments(
     objects: int, use: Use, dtype: torch.dtype, device: torch.device, tokens: int = TOKENS, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Parts of joined projections, as the decoder has them: rows are further apart than they are wide."""
+    """Returns parts of joined projections, as the decoder has them: rows are further apart than they are wide."""
     C = HEADS * use.width
 
     def drawn(n: int, rows: int) -> Tensor:
@@ -65,7 +72,7 @@ def arguments(
 
 
 def attention_by(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """The reference implementation, by another attention."""
+    """Computes the reference implementation by another attention."""
     B, N = max(len(q), len(k)), q.shape[1]
     if len(k) == 1:
         q = q.flatten(0, 1)[None]
@@ -83,7 +90,9 @@ def token_attention_case(name: str, objects: int, dtype: torch.dtype) -> Case:
             return lambda: attention_by(attend, *given)
 
         others = forced(by, device) if dtype != torch.float32 else {}
-        return {"SDPA": by(F.scaled_dot_product_attention)} | both_ways(lambda: token_attention(*given), device) | others
+        return (
+            {"SDPA": by(F.scaled_dot_product_attention)} | both_ways(lambda: token_attention(*given), device) | others
+        )
 
     done, tolerance = work(objects, use, dtype.itemsize), 1e-4 if dtype == torch.float32 else 0.05
     keys = use.keys or TOKENS
@@ -93,8 +102,10 @@ def token_attention_case(name: str, objects: int, dtype: torch.dtype) -> Case:
 
 
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
-    """Random numbers of items, queries, keys, heads and their channels, and who shares what. Half have few keys, and
-    half have rows with gaps between them."""
+    """Returns random numbers of items, queries, keys, heads and channels, with or without a shared image.
+
+    Half of the draws have few keys, and half have rows with gaps between them.
+    """
     items, N, M, heads = (integer(1, each, generator) for each in most)
     seed, shared, is_few, has_gap = (integer(0, each, generator) for each in (2**31, 3, 1, 1))
     M = integer(1, FEW, generator) if is_few else FEW + M
@@ -111,7 +122,10 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 
 
 def launched() -> Iterator[Call]:
-    """Each use, of parts of joined projections, the widest heads with the most keys of one block, and blocks that are not full."""
+    """Yields each use with parts of joined projections.
+
+    Besides, the widest heads with the most keys of one block, and blocks of keys that are not full.
+    """
 
     def call(use: Use, dtype: torch.dtype) -> Call:
         C = HEADS * use.width

@@ -267,6 +267,7 @@ def test_masks_by_kernels(model, triton_device):
         found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["a mask for each"], True)
     assert_same(expected, found)
     assert launches["layer_norm"] > before["layer_norm"] and launches["norm_linear"] == before["norm_linear"] + 7
+    assert launches["token_attention"] == before["token_attention"] + 7
 
 
 @pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])

@@ -84,8 +84,10 @@ def test_the_reference_is_the_official_attention(downsample):
 @pytest.mark.parametrize("keys", [40, 1500])
 @torch.no_grad()
 def test_scores_far_apart(triton_device, keys):
-    """One key outweighs all others: the first, one in the midst, and the last, which changes the scale of what was summed
-    before."""
+    """One key outweighs all others: the first, one in the midst, or the last.
+
+    The last changes the scale of all sums before it.
+    """
     q, k, v, heads = random_arguments(1, 4, keys, 16, device=triton_device)
     for key in (0, keys // 2, keys - 1):
         k = torch.zeros_like(k)

@@ -295,10 +295,14 @@ def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
 def _attend_to_each_other(
     layer: TwoWayLayer, x: Tensor | None, given: tuple[Tensor, ...], prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Tokens ``x (b, N, C)``, or none, plus their attention to each other by queries, keys and values; and their
-    queries to the image."""
+    """Returns tokens ``x (b, N, C)``, or none, plus their attention to each other, and their queries to the image.
+
+    Args:
+        given: Queries, keys and values of the tokens.
+    """
     own, queries = layer.to_each_other, layer.to_image.q
-    read = token_attention(*given, own.heads)
+    query, key, value = given
+    read = token_attention(query, key, value, own.heads)
     return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
 
 
