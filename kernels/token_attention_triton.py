@@ -21,6 +21,8 @@ from sam2fast.kernels.token_attention import FEW, shape_class
 # Score beyond the last key. A warp may have no other, so it is finite, and a power of two: a fused multiply-add of it
 # and its own product is then 0.
 LOWEST = tl.constexpr(-(2.0**96))
+# Triton 3.2's compiler ends the process if the operands of a batch of products are loaded ahead.
+LOADS_AHEAD = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
 @triton.jit
@@ -146,14 +148,12 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
     16 queries are the fewest that tensor cores take: the tokens of two objects. Eight warps with 64 keys take 10,700
     clocks for a map's keys by the machine code for sm_90, with 32 keys 12,800, and 16 warps 12,100. Three stages need
-    68 KB of shared memory, which every NVIDIA GPU has. One stage needs 16 KB of the 64 KB of AMD's.
+    68 KB of shared memory, which every NVIDIA GPU has. One stage needs 16 KB of the 64 KB of AMD's GPUs.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
-    if dtype == "float32":
-        return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": 32}, {"num_warps": 8, "num_stages": 2})
-    stages = 1 if arch.startswith("gfx") else 3
-    return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": stages})
+    block, stages = (32, 2) if dtype == "float32" else (64, 1 if arch.startswith("gfx") else 3)
+    return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 8, "num_stages": stages if LOADS_AHEAD else 1})
 
 
 def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:

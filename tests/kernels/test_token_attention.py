@@ -119,6 +119,16 @@ def test_the_score_of_no_key_is_exact_in_a_multiply_add():
         assert product.double() == LOWEST.value * scale.double() and product.isfinite()
 
 
+def test_triton_3_2_does_not_load_ahead(monkeypatch):
+    """Its compiler would end the process."""
+    from sam2fast.kernels import token_attention_triton as launch
+
+    for loads_ahead, stages in ((True, {2, 3}), (False, {1})):
+        monkeypatch.setattr(launch, "LOADS_AHEAD", loads_ahead)
+        configs = [launch.config("sm_90", dtype, "many") for dtype in ("float32", "bfloat16")]
+        assert {each.options["num_stages"] for each in configs} == stages
+
+
 def test_fp32_is_left_to_torch():
     for dtype, prefers in ((torch.float32, True), (torch.bfloat16, False), (torch.float16, False)):
         assert OPS["token_attention"].prefers_torch(*random_arguments(1, 4, 4, 16, dtype)) == prefers
