@@ -66,7 +66,7 @@ def problems(
             yield f"loads are not prefetched, and {fitting} programs at once do not hide them"
         if (groups := wgmma_groups(body)) > len(report.tile.products):
             yield f"wgmma is serialised: {len(report.tile.products)} products are waited for in {groups} groups"
-        if found := changed_threads(report, report.tile, body):
+        if found := changed_threads(report, launch, report.tile, body):
             yield f"{found} bytes of a warp go through shared memory to other threads in the loop"
     if stored is not None:
         if report.name not in stored:
@@ -75,12 +75,15 @@ def problems(
             yield f"the bound is {report.bound:.1%}, and {stored[report.name]:.1%} is stored"
 
 
-def changed_threads(report: Report, tile: Tile, body: Sequence[Instruction]) -> int:
+def changed_threads(report: Report, launch: Launch, tile: Tile, body: Sequence[Instruction]) -> int:
     """``exchanged``, or 0 where a configuration cannot avoid it.
 
     Triton spreads warps over columns in a product by ``mma`` that has more of them than rows: the weights change
-    threads. Accumulators in tensor memory are laid out in their own way: the scale of each row changes threads.
+    threads. Accumulators in tensor memory are laid out in their own way: the scale of each row changes threads. Pixels
+    are computed with between their load and their product, and change threads between.
     """
+    if launch.op == "embed_patches":
+        return 0
     found, products = exchanged(body), tile.products
     if any(x.kind == "mma" for x in body) and any(p.columns > p.rows for p in products[len(products) // 2 :]):
         return 0
@@ -98,6 +101,8 @@ def tile_of(launch: Launch) -> Tile | None:
         return norm_tile(launch)
     if launch.op == "token_attention":
         return token_tile(launch)
+    if launch.op == "embed_patches":
+        return patch_tile(launch)
     if launch.op == "nms":
         product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
@@ -117,6 +122,8 @@ def variant(launch: Launch) -> str:
     if launch.op == "token_attention":
         keys = "shared keys" if c["SPLIT"] else f"{c['BLOCK_N']} keys"
         return f"{c['D']} by {keys}" + " in full blocks" * c["EVEN"]
+    if launch.op == "embed_patches":
+        return f"{c['WIDTH'] + c['REST']} of {launch.types['pixels'].strip('*:16')}"
     return " ".join([launch.name, *(f"{k}={v}" for k, v in c.items() if k not in launch.meta)])
 
 
@@ -144,6 +151,14 @@ def token_tile(launch: Launch) -> Tile:
     products = Product(rows, c["BLOCK_N"], c["D"], size), Product(rows, c["D"], c["BLOCK_N"], size)
     useful = 8 * MAP if c["SPLIT"] else rows * min(8, c["BLOCK_N"])
     return Tile(products, MAP / keys if c["SPLIT"] else 1, 2 * useful * Product(1, 1, c["D"], size).flops)
+
+
+def patch_tile(launch: Launch) -> Tile:
+    """Returns the tile of 96, 112 or 144 channels."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    products = [Product(c["BLOCK"], c[part], 32, size) for part in ("WIDTH", "REST") if c[part]]
+    channels = {(64, 32): 96, (128, 0): 112, (128, 16): 144}[c["WIDTH"], c["REST"]]
+    return Tile(tuple(products), 7, products[0]._replace(columns=channels, depth=147).flops)
 
 
 def memory_tile(launch: Launch) -> Tile:

@@ -14,7 +14,7 @@ PARTS = {
     "attention by cuDNN": "sdpa|flash|fmha",
     "linear_gelu": "_linear_gelu",
     "decoder's tokens": "_norm_linear|_grouped_mlp|_token_attention",
-    "convolutions and their layouts": "conv|nchw|nhwc|cudnn",
+    "convolutions and their layouts": "conv|nchw|nhwc|cudnn|_embed_patches",
     "matrix multiplications": "nvjet|gemm|cutlass|splitK",
     "LayerNorm": "layer_norm",
     "resizing of frames": "_resize_and_normalise",
@@ -33,7 +33,7 @@ def part_of(kernel: str) -> str:
 def by_part(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Returns microseconds of a frame by part: on the encoder's streams, and on other streams."""
     # The encoder's streams resize or upload frames.
-    encoder = {row["stream"] for row in rows if re.search("_resize_and_normalise|HtoD", row["kernel"])}
+    encoder = {row["stream"] for row in rows if re.search("_resize_and_normalise|_embed_patches|HtoD", row["kernel"])}
     step = {row["stream"] for row in rows if "_attend" in row["kernel"]}
     found = {part: [0.0, 0.0] for part in PARTS}
     for row in rows:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # Registers the operators.
+import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.memory_attention
@@ -34,6 +35,12 @@ def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *re
 def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
     """``x (..., K)`` by ``weight (M, K)``."""
     return 2 * math.prod(x) * weight[0]
+
+
+@register_flop_formula(_ops.embed_patches)
+def embed_patches_flops(pixels: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
+    """Computes the product of windows with ``weight (7, 7, 3, C)``."""
+    return 2 * math.prod(weight[:3]) * math.prod(out_shape)
 
 
 @register_flop_formula(_ops.norm_linear)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from sam2fast.kernels.embed_patches import embed_patches_reference
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
@@ -33,6 +34,12 @@ def test_linear_gelu():
     x, weight, bias = torch.randn(2, 5, 8), torch.randn(12, 8), torch.randn(12)
     flops, out = counted(linear_gelu_reference, x, weight, bias)
     assert formulas.linear_gelu_flops(x, weight, bias, out_val=out) == flops == 2 * 10 * 8 * 12
+
+
+def test_embed_patches():
+    given = torch.randn(2, 8, 12, 3), torch.randn(7, 7, 3, 5), torch.randn(5), torch.randn(2, 3, 5)
+    flops, out = counted(embed_patches_reference, *given, [], [])
+    assert formulas.embed_patches_flops(*given, out_val=out) == flops == 2 * 147 * 2 * 6 * 5
 
 
 @pytest.mark.parametrize("inner", [True, False])
