@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from sam2fast.engine import cpu, parts, static
 from sam2fast.engine.by_modules import AttentionByModules, ImageByModules, MasksByModules, MemoryByModules
 from sam2fast.engine.by_plan import AttentionByPlan, ImageByPlan, MasksByPlan, MemoryByPlan
-from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Points
+from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, Points
 from sam2fast.engine.derived import current_step, is_recorded
 from sam2fast.engine.encoders import plan_encoder
 from sam2fast.engine.memory_plan import plan_attention, plan_memory
@@ -131,9 +131,13 @@ class Engine:
         """Returns the plan and the addresses of its weights, on which recordings of :meth:`decode` depend, or None."""
         return self._masks.state() if self._is_planned(self._masks, embedding) else None
 
-    def encode(self, images: Tensor) -> list[Tensor]:
-        """Encodes normalized images ``(B, 3, S, S)`` for the mask decoder; see :meth:`SAM2Base.encode_image`."""
-        return self._choose(self._image, images).encode(images)
+    def encode(self, images: Tensor | Pixels) -> list[Tensor]:
+        """Encodes images for the mask decoder; see :meth:`SAM2Base.encode_image`.
+
+        Args:
+            images: Normalized images ``(B, 3, S, S)``, or pixels.
+        """
+        return self._choose(self._image, images if isinstance(images, Tensor) else images.values).encode(images)
 
     def decode(
         self, embedding: Tensor, high_res: Maps, points: Points | None, prompts: Tensor | None, multimask: bool

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks
+from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, normalized
 from sam2fast.engine.parts import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -84,9 +84,9 @@ class _ByModules:
 
 
 class ImageByModules(_ByModules):
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor | Pixels) -> list[Tensor]:
         with self.context():
-            return list(self.model.encode_image(images))
+            return list(self.model.encode_image(normalized(images)))
 
 
 class MasksByModules(_ByModules):

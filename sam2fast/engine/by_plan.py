@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine import common, cpu, static
-from sam2fast.engine.common import AttendHook, Maps, Masks
+from sam2fast.engine.common import AttendHook, Maps, Masks, Pixels, normalized
 from sam2fast.engine.memory_plan import settings_of
 from sam2fast.engine.plan import in_dtype
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -36,7 +36,8 @@ class _ByPlan:
 
 
 class ImageByPlan(_ByPlan):
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor | Pixels) -> list[Tensor]:
+        images = images if self.variant is static else normalized(images)
         with self.context():
             return self.variant.encode(self.plan, images)[-self.model.num_feature_levels :]
 

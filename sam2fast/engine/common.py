@@ -9,7 +9,9 @@ from torch import Tensor
 
 from sam2fast.engine.memory_plan import MemorySettings
 from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
+from sam2fast.kernels.embed_patches import WHITE
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
+from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
 
 # Function of a layer's number and the arguments of memory_attention.
@@ -42,6 +44,22 @@ def add_into(fresh: Tensor, x: Tensor) -> Tensor:
 
 
 # ---- image ----
+
+
+class Pixels(NamedTuple):
+    """Stores images that are not normalized yet."""
+
+    values: Tensor  # (B, S, S, 3) uint8
+    mean: tuple[float, ...]  # of values divided by 255
+    std: tuple[float, ...]
+
+
+def normalized(images: Tensor | Pixels) -> Tensor:
+    """Returns normalized images ``(B, 3, S, S)``."""
+    if isinstance(images, Tensor):
+        return images
+    values, mean, std = images
+    return resize_and_normalise(values, (values.shape[1], values.shape[2]), mean, std, WHITE)
 
 
 def neck(

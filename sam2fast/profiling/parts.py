@@ -59,6 +59,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.image, "linear add_product", "projections"),
     (static.image, "window_attention", "attention"),
     (static.image, "linear_gelu", "MLP"),
+    (static.image, "embed_patches", "patches"),
     (static.masks, "decode", "mask decoder"),
     (static.masks, "_embed_points _embed_masks", "prompt encoder"),
     (static.masks, "_project", "transformer/projections"),

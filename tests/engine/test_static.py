@@ -13,11 +13,13 @@ from planned import assert_as_near, assert_same, bfloat16, in_low_precision, wit
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.engine.by_modules import ImageByModules
-from sam2fast.engine.common import tracked_prompts
+from sam2fast.engine.common import Pixels, normalized, tracked_prompts
 from sam2fast.engine.static import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
+MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
 DEEP = (f"{TRUNK}.stages=[1,2,5,2]", f"{TRUNK}.global_att_blocks=[4]")  # biases are added to the map twice
 IMAGES = {
@@ -95,6 +97,25 @@ def test_images_in_bfloat16(has_low_weights):
         assert_same_images(model)  # again without autocast
 
 
+@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("context", [nullcontext, bfloat16])
+@torch.no_grad()
+def test_pixels(triton_device, name, context):
+    """They give what their normalized images give, through plans and modules. A kernel reads them for 16-bit products.
+
+    The kernel does not round normalized pixels as the reference does.
+    """
+    model, given = mini_model(()), Pixels(torch.randint(0, 256, (2, 64, 64, 3)).to(torch.uint8), MEAN, STD)
+    engine, before = engine_for(model), launches["embed_patches"]
+    with backend(name), context():
+        expected, found = engine.encode(normalized(given)), engine.encode(given)
+        assert launches["embed_patches"] - before == (2 if name == "triton" and context is bfloat16 else 0)
+        for each, right in zip(found, expected, strict=True):
+            assert relative_error(right, each) <= (0.02 if launches["embed_patches"] > before else 0)
+        with without_plans():
+            assert all(map(torch.equal, engine.encode(given), engine.encode(normalized(given))))
+
+
 @torch.no_grad()
 def test_weights_are_cast_once(model):
     images = random_map(1, 3, 128, 128)
@@ -122,7 +143,7 @@ def in_both(names):
     return [*((name, nullcontext) for name in names), *((name, bfloat16) for name in names[:2])]
 
 
-@pytest.mark.parametrize(("name", "context"), in_both(WEIGHTS))
+@pytest.mark.parametrize(("name", "context"), [*in_both(WEIGHTS), ("patch_embed.proj.weight", bfloat16)])
 @torch.no_grad()
 def test_changed_weights_take_effect(model, name, context):
     model, images = copy.deepcopy(model), random_map(1, 3, 128, 128)

@@ -163,6 +163,11 @@ def _linear_gelu(args: Any, kwargs: Any) -> int:
     return int(2 * x.numel() * weight.shape[0])
 
 
+def _embed_patches(args: Any, kwargs: Any) -> int:
+    weight, out = args[1], args[4]
+    return int(2 * out.numel() * weight[..., 0].numel())
+
+
 def _norm_linear(args: Any, kwargs: Any) -> int:
     K, C, N = args[12:15]
     return int(2 * (args[9].numel() // C) * C * (K + N))
@@ -183,6 +188,7 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_combine_kernel": _combine,
     "_window_attention_kernel": _window,
     "_linear_gelu_kernel": _linear_gelu,
+    "_embed_patches_kernel": _embed_patches,
     "_norm_linear_kernel": _norm_linear,
     "_grouped_mlp_kernel": _grouped_mlp,
     "_token_attention_kernel": _token_attention,

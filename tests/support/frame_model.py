@@ -34,7 +34,8 @@ PARTS = (MEMORY, ITSELF, WHOLE, WINDOWS, MULTIPLICATIONS, NORMS, GELU, OTHERS, S
 RATES = dict.fromkeys((MEMORY, ITSELF, WHOLE, WINDOWS), ATTENTION)
 
 ROWS_OF_A_PROGRAM = 128  # queries, in attention by torch
-MULTIPLYING = ("mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "_linear_gelu_kernel")
+MULTIPLYING = ("mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "_linear_gelu_kernel",
+               "_embed_patches_kernel")  # fmt: skip
 
 
 class Shape(NamedTuple):
@@ -98,6 +99,9 @@ def _shape(name: str, flops: int, args: Any) -> Shape:
     if name == "convolution":
         N, K = args[1].shape[0], args[1][0].numel()
         return Shape(1, flops // (2 * N * K), N, K)
+    if name == "_embed_patches_kernel":
+        weight, out = args[1], args[4]
+        return Shape(1, out[..., 0].numel(), out.shape[-1], weight[..., 0].numel())
     if name == "_linear_gelu_kernel":
         x, weight = args[:2]
         return Shape(1, x.numel() // x.shape[-1], *weight.shape)

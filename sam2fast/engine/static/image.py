@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import neck, neck_of_one_level
+from sam2fast.engine.common import Pixels, neck, neck_of_one_level, normalized
 from sam2fast.engine.encoders import ViTPlan
 from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
@@ -23,11 +23,13 @@ from sam2fast.engine.static.ops import (
     compiled,
     convolve,
     linear,
+    normalize,
     normalize_sum,
     parameters_of,
     pointwise,
     without_autocast,
 )
+from sam2fast.kernels.embed_patches import PADDING, SIDE, STRIDE, embed_patches
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.window_attention import window_attention
@@ -39,6 +41,7 @@ class ImageWeights(NamedTuple):
     """The layers in the dtype that products are computed in, and what is computed from weights alone."""
 
     patches: Conv | None
+    taps: Tensor | None  # (7, 7, 3, C), the weight of the patches if embed_patches computes them
     blocks: list[Block]
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
     levels: list[Level]
@@ -46,18 +49,23 @@ class ImageWeights(NamedTuple):
     neck: list[tuple[Conv, Norm | None]]
 
 
-def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
-    """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
-    the mask decoder."""
-    device = images.device
+def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
+    """Returns levels ``(B, C_i, H_i, W_i)``, finest first. The finer ones are projected for the mask decoder.
+
+    Args:
+        images: Normalized images ``(B, 3, S, S)``, or pixels.
+    """
+    device = images.device if isinstance(images, Tensor) else images.values.device
     weights, folded = _weights(plan, device), None
+    if weights.taps is None:
+        images = normalized(images)
     if isinstance(plan, RepViTPlan):
         folded = plan.trunk(autocast_dtype(device))
     with without_autocast(device):
         return compiled(plan, _levels)(plan, weights, folded, images)
 
 
-def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Tensor) -> list[Tensor]:
+def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, weights.neck, trunk(plan, weights, images)[-1])][: 1 - plan.scalp]
     maps = trunk(cast(ImagePlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
@@ -73,10 +81,20 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
         direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
-        return ImageWeights(patches, blocks, _deferred_biases(plan.blocks), levels, direct, neck)
+        return ImageWeights(patches, _taps(patches, dtype), blocks, _deferred_biases(plan.blocks), levels, direct, neck)
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
+
+
+def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
+    """Returns the weight of Hiera's patches for 16-bit products. In fp32 nothing was measured, and torch convolves."""
+    if patches is None or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    weight, _, stride, padding, _ = patches
+    if (*weight.shape[1:], *stride, *padding) != (3, SIDE, SIDE, STRIDE, STRIDE, PADDING, PADDING):
+        return None
+    return weight.permute(2, 3, 1, 0).contiguous()
 
 
 def _deferred_biases(blocks: Sequence[Block]) -> list[tuple[Tensor, Tensor]]:
@@ -96,22 +114,16 @@ def _adds_bias(i: int) -> bool:
     return i % BIAS_EVERY == BIAS_EVERY - 1
 
 
-def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor) -> list[Tensor]:
+def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
     """Maps ``(B, H_i, W_i, C_i)`` of the stages, finest first."""
-    assert weights.patches is not None
-    dtype = weights.patches.weight.dtype
-    pixels = images.to(dtype, memory_format=torch.channels_last)
-    x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
+    x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
+    dtype = x.dtype
     for i, (block, (after_attention, _)) in enumerate(zip(weights.blocks, weights.biases, strict=True)):
-        if i == 0:
-            position = plan.position(x.shape[1], x.shape[2], dtype).expand_as(x)
-            x, normed = normalize_sum(x, position, block.norm1, dtype)
-            x = x.contiguous()
-        elif weights.blocks[i - 1].ends_stage:
+        if i > 0 and weights.blocks[i - 1].ends_stage:
             whole, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
             maps.append(whole)
-        else:
+        elif i > 0:
             normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
         qkv = linear(normed, block.qkv)
         attended = window_attention(qkv, block.qkv.bias, block.heads, block.window, block.pool)
@@ -129,6 +141,23 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor) -> l
     # fp32, does not support it.
     maps.append(x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x)))
     return maps
+
+
+def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
+    """Returns tokens ``(B, H, W, C)`` with their positions, and the norm of the first block."""
+    assert weights.patches is not None
+    dtype, norm = weights.patches.weight.dtype, weights.blocks[0].norm1
+    if weights.taps is None:
+        pixels = cast(Tensor, images).to(dtype, memory_format=torch.channels_last)
+        x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
+        position = plan.position(x.shape[1], x.shape[2], dtype).expand_as(x)
+        x, normed = normalize_sum(x, position, norm, dtype)
+        return x.contiguous(), normed
+    values, *numbers = (images.permute(0, 2, 3, 1),) if isinstance(images, Tensor) else images
+    H, W = (-(-side // STRIDE) for side in values.shape[1:3])
+    bias = cast(Tensor, weights.patches.bias)
+    x = embed_patches(values, weights.taps, bias, plan.position(H, W, dtype)[0], *numbers)
+    return x, normalize(x, norm, dtype)
 
 
 def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
