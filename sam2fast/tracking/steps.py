@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine import engine_for
+from sam2fast.engine.common import Pixels
 from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
 from sam2fast.engine.parts import Watch
 from sam2fast.engine.recorded import Recorded, recorded_of, release
-from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
@@ -101,7 +101,7 @@ class Steps:
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
         """Encodes frames as one batch of a bucket's size, on CUDA on another stream, or returns None if unrecorded."""
-        device, engine, side, recorded = model.device, engine_for(model), model.image_size, self._recorded(model, True)
+        device, engine, recorded = model.device, engine_for(model), self._recorded(model, True)
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
         key = keys[0] if recorded.has(keys[0]) else keys[1]
@@ -110,8 +110,7 @@ class Steps:
         pixels, stream = _staged(frames, key[1], pinned=device.type == "cuda"), None
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
-            mean, std = SAM2Transforms.mean, SAM2Transforms.std
-            return engine.encode(resize_and_normalise(inputs[0], (side, side), mean, std, white=255.0))
+            return engine.encode(Pixels(inputs[0], SAM2Transforms.mean, SAM2Transforms.std))
 
         def keep(levels: list[Tensor]) -> list[FrameFeatures]:
             return features_by_frame(levels if len(levels[0]) > 1 else [x.clone() for x in levels], len(frames))

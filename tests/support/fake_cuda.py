@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.engine import Engine
+from sam2fast.engine.common import Pixels
 from sam2fast.kernels import _dispatch, _launch, _op
 from sam2fast.tracking.propagation import frames_at_once
 
@@ -464,7 +465,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
         encode = Engine.encode
 
         def counted(engine: Engine, images: Tensor) -> list[Tensor]:
-            mode._target().encoded.append(len(images))
+            mode._target().encoded.append(len(images.values if isinstance(images, Pixels) else images))
             return encode(engine, images)
 
         patch.setattr(Engine, "encode", counted)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sam2fast import engine
-from sam2fast.engine import recorded
+from sam2fast.engine import common, recorded
 from sam2fast.engine.derived import Constants
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
@@ -117,7 +117,7 @@ def as_on_a_gpu(monkeypatch: Any) -> None:
     monkeypatch.setattr(engine, "_uses_cpu", lambda x: False)
     for name in ("memory_attention", "rope_attention"):
         monkeypatch.setattr(memory_attention, f"{name}_cpu", getattr(memory_attention, f"{name}_reference"))
-    monkeypatch.setattr(steps, "resize_and_normalise", _preprocess)
+    monkeypatch.setattr(common, "resize_and_normalise", _preprocess)
 
 
 def _preprocess(
