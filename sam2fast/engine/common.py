@@ -50,8 +50,8 @@ class Pixels(NamedTuple):
     """Stores images that are not normalized yet."""
 
     values: Tensor  # (B, S, S, 3) uint8
-    mean: tuple[float, ...]  # of values divided by 255
-    std: tuple[float, ...]
+    mean: Sequence[float]  # of values divided by 255
+    std: Sequence[float]
 
 
 def normalized(images: Tensor | Pixels) -> Tensor:
