@@ -1,6 +1,7 @@
 """Fast matrix multiplications on the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Optional  # (what the oldest supported torch reads in a schema)
 
 import torch
@@ -51,6 +52,21 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
     pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(pixels, weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    groups: int = 1,
+) -> torch.Tensor:
+    """``F.conv2d``, in compiled graphs without bfloat16 multiplications that the processor would emulate."""
+    if torch.compiler.is_compiling() and emulates_bfloat16(x, weight):
+        convolution = partial(F.conv2d, stride=stride, padding=padding, groups=groups)
+        return in_float32(convolution, x, weight, bias)
+    return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
 
 def use_opaque_op() -> bool:

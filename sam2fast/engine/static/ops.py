@@ -6,7 +6,7 @@ are computed in.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -134,11 +134,7 @@ def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
 
 def convolve(x: Tensor, layer: Conv) -> Tensor:
     """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
-    x = x.to(layer.weight.dtype)
-    if torch.compiler.is_compiling() and _cpu.emulates_bfloat16(x, layer.weight):
-        convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding, groups=layer.groups)
-        return _cpu.in_float32(convolution, x, layer.weight, layer.bias)
-    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, groups=layer.groups)
+    return _cpu.conv2d(x.to(layer.weight.dtype), *layer)
 
 
 def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:

@@ -1,0 +1,102 @@
+"""A depthwise convolution and its layer norm in one kernel: the map is read once, its norm written once.
+
+A program has all channels of a few positions, so that the norm needs no other program. Positions share their
+neighbours through the cache.
+"""
+
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+
+
+@triton.jit
+def _depthwise_norm_kernel(
+    x,  # (positions, C), of maps one after the other
+    shift,  # (C), with HAS_SHIFT
+    weight,  # (KERNEL, KERNEL, C)
+    bias,  # (C)
+    norm_weight,  # (C)
+    norm_bias,  # (C)
+    out,  # (positions, C) out
+    positions,
+    H,
+    W,
+    C,
+    eps,
+    HAS_SHIFT: tl.constexpr,
+    KERNEL: tl.constexpr,
+    WIDTH: tl.constexpr,  # C, up to the next power of two
+    BLOCK: tl.constexpr,  # positions of a program
+):
+    position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    used = channel < C
+    is_position = position < positions
+    column = position % W - KERNEL // 2
+    row = position // W % H - KERNEL // 2
+    offsets = position.to(tl.int64)[:, None] * C + channel[None, :]
+    mask = is_position[:, None] & used[None, :]
+
+    total = tl.zeros((BLOCK, WIDTH), tl.float32)
+    total += tl.load(bias + channel, mask=used, other=0).to(tl.float32)[None, :]
+    if HAS_SHIFT:
+        added = tl.load(shift + channel, mask=used, other=0).to(tl.float32)
+    for i in range(KERNEL):
+        is_row = is_position & (row + i >= 0) & (row + i < H)
+        near = x + offsets + ((i - KERNEL // 2) * W - KERNEL // 2) * C
+        for j in tl.static_range(KERNEL):
+            inside = (is_row & (column + j >= 0) & (column + j < W))[:, None] & used[None, :]
+            value = tl.load(near + j * C, mask=inside, other=0).to(tl.float32)
+            if HAS_SHIFT:
+                value = tl.where(inside, value + added[None, :], 0.0)
+            factor = tl.load(weight + (i * KERNEL + j) * C + channel, mask=used, other=0).to(tl.float32)
+            total += value * factor[None, :]
+
+    mean = tl.sum(total, 1) / C  # channels beyond the last are 0
+    centred = tl.where(used[None, :], total - mean[:, None], 0)
+    variance = tl.sum(centred * centred, 1) / C
+    scale = tl.load(norm_weight + channel, mask=used, other=0).to(tl.float32)
+    bias_of_norm = tl.load(norm_bias + channel, mask=used, other=0).to(tl.float32)
+    normed = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + bias_of_norm[None, :]
+    tl.store(out + offsets, normed.to(out.dtype.element_ty), mask=mask)
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Elements of a program.
+
+    32 a thread let four positions share each weight that a thread loads. The 4,096 positions of a map of 256 channels
+    are 256 programs, about two for each multiprocessor.
+    """
+    return LaunchConfig({"ELEMENTS": 4096}, {"num_warps": 4, "num_stages": 1})
+
+
+def depthwise_norm_triton(
+    x: Tensor,
+    shift: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """:func:`sam2fast.kernels.depthwise_norm.depthwise_norm` on the GPU; never synchronises."""
+    out = x.new_empty(x.shape)
+    if out.numel() == 0:
+        return out
+    _, H, W, C = x.shape
+    positions, width, chosen = x.numel() // C, triton.next_power_of_2(C), launch_config("depthwise_norm", config, x)
+    block = max(1, chosen.meta["ELEMENTS"] // width)
+    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
+    count_launch("depthwise_norm")
+    with chosen.on_device(x):
+        _depthwise_norm_kernel[(triton.cdiv(positions, block),)](
+            x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, C, eps,
+            HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
+        )  # fmt: skip
+    return out
