@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sam2fast.kernels._cpu import conv2d
 from sam2fast.kernels._dispatch import FLOATS
+from sam2fast.kernels._launch import ANY
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.layer_norm import layer_norm_reference
 from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 WIDEST = 256  # channels of a result, which a program holds together
+NARROW = 64  # most channels of the steps whose inputs memory limits
 FIRST = 4  # channels of the first result, which a thread holds together
 
 
@@ -118,6 +120,11 @@ def _check(x: Tensor, channels: int, weight: Tensor, *vectors: Tensor) -> None:
         raise ValueError(
             f"expected logits (B, 1, h, w) or maps (B, H, W, C), weight (N, k, k, C) and vectors (N), got {shapes}"
         )
+
+
+def shape_class(channels: int) -> str:
+    """Returns the shape class of a map with ``channels`` channels."""
+    return "wide" if channels > NARROW else ANY
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:

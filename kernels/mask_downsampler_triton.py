@@ -1,0 +1,205 @@
+"""Strided convolutions with layer norm and GELU in one kernel each, on token-major maps.
+
+The first one reads logits: it interpolates, scales and multiplies in registers. The others are matrix multiplications
+of shifted tiles: a row of the left matrix holds the inputs under one position's taps, and is never in memory.
+"""
+
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels.linear_gelu_triton import exact_gelu
+from sam2fast.kernels.mask_downsampler import result_shape, shape_class
+from sam2fast.kernels.mask_ops.kernel import blend, neighbours
+from sam2fast.kernels.mask_ops.launch import axes_of
+
+
+@triton.jit
+def _downsample_logits_kernel(
+    logits,  # (B, h, w) any float
+    weight,  # (4, KERNEL, KERNEL)
+    bias,  # (4)
+    norm_weight,  # (4)
+    norm_bias,  # (4)
+    out,  # (B, out_h, out_w, 4) out
+    h, w, H, W, out_h, out_w,
+    scale_y, scale_x, reach_y, reach_x,
+    scale, shift, is_binary,
+    stride, padding,
+    eps,
+    COPY: tl.constexpr,  # the logits have the masks' size
+    KERNEL: tl.constexpr,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+):  # fmt: skip
+    bands = tl.cdiv(out_h, BLOCK_Y)
+    image = (tl.program_id(0) // bands).to(tl.int64)
+    logits += image * h * w
+    out += image * out_h * out_w * 4
+    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
+    x = tl.program_id(1) * BLOCK_X + tl.arange(0, BLOCK_X)
+    a = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32) + tl.load(bias).to(tl.float32)
+    b = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32) + tl.load(bias + 1).to(tl.float32)
+    c = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32) + tl.load(bias + 2).to(tl.float32)
+    d = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32) + tl.load(bias + 3).to(tl.float32)
+    for i in tl.static_range(KERNEL):
+        row = y * stride - padding + i
+        y0, y1, v0, v1 = neighbours(row, scale_y, h, reach_y)
+        for j in tl.static_range(KERNEL):
+            column = x * stride - padding + j
+            x0, x1, u0, u1 = neighbours(column, scale_x, w, reach_x)
+            value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
+            value = tl.where(is_binary != 0, tl.where(value > 0, 1.0, 0.0), tl.sigmoid(value))
+            inside = ((row >= 0) & (row < H))[:, None] & ((column >= 0) & (column < W))[None, :]
+            value = tl.where(inside, tl.fma(value, scale, shift), 0.0)
+            tap = weight + i * KERNEL + j
+            a += value * tl.load(tap).to(tl.float32)
+            b += value * tl.load(tap + KERNEL * KERNEL).to(tl.float32)
+            c += value * tl.load(tap + 2 * KERNEL * KERNEL).to(tl.float32)
+            d += value * tl.load(tap + 3 * KERNEL * KERNEL).to(tl.float32)
+    mean = (a + b + c + d) * 0.25
+    a, b, c, d = a - mean, b - mean, c - mean, d - mean
+    factor = tl.rsqrt((a * a + b * b + c * c + d * d) * 0.25 + eps)
+    a = exact_gelu(a * factor * tl.load(norm_weight).to(tl.float32) + tl.load(norm_bias).to(tl.float32))
+    b = exact_gelu(b * factor * tl.load(norm_weight + 1).to(tl.float32) + tl.load(norm_bias + 1).to(tl.float32))
+    c = exact_gelu(c * factor * tl.load(norm_weight + 2).to(tl.float32) + tl.load(norm_bias + 2).to(tl.float32))
+    d = exact_gelu(d * factor * tl.load(norm_weight + 3).to(tl.float32) + tl.load(norm_bias + 3).to(tl.float32))
+    # The last axis holds (a, b) and (c, d), joined from pairs of the axis before it.
+    channels = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK_Y, BLOCK_X * 4))
+    number = tl.program_id(1) * BLOCK_X * 4 + tl.arange(0, BLOCK_X * 4)
+    mask = (y < out_h)[:, None] & (number < out_w * 4)[None, :]
+    tl.store(out + (y * out_w * 4)[:, None] + number[None, :], channels.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _downsample_map_kernel(
+    x,  # (B, H, W, C)
+    weight,  # (N, KERNEL, KERNEL, C)
+    bias,  # (N)
+    norm_weight,  # (N)
+    norm_bias,  # (N)
+    out,  # (positions, N) out
+    positions,  # B * out_h * out_w
+    H,
+    W,
+    N,
+    out_h,
+    out_w,
+    stride,
+    padding,
+    eps,
+    C: tl.constexpr,
+    KERNEL: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDTH: tl.constexpr,  # N, up to the next power of two
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    K: tl.constexpr = KERNEL * KERNEL * C
+    position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    is_position = position < positions
+    channel = tl.arange(0, WIDTH)
+    used = channel < N
+    row = position // out_w % out_h * stride - padding
+    column = position % out_w * stride - padding
+    left = x + (((position // (out_h * out_w)).to(tl.int64) * H + row) * W + column)[:, None] * C
+    inner = tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_M, WIDTH), tl.float32)
+    for k in range(0, K, BLOCK_K):
+        tap = (k + inner) // C
+        i, j = tap // KERNEL, tap % KERNEL
+        y, z = row[:, None] + i[None, :], column[:, None] + j[None, :]
+        inside = (y >= 0) & (y < H) & (z >= 0) & (z < W) & is_position[:, None] & (k + inner < K)[None, :]
+        a = tl.load(left + ((i * W + j) * C + (k + inner) % C)[None, :], mask=inside, other=0)
+        of_weight = channel[None, :] * K + (k + inner)[:, None]
+        b = tl.load(weight + of_weight, mask=used[None, :] & (k + inner < K)[:, None], other=0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    total += tl.load(bias + channel, mask=used, other=0).to(tl.float32)[None, :]
+
+    mean = tl.sum(total, 1) / N  # channels beyond the last are 0
+    centred = tl.where(used[None, :], total - mean[:, None], 0)
+    variance = tl.sum(centred * centred, 1) / N
+    scale = tl.load(norm_weight + channel, mask=used, other=0).to(tl.float32)
+    shift = tl.load(norm_bias + channel, mask=used, other=0).to(tl.float32)
+    normed = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+    ptrs = out + position.to(tl.int64)[:, None] * N + channel[None, :]
+    tl.store(ptrs, exact_gelu(normed).to(out.dtype.element_ty), mask=is_position[:, None] & used[None, :])
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Returns blocks of positions: rows by columns for ``logits``, otherwise one number, by the result's channels."""
+    if shape == "logits":
+        return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})
+    if shape == "wide":
+        block = 32 if dtype == "float32" else 64
+        return LaunchConfig({"BLOCK_M": block, "BLOCK_K": 32 if dtype == "float32" else 64}, {"num_warps": 8 if dtype == "float32" else 4, "num_stages": 3})
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": 2})
+
+
+def downsample_logits_triton(
+    logits: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    size: tuple[int, int],
+    scale: float,
+    shift: float,
+    is_binary: bool,
+    stride: int,
+    padding: int,
+    eps: float,
+) -> Tensor:
+    """:func:`sam2fast.kernels.mask_downsampler.downsample_logits` on the GPU; never synchronises."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    out = weight.new_empty(len(logits), *result_shape(size, weight, stride, padding))
+    if out.numel() == 0:
+        return out
+    B, out_h, out_w, _ = out.shape
+    logits, chosen = logits.contiguous(), launch_config("mask_downsampler", config, weight, "logits")
+    block_y, block_x = chosen.meta["BLOCK_Y"], chosen.meta["BLOCK_X"]
+    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
+    count_launch("downsample_logits")
+    with chosen.on_device(logits):
+        _downsample_logits_kernel[(B * triton.cdiv(out_h, block_y), triton.cdiv(out_w, block_x))](
+            logits, *vectors, out, h, w, H, W, out_h, out_w, *axes_of(logits, size), scale, shift, int(is_binary),
+            stride, padding, eps, COPY=(h, w) == (H, W), KERNEL=weight.shape[1], BLOCK_Y=block_y, BLOCK_X=block_x,
+            **chosen.options, **FUSED,
+        )  # fmt: skip
+    return out
+
+
+def downsample_map_triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    stride: int,
+    padding: int,
+    eps: float,
+) -> Tensor:
+    """:func:`sam2fast.kernels.mask_downsampler.downsample_map` on the GPU; never synchronises."""
+    B, H, W, C = x.shape
+    out = weight.new_empty(B, *result_shape((H, W), weight, stride, padding))
+    if out.numel() == 0:
+        return out
+    _, out_h, out_w, N = out.shape
+    positions = B * out_h * out_w
+    chosen = launch_config("mask_downsampler", config, weight, shape_class(N))
+    kernel, block_m = weight.shape[1], chosen.meta["BLOCK_M"]
+    block_k = min(chosen.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
+    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
+    count_launch("downsample_map")
+    with chosen.on_device(x):
+        _downsample_map_kernel[(triton.cdiv(positions, block_m),)](
+            x.contiguous(), *vectors, out, positions, H, W, N, out_h, out_w, stride, padding, eps,
+            C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),
+            BLOCK_M=block_m, BLOCK_K=block_k, **chosen.options, **FUSED,
+        )  # fmt: skip
+    return out
