@@ -103,6 +103,8 @@ def tile_of(launch: Launch) -> Tile | None:
         return token_tile(launch)
     if launch.op == "embed_patches":
         return patch_tile(launch)
+    if launch.op == "mask_downsampler":
+        return downsampled_tile(launch)
     if launch.op == "nms":
         product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
@@ -159,6 +161,13 @@ def patch_tile(launch: Launch) -> Tile:
     products = [Product(c["BLOCK"], c[part], 32, size) for part in ("WIDTH", "REST") if c[part]]
     channels = {(64, 32): 96, (128, 0): 112, (128, 16): 144}[c["WIDTH"], c["REST"]]
     return Tile(tuple(products), 7, products[0]._replace(columns=channels, depth=147).flops)
+
+
+def downsampled_tile(launch: Launch) -> Tile:
+    """Of shifted tiles; the input channels of all taps may not fill the last block."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    product, K = Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_K"], size), c["KERNEL"] ** 2 * c["C"]
+    return Tile((product,), math.ceil(K / c["BLOCK_K"]), product._replace(depth=K).flops)
 
 
 def memory_tile(launch: Launch) -> Tile:

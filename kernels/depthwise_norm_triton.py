@@ -27,8 +27,8 @@ def _depthwise_norm_kernel(
     positions,
     H,
     W,
-    C,
     eps,
+    C: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
     KERNEL: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
@@ -51,10 +51,10 @@ def _depthwise_norm_kernel(
         is_row = is_position & (row + i >= 0) & (row + i < H)
         near = x + offsets + ((i - KERNEL // 2) * W - KERNEL // 2) * C
         for j in tl.static_range(KERNEL):
-            inside = (is_row & (column + j >= 0) & (column + j < W))[:, None] & used[None, :]
-            value = tl.load(near + j * C, mask=inside, other=0).to(tl.float32)
+            inside = (is_row & (column + j >= 0) & (column + j < W))[:, None]
+            value = tl.load(near + j * C, mask=inside & used[None, :], other=0).to(tl.float32)
             if HAS_SHIFT:
-                value = tl.where(inside, value + added[None, :], 0.0)
+                value += added[None, :] * inside.to(tl.float32)
             factor = tl.load(weight + (i * KERNEL + j) * C + channel, mask=used, other=0).to(tl.float32)
             total += value * factor[None, :]
 
@@ -73,7 +73,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     32 a thread let four positions share each weight that a thread loads. The 4,096 positions of a map of 256 channels
     are 256 programs, about two for each multiprocessor.
     """
-    return LaunchConfig({"ELEMENTS": 4096}, {"num_warps": 4, "num_stages": 1})
+    return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 
 
 def depthwise_norm_triton(
@@ -96,7 +96,7 @@ def depthwise_norm_triton(
     count_launch("depthwise_norm")
     with chosen.on_device(x):
         _depthwise_norm_kernel[(triton.cdiv(positions, block),)](
-            x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, C, eps,
-            HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
+            x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, eps,
+            C=C, HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
         )  # fmt: skip
     return out

@@ -19,7 +19,8 @@ __all__ = [
 ]
 
 WIDEST = 256  # channels of a result, which a program holds together
-NARROW = 64  # most channels of the steps whose inputs memory limits
+NARROW = 64  # channels up to which memory is the limit
+MANY = 128 * 132  # positions that fill an H100 in blocks of 128
 FIRST = 4  # channels of the first result, which a thread holds together
 
 
@@ -122,9 +123,11 @@ def _check(x: Tensor, channels: int, weight: Tensor, *vectors: Tensor) -> None:
         )
 
 
-def shape_class(channels: int) -> str:
-    """Returns the shape class of a map with ``channels`` channels."""
-    return "wide" if channels > NARROW else ANY
+def shape_class(positions: int, channels: int) -> str:
+    """Returns the shape class of maps with ``channels`` channels."""
+    if channels <= NARROW:
+        return ANY
+    return "many" if positions >= MANY else "wide"
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:
@@ -151,7 +154,8 @@ def downsample_logits_reference(
     eps: float,
 ) -> Tensor:
     """Reference implementation of :func:`downsample_logits`: one operation after the other."""
-    x = scaled_masks(logits, tuple(size), scale, shift, is_binary, weight.dtype).permute(0, 2, 3, 1)
+    x = scaled_masks(logits, (size[0], size[1]), scale, shift, is_binary, weight.dtype)
+    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # with strides by which convolutions keep the order
     return downsample_map_reference(x, weight, bias, norm_weight, norm_bias, stride, padding, eps)
 
 
@@ -203,11 +207,16 @@ def _fake_map(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
     return weight.new_empty(len(x), *result_shape(x.shape[1:3], weight, stride, padding))  # type: ignore[arg-type]
 
 
+def _prefers_torch(x: Tensor, weight: Tensor, *_: object) -> bool:
+    return weight.dtype == torch.float32  # where torch's convolutions were not measured
+
+
 _downsample_logits = Op(
     "downsample_logits",
     downsample_logits_reference,
     "mask_downsampler_triton.downsample_logits_triton",
     unsupported=_unsupported_logits,
+    prefers_torch=_prefers_torch,
     fake=_fake_logits,
     kind=lambda logits, weight, *_: weight.shape,
 )
@@ -216,6 +225,7 @@ _downsample_map = Op(
     downsample_map_reference,
     "mask_downsampler_triton.downsample_map_triton",
     unsupported=_unsupported_map,
+    prefers_torch=_prefers_torch,
     fake=_fake_map,
     kind=lambda x, weight, *_: weight.shape,
 )

@@ -88,6 +88,7 @@ def _downsample_map_kernel(
     H,
     W,
     N,
+    K,  # KERNEL * KERNEL * C
     out_h,
     out_w,
     stride,
@@ -100,7 +101,6 @@ def _downsample_map_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    K: tl.constexpr = KERNEL * KERNEL * C
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     is_position = position < positions
     channel = tl.arange(0, WIDTH)
@@ -132,13 +132,21 @@ def _downsample_map_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns blocks of positions: rows by columns for ``logits``, otherwise one number, by the result's channels."""
+    """Blocks of positions: rows by columns for ``logits``, otherwise one number.
+
+    A program of a ``wide`` map reads all weights, 295 KB for 256 channels, and computes its norm alone. 64 positions
+    are the fewest for wgmma, and 128 read the weights half as often where they fill the GPU (``many``).
+    """
     if shape == "logits":
         return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})
-    if shape == "wide":
-        block = 32 if dtype == "float32" else 64
-        return LaunchConfig({"BLOCK_M": block, "BLOCK_K": 32 if dtype == "float32" else 64}, {"num_warps": 8 if dtype == "float32" else 4, "num_stages": 3})
-    return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": 2})
+    stages = 2 if arch.startswith("gfx") else 3  # 64 KB of shared memory on AMD's GPUs
+    if dtype == "float32":  # three products in TF32 keep both operands in registers
+        return LaunchConfig({"BLOCK_M": 32, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2})
+    if shape == "many" and arch in ("sm_90", "sm_100", "sm_103"):
+        return LaunchConfig({"BLOCK_M": 128, "BLOCK_K": 64}, {"num_warps": 8, "num_stages": stages})
+    if shape in ("wide", "many"):
+        return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 8, "num_stages": stages})
+    return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": stages})
 
 
 def downsample_logits_triton(
@@ -191,14 +199,14 @@ def downsample_map_triton(
         return out
     _, out_h, out_w, N = out.shape
     positions = B * out_h * out_w
-    chosen = launch_config("mask_downsampler", config, weight, shape_class(N))
+    chosen = launch_config("mask_downsampler", config, weight, shape_class(positions, N))
     kernel, block_m = weight.shape[1], chosen.meta["BLOCK_M"]
     block_k = min(chosen.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
     vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
     count_launch("downsample_map")
     with chosen.on_device(x):
         _downsample_map_kernel[(triton.cdiv(positions, block_m),)](
-            x.contiguous(), *vectors, out, positions, H, W, N, out_h, out_w, stride, padding, eps,
+            x.contiguous(), *vectors, out, positions, H, W, N, kernel**2 * C, out_h, out_w, stride, padding, eps,
             C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),
             BLOCK_M=block_m, BLOCK_K=block_k, **chosen.options, **FUSED,
         )  # fmt: skip

@@ -235,15 +235,3 @@ def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Ten
         pointers = _mixed(settings, pointers, is_given)
     ious = torch.ones_like(is_given)
     return ObjectPrediction(logits, ious, pointers, 20 * is_given - 10, torch.zeros_like(ious, dtype=torch.int64))
-
-
-def scaled(settings: MemorySettings, masks: Tensor, from_prompt: bool, dtype: torch.dtype) -> Tensor:
-    """Returns the memory encoder's input: probabilities or binary masks, scaled, at the image's size."""
-    size, scale, bias = settings.size, settings.scale, settings.bias
-    is_large = masks.shape[-2:] == size
-    if settings.binarizes and from_prompt:
-        masks = masks if is_large else upsample_masks(masks, size)
-        return torch.rsub((masks > 0).float(), bias, alpha=-scale)
-    if is_large:
-        return torch.rsub(torch.sigmoid(masks), bias, alpha=-scale)
-    return scaled_probabilities(masks, size, scale, bias, dtype)

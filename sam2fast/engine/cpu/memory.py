@@ -5,11 +5,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, add_into, by_head, scaled
+from sam2fast.engine.common import AttendHook, add_into, by_head
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import compress
+from sam2fast.kernels.mask_downsampler import scaled_masks
 from sam2fast.kernels.memory_attention import (
     LONG,
     AttendedMemory,
@@ -71,7 +72,8 @@ def encode(
 ) -> Tensor:
     """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
     ``(1 or B, C, H, W)``."""
-    x = scaled(settings, masks, from_prompt, plan.downsampling[0][0].weight.dtype)
+    is_binary, dtype = settings.binarizes and from_prompt, plan.downsampling[0][0].weight.dtype
+    x = scaled_masks(masks, settings.size, settings.scale, settings.bias, is_binary, dtype)
     for conv, norm in plan.downsampling:
         normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)
         x = torch.ops.aten.gelu_(normed).permute(0, 3, 1, 2)

@@ -2,22 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from itertools import starmap
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, by_head, scaled
-from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
+from sam2fast.engine.common import AttendHook, by_head
+from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm
 from sam2fast.engine.static import ops
 from sam2fast.engine.static.ops import (
     Prepared,
+    add_product,
     add_scaled,
     compiled,
     convolve,
-    gelu_mlp,
     joined,
     linear,
     mlp,
@@ -27,6 +28,9 @@ from sam2fast.engine.static.ops import (
     parameters_of,
     without_autocast,
 )
+from sam2fast.kernels.depthwise_norm import depthwise_norm
+from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.mask_downsampler import downsample_logits, downsample_map
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
 
 # ---- attention ----
@@ -133,31 +137,84 @@ def _attend_to_itself(each: JoinedAttending, normed: Tensor, rotation: Rotation)
 # ---- encoder ----
 
 
-class MemoryWeights(NamedTuple):
-    """The layers in the dtype that products are computed in."""
+class Downsampling(NamedTuple):
+    """A strided convolution on token-major maps, its norm and GELU."""
 
-    downsampling: list[tuple[Conv, Norm]]
-    downsampled: Conv
-    pixels: Conv
-    fuser: list[FuserLayer]
-    out: Conv | None
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # weight (N, k, k, C) and bias, weight and bias of the norm
+    stride: int
+    padding: int
+    eps: float
+
+
+class FusedBlock(NamedTuple):
+    """A ConvNeXt block on a token-major map, to which the block adds a product without its bias."""
+
+    shift: Tensor | None  # (C) sum of the biases of the blocks before it, which the map lacks
+    conv: Conv  # weight (k, k, C) if it is depthwise
+    norm: Norm
+    first: Linear
+    last: Tensor  # (C, 4 C), scaled
+
+
+class MemoryWeights(NamedTuple):
+    """The layers in the dtype that products are computed in, and in the order of token-major maps."""
+
+    downsampling: list[Downsampling]
+    pixels: Linear  # with the bias of downsampled
+    downsampled: Tensor  # (C, C)
+    fuser: list[FusedBlock]
+    shift: Tensor | None  # (C) sum of the biases of all blocks, if there is no output layer
+    out: Linear | None
     pointer: tuple[Linear, ...]
     mask_downsample: Conv | None
     distances: Linear | None
     perceiver: PerceiverPlan | None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the products."""
-        return self.pixels.weight.dtype
-
 
 def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     if plan.prepared is None:
-        ends = plan.out, plan.pointer, plan.mask_downsample, plan.distances, plan.perceiver
-        tree = plan.downsampling, plan.downsampled, plan.pixels, plan.fuser, *ends
-        plan.prepared = Prepared(tree)
-    return plan.prepared.of(device, lambda tree, dtype: MemoryWeights(*tree))
+        ends = plan.pointer, plan.mask_downsample, plan.distances, plan.perceiver
+        maps = plan.pixels, plan.downsampled, plan.out
+        tree = plan.downsampling, maps, plan.fuser, ends
+        sources = [conv.weight for conv, _ in plan.downsampling]
+        sources += [x for layer in maps if layer is not None for x in layer[:2] if x is not None]
+        sources += [x for layer in plan.fuser for x in (layer.conv.weight, *layer.mlp[1], layer.gamma) if x is not None]
+        plan.prepared = Prepared(tree, sources)
+
+    def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
+        downsampling, (pixels, downsampled, out), fuser, ends = tree
+        shift: Tensor | None = None
+        blocks = []
+        for layer, exact in zip(fuser, plan.fuser, strict=True):
+            weight, bias = (x.float() for x in exact.mlp[1])  # scaled in fp32
+            if exact.gamma is not None:
+                weight, bias = exact.gamma.float()[:, None] * weight, exact.gamma.float() * bias
+            conv, before = layer.conv, None if shift is None else shift.to(dtype)
+            if conv.groups > 1:
+                conv = conv._replace(weight=conv.weight[:, 0].permute(1, 2, 0).contiguous())
+            blocks.append(FusedBlock(before, conv, layer.norm, layer.mlp[0], weight.to(dtype)))
+            shift = bias if shift is None else shift + bias
+        if out is not None:
+            weight, bias = out.weight.flatten(1), out.bias
+            if shift is not None:
+                bias = torch.addmv(bias.float(), weight.float(), shift).to(dtype)
+            out, shift = Linear(weight, bias), None
+        return MemoryWeights(
+            list(starmap(_step, downsampling)),
+            Linear(pixels.weight.flatten(1), pixels.bias + downsampled.bias),
+            downsampled.weight.flatten(1),
+            blocks,
+            None if shift is None else shift.to(dtype),
+            out,
+            *ends,
+        )
+
+    return plan.prepared.of(device, compute)
+
+
+def _step(conv: Any, norm: Norm) -> Downsampling:
+    weight = conv.weight.permute(0, 2, 3, 1).contiguous()
+    return Downsampling((weight, conv.bias, norm.weight, norm.bias), conv.stride[0], conv.padding[0], norm.eps)
 
 
 def encode(
@@ -180,28 +237,39 @@ def _encode(
     scores: Tensor,
     from_prompt: bool,
 ) -> Tensor:
-    x = scaled(settings, masks, from_prompt, weights.dtype)
-    if x.is_cuda:  # channels last from here on, as the norms read it
-        x = x.reshape(*x.shape[::2], x.shape[3], 1).permute(0, 3, 1, 2)
-    for conv, norm in weights.downsampling:
-        normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
-        x = normed.permute(0, 3, 1, 2)
-    x = convolve(features, weights.pixels) + convolve(x, weights.downsampled)
-    for layer in weights.fuser:
-        x = _fuse(layer, x, weights.dtype)
-    x = x if weights.out is None else convolve(x, weights.out)
+    mask = _downsampled(weights.downsampling, settings, masks, from_prompt)
+    x = linear(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
+    add_product(x, mask, weights.downsampled)
+    for block in weights.fuser:
+        add_product(x, linear_gelu(_convolved(block, x), *block.first), block.last)
+    if weights.shift is not None:
+        x = x + weights.shift
+    x = x if weights.out is None else linear(x, weights.out)
     if settings.no_obj_embed_spatial is not None:
-        absence, embedding = (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[..., None, None]
+        absence, embedding = (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[:, None, None]
         x = add_scaled(x, absence, embedding, x.dtype)
+    x = x.permute(0, 3, 1, 2)
     return x if weights.perceiver is None or position is None else compress(ops, weights.perceiver, x, position)
 
 
-def _fuse(layer: FuserLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
-    y = normalize(convolve(x, layer.conv).permute(0, 2, 3, 1), layer.norm, dtype)
-    y = gelu_mlp(y, layer.mlp).permute(0, 3, 1, 2)
-    if layer.gamma is None:
-        return x + y
-    return add_scaled(x, layer.gamma[:, None, None], y, dtype)
+def _convolved(block: FusedBlock, x: Tensor) -> Tensor:
+    """The norm of a block's convolution ``(B, H, W, C)``."""
+    shift, conv, norm = block[:3]
+    if conv.groups > 1:
+        assert conv.bias is not None
+        return depthwise_norm(x, shift, conv.weight, conv.bias, *norm)
+    x = (x if shift is None else x + shift).permute(0, 3, 1, 2)
+    return normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, x.dtype)
+
+
+def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Tensor, from_prompt: bool) -> Tensor:
+    """Maps ``(B, H, W, C)`` of logits of masks."""
+    first, *others = steps
+    mask = settings.size, settings.scale, settings.bias, settings.binarizes and from_prompt
+    x = downsample_logits(masks, *first.tensors, *mask, first.stride, first.padding, first.eps)
+    for step in others:
+        x = downsample_map(x, *step.tensors, step.stride, step.padding, step.eps)
+    return x
 
 
 # ---- pointers ----
