@@ -19,7 +19,7 @@ from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import axes_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["is_binary"])
 def _downsample_logits_kernel(
     logits,  # (B, h, w) any float
     weight,  # (4, KERNEL, KERNEL)

@@ -77,6 +77,9 @@ COMPARED = (
     Comparison("norm_linear", "these shapes are to be left to torch"),
     Comparison("grouped_mlp", "these shapes are to be left to torch"),
     Comparison("token_attention", "these shapes are to be left to torch (`_prefers_torch`)"),
+    Comparison("downsample_logits", "the first step is to be left to torch"),
+    Comparison("downsample_map", "these steps are to be left to torch"),
+    Comparison("depthwise_norm", "these convolutions are to be left to torch"),
     Comparison("preprocess", "images of these sizes are to be resized by torch"),
     Comparison("embed_patches", "patches are to be convolved by torch"),
     Comparison("mask_statistics", "statistics are to be computed from upsampled masks"),
@@ -107,6 +110,7 @@ PARITY = {
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
     "decoder": ("grouped_mlp or norm_linear or token_attention", 60),
+    "memory encoder": ("downsample or depthwise_norm", 50),
 }
 # Steps of suite.plans -> seconds and question, in the visit's two calls.
 FIRST_CALLS = {

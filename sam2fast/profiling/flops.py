@@ -9,8 +9,10 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # Registers the operators.
 import sam2fast.kernels.embed_patches
+import sam2fast.kernels.depthwise_norm
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
+import sam2fast.kernels.mask_downsampler
 import sam2fast.kernels.memory_attention
 import sam2fast.kernels.norm_linear
 import sam2fast.kernels.token_attention
@@ -63,6 +65,18 @@ def grouped_mlp_flops(
 def token_attention_flops(query: Shape, key: Shape, *rest: Any, out_shape: Shape) -> int:
     """Each query of the result ``(B, N, C)`` with the keys ``(B or 1, M, C)``."""
     return 4 * math.prod(out_shape) * key[1]
+
+
+@register_flop_formula([_ops.downsample_logits, _ops.downsample_map])
+def downsample_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
+    """Convolution by ``weight (N, k, k, C)``."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+@register_flop_formula(_ops.depthwise_norm)
+def depthwise_norm_flops(x: Shape, shift: Any, weight: Shape, *rest: Any, **options: Any) -> int:
+    """Convolution of ``x (B, H, W, C)`` by ``weight (k, k, C)``."""
+    return 2 * math.prod(x) * math.prod(weight[:2])
 
 
 @register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])

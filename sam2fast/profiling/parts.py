@@ -74,7 +74,8 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.memory, "rope_attention", "attention"),
     (static.memory, "linear", "projections"),
     (static.memory, "normalize_sum", "norms"),
-    (static.memory, "_fuse", "fuser"),
+    (static.memory, "_downsampled", "mask downsampler"),
+    (static.memory, "_convolved linear_gelu", "fuser"),
     (static.memory, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"

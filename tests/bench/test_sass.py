@@ -170,6 +170,13 @@ def test_products_of_attention_of_tokens():
     assert sass_kernels.tile_of(few) == Tile((Product(64, 16, 16), Product(64, 16, 16)), 1, 2 * 2 * 64 * 8 * 16)
 
 
+def test_products_of_shifted_tiles():
+    """The channels of nine taps."""
+    constants = {"BLOCK_M": 64, "WIDTH": 64, "BLOCK_K": 64, "KERNEL": 3, "C": 16}
+    launch = launch_of("mask_downsampler", "*", name="_downsample_map_kernel", **constants)
+    assert sass_kernels.tile_of(launch) == Tile((Product(64, 64, 64),), 3, 2 * 64 * 64 * 144)
+
+
 @pytest.mark.parametrize(
     ("parts", "ahead"),
     [

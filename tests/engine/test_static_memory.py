@@ -16,7 +16,10 @@ from planned import (
     without_plans,
 )
 from planned_memory import tracked
+from torch.utils._pytree import tree_leaves
 
+from sam2fast.engine.memory_plan import plan_memory
+from sam2fast.engine.static.memory import _weights
 from sam2fast.kernels._dispatch import backend, launches
 
 
@@ -52,6 +55,18 @@ def test_bfloat16(has_low_weights):
     assert_as_near(truth, expected, found)
     if not has_low_weights:
         assert_same(*both(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_no_weight_is_a_view_of_a_parameter(dtype):
+    """A recording refreshes its weights in place: it would write to the parameter, and find them outdated forever."""
+    model = mini_model().to(dtype)
+    plan = plan_memory(model)
+    assert plan is not None
+    weights = [x for x in tree_leaves(_weights(plan, torch.device("cpu"))) if isinstance(x, torch.Tensor)]
+    parameters = {x.data_ptr(): x for x in model.parameters()}
+    assert len(weights) > 20 and all(parameters.get(x.data_ptr(), x) is x for x in weights)
 
 
 WEIGHTS = [

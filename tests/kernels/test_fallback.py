@@ -9,9 +9,9 @@ import torch
 from kernel_records import RECORDS
 from video import clip
 
-import sam2fast.kernels.linear_gelu
 from sam2fast.kernels import _dispatch, _op
 from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._op import OPS
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.utils.testing import relative_error
@@ -42,7 +42,8 @@ def auto(monkeypatch, triton_device):
     monkeypatch.setenv("SAM2FAST_BACKEND", "auto")
     monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
     monkeypatch.setattr(_dispatch, "KERNEL_DEVICES", ("cpu", "cuda"))
-    monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
+    for op in OPS.values():
+        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)
     monkeypatch.setattr(_op, "refused", set())
     return triton_device
 

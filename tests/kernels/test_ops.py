@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-import sam2fast.kernels.linear_gelu
 from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels._op import OPS
@@ -217,7 +216,8 @@ def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
     """Traced with fake tensors on a GPU."""
     pytest.importorskip("triton")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(sam2fast.kernels.linear_gelu, "_prefers_torch", lambda *_: False)
+    for op in OPS.values():
+        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)
     monkeypatch.setattr(OPS["token_attention"], "prefers_torch", lambda *_: False)  # samples are fp32
     graphs = []
 

@@ -7,8 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from sam2fast.kernels.embed_patches import embed_patches_reference
+from sam2fast.kernels.depthwise_norm import depthwise_norm_reference
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
+from sam2fast.kernels.mask_downsampler import downsample_logits_reference, downsample_map_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
 from sam2fast.kernels.token_attention import token_attention_reference
 from sam2fast.kernels.window_attention import window_attention_reference
@@ -66,6 +68,19 @@ def test_token_attention(items, images):
     query, key, value = torch.randn(items, 7, 8), torch.randn(images, 5, 8), torch.randn(images, 5, 8)
     flops, out = counted(token_attention_reference, query, key, value, 2)
     assert formulas.token_attention_flops(query, key, value, 2, out_val=out) == flops == 4 * 3 * 7 * 5 * 8
+
+
+def test_convolutions():
+    weight, vector = torch.randn(4, 3, 3, 1), torch.randn(4)
+    given = torch.randn(2, 1, 5, 6), weight, vector, vector, vector, (9, 12), 20.0, -10.0, False, 2, 1, 1e-6
+    flops, x = counted(downsample_logits_reference, *given)
+    assert formulas.downsample_flops(*given, out_val=x) == flops == 2 * 2 * 5 * 6 * 4 * 9
+    given = x, torch.randn(8, 3, 3, 4), *[torch.randn(8)] * 3, 2, 1, 1e-6
+    flops, out = counted(downsample_map_reference, *given)
+    assert formulas.downsample_flops(*given, out_val=out) == flops == 2 * 2 * 3 * 3 * 8 * 9 * 4
+    given = x, None, torch.randn(5, 5, 4), vector, vector, vector, 1e-6
+    flops, out = counted(depthwise_norm_reference, *given)
+    assert formulas.depthwise_norm_flops(*given, out_val=out) == flops == 2 * 2 * 5 * 6 * 4 * 25
 
 
 def test_attention():

@@ -182,6 +182,15 @@ def _token_attention(args: Any, kwargs: Any) -> int:
     return int(4 * out.numel() * M)
 
 
+def _downsample(args: Any, kwargs: Any) -> int:
+    weight, out = args[1], args[5]
+    return int(2 * out.numel() * weight[0].numel())
+
+
+def _depthwise_norm(args: Any, kwargs: Any) -> int:
+    return int(2 * args[6].numel() * kwargs["KERNEL"] ** 2)
+
+
 KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_attend_kernel": _attend,
     "_encode_kernel": _encode,
@@ -192,6 +201,9 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_norm_linear_kernel": _norm_linear,
     "_grouped_mlp_kernel": _grouped_mlp,
     "_token_attention_kernel": _token_attention,
+    "_downsample_logits_kernel": _downsample,
+    "_downsample_map_kernel": _downsample,
+    "_depthwise_norm_kernel": _depthwise_norm,
 }
 
 

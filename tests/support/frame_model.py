@@ -36,6 +36,7 @@ RATES = dict.fromkeys((MEMORY, ITSELF, WHOLE, WINDOWS), ATTENTION)
 ROWS_OF_A_PROGRAM = 128  # queries, in attention by torch
 MULTIPLYING = ("mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "_linear_gelu_kernel",
                "_embed_patches_kernel")  # fmt: skip
+CONVOLVING = ("convolution", "_downsample_map_kernel")
 
 
 class Shape(NamedTuple):
@@ -87,7 +88,7 @@ def cost_of(name: str, moved: int, flops: int, args: Any, kwargs: Any) -> Cost:
     if "scaled_dot_product" in name:
         B, H, N, _ = args[0].shape
         return Cost(name, moved, flops, WHOLE, programs=B * H * math.ceil(N / ROWS_OF_A_PROGRAM))
-    if name in MULTIPLYING or name == "convolution":
+    if name in MULTIPLYING or name in CONVOLVING:
         return Cost(name, moved, flops, MULTIPLICATIONS, _shape(name, flops, args))
     kinds = {"_window_attention_kernel": WINDOWS, "_add_layer_norm_kernel": NORMS, "gelu": GELU, "gelu_": GELU}
     kinds |= {"_token_attention_kernel": WHOLE}
@@ -96,7 +97,7 @@ def cost_of(name: str, moved: int, flops: int, args: Any, kwargs: Any) -> Cost:
 
 
 def _shape(name: str, flops: int, args: Any) -> Shape:
-    if name == "convolution":
+    if name in CONVOLVING:
         N, K = args[1].shape[0], args[1][0].numel()
         return Shape(1, flops // (2 * N * K), N, K)
     if name == "_embed_patches_kernel":

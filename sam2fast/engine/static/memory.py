@@ -26,6 +26,7 @@ from sam2fast.engine.static.ops import (
     normalize,
     normalize_sum,
     parameters_of,
+    pointwise,
     without_autocast,
 )
 from sam2fast.kernels.depthwise_norm import depthwise_norm
@@ -161,7 +162,7 @@ class MemoryWeights(NamedTuple):
 
     downsampling: list[Downsampling]
     pixels: Linear  # with the bias of downsampled
-    downsampled: Tensor  # (C, C)
+    downsampled: Tensor  # (C, C, 1, 1)
     fuser: list[FusedBlock]
     shift: Tensor | None  # (C) sum of the biases of all blocks, if there is no output layer
     out: Linear | None
@@ -182,6 +183,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         plan.prepared = Prepared(tree, sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
+        """Returns parameters and new tensors, but no views of parameters, into which a refresh would write."""
         downsampling, (pixels, downsampled, out), fuser, ends = tree
         shift: Tensor | None = None
         blocks = []
@@ -191,18 +193,20 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
                 weight, bias = exact.gamma.float()[:, None] * weight, exact.gamma.float() * bias
             conv, before = layer.conv, None if shift is None else shift.to(dtype)
             if conv.groups > 1:
-                conv = conv._replace(weight=conv.weight[:, 0].permute(1, 2, 0).contiguous())
+                conv = conv._replace(
+                    weight=conv.weight[:, 0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+                )
             blocks.append(FusedBlock(before, conv, layer.norm, layer.mlp[0], weight.to(dtype)))
             shift = bias if shift is None else shift + bias
         if out is not None:
-            weight, bias = out.weight.flatten(1), out.bias
+            bias = out.bias
             if shift is not None:
-                bias = torch.addmv(bias.float(), weight.float(), shift).to(dtype)
-            out, shift = Linear(weight, bias), None
+                bias = torch.addmv(bias.float(), out.weight.flatten(1).float(), shift).to(dtype)
+            out, shift = Linear(out.weight, bias), None
         return MemoryWeights(
             list(starmap(_step, downsampling)),
-            Linear(pixels.weight.flatten(1), pixels.bias + downsampled.bias),
-            downsampled.weight.flatten(1),
+            Linear(pixels.weight, pixels.bias + downsampled.bias),
+            downsampled.weight,
             blocks,
             None if shift is None else shift.to(dtype),
             out,
@@ -213,7 +217,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
 
 
 def _step(conv: Any, norm: Norm) -> Downsampling:
-    weight = conv.weight.permute(0, 2, 3, 1).contiguous()
+    weight = conv.weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
     return Downsampling((weight, conv.bias, norm.weight, norm.bias), conv.stride[0], conv.padding[0], norm.eps)
 
 
@@ -238,13 +242,13 @@ def _encode(
     from_prompt: bool,
 ) -> Tensor:
     mask = _downsampled(weights.downsampling, settings, masks, from_prompt)
-    x = linear(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
-    add_product(x, mask, weights.downsampled)
+    x = pointwise(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
+    add_product(x, mask, weights.downsampled.flatten(1))
     for block in weights.fuser:
         add_product(x, linear_gelu(_convolved(block, x), *block.first), block.last)
     if weights.shift is not None:
         x = x + weights.shift
-    x = x if weights.out is None else linear(x, weights.out)
+    x = x if weights.out is None else pointwise(x, weights.out)
     if settings.no_obj_embed_spatial is not None:
         absence, embedding = (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[:, None, None]
         x = add_scaled(x, absence, embedding, x.dtype)
