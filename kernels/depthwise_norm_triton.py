@@ -70,8 +70,9 @@ def _depthwise_norm_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Elements of a program.
 
-    32 a thread let four positions share each weight that a thread loads. The 4,096 positions of a map of 256 channels
-    are 256 programs, about two for each multiprocessor.
+    One warp holds the weights of a tap as it loads them. Several warps would pass them through shared memory, and wait
+    for each other at each tap. With 256 channels, four positions share the weights, and 4,096 positions are eight
+    programs for each multiprocessor.
     """
     return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 
