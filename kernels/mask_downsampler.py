@@ -20,7 +20,6 @@ __all__ = [
 
 WIDEST = 256  # channels of a result, which a program holds together
 NARROW = 64  # channels up to which memory is the limit
-MANY = 128 * 132  # positions that fill an H100 in blocks of 128
 FIRST = 4  # channels of the first result, which a thread holds together
 
 
@@ -123,11 +122,9 @@ def _check(x: Tensor, channels: int, weight: Tensor, *vectors: Tensor) -> None:
         )
 
 
-def shape_class(positions: int, channels: int) -> str:
+def shape_class(channels: int) -> str:
     """Returns the shape class of maps with ``channels`` channels."""
-    if channels <= NARROW:
-        return ANY
-    return "many" if positions >= MANY else "wide"
+    return "wide" if channels > NARROW else ANY
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:

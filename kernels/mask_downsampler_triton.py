@@ -134,17 +134,15 @@ def _downsample_map_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Blocks of positions: rows by columns for ``logits``, otherwise one number.
 
-    A program of a ``wide`` map reads all weights, 295 KB for 256 channels, and computes its norm alone. 64 positions
-    are the fewest for wgmma, and 128 read the weights half as often where they fill the GPU (``many``).
+    A program of a ``wide`` map reads all weights, 295 KB for 256 channels. 64 positions are the fewest for wgmma. With
+    128, Triton 3.2 spills.
     """
     if shape == "logits":
         return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})
     stages = 2 if arch.startswith("gfx") else 3  # 64 KB of shared memory on AMD's GPUs
     if dtype == "float32":  # three products in TF32 keep both operands in registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2})
-    if shape == "many" and arch in ("sm_90", "sm_100", "sm_103"):
-        return LaunchConfig({"BLOCK_M": 128, "BLOCK_K": 64}, {"num_warps": 8, "num_stages": stages})
-    if shape in ("wide", "many"):
+    if shape == "wide":
         warps = 4 if arch == "sm_103" else 8  # eight spill 16 bytes in fp16 there, and four on sm_80
         return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": warps, "num_stages": stages})
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": stages})
@@ -200,7 +198,7 @@ def downsample_map_triton(
         return out
     _, out_h, out_w, N = out.shape
     positions = B * out_h * out_w
-    chosen = launch_config("mask_downsampler", config, weight, shape_class(positions, N))
+    chosen = launch_config("mask_downsampler", config, weight, shape_class(N))
     kernel, block_m = weight.shape[1], chosen.meta["BLOCK_M"]
     block_k = min(chosen.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
     vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))

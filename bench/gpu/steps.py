@@ -110,7 +110,7 @@ PARITY = {
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
     "decoder": ("grouped_mlp or norm_linear or token_attention", 60),
-    "memory encoder": ("downsample or depthwise_norm", 50),
+    "memory encoder": ("mask_downsampler or depthwise_norm", 50),
 }
 # Steps of suite.plans -> seconds and question, in the visit's two calls.
 FIRST_CALLS = {

@@ -54,6 +54,9 @@ def large_blocks(monkeypatch, triton_device):
         tiles = {"BLOCK_M": 256, "BLOCK_N": 256, "BLOCK_K": 256, "GROUP": 8}
         table["linear_gelu"] = [Row("*", "*", "*", tiles, {"num_warps": 8})]
         table["layer_norm"] = [Row("*", "*", "*", {"ELEMENTS": 2**16}, {"num_warps": 8})]
+        table["depthwise_norm"] = [Row("*", "*", "*", {"ELEMENTS": 2**16}, {"num_warps": 8})]
+        masks = {"BLOCK_Y": 64, "BLOCK_X": 64, "BLOCK_M": 256, "BLOCK_K": 64}
+        table["mask_downsampler"] = [Row("*", "*", "*", masks, {"num_warps": 8})]
         table["preprocess"] = [Row("*", "*", "*", {"BLOCK": 2**15}, {"num_warps": 8})]
         monkeypatch.setattr(_launch, "custom_rows", lambda: table)
         for around in (memory_kernels.ROTATE, memory_kernels.ENCODE, memory_kernels.COMBINE):
@@ -86,7 +89,12 @@ def test_tracking(predictors, video, forced):
     # memories (on the first one that is the second object, prompted later); then the correction; then two frames.
     layers = len(ours.memory_attention.layers)
     assert counts["memory_attention"] == counts["rope_attention"] == layers * (FRAMES + 1 + 2)
-    assert counts["fill_holes_in_mask_scores"] > 0 and counts["scaled_probabilities"] > 0
+    assert counts["fill_holes_in_mask_scores"] > 0 and counts["downsample_logits"] > 0
+    steps, blocks = (
+        len(x) for x in (ours.memory_encoder.mask_downsampler.encoder[1::3], ours.memory_encoder.fuser.layers)
+    )
+    assert counts["downsample_map"] == (steps - 1) * counts["downsample_logits"]
+    assert counts["depthwise_norm"] == blocks * counts["downsample_logits"]
     assert counts["window_attention"] >= FRAMES * len(ours.image_encoder.trunk.blocks)
     ours.to("cpu")
 
