@@ -1,13 +1,11 @@
 """Embeds the patches of an image as tokens: Hiera's 7x7 convolution of stride 4, and the position embedding."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._cpu import emulates_bfloat16, in_float32
+from sam2fast.kernels._cpu import conv2d
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.preprocess import resize_and_normalise
@@ -72,16 +70,9 @@ def embed_patches_reference(
         images = resize_and_normalise(pixels, (pixels.shape[1], pixels.shape[2]), mean, std, WHITE)
     else:
         images = pixels.permute(0, 3, 1, 2)
-    x = _convolve(images.to(weight.dtype, memory_format=torch.channels_last), weight, bias)
+    kernel = weight.permute(3, 2, 0, 1).contiguous()
+    x = conv2d(images.to(weight.dtype, memory_format=torch.channels_last), kernel, bias, STRIDE, PADDING)
     return (x.permute(0, 2, 3, 1) + position).to(weight.dtype).contiguous()
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    convolution = partial(F.conv2d, stride=STRIDE, padding=PADDING)
-    weight = weight.permute(3, 2, 0, 1).contiguous()
-    if torch.compiler.is_compiling() and emulates_bfloat16(x, weight):
-        return in_float32(convolution, x, weight, bias)
-    return convolution(x, weight, bias)
 
 
 # ---- operator ----

@@ -14,7 +14,7 @@ PARTS = {
     "attention by cuDNN": "sdpa|flash|fmha",
     "linear_gelu": "_linear_gelu",
     "decoder's tokens": "_norm_linear|_grouped_mlp|_token_attention",
-    "convolutions and their layouts": "conv|nchw|nhwc|cudnn|_embed_patches"cudnn|_downsample|_depthwise",
+    "convolutions and their layouts": "conv|nchw|nhwc|cudnn|_embed_patches|_downsample|_depthwise",
     "matrix multiplications": "nvjet|gemm|cutlass|splitK",
     "LayerNorm": "layer_norm",
     "resizing of frames": "_resize_and_normalise",

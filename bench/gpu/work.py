@@ -33,9 +33,9 @@ ERROR_AT = re.compile(r"^=========     at (?:0x\w+ in )?(?:void )?(\w+)", re.MUL
 VOS = "official vos_optimized"
 MICRO_S = 0.1  # for the samples of each subject of a case
 # Our kernels with matrix multiplications.
-WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_embed_patches_kernel""_downsample_map_kernel",
-         "_encode_kernel", "_encode_kernel",
-         "_linear_gelu_kernel",  "_masks_kernel", "_window_attention_kernel"}  # fmt: skip
+WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_downsample_map_kernel",
+         "_embed_patches_kernel", "_encode_kernel", "_linear_gelu_kernel", "_masks_kernel",
+         "_window_attention_kernel"}  # fmt: skip
 
 
 class Outcome(NamedTuple):

@@ -10,7 +10,6 @@ from torch import Tensor
 from sam2fast.engine.memory_plan import MemorySettings
 from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
 from sam2fast.kernels.embed_patches import WHITE
-from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
 

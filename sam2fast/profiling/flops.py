@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+import sam2fast.kernels.depthwise_norm
+
 # Registers the operators.
 import sam2fast.kernels.embed_patches
-import sam2fast.kernels.depthwise_norm
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.mask_downsampler

@@ -217,8 +217,7 @@ def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     for op in OPS.values():
-        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)
-    monkeypatch.setattr(OPS["token_attention"], "prefers_torch", lambda *_: False)  # samples are fp32
+        monkeypatch.setattr(op, "prefers_torch", lambda *_: False)  # as samples are fp32
     graphs = []
 
     def keep(graph, inputs):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from sam2fast.kernels.embed_patches import embed_patches_reference
 from sam2fast.kernels.depthwise_norm import depthwise_norm_reference
+from sam2fast.kernels.embed_patches import embed_patches_reference
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
 from sam2fast.kernels.mask_downsampler import downsample_logits_reference, downsample_map_reference
