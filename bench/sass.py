@@ -88,7 +88,7 @@ def read(
         # Triton peels iterations off a pipelined loop.
         peeled = tensor_count(code.instructions) / groups / max(1, tensor_count(body)) - 1 if loop else 0
         trips = max(0, round(tile.blocks - peeled))
-        copying = trips if tile.is_attention else iterations_that_copy(code, loop, round(tile.blocks))
+        copying = iterations_that_copy(code, loop, round(tile.blocks))
         counts = weighted(code, loop, trips, tile.inner, copying)
         found = clocks(chip, tile, counts, warps * groups, ahead != 0)
         reached = bound(chip, tile, found, min(programs, fitting), groups)

@@ -105,6 +105,8 @@ def tile_of(launch: Launch) -> Tile | None:
         return patch_tile(launch)
     if launch.op == "mask_downsampler":
         return downsampled_tile(launch)
+    if launch.op == "mlp":
+        return mlp_tile(launch)
     if launch.op == "nms":
         product = Product(64, 32, launch.constants["BLOCK_K"], 1)
         return Tile((product,), PIXELS / product.depth, PIXELS / product.depth * product.flops)
@@ -168,6 +170,16 @@ def downsampled_tile(launch: Launch) -> Tile:
     c, size = launch.constants, 4 if launch.dtype == "float32" else 2
     product, K = Product(c["BLOCK_M"], c["WIDTH"], c["BLOCK_K"], size), c["KERNEL"] ** 2 * c["C"]
     return Tile((product,), math.ceil(K / c["BLOCK_K"]), product._replace(depth=K).flops)
+
+
+def mlp_tile(launch: Launch) -> Tile:
+    """Of both layers, by blocks of four times as many hidden columns as there are channels."""
+    c, size = launch.constants, 4 if launch.dtype == "float32" else 2
+    pieces = [piece for piece in (c["D1"], c["D2"]) if piece]
+    first = [Product(c["BLOCK_M"], c["BLOCK_N"], piece, size) for piece in pieces]
+    second = [Product(c["BLOCK_M"], piece, c["BLOCK_N"], size) for piece in pieces]
+    useful = 2 * Product(c["BLOCK_M"], 4 * c["C"], c["C"], size).flops
+    return Tile((*first, *second), math.ceil(4 * c["C"] / c["BLOCK_N"]), useful)
 
 
 def memory_tile(launch: Launch) -> Tile:

@@ -80,11 +80,6 @@ class Tile(NamedTuple):
     useful: float  # FLOPs without padding, as ``Product.flops`` counts them
     inner: int = 1  # iterations of the loop over a head's channels, where there is one
 
-    @property
-    def is_attention(self) -> bool:
-        """Otherwise it is one product, block by block of its depth."""
-        return len(self.products) > 1
-
 
 class Clocks(NamedTuple):
     """Of one program, by resource."""

@@ -12,7 +12,7 @@ PARTS = {
     "attention to memory": "_attend|_encode_kernel|_rotate|_combine",
     "windows": "_window_attention",
     "attention by cuDNN": "sdpa|flash|fmha",
-    "linear_gelu": "_linear_gelu",
+    "linear_gelu": "_linear_gelu|^_mlp",
     "decoder's tokens": "_norm_linear|_grouped_mlp|_token_attention",
     "convolutions and their layouts": "conv|nchw|nhwc|cudnn|_embed_patches|_downsample|_depthwise",
     "matrix multiplications": "nvjet|gemm|cutlass|splitK",

@@ -14,6 +14,7 @@ import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.mask_downsampler
+import sam2fast.kernels.mlp
 import sam2fast.kernels.memory_attention
 import sam2fast.kernels.norm_linear
 import sam2fast.kernels.token_attention
@@ -44,6 +45,12 @@ def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> 
 def embed_patches_flops(pixels: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
     """Computes the product of windows with ``weight (7, 7, 3, C)``."""
     return 2 * math.prod(weight[:3]) * math.prod(out_shape)
+
+
+@register_flop_formula(_ops.mlp)
+def mlp_flops(x: Shape, *given: Any, out_shape: Shape) -> int:
+    """Both layers of ``x (..., C)``, the first of weight ``(N, C)``."""
+    return 4 * math.prod(x) * given[3][0]
 
 
 @register_flop_formula(_ops.norm_linear)

@@ -58,7 +58,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.image, "normalize_sum shifted_layer_norm", "norms"),
     (static.image, "linear add_product", "projections"),
     (static.image, "window_attention", "attention"),
-    (static.image, "linear_gelu", "MLP"),
+    (static.image, "linear_gelu mlp", "MLP"),
     (static.image, "embed_patches", "patches"),
     (static.masks, "decode", "mask decoder"),
     (static.masks, "_embed_points _embed_masks", "prompt encoder"),

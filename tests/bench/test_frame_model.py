@@ -73,7 +73,7 @@ def test_kinds_and_shapes():
         cost = cost_of("_attend_kernel", 0, 1, args, {"RAGGED": ragged, "DIRECT": direct, "BLOCK_M": 128})
         assert (cost.kind, cost.programs) == (kind, programs)
     assert cost_of("_scaled_dot_product_efficient_attention", 0, 1, args[:3], {})[3:] == (WHOLE, None, 24)
-    for name in ("_norm_linear_kernel", "_grouped_mlp_kernel"):
+    for name in ("_norm_linear_kernel", "_grouped_mlp_kernel", "_mlp_kernel"):
         assert cost_of(name, 0, 1, (x,), {}).kind == MULTIPLICATIONS
     assert cost_of("_token_attention_kernel", 0, 1, (x,), {}).kind == WHOLE
     assert cost_of("gelu_", 0, 0, (x,), {}).kind == GELU and cost_of("copy_", 0, 0, (x,), {}).kind == OTHERS

@@ -177,6 +177,14 @@ def test_products_of_shifted_tiles():
     assert sass_kernels.tile_of(launch) == Tile((Product(64, 64, 64),), 3, 2 * 64 * 64 * 144)
 
 
+def test_products_of_mlps():
+    """Two pieces of 96 channels in each layer, by blocks of 32 of 384 hidden columns."""
+    constants = {"BLOCK_M": 128, "BLOCK_N": 32, "C": 96, "D1": 64, "D2": 32}
+    tile = sass_kernels.tile_of(launch_of("mlp", "narrow", name="_mlp_kernel", **constants))
+    first, second = (Product(128, 32, 64), Product(128, 32, 32)), (Product(128, 64, 32), Product(128, 32, 32))
+    assert tile == Tile((*first, *second), 12, 2 * 2 * 128 * 96 * 384)
+
+
 @pytest.mark.parametrize(
     ("parts", "ahead"),
     [

@@ -17,6 +17,7 @@ from sam2fast.engine.common import Pixels, normalized, tracked_prompts
 from sam2fast.engine.static import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.transforms import SAM2Transforms
+from sam2fast.kernels.mlp import mlp
 from sam2fast.utils.testing import relative_error
 
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
@@ -81,6 +82,24 @@ def test_images_by_kernels(model, triton_device):
         found = image.encode(image_plan(model), random_map(2, 3, model.image_size, model.image_size))
     assert_same(expected, found[-model.num_feature_levels :])
     assert launches["window_attention"] > before
+
+
+@pytest.mark.parametrize("widths", [(16,), (32, 64), range(1000)], ids=str)
+@torch.no_grad()
+def test_images_with_mlps_in_one_launch(monkeypatch, widths):
+    """Of blocks of some widths. Those add all biases so far to the map, so that none are added twice."""
+    seen = []
+
+    def counted(*given):
+        seen.append(given[0].shape[-1])
+        return mlp(*given)
+
+    monkeypatch.setattr(image, "is_joined", lambda device, dtype, channels: channels in widths)
+    monkeypatch.setattr(image, "mlp", counted)
+    model = mini_model(DEEP)
+    assert_same_images(model)
+    expected = [len(block.mlp[1].bias) for block in image_plan(model).blocks]
+    assert seen == [channels for channels in expected if channels in widths] and seen
 
 
 @pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])

@@ -11,6 +11,7 @@ from sam2fast.kernels.embed_patches import embed_patches_reference
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
 from sam2fast.kernels.mask_downsampler import downsample_logits_reference, downsample_map_reference
+from sam2fast.kernels.mlp import mlp_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
 from sam2fast.kernels.token_attention import token_attention_reference
 from sam2fast.kernels.window_attention import window_attention_reference
@@ -42,6 +43,13 @@ def test_embed_patches():
     given = torch.randn(2, 8, 12, 3), torch.randn(7, 7, 3, 5), torch.randn(5), torch.randn(2, 3, 5)
     flops, out = counted(embed_patches_reference, *given, [], [])
     assert formulas.embed_patches_flops(*given, out_val=out) == flops == 2 * 147 * 2 * 6 * 5
+
+
+def test_mlp():
+    vectors = [torch.randn(8) for _ in range(3)]
+    given = torch.randn(2, 5, 8), *vectors, torch.randn(12, 8), torch.randn(12), torch.randn(8, 12), torch.randn(8)
+    flops, out = counted(mlp_reference, *given, 1e-6)
+    assert formulas.mlp_flops(*given, 1e-6, out_val=out) == flops == 4 * 10 * 8 * 12
 
 
 @pytest.mark.parametrize("inner", [True, False])

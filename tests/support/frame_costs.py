@@ -168,6 +168,10 @@ def _embed_patches(args: Any, kwargs: Any) -> int:
     return int(2 * out.numel() * weight[..., 0].numel())
 
 
+def _mlp(args: Any, kwargs: Any) -> int:
+    return int(4 * args[0].numel() * len(args[4]))
+
+
 def _norm_linear(args: Any, kwargs: Any) -> int:
     K, C, N = args[12:15]
     return int(2 * (args[9].numel() // C) * C * (K + N))
@@ -198,6 +202,7 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_window_attention_kernel": _window,
     "_linear_gelu_kernel": _linear_gelu,
     "_embed_patches_kernel": _embed_patches,
+    "_mlp_kernel": _mlp,
     "_norm_linear_kernel": _norm_linear,
     "_grouped_mlp_kernel": _grouped_mlp,
     "_token_attention_kernel": _token_attention,

@@ -92,7 +92,7 @@ def cost_of(name: str, moved: int, flops: int, args: Any, kwargs: Any) -> Cost:
         return Cost(name, moved, flops, MULTIPLICATIONS, _shape(name, flops, args))
     kinds = {"_window_attention_kernel": WINDOWS, "_add_layer_norm_kernel": NORMS, "gelu": GELU, "gelu_": GELU}
     kinds |= {"_token_attention_kernel": WHOLE}
-    kinds |= dict.fromkeys(("_norm_linear_kernel", "_grouped_mlp_kernel"), MULTIPLICATIONS)
+    kinds |= dict.fromkeys(("_norm_linear_kernel", "_grouped_mlp_kernel", "_mlp_kernel"), MULTIPLICATIONS)
     return Cost(name, moved, flops, kinds.get(name, OTHERS))
 
 

@@ -32,6 +32,7 @@ from sam2fast.engine.static.ops import (
 from sam2fast.kernels.embed_patches import PADDING, SIDE, STRIDE, embed_patches
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
+from sam2fast.kernels.mlp import is_joined, mlp
 from sam2fast.kernels.window_attention import window_attention
 
 BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
@@ -43,6 +44,7 @@ class ImageWeights(NamedTuple):
     patches: Conv | None
     taps: Tensor | None  # (7, 7, 3, C), the weight of the patches if embed_patches computes them
     blocks: list[Block]
+    joined: list[bool]  # True for each block with its MLP in one launch, which adds all biases to the map
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
     levels: list[Level]
     direct: list[Linear | None]  # lateral and head of levels that are direct
@@ -81,7 +83,8 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
         direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
-        return ImageWeights(patches, _taps(patches, dtype), blocks, _deferred_biases(plan.blocks), levels, direct, neck)
+        joined = [is_joined(device, dtype, len(block.mlp[1].weight)) for block in blocks]
+        return ImageWeights(patches, _taps(patches, dtype), blocks, joined, _deferred_biases(plan.blocks, joined), levels, direct, neck)
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
@@ -97,15 +100,19 @@ def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
     return weight.permute(2, 3, 1, 0).contiguous()
 
 
-def _deferred_biases(blocks: Sequence[Block]) -> list[tuple[Tensor, Tensor]]:
-    """A sum starts again where the map is projected, and after attention where it is added to the map."""
+def _deferred_biases(blocks: Sequence[Block], joined: Sequence[bool]) -> list[tuple[Tensor, Tensor]]:
+    """A sum starts again where the map is projected, and where it is added to the map: after attention, or by an MLP in
+    one launch."""
     found: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None
     for i, block in enumerate(blocks):
         bias = block.proj.bias.float()
         attention = bias if total is None or block.residual is not None else total + bias
         bias = block.mlp[1].bias.float()
-        total = bias if _adds_bias(i) else attention + bias
+        if joined[i]:
+            total = torch.zeros_like(bias)
+        else:
+            total = bias if _adds_bias(i) else attention + bias
         found.append((attention, total))
     return found
 
@@ -119,7 +126,7 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
     x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
     dtype = x.dtype
-    for i, (block, (after_attention, _)) in enumerate(zip(weights.blocks, weights.biases, strict=True)):
+    for i, block in enumerate(weights.blocks):
         if i > 0 and weights.blocks[i - 1].ends_stage:
             whole, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
             maps.append(whole)
@@ -130,11 +137,14 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
         if block.residual is not None:
             x = _pooled(linear(normed, block.residual), block.pool)
         add_product(x, attended, block.proj.weight)
+        after_attention, (first, last) = weights.biases[i][0], block.mlp
+        if weights.joined[i]:
+            x = mlp(x, after_attention, *block.norm2[:2], *first, *last, block.norm2.eps)
+            continue
         if _adds_bias(i):
             x, normed = normalize_sum(x, after_attention, block.norm2, dtype)
         else:
             normed = shifted_layer_norm(x, after_attention, *block.norm2, dtype)
-        first, last = block.mlp
         add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
     bias = weights.biases[-1][1]
     # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
