@@ -71,7 +71,8 @@ COMPARED = (
     # Beside torch's attention to maps that our kernel rotates.
     *(Comparison("rope_attention", f"torch is to attend for {count}", f"our kernel is to attend for {count}",
                  f"{count}, 4096x4096", others="rotation, .*") for count in map("{} objects".format, (1, 2, 3, 4))),
-    Comparison("linear_gelu", "these shapes are to be left to torch (`TORCH` in `config`)"),
+    Comparison("linear_gelu", "these shapes are to be left to torch (`TORCH` in `config`)", others="torch"),
+    Comparison("linear_gelu", "tiles stay", "`WIDE_TILES` are to be chosen", ".*x384 .*", ("wide tiles",), "triton"),
     Comparison("mlp", "MLPs of these widths are to stay three launches (`is_joined`)", "they are to be joined"),
     Comparison("window_attention", "these windows are to be left to torch, or a program is to read their keys once"),
     Comparison("layer_norm", "`config` needs another number of elements and warps for these widths"),
@@ -107,7 +108,7 @@ PARITY = {
     "window_attention": ("window_attention", 80),
     "mask_ops": ("mask_ops", 50),
     "run_lengths and nms": ("run_lengths or nms", 85),
-    "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches"preprocess or (mlp and not grouped)", 6055),
+    "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches"preprocess or (mlp and not grouped_mlp", 6055),
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
     "decoder": ("grouped_mlp or norm_linear or token_attention", 60),

@@ -16,6 +16,7 @@ import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.mask_downsampler
 import sam2fast.kernels.mlp
 import sam2fast.kernels.memory_attention
+import sam2fast.kernels.mlp
 import sam2fast.kernels.norm_linear
 import sam2fast.kernels.token_attention
 import sam2fast.kernels.window_attention  # noqa: F401
