@@ -35,7 +35,7 @@ MICRO_S = 0.1  # for the samples of each subject of a case
 # Our kernels with matrix multiplications.
 WGMMA = {"_attend_kernel", "_attend_specialised_kernel", "_combine_kernel", "_downsample_map_kernel",
          "_embed_patches_kernel", "_encode_kernel", "_linear_gelu_kernel", "_masks_kernel",
-          "_mlp_kernel", "_window_attention_kernel"}  # fmt: skip
+         "_mlp_kernel", "_window_attention_kernel"}  # fmt: skip
 
 
 class Outcome(NamedTuple):

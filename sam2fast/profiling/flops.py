@@ -14,7 +14,6 @@ import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.mask_downsampler
-import sam2fast.kernels.mlp
 import sam2fast.kernels.memory_attention
 import sam2fast.kernels.mlp
 import sam2fast.kernels.norm_linear

@@ -16,8 +16,8 @@ from sam2fast.engine.by_modules import ImageByModules
 from sam2fast.engine.common import Pixels, normalized, tracked_prompts
 from sam2fast.engine.static import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.transforms import SAM2Transforms
 from sam2fast.kernels.mlp import mlp
+from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
 MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std

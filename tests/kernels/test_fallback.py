@@ -43,7 +43,6 @@ def auto(monkeypatch, triton_device):
     monkeypatch.setattr(_dispatch, "_unsupported_reason", lambda tensors, interpreter: None)
     monkeypatch.setattr(_dispatch, "KERNEL_DEVICES", ("cpu", "cuda"))
     for op in OPS.values():
-        for op in _op.OPS.values():
         monkeypatch.setattr(op, "prefers_torch", lambda *_: False)
     monkeypatch.setattr(_op, "refused", set())
     return triton_device

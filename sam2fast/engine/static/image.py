@@ -84,7 +84,9 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
         patches, blocks, levels, neck = tree
         direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
         joined = [is_joined(device, dtype, len(block.mlp[1].weight)) for block in blocks]
-        return ImageWeights(patches, _taps(patches, dtype), blocks, joined, _deferred_biases(plan.blocks, joined), levels, direct, neck)
+        return ImageWeights(
+            patches, _taps(patches, dtype), blocks, joined, _deferred_biases(plan.blocks, joined), levels, direct, neck
+        )
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
