@@ -8,7 +8,7 @@ from torch import Tensor
 from sam2fast.kernels._cpu import conv2d
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._op import Op
-from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.kernels.preprocess import resize_and_normalise_reference
 
 __all__ = ["embed_patches", "embed_patches_reference"]
 
@@ -67,7 +67,7 @@ def embed_patches_reference(
 ) -> Tensor:
     """Reference implementation of :func:`embed_patches`: one operation after the other."""
     if pixels.dtype == torch.uint8:
-        images = resize_and_normalise(pixels, (pixels.shape[1], pixels.shape[2]), mean, std, WHITE)
+        images = resize_and_normalise_reference(pixels, (pixels.shape[1], pixels.shape[2]), mean, std, WHITE)
     else:
         images = pixels.permute(0, 3, 1, 2)
     kernel = weight.permute(3, 2, 0, 1).contiguous()

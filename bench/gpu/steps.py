@@ -108,7 +108,7 @@ PARITY = {
     "window_attention": ("window_attention", 80),
     "mask_ops": ("mask_ops", 50),
     "run_lengths and nms": ("run_lengths or nms", 85),
-    "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches or (mlp and not grouped_mlp)", 65),
+    "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches or mlp and not grouped_mlp", 65),
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
     "decoder": ("grouped_mlp or norm_linear or token_attention", 60),

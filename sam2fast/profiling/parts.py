@@ -63,7 +63,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.masks, "decode", "mask decoder"),
     (static.masks, "_embed_points _embed_masks", "prompt encoder"),
     (static.masks, "_project", "transformer/projections"),
-    (static.masks, "attend attended", "transformer/attention"),
+    (static.masks, "attend token_attention", "transformer/attention"),
     (static.masks, "normalize_and_project", "transformer/tokens"),
     (static.masks, "_heads", "heads"),
     (static.masks, "_upscale", "upscaling"),
