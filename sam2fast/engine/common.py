@@ -181,7 +181,8 @@ def suppress_absent(plan: MaskPlan, found: Masks, presence: float | None) -> Mas
     """Returns the masks in fp32, and -1024 for absent objects; see :meth:`Engine.propose`."""
     masks = found.masks.float()
     if presence is not None:
-        lowest = plan.lowest(None, (plan.no_mask,), lambda: masks.new_full((), NO_OBJ_SCORE))
+        of = plan.no_mask  # not of the masks, which a kept function would keep in memory
+        lowest = plan.lowest(None, (of,), lambda: of.new_full((), NO_OBJ_SCORE, dtype=torch.float32))
         masks = torch.where((found.scores > presence)[:, None, None], masks, lowest)
     return found._replace(masks=masks)
 
