@@ -97,10 +97,11 @@ class Constants:
         if not self.are_outdated:
             return
         self._versions = [s._version for s in self._sources]
-        for value, compute in self._kept.values():
-            for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                if new is not old:  # a parameter itself
-                    old.copy_(new)
+        with self.in_use():  # what a value is computed from is kept, too, and was refreshed before
+            for value, compute in list(self._kept.values()):
+                for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
+                    if new is not old:  # a parameter itself
+                        old.copy_(new)
 
     def expire(self) -> None:
         """From now on the values are outdated, also where a source was written through ``.data``, which no version

@@ -108,6 +108,23 @@ class TestConstants:
             assert kept is weight and torch.equal(double, weight * 2) and name == "weight"
             assert not constants.are_outdated  # the parameter was not written again
 
+    @torch.no_grad()
+    def test_of_other_constants(self):
+        """They read what is kept. Off the CPU a cache of its own would not see values written through ``.data``."""
+        constants, inner, outer, weight = Constants(), TensorCache(), TensorCache(), torch.ones(3)
+        found = []
+
+        def compute():
+            found.append(inner(0, (weight,), lambda: weight * 2))
+            return found[-1] + 1
+
+        with constants.in_use():
+            value = outer(0, (weight,), compute)
+        weight.data.add_(4)
+        constants.expire()
+        constants.refresh()
+        assert found[1] is found[0] and torch.equal(value, weight * 2 + 1)
+
     def test_gradients_and_tensors_without_versions_are_not_kept(self):
         constants, cache, weight = Constants(), TensorCache(), torch.nn.Parameter(torch.ones(3))
         with constants.in_use():
