@@ -101,6 +101,7 @@ def test_every_container(predictor, prompt, data):
 
 @examples(50)
 @example({"box": [0, 0, 3e38, 3e38]}, True)
+@example({"point_coords": ([], (None,)), "point_labels": torch.tensor(1)}, False)
 @example({"mask_input": np.full((1, MASK_SIDE, MASK_SIDE), 1e30)}, True)
 @example({"mask_input": torch.zeros(1, MASK_SIDE, MASK_SIDE).to_sparse()}, True)
 @given(st.dictionaries(st.sampled_from(ARGUMENTS), anything()), st.booleans())

@@ -85,6 +85,7 @@ COUNTS_LIKE = st.lists(st.integers(0, 9) | st.integers() | st.floats() | SCALARS
 @example({"size": [2, 2], "counts": [[1], [3]]})
 @example({"size": [2, 2], "counts": [1.5, 2.5]})
 @example({"size": [2, 2], "counts": "\ud800"})
+@example({"size": torch.empty(2, 0)})
 @given(
     st.fixed_dictionaries({}, optional={"size": SIZE_LIKE | st.just([2, 3]), "counts": COUNTS_LIKE}) | anything(),
 )
@@ -110,7 +111,7 @@ def _is_small(size: Any) -> bool:
     try:
         height, width = size
         return not 10**6 < height * width < 2**31
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: of tensors
         return True
 
 
