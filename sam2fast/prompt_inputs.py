@@ -162,7 +162,7 @@ def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input
         yield PromptGroup([], point_coords, point_labels, box, mask_input)
         return
     B = len(point_coords)
-    is_sequence = isinstance(point_labels, list | tuple | np.ndarray | Tensor) and getattr(point_labels, "ndim", 1)
+    is_sequence = isinstance(point_labels, list | tuple | np.ndarray | Tensor) and getattr(point_labels, "ndim", True)
     if not is_sequence or len(point_labels) != B:
         raise ValueError(f"point_labels must be a list of {B} lists, one for each object in point_coords")
     points = [
