@@ -31,12 +31,14 @@ class FrameCache:
 
     Attributes:
         readers: how many threads may read at once.
+        ahead: how many frames are prefetched.
     """
 
     def __init__(self, source: Source, pinned: bool = False) -> None:
-        self._source, self._pinned = source, pinned
+        self._source, self._pinned, self._length = source, pinned, len(source)
         fitting = max(1, MOST_DECODED // (3 * source.height * source.width))
         self.readers = min(MOST_READERS, os.cpu_count() or 1, fitting) if source.reads_in_parallel else 1
+        self.ahead = max(AHEAD, 2 * self.readers)
         self._frames: dict[int, Tensor] = {}
         self._position, self._step = 0, 1
         self._closed = False
@@ -44,7 +46,8 @@ class FrameCache:
 
     def get(self, index: int) -> Tensor:
         """Pixels of a frame, ``(S, S, 3)`` uint8. These calls move the window that is cached and prefetched."""
-        self._reset_after_fork()
+        if self._process != os.getpid():
+            self._make_locks()
         with self._lock:
             if index != self._position:
                 self._step = -1 if 0 < self._position - index < CAPACITY else 1
@@ -75,16 +78,17 @@ class FrameCache:
         """Indices of the next ``count`` frames, fewer at the video's end, in the direction of the last calls."""
         with self._lock:
             first, step = self._position + self._step, self._step
-        end = min(first + count, len(self._source)) if step > 0 else max(first - count, -1)
+        end = min(first + count, self._length) if step > 0 else max(first - count, -1)
         return range(first, end, step)
 
-    def has(self, index: int) -> bool:
-        """Whether a frame can be had without reading it."""
-        return index in self._frames
+    def has(self, indices: range) -> bool:
+        """Whether frames can be had without reading them."""
+        return self._frames.keys() >= {*indices}
 
     def close(self) -> None:
         """Drops the frames and closes the source, after running reads."""
-        self._reset_after_fork()
+        if self._process != os.getpid():
+            self._make_locks()
         with ExitStack() as reads:
             for lock in (*self._reading, self._lock):
                 reads.enter_context(lock)
@@ -92,12 +96,8 @@ class FrameCache:
             self._frames.clear()
             self._source.close()
 
-    def _reset_after_fork(self) -> None:
-        """Replaces the locks after a fork: threads that do not exist in the child may hold them."""
-        if self._process != os.getpid():
-            self._make_locks()
-
     def _make_locks(self) -> None:
+        """Makes the locks, also after a fork: threads that do not exist in the child may hold the old ones."""
         self._lock = Lock()
         # Separate, so that cached frames are available while others are decoded. No two threads read the same frame.
         self._reading = [Lock() for _ in range(self.readers)]
@@ -113,11 +113,10 @@ class FrameCache:
         with self._lock:
             self._frames[index] = pixels
             if len(self._frames) > CAPACITY:
-                del self._frames[max(self._frames, key=self._eviction_rank)]
-
-    def _eviction_rank(self, index: int) -> tuple[bool, int]:
-        ahead = (index - self._position) * self._step
-        return ahead < 0, abs(ahead)
+                # The frame furthest behind, or the furthest ahead if none is behind.
+                first, last = min(self._frames), max(self._frames)
+                behind, ahead = (first, last) if self._step > 0 else (last, first)
+                del self._frames[behind if (behind - self._position) * self._step < 0 else ahead]
 
 
 class Prefetcher:
@@ -144,7 +143,7 @@ class Prefetcher:
 
     def follow(self) -> None:
         """Prefetches after the last requested frame, unless half of that is there: waking threads takes time."""
-        if not all(map(self._cache.has, self._cache.upcoming(_ahead(self._cache) // 2))):
+        if not self._cache.has(self._cache.upcoming(self._cache.ahead // 2)):
             _put(self._requests, True)
 
     def stop(self) -> None:
@@ -166,15 +165,11 @@ def _put(queues: "list[SimpleQueue[bool]]", value: bool) -> None:
         queue.put(value)
 
 
-def _ahead(cache: FrameCache) -> int:
-    return max(AHEAD, 2 * cache.readers)
-
-
 def _work(cache: FrameCache, number: int, requests: "SimpleQueue[bool]") -> None:
     """Reads every frame ahead whose index, divided by the number of readers, leaves ``number``."""
     failed: set[int] = set()
     while requests.get():
-        for index in cache.upcoming(_ahead(cache)):
+        for index in cache.upcoming(cache.ahead):
             if not requests.empty():
                 break
             if index % cache.readers == number and index not in failed:

@@ -82,7 +82,7 @@ def prefetching(source):
 
 def wait_for(frames, *indices):
     """Waits until frames were prefetched."""
-    assert wait_until(lambda: all(map(frames._cache.has, indices)))
+    assert wait_until(lambda: frames._cache.has(indices))
 
 
 def numbers(frames, indices):
