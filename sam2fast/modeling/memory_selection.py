@@ -5,6 +5,7 @@ Imports only the standard library, since exported trackers contain this file.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 
@@ -34,12 +35,12 @@ class MemoryRules:
             signed_distances=model.use_signed_tpos_enc_to_obj_ptrs,
         )
 
-    @property
+    @cached_property
     def recent(self) -> int:
         """Maximum number of ordinary memories that a frame attends to."""
         return (self.num_maskmem if self.memory_slots is None else self.memory_slots) - 1
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """Maximum distance in frames of an ordinary memory or pointer."""
         oldest = (self.recent - 1) * self.stride + 1 if self.recent > 0 else 0

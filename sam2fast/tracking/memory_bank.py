@@ -94,16 +94,13 @@ class MemoryBank:
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
         self.strategy, size = strategy, strategy.state_size
         self.states = PagePool((size,), torch.float64, layout.device, self.pending) if size else None
+        self.pools: tuple[PagePool | None, PagePool, PagePool | None] = None, self.pointers, self.states
+        self._reserved: tuple[StepShape, PagePool | None] | None = None
         self.page_shape = math.prod(layout.size), layout.channels
 
     def emptied(self) -> "MemoryBank":
         """Returns a new bank without pages, with the same settings."""
         return MemoryBank(self.layout, self.approximations, self.fp8, self.strategy)
-
-    @property
-    def pools(self) -> tuple[PagePool | None, PagePool, PagePool | None]:
-        """Pools of memories, pointers and states."""
-        return self.memories, self.pointers, self.states
 
     def begin_step(self) -> None:
         """Begins a step. Pages that it neither reads nor writes may be archived."""
@@ -120,6 +117,7 @@ class MemoryBank:
         """Returns the pool of memories. Creates it if there is none."""
         if self.memories is None:
             self.memories = PagePool(self.page_shape, dtype, self.layout.device, self.pending)
+            self.pools = self.memories, *self.pools[1:]
         return self.memories
 
     def write_pointers(self, pointers: Tensor) -> list[Page]:
@@ -146,7 +144,9 @@ class MemoryBank:
 
     def reserve(self, shape: "StepShape") -> None:
         """Reserves the pages that the objects of a step of this shape read, and one page per object to write."""
-        rows = bucket(shape.objects)
+        if self._reserved == (shape, self.memories):  # pools do not shrink
+            return
+        self._reserved, rows = (shape, self.memories), bucket(shape.objects)
         if self.memories is not None:
             self.memories.reserve(rows * (shape.memories + 1))
         self.pointers.reserve(rows * (shape.pointers + 1))

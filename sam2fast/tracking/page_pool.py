@@ -31,9 +31,8 @@ class Page:
 
     __slots__ = ("__weakref__", "archived", "row")
 
-    def __init__(self) -> None:
-        self.row: int | None = None  # in the pool
-        self.archived: ArchivedRow | None = None  # on the CPU
+    row: int | None  # in the pool
+    archived: ArchivedRow | None  # on the CPU
 
 
 class _Owner(weakref.ref[Page]):
@@ -103,14 +102,17 @@ class PagePool:
     def archived_page(values: Tensor) -> Page:
         """Returns a page in the archive with a copy of ``values (*shape)``."""
         page = Page()
-        page.archived = ArchivedRow(AsyncHostCopy(values[None]), 0)
+        page.row, page.archived = None, ArchivedRow(AsyncHostCopy(values[None]), 0)
         return page
 
     def allocate(self, count: int) -> list[Page]:
         """Returns new pages with uninitialised rows."""
         pages = [Page() for _ in range(count)]
         for page in pages:
-            self._give(self._free_row(), page)
+            page.archived = None
+            if not self._free:
+                self._make_room()
+            self._give(self._free.popleft(), page)
         return pages
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
@@ -129,7 +131,9 @@ class PagePool:
         assert page.archived is not None
         values = page.archived.tensor
         self.widen(values.dtype)
-        row = self._free_row()
+        if not self._free:
+            self._make_room()
+        row = self._free.popleft()
         self.data[row] = values.to(self.data)
         self._give(row, page)  # last: until then the page is unchanged
         return row
@@ -155,11 +159,6 @@ class PagePool:
         self._owners[row] = owner
         page.row = row
         self._last_use[row] = self._step
-
-    def _free_row(self) -> int:
-        if not self._free:
-            self._make_room()
-        return self._free.popleft()
 
     def _make_room(self) -> None:
         """Archives the pages that were used least recently, several at once, or grows if the step uses all rows."""
