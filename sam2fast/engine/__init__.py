@@ -7,6 +7,8 @@ compute. Only position encodings remain modules. This file chooses, once for eac
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -46,13 +48,25 @@ class Parts(NamedTuple):
     memory: bool  # memory encoder and object pointers
 
 
-class _Step(NamedTuple):
-    """Stores the choice of :meth:`Engine.one_step` for the calls inside it."""
+@dataclass(eq=False)
+class _Step:
+    """Stores the choice of :meth:`Engine.one_step` for the calls inside it. Replays of recordings do not ask for it."""
 
     engine: "Engine"
-    variant: Any  # see _variant_for
-    replaced: set[str]  # see replaced_methods
-    chosen: dict[Any, Any]  # objects that compute a part, by the part and True if its methods are not replaced
+    model: Any
+    x: Tensor | None = None  # what is computed, if it is one call
+    chosen: dict[Any, Any] = field(default_factory=dict)  # what computes a part; key: part, True if methods are its own
+    switches: dict[torch.device, Hashable] = field(default_factory=dict)  # see sam2fast.engine.graphs.numerics
+
+    @cached_property
+    def variant(self) -> Any:
+        """See :func:`_variant_for`."""
+        return _variant_for(torch.empty(0, device=self.model.device) if self.x is None else self.x)
+
+    @cached_property
+    def replaced(self) -> set[str]:
+        """See :func:`sam2fast.engine.parts.replaced_methods`."""
+        return parts.replaced_methods(self.model)
 
 
 class Engine:
@@ -89,14 +103,12 @@ class Engine:
 
     @contextmanager
     def one_step(self) -> Iterator[list[Watch | None]]:
-        """Context manager that chooses between plans and modules now, for all calls inside it.
+        """Context manager in which all calls have one choice between plans and modules, and torch's switches are fixed.
 
         Yields:
             Result of :meth:`watches`.
         """
-        model: Any = self._model()
-        watches, variant = self.watches(), _variant_for(torch.empty(0, device=model.device))
-        token = current_step.set(_Step(self, variant, parts.replaced_methods(model), {}))
+        watches, token = self.watches(), current_step.set(_Step(self, self._model()))
         try:
             yield watches
         finally:
@@ -111,7 +123,7 @@ class Engine:
         model: Any = self._model()
         step = current_step.get()
         if step is None or step.engine is not self:
-            step = _Step(self, _variant_for(x), parts.replaced_methods(model), {})
+            step = _Step(self, model, x)
             if step.variant is not None:
                 part.look(model)
         is_original = step.replaced.isdisjoint((*part.methods, *methods))

@@ -94,9 +94,10 @@ class Constants:
 
     def refresh(self) -> None:
         """Computes all values again, in place, if they are outdated; before each replay."""
-        if not self.are_outdated:
+        versions = list(map(_version, self._sources))
+        if versions == self._versions:
             return
-        self._versions = [s._version for s in self._sources]
+        self._versions = versions
         with self.in_use():  # what a value is computed from is kept, too, and was refreshed before
             for value, compute in list(self._kept.values()):
                 for old, new in zip(_tensors(value), _tensors(compute()), strict=True):

@@ -5,12 +5,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
-from sam2fast.engine.derived import Constants
+from sam2fast.engine.derived import Constants, current_step
 from sam2fast.kernels._dispatch import backend_key, why_no_triton
 from sam2fast.kernels._launch import tf32_is_allowed
 from sam2fast.modeling.compiled import recording
@@ -208,22 +206,13 @@ def memory_of_graphs(device: torch.device) -> int:
     return sum(each._held for each in recorders if each is not None and each._device == device)
 
 
-_numerics: ContextVar[dict[torch.device, Hashable]] = ContextVar("sam2fast_numerics")
-
-
-@contextmanager
-def reading_numerics_once() -> Iterator[None]:
-    """Context manager in which nobody changes the switches that :func:`numerics` reads."""
-    token = _numerics.set({})
-    try:
-        yield
-    finally:
-        _numerics.reset(token)
-
-
 def numerics(device: torch.device) -> Hashable:
-    """Returns torch's global switches of computation. A function is recorded once for each combination."""
-    known = _numerics.get({})
+    """Returns torch's global switches of computation. A function is recorded once for each combination.
+
+    In a step they are read once, see :meth:`~sam2fast.engine.Engine.one_step`.
+    """
+    step = current_step.get()
+    known = {} if step is None else step.switches
     if device not in known:
         known[device] = _switches(device)
     return known[device]

@@ -130,6 +130,8 @@ class Recorded:
     ) -> Kept | None:
         """Computes a function of tensors by its recording, which the first call makes. Returns None if there is none.
 
+        Called in a turn of the pool.
+
         Args:
             key: All that the function depends on besides ``given``, :attr:`tensors` and torch's switches. The first
                 item names such calls in the log, in the plural.
@@ -143,32 +145,26 @@ class Recorded:
         """
         pool, kinds = self.pool, [(i, x.dtype, x.shape, x.stride()) for i, x in enumerate(given)]
         full = key, numerics(pool.device), *kinds
-        with pool.turn():
-            if full not in self._calls and (full in pool.failures or len(self._calls) == self._most):
-                return None
-            with torch.inference_mode():  # so that inputs may be written in any mode of the caller
-                for kind, x in zip(kinds, given, strict=True):
-                    if kind not in self._inputs:
-                        self._inputs[kind] = torch.empty_like(x, device=pool.device)
-                inputs = [self._inputs[kind] for kind in kinds]
-                self._use_on_stream()
-                _copy(inputs, given)
-                if full not in self._calls and not self._record(full, function, inputs):
-                    return None
-                replay, found = self._calls[full]
-                replay()
-            return keep(found[0])
-
-    def _use_on_stream(self) -> None:
-        """Tells torch of the stream that uses the tensors. It knows only the stream that they were made on, and would
-        reuse the memory of freed tensors while this stream reads them."""
-        if self.pool.device.type == "cuda":
-            stream = torch.cuda.current_stream(self.pool.device)
-            if stream != self._stream:
+        if full not in self._calls and (full in pool.failures or len(self._calls) == self._most):
+            return None
+        with torch.inference_mode():  # so that inputs may be written in any mode of the caller
+            for kind, x in zip(kinds, given, strict=True):
+                if kind not in self._inputs:
+                    self._inputs[kind] = torch.empty_like(x, device=pool.device)
+            inputs = [self._inputs[kind] for kind in kinds]
+            if pool.device.type == "cuda" and (stream := torch.cuda.current_stream(pool.device)) != self._stream:
+                # Torch knows only the stream that the tensors were made on, and would reuse the memory of freed ones
+                # while this stream reads them.
                 self._stream = stream
                 for x in (*self._inputs.values(), *self.tensors):
                     if x is not None:
                         x.record_stream(stream)
+            _copy(inputs, given)
+            if full not in self._calls and not self._record(full, function, inputs):
+                return None
+            replay, found = self._calls[full]
+            replay()
+        return keep(found[0])
 
     def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> bool:
         """Records a function, or logs why it cannot be recorded and returns False."""
@@ -221,7 +217,8 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
 
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model on a device that the model has left."""
-    if any(each.pool.device != model.device for each in _recorded.get(model, {}).values()):
+    device = model.device
+    if any(each.pool.device != device for each in _recorded.get(model, {}).values()):
         release(model)
         del _recorded[model]
 

@@ -80,9 +80,10 @@ class FeatureCache:
         """Sets the largest :func:`difference` at which features of the last encoded frame are reused; None: never."""
         self._reuse = None if threshold is None else FeatureReuse(threshold)
 
-    def keeps(self, frame: int) -> bool:
-        """Returns True if the frame's features are in the cache. Another stream may still be computing them."""
-        return (frame, autocast_dtype(self._device)) in self.kept
+    def missing(self, frames: Iterable[int]) -> list[int]:
+        """Returns the frames without features in the cache. Another stream may still be computing the others."""
+        kind = autocast_dtype(self._device)
+        return [t for t in frames if (t, kind) not in self.kept]
 
     def encode(self, frames: Sequence[int], compute: Callable[[list[int]], EncodedFrames]) -> None:
         """Stores the features of these frames. Encodes missing ones, except frames that are like the last encoded one.
@@ -94,7 +95,7 @@ class FeatureCache:
             VideoError: If a frame cannot be read.
         """
         kind = autocast_dtype(self._device)
-        missing = [t for t in frames if (t, kind) not in self.kept]
+        missing = self.missing(frames)
         sources: list[int | None] = list(missing)  # per frame, the frame to take features from; None: the last encoded
         if missing and self._reuse is not None:
             sources = self._reuse.sources(kind, self.frames, missing)
@@ -135,12 +136,14 @@ class FeatureCache:
         given = frame.index, frame.time, frame.height, frame.width, frame._pixels
         return EncodedFrame(*given, features, model, dtype, self._changes)
 
-    def read(self, frames: Iterable[int]) -> list[FrameFeatures]:
-        """Returns features of frames in the cache, and marks them as used last.
+    def read(self, frames: Sequence[int]) -> list[FrameFeatures] | None:
+        """Returns features of frames in the cache, and marks them as used last, or returns None if some are missing.
 
         The current stream waits until they are computed.
         """
         kind, found = autocast_dtype(self._device), []
+        if any((t, kind) not in self.kept for t in frames):
+            return None
         for t in frames:
             features = self.kept[t, kind]
             self.kept.move_to_end((t, kind))

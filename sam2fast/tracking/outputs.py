@@ -32,6 +32,7 @@ class PackedResults(NamedTuple):
     numbers: Tensor  # fp32
     rows: int  # C
     record_size: int
+    start: int  # of the masks, aligned to an address that Triton specializes kernels on
     shape: tuple[int, ...]  # (N, 1, h, w) of the masks
 
     @classmethod
@@ -44,37 +45,25 @@ class PackedResults(NamedTuple):
     @classmethod
     def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
         """Returns uninitialised results of C objects with masks of this size."""
-        made = cls(torch.empty(0, device=device), rows, record_size, (rows, 1, *size))
-        return made._replace(numbers=made.numbers.new_empty(made.end(rows)))
-
-    @property
-    def start(self) -> int:
-        """Returns the start of the masks, aligned to an address that Triton specializes kernels on."""
-        return -(-self.rows * (2 + self.record_size) // ALIGNMENT) * ALIGNMENT
+        start, shape = -(-rows * (2 + record_size) // ALIGNMENT) * ALIGNMENT, (rows, 1, *size)
+        return cls(torch.empty(start + math.prod(shape), device=device), rows, record_size, start, shape)
 
     def write(self, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None) -> None:
         """Writes the results of C objects. ``records`` is None if the strategy has none."""
         results = [ious, scores, masks] if records is None else [ious, scores, masks, records]
         torch._foreach_copy_(self.parts()[: len(results)], results)
 
-    def end(self, objects: int) -> int:
-        """Returns the end of the masks of the first ``objects`` objects."""
-        return self.start + objects * math.prod(self.shape[1:])
-
     def first(self, objects: int) -> "PackedResults":
         """Copies the results of the first ``objects`` objects."""
-        return self._replace(numbers=self.numbers[: self.end(objects)].clone(), shape=(objects, *self.shape[1:]))
+        shape = objects, *self.shape[1:]
+        return self._replace(numbers=self.numbers[: self.start + math.prod(shape)].clone(), shape=shape)
 
     def parts(self) -> list[Tensor]:
         """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, masks ``(N, 1, h, w)`` and records ``(C, record_size)``."""
         rows, width = self.rows, self.record_size
         ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
-        return [ious.view(rows, 1), scores.view(rows, 1), self.masks, records.view(rows, width)]
-
-    @property
-    def masks(self) -> Tensor:
-        """Returns a view of the masks."""
-        return self.numbers[self.start :].view(self.shape)
+        masks = self.numbers[self.start :].view(self.shape)
+        return [ious.view(rows, 1), scores.view(rows, 1), masks, records.view(rows, width)]
 
 
 class FrameCopies:

@@ -204,8 +204,8 @@ def build_results(
         bank.pending.add(partial(wait_for, results))
     else:
         wait_for(results)
-    numbers, rows = packed.numbers, packed.rows
-    return results, TrackScores(numbers[:count], numbers[rows : rows + count], packed.masks)
+    numbers, rows, masks = packed.numbers, packed.rows, packed.numbers[packed.start :].view(packed.shape)
+    return results, TrackScores(numbers[:count], numbers[rows : rows + count], masks)
 
 
 def predict(

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from sam2fast.engine import engine_for
 from sam2fast.engine.common import Pixels
-from sam2fast.engine.graphs import fingerprint, reading_numerics_once, why_eager
+from sam2fast.engine.graphs import fingerprint, why_eager
 from sam2fast.engine.parts import Watch
 from sam2fast.engine.recorded import Recorded, recorded_of, release
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import PromptWarning
-from sam2fast.tracking.features import EncodedFrames, FrameFeatures, features_by_frame
+from sam2fast.tracking.features import EncodedFrames, FeatureCache, FrameFeatures, features_by_frame
 from sam2fast.tracking.memory_bank import MemoryBank, bucket
 from sam2fast.tracking.outputs import PackedResults
 from sam2fast.tracking.session import TrackingOptions
@@ -101,13 +101,14 @@ class Steps:
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
         """Encodes frames as one batch of a bucket's size, on CUDA on another stream, or returns None if unrecorded."""
-        device, engine, recorded = model.device, engine_for(model), self._recorded(model, True)
+        engine, recorded = engine_for(model), self._recorded(model, True)
+        device = recorded.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
-        key = keys[0] if recorded.has(keys[0]) else keys[1]
-        if recorded.has(key) is False:
+        key = keys[0] if sizes[0] == sizes[1] or recorded.has(keys[0]) else keys[1]
+        if recorded.pool.failures and recorded.has(key) is False:
             return None
-        pixels, stream = _staged(frames, key[1], pinned=device.type == "cuda"), None
+        stream = None
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
             return engine.encode(Pixels(inputs[0], SAM2Transforms.mean, SAM2Transforms.std))
@@ -122,10 +123,12 @@ class Steps:
             if not ahead or recorded.pool.graphs.constants.are_outdated:  # by weights that may still be written
                 stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(uploads):
-                pixels = pixels.to(device, non_blocking=True)
+                pixels = _uploaded(frames, key[1], device)
             stream.wait_stream(uploads)
             pixels.record_stream(stream)
-        with torch.cuda.stream(stream):
+        else:
+            pixels = _uploaded(frames, key[1], device)
+        with torch.cuda.stream(stream), recorded.pool.turn():
             features = recorded.call(key, function, [pixels], keep)
         last = recorded.pool.last
         return None if features is None else EncodedFrames(features, last and partial(_wait, last[1]))
@@ -140,9 +143,11 @@ class Steps:
         bank, settings, (embedding, high_res) = given.bank, given.settings, given.features
         count, shape = len(given.attended), bank.shape_of(given.attended, given.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
-        with self._recorded(model).pool.turn():
-            recorded = self.recorded_steps(model, bank, given.rules)
-            if recorded.has(key) is False:
+        used = self._used.get(bank)
+        pool = self._recorded(model).pool if used is None else used.pool
+        with pool.turn():
+            recorded = self.recorded_steps(model, bank, given.rules) if used is None else used
+            if pool.failures and recorded.has(key) is False:
                 return None
             integers, *pages = prepare_tables(given, shape)
             while True:
@@ -234,14 +239,15 @@ class Steps:
             self.explain = False
 
     @contextmanager
-    def one_step(self, model: SAM2Base) -> Iterator[int]:
+    def one_step(self, model: SAM2Base, features: FeatureCache) -> Iterator[None]:
         """Context manager of one step: checks for modified modules and reads torch's switches once.
 
-        Recordings are dropped if the check differs from the previous one. Yields the number of changes so far.
+        Recordings and older features are dropped if the check differs from the previous one.
         """
-        with engine_for(model).one_step() as watches, reading_numerics_once():
+        with engine_for(model).one_step() as watches:
             self._keep(model, watches)
-            yield self._changes
+            features.keep_since(self._changes, only_last=self.is_changed)
+            yield
 
     def _keep(self, model: SAM2Base, watches: list[Watch | None]) -> None:
         before, self._watches, self.is_changed = self._watches, watches, None in watches
@@ -255,12 +261,17 @@ class Steps:
         release(model)
 
 
-def _staged(frames: Sequence[Tensor], batch: int, pinned: bool) -> Tensor:
-    """Returns frames as ``(batch, S, S, 3)`` on the CPU, with the last one repeated, or a view of a single frame."""
-    if batch == 1 and (not pinned or frames[0].is_pinned()):
-        return frames[0][None]
-    staged = torch.empty(batch, *frames[0].shape, dtype=torch.uint8, device="cpu", pin_memory=pinned)
-    return torch.stack([*frames, *[frames[-1]] * (batch - len(frames))], out=staged)
+def _uploaded(frames: Sequence[Tensor], batch: int, device: torch.device) -> Tensor:
+    """Returns frames as ``(batch, S, S, 3)`` on the device, with the last one repeated.
+
+    Frames of a cache are pinned, by the thread that reads them. The host copies no pixels of them here.
+    """
+    pixels = torch.empty(batch, *frames[0].shape, dtype=torch.uint8, device=device)
+    for i, frame in enumerate([*frames, *[frames[-1]] * (batch - len(frames))]):
+        if device.type == "cuda" and not frame.is_pinned():
+            frame = torch.empty_like(frame, pin_memory=True).copy_(frame)
+        pixels[i].copy_(frame, non_blocking=True)
+    return pixels
 
 
 def _wait(done: torch.cuda.Event, features: FrameFeatures) -> None:

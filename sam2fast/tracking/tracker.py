@@ -5,8 +5,8 @@ results of tracked frames. :mod:`~sam2fast.tracking.prompting` stores results of
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -87,12 +87,9 @@ class Tracker:
         """Calls :meth:`Steps.check`. Each pass begins with this check, and each step of a stream after a prompt."""
         self.steps.check(self.model, self.options)
 
-    @contextmanager
-    def one_step(self, state: VideoSession) -> Iterator[None]:
+    def one_step(self, state: VideoSession) -> AbstractContextManager[None]:
         """Context manager that checks once for modules that a user changed. If any changed, drops older features."""
-        with self.steps.one_step(self.model) as changes:
-            state.features.keep_since(changes, only_last=self.steps.is_changed)
-            yield
+        return self.steps.one_step(self.model, state.features)
 
     def new_state(
         self,
@@ -153,29 +150,33 @@ class Tracker:
         Later frames of the batch stay in the feature cache until they are tracked.
         """
         every = list(objects)
-        state.features.upcoming = _to_track(every, frames[1 : 2 * count])
-        if count == 1 or self.uses_recordings and state.features.keeps(frames[0]):
+        needed = [t for t in frames[: 2 * count] if any(t not in o.conditioning for o in every)]
+        state.features.upcoming = [t for t in needed if t != frames[0]]
+        needed = [t for t in needed if t in frames[:count]]
+        if count == 1 or not state.features.missing(needed[:1]):
             return
-        needed = _to_track(every, frames[:count])
-        if needed and not state.features.keeps(needed[0]):
+        # With recordings, a frame that is there leaves the next ones to :meth:`encode_ahead`.
+        if state.features.missing(frames[:1]) or not self.uses_recordings:
             self._features(state, needed)
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
         """Starts encoding the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
-        if not self.uses_recordings:
-            return
         needed = state.features.upcoming
-        missing = [t for t in needed if not state.features.keeps(t)][:count]
+        missing = state.features.missing(needed)[:count]
         is_end = len(frames) < 2 * count
         # Waits for a full batch, unless the next frame to track is missing or the pass ends.
-        if missing and (len(missing) == count or missing[0] == needed[0] or is_end):
+        is_due = missing and (len(missing) == count or missing[0] == needed[0] or is_end)
+        if is_due and self.uses_recordings:
             with suppress(Exception):  # tracking that frame raises it again
                 self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
-        if not all(map(state.features.keeps, frames)):
+        found = state.features.read(frames)
+        if found is None:
             self._encode(state, frames)
-        return state.features.read(frames)
+            found = state.features.read(frames)
+            assert found is not None
+        return found
 
     def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
         encode = self.steps.encode
@@ -325,7 +326,7 @@ class Tracker:
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """Selects the memories and pointers that each object attends to on the frame."""
-        before = [o.state_before(frame, reverse) for o in objects]
+        before = [None if state.bank.states is None else o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
             return [AttendedPages([], [], [], [], 0, state=page) for page in before]
         watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)
@@ -342,11 +343,6 @@ class Tracker:
         rules = self.rules(state)
         attended = self.select(state, [tracked], frame, tracked.reverse[frame], rules)
         return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
-
-
-def _to_track(objects: Sequence[TrackedObject], frames: Iterable[int]) -> list[int]:
-    """Returns the frames on which at least one object has to be tracked."""
-    return [t for t in frames if any(t not in o.conditioning for o in objects)]
 
 
 _warned: WeakSet[nn.Module] = WeakSet()  # models for which missing fp8 was logged

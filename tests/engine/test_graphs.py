@@ -335,7 +335,8 @@ def test_weights_are_not_written_while_they_are_read(cuda):
     pool, other = RecordingPool(GPU), Stream()
     recorded, current = Recorded(pool), cuda.current
     cuda.current = other
-    recorded.call(("nothings",), lambda given: None, [], lambda found: None)
+    with pool.turn():
+        recorded.call(("nothings",), lambda given: None, [], lambda found: None)
     cuda.current, (_, end) = current, pool.last
     pool.clear()
     assert current.waited == [end] and not recorded._calls

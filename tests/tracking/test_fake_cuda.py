@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import operator
 from collections import Counter
 
 import fake_cuda
@@ -215,13 +216,22 @@ def test_frames_that_archive_pages(cuda, predictor, monkeypatch):
     assert max(more) == 2 and 0 in more[-8:], "one copy of memories, one of pointers, and not on every frame"
 
 
-def test_frames_are_copied_from_the_cache(cuda, made):
-    """They are in pinned memory there. Others, as of a stream, take a pinned copy."""
+def test_frames_are_uploaded_from_the_cache(cuda, made, monkeypatch):
+    """They are pinned there, and nothing copies them on the host. Others are pinned first, as of a stream."""
     pixels = open_frames([FRAME] * 2, made[1].image_size, device=fake_cuda.GPU).pixels(1)
-    assert pixels.is_pinned() and steps._staged([pixels], 1, pinned=True).data_ptr() == pixels.data_ptr()
-    other = pixels.clone()
-    staged = steps._staged([other], 1, pinned=True)
-    assert staged.is_pinned() and not other.is_pinned() and torch.equal(staged[0], pixels)
+    other, made_here = pixels.flip(0), []
+    monkeypatch.setattr(
+        torch, "empty_like", lambda x, empty=torch.empty_like, **k: made_here.append(x) or empty(x, **k)
+    )
+    for frames, copied in (([pixels], []), ([pixels, other], [other] * 3)):
+        with cuda.watched() as seen:
+            assert steps._uploaded(frames, 4, fake_cuda.GPU).shape == (4, *pixels.shape)
+        seen.check()
+        assert [copy.bytes for copy in seen.copies] == [pixels.numel()] * 4 and not pixels.is_cuda
+        assert len(made_here) == len(copied) and all(map(operator.is_, made_here, copied))
+    assert pixels.is_pinned() and not other.is_pinned()
+    uploaded = steps._uploaded([pixels, other], 4, torch.device("cpu"))
+    assert torch.equal(uploaded, torch.stack([pixels, other, other, other]))
 
 
 def test_clicks_and_boxes_wait_for_their_answers_alone(cuda, predictor):
@@ -292,7 +302,7 @@ def test_copies_of_frames(cuda, predictor, objects, monkeypatch):
     copies = [copy for seen in found for copy in seen.copies]
     up = [copy.bytes for copy in copies if copy.to_device]
     image = 3 * predictor.image_size**2
-    assert len(up) == 8 + 2 and up.count(4 * image) == 2 and len(copies) - len(up) == 8
+    assert len(up) == 8 + 8 and up.count(image) == 8 and len(copies) - len(up) == 8
     pinned = [x.untyped_storage().data_ptr() for x in hosts if cuda.is_pinned(x)]
     assert len(pinned) > 20 and len({*pinned}) == len(pinned)
 

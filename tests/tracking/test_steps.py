@@ -304,10 +304,10 @@ def test_where_recording_fails_tracking_goes_on_without(fast, plain_life, video,
     """What failed is prepared once."""
     recorded_by(monkeypatch, NoRecorder)
     prepared = Counter()
-    for name in ("_staged", "prepare_tables"):
+    for name in ("_uploaded", "prepare_tables"):
         monkeypatch.setattr(steps, name, counting(getattr(steps, name), prepared))
     assert_same(plain_life, run(fast, video, long_life))
-    assert prepared == {"_staged": 1, "prepare_tables": 3}
+    assert prepared == {"_uploaded": 1, "prepare_tables": 3}
     assert set(failures(fast)) == {"RuntimeError: operation not permitted when stream is capturing"}
     of_steps = [f"steps with rows for {n} objects cannot be recorded" for n in (1, 2, 4)]
     for what in ("encodings in batches of 1 cannot be recorded", *of_steps):
