@@ -1,10 +1,11 @@
-"""Python calls of an image, a click and a tracked frame, and how many of them ask in which way something is computed.
+"""Python calls of an image, a click and tracked frames, and how many of them ask in which way something is computed.
 
     cd bench && OMP_NUM_THREADS=1 ../.venv/bin/python -m suite.calls --model tiny nano
 
 writes ``results/<year>/calls/python-calls-DATE.json``. Models have random weights and images of their own size, on the
 CPU. A call is one of a function of sam2fast; comprehensions do not count, which newer versions of Python do not call.
-The first call of each kind does not count. A frame comes after seven others, so that all memories are there.
+The first call of each kind does not count. A frame comes after seven others, so that all memories are there. Recorded
+frames are of a video, and encoded as one batch. Their replays, which are CUDA's work, do nothing here.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,7 +24,11 @@ from reports import write_report
 
 import sam2fast
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.engine import recorded
+from sam2fast.engine.derived import Constants
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.tracking import steps
+from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 from suite.machine import RESULTS, machine
 
 CONFIGS = {
@@ -40,6 +46,7 @@ QUESTIONS = {
     "current_backend", "emulates_bfloat16", "_is_large", "is_relu", "is_gelu",
 }  # fmt: skip
 FULL = 7  # frames of which the next one attends to all
+AT_ONCE = FRAMES_AT_ONCE_ON_CUDA
 
 
 class Calls:
@@ -100,7 +107,30 @@ def measured(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     stream.add_new_points_or_box(1, [[side / 2, side / 2]], [1])
     for _ in range(FULL - 1):
         stream.step(next(frames))
-    return {"model": name, "image_size": side, **found, "frame": counted(lambda: stream.step(next(frames)))}
+    found["frame"] = counted(lambda: stream.step(next(frames)))
+    return {"model": name, "image_size": side, **found, "recorded": recorded_frames(model, list(images[:1]))}
+
+
+class _Unreplayed:
+    """Records functions as :class:`sam2fast.engine.graphs.CudaGraphs` does. The replays compute nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.constants = Constants()
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        function()
+        return self.constants.refresh
+
+
+def recorded_frames(predictor: Any, image: list[np.ndarray]) -> dict[str, Any]:
+    """What four recorded frames of a video do."""
+    state = predictor.init_state(image * (FULL + 5 * AT_ONCE))  # not prefetched: other threads do not count
+    predictor.add_new_points_or_box(state, 0, 1, [[1.0, 1.0]], [1])
+    with patch.object(recorded, "CudaGraphs", _Unreplayed), patch.object(steps, "why_eager", lambda *_: None):
+        answers = predictor.propagate_in_video(state, progress=False, encode_ahead=AT_ONCE)
+        for _ in range(FULL + AT_ONCE):
+            next(answers)
+        return counted(lambda: [next(answers) for _ in range(AT_ONCE)])
 
 
 def lines(*folders: str) -> int:
@@ -127,7 +157,7 @@ def _called_in(path: Path) -> Iterator[str]:
                     yield asked.id if isinstance(asked, ast.Name) else asked.attr
 
 
-KINDS, FIGURES = ("set_image", "predict", "frame"), ("calls", "questions", "files")
+KINDS, FIGURES = ("set_image", "predict", "frame", "recorded"), ("calls", "questions", "files")
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:

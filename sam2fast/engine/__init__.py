@@ -8,7 +8,6 @@ compute. Only position encodings remain modules. This file chooses, once for eac
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -53,20 +52,10 @@ class _Step:
     """Stores the choice of :meth:`Engine.one_step` for the calls inside it. Replays of recordings do not ask for it."""
 
     engine: "Engine"
-    model: Any
-    x: Tensor | None = None  # what is computed, if it is one call
+    variant: Any = None  # see _variant_for
+    replaced: set[str] | None = None  # see replaced_methods; None before the first call
     chosen: dict[Any, Any] = field(default_factory=dict)  # what computes a part; key: part, True if methods are its own
     switches: dict[torch.device, Hashable] = field(default_factory=dict)  # see sam2fast.engine.graphs.numerics
-
-    @cached_property
-    def variant(self) -> Any:
-        """See :func:`_variant_for`."""
-        return _variant_for(torch.empty(0, device=self.model.device) if self.x is None else self.x)
-
-    @cached_property
-    def replaced(self) -> set[str]:
-        """See :func:`sam2fast.engine.parts.replaced_methods`."""
-        return parts.replaced_methods(self.model)
 
 
 class Engine:
@@ -108,7 +97,7 @@ class Engine:
         Yields:
             Result of :meth:`watches`.
         """
-        watches, token = self.watches(), current_step.set(_Step(self, self._model()))
+        watches, token = self.watches(), current_step.set(_Step(self))
         try:
             yield watches
         finally:
@@ -123,9 +112,12 @@ class Engine:
         model: Any = self._model()
         step = current_step.get()
         if step is None or step.engine is not self:
-            step = _Step(self, model, x)
+            step = _Step(self, _variant_for(x), parts.replaced_methods(model))
             if step.variant is not None:
                 part.look(model)
+        elif step.replaced is None:
+            step.variant, step.replaced = _variant_for(x), parts.replaced_methods(model)
+        assert step.replaced is not None
         is_original = step.replaced.isdisjoint((*part.methods, *methods))
         if (part, is_original) not in step.chosen:
             found = part.found if is_original and step.variant is not None else None

@@ -35,11 +35,12 @@ def test_rows(monkeypatch, tmp_path, capsys):
     (row,) = report["rows"]
     assert file.name.startswith("python-calls-") and report["machine"]["commit"] and row["model"] == "nano"
     printed = capsys.readouterr().out
-    for kind in ("set_image", "predict", "frame"):
+    for kind in calls.KINDS:
         found = row[kind]
         assert found["calls"] > 5 * found["files"] > 0 and found["calls"] > found["questions"]
         assert sum(found["asking"].values()) == found["questions"]
         assert f"| {found['calls']} | {found['questions']} | {found['files']} |" in printed
+    assert not row["recorded"]["asking"].keys() & {"modeling"} and row["recorded"]["calls"] < 4 * row["frame"]["calls"]
     assert 1000 < report["lines"]["modeling"] < 10_000 and report["lines"]["engine"] > 500
     assert "engine/__init__.py" in report["asking_files"] and "config.py" not in report["asking_files"]
     assert not any(name.startswith("kernels") for name in report["asking_files"])
