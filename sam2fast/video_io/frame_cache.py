@@ -3,6 +3,7 @@
 import atexit
 import os
 import weakref
+from collections.abc import Iterable
 from contextlib import ExitStack
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -81,7 +82,7 @@ class FrameCache:
         end = min(first + count, self._length) if step > 0 else max(first - count, -1)
         return range(first, end, step)
 
-    def has(self, indices: range) -> bool:
+    def has(self, indices: Iterable[int]) -> bool:
         """Whether frames can be had without reading them."""
         return self._frames.keys() >= {*indices}
 

@@ -125,6 +125,18 @@ class TestSequence:
 
 
 class TestCache:
+    def test_the_furthest_behind_leaves_first(self, source):
+        """Or the furthest ahead, if none is behind."""
+        for order, kept in ((range(40), range(8, 40)), (range(50, 16, -1), range(32))):
+            cache = FrameCache(source)
+            assert [int(cache.get(index)[0, 0, 0]) for index in order] == [*order]
+            assert sorted(cache._frames) == [*kept]
+        cache = FrameCache(source)
+        cache.get(0)
+        for index in range(1, 40):
+            cache.fetch(index)
+        assert sorted(cache._frames) == [*range(CAPACITY)]
+
     def test_right_frame_in_any_order(self, frames):
         order = [i for i in torch.randperm(COUNT, generator=torch.Generator().manual_seed(0)).tolist() if i != DAMAGED]
         assert numbers(frames, order * 2) == order * 2
