@@ -7,6 +7,7 @@ import pytest
 import torch
 from parity import random_map
 
+from sam2fast.tracking.memory_bank import MemoryBank, MemoryLayout, StepShape
 from sam2fast.tracking.page_pool import SMALLEST, PagePool
 
 
@@ -118,3 +119,16 @@ def test_wider_values_widen_the_pool():
     second = pool.write(exact)[0]
     assert torch.equal(pool.read(second), exact[0])
     assert torch.equal(pool.read(first), half[0].float())
+
+
+def test_a_bank_reserves_once_per_shape_and_pool():
+    bank = MemoryBank(MemoryLayout(torch.device("cpu"), 64, (16, 16), (4, 4), 8, 16))
+    small, large = StepShape(1, 7, 16, 0), StepShape(4, 7, 16, 0)
+    for shape, pointers in ((small, 24), (small, 24), (large, 72), (small, 72)):
+        bank.reserve(shape)
+        assert len(bank.pointers.data) == pointers
+    memories = bank.begin_memories(torch.float32)
+    assert bank.pools == (memories, bank.pointers, None)
+    bank.reserve(small)
+    bank.reserve(large)
+    assert len(memories.data) == 32
