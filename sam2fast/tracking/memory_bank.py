@@ -207,6 +207,11 @@ class Table(NamedTuple):
     dtype: torch.dtype
     absent: int  # value of empty entries
 
+    @property
+    def width(self) -> int:
+        """Returns the number of int32 values per entry."""
+        return self.dtype.itemsize // 4
+
 
 TABLES = (
     Table("page_table", "memories", torch.int32, -1),
@@ -217,11 +222,13 @@ TABLES = (
     Table("pointer_factor", "pointers", torch.float32, 0),
     Table("span", None, torch.int32, 0),
     Table("read_states", None, torch.int32, -1),
-    Table("written_pages", None, torch.int32, 0),
-    Table("written_pointers", None, torch.int32, 0),
-    Table("written_states", None, torch.int32, 0),
+    Table("written_pages", None, torch.int64, 0),
+    Table("written_pointers", None, torch.int64, 0),
+    Table("written_states", None, torch.int64, 0),
     Table("pairs", "others", torch.int32, 0),
 )
+# Format characters of Python's arrays.
+_KINDS = {torch.int32: "i", torch.float32: "f", torch.int64: "q"}
 # By a table's name, for each of the first objects: a list of its first columns, or a number.
 Rows = Mapping[str, Sequence[Any]]
 
@@ -237,7 +244,7 @@ class StepTables(NamedTuple):
     pointer_factor: Tensor  # (C, P) of keys
     span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
     read_states: Tensor  # (C,) rows of the pool of states
-    written_pages: Tensor  # (C,) rows for the new memories
+    written_pages: Tensor  # (C,) rows for the new memories; int64, which index_copy_ takes
     written_pointers: Tensor  # (C,)
     written_states: Tensor  # (C,)
     pairs: Tensor  # (C, C) see :func:`~sam2fast.tracking.shared_prompts.pairs_of`; (C, 0) if objects are not compared
@@ -247,7 +254,7 @@ class StepTables(NamedTuple):
         """Returns the tables in the int32 tensor of :meth:`integers`."""
         made = {}
         for table, start, columns in _layout(shape)[0]:
-            view = integers[start : start + shape.objects * columns].view(table.dtype)
+            view = integers[start : start + shape.objects * columns * table.width].view(table.dtype)
             made[table.name] = view if table.columns is None else view.view(shape.objects, columns)
         return cls(**made)
 
@@ -262,11 +269,11 @@ class StepTables(NamedTuple):
         """
         layout, absent = _layout(shape)
         values = absent[:]
-        in_int32 = memoryview(values)
-        in_fp32 = in_int32.cast("B").cast("f")
+        words = memoryview(values).cast("B")
+        targets: dict[str, Any] = {"i": words.cast("i"), "f": words.cast("f"), "q": words.cast("q")}
         for table, start, columns in layout:
-            kind, target = ("f", in_fp32) if table.dtype is torch.float32 else ("i", in_int32)
-            of_table = rows.get(table.name, ())
+            kind = _KINDS[table.dtype]
+            target, start, of_table = targets[kind], start // table.width, rows.get(table.name, ())
             for row in of_table if table.columns else [of_table]:
                 target[start : start + len(row)] = array(kind, row)
                 start += columns
@@ -282,6 +289,6 @@ def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int]], "array[int]
     for table in TABLES:
         columns = 1 if table.columns is None else getattr(shape, table.columns)
         layout.append((table, len(values), columns))
-        values.extend([table.absent] * (shape.objects * columns))
+        values.extend([table.absent] * (shape.objects * columns * table.width))
         values.extend([0] * (-len(values) % ALIGNMENT))
     return layout, values

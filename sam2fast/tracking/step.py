@@ -127,12 +127,12 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
         if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
             raise NarrowPagesError(memories.dtype)
         pages = as_pages(memories).to(pools.pages.dtype)
-        pools.pages.index_copy_(0, tables.written_pages.long(), pages)
-    pools.pointers.index_copy_(0, tables.written_pointers.long(), prediction.pointer.to(pools.pointers.dtype))
+        pools.pages.index_copy_(0, tables.written_pages, pages)
+    pools.pointers.index_copy_(0, tables.written_pointers, prediction.pointer.to(pools.pointers.dtype))
     results.write(prediction.iou, prediction.score, fill_holes(prediction.mask, settings.fill_hole_area), record)
     if decided is not None and pools.states is not None:
         assert decided.state is not None
-        pools.states.index_copy_(0, tables.written_states.long(), decided.state)
+        pools.states.index_copy_(0, tables.written_states, decided.state)
 
 
 def prepare_tables(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
