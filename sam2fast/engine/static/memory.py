@@ -11,7 +11,7 @@ from torch import Tensor
 from sam2fast.engine.common import AttendHook, by_head
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import PerceiverPlan, compress
-from sam2fast.engine.plan import Conv, Linear, Norm
+from sam2fast.engine.plan import Conv, Linear, Norm, Projections
 from sam2fast.engine.static import ops
 from sam2fast.engine.static.ops import (
     Prepared,
@@ -38,12 +38,14 @@ from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attent
 
 
 class JoinedAttending(NamedTuple):
-    """A layer of memory attention, and products of its linear layers."""
+    """A layer of memory attention, and products of its linear layers. With one head, values are projected to the output
+    before they are attended to, and an attention needs no projection after it."""
 
     layer: AttendingLayer
-    own: Linear  # queries and keys of the frame's attention to itself, and values of the same tokens
-    values: Linear  # of the memory, projected to the output where there is one head
-    out: Linear | None  # the projection to the output elsewhere
+    own: Linear  # queries, keys and values of the frame's attention to itself
+    own_out: Linear | None  # the projection to the output where there are several heads
+    values: Linear  # of the memory
+    out: Linear | None
 
 
 def attend(
@@ -85,7 +87,7 @@ def _attend_all(
 def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
     if plan.prepared is None:
         pairs = [(layer.own, layer.cross) for layer in plan.layers]
-        products = [layer for own, cross in pairs for layer in (own.q, own.k, own.v, cross.v, cross.out)]
+        products = [layer for own, cross in pairs for layer in (*own[1:], cross.v, cross.out)]
         plan.prepared = Prepared(plan.layers, parameters_of(*products))
 
     def compute(layers: list[AttendingLayer], dtype: torch.dtype) -> list[JoinedAttending]:
@@ -95,14 +97,18 @@ def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
 
 
 def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
-    own, cross = in_dtype.own, in_dtype.cross
-    joined_own = joined(own.q, own.k, own.v)
-    if cross.heads > 1:
-        return JoinedAttending(in_dtype, joined_own, cross.v, cross.out)
-    out, values = layer.cross.out, layer.cross.v  # multiplied in fp32
+    own, (own_values, own_out) = in_dtype.own, _values(layer.own, in_dtype.own, dtype)
+    values = _values(layer.cross, in_dtype.cross, dtype)
+    return JoinedAttending(in_dtype, joined(own.q, own.k, own_values), own_out, *values)
+
+
+def _values(exact: Projections, in_dtype: Projections, dtype: torch.dtype) -> tuple[Linear, Linear | None]:
+    """Returns the layer of an attention's values and the projection to the output, or their product and None."""
+    if exact.heads > 1:
+        return in_dtype.v, in_dtype.out
+    out, values = exact.out, exact.v  # multiplied in fp32
     bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
-    values = Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype))
-    return JoinedAttending(in_dtype, joined_own, values, None)
+    return Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype)), None
 
 
 def _attend(
@@ -131,8 +137,8 @@ def _attend(
 def _attend_to_itself(each: JoinedAttending, normed: Tensor, rotation: Rotation) -> Tensor:
     own = each.layer.own
     q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
-    found = rope_attention(q, k, v, *rotation)
-    return linear(found.transpose(1, 2).flatten(2), own.out)
+    found = rope_attention(q, k, v, *rotation).transpose(1, 2).flatten(2)
+    return found if each.own_out is None else linear(found, each.own_out)
 
 
 # ---- encoder ----
