@@ -38,9 +38,9 @@ def _position(
 
 @triton.jit
 def _load_piece(
-    qkv,  # (H·W, 3·C) of one image
+    qkv,  # (H·W, ROW) of one image
     bias,  # (3·C)
-    row,  # (BLOCK) position in the map times 3·C
+    row,  # (BLOCK) position in the map times ROW
     valid,  # (BLOCK) bool; the others are 0
     inside,  # (BLOCK) bool; the others hold the bias
     first,  # channel
@@ -68,7 +68,7 @@ def _load_query(
     columns, H, W,
     valid,  # (BLOCK_M) bool
     first,
-    C: tl.constexpr,
+    ROW: tl.constexpr,
     SIZE: tl.constexpr, PIECE: tl.constexpr,
     WINDOW: tl.constexpr, POOL: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
@@ -83,20 +83,20 @@ def _load_query(
                 y, x = _position(token, window, columns, WINDOW // 2, WINDOW // 2)
                 y = 2 * y + corner // 2
                 x = 2 * x + corner % 2
-            piece = _load_piece(qkv, bias, (y * W + x) * (3 * C), valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+            piece = _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
             query = tl.maximum(query, piece.to(tl.float32))
         return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
     else:
         if WINDOW == 0:
-            return _load_piece(qkv, bias, token * (3 * C), valid, valid, first, SIZE, PIECE, PAD)
+            return _load_piece(qkv, bias, token * ROW, valid, valid, first, SIZE, PIECE, PAD)
         else:
             y, x = _position(token, window, columns, WINDOW, WINDOW)
-            return _load_piece(qkv, bias, (y * W + x) * (3 * C), valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+            return _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
 
 
 @triton.jit
 def _window_attention_kernel(
-    qkv,  # (B, H, W, 3·C)
+    qkv,  # (B, H, W, 3·C), the first channels of a contiguous map with ROW channels
     bias,  # (3·C)
     out,  # (B, H', W', C)
     H, W,
@@ -105,6 +105,7 @@ def _window_attention_kernel(
     tiles,  # of queries, for one program's windows
     scale,  # of the scores, times log2(e)
     C: tl.constexpr,  # heads · SIZE
+    ROW: tl.constexpr,  # from one position to the next, at least 3·C
     D: tl.constexpr,  # channels of a head
     D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
     WINDOW: tl.constexpr,  # side; 0 for the whole map as one window
@@ -124,7 +125,7 @@ def _window_attention_kernel(
     group = tl.program_id(0)
     first = tl.program_id(1) * D
     b = (tl.program_id(2) // tiles).to(tl.int64)
-    qkv += b * H * W * (3 * C)
+    qkv += b * H * W * ROW
     windows = rows * columns
 
     m = (tl.program_id(2) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -132,11 +133,11 @@ def _window_attention_kernel(
     query_window = group * GROUP + query_group
     valid = (m < GROUP * queries) & (query_window < windows)
     token = m % queries
-    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, valid, first, C, SIZE1, D1, WINDOW, POOL, PAD)
+    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, valid, first, ROW, SIZE1, D1, WINDOW, POOL, PAD)
     out1 = tl.zeros([BLOCK_M, D1], tl.float32)
     if D2 > 0:
         query2 = _load_query(
-            qkv, bias, token, query_window, columns, H, W, valid, first + D1, C, SIZE2, D2, WINDOW, POOL, PAD
+            qkv, bias, token, query_window, columns, H, W, valid, first + D1, ROW, SIZE2, D2, WINDOW, POOL, PAD
         )
         out2 = tl.zeros([BLOCK_M, D2], tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -146,14 +147,14 @@ def _window_attention_kernel(
         if WINDOW == 0:
             key_mask = n < keys
             inside = key_mask
-            row = n * (3 * C)
+            row = n * ROW
         else:
             key_group = n // keys
             key_window = group * GROUP + key_group
             key_mask = (n < GROUP * keys) & (key_window < windows)
             y, x = _position(n % keys, key_window, columns, WINDOW, WINDOW)
             inside = (y < H) & (x < W)
-            row = (y * W + x) * (3 * C)
+            row = (y * W + x) * ROW
         key = _load_piece(qkv, bias, row, key_mask, inside, C + first, SIZE1, D1, PAD)
         scores = tl.dot(query1, tl.trans(key), input_precision=PRECISION)
         if D2 > 0:
@@ -249,6 +250,9 @@ def window_attention_triton(
     """:func:`sam2fast.kernels.window_attention.window_attention` on the GPU; never synchronises."""
     B, H, W, channels = qkv.shape
     C, pool = channels // 3, q_stride is not None
+    row = qkv.stride(2)
+    if qkv.stride() != (H * W * row, W * row, row, 1):
+        qkv, row = qkv.contiguous(), channels
     d, stride = C // num_heads, 2 if pool else 1
     out = qkv.new_empty(B, H // stride, W // stride, C)
     if out.numel() == 0:
@@ -267,7 +271,7 @@ def window_attention_triton(
         for some, result in parts:
             count_launch("window_attention")
             _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
-                some.contiguous(), bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
-                d**-0.5 * math.log2(math.e), **meta, **options, **FUSED,
+                some, bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
+                d**-0.5 * math.log2(math.e), ROW=row, **meta, **options, **FUSED,
             )  # fmt: skip
     return out

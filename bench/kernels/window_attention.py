@@ -64,7 +64,8 @@ def window_case(block: Windowed, dtype: torch.dtype) -> Case:
     side, window, heads, d, stride = block
 
     def prepare(device: torch.device) -> Calls:
-        qkv = random(1, side, side, 3 * heads * d, device=device, dtype=dtype)
+        row = (3 + (stride == 2)) * heads * d  # with the residual's channels
+        qkv = random(1, side, side, row, device=device, dtype=dtype)[..., : 3 * heads * d]
         bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
         pooling = (2, 2) if stride == 2 else None  # the dispatcher's choice for a whole map may be SDPA
         own = both_ways(lambda: window_attention(qkv, bias, heads, window, pooling), device)
@@ -172,7 +173,8 @@ def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, de
 
     batch, height, width, window, heads, d, pooled = shape
     channels, seed = 3 * heads * d, integer(0, 2**31, generator)
-    qkv = random(batch, height, width, channels, device=device, dtype=dtype, seed=seed)
+    row = channels + heads * d * pooled  # with the residual's channels
+    qkv = random(batch, height, width, row, device=device, dtype=dtype, seed=seed)[..., :channels]
     of_bias = (dtype, torch.float32)[integer(0, 1, generator)]
     bias = random(channels, device=device, dtype=of_bias, seed=seed + 1)
     rest = heads, window, (2, 2) if pooled else None
@@ -215,8 +217,9 @@ COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 16, 8, 72, 2), Windowed(64, 14,
 def launched() -> Iterator[Call]:
     for dtype, block in itertools.product(FLOATS, COMPILED):
         C = block.heads * block.width
-        given = meta(1, block.side, block.side, 3 * C, dtype=dtype), meta(3 * C, dtype=dtype), block.heads, block.window
-        stride = (2, 2) if block.stride > 1 else None
+        stride, row = ((2, 2), 4 * C) if block.stride > 1 else (None, 3 * C)  # with the residual's channels
+        qkv = meta(1, block.side, block.side, row, dtype=dtype)[..., : 3 * C]
+        given = qkv, meta(3 * C, dtype=dtype), block.heads, block.window
         yield Call("window_attention", (*given, stride), name_of(dtype), ANY if block.window else "global")
 
 

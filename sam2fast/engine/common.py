@@ -67,6 +67,7 @@ def neck(
     direct: Sequence[Linear | None],
     maps: Sequence[Tensor],
     project: Callable[[Tensor, Linear], Tensor],
+    one: Tensor | None = None,
 ) -> list[Tensor]:
     """Computes the levels ``(B, C_i, H_i, W_i)`` from the stages' maps ``(B, H_i, W_i, C_i)``, finest first.
 
@@ -74,6 +75,7 @@ def neck(
         levels: Levels of the plan.
         direct: Product of lateral and head for each direct level, otherwise None.
         project: Function that computes a 1x1 convolution.
+        one: A 1 in fp32, ``(1)``, to double the nearest pixels and add them in one operation.
     """
     found: list[Tensor] = []
     coarser: Tensor | None = None
@@ -84,7 +86,11 @@ def neck(
             x = project(x, level.lateral)
             if level.adds_coarser:
                 assert coarser is not None
-                x = x + _doubled(coarser, plan.interpolation)
+                if one is None or plan.interpolation != "nearest":
+                    x = x + _doubled(coarser, plan.interpolation)
+                else:  # the factor makes torch compute the sum in fp32
+                    blocks = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+                    x = torch.addcmul(blocks, coarser[:, :, None, :, None], one).flatten(3, 4).flatten(1, 2)
             coarser = x
             if level.head is not None:
                 x = project(x, level.head)

@@ -67,6 +67,17 @@ def test_window_attention(triton_device, name, dtype, monkeypatch):
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
 
 
+@pytest.mark.parametrize("name", ["tiny, 14 padded, pooled", "tiny, 7 padded", "whole map, pooled"])
+@torch.no_grad()
+def test_the_first_channels_of_a_map(triton_device, name):
+    """The other channels are NaN, and the map is not copied."""
+    case = CASES[name]
+    (qkv, bias), rest = inputs(case, triton_device, torch.float32), (case[3], *case[5:])
+    others = torch.full((*qkv.shape[:3], 24), float("nan"), device=triton_device)
+    found = window_attention_triton(torch.cat([qkv, others], dim=3)[..., : qkv.shape[3]], bias, *rest)
+    assert torch.equal(found, window_attention_triton(qkv, bias, *rest))
+
+
 @pytest.mark.parametrize(("block_m", "block_n"), [(16, 16), (16, 128), (128, 32)])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):

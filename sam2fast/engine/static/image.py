@@ -44,10 +44,12 @@ class ImageWeights(NamedTuple):
     patches: Conv | None
     taps: Tensor | None  # (7, 7, 3, C), the weight of the patches if embed_patches computes them
     blocks: list[Block]
+    qkv: list[Linear]  # of each block, with the channels of a projected residual after them
     joined: list[bool]  # True for each block with its MLP in one launch, which adds all biases to the map
     biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
-    levels: list[Level]
+    levels: list[Level]  # the coarsest adds what the last map of the trunk lacks
     direct: list[Linear | None]  # lateral and head of levels that are direct
+    one: Tensor  # (1) fp32
     neck: list[tuple[Conv, Norm | None]]
 
 
@@ -69,24 +71,36 @@ def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
 
 def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
     if isinstance(plan, ViTPlan):
-        return [neck_of_one_level(ops, weights.neck, trunk(plan, weights, images)[-1])][: 1 - plan.scalp]
+        x, bias = trunk(plan, weights, images)[-1], weights.biases[-1][1]
+        # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
+        # fp32, does not support it.
+        x = x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x))
+        return [neck_of_one_level(ops, weights.neck, x)][: 1 - plan.scalp]
     maps = trunk(cast(ImagePlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
-    return neck(plan, weights.levels, weights.direct, maps, pointwise)
+    return neck(plan, weights.levels, weights.direct, maps, pointwise, weights.one)
 
 
 def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     if plan.prepared is None:
         added = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
         direct = [x for level in plan.levels if level.is_direct for x in (level.lateral, level.head) if x]
-        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), [*added, *parameters_of(*direct)])
+        coarsest = [level.lateral for level in plan.levels[-1:]]
+        projected = [layer for block in plan.blocks if block.residual for layer in (block.qkv, block.residual)]
+        sources = [*added, *parameters_of(*direct, *coarsest, *projected)]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
         direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
         joined = [is_joined(device, dtype, len(block.mlp[1].weight)) for block in blocks]
-        return ImageWeights(
-            patches, _taps(patches, dtype), blocks, joined, _deferred_biases(plan.blocks, joined), levels, direct, neck
-        )
+        biases = _deferred_biases(plan.blocks, joined)
+        if biases and levels:
+            coarsest, exact = levels[-1], plan.levels[-1].lateral
+            bias = torch.addmv(exact.bias.float(), exact.weight.flatten(1).float(), biases[-1][1])
+            levels = [*levels[:-1], coarsest._replace(lateral=Linear(coarsest.lateral.weight, bias.to(dtype)))]
+        qkv = [block.qkv if block.residual is None else ops.joined(block.qkv, block.residual) for block in blocks]
+        taps, one = _taps(patches, dtype), torch.ones(1, device=device)
+        return ImageWeights(patches, taps, blocks, qkv, joined, biases, levels, direct, one, neck)
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
@@ -124,7 +138,7 @@ def _adds_bias(i: int) -> bool:
 
 
 def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
-    """Maps ``(B, H_i, W_i, C_i)`` of the stages, finest first."""
+    """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. The last one lacks the last deferred biases."""
     x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
     dtype = x.dtype
@@ -134,10 +148,10 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
             maps.append(whole)
         elif i > 0:
             normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
-        qkv = linear(normed, block.qkv)
-        attended = window_attention(qkv, block.qkv.bias, block.heads, block.window, block.pool)
+        qkv, channels = linear(normed, weights.qkv[i]), len(block.qkv.bias)
         if block.residual is not None:
-            x = _pooled(linear(normed, block.residual), block.pool)
+            x = _pooled(qkv[..., channels:], block.pool)
+        attended = window_attention(qkv[..., :channels], block.qkv.bias, block.heads, block.window, block.pool)
         add_product(x, attended, block.proj.weight)
         after_attention, (first, last) = weights.biases[i][0], block.mlp
         if weights.joined[i]:
@@ -148,11 +162,7 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
         else:
             normed = shifted_layer_norm(x, after_attention, *block.norm2, dtype)
         add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
-    bias = weights.biases[-1][1]
-    # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
-    # fp32, does not support it.
-    maps.append(x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x)))
-    return maps
+    return [*maps, x]
 
 
 def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
@@ -175,6 +185,6 @@ def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | P
 def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
     """Maxima of a map ``(B, H, W, C)``; torch's pooling would write indices of eight bytes, too."""
     if stride is None:
-        return x
+        return x.contiguous()
     H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
     return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
