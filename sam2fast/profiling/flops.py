@@ -14,6 +14,7 @@ import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
 import sam2fast.kernels.mask_downsampler
+import sam2fast.kernels.mask_logits
 import sam2fast.kernels.memory_attention
 import sam2fast.kernels.mlp
 import sam2fast.kernels.norm_linear
@@ -85,6 +86,12 @@ def downsample_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> i
 def depthwise_norm_flops(x: Shape, shift: Any, weight: Shape, *rest: Any, **options: Any) -> int:
     """Convolution of ``x (B, H, W, C)`` by ``weight (k, k, C)``."""
     return 2 * math.prod(x) * math.prod(weight[:2])
+
+
+@register_flop_formula(_ops.mask_logits)
+def mask_logits_flops(x: Shape, features: Any, weights: Shape, *rest: Any, **options: Any) -> int:
+    """Each pixel of ``x (..., C)`` with ``weights (B, M, C)``."""
+    return 2 * math.prod(x) * weights[1]
 
 
 @register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])

@@ -11,6 +11,7 @@ from sam2fast.kernels.embed_patches import embed_patches_reference
 from sam2fast.kernels.grouped_mlp import grouped_mlp_reference
 from sam2fast.kernels.linear_gelu import linear_gelu_reference
 from sam2fast.kernels.mask_downsampler import downsample_logits_reference, downsample_map_reference
+from sam2fast.kernels.mask_logits import mask_logits_reference
 from sam2fast.kernels.mlp import mlp_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
 from sam2fast.kernels.token_attention import token_attention_reference
@@ -89,6 +90,12 @@ def test_convolutions():
     given = x, None, torch.randn(5, 5, 4), vector, vector, vector, 1e-6
     flops, out = counted(depthwise_norm_reference, *given)
     assert formulas.depthwise_norm_flops(*given, out_val=out) == flops == 2 * 2 * 5 * 6 * 4 * 25
+
+
+def test_mask_logits():
+    given = torch.randn(2, 3, 4, 2, 2, 2, 2, 5), torch.randn(2, 12, 16, 5), torch.randn(2, 3, 5)
+    flops, out = counted(mask_logits_reference, *given)
+    assert formulas.mask_logits_flops(*given, out_val=out) == flops == 2 * 2 * 12 * 16 * 5 * 3
 
 
 def test_attention():

@@ -195,6 +195,10 @@ def _depthwise_norm(args: Any, kwargs: Any) -> int:
     return int(2 * args[6].numel() * kwargs["KERNEL"] ** 2)
 
 
+def _mask_logits(args: Any, kwargs: Any) -> int:
+    return int(2 * args[0].numel() * kwargs["M"])
+
+
 KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_attend_kernel": _attend,
     "_encode_kernel": _encode,
@@ -209,6 +213,7 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
     "_downsample_logits_kernel": _downsample,
     "_downsample_map_kernel": _downsample,
     "_depthwise_norm_kernel": _depthwise_norm,
+    "_mask_logits_kernel": _mask_logits,
 }
 
 

@@ -37,6 +37,7 @@ from sam2fast.engine.static.ops import (
     stacked,
     without_autocast,
 )
+from sam2fast.kernels.mask_logits import mask_logits
 from sam2fast.kernels.token_attention import token_attention
 
 GROUP = 32  # prompts that are decoded at once
@@ -230,7 +231,10 @@ def _decode_prompts(
         started = _started_without_points(plan, weights, min(B, GROUP), 0 if points is None else PADDING)
     images = _unrepeat(embedding).flatten(2).transpose(1, 2)  # (b, P, C)
     dense = plan.no_mask[None] if masks is None else _embed_masks(weights, _unrepeat(masks))
-    levels = high_res_in_blocks(plan, list(map(_unrepeat, high_res)), B)
+    finest, *coarser = map(_unrepeat, high_res) if plan.reads_high_res else (None,)
+    levels = high_res_in_blocks(plan, coarser, B)
+    if finest is not None:
+        levels.append(finest.permute(0, 2, 3, 1))
     shared = projected = None
     if len(images) == len(dense) == 1:
         shared = add(images, dense, weights.dtype)
@@ -330,15 +334,16 @@ def _heads(
 
 
 def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list[Tensor], masks: Tensor) -> Tensor:
-    """Logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for the masks' weights ``(b, M, C/8)``.
+    """Returns logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for the masks' weights ``(b, M, C/8)``.
 
     Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
+
+    Args:
+        high_res: Features of twice the size in blocks, and of four times the size in the order of pixels, or none.
     """
     H, W = plan.size
     once, twice = weights.upscaling  # to twice the size each
     x = linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
     x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
     x = linear(x, twice).unflatten(-1, (2, 2, -1))
-    x = torch.ops.aten.gelu_(add_into(x, high_res[1]) if high_res else x)
-    logits = (masks @ x.float().flatten(1, -2).mT).unflatten(2, (H, W, 2, 2, 2, 2))
-    return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(len(masks), -1, 4 * H, 4 * W)
+    return mask_logits(x, high_res[1] if high_res else None, masks)

@@ -1,0 +1,78 @@
+"""Logits of masks in one pass: maps and features are read once, and each mask is written once, in the order of pixels.
+
+A program has a part of one row of pixels with all channels. Neighbours in a row are in other blocks of the map, where
+two pixels are adjacent: 128 bytes in bf16 with 32 channels.
+"""
+
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels.linear_gelu_triton import exact_gelu
+
+
+@triton.jit(do_not_specialize=["maps"])
+def _mask_logits_kernel(
+    x,  # (B, H, W, 2, 2, 2, 2, C)
+    features,  # (maps, 4·H, 4·W, C), with HAS_FEATURES
+    weights,  # (B, M, C)
+    out,  # (B, M, 4·H, 4·W) out
+    maps,  # B, or 1 for the same features for all
+    H,
+    W,
+    C: tl.constexpr,
+    M: tl.constexpr,
+    HAS_FEATURES: tl.constexpr,
+    WIDTH: tl.constexpr,  # C, up to the next power of two
+    BLOCK: tl.constexpr,  # pixels of a program
+):
+    b = (tl.program_id(0) // (4 * H)).to(tl.int64)
+    row = tl.program_id(0) % (4 * H)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    is_pixel = column < 4 * W
+    used = channel < C
+    mask = is_pixel[:, None] & used[None, :]
+
+    block = (b * H + row // 4) * W + column // 4
+    inner = (row // 2 % 2 * 2 + column // 2 % 2) * 4 + row % 2 * 2 + column % 2
+    value = tl.load(x + (block * 16 + inner)[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
+    if HAS_FEATURES:
+        pixel = (tl.minimum(b, maps - 1) * 4 * H + row) * 4 * W + column
+        value += tl.load(features + pixel[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
+    value = exact_gelu(value)
+    for m in tl.static_range(M):
+        weight = tl.load(weights + (b * M + m) * C + channel, mask=used, other=0).to(tl.float32)
+        logit = tl.sum(value * weight[None, :], 1)
+        target = out + ((b * M + m) * 4 * H + row) * 4 * W + column
+        tl.store(target, logit.to(out.dtype.element_ty), mask=is_pixel)
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Elements of a program: 16 a thread, of which loads are in flight at once; memory is the limit."""
+    return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
+
+
+def mask_logits_triton(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
+    """:func:`sam2fast.kernels.mask_logits.mask_logits` on the GPU; never synchronises."""
+    (B, H, W), C, M = x.shape[:3], x.shape[-1], weights.shape[1]
+    out = weights.new_empty(B, M, 4 * H, 4 * W)
+    if out.numel() == 0:
+        return out
+    if C == 0:
+        return out.zero_()
+    width, chosen = triton.next_power_of_2(C), launch_config("mask_logits", config, x)
+    block = max(1, chosen.meta["ELEMENTS"] // width)
+    count_launch("mask_logits")
+    with chosen.on_device(x):
+        _mask_logits_kernel[(B * 4 * H, triton.cdiv(4 * W, block))](
+            x.contiguous(), x if features is None else features.contiguous(), weights.contiguous(), out,
+            0 if features is None else len(features), H, W,
+            C=C, M=M, HAS_FEATURES=features is not None, WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
+        )  # fmt: skip
+    return out
