@@ -80,6 +80,7 @@ COMPARED = (
     Comparison("grouped_mlp", "these shapes are to be left to torch"),
     Comparison("token_attention", "these shapes are to be left to torch (`_prefers_torch`)"),
     Comparison("mask_logits", "logits of masks are to be left to torch"),
+    Comparison("choose_masks", "masks are to be chosen by torch"),
     Comparison("downsample_logits", "the first step is to be left to torch"),
     Comparison("downsample_map", "these steps are to be left to torch"),
     Comparison("depthwise_norm", "these convolutions are to be left to torch"),
@@ -112,7 +113,7 @@ PARITY = {
     "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches or mlp and not grouped_mlp", 65),
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
-    "decoder": ("grouped_mlp or norm_linear or token_attention or mask_logits", 70),
+    "decoder": ("grouped_mlp or norm_linear or token_attention or mask_logits or choose_masks", 80),
     "memory encoder": ("mask_downsampler or depthwise_norm", 50),
 }
 # Steps of suite.plans -> seconds and question, in the visit's two calls.

@@ -49,13 +49,20 @@ class MasksByPlan(_ByPlan):
 
     def propose(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool, presence: float) -> Masks:
         with self.context():
-            tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
-            found = self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
+            found = self._decode_tracked(x, high_res, points, prompts, multimask)
             return common.suppress_absent(self.plan, found, presence if self.model.pred_obj_scores else None)
 
     def track(self, memory: Any, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
-        *_, presence = inputs
-        return memory.choose(self.propose(*inputs), presence, selection)
+        *given, presence = inputs
+        if selection is not None or not isinstance(memory, MemoryByPlan):
+            return memory.choose(self.propose(*inputs), presence, selection)
+        with self.context():
+            found = self._decode_tracked(*given)
+        return memory.choose(found, presence, None)  # which suppresses only the chosen mask
+
+    def _decode_tracked(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool) -> Masks:
+        tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
+        return self.variant.masks.decode(self.plan, x, high_res, *tracked, multimask)
 
 
 class AttentionByPlan(_ByPlan):

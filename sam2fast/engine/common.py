@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sam2fast.engine.memory_plan import MemorySettings
 from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
+from sam2fast.kernels.choose_masks import choose_masks
 from sam2fast.kernels.embed_patches import WHITE
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
@@ -204,18 +205,22 @@ def choose(
 
     Args:
         pointers_of: Function that computes the pointers of tokens ``(B, C)``.
+        found: Predictions. Without a selection, masks of absent objects need not be suppressed yet.
     """
     masks, ious, tokens, scores = found
     if selection is None:
-        choice = ious.argmax(dim=-1, keepdim=True)
+        limit = presence if settings.pred_obj_scores else None
+        mask, iou, token, choice, seen = choose_masks(masks.float(), ious, tokens, scores, limit)
     else:
         choice = selection(masks, ious, scores)
         if selection.parents is not None:
             masks, ious, tokens, scores = (x[selection.parents] for x in (masks, ious, tokens, scores))
-    pointer = pointers_of((gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0])
+        mask, iou, seen = gather_chosen(masks, choice), gather_chosen(ious, choice), scores > presence
+        token = (gather_chosen(tokens, choice) if tokens.shape[1] > 1 else tokens)[:, 0]
+    pointer = pointers_of(token)
     if settings.pred_obj_scores:
-        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.soft_no_obj_ptr else scores > presence)
-    return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
+        pointer = _mixed(settings, pointer, scores.float().sigmoid() if settings.soft_no_obj_ptr else seen)
+    return ObjectPrediction(mask, iou, pointer, scores, choice)
 
 
 def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:

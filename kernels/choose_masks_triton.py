@@ -1,0 +1,96 @@
+"""The chosen masks in one pass: each program finds its object's mask again, which is a few numbers."""
+
+# Comments describe the arguments of Triton kernels.
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2fast.kernels._dispatch import count_launch
+from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels.choose_masks import ABSENT
+
+
+@triton.jit(do_not_specialize=["iou_row", "token_row", "score_row"])
+def _choose_masks_kernel(
+    masks,  # (B, M, pixels)
+    ious,  # (B, M), rows iou_row apart
+    tokens,  # (B, M or 1, C), rows token_row apart
+    scores,  # (B, 1), score_row apart
+    mask_out,  # (B, pixels) out
+    iou_out,  # (B) out
+    token_out,  # (B, C) out
+    choice_out,  # (B) int64 out
+    seen_out,  # (B) uint8 out
+    iou_row,
+    token_row,
+    score_row,
+    pixels,
+    presence,
+    C: tl.constexpr,
+    M: tl.constexpr,
+    HAS_PRESENCE: tl.constexpr,
+    HAS_TOKENS: tl.constexpr,  # one for each mask
+    ABSENT: tl.constexpr,
+    WIDTH: tl.constexpr,  # C, up to the next power of two
+    BLOCK: tl.constexpr,  # pixels of a program
+):
+    b = tl.program_id(0).to(tl.int64)
+    best = tl.load(ious + b * iou_row)
+    choice = b * 0
+    for m in tl.static_range(1, M):
+        iou = tl.load(ious + b * iou_row + m)
+        is_larger = (iou > best) | ((iou != iou) & (best == best))  # NaN counts as the largest, as in torch
+        best = tl.where(is_larger, iou, best)
+        choice = tl.where(is_larger, m, choice)
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = pixel < pixels
+    logit = tl.load(masks + (b * M + choice) * pixels + pixel, mask=mask, other=0)
+    seen = b >= 0
+    if HAS_PRESENCE:
+        seen = tl.load(scores + b * score_row).to(tl.float32) > presence
+        logit = tl.where(seen, logit, ABSENT).to(logit.dtype)
+    tl.store(mask_out + b * pixels + pixel, logit, mask=mask)
+    if tl.program_id(1) == 0:
+        tl.store(iou_out + b, best)
+        tl.store(choice_out + b, choice)
+        tl.store(seen_out + b, seen.to(tl.uint8))
+        channel = tl.arange(0, WIDTH)
+        token = tokens + b * token_row + channel
+        if HAS_TOKENS:
+            token += choice * C
+        tl.store(token_out + b * C + channel, tl.load(token, mask=channel < C, other=0), mask=channel < C)
+
+
+def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
+    """Pixels of a program: 16 a thread, of which loads are in flight at once; memory is the limit."""
+    return LaunchConfig({"BLOCK": 2048}, {"num_warps": 4, "num_stages": 1})
+
+
+def choose_masks_triton(
+    masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, presence: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """:func:`sam2fast.kernels.choose_masks.choose_masks` on the GPU; never synchronises."""
+    B, M, h, w = masks.shape
+    C, chosen = tokens.shape[2], launch_config("choose_masks", config, masks)
+    mask, iou, token = masks.new_empty(B, 1, h, w), ious.new_empty(B, 1), tokens.new_empty(B, C)
+    choice, seen = ious.new_empty(B, 1, dtype=torch.int64), scores.new_empty(B, 1, dtype=torch.bool)
+    if B == 0:
+        return mask, iou, token, choice, seen
+    # Numbers of a row are adjacent; the rows need not be.
+    ious, scores = (x if x.stride(1) == 1 else x.contiguous() for x in (ious, scores))
+    if tokens.stride()[1:] != (C, 1):
+        tokens = tokens.contiguous()
+    # Rounded to the dtype of the scores, as in torch's comparison.
+    limit = 0.0 if presence is None else torch.tensor(presence, dtype=scores.dtype, device="cpu").item()
+    count_launch("choose_masks")
+    with chosen.on_device(masks):
+        _choose_masks_kernel[(B, max(1, triton.cdiv(h * w, chosen.meta["BLOCK"])))](
+            masks.contiguous(), ious, tokens, scores, mask, iou, token, choice, seen.view(torch.uint8),
+            ious.stride(0), tokens.stride(0), scores.stride(0), h * w, limit,
+            C=C, M=M, HAS_PRESENCE=presence is not None, HAS_TOKENS=tokens.shape[1] > 1, ABSENT=ABSENT,
+            WIDTH=triton.next_power_of_2(max(1, C)), **chosen.meta, **chosen.options, **FUSED,
+        )  # fmt: skip
+    return mask, iou, token, choice, seen
