@@ -38,7 +38,7 @@ def choose_masks(
             "expected masks (B, M, h, w), ious (B, M), tokens (B, M or 1, C) and scores (B, 1), "
             f"got {', '.join(map(str, sizes))}"
         )
-    return _choose_masks(masks, ious, tokens, scores, presence)  # type: ignore[no-any-return]
+    return _choose_masks(masks, ious, tokens, scores, presence)
 
 
 # ---- reference implementation ----
