@@ -154,6 +154,8 @@ WEIGHTS = [
     "blocks.3.mlp.layers.1.weight",
     "pos_embed",
     "blocks.2.norm1.weight",
+    "{projected}.attn.qkv.weight",
+    "{projected}.proj.bias",
 ]
 
 
@@ -168,6 +170,8 @@ def test_changed_weights_take_effect(model, name, context):
     model, images = copy.deepcopy(model), random_map(1, 3, 128, 128)
     with context():
         before = image.encode(image_plan(model), images)
+        (projected, *_) = (i for i, block in enumerate(model.image_encoder.trunk.blocks) if block.dim != block.dim_out)
+        name = name.format(projected=f"blocks.{projected}")
         model.image_encoder.trunk.get_parameter(name).mul_(3).add_(0.1)
         after = image.encode(image_plan(model), images)
         assert max(map(relative_error, before, after)) > 1e-3
@@ -176,6 +180,16 @@ def test_changed_weights_take_effect(model, name, context):
         assert_same(expected, after)
     else:
         assert_as_near(model.encode_image(images), expected, after)
+
+
+@torch.no_grad()
+def test_a_changed_bias_of_the_coarsest_level(model):
+    model, images = copy.deepcopy(model), random_map(1, 3, 128, 128)
+    before = image.encode(image_plan(model), images)
+    model.image_encoder.neck.convs[0].conv.bias.add_(1)
+    after = image.encode(image_plan(model), images)
+    assert max(map(relative_error, before, after)) > 1e-3
+    assert_same(model.encode_image(images), after)
 
 
 @torch.no_grad()

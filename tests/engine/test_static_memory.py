@@ -71,6 +71,7 @@ def test_no_weight_is_a_view_of_a_parameter(dtype):
 
 WEIGHTS = [
     "memory_attention.layers.0.self_attn.v_proj.weight",
+    "memory_attention.layers.0.self_attn.out_proj.weight",
     "memory_attention.layers.0.cross_attn_image.v_proj.bias",
     "memory_attention.layers.0.cross_attn_image.out_proj.weight",
     "memory_attention.layers.0.linear1.bias",
