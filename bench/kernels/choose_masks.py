@@ -78,7 +78,8 @@ RECORD = Record(
     samples={
         "choose_masks": Sample(
             choose_masks,
-            lambda: (*map(small, ((2, 3, 4, 5), (2, 3), (2, 3, 8), (2, 1))), 0.0),
+            # Masks 2 and 1 of two objects, the second of which is absent.
+            lambda: (small((2, 3, 4, 5)), small((2, 3), 4), small((2, 3, 8)), small((2, 1)), 0.0),
             "choose_masks",
             batched=4,
         )
