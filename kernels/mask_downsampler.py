@@ -8,45 +8,18 @@ from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
 from sam2fast.kernels._op import Op
 from sam2fast.kernels.layer_norm import layer_norm_reference
-from sam2fast.kernels.mask_ops import scaled_probabilities, upsample_masks
+from sam2fast.kernels.mask_ops import scaled_masks
 
 __all__ = [
     "downsample_logits",
     "downsample_logits_reference",
     "downsample_map",
     "downsample_map_reference",
-    "scaled_masks",
 ]
 
 WIDEST = 256  # channels of a result, which a program holds together
 NARROW = 64  # channels up to which memory is the limit
 FIRST = 4  # channels of the first result, which a thread holds together
-
-
-def scaled_masks(
-    logits: Tensor, size: tuple[int, int], scale: float, bias: float, is_binary: bool, dtype: torch.dtype
-) -> Tensor:
-    """Computes ``scale * mask + bias`` of ``logits (B, 1, h, w)`` upsampled to ``size``.
-
-    Args:
-        logits: Logits of masks.
-        size: Size (H, W) of the result, in pixels.
-        scale, bias: Factor and offset.
-        is_binary: If True, a mask is 1 where logits are above 0, otherwise their sigmoid.
-        dtype: Dtype of the result, if that is no wider than ``logits``.
-
-    Returns:
-        Tensor ``(B, 1, H, W)``.
-
-    Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
-    """
-    is_large = logits.shape[-2:] == size
-    if is_binary:
-        logits = logits if is_large else upsample_masks(logits, size)
-        return torch.rsub((logits > 0).float(), bias, alpha=-scale)
-    if is_large:
-        return torch.rsub(torch.sigmoid(logits), bias, alpha=-scale)
-    return scaled_probabilities(logits, size, scale, bias, dtype)
 
 
 def downsample_logits(

@@ -39,6 +39,7 @@ __all__ = [
     "masks_to_boxes_reference",
     "pack_masks",
     "pack_masks_reference",
+    "scaled_masks",
     "scaled_probabilities",
     "scaled_probabilities_reference",
     "suppress_overlaps",
@@ -121,6 +122,32 @@ def scaled_probabilities(
     if logits.ndim != 4:
         raise ValueError(f"expected logits (N, C, h, w), got {tuple(logits.shape)}")
     return scaled_probabilities_op(logits, _checked_size(logits, size), scale, bias, dtype)
+
+
+def scaled_masks(
+    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, is_binary: bool, dtype: torch.dtype
+) -> torch.Tensor:
+    """Computes ``scale * mask + bias`` of ``logits (B, 1, h, w)`` upsampled to ``size``.
+
+    Args:
+        logits: Logits of masks.
+        size: Size (H, W) of the result, in pixels.
+        scale, bias: Factor and offset.
+        is_binary: If True, a mask is 1 where logits are above 0, otherwise their sigmoid.
+        dtype: Dtype of the result, if that is no wider than ``logits``.
+
+    Returns:
+        Tensor ``(B, 1, H, W)``.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
+    """
+    is_large = logits.shape[-2:] == size
+    if is_binary:
+        logits = logits if is_large else upsample_masks(logits, size)
+        return torch.rsub((logits > 0).float(), bias, alpha=-scale)
+    if is_large:
+        return torch.rsub(torch.sigmoid(logits), bias, alpha=-scale)
+    return scaled_probabilities(logits, size, scale, bias, dtype)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,8 @@ from sam2fast.kernels.mask_downsampler import (
     downsample_logits_reference,
     downsample_map,
     downsample_map_reference,
-    scaled_masks,
 )
+from sam2fast.kernels.mask_ops import scaled_masks
 from sam2fast.modeling.memory_encoder import MaskDownSampler
 from sam2fast.utils.testing import relative_error
 

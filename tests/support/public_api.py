@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple, is_typeddict
 
@@ -84,7 +85,8 @@ def promised_members(value: type) -> dict[str, Any]:
     return {
         name: member
         for name, member in sorted(_found(value).items())
-        if not name.startswith("_") and isinstance(member, property | staticmethod | classmethod | FunctionType)
+        if not name.startswith("_")
+        and isinstance(member, property | cached_property | staticmethod | classmethod | FunctionType)
     }
 
 
@@ -124,7 +126,7 @@ def _members(value: type) -> Iterator[str]:
     if inspect.isfunction(init := _found(value).get("__init__")):
         yield f"__init__{_signature(init)}"
     for name, member in promised_members(value).items():
-        if isinstance(member, property):
+        if isinstance(member, property | cached_property):
             yield f"{name}: property"
         elif isinstance(member, staticmethod | classmethod):
             yield f"{type(member).__name__} {name}{_signature(member.__func__)}"

@@ -301,7 +301,7 @@ def manifest_of(
         no_mem_embed=model.no_mem_embed.flatten().tolist(),
         no_obj_ptr=model.no_obj_ptr.flatten().tolist(),
         mask_downsample=[*downsample.weight.flatten().tolist(), *downsample.bias.tolist()],
-        memory_rules={name: value for name, value in vars(rules).items() if value is not None},
+        memory_rules={name: value for name, value in asdict(rules).items() if value is not None},
         multimask_output_in_sam=model.multimask_output_in_sam,
         multimask_output_for_tracking=model.multimask_output_for_tracking,
         multimask_min_pt_num=model.multimask_min_pt_num,

@@ -10,7 +10,7 @@ from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import compress
-from sam2fast.kernels.mask_downsampler import scaled_masks
+from sam2fast.kernels.mask_ops import scaled_masks
 from sam2fast.kernels.memory_attention import (
     LONG,
     AttendedMemory,
