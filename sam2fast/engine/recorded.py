@@ -218,9 +218,9 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model on a device that the model has left."""
     device = model.device
-    if any(each.pool.device != device for each in _recorded.get(model, {}).values()):
+    if any(each.pool.device != device for each in list(_recorded.get(model, {}).values())):
         release(model)
-        del _recorded[model]
+        _recorded.pop(model, None)
 
 
 def release(model: Any) -> None:

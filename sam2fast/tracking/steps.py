@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 
 # Number of closed sessions to keep pools and recorded steps of. Later sessions take them over.
 MOST_IDLE = 2
+# A later session makes pools of its own if more steps were recorded on those of a closed one. Some strategies have steps
+# for each size of videos.
+MOST_RECORDED = 64
 # Initial size of the pools: this many objects with two conditioning frames each. Growth moves the pools, and the steps
 # recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
 OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
@@ -63,9 +66,13 @@ class Steps:
         self._recorded = recorded
         self._watches: list[Watch | None] | None = None  # of the last check
         self._changes = 0
+        self._ends: list[finalize[Any, MemoryBank]] = []  # of open sessions
         self._forget()
 
     def _forget(self) -> None:
+        for end in self._ends:
+            end.detach()
+        self._ends = []
         self._made_for: tuple[Hashable, list[Tensor]] | None = None  # fingerprint and weights, if anything is recorded
         self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
         self._used: WeakKeyDictionary[MemoryBank, Recorded] = WeakKeyDictionary()
@@ -185,7 +192,8 @@ class Steps:
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
-                fitting = [each for each in list(idle) if each.tensors and bank.memories.suits(each.tensors.pages)]
+                small = [each for each in list(idle) if each.tensors and each.made <= MOST_RECORDED]
+                fitting = [each for each in small if bank.memories.suits(each.tensors.pages)]
                 recorded = fitting[-1] if fitting else Recorded(pool)
                 with suppress(ValueError):  # new, or dropped by a finalizer just now
                     idle.remove(recorded)
@@ -194,7 +202,9 @@ class Steps:
                         own.move_to(tensor)
                 bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
                 used[bank] = recorded
-                finalize(bank, idle.append, recorded).atexit = False  # at any point, without the lock
+                end = finalize(bank, idle.append, recorded)  # at any point, without the lock
+                end.atexit = False
+                self._ends = [*(each for each in self._ends if each.alive), end]
             return used[bank]
 
     def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:

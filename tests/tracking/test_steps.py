@@ -142,6 +142,29 @@ def test_the_next_session_takes_over(fast, video):
     assert len(fast._steps._idle) == 1
 
 
+def test_pools_with_many_recordings_are_not_taken_over(fast, video, monkeypatch):
+    """Otherwise sessions of ever other sizes would record without an end."""
+    monkeypatch.setattr(steps, "MOST_RECORDED", 0)
+    for _ in range(2):
+        s = begun(fast, video, 1)
+        made = recorded_steps(fast, s)
+        assert made.made == 1
+        del s
+        gc.collect()
+    assert list(fast._steps._idle)[1] is made
+
+
+def test_released_sessions_hand_nothing_back(fast, video):
+    s = begun(fast, video, 1)
+    for _ in range(3):
+        fast.release_recordings()
+        s.propagate(start_frame_idx=0, max_frame_num_to_track=1)
+    members = len(fast._steps._recorded(fast).pool._members)
+    del s
+    gc.collect()
+    assert len(fast._steps._idle) == 1 and members == 2
+
+
 def test_sessions_at_the_same_time_are_kept_apart(plain, fast, video):
     """Also when there is a workspace to be taken over, which only one of them can."""
 
