@@ -41,8 +41,7 @@ _log = logging.getLogger(__name__)
 
 # Number of closed sessions to keep pools and recorded steps of. Later sessions take them over.
 MOST_IDLE = 2
-# A later session makes pools of its own if more steps were recorded on those of a closed one. Some strategies have steps
-# for each size of videos.
+# Sessions take over no pools with more recorded steps. Some strategies record steps for each size of videos.
 MOST_RECORDED = 64
 # Initial size of the pools: this many objects with two conditioning frames each. Growth moves the pools, and the steps
 # recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
@@ -70,9 +69,8 @@ class Steps:
         self._forget()
 
     def _forget(self) -> None:
-        for end in self._ends:
-            end.detach()
-        self._ends = []
+        while self._ends:
+            self._ends.pop().detach()
         self._made_for: tuple[Hashable, list[Tensor]] | None = None  # fingerprint and weights, if anything is recorded
         self._streams: tuple[torch.cuda.Stream, torch.cuda.Stream] | None = None
         self._used: WeakKeyDictionary[MemoryBank, Recorded] = WeakKeyDictionary()
@@ -170,8 +168,7 @@ class Steps:
                     return buffers.results
 
                 try:
-                    given_tensors = [integers, embedding, *high_res]
-                    packed = recorded.call(key, function, given_tensors, lambda found: found.first(count))
+                    packed = recorded.call(key, function, [integers, embedding, *high_res], lambda x: x.first(count))
                     break
                 except NarrowPagesError as error:
                     assert bank.memories is not None
@@ -192,9 +189,8 @@ class Steps:
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
-                small = [each for each in list(idle) if each.tensors and each.made <= MOST_RECORDED]
-                fitting = [each for each in small if bank.memories.suits(each.tensors.pages)]
-                recorded = fitting[-1] if fitting else Recorded(pool)
+                small = [each for each in reversed(list(idle)) if each.tensors and each.made <= MOST_RECORDED]
+                recorded = next((x for x in small if bank.memories.suits(x.tensors.pages)), None) or Recorded(pool)
                 with suppress(ValueError):  # new, or dropped by a finalizer just now
                     idle.remove(recorded)
                 for own, tensor in zip(bank.pools, recorded.tensors, strict=False):
@@ -243,8 +239,7 @@ class Steps:
             pool = self._recorded(model, ahead).pool
             with pool.lock:
                 pool.graphs.constants.expire()
-        why = self.why_eager(model, options.fast) if self.explain else None
-        if why is not None:
+        if self.explain and (why := self.why_eager(model, options.fast)) is not None:
             _log.info("vos_optimized: steps are not recorded: %s", why)
             self.explain = False
 
