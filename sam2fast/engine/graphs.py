@@ -72,17 +72,17 @@ class CudaGraphs:
     def _graph_of(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Returns a graph of the function. For lack of memory, tries a second time."""
         try:
-            return self._recorded(function)
+            return self._captured(function)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()  # after the block, as the error held memory
         try:
-            return self._recorded(function)
+            return self._captured(function)
         except torch.OutOfMemoryError as error:  # in the first run; eager execution may need less
             raise RecordingError("there is too little memory to record") from error
 
-    def _recorded(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    def _captured(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Runs the function once, and returns a graph of it."""
         current = torch.cuda.current_stream()
         self._first.wait_stream(current)

@@ -76,7 +76,7 @@ def _is_plain_tensor(kind: type) -> bool:
 class Watch:
     """Detects changes of unmodified modules, in some microseconds for hundreds of modules.
 
-    Changes are other objects: modules, parameters, attributes, methods. Other values of parameters are no changes.
+    Detects replaced modules, parameters, attributes and methods, but no new values in a parameter.
 
     Attributes:
         weights: Parameters and buffers of the modules.

@@ -1,6 +1,6 @@
 """Calls functions of tensors by recordings: copies the input, replays, and copies the results.
 
-Images and prompts are computed here, for frequent numbers of them. :mod:`sam2fast.tracking.steps` computes videos.
+Also computes images and prompts, for frequent numbers of them. :mod:`sam2fast.tracking.steps` computes videos.
 """
 
 import logging
@@ -79,7 +79,7 @@ class RecordingPool:
 
 
 class Recorded:
-    """Calls functions by recordings, one for each key, autocast, other switches of torch, and kind of input.
+    """Replays functions. Each key, kind of input, and combination of torch's switches has a recording of its own.
 
     Recordings share tensors for the input. If a function cannot be recorded, the log says why.
 
@@ -89,7 +89,7 @@ class Recorded:
 
     Attributes:
         tensors: Tuple of tensors that the functions read and write at their own addresses, see :meth:`use`.
-        states: State of each part of the model, by name, when it was recorded.
+        states: State of each part of the model when it was recorded, by the name of the part.
         made: Number of recordings so far, with freed ones.
     """
 
@@ -200,7 +200,7 @@ def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
-_recorded: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
+_by_model: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
 
 
 def recorded_of(model: Any, ahead: bool = False) -> Recorded:
@@ -210,7 +210,7 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
         ahead: If True, returns encodings of video frames, which run at the same time as steps, and have another pool.
     """
     release_if_moved(model)
-    found = _recorded.setdefault(model, {})
+    found = _by_model.setdefault(model, {})
     most = None if ahead else MOST_RECORDINGS
     return found.get(ahead) or found.setdefault(ahead, Recorded(RecordingPool(model.device), most))
 
@@ -218,14 +218,14 @@ def recorded_of(model: Any, ahead: bool = False) -> Recorded:
 def release_if_moved(model: Any) -> None:
     """Frees the recordings of a model on a device that the model has left."""
     device = model.device
-    if any(each.pool.device != device for each in list(_recorded.get(model, {}).values())):
+    if any(each.pool.device != device for each in list(_by_model.get(model, {}).values())):
         release(model)
-        _recorded.pop(model, None)
+        _by_model.pop(model, None)
 
 
 def release(model: Any) -> None:
     """Frees the recordings of a model, also of its open sessions. They are made again when needed."""
-    for each in list(_recorded.get(model, {}).values()):
+    for each in list(_by_model.get(model, {}).values()):
         each.pool.clear()
 
 

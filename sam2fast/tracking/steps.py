@@ -49,7 +49,7 @@ OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
 
 
 class Steps:
-    """Runs steps and encodings of one model. The model owns this object and is passed to each call.
+    """Runs steps and encodings of one model, which owns this object. Callers pass the model to each method.
 
     Args:
         recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
@@ -62,7 +62,7 @@ class Steps:
 
     def __init__(self, recorded: Callable[..., Recorded] = recorded_of) -> None:
         self.is_changed, self.explain, self.prompt_warning = False, False, PromptWarning()
-        self._recorded = recorded
+        self._recorded_of = recorded
         self._watches: list[Watch | None] | None = None  # of the last check
         self._changes = 0
         self._ends: list[finalize[Any, MemoryBank]] = []  # of open sessions
@@ -92,8 +92,8 @@ class Steps:
         """Encodes some frames of a video as one batch.
 
         Args:
-            ahead: If True, nothing waits for the features yet. Recordings compute them on another stream, and start at
-                once, without waiting for the caller's stream. The weights must be there.
+            ahead: If True, the caller does not need the features yet. Recordings compute them on another stream without
+                waiting for the caller's stream. The weights must have been written.
             padded: Size that a batch is padded to if its own size is not recorded, as recording takes longer; or 0.
         """
         encoded = None
@@ -106,7 +106,7 @@ class Steps:
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
         """Encodes frames as one batch of a bucket's size, on CUDA on another stream, or returns None if unrecorded."""
-        engine, recorded = engine_for(model), self._recorded(model, True)
+        engine, recorded = engine_for(model), self._recorded_of(model, True)
         device = recorded.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
         keys = [(f"encodings in batches of {size}", size) for size in sizes]
@@ -149,7 +149,7 @@ class Steps:
         count, shape = len(given.attended), bank.shape_of(given.attended, given.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
         used = self._used.get(bank)
-        pool = self._recorded(model).pool if used is None else used.pool
+        pool = self._recorded_of(model).pool if used is None else used.pool
         with pool.turn():
             recorded = self.recorded_steps(model, bank, given.rules) if used is None else used
             if pool.failures and recorded.has(key) is False:
@@ -185,7 +185,7 @@ class Steps:
         On its first step, a session moves to the pools of a closed one if they are large enough, and takes over the
         steps recorded on them.
         """
-        pool, used, idle = self._recorded(model).pool, self._used, self._idle
+        pool, used, idle = self._recorded_of(model).pool, self._used, self._idle
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
@@ -236,7 +236,7 @@ class Steps:
         if made_for is not None and made_for[0] != fingerprint(model):
             self.release(model)
         for ahead in (False, True) if self._made_for is not None else ():
-            pool = self._recorded(model, ahead).pool
+            pool = self._recorded_of(model, ahead).pool
             with pool.lock:
                 pool.graphs.constants.expire()
         if self.explain and (why := self.why_eager(model, options.fast)) is not None:

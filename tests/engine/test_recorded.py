@@ -320,7 +320,7 @@ def test_recordings_are_shared_by_a_models_predictors_and_end_with_it(model):
         assert_eager(predictor_of(model), images=IMAGES)
     assert RecordedOps.made == 2
     for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert clone not in recorded._recorded
+        assert clone not in recorded._by_model
 
 
 def test_models_are_collected(made, monkeypatch):
@@ -328,7 +328,7 @@ def test_models_are_collected(made, monkeypatch):
     model = copy.deepcopy(made)
     results(predictor_of(model), CLICK)
     ref = weakref.ref(model)
-    assert model in recorded._recorded
+    assert model in recorded._by_model
     del model
     gc.collect()
     assert ref() is None
@@ -360,7 +360,7 @@ def test_on_the_cpu_nothing_is_recorded_unless_asked(made):
     predictor = SAM2ImagePredictor(made)
     assert predictor.fast is None
     results(predictor, CLICK)
-    assert made not in recorded._recorded
+    assert made not in recorded._by_model
 
 
 def test_where_it_is_safe(made, monkeypatch):
@@ -372,7 +372,7 @@ def test_where_it_is_safe(made, monkeypatch):
         recorded.encode(made, True, images)
     for fast in (None, False):
         recorded.encode(made, fast, images)
-    assert made not in recorded._recorded
+    assert made not in recorded._by_model
 
 
 def test_copies_of_a_predictor(made):

@@ -194,11 +194,11 @@ def test_another_stream(cuda, predictor, monkeypatch):
 
 def test_a_model_that_is_moved_leaves_nothing(cuda, predictor, caplog):
     predictor.set_image(IMAGE)
-    assert predictor.model in recorded._recorded
+    assert predictor.model in recorded._by_model
     with caplog.at_level(logging.WARNING):
         predictor.model.to("meta")
         assert not recorded._may_record(predictor.model, None)
-    assert predictor.model not in recorded._recorded and not caplog.records
+    assert predictor.model not in recorded._by_model and not caplog.records
 
 
 @pytest.mark.parametrize("pinned", [False, True])

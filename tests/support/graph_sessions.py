@@ -50,4 +50,4 @@ def has_recorded(predictor: Any) -> bool:
 
 def failures(predictor: Any) -> list[str]:
     """Why something could not be recorded."""
-    return [why for each in recorded._recorded[predictor].values() for why in each.pool.failures.values()]
+    return [why for each in recorded._by_model[predictor].values() for why in each.pool.failures.values()]

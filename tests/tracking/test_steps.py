@@ -159,7 +159,7 @@ def test_released_sessions_hand_nothing_back(fast, video):
     for _ in range(3):
         fast.release_recordings()
         s.propagate(start_frame_idx=0, max_frame_num_to_track=1)
-    members = len(fast._steps._recorded(fast).pool._members)
+    members = len(fast._steps._recorded_of(fast).pool._members)
     del s
     gc.collect()
     assert len(fast._steps._idle) == 1 and members == 2

@@ -38,14 +38,14 @@ from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attent
 
 
 class JoinedAttending(NamedTuple):
-    """A layer of memory attention, and products of its linear layers. With one head, values are projected to the output
-    before they are attended to, and an attention needs no projection after it."""
+    """Stores a layer of memory attention, and products of its linear layers. With one head, values are projected to the
+    output before they are attended to, and an attention needs no projection after it."""
 
     layer: AttendingLayer
     own: Linear  # queries, keys and values of the frame's attention to itself
     own_out: Linear | None  # the projection to the output where there are several heads
     values: Linear  # of the memory
-    out: Linear | None
+    out: Linear | None  # as own_out
 
 
 def attend(
@@ -145,7 +145,7 @@ def _attend_to_itself(each: JoinedAttending, normed: Tensor, rotation: Rotation)
 
 
 class Downsampling(NamedTuple):
-    """A strided convolution on token-major maps, its norm and GELU."""
+    """Stores a strided convolution on token-major maps, its norm and GELU."""
 
     tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # weight (N, k, k, C) and bias, weight and bias of the norm
     stride: int
@@ -154,7 +154,7 @@ class Downsampling(NamedTuple):
 
 
 class FusedBlock(NamedTuple):
-    """A ConvNeXt block on a token-major map, to which the block adds a product without its bias."""
+    """Stores a ConvNeXt block on a token-major map. The map gets the block's bias later, as part of a ``shift``."""
 
     shift: Tensor | None  # (C) sum of the biases of the blocks before it, which the map lacks
     conv: Conv  # weight (k, k, C) if it is depthwise
@@ -210,7 +210,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
                 bias = torch.addmv(bias.float(), out.weight.flatten(1).float(), shift).to(dtype)
             out, shift = Linear(out.weight, bias), None
         return MemoryWeights(
-            list(starmap(_step, downsampling)),
+            list(starmap(_downsampling_of, downsampling)),
             Linear(pixels.weight, pixels.bias + downsampled.bias),
             downsampled.weight,
             blocks,
@@ -222,7 +222,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
     return plan.prepared.of(device, compute)
 
 
-def _step(conv: Any, norm: Norm) -> Downsampling:
+def _downsampling_of(conv: Any, norm: Norm) -> Downsampling:
     weight = conv.weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
     return Downsampling((weight, conv.bias, norm.weight, norm.bias), conv.stride[0], conv.padding[0], norm.eps)
 
