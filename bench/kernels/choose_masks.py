@@ -28,7 +28,7 @@ def work(objects: int, side: int) -> Work:
 def arguments(
     shape: tuple[int, int, int, int, int], dtype: torch.dtype, generator: torch.Generator, has_tokens: bool = True
 ) -> list[Tensor]:
-    """Tensors of a call, with equal IoUs, some of which are NaN, and scores around 0."""
+    """Makes the arguments of a call, with equal IoUs, some NaN, and scores around 0."""
     B, M, h, w, C = shape
     ious = torch.randint(-1, 3, (B, M), generator=generator).to(dtype)
     ious[torch.rand(B, M, generator=generator) < 0.1] = torch.nan
@@ -78,7 +78,7 @@ RECORD = Record(
     samples={
         "choose_masks": Sample(
             choose_masks,
-            # Masks 2 and 1 of two objects, the second of which is absent.
+            # Masks 2 and 1 of two objects. The second object is absent.
             lambda: (small((2, 3, 4, 5)), small((2, 3), 4), small((2, 3, 8)), small((2, 1)), 0.0),
             "choose_masks",
             batched=4,

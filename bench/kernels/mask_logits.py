@@ -49,7 +49,7 @@ def mask_logits_case(prompts: int, side: int, channels: int, dtype: torch.dtype)
 
 
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
-    """Oblong maps of any number of channels, with features of their own, those of all, or none."""
+    """Makes oblong maps of any number of channels, with features for each map, for all maps, or without."""
     B, H, W, C, M = sizes(most, generator)
     kind, seed = integer(0, 2, generator), integer(0, 2**31, generator)
     given = arguments((B, H, W, C), M, dtype, on, seed, shared=kind == 1)

@@ -1,4 +1,4 @@
-"""Python calls of an image, a click and tracked frames, and how many of them ask in which way something is computed.
+"""Counts Python calls of an image, a click and tracked frames, and how many of them select an implementation.
 
     cd bench && OMP_NUM_THREADS=1 ../.venv/bin/python -m suite.calls --model tiny nano
 
@@ -123,7 +123,7 @@ class _Unreplayed:
 
 
 def recorded_frames(predictor: Any, image: list[np.ndarray]) -> dict[str, Any]:
-    """What four recorded frames of a video do."""
+    """Returns counts of four recorded frames of a video."""
     state = predictor.init_state(image * (FULL + 5 * AT_ONCE))  # not prefetched: other threads do not count
     predictor.add_new_points_or_box(state, 0, 1, [[1.0, 1.0]], [1])
     with patch.object(recorded, "CudaGraphs", _Unreplayed), patch.object(steps, "why_eager", lambda *_: None):
