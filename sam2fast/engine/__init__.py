@@ -53,7 +53,7 @@ class _Step:
 
     engine: "Engine"
     variant: Any = None  # see _variant_for
-    replaced: set[str] | None = None  # see replaced_methods; None before the first call
+    replaced: Any = None  # set of names, see replaced_methods; None before the first call
     chosen: dict[Any, Any] = field(default_factory=dict)  # what computes a part; key: part, True if methods are its own
     switches: dict[torch.device, Hashable] = field(default_factory=dict)  # see sam2fast.engine.graphs.numerics
 
@@ -87,15 +87,13 @@ class Engine:
 
     def watches(self) -> list[Watch | None]:
         """Returns the watch of each part, or None for a modified part. A part gets another watch after a change."""
-        found = [part.look(self._model()) for part in self._all]
-        return [None if each is None else each.watch for each in found]
+        return [None if (found := part.look(self._model())) is None else found.watch for part in self._all]
 
     @contextmanager
     def one_step(self) -> Iterator[list[Watch | None]]:
         """Context manager in which all calls have one choice between plans and modules, and torch's switches are fixed.
 
-        Yields:
-            Result of :meth:`watches`.
+        Yields the result of :meth:`watches`.
         """
         watches, token = self.watches(), current_step.set(_Step(self))
         try:
@@ -117,7 +115,6 @@ class Engine:
                 part.look(model)
         elif step.replaced is None:
             step.variant, step.replaced = _variant_for(x), parts.replaced_methods(model)
-        assert step.replaced is not None
         is_original = step.replaced.isdisjoint((*part.methods, *methods))
         if (part, is_original) not in step.chosen:
             found = part.found if is_original and step.variant is not None else None
@@ -136,11 +133,7 @@ class Engine:
         return self._masks.state() if self._is_planned(self._masks, embedding) else None
 
     def encode(self, images: Tensor | Pixels) -> list[Tensor]:
-        """Encodes images for the mask decoder; see :meth:`SAM2Base.encode_image`.
-
-        Args:
-            images: Normalized images ``(B, 3, S, S)``, or pixels.
-        """
+        """Encodes normalized images ``(B, 3, S, S)``, or pixels; see :meth:`SAM2Base.encode_image`."""
         return self._choose(self._image, images if isinstance(images, Tensor) else images.values).encode(images)
 
     def decode(

@@ -147,9 +147,7 @@ class PlannedPart:
 
     def state(self) -> Hashable:
         """Returns the last plan, and the addresses and dtypes of its weights now."""
-        found = self.found
-        weights = () if found is None else found.watch.weights
-        plan = None if found is None else found.plan
+        plan, weights = (None, ()) if (found := self.found) is None else (found.plan, found.watch.weights)
         return plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 
     def _make_plan(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> PlanOfPart | None:
