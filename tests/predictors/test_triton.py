@@ -148,9 +148,10 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     plan = plan_attention(predictors[1])
     layers = static.memory._layers(plan, features.device)
+    rotations = plan.rotations(8 * 8, 64, features.device)
 
     def attend(memory):
-        return static.memory._attend_all(plan, layers, features, position, memory, False, None)
+        return static.memory._attend_all(plan, layers, rotations, features, position, memory, False, None)
 
     compiled = torch.compile(attend, backend=counter, fullgraph=True)
     before = launches["memory_attention"]

@@ -416,8 +416,9 @@ def test_faults_of_what_is_recorded_are_found(cuda, predictor, stream, name, mon
 
 
 # Largest numbers of launches per frame: encoder (a batch of four frames), step, and outside of recordings. There, the
-# features of a frame take two copies, as the embedding is fp32 and the finer levels are bf16.
-STEP = {"step": 125, "eager": 9.5}
+# features of a frame take two copies, as the embedding is fp32 and the finer levels are bf16. Each frame of a batch is
+# uploaded from where it was decoded.
+STEP = {"step": 125, "eager": 10.25}
 BUDGETS = {"tiny": {"encoder": 93 / 4, **STEP}, "large": {"encoder": 385 / 4, **STEP}}
 
 
