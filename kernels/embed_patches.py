@@ -84,13 +84,13 @@ def _fake(
     return weight.new_empty(len(pixels), *position.shape)
 
 
-def _unsupported(pixels: Tensor, *rest: object) -> str | None:
-    floats = [each.dtype for each in (pixels, *rest) if isinstance(each, Tensor) and each.dtype != torch.uint8]
+def _unsupported(pixels: Tensor, weight: Tensor, *rest: object) -> str | None:
+    floats = [each.dtype for each in (pixels, weight, *rest) if isinstance(each, Tensor) and each.dtype != torch.uint8]
     if torch.is_autocast_enabled(pixels.device.type):
         return "leaves products under autocast to torch"
     if wrong := [dtype for dtype in floats if dtype not in FLOATS]:
         return f"does not take {wrong[0]}"
-    H, W, C = pixels.shape[1], pixels.shape[2], rest[1].shape[0]  # type: ignore[attr-defined]
+    H, W, C = pixels.shape[1], pixels.shape[2], weight.shape[-1]
     if H % STRIDE or W % STRIDE:
         return f"takes sides that are multiples of {STRIDE}, and got {H} and {W}"
     return f"takes at most {WIDEST} channels, and got {C}" if C > WIDEST else None
