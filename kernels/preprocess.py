@@ -8,7 +8,10 @@ from torch import Tensor
 
 from sam2fast.kernels._op import Op
 
-__all__ = ["resize_and_normalise", "resize_and_normalise_reference"]
+__all__ = ["MEAN", "STD", "resize_and_normalise", "resize_and_normalise_reference"]
+
+# Mean and standard deviation of pixels between 0 and 1, for SAM 2 and most of its relatives.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resize_and_normalise(

@@ -81,8 +81,8 @@ def build_sam2(
             :func:`sam2fast.checkpoints.read_checkpoint`.
         partial: If True, loads the weights that match by name and shape, leaves the rest untrained, and logs a report.
             See :func:`sam2fast.checkpoints.load_partial`.
-        image_size: Side of the model's square input in pixels, a multiple of 32. None leaves it to
-            ``hydra_overrides_extra`` and the configuration, except for mini, which then has 768.
+        image_size: Side of the model's square input in pixels, a multiple of 32 (SAM 3: of 28). None leaves
+            it to ``hydra_overrides_extra`` and the configuration, except for mini, which then has 768.
         **kwargs: Ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:

@@ -102,9 +102,9 @@ class Features:
                 found = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
             height, width = facts["size"]
             tensors = {EMBEDDING: found.pop(EMBEDDING), LEVELS: list(found.values())}
-            S = facts["model"]["image_size"]
             sides = [x.shape[0] * x.shape[2] for x in (*tensors[LEVELS], tensors[EMBEDDING])]
-            have_sizes = min(height, width) >= 1 and sides in ([S // 4, S // 8, S // 16], [S // 16])
+            S, n = facts["model"]["image_size"], sides[-1]
+            have_sizes = min(height, width) >= 1 and S in (14 * n, 16 * n) and sides in ([4 * n, 2 * n, n], [n])
             if facts["version"] != VERSION or not have_sizes:
                 raise ValueError("another version, or wrong sizes")
         except (SafetensorError, LookupError, ValueError, TypeError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam2fast.engine import recorded
 from sam2fast.image_features import Features, encode_images, facts_of
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import (
     LOGIT_LIMIT,
@@ -70,8 +71,12 @@ class SAM2ImagePredictor:
     ) -> None:
         self.model = sam_model
         self.mask_threshold = mask_threshold
-        self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, max_hole_area, max_sprinkle_area)
-        self._bb_feat_sizes = [(sam_model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+        # A replacement of the model may lack what the original's predictor does not read.
+        mean, std = getattr(sam_model, "pixel_mean", MEAN), getattr(sam_model, "pixel_std", STD)
+        areas = max_hole_area, max_sprinkle_area
+        self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, *areas, mean, std)
+        side = sam_model.image_size // getattr(sam_model, "backbone_stride", 16)
+        self._bb_feat_sizes = [(scale * side,) * 2 for scale in (4, 2, 1)]
         self._is_image_set = self._is_batch = False
         self._features: dict[str, Any] | None = None
         self._orig_hw: Any = None  # sizes (H, W) of the images

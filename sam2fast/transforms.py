@@ -24,7 +24,7 @@ from sam2fast.kernels.mask_ops import (
     upsample_masks,
 )
 from sam2fast.kernels.mask_ops.bits import unpack_bits
-from sam2fast.kernels.preprocess import resize_and_normalise
+from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise
 from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.utils.async_copies import copy_to_device, copy_to_host
 
@@ -185,16 +185,20 @@ class SAM2Transforms(nn.Module):
         mask_threshold: Logit above which a pixel is foreground.
         max_hole_area, max_sprinkle_area: Largest areas to fill or remove, in low-resolution pixels. See
             :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
+        mean, std: Mean and standard deviation of pixels in [0, 1], of each channel.
     """
 
-    mean: Sequence[float] = (0.485, 0.456, 0.406)
-    std: Sequence[float] = (0.229, 0.224, 0.225)
-
     def __init__(
-        self, resolution: int, mask_threshold: float, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
+        self,
+        resolution: int,
+        mask_threshold: float,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
-        self.mean, self.std = list(self.mean), list(self.std)
+        self.mean, self.std = list(mean), list(std)
         self.resolution = resolution
         self.mask_threshold = mask_threshold
         self.max_hole_area = max_hole_area

@@ -19,10 +19,8 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels.embed_patches import embed_patches, embed_patches_reference
 from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm
-from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.transforms import SAM2Transforms
+from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise
 
-MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 CHANNELS = (96, 112, 144)  # of tiny and small, base+, and large
 SIDE, AT_ONCE = 1024, 4  # pixels, and frames that are encoded at once
 INPUTS = {"frames": torch.uint8, "maps": torch.float32}

@@ -15,10 +15,7 @@ from parity_rows import Draw, Plan, integer, simple_check
 from registry import Call, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
 
-from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
-from sam2fast.transforms import SAM2Transforms
-
-MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
+from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise, resize_and_normalise_reference
 
 
 def taps(length: int, wanted: int) -> int:

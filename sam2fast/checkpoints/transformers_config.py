@@ -218,7 +218,7 @@ def _video_config(model: Mapping[str, Any], dim: int, feed_forward: str) -> dict
         f"{feed_forward}_hidden_size": layer["dim_feedforward"],
         f"{feed_forward}_hidden_act": layer["activation"],
         "memory_attention_dropout": layer["dropout"],
-        "memory_attention_rope_feat_sizes": [model["image_size"] // 16] * 2,
+        "memory_attention_rope_feat_sizes": [model["image_size"] // model["backbone_stride"]] * 2,
         "memory_attention_rope_dropout": attention["dropout"],
         "rope_parameters": {"rope_theta": attention["rope_theta"], "rope_type": "axial"},
         "memory_encoder_hidden_size": encoder["in_dim"],

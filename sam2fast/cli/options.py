@@ -63,7 +63,7 @@ image_size_option = click.option(
     "--image-size",
     type=click.IntRange(1),
     metavar="S",
-    help="Side of the model's input in pixels, a multiple of 32.  [default: the model's]",
+    help="Side of the model's input in pixels, a multiple of 32 (SAM 3: of 28).  [default: the model's]",
 )
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sam2fast.compat import misc
 from sam2fast.compat.misc import _load_video_frames as load_video_frames
-from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 
 __all__ = ["LoadedFrames", "load_frames", "load_video_frames", "replaced_loader"]
@@ -59,9 +58,7 @@ class LoadedFrames(Frames):
 
     def pixels(self, index: int) -> Tensor:
         """Returns a frame as ``(S, S, 3)`` uint8 RGB on the CPU."""
-        mean, std = (
-            torch.tensor(x, device=self.device).view(3, 1, 1) for x in (SAM2Transforms.mean, SAM2Transforms.std)
-        )
+        mean, std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (self.mean, self.std))
         image = (self[index] * std + mean).mul(255).round().clamp(0, 255)
         return image.byte().permute(1, 2, 0).contiguous().cpu()
 
@@ -72,4 +69,5 @@ class LoadedFrames(Frames):
         self._images, self._length = (), 0
 
     def __reduce__(self) -> tuple[object, ...]:
-        return LoadedFrames, (self._images, self.height, self.width, self._image_size, self.device)
+        arguments = self._images, self.height, self.width, self._image_size, self.device
+        return LoadedFrames, arguments, {"mean": self.mean, "std": self.std}

@@ -12,7 +12,7 @@ from sam2fast.io.images import open_image
 from sam2fast.kernels.connected_components import connected_components
 from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores
 from sam2fast.kernels.mask_ops import masks_to_boxes as mask_to_box
-from sam2fast.transforms import SAM2Transforms
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.video_io import Frames, NoFramesError, open_frames
 from sam2fast.video_io.opening import VideoLike
 from sam2fast.video_io.sources import ImageFiles, frame_files, resized
@@ -116,8 +116,8 @@ def load_video_frames(
     video_path: VideoLike,
     image_size: int,
     offload_video_to_cpu: bool,
-    img_mean: Colour = SAM2Transforms.mean,
-    img_std: Colour = SAM2Transforms.std,
+    img_mean: Colour = MEAN,
+    img_std: Colour = STD,
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
@@ -164,8 +164,8 @@ def load_video_frames_from_jpg_images(
     video_path: str | Path,
     image_size: int,
     offload_video_to_cpu: bool,
-    img_mean: Colour = SAM2Transforms.mean,
-    img_std: Colour = SAM2Transforms.std,
+    img_mean: Colour = MEAN,
+    img_std: Colour = STD,
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
@@ -186,8 +186,8 @@ def load_video_frames_from_video_file(
     video_path: str | Path | bytes,
     image_size: int,
     offload_video_to_cpu: bool,
-    img_mean: Colour = SAM2Transforms.mean,
-    img_std: Colour = SAM2Transforms.std,
+    img_mean: Colour = MEAN,
+    img_std: Colour = STD,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
     """Calls :func:`load_video_frames` with a video file or its bytes, and raises the same exceptions."""

@@ -72,8 +72,8 @@ class PrivateMethods(SAM2Base):
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
         """Returns the latest logits of all objects on a frame under the original's key; -1024 without a result."""
-        state, low = inference_state, self.image_size // 4
-        size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else (low, low)
+        state, low = inference_state, self.sam_prompt_encoder.mask_input_size
+        size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else low
         count = self._get_obj_num(state)
         masks = torch.full((count, 1, *size), NO_OBJ_SCORE, device=state["storage_device"])
         for i in range(count):

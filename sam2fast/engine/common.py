@@ -11,6 +11,7 @@ from sam2fast.engine.memory_plan import MemorySettings
 from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
 from sam2fast.kernels.choose_masks import choose_masks
 from sam2fast.kernels.embed_patches import WHITE
+from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
 
@@ -233,14 +234,22 @@ def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
     return (seen * pointer if settings.fixed_no_obj_ptr else pointer) + (1 - seen) * absent
 
 
+def masks_for_memory(settings: MemorySettings, masks: Tensor) -> Tensor:
+    """Returns logits at a size from which the ops upsample them once; see :meth:`SAM2Base.masks_for_memory`."""
+    if settings.image_size in (settings.size, masks.shape[-2:]) or masks.shape[-2:] == settings.size:
+        return masks
+    return upsample_masks(masks, settings.image_size)
+
+
 def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
     """Returns given masks ``(B, 1, S, S)`` and their pointers ``(B, C)`` as a prediction.
 
     See :meth:`SAM2Base._use_mask_as_output`.
     """
     masks = masks.float()
-    size = masks.shape[-2] // 4, masks.shape[-1] // 4
-    logits = F.interpolate(20 * masks - 10, size=size, mode="bilinear", align_corners=False, antialias=True)
+    logits = F.interpolate(
+        20 * masks - 10, size=settings.mask_size, mode="bilinear", align_corners=False, antialias=True
+    )
     is_given = (masks.flatten(1) > 0).any(dim=1, keepdim=True).float()
     if settings.no_obj_ptr is not None:
         pointers = _mixed(settings, pointers, is_given)

@@ -190,7 +190,9 @@ class MemorySettings(NamedTuple):
     """What a model itself, whose attributes may be changed at any time, says of memories and pointers; most names are
     its own."""
 
-    size: tuple[int, int]  # of the masks that memories are made of
+    mask_size: tuple[int, int]  # of the decoder's masks
+    image_size: tuple[int, int]
+    size: tuple[int, int]  # at which the memory encoder reads masks
     scale: float  # of probabilities
     bias: float
     binarizes: bool  # masks of prompts
@@ -208,7 +210,9 @@ class MemorySettings(NamedTuple):
 def settings_of(model: Any) -> MemorySettings:
     """The settings of a model."""
     return MemorySettings(
+        model.sam_prompt_encoder.mask_input_size,
         (model.image_size, model.image_size),
+        model.memory_mask_size,
         model.sigmoid_scale_for_mem_enc,
         model.sigmoid_bias_for_mem_enc,
         model.binarize_mask_from_pts_for_mem_enc and not model.training,

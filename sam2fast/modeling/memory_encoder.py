@@ -24,6 +24,7 @@ class MaskDownSampler(nn.Module):
         activation: type[nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
+        self.total_stride = total_stride
         self.encoder = nn.Sequential()
         channels, reached = 1, 1
         while reached < total_stride:

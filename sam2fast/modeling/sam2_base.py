@@ -1,11 +1,13 @@
 """The SAM 2 model: from features to masks, object pointers and memories."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling import official_steps
 from sam2fast.modeling.compiled import compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
@@ -63,8 +65,15 @@ class SAM2Base(nn.Module):
 
     Source: ``sam2.modeling.sam2_base.SAM2Base``, which documents the arguments, as the configurations do.
 
+    Args:
+        pixel_mean, pixel_std: Mean and standard deviation by which pixels in [0, 1] are normalised, of each channel.
+
+    Attributes:
+        memory_mask_size: Height and width at which the memory encoder reads masks.
+
     Raises:
-        ValueError: If arguments exclude each other, or ``image_size`` is not a multiple of 32, with EdgeTAM of 256.
+        ValueError: If arguments exclude each other, or ``image_size`` is not a multiple of 32, for SAM 3 of 28, for
+            EdgeTAM of 256.
     """
 
     track_step = official_steps.track_step
@@ -112,10 +121,12 @@ class SAM2Base(nn.Module):
         sam_mask_decoder_extra_args: dict[str, Any] | None = None,
         compile_image_encoder: bool = False,
         spatial_perceiver: PerceiverResampler | None = None,
+        pixel_mean: Sequence[float] = MEAN,
+        pixel_std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
-        # 32 is the coarsest stride of the trunk, and fits its windows.
-        multiple = 32 if spatial_perceiver is None else backbone_stride * spatial_perceiver.grid
+        # Twice the stride is the coarsest stride of trunk or neck, and fits Hiera's windows.
+        multiple = backbone_stride * (2 if spatial_perceiver is None else spatial_perceiver.grid)
         if image_size <= 0 or image_size % multiple:
             nearest = max(round(image_size / multiple), 1) * multiple
             raise ValueError(f"image_size must be a multiple of {multiple}, such as {nearest}; got {image_size}")
@@ -136,6 +147,7 @@ class SAM2Base(nn.Module):
 
         self.image_size = image_size
         self.backbone_stride = backbone_stride
+        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)  # of input pixels in [0, 1]
         self.use_high_res_features_in_sam = use_high_res_features_in_sam
         self.num_feature_levels = 3 if use_high_res_features_in_sam else 1
         self.directly_add_no_mem_embed = directly_add_no_mem_embed
@@ -182,6 +194,9 @@ class SAM2Base(nn.Module):
         C = self.hidden_dim
         self.sam_prompt_embed_dim = C
         self.sam_image_embedding_size = self.image_size // self.backbone_stride
+        downsampler = getattr(self.memory_encoder, "mask_downsampler", None)
+        mask_stride = getattr(downsampler, "total_stride", self.backbone_stride)  # of a custom one, it has to be equal
+        self.memory_mask_size = (self.sam_image_embedding_size * mask_stride,) * 2
         self.sam_prompt_encoder = PromptEncoder(
             embed_dim=C,
             image_embedding_size=(self.sam_image_embedding_size,) * 2,
@@ -369,7 +384,7 @@ class SAM2Base(nn.Module):
         scale, bias = 20.0, -10.0  # converts 0 and 1 to logits -10 and 10
         mask = mask_inputs.float()
         high_res = mask * scale + bias
-        size = (high_res.shape[-2] // 4, high_res.shape[-1] // 4)
+        size = self.sam_prompt_encoder.mask_input_size
         low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)
         pointer = mask.new_zeros(len(mask), self.hidden_dim)
         if self.use_obj_ptrs_in_encoder:
@@ -398,7 +413,7 @@ class SAM2Base(nn.Module):
 
         Args:
             features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
-            masks: Logits ``(B, 1, h, w)``. They are upsampled to the image's size.
+            masks: Logits ``(B, 1, h, w)``. See :meth:`masks_for_memory`.
             scores: Object score logits ``(B, 1)``.
             is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
         """
@@ -408,9 +423,7 @@ class SAM2Base(nn.Module):
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
         """Returns the memory, and the memory encoder's position encodings, which are None after the perceiver."""
-        size, scale, bias = (self.image_size,) * 2, self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
-        if masks.shape[-2:] != size:
-            masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+        masks, scale, bias = self.masks_for_memory(masks), self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
         masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
         out = self.memory_encoder(features, masks * scale + bias, skip_mask_sigmoid=True)
@@ -422,6 +435,13 @@ class SAM2Base(nn.Module):
         if self.spatial_perceiver is not None:
             memory, positions = self.spatial_perceiver(memory, positions[-1]), None
         return memory, positions
+
+    def masks_for_memory(self, masks: Tensor) -> Tensor:
+        """Resizes logits ``(B, 1, h, w)`` to :attr:`memory_mask_size`, smaller ones to the image's size first."""
+        for size in ((self.image_size,) * 2, self.memory_mask_size):
+            if masks.shape[-2:] not in (size, self.memory_mask_size):
+                masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)
+        return masks
 
     @property
     def memory_size(self) -> tuple[int, int]:

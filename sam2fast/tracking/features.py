@@ -14,8 +14,7 @@ from sam2fast.video_io.video_types import StreamFrame
 
 # Number of frames in the cache besides upcoming ones: clicks go back and forth between a few frames.
 FEATURES_KEPT = 4
-# In pixels of the model's input. Its side is a multiple of 32. The encoder's first layer has the same patches.
-PATCH, CELL = 4, 32
+PATCH = 4  # in pixels of the model's input, as of SAM 2's first layer
 
 
 class FrameFeatures(NamedTuple):
@@ -228,9 +227,10 @@ def summary_of(pixels: Tensor) -> Tensor:
 def difference(a: Tensor, b: Tensor) -> float:
     """Returns the difference of two summaries, for pixels in [0, 1]: the largest mean over a cell of 32x32 pixels.
 
+    A model whose sides are multiples of 28 pixels, and not of 32, has cells of 28x28.
     A mean over the whole frame would miss a small object that moves before a static background.
     """
-    patches = CELL // PATCH
+    patches = 8 if len(a) % 8 == 0 else 7
     cells = (a - b).abs_().view(len(a) // patches, patches, len(a) // patches, -1)
     return float(cells.float().mean(dim=(1, 3)).amax()) / (4 * 255)
 

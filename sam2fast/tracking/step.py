@@ -6,7 +6,6 @@ from itertools import zip_longest
 from typing import NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine import engine_for
@@ -274,8 +273,7 @@ def encode_masks(
     which encodes objects one by one, ``non_overlap_masks_for_mem_enc`` has no effect.
     """
     if as_prompt is not None:
-        size = (model.image_size, model.image_size)
-        large = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+        large = model.masks_for_memory(masks)
         # The encoder takes their sigmoid, which is 0 or 1 exactly.
         masks = torch.where(as_prompt[..., None, None], torch.where(large > 0, CERTAIN, -CERTAIN), large)
     return engine_for(model).encode_memory(features.embedding, masks, scores, from_prompt)

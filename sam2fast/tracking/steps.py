@@ -34,7 +34,6 @@ from sam2fast.tracking.step import (
     compute_step,
     prepare_tables,
 )
-from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ class Steps:
         stream = None
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
-            return engine.encode(Pixels(inputs[0], SAM2Transforms.mean, SAM2Transforms.std))
+            return engine.encode(Pixels(inputs[0], model.pixel_mean, model.pixel_std))
 
         def keep(levels: list[Tensor]) -> list[FrameFeatures]:
             return features_by_frame(levels if len(levels[0]) > 1 else [x.clone() for x in levels], len(frames))

@@ -114,6 +114,7 @@ class Tracker:
             approximations = self.options.approximations
         model = self.model
         strategy = (self.options.strategy if strategy is None else strategy).for_model(model)
+        frames.mean, frames.std = model.pixel_mean, model.pixel_std
         return self.session(
             frames,
             FeatureCache(frames, model.device, features_kept, approximations.still_frames),

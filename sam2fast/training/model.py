@@ -30,7 +30,6 @@ from sam2fast.training.prompt_sampling import (
     plan_prompts,
     sample_box,
 )
-from sam2fast.transforms import SAM2Transforms
 
 # Largest image side for which the CPU uses the math backend of attention; the score matrices grow with its 4th power.
 LARGEST_MATH_ATTENTION = 512
@@ -221,14 +220,19 @@ class SAM2Train(SAM2Base):
         """Feature levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, finest first."""
         if self.encoder_cache is not None:
             return self.encoder_cache(frames)
-        images = _normalized(frames)
+        images = self._normalized(frames)
         if not (self.use_act_ckpt_image_encoder and torch.is_grad_enabled()):
             return self._levels_of(images)
         parts = [self._checkpointed(self._levels_of, image[None]) for image in images]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
+    def _normalized(self, frames: Tensor) -> Tensor:
+        """Frames ``(N, S, S, 3)`` uint8 as model input ``(N, 3, S, S)`` fp32."""
+        mean, std = (torch.tensor(x, device=frames.device) * 255 for x in (self.pixel_mean, self.pixel_std))
+        return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
+
     def _encode_uncached(self, frames: Tensor) -> list[Tensor]:
-        return self._levels_of(_normalized(frames))
+        return self._levels_of(self._normalized(frames))
 
     def _levels_of(self, images: Tensor) -> list[Tensor]:
         """:meth:`encode_image`, by the engine where it needs no gradients."""
@@ -357,12 +361,6 @@ def _differs_in_training(module: nn.Module) -> bool:
 def _clear_cache(model: Any, _: object) -> None:
     """Clears the features of the previous weights; a hook with the model as argument works for copies too."""
     model.encoder_cache.clear()
-
-
-def _normalized(frames: Tensor) -> Tensor:
-    """Frames ``(N, S, S, 3)`` uint8 as model input ``(N, 3, S, S)`` fp32."""
-    mean, std = (torch.tensor(x, device=frames.device) * 255 for x in (SAM2Transforms.mean, SAM2Transforms.std))
-    return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 def _not_none(tensor: Tensor | None) -> Tensor:

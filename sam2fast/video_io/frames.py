@@ -1,15 +1,15 @@
 """A video as a sequence of model inputs."""
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sam2fast.kernels.preprocess import resize_and_normalise
-from sam2fast.transforms import ImageLike, SAM2Transforms
+from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise
+from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import FrameScale, resized, to_rgb_image
 from sam2fast.video_io.frame_cache import FrameCache, Prefetcher
 from sam2fast.video_io.sources import Source
@@ -32,12 +32,15 @@ class Frames:
             300 frames; the rest of the file is damaged or missing"; None if there are none.
         choices: the page, the bands and the scale of image files, as JSON, each only if there was a choice. It is
             filled when frames are read.
+        mean, std: of pixels in [0, 1], by which frames are normalised. A session sets them to those of its model.
     """
 
     dtype = torch.float32
     rate: float | None = None
     truncated: str | None = None
     choices: Mapping[str, Any] = MappingProxyType({})
+    mean: Sequence[float] = MEAN
+    std: Sequence[float] = STD
 
     def __init__(
         self, source: Source, image_size: int, device: torch.device | str = "cpu", prefetch: bool = False
@@ -62,7 +65,7 @@ class Frames:
         return (self[index] for index in range(self._length))
 
     def __getitem__(self, index: int | slice) -> Tensor:
-        """A frame as fp32 ``(3, S, S)`` on ``device``, normalised with ImageNet's mean and deviation.
+        """A frame as fp32 ``(3, S, S)`` on ``device``, normalised with :attr:`mean` and :attr:`std`.
 
         A slice gives ``(N, 3, S, S)``, all in memory at once.
 
@@ -79,7 +82,7 @@ class Frames:
     def _model_input(self, index: int) -> Tensor:
         pixels = self.pixels(index).to(self.device)[None]
         size = (self._image_size, self._image_size)
-        return resize_and_normalise(pixels, size, SAM2Transforms.mean, SAM2Transforms.std, white=255.0)[0]
+        return resize_and_normalise(pixels, size, self.mean, self.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
         """A frame as ``(S, S, 3)`` uint8 RGB on the CPU. It is cached: do not write to it."""
@@ -111,7 +114,8 @@ class Frames:
         return self  # copies of a session share its video
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Frames, (self._source, self._image_size, self.device, self._prefetcher is not None)
+        arguments = self._source, self._image_size, self.device, self._prefetcher is not None
+        return Frames, arguments, {"mean": self.mean, "std": self.std}
 
     def _rank(self, index: int) -> int:
         number = operator.index(index)

@@ -17,10 +17,9 @@ from sam2fast.engine.common import Pixels, normalized, tracked_prompts
 from sam2fast.engine.static import image, masks, ops
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.mlp import mlp
-from sam2fast.transforms import SAM2Transforms
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.utils.testing import relative_error
 
-MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
 DEEP = (f"{TRUNK}.stages=[1,2,5,2]", f"{TRUNK}.global_att_blocks=[4]")  # biases are added to the map twice
 IMAGES = {

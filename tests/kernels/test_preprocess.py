@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.preprocess import resize_and_normalise, resize_and_normalise_reference
+from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise, resize_and_normalise_reference
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.sources import ImageList
 
-MEAN, STD = SAM2Transforms.mean, SAM2Transforms.std
 # Input and output sides: smaller, larger, by odd factors, one pixel, and one axis alone.
 SIZES = [((60, 97), (32, 32)), ((13, 9), (32, 48)), ((32, 200), (32, 32)), ((1, 1), (7, 5)), ((9, 5), (1, 1)),
          ((33, 32), (32, 33)), ((120, 7), (11, 64))]  # fmt: skip

@@ -16,7 +16,7 @@ from PIL import Image
 from suite.photographs import Repeated
 from waiting import wait_until
 
-from sam2fast.transforms import SAM2Transforms
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.video_io import Frames, VideoError, frame_cache, open_frames
 from sam2fast.video_io.frame_cache import AHEAD, CAPACITY, FrameCache
 
@@ -93,7 +93,7 @@ class TestSequence:
     def test_values(self, frames):
         for value in (0, 255):
             frames.pixels(3)[:] = value
-            expected = (value / 255 - torch.tensor(SAM2Transforms.mean)) / torch.tensor(SAM2Transforms.std)
+            expected = (value / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
             assert frames[3].dtype == torch.float32
             assert torch.allclose(frames[3], expected[:, None, None].expand(3, SIZE, SIZE), atol=1e-6)
 

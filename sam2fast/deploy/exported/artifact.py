@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +24,7 @@ from sam2fast.deploy.exported.programs import (
     save_program,
 )
 from sam2fast.io.made_from import files_below
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling.sam2_base import SAM2Base
 
 ENCODER, DECODER, METADATA = "encoder.pt2", "decoder.pt2", "artifact.json"
@@ -49,6 +50,9 @@ class ArtifactMetadata:
     torch: str
     sam2fast: str
     sizes: dict[str, int]  # of the files, in bytes
+    stride: int = 16  # pixels of the image per position of the embedding
+    mean: Sequence[float] = MEAN  # of pixels in [0, 1]
+    std: Sequence[float] = STD
     format: int = FORMAT
 
 
@@ -101,6 +105,9 @@ def write_artifact(
             torch=torch.__version__,
             sam2fast=__version__,
             sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
+            stride=model.backbone_stride,
+            mean=model.pixel_mean,
+            std=model.pixel_std,
         )
         content = {**asdict(metadata), **record_of(partial, made_from)}
         (partial / METADATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -181,7 +188,9 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
         if content["format"] != FORMAT:
             raise ArtifactError(f"{path} has version {content['format']!r} of the format; this program reads {FORMAT}")
-        metadata = ArtifactMetadata(**{field.name: content[field.name] for field in fields(ArtifactMetadata)})
+        metadata = ArtifactMetadata(
+            **{field.name: content[field.name] for field in fields(ArtifactMetadata) if field.name in content}
+        )
         sizes = {name: int(metadata.sizes[name]) for name in (ENCODER, DECODER)}
         if metadata.kind not in (EXPORTED, COMPILED):
             raise ValueError(f"kind is {metadata.kind!r}; expected {EXPORTED!r} or {COMPILED!r}")

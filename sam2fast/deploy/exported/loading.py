@@ -45,9 +45,10 @@ class LoadedModel:
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.metadata: ArtifactMetadata = read_metadata(folder)
         self.device = check_usable(self.metadata, folder, device)
-        self.image_size = self.metadata.image_size
+        self.image_size, self.backbone_stride = self.metadata.image_size, self.metadata.stride
+        self.pixel_mean, self.pixel_std = self.metadata.mean, self.metadata.std
         self._encode, self._decode = (self._load(Path(folder) / name) for name in (ENCODER, DECODER))
-        self.sam_prompt_encoder = _Prompts(self.image_size // 4)
+        self.sam_prompt_encoder = _Prompts(4 * self.image_size // self.backbone_stride)
         self.sam_mask_decoder = _Decoder(self._decode, self.metadata)
 
     def _load(self, path: Path) -> Callable[..., Sequence[Tensor]]:

@@ -151,7 +151,8 @@ def export_decoder(
     count = min(points, 2)
     coords = torch.full((prompts, count, 2), S / 2, device=device)
     labels = torch.ones(prompts, count, dtype=torch.int32, device=device)
-    mask = torch.zeros(prompts, 1, S // 4, S // 4, device=device) if mask_input else None
+    size = model.sam_prompt_encoder.mask_input_size
+    mask = torch.zeros(prompts, 1, *size, device=device) if mask_input else None
     shapes: dict[str, Any] = {"levels": [None] * len(levels), "coords": None, "labels": None, "mask": None}
     if points > 1:
         dimension = torch.export.Dim("points", min=1, max=points)

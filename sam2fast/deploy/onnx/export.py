@@ -22,7 +22,6 @@ from sam2fast.engine.parts import is_unmodified
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import Sam2
-from sam2fast.transforms import SAM2Transforms
 from sam2fast.utils.testing import relative_error
 
 OPSET = 20
@@ -296,8 +295,8 @@ def manifest_of(
         weights=weights_digest(model),
         files=files or {},
         image_size=model.image_size,
-        mean=list(SAM2Transforms.mean),
-        std=list(SAM2Transforms.std),
+        mean=list(model.pixel_mean),
+        std=list(model.pixel_std),
         no_mem_embed=model.no_mem_embed.flatten().tolist(),
         no_obj_ptr=model.no_obj_ptr.flatten().tolist(),
         mask_downsample=[*downsample.weight.flatten().tolist(), *downsample.bias.tolist()],
@@ -313,4 +312,5 @@ def manifest_of(
         non_overlap_masks=model.non_overlap_masks,
         clear_non_cond_mem_around_input=model.clear_non_cond_mem_around_input,
         add_all_frames_to_correct_as_cond=model.add_all_frames_to_correct_as_cond,
+        stride=model.backbone_stride,
     )

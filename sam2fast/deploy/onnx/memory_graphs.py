@@ -6,7 +6,6 @@ As in :mod:`~sam2fast.deploy.onnx.prompt_graph`, they use plain operations. Posi
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2fast.deploy.onnx.prompt_graph import in_sequence, layer_norm_2d
@@ -168,11 +167,8 @@ class MemoryEncoderGraph(nn.Module):
         self.downsampler = cast(MaskDownSampler, self.encoder.mask_downsampler)
         self.fuser = cast(Fuser, self.encoder.fuser)
         self.absent = model.no_obj_embed_spatial
-        self.side, self.scale, self.bias = (
-            model.image_size,
-            model.sigmoid_scale_for_mem_enc,
-            model.sigmoid_bias_for_mem_enc,
-        )
+        self.resize = model.masks_for_memory
+        self.scale, self.bias = model.sigmoid_scale_for_mem_enc, model.sigmoid_bias_for_mem_enc
         size = model.sam_image_embedding_size
         position = self.encoder.position_encoding(torch.zeros(1, model.mem_dim, size, size))
         self.register_buffer("position", position.clone())
@@ -186,7 +182,7 @@ class MemoryEncoderGraph(nn.Module):
             scores: ``(B, 1)`` object score logits.
             from_prompt: ``(B,)`` 1.0 where the mask is made binary, as those from prompts are, else 0.0.
         """
-        masks = F.interpolate(masks, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        masks = self.resize(masks)
         binary = from_prompt[:, None, None, None] > 0.5
         x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
         x = self.encoder.pix_feat_proj(features) + in_sequence(self.downsampler.encoder, x)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, add_into, by_head
+from sam2fast.engine.common import AttendHook, add_into, by_head, masks_for_memory
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
@@ -73,6 +73,7 @@ def encode(
     """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
     ``(1 or B, C, H, W)``."""
     is_binary, dtype = settings.binarizes and from_prompt, plan.downsampling[0][0].weight.dtype
+    masks = masks_for_memory(settings, masks)
     x = scaled_masks(masks, settings.size, settings.scale, settings.bias, is_binary, dtype)
     for conv, norm in plan.downsampling:
         normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, by_head
+from sam2fast.engine.common import AttendHook, by_head, masks_for_memory
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm, Projections
@@ -247,7 +247,7 @@ def _encode(
     scores: Tensor,
     from_prompt: bool,
 ) -> Tensor:
-    mask = _downsampled(weights.downsampling, settings, masks, from_prompt)
+    mask = _downsampled(weights.downsampling, settings, masks_for_memory(settings, masks), from_prompt)
     x = pointwise(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
     add_product(x, mask, weights.downsampled.flatten(1))
     for block in weights.fuser:

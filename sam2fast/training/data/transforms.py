@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
+from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.functional import (
     Affine,
@@ -29,7 +30,6 @@ from sam2fast.training.data.functional import (
     to_grayscale,
     warp_frame,
 )
-from sam2fast.transforms import SAM2Transforms
 
 __all__ = [
     "ColorJitter",
@@ -321,10 +321,9 @@ class NormalizeAPI:
     """Does nothing: frames are normalised on the device, and only with the mean and standard deviation of SAM 2."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
-        if not (np.array_equal(mean, SAM2Transforms.mean) and np.array_equal(std, SAM2Transforms.std)):
+        if not (np.array_equal(mean, MEAN) and np.array_equal(std, STD)):
             raise ValueError(
-                f"frames are normalised with mean {SAM2Transforms.mean} and std {SAM2Transforms.std}, "
-                f"got {tuple(mean)} and {tuple(std)}"
+                f"frames are normalised with mean {MEAN} and std {STD}, got {tuple(mean)} and {tuple(std)}"
             )
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:

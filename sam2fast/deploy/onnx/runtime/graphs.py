@@ -89,7 +89,7 @@ def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
     Raises:
         OnnxModelError: the manifest is of graphs of another size.
     """
-    expected = {"image_size": 16 * side, "mean": 3, "std": 3, "mask_downsample": 17}
+    expected = {"image_size": manifest.stride * side, "mean": 3, "std": 3, "mask_downsample": 17}
     expected |= {"no_mem_embed": width, "no_obj_ptr": width}
     for name, size in expected.items():
         value = getattr(manifest, name)
@@ -111,7 +111,7 @@ class OnnxModel:
 
     def __init__(self, manifest: OnnxManifest, run: RunGraph) -> None:
         self.manifest, self._run = manifest, run
-        self.mask_side = manifest.image_size // 4
+        self.mask_side = 4 * manifest.image_size // manifest.stride
         self.no_mem_embed = np.array(manifest.no_mem_embed, np.float32).reshape(1, -1, 1, 1)
         self.no_obj_ptr = np.array([manifest.no_obj_ptr], np.float32)
 
@@ -231,8 +231,10 @@ class OnnxModel:
         Source: ``sam2.modeling.sam2_base.SAM2Base._use_mask_as_output``.
         """
         *kernel, bias = self.manifest.mask_downsample
-        blocks = mask.reshape(self.mask_side, 4, self.mask_side, 4)
+        side = self.manifest.image_size // 4
+        blocks = mask.reshape(side, 4, side, 4)
         small = np.einsum("iyjx,yx->ij", blocks, np.array(kernel, np.float32).reshape(4, 4)) + np.float32(bias)
+        small = resize(small, (self.mask_side,) * 2, antialias=True)
         pointer = self.predict(levels, levels[-1], None, small[None, None], multimask=False).pointer
         present = (mask > 0).any()
         low_res = resize(mask * np.float32(20) - np.float32(10), (self.mask_side,) * 2, antialias=True)

@@ -45,6 +45,7 @@ class OnnxManifest:
     non_overlap_masks: bool
     clear_non_cond_mem_around_input: bool
     add_all_frames_to_correct_as_cond: bool
+    stride: int = 16  # pixels of the image per position of a feature map
     format: str = FORMAT
 
 
@@ -63,7 +64,9 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
         if content.get("format") != FORMAT:
             raise OnnxModelError(f"{path} has the format {content.get('format')!r}; this program reads {FORMAT!r}")
-        manifest = OnnxManifest(**{field.name: content[field.name] for field in fields(OnnxManifest)})
+        manifest = OnnxManifest(
+            **{field.name: content[field.name] for field in fields(OnnxManifest) if field.name in content}
+        )
         MemoryRules(**manifest.memory_rules)
         expected = {f"{name}.onnx": manifest.files[f"{name}.onnx"]["sha256"] for name in GRAPHS}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
