@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sam2fast.kernels._dispatch import interpreting
+from sam2fast.kernels._dispatch import count_launch, interpreting
 
 # Environment variable that names a file of configurations. They override the package's configurations.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
@@ -32,6 +32,12 @@ class LaunchConfig(NamedTuple):
     def on_device(self, tensor: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
         """Makes the tensor's device current, since Triton launches on the current device."""
         return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+    def launch(self, op: str, kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+        """Launches a Triton kernel with these options where its first argument is, as a launch of ``op``."""
+        count_launch(op)
+        with self.on_device(args[0]):
+            kernel[grid](*args, **constants, **self.options, **FUSED)
 
 
 # Returns an op's configuration for a GPU (sm_90, gfx942; cpu for the interpreter), a dtype (bfloat16) and a shape class

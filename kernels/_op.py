@@ -5,6 +5,7 @@ implementation is called directly there.
 """
 
 import functools
+import inspect
 import logging
 import subprocess
 import sys
@@ -12,34 +13,53 @@ import typing
 from collections.abc import Callable, Hashable, Sequence
 from importlib import import_module
 from types import UnionType
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from sam2fast.kernels import _dispatch
+from sam2fast.kernels._shapes import Shapes
 
 _log = logging.getLogger(__name__)
 
 # Every op by its name, for tests and benchmarks.
-OPS: dict[str, "Op"] = {}
+OPS: dict[str, "Op[..., Any]"] = {}
 # Torch has no public names for these. In a version without them operators are always called.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Op:
-    """A function ``op(*arguments)`` that runs the kernel where it can run and pays, else the reference implementation.
+def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
+    """Decorator that makes an op of its reference implementation, which has the op's name and docstring.
 
-    It takes positional arguments: first tensors, or None for optional ones, then the others.
+    Args:
+        options: Arguments of :class:`Op`. By default ``kernel`` is ``<module>_triton.<name>_triton``.
+    """
+
+    def made(reference: Callable[P, R]) -> "Op[P, R]":
+        module, name = reference.__module__.removeprefix("sam2fast.kernels."), reference.__name__
+        return Op(name, reference, **{"kernel": f"{module}_triton.{name}_triton", **options})
+
+    return made
+
+
+class Op(Generic[P, R]):
+    """A function that runs the kernel where it can run and pays, else the reference implementation.
+
+    Its arguments are first tensors, or None for optional ones, then the others.
 
     Args:
         name: of the torch operator ``sam2fast::name``.
         reference: the reference implementation, whose annotated signature is the operator's. Its results have the
             operator's shapes and dtypes, and its gradient is the operator's.
-        kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments on a GPU. The module is
-            imported when the kernel first runs, since it imports Triton.
+        kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments by position on a GPU, and
+            has the same defaults. The module is imported when the kernel first runs, since it imports Triton.
+        shapes: a sentence with the shapes of arguments, which are checked by it; see :class:`Shapes`.
+        fits: returns False if another condition of that sentence does not hold, or raises an error itself.
         unsupported: returns why the kernel does not take some arguments, or None.
         prefers_torch: returns whether torch is faster for some arguments. A forced kernel runs all the same.
         kind: returns the sizes that the kernel is compiled for. A kernel that fails is refused for those alone.
@@ -54,9 +74,11 @@ class Op:
     def __init__(
         self,
         name: str,
-        reference: Callable[..., Any],
+        reference: Callable[P, R],
         kernel: str,
         *,
+        shapes: str = "",
+        fits: Callable[..., bool] | None = None,
         unsupported: Callable[..., str | None] = lambda *_: None,
         prefers_torch: Callable[..., bool] = lambda *_: False,
         kind: Callable[..., Hashable] | None = None,
@@ -66,7 +88,12 @@ class Op:
         cpu: str = "",
         launches: str = "",
     ) -> None:
-        self.name, self.reference, self.launches = name, reference, launches or name
+        functools.update_wrapper(self, reference)
+        self.name, self.launches = name, launches or name
+        self.reference: Callable[..., Any] = reference
+        self._signature = inspect.signature(reference)
+        self._count, self._defaults = len(self._signature.parameters), getattr(reference, "__defaults__", None) or ()
+        self._shapes = Shapes(shapes, [*self._signature.parameters], fits) if shapes or fits else None
         self.unsupported, self.prefers_torch, self.is_chosen_late = unsupported, prefers_torch, is_chosen_late
         self._kernel, self._cpu, self._layout = _place(kernel), _place(cpu), layout
         if is_chosen_late:
@@ -81,13 +108,29 @@ class Op:
             self.operator.register_autograd(self._backward, setup_context=self._save)
         OPS[name] = self
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        given: tuple[Any, ...] = args
+        if kwargs or len(given) != self._count:
+            given = self._by_position(args, kwargs)
+        if self._shapes is not None:
+            self._shapes.check(given)
         if self.is_chosen_late:
-            if torch.compiler.is_compiling() or _must_be_visible(given):
-                return self.operator(*given)
-            with torch.no_grad():  # as in an operator without a gradient
-                return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in given))
+            return self._choose_late(given)
         return self.run(*given) if self.uses_kernel(*given) else self.reference(*given)
+
+    def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        missing = self._count - len(args)
+        if not kwargs and 0 < missing <= len(self._defaults):
+            return args + self._defaults[-missing:]
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.args
+
+    def _choose_late(self, given: tuple[Any, ...]) -> Any:
+        if torch.compiler.is_compiling() or _must_be_visible(given):
+            return self.operator(*given)
+        with torch.no_grad():  # as in an operator without a gradient
+            return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in given))
 
     def run(self, *given: Any) -> Any:
         """The result of the kernel: of the operator where a gradient may be needed or torch must see it."""
@@ -176,7 +219,7 @@ def _load(place: tuple[str, str]) -> Callable[..., Any]:
 
 _SCHEMA_TYPES = {
     Tensor: "Tensor", float: "float", int: "SymInt", bool: "bool", str: "str", torch.dtype: "ScalarType",
-    tuple[int, int]: "SymInt[]", list[float]: "float[]",
+    tuple[int, int]: "SymInt[]", list[float]: "float[]", Sequence[float]: "float[]",
 }  # fmt: skip
 
 
@@ -192,7 +235,8 @@ def schema(function: Callable[..., Any]) -> str:
             kind = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
         else:
             kind = _SCHEMA_TYPES[hint]
-        return f"{kind} {name}" + (f"={defaults[name]!r}" if name in defaults else "")
+        default = [] if defaults.get(name) == () else defaults.get(name)  # a dtype is none that a schema takes
+        return f"{kind} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
 
     taken = ", ".join(parameter(name, hint) for name, hint in hints.items())
     written = ", ".join(_SCHEMA_TYPES[each] for each in results)
@@ -211,6 +255,27 @@ def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
         or _has_transforms()
         or any(type(x) not in _PLAIN and isinstance(x, torch.Tensor) for x in arguments)
     )
+
+
+def why_unsupported(
+    *given: Any, leaves: str = "", alike: Sequence[Tensor] = (), channels: int = 0, widest: int = 0
+) -> str | None:
+    """Why a floating-point kernel does not take some arguments, or None.
+
+    Args:
+        given: the arguments. Tensors and dtypes among them have to be fp32, bf16 or fp16.
+        leaves: operations that are left to torch under autocast, in the plural.
+        alike: tensors of one dtype.
+        channels, widest: a number of channels, and the largest that the kernel takes.
+    """
+    if leaves and torch.is_autocast_enabled(given[0].device.type):
+        return f"leaves {leaves} under autocast to torch"
+    dtypes = [x.dtype if isinstance(x, Tensor) else x for x in given if isinstance(x, Tensor | torch.dtype)]
+    if wrong := [dtype for dtype in dtypes if dtype not in _dispatch.FLOATS]:
+        return f"does not take {wrong[0]}"
+    if len({x.dtype for x in alike}) > 1:
+        return f"takes products of one dtype, and got {', '.join(str(x.dtype) for x in alike)}"
+    return f"takes at most {widest} channels, and got {channels}" if channels > widest else None
 
 
 # ---- where a kernel does not compile for the GPU, or does not fit on it ----

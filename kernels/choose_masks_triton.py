@@ -8,8 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels._launch import LaunchConfig, launch_config
 from sam2fast.kernels.choose_masks import ABSENT
 
 
@@ -69,9 +68,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
-def choose_masks_triton(
-    masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, presence: float | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def choose_masks_triton(masks, ious, tokens, scores, presence) -> tuple[Tensor, ...]:
     """:func:`sam2fast.kernels.choose_masks.choose_masks` on the GPU; never synchronises."""
     B, M, h, w = masks.shape
     C, chosen = tokens.shape[2], launch_config("choose_masks", config, masks)
@@ -85,12 +82,11 @@ def choose_masks_triton(
         tokens = tokens.contiguous()
     # Rounded to the dtype of the scores, as in torch's comparison.
     limit = 0.0 if presence is None else torch.tensor(presence, dtype=scores.dtype, device="cpu").item()
-    count_launch("choose_masks")
-    with chosen.on_device(masks):
-        _choose_masks_kernel[(B, max(1, triton.cdiv(h * w, chosen.meta["BLOCK"])))](
-            masks.contiguous(), ious, tokens, scores, mask, iou, token, choice, seen.view(torch.uint8),
-            ious.stride(0), tokens.stride(0), scores.stride(0), h * w, limit,
-            C=C, M=M, HAS_PRESENCE=presence is not None, HAS_TOKENS=tokens.shape[1] > 1, ABSENT=ABSENT,
-            WIDTH=triton.next_power_of_2(max(1, C)), **chosen.meta, **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "choose_masks", _choose_masks_kernel, (B, max(1, triton.cdiv(h * w, chosen.meta["BLOCK"]))),
+        masks.contiguous(), ious, tokens, scores, mask, iou, token, choice, seen.view(torch.uint8),
+        ious.stride(0), tokens.stride(0), scores.stride(0), h * w, limit,
+        C=C, M=M, HAS_PRESENCE=presence is not None, HAS_TOKENS=tokens.shape[1] > 1, ABSENT=ABSENT,
+        WIDTH=triton.next_power_of_2(max(1, C)), **chosen.meta,
+    )  # fmt: skip
     return mask, iou, token, choice, seen

@@ -3,11 +3,22 @@
 import torch
 
 from sam2fast.kernels._dispatch import why_no_scans
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op
 
 __all__ = ["connected_components", "connected_components_reference"]
 
 
+def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
+
+
+@op(
+    shapes="a bool or uint8 mask (N, 1, H, W)",
+    fits=lambda mask: mask.dtype in (torch.bool, torch.uint8),
+    unsupported=lambda mask: why_no_scans(),
+    fake=_fake,
+    is_chosen_late=True,
+)
 def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels the 8-connected foreground components of each mask.
 
@@ -23,16 +34,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
     Source: ``sam2.utils.misc.get_connected_components``, which needs CUDA and even H and W.
     """
-    if mask.ndim != 4 or mask.shape[1] != 1 or mask.dtype not in (torch.bool, torch.uint8):
-        raise ValueError(f"expected a bool or uint8 mask (N, 1, H, W), got {mask.dtype} {tuple(mask.shape)}")
-    return _connected_components(mask)
-
-
-# ---- reference implementation: runs of a row are joined with touching runs of the row above ----
-
-
-def connected_components_reference(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Joins horizontal runs of foreground that touch runs of the row above, smallest run first."""
+    # Horizontal runs of foreground are joined with touching runs of the row above, smallest run first.
     N, _, H, W = mask.shape
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
@@ -50,6 +52,9 @@ def connected_components_reference(mask: torch.Tensor) -> tuple[torch.Tensor, to
     # The run of a background pixel is the one before it, or -1. It is masked out.
     labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
+
+
+connected_components_reference = connected_components.reference
 
 
 def _touching_runs(
@@ -81,20 +86,3 @@ def _join(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
         open_edges = a != b
         a, b = a[open_edges], b[open_edges]
     return root
-
-
-# ---- operator ----
-
-
-def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
-
-
-_connected_components = Op(
-    "connected_components",
-    connected_components_reference,
-    "connected_components_triton.connected_components_triton",
-    unsupported=lambda mask: why_no_scans(),
-    fake=_fake,
-    is_chosen_late=True,
-)

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import conv2d
-from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op, why_unsupported
 from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["depthwise_norm", "depthwise_norm_reference"]
@@ -13,6 +12,18 @@ __all__ = ["depthwise_norm", "depthwise_norm_reference"]
 WIDEST = 1024  # channels of a position, which a program holds together
 
 
+def _unsupported(x: Tensor, *rest: object) -> str | None:
+    return why_unsupported(x, *rest, leaves="convolutions", channels=x.shape[-1], widest=WIDEST)
+
+
+@op(
+    shapes="x (B, H, W, C), weight (k, k, C) with an odd k, and vectors shift, bias, norm_weight and norm_bias (C)",
+    fits=lambda x, shift, weight, *_: len(weight) % 2 == 1 and x.shape[-1] > 0,
+    unsupported=_unsupported,
+    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # where torch's convolutions were not measured
+    fake=lambda x, *_: x.new_empty(x.shape),
+    kind=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
+)
 def depthwise_norm(
     x: Tensor,
     shift: Tensor | None,
@@ -38,50 +49,9 @@ def depthwise_norm(
     Raises:
         ValueError: If the shapes do not fit together.
     """
-    C = x.shape[-1] if x.ndim == 4 else 0
-    k = weight.shape[0] if weight.ndim else 0
-    vectors = [each for each in (shift, bias, norm_weight, norm_bias) if each is not None]
-    if C == 0 or k % 2 == 0 or weight.shape != (k, k, C) or any(each.shape != (C,) for each in vectors):
-        shapes = ", ".join(str(tuple(each.shape)) for each in (x, weight, *vectors))
-        raise ValueError(f"expected x (B, H, W, C), weight (k, k, C) with an odd k, and vectors (C), got {shapes}")
-    return _depthwise_norm(x, shift, weight, bias, norm_weight, norm_bias, eps)
-
-
-# ---- reference implementation ----
-
-
-def depthwise_norm_reference(
-    x: Tensor,
-    shift: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-) -> Tensor:
-    """Reference implementation of :func:`depthwise_norm`: one operation after the other."""
     maps = (x if shift is None else x + shift).to(weight.dtype).permute(0, 3, 1, 2)
     maps = conv2d(maps, weight.permute(2, 0, 1)[:, None], bias, padding=len(weight) // 2, groups=maps.shape[1])
     return layer_norm_reference(maps.permute(0, 2, 3, 1), norm_weight, norm_bias, eps, x.dtype)
 
 
-# ---- operator ----
-
-
-def _unsupported(x: Tensor, *rest: object) -> str | None:
-    if torch.is_autocast_enabled(x.device.type):
-        return "leaves convolutions under autocast to torch"
-    if wrong := [each.dtype for each in (x, *rest) if isinstance(each, Tensor) and each.dtype not in FLOATS]:
-        return f"does not take {wrong[0]}"
-    return f"takes at most {WIDEST} channels, and got {x.shape[-1]}" if x.shape[-1] > WIDEST else None
-
-
-_depthwise_norm = Op(
-    "depthwise_norm",
-    depthwise_norm_reference,
-    "depthwise_norm_triton.depthwise_norm_triton",
-    unsupported=_unsupported,
-    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # where torch's convolutions were not measured
-    fake=lambda x, *_: x.new_empty(x.shape),
-    kind=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
-)
+depthwise_norm_reference = depthwise_norm.reference

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels._tiles import normalized
 
 
 @triton.jit
@@ -58,12 +58,7 @@ def _depthwise_norm_kernel(
             factor = tl.load(weight + (i * KERNEL + j) * C + channel, mask=used, other=0).to(tl.float32)
             total += value * factor[None, :]
 
-    mean = tl.sum(total, 1) / C  # channels beyond the last are 0
-    centred = tl.where(used[None, :], total - mean[:, None], 0)
-    variance = tl.sum(centred * centred, 1) / C
-    scale = tl.load(norm_weight + channel, mask=used, other=0).to(tl.float32)
-    bias_of_norm = tl.load(norm_bias + channel, mask=used, other=0).to(tl.float32)
-    normed = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + bias_of_norm[None, :]
+    normed = normalized(total, norm_weight, norm_bias, channel, C, eps)
     tl.store(out + offsets, normed.to(out.dtype.element_ty), mask=mask)
 
 
@@ -77,15 +72,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 
 
-def depthwise_norm_triton(
-    x: Tensor,
-    shift: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-) -> Tensor:
+def depthwise_norm_triton(x, shift, weight, bias, norm_weight, norm_bias, eps) -> Tensor:
     """:func:`sam2fast.kernels.depthwise_norm.depthwise_norm` on the GPU; never synchronises."""
     out = x.new_empty(x.shape)
     if out.numel() == 0:
@@ -94,10 +81,9 @@ def depthwise_norm_triton(
     positions, width, chosen = x.numel() // C, triton.next_power_of_2(C), launch_config("depthwise_norm", config, x)
     block = max(1, chosen.meta["ELEMENTS"] // width)
     vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    count_launch("depthwise_norm")
-    with chosen.on_device(x):
-        _depthwise_norm_kernel[(triton.cdiv(positions, block),)](
-            x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, eps,
-            C=C, HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "depthwise_norm", _depthwise_norm_kernel, (triton.cdiv(positions, block),),
+        x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, eps,
+        C=C, HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block,
+    )  # fmt: skip
     return out

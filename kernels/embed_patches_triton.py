@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.embed_patches import WHITE
 
 
@@ -105,9 +104,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK": 64}, {"num_warps": 4, "num_stages": 1})
 
 
-def embed_patches_triton(
-    pixels: Tensor, weight: Tensor, bias: Tensor, position: Tensor, mean: list[float], std: list[float]
-) -> Tensor:
+def embed_patches_triton(pixels, weight, bias, position, mean=(), std=()) -> Tensor:
     """:func:`sam2fast.kernels.embed_patches.embed_patches` on the GPU; never synchronises."""
     (B, H, W, _), C = pixels.shape, weight.shape[-1]
     out = weight.new_empty(B, *position.shape)
@@ -116,13 +113,11 @@ def embed_patches_triton(
     chosen = launch_config("embed_patches", config, weight)
     scales = [1 / (WHITE * each) for each in std] or [1.0] * 3
     shifts = [-m / s for m, s in zip(mean, std, strict=True)] or [0.0] * 3
-    count_launch("embed_patches")
-    with chosen.on_device(pixels):
-        _embed_patches_kernel[(B, triton.cdiv(H // 4 * (W // 4), chosen.meta["BLOCK"]))](
-            pixels.contiguous(), weight.contiguous(), bias.contiguous(), position.contiguous(), out, H, W, C,
-            *scales, *shifts, PRECISION=product_precision(weight.dtype), **widths(C),
-            **chosen.meta, **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "embed_patches", _embed_patches_kernel, (B, triton.cdiv(H // 4 * (W // 4), chosen.meta["BLOCK"])),
+        *(each.contiguous() for each in (pixels, weight, bias, position)), out, H, W, C,
+        *scales, *shifts, PRECISION=product_precision(weight.dtype), **widths(C), **chosen.meta,
+    )  # fmt: skip
     return out
 
 

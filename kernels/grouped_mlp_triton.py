@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels._launch import LaunchConfig, launch_config
 
 
 @triton.jit
@@ -80,9 +79,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK": 32}, {"num_warps": 8, "num_stages": 1})
 
 
-def grouped_mlp_triton(
-    x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor, bias3: Tensor
-) -> Tensor:
+def grouped_mlp_triton(x, weight1, bias1, weight2, bias2, weight3, bias3) -> Tensor:
     """:func:`sam2fast.kernels.grouped_mlp.grouped_mlp` on the GPU; never synchronises."""
     (B, G, K), (_, M, L), N = x.shape, weight2.shape, weight3.shape[1]
     out = weight3.new_empty(B, G, N)
@@ -90,19 +87,9 @@ def grouped_mlp_triton(
         return out
     x = x if x.stride(-1) == 1 else x.contiguous()
     chosen = launch_config("grouped_mlp", config, weight1)
-    count_launch("grouped_mlp")
-    with chosen.on_device(x):
-        _grouped_mlp_kernel[(B, G)](
-            x,
-            weight1.contiguous(),
-            bias1.contiguous(),
-            weight2.contiguous(),
-            bias2.contiguous(),
-            weight3.contiguous(),
-            bias3.contiguous(),
-            out,
-            G, x.stride(0), x.stride(1), K, L, M, N,
-            WIDTH_K=triton.next_power_of_2(K), WIDTH_M=triton.next_power_of_2(M),
-            BLOCK=chosen.meta["BLOCK"], **chosen.options, **FUSED,
-        )  # fmt: skip
+    layers = (each.contiguous() for each in (weight1, bias1, weight2, bias2, weight3, bias3))
+    chosen.launch(
+        "grouped_mlp", _grouped_mlp_kernel, (B, G), x, *layers, out, G, x.stride(0), x.stride(1), K, L, M, N,
+        WIDTH_K=triton.next_power_of_2(K), WIDTH_M=triton.next_power_of_2(M), BLOCK=chosen.meta["BLOCK"],
+    )  # fmt: skip
     return out

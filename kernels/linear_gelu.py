@@ -5,47 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, LaunchConfig, launch_config
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["linear_gelu", "linear_gelu_reference"]
-
-
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``gelu(x @ weight.T + bias)`` with the exact GELU (error function).
-
-    Args:
-        x: ``(..., K)``; under autocast of any float dtype, else of the weights'.
-        weight: ``(N, K)``.
-        bias: ``(N)``.
-
-    Returns:
-        ``(..., N)`` in the dtype of the product.
-
-    Raises:
-        ValueError: the shapes do not fit together.
-    """
-    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:] or bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"expected x (..., K), weight (N, K) and bias (N), "
-            f"got {tuple(x.shape)}, {tuple(weight.shape)} and {tuple(bias.shape)}"
-        )
-    return _linear_gelu(x, weight, bias)
-
-
-# ---- reference implementation ----
-
-
-def linear_gelu_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Reference implementation of :func:`linear_gelu`: a matrix multiplication, then GELU of its rounded result."""
-    hidden = linear(x, weight, bias)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.gelu(hidden)
-    return torch.ops.aten.gelu_(hidden)
-
-
-# ---- operator ----
 
 # Up to so many input channels memory is the limit, and the hidden layer's second trip to it costs more than what a
 # library's product gains over ours.
@@ -73,11 +36,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def _unsupported(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
-    if torch.is_autocast_enabled(x.device.type):
-        return "leaves products under autocast to torch"
-    if x.dtype != weight.dtype or x.dtype not in FLOATS:
-        return f"takes input and weights of one dtype of {FLOATS}, and got {x.dtype} and {weight.dtype}"
-    return None
+    return why_unsupported(x, weight, leaves="products", alike=(x, weight))
 
 
 def _prefers_torch(device: torch.device, dtype: torch.dtype, inner: int) -> bool:
@@ -87,11 +46,31 @@ def _prefers_torch(device: torch.device, dtype: torch.dtype, inner: int) -> bool
 
 _prefers_torch._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a constant of a graph
 
-_linear_gelu = Op(
-    "linear_gelu",
-    linear_gelu_reference,
-    "linear_gelu_triton.linear_gelu_triton",
+
+@op(
+    shapes="x (..., K), weight (N, K) and bias (N)",
     unsupported=_unsupported,
     prefers_torch=lambda x, *_: _prefers_torch(x.device, x.dtype, x.shape[-1]),
     kind=lambda x, *_: x.shape[-1],
 )
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``gelu(x @ weight.T + bias)`` with the exact GELU (error function).
+
+    Args:
+        x: ``(..., K)``; under autocast of any float dtype, else of the weights'.
+        weight: ``(N, K)``.
+        bias: ``(N)``.
+
+    Returns:
+        ``(..., N)`` in the dtype of the product.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    hidden = linear(x, weight, bias)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.gelu(hidden)
+    return torch.ops.aten.gelu_(hidden)  # of the rounded product
+
+
+linear_gelu_reference = linear_gelu.reference

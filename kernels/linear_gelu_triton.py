@@ -9,28 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import exact_gelu
 from sam2fast.kernels.linear_gelu import config, shape_class
-
-
-@triton.jit
-def exact_gelu(x):
-    """Computes x Phi(x) = max(x, 0) - |x| Phi(-|x|) in fp32.
-
-    The tail Phi(-|x|) is 2^P(|x|). The polynomial P is the best of degree 7 for the error of |x| Phi(-|x|), with its
-    highest coefficient fixed below zero, so that the tail vanishes for large |x|. The error is at most 8e-8, besides
-    rounding. The result is as close as by an fp32 error function, in half as many instructions.
-    """
-    size = tl.abs(x)
-    power = 5.48182725e-05 - 2e-06 * size
-    power = -0.0008613026 + size * power
-    power = 0.00827511679 + size * power
-    power = -0.0536282845 + size * power
-    power = -0.458648145 + size * power
-    power = -1.1512332 + size * power
-    power = -0.999990463 + size * power
-    return tl.maximum(x, 0.0) - size * tl.math.exp2(power)
 
 
 @triton.jit
@@ -87,11 +68,8 @@ def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     chosen = launch_config("linear_gelu", config, x, shape_class(x.dtype, K))
     meta = constants(chosen, K, product_precision(x.dtype))
     grid = (triton.cdiv(M, meta["BLOCK_M"]) * triton.cdiv(N, meta["BLOCK_N"]),)
-    count_launch("linear_gelu")
-    with chosen.on_device(x):
-        _linear_gelu_kernel[grid](
-            x.contiguous(), weight.contiguous(), bias.contiguous(), out, M, N, K, **meta, **chosen.options, **FUSED
-        )
+    inputs = (each.contiguous() for each in (x, weight, bias))
+    chosen.launch("linear_gelu", _linear_gelu_kernel, grid, *inputs, out, M, N, K, **meta)
     return out
 
 

@@ -11,9 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
-from sam2fast.kernels.linear_gelu_triton import exact_gelu
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import exact_gelu, normalized
 from sam2fast.kernels.mask_downsampler import result_shape, shape_class
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import axes_of
@@ -121,12 +120,7 @@ def _downsample_map_kernel(
         total = tl.dot(a, b, total, input_precision=PRECISION)
     total += tl.load(bias + channel, mask=used, other=0).to(tl.float32)[None, :]
 
-    mean = tl.sum(total, 1) / N  # channels beyond the last are 0
-    centred = tl.where(used[None, :], total - mean[:, None], 0)
-    variance = tl.sum(centred * centred, 1) / N
-    scale = tl.load(norm_weight + channel, mask=used, other=0).to(tl.float32)
-    shift = tl.load(norm_bias + channel, mask=used, other=0).to(tl.float32)
-    normed = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+    normed = normalized(total, norm_weight, norm_bias, channel, N, eps)
     ptrs = out + position.to(tl.int64)[:, None] * N + channel[None, :]
     tl.store(ptrs, exact_gelu(normed).to(out.dtype.element_ty), mask=is_position[:, None] & used[None, :])
 
@@ -149,18 +143,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def downsample_logits_triton(
-    logits: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    size: tuple[int, int],
-    scale: float,
-    shift: float,
-    is_binary: bool,
-    stride: int,
-    padding: int,
-    eps: float,
+    logits, weight, bias, norm_weight, norm_bias, size, scale, shift, is_binary, stride, padding, eps
 ) -> Tensor:
     """:func:`sam2fast.kernels.mask_downsampler.downsample_logits` on the GPU; never synchronises."""
     (h, w), (H, W) = logits.shape[-2:], size
@@ -171,26 +154,15 @@ def downsample_logits_triton(
     logits, chosen = logits.contiguous(), launch_config("mask_downsampler", config, weight, "logits")
     block_y, block_x = chosen.meta["BLOCK_Y"], chosen.meta["BLOCK_X"]
     vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    count_launch("downsample_logits")
-    with chosen.on_device(logits):
-        _downsample_logits_kernel[(B * triton.cdiv(out_h, block_y), triton.cdiv(out_w, block_x))](
-            logits, *vectors, out, h, w, H, W, out_h, out_w, *axes_of(logits, size), scale, shift, int(is_binary),
-            stride, padding, eps, COPY=(h, w) == (H, W), KERNEL=weight.shape[1], BLOCK_Y=block_y, BLOCK_X=block_x,
-            **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "downsample_logits", _downsample_logits_kernel, (B * triton.cdiv(out_h, block_y), triton.cdiv(out_w, block_x)),
+        logits, *vectors, out, h, w, H, W, out_h, out_w, *axes_of(logits, size), scale, shift, int(is_binary),
+        stride, padding, eps, COPY=(h, w) == (H, W), KERNEL=weight.shape[1], BLOCK_Y=block_y, BLOCK_X=block_x,
+    )  # fmt: skip
     return out
 
 
-def downsample_map_triton(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    stride: int,
-    padding: int,
-    eps: float,
-) -> Tensor:
+def downsample_map_triton(x, weight, bias, norm_weight, norm_bias, stride, padding, eps) -> Tensor:
     """:func:`sam2fast.kernels.mask_downsampler.downsample_map` on the GPU; never synchronises."""
     B, H, W, C = x.shape
     out = weight.new_empty(B, *result_shape((H, W), weight, stride, padding))
@@ -202,11 +174,10 @@ def downsample_map_triton(
     kernel, block_m = weight.shape[1], chosen.meta["BLOCK_M"]
     block_k = min(chosen.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
     vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    count_launch("downsample_map")
-    with chosen.on_device(x):
-        _downsample_map_kernel[(triton.cdiv(positions, block_m),)](
-            x.contiguous(), *vectors, out, positions, H, W, N, kernel**2 * C, out_h, out_w, stride, padding, eps,
-            C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),
-            BLOCK_M=block_m, BLOCK_K=block_k, **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "downsample_map", _downsample_map_kernel, (triton.cdiv(positions, block_m),),
+        x.contiguous(), *vectors, out, positions, H, W, N, kernel**2 * C, out_h, out_w, stride, padding, eps,
+        C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),
+        BLOCK_M=block_m, BLOCK_K=block_k,
+    )  # fmt: skip
     return out

@@ -3,14 +3,32 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["mask_logits", "mask_logits_reference"]
 
 WIDEST = 256  # channels of a pixel, which a program holds together
 
 
+def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:
+    return features is None or tuple(features.shape[1:3]) == (4 * x.shape[1], 4 * x.shape[2])
+
+
+def _unsupported(x: Tensor, *rest: object) -> str | None:
+    return why_unsupported(x, *rest, channels=x.shape[-1], widest=WIDEST)
+
+
+def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
+    return weights.new_empty(*weights.shape[:2], 4 * x.shape[1], 4 * x.shape[2])
+
+
+@op(
+    shapes="x (B, H, W, 2, 2, 2, 2, C), features (B or 1, 4 * H, 4 * W, C) and weights (B, M, C)",
+    fits=_are_of_size,
+    unsupported=_unsupported,
+    fake=_fake,
+    kind=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
+)
 def mask_logits(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     """Computes logits of masks: products of a weight for each mask with the GELU of a map's pixels.
 
@@ -25,22 +43,6 @@ def mask_logits(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes do not fit together.
     """
-    B, H, W, *blocks, C = x.shape if x.ndim == 8 else (0, 0, 0, 0)
-    sizes = () if features is None else tuple(features.shape)
-    is_fitting = features is None or sizes[1:] == (4 * H, 4 * W, C) and sizes[0] in (1, B)
-    if blocks != [2] * 4 or not is_fitting or weights.ndim != 3 or (weights.shape[0], weights.shape[2]) != (B, C):
-        raise ValueError(
-            "expected x (B, H, W, 2, 2, 2, 2, C), features (B or 1, 4 * H, 4 * W, C) and weights (B, M, C), "
-            f"got {tuple(x.shape)}, {sizes or None} and {tuple(weights.shape)}"
-        )
-    return _mask_logits(x, features, weights)
-
-
-# ---- reference implementation ----
-
-
-def mask_logits_reference(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    """Reference implementation of :func:`mask_logits`: one operation after the other."""
     B, H, W, C = *x.shape[:3], x.shape[-1]
     if features is not None:
         blocks = features.unflatten(2, (W, 2, 2)).unflatten(1, (H, 2, 2))
@@ -50,25 +52,4 @@ def mask_logits_reference(x: Tensor, features: Tensor | None, weights: Tensor) -
     return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(B, weights.shape[1], 4 * H, 4 * W)
 
 
-# ---- operator ----
-
-
-def _unsupported(x: Tensor, *rest: object) -> str | None:
-    if wrong := [each.dtype for each in (x, *rest) if isinstance(each, Tensor) and each.dtype not in FLOATS]:
-        return f"does not take {wrong[0]}"
-    return f"takes at most {WIDEST} channels, and got {x.shape[-1]}" if x.shape[-1] > WIDEST else None
-
-
-def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    B, M, _ = weights.shape
-    return weights.new_empty(B, M, 4 * x.shape[1], 4 * x.shape[2])
-
-
-_mask_logits = Op(
-    "mask_logits",
-    mask_logits_reference,
-    "mask_logits_triton.mask_logits_triton",
-    unsupported=_unsupported,
-    fake=_fake,
-    kind=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
-)
+mask_logits_reference = mask_logits.reference

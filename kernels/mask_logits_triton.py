@@ -11,9 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
-from sam2fast.kernels.linear_gelu_triton import exact_gelu
+from sam2fast.kernels._launch import LaunchConfig, launch_config
+from sam2fast.kernels._tiles import exact_gelu
 
 
 @triton.jit(do_not_specialize=["maps"])
@@ -68,11 +67,10 @@ def mask_logits_triton(x: Tensor, features: Tensor | None, weights: Tensor) -> T
         return out.zero_()
     width, chosen = triton.next_power_of_2(C), launch_config("mask_logits", config, x)
     block = max(1, chosen.meta["ELEMENTS"] // width)
-    count_launch("mask_logits")
-    with chosen.on_device(x):
-        _mask_logits_kernel[(B * 4 * H, triton.cdiv(4 * W, block))](
-            x.contiguous(), x if features is None else features.contiguous(), weights.contiguous(), out,
-            0 if features is None else len(features), H, W,
-            C=C, M=M, HAS_FEATURES=features is not None, WIDTH=width, BLOCK=block, **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "mask_logits", _mask_logits_kernel, (B * 4 * H, triton.cdiv(4 * W, block)),
+        x.contiguous(), x if features is None else features.contiguous(), weights.contiguous(), out,
+        0 if features is None else len(features), H, W,
+        C=C, M=M, HAS_FEATURES=features is not None, WIDTH=width, BLOCK=block,
+    )  # fmt: skip
     return out

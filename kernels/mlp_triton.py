@@ -13,9 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
-from sam2fast.kernels.linear_gelu_triton import exact_gelu
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import exact_gelu
 from sam2fast.kernels.mlp import shape_class
 from sam2fast.kernels.window_attention_triton import pieces
 
@@ -141,17 +140,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": block_n}, {"num_warps": 8, "num_stages": stages})
 
 
-def mlp_triton(
-    x: Tensor,
-    shift: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    eps: float,
-) -> Tensor:
+def mlp_triton(x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps) -> Tensor:
     """:func:`sam2fast.kernels.mlp.mlp` on the GPU; never synchronises."""
     out = x.new_empty(x.shape)
     if out.numel() == 0:
@@ -159,13 +148,9 @@ def mlp_triton(
     N, C = weight1.shape
     rows, chosen = out.numel() // C, launch_config("mlp", config, x, shape_class(C))
     meta = constants(chosen, C, N, product_precision(x.dtype))
-    layers = shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2
-    count_launch("mlp")
-    with chosen.on_device(x):
-        _mlp_kernel[(triton.cdiv(rows, meta["BLOCK_M"]),)](
-            x.contiguous(), *(each.contiguous() for each in layers), out, rows, N, eps,
-            **meta, **chosen.options, **FUSED,
-        )  # fmt: skip
+    inputs = (x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2)
+    grid = (triton.cdiv(rows, meta["BLOCK_M"]),)
+    chosen.launch("mlp", _mlp_kernel, grid, *(each.contiguous() for each in inputs), out, rows, N, eps, **meta)
     return out
 
 

@@ -1,19 +1,61 @@
 """Fuses a residual sum, its layer norm and linear layers of the norm, for the few tokens of a mask decoder."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from sam2fast.kernels._cpu import linear
-from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, is_hopper
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op, why_unsupported
 from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["norm_linear", "norm_linear_reference"]
 
 WIDEST = 512  # channels of the norm, of which a program holds whole rows
+FEW = 64  # rows up to which tiles are small
 
 
+def shape_class(rows: int) -> str:
+    """Returns the shape class of ``rows`` rows."""
+    return "few" if rows <= FEW else ANY
+
+
+# In fp32 on an H100, torch took 30 us for 256 rows of the MLP's hidden layer, and the kernel 48; for 1,024 columns the
+# kernel was faster.
+MANY_COLUMNS = 2048
+
+
+def _prefers_torch(delta: Tensor, *given: Tensor) -> bool:
+    weight = given[6]
+    rows = delta.numel() // max(1, delta.shape[-1])
+    return weight.dtype == torch.float32 and rows > FEW and len(weight) >= MANY_COLUMNS and is_hopper(delta.device)
+
+
+def _fits(delta: Tensor, x: object, position: object, *given: Any) -> bool:
+    inner_weight, inner_bias, norm_weight, _, weight, _, _, placed, _ = given
+    K = norm_weight.shape if inner_weight is None else inner_weight.shape[1:]
+    is_whole = (inner_weight is None) == (inner_bias is None)
+    return delta.shape[-1:] == K and is_whole and 0 <= placed <= len(weight)
+
+
+def _unsupported(delta: Tensor, *rest: object) -> str | None:
+    inner, norm, weight = rest[2], rest[4], rest[6]
+    assert isinstance(norm, Tensor) and isinstance(weight, Tensor)
+    alike = [each for each in (inner, weight) if isinstance(each, Tensor)]
+    return why_unsupported(delta, *rest, leaves="products", alike=alike, channels=len(norm), widest=WIDEST)
+
+
+@op(
+    shapes=(
+        "delta (..., K), x and position (..., C), an inner layer inner_weight (C, K) and inner_bias (C) or else K = C, "
+        "norm_weight and norm_bias (C), weight (N, C), bias (N) and placed up to N"
+    ),
+    fits=_fits,
+    unsupported=_unsupported,
+    prefers_torch=_prefers_torch,
+    kind=lambda delta, *given: (delta.shape[-1], len(given[4])),
+)
 def norm_linear(
     delta: Tensor,
     x: Tensor | None,
@@ -47,52 +89,10 @@ def norm_linear(
     Raises:
         ValueError: If the shapes do not fit together.
     """
-    C = norm_weight.shape[0] if norm_weight.ndim else 0
-    K = C if inner_weight is None else inner_weight.shape[-1]
-    rows = (*delta.shape[:-1], C)
-    fits = (
-        delta.shape[-1:] == (K,)
-        and all(each is None or each.shape == rows for each in (x, position))
-        and (inner_weight is None or inner_weight.shape == (C, K))
-        and all(each is None or each.shape == (C,) for each in (inner_bias, norm_weight, norm_bias))
-        and weight.shape[1:] == (C,)
-        and weight.shape[:1] == bias.shape
-        and 0 <= placed <= weight.shape[0]
-    )
-    if not fits or (inner_weight is None) != (inner_bias is None):
-        given = delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias
-        shapes = ", ".join(str(None if each is None else tuple(each.shape)) for each in given)
-        raise ValueError(
-            f"expected delta (..., K), x and position (..., C), inner layer (C, K) and (C), norm (C) and (C), weight "
-            f"(N, C), bias (N) and placed up to N, got {shapes} and {placed}"
-        )
-    return _norm_linear(
-        delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed, relu
-    )
-
-
-# ---- reference implementation ----
-
-
-def norm_linear_reference(
-    delta: Tensor,
-    x: Tensor | None,
-    position: Tensor | None,
-    inner_weight: Tensor | None,
-    inner_bias: Tensor | None,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    placed: int,
-    relu: bool,
-) -> tuple[Tensor, Tensor]:
-    """Reference implementation of :func:`norm_linear`: one operation after the other."""
     if inner_weight is not None:
         delta = linear(delta.to(inner_weight.dtype), inner_weight, inner_bias)
     total = delta if x is None else x + delta
-    normed = layer_norm_reference(total, norm_weight, norm_bias, eps, torch.promote_types(torch.float32, total.dtype))
+    normed = layer_norm_reference(total, norm_weight, norm_bias, eps)
     moved = normed if position is None else normed + position
     rows = [placed, weight.shape[0] - placed]
     layers = zip((moved, normed), weight.split(rows), bias.split(rows), strict=True)
@@ -100,45 +100,4 @@ def norm_linear_reference(
     return normed, out.relu() if relu else out
 
 
-# ---- operator ----
-
-FEW = 64  # rows up to which tiles are small
-
-
-def shape_class(rows: int) -> str:
-    """Returns the shape class of ``rows`` rows."""
-    return "few" if rows <= FEW else ANY
-
-
-# In fp32 on an H100, torch took 30 us for 256 rows of the MLP's hidden layer, and the kernel 48; for 1,024 columns the
-# kernel was faster.
-MANY_COLUMNS = 2048
-
-
-def _prefers_torch(delta: Tensor, *given: Tensor) -> bool:
-    weight = given[6]
-    rows = delta.numel() // max(1, delta.shape[-1])
-    return weight.dtype == torch.float32 and rows > FEW and len(weight) >= MANY_COLUMNS and is_hopper(delta.device)
-
-
-def _unsupported(delta: Tensor, *rest: object) -> str | None:
-    given = [each for each in (delta, *rest) if isinstance(each, Tensor)]
-    if torch.is_autocast_enabled(delta.device.type):
-        return "leaves products under autocast to torch"
-    if wrong := [each.dtype for each in given if each.dtype not in FLOATS]:
-        return f"does not take {wrong[0]}"
-    inner, norm, weight = rest[2], rest[4], rest[6]
-    assert isinstance(norm, Tensor) and isinstance(weight, Tensor)
-    if isinstance(inner, Tensor) and inner.dtype != weight.dtype:
-        return f"takes weights of one dtype, and got {inner.dtype} and {weight.dtype}"
-    return f"takes at most {WIDEST} channels, and got {len(norm)}" if len(norm) > WIDEST else None
-
-
-_norm_linear = Op(
-    "norm_linear",
-    norm_linear_reference,
-    "norm_linear_triton.norm_linear_triton",
-    unsupported=_unsupported,
-    prefers_torch=_prefers_torch,
-    kind=lambda delta, *given: (delta.shape[-1], len(given[4])),
-)
+norm_linear_reference = norm_linear.reference

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.norm_linear import shape_class
 
 
@@ -79,12 +79,7 @@ def _norm_linear_kernel(
     total += tl.load(delta + offsets, mask=is_row & of_delta[None, :], other=0).to(tl.float32)
     total += tl.load(x + offsets, mask=is_row & of_residual[None, :], other=0).to(tl.float32)
 
-    mean = tl.sum(total, 1) / C
-    centred = tl.where(is_channel[None, :], total - mean[:, None], 0)
-    variance = tl.sum(centred * centred, 1) / C
-    scale = tl.load(norm_weight + channel, mask=is_channel, other=0).to(tl.float32)
-    shift = tl.load(norm_bias + channel, mask=is_channel, other=0).to(tl.float32)
-    left = centred * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + shift[None, :]
+    left = normalized(total, norm_weight, norm_bias, channel, C, eps)
     of_norm = channel < tl.where(tile == 0, C, 0)
     tl.store(normed + offsets, left, mask=is_row & of_norm[None, :])
 
@@ -114,18 +109,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def norm_linear_triton(
-    delta: Tensor,
-    x: Tensor | None,
-    position: Tensor | None,
-    inner_weight: Tensor | None,
-    inner_bias: Tensor | None,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    placed: int,
-    relu: bool,
+    delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed=0, relu=False
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.norm_linear.norm_linear` on the GPU; never synchronises.
 
@@ -140,23 +124,14 @@ def norm_linear_triton(
     chosen = launch_config("norm_linear", config, weight, shape_class(rows))
     block_m, block_n, block_k = (chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
     columns = triton.cdiv(placed, block_n) + triton.cdiv(N - placed, block_n)
-    count_launch("norm_linear")
-    with chosen.on_device(delta):
-        _norm_linear_kernel[(triton.cdiv(rows, block_m), max(1, columns))](
-            delta.contiguous(),
-            normed if x is None else x.contiguous(),
-            weight if position is None else position.contiguous(),
-            weight if inner_weight is None else inner_weight.contiguous(),
-            bias if inner_bias is None else inner_bias.contiguous(),
-            norm_weight.contiguous(),
-            norm_bias.contiguous(),
-            weight.contiguous(),
-            bias.contiguous(),
-            normed,
-            out,
-            rows, 0 if inner_weight is None else inner_weight.shape[1], C, N, placed,
-            int(x is not None), int(position is not None), int(relu), eps,
-            PRECISION=product_precision(weight.dtype), WIDTH=max(16, triton.next_power_of_2(C)),
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k, **chosen.options, **FUSED,
-        )  # fmt: skip
+    given = delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias
+    elsewhere = delta, normed, weight, weight, bias, norm_weight, norm_bias, weight, bias
+    inputs = (like if each is None else each.contiguous() for each, like in zip(given, elsewhere, strict=True))
+    chosen.launch(
+        "norm_linear", _norm_linear_kernel, (triton.cdiv(rows, block_m), max(1, columns)), *inputs, normed, out,
+        rows, 0 if inner_weight is None else inner_weight.shape[1], C, N, placed,
+        int(x is not None), int(position is not None), int(relu), eps,
+        PRECISION=product_precision(weight.dtype), WIDTH=max(16, triton.next_power_of_2(C)),
+        BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
+    )  # fmt: skip
     return normed, out

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op
 
 __all__ = ["MEAN", "STD", "resize_and_normalise", "resize_and_normalise_reference"]
 
@@ -14,6 +14,24 @@ __all__ = ["MEAN", "STD", "resize_and_normalise", "resize_and_normalise_referenc
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def _fits(pixels: Tensor, *_: object) -> bool:
+    if 0 in pixels.shape[1:3]:
+        raise ValueError(f"the image has no pixels: {tuple(pixels.shape)}")
+    return pixels.dtype in (torch.uint8, torch.float32)
+
+
+def _fake(pixels: Tensor, size: tuple[int, int], *_: object) -> Tensor:
+    return pixels.new_empty(len(pixels), *size, 3, dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+@op(
+    shapes="pixels (B, H, W, 3) of uint8 or float32",
+    fits=_fits,
+    kernel="preprocess_triton.resize_and_normalise_triton",
+    layout=lambda out: out.contiguous(memory_format=torch.channels_last),
+    fake=_fake,
+    launches="preprocess",
+)
 def resize_and_normalise(
     pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
 ) -> Tensor:
@@ -33,20 +51,6 @@ def resize_and_normalise(
 
     Source: ``sam2.utils.transforms.SAM2Transforms``, whose resizing equals torch's.
     """
-    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"expected pixels (B, H, W, 3), uint8 or float32, got {tuple(pixels.shape)}, {pixels.dtype}")
-    if 0 in pixels.shape[1:3]:
-        raise ValueError(f"the image has no pixels: {tuple(pixels.shape)}")
-    return _resize_and_normalise(pixels, size, list(mean), list(std), white)
-
-
-# ---- reference implementation ----
-
-
-def resize_and_normalise_reference(
-    pixels: Tensor, size: tuple[int, int], mean: list[float], std: list[float], white: float
-) -> Tensor:
-    """Reference implementation of :func:`resize_and_normalise`: torch's antialiased resizing, then normalising."""
     if tuple(pixels.shape[1:3]) == tuple(size):
         image = pixels.permute(0, 3, 1, 2).contiguous().float()  # moved as bytes
     elif pixels.device.type == "mps":  # has no antialiased resizing
@@ -60,18 +64,4 @@ def resize_and_normalise_reference(
     return (image / whites - means) / stds
 
 
-# ---- operator ----
-
-
-def _fake(pixels: Tensor, size: tuple[int, int], mean: list[float], std: list[float], white: float) -> Tensor:
-    return pixels.new_empty(len(pixels), *size, 3, dtype=torch.float32).permute(0, 3, 1, 2)
-
-
-_resize_and_normalise = Op(
-    "resize_and_normalise",
-    resize_and_normalise_reference,
-    "preprocess_triton.resize_and_normalise_triton",
-    layout=lambda out: out.contiguous(memory_format=torch.channels_last),
-    fake=_fake,
-    launches="preprocess",
-)
+resize_and_normalise_reference = resize_and_normalise.reference

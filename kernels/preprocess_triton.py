@@ -10,15 +10,13 @@ cache.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import math
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels._launch import LaunchConfig, launch_config
 
 
 @triton.jit
@@ -96,9 +94,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK": 256}, {"num_warps": 4, "num_stages": 1})
 
 
-def resize_and_normalise_triton(
-    pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
-) -> Tensor:
+def resize_and_normalise_triton(pixels, size, mean, std, white) -> Tensor:
     """:func:`sam2fast.kernels.preprocess.resize_and_normalise` on the GPU; never synchronises."""
     B, H, W, _ = pixels.shape
     height, width = size
@@ -106,12 +102,11 @@ def resize_and_normalise_triton(
     if out.numel():
         pixels = pixels.contiguous()
         chosen = launch_config("preprocess", config, pixels)
-        count_launch("preprocess")
-        with chosen.on_device(pixels):
-            _resize_and_normalise_kernel[(B * triton.cdiv(height * width, chosen.meta["BLOCK"]),)](
-                pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
-                float(white), *map(float, mean), *map(float, std), **chosen.meta, **chosen.options, **FUSED,
-            )  # fmt: skip
+        chosen.launch(
+            "preprocess", _resize_and_normalise_kernel, (B * triton.cdiv(height * width, chosen.meta["BLOCK"]),),
+            pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
+            float(white), *map(float, mean), *map(float, std), **chosen.meta,
+        )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 
 

@@ -4,15 +4,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["token_attention", "token_attention_reference"]
 
 WIDEST, WIDEST_OF_MANY = 32, 16  # channels of a head, and with many keys
+FEW = 128  # number of keys up to which a warp reads all at once
 
 
+def shape_class(keys: int) -> str:
+    """Returns the shape class of ``keys`` keys."""
+    return "many" if keys > FEW else ANY
+
+
+def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> str | None:
+    d, widest = query.shape[2] // num_heads, WIDEST if key.shape[1] <= FEW else WIDEST_OF_MANY
+    reason = why_unsupported(query, leaves="products", alike=(query, key, value))
+    if reason is None and d > widest:
+        return f"takes heads of at most {widest} channels with {key.shape[1]} keys, and got {d}"
+    return reason
+
+
+def _prefers_torch(query: Tensor, *_: object) -> bool:
+    """Returns True in fp32, in which torch's time is not known, so that no estimate can be compared with it."""
+    return query.dtype == torch.float32
+
+
+@op(
+    shapes=(
+        "query (B or 1, N, C), key and value (B or 1, M, C) of one batch, with M of at least 1 and C a multiple of "
+        "num_heads"
+    ),
+    fits=lambda query, key, value, num_heads: (
+        key.shape == value.shape and key.shape[1] > 0 and query.shape[2] % num_heads == 0
+    ),
+    unsupported=_unsupported,
+    prefers_torch=_prefers_torch,
+    kind=lambda query, key, value, num_heads: (query.shape[2], num_heads, key.shape[1] > FEW),
+)
 def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
     """Computes multi-head attention, where either the queries or the keys are few.
 
@@ -31,26 +61,6 @@ def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -
 
     Source: ``sam2.modeling.sam.transformer.Attention.forward``, between its projections.
     """
-    fits = (
-        query.ndim == key.ndim == 3
-        and key.shape == value.shape
-        and query.shape[2] == key.shape[2]
-        and (len(query) == len(key) or 1 in (len(query), len(key)))
-    )
-    if not fits or query.shape[2] % num_heads or not key.shape[1]:
-        shapes = ", ".join(str(tuple(each.shape)) for each in (query, key, value))
-        raise ValueError(
-            f"expected query (B or 1, N, C), key and value (B or 1, M, C), with M of at least 1 and C a multiple of "
-            f"{num_heads} heads, got {shapes}"
-        )
-    return _token_attention(query, key, value, num_heads)
-
-
-# ---- reference implementation ----
-
-
-def token_attention_reference(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """Reference implementation of :func:`token_attention`: queries to shared keys are one sequence."""
     B, (_, N, C) = len(key if len(query) == 1 else query), query.shape
     if len(key) == 1:
         query = query.flatten(0, 1)[None]
@@ -58,38 +68,4 @@ def token_attention_reference(query: Tensor, key: Tensor, value: Tensor, num_hea
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).view(B, N, C)
 
 
-# ---- operator ----
-
-FEW = 128  # number of keys up to which a warp reads all at once
-
-
-def shape_class(keys: int) -> str:
-    """Returns the shape class of ``keys`` keys."""
-    return "many" if keys > FEW else ANY
-
-
-def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> str | None:
-    dtypes = {each.dtype for each in (query, key, value)}
-    if torch.is_autocast_enabled(query.device.type):
-        return "leaves products under autocast to torch"
-    if len(dtypes) > 1 or query.dtype not in FLOATS:
-        return f"takes one dtype of fp32, bf16 and fp16, and got {', '.join(sorted(map(str, dtypes)))}"
-    d, widest = query.shape[2] // num_heads, WIDEST if key.shape[1] <= FEW else WIDEST_OF_MANY
-    if d > widest:
-        return f"takes heads of at most {widest} channels with {key.shape[1]} keys, and got {d}"
-    return None
-
-
-def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True in fp32, in which torch's time is not known, so that no estimate can be compared with it."""
-    return query.dtype == torch.float32
-
-
-_token_attention = Op(
-    "token_attention",
-    token_attention_reference,
-    "token_attention_triton.token_attention_triton",
-    unsupported=_unsupported,
-    prefers_torch=_prefers_torch,
-    kind=lambda query, key, value, num_heads: (query.shape[2], num_heads, key.shape[1] > FEW),
-)
+token_attention_reference = token_attention.reference

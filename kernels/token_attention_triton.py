@@ -14,8 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.token_attention import FEW, shape_class
 
 # Score beyond the last key. A warp may have no other, so it is finite, and a power of two: a fused multiply-add of it
@@ -113,22 +112,9 @@ def _token_attention_kernel(
     if SPLIT:
         for start in tl.range(0, M, BLOCK_N * WARPS):
             highest, total, sums = _add_keys(
-                q,
-                key,
-                value,
-                start + n,
-                M,
-                key_stride,
-                value_stride,
-                scale,
-                highest,
-                total,
-                sums,
-                D,
-                WIDTH,
-                EVEN,
-                PRECISION,
-            )
+                q, key, value, start + n, M, key_stride, value_stride, scale, highest, total, sums,
+                D, WIDTH, EVEN, PRECISION,
+            )  # fmt: skip
         factor = tl.math.exp2((highest - tl.max(highest, 0)[None, :]) * scale)
         result = tl.sum(sums * factor[:, :, None], 0) / tl.sum(total * factor, 0)[:, None]
         row = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -171,17 +157,13 @@ def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads:
     warps, block_m = chosen.options["num_warps"], chosen.meta["BLOCK_M"]
     block_n = chosen.meta["BLOCK_N"] if is_split else _power_from_16(M)
     tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
-    count_launch("token_attention")
-    with chosen.on_device(query):
-        _token_attention_kernel[(num_heads * tiles * items,)](
-            query, key, value, out, N, M,
-            *(x.stride(0) if len(x) > 1 else 0 for x in (query, key, value)),
-            *(x.stride(1) for x in (query, key, value)),
-            d**-0.5 * math.log2(math.e),
-            HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
-            EVEN=is_split and M % (block_n * warps) == 0, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
-            **chosen.options, **FUSED,
-        )  # fmt: skip
+    chosen.launch(
+        "token_attention", _token_attention_kernel, (num_heads * tiles * items,), query, key, value, out, N, M,
+        *(x.stride(0) if len(x) > 1 else 0 for x in (query, key, value)),
+        *(x.stride(1) for x in (query, key, value)), d**-0.5 * math.log2(math.e),
+        HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
+        EVEN=is_split and M % (block_n * warps) == 0, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
+    )  # fmt: skip
     return out
 
 

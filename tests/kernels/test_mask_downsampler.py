@@ -123,7 +123,7 @@ def test_masks_are_those_of_the_memory_encoder(size, is_binary):
 
 def test_unsupported_inputs(triton_device):
     x, given = torch.randn(1, 6, 6, 4, device=triton_device), layers(8, 4, 3, torch.float32, triton_device, 0)
-    with pytest.raises(ValueError, match=r"expected logits \(B, 1, h, w\) or maps"):
+    with pytest.raises(ValueError, match=r"expected maps x \(B, H, W, C\)"):
         downsample_map(x, given[0].permute(0, 3, 1, 2), *given[1:], 2, 1, EPS)
     with pytest.raises(ValueError, match="vectors"):
         downsample_map(x, given[0], given[1][:3], *given[2:], 2, 1, EPS)
