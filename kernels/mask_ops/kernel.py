@@ -173,8 +173,8 @@ def _threshold_and_pack_kernel(
     logits,  # (N, h, w) any float
     out,  # (N, H, width) uint8: the leftmost of eight pixels in the lowest bit
     h, w, H, W,
-    width,  # ceil(W / 8)
     scale_y, scale_x, reach_y, reach_x,
+    width,  # ceil(W / 8)
     threshold,
     bands,
     BLOCK_Y: tl.constexpr,

@@ -1,11 +1,12 @@
 """Launches the Triton kernels of masks, without synchronising."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 import torch
 import triton
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import count_launch
-from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
+from sam2fast.kernels._launch import ANY, FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import (
     CLEARED,
     _clear_kernel,
@@ -34,128 +35,90 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_Y": 8, "BLOCK_X": 128}, options)
 
 
-def mask_statistics_triton(
-    logits: Tensor, size: tuple[int, int], threshold: float, offset: float
-) -> tuple[Tensor, Tensor]:
+def mask_statistics_triton(logits, size, threshold, offset) -> tuple[Tensor, Tensor]:
     """Computes counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`sam2fast.kernels.mask_ops.mask_statistics`."""
-    (N, h, w), (H, W) = logits.shape, size
+    N, (H, W) = len(logits), size
     counts = torch.empty(3, N, dtype=torch.int32, device=logits.device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=logits.device)
-    if N == 0:
-        return counts, boxes
-    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
-    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
-    count_launch("mask_statistics")
-    with chosen.on_device(logits):
-        _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED, **FUSED)
-        _statistics_kernel[(N * bands,)](
-            logits, counts, boxes, N, h, w, H, W, *axes_of(logits, size),
-            *(as_compared(x) for x in (threshold, threshold + offset, threshold - offset)),
-            bands, **_constants(chosen, logits, size),
-        )  # fmt: skip
+    if N:
+        with launch_config("mask_ops", config, logits).on_device(logits):
+            _clear_kernel[(triton.cdiv(4 * N, CLEARED),)](counts, boxes, N, H, W, BLOCK=CLEARED, **FUSED)
+        levels = map(as_compared, (threshold, threshold + offset, threshold - offset))
+        _upsample("mask_statistics", _statistics_kernel, logits, size, (counts, boxes, N), levels)
     return counts, boxes
 
 
-def upsample_and_threshold_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def upsample_and_threshold_triton(logits, size, threshold=0.0) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_threshold` on the GPU."""
-    (h, w), (H, W) = logits.shape[-2:], size
-    out = torch.empty(*logits.shape[:-2], H, W, dtype=torch.bool, device=logits.device)
-    if out.numel() == 0:
-        return out
-    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
-    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
-    count_launch("upsample_and_threshold")
-    with chosen.on_device(logits):
-        _threshold_kernel[(out.numel() // (H * W) * bands,)](
-            logits, out.view(torch.uint8), h, w, H, W, *axes_of(logits, size), as_compared(threshold), bands,
-            **_constants(chosen, logits, size),
-        )  # fmt: skip
+    out = torch.empty(*logits.shape[:-2], *size, dtype=torch.bool, device=logits.device)
+    numbers = (as_compared(threshold),)
+    _upsample("upsample_and_threshold", _threshold_kernel, logits, size, (out.view(torch.uint8),), numbers)
     return out
 
 
-def scaled_probabilities_triton(
-    logits: Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
-) -> Tensor:
+def scaled_probabilities_triton(logits, size, scale, bias, dtype) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.scaled_probabilities` on the GPU."""
-    (h, w), (H, W) = logits.shape[-2:], size
-    out = torch.empty(*logits.shape[:-2], H, W, dtype=dtype, device=logits.device)
-    if out.numel() == 0:
-        return out
-    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits)
-    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
-    count_launch("scaled_probabilities")
-    with chosen.on_device(logits):
-        _probabilities_kernel[(out.numel() // (H * W) * bands,)](
-            logits, out, h, w, H, W, *axes_of(logits, size), scale, bias, bands, **_constants(chosen, logits, size)
-        )
+    out = torch.empty(*logits.shape[:-2], *size, dtype=dtype, device=logits.device)
+    _upsample("scaled_probabilities", _probabilities_kernel, logits, size, (out,), (scale, bias))
     return out
 
 
-def upsample_and_pack_triton(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def upsample_and_pack_triton(logits, size, threshold=0.0) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_pack` on the GPU."""
-    (h, w), (H, W) = logits.shape[-2:], size
-    width = triton.cdiv(W, 8)
-    out = torch.empty(*logits.shape[:-2], H, width, dtype=torch.uint8, device=logits.device)
-    if out.numel() == 0:
-        return out
-    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits, "pack")
-    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
-    count_launch("upsample_and_pack")
-    with chosen.on_device(logits):
-        _threshold_and_pack_kernel[(out.numel() // (H * width) * bands,)](
-            logits, out, h, w, H, W, width, *axes_of(logits, size), as_compared(threshold), bands,
-            **_constants(chosen, logits, size),
-        )  # fmt: skip
+    width = triton.cdiv(size[1], 8)
+    out = torch.empty(*logits.shape[:-2], size[0], width, dtype=torch.uint8, device=logits.device)
+    numbers = width, as_compared(threshold)
+    _upsample("upsample_and_pack", _threshold_and_pack_kernel, logits, size, (out,), numbers, "pack")
     return out
 
 
-def pack_masks_triton(masks: Tensor) -> Tensor:
+def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY) -> None:
+    """Launches a kernel that upsamples logits, by a program for each band of rows, unless there are none."""
+    (h, w), (H, W) = logits.shape[-2:], size
+    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits, shape)
+    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
+    if logits.numel():
+        chosen.launch(
+            op, kernel, (logits.numel() // (h * w) * bands,), logits, *outs, h, w, H, W, *axes_of(logits, size),
+            *numbers, bands, COPY=copies(logits, size), **chosen.meta,
+        )  # fmt: skip
+
+
+def pack_masks_triton(masks) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.pack_masks` on the GPU."""
     W = masks.shape[-1]
     width = triton.cdiv(W, 8)
     out = torch.empty(*masks.shape[:-1], width, dtype=torch.uint8, device=masks.device)
-    if out.numel():
-        count_launch("pack_masks")
-        _convert_bits(_pack_kernel, masks.contiguous().view(torch.uint8), out, W, width)
+    _convert_bits("pack_masks", _pack_kernel, masks.contiguous().view(torch.uint8), out, W, width)
     return out
 
 
-def unpack_masks_triton(packed: Tensor, width: int) -> Tensor:
+def unpack_masks_triton(packed, width) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.unpack_masks` on the GPU."""
     out = torch.empty(*packed.shape[:-1], width, dtype=torch.bool, device=packed.device)
-    if out.numel():
-        count_launch("unpack_masks")
-        _convert_bits(_unpack_kernel, packed.contiguous(), out.view(torch.uint8), width, packed.shape[-1])
+    _convert_bits("unpack_masks", _unpack_kernel, packed.contiguous(), out.view(torch.uint8), width, packed.shape[-1])
     return out
 
 
-def suppress_overlaps_triton(logits: Tensor) -> Tensor:
+def _convert_bits(op, kernel, source, out, W, width) -> None:
+    """Runs ``kernel`` on all rows, unless there are none. A row has ``W`` pixels and ``width`` bytes."""
+    if out.numel() == 0:
+        return
+    chosen, columns = launch_config("mask_ops", config, source, "bits"), out.shape[-1]
+    rows = out.numel() // columns
+    grid = (triton.cdiv(rows, chosen.meta["BLOCK_Y"]) * triton.cdiv(columns, chosen.meta["BLOCK_X"]),)
+    chosen.launch(op, kernel, grid, source, out, rows, W, width, **chosen.meta)
+
+
+def suppress_overlaps_triton(logits) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.suppress_overlaps` on the GPU, for at least two objects."""
     logits = logits.contiguous()
     out = torch.empty_like(logits)
-    if out.numel() == 0:
-        return out
-    chosen = launch_config("mask_ops", config, logits, "overlaps")
-    pixels = logits[0].numel()
-    count_launch("suppress_overlaps")
-    with chosen.on_device(logits):
-        _overlaps_kernel[(triton.cdiv(pixels, chosen.meta["BLOCK"]),)](
-            logits, out, len(logits), pixels, **chosen.meta, **chosen.options, **FUSED
-        )
+    if out.numel():
+        chosen, pixels = launch_config("mask_ops", config, logits, "overlaps"), logits[0].numel()
+        grid = (triton.cdiv(pixels, chosen.meta["BLOCK"]),)
+        chosen.launch("suppress_overlaps", _overlaps_kernel, grid, logits, out, len(logits), pixels, **chosen.meta)
     return out
-
-
-def _convert_bits(kernel: triton.JITFunction, source: Tensor, out: Tensor, W: int, width: int) -> None:
-    """Runs ``kernel`` on all rows. A row has ``W`` pixels and ``width`` bytes."""
-    chosen = launch_config("mask_ops", config, source, "bits")
-    rows = out.numel() // out.shape[-1]
-    grid = (triton.cdiv(rows, chosen.meta["BLOCK_Y"]) * triton.cdiv(out.shape[-1], chosen.meta["BLOCK_X"]),)
-    with chosen.on_device(source):
-        kernel[grid](source, out, rows, W, width, **chosen.meta, **chosen.options, **FUSED)
-
-
-def _constants(chosen: LaunchConfig, logits: Tensor, size: tuple[int, int]) -> dict[str, int]:
-    return {**chosen.meta, **chosen.options, **FUSED, "COPY": copies(logits, size)}
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:

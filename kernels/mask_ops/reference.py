@@ -1,14 +1,14 @@
-"""Defines the reference implementations of the mask ops, and the operators."""
+"""Defines the mask ops by their reference implementations."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS, why_no_scans
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._dispatch import why_no_scans
+from sam2fast.kernels._op import Op, op, why_unsupported
 from sam2fast.kernels.connected_components import connected_components
 
 # Distance of a filled hole or a removed sprinkle from the threshold, in logits (the original's constant).
@@ -31,10 +31,52 @@ class MaskStatistics(NamedTuple):
     boxes: torch.Tensor  # (N, 4) inclusive XYXY; (W, H, -1, -1) for an empty mask
 
 
-def fill_holes_and_remove_sprinkles_reference(
-    logits: torch.Tensor, threshold: float, max_hole_area: float, max_sprinkle_area: float
+# ---- without kernels ----
+
+
+def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Interpolates ``logits (N, C, h, w)`` bilinearly (``align_corners=False``) to ``size`` = (height, width)."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
+    """Returns boxes ``(..., 4)``, inclusive XYXY pixels, of bool masks ``(..., H, W)``; (W, H, -1, -1) for empty masks.
+
+    Source: ``sam2.utils.misc.mask_to_box``.
+
+    Raises:
+        ValueError: If ``masks`` is not bool or has fewer than two dimensions.
+    """
+    _are_masks(masks)
+    H, W = masks.shape[-2:]
+    x = torch.arange(W, device=masks.device)
+    y = torch.arange(H, device=masks.device)
+    columns, rows = masks.any(dim=-2), masks.any(dim=-1)  # (..., W), (..., H)
+    left, top = torch.where(columns, x, W).amin(-1), torch.where(rows, y, H).amin(-1)
+    right, bottom = torch.where(columns, x, -1).amax(-1), torch.where(rows, y, -1).amax(-1)
+    return torch.stack([left, top, right, bottom], dim=-1).to(torch.int32)
+
+
+def fill_holes_and_remove_sprinkles(
+    logits: torch.Tensor, threshold: float = 0.0, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
 ) -> torch.Tensor:
-    """Reference implementation of :func:`fill_holes_and_remove_sprinkles`: replaces components up to these areas."""
+    """Turns small background components into foreground and small foreground components into background.
+
+    Both are found in the input logits: a filled hole does not enlarge the sprinkle around it.
+
+    Args:
+        logits: Logits ``(N, C, H, W)`` fp32.
+        threshold: Logit above which a pixel is foreground.
+        max_hole_area: Largest area in pixels of background components to set to ``threshold + 10``. 0 for none.
+        max_sprinkle_area: Largest area in pixels of foreground components to set to ``threshold - 10``. 0 for none.
+
+    Returns:
+        Logits ``(N, C, H, W)``, or the input itself if both areas are 0 or less.
+
+    Source: ``sam2.utils.transforms.SAM2Transforms.postprocess_masks``, steps 1 and 2.
+    """
+    if max_hole_area <= 0 and max_sprinkle_area <= 0:
+        return logits
     flat = logits.flatten(0, 1).unsqueeze(1)  # (N·C, 1, H, W)
     out = flat
     if max_hole_area > 0:
@@ -44,30 +86,121 @@ def fill_holes_and_remove_sprinkles_reference(
     return out.view_as(logits)
 
 
-def fill_holes_in_mask_scores_reference(logits: torch.Tensor, max_area: float) -> torch.Tensor:
-    """Reference implementation of :func:`fill_holes_in_mask_scores`: replaces components up to this area."""
-    return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
-
-
 def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
     _, areas = connected_components(mask)
     return mask & (areas <= max_area)
 
 
-def upsample_masks_reference(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_masks`: calls torch's interpolation."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+upsample_masks_reference, masks_to_boxes_reference = upsample_masks, masks_to_boxes
+fill_holes_and_remove_sprinkles_reference = fill_holes_and_remove_sprinkles
+
+# ---- ops, which are chosen late ----
+
+_late = partial(op, is_chosen_late=True)
 
 
-def masks_to_boxes_reference(masks: torch.Tensor) -> torch.Tensor:
-    """Reference implementation of :func:`masks_to_boxes`: finds the first and last column and row with a pixel."""
-    H, W = masks.shape[-2:]
-    x = torch.arange(W, device=masks.device)
-    y = torch.arange(H, device=masks.device)
-    columns, rows = masks.any(dim=-2), masks.any(dim=-1)  # (..., W), (..., H)
-    left, top = torch.where(columns, x, W).amin(-1), torch.where(rows, y, H).amin(-1)
-    right, bottom = torch.where(columns, x, -1).amax(-1), torch.where(rows, y, -1).amax(-1)
-    return torch.stack([left, top, right, bottom], dim=-1).to(torch.int32)
+def _are_masks(masks: torch.Tensor) -> bool:
+    if masks.ndim < 2 or masks.dtype != torch.bool:
+        raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
+    return True
+
+
+def is_size(logits: torch.Tensor, size: tuple[int, int], *_: object) -> bool:
+    """Checks logits ``(..., h, w)`` and the size (H, W) of masks.
+
+    Raises:
+        ValueError: If ``logits`` is not floating-point or has no pixels, or ``size`` is not positive.
+    """
+    if logits.ndim < 2 or not logits.is_floating_point() or 0 in logits.shape[-2:]:
+        raise ValueError(
+            f"expected floating logits (..., h, w) of at least one pixel, got {logits.dtype} {tuple(logits.shape)}"
+        )
+    height, width = size
+    if height < 1 or width < 1 or height * width >= 2**31:
+        raise ValueError(f"expected a size (H, W) of 1 to 2**31 - 1 pixels, got {tuple(size)}")
+    return True
+
+
+@_late(
+    fits=is_size,
+    kernel="mask_ops.launch.upsample_and_threshold_triton",
+    cpu="mask_ops.sparse_upsampling.upsample_and_threshold_cpu",
+    unsupported=why_unsupported,
+    fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool),
+)
+def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+    """Returns bool masks ``(..., H, W)``: True if ``logits (..., h, w)``, upsampled to ``size``, exceed the threshold.
+
+    Equals ``upsample_masks(logits.float(), size) > threshold``, without holding all upsampled logits.
+
+    Raises:
+        ValueError: If ``logits`` is not floating-point or has no pixels, or ``size`` is not positive.
+    """
+    flat = logits.reshape(-1, *logits.shape[-2:])
+    out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
+    for some in _chunks(flat, size):
+        torch.gt(upsample_masks_reference(flat[some, None].float(), size)[:, 0], threshold, out=out[some])
+    return out.view(*logits.shape[:-2], *size)
+
+
+@_late(
+    fits=is_size,
+    kernel="mask_ops.launch.upsample_and_pack_triton",
+    cpu="mask_ops.sparse_upsampling.upsample_and_pack_cpu",
+    unsupported=why_unsupported,
+    fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8),
+)
+def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+    """Computes ``pack_masks(upsample_and_threshold(logits, size, threshold))`` without holding the masks.
+
+    Returns:
+        Packed masks, uint8 ``(..., H, ceil(W / 8))``.
+
+    Raises:
+        ValueError: If an argument is invalid, see :func:`upsample_and_threshold`.
+    """
+    return pack_masks.reference(upsample_and_threshold.reference(logits, size, threshold))
+
+
+@_late(
+    fits=_are_masks,
+    kernel="mask_ops.launch.pack_masks_triton",
+    fake=lambda masks: masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8),
+)
+def pack_masks(masks: torch.Tensor) -> torch.Tensor:
+    """Packs eight pixels per byte: bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``.
+
+    Equals ``numpy.packbits(masks, axis=-1, bitorder="little")``: the leftmost pixel is the lowest bit, and bits beyond
+    the width are 0.
+
+    Raises:
+        ValueError: If ``masks`` is not bool or has fewer than two dimensions.
+    """
+    bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
+    return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
+
+
+def _are_packed(packed: torch.Tensor, width: int) -> bool:
+    if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
+        shape = f"(..., H, {-(-width // 8)})"
+        raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
+    return True
+
+
+@_late(
+    fits=_are_packed,
+    kernel="mask_ops.launch.unpack_masks_triton",
+    cpu="mask_ops.bits.unpack_masks_cpu",
+    fake=lambda packed, width: packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool),
+)
+def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
+    """Unpacks the result of :func:`pack_masks` to bool masks ``(..., H, width)``.
+
+    Raises:
+        ValueError: If ``packed`` is not uint8 ``(..., H, ceil(width / 8))``.
+    """
+    bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
+    return bits.flatten(-2)[..., :width].bool()
 
 
 def mask_statistics_reference(
@@ -99,39 +232,57 @@ def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
-def upsample_and_threshold_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_and_threshold`: processes a few masks at a time at full size."""
-    flat = logits.reshape(-1, *logits.shape[-2:])
-    out = torch.empty(len(flat), *size, dtype=torch.bool, device=logits.device)
-    for some in _chunks(flat, size):
-        torch.gt(upsample_masks_reference(flat[some, None].float(), size)[:, 0], threshold, out=out[some])
-    return out.view(*logits.shape[:-2], *size)
+def _fake_statistics(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    N = logits.shape[0]
+    return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
 
 
-def scaled_probabilities_reference(
-    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype
+mask_statistics_op = Op(
+    "mask_statistics",
+    counts_and_boxes,
+    "mask_ops.launch.mask_statistics_triton",
+    cpu="mask_ops.cpu.mask_statistics_cpu",
+    unsupported=why_unsupported,
+    fake=_fake_statistics,
+    is_chosen_late=True,
+)
+
+# ---- ops with a gradient ----
+
+
+@op(
+    shapes="logits (N, C, h, w)",
+    fits=is_size,
+    kernel="mask_ops.launch.scaled_probabilities_triton",
+    unsupported=lambda logits, *_: why_unsupported(logits),
+)
+def scaled_probabilities(
+    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Reference implementation of :func:`scaled_probabilities`: upsamples, takes the sigmoid, and scales."""
+    """Computes ``scale * sigmoid + bias`` of ``logits (N, C, h, w)`` upsampled to ``size``, for the memory encoder.
+
+    Args:
+        logits: Floating-point logits, interpolated bilinearly (``align_corners=False``) in fp32.
+        size: Size (H, W) of the result, in pixels.
+        scale, bias: Factor and offset, such as ``sigmoid_scale_for_mem_enc`` and ``sigmoid_bias_for_mem_enc``.
+        dtype: Dtype of the result, which is rounded once.
+
+    Returns:
+        Tensor ``(N, C, H, W)``.
+
+    Raises:
+        ValueError: If ``logits`` or ``size`` is not as described.
+
+    Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
+    """
     probabilities = torch.sigmoid(upsample_masks_reference(logits.float(), size))
     # scale * probabilities + bias, as one operation
     return torch.rsub(probabilities, bias, alpha=-scale).to(dtype)
 
 
-def upsample_and_pack_reference(logits: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """Reference implementation of :func:`upsample_and_pack`: computes masks, then packs them."""
-    return pack_masks_reference(upsample_and_threshold_reference(logits, size, threshold))
-
-
-def pack_masks_reference(masks: torch.Tensor) -> torch.Tensor:
-    """Reference implementation of :func:`pack_masks`: sums eight shifted bits."""
-    bits = F.pad(masks.view(torch.uint8), (0, -masks.shape[-1] % 8)).unflatten(-1, (-1, 8))  # (..., H, W / 8, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
-
-
-def unpack_masks_reference(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Reference implementation of :func:`unpack_masks`: shifts each byte eight times."""
-    bits = packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
-    return bits.flatten(-2)[..., :width].bool()
+def fill_holes_in_mask_scores_reference(logits: torch.Tensor, max_area: float) -> torch.Tensor:
+    """Reference implementation of :func:`fill_holes_in_mask_scores`: replaces components up to this area."""
+    return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
 
 
 def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
@@ -143,84 +294,26 @@ def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))
 
 
-# ---- operators ----
-
-Size = tuple[int, int]
-
-
-def _unsupported(logits: Tensor, *_: object) -> str | None:
-    return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
-
-
-def _late(name: str, reference: Callable[..., Any], fake: Callable[..., Any], **others: Any) -> Op:
-    return Op(name, reference, f"mask_ops.launch.{name}_triton", fake=fake, is_chosen_late=True, **others)
-
-
 def _fake_logits(logits: Tensor, *_: object) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _fake_statistics(logits: Tensor, size: Size, threshold: float, offset: float) -> tuple[Tensor, Tensor]:
-    N = logits.shape[0]
-    return logits.new_empty(3, N, dtype=torch.int32), logits.new_empty(N, 4, dtype=torch.int32)
-
-
-def _fake_masks(logits: Tensor, size: Size, threshold: float) -> Tensor:
-    return logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool)
-
-
-def _fake_bits(logits: Tensor, size: Size, threshold: float) -> Tensor:
-    return logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8)
-
-
-def _fake_packed(masks: Tensor) -> Tensor:
-    return masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8)
-
-
-def _fake_unpacked(packed: Tensor, width: int) -> Tensor:
-    return packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool)
-
-
-mask_statistics_op = _late(
-    "mask_statistics",
-    counts_and_boxes,
-    _fake_statistics,
-    cpu="mask_ops.cpu.mask_statistics_cpu",
-    unsupported=_unsupported,
-)
-upsample_and_threshold_op = _late(
-    "upsample_and_threshold",
-    upsample_and_threshold_reference,
-    _fake_masks,
-    cpu="mask_ops.sparse_upsampling.upsample_and_threshold_cpu",
-    unsupported=_unsupported,
-)
-upsample_and_pack_op = _late(
-    "upsample_and_pack",
-    upsample_and_pack_reference,
-    _fake_bits,
-    cpu="mask_ops.sparse_upsampling.upsample_and_pack_cpu",
-    unsupported=_unsupported,
-)
-pack_masks_op = _late("pack_masks", pack_masks_reference, _fake_packed)
-unpack_masks_op = _late("unpack_masks", unpack_masks_reference, _fake_unpacked, cpu="mask_ops.bits.unpack_masks_cpu")
-scaled_probabilities_op = Op(
-    "scaled_probabilities",
-    scaled_probabilities_reference,
-    "mask_ops.launch.scaled_probabilities_triton",
-    unsupported=_unsupported,
-)
 suppress_overlaps_op = Op(
     "suppress_overlaps",
     suppress_overlaps_reference,
     "mask_ops.launch.suppress_overlaps_triton",
-    unsupported=_unsupported,
+    unsupported=why_unsupported,
     fake=_fake_logits,
 )
 fill_holes_in_mask_scores_op = Op(
     "fill_holes_in_mask_scores",
     fill_holes_in_mask_scores_reference,
     "connected_components_triton.fill_holes_triton",
-    unsupported=lambda logits, max_area: _unsupported(logits) or why_no_scans(),
+    unsupported=lambda logits, max_area: why_unsupported(logits) or why_no_scans(),
     fake=_fake_logits,
 )
+
+upsample_and_threshold_reference = upsample_and_threshold.reference
+upsample_and_pack_reference = upsample_and_pack.reference
+pack_masks_reference, unpack_masks_reference = pack_masks.reference, unpack_masks.reference
+scaled_probabilities_reference = scaled_probabilities.reference
