@@ -59,9 +59,7 @@ def _changes(
     WHOLE: tl.constexpr,  # the mask is as high as the canvas
 ):  # fmt: skip
     """Which pixels differ from the previous one, ``(BY, BX)``, and their column-major index on the canvas."""
-    current = _pixels(
-        image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
-    )  # fmt: skip
+    current = _pixels(image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY)
     previous = _pixels(
         image, row - 1, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
     )  # fmt: skip
@@ -78,56 +76,25 @@ def _changes(
 
 
 @triton.jit
-def _count_kernel(
+def _changes_kernel(
     images,  # (N, H·W) uint8, or (N, h·w) logits
-    counts,  # (N, columns) int32 out: changes of each column
+    counts,  # (N, columns) int32: changes of each column; out without WRITES
+    ends,  # (N, columns) int64, with WRITES: changes of all columns up to this one, of all masks
+    begins,  # (changes + N) int32 out, with WRITES: where each run begins; a mask's first run does at 0
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
     y, x, height, pixels,
     rows, columns,  # that may hold changes
     stretches,  # of columns
+    WRITES: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     COPY: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    n = (tl.program_id(0) // stretches).to(tl.int64)
-    column = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
-    if UPSAMPLE:
-        image = images + n * h * w
-    else:
-        image = images + n * H * W
-    total = tl.zeros([BLOCK_X], tl.int32)
-    for start in tl.range(0, rows, BLOCK_Y):
-        row = start + tl.arange(0, BLOCK_Y)
-        changed, _ = _changes(
-            image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold,
-            y, x, height, pixels, columns, UPSAMPLE, COPY, WHOLE,
-        )  # fmt: skip
-        total += tl.sum(changed.to(tl.int32), 0)
-    tl.store(counts + n * columns + column, total, mask=column < columns)
-
-
-@triton.jit
-def _write_kernel(
-    images,  # (N, H·W) uint8, or (N, h·w) logits
-    counts,  # (N, columns) int32: changes of each column
-    ends,  # (N, columns) int64: changes of all columns up to this one, of all masks
-    begins,  # (changes + N) int32 out: where each run begins; a mask's first run does at 0
-    h, w, H, W,
-    scale_y, scale_x, reach_y, reach_x,
-    threshold,
-    y, x, height, pixels,
-    rows, columns,
-    stretches,
-    UPSAMPLE: tl.constexpr,
-    COPY: tl.constexpr,
-    WHOLE: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-):  # fmt: skip
+    """Counts the changes of each column, or writes them."""
     n = (tl.program_id(0) // stretches).to(tl.int64)
     column = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
     if UPSAMPLE:
@@ -136,10 +103,13 @@ def _write_kernel(
         image = images + n * H * W
     inside = column < columns
     offset = n * columns + column
-    count = tl.load(counts + offset, mask=inside, other=0)
-    # Every mask so far, including this one, has a first run that begins without a change.
-    next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
-    tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
+    if WRITES:
+        count = tl.load(counts + offset, mask=inside, other=0)
+        # Every mask so far, including this one, has a first run that begins without a change.
+        next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
+        tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
+    else:
+        total = tl.zeros([BLOCK_X], tl.int32)
     for start in tl.range(0, rows, BLOCK_Y):
         row = start + tl.arange(0, BLOCK_Y)
         changed, number = _changes(
@@ -147,8 +117,13 @@ def _write_kernel(
             y, x, height, pixels, columns, UPSAMPLE, COPY, WHOLE,
         )  # fmt: skip
         one = changed.to(tl.int32)
-        tl.store(begins + next_run[None, :] + (tl.cumsum(one, 0) - 1), number, mask=changed)
-        next_run += tl.sum(one, 0)
+        if WRITES:
+            tl.store(begins + next_run[None, :] + (tl.cumsum(one, 0) - 1), number, mask=changed)
+            next_run += tl.sum(one, 0)
+        else:
+            total += tl.sum(one, 0)
+    if not WRITES:
+        tl.store(counts + offset, total, mask=inside)
 
 
 @triton.jit
@@ -224,13 +199,13 @@ def _encode(
     per_column = torch.empty(N, columns, dtype=torch.int32, device=device)
     count_launch("run_lengths")
     with chosen.on_device(images):
-        _count_kernel[grid](images, per_column, *rest, **constants)
+        _changes_kernel[grid](images, per_column, per_column, per_column, *rest, WRITES=False, **constants)
     ends = per_column.view(-1).cumsum(0, dtype=torch.int64)
     offsets = torch.arange(N + 1, device=device)
     offsets[1:] += ends.view(N, columns)[:, -1]
     begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # the synchronisation
     with chosen.on_device(images):
-        _write_kernel[grid](images, per_column, ends, begins, *rest, **constants)
+        _changes_kernel[grid](images, per_column, ends, begins, *rest, WRITES=True, **constants)
     # A run ends where the next one begins; a mask's last run ends with the canvas.
     behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
     return behind.sub_(begins), offsets
@@ -245,9 +220,6 @@ def decode_masks_triton(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tens
     chosen = launch_config("run_lengths", config, counts, "decode")
     blocks = triton.cdiv(H * W, chosen.meta["BLOCK"])
     ends, offsets = counts.contiguous().cumsum(0, dtype=torch.int64), offsets.contiguous()
-    count_launch("run_lengths")
-    with chosen.on_device(masks):
-        _decode_kernel[(N * blocks,)](
-            ends, offsets, masks.view(torch.uint8), H, W, blocks, **chosen.meta, **chosen.options, **FUSED
-        )
+    out = masks.view(torch.uint8)
+    chosen.launch("run_lengths", _decode_kernel, (N * blocks,), ends, offsets, out, H, W, blocks, **chosen.meta)
     return masks
