@@ -224,41 +224,35 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`sam2fast.kernels.connected_components.connected_components` on the GPU; never synchronises."""
-    N, _, H, W = mask.shape
     labels = torch.empty(mask.shape, dtype=torch.int32, device=mask.device)
     areas = torch.empty_like(labels)
-    if mask.numel() == 0:
-        return labels, areas
     mask = mask.contiguous().view(torch.uint8)
-    chosen = launch_config("connected_components", config, mask)
-    meta, options = chosen.meta, {**chosen.options, **FUSED}
-    grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
-    count_launch("connected_components")
-    with chosen.on_device(mask):
-        _start_kernel[grid](mask, mask, labels, areas, H * W, W, HOLES=False, **meta, **options)
-        _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
-        _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
-        _finish_kernel[grid](mask, labels, areas, H * W, **meta, **options)
+    _launch("connected_components", mask, mask, labels, areas, _finish_kernel, (mask, labels, areas), ())
     return labels, areas
 
 
 def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
     """:func:`sam2fast.kernels.mask_ops.fill_holes_in_mask_scores` on the GPU; never synchronises."""
     logits = logits.contiguous()
-    N, _, H, W = logits.shape
-    out = torch.empty_like(logits)
-    if logits.numel() == 0:
-        return out
-    mask = torch.empty_like(logits, dtype=torch.uint8)
+    out, mask = torch.empty_like(logits), torch.empty_like(logits, dtype=torch.uint8)
     labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
-    chosen = launch_config("connected_components", config, logits)
-    meta, options = chosen.meta, {**chosen.options, **FUSED}
-    grid = (N * triton.cdiv(H * W, meta["BLOCK"]),)
-    count_launch("fill_holes_in_mask_scores")
-    most = int(min(max_area, 2**31 - 1))
-    with chosen.on_device(logits):
-        _start_kernel[grid](logits, mask, labels, areas, H * W, W, HOLES=True, **meta, **options)
-        _merge_kernel[grid](mask, labels, H * W, W, **meta, **options)
-        _count_kernel[grid](mask, labels, areas, H * W, **meta, **options)
-        _fill_kernel[grid](logits, mask, labels, areas, out, H * W, most, FILLED_IN_VIDEO, **meta, **options)
+    numbers = int(min(max_area, 2**31 - 1)), FILLED_IN_VIDEO
+    tensors = logits, mask, labels, areas, out
+    _launch("fill_holes_in_mask_scores", logits, mask, labels, areas, _fill_kernel, tensors, numbers)
     return out
+
+
+def _launch(op, source, mask, labels, areas, last, tensors, numbers) -> None:
+    """Finds the components of ``mask``, or of the background of logits ``source``, and runs the last kernel."""
+    N, _, H, W = source.shape
+    if source.numel() == 0:
+        return
+    chosen = launch_config("connected_components", config, source)
+    constants = {**chosen.meta, **chosen.options, **FUSED}
+    grid = (N * triton.cdiv(H * W, chosen.meta["BLOCK"]),)
+    count_launch(op)
+    with chosen.on_device(source):
+        _start_kernel[grid](source, mask, labels, areas, H * W, W, HOLES=source is not mask, **constants)
+        _merge_kernel[grid](mask, labels, H * W, W, **constants)
+        _count_kernel[grid](mask, labels, areas, H * W, **constants)
+        last[grid](*tensors, H * W, *numbers, **constants)

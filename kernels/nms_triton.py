@@ -36,6 +36,15 @@ def _store_halves(
 
 
 @triton.jit
+def _corners(boxes, i, N):
+    """Left, top, right and bottom of these boxes."""
+    left = tl.load(boxes + i * 4, mask=i < N, other=0.0)
+    top = tl.load(boxes + i * 4 + 1, mask=i < N, other=0.0)
+    right = tl.load(boxes + i * 4 + 2, mask=i < N, other=0.0)
+    return left, top, right, tl.load(boxes + i * 4 + 3, mask=i < N, other=0.0)
+
+
+@triton.jit
 def _boxes_kernel(
     boxes,  # (N, 4) XYXY, fp32 or fp64, best first
     threshold,  # (1), of their dtype
@@ -45,14 +54,8 @@ def _boxes_kernel(
     if tl.program_id(0) // 2 >= tl.program_id(1):
         i = tl.program_id(1) * WORD + tl.arange(0, WORD)
         j = tl.program_id(0) * HALF + tl.arange(0, HALF)
-        left_i = tl.load(boxes + i * 4, mask=i < N, other=0.0)
-        top_i = tl.load(boxes + i * 4 + 1, mask=i < N, other=0.0)
-        right_i = tl.load(boxes + i * 4 + 2, mask=i < N, other=0.0)
-        bottom_i = tl.load(boxes + i * 4 + 3, mask=i < N, other=0.0)
-        left_j = tl.load(boxes + j * 4, mask=j < N, other=0.0)
-        top_j = tl.load(boxes + j * 4 + 1, mask=j < N, other=0.0)
-        right_j = tl.load(boxes + j * 4 + 2, mask=j < N, other=0.0)
-        bottom_j = tl.load(boxes + j * 4 + 3, mask=j < N, other=0.0)
+        left_i, top_i, right_i, bottom_i = _corners(boxes, i, N)
+        left_j, top_j, right_j, bottom_j = _corners(boxes, j, N)
         width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
         height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
         # A NaN here comes from a box whose area is NaN, too, so the result of the maximum does not matter.
