@@ -29,7 +29,10 @@ class AxisCells(NamedTuple):
     target: int  # N
     first: np.ndarray  # (n) the first position of each cell
     number: np.ndarray  # (n) how many it has
-    # (n, most) fp32 weights of the cell's own logit and of the next; a cell with fewer positions has its last again
+    cell: np.ndarray  # (N) the cell of each position
+    # (n, most) positions of each cell, and fp32 weights of the cell's own logit and of the next; a cell with fewer
+    # positions has its last again
+    position: np.ndarray
     near: np.ndarray
     far: np.ndarray
 
@@ -41,7 +44,7 @@ def axis_of(n: int, N: int) -> AxisCells:
     first = count.cumsum() - count
     position = first[:, None] + np.minimum(np.arange(count.max()), np.maximum(count - 1, 0)[:, None])
     position = np.minimum(position, N - 1)
-    return AxisCells(n, N, first, count, near[position], far[position])
+    return AxisCells(n, N, first, count, cell, position, near[position], far[position])
 
 
 def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

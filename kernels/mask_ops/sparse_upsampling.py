@@ -5,15 +5,13 @@ If none is, the pixel is not. Only pixels of the other cells are interpolated, i
 within a few roundings of that. If the threshold lies within them, too, torch computes the mask.
 """
 
-import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.kernels.mask_ops.cells import weights_along
+from sam2fast.kernels.mask_ops.cells import AxisCells, axis_of
 from sam2fast.kernels.mask_ops.reference import (
     pack_masks_reference,
     upsample_and_threshold_reference,
@@ -32,30 +30,12 @@ LARGEST = 1024  # side of logits; their weights are found by interpolating as ma
 SPARSE = 0.25
 
 
-class SparseAxis(NamedTuple):
-    """How torch interpolates along one axis from ``source`` to ``target`` positions."""
-
-    cell: np.ndarray  # (target) of each position: the nearer to 0 of the two that it lies between
-    first: np.ndarray  # (source + 1) the first position of each cell, and their number
-    positions: np.ndarray  # (source, most of a cell); a cell with fewer has its last again
-    weights: np.ndarray  # (2, source, most) float64: of the cell's own logit and of the next
-
-
-@functools.lru_cache(maxsize=16)
-def axis_of(source: int, target: int) -> SparseAxis:
-    cell, near, far = weights_along(source, target)
-    first = np.searchsorted(cell, np.arange(source + 1))
-    most = int(np.diff(first).max())
-    positions = np.minimum(first[:-1, None] + np.arange(most), first[1:, None] - 1).clip(min=0)
-    return SparseAxis(cell, first, positions, np.stack([near[positions], far[positions]]).astype(np.float64))
-
-
 @dataclass(frozen=True)
 class SparseUpsampling:
     """Upsamples masks to one size, one at a time."""
 
-    rows: SparseAxis
-    columns: SparseAxis
+    rows: AxisCells
+    columns: AxisCells
     threshold: float  # rounded to fp32
     cells: np.ndarray  # (h, w) bool: those with pixels; where there are fewer pixels than logits, not all
 
@@ -66,7 +46,7 @@ class SparseUpsampling:
         if max(h, w) > LARGEST:
             return None
         rows, columns = axis_of(h, size[0]), axis_of(w, size[1])
-        cells = np.logical_and.outer(np.diff(rows.first) > 0, np.diff(columns.first) > 0)
+        cells = np.logical_and.outer(rows.number > 0, columns.number > 0)
         return cls(rows, columns, float(np.float32(threshold)), cells)
 
     def __call__(self, logits: np.ndarray) -> tuple[tuple[int, int], np.ndarray] | None:
@@ -85,7 +65,7 @@ class SparseUpsampling:
         inside = low > t + margin
         outline = ~(inside | (high < t - margin)) & self.cells  # NaN too
         i, j = np.divmod(np.flatnonzero(outline), w)
-        most = rows.positions.shape[1] * columns.positions.shape[1]
+        most = rows.position.shape[1] * columns.position.shape[1]
         near = margin[i, j, None, None]
         if len(i) * most > SPARSE * len(rows.cell) * len(columns.cell) or not np.isfinite(near).all():
             return None
@@ -94,13 +74,14 @@ class SparseUpsampling:
         left, right = _extent(filled.any(0), columns)
         mask = inside.take(columns.cell[left:right], 1).take(rows.cell[top:bottom], 0)
 
-        (near_y, far_y), (near_x, far_x) = rows.weights[:, i, :, None], columns.weights[:, j, None, :]
+        near_y, far_y = (weights[i, :, None] for weights in (rows.near, rows.far))
+        near_x, far_x = (weights[j, None, :] for weights in (columns.near, columns.far))
         a, b, c, d = (corners[i + p, j + q].astype(np.float64)[:, None, None] for p in (0, 1) for q in (0, 1))
         pixels = (a * near_x + b * far_x) * near_y + (c * near_x + d * far_x) * far_y  # (cells, most, most)
         pixels -= t
         if not (np.abs(pixels) > near).all():
             return None
-        y, x = rows.positions[i, :, None] - top, columns.positions[j, None, :] - left
+        y, x = rows.position[i, :, None] - top, columns.position[j, None, :] - left
         mask.reshape(-1)[y * (right - left) + x] = pixels > 0
         return (top, left), mask
 
@@ -111,13 +92,15 @@ def _of_cells(least: np.ufunc, corners: np.ndarray) -> np.ndarray:
     return np.asarray(least(pairs[:-1], pairs[1:]))
 
 
-def _extent(filled: np.ndarray, axis: SparseAxis) -> tuple[int, int]:
+def _extent(filled: np.ndarray, axis: AxisCells) -> tuple[int, int]:
     """First position of the first filled cell, and the end of the last one."""
     cells = np.flatnonzero(filled)
-    return (int(axis.first[cells[0]]), int(axis.first[cells[-1] + 1])) if len(cells) else (0, 0)
+    if len(cells) == 0:
+        return 0, 0
+    return int(axis.first[cells[0]]), int(axis.first[cells[-1]] + axis.number[cells[-1]])
 
 
-def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
     """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors, equal to the reference."""
     (h, w), (H, W) = logits.shape[-2:], size
     if PIXELS_PER_LOGIT * h * w > H * W:
@@ -135,6 +118,6 @@ def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold:
     return masks.view(*logits.shape[:-2], H, W)
 
 
-def upsample_and_pack_cpu(logits: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+def upsample_and_pack_cpu(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
     """:func:`sam2fast.kernels.mask_ops.upsample_and_pack` of CPU tensors."""
     return pack_masks_reference(upsample_and_threshold_cpu(logits, size, threshold))
