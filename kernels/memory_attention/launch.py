@@ -24,9 +24,7 @@ from sam2fast.kernels.memory_attention.kernel import (
 )
 from sam2fast.kernels.memory_attention.reference import AttendedMemory, of_keys
 from sam2fast.kernels.memory_attention.rope_kernel import _encode_kernel, _rotate_kernel
-from sam2fast.kernels.memory_attention.specialised_kernel import (
-    WARPS as GROUP_WARPS,
-)
+from sam2fast.kernels.memory_attention.specialised_kernel import WARPS as GROUP_WARPS
 from sam2fast.kernels.memory_attention.specialised_kernel import (
     _attend_specialised_kernel,
     allocate_descriptors,

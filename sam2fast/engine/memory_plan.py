@@ -25,12 +25,7 @@ from sam2fast.engine.plan import (
     projections_of,
 )
 from sam2fast.kernels.memory_attention import Pooling
-from sam2fast.modeling.attention import (
-    EfficientRoPEAttention1,
-    EfficientRoPEAttention2,
-    RoPEAttention,
-    RoPEAttentionv2,
-)
+from sam2fast.modeling.attention import EfficientRoPEAttention1, EfficientRoPEAttention2, RoPEAttention, RoPEAttentionv2
 from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder

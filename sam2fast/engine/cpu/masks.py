@@ -13,23 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import (
-    Masks,
-    Points,
-    add_into,
-    by_head,
-    decode_in_groups,
-    high_res_in_blocks,
-)
-from sam2fast.engine.cpu.ops import (
-    attention,
-    convolve,
-    linear,
-    mlp,
-    normalize,
-    softmax_of_few_,
-    weighted_sums,
-)
+from sam2fast.engine.common import Masks, Points, add_into, by_head, decode_in_groups, high_res_in_blocks
+from sam2fast.engine.cpu.ops import attention, convolve, linear, mlp, normalize, softmax_of_few_, weighted_sums
 from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
 
 # Elements of the image tokens of prompts that are decoded together, 16 MiB in fp32: four prompts of 1024 x 1024 pixels.
