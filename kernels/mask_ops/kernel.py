@@ -119,13 +119,15 @@ def _statistics_kernel(
 
 
 @triton.jit
-def _threshold_kernel(
+def _upsample_kernel(
     logits,  # (N, h, w) any float
-    out,  # (N, H, W) uint8: 1 above the threshold
+    out,  # (N, H, W) uint8: 1 above the threshold; with PROBABILITIES any float: scale * sigmoid + bias
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
+    scale, bias,
     bands,
+    PROBABILITIES: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
     COPY: tl.constexpr,
@@ -139,33 +141,12 @@ def _threshold_kernel(
         x = start + tl.arange(0, BLOCK_X)
         x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
         value = blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)
+        if PROBABILITIES:
+            result = tl.fma(tl.sigmoid(value), scale, bias)
+        else:
+            result = (value > threshold).to(tl.uint8)
         mask = (y < H)[:, None] & (x < W)[None, :]
-        tl.store(out + (y * W)[:, None] + x[None, :], (value > threshold).to(tl.uint8), mask=mask)
-
-
-@triton.jit
-def _probabilities_kernel(
-    logits,  # (N, h, w) any float
-    out,  # (N, H, W) any float: scale * sigmoid + bias
-    h, w, H, W,
-    scale_y, scale_x, reach_y, reach_x,
-    scale, bias,
-    bands,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-    COPY: tl.constexpr,
-):  # fmt: skip
-    n = (tl.program_id(0) // bands).to(tl.int64)
-    logits += n * h * w
-    out += n * H * W
-    y = (tl.program_id(0) % bands) * BLOCK_Y + tl.arange(0, BLOCK_Y)
-    y0, y1, v0, v1 = neighbours(y, scale_y, h, reach_y)
-    for start in tl.range(0, W, BLOCK_X):
-        x = start + tl.arange(0, BLOCK_X)
-        x0, x1, u0, u1 = neighbours(x, scale_x, w, reach_x)
-        value = tl.fma(tl.sigmoid(blend(logits, w, y0, y1, v0, v1, x0, x1, u0, u1, COPY)), scale, bias)
-        mask = (y < H)[:, None] & (x < W)[None, :]
-        tl.store(out + (y * W)[:, None] + x[None, :], value, mask=mask)
+        tl.store(out + (y * W)[:, None] + x[None, :], result, mask=mask)
 
 
 @triton.jit

@@ -12,11 +12,10 @@ from sam2fast.kernels.mask_ops.kernel import (
     _clear_kernel,
     _overlaps_kernel,
     _pack_kernel,
-    _probabilities_kernel,
     _statistics_kernel,
     _threshold_and_pack_kernel,
-    _threshold_kernel,
     _unpack_kernel,
+    _upsample_kernel,
 )
 
 
@@ -51,15 +50,16 @@ def mask_statistics_triton(logits, size, threshold, offset) -> tuple[Tensor, Ten
 def upsample_and_threshold_triton(logits, size, threshold=0.0) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_threshold` on the GPU."""
     out = torch.empty(*logits.shape[:-2], *size, dtype=torch.bool, device=logits.device)
-    numbers = (as_compared(threshold),)
-    _upsample("upsample_and_threshold", _threshold_kernel, logits, size, (out.view(torch.uint8),), numbers)
+    numbers, outs = (as_compared(threshold), 0.0, 0.0), (out.view(torch.uint8),)
+    _upsample("upsample_and_threshold", _upsample_kernel, logits, size, outs, numbers, PROBABILITIES=False)
     return out
 
 
 def scaled_probabilities_triton(logits, size, scale, bias, dtype) -> Tensor:
     """Computes :func:`sam2fast.kernels.mask_ops.scaled_probabilities` on the GPU."""
     out = torch.empty(*logits.shape[:-2], *size, dtype=dtype, device=logits.device)
-    _upsample("scaled_probabilities", _probabilities_kernel, logits, size, (out,), (scale, bias))
+    numbers = 0.0, scale, bias
+    _upsample("scaled_probabilities", _upsample_kernel, logits, size, (out,), numbers, PROBABILITIES=True)
     return out
 
 
@@ -72,7 +72,7 @@ def upsample_and_pack_triton(logits, size, threshold=0.0) -> Tensor:
     return out
 
 
-def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY) -> None:
+def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY, **constants) -> None:
     """Launches a kernel that upsamples logits, by a program for each band of rows, unless there are none."""
     (h, w), (H, W) = logits.shape[-2:], size
     logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits, shape)
@@ -80,7 +80,7 @@ def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY) -> None:
     if logits.numel():
         chosen.launch(
             op, kernel, (logits.numel() // (h * w) * bands,), logits, *outs, h, w, H, W, *axes_of(logits, size),
-            *numbers, bands, COPY=copies(logits, size), **chosen.meta,
+            *numbers, bands, COPY=copies(logits, size), **constants, **chosen.meta,
         )  # fmt: skip
 
 
