@@ -37,12 +37,14 @@ def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
     """Decorator that makes an op of its reference implementation, which has the op's name and docstring.
 
     Args:
-        options: Arguments of :class:`Op`. By default ``kernel`` is ``<module>_triton.<name>_triton``.
+        options: Arguments of :class:`Op`. By default ``kernel`` is ``<module>_triton.<name>_triton``, or in a folder
+            ``<folder>.launch.<name>_triton``.
     """
 
     def made(reference: Callable[P, R]) -> "Op[P, R]":
-        module, name = reference.__module__.removeprefix("sam2fast.kernels."), reference.__name__
-        return Op(name, reference, **{"kernel": f"{module}_triton.{name}_triton", **options})
+        name, (folder, _, module) = reference.__name__, reference.__module__.split(".", 2)[2].rpartition(".")
+        place = f"{folder}.launch" if folder else f"{module}_triton"
+        return Op(name, reference, **{"kernel": f"{place}.{name}_triton", **options})
 
     return made
 

@@ -62,7 +62,6 @@ _OPTIONS: dict[str, Any] = {
 
 @op(
     shapes="maps x (B, H, W, C), weight (N, k, k, C) and vectors bias, norm_weight and norm_bias (N)",
-    kernel="mask_downsampler_triton.downsample_map_triton",
     unsupported=_unsupported_map,
     fake=_fake_map,
     **_OPTIONS,
@@ -98,7 +97,6 @@ def downsample_map(
 
 @op(
     shapes="logits (B, 1, h, w), weight (N, k, k, 1) and vectors bias, norm_weight and norm_bias (N)",
-    kernel="mask_downsampler_triton.downsample_logits_triton",
     unsupported=_unsupported_logits,
     fake=_fake_logits,
     **_OPTIONS,

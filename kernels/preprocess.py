@@ -27,7 +27,6 @@ def _fake(pixels: Tensor, size: tuple[int, int], *_: object) -> Tensor:
 @op(
     shapes="pixels (B, H, W, 3) of uint8 or float32",
     fits=_fits,
-    kernel="preprocess_triton.resize_and_normalise_triton",
     layout=lambda out: out.contiguous(memory_format=torch.channels_last),
     fake=_fake,
     launches="preprocess",

@@ -123,7 +123,6 @@ def is_size(logits: torch.Tensor, size: tuple[int, int], *_: object) -> bool:
 
 @_late(
     fits=is_size,
-    kernel="mask_ops.launch.upsample_and_threshold_triton",
     cpu="mask_ops.sparse_upsampling.upsample_and_threshold_cpu",
     unsupported=why_unsupported,
     fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool),
@@ -145,7 +144,6 @@ def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshol
 
 @_late(
     fits=is_size,
-    kernel="mask_ops.launch.upsample_and_pack_triton",
     cpu="mask_ops.sparse_upsampling.upsample_and_pack_cpu",
     unsupported=why_unsupported,
     fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8),
@@ -164,7 +162,6 @@ def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: fl
 
 @_late(
     fits=_are_masks,
-    kernel="mask_ops.launch.pack_masks_triton",
     fake=lambda masks: masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8),
 )
 def pack_masks(masks: torch.Tensor) -> torch.Tensor:
@@ -189,7 +186,6 @@ def _are_packed(packed: torch.Tensor, width: int) -> bool:
 
 @_late(
     fits=_are_packed,
-    kernel="mask_ops.launch.unpack_masks_triton",
     cpu="mask_ops.bits.unpack_masks_cpu",
     fake=lambda packed, width: packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool),
 )
@@ -203,10 +199,13 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
     return bits.flatten(-2)[..., :width].bool()
 
 
-def mask_statistics_reference(
+def counts_and_boxes(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
-) -> MaskStatistics:
-    """Reference implementation of :func:`mask_statistics`: processes a few masks at a time at full size."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the results of :func:`mask_statistics` as tensors ``(3, N)`` and ``(N, 4)``.
+
+    Processes a few masks at a time at full size.
+    """
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
     boxes = torch.empty(N, 4, dtype=torch.int32, device=device)
@@ -215,15 +214,15 @@ def mask_statistics_reference(
         for count, level in zip(counts, (threshold, threshold + offset, threshold - offset), strict=True):
             count[some] = torch.count_nonzero(values > level, dim=(1, 2))
         boxes[some] = masks_to_boxes_reference(values > threshold)
-    return MaskStatistics(counts[0], counts[1], counts[2], boxes)
+    return counts, boxes
 
 
-def counts_and_boxes(
+def mask_statistics_reference(
     logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the results of :func:`mask_statistics_reference` as tensors ``(3, N)`` and ``(N, 4)``."""
-    area, above, below, boxes = mask_statistics_reference(logits, size, threshold, offset)
-    return torch.stack([area, above, below]), boxes
+) -> MaskStatistics:
+    """Reference implementation of :func:`mask_statistics`."""
+    counts, boxes = counts_and_boxes(logits, size, threshold, offset)
+    return MaskStatistics(counts[0], counts[1], counts[2], boxes)
 
 
 def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
@@ -253,7 +252,6 @@ mask_statistics_op = Op(
 @op(
     shapes="logits (N, C, h, w)",
     fits=is_size,
-    kernel="mask_ops.launch.scaled_probabilities_triton",
     unsupported=lambda logits, *_: why_unsupported(logits),
 )
 def scaled_probabilities(
