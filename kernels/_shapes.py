@@ -48,8 +48,8 @@ class Shapes:
             are_right = self._are_right(shapes)
         if not are_right or self._fits is not None and not self._fits(*given):
             shown = (tuple(x.shape) if isinstance(x, Tensor) else x for x in given)
-            found = ", ".join(f"{name} {x}" for name, x in zip(self._names, shown, strict=True))
-            raise ValueError(f"expected {self._sentence}, got {found}")
+            found = [f"{name} {x}" for name, x in zip(self._names, shown, strict=True)]
+            raise ValueError(f"expected {self._sentence}, got {', '.join(found)}")
 
     def _are_right(self, shapes: Sequence[Sequence[int] | None]) -> bool:
         sizes: dict[str, Any] = dict(self._numbers)

@@ -1,6 +1,7 @@
 """What an op makes of its declaration: the operator and where it is called, the schema, the choice of a kernel."""
 
 import inspect
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam2fast.kernels import _op
 from sam2fast.kernels._dispatch import backend
-from sam2fast.kernels._op import OPS, Op, schema
+from sam2fast.kernels._op import OPS, Op, op, schema
+from sam2fast.kernels.mask_ops import pack_masks
+from sam2fast.kernels.mlp import mlp
 
 
 def scaled_reference(x: Tensor, factor: float) -> Tensor:
@@ -135,14 +138,52 @@ def test_a_torch_without_these_names_always_gets_the_operator(direct, monkeypatc
     assert not direct
 
 
+@op(shapes="x (N, K)", kernel="none.none")
+def declared(x: Tensor, factor: float = 2.0, offset: float = 1.0) -> Tensor:
+    """Scales."""
+    return x * factor + offset
+
+
+del OPS["declared"]
+
+
+@torch.no_grad()
+def test_an_op_is_called_as_its_function():
+    x = torch.ones(1, 2)
+    for out in (
+        declared(x),
+        declared(x, 2.0),
+        declared(offset=1.0, x=x),
+        declared(x, 2.0, 1.0),
+    ):
+        assert out.tolist() == [[3.0, 3.0]]
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: declared(x, offset=3.0), backend="eager", fullgraph=True)
+    assert compiled(x).tolist() == [[5.0, 5.0]]
+    assert declared.__doc__ == "Scales." and declared.__name__ == "declared"
+    assert list(inspect.signature(declared).parameters) == ["x", "factor", "offset"]
+    for wrong in ((), (x, 1.0, 1.0, 1.0)):
+        with pytest.raises(TypeError, match="argument"):
+            declared(*wrong)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scale'"):
+        declared(x, scale=1.0)
+    with pytest.raises(ValueError, match=r"expected x \(N, K\), got x \(2,\), factor 2.0, offset 1.0"):
+        declared(x[0])
+
+
+def test_kernels_are_found_by_names():
+    assert mlp._kernel == ("sam2fast.kernels.mlp_triton", "mlp_triton")
+    assert pack_masks._kernel == ("sam2fast.kernels.mask_ops.launch", "pack_masks_triton")
+
+
 def test_the_schema_is_that_of_the_reference_implementation():
     def reference(
         x: Tensor, bias: Tensor | None, size: tuple[int, int], stride: tuple[int, int] | None, count: int,
-        dtype: torch.dtype, means: list[float], fp8: bool = False, name: str = "a",
+        dtype: torch.dtype, means: Sequence[float] = (), fp8: bool = False, name: str = "a",
     ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 
     expected = (
-        "(Tensor x, Tensor? bias, SymInt[] size, SymInt[]? stride, SymInt count, ScalarType dtype, float[] means, "
+        "(Tensor x, Tensor? bias, SymInt[] size, SymInt[]? stride, SymInt count, ScalarType dtype, float[] means=[], "
     )
     assert schema(reference) == expected + "bool fp8=False, str name='a') -> (Tensor, Tensor)"
     assert schema(scaled_reference) == "(Tensor x, float factor) -> Tensor"
