@@ -178,10 +178,15 @@ def _count_kernel(
 
 @triton.jit
 def _finish_kernel(
+    logits,  # (N, H·W); read with HOLES only
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32: roots; out: 1 + root, 0 on the background
-    areas,  # (N, H·W) int32: area at the root; out: at every pixel of the component
+    labels,  # (N, H·W) int32: roots; out without HOLES: 1 + root, 0 on the background
+    areas,  # (N, H·W) int32: area at the root; out without HOLES: at every pixel of the component
+    out,  # (N, H·W), with HOLES: the logits, with small components at ``value``
     pixels,  # H·W
+    max_area,
+    value,
+    HOLES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     image, first = _block_offsets(pixels, BLOCK)
@@ -189,32 +194,13 @@ def _finish_kernel(
     inside = i < pixels
     foreground = tl.load(mask + image + i, mask=inside, other=0) != 0
     root = tl.load(labels + image + i, mask=foreground, other=0)
-    # In place: only roots are read, and a root's area is rewritten unchanged.
     area = tl.load(areas + image + root, mask=foreground, other=0)
-    tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
-    tl.store(areas + image + i, area, mask=inside)
-
-
-@triton.jit
-def _fill_kernel(
-    logits,  # (N, H·W)
-    mask,  # (N, H·W) uint8: the background
-    labels,  # (N, H·W) int32: roots
-    areas,  # (N, H·W) int32: area at the root
-    out,  # (N, H·W): the logits, with small components at ``value``
-    pixels,  # H·W
-    max_area,
-    value,
-    BLOCK: tl.constexpr,
-):
-    image, first = _block_offsets(pixels, BLOCK)
-    i = first + tl.arange(0, BLOCK)
-    inside = i < pixels
-    background = tl.load(mask + image + i, mask=inside, other=0) != 0
-    root = tl.load(labels + image + i, mask=background, other=0)
-    area = tl.load(areas + image + root, mask=background, other=0)
-    kept = tl.load(logits + image + i, mask=inside, other=0)
-    tl.store(out + image + i, tl.where(background & (area <= max_area), value, kept), mask=inside)
+    if HOLES:
+        kept = tl.load(logits + image + i, mask=inside, other=0)
+        tl.store(out + image + i, tl.where(foreground & (area <= max_area), value, kept), mask=inside)
+    else:  # in place: only roots are read, and a root's area is rewritten unchanged
+        tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
+        tl.store(areas + image + i, area, mask=inside)
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
@@ -227,7 +213,7 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
     labels = torch.empty(mask.shape, dtype=torch.int32, device=mask.device)
     areas = torch.empty_like(labels)
     mask = mask.contiguous().view(torch.uint8)
-    _launch("connected_components", mask, mask, labels, areas, _finish_kernel, (mask, labels, areas), ())
+    _launch("connected_components", mask, mask, labels, areas, mask, 0, HOLES=False)
     return labels, areas
 
 
@@ -236,23 +222,23 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
     logits = logits.contiguous()
     out, mask = torch.empty_like(logits), torch.empty_like(logits, dtype=torch.uint8)
     labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
-    numbers = int(min(max_area, 2**31 - 1)), FILLED_IN_VIDEO
-    tensors = logits, mask, labels, areas, out
-    _launch("fill_holes_in_mask_scores", logits, mask, labels, areas, _fill_kernel, tensors, numbers)
+    most = int(min(max_area, 2**31 - 1))
+    _launch("fill_holes_in_mask_scores", logits, mask, labels, areas, out, most, HOLES=True)
     return out
 
 
-def _launch(op, source, mask, labels, areas, last, tensors, numbers) -> None:
-    """Finds the components of ``mask``, or of the background of logits ``source``, and runs the last kernel."""
-    N, _, H, W = source.shape
-    if source.numel() == 0:
+def _launch(op, logits, mask, labels, areas, out, most, HOLES) -> None:
+    """Finds the components of ``mask``, or with ``HOLES`` of the background of logits, and fills the small ones."""
+    N, _, H, W = logits.shape
+    if logits.numel() == 0:
         return
-    chosen = launch_config("connected_components", config, source)
-    constants = {**chosen.meta, **chosen.options, **FUSED}
-    grid = (N * triton.cdiv(H * W, chosen.meta["BLOCK"]),)
+    chosen = launch_config("connected_components", config, logits)
+    options = {**chosen.meta, **chosen.options, **FUSED}
+    grid, pixels = (N * triton.cdiv(H * W, chosen.meta["BLOCK"]),), H * W
     count_launch(op)
-    with chosen.on_device(source):
-        _start_kernel[grid](source, mask, labels, areas, H * W, W, HOLES=source is not mask, **constants)
-        _merge_kernel[grid](mask, labels, H * W, W, **constants)
-        _count_kernel[grid](mask, labels, areas, H * W, **constants)
-        last[grid](*tensors, H * W, *numbers, **constants)
+    with chosen.on_device(logits):
+        _start_kernel[grid](logits, mask, labels, areas, pixels, W, HOLES=HOLES, **options)
+        _merge_kernel[grid](mask, labels, pixels, W, **options)
+        _count_kernel[grid](mask, labels, areas, pixels, **options)
+        numbers = pixels, most, FILLED_IN_VIDEO
+        _finish_kernel[grid](logits, mask, labels, areas, out, *numbers, HOLES=HOLES, **options)
