@@ -122,13 +122,10 @@ def parse_rows(text: str) -> dict[str, list[Row]]:
     table = json.loads(text)
     if not isinstance(table, dict):
         raise ValueError(f"expected an object with a list of rows per op, got {type(table).__name__}")
-    return {op: [_row(op, row) for row in _list(op, rows)] for op, rows in table.items()}
-
-
-def _list(op: str, rows: Any) -> list[Any]:
-    if not isinstance(rows, list):
-        raise ValueError(f"expected a list of rows of {op}, got {type(rows).__name__}")
-    return rows
+    for op, rows in table.items():
+        if not isinstance(rows, list):
+            raise ValueError(f"expected a list of rows of {op}, got {type(rows).__name__}")
+    return {op: [_row(op, row) for row in rows] for op, rows in table.items()}
 
 
 def _row(op: str, row: Any) -> Row:

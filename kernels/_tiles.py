@@ -1,6 +1,5 @@
 """Functions of tiles that several Triton kernels call."""
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

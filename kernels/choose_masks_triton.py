@@ -1,6 +1,5 @@
 """The chosen masks in one pass: each program finds its object's mask again, which is a few numbers."""
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

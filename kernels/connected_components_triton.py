@@ -21,7 +21,6 @@ The root is the smallest pixel of its component in any order, so labels are dete
 they are, too.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

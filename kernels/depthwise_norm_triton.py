@@ -4,7 +4,6 @@ A program has all channels of a few positions, so that the norm needs no other p
 neighbours through the cache.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

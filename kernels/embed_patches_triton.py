@@ -4,7 +4,6 @@ A row of a window is seven pixels, 21 values that follow each other in memory. T
 before them, so that words of four bytes are aligned. Values outside the window meet weights of zero.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

@@ -5,7 +5,6 @@ the sums over them are the second layer's results. Neither hidden layer is writt
 cores: those take 16 rows at least, and three times as long for fp32.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

@@ -1,6 +1,5 @@
 """A residual sum and its layer norm in one pass: each input is read once, each output written once."""
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

@@ -1,15 +1,12 @@
 """Matrix multiplication with bias and GELU in its epilogue: the hidden layer is written once and read once."""
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
-
-from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
+from sam2fast.kernels._launch import launch_config, product_precision
 from sam2fast.kernels._tiles import exact_gelu
 from sam2fast.kernels.linear_gelu import config, shape_class
 
@@ -66,14 +63,10 @@ def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return out
     M = out.numel() // N
     chosen = launch_config("linear_gelu", config, x, shape_class(x.dtype, K))
-    meta = constants(chosen, K, product_precision(x.dtype))
-    grid = (triton.cdiv(M, meta["BLOCK_M"]) * triton.cdiv(N, meta["BLOCK_N"]),)
-    inputs = (each.contiguous() for each in (x, weight, bias))
-    chosen.launch("linear_gelu", _linear_gelu_kernel, grid, *inputs, out, M, N, K, **meta)
-    return out
-
-
-def constants(chosen: LaunchConfig, K: int, precision: str) -> dict[str, Any]:
-    """The kernel's constexpr arguments."""
     blocks = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
-    return {"EVEN": K % blocks["BLOCK_K"] == 0, "PRECISION": precision, **blocks}
+    grid = (triton.cdiv(M, blocks["BLOCK_M"]) * triton.cdiv(N, blocks["BLOCK_N"]),)
+    chosen.launch(
+        "linear_gelu", _linear_gelu_kernel, grid, *(each.contiguous() for each in (x, weight, bias)), out, M, N, K,
+        EVEN=K % blocks["BLOCK_K"] == 0, PRECISION=product_precision(x.dtype), **blocks,
+    )  # fmt: skip
+    return out

@@ -4,7 +4,6 @@ The first one reads logits: it interpolates, scales and multiplies in registers.
 of shifted tiles: a row of the left matrix holds the inputs under one position's taps, and is never in memory.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

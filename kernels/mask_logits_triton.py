@@ -4,7 +4,6 @@ A program has a part of one row of pixels with all channels. Neighbours in a row
 two pixels are adjacent: 128 bytes in bf16 with 32 channels.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

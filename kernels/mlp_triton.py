@@ -4,10 +4,7 @@ A program has a tile of rows. It computes some hidden columns at a time, and mul
 layer has for them. No hidden value is written. As in window attention, C channels are one piece or two: 96 are 64 + 32.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
-
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -147,15 +144,11 @@ def mlp_triton(x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2,
         return out
     N, C = weight1.shape
     rows, chosen = out.numel() // C, launch_config("mlp", config, x, shape_class(C))
-    meta = constants(chosen, C, N, product_precision(x.dtype))
-    inputs = (x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2)
-    grid = (triton.cdiv(rows, meta["BLOCK_M"]),)
-    chosen.launch("mlp", _mlp_kernel, grid, *(each.contiguous() for each in inputs), out, rows, N, eps, **meta)
+    (D1, D2), block_m, block_n = pieces(C), chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
+    inputs = x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2
+    chosen.launch(
+        "mlp", _mlp_kernel, (triton.cdiv(rows, block_m),), *(each.contiguous() for each in inputs), out, rows, N, eps,
+        C=C, D1=D1, D2=D2, EVEN=D1 + D2 == C and N % block_n == 0, PRECISION=product_precision(x.dtype),
+        BLOCK_M=block_m, BLOCK_N=block_n,
+    )  # fmt: skip
     return out
-
-
-def constants(chosen: LaunchConfig, C: int, N: int, precision: str) -> dict[str, Any]:
-    """The kernel's constexpr arguments."""
-    (D1, D2), block_n = pieces(C), chosen.meta["BLOCK_N"]
-    blocks = {"BLOCK_M": chosen.meta["BLOCK_M"], "BLOCK_N": block_n}
-    return {"C": C, "D1": D1, "D2": D2, "EVEN": D1 + D2 == C and N % block_n == 0, "PRECISION": precision, **blocks}

@@ -6,7 +6,6 @@ before it. So a single program walks over the words on the diagonal, and after e
 overlap in all later words. Nothing goes to the host in between.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

@@ -4,7 +4,6 @@ Each program computes whole rows of the norm, and a few columns of the results. 
 same rows again: what that takes is far less than another launch.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

@@ -6,7 +6,6 @@ sums the few input pixels under their triangles, for all three channels. Neighbo
 cache.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import math

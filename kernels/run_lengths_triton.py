@@ -7,7 +7,6 @@ that end there. The cumulative sum of the changes of all columns says where each
 does not depend on the order of programs.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

@@ -5,7 +5,6 @@ each its own blocks of keys, and their results are combined at the end. Otherwis
 reads all keys.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import math

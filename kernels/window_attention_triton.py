@@ -8,7 +8,6 @@ Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, 
 that wastes less: 72 channels are 64 + 16 instead of 128. A configuration with ``PIECES`` of 1 forbids two.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import math

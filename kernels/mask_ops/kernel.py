@@ -4,7 +4,6 @@ A program has a band of rows of one mask and loops over its columns. Thresholds 
 ``h·w`` and ``H·W`` are below 2**31; the pixels of all masks together may be more.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

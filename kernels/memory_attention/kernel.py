@@ -13,7 +13,6 @@ queries and rows of the projection in that order, without shuffling. Each half i
 ``HALF`` channels.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch

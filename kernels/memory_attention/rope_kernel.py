@@ -3,7 +3,6 @@
 :mod:`sam2fast.kernels.memory_attention.kernel` describes how rotated rows are stored.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import triton

@@ -5,7 +5,6 @@ each, so that the softmax of one overlaps the products of the other. It takes 16
 everything else is ``_attend_kernel``'s.
 """
 
-# Comments describe the arguments of Triton kernels.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
 import torch
