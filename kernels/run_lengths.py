@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._op import Op
+from sam2fast.kernels._op import Op, why_unsupported
 from sam2fast.kernels.mask_ops import upsample_and_threshold_reference
 
 __all__ = [
@@ -231,15 +230,11 @@ def _fake_masks(counts: Tensor, offsets: Tensor, height: int, width: int) -> Ten
     return counts.new_empty(offsets.shape[0] - 1, height, width, dtype=torch.bool)
 
 
-def _unsupported(logits: Tensor, *_: object) -> str | None:
-    return None if logits.dtype in FLOATS else f"does not take {logits.dtype}"
-
-
 def _operator(name: str, reference: Callable[..., Any], fake: Callable[..., Any], **others: Any) -> Op:
     kernel, cpu = f"run_lengths_triton.{name}_triton", f"run_lengths_cpu.{name}_cpu"
     return Op(name, reference, kernel, cpu=cpu, fake=fake, is_chosen_late=True, launches="run_lengths", **others)
 
 
 _encode_masks = _operator("encode_masks", _runs_of_masks, _fake_runs)
-_encode_upsampled = _operator("encode_upsampled", _runs_of_logits, _fake_runs, unsupported=_unsupported)
+_encode_upsampled = _operator("encode_upsampled", _runs_of_logits, _fake_runs, unsupported=why_unsupported)
 _decode_masks = _operator("decode_masks", _masks_of_runs, _fake_masks)

@@ -18,7 +18,6 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import ANY, FUSED, LaunchConfig, launch_config
 from sam2fast.kernels.mask_ops.kernel import blend, neighbours
 from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
-from sam2fast.kernels.run_lengths import Placement
 
 
 @triton.jit
@@ -160,38 +159,32 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_Y": 32, "BLOCK_X": 64}, {"num_warps": 4})
 
 
-def encode_masks_triton(masks: Tensor) -> tuple[Tensor, Tensor]:
+def encode_masks_triton(masks) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_masks` on the GPU; synchronises once."""
     N, H, W = masks.shape
     if H * W == 0:
         return torch.zeros(N, dtype=torch.int32, device=masks.device), torch.arange(N + 1, device=masks.device)
-    images = masks.contiguous().view(torch.uint8)
-    return _encode(
-        images, (H, W), 0.0, Placement((0, 0), (H, W)), False, launch_config("run_lengths", config, images, ANY)
-    )
+    return _encode(masks.contiguous().view(torch.uint8), (H, W), 0.0, (0, 0), (H, W))
 
 
-def encode_upsampled_triton(
-    logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def encode_upsampled_triton(logits, size, threshold, origin, canvas) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU; synchronises once."""
-    chosen = launch_config("run_lengths", config, logits, "upsampled")
-    return _encode(logits.contiguous(), size, threshold, Placement(origin, canvas), True, chosen)
+    return _encode(logits.contiguous(), size, threshold, origin, canvas, "upsampled")
 
 
-def _encode(
-    images: Tensor, size: tuple[int, int], threshold: float, placement: Placement, upsample: bool, chosen: LaunchConfig
-) -> tuple[Tensor, Tensor]:
-    (N, h, w), (H, W), (y, x), device = images.shape, size, placement.origin, images.device
-    pixels, whole = placement.canvas[0] * placement.canvas[1], placement.canvas[0] == H
+def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor, Tensor]:
+    """Encodes masks, or with the shape class ``upsampled`` logits."""
+    (N, h, w), (H, W), (y, x), (height, width), device = images.shape, size, origin, canvas, images.device
+    chosen, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
+    pixels, whole = height * width, height == H
     # Runs may also begin after the mask: in the row below, or for a mask as high as the canvas in the next column.
     rows = H if whole else H + 1
-    columns = min(W + 1, placement.canvas[1] - x) if whole else W
+    columns = min(W + 1, width - x) if whole else W
     if N == 0:
         return images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device)
     stretches = triton.cdiv(columns, chosen.meta["BLOCK_X"])
     of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
-    rest = (*of_input, y, x, placement.canvas[0], pixels, rows, columns, stretches)
+    rest = (*of_input, y, x, height, pixels, rows, columns, stretches)
     copy = upsample and copies(images, size)
     constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **chosen.meta, **chosen.options, **FUSED}
     grid = (N * stretches,)
@@ -210,7 +203,7 @@ def _encode(
     return behind.sub_(begins), offsets
 
 
-def decode_masks_triton(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tensor:
+def decode_masks_triton(counts, offsets, H, W) -> Tensor:
     """:func:`sam2fast.kernels.run_lengths.decode_masks` on the GPU; never synchronises."""
     N = len(offsets) - 1
     masks = torch.empty(N, H, W, dtype=torch.bool, device=counts.device)
