@@ -6,6 +6,7 @@ all. In bfloat16 the baseline's own rounding would hide that a kernel leaves out
 with its result in fp32 instead.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,7 +27,8 @@ Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a confi
 OPTIONS = ("num_warps", "num_stages")
 # Of a multiprocessor of sm_90: registers, and shared memory in bytes, of which every program takes some for itself.
 REGISTERS, SHARED, SHARED_PER_PROGRAM = 65536, 233472, 1024
-# In bfloat16 a result may be SLACK times as far from the result in fp32 as the baseline, and FLOOR in any case.
+# In bfloat16 a result may be SLACK times as far from the result in fp32 as the baseline or the reference implementation,
+# and FLOOR in any case.
 SLACK, FLOOR = 2.0, 0.01
 MOST = 0.1  # largest error of the baseline
 TIMED = (torch.float32, torch.bfloat16)
@@ -191,10 +193,11 @@ class Expected(NamedTuple):
 def expectation(case: Case, calls: Calls, device: torch.device) -> Expected:
     """Returns the expected results of a case: the baseline's, or the result in fp32 if the case has it.
 
-    From the result in fp32, others may be ``SLACK`` times as far as the baseline.
+    From the result in fp32, the subject ``reference`` may be ``SLACK`` times as far as the baseline. Others may be
+    ``SLACK`` times as far as either.
 
     Raises:
-        WrongResultError: If the baseline is far from the result in fp32.
+        WrongResultError: If the baseline or the reference is far from the result in fp32.
     """
     first, call = next(iter(calls.items()))
     results = [x.cpu() for x in tensors(call())]
@@ -204,7 +207,13 @@ def expectation(case: Case, calls: Calls, device: torch.device) -> Expected:
     error = relative_error(exact, results[0])
     if not error <= MOST:
         raise WrongResultError(f"{case.name}: {first} differs from itself in fp32 by {error:.2g}")
-    return Expected(f"{first} in fp32", [exact], max(case.tolerance, SLACK * error))
+    expected = Expected(f"{first} in fp32", [exact], max(case.tolerance, SLACK * error))
+    if "reference" in calls:
+        with contextlib.suppress(RefusedError):
+            reference = calls["reference"]()
+            compare(case, "reference", lambda: reference, expected)
+            error = max(error, relative_error(exact, tensors(reference)[0].cpu()))
+    return expected._replace(tolerance=max(case.tolerance, SLACK * error))
 
 
 def compare(case: Case, name: str, call: Callable[[], Any], expected: Expected) -> None:

@@ -30,6 +30,7 @@ SHOWN = {
     "sam2fast": "sam2fast",
     "sam2fast in fp8": "sam2fast in fp8",
     "sam2fast, specialised": "specialised warps",
+    "sam2fast, in Gluon": "in Gluon",
     "rotation, torch's choice": "rotated by us, SDPA",
     "rotation, cuDNN": "rotated by us, cuDNN",
     "triton": "kernel",

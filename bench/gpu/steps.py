@@ -66,8 +66,7 @@ class Comparison(NamedTuple):
 
 
 COMPARED = (
-    Comparison("memory_attention", "attention without specialised warps stays", "specialised warps are to be chosen",
-               ".*x28736", ("sam2fast, specialised",), "sam2fast"),
+    Comparison("memory_attention", "these banks are to be left to torch", shapes=".*x28736"),
     # Beside torch's attention to maps that our kernel rotates.
     *(Comparison("rope_attention", f"torch is to attend for {count}", f"our kernel is to attend for {count}",
                  f"{count}, 4096x4096", others="rotation, .*") for count in map("{} objects".format, (1, 2, 3, 4))),
@@ -103,9 +102,18 @@ COMPARED = (
     Comparison("decode_masks", "masks are to be decoded by torch"),
 )  # fmt: skip
 
+# Kernels that no configuration takes, beside the one that it takes. They run in a step of their own: one that never
+# ends costs no other row.
+CANDIDATES = tuple(
+    Comparison(op, f"the candidate, {name}, is not to be chosen", f"the candidate, {name}, is to be chosen", f".*, {name}",
+               (f"sam2fast, {name}",), "sam2fast")
+    for op, name in (("memory_attention", "specialised"), ("rope_attention", "specialised"),
+                     ("memory_attention", "in Gluon"))
+)  # fmt: skip
+
 # Files of tests of ``tests/kernels/test_parity.py`` by ``pytest -k``, and seconds: most of them compile, side by side.
 PARITY = {
-    "memory_attention": ("memory_attention and not rope_attention and not fp8", 100),
+    "memory_attention": ("memory_attention and not rope_attention and not fp8 and not candidate", 100),
     "rope_attention": ("rope_attention", 55),
     "window_attention": ("window_attention", 80),
     "mask_ops": ("mask_ops", 50),
@@ -113,6 +121,7 @@ PARITY = {
     "encoder": ("layer_norm or linear_gelu or preprocess or embed_patches or mlp and not grouped_mlp", 65),
     "connected_components": ("connected_components", 100),
     "memory_attention in fp8": ("fp8", 50),
+    "candidates": ("candidate", 60),
     "decoder": ("grouped_mlp or norm_linear or token_attention or mask_logits or choose_masks", 80),
     "memory encoder": ("mask_downsampler or depthwise_norm", 50),
 }
@@ -164,8 +173,10 @@ def plan() -> list[Step]:
                (*TESTING, *BUILDING)),
         parity("memory of graphs", ("graph_memory", ""), 20, "Do graphs keep the memory that they use?", ()),
         *(call(name, *about) for name, about in FIRST_CALLS.items()),
-        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, attention with specialised "
-             "warps than without, and self-attention than cuDNN's for 1, 2, 3 and 4 objects?"),
+        Step("micro", ("micro", ""), 60, 120, "Is each kernel faster than its alternatives, and self-attention than "
+             "cuDNN's for 1, 2, 3 and 4 objects?"),
+        Step("candidates", ("micro", "candidates"), 20, 60, "Is attention with specialised warps, by Triton and in "
+             "Gluon, right and faster than without?"),
         *(parity(name, ("parity", keywords), seconds, is_right.format(name), TESTING)
           for name, (keywords, seconds) in PARITY.items()),
         *(call(name, *about) for name, about in LAST_CALLS.items()),

@@ -17,7 +17,7 @@ from gpu import runner, work
 from gpu import visit as visit_module
 from gpu.collect import collect
 from gpu.records import Records, read_records
-from gpu.steps import ATEN_ONLY, BUDGETS_S, COMPARED, RETRY_S, Comparison, Step, plan, timetable
+from gpu.steps import ATEN_ONLY, BUDGETS_S, CANDIDATES, RETRY_S, Comparison, Step, plan, timetable
 from gpu.visit import remaining
 from suite import machine
 from waiting import wait_until
@@ -256,11 +256,11 @@ def test_the_two_calls_of_a_visit():
     assert BUDGETS_S[0] < 600 and sum(BUDGETS_S) < 15 * 60
     assert all(0 <= p.begin_s < p.end_s == p.begin_s + p.step.seconds <= BUDGETS_S[min(p.call - 1, 1)] for p in planned)
     first, second, third = ([p.step.name for p in planned if p.call == call] for call in (1, 2, 3))
-    assert first[:10] == [
+    assert first[:11] == [
         *("environment", "profile", "parity recorded steps", "parity recorded images", "parity memory of graphs"),
-        *("call ahead", "call ours", "call objects", "call official", "micro"),
+        *("call ahead", "call ours", "call objects", "call official", "micro", "candidates"),
     ]
-    assert {name.partition(" ")[0] for name in first[10:-2]} == {"parity"}
+    assert {name.partition(" ")[0] for name in first[11:-2]} == {"parity"}
     assert [*first[-2:], *second] == ["call peak memory", "mask copies", "call images", "call vos_optimized t"]
     assert third[0] == "call vos_optimized l" and {name.partition(" ")[0] for name in third[1:]} == {"sanitize"}
     limits = {step.name: step.limit_s for step in plan()}
@@ -313,8 +313,8 @@ def test_the_sentence_of_a_comparison(ratios, expected):
     assert work.ratio_of(comparison, rows[:2]) is work.ratio_of(comparison, rows[2:]) is None
 
 
-def test_specialised_warps_are_compared_with_the_kernel_without_them():
-    comparison = COMPARED[0]
+def test_candidates_are_compared_with_the_kernel_that_is_used():
+    comparison = CANDIDATES[0]
     rows = [{"subject": name, "p50 ms": ms} for name, ms in
             (("projected values, SDPA", 9.0), ("sam2fast", 2.0), ("sam2fast, specialised", 1.0))]  # fmt: skip
     assert work.ratio_of(comparison, rows) == 2.0

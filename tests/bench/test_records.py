@@ -14,7 +14,7 @@ from checkout import ROOT
 from gpu import steps, work
 from inputs import full_bank
 from kernel_records import RECORDS, cases, small_cases
-from kernel_records.memory_attention import memory_case
+from kernel_records.memory_attention import CANDIDATES, memory_case
 from measure import speed
 from registry import WrongResultError, check, expectation
 
@@ -77,13 +77,21 @@ def test_a_baseline_far_from_itself_in_fp32_is_refused():
 
 
 @torch.no_grad()
-def test_only_the_baseline_decides_how_far_results_may_be_from_fp32():
-    case = memory_case(1, 1, torch.bfloat16, side=4)
+def test_the_baseline_bounds_the_reference_and_both_bound_other_results():
+    case = dataclasses.replace(memory_case(1, 1, torch.bfloat16, side=4), tolerance=0.0)
     calls = case.prepare(CPU)
-    wrong = {**calls, "reference": lambda: torch.zeros(1, 16, 256)}
-    assert expectation(case, wrong, CPU).tolerance == expectation(case, calls, CPU).tolerance
+    exact = case.exact(CPU)
+
+    def tolerance(error):
+        return expectation(case, {**calls, "reference": lambda: exact + error * noise}, CPU).tolerance
+
+    noise = torch.zeros_like(exact)
+    noise.view(-1)[0] = exact.abs().mean() + exact.std(correction=0)
+    least = expectation(case, {name: call for name, call in calls.items() if name != "reference"}, CPU).tolerance
+    assert tolerance(0) == least and tolerance(0.9 * least) == pytest.approx(1.8 * least)
     with pytest.raises(WrongResultError, match="reference differs"):
-        check(case, wrong, CPU)
+        tolerance(1.1 * least)
+    assert expectation(case, {**calls, "reference": may_refuse(lambda: 1 / 0)}, CPU).tolerance == least
 
 
 def test_a_subject_that_refuses_is_left_out(capsys):
@@ -109,10 +117,10 @@ def micro(monkeypatch):
     monkeypatch.setattr(limits, "COPIED_ON_CPU", 2**16)
     monkeypatch.setattr(work, "COMPARED", [steps.Comparison("linear", "", shapes="2048.*")])
 
-    def run(*cases, limit_s=float("inf")):
+    def run(*cases, limit_s=float("inf"), which=""):
         rows = []
         monkeypatch.setattr(kernel_records, "cases", lambda: cases)
-        return work.micro("", work.Context(CPU, lambda part, row: rows.append((part, row)), limit_s)), rows
+        return work.micro(which, work.Context(CPU, lambda part, row: rows.append((part, row)), limit_s)), rows
 
     return run
 
@@ -128,6 +136,20 @@ def test_micro_step_sends_a_row_for_each_subject_and_a_sentence(micro):
     assert sentence["ratios"] == {small_case().shape: rows[0]["p50 ms"] / rows[1]["p50 ms"]}
     assert sentence["sentence"].startswith("`linear` ")
     assert speed(rows).startswith("linear 2048x96 to 384: ") and speed(rows).endswith("x F.linear")
+
+
+def test_candidates_have_a_step_of_their_own(micro, monkeypatch):
+    monkeypatch.setattr(work, "CANDIDATES", [steps.Comparison("linear", "no", "yes", others="F.linear")])
+    outcome, sent = micro(small_case(), which="candidates")
+    assert outcome.figure == "1 of 1 comparisons" and sent[-1][1]["sentence"].endswith(("no.", "yes."))
+    # Each candidate has cases, on their own shapes, which no other comparison measures.
+    every = [case for case in cases() if case.op in ("memory_attention", "rope_attention")]
+    for comparisons, are_candidates in ((steps.CANDIDATES, True), (steps.COMPARED, False)):
+        for comparison in comparisons:
+            shapes = [case.shape for case in every if case.op == comparison.op]
+            found = [shape for shape in shapes if re.fullmatch(comparison.shapes, shape)]
+            named = [shape for shape in found if shape.endswith(CANDIDATES)]
+            assert named == found * are_candidates and bool(found) == bool(shapes)
 
 
 def test_micro_step_fails_on_a_wrong_result(micro):
