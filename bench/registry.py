@@ -27,8 +27,8 @@ Candidate = tuple[dict[str, int], dict[str, int]]  # meta and options of a confi
 OPTIONS = ("num_warps", "num_stages")
 # Of a multiprocessor of sm_90: registers, and shared memory in bytes, of which every program takes some for itself.
 REGISTERS, SHARED, SHARED_PER_PROGRAM = 65536, 233472, 1024
-# In bfloat16 a result may be SLACK times as far from the result in fp32 as the baseline or the reference implementation,
-# and FLOOR in any case.
+# In bfloat16 a result may be SLACK times as far from the result in fp32 as the baseline or the reference, and FLOOR in
+# any case.
 SLACK, FLOOR = 2.0, 0.01
 MOST = 0.1  # largest error of the baseline
 TIMED = (torch.float32, torch.bfloat16)

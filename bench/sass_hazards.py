@@ -1,4 +1,4 @@
-"""Finds two errors of assemblers: registers overwritten while wgmma reads them, and uniform registers never set.
+"""Finds three errors in machine code: of registers, of uniform registers, and of signals that free a tile.
 
 The assembler of CUDA 12.8 computes some descriptors of tiles with rows of 32 or 64 bytes from a uniform register that
 it never sets. The product then reads arbitrary shared memory. Results are wrong, or the access is illegal (seen on an
@@ -8,6 +8,10 @@ A wgmma with its left side in registers reads them while later instructions run.
 too early (triton-lang/triton#11781, fixed in CUDA 13.3), and then results are wrong now and then. The check reads from
 the text which registers an instruction writes. If the text leaves this open, it assumes the larger range. A finding may
 therefore be no hazard, but no hazard is missed for this reason.
+
+In kernels with specialised warps one thread signals that its group has read a tile, which is then overwritten. The
+other warps of the group may still wait for their part of the product, unless all meet at a barrier in between. The
+check goes by the order of the text.
 """
 
 import re
@@ -22,14 +26,17 @@ _REGISTER = re.compile(r"(?:!?U?P[\dRT]\w*, )*R(\d+)\b")
 _LEFT = re.compile(r"R\d+, R(\d+)(?:\.\w+)?, gdesc")
 _UNIFORM_RESULT = re.compile(r"(?:!?U?P[\dRT]\w*, )*UR(\d+)(?:,|$)")
 _UNIFORM = re.compile(r"(?<!\w)(gdesc\[|desc\[)?UR(\d+)(\.64)?")
+_FREES = re.compile(r"SYNCS\.ARRIVE\.\w+\.A[1R]T0")
 LEFT_REGISTERS = 4  # 64 rows of 32 bytes, by 128 threads of 4 bytes a register
 
 
 def hazards(code: Code) -> list[str]:
     """Returns a sentence for each instruction that overwrites a register too early or reads an unset one."""
-    return [f"a register that a wgmma still reads is overwritten by {x}" for x in overwritten(code)] + [
-        f"a uniform register that is not set is read by {x}" for x in unset(code)
-    ]
+    return (
+        [f"a register that a wgmma still reads is overwritten by {x}" for x in overwritten(code)]
+        + [f"a uniform register that is not set is read by {x}" for x in unset(code)]
+        + [f"a tile that other warps may still read is freed by {x}" for x in freed(code)]
+    )
 
 
 def overwritten(code: Code) -> list[str]:
@@ -51,6 +58,19 @@ def overwritten(code: Code) -> list[str]:
                 entering[following] = merged
                 work.append(following)
     return [f"{code.instructions[i].name} {code.instructions[i].operands} (instruction {i})" for i in sorted(found)]
+
+
+def freed(code: Code) -> list[str]:
+    """Returns the signals without bytes that follow a wait for products without a barrier of all warps in between."""
+    met, found = True, []
+    for i, x in enumerate(code.instructions):
+        if x.root == "BAR":
+            met = True
+        elif x.name.startswith("WARPGROUP.DEPBAR"):
+            met = False
+        elif not met and _FREES.match(x.name):
+            found.append(f"{x.name} {x.operands} (instruction {i})")
+    return found
 
 
 def unset(code: Code) -> list[str]:

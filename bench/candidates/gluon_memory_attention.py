@@ -26,7 +26,6 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 from backend_calls import RefusedError
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
@@ -64,7 +63,9 @@ def _load_all(q, k, v, tiles, filled, freed, row, first, blocks, BLOCK_N: gl.con
     if blocks > 0:  # else nothing would wait for the queries
         for group in gl.static_range(GROUPS):
             mbarrier.expect(filled[0].index(group), q.nbytes_per_cta)
-            tma.async_copy_global_to_shared(q, [row + group * GROUP_M, 0], filled[0].index(group), tiles[0].index(group))
+            tma.async_copy_global_to_shared(
+                q, [row + group * GROUP_M, 0], filled[0].index(group), tiles[0].index(group)
+            )
     for i in range(blocks):
         _fill(k, first, i, tiles[1], filled[1], freed[0], KEYS, BLOCK_N)
         _fill(v, first, i, tiles[2], filled[2], freed[1], VALUES, BLOCK_N)

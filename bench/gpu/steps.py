@@ -105,8 +105,8 @@ COMPARED = (
 # Kernels that no configuration takes, beside the one that it takes. They run in a step of their own: one that never
 # ends costs no other row.
 CANDIDATES = tuple(
-    Comparison(op, f"the candidate, {name}, is not to be chosen", f"the candidate, {name}, is to be chosen", f".*, {name}",
-               (f"sam2fast, {name}",), "sam2fast")
+    Comparison(op, f"the candidate ({name}) is not to be chosen", f"the candidate ({name}) is to be chosen",
+               f".*, {name}", (f"sam2fast, {name}",), "sam2fast")
     for op, name in (("memory_attention", "specialised"), ("rope_attention", "specialised"),
                      ("memory_attention", "in Gluon"))
 )  # fmt: skip

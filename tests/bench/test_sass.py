@@ -24,7 +24,7 @@ from sass_code import (
     weighted,
     wgmma_groups,
 )
-from sass_hazards import hazards, overwritten, unset, written
+from sass_hazards import freed, hazards, overwritten, unset, written
 from sass_model import CHIPS, LATENCY, LOAD, Clocks, Product, Tile, bound, clocks, programs_at_once
 
 COPIES = """
@@ -514,6 +514,25 @@ def test_rows_with_specialised_warps_reach_more(tmp_path):
         block = specialised[f"memory_attention bfloat16 {shape} {kernel} sm_90"]
         assert block[0].endswith(": no bound is stored; --store stores it") and "in each of 2 groups" in block[1]
         assert float(block[2].partition("at most ")[2].rstrip("%")) / 100 >= least
+
+
+def test_a_tile_is_freed_when_all_warps_have_read_it():
+    wait, meet = " WARPGROUP.DEPBAR.LE gsb0, 0x1", " BAR.SYNC.DEFER_BLOCKING 0x2, 0x80"
+    frees, expects = (f" @!P1 SYNCS.ARRIVE.TRANS64{kind} RZ, [R15+URZ+0x34120], R2" for kind in (".A1T0", ""))
+    assert freed(parse(text(wait, meet, frees, wait, expects))) == []
+    assert len(freed(parse(text(meet, wait, frees, meet, frees.replace("A1T0", "ART0"))))) == 1
+    assert hazards(parse(text(wait, frees.replace("A1T0", "ART0"))))[-1].startswith("a tile that other warps may still")
+
+
+@pytest.mark.long
+def test_groups_of_warps_in_gluon_reach_more():
+    pytest.importorskip("triton", minversion="3.7")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "bench/candidates/gluon_memory_attention.py"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "in each of 4 groups" in done.stdout and " local," not in done.stdout
+    assert float(done.stdout.rpartition("at most ")[2].rstrip("%\n")) > 90
 
 
 @pytest.mark.long

@@ -1,19 +1,24 @@
 """Attention by specialised groups of warps; in Triton's interpreter one program does all of it in turn."""
 
+import re
+
 import pytest
 import torch
+import torch.nn.functional as F
+from kernel_records import RECORDS
 from memories import memory_of, moved, on_cpu, weights_of, written_out
 from parity import random_map
 
 pytest.importorskip("triton", "3.7", reason="with older versions no row takes this kernel")
 from sam2fast.kernels import _launch  # noqa: E402
-from sam2fast.kernels._launch import Row  # noqa: E402
+from sam2fast.kernels._launch import LaunchConfig, Row  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     launch,
     memory_attention_reference,
     rope_attention_reference,
     specialised_kernel,
 )
+from sam2fast.kernels.memory_attention.launch import Rotated  # noqa: E402
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
@@ -127,3 +132,40 @@ def test_full_blocks_without_masks_give_the_same(triton_device, monkeypatch, spl
         monkeypatch.setattr(_launch, "custom_rows", lambda more=more: {"memory_attention": [row(**more)]})
         found.append(launch.memory_attention_triton(*arguments, splits=splits))
     assert relative_error(*found) < 1e-6
+
+
+def shapes_of_the_record():
+    """Numbers of keys, channels of heads and of values, and specialised configurations that are tried for them."""
+    record = RECORDS["memory_attention"]
+    found = set()
+    for case in record.cases:
+        if sides := re.match(r"\d+ objects, \d+x(\d+)", case.shape):
+            found.add((int(sides[1]), *map(int, case.launch.split("x"))))
+    for M, d, width in sorted(found):
+        tried = [s for s in record.searches if (s.dtype, s.shape) == ("bfloat16", f"{d}x{width}")]
+        rows = [meta for search in tried for meta, _ in search.candidates if "SPECIALISED" in meta]
+        for meta in rows or [{"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256, "SPECIALISED": 2}]:
+            yield pytest.param(M, d, width, meta, id=f"{M} {d}/{width} {meta['BLOCK_M']}x{meta['BLOCK_N']}",
+                               marks=pytest.mark.slow if M > 5000 and meta["BLOCK_M"] == 128 else ())  # fmt: skip
+
+
+@pytest.mark.parametrize(("M", "d", "width", "meta"), list(shapes_of_the_record()))
+@torch.no_grad()
+def test_shapes_of_the_record(triton_device, launched, M, d, width, meta):
+    """As many keys as in the record's cases, and as four programs share them; of two objects one has fewer."""
+    chosen, N, lengths = LaunchConfig(meta, OPTIONS), 130, (M, M - 37)
+    made = [random_map(2, 1, n, c, seed=i).to(torch.bfloat16) for i, (n, c) in enumerate([(N, d), (M, d), (M, width)])]
+    for x in made[1:]:
+        x[1, 0, lengths[1] :] = float("nan")  # rows that are not filled
+    exact, allowed = torch.zeros(2, 1, N, width, dtype=torch.float64), 0.0
+    for b, length in enumerate(lengths):
+        own = [x[b, :, :length] for x in made]
+        exact[b] = F.scaled_dot_product_attention(*(x.double() for x in own))
+        allowed = max(allowed, 2 * relative_error(exact[b], F.scaled_dot_product_attention(*own)))
+    q, k, v = (x.to(triton_device) for x in made)
+    table = torch.tensor(lengths, dtype=torch.int32, device=triton_device)
+    means = launch._attend(chosen, Rotated(q), Rotated(k), v, table, launch.LOG2E * d**-0.5, 4)
+    out = torch.empty(2, N, 1, width, dtype=torch.bfloat16, device=triton_device)
+    launch._combine(means, out)
+    assert launched == [meta["SPECIALISED"]]
+    assert relative_error(exact, out.transpose(1, 2).cpu()) <= allowed < 0.05

@@ -200,9 +200,7 @@ class Machine:
     def _step(self) -> None:
         """Lets a group go on to its next pause, or a copy or product happen."""
         able: list[tuple[float, Any]] = [
-            (self.pace[i], group)
-            for i, group in enumerate(self.groups)
-            if not group.is_done and group.ready()
+            (self.pace[i], group) for i, group in enumerate(self.groups) if not group.is_done and group.ready()
         ]
         able += [(self.pace["copy"], copy) for copy in self.copies]
         able += [(self.pace["product"], product) for group in self.groups if (product := _next(group))]
