@@ -60,15 +60,18 @@ def _fill(rows, first, i, tiles, filled, freed, TILES: gl.constexpr, BLOCK_N: gl
 
 @gluon.jit
 def _load_all(q, k, v, tiles, filled, freed, row, first, blocks, BLOCK_N: gl.constexpr):
+    """Loads everything in the order in which the first group waits for it."""
     if blocks > 0:  # else nothing would wait for the queries
         for group in gl.static_range(GROUPS):
             mbarrier.expect(filled[0].index(group), q.nbytes_per_cta)
-            tma.async_copy_global_to_shared(
-                q, [row + group * GROUP_M, 0], filled[0].index(group), tiles[0].index(group)
-            )
+            place = [row + group * GROUP_M, 0]
+            tma.async_copy_global_to_shared(q, place, filled[0].index(group), tiles[0].index(group))
+            if group == 0:
+                _fill(k, first, 0, tiles[1], filled[1], freed[0], KEYS, BLOCK_N)
     for i in range(blocks):
-        _fill(k, first, i, tiles[1], filled[1], freed[0], KEYS, BLOCK_N)
         _fill(v, first, i, tiles[2], filled[2], freed[1], VALUES, BLOCK_N)
+        if i + 1 < blocks:
+            _fill(k, first, i + 1, tiles[1], filled[1], freed[0], KEYS, BLOCK_N)
 
 
 @gluon.jit
