@@ -109,7 +109,7 @@ class Check(NamedTuple):
     @property
     def planned_dtypes(self) -> Sequence[torch.dtype | None]:
         wanted = planned(ALL_DTYPES, FEW_DTYPES, ALL_DTYPES, FEW_DTYPES[:1])
-        return [dtype for dtype in self.dtypes if dtype is None or dtype in wanted]
+        return [dtype for dtype in self.dtypes if dtype is None or dtype in wanted] or self.dtypes[:1]
 
 
 class Plan(NamedTuple):
