@@ -36,7 +36,7 @@ from torch import Tensor
 from tuning_trials import launched_as
 
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import ANY, Row, architecture
+from sam2fast.kernels._launch import ANY, LaunchConfig, Row, architecture
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH, NAMES, refused
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
@@ -118,16 +118,29 @@ def memory_case(
     )
 
 
-def why_no_candidate(name: str, device: torch.device) -> str | None:
-    """Returns why a candidate does not run on this device, or None."""
+def candidate_row(name: str, shape: str, device: torch.device) -> Row | None:
+    """Returns the configuration of a candidate, or None if this device or version of Triton does not run it."""
     import triton
 
-    from sam2fast.kernels.memory_attention.specialised_kernel import OLDEST_TRITON_FOR_PARTS
+    from sam2fast.kernels.memory_attention.specialised_kernel import specialised_stages
 
-    version = tuple(map(int, triton.__version__.split(".")[:2]))
-    places = ("sm_90",) if name == IN_GLUON else ("sm_90", "cpu")
-    is_able = version >= OLDEST_TRITON_FOR_PARTS and architecture(device) in places
-    return None if is_able else "needs Hopper and triton 3.7"
+    arch, width = architecture(device), int(shape.partition("x")[2])
+    if name == IN_GLUON:
+        if arch != "sm_90" or tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+            return None
+        from candidates import gluon_memory_attention as candidate
+
+        return Row(arch, ANY, ANY, candidate.META, candidate.OPTIONS)
+    searched = next(each for each in RECORD.searches if (each.dtype, each.shape) == ("bfloat16", shape))
+    rows = (Row(arch, ANY, ANY, *each) for each in searched.candidates)
+    return next(
+        (row for row in rows if specialised_stages(LaunchConfig(*row[3:]), device, torch.bfloat16, width)), None
+    )
+
+
+def why_no_candidate(name: str, device: torch.device) -> str | None:
+    """Returns why a candidate does not run on memories of 64 channels, or None."""
+    return None if candidate_row(name, "256x64", device) else "needs Hopper and a newer triton"
 
 
 @contextlib.contextmanager
@@ -137,17 +150,14 @@ def candidate_launched(name: str, shape: str, device: torch.device) -> Iterator[
     Raises:
         RefusedError: If it does not run on this device.
     """
-    if reason := why_no_candidate(name, device):
-        raise RefusedError(f"{name} {reason}")
+    if (row := candidate_row(name, shape, device)) is None:
+        raise RefusedError(f"{name} needs Hopper and a newer triton")
+    launched = contextlib.nullcontext()
     if name == IN_GLUON:
         from candidates import gluon_memory_attention as candidate
 
-        (meta, options), launched = (candidate.META, candidate.OPTIONS), candidate.launched()
-    else:
-        searched = next(each for each in RECORD.searches if (each.dtype, each.shape) == ("bfloat16", shape))
-        meta, options = next(each for each in searched.candidates if each[0].get("SPECIALISED"))
-        launched = contextlib.nullcontext()
-    with launched_as("memory_attention", Row(architecture(device), ANY, ANY, meta, options)), launched:
+        launched = candidate.launched()
+    with launched_as("memory_attention", row), launched:
         yield
 
 
