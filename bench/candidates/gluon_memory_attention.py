@@ -12,8 +12,9 @@ its bytes are there. Then each group reads it, and signals ``freed``. The next c
 A barrier counts its phases, and a waiting thread names the parity of the phase that must have ended. Before the first
 copy into a tile, the phase of parity 1 counts as ended.
 
-Triton's interpreter does not take Gluon. ``tests/support/gluon_machine.py`` runs these functions instead. It has every
-copy arrive and every product read as early or as late as the barriers allow.
+It needs triton 3.7, since 3.9 names Gluon's copies differently. Triton's interpreter does not take Gluon.
+``tests/support/gluon_machine.py`` runs these functions instead. It has every copy arrive and every product read as
+early or as late as the barriers allow.
 """
 
 import contextlib

@@ -526,7 +526,8 @@ def test_a_tile_is_freed_when_all_warps_have_read_it():
 
 @pytest.mark.long
 def test_groups_of_warps_in_gluon_reach_more():
-    pytest.importorskip("triton", minversion="3.7")
+    if not pytest.importorskip("triton").__version__.startswith("3.7."):
+        pytest.skip("other versions name Gluon's operations differently")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "bench/candidates/gluon_memory_attention.py"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
