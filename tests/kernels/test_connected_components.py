@@ -7,6 +7,7 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels._launch import Row
 from sam2fast.kernels.connected_components import connected_components
+from sam2fast.kernels.mask_ops import fill_holes_in_mask_scores, fill_holes_in_mask_scores_reference
 
 EIGHT_NEIGHBOURS = np.ones((3, 3))
 
@@ -136,3 +137,14 @@ def test_kernel_matches_the_reference(name, block, triton_device, monkeypatch):
         with interpreter.shuffled_programs(1):
             actual = by_triton(mask, triton_device)
     assert all(map(torch.equal, connected_components(mask), actual))
+
+
+@pytest.mark.parametrize(("max_area", "is_filled"), [(3, False), (4, True), (5, True)])
+@torch.no_grad()
+def test_a_hole_of_the_largest_area_is_filled(triton_device, max_area, is_filled):
+    logits = torch.ones(1, 1, 5, 6, device=triton_device)
+    logits[..., 1:3, 2:4] = -1
+    with backend("triton"):
+        found = fill_holes_in_mask_scores(logits, max_area)
+    assert torch.equal(found, fill_holes_in_mask_scores_reference(logits, max_area))
+    assert torch.equal(found > 0, logits > 0) != is_filled
