@@ -21,6 +21,10 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.window_attention import config, shape_class
 
+# Score of a key that a query does not see. Finite, as a row of a tile that is no query may see no key; a power of two,
+# as the fused product with the scale then equals the rounded one.
+UNSEEN = tl.constexpr(-(2.0**96))
+
 
 @triton.jit
 def _position(
@@ -36,27 +40,39 @@ def _position(
 
 
 @triton.jit
+def _in_group(
+    index,  # in a group of windows
+    group,
+    tokens,  # of a window
+    GROUP: tl.constexpr,  # windows
+):
+    """Returns the window in its group, the window in the image, and the token of the window."""
+    if GROUP == 1:
+        return 0, group, index
+    else:
+        return index // tokens, group * GROUP + index // tokens, index % tokens
+
+
+@triton.jit
 def _load_piece(
     qkv,  # (H·W, ROW) of one image
     bias,  # (3·C)
     row,  # (BLOCK) position in the map times ROW
     valid,  # (BLOCK) bool; the others are 0
-    inside,  # (BLOCK) bool; the others hold the bias
+    inside,  # (BLOCK) bool with PAD; the others hold the bias
     first,  # channel
     SIZE: tl.constexpr,
     PIECE: tl.constexpr,  # power of two, at least SIZE
     PAD: tl.constexpr,
 ):
-    channel = tl.arange(0, PIECE)
-    channel_mask = channel < SIZE
-    mask = (valid & inside)[:, None]
-    if SIZE < PIECE:
-        mask = mask & channel_mask[None, :]
-    x = tl.load(qkv + row[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
+    source = qkv + row
     if PAD:
-        b = tl.load(bias + first + channel, mask=channel_mask, other=0.0).to(x.dtype)
-        x = tl.where((valid & (inside == 0))[:, None], b[None, :], x)
-    return x
+        source = tl.where(inside, source, bias)
+    channel = tl.arange(0, PIECE)
+    mask = valid[:, None]
+    if SIZE < PIECE:
+        mask = mask & (channel < SIZE)[None, :]
+    return tl.load(source[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -71,7 +87,7 @@ def _load_query(
     SIZE: tl.constexpr, PIECE: tl.constexpr,
     WINDOW: tl.constexpr, POOL: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """A piece of each query, ``(BLOCK_M, PIECE)``; with POOL the largest of its 2 x 2 positions."""
+    """Returns a piece of each query, ``(BLOCK_M, PIECE)``; with POOL the largest of its 2 x 2 positions."""
     if POOL:
         query = tl.full([token.shape[0], PIECE], float("-inf"), tl.float32)
         for corner in tl.static_range(4):
@@ -83,7 +99,7 @@ def _load_query(
                 y = 2 * y + corner // 2
                 x = 2 * x + corner % 2
             piece = _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
-            query = tl.maximum(query, piece.to(tl.float32))
+            query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # as torch
         return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
     else:
         if WINDOW == 0:
@@ -94,10 +110,36 @@ def _load_query(
 
 
 @triton.jit
+def _store_pieces(
+    out,  # (H', W', C) of one image, from a head's first channel
+    x1, x2,  # (BLOCK_M, D1) and (BLOCK_M, D2); x2 is unused if D2 is 0
+    token, window, columns, H, W, valid,  # as of _load_query
+    C: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
+    WINDOW: tl.constexpr, STRIDE: tl.constexpr,
+):  # fmt: skip
+    """Stores the results of tokens that are on the map."""
+    if WINDOW == 0:
+        position = token
+        mask = valid
+    else:
+        y, x = _position(token, window, columns, WINDOW // STRIDE, WINDOW // STRIDE)
+        position = y * (W // STRIDE) + x
+        mask = valid & (y < H // STRIDE) & (x < W // STRIDE)
+    target = out + (position * C)[:, None]
+    channel1 = tl.arange(0, D1)
+    dtype = out.dtype.element_ty
+    tl.store(target + channel1[None, :], x1.to(dtype), mask=mask[:, None] & (channel1 < D)[None, :])
+    if D2 > 0:
+        channel2 = D1 + tl.arange(0, D2)
+        tl.store(target + channel2[None, :], x2.to(dtype), mask=mask[:, None] & (channel2 < D)[None, :])
+
+
+@triton.jit
 def _window_attention_kernel(
     qkv,  # (B, H, W, 3·C), the first channels of a contiguous map with ROW channels
     bias,  # (3·C)
     out,  # (B, H', W', C)
+    pooled,  # (B, H', W', C) out with RESIDUAL
     H, W,
     rows, columns,  # of windows
     positions,  # of the map; the keys where it is one window
@@ -110,6 +152,7 @@ def _window_attention_kernel(
     WINDOW: tl.constexpr,  # side; 0 for the whole map as one window
     GROUP: tl.constexpr,  # windows of one program
     POOL: tl.constexpr,  # queries by 2 x 2
+    RESIDUAL: tl.constexpr,  # as many programs more pool the C channels after queries, keys and values
     PAD: tl.constexpr,  # windows reach beyond the map
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -118,26 +161,44 @@ def _window_attention_kernel(
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1
     STRIDE: tl.constexpr = 2 if POOL else 1
+    FULL: tl.constexpr = GROUP == 1 and WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0  # each block has keys alone
+    # Keys and values of a block that are loaded at once take one wait. Few queries have one warp, which lacks registers
+    # for both, as do products in TF32.
+    IS_16_BIT: tl.constexpr = qkv.dtype.element_ty.primitive_bitwidth == 16
+    AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and BLOCK_M >= BLOCK_N and IS_16_BIT
     # As constants they are cheap to divide by.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
     group = tl.program_id(0)
-    first = tl.program_id(1) * D
+    first = tl.program_id(1) % (C // D) * D
     b = (tl.program_id(2) // tiles).to(tl.int64)
     qkv += b * H * W * ROW
     windows = rows * columns
+    out_offset = b * (H // STRIDE) * (W // STRIDE) * C + first
 
     m = (tl.program_id(2) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    query_group = m // queries
-    query_window = group * GROUP + query_group
+    query_group, query_window, token = _in_group(m, group, queries, GROUP)
     valid = (m < GROUP * queries) & (query_window < windows)
-    token = m % queries
-    query1 = _load_query(qkv, bias, token, query_window, columns, H, W, valid, first, ROW, SIZE1, D1, WINDOW, POOL, PAD)
-    out1 = tl.zeros([BLOCK_M, D1], tl.float32)
+    source = qkv
+    if RESIDUAL:
+        source += tl.where(tl.program_id(1) < C // D, 0, 3 * C)
+    query1 = _load_query(
+        source, bias, token, query_window, columns, H, W, valid, first, ROW, SIZE1, D1, WINDOW, POOL, PAD
+    )
+    query2 = query1
     if D2 > 0:
         query2 = _load_query(
-            qkv, bias, token, query_window, columns, H, W, valid, first + D1, ROW, SIZE2, D2, WINDOW, POOL, PAD
+            source, bias, token, query_window, columns, H, W, valid, first + D1, ROW, SIZE2, D2, WINDOW, POOL, PAD
         )
+    if RESIDUAL:  # noqa: SIM102 (for the compiler, before anything is computed)
+        if tl.program_id(1) >= C // D:
+            _store_pieces(
+                pooled + out_offset, query1, query2, token, query_window, columns, H, W, valid,
+                C, D, D1, D2, WINDOW, STRIDE,
+            )  # fmt: skip
+            return
+    out1 = tl.zeros([BLOCK_M, D1], tl.float32)
+    if D2 > 0:
         out2 = tl.zeros([BLOCK_M, D2], tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -148,56 +209,42 @@ def _window_attention_kernel(
             inside = key_mask
             row = n * ROW
         else:
-            key_group = n // keys
-            key_window = group * GROUP + key_group
+            key_group, key_window, key_token = _in_group(n, group, keys, GROUP)
             key_mask = (n < GROUP * keys) & (key_window < windows)
-            y, x = _position(n % keys, key_window, columns, WINDOW, WINDOW)
+            y, x = _position(key_token, key_window, columns, WINDOW, WINDOW)
             inside = (y < H) & (x < W)
             row = (y * W + x) * ROW
         key = _load_piece(qkv, bias, row, key_mask, inside, C + first, SIZE1, D1, PAD)
+        if AT_ONCE:
+            value1 = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first, SIZE1, D1, PAD)
         scores = tl.dot(query1, tl.trans(key), input_precision=PRECISION)
         if D2 > 0:
             key = _load_piece(qkv, bias, row, key_mask, inside, C + first + D1, SIZE2, D2, PAD)
+            if AT_ONCE:
+                value2 = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first + D1, SIZE2, D2, PAD)
             scores = tl.dot(query2, tl.trans(key), scores, input_precision=PRECISION)
-        seen = key_mask[None, :]
-        if GROUP > 1:
-            seen = seen & (query_group[:, None] == key_group[None, :])
-        # Finite: a row of a tile that is no query may have no key.
-        scores = tl.where(seen, scores * scale, -1.0e30)
-        higher = tl.maximum(highest, tl.max(scores, 1))
+        if not FULL:
+            seen = key_mask[None, :]
+            if GROUP > 1:
+                seen = seen & (query_group[:, None] == key_group[None, :])
+            scores = tl.where(seen, scores, UNSEEN)
+        higher = tl.maximum(highest, tl.max(scores, 1) * scale)
         shrink = tl.math.exp2(highest - higher)
-        weights = tl.math.exp2(scores - higher[:, None])
+        weights = tl.math.exp2(scores * scale - higher[:, None])
         total = total * shrink + tl.sum(weights, 1)
         highest = higher
         weights = weights.to(qkv.dtype.element_ty)
-        value = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first, SIZE1, D1, PAD)
-        out1 = tl.dot(weights, value, out1 * shrink[:, None], input_precision=PRECISION)
+        if not AT_ONCE:
+            value1 = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first, SIZE1, D1, PAD)
+        out1 = tl.dot(weights, value1, out1 * shrink[:, None], input_precision=PRECISION)
         if D2 > 0:
-            value = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first + D1, SIZE2, D2, PAD)
-            out2 = tl.dot(weights, value, out2 * shrink[:, None], input_precision=PRECISION)
+            if not AT_ONCE:
+                value2 = _load_piece(qkv, bias, row, key_mask, inside, 2 * C + first + D1, SIZE2, D2, PAD)
+            out2 = tl.dot(weights, value2, out2 * shrink[:, None], input_precision=PRECISION)
 
-    height = H // STRIDE
-    width = W // STRIDE
-    if WINDOW == 0:
-        position = token
-        mask = valid
-    else:
-        y, x = _position(token, query_window, columns, WINDOW // STRIDE, WINDOW // STRIDE)
-        position = y * width + x
-        mask = valid & (y < height) & (x < width)
-    target = out + b * height * width * C + (position * C + first)[:, None]
-    channel1 = tl.arange(0, D1)
-    dtype = out.dtype.element_ty
-    tl.store(
-        target + channel1[None, :], (out1 / total[:, None]).to(dtype), mask=mask[:, None] & (channel1 < SIZE1)[None, :]
-    )
-    if D2 > 0:
-        channel2 = tl.arange(0, D2)
-        tl.store(
-            target + (D1 + channel2)[None, :],
-            (out2 / total[:, None]).to(dtype),
-            mask=mask[:, None] & (channel2 < SIZE2)[None, :],
-        )
+    x1 = out1 / total[:, None]
+    x2 = out2 / total[:, None] if D2 > 0 else x1
+    _store_pieces(out + out_offset, x1, x2, token, query_window, columns, H, W, valid, C, D, D1, D2, WINDOW, STRIDE)
 
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
@@ -247,15 +294,29 @@ def window_attention_triton(
     q_stride: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """:func:`sam2fast.kernels.window_attention.window_attention` on the GPU; never synchronises."""
-    B, H, W, channels = qkv.shape
-    C, pool = channels // 3, q_stride is not None
+    return _attend(qkv, bias, num_heads, window_size, q_stride is not None)[0]
+
+
+def pooled_window_attention_triton(
+    projected: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`sam2fast.kernels.window_attention.pooled_window_attention` on the GPU; never synchronises."""
+    return _attend(projected, bias, num_heads, window_size, True, True)
+
+
+def _attend(
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, pool: bool, residual: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the attention, and with ``residual`` the maxima of the channels after queries, keys and values."""
+    (B, H, W, channels), C = qkv.shape, len(bias) // 3
     row = qkv.stride(2)
     if qkv.stride() != (H * W * row, W * row, row, 1):
         qkv, row = qkv.contiguous(), channels
     d, stride = C // num_heads, 2 if pool else 1
     out = qkv.new_empty(B, H // stride, W // stride, C)
+    pooled = torch.empty_like(out) if residual else out
     if out.numel() == 0:
-        return out
+        return out, pooled
     height, width = (window_size, window_size) if window_size else (H, W)
     rows, columns = triton.cdiv(H, height), triton.cdiv(W, width)
     chosen = launch_config("window_attention", config, qkv, shape_class(d, window_size))
@@ -264,13 +325,16 @@ def window_attention_triton(
     )
     options = options_of(chosen, meta["BLOCK_M"])
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
+    groups, programs = triton.cdiv(rows * columns, meta["GROUP"]), num_heads * (1 + residual)
     most = max(1, MAX_PROGRAMS // tiles)  # images per launch
-    parts = [(qkv, out)] if most >= B else zip(qkv.split(most), out.split(most), strict=True)
+    bias = bias.to(qkv.dtype).contiguous()
+    each = qkv, out, pooled
+    parts = [each] if most >= B else zip(*(x.split(most) for x in each), strict=True)
     with chosen.on_device(qkv):
-        for some, result in parts:
+        for some, *results in parts:
             count_launch("window_attention")
-            _window_attention_kernel[triton.cdiv(rows * columns, meta["GROUP"]), num_heads, len(some) * tiles](
-                some, bias.contiguous(), result, H, W, rows, columns, H * W, tiles,
-                d**-0.5 * math.log2(math.e), ROW=row, **meta, **options, **FUSED,
+            _window_attention_kernel[groups, programs, len(some) * tiles](
+                some, bias, *results, H, W, rows, columns, H * W, tiles,
+                d**-0.5 * math.log2(math.e), ROW=row, RESIDUAL=residual, **meta, **options, **FUSED,
             )  # fmt: skip
-    return out
+    return out, pooled

@@ -36,6 +36,12 @@ def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *re
     return 4 * B * queries * keys * (channels // 3)
 
 
+@register_flop_formula(_ops.pooled_window_attention, get_raw=True)
+def pooled_window_attention_flops(x: Any, bias: Any, heads: int, window: int, *rest: Any, out_val: Any) -> int:
+    """Computes the FLOPs of attention. The residual is only compared."""
+    return int(window_attention_flops(x[..., : len(bias)], bias, heads, window, out_val=out_val[0]))
+
+
 @register_flop_formula(_ops.linear_gelu)
 def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
     """``x (..., K)`` by ``weight (M, K)``."""

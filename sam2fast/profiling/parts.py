@@ -57,7 +57,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.image, "neck", "neck"),
     (static.image, "normalize_sum shifted_layer_norm", "norms"),
     (static.image, "linear add_product", "projections"),
-    (static.image, "window_attention", "attention"),
+    (static.image, "window_attention pooled_window_attention", "attention"),
     (static.image, "linear_gelu mlp", "MLP"),
     (static.image, "embed_patches", "patches"),
     (static.masks, "decode", "mask decoder"),

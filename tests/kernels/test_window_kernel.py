@@ -12,8 +12,15 @@ from sam2fast.kernels import _cpu, _launch  # noqa: E402
 from sam2fast.kernels import window_attention as module  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import Row  # noqa: E402
-from sam2fast.kernels.window_attention import window_attention, window_attention_reference  # noqa: E402
-from sam2fast.kernels.window_attention_triton import window_attention_triton  # noqa: E402
+from sam2fast.kernels.window_attention import (  # noqa: E402
+    pooled_window_attention,
+    window_attention,
+    window_attention_reference,
+)
+from sam2fast.kernels.window_attention_triton import (  # noqa: E402
+    pooled_window_attention_triton,
+    window_attention_triton,
+)
 from sam2fast.modeling.hiera_block import MultiScaleBlock  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
@@ -67,6 +74,27 @@ def test_window_attention(triton_device, name, dtype, monkeypatch):
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "pooled" in name])
+@torch.no_grad()
+def test_a_pooled_residual(triton_device, name):
+    """Its maxima are those of torch, and the attention is the same as without it."""
+    case, dtype = CASES[name], torch.bfloat16
+    (qkv, bias), (heads, window) = inputs(case, triton_device, dtype), (case[3], case[5])
+    residual = random_map(*qkv.shape[:3], qkv.shape[3] // 3, seed=2).to(triton_device, dtype) - 10
+    residual[0, 0, 1, 0] = float("nan")
+    projected = torch.cat([qkv, residual], dim=3)
+    attended, pooled = pooled_window_attention_triton(projected, bias, heads, window, POOLED)
+    assert torch.equal(attended, window_attention_triton(qkv, bias, heads, window, POOLED))
+    expected = torch.nn.functional.max_pool2d(residual.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    assert expected.isnan().sum() == 1
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_residual_of_another_width():
+    with pytest.raises(ValueError, match="4 \\* 2 \\* d"):
+        pooled_window_attention(torch.zeros(1, 4, 4, 56), torch.zeros(48), 2, 4, POOLED)
+
+
 @pytest.mark.parametrize("name", ["tiny, 14 padded, pooled", "tiny, 7 padded", "whole map, pooled"])
 @torch.no_grad()
 def test_the_first_channels_of_a_map(triton_device, name):
@@ -78,10 +106,10 @@ def test_the_first_channels_of_a_map(triton_device, name):
     assert torch.equal(found, window_attention_triton(qkv, bias, *rest))
 
 
-@pytest.mark.parametrize(("block_m", "block_n"), [(16, 16), (16, 128), (128, 32)])
+@pytest.mark.parametrize(("block_m", "block_n"), [(16, 16), (16, 128), (128, 32), (256, 32)])
 @torch.no_grad()
 def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):
-    """Windows that fill several blocks, and blocks of many windows."""
+    """Windows that fill several blocks, blocks of many windows, and whole windows in one tile."""
     config = Row("*", "float32", "*", {"BLOCK_M": block_m, "BLOCK_N": block_n}, {"num_warps": 4})
     monkeypatch.setattr(_launch, "custom_rows", lambda: {"window_attention": [config]})
     for name in ("large, 16 padded, pooled", "tiny, 4", "odd sides, pooled", "whole map, pooled"):

@@ -15,7 +15,7 @@ from sam2fast.kernels.mask_logits import mask_logits_reference
 from sam2fast.kernels.mlp import mlp_reference
 from sam2fast.kernels.norm_linear import norm_linear_reference
 from sam2fast.kernels.token_attention import token_attention_reference
-from sam2fast.kernels.window_attention import window_attention_reference
+from sam2fast.kernels.window_attention import pooled_window_attention_reference, window_attention_reference
 from sam2fast.profiling import flops as formulas  # registers them
 
 
@@ -32,6 +32,10 @@ def test_window_attention(size, window, pooled):
     flops, out = counted(window_attention_reference, qkv, bias, 2, window, stride)
     found = formulas.window_attention_flops(qkv, bias, 2, window, stride, out_val=out)
     assert found == flops > 0
+    if pooled:
+        given = torch.cat([qkv, qkv[..., :16]], dim=3), bias, 2, window, stride
+        flops, out = counted(pooled_window_attention_reference, *given)
+        assert formulas.pooled_window_attention_flops(*given, out_val=out) == flops == found
 
 
 def test_linear_gelu():

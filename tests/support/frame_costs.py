@@ -153,9 +153,9 @@ def _combine(args: Any, kwargs: Any) -> int:
 
 
 def _window(args: Any, kwargs: Any) -> int:
-    qkv, bias, out = args[:3]
+    qkv, bias, out = args[:3]  # a residual's channels may come after those of the bias
     window = kwargs["WINDOW"]
-    return int(formulas.window_attention_flops(qkv, bias, 0, window, out_val=out))
+    return int(formulas.window_attention_flops(qkv[..., : len(bias)], bias, 0, window, out_val=out))
 
 
 def _linear_gelu(args: Any, kwargs: Any) -> int:

@@ -33,7 +33,7 @@ from sam2fast.kernels.embed_patches import PADDING, SIDE, STRIDE, embed_patches
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.mlp import is_joined, mlp
-from sam2fast.kernels.window_attention import window_attention
+from sam2fast.kernels.window_attention import pooled_window_attention, window_attention
 
 BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
 
@@ -149,9 +149,12 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
         elif i > 0:
             normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
         qkv, channels = linear(normed, weights.qkv[i]), len(block.qkv.bias)
-        if block.residual is not None:
-            x = _pooled(qkv[..., channels:], block.pool)
-        attended = window_attention(qkv[..., :channels], block.qkv.bias, block.heads, block.window, block.pool)
+        rest = block.qkv.bias, block.heads, block.window
+        if block.residual is not None and block.pool is not None:
+            attended, x = pooled_window_attention(qkv, *rest, block.pool)
+        else:
+            x = x if block.residual is None else qkv[..., channels:].contiguous()
+            attended = window_attention(qkv[..., :channels], *rest, block.pool)
         add_product(x, attended, block.proj.weight)
         after_attention, (first, last) = weights.biases[i][0], block.mlp
         if weights.joined[i]:
@@ -180,11 +183,3 @@ def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | P
     bias = cast(Tensor, weights.patches.bias)
     x = embed_patches(values, weights.taps, bias, plan.position(H, W, dtype)[0], *numbers)
     return x, normalize(x, norm, dtype)
-
-
-def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
-    """Maxima of a map ``(B, H, W, C)``; torch's pooling would write indices of eight bytes, too."""
-    if stride is None:
-        return x.contiguous()
-    H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
-    return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
