@@ -121,7 +121,7 @@ def variant(launch: Launch) -> str:
         flags += ["SPECIALISED"] if "FP8" not in c else []
         return " ".join([f"{c['D']}/{c['WIDTH']}", *map(str.lower, flags)])
     if launch.op == "window_attention":
-        flags = [name for name in ("POOL", "PAD") if c[name]]
+        flags = [name for name in ("POOL", "RESIDUAL", "PAD") if c[name]]
         return " ".join([f"{c['D']} in {c['WINDOW'] or 'one window'}", *map(str.lower, flags)])
     if launch.op == "token_attention":
         keys = "shared keys" if c["SPLIT"] else f"{c['BLOCK_N']} keys"

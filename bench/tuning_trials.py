@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from backend_calls import OURS, by_triton, on_cpu, said
+from backend_calls import OURS, Result, by_triton, on_cpu, said
 from measure import device_time
 from registry import Calls, Case, Expected, Search, compare, expectation
 
@@ -83,6 +83,16 @@ def launched_as(op: str, row: Row) -> contextlib.AbstractContextManager[Any]:
     """Inside, the op is launched with this configuration."""
     rows = {**_launch.custom_rows(), op: [row]}
     return mock.patch.object(_launch, "custom_rows", lambda: rows)
+
+
+def launched_by(call: Callable[[], Result], op: str, row: Row) -> Callable[[], Result]:
+    """Returns ``call`` by our kernel with this configuration."""
+
+    def run() -> Result:
+        with launched_as(op, row):
+            return by_triton(call)()
+
+    return run
 
 
 def expectations(prepared: Sequence[Subject], device: torch.device) -> list[Expected]:

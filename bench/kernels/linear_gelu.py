@@ -2,19 +2,19 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
 import torch
 import torch.nn.functional as F
-from backend_calls import both_ways, by_triton, runs_kernels
+from backend_calls import both_ways, runs_kernels
 from inputs import STAGES, meta, of_stages, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check, sizes
 from registry import TIMED, Call, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
-from tuning_trials import launched_as
+from tuning_trials import launched_by
 
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, Row, architecture
@@ -31,16 +31,6 @@ def work(rows: int, inner: int, outer: int, size: int) -> Work:
 WIDE_TILES = {"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64, "GROUP": 8}, {"num_warps": 8, "num_stages": 3}
 
 
-def launched_by(call: Callable[[], Tensor], row: Row) -> Callable[[], Tensor]:
-    """Returns ``call`` by our kernel with this configuration."""
-
-    def run() -> Tensor:
-        with launched_as("linear_gelu", row):
-            return by_triton(call)()
-
-    return run
-
-
 def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
     def prepare(device: torch.device) -> Calls:
         x, weight = random(rows, K, device=device, dtype=dtype), random(N, K, device=device, dtype=dtype, seed=1)
@@ -51,7 +41,8 @@ def linear_gelu_case(rows: int, K: int, N: int, dtype: torch.dtype) -> Case:
 
         ways = {"torch": lambda: F.gelu(F.linear(x, weight, bias))} | both_ways(by_kernel, device)
         if launch == "narrow" and runs_kernels(device):
-            ways["wide tiles"] = launched_by(by_kernel, Row(architecture(device), name_of(dtype), launch, *WIDE_TILES))
+            row = Row(architecture(device), name_of(dtype), launch, *WIDE_TILES)
+            ways["wide tiles"] = launched_by(by_kernel, "linear_gelu", row)
         return ways
 
     done, tolerance = work(rows, K, N, dtype.itemsize), 1e-4 if dtype == torch.float32 else 0.05

@@ -13,16 +13,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 
 import torch
 import torch.nn.functional as F
-from backend_calls import both_ways, forced
+from backend_calls import both_ways, forced, kernel_if_any, runs_kernels
 from inputs import Windowed, hiera_blocks, meta, random, small
-from parity_rows import Check, Draw, integer, name_of
+from parity_rows import Check, Draw, integer, name_of, simple_check, sizes
+from parity_rows import Plan as Sizes
 from registry import TIMED, Call, Calls, Case, Record, Sample, Search, Work, search
 from torch import Tensor
+from tuning_trials import launched_by
 
 from sam2fast.kernels._dispatch import FLOATS
-from sam2fast.kernels._launch import ANY
+from sam2fast.kernels._launch import ANY, Row, architecture
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH
-from sam2fast.kernels.window_attention import WIDEST, window_attention, window_attention_reference
+from sam2fast.kernels.window_attention import (
+    WIDEST,
+    maxima,
+    pooled_window_attention,
+    pooled_window_attention_reference,
+    window_attention,
+    window_attention_reference,
+)
 
 
 def cut_out_windows(
@@ -59,16 +68,34 @@ def work(block: Windowed, size: int) -> Work:
     return Work(moved, products=4 * pairs * channels, exponentials=pairs * block.heads)
 
 
+# Tiles of windows of 14 and 16 that are timed beside those of `config`: the whole window in one program, which reads keys
+# and values once, and the tiles of smaller windows, which an H100 was measured with.
+_WHOLE = {"BLOCK_M": 256, "BLOCK_N": 32, "ROWS_PER_WARP": 16, "PIECES": 1}
+_SMALLER = {"BLOCK_M": 64, "BLOCK_N": 64, "ROWS_PER_WARP": 16, "PIECES": 1}
+OTHER_TILES = {
+    "whole windows": (_WHOLE, {"num_warps": 16, "num_stages": 3}),
+    "tiles of 64": (_SMALLER, {"num_warps": 4, "num_stages": 1}),
+}
+
+
 def window_case(block: Windowed, dtype: torch.dtype) -> Case:
     """Attention in windows, or over the whole map, without projections; pooled queries are a quarter of the keys."""
     side, window, heads, d, stride = block
 
     def prepare(device: torch.device) -> Calls:
-        row = (3 + (stride == 2)) * heads * d  # with the residual's channels
-        qkv = random(1, side, side, row, device=device, dtype=dtype)[..., : 3 * heads * d]
+        qkv = random(1, side, side, 3 * heads * d, device=device, dtype=dtype)
         bias = random(3 * heads * d, device=device, dtype=dtype, seed=1)
         pooling = (2, 2) if stride == 2 else None  # the dispatcher's choice for a whole map may be SDPA
-        own = both_ways(lambda: window_attention(qkv, bias, heads, window, pooling), device)
+
+        def attend() -> Tensor:
+            return window_attention(qkv, bias, heads, window, pooling)
+
+        own = both_ways(attend, device)
+        if window > 8 and dtype == torch.bfloat16 and runs_kernels(device):
+            own |= {
+                name: launched_by(attend, "window_attention", Row(architecture(device), name_of(dtype), ANY, *chosen))
+                for name, chosen in OTHER_TILES.items()
+            }
         cut = functools.partial(cut_out_windows, qkv, bias, heads, window, stride == 2)
         one_window = not window and dtype != torch.float32
         others = forced(lambda attend: functools.partial(cut, attend), device) if one_window else {}
@@ -83,6 +110,44 @@ def window_case(block: Windowed, dtype: torch.dtype) -> Case:
         # Honest results: SDPA's own in fp32 are 8.5e-6 from float64; two in bfloat16 differ by 0.026 to 0.056.
         tolerance=1e-4 if dtype == torch.float32 else 0.1,
         launch=ANY if window else "global",
+    )
+
+
+def pooled_case(block: Windowed, dtype: torch.dtype) -> Case:
+    """Attention with pooled queries, and the residual's maxima: by torch, in two launches, and in one."""
+    side, window, heads, d, _ = block
+    C, of_attention, rest = heads * d, work(block, dtype.itemsize), (heads, window, (2, 2))
+
+    def prepare(device: torch.device) -> Calls:
+        projected = random(1, side, side, 4 * C, device=device, dtype=dtype)
+        bias = random(3 * C, device=device, dtype=dtype, seed=1)
+
+        def apart() -> tuple[Tensor, Tensor]:
+            return window_attention(projected[..., : 3 * C], bias, *rest), maxima(projected[..., 3 * C :], (2, 2))
+
+        return {
+            "torch": lambda: pooled_window_attention_reference(projected, bias, *rest),
+            "maxima by torch": kernel_if_any(apart, device),
+            **both_ways(lambda: pooled_window_attention(projected, bias, *rest), device),
+        }
+
+    done = of_attention._replace(bytes=of_attention.bytes + dtype.itemsize * C * side**2 * 5 // 4)
+    name, tolerance = f"{side}x{side} window {window} {heads}x{d}", 1e-4 if dtype == torch.float32 else 0.1
+    return Case("pooled_window_attention", name, name_of(dtype), prepare, done, tolerance)
+
+
+def pooled_draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
+    """Oblong maps, mostly padded, of any even window."""
+    (B, H, W, half, heads, eighths), seed = sizes(most, generator), integer(0, 2**31, generator)
+    H, W, C = H + 1, W + 1, 8 * heads * eighths
+    projected = random(B, H, W, 4 * C, device=on, dtype=dtype, seed=seed)
+    bias, rest = random(3 * C, device=on, dtype=dtype, seed=seed + 1), (heads, 2 * half, (2, 2))
+    exact = pooled_window_attention_reference(projected.double(), bias.double(), *rest)
+    return Draw(
+        lambda _: torch.cat(pooled_window_attention(projected, bias, *rest)),
+        f"{B}x{H}x{W}, window {2 * half}, {heads}x{8 * eighths}",
+        torch.cat(exact),
+        torch.cat(pooled_window_attention_reference(projected, bias, *rest)),
     )
 
 
@@ -173,8 +238,7 @@ def window_draw(shape: Shape, dtype: torch.dtype, generator: torch.Generator, de
 
     batch, height, width, window, heads, d, pooled = shape
     channels, seed = 3 * heads * d, integer(0, 2**31, generator)
-    row = channels + heads * d * pooled  # with the residual's channels
-    qkv = random(batch, height, width, row, device=device, dtype=dtype, seed=seed)[..., :channels]
+    qkv = random(batch, height, width, channels, device=device, dtype=dtype, seed=seed)
     of_bias = (dtype, torch.float32)[integer(0, 1, generator)]
     bias = random(channels, device=device, dtype=of_bias, seed=seed + 1)
     rest = heads, window, (2, 2) if pooled else None
@@ -196,7 +260,7 @@ QUICK = Plan(real=(), draws=2, whole=12, windows_across=2, batch=2)
 WINDOWS = [(64, 32, 4, 1), (64, 32, 4, 2), (64, 64, 4, 1), (64, 64, 8, 1), (64, 32, 8, 1),
            (128, 32, 8, 1), (128, 32, 8, 2), (128, 64, 8, 1), (128, 64, 8, 2), (64, 32, 4, 1, 8), (64, 64, 4, 1, 8),
            (64, 64, 4, 1, 16), (64, 32, 4, 1, 16), (128, 32, 8, 1, 16), (128, 32, 8, 2, 16),
-           (128, 64, 8, 1, 16)]  # fmt: skip
+           (128, 64, 8, 1, 16), (128, 32, 8, 3, 16), (256, 32, 16, 3, 16)]  # fmt: skip
 WHOLE_MAP = [(64, 64, 4, 1), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 4, 2), (64, 128, 4, 3), (128, 32, 8, 3),
              (128, 64, 8, 1), (128, 64, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3)]  # fmt: skip
 FP32_WINDOWS = [(64, 32, 4, 1), (64, 32, 4, 2), (64, 32, 8, 1), (64, 32, 8, 2), (64, 64, 4, 1), (128, 32, 8, 1),
@@ -217,15 +281,23 @@ COMPILED = [Windowed(64, 8, 2, 56), Windowed(64, 16, 8, 72, 2), Windowed(64, 14,
 def launched() -> Iterator[Call]:
     for dtype, block in itertools.product(FLOATS, COMPILED):
         C = block.heads * block.width
-        stride, row = ((2, 2), 4 * C) if block.stride > 1 else (None, 3 * C)  # with the residual's channels
-        qkv = meta(1, block.side, block.side, row, dtype=dtype)[..., : 3 * C]
-        given = qkv, meta(3 * C, dtype=dtype), block.heads, block.window
+        given = meta(1, block.side, block.side, 3 * C, dtype=dtype), meta(3 * C, dtype=dtype), block.heads, block.window
+        stride = (2, 2) if block.stride > 1 else None
         yield Call("window_attention", (*given, stride), name_of(dtype), ANY if block.window else "global")
+        if block.stride > 1:
+            projected = meta(1, block.side, block.side, 4 * C, dtype=dtype)
+            yield Call("pooled_window_attention", (projected, *given[1:], (2, 2)), name_of(dtype))
 
 
 RECORD = Record(
-    cases=[window_case(block, dtype) for block in BLOCKS for dtype in TIMED],
-    small=[window_case(Windowed(8, window, 2, 16), dtype) for dtype in TIMED for window in (4, 0)],
+    cases=[
+        *(window_case(block, dtype) for block in BLOCKS for dtype in TIMED),
+        *(pooled_case(block, dtype) for block in BLOCKS if block.stride > 1 for dtype in TIMED),
+    ],
+    small=[
+        *(window_case(Windowed(8, window, 2, 16), dtype) for dtype in TIMED for window in (4, 0)),
+        *(pooled_case(Windowed(8, 4, 2, 16, 2), dtype) for dtype in TIMED),
+    ],
     searches=[
         window_search("bfloat16", ANY, WINDOWS),
         window_search("bfloat16", "global", WHOLE_MAP, (DEFAULT, FLASH, CUDNN)),
@@ -243,6 +315,17 @@ RECORD = Record(
             is_bounded=True,
         )
         for name, stride in (("window_attention", None), ("window_attention pooled", (2, 2)))
+    }
+    | {
+        "pooled_window_attention": Sample(
+            pooled_window_attention,
+            lambda: (small((2, 8, 12, 64)), small((48,)), 2, 4, (2, 2)),
+            "window_attention",
+            "pooled_window_attention",
+            batched=0,
+            has_gradient=True,
+            is_bounded=True,
+        )
     },
     launched=launched,
     parity={
@@ -258,7 +341,13 @@ RECORD = Record(
             launchers=[("window_attention_triton.window_attention_triton", 0)],
             variants=lambda plan: plan.windows,
             variant="window",
-        )
+        ),
+        "pooled_window_attention": simple_check(
+            pooled_draw,
+            *(Sizes(30, (3, 40, 40, 8, 3, 9)), Sizes(8, (3, 40, 40, 8, 3, 9))),
+            *(Sizes(3, (2, 9, 9, 4, 2, 3)), Sizes(3, (2, 9, 9, 4, 2, 3))),
+            launchers=["window_attention_triton.pooled_window_attention_triton:1"],
+        ),
     },
 )
 
