@@ -68,8 +68,8 @@ def work(block: Windowed, size: int) -> Work:
     return Work(moved, products=4 * pairs * channels, exponentials=pairs * block.heads)
 
 
-# Tiles of windows of 14 and 16 that are timed beside those of `config`: the whole window in one program, which reads keys
-# and values once, and the tiles of smaller windows, which an H100 was measured with.
+# Tiles of windows of 14 and 16 that are timed beside those of `config`: the whole window in one program, which reads
+# keys and values once, and the tiles of smaller windows, which an H100 was measured with.
 _WHOLE = {"BLOCK_M": 256, "BLOCK_N": 32, "ROWS_PER_WARP": 16, "PIECES": 1}
 _SMALLER = {"BLOCK_M": 64, "BLOCK_N": 64, "ROWS_PER_WARP": 16, "PIECES": 1}
 OTHER_TILES = {
