@@ -190,4 +190,6 @@ def test_a_compiled_encoder_is_one_graph_with_the_kernel_in_it(size, overrides, 
         assert relative_error(e, a) < 1e-4
     (graph,) = graphs
     calls = [node.target for node in graph.graph.nodes if node.op == "call_function"]
-    assert calls.count(torch.ops.sam2fast.window_attention.default) == len(model.image_encoder.trunk.blocks)
+    pooled = calls.count(torch.ops.sam2fast.pooled_window_attention.default)
+    assert pooled == sum(block.q_stride is not None for block in model.image_encoder.trunk.blocks) > 0
+    assert calls.count(torch.ops.sam2fast.window_attention.default) + pooled == len(model.image_encoder.trunk.blocks)
