@@ -29,17 +29,21 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 @register_flop_formula(_ops.window_attention)
 def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
     """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``; padding positions are keys, and queries unless pooled."""
-    B, H, W, channels = qkv
+    return _in_windows(qkv, qkv[3] // 3, window, out_shape)
+
+
+@register_flop_formula(_ops.pooled_window_attention)
+def pooled_window_attention_flops(x: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Any) -> int:
+    """Computes those of attention. The residual's C channels of ``x (B, H, W, 4C)`` are only compared."""
+    return _in_windows(x, x[3] // 4, window, out_shape[0])
+
+
+def _in_windows(x: Shape, channels: int, window: int, out_shape: Shape) -> int:
+    B, H, W, _ = x
     keys = window**2 if window else H * W
     positions = math.ceil(H / window) * math.ceil(W / window) * keys if window else keys
     queries = positions * out_shape[1] * out_shape[2] // (H * W)
-    return 4 * B * queries * keys * (channels // 3)
-
-
-@register_flop_formula(_ops.pooled_window_attention, get_raw=True)
-def pooled_window_attention_flops(x: Any, bias: Any, heads: int, window: int, *rest: Any, out_val: Any) -> int:
-    """Computes the FLOPs of attention. The residual is only compared."""
-    return int(window_attention_flops(x[..., : len(bias)], bias, heads, window, out_val=out_val[0]))
+    return 4 * B * queries * keys * channels
 
 
 @register_flop_formula(_ops.linear_gelu)
