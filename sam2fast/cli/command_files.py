@@ -15,7 +15,7 @@ from urllib.parse import quote
 import click
 
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error
+from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error, print_note
 from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
 from sam2fast.io.made_from import described, described_videos, differences, is_whole
 
@@ -98,72 +98,66 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def open_output(
-    out: Path,
-    file: str,
-    made_from: Mapping[str, Any],
-    overwrite: bool = False,
-    videos: Mapping[str, Mapping[str, Any] | None] | None = None,
-    there: Collection[str] = (),
-    advice: str = "choose another folder",
-) -> None:
-    """Makes an output folder, or continues one with an equal record.
+class OutputFolder:
+    """A folder with a record that says what all results, and each video, were made from.
 
     Args:
-        file: The name of the record in the folder.
+        record: File of the record. Its folder is made if it does not exist.
         made_from: Record of the whole folder; see :mod:`sam2fast.io.made_from`.
         overwrite: Accepts any folder.
-        videos: Record of each video.
-        there: Videos that are in the folder and stay.
+        advice: End of messages about other results.
 
     Raises:
-        UserError: If the folder is not empty, and its record or the record of a video in it differs.
+        UserError: If the folder is not empty, and its record differs.
     """
-    make_folder(out)
-    record = out / file
-    remove_leftovers([record])  # of a killed run
-    with as_user_error(OSError):
-        is_new = not any(path.name != file for path in out.iterdir())
-    before = _read_record(record)
-    recorded = _by_video(before, "videos")
-    if not overwrite and not is_new:
-        if not isinstance(before, dict):
-            raise UserError(f"the folder {out} is not empty and has no {file} with its options; {advice}")
-        if other := differences(before.get("made_from"), made_from):
-            raise UserError(f"{out} {described(other)}, see {record}; {advice}")
-    of_videos = videos or {}
-    others = {name: other for name in there if (other := differences(recorded.get(name), of_videos.get(name)))}
-    if others:
-        raise UserError(f"{out} {described_videos(others)}, see {record}; {advice}")
-    content = {"made_from": made_from, **({} if videos is None else {"videos": {**recorded, **of_videos}})}
-    counts = read_counts(out, file)
-    _write_record(record, {**content, **({"files": counts} if counts else {})})
+
+    def __init__(
+        self, record: Path, made_from: Mapping[str, Any], overwrite: bool = False, advice: str = "choose another folder"
+    ) -> None:
+        out, self._record, self._advice = record.parent, record, f", see {record}; {advice}"
+        make_folder(out)
+        remove_leftovers([record])  # of a killed run
+        with as_user_error(OSError, ValueError):
+            is_new = all(path.name == record.name for path in out.iterdir())
+            before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
+        found: dict[str, Any] = before if isinstance(before, dict) and not is_new else {}
+        if not overwrite and not is_new:
+            if before is not found:
+                raise UserError(f"the folder {out} is not empty and has no {record.name} with its options; {advice}")
+            check_same(out, found.get("made_from"), made_from, self._advice)
+        parts = {key: found[key] for key in ("videos", "files") if isinstance(found.get(key), dict)}
+        self.made_from = made_from
+        self._content: dict[str, Any] = {"made_from": made_from, **parts}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The number of files of each video. A video with fewer is not whole."""
+        return self._content.get("files", {})
+
+    def begin(self, videos: Mapping[str, Mapping[str, Any] | None], there: Collection[str]) -> None:
+        """Writes what the videos are made from. Raises UserError if it differs for a video that is there."""
+        before = self._content.get("videos", {})
+        others = {name: other for name in there if (other := differences(before.get(name), videos.get(name)))}
+        if others:
+            raise UserError(f"{self._record.parent} {described_videos(others)}{self._advice}")
+        self.write(videos=videos)
+
+    def write(self, **parts: Mapping[str, Any]) -> None:
+        """Adds to the parts ``videos`` and ``files`` of the record, and writes it."""
+        for key, part in parts.items():
+            self._content[key] = {**self._content.get(key, {}), **part}
+        write_atomically(self._record, (json.dumps(self._content, indent=2) + "\n").encode())
 
 
-def read_counts(out: Path, file: str) -> dict[str, int]:
-    """Returns the number of files of each video that :func:`add_counts` wrote to the record of an output folder."""
-    return _by_video(_read_record(out / file), "files")
+def check_same(place: object, before: Any, now: Any, advice: str) -> None:
+    """Raises UserError if the record of a result differs; see :func:`sam2fast.io.made_from.differences`."""
+    if other := differences(before, now):
+        raise UserError(f"{place} {described(other)}{advice}")
 
 
-def add_counts(out: Path, file: str, counts: Mapping[str, int]) -> None:
-    """Adds the number of files of each video to the record of an output folder: a video with fewer is not whole."""
-    _write_record(out / file, {**_read_record(out / file), "files": {**read_counts(out, file), **counts}})
-
-
-def _read_record(record: Path) -> Any:
-    """Returns the content of a record, or None if it does not exist or is truncated."""
-    with as_user_error(OSError, ValueError):
-        return json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
-
-
-def _by_video(record: Any, key: str) -> dict[str, Any]:
-    """Returns a part of a record; nothing if the record is damaged."""
-    found = record.get(key) if isinstance(record, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _write_record(record: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(record, (json.dumps(content, indent=2) + "\n").encode())
+def note_kept(place: Path) -> None:
+    """Prints a note on a result that is not made again."""
+    print_note(f"{click.format_filename(place)} was made from the same before, and is kept")
 
 
 def check_folder(path: Path, what: str) -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from sam2fast.cli.command_files import note_kept
 from sam2fast.cli.model_choice import ModelChoice, config_of
 from sam2fast.cli.options import DTYPES, PATH
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error, print_note
+from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
 from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
@@ -102,7 +103,7 @@ def convert(
         say(f"with     {' '.join(done.choice.overrides)}")
     say(f"weights  {done.tensors} tensors, {done.parameters} parameters, {', '.join(done.dtypes)}")
     if done.is_kept:
-        print_note(f"{click.format_filename(target)} was converted from the same before, and is kept")
+        note_kept(target)
     else:
         say("checked  read back, names and values equal")
     for file, digest in done.files.items():

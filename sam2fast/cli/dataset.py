@@ -18,13 +18,12 @@ from sam2fast.cli.dataset_options import (
     select_source_videos,
     select_videos,
     source_argument,
-    strip_error_kind,
     video_option,
 )
 from sam2fast.cli.options import out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +63,7 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
             try:
                 rows.append(summarise(data, name, count))
             except (DatasetError, OSError) as error:
-                problems.add(name, strip_error_kind(str(error)))
+                problems.add(name, format_error(error))
     for row in rows:
         emit(row.content())
     if as_json:
@@ -156,11 +155,11 @@ def show(source: Path, layout: str | None, rate: int, frames: str | None, videos
                 try:
                     opened.append((data, data.open(name)))
                 except DatasetError as error:
-                    problems.add(name, strip_error_kind(str(error)))
+                    problems.add(name, format_error(error))
         try:
             count += _draw_video(name, opened, asked, out)
         except (DatasetError, VideoError, OSError, ImportError) as error:
-            problems.add(name, strip_error_kind(str(error)))
+            problems.add(name, format_error(error))
     emit({"out": str(out), "images": count})
     say(f"{count} images in {out}")
     problems.raise_if_any(sum(name in present for name in names for _, present in kinds))

@@ -1,14 +1,14 @@
 """``sam2fast dataset convert`` and ``extract``: other layouts, and frames of videos as JPEG files."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import add_counts, open_output, read_counts
+from sam2fast.cli.command_files import OutputFolder
 from sam2fast.cli.dataset_options import (
     LAYOUTS,
     MASKLETS,
@@ -16,18 +16,18 @@ from sam2fast.cli.dataset_options import (
     layout_option,
     open_source,
     rate_option,
-    run_jobs,
     select_source_videos,
     source_argument,
     video_option,
 )
+from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH
-from sam2fast.cli.reporting import emit, output_options, say
+from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.user_errors import ErrorReport, as_user_error, format_error
-from sam2fast.downloads.digests import digest_of
 
-RECORD_OF_CONVERT, RECORD_OF_EXTRACT = ".convert.json", ".extract.json"
+if TYPE_CHECKING:
+    from sam2fast.datasets.conversion import ConvertJob, ExtractJob
 
 
 @click.command()
@@ -92,40 +92,19 @@ def convert(
     from sam2fast.datasets.layout_registry import open_layout
 
     options = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
-    run: dict[str, Any] = {"version": __version__, "options": options}
+    run = {"version": __version__, "options": options}
+    folder = OutputFolder(target / ".convert.json", run, overwrite, "choose another folder, or --overwrite")
     output = open_layout(target, to, Settings(masklets, rate, overlaps))
     problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
-    made_from = {}
-    for name in names:
-        try:
-            digests = data.digests(name, with_frames=images != "none")
-            made_from[name] = {**run, "video_path": os.path.realpath(data.masks_at(name)), **digests}
-        except (DatasetError, OSError) as error:
-            problems.add(name, format_error(error))
-    counts = read_counts(target, RECORD_OF_CONVERT)
-    with as_user_error(DatasetError, OSError):
-        exist = [name for name in made_from if output.has(name, counts.get(name))]
-    there, replaced = ([], exist) if overwrite else (exist, [])
-    # Until they are replaced, nothing says what they were made from: the run may be interrupted.
-    advice = "choose another folder, or --overwrite"
-    open_output(target, RECORD_OF_CONVERT, run, overwrite, {**made_from, **dict.fromkeys(replaced)}, there, advice)
-    jobs = [ConvertJob(data, output, name, images, check) for name in made_from if name not in there]
-    for result in run_jobs(convert_video, jobs, processes, "videos", problems, lambda job: job.video):
-        done = result.value
+    jobs = {name: ConvertJob(data, output, name, images, check) for name in names}
+    results, done_before = _run(convert_video, jobs, folder, problems, processes, overwrite)
+    for video, done in results.items():
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
         bare += not done.has_images
         if done.lost:
-            say(_format_lost(result.job.video, done.lost))
+            say(_format_lost(video, done.lost))
     with as_user_error(DatasetError, OSError):
         output.finish()
-    failed = {subject for subject, _ in problems.found}
-    if replaced:
-        again = {name: made_from[name] for name in replaced if name not in failed}
-        open_output(target, RECORD_OF_CONVERT, run, True, again)
-    with as_user_error(DatasetError, OSError):
-        files = {name: len(output.files(name)) for name in made_from if name not in failed}
-    add_counts(target, RECORD_OF_CONVERT, files)
-    done_before = len(there)
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
@@ -133,6 +112,43 @@ def convert(
         + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
     )
     problems.raise_if_any(len(names))
+
+
+def _run(
+    function: Callable[[Any, Any], Any],
+    jobs: "Mapping[str, ConvertJob] | Mapping[str, ExtractJob]",
+    folder: OutputFolder,
+    problems: ErrorReport,
+    processes: int | None,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], int]:
+    """Runs the jobs of videos that are not done. Returns the results, and the number of videos that were done."""
+    from sam2fast.datasets.conversion import no_model
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
+
+    made_from = {}
+    for name, job in jobs.items():
+        try:
+            made_from[name] = {**folder.made_from, **job.made_from()}
+        except (DatasetError, OSError) as error:
+            problems.add(job.video, format_error(error))
+    with as_user_error(DatasetError, OSError):
+        exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
+    there, replaced = ([], exist) if overwrite else (exist, [])
+    # Until they are replaced, nothing says what they were made from: the run may be interrupted.
+    folder.begin({**made_from, **dict.fromkeys(replaced)}, there)
+    left = [jobs[name] for name in made_from if name not in there]
+    count = min(processes or os.cpu_count() or 1, len(left))
+    runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
+    with progress_bar("videos", len(left), "videos") as bar:
+        results = work_through(function, left, runner, no_model, problems, bar, lambda job: job.video)
+        found = {str(job.video): value for job, value in results}
+    failed = {subject for subject, _ in problems.found}
+    done = {name: made for name, made in made_from.items() if str(jobs[name].video) not in failed}
+    with as_user_error(DatasetError, OSError):
+        folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
+    return found, len(there)
 
 
 def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
@@ -190,30 +206,16 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     problems, left_out = ErrorReport("videos"), LeftOut()
     for why, file in others:
         left_out.add("file", why, file)
-    run: dict[str, Any] = {"version": __version__, "options": {"rate": rate, "quality": quality}}
-    jobs: dict[str, ExtractJob] = {}
-    made_from = {}
+    jobs = dict[str, ExtractJob]()
     for file in files:
         job = ExtractJob(file, out, rate, quality)
-        if job.name in jobs:
+        if jobs.setdefault(job.name, job) is not job:
             problems.add(file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder")
-            continue
-        try:
-            made_from[job.name] = {**run, "video_path": os.path.realpath(file), "video_content": digest_of(file)}
-        except OSError as error:
-            problems.add(file, format_error(error))
-        else:
-            jobs[job.name] = job
-    counts = read_counts(out, RECORD_OF_EXTRACT)
-    waiting = [job for name, job in jobs.items() if not job.is_done(counts.get(name))]
-    there = [name for name, job in jobs.items() if job not in waiting]
-    open_output(out, RECORD_OF_EXTRACT, run, False, made_from, there)
-    count = frames = 0
-    for result in run_jobs(extract_frames, waiting, processes, "videos", problems, lambda job: str(job.video)):
-        count, frames = count + 1, frames + result.value
-    failed = {subject for subject, _ in problems.found}
-    add_counts(out, RECORD_OF_EXTRACT, {n: len(job.files) for n, job in jobs.items() if str(job.video) not in failed})
-    done_before = len(there)
+    folder = OutputFolder(
+        out / ".extract.json", {"version": __version__, "options": {"rate": rate, "quality": quality}}
+    )
+    results, done_before = _run(extract_frames, jobs, folder, problems, processes)
+    count, frames = len(results), sum(results.values())
     emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
     say(
         f"{frames} frames of {count} videos in {out}"

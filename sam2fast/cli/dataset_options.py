@@ -1,24 +1,19 @@
-"""Options, sources and parallel jobs of the commands of ``sam2fast dataset``."""
+"""Options and sources of the commands of ``sam2fast dataset``."""
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sam2fast.cli.options import PATH
-from sam2fast.cli.reporting import progress_bar
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error
 
 if TYPE_CHECKING:
     from sam2fast.datasets.layout import Layout
-    from sam2fast.deploy.parallel.pool import JobResult
 
 LAYOUTS = ("sav", "sav-png", "davis", "ytvos", "coco-jsonl")
 MASKLETS = ("manual", "auto")
-# Errors whose messages need no class name.
-CLEAR_ERRORS = ("DatasetError: ", "OverlapError: ", "VideoError: ", "NoFramesError: ")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 source_argument = click.argument("source", metavar="IN", type=PATH)
@@ -50,41 +45,6 @@ def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -
     if missing:
         raise click.UsageError(f"there is no video {missing[0]!r} in {where}; there are {', '.join(present[:5])}")
     return [name for name in present if not asked or name in asked]
-
-
-def run_jobs(
-    function: Callable[[Any, Any], Any],
-    jobs: Sequence[Any],
-    processes: int | None,
-    what: str,
-    problems: ErrorReport,
-    name_of: Callable[[Any], str],
-) -> Iterator["JobResult"]:
-    """Runs jobs that need no model, with a progress bar. Yields their results; failures go to ``problems``.
-
-    Args:
-        processes: the maximum; by default one for each core.
-    """
-    from sam2fast.datasets.conversion import no_model
-    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
-
-    count = min(processes or os.cpu_count() or 1, len(jobs))
-    runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
-    results = runner(function, jobs, no_model)
-    with progress_bar(what, len(jobs), what) as bar:
-        for result in results:
-            bar.update()
-            if result.error is None:
-                yield result
-            else:
-                problems.add(name_of(result.job), strip_error_kind(result.error))
-
-
-def strip_error_kind(error: str) -> str:
-    """The message of an error without a class name that adds nothing."""
-    for kind in CLEAR_ERRORS:
-        error = error.removeprefix(kind)
-    return error
 
 
 def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:

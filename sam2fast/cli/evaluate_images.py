@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import make_folder, note_kept, remove_leftovers, write_atomically
+from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, NumbersType, ignore_label_option, model_options
@@ -21,7 +22,6 @@ from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list
-from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.made_from import described, differences, is_whole
 
@@ -164,19 +164,16 @@ def evaluate_images(
     for subject, why in data.problems:
         problems.add(subject, why)
     begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
-    with progress_bar("images", len(jobs), "images") as bar, as_user_error(WorkerError):
-        for result in chosen.runner(function, jobs, functools.partial(_build, choice, dtype), ordered=True):
-            if result.error is not None:
-                problems.add(result.job.image, result.error)
-            else:
-                results.add(result.job.name, result.value)
-                if not (result.value.objects or result.value.too_small or result.value.problems):
-                    left_out.add("image", "it has no objects", result.job.name)
-                if result.value.too_small:
-                    why = f"its area is less than {min_area} pixels"
-                    left_out.add("object", why, f"in {result.job.image}", result.value.too_small)
-                _report(problems, result.job.image, result.value.problems)
-            bar.update()
+    build = functools.partial(_build, choice, dtype)
+    with progress_bar("images", len(jobs), "images") as bar:
+        for job, found in work_through(function, jobs, chosen.runner, build, problems, bar, lambda job: job.image):
+            results.add(job.name, found)
+            if not (found.objects or found.too_small or found.problems):
+                left_out.add("image", "it has no objects", job.name)
+            if found.too_small:
+                why = f"its area is less than {min_area} pixels"
+                left_out.add("object", why, f"in {job.image}", found.too_small)
+            _report(problems, job.image, found.problems)
     seconds = time.perf_counter() - begun
     left_out.report()
     if results.objects:
@@ -232,7 +229,7 @@ def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
         return False
     if problems or not is_whole(objects):
         return False
-    print_note(f"{means} is of the same images, model and options, and is kept")
+    note_kept(means)
     for line in lines:
         say(line)
     emit(content)

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from sam2fast.cli.command_files import check_folder as check_place
+from sam2fast.cli.command_files import check_same, note_kept
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
-from sam2fast.io.made_from import described, differences
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
 # Files with the record, by format; see sam2fast.deploy.exported.artifact.record_of.
@@ -103,7 +103,7 @@ def export(
     seconds = time.perf_counter() - start
     say(f"time: {seconds:.1f} s")
     if kept is not None:
-        print_note(f"{click.format_filename(out)} was exported from the same before, and is kept")
+        note_kept(out)
     else:
         say(f"written to {click.format_filename(out)}")
     written = {name: size for name, size in sizes.items() if size is not None}
@@ -155,8 +155,7 @@ def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None]
         before, sizes = content["made_from"], dict(content["bytes"])
     except (ValueError, TypeError, KeyError):
         before, sizes = None, {}  # version 0.2, or damaged
-    if other := differences(before, made_from):
-        raise UserError(f"{out} {described(other)}, see {record}; choose another folder")
+    check_same(out, before, made_from, f", see {record}; choose another folder")
     for name, size in sizes.items():
         if not (out / name).is_file() or size_of(out / name) != size:
             raise UserError(f"{out / name} is missing or incomplete; remove {out} to export the model again")

@@ -15,14 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam2fast.automatic_mask_generator import Progress, SAM2AutomaticMaskGenerator
-from sam2fast.cli.command_files import RESULTS, START_AGAIN, mask_files, write_atomically, writing
-from sam2fast.cli.jobs import Task
+from sam2fast.cli.command_files import RESULTS, START_AGAIN, check_same, mask_files, write_atomically, writing
 from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.io.made_from import described, differences, is_whole
+from sam2fast.io.made_from import differences, is_whole
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
 from sam2fast.video_results.coco_video import CATEGORY
@@ -62,8 +61,8 @@ class FoundMasks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MaskTask(Task):
-    """Generates the masks of images, and draws them. It is picklable if ``progress`` is no function.
+class MaskTask:
+    """A function that generates the masks of an image, and draws them. It is picklable if ``progress`` is no function.
 
     Attributes:
         options: Arguments of :class:`SAM2AutomaticMaskGenerator`.
@@ -90,9 +89,11 @@ class MaskTask(Task):
         return finder
 
     def shown_by(self, bar: tqdm) -> "MaskTask":
+        """Returns the task for this process, which shows the progress of an image in the bar."""
         return replace(self, progress=lambda done, of: bar.set_postfix_str(f"{done / of:.0%} of this image"))
 
-    def do(self, finder: MaskFinder, image: InputSource) -> FoundMasks:
+    def __call__(self, finder: MaskFinder, image: InputSource) -> tuple[FoundMasks, dict[str, float], str]:
+        """Writes the files. Returns the entries, seconds by stage, and the device."""
         with finder.stage("read image"):
             made_from = image.made_from()  # before the image is read, which another program may replace meanwhile
         pixels = finder.read(image)
@@ -103,7 +104,8 @@ class MaskTask(Task):
             self._write(image, pixels, records)
         height, width = pixels.shape[:2]
         facts = {"file_name": str(image), "width": width, "height": height, "made_from": made_from, **finder.choices}
-        return FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
+        found = FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
+        return found, finder.take_seconds(), finder.description["device"]
 
     def model(self, device: str) -> dict[str, Any]:
         """Returns a description of the model as JSON."""
@@ -228,8 +230,7 @@ def read_previous_masks(
             annotations[annotation["image_id"]].append(annotation)
         entries = [FoundMasks(image, annotations[image["id"]]) for image in content["images"]]
         names = [InputSource(entry.image["file_name"]) for entry in entries]
-        if other := differences(run, task.run):
-            raise UserError(f"{results} {described(other)}; {START_AGAIN}")
+        check_same(results, run, task.run, f"; {START_AGAIN}")
         found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
         if len(found) < len(entries) or not all(map(_has_all_keys, entries)):
             raise ValueError("it is damaged")

@@ -20,8 +20,8 @@ from sam2fast.cli.options import (
     out_option,
     tolerance_option,
 )
-from sam2fast.cli.reporting import emit, output_options
-from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
+from sam2fast.cli.reporting import emit, output_options, progress_bar
+from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import print_note
 
@@ -177,13 +177,16 @@ def masks(
         facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
         emit({**facts, "out": str(out), "model": task.model(results.device)})
 
-    with results.kept():
+    with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
         for entries in before.values():
             results.add(entries)
         for image in files:
             if image.resolved in before:
                 note(image, before[image.resolved])
-        for image, found, results.device in work_through(task, left, chosen, problems, spent, len(files)):
+        task = task.shown_by(bar) if chosen.is_local else task
+        for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
+            results.device = used if chosen.is_local else chosen.name
+            add_seconds(spent, seconds)
             results.add(found)
             if not found.annotations:
                 print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")

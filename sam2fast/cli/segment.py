@@ -17,23 +17,24 @@ from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.command_files import (
     START_AGAIN,
     check_results,
+    check_same,
     files_of_object,
     make_folder,
     output_files,
     remove_leftovers,
 )
-from sam2fast.cli.jobs import Task, note_resumed, work_through
+from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import PATH, GroupedCommand, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
-from sam2fast.cli.reporting import emit, output_options
-from sam2fast.cli.runner_options import RayOptions, choose_runner, resume_option, runner_options
+from sam2fast.cli.reporting import emit, output_options, progress_bar
+from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.downloads.digests import digest_of
-from sam2fast.io.made_from import described, differences, is_whole
+from sam2fast.io.made_from import differences, is_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,12 +191,14 @@ def segment(
     for record in chain.from_iterable(done.values()):
         emit(record)
     if left := [job for job in jobs if str(job) not in done]:
-        chosen = choose_runner(ray_options, device, len(left), "images")
-        for job, (records, beyond), _ in work_through(task, left, chosen, problems, spent, len(jobs)):
-            left_out.add_all(beyond)
-            done[str(job)] = records
-            for record in records:
-                emit(record)
+        runner = choose_runner(ray_options, device, len(left), "images").runner
+        with progress_bar("images", len(jobs), "images", len(done)) as bar:
+            for job, (records, beyond, seconds) in work_through(task, left, runner, task.load, problems, bar):
+                add_seconds(spent, seconds)
+                left_out.add_all(beyond)
+                done[str(job)] = records
+                for record in records:
+                    emit(record)
     records = [record for job in jobs for record in done.get(str(job), ())]
     if as_json:
         _print_json(records, problems, left_out, spent)
@@ -250,8 +253,8 @@ class SegmentJob(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SegmentTask(Task):
-    """Segments images, and writes the results to a folder.
+class SegmentTask:
+    """A picklable function that segments an image, and writes the results to a folder.
 
     Attributes:
         run: Part of the results' records that all images share.
@@ -267,8 +270,8 @@ class SegmentTask(Task):
 
         return Segmenter(self.choice, device, self.dtype)
 
-    def do(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut]:
-        """Writes the files. Returns the records of the objects, and the boxes outside the image."""
+    def __call__(self, segmenter: "Segmenter", job: SegmentJob) -> tuple[list[Record], LeftOut, dict[str, float]]:
+        """Writes the files. Returns the records of the objects, the boxes outside the image, and seconds by stage."""
         from sam2fast.cli.results import write_results
 
         with segmenter.stage("read image"):
@@ -277,11 +280,12 @@ class SegmentTask(Task):
         names = {one.name for one in found}
         left_out = job.left_out(names)
         if not found:
-            return [], left_out
+            return [], left_out, segmenter.take_seconds()
         with segmenter.stage("write"):
             made_from = [made for one, made in zip(job.objects, made_from, strict=True) if one.object in names]
             stem, model, choices = job.image.stem, segmenter.description, segmenter.choices
-            return write_results(self.out, stem, job.image, pixels, found, model, made_from, choices), left_out
+            records = write_results(self.out, stem, job.image, pixels, found, model, made_from, choices)
+        return records, left_out, segmenter.take_seconds()
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
         """Returns the records of an image if its results are whole and their records are equal; otherwise None.
@@ -304,8 +308,7 @@ class SegmentTask(Task):
             return None  # no results, damaged results, or an unreadable image
         for made in before.values():
             of_run = {key: made.get(key) for key in self.run} if isinstance(made, dict) else None
-            if other := differences(of_run, self.run):
-                raise UserError(f"{file} {described(other)}; {START_AGAIN}")
+            check_same(file, of_run, self.run, f"; {START_AGAIN}")
         if before.keys() != now.keys():
             changed[str(job)] = ["prompts"]
         elif other := [name for key, made in now.items() for name in differences(before[key], made)]:

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import open_output
+from sam2fast.cli.command_files import OutputFolder
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import DTYPES, PATH, checked_device, out_option
@@ -16,9 +17,6 @@ from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.made_from import files_below
-
-# The options of the clips; a run that continues must have the same.
-RECORD = "synthesize.json"
 
 
 @click.command()
@@ -90,11 +88,12 @@ def synthesize(
             made_from |= choice.made_from(dtype=dtype, **options)
             made_from["photograph_path"] = os.path.realpath(images)
             made_from["photograph_content"] = digest_of(images, photographs)
-    open_output(out, RECORD, made_from)
+    output = OutputFolder(out / "synthesize.json", made_from)
+    output.write()
 
     folders = list(media)
     if choice is not None:
-        _make_cutouts(photographs, choice, device, dtype, out / "media", left_out)
+        _make_cutouts(photographs, choice, device, dtype, out / "media", output, left_out)
         folders.append(out / "media")
 
     import numpy as np
@@ -124,19 +123,25 @@ def synthesize(
 
 
 def _make_cutouts(
-    photographs: Sequence[Path], choice: ModelChoice, device: str, dtype: str, media: Path, left_out: LeftOut
+    photographs: Sequence[Path],
+    choice: ModelChoice,
+    device: str,
+    dtype: str,
+    media: Path,
+    output: OutputFolder,
+    left_out: LeftOut,
 ) -> None:
     """Cuts objects out of the photographs, except those of an earlier run.
 
     Raises:
         UserError: If no photograph can be read.
     """
-    with as_user_error(OSError):
-        media.mkdir(exist_ok=True)
-        done_file = media / "done.txt"
-        text = done_file.read_text(encoding="utf-8", errors="surrogateescape") if done_file.is_file() else ""
-        done = set(text.splitlines())
-    photographs = [path for path in photographs if path.name not in done]
+
+    def is_done(photograph: Path) -> bool:
+        cutouts = (media / "cutouts").glob(f"{escape(photograph.name.replace('.', '_'))}_[0-9]*.png")
+        return output.counts.get(photograph.name) == len(list(cutouts))
+
+    photographs = [path for path in photographs if not is_done(path)]
     if not photographs:
         return
 
@@ -154,8 +159,6 @@ def _make_cutouts(
                 left_out.add("photograph", "it cannot be read", path)
                 continue
             bar.set_postfix(last=count)
-            done.add(path.name)
-            with done_file.open("a", encoding="utf-8", errors="surrogateescape") as lines:
-                lines.write(f"{path.name}\n")
-    if not done:
+            output.write(files={path.name: count})
+    if not output.counts:
         raise UserError(f"no photograph can be used; left out: {left_out}")

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, make_folder, write_atomically
+from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_same, make_folder, write_atomically
 from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import annotate_oserror, atomic_path
-from sam2fast.io.made_from import described, differences, files_below
+from sam2fast.io.made_from import files_below
 from sam2fast.io.rle import compress_run_lengths, decode_rle
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
 from sam2fast.mask_formats.layers import row_major
@@ -242,8 +242,7 @@ class RunFolder:
                 raise ValueError(f"done is {facts['done']}, state is {state!r}")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{manifest} cannot be read: {error}; {CHANGE}") from error
-        if other := differences(facts.get("made_from"), self._made_from):
-            raise UserError(f"{self.path} holds a run that {described(other)}; {CHANGE}")
+        check_same(f"{self.path} holds a run that", facts.get("made_from"), self._made_from, f"; {CHANGE}")
         return facts
 
     def _files(self) -> list[Path]:

@@ -4,6 +4,7 @@ See :class:`~sam2fast.deploy.parallel.runners.Runner`. Frames are extracted as b
 ``training/scripts/sav_frame_extraction_submitit.py``.
 """
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sam2fast.datasets.annotations import VideoAnnotations, first_difference
 from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
+from sam2fast.downloads.digests import digest_of
 from sam2fast.io.images import VIDEO_SUFFIXES as ANY_VIDEO_SUFFIXES
 from sam2fast.io.made_from import are_whole, files_below
 
@@ -34,6 +36,20 @@ class ConvertJob:
     video: str
     images: str = ALL
     check: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the video in the target that exist."""
+        return self.target.files(self.video)
+
+    def is_done(self, count: int | None) -> bool:
+        """Returns True if the target has the video, and its files are whole; see :meth:`Layout.has`."""
+        return self.target.has(self.video, count)
+
+    def made_from(self) -> dict[str, str]:
+        """Returns the path and digests of the video; see :mod:`sam2fast.io.made_from`."""
+        digests = self.source.digests(self.video, with_frames=self.images != NONE)
+        return {"video_path": os.path.realpath(self.source.masks_at(self.video)), **digests}
 
 
 class Converted(NamedTuple):
@@ -120,6 +136,10 @@ class ExtractJob:
             count: number of frames, if it is known.
         """
         return are_whole(self.files, count)
+
+    def made_from(self) -> dict[str, str]:
+        """Returns the path and the digest of the video; see :mod:`sam2fast.io.made_from`."""
+        return {"video_path": os.path.realpath(self.video), "video_content": digest_of(self.video)}
 
 
 def list_videos(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:

@@ -397,7 +397,7 @@ def test_converted_checkpoints_of_other_layouts(root, layout):
     assert run(line).exit_code == 0
     before = files_of(root / "out")
     result = run(line)
-    assert result.exit_code == 0 and "was converted from the same before, and is kept" in result.stderr
+    assert result.exit_code == 0 and "was made from the same before, and is kept" in result.stderr
     assert files_of(root / "out") == before and str(root).encode() not in b"".join(before.values())
     if layout == "transformers":
         (root / "out/config.json").unlink()
@@ -446,7 +446,7 @@ def other_mask(line: str) -> str:
 def test_evaluations_of_something_else_are_replaced(evaluation, change, words):
     """Those of the same are kept, and printed again."""
     before, same = files_of(evaluation / "out"), run(EVALUATE)
-    assert same.exit_code == 0 and "run.json is of the same images, model and options, and is kept" in same.stderr
+    assert same.exit_code == 0 and "run.json was made from the same before, and is kept" in same.stderr
     assert files_of(evaluation / "out") == before and "1 click" in same.stdout
     line = change(EVALUATE)
     result = run(line)
@@ -537,7 +537,7 @@ def test_exports_of_something_else_are_refused(exporting, target, change, words)
     assert run(line).exit_code == 0
     before = files_of(exporting / "out")
     result = run(line)
-    assert result.exit_code == 0 and "out was exported from the same before, and is kept" in result.stderr
+    assert result.exit_code == 0 and "out was made from the same before, and is kept" in result.stderr
     assert files_of(exporting / "out") == before
     line = change(line)
     before = files_of(exporting / "out")

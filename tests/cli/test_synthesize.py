@@ -154,10 +154,12 @@ def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypat
     result = run(*command)
     assert result.exit_code == 0, result.stderr
     media = tmp_path / "out/media"
-    assert sorted((media / "done.txt").read_text().split()) == ["a.png", "b.jpg"]
     found = list((media / "cutouts").iterdir())
+    record = json.loads((tmp_path / "out/synthesize.json").read_text())
     assert found and all(Image.open(path).mode == "RGBA" for path in found)
-    assert json.loads((tmp_path / "out/synthesize.json").read_text())["made_from"]["photograph_path"].endswith("photos")
+    assert record["made_from"]["photograph_path"].endswith("photos") and sum(record["files"].values()) == len(found)
 
     monkeypatch.setattr(pseudo_labels, "write_cutouts", None)
     assert run(*command).exit_code == 0, "photographs are not taught twice"
+    found[0].unlink()
+    pytest.raises(TypeError, run, *command)  # a cut-out was deleted

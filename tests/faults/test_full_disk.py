@@ -20,7 +20,7 @@ from file_contents import files_of
 from killed import Fault, forked, tells_errors
 from mini_model import mini_predictor
 
-from sam2fast.cli.command_files import open_output
+from sam2fast.cli.command_files import OutputFolder
 from sam2fast.cli.track_folder import RunFolder
 from sam2fast.cli.track_overlay import OverlayWriter
 from sam2fast.demo.server.video_files import DemoVideoWriter
@@ -93,9 +93,9 @@ def test_videos(tmp_path, noisy_video, error):
 
 def test_an_unfinished_folder(out):
     """Killed before the record was written, so the folder only has a partial file."""
-    ended = forked(lambda: open_output(out, "synthesize.json", {"clips": 3}), Fault(2, out))
+    ended = forked(OutputFolder(out / "synthesize.json", {"clips": 3}).write, Fault(2, out))
     assert ended.code == -signal.SIGKILL and len(os.listdir(out)) == 1
-    open_output(out, "synthesize.json", {"clips": 3})
+    OutputFolder(out / "synthesize.json", {"clips": 3}).write()
     assert os.listdir(out) == ["synthesize.json"]
 
 
