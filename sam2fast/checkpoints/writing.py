@@ -16,7 +16,7 @@ from sam2fast.checkpoints.int8 import from_int8
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, RECORD, CheckpointError
-from sam2fast.io.atomic import annotate_oserror, resolve_symlinks, unique_number
+from sam2fast.io.atomic import annotate_oserror, remove, resolve_symlinks, unique_number
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 Record = Mapping[str, Any]
@@ -106,7 +106,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
                 check_free(path, overwrite)
                 _move(partial, path, before)
             finally:
-                _remove(folder)
+                remove(folder)
 
 
 def _move(partial: Path, path: Path, before: Path) -> None:
@@ -158,14 +158,7 @@ def _clean_up(path: Path) -> None:
         else:
             os.rename(before, path)
     for partial in path.parent.glob(f".*.part.{name}"):
-        _remove(partial)
-
-
-def _remove(partial: Path) -> None:
-    if partial.is_dir():
-        shutil.rmtree(partial)
-    else:
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def write_official(

@@ -2,12 +2,9 @@
 
 import errno
 import json
-import math
 import os
-import re
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +13,7 @@ import click
 
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error, print_note
-from sam2fast.io.atomic import STALE_AFTER_SECONDS, atomic_path, resolve_symlinks
+from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.made_from import described, described_videos, differences, is_whole
 
 RESULTS = "masks.json"
@@ -32,7 +29,6 @@ EXPORT_FILES = {
     "geojson": "{}.geojson",
 }
 VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}
-PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
@@ -164,25 +160,6 @@ def check_folder(path: Path, what: str) -> None:
     """Checks that the path is a folder or does not exist."""
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise UserError(f"the {what} {str(path)!r} is {'a link to no folder' if path.is_symlink() else 'a file'}")
-
-
-def remove_leftovers(files: Iterable[Path], is_spread: bool = False) -> None:
-    """Removes partial files that killed processes left behind for these files.
-
-    Args:
-        is_spread: True if other processes may write the files; then recent partial files stay.
-    """
-    names: dict[Path, set[str]] = {}
-    latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
-    with as_user_error(OSError):
-        for file in map(resolve_symlinks, files):
-            names.setdefault(file.parent, set()).add(file.name)
-        for folder in filter(Path.is_dir, names):
-            for path in folder.iterdir():
-                found = PARTIAL.fullmatch(path.name)
-                with suppress(FileNotFoundError):  # another process removed it first
-                    if found and found["name"] in names[folder] and path.stat().st_mtime <= latest:
-                        path.unlink()
 
 
 @contextmanager

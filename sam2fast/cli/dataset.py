@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sam2fast.cli.command_files import make_folder, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.dataset_convert import convert, extract
 from sam2fast.cli.dataset_options import (
     MASKLETS,
@@ -24,6 +24,7 @@ from sam2fast.cli.options import out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.terminal import aligned
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.command_files import make_folder, remove_leftovers
+from sam2fast.cli.command_files import make_folder
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import PATH, model_options, out_option
 from sam2fast.cli.prompt_texts import POINT
 from sam2fast.cli.prompts import Prompts, merged
 from sam2fast.cli.reporting import output_options, say
 from sam2fast.cli.user_errors import UserError
+from sam2fast.io.atomic import remove_leftovers
 
 DEFAULT_MODEL = "mini"
 

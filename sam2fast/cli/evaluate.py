@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.command_files import remove_leftovers
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH, ignore_label_option
 from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
+from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast import __version__
-from sam2fast.cli.command_files import make_folder, note_kept, remove_leftovers, write_atomically
+from sam2fast.cli.command_files import make_folder, note_kept, write_atomically
 from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice, choose_model
@@ -23,6 +23,7 @@ from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.deploy.parallel.device_list import device_list
 from sam2fast.downloads.digests import digest_of
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import described, differences, is_whole
 
 if TYPE_CHECKING:

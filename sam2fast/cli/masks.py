@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files, remove_leftovers
+from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import choose_model
@@ -24,6 +24,7 @@ from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import print_note
+from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
     from sam2fast.cli.mask_finder import FoundMasks

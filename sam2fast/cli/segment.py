@@ -21,7 +21,6 @@ from sam2fast.cli.command_files import (
     files_of_object,
     make_folder,
     output_files,
-    remove_leftovers,
 )
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
@@ -34,6 +33,7 @@ from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, 
 from sam2fast.cli.sources import InputSource, images_in, list_sources
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
 from sam2fast.downloads.digests import digest_of
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import differences, is_whole
 
 if TYPE_CHECKING:

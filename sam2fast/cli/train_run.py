@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sam2fast.cli.command_files import remove_leftovers, write_atomically
+from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.reporting import emit, reporting, say
 from sam2fast.cli.terminal import STOPPING, note_signals, print_message
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.scores import VOID
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
-from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done, remove_leftovers
+from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.made_from import described_videos
 from sam2fast.video_io import VideoError
@@ -121,7 +122,7 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
     make_folder(request.out)
     with as_user_error(OSError):
         # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
-        remove_leftovers(request.out, set(plan.names), bool(ray_options))
+        remove_leftovers((request.out / name for name in plan.names), bool(ray_options))
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
         runner = choose_runner(ray_options, device, len(plan.jobs), "videos", at_once).runner

@@ -1,6 +1,5 @@
 """The interface of all data set layouts, and the staging folder by which a video is written atomically."""
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
 from sam2fast.downloads.digests import digest_of
+from sam2fast.io.atomic import remove
 from sam2fast.io.made_from import are_whole, files_below, is_whole
 
 MANUAL, AUTO = MASKLETS = ("manual", "auto")
@@ -78,14 +78,6 @@ class StagingFolder:
             remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             (self._folder / path).rename(target)
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a whole folder, if it exists."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

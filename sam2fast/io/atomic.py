@@ -1,10 +1,13 @@
-"""Atomic writes, and file-system errors that name their file."""
+"""Atomic writes, the leftovers of killed processes, and file-system errors that name their file."""
 
 import errno
+import math
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +17,7 @@ FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 STALE_AFTER_SECONDS = 600.0
 # A path that does not exist and cannot be created. Messages show it, so it names the reason.
 NOWHERE = Path(os.devnull, "no home directory")
+PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.part")  # a name of :func:`beside`
 
 
 @contextmanager
@@ -28,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path, _beside(resolve_symlinks(path), "tmp")) as temporary, temporary.open("wb") as file:
+        with atomic_path(path, beside(resolve_symlinks(path), "tmp")) as temporary, temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -74,7 +78,7 @@ class AtomicFile:
             self._target = resolve_symlinks(path)
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise OSError(errno.EINVAL, "a device or a pipe, and only files are written", str(path))
-            self.name = partial or _beside(self._target, "part")
+            self.name = partial or beside(self._target)
             if in_folder:
                 self.name.mkdir()
                 self._folder, self.name = self.name, self.name / self._target.name
@@ -124,8 +128,46 @@ def unique_number() -> int:
     return int.from_bytes(os.urandom(6), "big")
 
 
-def _beside(path: Path, ending: str) -> Path:
+def beside(path: Path, ending: str = "part") -> Path:
+    """Returns the temporary path ``.NAME.NUMBER.part`` for a path."""
     return path.with_name(f".{path.name}.{unique_number()}.{ending}")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(paths: Iterable[Path], is_spread: bool = False) -> None:
+    """Removes partial files and folders that killed processes left for these paths. Folders that stay are no error.
+
+    Args:
+        is_spread: True if other processes may write the paths. Then recently changed files and folders stay.
+    """
+    names: dict[Path, set[str]] = {}
+    latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
+    for path in map(resolve_symlinks, paths):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder in filter(Path.is_dir, names):
+        for path in list(folder.iterdir()):
+            found = PARTIAL.fullmatch(path.name)
+            with suppress(FileNotFoundError):  # another process removed it first
+                if found and found["name"] in names[folder] and _changed(path) <= latest:
+                    if path.is_dir():
+                        # A process that still writes it cannot move an incomplete folder to its place.
+                        with suppress(OSError):
+                            path = path.rename(beside(folder / found["name"]))
+                            shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
+
+
+def _changed(path: Path) -> float:
+    """Returns the time of the last change of a file, or of a folder and its subfolders."""
+    return max(os.lstat(at).st_mtime for at in [str(path), *(folder for folder, _, _ in os.walk(path))])
 
 
 @contextmanager

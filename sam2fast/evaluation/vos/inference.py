@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2fast.deploy.parallel.runners import Runner
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.utils.embedded import find_embedded
 
 if TYPE_CHECKING:
@@ -298,10 +299,8 @@ def run_vos(
         Exception: If ``build`` raises it, or no worker is left; see :class:`~sam2fast.deploy.parallel.runners.Runner`.
     """
     ordered = sorted(jobs, key=lambda job: -job.frames)
-    names: dict[Path, set[str]] = {}
-    for job in ordered:
-        names.setdefault(job.out, set()).add(job.name)
-    _clean(names, is_spread)
+    folders = [job.out / job.name for job in ordered]
+    remove_leftovers(folders, is_spread)
     results = runner(track_job, ordered, build)
     try:
         for result in results:
@@ -309,11 +308,4 @@ def run_vos(
     finally:
         if hasattr(results, "close"):
             results.close()  # ends the processes that fill folders
-        _clean(names, is_spread)
-
-
-def _clean(names: dict[Path, set[str]], is_spread: bool) -> None:
-    from sam2fast.evaluation.vos.outputs import remove_leftovers
-
-    for out, of_videos in names.items():
-        remove_leftovers(out, of_videos, is_spread)
+        remove_leftovers(folders, is_spread)

@@ -1,16 +1,12 @@
 """The output folder of one video: created atomically, and filled with PNG masks by a thread."""
 
 import json
-import math
 import os
-import re
-import secrets
 import shutil
-import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.palette_masks import extended, label_map, label_png
-from sam2fast.io.atomic import STALE_AFTER_SECONDS, annotate_oserror
+from sam2fast.io.atomic import annotate_oserror, beside
 from sam2fast.io.made_from import described, differences, is_whole
 
 # In hidden folders: the future note beside the output folder, and the previous output folder.
 NOTE, FOLDER = ".note.json", "before"
-PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part")
 # Most frames waiting to be written: a queue, so that one slow write does not stop the device.
 MOST_WAITING = 8
 
@@ -73,7 +68,7 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
         OSError: If a file cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(folder)
+    partial = beside(folder)
     partial.mkdir()
     try:
         yield partial
@@ -85,7 +80,7 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
 
 
 def _put(partial: Path, folder: Path, made_from: Any) -> None:
-    note, new_note, before = _note(folder), partial / NOTE, _beside(folder)
+    note, new_note, before = _note(folder), partial / NOTE, beside(folder)
     content = json.dumps({"made_from": made_from, "masks": len(_masks(partial))}, indent=1) + "\n"
     # First, as the disk may be full.
     with annotate_oserror(new_note):
@@ -115,41 +110,8 @@ def _put_back(before: Path, folder: Path, note: Path) -> None:
         (before / NOTE).rename(note)
 
 
-def remove_leftovers(out: Path, names: Collection[str], is_spread: bool = False) -> None:
-    """Removes hidden folders of these videos that killed processes have left; errors are ignored.
-
-    Args:
-        is_spread: other processes may be writing these videos, so recently changed folders stay. Otherwise no process
-            may be writing them.
-    """
-    if not out.is_dir():
-        return
-    latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
-    for path in list(out.iterdir()):
-        found = PARTIAL.fullmatch(path.name)
-        if found and found["name"] in names and path.is_dir() and not path.is_symlink() and _changed(path) <= latest:
-            # Renamed first, so that a process that still writes it cannot move an incomplete folder to its place.
-            gone = _beside(out / found["name"])
-            with suppress(OSError):  # the process has moved it to its place, or has a file open
-                path.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-
-
-def _changed(folder: Path) -> float:
-    """The last modification time of a folder or its subfolders, in seconds since 1970."""
-    times = [0.0]
-    for path, _, _ in os.walk(folder):
-        with suppress(FileNotFoundError):
-            times.append(os.stat(path).st_mtime)
-    return max(times)
-
-
 def _note(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.json")
-
-
-def _beside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
 
 
 def format_error(error: Exception) -> str:
