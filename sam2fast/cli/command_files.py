@@ -15,20 +15,11 @@ from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, WriteError, as_user_error, format_error, print_note
 from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.made_from import described, described_videos, differences, is_whole
+from sam2fast.io.mask_formats import FILES
 
 RESULTS = "masks.json"
 START_AGAIN = "choose another --out, or leave --resume out to start again"
-# As sam2fast.mask_formats.writers.FILES, without "png", which is "layers" here.
-EXPORT_FILES = {
-    "yolo": "labels/{}.txt",
-    "yolo-seg": "labels/{}.txt",
-    "labelme": "{}.json",
-    "labelme-mask": "{}.json",
-    "label-studio": "{}.json",
-    "npz": "{}.npz",
-    "geojson": "{}.geojson",
-}
-VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}
+EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # "png" is "layers" here
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:

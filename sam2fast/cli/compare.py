@@ -19,7 +19,6 @@ from sam2fast.cli.prompts import Prompts, check_against_video, merge_prompts, me
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.track_request import PROBE_SIZE
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_model_error, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES, numbered_files_hint
 
@@ -282,6 +281,7 @@ def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.n
     import numpy as np
 
     from sam2fast.video_io import read_frames
+    from sam2fast.video_io.video_types import PROBE_SIZE
 
     tracked = sorted({frame for frame, _ in found[0].masks})
     shown = {tracked[i] for i in np.linspace(0, len(tracked) - 1, SHOWN).round().astype(int)}

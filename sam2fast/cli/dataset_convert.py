@@ -167,7 +167,7 @@ def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
     required=True,
     metavar="DIR",
     type=PATH,
-    help="Folder of .mp4 files, or of folders with such files.",
+    help="Folder of video files, or of folders with such files.",
 )
 @click.option(
     "--out",
@@ -200,12 +200,12 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     from sam2fast.video_io.video_types import require_pyav
 
     with as_user_error(DatasetError):
-        files, others = list_videos(videos)
+        files, hidden = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
     problems, left_out = ErrorReport("videos"), LeftOut()
-    for why, file in others:
-        left_out.add("file", why, file)
+    for file in hidden:
+        left_out.add("file", "it is hidden", file)
     jobs = dict[str, ExtractJob]()
     for file in files:
         job = ExtractJob(file, out, rate, quality)

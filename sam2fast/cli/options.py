@@ -12,6 +12,7 @@ import click
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
+from sam2fast.io.mask_formats import WITH_POLYGONS
 
 OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -111,9 +112,6 @@ def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Comman
         callback=lambda _ctx, _option, lists: tuple(sorted({value for values in lists for value in values})),
         help=f"{help} Repeatable.",
     )
-
-
-WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")  # equal to sam2fast.mask_formats.writers.WITH_POLYGONS
 
 
 def check_exports(formats: Sequence[str], tolerance: float) -> None:

@@ -18,6 +18,7 @@ from sam2fast.cli.prompts import Box, Prompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.io.images import VIDEO_SUFFIXES
+from sam2fast.io.overlay import area_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, read_pixels
 
@@ -138,8 +139,10 @@ class Segmenter:
 
 def mask_box(mask: np.ndarray) -> list[int] | None:
     """Returns the first and last column and row of ``mask (H, W)`` as [x0, y0, x1, y1], or None if it is empty."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return [int(v) for v in (columns[0], rows[0], columns[-1], rows[-1])] if len(columns) else None
+    if (area := area_of(mask)) is None:
+        return None
+    rows, columns = area
+    return [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
-from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_results
+from sam2fast.cli.command_files import EXPORT_FILES, check_results
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
@@ -33,11 +33,10 @@ from sam2fast.cli.sources import InputSource, list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest, VideoSource
 from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
+from sam2fast.io.mask_formats import VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES, *VOLUME_FILES)
-# As sam2fast.mask_formats.writers.WITH_IMAGES.
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")
 DEFAULT_FORMATS = ("json", "overlay")
 AXES = ("axial", "coronal", "sagittal")  # equal to sam2fast.video_io.volumes.DIRECTIONS
 

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2fast.cli.command_files import EXPORT_FILES, VOLUME_FILES, check_same, make_folder, write_atomically
+from sam2fast.cli.command_files import EXPORT_FILES, check_same, make_folder, write_atomically
 from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import annotate_oserror, atomic_path
 from sam2fast.io.made_from import files_below
-from sam2fast.io.rle import compress_run_lengths, decode_rle
+from sam2fast.io.mask_formats import VOLUME_FILES
+from sam2fast.io.rle import compress_run_lengths
 from sam2fast.kernels.run_lengths import encode_upsampled, run_length_areas
-from sam2fast.mask_formats.layers import row_major
+from sam2fast.mask_formats.layers import paint_labels
 from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
@@ -261,10 +262,6 @@ class RunFolder:
 
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
     """Returns ``(H, W)`` uint8: at each pixel the position of its object among all objects, from 1, or 0."""
-    labels = np.zeros(size, dtype=np.uint8, order="F")
-    for entry in () if line is None else line["objects"]:
-        if entry["area"]:
-            # Run lengths are column-major, so the array is too.
-            number = np.uint8(objects.index(entry["id"]) + 1)
-            np.copyto(labels, number, where=decode_rle(entry.get("visible", entry["rle"])))
-    return row_major(labels)
+    shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
+    numbers = np.array([0, *(objects.index(entry["id"]) + 1 for entry in shown)], dtype=np.uint8)
+    return numbers[paint_labels([entry.get("visible", entry["rle"]) for entry in shown], *size)]

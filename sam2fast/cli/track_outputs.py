@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2fast.cli.command_files import VOLUME_FILES, make_folder, write_atomically
+from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, Line, RunFolder, label_map
 from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
-from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, PROBE_SIZE, TrackRequest
+from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.made_from import is_whole
+from sam2fast.io.mask_formats import FILES, VOLUME_FILES, WITH_IMAGES
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.writers import FILES, WITH_IMAGES, AnnotatedImage, write_masks
+from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
+from sam2fast.video_io.video_types import PROBE_SIZE
 from sam2fast.video_results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
 from sam2fast.video_results.record import RecordIndex
 

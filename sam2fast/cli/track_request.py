@@ -17,7 +17,6 @@ from sam2fast.downloads.digests import digest_of
 from sam2fast.tracking.approximations import Approximations
 
 MAX_PALETTE_OBJECTS = 255
-PROBE_SIZE = 32  # resolution of frames for the model when only their original pixels or size are needed
 
 
 class VideoSource(NamedTuple):
@@ -103,6 +102,7 @@ class VideoSource(NamedTuple):
     def probe(self) -> tuple[int, int, int | None]:
         """Returns height, width and the number of frames or None. Decodes only the first frame."""
         from sam2fast.video_io import read_frames
+        from sam2fast.video_io.video_types import PROBE_SIZE
 
         with (
             as_user_error(OSError, ValueError, TypeError, ImportError),

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sam2fast.datasets.annotations import VideoAnnotations, first_difference
-from sam2fast.datasets.dataset_files import VIDEO_SUFFIXES, DatasetError
+from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
 from sam2fast.downloads.digests import digest_of
-from sam2fast.io.images import VIDEO_SUFFIXES as ANY_VIDEO_SUFFIXES
+from sam2fast.io.images import VIDEO_SUFFIXES
 from sam2fast.io.made_from import are_whole, files_below
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
@@ -142,30 +142,20 @@ class ExtractJob:
         return {"video_path": os.path.realpath(self.video), "video_content": digest_of(self.video)}
 
 
-def list_videos(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:
-    """Returns the video files in a folder and in its direct subfolders, sorted by name, and those that are left out.
-
-    The latter are hidden or of other formats, each with the reason.
+def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the video files in a folder and in its direct subfolders, sorted by name, and hidden video files.
 
     Raises:
         DatasetError: If there is no video that is not hidden.
     """
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
-    videos, left_out = [], []
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path))):
-        suffix = path.suffix.lower()
-        if suffix not in ANY_VIDEO_SUFFIXES or path.is_dir():
-            continue
-        if path.name.startswith("."):
-            left_out.append(("it is hidden", path))
-        elif suffix not in VIDEO_SUFFIXES:
-            left_out.append((f"its kind is {suffix}", path))
-        else:
-            videos.append(path)
+    found = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))
+    found = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+    videos = [path for path in found if not path.name.startswith(".")]
     if not videos:
         raise DatasetError(f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
-    return videos, left_out
+    return videos, [path for path in found if path not in videos]
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:

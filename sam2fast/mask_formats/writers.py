@@ -14,6 +14,7 @@ from PIL import Image
 from sam2fast.io.atomic import atomic_path, atomic_write
 from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image
 from sam2fast.io.images import write_jpeg
+from sam2fast.io.mask_formats import FILES
 from sam2fast.io.png import encode_png
 from sam2fast.io.rle import RLE, decode_rle, read_run_lengths
 from sam2fast.io.tiff_header import Place
@@ -35,19 +36,6 @@ from sam2fast.video_results.overlaps import boxes_of
 COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 BROWSER_SUFFIXES = tuple(suffix for suffix in COPIED_SUFFIXES if suffix not in (".tif", ".tiff"))
 TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
-WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
-# The file for an image in the format's folder; ``coco`` has one for all images.
-FILES = {
-    "yolo": "labels/{}.txt",
-    "yolo-seg": "labels/{}.txt",
-    "labelme": "{}.json",
-    "labelme-mask": "{}.json",
-    "label-studio": "{}.json",
-    "png": "{}_masks.png",
-    "npz": "{}.npz",
-    "geojson": "{}.geojson",
-}
 JPEG_QUALITY = 95
 WGS84 = 4326  # EPSG's code of the coordinates of GeoJSON
 _log = logging.getLogger(__name__)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+PROBE_SIZE = 32  # side of the model's input where only a video's own frames are read
+
 
 class VideoError(ValueError):
     """A video that cannot be used, or cannot be read."""

@@ -202,7 +202,7 @@ def test_extract_counts_videos_that_it_leaves_out(run, video_file, tmp_path):
     (tmp_path / "videos/empty.mp4").touch()
     (tmp_path / "videos/link.mp4").symlink_to("nowhere.mp4")
     result = run("dataset", "extract", "--videos", "videos", "--out", "out", "--jobs", 1, "--jsonl")
-    assert result.exit_code == 1 and "2 of 4 videos had problems" in result.stderr
-    assert "1 file (it is hidden; videos/._a.mp4), 1 file (its kind is .mov; videos/c.mov)" in result.stderr
+    assert result.exit_code == 1 and "2 of 5 videos had problems" in result.stderr
+    assert "left out: 1 file (it is hidden; videos/._a.mp4)" in result.stderr
     assert list(json.loads(result.stdout.splitlines()[-1])) == ["left_out"], "as the last line"
-    assert names(tmp_path / "out") == [".extract.json", "a", "b"]
+    assert names(tmp_path / "out") == [".extract.json", "a", "b", "c"]

@@ -10,9 +10,9 @@ from commands import invoke
 from PIL import Image
 from track_runs import FRAMES, PROMPTS
 
-from sam2fast.cli.command_files import VOLUME_FILES
 from sam2fast.cli.masks import FORMATS as MASKS_FORMATS
 from sam2fast.cli.track import FORMATS as TRACK_FORMATS
+from sam2fast.io.mask_formats import VOLUME_FILES
 
 PAGE = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
 DASH = "–"

@@ -9,14 +9,13 @@ import click
 
 from sam2fast import __version__
 from sam2fast.checkpoints import converting
-from sam2fast.cli import options
-from sam2fast.cli.command_files import EXPORT_FILES
 from sam2fast.cli.convert import convert as convert_checkpoint
 from sam2fast.cli.dataset_convert import convert as convert_data_set
 from sam2fast.cli.evaluate_images import evaluate_images
 from sam2fast.datasets import conversion, layout, layout_registry, palette_masks
 from sam2fast.evaluation.clicks import sources
-from sam2fast.mask_formats.writers import FILES, FORMATS, WITH_IMAGES, WITH_POLYGONS
+from sam2fast.io.mask_formats import FILES
+from sam2fast.mask_formats.writers import FORMATS
 
 track = import_module("sam2fast.cli.track")
 
@@ -75,6 +74,5 @@ def test_choices_match_the_libraries():
         "overlaps": palette_masks.OVERLAPS,
     }
     assert choices_of(convert_checkpoint)["layout"] == converting.LAYOUTS
-    assert {**EXPORT_FILES, "png": FILES["png"]} == FILES and {"coco", *FILES} == set(FORMATS)
-    assert options.WITH_POLYGONS == WITH_POLYGONS and track.WITH_IMAGES == WITH_IMAGES
+    assert {"coco", *FILES} == set(FORMATS)
     assert choices_of(evaluate_images)["format"] == ("auto", *sources.FORMATS)

@@ -148,7 +148,7 @@ REFUSED = [
     ("track camera:0 --point 0,1,5,5", 2, "give --stream"),
     ("track camera:x --point 0,1,5,5", 2, "names no camera"),
     ("track camera:0 --point 0,1,5,5 --stream --format labelme", 2, "reads the video's frames again"),
-    ("dataset extract --videos empty --out out", 1, "no videos (.mp4) in"),
+    ("dataset extract --videos empty --out out", 1, "no videos (.mp4, .m4v"),
     ("dataset convert nowhere out --to davis", 1, "no file or folder 'nowhere'"),
     ("dataset convert davis davis --to ytvos", 2, "OUT is the folder of IN"),
     ("dataset convert davis out --to ytvos --video wolf", 2, "no video 'wolf' in"),

@@ -18,11 +18,11 @@ from PIL import Image
 
 from sam2fast.demo.server.demo_errors import NotFoundError, shortened
 from sam2fast.demo.server.photos import is_photo, poster_of
-from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.demo.server.transcode import Transcoded
 from sam2fast.io.atomic import atomic_path
 from sam2fast.io.images import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
+from sam2fast.video_io.video_types import PROBE_SIZE
 
 _log = logging.getLogger(__name__)
 

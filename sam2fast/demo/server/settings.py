@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 MEBIBYTE = 1 << 20
 SERVICE = "sam2fast"  # key of the DemoService in ``app.extensions``
 PUBLIC = ("/healthy", "/ready")  # paths of health checks, which need no token
-PROBE_SIZE = 32  # image size of the model's input where only a video's own frames are read
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

@@ -20,13 +20,12 @@ from PIL import Image
 
 from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, NotFoundError, message_without_path
 from sam2fast.demo.server.jobs import Report, ignore_progress
-from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.demo.server.video_files import DemoVideoWriter
 from sam2fast.video_io import FrameReader, VideoError
 from sam2fast.video_io.containers import VideoInput, codec_name
 from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_stream import DecodedStream
-from sam2fast.video_io.video_types import StreamFrame
+from sam2fast.video_io.video_types import PROBE_SIZE, StreamFrame
 
 # No format in which FFmpeg would follow references to other files or addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm"

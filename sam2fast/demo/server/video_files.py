@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sam2fast.demo.server.demo_errors import BadVideoError, NotFoundError, message_without_path
 from sam2fast.demo.server.photos import is_photo, read_photo
-from sam2fast.demo.server.settings import PROBE_SIZE
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.video_file import VideoFile
+from sam2fast.video_io.video_types import PROBE_SIZE
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors, to_yuv
 
 CRF = 23  # x264's quality of videos that the page plays

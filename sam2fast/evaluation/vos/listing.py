@@ -12,8 +12,6 @@ from sam2fast.downloads.digests import digest_of
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.images import VIDEO_SUFFIXES
 
-PROBE_SIZE = 32  # side of frames that are opened only to be counted
-
 
 class Inputs(NamedTuple):
     """The inputs that the result of a video depends on, besides settings and model."""
@@ -96,6 +94,7 @@ def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _count_video_frames(video: Path) -> int:
     from sam2fast.video_io import VideoError, read_frames
+    from sam2fast.video_io.video_types import PROBE_SIZE
 
     try:
         with read_frames(str(video), PROBE_SIZE) as reader:
