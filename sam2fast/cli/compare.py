@@ -13,7 +13,15 @@ import click
 
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, PATH, checked_strategy, model_options, out_option, strategy_option
+from sam2fast.cli.options import (
+    DTYPES,
+    PATH,
+    ModelOptions,
+    checked_strategy,
+    model_options,
+    out_option,
+    strategy_option,
+)
 from sam2fast.cli.prompt_texts import BOX, POINT, VIDEO_BOX, VIDEO_POINT, PromptType
 from sam2fast.cli.prompts import Prompts, check_against_video, merge_prompts, merged
 from sam2fast.cli.reporting import emit, output_options, say
@@ -93,9 +101,9 @@ def compare(
     points: Sequence[str],
     boxes: Sequence[str],
     others: Sequence[Mapping[str, str]],
-    image_size: int | None,
+    model: ModelOptions,
+    strategy: str,
     out: Path,
-    **first: Any,
 ) -> None:
     """Segment an image or track a video (SOURCE) by the same prompts with several models or settings.
 
@@ -119,7 +127,8 @@ def compare(
         raise click.UsageError("say what to find, with --point or --box")
     if is_image and len(corners) > 1:
         raise click.UsageError("give one --box: one object is segmented")
-    variants = _variants({**first, "image-size": image_size}, others)
+    name, checkpoint, size, device, dtype = model
+    variants = _variants(dict(zip(KEYS, (name, checkpoint, size, device, dtype, strategy), strict=True)), others)
     if is_image and any(variant.strategy != "sam2" for variant in variants):
         raise click.UsageError("strategies are for videos, and this is an image")
     models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.command_files import make_folder
-from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, model_options, out_option
+from sam2fast.cli.options import PATH, ModelOptions, model_options, out_option
 from sam2fast.cli.prompt_texts import POINT
 from sam2fast.cli.prompts import Prompts, merged
 from sam2fast.cli.reporting import output_options, say
@@ -39,11 +38,7 @@ DEFAULT_MODEL = "mini"
 def demo(
     image: Path | None,
     clicks: Sequence[Prompts],
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     out: Path,
 ) -> None:
     """Segment objects in two photographs, and track three through a video.
@@ -59,7 +54,7 @@ def demo(
             raise UserError(f"no file {str(image)!r}")
         if os.path.dirname(os.path.realpath(image)) == os.path.realpath(out):
             raise click.UsageError(f"a result might overwrite {image}; choose another --out folder")
-    choice = choose_model(model or (DEFAULT_MODEL if checkpoint is None else None), checkpoint, image_size)
+    choice = model.with_default(DEFAULT_MODEL).choose()
     make_folder(out)
 
     from sam2fast.cli.demo_run import (
@@ -77,7 +72,7 @@ def demo(
     if image is not None:
         photographs = {"photo": Photograph(image, merged(clicks, lambda _: None))}
     remove_leftovers(demo_files(out, photographs))
-    segmenter = Segmenter(choice, device, dtype)
+    segmenter = Segmenter(choice, model.device, model.dtype)
     records = segment_photographs(segmenter, photographs, out)
     tracked = track_clip(segmenter, choice, out)
     collage = write_collage(photographs, tracked, out)

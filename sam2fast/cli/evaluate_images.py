@@ -16,8 +16,8 @@ from sam2fast import __version__
 from sam2fast.cli.command_files import make_folder, note_kept, write_atomically
 from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, NumbersType, ignore_label_option, model_options
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.options import PATH, ModelOptions, NumbersType, ignore_label_option, model_options
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
@@ -91,11 +91,7 @@ def evaluate_images(
     with_crowds: bool,
     ignored_labels: tuple[int, ...],
     skip_unmasked: bool,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     objects_per_batch: int,
     out: Path | None,
 ) -> None:
@@ -119,7 +115,7 @@ def evaluate_images(
         raise UserError(f"no folder {str(images)!r}")
     if masks is not None and not masks.exists():
         raise UserError(f"no file or folder {str(masks)!r}")
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
 
     from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
     from sam2fast.evaluation.clicks.sources import open_data_set, sample_jobs
@@ -140,7 +136,7 @@ def evaluate_images(
         remove_leftovers(output_files(out))
     jobs = data.jobs if most_images is None else sample_jobs(data.jobs, most_images, seed)
     made_from = choice.made_from(
-        **{"dtype": dtype, "format": data.format, "clicks": clicks, "box": box, "box_noise": box_noise},
+        **{"dtype": model.dtype, "format": data.format, "clicks": clicks, "box": box, "box_noise": box_noise},
         **{"no_feedback": no_feedback, "images": most_images, "max_objects": max_objects, "min_area": min_area},
         **{"seed": seed, "with_crowds": with_crowds, "ignore_label": ignored_labels, "skip_unmasked": skip_unmasked},
     )
@@ -153,7 +149,7 @@ def evaluate_images(
             made_from[f"{what}_content"] = digest_of(path, _readable(files))
     if out is not None and not data.problems and _print_same(out, made_from):
         return
-    chosen = choose_runner(RayOptions(), device, len(jobs), "images")
+    chosen = choose_runner(RayOptions(), model.device, len(jobs), "images")
     with as_user_error(ValueError, RuntimeError):
         devices = device_list(chosen.name)
     settings = ClickSettings(
@@ -165,7 +161,7 @@ def evaluate_images(
     for subject, why in data.problems:
         problems.add(subject, why)
     begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
-    build = functools.partial(_build, choice, dtype)
+    build = functools.partial(_build, choice, model.dtype)
     with progress_bar("images", len(jobs), "images") as bar:
         for job, found in work_through(function, jobs, chosen.runner, build, problems, bar, lambda job: job.image):
             results.add(job.name, found)
@@ -183,7 +179,7 @@ def evaluate_images(
         say(f"time: {seconds:.2f} s")
         content = {
             "version": __version__,
-            "model": {**choice.as_json(), "device": ",".join(devices), "dtype": dtype},
+            "model": {**choice.as_json(), "device": ",".join(devices), "dtype": model.dtype},
             "data": {"images": str(images), "masks": str(masks or images), "format": data.format},
             "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
             "seconds": round(seconds, 3),

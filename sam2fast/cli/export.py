@@ -11,8 +11,8 @@ import click
 
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.command_files import check_same, note_kept
-from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import DTYPES, model_options, out_option
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.options import DTYPES, ModelOptions, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
@@ -56,11 +56,7 @@ IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
 @click.pass_context
 def export(
     ctx: click.Context,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     target: str,
     aot: bool,
     prompts: int,
@@ -79,12 +75,13 @@ def export(
 
     --format web writes index.html with all that the page needs: click, track and download without a server.
     """
+    device, dtype = model.device, model.dtype
     _check_options(ctx, target, device, dtype)
-    if target == "web" and checkpoint is None:
-        model = model or IN_BROWSER_MODEL
-    choice = choose_model(model, checkpoint, image_size)
+    if target == "web":
+        model = model.with_default(IN_BROWSER_MODEL)
+    choice = model.choose()
     check_place(out, "output folder")
-    name = model or Path(choice.config).stem
+    name = model.name or Path(choice.config).stem
     start = time.perf_counter()
     with as_user_error(*FAILURES):
         options = {"dtype": dtype, "aot": aot, "prompts": prompts, "points": points}

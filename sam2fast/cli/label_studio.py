@@ -2,13 +2,11 @@
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import ModelOptions, model_options
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
 from sam2fast.io.allowed_files import HostFiles
@@ -40,11 +38,7 @@ NEEDED = ("flask", "gunicorn", "av", "shapely")
 @click.option("--max-mb", type=click.IntRange(1), default=256, help="Size of an image or a video.")
 @output_options()
 def label_studio(
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     url: str,
     token: str | None,
     host: str,
@@ -64,7 +58,7 @@ def label_studio(
 
     with as_user_error(ValueError):
         HostFiles(url, max_mb)
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
 
     def build() -> "Flask":
         # In the serving process: torch's threads do not survive a fork.
@@ -73,7 +67,8 @@ def label_studio(
 
         try:
             with as_model_error():
-                loaded = load_predictors(choice.config, choice.checkpoint, device, dtype, image_size)
+                of_model = choice.config, choice.checkpoint, model.device, model.dtype, model.image_size
+                loaded = load_predictors(*of_model)
         except UserError as error:
             error.show()
             sys.exit(serving.FAILED_TO_START)

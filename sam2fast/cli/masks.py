@@ -10,10 +10,10 @@ import click
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     FormatsType,
     GroupedCommand,
+    ModelOptions,
     check_exports,
     max_megapixels_option,
     model_options,
@@ -106,11 +106,7 @@ OPTIONS = (
 @output_options(has_bar=True)
 def masks(
     images: Sequence[str],
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     ray_options: RayOptions,
     resume: bool,
     formats: tuple[str, ...],
@@ -149,7 +145,7 @@ def masks(
     if not files:
         problems.raise_if_any(len(problems.found))
     check_results(files, lambda image: mask_files(out, image.stem, formats).values())
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
     check_exports(formats, tolerance)
     make_folder(out)
     outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
@@ -162,13 +158,13 @@ def masks(
     from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
     from sam2fast.cli.results import print_table
 
-    run = choice.made_from(dtype=dtype, tolerance=tolerance, **options)
-    task, changed = MaskTask(choice, dtype, options, formats, out, run, tolerance), dict[str, list[str]]()
+    run = choice.made_from(dtype=model.dtype, tolerance=tolerance, **options)
+    task, changed = MaskTask(choice, model.dtype, options, formats, out, run, tolerance), dict[str, list[str]]()
     before = read_previous_masks(out / RESULTS, task, files, changed) if resume else {}
     left = [image for image in files if image.resolved not in before]
     if resume:
         note_resumed(len(files) - len(left), len(files), changed)
-    chosen, spent, rows = choose_runner(ray_options, device, len(left or files), "images"), dict[str, float](), []
+    chosen, spent, rows = choose_runner(ray_options, model.device, len(left or files), "images"), dict[str, float](), []
     results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
 
     def note(image: InputSource, found: "FoundMasks") -> None:

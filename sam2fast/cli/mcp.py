@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import model_options
+from sam2fast.cli.options import ModelOptions, model_options
 from sam2fast.cli.user_errors import as_model_error, as_user_error
 
 
@@ -25,11 +24,7 @@ from sam2fast.cli.user_errors import as_model_error, as_user_error
 @click.option("--max-objects", type=click.IntRange(1), default=50, help="Prompts, or masks, of a call.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=120.0, help="Time after which a call ends.")
 def mcp(
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     roots: tuple[Path, ...],
     max_megabytes: int,
     max_frames: int,
@@ -45,8 +40,10 @@ def mcp(
     from sam2fast.amg.parameters import thresholds_of
     from sam2fast.integrations.models import load_predictors
 
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
     with as_model_error():
-        predictor, of_images = load_predictors(choice.config, choice.checkpoint, device, dtype, image_size)
+        predictor, of_images = load_predictors(
+            choice.config, choice.checkpoint, model.device, model.dtype, model.image_size
+        )
     limits = McpLimits(max_megabytes=max_megabytes, max_frames=max_frames, max_objects=max_objects, seconds=seconds)
     make_server(McpTools(predictor, roots, limits, of_images, thresholds_of(choice.config))).run()

@@ -1,14 +1,16 @@
 """Options that several commands share."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
@@ -148,15 +150,38 @@ def checked_device(_ctx: click.Context, _parameter: click.Parameter, names: str)
     return names
 
 
+class ModelOptions(NamedTuple):
+    """The values of :func:`model_options`."""
+
+    name: str | None
+    checkpoint: Path | None
+    image_size: int | None
+    device: str
+    dtype: str
+
+    def choose(self) -> ModelChoice:
+        """Returns the model; see :func:`choose_model`."""
+        return choose_model(self.name, self.checkpoint, self.image_size)
+
+    def with_default(self, name: str) -> "ModelOptions":
+        """Returns the options of a command with a default model."""
+        return self._replace(name=self.name or (name if self.checkpoint is None else None))
+
+
 def model_options(
     command: Command, dtypes: Sequence[str] = DTYPES, default: str | None = None, many_devices: bool = False
 ) -> Command:
-    """Adds ``--model --checkpoint --image-size --offline --device --dtype``.
+    """Adds ``--offline``, and options that the command gets as :class:`ModelOptions` in the argument ``model``.
 
     Args:
         default: The command's own default model.
         many_devices: True if the command takes several devices.
     """
+
+    @functools.wraps(command)
+    def collected(*args: Any, model: str | None, **kwargs: Any) -> Any:
+        return command(*args, model=ModelOptions(model, *map(kwargs.pop, ModelOptions._fields[1:])), **kwargs)
+
     of_model = DEFAULT_MODEL_HELP if default is None else f".  [default: {default}]"
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
     for option in (
@@ -169,8 +194,8 @@ def model_options(
         _checkpoint_option,
         click.option("--model", metavar="NAME", help=MODEL_HELP + of_model),
     ):
-        command = option(command)
-    return command
+        collected = option(collected)
+    return collected  # type: ignore[return-value]
 
 
 class RareOption(click.Option):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, model_options
+from sam2fast.cli.options import PATH, ModelOptions, model_options
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import as_user_error
 from sam2fast.io.images import SUFFIXES
@@ -42,11 +41,7 @@ RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
 def profile(
     source: Path,
     objects: int,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     frames: int,
     runs: int | None,
     depth: int,
@@ -64,7 +59,7 @@ def profile(
     with as_user_error(OSError):  # before the model is loaded
         os.stat(source)
         os.stat(source if trace is None else trace.absolute().parent)
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's lines on stderr
 
     import torch
@@ -75,16 +70,16 @@ def profile(
 
     errors = as_user_error(OSError, ValueError, TypeError, ImportError, torch.OutOfMemoryError)
     if source.suffix.lower() in SUFFIXES and not source.is_dir():
-        images = Segmenter(choice, device, dtype).predictor
+        images = Segmenter(choice, model.device, model.dtype).predictor
         with errors:
             found = profile_image(images, source, objects=objects, runs=runs or RUNS_OF_IMAGES, trace=trace)
     else:
-        video, _ = load_predictor(choice, device, dtype)
+        video, _ = load_predictor(choice, model.device, model.dtype)
         with errors:
             found = profile_video(
                 video, str(source), objects=objects, frames=frames, runs=runs or RUNS_OF_VIDEOS, trace=trace
             )
-    record = {"input": str(source), "model": {**choice.as_json(), "dtype": dtype}, **found.as_json()}
+    record = {"input": str(source), "model": {**choice.as_json(), "dtype": model.dtype}, **found.as_json()}
     emit(record)
     if as_json:
         click.echo(json.dumps(record, indent=1))

@@ -69,7 +69,7 @@ def runner_options(command: Command) -> Command:
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:
         ray_options = RayOptions(**{name: kwargs.pop(name) for name in RayOptions._fields})
-        _check(ray_options, kwargs["device"])
+        _check(ray_options, kwargs["model"].device)
         return command(*args, ray_options=ray_options, **kwargs)
 
     for option in reversed(_OPTIONS):

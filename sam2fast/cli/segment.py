@@ -24,8 +24,8 @@ from sam2fast.cli.command_files import (
 )
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.options import PATH, GroupedCommand, max_megapixels_option, model_options, out_option
+from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.options import PATH, GroupedCommand, ModelOptions, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
 from sam2fast.cli.reporting import emit, output_options, progress_bar
@@ -105,11 +105,7 @@ def segment(
     label_images: Sequence[Path],
     prompt_files: Sequence[Path],
     box_files: Sequence[Path],
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     ray_options: RayOptions,
     resume: bool,
     out: Path,
@@ -175,9 +171,9 @@ def segment(
             emit({"left_out": left_out.as_json()})
         problems.raise_if_any(total)
         raise UserError(f"there are no prompts for these images; left out: {left_out}")
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
     make_folder(out)
-    task = SegmentTask(out, choice, dtype, choice.made_from(dtype=dtype))
+    task = SegmentTask(out, choice, model.dtype, choice.made_from(dtype=model.dtype))
     jobs, spent = [SegmentJob(image, found) for image, found in objects.items() if found], dict[str, float]()
     remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
     done: dict[str, list[Record]] = {}
@@ -191,7 +187,7 @@ def segment(
     for record in chain.from_iterable(done.values()):
         emit(record)
     if left := [job for job in jobs if str(job) not in done]:
-        runner = choose_runner(ray_options, device, len(left), "images").runner
+        runner = choose_runner(ray_options, model.device, len(left), "images").runner
         with progress_bar("images", len(jobs), "images", len(done)) as bar:
             for job, (records, beyond, seconds) in work_through(task, left, runner, task.load, problems, bar):
                 add_seconds(spent, seconds)

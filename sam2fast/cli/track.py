@@ -14,10 +14,10 @@ import click
 from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.command_files import EXPORT_FILES, check_results
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import (
     PATH,
     FormatsType,
+    ModelOptions,
     check_exports,
     max_megapixels_option,
     model_options,
@@ -145,11 +145,7 @@ def track(
     every: int | None,
     max_unseen: int | None,
     start_score: float | None,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     axis: str | None,
     window: tuple[float, float] | None,
     overwrite: bool,
@@ -185,10 +181,10 @@ def track(
     Ctrl-C keeps all results. The same command again continues there, and writes missing formats. Cameras cannot be
     continued; sam2long, and volumes whose objects begin on several slices, begin again.
     """
-    if names_several(device):
+    if names_several(model.device):
         raise click.UsageError(
-            f"--device {device}: track takes one device. Several videos are spread over devices by `sam2fast vos` and "
-            "sam2fast.deploy.parallel.track_videos"
+            f"--device {model.device}: track takes one device. Several videos are spread over devices by `sam2fast "
+            "vos` and sam2fast.deploy.parallel.track_videos"
         )
     files = [*label_images, *(read_prompt_file(file, "frame") for file in prompt_files)]
     note_fractions((*points, *boxes), "the points and boxes")
@@ -219,11 +215,11 @@ def track(
         _check(request)
         video.check_out(folders[source])
     check_results(sources, lambda source: [folders[source]])
-    choice = choose_model(model, checkpoint, image_size)
+    choice = model.choose()
     with report_interrupt(ctx):
         from sam2fast.cli.track_run import load_predictor, run
 
-        load = functools.partial(load_predictor, choice, device, dtype)
+        load = functools.partial(load_predictor, choice, model.device, model.dtype)
         again = load if total == 1 else functools.cache(load)
         for source, request in requests.items():
             track_it = functools.partial(run, choice=choice, load=again, out=folders[source], overwrite=overwrite)

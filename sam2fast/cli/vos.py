@@ -7,8 +7,7 @@ from typing import TypeVar
 
 import click
 
-from sam2fast.cli.model_choice import choose_model
-from sam2fast.cli.options import PATH, GroupedCommand, ignore_label_option, model_options, strategy_option
+from sam2fast.cli.options import PATH, GroupedCommand, ModelOptions, ignore_label_option, model_options, strategy_option
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import RayOptions, runner_options
 from sam2fast.cli.terminal import report_interrupt
@@ -120,11 +119,7 @@ def vos(
     ignored_labels: tuple[int, ...],
     postprocessing: bool,
     vos_optimized: bool,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    dtype: str,
+    model: ModelOptions,
     strategy: str,
     ray_options: RayOptions,
     config: str | None,
@@ -155,19 +150,17 @@ def vos(
         settings = VosSettings(score_thresh, all_masks, per_object, late_objects, ignored_labels)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    choice = choose_model(
-        _one_of(model, config, "--model", "--sam2_cfg"),
-        _one_of(checkpoint, weights, "--checkpoint", "--sam2_checkpoint"),
-        image_size,
-    )
+    name = _one_of(model.name, config, "--model", "--sam2_cfg")
+    checkpoint = _one_of(model.checkpoint, weights, "--checkpoint", "--sam2_checkpoint")
+    choice = model._replace(name=name, checkpoint=checkpoint).choose()
 
     with report_interrupt(ctx):
         from sam2fast.cli.vos_run import VosModel, VosRequest, run
 
         run(
             VosRequest(videos, masks, out, list_file, settings, overwrite),
-            VosModel(choice, dtype, postprocessing, vos_optimized, strategy),
-            device,
+            VosModel(choice, model.dtype, postprocessing, vos_optimized, strategy),
+            model.device,
             at_once,
             ray_options,
         )

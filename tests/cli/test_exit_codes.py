@@ -29,7 +29,7 @@ def raising(run, inputs, monkeypatch):
     """Runs a command in which this exception is raised."""
 
     def run_raising(error):
-        fail_at(monkeypatch, importlib.import_module("sam2fast.cli.profile"), "choose_model", 1, error)
+        fail_at(monkeypatch, importlib.import_module("sam2fast.cli.options"), "choose_model", 1, error)
         return run("profile", "image.png")
 
     return run_raising

@@ -190,7 +190,7 @@ def test_refused(run, unusable, monkeypatch, line, code, message):
     monkeypatch.setitem(sys.modules, "shapely", None)
     # Refused before any work.
     if line.startswith("profile"):
-        monkeypatch.setattr("sam2fast.cli.profile.choose_model", None)
+        monkeypatch.setattr("sam2fast.cli.options.choose_model", None)
     monkeypatch.setattr("sam2fast.cli.track_run.build_sam2_video_predictor", None)
     before = files_of(unusable)
     result = run(*shlex.split(line))
