@@ -71,12 +71,7 @@ class BoxFile:
 
     @contextmanager
     def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:
-        """Counts the item as left out if the block raises an error.
-
-        Args:
-            where: Place of the item in the file.
-            otherwise: Reason for errors other than missing keys and :class:`Reason`.
-        """
+        """Counts the item as left out if the block raises an error: a missing key, a :class:`Reason`, or another."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -95,15 +90,7 @@ class BoxFile:
 
 
 def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
-    """Reads all boxes of a file or folder.
-
-    Args:
-        path: A ``.json`` file of COCO, a folder of YOLO's ``STEM.txt``, or a text file.
-        of_video: True if a text file is MOT Challenge's, False if it is YOLO's.
-
-    Raises:
-        UserError: If the file is not of the format.
-    """
+    """Reads all boxes of a COCO ``.json``, a folder of YOLO, or a text file: MOT Challenge's of a video, or YOLO's."""
     file = BoxFile(path)
     if path.suffix.lower() == ".json":
         _read_coco(file, read_json(path))
@@ -277,12 +264,7 @@ def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names:
 
 
 def _class_names(label: Path, depth: int) -> Mapping[str, str]:
-    """Returns the names of YOLO's classes by number, from the nearest ``classes.txt`` or ``data.yaml``.
-
-    Args:
-        label: File of boxes. Its folder and the folders above are searched.
-        depth: Number of folders from the file's folder to the given folder, both included.
-    """
+    """Returns names of YOLO's classes by number, from the nearest file in ``depth`` folders and the folders above."""
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
             source = folder / name

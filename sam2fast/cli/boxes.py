@@ -130,11 +130,7 @@ class DetectionFile:
         return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in found])
 
     def count_unused(self, frame: int, ids: Sequence[Any], left_out: LeftOut) -> None:
-        """Counts the boxes on a frame that neither show a tracked object nor start one.
-
-        Args:
-            ids: Object of each box or None, from ``VideoStream.add_detections``.
-        """
+        """Counts the boxes of ``add_detections`` without an id: they neither show a tracked object nor start one."""
         for found, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
             if obj_id is None:
                 is_low = found.score is not None and found.score < self.start_score

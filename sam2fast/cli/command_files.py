@@ -23,12 +23,9 @@ EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # 
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
-    """Returns the files for the objects of one image: overlay, JSON, and by :func:`mask_key` the mask of each.
-
-    Args:
-        names: Names of the objects; None for an object without a name.
-    """
-    masks = {mask_key(name): out / f"{stem}{_in_file_name(name)}_mask.png" for name in names}
+    """Returns the files for the named objects of an image: overlay, JSON, and by :func:`mask_key` the mask of each."""
+    quoted = {name: "" if name is None else "_" + quote(name, safe=" ") for name in names}
+    masks = {mask_key(name): out / f"{stem}{quoted[name]}_mask.png" for name in names}
     return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
 
 
@@ -42,10 +39,6 @@ def mask_key(name: str | None) -> str:
     return "mask" if name is None else f"mask of {name}"
 
 
-def _in_file_name(name: str | None) -> str:
-    return "" if name is None else "_" + quote(name, safe=" ")
-
-
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
     """Returns the files for the masks of one image, by format. ``json`` has none: its file is for all images."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
@@ -56,12 +49,7 @@ def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
 def check_results(
     sources: Sequence[InputSource], results: Callable[[InputSource], Iterable[Path]], others: Sequence[Path] = ()
 ) -> None:
-    """Checks before any work that no result overwrites an input or another result.
-
-    Args:
-        results: The files written for an input.
-        others: Other input files.
-    """
+    """Checks before any work that no result of a source overwrites an input, one of ``others``, or another result."""
     owners: dict[str, InputSource] = {}
     paths = [source.path for source in sources if source.path is not None]
     taken = {os.path.realpath(path) for path in (*paths, *others)}
@@ -88,14 +76,8 @@ def make_folder(out: Path) -> None:
 class OutputFolder:
     """A folder with a record that says what all results, and each video, were made from.
 
-    Args:
-        record: File of the record. Its folder is made if it does not exist.
-        made_from: Record of the whole folder; see :mod:`sam2fast.io.made_from`.
-        overwrite: Accepts any folder.
-        advice: End of messages about other results.
-
     Raises:
-        UserError: If the folder is not empty, and its record differs.
+        UserError: If the folder is not empty, and the record of its results differs, unless ``overwrite`` is True.
     """
 
     def __init__(

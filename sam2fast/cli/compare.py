@@ -169,11 +169,7 @@ def compare(
 def _run_all(
     variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
 ) -> tuple[list[Variant], list[ComparedMasks]]:
-    """Runs the variants. A variant that fails is added to ``problems`` and left out.
-
-    Raises:
-        UserError: If the first run fails, or all other runs fail.
-    """
+    """Runs the variants. Those that fail are added to ``problems``; the first, or all others, raise UserError."""
     done, found = [variants[0]], [compute(variants[0])]
     for variant in variants[1:]:
         try:
@@ -197,11 +193,7 @@ def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
 
 
 def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> list[Variant]:
-    """Returns the runs. Their labels name the differences.
-
-    Raises:
-        ModelError: If there is no such device here.
-    """
+    """Returns the runs. Their labels name the differences. An unknown device raises ModelError."""
     from sam2fast.utils.devices import available_device
 
     settings = [dict(first)]

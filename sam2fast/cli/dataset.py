@@ -75,11 +75,7 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
 
 
 def open_masklets(source: Path, layout: str | None, rate: int, both: bool = False) -> "list[tuple[Layout, list[str]]]":
-    """The data set and its videos. A folder in SA-V's layout gives manual and automatic masklets, if both exist.
-
-    Args:
-        both: open the other kind of masklets, too, if IN is one JSON file of SA-V.
-    """
+    """Returns the data set and its videos. SA-V gives manual and automatic masklets; of one file only if ``both``."""
     data, only = open_source(source, layout, MASKLETS[0], rate)
     if data.name != "sav" or (only and not both):
         return [(data, select_source_videos(data, only, ()))]

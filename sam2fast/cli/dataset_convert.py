@@ -102,7 +102,9 @@ def convert(
         count, frames, objects = count + 1, frames + done.frames, objects + done.objects
         bare += not done.has_images
         if done.lost:
-            say(_format_lost(video, done.lost))
+            lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
+            of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
+            say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
     with as_user_error(DatasetError, OSError):
         output.finish()
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
@@ -149,14 +151,6 @@ def _run(
     with as_user_error(DatasetError, OSError):
         folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
     return found, len(there)
-
-
-def _format_lost(video: str, lost: Mapping[str, Sequence[int]]) -> str:
-    objects = sorted({number for numbers in lost.values() for number in numbers})
-    return (
-        f"{video}: lost pixels where masks overlap, {len(lost)} frames from {next(iter(lost))} on, "
-        f"objects {', '.join(map(str, objects))}"
-    )
 
 
 @click.command()

@@ -67,7 +67,15 @@ def download(
     with report_interrupt(ctx):
         for name in wanted:
             try:
-                path = _get(name, to, mirror, sha256, overwrite, reporting().quiet)
+                quiet = reporting().quiet
+                if embedded := find_embedded(short_name(name)):
+                    path = embedded.weights
+                elif published(name) is None:
+                    path = get_repository(name, quiet=quiet)
+                else:
+                    path = get_checkpoint(
+                        name, folder=to, mirror=mirror, sha256=sha256, overwrite=overwrite, quiet=quiet
+                    )
                 emit({"name": name, "path": str(path)})
                 if not reporting().jsonl:
                     click.echo(path)
@@ -102,14 +110,6 @@ def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: s
         raise click.UsageError(f"--to, --mirror, --sha256 and --overwrite are for official models; {others[0]} is none")
     if sha256 is not None and (len(wanted) > 1 or not is_sha256(sha256.lower())):
         raise click.UsageError("--sha256 takes 64 hexadecimal digits and goes with one NAME")
-
-
-def _get(name: str, to: Path | None, mirror: str | None, sha256: str | None, overwrite: bool, quiet: bool) -> Path:
-    if embedded := find_embedded(short_name(name)):
-        return embedded.weights
-    if published(name) is None:
-        return get_repository(name, quiet=quiet)
-    return get_checkpoint(name, folder=to, mirror=mirror, sha256=sha256, overwrite=overwrite, quiet=quiet)
 
 
 def _list() -> None:

@@ -66,25 +66,25 @@ def env(as_json: bool) -> None:
 
 def describe() -> dict[str, dict[str, Any]]:
     """Returns the report by section, as JSON. A section that fails has its error."""
-    sections = {"sam2fast": _sam2fast, "torch": _torch, "ops": _ops, "packages": _packages, "variables": _variables}
-    return {name: _section(collect) for name, collect in sections.items()}
-
-
-def _section(collect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        facts = collect()
-    except Exception as error:  # the report is for broken installations
-        facts = {"error": f"{type(error).__name__}: {error}"}
-    return {name: _without_home(value) for name, value in facts.items()}
-
-
-def _without_home(value: Any) -> Any:
-    home = os.path.expanduser("~")
-    return value.replace(home + os.sep, "~" + os.sep) if isinstance(value, str) and len(home) > 1 else value
-
-
-def _sam2fast() -> dict[str, Any]:
-    return {"version": sam2fast.__version__, "folder": str(Path(sam2fast.__file__).resolve().parent)}
+    of_package = {"version": sam2fast.__version__, "folder": str(Path(sam2fast.__file__).resolve().parent)}
+    sections: dict[str, Callable[[], dict[str, Any]]] = {
+        "sam2fast": lambda: of_package,
+        "torch": _torch,
+        "ops": _ops,
+        "packages": lambda: {extra: dict(_version(one.split()) for one in group) for extra, group in PACKAGES.items()},
+        "variables": lambda: {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    home, found = os.path.expanduser("~"), dict[str, dict[str, Any]]()
+    for section, collect in sections.items():
+        try:
+            facts = collect()
+        except Exception as error:  # the report is for broken installations
+            facts = {"error": f"{type(error).__name__}: {error}"}
+        for name, value in facts.items():
+            if isinstance(value, str) and len(home) > 1:
+                facts[name] = value.replace(home + os.sep, "~" + os.sep)
+        found[section] = facts
+    return found
 
 
 def _torch() -> dict[str, Any]:
@@ -122,11 +122,6 @@ def _ops() -> dict[str, Any]:
     return facts
 
 
-def _packages() -> dict[str, Any]:
-    """Returns versions by extra from package metadata. Imports nothing."""
-    return {extra: dict(_version(names.split()) for names in group) for extra, group in PACKAGES.items()}
-
-
 def _version(names: Sequence[str]) -> tuple[str, str]:
     """Returns the first installed package and its version, or the first name and :data:`MISSING`."""
     for name in names:
@@ -135,7 +130,3 @@ def _version(names: Sequence[str]) -> tuple[str, str]:
         except importlib.metadata.PackageNotFoundError:
             pass
     return names[0], MISSING
-
-
-def _variables() -> dict[str, Any]:
-    return {name: os.environ[name] for name in VARIABLES if name in os.environ}

@@ -90,7 +90,7 @@ def evaluate(
     if csv_file is not None and len(preds) > 1:
         raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
 
-    from sam2fast.evaluation.scores import RESULTS
+    from sam2fast.evaluation.scores import RESULTS, VOID, write_results_csv
 
     problems, left_out = ErrorReport("videos"), LeftOut()
 
@@ -113,11 +113,22 @@ def evaluate(
             scores = _score_folders(truth, pred, file, **options, on_video=note)
             results.append(scores)
             left_out.add_all(_left_out(scores))
-            _note_void(scores)
+            if scores.with_void:
+                print_note(
+                    f"{VOID} was scored as an object beside others in {len(scores.with_void)} of {len(scores.videos)} "
+                    f"videos, such as {scores.with_void[0]}; if it marks void pixels, give --ignore-label {VOID}"
+                )
             emit(_as_json(scores, keep, ignored_labels))
             if not as_json:
                 say("\n".join(_table(scores)))
-            _write_csv(scores, file, partial)
+            if scores.problems and not (partial and scores.objects):
+                hint = _earlier_run_note(file) or "; --partial writes that of the others"
+                click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
+                continue
+            remove_leftovers([file])
+            with as_user_error(OSError):
+                write_results_csv(file, scores)
+            print_note(f"written to {file}")
         except UserError as error:  # the other pairs are still scored
             error.show()
             emit({"input": str(pred), "error": error.message})
@@ -167,32 +178,9 @@ def _left_out(scores: "FolderScores") -> LeftOut:
     return left_out
 
 
-def _note_void(scores: "FolderScores") -> None:
-    from sam2fast.evaluation.scores import VOID
-
-    if scores.with_void:
-        print_note(
-            f"{VOID} was scored as an object beside others in {len(scores.with_void)} of {len(scores.videos)} videos, "
-            f"such as {scores.with_void[0]}; if it marks void pixels, give --ignore-label {VOID}"
-        )
-
-
 def _earlier_run_note(file: Path) -> str:
     """Returns the end of an error message if results of an earlier run exist."""
     return f"; {file} is from an earlier run" if file.is_file() else ""
-
-
-def _write_csv(scores: "FolderScores", file: Path, partial: bool) -> None:
-    from sam2fast.evaluation.scores import write_results_csv
-
-    if scores.problems and not (partial and scores.objects):
-        hint = _earlier_run_note(file) or "; --partial writes that of the others"
-        click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
-        return
-    remove_leftovers([file])
-    with as_user_error(OSError):
-        write_results_csv(file, scores)
-    print_note(f"written to {file}")
 
 
 def _table(scores: "FolderScores") -> Iterator[str]:

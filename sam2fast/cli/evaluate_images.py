@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,7 +146,9 @@ def evaluate_images(
             ("mask", masks or images, [file for job in jobs for file in job.masks.files]),
         ):
             made_from[f"{what}_path"] = os.path.realpath(path)
-            made_from[f"{what}_content"] = digest_of(path, _readable(files))
+            # What cannot be opened is reported when it is read.
+            readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
+            made_from[f"{what}_content"] = digest_of(path, readable)
     if out is not None and not data.problems and _print_same(out, made_from):
         return
     chosen = choose_runner(RayOptions(), model.device, len(jobs), "images")
@@ -170,7 +172,10 @@ def evaluate_images(
             if found.too_small:
                 why = f"its area is less than {min_area} pixels"
                 left_out.add("object", why, f"in {job.image}", found.too_small)
-            _report(problems, job.image, found.problems)
+            if found.problems:
+                more = len(found.problems) - MAX_SHOWN
+                shown = "; ".join(found.problems[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+                problems.add(job.image, shown)
     seconds = time.perf_counter() - begun
     left_out.report()
     if results.objects:
@@ -201,16 +206,8 @@ SUFFIXES = (".json", ".csv")
 MAX_SHOWN = 3  # problems of one image
 
 
-def _readable(files: Iterable[Path]) -> list[Path]:
-    """Returns the files without repetitions and without what cannot be opened, which is reported when it is read."""
-    return [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
-
-
 def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
-    """Prints the results on disk and returns True if they are complete, without problems, and made from the same.
-
-    A note names the difference.
-    """
+    """Prints the results on disk and returns True if they are complete, without problems, and made from the same."""
     from sam2fast.evaluation.clicks.image_evaluation import table_of
 
     means, objects = output_files(out)
@@ -238,12 +235,6 @@ def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor"
     from sam2fast.cli.segmenter import Segmenter
 
     return Segmenter(choice, device, dtype).predictor
-
-
-def _report(problems: ErrorReport, image: Path, found: Sequence[str]) -> None:
-    if found:
-        more = len(found) - MAX_SHOWN
-        problems.add(image, "; ".join(found[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
 
 
 def _write(out: Path, content: Mapping[str, Any], results: "Results") -> None:

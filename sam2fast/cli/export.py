@@ -137,11 +137,7 @@ def _made_from(choice: ModelChoice, target: str, device: str, name: str, options
 
 
 def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None] | None:
-    """Returns the names in an output folder with an equal record, with their sizes in bytes; None without a record.
-
-    Raises:
-        UserError: If the record differs, or a file is missing or truncated.
-    """
+    """Returns names and sizes of an equal export, or None if there is none. Others and incomplete ones are an error."""
     from sam2fast.deploy.exported.artifact import size_of
 
     record = next((file for name in RECORDS.values() if (file := out / name).is_file()), None)

@@ -45,13 +45,7 @@ def work_through(
 
 
 def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) -> None:
-    """Prints a note on the images that ``--resume`` keeps, and on the images that it makes again.
-
-    Args:
-        done: Number of images that earlier runs did.
-        count: Number of all images.
-        changed: Names of the differences, by image, for results of another input.
-    """
+    """Prints a note on the images that ``--resume`` keeps, and on images that are made again by their differences."""
     again = ""
     if changed:
         first, names = next(iter(changed.items()))

@@ -14,14 +14,7 @@ class LeftOut:
         self._first: dict[tuple[str, str], str] = {}
 
     def add(self, what: str, why: str, first: object, count: int = 1) -> None:
-        """Counts items of one type with one reason.
-
-        Args:
-            what: Name of the type in the singular, such as ``box``.
-            why: Reason, without the name of the item. Items with equal reasons are counted together.
-            first: Name of the first of the items, such as ``a.txt, line 3``.
-            count: Number of items.
-        """
+        """Counts items of one type, in the singular, with one reason. ``first`` is the name of the first of them."""
         key = what, " ".join(why.split())
         self._counts[key] = self._counts.get(key, 0) + count
         self._first.setdefault(key, str(first))

@@ -64,12 +64,7 @@ class FoundMasks(NamedTuple):
 class MaskTask:
     """A function that generates the masks of an image, and draws them. It is picklable if ``progress`` is no function.
 
-    Attributes:
-        options: Arguments of :class:`SAM2AutomaticMaskGenerator`.
-        formats: Names of outputs: ``layers``, ``overlay``, and names of :data:`sam2fast.mask_formats.FORMATS`.
-        out: Output folder.
-        run: Part of the results' record that all images share.
-        tolerance: Tolerance of polygons in pixels.
+    ``run`` is the part of the results' record that all images share. ``tolerance`` is in pixels.
     """
 
     choice: ModelChoice
@@ -199,10 +194,6 @@ def _encode(value: Mapping[str, Any]) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _has_all_keys(found: FoundMasks) -> bool:
-    return {"width", "height"} <= found.image.keys() and all(one.keys() >= KEYS for one in found.annotations)
-
-
 def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("id", "image_id")}
 
@@ -232,7 +223,8 @@ def read_previous_masks(
         names = [InputSource(entry.image["file_name"]) for entry in entries]
         check_same(results, run, task.run, f"; {START_AGAIN}")
         found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
-        if len(found) < len(entries) or not all(map(_has_all_keys, entries)):
+        lacks = any(not {"width", "height"} <= entry.image.keys() for entry in entries)
+        if lacks or len(found) < len(entries) or any(not one.keys() >= KEYS for one in content["annotations"]):
             raise ValueError("it is damaged")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error

@@ -35,11 +35,7 @@ class ModelChoice(NamedTuple):
         return {**found, "name": "mini", "fallback": True} if self.fallback else found
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns JSON that identifies the model by the content of its files.
-
-        Raises:
-            UserError: If a file cannot be read.
-        """
+        """Returns JSON that identifies the model by the content of its files."""
         config, weights = Path(self.config), self.checkpoint
         with as_user_error(OSError, ValueError, LookupError, AttributeError):
             files = [weights]
@@ -53,11 +49,7 @@ class ModelChoice(NamedTuple):
             }
 
     def made_from(self, **options: Any) -> dict[str, Any]:
-        """Returns the part of a result's record that all inputs of a run share; see :mod:`sam2fast.io.made_from`.
-
-        Args:
-            options: Options of the command that change results.
-        """
+        """Returns the record of a run's model and options that change results; see :mod:`sam2fast.io.made_from`."""
         model = self.fingerprint()
         options = {**options, "image_size": model.pop("image_size", None)}
         return {"version": __version__, **model, "options": options}
@@ -110,8 +102,14 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
     official = published_models().get(name)
     if official is not None:
-        return ModelChoice(official.release.config, checkpoint or _downloaded(model))
-    if _is_config(model):
+        try:
+            checkpoint = checkpoint or get_checkpoint(model, quiet=reporting().quiet)
+        except DownloadError as error:
+            raise MissingCheckpointError(f"{format_error(error)} with --checkpoint") from error
+        return ModelChoice(official.release.config, checkpoint)
+    from sam2fast.config import shipped_configs
+
+    if Path(model).is_file() or short_name(model) in shipped_configs():
         if checkpoint is None:
             raise click.UsageError(f"the model {model} has no official checkpoint; give one with --checkpoint FILE")
         return ModelChoice(model, checkpoint)
@@ -134,14 +132,6 @@ def _default() -> ModelChoice:
             f"To get {DEFAULT_MODEL}: sam2fast download {DEFAULT_MODEL}. To hide this line: --model mini"
         )
         return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
-
-
-def _downloaded(model: str) -> Path:
-    """Returns the checkpoint of a published model. Downloads it if it is not on this machine."""
-    try:
-        return get_checkpoint(model, quiet=reporting().quiet)
-    except DownloadError as error:
-        raise MissingCheckpointError(f"{format_error(error)} with --checkpoint") from error
 
 
 def _from_hub(model: str) -> ModelChoice:
@@ -187,9 +177,3 @@ def _config_that_fits(checkpoint: Path) -> str:
             "name a configuration with these values with --model FILE.yaml"
         )
     return config
-
-
-def _is_config(name: str) -> bool:
-    from sam2fast.config import shipped_configs
-
-    return Path(name).is_file() or short_name(name) in shipped_configs()

@@ -22,21 +22,20 @@ PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable in the block, also for processes that it starts."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ.update({} if before is None else {name: before})
+def _sets_variable(name: str) -> Callable[[click.Context, click.Parameter, int | None], None]:
+    """Returns the callback of an option that sets an environment variable, also for processes that are started."""
 
+    @contextmanager
+    def variable(value: int) -> Iterator[None]:
+        before = os.environ.get(name)
+        os.environ[name] = str(value)
+        try:
+            yield
+        finally:
+            os.environ.pop(name)
+            os.environ.update({} if before is None else {name: before})
 
-def _go_offline(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
-    if is_asked:
-        ctx.with_resource(_environment(OFFLINE, "1"))
+    return lambda ctx, _option, value: ctx.with_resource(variable(int(value))) if value else None
 
 
 offline_option = click.option(
@@ -44,7 +43,7 @@ offline_option = click.option(
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    callback=_go_offline,
+    callback=_sets_variable(OFFLINE),
     help=f"Download nothing, as with {OFFLINE}=1.",
 )
 MODEL_HELP = (
@@ -117,11 +116,7 @@ def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Comman
 
 
 def check_exports(formats: Sequence[str], tolerance: float) -> None:
-    """Checks, before any work, that the formats can be written here.
-
-    Raises:
-        UserError: If shapely is not installed, and a format has simplified polygons.
-    """
+    """Checks, before any work, that shapely is installed if a format has simplified polygons."""
     if tolerance and any(name in WITH_POLYGONS for name in formats):
         from sam2fast.mask_formats.polygons import import_shapely
 
@@ -234,17 +229,12 @@ strategy_option = click.option(
 )
 
 
-def _set_most_pixels(ctx: click.Context, _parameter: click.Parameter, megapixels: int | None) -> None:
-    if megapixels is not None:
-        ctx.with_resource(_environment(MEGAPIXELS_VARIABLE, str(megapixels)))
-
-
 max_megapixels_option = click.option(
     "--max-megapixels",
     type=click.IntRange(1),
     metavar="N",
     expose_value=False,
-    callback=_set_most_pixels,
+    callback=_sets_variable(MEGAPIXELS_VARIABLE),
     help="Largest size of an image; larger images are refused.  [default: 268]",
 )
 

@@ -29,13 +29,7 @@ class NoArea(Reason):
 
 
 class PromptType(click.ParamType):
-    """The type of an option that is read from text.
-
-    Args:
-        name: Form of the text, such as ``X,Y``.
-        example: Valid text for error messages.
-        read: Function that reads the text. It raises ValueError for invalid text.
-    """
+    """The type of an option with the form ``name`` and an example, read by a function that raises ValueError."""
 
     def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
         self.name, self.example, self.read = name, example, read
@@ -72,10 +66,7 @@ def _mask(text: str) -> Prompts:
 
 
 def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
-    """Returns a function that reads ``[NAME,]`` and a prompt.
-
-    If a mask file has the whole text as its path, there is no name.
-    """
+    """Returns a function that reads ``[NAME,]`` and a prompt. The path of a mask file may contain a comma."""
 
     def read_named(text: str) -> Prompts:
         found = None if read is _mask and mask_file(Path(text))[0].is_file() else NAME.match(text)
@@ -242,12 +233,7 @@ def read_label(value: Any) -> int:
 
 
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Reads a list of finite numbers. Each may be text.
-
-    Args:
-        counts: Valid lengths of the list.
-        what: Name of the list in errors.
-    """
+    """Reads a list of finite numbers or texts of numbers. Its length is one of ``counts``."""
     try:
         listed = values if isinstance(values, list | tuple) else ()
         numbers = [float(value) for value in listed if not isinstance(value, bool)]

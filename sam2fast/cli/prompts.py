@@ -227,11 +227,7 @@ class ImagePrompts:
 
 
 def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
-    """Prints a note if the coordinates of all points and boxes look like fractions of the image's size.
-
-    Args:
-        of: Description of the prompts in the note.
-    """
+    """Prints a note if the coordinates of all points and boxes look like fractions of the image's size."""
     boxes: list[float] = []
     points: list[float] = []
     for one in prompts:

@@ -68,12 +68,7 @@ def emit(record: Mapping[str, Any]) -> None:
 
 
 def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:
-    """Returns a bar on stderr with units per second and the time left. It is shown on a terminal or by ``--progress``.
-
-    Args:
-        unit: Name of the counted items, such as ``frames``.
-        initial: Number of items that were done before.
-    """
+    """Returns a bar on stderr with the rate and the time left. It is shown on a terminal or by ``--progress``."""
     asked = reporting()
     disable = True if asked.quiet else False if asked.progress else None
     return tqdm(total=total, desc=what, unit=f" {unit}", initial=initial, smoothing=0, disable=disable)

@@ -61,10 +61,7 @@ class RunnerChoice(NamedTuple):
 
 
 def runner_options(command: Command) -> Command:
-    """Adds ``--ray --workers --worker-cpus``; the command gets them as one argument, ``ray_options``.
-
-    Contradictory options are a usage error before the command begins.
-    """
+    """Adds ``--ray --workers --worker-cpus``; the command gets them, checked, as one argument, ``ray_options``."""
 
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:
@@ -85,13 +82,7 @@ resume_option = click.option(
 
 
 def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
-    """Returns the runner for ``count`` inputs.
-
-    Args:
-        device: One or several devices of this machine; with Ray, the device of each worker.
-        unit: Name of the inputs, such as ``images``.
-        at_once: Maximum number of processes on each device of this machine.
-    """
+    """Returns the runner for ``count`` inputs, with at most ``at_once`` processes on each device of this machine."""
     if ray_options.ray is not None:
         return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
     devices = _choose_devices(device, count, unit)
@@ -126,10 +117,7 @@ def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:
-    """Returns the names of the devices for ``count`` inputs. Prints a note if there are more devices than inputs.
-
-    A single device is returned unchanged; building the model checks it.
-    """
+    """Returns the devices for ``count`` inputs. A note names devices without inputs. One is returned unchecked."""
     if not names_several(device):
         return [device]
     with as_user_error(ValueError, RuntimeError):

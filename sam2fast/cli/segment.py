@@ -250,11 +250,7 @@ class SegmentJob(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A picklable function that segments an image, and writes the results to a folder.
-
-    Attributes:
-        run: Part of the results' records that all images share.
-    """
+    """A picklable function that segments an image, and writes the results. ``run`` is what all their records share."""
 
     out: Path
     choice: ModelChoice

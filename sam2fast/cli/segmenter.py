@@ -116,11 +116,7 @@ class Segmenter:
             self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
-        """Predicts the best mask for the prompts. For a single click it has the best score of three.
-
-        Args:
-            mask: ``prompts.mask`` as :meth:`read_mask` returns it.
-        """
+        """Predicts the best mask for the prompts. For a single click it has the best score of three."""
         clicks = prompts.clicks
         with self.stage("predict"), as_user_error(ValueError, torch.OutOfMemoryError):
             masks, scores, _ = self.predictor.predict(

@@ -162,7 +162,10 @@ def serve(
     Serves the front end and its API, which is that of the original demo, until Ctrl-C. docs/serve.md describes the API
     with examples, containers, and what to consider when others can reach the server.
     """
-    _check_installed()
+    from importlib.util import find_spec
+
+    if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
+        raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
     if strategy == "sam2long":
         raise click.UsageError(
             "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
@@ -181,14 +184,6 @@ def serve(
     parsed = ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), token=token, **settings)
     build = _build_page if in_browser else partial(_build, device=device, strategy=strategy)
     run(build, parsed, choice, host, port)
-
-
-def _check_installed() -> None:
-    from importlib.util import find_spec
-
-    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
 
 
 # The options of a page that runs the model itself.
@@ -254,11 +249,7 @@ def run(
     host: str,
     port: int,
 ) -> None:
-    """Serves until a signal ends it.
-
-    Args:
-        make: Function that makes the application in the serving process.
-    """
+    """Serves the application, made in the serving process, until a signal ends it."""
     from sam2fast.demo.server import serving
 
     def build() -> "Flask":

@@ -74,10 +74,7 @@ class InputSource:
         return Path(self.file_name).stem
 
     def made_from(self) -> dict[str, str]:
-        """Returns the part of a result's record that identifies an image: its resolved path or address, and its digest.
-
-        Downloads an address.
-        """
+        """Returns the path or address and the digest of an image for a result's record. Downloads an address."""
         with self.file() as file, as_user_error(OSError):
             return {"image_path": self.resolved, "image_content": file_sha256(file)}
 
@@ -246,11 +243,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
 
 
 def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
-    """Returns the video files in a folder, sorted by name, or the folder itself if most of its files are images.
-
-    Args:
-        left_out: Record to which hidden files, and files of other kinds than the frames or videos, are added.
-    """
+    """Returns the videos in a folder, sorted by name, or the folder itself if most of its files are images."""
     (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
     is_video = len(images) > len(videos) or not videos
     for path in hidden_images if is_video else hidden:
@@ -282,12 +275,7 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[P
 
 
 def _download(address: str, file: Path) -> None:
-    """Downloads an address to a file.
-
-    Raises:
-        UserError: If the address cannot be read, is larger than :data:`MOST_BYTES`, or takes longer than
-            :data:`MOST_SECONDS`.
-    """
+    """Downloads an address to a file, up to :data:`MOST_BYTES` and :data:`MOST_SECONDS`."""
     name = without_password(address)
     if not address.startswith(("http://", "https://")):
         raise UserError(f"{name} cannot be read: expected a file, or an address with http:// or https://")

@@ -131,11 +131,7 @@ def _make_cutouts(
     output: OutputFolder,
     left_out: LeftOut,
 ) -> None:
-    """Cuts objects out of the photographs, except those of an earlier run.
-
-    Raises:
-        UserError: If no photograph can be read.
-    """
+    """Cuts objects out of the photographs, except those of an earlier run."""
 
     def is_done(photograph: Path) -> bool:
         cutouts = (media / "cutouts").glob(f"{escape(photograph.name.replace('.', '_'))}_[0-9]*.png")

@@ -49,10 +49,7 @@ def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Makes signals that would end the process raise :class:`Terminated` in the block.
-
-    Ignored signals stay ignored, as under ``nohup``. Other handlers stay in place.
-    """
+    """Makes signals that would end the process raise :class:`Terminated` in the block, unless they are handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain
@@ -29,7 +30,7 @@ from sam2fast.cli.prompt_texts import VIDEO_BOX, VIDEO_MASK, VIDEO_MASKS, VIDEO_
 from sam2fast.cli.prompts import Prompts, check_masks, merge_prompts, note_fractions
 from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
-from sam2fast.cli.sources import InputSource, list_sources, videos_in
+from sam2fast.cli.sources import list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest, VideoSource
 from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
@@ -222,9 +223,12 @@ def track(
         load = functools.partial(load_predictor, choice, model.device, model.dtype)
         again = load if total == 1 else functools.cache(load)
         for source, request in requests.items():
-            track_it = functools.partial(run, choice=choice, load=again, out=folders[source], overwrite=overwrite)
             try:
-                code = _run_on_copy(source, request, track_it)
+                # A URL or stdin is copied to a local file first.
+                with nullcontext() if request.source.label is None else source.file() as file:
+                    if file is not None:
+                        request = replace(request, source=request.source._replace(text=str(file)))
+                    code = run(_of_volume(request), choice, again, folders[source], overwrite)
             except ModelError:
                 raise
             except UserError as error:
@@ -235,14 +239,6 @@ def track(
     if boxes_file is None:  # otherwise the note on the video has counted them
         left_out.report()
     problems.raise_if_any(total)
-
-
-def _run_on_copy(source: InputSource, request: TrackRequest, run: Callable[[TrackRequest], int]) -> int:
-    """Runs a request; a URL or stdin is copied to a local file first."""
-    if request.source.label is None:
-        return run(_of_volume(request))
-    with source.file() as file:
-        return run(_of_volume(replace(request, source=request.source._replace(text=str(file)))))
 
 
 def _of_volume(request: TrackRequest) -> TrackRequest:
@@ -270,11 +266,7 @@ def _approximations(names: Sequence[str]) -> Approximations:
 def _with_boxes(
     request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any], left_out: LeftOut
 ) -> TrackRequest:
-    """Returns the request with the boxes of a file. The video is then read once.
-
-    Args:
-        left_out: Record of what the command leaves out, to which boxes are added.
-    """
+    """Returns the request with the boxes of a file. The video is then read once."""
     if videos > 1:
         raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
     if request.source.is_live:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,13 +50,10 @@ class VideoPropagation:
         size: (H, W) of the video.
         video_frames: The number of frames in the video, None if unknown.
         total: The number of frames to track, including those of earlier runs; None if unknown.
-        rate, pixel_aspect: The frames per second of a stream, if known, and a pixel's width divided by its height.
         problem: Error of the video, known after the last frame.
         resumes: True if a stopped run can be continued. False if masks are decided at the end of a pass, or two passes
             are merged.
     """
-
-    rate, pixel_aspect = None, Fraction(1)
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.to_open, folder.done

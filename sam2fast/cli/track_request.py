@@ -85,10 +85,7 @@ class VideoSource(NamedTuple):
             raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
 
     def made_from(self) -> dict[str, str]:
-        """Returns the part of a result's record that identifies the video: its resolved path and its content.
-
-        A camera or stream is identified by its address.
-        """
+        """Returns the video's resolved path and digest for a result's record; of a camera or stream its address."""
         if self.is_live:
             return {"source": self.name}
         from sam2fast.video_io import VideoError

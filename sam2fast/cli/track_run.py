@@ -46,11 +46,7 @@ class Outcome:
 
 
 def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2VideoPredictor, dict[str, Any]]:
-    """Returns the model and its part of the results' record.
-
-    Raises:
-        ModelError: If checkpoint, configuration, device or dtype cannot be used.
-    """
+    """Returns the model and its part of the results' record. Raises ModelError."""
     with as_model_error():
         predictor = build_sam2_video_predictor(
             choice.config,

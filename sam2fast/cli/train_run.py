@@ -98,11 +98,7 @@ class TrainingRun:
             trainer.check_initial_weights()
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
-        """Trains, in this process.
-
-        Args:
-            interrupted: called after every update; once true, the run saves and returns. The caller handles signals.
-        """
+        """Trains in this process. Saves and returns once ``interrupted``, called after each update, returns True."""
         with deterministic() if self.deterministic and not is_deterministic() else nullcontext():
             self._train(interrupted)
 
@@ -115,12 +111,22 @@ class TrainingRun:
         folder, is_main = Path(trainer.logging.log_dir), trainer.ranks.is_main
 
         def started() -> None:
+            record = folder / RECORD
             if trainer.mode != "val" and trainer.is_complete:
-                _refuse_another_config(folder, text)
+                if _recorded(record) not in (None, text):
+                    raise UserError(
+                        f"the run in {folder} is complete, with another configuration: use another folder, or train on "
+                        "with more trainer.max_epochs"
+                    )
                 if is_main:
                     print_note(f"the run in {folder} is complete, after {trainer.steps} updates: nothing is trained")
             elif is_main:
-                _save_config(folder, text, trainer.steps)
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers([record])
+                if _recorded(record) not in (None, text):
+                    print_note("the configuration differs from that of the run so far")
+                    record.replace(folder / f"config_resolved_until_{trainer.steps}.yaml")
+                write_atomically(record, text.encode(errors="surrogateescape"))
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
         stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
@@ -191,28 +197,9 @@ def _report_to_launcher() -> Iterator[None]:
         raise SystemExit(error.exit_code) from error
 
 
-def _refuse_another_config(folder: Path, text: str) -> None:
-    if _recorded(folder) not in (None, text):
-        raise UserError(
-            f"the run in {folder} is complete, with another configuration: use another folder, or train on with more "
-            "trainer.max_epochs"
-        )
-
-
-def _recorded(folder: Path) -> str | None:
-    """The configuration that a run's folder has, if any."""
-    record = folder / RECORD
+def _recorded(record: Path) -> str | None:
+    """The configuration of a run so far, if any."""
     return record.read_text(encoding="utf-8", errors="surrogateescape") if record.exists() else None
-
-
-def _save_config(folder: Path, text: str, steps: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    record = folder / RECORD
-    remove_leftovers([record])
-    if _recorded(folder) not in (None, text):
-        print_note("the configuration differs from that of the run so far")
-        record.replace(folder / f"config_resolved_until_{steps}.yaml")
-    write_atomically(record, text.encode(errors="surrogateescape"))
 
 
 @contextmanager

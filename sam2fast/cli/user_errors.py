@@ -75,12 +75,7 @@ MAX_REPORTED = 50  # lines of the final report
 
 
 class ErrorReport:
-    """Inputs that failed, reported when they fail and again at the end.
-
-    Args:
-        unit: Name of the inputs, such as ``videos``.
-        is_single: True if there is one input. Its failure is the command's failure, and is printed once.
-    """
+    """Inputs that failed, reported at once and at the end. The failure of a single input is the command's own."""
 
     def __init__(self, unit: str, is_single: bool = False) -> None:
         self._unit, self._is_single = unit, is_single
@@ -97,14 +92,7 @@ class ErrorReport:
             click.echo(f"sam2fast: {_format_subject(str(subject), line)}", err=True)
 
     def raise_if_any(self, count: int) -> None:
-        """Prints the report if anything failed.
-
-        Args:
-            count: Number of all inputs.
-
-        Raises:
-            UserError: If an input failed. The exit code is 1.
-        """
+        """Prints the report and raises UserError if any of ``count`` inputs failed."""
         if not self.found:
             return
         if self._is_single:

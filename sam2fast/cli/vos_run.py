@@ -112,11 +112,7 @@ class _Plan(NamedTuple):
 
 
 def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_options: RayOptions) -> None:
-    """Tracks the videos that are not done yet.
-
-    Raises:
-        UserError: If the input is invalid; then nothing was done. Or if some videos failed.
-    """
+    """Tracks the videos that are not done yet. Raises UserError if some fail, or at once for invalid input."""
     problems, left_out = ErrorReport("videos"), _LeftOut(LeftOut(), [])
     plan = _plan(request, model.made_from(request.settings), problems, left_out.items)
     make_folder(request.out)
@@ -140,7 +136,12 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
                     facts = {**facts, "out": str(request.out / job.name), "left_out": left_out.add(done)}
                     emit({**facts, "model": model.choice.as_json()})
                     add_seconds(seconds, done.seconds)
-    _report(request.out, totals, time.monotonic() - begun, seconds, plan.done)
+    took, parts = time.monotonic() - begun, ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
+    rate = f", {totals['frames'] / took:.1f} frames/s ({parts})" if totals["frames"] else ""
+    skipped = f"; {plan.done} videos were done before" if plan.done else ""
+    counts = ", ".join(f"{totals[name]} {name}" for name in ("videos", "frames", "objects"))
+    say(f"{counts} in {took:.1f} s{rate}{skipped}")
+    say(f"written to {click.format_filename(request.out)}")
     left_out.report()
     problems.raise_if_any(len(plan.names))
 
@@ -167,8 +168,12 @@ def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_
                 raise FileNotFoundError(
                     f"there is no folder {request.videos / name}, and no {name}.mp4 or other video file"
                 )
+            masks, out = request.masks.absolute() / name, request.out.absolute()
             with as_user_error(ImportError):
-                job = _job(request, run, name, found[name])
+                inputs = inputs_of(found[name], masks)
+            made_from = {**run, "video_path": os.path.realpath(found[name]), **inputs.digests}
+            facts = request.settings, inputs.frames, made_from, request.overwrite
+            job = VosJob(name, found[name], masks, out, *facts)
         except (OSError, VideoError, DatasetError) as error:
             problems.add(f"video {name}", format_error(error))
             continue
@@ -201,26 +206,9 @@ def _add_unused(request: VosRequest, names: list[str], found: dict[str, Path], l
             left_out.add("mask folder", "no video has its name", path)
 
 
-def _job(request: VosRequest, run: dict[str, Any], name: str, video: Path) -> VosJob:
-    masks = request.masks.absolute() / name
-    inputs = inputs_of(video, masks)
-    made_from = {**run, "video_path": os.path.realpath(video), **inputs.digests}
-    out = request.out.absolute()
-    return VosJob(name, video, masks, out, request.settings, inputs.frames, made_from, request.overwrite)
-
-
 def _results(
     jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
 ) -> Generator[tuple[VosJob, VosDone], None, None]:
     # Only the model's construction and lost processes raise; the failure of a video is a result.
     with as_user_error(WorkerError, OSError, ValueError, RuntimeError, ImportError):
         yield from run_vos(jobs, runner, build, is_spread=is_spread)
-
-
-def _report(out: Path, totals: Counter[str], took: float, seconds: dict[str, float], before: int) -> None:
-    parts = ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
-    rate = f", {totals['frames'] / took:.1f} frames/s ({parts})" if totals["frames"] else ""
-    skipped = f"; {before} videos were done before" if before else ""
-    counts = ", ".join(f"{totals[name]} {name}" for name in ("videos", "frames", "objects"))
-    say(f"{counts} in {took:.1f} s{rate}{skipped}")
-    say(f"written to {click.format_filename(out)}")
