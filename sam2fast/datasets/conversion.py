@@ -24,12 +24,7 @@ ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
 
 @dataclass(frozen=True)
 class ConvertJob:
-    """One video to convert.
-
-    Attributes:
-        images: which frames are copied: ``all``, ``annotated`` or ``none``.
-        check: read all masks back and compare them.
-    """
+    """One video to convert. ``check`` reads all masks back and compares them."""
 
     source: Layout
     target: Layout
@@ -106,13 +101,7 @@ def no_model(device: str) -> None:
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """One video file whose frames are extracted.
-
-    Attributes:
-        out: frames are written to ``<out>/<name of the video>/<frame number>.jpg``.
-        rate: every ``rate``-th frame is extracted, starting with the first.
-        quality: JPEG quality, 1 to 100.
-    """
+    """One video. Every ``rate``-th frame is written as ``<out>/<video>/<number>.jpg``, in a quality of 1 to 100."""
 
     video: Path
     out: Path
@@ -130,11 +119,7 @@ class ExtractJob:
         return files_below(self.out / self.name)
 
     def is_done(self, count: int | None) -> bool:
-        """Returns True if the folder of frames exists, which is created atomically, and its files are whole.
-
-        Args:
-            count: number of frames, if it is known.
-        """
+        """Returns True if the folder of frames exists, and its files are whole and ``count``, if that is known."""
         return are_whole(self.files, count)
 
     def made_from(self) -> dict[str, str]:

@@ -20,10 +20,7 @@ from sam2fast.io.tiff_header import ORIENTATION
 
 
 class DatasetError(ValueError):
-    """A file, folder or sample of a data set cannot be used. The message names it, and what was expected.
-
-    Training reports it, and takes another sample.
-    """
+    """A file, folder or sample of a data set cannot be used. Training reports it, and takes another sample."""
 
 
 class OverlapError(DatasetError):
@@ -61,11 +58,7 @@ def list_entries(folder: Path) -> Iterator[Path]:
 
 
 def list_folders(folder: Path, expected: str = "") -> list[Path]:
-    """The subfolders of a folder, sorted by name.
-
-    Args:
-        expected: what the folder should contain, for the error message.
-    """
+    """The subfolders of a folder, sorted by name. An error says what was ``expected`` there."""
     try:
         return sorted(path for path in list_entries(folder) if path.is_dir())
     except OSError as error:

@@ -152,21 +152,13 @@ def _stems(files: Mapping[FrameKey, Path]) -> tuple[str, ...]:
 
 
 class DavisWriter:
-    """Writes clips in DAVIS's layout. A clip is complete when its folder of frames exists.
-
-    Args:
-        root: created with the first clip.
-    """
+    """Writes clips in DAVIS's layout. A clip is complete when its folder of frames exists."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def has(self, name: str, count: int) -> bool:
-        """Returns True if this clip exists, and its files are whole.
-
-        Args:
-            count: number of its frames.
-        """
+        """Returns True if this clip exists with ``count`` frames, and its files are whole."""
         return all(are_whole(files_below(self.root / folder / name), count) for folder in (FRAMES, MASKS))
 
     def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:

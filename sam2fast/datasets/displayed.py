@@ -57,11 +57,7 @@ def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Pa
 
 
 def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
-    """The rotation for display of pixels of an image of the stated size, a value of :data:`TURNS`; None for none.
-
-    Args:
-        may_scale: accepts sizes with the same ratio.
-    """
+    """The rotation in :data:`TURNS` that gives an image the stated size, or with ``may_scale`` its ratio; else None."""
     if stated in (size, (None, None)):
         return None
     turn, stored = TURNS.get(read_orientation(image)), (size[1], size[0])

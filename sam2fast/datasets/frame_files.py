@@ -32,12 +32,7 @@ UNUSED_SIZE = 32
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files with a video's frames, if any.
-
-    Attributes:
-        images: image files by frame.
-        video: a video file instead; its frames are counted from 0.
-    """
+    """The files with a video's frames, if any: image files by frame, or a video file, whose frames count from 0."""
 
     images: Mapping[FrameKey, Path] = field(default_factory=dict)
     video: Path | None = None
@@ -144,11 +139,7 @@ def _damage_as_dataset_error(video: Path) -> Iterator[None]:
 def write_frames(
     video: Path, folder: Path, is_wanted: Callable[[int], bool], quality: int = QUALITY, digits: int = 5
 ) -> int:
-    """Writes the wanted frames of a video file as ``00000.jpg`` and so on, by their number in the video.
-
-    Returns:
-        The number of files.
-    """
+    """Writes the wanted frames of a video file as ``00000.jpg`` and so on, and returns their number."""
     count = 0
     for index, image in iter_video_frames(video, is_wanted):
         write_jpeg(Image.fromarray(image), folder / f"{index:0{digits}d}.jpg", quality)
@@ -157,11 +148,7 @@ def write_frames(
 
 
 def copy_frames(source: FrameFiles, folder: Path, only: Collection[str] | None) -> None:
-    """Copies frames into a folder: image files byte for byte, frames of a video file as JPEG.
-
-    Args:
-        only: names of the wanted frames; by default all.
-    """
+    """Copies all or the named frames into a folder: images byte for byte, frames of a video file as JPEG."""
     keys = None if only is None else {frame_key(name) for name in only}
     if source.video is not None:
         write_frames(source.video, folder, lambda index: keys is None or index in keys)

@@ -40,12 +40,7 @@ class Written(NamedTuple):
 
 
 class StagingFolder:
-    """A hidden temporary folder in a data set, removed at the end of the ``with`` block.
-
-    Args:
-        root: the data set's folder.
-        name: of the video. Leftovers of an interrupted run on the same video are removed first.
-    """
+    """A hidden folder for a video in a data set. It is emptied before and removed after the ``with`` block."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root, self._folder = root, root / f".{name}.part"
@@ -126,11 +121,7 @@ class Layout(ABC):
         return [path for path in found if path.is_file()]
 
     def has(self, name: str, count: int | None = None) -> bool:
-        """Returns True if the data set has the masks of this video, and all its files are whole.
-
-        Args:
-            count: number of its files; None if it is not known.
-        """
+        """Returns True if there are masks of this video, and its files are whole, and as many as ``count`` if known."""
         return is_whole(self.masks_at(name)) and are_whole(self.files(name), count)
 
     def digests(self, name: str, with_frames: bool) -> dict[str, str]:

@@ -82,11 +82,7 @@ class VideoSummary:
 
 
 def summarise(layout: Layout, name: str, count: bool = False) -> VideoSummary:
-    """The summary of one video.
-
-    Args:
-        count: reads every mask, and counts them.
-    """
+    """The summary of one video. With ``count``, every mask is read and counted."""
     video, files = layout.open(name), layout.frame_files(name)
     masks = visible = 0
     if count:

@@ -72,10 +72,7 @@ def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> 
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """The palette index of each object: its id, or, if any id exceeds 255, its position from 1.
-
-    More than 255 objects are a :class:`DatasetError`.
-    """
+    """The palette index of each of at most 255 objects: its id, or, if any id exceeds 255, its position from 1."""
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(
             f"{name} has {len(objects)} objects, a palette image has room for {MOST_OBJECTS}; "

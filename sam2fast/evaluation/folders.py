@@ -48,13 +48,7 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True)
 class VideoPair:
-    """The videos of two folders.
-
-    Attributes:
-        truth: the folder of videos, possibly ``Annotations`` in the given folder.
-        videos: names in both folders, sorted.
-        only_truth, only_pred: names in one folder only.
-    """
+    """The videos of two folders: names in both, sorted, and in one only. ``truth`` may end with ``Annotations``."""
 
     truth: Path
     pred: Path

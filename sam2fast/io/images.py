@@ -39,12 +39,7 @@ IMAGE_READ_ERRORS = (
 
 
 def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
-    """Returns a note on the files of a folder that are skipped, with the first names.
-
-    Args:
-        names: Files of other kinds.
-        hidden: Hidden files of the right kind, such as ``._1.jpg``, which macOS writes beside ``1.jpg``.
-    """
+    """Returns a note on files of other kinds, and on hidden ones such as macOS's ``._1.jpg``, that are skipped."""
     groups = [(names, "{} of other kinds"), (hidden, "hidden {}")]
     parts = [
         f"{len(group)} {kind.format('files' if len(group) > 1 else 'file')}: {', '.join(group[:MAX_NAMED])}"

@@ -260,11 +260,7 @@ class TiffHeader:
 
 
 def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
-    """Reads the header of a TIFF file, and rewinds the file.
-
-    Returns:
-        The header, or None if the file is not TIFF, or is damaged.
-    """
+    """Reads the header of a TIFF file, and rewinds the file. Returns None for damaged and other files."""
     file.seek(0)
     try:
         order, is_big = SIGNATURES[file.read(4)]

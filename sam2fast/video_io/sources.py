@@ -197,11 +197,7 @@ class ImageFiles(ImageSource):
 
 
 class TiffPages(ImageSource):
-    """The images of a TIFF file of several pages, without thumbnails, with one scale.
-
-    Args:
-        window: The values that become black and white.
-    """
+    """The images of a TIFF file of several pages, without thumbnails, with one scale."""
 
     def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
         self._arguments = file, image_size, window
@@ -239,11 +235,7 @@ class TiffPages(ImageSource):
 
 
 class AnimatedImage(ImageSource):
-    """The images of an animated WebP file.
-
-    Args:
-        window: The values that become black and white.
-    """
+    """The images of an animated WebP file."""
 
     def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
         self._arguments = file, image_size, window

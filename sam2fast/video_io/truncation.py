@@ -32,11 +32,7 @@ def stated_frames(container: InputContainer, stream: VideoStream) -> int:
 def missing_frames(
     video: VideoInput, container: InputContainer, stream: VideoStream, packets: Packets, count: int
 ) -> str | None:
-    """A sentence on what is missing after ``count`` frames; None if nothing is known to be missing.
-
-    Args:
-        packets: of the stream, which was read to its end.
-    """
+    """A sentence on what is missing after ``count`` frames and all packets; None if nothing is known to be missing."""
     seconds = _stated_seconds(container, stream)
     if not _ends_early(container, stream, packets, seconds):
         return None

@@ -26,11 +26,7 @@ class Download(NamedTuple):
 
 
 class Downloads:
-    """Runs each download at most once at a time, in a thread of its own; thread-safe.
-
-    Args:
-        downloads: by name.
-    """
+    """Runs each download, by name, at most once at a time, in a thread of its own; thread-safe."""
 
     def __init__(self, downloads: dict[str, Download]) -> None:
         self._downloads = downloads

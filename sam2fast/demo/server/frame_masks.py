@@ -31,13 +31,7 @@ _HEADERS = (
 
 
 class ObjectMask(NamedTuple):
-    """The mask of one object on one frame.
-
-    Attributes:
-        rle: the mask.
-        visible: the part of it where the object has the greatest logit of all objects; these parts never overlap.
-        scores: predicted IoU, and the logit of the object's presence; None for masks that were not tracked.
-    """
+    """The mask of one object on one frame. ``visible`` is its part with the greatest logit of all objects."""
 
     rle: RLE
     visible: RLE
@@ -45,13 +39,7 @@ class ObjectMask(NamedTuple):
 
 
 class ProposedMask(NamedTuple):
-    """A mask that the model proposes for clicks.
-
-    Attributes:
-        rle: the mask.
-        iou: predicted.
-        object_score: the logit of the object's presence.
-    """
+    """A mask that the model proposes for clicks, with its predicted IoU and the logit of the object's presence."""
 
     rle: RLE
     iou: float

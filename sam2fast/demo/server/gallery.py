@@ -54,12 +54,7 @@ def begin_gallery(folder: Path, workspace: Path) -> None:
 
 
 def fill_gallery(folder: Path, workspace: Path) -> None:
-    """Adds the missing videos: copies the real one and draws the others, which appear together.
-
-    Args:
-        folder: the gallery's folder.
-        workspace: a folder on the same file system for unfinished files.
-    """
+    """Adds missing videos to a folder. ``workspace`` is on its file system, for unfinished files."""
     _copy_flower(folder, workspace)
     _draw(folder, workspace)
 

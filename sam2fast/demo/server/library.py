@@ -45,12 +45,7 @@ class UploadSource(NamedTuple):
 
 @dataclass(frozen=True)
 class LibraryVideo:
-    """A video of the library as clients see it.
-
-    Attributes:
-        path: relative to the data folder, with slashes, such as ``gallery/01_dog.mp4``.
-        poster: the path of an image of the first frame; None if it could not be written.
-    """
+    """A video as clients see it. Paths of itself and its poster are in the data folder: ``gallery/01_dog.mp4``."""
 
     path: str
     poster: str | None

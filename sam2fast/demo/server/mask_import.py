@@ -36,12 +36,7 @@ TRACK_KEYS = ("track_id", "instance_id", "object")
 
 
 class ImportedObject(NamedTuple):
-    """An object of the file.
-
-    Attributes:
-        label: its class; empty if the file has none.
-        masks: its masks by frame, in order, none of them empty.
-    """
+    """An object of the file: its class, or an empty text, and its masks by frame, in order, none of them empty."""
 
     name: str
     label: str

@@ -33,13 +33,7 @@ SPECKS = 4  # low-resolution pixels of the holes and islands that are removed th
 
 
 class TrackPlan(NamedTuple):
-    """What a track covers.
-
-    Attributes:
-        start: the first frame.
-        end: the last frame of a track in one direction; None for the end of the video in that direction.
-        objects: ids of the objects to track; None for all.
-    """
+    """The frames and objects of a track. ``end`` is None for the end of the video, and ``objects`` None for all."""
 
     start: int
     end: int | None = None
@@ -54,12 +48,7 @@ class Clicks(NamedTuple):
 
 
 class SessionCalls:
-    """Operations on one session's video, to be run in the model's thread. A failed call changes nothing.
-
-    Args:
-        predictor: the video predictor.
-        budget: the memory of each session.
-    """
+    """Operations on one session's video, to be run in the model's thread. A failed call changes nothing."""
 
     def __init__(self, predictor: SAM2VideoPredictor, budget: MemoryBudget) -> None:
         self._predictor, self._budget = predictor, budget
@@ -226,10 +215,7 @@ class SessionCalls:
         session.masks, session.tracked = {}, set()
 
     def remove_object(self, session: Session, object_id: int) -> dict[int, Mapping[int, ObjectMask]]:
-        """Removes an object; returns the other objects' masks on the frames where it had points.
-
-        An unknown object is not an error.
-        """
+        """Removes an object, if it is known. Returns the others' masks on the frames where it had points."""
         state = session.state
         ids, updated = self._predictor.remove_object(state, object_id)
         for frame, masks in list(session.masks.items()):

@@ -67,13 +67,7 @@ def check_online() -> None:
 
 
 class Models:
-    """The server's model, and those that a page may choose instead.
-
-    Args:
-        service: the service whose model is changed.
-        load: builds a model by name; None if clients may not change it.
-        strategy: the default tracking strategy of sessions.
-    """
+    """The server's model, and models that a page may choose instead if there is a function to load them."""
 
     def __init__(self, service: DemoService, load: LoadModel | None, strategy: str) -> None:
         self.strategy = strategy

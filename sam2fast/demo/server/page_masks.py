@@ -15,13 +15,7 @@ EXAMPLE = '{"objects": [{"id": 1, "name": "Mug"}], "frames": [{"frame": 0, "mask
 
 
 class PageMasks(NamedTuple):
-    """The masks of a page.
-
-    Attributes:
-        names: names of the objects by id, in the page's order: where masks overlap, the later object is seen.
-        labels: class labels of the objects that have one, by id.
-        masks: by frame, in order, and by object, in the page's order.
-    """
+    """The masks of a page by frame and object, in the page's order: where masks overlap, the later object is seen."""
 
     names: dict[int, str]
     labels: dict[int, str]

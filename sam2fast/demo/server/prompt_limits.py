@@ -58,12 +58,9 @@ def check_points(points: Sequence[Sequence[float]], labels: Sequence[int], befor
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """The number of results that one session may keep.
+    """The number of results of an object on a frame that one session may keep.
 
-    Attributes:
-        results: number of results of an object on a frame.
-        reach: number of earlier frames that tracking reads; fewer cannot be kept.
-        keeps_all: the strategy reads frames however old, so that each object keeps all frames of the video.
+    Tracking reads ``reach`` earlier frames, or all frames if the strategy ``keeps_all``. Fewer cannot be kept.
     """
 
     results: int

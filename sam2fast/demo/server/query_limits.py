@@ -25,10 +25,7 @@ _validating = threading.Lock()
 
 
 class QueryLimiter(SchemaExtension):
-    """Refuses queries that nest too deeply, select too much, repeat fields or have too many aliases.
-
-    Fragments are included.
-    """
+    """Refuses queries and fragments that nest too deeply, select too much, or repeat too many fields or aliases."""
 
     def on_validate(self) -> Iterator[None]:
         """Runs before Strawberry validates the query, which it does not do if there are errors."""

@@ -32,17 +32,9 @@ Direction = Literal["both", "forward", "backward"]
 
 
 class DemoService:
-    """Sessions on videos of a library that share one model.
+    """Sessions on videos of a library that share one model, which nothing else may use.
 
-    Every method is thread-safe. A failed call changes nothing.
-
-    Args:
-        predictor: the video predictor; nothing else may use it.
-
-    Attributes:
-        calls: the operations for :meth:`call`.
-        jobs: long requests that are being answered.
-        model_name: the model's name, shown on the page.
+    Every method is thread-safe. A failed call changes nothing. ``calls`` are the operations for :meth:`call`.
     """
 
     def __init__(self, settings: ServerSettings, predictor: SAM2VideoPredictor, library: Library) -> None:

@@ -26,10 +26,7 @@ JPEG_QUALITY = 90
 
 
 def make_session_routes(service: DemoService) -> Blueprint:
-    """Routes under ``/api/sessions`` and ``/api/jobs``.
-
-    They raise :class:`~sam2fast.demo.server.demo_errors.DemoError`.
-    """
+    """Routes under ``/api/sessions`` and ``/api/jobs``. They raise DemoError."""
     routes = Blueprint("sessions", __name__)
     sessions = service.sessions
 

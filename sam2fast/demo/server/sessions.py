@@ -18,14 +18,9 @@ class Session:
     """One video and its objects. State and masks change in the model's thread only.
 
     Attributes:
-        id: the session's id, a UUID.
-        path: the video's path in the library.
-        file: the video's file.
         strategy: the name of its tracking strategy; None for the predictor's.
         masks: the latest masks by frame and object, of every frame that was tracked or prompted.
         tracked: the frames that tracking has reached.
-        problem: why the last track failed; None if it did not.
-        newest_preview: the number of the newest preview of a refinement.
         last_use: the time of the last use, by the monotonic clock.
     """
 

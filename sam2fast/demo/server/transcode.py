@@ -173,11 +173,7 @@ def fitted_size(height: int, width: int, sides: tuple[int, int] = (LONG_SIDE, SH
 def _resample(
     reader: FrameReader, made: Transcoded, report: Report = ignore_progress, changes: Counter[str] | None = None
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frame that is visible at every tick; the source's times are rounded to the nearest tick.
-
-    Args:
-        changes: Counts the source's frames that are "repeated" and "dropped".
-    """
+    """Yields the frame that is visible at every tick. Counts frames that are ``repeated`` and ``dropped``."""
     changes = Counter() if changes is None else changes
     rate = made.rate
     first, count = round(made.start * rate), max(1, round(made.seconds * rate))

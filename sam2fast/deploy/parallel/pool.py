@@ -192,13 +192,7 @@ class JobSource:
 
 
 class Pool:
-    """Distributes jobs to workers and collects the results.
-
-    Args:
-        members: the workers; may be empty at first.
-        source: the jobs.
-        most_ahead: largest number of jobs that may run ahead of the next ordered result; None for no limit.
-    """
+    """Distributes jobs to workers. At most ``most_ahead`` jobs run ahead of the next ordered result, if given."""
 
     def __init__(self, members: list[PoolWorker], source: JobSource, most_ahead: int | None) -> None:
         self._members, self._source, self._most_ahead = members, source, most_ahead

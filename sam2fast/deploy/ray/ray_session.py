@@ -64,11 +64,7 @@ def connected(plan: RayPlan) -> Iterator[Any]:
 
 
 def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
-    """The number of workers that fit on the living nodes, if these are idle.
-
-    Args:
-        nodes: the result of ``ray.nodes()``.
-    """
+    """The number of workers that fit on the living nodes of ``ray.nodes()``, if these are idle."""
     count = 0
     for node in nodes:
         if node["Alive"]:

@@ -73,15 +73,7 @@ class WorkerActor:
 
 
 class RayWorker:
-    """The driver's handle of a :class:`WorkerActor`, with the interface of a worker process.
-
-    Args:
-        ray: the module, connected.
-        setup: the actor's setup, or Ray's reference to it.
-        device: a description, until the actor reports its device.
-        needs: resource options of the actor: CPUs and GPUs.
-        failed_starts: earlier attempts to start this worker.
-    """
+    """The driver's handle of a :class:`WorkerActor`, with the interface of a worker process."""
 
     def __init__(self, ray: Any, setup: Any, device: str, needs: dict[str, Any], failed_starts: int = 0) -> None:
         self.device, self.failed_starts = device, failed_starts
@@ -120,15 +112,7 @@ class RayWorker:
 
 
 class RayPool(Pool):
-    """A pool that replaces lost workers and grows with the cluster.
-
-    Args:
-        ray: the module, connected.
-        hire: starts a worker, given its ``failed_starts``.
-        wanted: returns the current target number of workers.
-        source: the jobs.
-        ordered: yield results in the order of the jobs.
-    """
+    """A pool that hires again for lost workers, up to the number that is ``wanted`` now, and grows with the cluster."""
 
     def __init__(
         self,

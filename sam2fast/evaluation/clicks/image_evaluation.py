@@ -128,11 +128,7 @@ class MeanIoUs:
 
 
 class Results:
-    """Collects the scores of images.
-
-    Args:
-        asked: numbers of clicks for which means are reported, ascending.
-    """
+    """Collects the scores of images, and reports means for the ``asked`` numbers of clicks, ascending."""
 
     def __init__(self, asked: Sequence[int]) -> None:
         self._asked = asked

@@ -91,11 +91,7 @@ class CocoMasks(_OneFile):
 
 @dataclass(frozen=True)
 class LabelImage(_OneFile):
-    """A palette or grey PNG whose nonzero values are object ids.
-
-    Attributes:
-        ignored: further values that are no objects.
-    """
+    """A palette or grey PNG whose nonzero values, except ``ignored`` ones, are object ids."""
 
     ignored: tuple[int, ...] = ()
 

@@ -155,12 +155,9 @@ class ObjectGroup(NamedTuple):
 
 
 class ObjectGroups(NamedTuple):
-    """All objects of a video.
+    """All objects of a video, in groups by their first frame.
 
-    Attributes:
-        groups: sorted by their first frame.
-        ids: of the objects, ascending; empty if they are not known before the masks are read.
-        palette_frame: the frame whose input mask has the palette of the output.
+    ``ids`` are empty if not known before masks are read. The mask of ``palette_frame`` has the output's palette.
     """
 
     groups: list[ObjectGroup]

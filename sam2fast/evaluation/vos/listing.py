@@ -21,12 +21,9 @@ class Inputs(NamedTuple):
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Lists the folders of frames and the video files in a folder, by name without suffix, sorted.
+    """Returns the folders of frames and the video files in a folder by name, and a message for each ambiguous name.
 
-    If a folder and a file have one name, the folder counts.
-
-    Returns:
-        The videos, and a message for each name of several video files.
+    If a folder and a file have one name, the folder counts. Names have no suffix.
     """
     found: dict[str, Path] = {}
     ambiguous: dict[str, str] = {}
