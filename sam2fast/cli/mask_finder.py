@@ -24,7 +24,7 @@ from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.made_from import differences, is_whole
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
-from sam2fast.video_results.coco_video import CATEGORY
+from sam2fast.video_results.coco_video import CATEGORY, coco_entry
 
 # Each save writes the whole results file, so it is not saved after every image.
 SECONDS_BETWEEN_SAVES = 10.0
@@ -128,17 +128,9 @@ class MaskTask:
 def _annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
     x, y, width, height = record["bbox"]
     # COCO's box includes the last pixel; the box of a record ends at its index.
-    return {
-        "category_id": CATEGORY["id"],
-        "segmentation": record["segmentation"],
-        "bbox": [x, y, width + 1, height + 1],
-        "area": record["area"],
-        "iscrowd": 0,
-        "predicted_iou": round(record["predicted_iou"], DIGITS),
-        "stability_score": round(record["stability_score"], DIGITS),
-        "point": record["point_coords"][0],
-        "layer": layer,
-    }
+    scores = {name: round(record[name], DIGITS) for name in ("predicted_iou", "stability_score")}
+    facts = record["segmentation"], [x, y, width + 1, height + 1], record["area"]
+    return coco_entry(CATEGORY["id"], *facts, **scores, point=record["point_coords"][0], layer=layer)
 
 
 class ResultsFile:

@@ -263,5 +263,5 @@ class RunFolder:
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
     """Returns ``(H, W)`` uint8: at each pixel the position of its object among all objects, from 1, or 0."""
     shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
-    numbers = np.array([0, *(objects.index(entry["id"]) + 1 for entry in shown)], dtype=np.uint8)
-    return numbers[paint_labels([entry.get("visible", entry["rle"]) for entry in shown], *size)]
+    numbers = [objects.index(entry["id"]) + 1 for entry in shown]
+    return paint_labels([entry.get("visible", entry["rle"]) for entry in shown], *size, numbers)

@@ -18,8 +18,10 @@ COLUMNS = 256  # copied together, so that they stay in the processor's cache
 SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))  # saturation, value; ids cycle through them
 
 
-def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width: int) -> np.ndarray:
-    """Ids ``(H, W)``: the position, from 1, of the last mask that has the pixel; 0 for none.
+def paint_labels(
+    segmentations: Sequence[Mapping[str, Any]], height: int, width: int, numbers: Sequence[int] | None = None
+) -> np.ndarray:
+    """Ids ``(H, W)``: the number, by default the position from 1, of the last mask that has the pixel; 0 for none.
 
     uint8 for up to 255 masks, else uint16.
 
@@ -32,7 +34,7 @@ def paint_labels(segmentations: Sequence[Mapping[str, Any]], height: int, width:
             "or write fewer"
         )
     ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= PALETTE_IDS else np.uint16)
-    for number, segmentation in enumerate(segmentations, 1):
+    for number, segmentation in zip(numbers or range(1, len(segmentations) + 1), segmentations, strict=True):
         ends = read_run_lengths([segmentation]).counts.numpy().cumsum(dtype=np.int64).tolist()
         for begin, end in zip(ends[0::2], ends[1::2], strict=False):
             ids[begin:end] = number

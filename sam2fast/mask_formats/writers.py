@@ -30,6 +30,7 @@ from sam2fast.mask_formats.label_files import (
 from sam2fast.mask_formats.label_studio import label_studio_interface, label_studio_task
 from sam2fast.mask_formats.layers import label_png, paint_labels, row_major
 from sam2fast.mask_formats.polygons import polygons_of
+from sam2fast.video_results.coco_video import coco_entry
 from sam2fast.video_results.overlaps import boxes_of
 
 # Of images that are copied; ultralytics leaves out files with other suffixes, without a word.
@@ -110,18 +111,9 @@ def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float
         found["categories"] = [{"id": i, "name": label} for i, label in enumerate(item.classes, 1)]
         areas = run_length_areas(read_run_lengths(item.rles)).tolist() if item.rles else []
         for box, area, (rle, label, score) in zip(item.boxes, areas, _objects(item), strict=True):
-            found["annotations"].append(
-                {
-                    "id": len(found["annotations"]) + 1,
-                    "image_id": number,
-                    "category_id": list(item.classes).index(label) + 1,
-                    "segmentation": rle,
-                    "bbox": box or [0, 0, 0, 0],
-                    "area": area,
-                    "iscrowd": 0,
-                    "score": score,
-                }
-            )
+            ids = {"id": len(found["annotations"]) + 1, "image_id": number}
+            category = list(item.classes).index(label) + 1
+            found["annotations"].append(ids | coco_entry(category, rle, box or [0, 0, 0, 0], area, score=score))
     _write(folder / COCO_FILE, json.dumps(found).encode())
 
 

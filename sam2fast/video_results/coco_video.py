@@ -96,6 +96,11 @@ def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, f
             yield found.frame, obj_id, encode_rle(mask) if area else None, area, coco_box(mask), score
 
 
+def coco_entry(category_id: Any, rle: Any, box: Any, area: int, **more: Any) -> dict[str, Any]:
+    """Returns an annotation of COCO for an image, without its ids."""
+    return {"category_id": category_id, "segmentation": rle, "bbox": box, "area": area, "iscrowd": 0, **more}
+
+
 def coco_box(mask: NDArray[np.bool_]) -> list[int] | None:
     """The box [x, y, width, height] of a bool mask ``(H, W)``; None for an empty mask."""
     area = area_of(mask)

@@ -29,8 +29,9 @@ from sam2fast.demo.server.video_exports import (
 )
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
+from sam2fast.mask_formats.layers import paint_labels
 from sam2fast.mask_formats.polygons import polygons_of
-from sam2fast.video_results.coco_video import CATEGORY, coco_box, to_coco_video
+from sam2fast.video_results.coco_video import CATEGORY, coco_box, coco_entry, to_coco_video
 
 _SLOTS = threading.Semaphore(2)  # each export keeps one CPU core busy
 JPEG_QUALITY = 92
@@ -112,10 +113,11 @@ def _mask_images(data: ExportData) -> _Entries:
         raise BadInputError(f"a palette image has room for {MOST_OBJECTS} objects, there are {len(labels)}")
     for done, (frame, masks) in enumerate(data.masks.items()):
         data.report(done / len(data.masks))
-        image = np.zeros(data.size, dtype=np.uint8)
-        for object_id, mask in masks.items():
-            image[decode_rle(mask.visible)] = labels[object_id]
-        yield f"{frame:05d}.png", label_png(image)
+        numbers = [labels[object_id] for object_id in masks]
+        yield (
+            f"{frame:05d}.png",
+            label_png(paint_labels([mask.visible for mask in masks.values()], *data.size, numbers)),
+        )
 
 
 def _coco_files(data: ExportData) -> _Entries:
@@ -129,18 +131,11 @@ def _coco_files(data: ExportData) -> _Entries:
         images.append({"id": number, "file_name": name, "height": height, "width": width, "frame": frame})
         for entry in _coco_objects(data.masks[frame]):
             if entry["area"]:
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": category_of[entry["id"]],
-                        "segmentation": entry["rle"],
-                        "bbox": entry["box"],
-                        "area": entry["area"],
-                        "iscrowd": 0,
-                        "track_id": entry["id"],
-                    }
+                ids, facts = (
+                    {"id": len(annotations) + 1, "image_id": number},
+                    (entry["rle"], entry["box"], entry["area"]),
                 )
+                annotations.append(ids | coco_entry(category_of[entry["id"]], *facts, track_id=entry["id"]))
         yield f"images/{name}", _encoded(image, "JPEG", quality=JPEG_QUALITY)
     document = {"images": images, "annotations": annotations, "categories": categories}
     yield "annotations.json", json.dumps(document)
