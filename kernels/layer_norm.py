@@ -12,8 +12,6 @@ __all__ = [
     "add_layer_norm",
     "add_layer_norm_reference",
     "layer_norm",
-    "layer_norm_and_position",
-    "layer_norm_and_position_reference",
     "layer_norm_reference",
     "shifted_layer_norm",
     "shifted_layer_norm_reference",
@@ -50,56 +48,22 @@ def layer_norm(
 layer_norm_reference = layer_norm.reference
 
 
-@op(shapes="x (..., C), shift, weight and bias (C)", **_OPTIONS)
+@op(
+    shapes="x (..., C), weight and bias (C) and a shift of the shape of x or weight",
+    fits=lambda x, shift, weight, *_: shift.shape in (x.shape, weight.shape),
+    **_OPTIONS,
+)
 def shifted_layer_norm(
     x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Layer norm ``(..., C)`` of ``x + shift``, with ``shift (C)``; the sum is neither rounded nor written.
+    """Computes the layer norm ``(..., C)`` of ``x + shift``, with ``shift (..., C)`` or ``(C)``.
 
-    Other arguments and errors are those of :func:`add_layer_norm`.
+    The sum is neither rounded nor written. Other arguments and errors are those of :func:`add_layer_norm`.
     """
     return layer_norm_reference(x.to(computed(x)) + shift, weight, bias, eps, dtype)
 
 
 shifted_layer_norm_reference = shifted_layer_norm.reference
-
-
-@op(
-    shapes="x and delta (..., C), weight and bias (C) and a position of the last axes of x",
-    fits=lambda x, delta, weight, bias, position, *_: (
-        position.ndim <= x.ndim and x.shape[x.ndim - position.ndim :] == position.shape
-    ),
-    **_OPTIONS,
-)
-def layer_norm_and_position(
-    x: Tensor,
-    delta: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    position: Tensor,
-    eps: float,
-    dtype: torch.dtype | None = None,
-    placed: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Layer norm of ``x + delta``, and the same plus a position: values for attention, and its keys or queries.
-
-    Args:
-        position: of the last axes of ``x``, such as ``(P, C)`` for ``x (B, P, C)``.
-        x, delta, weight, bias, eps, dtype: as of :func:`add_layer_norm`.
-        placed: dtype of the second result; None for that of the first.
-
-    Returns:
-        Both ``(..., C)``.
-
-    Raises:
-        ValueError: the shapes do not fit together.
-    """
-    normed = layer_norm_reference(x.to(computed(x)) + delta, weight, bias, eps)
-    dtype = dtype or normed.dtype
-    return normed.to(dtype), (normed + position).to(placed or dtype)  # rounded once
-
-
-layer_norm_and_position_reference = layer_norm_and_position.reference
 
 
 def add_layer_norm(

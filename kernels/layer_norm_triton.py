@@ -13,7 +13,7 @@ from sam2fast.kernels.layer_norm import computed, sum_dtype
 
 # What differs between the functions below is an argument at run time, not a constant: a session compiles one kernel for
 # each width and combination of dtypes. Memory is the limit, so a load that is masked out, or a branch, costs nothing.
-@triton.jit(do_not_specialize=["rows", "deltas", "positions", "stores_sum", "has_gelu"])
+@triton.jit(do_not_specialize=["rows", "deltas", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
     x,  # (rows, C)
     delta,  # (deltas, C)
@@ -21,11 +21,8 @@ def _add_layer_norm_kernel(
     bias,  # (C)
     total,  # (rows, C) out: x + delta, with stores_sum
     normed,  # (rows, C) out
-    position,  # (positions, C), for row after row again and again
-    positioned,  # (rows, C) out: the norm + position, if there are positions
     rows,
     deltas,  # 0, 1 for the same in every row, or rows
-    positions,  # 0 for none
     stores_sum,
     has_gelu,
     C,
@@ -48,10 +45,6 @@ def _add_layer_norm_kernel(
     if has_gelu != 0:
         out = exact_gelu(out)
     tl.store(normed + offsets, out.to(normed.dtype.element_ty), mask=mask)
-    if positions != 0:
-        of_row = (row % positions)[:, None] * C + channel[None, :]
-        out += tl.load(position + of_row, mask=mask, other=0).to(tl.float32)
-        tl.store(positioned + offsets, out.to(positioned.dtype.element_ty), mask=mask)
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
@@ -62,48 +55,36 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 def add_layer_norm_triton(x, delta, weight, bias, eps, dtype=None) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.layer_norm.add_layer_norm` on the GPU; never synchronises."""
     total = x.new_empty(x.shape, dtype=sum_dtype(x, delta))
-    return total, _launch(x, weight, bias, eps, dtype, delta=delta, total=total)
+    return total, launch_norm(x, weight, bias, eps, dtype, delta=delta, total=total)
 
 
 def layer_norm_triton(x, weight, bias, eps, dtype=None, gelu=False) -> Tensor:
     """:func:`sam2fast.kernels.layer_norm.layer_norm` on the GPU; never synchronises."""
-    return _launch(x, weight, bias, eps, dtype, gelu=gelu)
+    return launch_norm(x, weight, bias, eps, dtype, gelu=gelu)
 
 
 def shifted_layer_norm_triton(x, shift, weight, bias, eps, dtype=None) -> Tensor:
     """:func:`sam2fast.kernels.layer_norm.shifted_layer_norm` on the GPU; never synchronises."""
-    return _launch(x, weight, bias, eps, dtype, delta=shift)
+    return launch_norm(x, weight, bias, eps, dtype, delta=shift)
 
 
-def layer_norm_and_position_triton(
-    x, delta, weight, bias, position, eps, dtype=None, placed=None
-) -> tuple[Tensor, Tensor]:
-    """:func:`sam2fast.kernels.layer_norm.layer_norm_and_position` on the GPU; never synchronises."""
-    positioned = x.new_empty(x.shape, dtype=placed or dtype or computed(x))
-    return _launch(x, weight, bias, eps, dtype, delta=delta, position=position, positioned=positioned), positioned
-
-
-def _launch(
-    x, weight, bias, eps, dtype, *, delta=None, total=None, gelu=False, position=None, positioned=None
-) -> Tensor:
-    """Returns the norm, and writes sums to ``total`` and ``positioned``.
+def launch_norm(x, weight, bias, eps, dtype, *, normed=None, delta=None, total=None, gelu=False) -> Tensor:
+    """Returns the norm, written to ``normed`` if it is given, and writes the sum to ``total``.
 
     What is absent is replaced by a tensor of the dtype that it has elsewhere in a session, since the kernel is compiled
     for each combination of dtypes.
     """
-    normed = x.new_empty(x.shape, dtype=dtype or computed(x))
+    normed = x.new_empty(x.shape, dtype=dtype or computed(x)) if normed is None else normed
     if x.numel() == 0:
         return normed
     C, x = x.shape[-1], x.contiguous()
     rows, width, chosen = x.numel() // C, triton.next_power_of_2(C), launch_config("layer_norm", config, x)
     block = max(1, chosen.meta["ELEMENTS"] // width)  # as many rows as fit, at least one
     deltas = 0 if delta is None else delta.numel() // C
-    positions = 0 if position is None else position.numel() // C
     added = normed if delta is None else delta.contiguous()
     chosen.launch(
         "layer_norm", _add_layer_norm_kernel, (triton.cdiv(rows, block),),
         x, added, weight.contiguous(), bias.contiguous(), x if total is None else total, normed,
-        weight if position is None else position.contiguous(), added if positioned is None else positioned,
-        rows, deltas, positions, int(total is not None), int(gelu), C, eps, WIDTH=width, BLOCK=block,
+        rows, deltas, int(total is not None), int(gelu), C, eps, WIDTH=width, BLOCK=block,
     )  # fmt: skip
     return normed

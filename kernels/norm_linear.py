@@ -33,7 +33,7 @@ def _prefers_torch(delta: Tensor, *given: Tensor) -> bool:
 
 
 def _fits(delta: Tensor, x: object, position: object, *given: Any) -> bool:
-    inner_weight, inner_bias, norm_weight, _, weight, _, _, placed, _ = given
+    inner_weight, inner_bias, norm_weight, _, weight, _, _, placed, *_ = given
     K = norm_weight.shape if inner_weight is None else inner_weight.shape[1:]
     is_whole = (inner_weight is None) == (inner_bias is None)
     return delta.shape[-1:] == K and is_whole and 0 <= placed <= len(weight)
@@ -69,6 +69,7 @@ def norm_linear(
     eps: float,
     placed: int = 0,
     relu: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Computes the layer norm of a residual sum, and linear layers of the norm with and without a position.
 
@@ -82,9 +83,10 @@ def norm_linear(
         eps: Added to the variance.
         placed: Number of leading rows of ``weight`` that read norm + position.
         relu: If True, applies ReLU to the results of the linear layers.
+        dtype: Dtype of the norm. None for fp32 (fp64 for fp64 input).
 
     Returns:
-        The norm ``(..., C)`` in fp32 (fp64 for fp64 input), and the results ``(..., N)`` in the dtype of ``weight``.
+        The norm ``(..., C)``, and the results ``(..., N)`` in the dtype of ``weight``.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -97,7 +99,7 @@ def norm_linear(
     rows = [placed, weight.shape[0] - placed]
     layers = zip((moved, normed), weight.split(rows), bias.split(rows), strict=True)
     out = torch.cat([linear(y.to(weight.dtype), w, b) for y, w, b in layers], dim=-1)
-    return normed, out.relu() if relu else out
+    return normed.to(dtype or normed.dtype), out.relu() if relu else out
 
 
 norm_linear_reference = norm_linear.reference

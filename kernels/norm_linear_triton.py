@@ -80,7 +80,7 @@ def _norm_linear_kernel(
 
     left = normalized(total, norm_weight, norm_bias, channel, C, eps)
     of_norm = channel < tl.where(tile == 0, C, 0)
-    tl.store(normed + offsets, left, mask=is_row & of_norm[None, :])
+    tl.store(normed + offsets, left.to(normed.dtype.element_ty), mask=is_row & of_norm[None, :])
 
     of_position = channel < tl.where(is_placed & (has_position != 0), C, 0)
     left += tl.load(position + offsets, mask=is_row & of_position[None, :], other=0).to(tl.float32)
@@ -108,14 +108,26 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def norm_linear_triton(
-    delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed=0, relu=False
+    delta,
+    x,
+    position,
+    inner_weight,
+    inner_bias,
+    norm_weight,
+    norm_bias,
+    weight,
+    bias,
+    eps,
+    placed=0,
+    relu=False,
+    dtype=None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`sam2fast.kernels.norm_linear.norm_linear` on the GPU; never synchronises.
 
     What is absent is replaced by a tensor of the dtype that it has elsewhere in a session.
     """
     N, C = weight.shape
-    normed = delta.new_empty(*delta.shape[:-1], C, dtype=torch.float32)
+    normed = delta.new_empty(*delta.shape[:-1], C, dtype=dtype or torch.float32)
     out = weight.new_empty(*delta.shape[:-1], N)
     if normed.numel() == 0:
         return normed, out

@@ -1,5 +1,7 @@
 """Computes attention between a few tokens and an image, in both directions, and among the tokens."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,9 +20,10 @@ def shape_class(keys: int) -> str:
     return "many" if keys > FEW else ANY
 
 
-def _unsupported(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> str | None:
+def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
+    *others, num_heads = rest
     d, widest = query.shape[2] // num_heads, WIDEST if key.shape[1] <= FEW else WIDEST_OF_MANY
-    reason = why_unsupported(query, leaves="products", alike=(query, key, value))
+    reason = why_unsupported(query, leaves="products", alike=[query, key, *(x for x in others if x is not None)])
     if reason is None and d > widest:
         return f"takes heads of at most {widest} channels with {key.shape[1]} keys, and got {d}"
     return reason
@@ -33,17 +36,24 @@ def _prefers_torch(query: Tensor, *_: object) -> bool:
 
 @op(
     shapes=(
-        "query (B or 1, N, C), key and value (B or 1, M, C) of one batch, with M of at least 1 and C a multiple of "
-        "num_heads"
+        "query (B or 1, N, C), key and value (B or 1, M, C) of one batch, query_position (N, C) and key_position "
+        "(M, C), with M of at least 1 and C a multiple of num_heads"
     ),
-    fits=lambda query, key, value, num_heads: (
+    fits=lambda query, key, value, _1, _2, num_heads: (
         key.shape == value.shape and key.shape[1] > 0 and query.shape[2] % num_heads == 0
     ),
     unsupported=_unsupported,
     prefers_torch=_prefers_torch,
-    kind=lambda query, key, value, num_heads: (query.shape[2], num_heads, key.shape[1] > FEW),
+    kind=lambda query, key, *rest: (query.shape[2], rest[-1], key.shape[1] > FEW, *(x is None for x in rest[1:3])),
 )
-def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+def token_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_position: Tensor | None,
+    key_position: Tensor | None,
+    num_heads: int,
+) -> Tensor:
     """Computes multi-head attention, where either the queries or the keys are few.
 
     A batch of 1 is shared by all items of the others: prompts on one image read its keys, or its queries.
@@ -51,6 +61,8 @@ def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -
     Args:
         query: ``(B or 1, N, heads * d)`` projected queries.
         key, value: ``(B or 1, M, heads * d)`` projected keys and values of one batch, with M of at least 1.
+        query_position: ``(N, heads * d)`` projected positions to be added to the queries of each item, or None.
+        key_position: ``(M, heads * d)``, the same for keys.
         num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
 
     Returns:
@@ -61,6 +73,8 @@ def token_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -
 
     Source: ``sam2.modeling.sam.transformer.Attention.forward``, between its projections.
     """
+    query = query if query_position is None else query + query_position
+    key = key if key_position is None else key + key_position
     B, (_, N, C) = len(key if len(query) == 1 else query), query.shape
     if len(key) == 1:
         query = query.flatten(0, 1)[None]

@@ -41,18 +41,26 @@ def _load(
 
 
 @triton.jit
+def _sum(x, y):
+    return (x.to(tl.float32) + y.to(tl.float32)).to(x.dtype)
+
+
+@triton.jit
 def _add_keys(
     q,  # (WARPS, BLOCK_M, WIDTH)
     key, value,  # (M, HEADS * D) of one item, from the first channel of a head
+    key_position,  # as key, with POSITIONED
     n,  # (WARPS, BLOCK_N)
-    M, key_stride, value_stride, scale,
+    M, key_stride, value_stride, position_stride, scale,
     highest, total,  # (WARPS, BLOCK_M)
     sums,  # (WARPS, BLOCK_M, WIDTH)
-    D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, POSITIONED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds a block of keys for each warp to the largest scores, the sums of weights and the weighted sums."""
     v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # before the keys, which are waited for
     k = _load(key, n, M, key_stride, D, WIDTH, EVEN)
+    if POSITIONED:
+        k = _sum(k, _load(key_position, n, M, position_stride, D, WIDTH, EVEN))
     scores = tl.dot(q, tl.permute(k, (0, 2, 1)), input_precision=PRECISION)
     if not EVEN:
         scores = tl.where((n < M)[:, None, :], scores, LOWEST)
@@ -69,6 +77,8 @@ def _token_attention_kernel(
     query,  # (B, N, HEADS * D), strided
     key,  # (B, M, HEADS * D), strided
     value,  # (B, M, HEADS * D), strided
+    query_position,  # (N, HEADS * D), added to the queries with QUERY_POSITION
+    key_position,  # (M, HEADS * D), with KEY_POSITION
     out,  # (B, N, HEADS * D)
     N,
     M,  # at most BLOCK_N without SPLIT
@@ -84,6 +94,8 @@ def _token_attention_kernel(
     WIDTH: tl.constexpr,  # D, up to the next power of two from 16 on
     SPLIT: tl.constexpr,  # the warps share the keys
     EVEN: tl.constexpr,  # with SPLIT: all blocks of keys are full
+    QUERY_POSITION: tl.constexpr,
+    KEY_POSITION: tl.constexpr,
     PRECISION: tl.constexpr,
     WARPS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -96,6 +108,7 @@ def _token_attention_kernel(
     query += b * of_query + head * D
     key += b * of_key + head * D
     value += b * of_value + head * D
+    key_position += head * D
     out += b * N * (HEADS * D) + head * D
 
     # Triton spreads a batch of products over the warps.
@@ -103,6 +116,8 @@ def _token_attention_kernel(
     m = (tile if SPLIT else tile * WARPS + warp) * BLOCK_M + tl.arange(0, BLOCK_M)[None, :] + 0 * warp
     n = (warp if SPLIT else 0 * warp) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
     q = _load(query, m, N, query_stride, D, WIDTH, False)
+    if QUERY_POSITION:
+        q = _sum(q, _load(query_position + head * D, m, N, HEADS * D, D, WIDTH, False))
     highest = tl.full([WARPS, BLOCK_M], LOWEST, tl.float32)
     total = tl.zeros([WARPS, BLOCK_M], tl.float32)
     sums = tl.zeros([WARPS, BLOCK_M, WIDTH], tl.float32)
@@ -111,8 +126,8 @@ def _token_attention_kernel(
     if SPLIT:
         for start in tl.range(0, M, BLOCK_N * WARPS):
             highest, total, sums = _add_keys(
-                q, key, value, start + n, M, key_stride, value_stride, scale, highest, total, sums,
-                D, WIDTH, EVEN, PRECISION,
+                q, key, value, key_position, start + n, M, key_stride, value_stride, HEADS * D, scale, highest, total,
+                sums, D, WIDTH, EVEN, KEY_POSITION, PRECISION,
             )  # fmt: skip
         factor = tl.math.exp2((highest - tl.max(highest, 0)[None, :]) * scale)
         result = tl.sum(sums * factor[:, :, None], 0) / tl.sum(total * factor, 0)[:, None]
@@ -121,8 +136,9 @@ def _token_attention_kernel(
         tl.store(out + (row * (HEADS * D))[:, None] + channel[None, :], result.to(dtype), mask=mask)
     else:
         _, total, sums = _add_keys(
-            q, key, value, n, M, key_stride, value_stride, scale, highest, total, sums, D, WIDTH, EVEN, PRECISION
-        )
+            q, key, value, key_position, n, M, key_stride, value_stride, HEADS * D, scale, highest, total, sums,
+            D, WIDTH, EVEN, KEY_POSITION, PRECISION,
+        )  # fmt: skip
         mask = (m < N)[:, :, None] & (channel < D)[None, None, :]
         result = (sums / total[:, :, None]).to(dtype)
         tl.store(out + (m * (HEADS * D))[:, :, None] + channel[None, None, :], result, mask=mask)
@@ -132,16 +148,25 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the queries of a warp, and with many keys the keys that a warp has at a time. Nothing was measured.
 
     16 queries are the fewest that tensor cores take: the tokens of two objects. Eight warps with 64 keys take 10,700
-    clocks for a map's keys by the machine code for sm_90, with 32 keys 12,800, and 16 warps 12,100. Three stages need
-    68 KB of shared memory, which every NVIDIA GPU has. One stage needs 16 KB of the 64 KB of AMD's GPUs.
+    clocks for a map's keys by the machine code for sm_90, with 32 keys 12,800, and 16 warps 12,100. Positions of the
+    keys take 2,700 more. With them three stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have. One
+    stage needs 24 KB of the 64 KB of AMD's GPUs.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
-    block, stages = (32, 2) if dtype == "float32" else (64, 1 if arch.startswith("gfx") else 3)
+    stages = 1 if arch.startswith("gfx") else 3 if arch in ("sm_80", "sm_90", "sm_100") else 2
+    block, stages = (32, 2) if dtype == "float32" else (64, stages)
     return LaunchConfig({"BLOCK_M": 16, "BLOCK_N": block}, {"num_warps": 8, "num_stages": stages if LOADS_AHEAD else 1})
 
 
-def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+def token_attention_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_position: Tensor | None,
+    key_position: Tensor | None,
+    num_heads: int,
+) -> Tensor:
     """:func:`sam2fast.kernels.token_attention.token_attention` on the GPU; never synchronises."""
     out = query.new_empty(len(key if len(query) == 1 else query), *query.shape[1:])
     if out.numel() == 0:
@@ -150,6 +175,8 @@ def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads:
     is_split, d = M > FEW, C // num_heads
     query, key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (query, key, value))
     if is_split and len(key) == 1:  # tiles hold queries of several prompts
+        if query_position is not None:
+            query_position = query_position.repeat(len(query), 1)
         query = query.reshape(1, -1, C)
     items, N = len(key if len(query) == 1 else query), query.shape[1]
     chosen = launch_config("token_attention", config, query, shape_class(M))
@@ -157,11 +184,14 @@ def token_attention_triton(query: Tensor, key: Tensor, value: Tensor, num_heads:
     block_n = chosen.meta["BLOCK_N"] if is_split else _power_from_16(M)
     tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
     chosen.launch(
-        "token_attention", _token_attention_kernel, (num_heads * tiles * items,), query, key, value, out, N, M,
+        "token_attention", _token_attention_kernel, (num_heads * tiles * items,), query, key, value,
+        query if query_position is None else query_position.contiguous(),
+        key if key_position is None else key_position.contiguous(), out, N, M,
         *(x.stride(0) if len(x) > 1 else 0 for x in (query, key, value)),
         *(x.stride(1) for x in (query, key, value)), d**-0.5 * math.log2(math.e),
         HEADS=num_heads, D=d, WIDTH=_power_from_16(d), SPLIT=is_split, PRECISION=product_precision(query.dtype),
-        EVEN=is_split and M % (block_n * warps) == 0, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
+        EVEN=is_split and M % (block_n * warps) == 0, QUERY_POSITION=query_position is not None,
+        KEY_POSITION=key_position is not None, WARPS=warps, BLOCK_M=block_m, BLOCK_N=block_n,
     )  # fmt: skip
     return out
 

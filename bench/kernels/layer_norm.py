@@ -20,7 +20,6 @@ from sam2fast.kernels.layer_norm import (
     add_layer_norm,
     add_layer_norm_reference,
     layer_norm,
-    layer_norm_and_position,
     shifted_layer_norm,
 )
 
@@ -66,13 +65,12 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
 
 
 def launched() -> Iterator[Call]:
-    """The widths of the models in fp32 and bf16, with a shift, with GELU, and with a position."""
+    """Yields the widths of the models in fp32 and bf16, with a shift, and with GELU."""
     fp32, bf16 = torch.float32, torch.bfloat16
 
     def call(op: str, C: int, x: torch.dtype, added: torch.dtype | None, *rest: Any) -> Call:
         deltas = () if added is None else (meta(*((C,) if op == "shifted_layer_norm" else (4096, C)), dtype=added),)
-        position = (meta(4096, C),) if op == "layer_norm_and_position" else ()
-        return Call(op, (meta(4096, C, dtype=x), *deltas, meta(C), meta(C), *position, EPS, *rest), name_of(rest[0]))
+        return Call(op, (meta(4096, C, dtype=x), *deltas, meta(C), meta(C), EPS, *rest), name_of(rest[0]))
 
     for C in (96, 112, 144, 256, 384, 576, 1152):
         for x, added, out in ((bf16, bf16, bf16), (fp32, bf16, bf16), (fp32, fp32, fp32)):
@@ -82,8 +80,7 @@ def launched() -> Iterator[Call]:
         yield Call("add_layer_norm", shifted, "bfloat16")
     for C, x, gelu in ((4, bf16, True), (256, bf16, True), (96, fp32, False)):
         yield call("layer_norm", C, x, None, bf16, gelu)
-    for x, added, out, placed in ((bf16,) * 4, (fp32, bf16, fp32, bf16), (fp32,) * 4):
-        yield call("layer_norm_and_position", 256, x, added, out, placed)
+    yield Call("shifted_layer_norm", (*(meta(4096, 256, dtype=bf16),) * 2, meta(256), meta(256), EPS, bf16), "bfloat16")
 
 
 RECORD = Record(
@@ -107,14 +104,6 @@ RECORD = Record(
             lambda: (*map(small, ((3, 8), (3, 8), (8,), (8,))), EPS),
             "layer_norm",
             "add_layer_norm",
-            2,
-            True,
-        ),
-        "layer_norm_and_position": Sample(
-            layer_norm_and_position,
-            lambda: (*map(small, ((2, 3, 8), (2, 3, 8), (8,), (8,), (3, 8))), EPS),
-            "layer_norm",
-            "layer_norm_and_position",
             2,
             True,
         ),

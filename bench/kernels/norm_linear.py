@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a 
 
 import torch
 from backend_calls import both_ways
-from inputs import meta, random, small
+from inputs import N, meta, random, small
 from parity_rows import Draw, Plan, integer, name_of, simple_check
 from registry import TIMED, Call, Calls, Case, Record, Sample, Work, search
 from torch import Tensor
@@ -31,6 +31,8 @@ class Use(NamedTuple):
     columns: int
     placed: int
     relu: bool = False
+    rows: int = TOKENS  # of an object
+    rounded: bool = False  # the stream and its norm have the dtype of the weights
 
 
 USES = {
@@ -38,21 +40,23 @@ USES = {
     "the MLP, and all that reads its tokens": Use(0, 1024, 640),
     "self-attention, and queries": Use(256, 128, 128),
     "the last attention": Use(128, 0, 0),
+    "the image's attention to tokens": Use(128, 0, 0, False, N, True),
 }
 
 
 def work(rows: int, use: Use, size: int, C: int = CHANNELS) -> Work:
-    """``size`` is bytes of a number, but for the stream of tokens, which is fp32."""
-    inner, columns, placed, _ = use
+    """Returns the work. A number has ``size`` bytes, and of a stream that is not rounded four."""
+    inner, columns, placed, *_ = use
     weights = size * (C * inner + columns * C)
-    moved = rows * (size * (inner or C) + 4 * C * (2 + bool(placed)) + size * columns)
+    stream = size if use.rounded else 4
+    moved = rows * (size * (inner or C) + stream * C * (2 + bool(placed)) + size * columns)
     return Work(weights + moved, products=2 * rows * C * (inner + columns), vector=8 * rows * C)
 
 
 def arguments(
     rows: int, use: Use, dtype: torch.dtype, device: torch.device, C: int = CHANNELS, seed: int = 0
 ) -> tuple[Any, ...]:
-    """A stream of fp32, and weights in ``dtype``."""
+    """Returns arguments with weights in ``dtype``, and a stream in fp32 or ``dtype``."""
 
     def drawn(n: int, *shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return random(*shape, device=device, dtype=dtype, seed=seed + n)
@@ -62,12 +66,13 @@ def arguments(
     norm = drawn(5, C, dtype=torch.float32), drawn(6, C, dtype=torch.float32)
     position = drawn(2, rows, C) if use.placed else None
     layers = drawn(7, use.columns, C) * C**-0.5, drawn(8, use.columns)
-    stream = drawn(1, rows, C, dtype=torch.float32)
-    return drawn(0, rows, K or C), stream, position, *inner, *norm, *layers, EPS, use.placed, use.relu
+    of_stream = dtype if use.rounded else torch.float32
+    stream = drawn(1, rows, C, dtype=of_stream)
+    return drawn(0, rows, K or C), stream, position, *inner, *norm, *layers, EPS, use.placed, use.relu, of_stream
 
 
 def norm_linear_case(name: str, objects: int, dtype: torch.dtype) -> Case:
-    use, rows = USES[name], TOKENS * objects
+    use, rows = USES[name], USES[name].rows * objects
 
     def prepare(device: torch.device) -> Calls:
         given = arguments(rows, use, dtype, device)
@@ -81,7 +86,7 @@ def norm_linear_case(name: str, objects: int, dtype: torch.dtype) -> Case:
 
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
     rows, K, C, N = (integer(low, high, generator) for low, high in zip((1, 0, 2, 1), most, strict=True))
-    use = Use(K, N, integer(0, N, generator), bool(integer(0, 1, generator)))
+    use = Use(K, N, integer(0, N, generator), bool(integer(0, 1, generator)), rounded=bool(integer(0, 1, generator)))
     given = arguments(rows, use, dtype, on, C, integer(0, 2**31, generator))
     exact = norm_linear_reference(*(x.double() if isinstance(x, Tensor) else x for x in given))[1]
     shape = f"{rows}x{K} to {C} to {N}, {use.placed} with positions"
@@ -97,7 +102,7 @@ def launched() -> Iterator[Call]:
     for dtype in FLOATS:
         for objects in OBJECTS:
             for use in USES.values():
-                rows = TOKENS * objects
+                rows = use.rows * objects
                 given = map(tensor, arguments(rows, use, dtype, torch.device("cpu")))
                 yield Call("norm_linear", tuple(given), name_of(dtype), shape_class(rows))
 
@@ -105,7 +110,7 @@ def launched() -> Iterator[Call]:
 def shown() -> Iterable[tuple[str, str, Work]]:
     for objects in OBJECTS:
         for name, use in USES.items():
-            yield f"{objects} × {TOKENS} tokens: {name}", "bf16", work(objects * TOKENS, use, 2)
+            yield f"{objects} × {use.rows} tokens: {name}", "bf16", work(objects * use.rows, use, 2)
 
 
 def tiles(rows: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

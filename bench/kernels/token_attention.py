@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/, where a script's imports are
 
@@ -38,13 +38,14 @@ class Use(NamedTuple):
     keys: int
     width: int  # channels of a head
     shared: bool = False  # the image is the same for all objects
+    placed: bool = False  # positions of the image are added to its keys or queries
 
 
 USES = {
-    "tokens to one image": Use(0, POSITIONS, 16, True),
-    "tokens to images": Use(0, POSITIONS, 16),
-    "one image to tokens": Use(POSITIONS, 0, 16, True),
-    "images to tokens": Use(POSITIONS, 0, 16),
+    "tokens to one image": Use(0, POSITIONS, 16, True, True),
+    "tokens to images": Use(0, POSITIONS, 16, False, True),
+    "one image to tokens": Use(POSITIONS, 0, 16, True, True),
+    "images to tokens": Use(POSITIONS, 0, 16, False, True),
     "tokens to each other": Use(0, 0, 32),
 }
 
@@ -53,14 +54,15 @@ def work(objects: int, use: Use, size: int) -> Work:
     """``size`` is bytes of a number."""
     queries, keys, C = use.queries or TOKENS, use.keys or TOKENS, HEADS * use.width
     own_queries, own_keys = (1 if use.shared and n else objects for n in (use.queries, use.keys))
-    moved = size * C * (own_queries * queries + own_keys * 2 * keys + objects * queries)
+    placed = max(queries, keys) if use.placed else 0
+    moved = size * C * (own_queries * queries + own_keys * 2 * keys + objects * queries + placed)
     pairs = objects * queries * keys
     return Work(moved, products=4 * pairs * C, exponentials=pairs * HEADS)
 
 
 def arguments(
     objects: int, use: Use, dtype: torch.dtype, device: torch.device, tokens: int = TOKENS, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor, int]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int]:
     """Returns parts of joined projections, as the decoder has them: rows are further apart than they are wide."""
     C = HEADS * use.width
 
@@ -68,11 +70,15 @@ def arguments(
         items = 1 if use.shared and rows else objects
         return random(items, rows or tokens, 2 * C, device=device, dtype=dtype, seed=seed + n).split(C, dim=-1)[n % 2]
 
-    return drawn(0, use.queries), drawn(1, use.keys), drawn(2, use.keys), HEADS
+    positions = [random(n, C, device=device, dtype=dtype, seed=seed + 3) if use.placed and n else None
+                 for n in (use.queries, use.keys)]  # fmt: skip
+    return drawn(0, use.queries), drawn(1, use.keys), drawn(2, use.keys), *positions, HEADS
 
 
-def attention_by(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attention_by(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     """Computes the reference implementation by another attention."""
+    of_query, of_key, heads = rest
+    q, k = q if of_query is None else q + of_query, k if of_key is None else k + of_key
     B, N = max(len(q), len(k)), q.shape[1]
     if len(k) == 1:
         q = q.flatten(0, 1)[None]
@@ -104,10 +110,11 @@ def token_attention_case(name: str, objects: int, dtype: torch.dtype) -> Case:
 def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, on: torch.device) -> Draw:
     """Returns random numbers of items, queries, keys, heads and channels, with or without a shared image.
 
-    Half of the draws have few keys, and half have rows with gaps between them.
+    Half of the draws have few keys, half have rows with gaps between them. Positions of queries and of keys are
+    added in half of the draws each.
     """
     items, N, M, heads = (integer(1, each, generator) for each in most)
-    seed, shared, is_few, has_gap = (integer(0, each, generator) for each in (2**31, 3, 1, 1))
+    seed, shared, is_few, has_gap, placed = (integer(0, each, generator) for each in (2**31, 3, 1, 1, 3))
     M = integer(1, FEW, generator) if is_few else FEW + M
     d, gap = integer(1, WIDEST if is_few else WIDEST_OF_MANY, generator), 8 * has_gap
     counts = (1 if shared == 1 else items), (1 if shared == 2 else items)
@@ -115,8 +122,9 @@ def draw(most: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, 
     def drawn(n: int, count: int, rows: int) -> Tensor:
         return random(count, rows, heads * d + gap, device=on, dtype=dtype, seed=seed + n)[..., : heads * d]
 
-    given = drawn(0, counts[0], N), drawn(1, counts[1], M), drawn(2, counts[1], M), heads
-    exact = token_attention_reference(*(x.double() for x in given[:3]), heads)
+    positions = [drawn(3, 1, rows)[0] if placed in kinds else None for rows, kinds in ((N, (1, 3)), (M, (2, 3)))]
+    given = drawn(0, counts[0], N), drawn(1, counts[1], M), drawn(2, counts[1], M), *positions, heads
+    exact = token_attention_reference(*(x.double() if isinstance(x, Tensor) else x for x in given))
     shape = f"{counts[0]}x{N} to {counts[1]}x{M}, {heads}x{d}"
     return Draw(lambda _: token_attention(*given), shape, exact, token_attention_reference(*given))
 
@@ -133,10 +141,11 @@ def launched() -> Iterator[Call]:
             meta(2 - bool(use.shared and rows), rows or TOKENS, 2 * C, dtype=dtype)[..., :C]
             for rows in (use.queries, use.keys, use.keys)
         ]
-        return Call("token_attention", (*given, HEADS), name_of(dtype), shape_class(use.keys or TOKENS))
+        positions = [meta(n, C, dtype=dtype) if use.placed and n else None for n in (use.queries, use.keys)]
+        return Call("token_attention", (*given, *positions, HEADS), name_of(dtype), shape_class(use.keys or TOKENS))
 
     for dtype in FLOATS:
-        for use in (*USES.values(), Use(POSITIONS, FEW, WIDEST), Use(0, POSITIONS - 1, WIDEST_OF_MANY)):
+        for use in (*USES.values(), Use(POSITIONS, FEW, WIDEST), Use(0, POSITIONS - 1, WIDEST_OF_MANY, False, True)):
             yield call(use, dtype)
 
 
@@ -167,8 +176,8 @@ RECORD = Record(
             has_gradient=True,
         )
         for name, shapes in (
-            ("token_attention", ((2, 9, 48), (2, 5, 48), (2, 5, 48))),
-            ("token_attention many keys", ((2, 5, 32), (2, 300, 32), (2, 300, 32))),
+            ("token_attention", ((2, 9, 48), (2, 5, 48), (2, 5, 48), (9, 48), (5, 48))),
+            ("token_attention many keys", ((2, 5, 32), (2, 300, 32), (2, 300, 32), (5, 32), (300, 32))),
         )
     },
     launched=launched,

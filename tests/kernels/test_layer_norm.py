@@ -10,8 +10,6 @@ from sam2fast.kernels.layer_norm import (
     add_layer_norm,
     add_layer_norm_reference,
     layer_norm,
-    layer_norm_and_position,
-    layer_norm_and_position_reference,
     layer_norm_reference,
     shifted_layer_norm,
     shifted_layer_norm_reference,
@@ -88,39 +86,23 @@ def test_gelu(triton_device, shape, dtype):
         assert relative_error(exact, out) <= max(1e-5, 1.01 * relative_error(exact, reference))
 
 
-@pytest.mark.parametrize("shape, axes", [((2, 9, 5), 2), ((3, 7, 96), 3), ((4, 256), 1), ((0, 3, 16), 2)], ids=str)
-@pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
-@torch.no_grad()
-def test_with_a_position(triton_device, shape, axes, dtypes):
-    """The position is of the last axes; both results are at most as far from float64 as those of the reference."""
-    x, delta, weight, bias = inputs(shape, triton_device, *dtypes[:2])
-    given = x, delta, weight, bias, random_map(*shape[-axes:], seed=4).to(triton_device), EPS, dtypes[0], dtypes[2]
-    before = launches["layer_norm"]
-    with backend("triton"):
-        found = layer_norm_and_position(*given)
-    assert launches["layer_norm"] == before + bool(x.numel())
-    exact = layer_norm_and_position_reference(*(t.double() for t in given[:5]), EPS, *[torch.float64] * 2)
-    for one, right, reference in zip(found, exact, layer_norm_and_position_reference(*given), strict=True):
-        assert one.dtype == reference.dtype and one.shape == shape
-        if x.numel():
-            assert relative_error(right, one) <= max(1e-5, 1.01 * relative_error(right, reference))
-
-
 @pytest.mark.parametrize("shape", [(2, 9, 5, 96), (33, 1), (4, 1152), (0, 16)], ids=str)
 @pytest.mark.parametrize("dtypes", DTYPES, ids=lambda d: "-".join(str(t).removeprefix("torch.") for t in d))
+@pytest.mark.parametrize("is_vector", [True, False])
 @torch.no_grad()
-def test_with_a_shift(triton_device, shape, dtypes):
+def test_with_a_shift(triton_device, shape, dtypes, is_vector):
     """Of the sum before it is rounded; at most as far from float64 as the reference. A sum that is written is rounded
-    to the dtype of the input."""
+    to the dtype of the input, or of the sum if the shift is no vector."""
     x, _, weight, bias = inputs(shape, triton_device, *dtypes[:2])
-    shift = (random_map(shape[-1], seed=5) * 2).to(triton_device, dtypes[1])
+    shift = (random_map(*(shape[-1:] if is_vector else shape), seed=5) * 2).to(triton_device, dtypes[1])
     given = x, shift, weight, bias, EPS, dtypes[2]
     before = launches["layer_norm"]
     with backend("triton"):
         found = shifted_layer_norm(*given)
         total, normed = add_layer_norm(*given)
     assert launches["layer_norm"] == before + 2 * bool(x.numel())
-    assert total.dtype == x.dtype and torch.equal(total, (x + shift).to(x.dtype))
+    summed = x.dtype if is_vector else torch.promote_types(x.dtype, shift.dtype)
+    assert total.dtype == summed and torch.equal(total, (x + shift).to(summed))
     torch.testing.assert_close(normed, layer_norm_reference(total, weight, bias, EPS, dtypes[2]), rtol=0.01, atol=0.01)
     reference = shifted_layer_norm_reference(*given)
     assert found.dtype == dtypes[2] and found.shape == shape
@@ -132,12 +114,10 @@ def test_with_a_shift(triton_device, shape, dtypes):
 def test_gradients():
     """Of all outputs, by all inputs, against differences."""
     given = [t.double().requires_grad_() for t in inputs((3, 4, 8), torch.device("cpu"))]
-    position = random_map(4, 8, seed=4).double().requires_grad_()
-    placed = [*given, position]
-    assert torch.autograd.gradcheck(lambda *a: layer_norm_and_position(*a, EPS, torch.float64), placed)
     assert torch.autograd.gradcheck(lambda *a: add_layer_norm(*a, EPS, torch.float64), given)
     shift = random_map(8, seed=5).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, _, *a: shifted_layer_norm(x, shift, *a, EPS, torch.float64), given)
+    assert torch.autograd.gradcheck(lambda *a: shifted_layer_norm(*a, EPS, torch.float64), given)
     assert torch.autograd.gradcheck(lambda x, _, *a: layer_norm(x, *a, EPS, torch.float64, gelu=True), given)
 
 
@@ -146,10 +126,8 @@ def test_wrong_shapes():
     for bad in ((x, delta[:4], weight, bias), (x, delta, weight[:7], bias), (x, delta, weight, bias[:7])):
         with pytest.raises(ValueError, match=r"expected x \(\.\.\., C\), weight and bias \(C\) and a delta"):
             add_layer_norm(*bad, EPS)
-    with pytest.raises(ValueError, match=r"expected x \(\.\.\., C\), shift.*, got x \(5, 8\), shift \(5, 8\)"):
-        shifted_layer_norm(x, delta, weight, bias, EPS)
-    with pytest.raises(ValueError, match=r"position of the last axes of x, got .*, position \(4, 8\)"):
-        layer_norm_and_position(x, delta, weight, bias, delta[:4], EPS)
+        with pytest.raises(ValueError, match=r"expected x \(\.\.\., C\), weight and bias \(C\) and a shift"):
+            shifted_layer_norm(*bad, EPS)
 
 
 def test_too_wide_for_the_kernel(triton_device):

@@ -18,11 +18,13 @@ USES = {
     "all with positions": (70, 48, Use(80, 64, 64)),
     "the norm alone": (9, 24, Use(8, 0, 0)),
     "one row, one channel": (1, 1, Use(1, 1, 1)),
+    "a rounded norm": (70, 24, Use(40, 0, 0, rounded=True)),
 }
 
 
 def in_float64(given):
-    return [x.double() if isinstance(x, torch.Tensor) else x for x in given]
+    given = [x.double() if isinstance(x, torch.Tensor) else x for x in given]
+    return [torch.float64 if isinstance(x, torch.dtype) else x for x in given]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def in_float64(given):
 @pytest.mark.parametrize(("rows", "channels", "use"), USES.values(), ids=USES)
 @torch.no_grad()
 def test_both_results(triton_device, dtype, rows, channels, use, has_residual):
-    """The norm in fp32 and the layers, each at most twice as far from float64 as the reference implementation."""
+    """The norm and the layers, each at most twice as far from float64 as the reference implementation."""
     delta, x, *rest = arguments(rows, use, dtype, triton_device, channels)
     given = delta, x if has_residual else None, *rest
     before = launches["norm_linear"]
@@ -43,6 +45,7 @@ def test_both_results(triton_device, dtype, rows, channels, use, has_residual):
     exact, reference = norm_linear_reference(*in_float64(given)), norm_linear_reference(*given)
     for one, right, other in zip(found, exact, reference, strict=True):
         assert one.shape == other.shape and one.dtype == other.dtype
+        assert found[0].dtype == (dtype if use.rounded else torch.float32)
         if one.numel() > 1:
             assert relative_error(right, one) <= max(1e-5, 2 * relative_error(right, other))
 
@@ -96,7 +99,7 @@ def test_unsupported_inputs(triton_device):
     with pytest.raises(ValueError, match="inner layer"):
         norm_linear(delta, x, position, None, *rest)
     with pytest.raises(ValueError, match="placed up to N, got .*, placed 17"):
-        norm_linear(delta, x, position, weight, *rest[:-2], 17)
+        norm_linear(delta, x, position, weight, *rest[:-3], 17)
     with backend("triton"):
         with pytest.raises(RuntimeError, match="one dtype"):
             norm_linear(delta, x, position, weight.bfloat16(), *rest)

@@ -27,8 +27,11 @@ SIZES = {
 }
 
 
-def random_arguments(items, queries, keys, d, dtype=torch.float32, device="cpu"):
-    return arguments(items, Use(queries, keys, d), dtype, device)
+NONE = None, None  # no positions
+
+
+def random_arguments(items, queries, keys, d, dtype=torch.float32, device="cpu", placed=False):
+    return arguments(items, Use(queries, keys, d, False, placed), dtype, device)
 
 
 def by_kernel(*given):
@@ -39,16 +42,17 @@ def by_kernel(*given):
     return found
 
 
-def in_float64(query, key, value, heads):
-    return query.double(), key.double(), value.double(), heads
+def in_float64(*given):
+    return [x.double() if isinstance(x, torch.Tensor) else x for x in given]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("placed", [False, True])
 @torch.no_grad()
-def test_as_accurate_as_the_reference(triton_device, dtype, sizes):
-    """At most twice as far from float64, on parts of joined projections."""
-    given = random_arguments(*sizes, dtype, triton_device)
+def test_as_accurate_as_the_reference(triton_device, dtype, sizes, placed):
+    """At most twice as far from float64, on parts of joined projections, with or without positions."""
+    given = random_arguments(*sizes, dtype, triton_device, placed)
     found, reference = by_kernel(*given), token_attention_reference(*given)
     exact = token_attention_reference(*in_float64(*given))
     assert found.shape == reference.shape and found.dtype == reference.dtype
@@ -60,12 +64,22 @@ def test_as_accurate_as_the_reference(triton_device, dtype, sizes):
 @torch.no_grad()
 def test_one_item_for_all(triton_device, queries, keys, shared):
     """Three prompts on one image are those on three equal images."""
-    q, k, v, heads = random_arguments(3, queries, keys, 16, device=triton_device)
+    q, k, v, *rest = random_arguments(3, queries, keys, 16, device=triton_device, placed=True)
     q, k, v = (q[:1], k, v) if shared == "queries" else (q, k[:1], v[:1])
     expanded = [x.expand(3, -1, -1).contiguous() for x in (q, k, v)]
     for attend in (by_kernel, token_attention):
-        torch.testing.assert_close(attend(q, k, v, heads), attend(*expanded, heads))
-    torch.testing.assert_close(by_kernel(q, k, v, heads), token_attention_reference(*expanded, heads))
+        torch.testing.assert_close(attend(q, k, v, *rest), attend(*expanded, *rest))
+    torch.testing.assert_close(by_kernel(q, k, v, *rest), token_attention_reference(*expanded, *rest))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(40, 9), (9, 300)])
+@torch.no_grad()
+def test_positions_are_added_before_the_scores(triton_device, queries, keys):
+    given = random_arguments(2, queries, keys, 16, device=triton_device, placed=True)
+    q, k, v, *positions, heads = given
+    expected = token_attention_reference(q + positions[0], k + positions[1], v, *NONE, heads)
+    for attend in (by_kernel, token_attention):
+        torch.testing.assert_close(attend(*given), expected)
 
 
 @pytest.mark.parametrize("downsample", [1, 2])
@@ -77,7 +91,7 @@ def test_the_reference_is_the_official_attention(downsample):
     query, image = torch.randn(2, 7, 64), torch.randn(2, 40, 64)
     for given in ((query, image, image), (image, query, query)):
         layers = official.q_proj, official.k_proj, official.v_proj
-        read = token_attention(*(layer(x) for layer, x in zip(layers, given, strict=True)), 4)
+        read = token_attention(*(layer(x) for layer, x in zip(layers, given, strict=True)), *NONE, 4)
         torch.testing.assert_close(official.out_proj(read), official(*given))
 
 
@@ -88,12 +102,12 @@ def test_scores_far_apart(triton_device, keys):
 
     The last changes the scale of all sums before it.
     """
-    q, k, v, heads = random_arguments(1, 4, keys, 16, device=triton_device)
+    q, k, v, *_, heads = random_arguments(1, 4, keys, 16, device=triton_device)
     for key in (0, keys // 2, keys - 1):
         k = torch.zeros_like(k)
         k[:, key] = 60 * q[:, 0].sign()
-        found = by_kernel(q, k, v, heads)
-        torch.testing.assert_close(found, token_attention_reference(q, k, v, heads), atol=1e-4, rtol=1e-4)
+        found = by_kernel(q, k, v, *NONE, heads)
+        torch.testing.assert_close(found, token_attention_reference(q, k, v, *NONE, heads), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(found[:, 0], v[:, key])
 
 
@@ -101,10 +115,10 @@ def test_scores_far_apart(triton_device, keys):
 @torch.no_grad()
 def test_nan_stays(triton_device, keys):
     """In the item, and with the query in the head, that has it."""
-    q, k, v, heads = random_arguments(2, 20, keys, 16, device=triton_device)
+    q, k, v, *_, heads = random_arguments(2, 20, keys, 16, device=triton_device)
     q = q.clone()
     q[1, 3, 16] = float("nan")
-    found = by_kernel(q, k, v, heads).isnan().unflatten(-1, (heads, -1)).all(-1).nonzero()
+    found = by_kernel(q, k, v, *NONE, heads).isnan().unflatten(-1, (heads, -1)).all(-1).nonzero()
     assert found.tolist() == [[1, 3, 1]]
 
 
@@ -135,20 +149,23 @@ def test_fp32_is_left_to_torch():
 
 
 def test_unsupported_inputs(triton_device):
-    q, k, v, heads = random_arguments(2, 4, 5, 16, device=triton_device)
+    q, k, v, *_, heads = random_arguments(2, 4, 5, 16, device=triton_device)
     wrong = ((q[0], k, v), (q, k, v[:, :4]), (q[..., :64], k, v), (q.repeat(2, 1, 1), k, v), (q, k[:, :0], v[:, :0]))
     for given in wrong:
         with pytest.raises(ValueError, match=r"expected query \(B or 1, N, C\)"):
-            token_attention(*given, heads)
+            token_attention(*given, *NONE, heads)
+    for positions in ((k[0], None), (None, q[0])):
+        with pytest.raises(ValueError, match=r"query_position \(N, C\) and key_position \(M, C\)"):
+            token_attention(q, k, v, *positions, heads)
     with pytest.raises(ValueError, match="multiple of num_heads, got .*, num_heads 7"):
-        token_attention(q, k, v, 7)
+        token_attention(q, k, v, *NONE, 7)
     with backend("triton"):
         with pytest.raises(RuntimeError, match="one dtype"):
-            token_attention(q.bfloat16(), k, v, heads)
+            token_attention(q.bfloat16(), k, v, *NONE, heads)
         with pytest.raises(RuntimeError, match="float64"):
-            token_attention(*in_float64(q, k, v, heads))
+            token_attention(*in_float64(q, k, v, *NONE, heads))
         with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
-            token_attention(q, k, v, heads)
+            token_attention(q, k, v, *NONE, heads)
         with pytest.raises(RuntimeError, match="at most 32 channels with 5 keys"):
             token_attention(*random_arguments(1, 4, 5, 33, device=triton_device))
         with pytest.raises(RuntimeError, match="at most 16 channels with 129 keys"):

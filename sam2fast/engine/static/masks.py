@@ -17,7 +17,6 @@ from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoW
 from sam2fast.engine.static.ops import (
     Prepared,
     add,
-    attend,
     compiled,
     convolve,
     joined,
@@ -25,8 +24,8 @@ from sam2fast.engine.static.ops import (
     mlp,
     mlps,
     normalize,
-    normalize_and_place,
     normalize_and_project,
+    normalize_projected,
     parameters_of,
     stacked,
     without_autocast,
@@ -39,10 +38,15 @@ PADDING = 2  # padding points of a prompt without points: its own, and the one t
 
 
 class JoinedTwoWay(NamedTuple):
-    """A layer of the transformer, and what reads the same input as one linear layer."""
+    """Stores a layer of the transformer, and layers of the same input as one linear layer.
+
+    Projections are linear: the image's positions are projected once, and attention adds them.
+    """
 
     layer: TwoWayLayer
-    of_image: Linear  # with its positions: keys for the tokens, and queries
+    of_image: Linear  # keys for the tokens, queries, and values for the tokens
+    key_position: Tensor  # (P, D) of the keys for the tokens
+    query_position: Tensor  # (P, D) of the image's queries
     # With positions: queries and keys of the next layer, or queries of the last attention, and keys for the image.
     # Without: values for the image, and values of the next layer.
     of_tokens: Linear
@@ -59,10 +63,11 @@ class MaskWeights(NamedTuple):
     kinds: Tensor  # (5, C), of the labels -1 to 3
     angles: Tensor  # (2, C/2) fp32
     tokens: Tensor  # (1, T, C)
-    position: Tensor  # (P, C) fp32
     first: Linear  # of the tokens: queries, keys and values of the first layer
     layers: list[JoinedTwoWay]
     final: Projections
+    final_of_image: Linear  # keys and values
+    final_position: Tensor  # (P, D) of the keys
     nothing: Linear  # without results
     upscaling: tuple[Linear, ...]
     heads: list[Linear]  # weights (heads, N, K) and biases (heads, N) of all heads; none if one has not three layers
@@ -76,9 +81,9 @@ class MaskWeights(NamedTuple):
 class ProjectedMaps(NamedTuple):
     """Images ``(b, P, C)`` projected to the width D of a layer's attentions."""
 
-    keys: Tensor  # (b, P, D) for the tokens
+    keys: Tensor  # (b, P, D) for the tokens, without positions
+    queries: Tensor  # (b, P, D) of the image, without positions
     values: Tensor  # (b, P, D) for the tokens
-    queries: Tensor  # (b, P, D) of the image
 
 
 class StartedTokens(NamedTuple):
@@ -99,8 +104,8 @@ class StartedTokens(NamedTuple):
 def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
     if plan.prepared is None:
         pairs = [(each.to_each_other, each.to_image, each.to_tokens) for each in plan.layers]
-        products = [layer for own, to_image, tokens in pairs for layer in (*own[1:4], to_image.k, *tokens[1:4])]
-        products += [plan.final.q, *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
+        products = [layer for own, to_image, tokens in pairs for layer in (*own[1:4], *to_image[2:4], *tokens[1:4])]
+        products += [*plan.final[1:4], *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
         tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
         plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
@@ -113,10 +118,11 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
             torch.cat(plan.kinds),
             2 * math.pi * plan.matrix.float(),
             torch.cat(plan.tokens)[None],
-            found.position,
             joined(*layers[0].to_each_other[1:4]),
-            _joined_layers(layers, final),
+            _joined_layers(layers, final, found.position),
             final,
+            joined(final.k, final.v),
+            _projected(found.position, final.k),
             Linear(final.out.bias.new_empty(0, len(final.out.bias)), final.out.bias[:0]),
             (
                 Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
@@ -128,16 +134,24 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
     return plan.prepared.of(device, compute)
 
 
-def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections) -> list[JoinedTwoWay]:
+def _projected(position: Tensor, layer: Linear) -> Tensor:
+    """Returns positions ``(P, C)`` times the weight of a layer, multiplied in fp32."""
+    return (position.float() @ layer.weight.float().t()).to(layer.weight.dtype)
+
+
+def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections, position: Tensor) -> list[JoinedTwoWay]:
     found = []
     for layer, after in zip(layers, [*(each.to_each_other for each in layers[1:]), final], strict=True):
         queries, keys, values, _ = layer.to_tokens[1:]
         before = [after.q] if after is final else [after.q, after.k]
         of_tokens = [*before, keys, values, *([] if after is final else [after.v])]
         widths = [len(each.bias) for each in of_tokens]
-        of_image, first_key = joined(layer.to_image.k, queries), len(before)
+        _, _, of_keys, of_values, _ = layer.to_image
+        of_image = joined(of_keys, queries, of_values)
+        of_key, of_query = _projected(position, of_keys), _projected(position, queries)
+        first_key = len(before)
         placed = sum(widths[: first_key + 1])
-        found.append(JoinedTwoWay(layer, of_image, joined(*of_tokens), widths, placed, first_key))
+        found.append(JoinedTwoWay(layer, of_image, of_key, of_query, joined(*of_tokens), widths, placed, first_key))
     return found
 
 
@@ -232,7 +246,7 @@ def _decode_prompts(
     shared = projected = None
     if len(images) == len(dense) == 1:
         shared = add(images, dense, weights.dtype)
-        projected = _project(weights.layers[0], shared, add(shared, weights.position, weights.dtype))
+        projected = _project(weights.layers[0], shared)
 
     def decode_group(group: slice, selected: slice) -> Masks:
         images_of, dense_of, *levels_of = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
@@ -259,26 +273,25 @@ def _decode(
 ) -> Masks:
     """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
     tokens, x, query = prompts if isinstance(prompts, StartedTokens) else _start(weights, prompts)
-    dtype, position = weights.dtype, weights.position
     own: tuple[Tensor, ...] = ()  # what the next layer reads of the tokens
-    placed_image = image if projected else add(image, position, dtype)
     for i, each in enumerate(weights.layers):
         layer, at = each.layer, each.first_key
         if i > 0:
             x, query = _attend_to_each_other(layer, x, own, tokens)
-        keys, values, queries = projected or _project(each, image, placed_image)
-        read = token_attention(query, keys, values, layer.to_image.heads)
-        first, last = layer.mlp
-        x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, first, relu=True)
-        found = linear(hidden, last)
+        keys, queries, values = projected or _project(each, image)
+        read = token_attention(query, keys, values, None, each.key_position, layer.to_image.heads)
+        x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, layer.mlp[0], relu=True)
+        found = linear(hidden, layer.mlp[1])
         x, projected_tokens = normalize_and_project(found, x, None, layer.norm3, each.of_tokens, tokens, each.placed)
         of_tokens = projected_tokens.split(each.widths, dim=-1)
         own = *of_tokens[:at], *of_tokens[at + 2 :]
-        read = attend(layer.to_tokens, queries, *of_tokens[at : at + 2])
-        image, placed_image = normalize_and_place(image, read, layer.norm4, position, dtype, dtype)
+        keys, values = of_tokens[at : at + 2]
+        read = token_attention(queries, keys, values, each.query_position, None, layer.to_tokens.heads)
+        image = normalize_projected(read, image, layer.to_tokens.out, layer.norm4)
         projected = None
     final = weights.final
-    read = token_attention(own[0], linear(placed_image, final.k), linear(image, final.v), final.heads)
+    keys, values = linear(image, weights.final_of_image).chunk(2, dim=-1)
+    read = token_attention(own[0], keys, values, None, weights.final_position, final.heads)
     x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
     of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
     return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, of_masks, scores)
@@ -300,14 +313,13 @@ def _attend_to_each_other(
     """
     own, queries = layer.to_each_other, layer.to_image.q
     query, key, value = given
-    read = token_attention(query, key, value, own.heads)
+    read = token_attention(query, key, value, None, None, own.heads)
     return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
 
 
-def _project(each: JoinedTwoWay, image: Tensor, placed: Tensor) -> ProjectedMaps:
-    """Images ``(b, P, C)``, which are also given with their positions."""
-    keys, queries = linear(placed, each.of_image).chunk(2, dim=-1)
-    return ProjectedMaps(keys, linear(image, each.layer.to_image.v), queries)
+def _project(each: JoinedTwoWay, image: Tensor) -> ProjectedMaps:
+    """Projects images ``(b, P, C)``."""
+    return ProjectedMaps(*linear(image, each.of_image).chunk(3, dim=-1))
 
 
 def _heads(

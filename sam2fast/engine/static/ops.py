@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, Projections, cast_layers
+from sam2fast.engine.plan import Conv, Linear, Norm, PlanOfPart, cast_layers
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.grouped_mlp import grouped_mlp
-from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_and_position
+from sam2fast.kernels.layer_norm import add_layer_norm, layer_norm, shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.norm_linear import norm_linear
-from sam2fast.kernels.token_attention import token_attention
 
 # ---- weights ----
 
@@ -147,12 +146,14 @@ def normalize_sum(x: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtyp
     return list(add_layer_norm(x, delta, *norm, dtype))
 
 
-def normalize_and_place(
-    x: Tensor, delta: Tensor, norm: Norm, position: Tensor, placed: torch.dtype, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
-    """The norm of ``x + delta``, and the same plus ``position`` in the dtype ``placed``."""
-    weight, bias, eps = norm
-    return layer_norm_and_position(x.expand_as(delta), delta, weight, bias, position, eps, dtype, placed)
+def normalize_projected(x: Tensor, residual: Tensor, layer: Linear, norm: Norm) -> Tensor:
+    """Returns the norm of ``residual (B or 1, ..., C)`` plus a layer's result of ``x (B, ..., K)``, in its dtype."""
+    weight, bias = layer
+    residual = residual.expand(*x.shape[:-1], -1)
+    if weight.dtype == torch.float32:  # where the product in the kernel of the norm was not measured
+        return shifted_layer_norm(residual, linear(x, layer), *norm)
+    nothing = weight.new_empty(0, len(bias)), bias[:0]
+    return norm_linear(x, residual, None, weight, bias, *norm[:2], *nothing, norm.eps, dtype=weight.dtype)[0]
 
 
 def normalize_and_project(
@@ -208,8 +209,3 @@ def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tenso
 
 
 attention = F.scaled_dot_product_attention
-
-
-def attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Returns ``(B, N, C)``, the attention of projected ``q (B or 1, N, D)`` to ``k, v (B or 1, M, D)``, projected."""
-    return linear(token_attention(q, k, v, layer.heads), layer.out)
