@@ -38,8 +38,11 @@ from tuning_trials import launched_as
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import ANY, LaunchConfig, Row, architecture
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, FLASH, NAMES, refused
+from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention import (
     AttendedMemory,
+    add_memory_attention,
+    add_rope_attention,
     apply_rope,
     memory_attention,
     memory_attention_reference,
@@ -53,6 +56,7 @@ FP8_ERROR = 0.5  # that attention in fp8 may be from the exact one, on random ba
 # Kernels that no configuration takes, each in cases of its own, so that a wrong one costs no other row.
 IN_GLUON = "in Gluon"
 CANDIDATES = ("specialised", IN_GLUON)
+EPS = 1e-5  # of layer norms
 # The most shared memory of one program on sm_90.
 MOST_SHARED = 232448
 # Programs that share the keys of a tile of queries on 132 multiprocessors, of memory and of a map itself.
@@ -355,12 +359,18 @@ def groups(draw: Callable[[Asked], Draw], plan: Plan, dtype: torch.dtype, widths
 
 
 def memory_draw(
-    asked: Asked, fp8: bool = False, has_tokens: bool = False, has_means: bool = False, candidate: str = ""
+    asked: Asked,
+    fp8: bool = False,
+    has_tokens: bool = False,
+    has_means: bool = False,
+    candidate: str = "",
+    adds: bool = False,
 ) -> Draw:
     """Banks of different length, of several objects one empty; queries of their own or, as often, the same for all.
 
     Pages are maps, or have tokens of their own, of a side of 64 as many as EdgeTAM's. Of maps, then of even sides,
-    means may be attended to, as often counted as raised.
+    means may be attended to, as often counted as raised. With ``adds``, the result is the norm of the sum with a
+    residual, which several objects share in half of the draws.
     """
     from sam2fast.kernels.memory_attention import launch
 
@@ -377,19 +387,31 @@ def memory_draw(
     tables = token_tables(side, tokens, d, device) if tokens else rope_tables(side, d, device)
     arguments = MemoryArguments(query, memory, *weights, *tables)
 
+    x = random(asking, side * side, d, device=device, dtype=dtype, seed=seed + 9)
+    norm = *(random(d, device=device, seed=seed + i) for i in (10, 11)), EPS
+
     def kernel(splits: int | None) -> Tensor:
+        if adds and splits is None:
+            return add_memory_attention(x, *norm, *arguments)[1]
+        if adds:
+            given = query, *memory[:8], *weights, *tables, x, *norm, False, "", splits
+            return launch.memory_attention_of_tensors(*given)[1]
         launched = candidate_launched(candidate, "256x64", device) if candidate else contextlib.nullcontext()
         with launched:
             if splits is None:
                 return memory_attention(*arguments, **how)
             return launch.memory_attention_triton(*arguments, splits=splits, **how)
 
+    exact, reference = memory_in_float64(arguments, how), memory_attention_reference(*arguments, **how)
+    if adds:
+        exact = add_layer_norm_reference(x.double().expand_as(exact), exact, *norm, torch.float64)[1]
+        reference = add_layer_norm_reference(x.expand_as(reference), reference, *norm, dtype)[1]
     return Draw(
         kernel,
         f"{asking} queries, side {side}, {d}/{m}, {K} slots with {filled}, {L} pointers "
         f"with {memory.pointer_valid.sum(1).tolist()}{f', {pooling} means' if pooling else ''}",
-        memory_in_float64(arguments, how),
-        memory_attention_reference(*arguments, **how),
+        exact,
+        reference,
     )
 
 
@@ -409,13 +431,16 @@ def memory_in_float64(arguments: MemoryArguments, how: dict[str, Any]) -> Tensor
     return torch.cat(out)
 
 
-def rope_draw(asked: Asked) -> Draw:
-    """Self-attention or, as often, values of width ``m`` of two maps and some keys without a position."""
+def rope_draw(asked: Asked, adds: bool = False) -> Draw:
+    """Returns self-attention or, as often, values of width ``m`` of two maps and some keys without a position.
+
+    With ``adds``, it is self-attention, and the result is the norm of the sum with a residual.
+    """
     from sam2fast.kernels.memory_attention import launch
 
     objects, side, d, m, dtype, plan, generator, device = asked
     maps, unrotated, width = 1, 0, d
-    if integer(0, 1, generator):
+    if not adds and integer(0, 1, generator):
         maps, unrotated, width = 2, integer(0, plan.pointers, generator), m
     N, seed = side * side, integer(0, 2**31, generator)
     shapes = (N, d), (maps * N + unrotated, d), (maps * N + unrotated, width)
@@ -426,21 +451,36 @@ def rope_draw(asked: Asked) -> Draw:
     ]
     tables = rope_tables(side, d, device)
 
+    x = random(objects, N, d, device=device, dtype=dtype, seed=seed + 9)
+    norm = *(random(d, device=device, seed=seed + i) for i in (10, 11)), EPS
+
     def kernel(splits: int | None) -> Tensor:
+        if adds and splits is None:
+            return add_rope_attention(x, *norm, *made, *tables)[1]
+        if adds:
+            return launch.rope_attention_of_tensors(*made, *tables, x, *norm[:2], 0, EPS, splits)[1]
         if splits is None:
             return rope_attention(*made, *tables, unrotated)
         return launch.rope_attention_triton(*made, *tables, unrotated, splits=splits)
 
-    each = [[x[b : b + 1].double() for x in made] for b in range(objects)]
+    each = [[y[b : b + 1].double() for y in made] for b in range(objects)]
+    exact = torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each])
+    reference = rope_attention_reference(*made, *tables, unrotated)
+    if adds:
+        exact = add_layer_norm_reference(x.double(), exact[:, 0], *norm, torch.float64)[1]
+        reference = add_layer_norm_reference(x, reference[:, 0], *norm, dtype)[1]
     return Draw(
         kernel,
         f"{objects} objects, side {side}, {d}/{width}, {maps} maps and {unrotated} keys without a position",
-        torch.cat([rope_attention_reference(*own, *tables, unrotated) for own in each]),
-        rope_attention_reference(*made, *tables, unrotated),
+        exact,
+        reference,
     )
 
 
-def parity_check(op: str, draw: Callable[[Asked], Draw]) -> Check:
+def parity_check(op: str, draw: Callable[..., Draw], adds: bool = False) -> Check:
+    """Returns the check of an op's result or, with ``adds``, of the norm of its sum with a residual."""
+    if adds:
+        draw = functools.partial(draw, adds=True)
     return Check(
         functools.partial(groups, draw),
         full=Plan(),
@@ -448,7 +488,7 @@ def parity_check(op: str, draw: Callable[[Asked], Draw]) -> Check:
         quick=Plan(sides=(5,), objects=(3,), splits=(None, 1, 3), draws=1),
         tiny=Plan((3,), (1, 2), ((32, 16),), (None, 2), pointers=5, draws=1),
         ops=(op,),
-        launchers=[(f"memory_attention.launch.{op}_triton", 0)],
+        launchers=[(f"memory_attention.launch.{op}_{'of_tensors' if adds else 'triton'}", int(adds))],
         variants=lambda plan: ["{}/{}".format(*widths) for widths in plan.widths],
         variant="widths",
         splits=lambda plan: plan.splits,
@@ -501,14 +541,20 @@ FP32_ITSELF = itertools.product((32, 64, 128), (32, 64), (32, 64), (4, 8), (2, 3
 TUNED = ("256x64", "128x64", "256x256")  # shape classes with configurations of their own
 
 
-def memory_call(dtype: torch.dtype, d: int, m: int, fp8: bool, pooling: str) -> Call:
-    """Of one object with a full memory, at 1024 pixels."""
+def memory_call(dtype: torch.dtype, d: int, m: int, fp8: bool, pooling: str, adds: bool = False) -> Call:
+    """Returns a call for one object with a full memory at 1024 pixels, with ``adds`` of ``add_memory_attention``."""
     table = meta(1, PAGES, dtype=torch.int32)
     memory = meta(PAGES, N, m, dtype=dtype), table, table, meta(N, m, dtype=dtype), meta(PAGES, m, dtype=dtype)
     pointers = (meta(1, POINTERS, m, dtype=dtype),) * 2 + (meta(1, POINTERS, dtype=torch.bool),)
     weights = (meta(d, m, dtype=dtype), meta(d, dtype=dtype)) * 2
-    given = meta(1, 1, N, d, dtype=dtype), *memory, *pointers, *weights, *[meta(N, d // 2)] * 2, fp8, pooling
-    return Call("memory_attention", given, name_of(dtype), shape if (shape := f"{d}x{m}") in TUNED else ANY)
+    given = meta(1, 1, N, d, dtype=dtype), *memory, *pointers, *weights, *[meta(N, d // 2)] * 2
+    norm = (meta(1, N, d, dtype=dtype), meta(d), meta(d)) if adds else (None, None, None)
+    return Call(
+        "memory_attention",
+        (*given, *norm, EPS, fp8, pooling),
+        name_of(dtype),
+        shape if (shape := f"{d}x{m}") in TUNED else ANY,
+    )
 
 
 def launched() -> Iterator[Call]:
@@ -517,14 +563,16 @@ def launched() -> Iterator[Call]:
         for pooling in ("", "counted", "raised"):
             yield memory_call(dtype, 256, 64, False, pooling)
             yield memory_call(dtype, 256, WIDEST_MEMORY[dtype], False, pooling)
+        yield memory_call(dtype, 256, 64, False, "", adds=True)
         yield memory_call(dtype, 128, 64, False, "")
         for d in (256, 128):
             yield memory_call(dtype, d, 64, True, "")
-        for d, splits in ((256, 1), (256, 2), (128, 1)):
+        for d, splits, adds in ((256, 1, False), (256, 2, False), (128, 1, False), (256, 2, True)):
             maps = (meta(1, 1, N, d, dtype=dtype),) * 3
+            norm = (meta(1, N, d, dtype=dtype), meta(d), meta(d)) if adds else (None, None, None)
             yield Call(
                 "rope_attention",
-                (*maps, *[meta(N, d // 2)] * 2, 0, splits),
+                (*maps, *[meta(N, d // 2)] * 2, *norm, 0, EPS, splits),
                 name_of(dtype),
                 "256x256" if d == 256 else ANY,
             )
@@ -559,8 +607,29 @@ RECORD = Record(
         "memory_attention without biases": Sample(
             memory_attention, lambda: small_bank(biased=False), "memory_attention", "", 0, True, is_bounded=True
         ),
+        "memory_attention with a residual": Sample(
+            add_memory_attention,
+            lambda: (*(small(shape, i) for i, shape in enumerate(((1, 16, 32), (32,), (32,)))), EPS, *small_bank()),
+            "memory_attention",
+            "",
+            0,
+            True,
+        ),
         "memory_attention to means": Sample(
             functools.partial(memory_attention, pooling="raised"), small_bank, "memory_attention", "", 0, True
+        ),
+        "rope_attention with a residual": Sample(
+            add_rope_attention,
+            lambda: (
+                *(small(shape, i) for i, shape in enumerate(((2, 16, 16), (16,), (16,)))),
+                EPS,
+                *(small((2, 1, 16, 16), seed) for seed in range(3)),
+                *rope_tables(4, 16, torch.device("cpu")),
+            ),
+            "rope_attention",
+            "",
+            0,
+            True,
         ),
         "rope_attention": Sample(
             rope_attention,
@@ -574,8 +643,10 @@ RECORD = Record(
     parity={
         "memory_attention": parity_check("memory_attention", memory_draw),
         "memory_attention of tokens": parity_check("memory_attention", functools.partial(memory_draw, has_tokens=True)),
+        "memory_attention with a residual": parity_check("memory_attention", memory_draw, True),
         "memory_attention to means": parity_check("memory_attention", functools.partial(memory_draw, has_means=True)),
         "rope_attention": parity_check("rope_attention", rope_draw),
+        "rope_attention with a residual": parity_check("rope_attention", rope_draw, True),
         # Each way of its own decides what bfloat16 leaves open near ties.
         "memory_attention in fp8": parity_check("memory_attention", functools.partial(memory_draw, fp8=True))._replace(
             allowed=lambda dtype, reference: max(2 * SLACK * reference, NEAR_TIES),

@@ -1,11 +1,13 @@
 """Attention with axial rotary positions: of a frame to itself, and of a frame to the memory bank."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from sam2fast.kernels._cpu import is_cpu_inference
-from sam2fast.kernels._dispatch import implementation_of, use_triton
+from sam2fast.kernels._dispatch import FLOATS, implementation_of, use_triton
+from sam2fast.kernels.layer_norm import add_layer_norm
 from sam2fast.kernels.memory_attention.approximations import (
     Fp8,
     Pooling,
@@ -16,6 +18,7 @@ from sam2fast.kernels.memory_attention.approximations import (
 )
 from sam2fast.kernels.memory_attention.cpu import memory_attention_cpu, rope_attention_cpu
 from sam2fast.kernels.memory_attention.reference import (
+    WIDEST,
     AttendedMemory,
     apply_rope,
     memory_attention_op,
@@ -93,24 +96,72 @@ def memory_attention(
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
     """
-    _check(query, memory, key_weight, value_weight, cos, sin)
-    weights = key_weight, key_bias, value_weight, value_bias
-    if pooling and (len(memory.position_encoding) != query.shape[2] or math.isqrt(query.shape[2]) % 2):
-        found, N = memory.pages.shape[1], query.shape[2]
-        raise ValueError(f"pages have {found} tokens; pooling needs whole maps of {N}, with an even side")
+    _check(query, memory, key_weight, value_weight, cos, sin, pooling)
+    rest = key_weight, key_bias, value_weight, value_bias, cos, sin
     has_factors = memory.key_factors is not None  # which the kernel has not
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
-        return custom(query, memory, *weights, cos, sin)
-    if not (has_factors or fp8 == "emulated" or (fp8 and pooling)):
-        given = (query, *memory[:8], *weights, cos, sin, bool(fp8), pooling or "")
-        if memory_attention_op.uses_kernel(*given):
-            return memory_attention_op.run(*given)
+        return custom(query, memory, *rest)
+    if found := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
+        return found[0]
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
-    return compute(query, memory, *weights, cos, sin, fp8, pooling)
+    return compute(query, memory, *rest, fp8, pooling)
+
+
+def add_memory_attention(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    query: Tensor,
+    memory: AttendedMemory,
+    *rest: Any,
+    fp8: Fp8 = False,
+    pooling: Pooling = None,
+) -> tuple[Tensor, Tensor]:
+    """Adds :func:`memory_attention` to a residual, and computes the layer norm of the sum.
+
+    Args:
+        x: Residual ``(B or 1, N, C)``.
+        norm_weight, norm_bias: ``(C)``.
+        eps: Added to the variance.
+        query, memory, rest, fp8, pooling: Arguments of :func:`memory_attention`.
+
+    Returns:
+        The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of ``query``.
+    """
+    norm = x, norm_weight, norm_bias, eps
+    if _is_row(x, query) and not implementation_of("memory_attention"):
+        key_weight, _, value_weight, _, cos, sin = rest
+        _check(query, memory, key_weight, value_weight, cos, sin, pooling)
+        if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
+            return joined
+    found = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
+    return add_layer_norm(x.expand_as(found), found, *norm[1:], query.dtype)
+
+
+def _is_row(x: Tensor, query: Tensor) -> bool:
+    """Returns True if a program of the kernel can combine all channels of a residual ``(..., C)``."""
+    return query.shape[1] == 1 and x.shape[-1] <= WIDEST and x.dtype in FLOATS
+
+
+def _by_kernel(
+    query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], norm: tuple[Any, ...], fp8: Fp8, pooling: Pooling
+) -> tuple[Tensor, Tensor] | None:
+    """Returns the operator's results, or None if the kernel is not used."""
+    if memory.key_factors is not None or fp8 == "emulated" or (fp8 and pooling):
+        return None
+    given = query, *memory[:8], *rest, *norm, bool(fp8), pooling or ""
+    return memory_attention_op.run(*given) if memory_attention_op.uses_kernel(*given) else None
 
 
 def _check(
-    query: Tensor, memory: AttendedMemory, key_weight: Tensor, value_weight: Tensor, cos: Tensor, sin: Tensor
+    query: Tensor,
+    memory: AttendedMemory,
+    key_weight: Tensor,
+    value_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    pooling: Pooling,
 ) -> None:
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
     _, n, m = memory.pages.shape
@@ -134,6 +185,8 @@ def _check(
         raise ValueError(f"query has shape {tuple(query.shape)}; expected (1 or {B}, heads, {positions}, d)")
     if value_weight.ndim != 2 or value_weight.shape[1] != m or value_weight.shape[0] % heads:
         raise ValueError(f"value_weight has shape {tuple(value_weight.shape)}; expected ({heads} * d_v, {m})")
+    if pooling and (len(memory.position_encoding) != positions or math.isqrt(positions) % 2):
+        raise ValueError(f"pages have {n} tokens; pooling needs whole maps of {positions}, with an even side")
 
 
 def rope_attention(
@@ -173,11 +226,32 @@ def rope_attention(
         raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
     if custom := implementation_of("rope_attention"):
         return custom(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
-    given = query, key, value, cos, sin, num_unrotated_keys
+    given = query, key, value, cos, sin, None, None, None, num_unrotated_keys, 0.0
     if dropout_p:
         use_triton("rope_attention", query, unsupported_reason="has no dropout")  # raises if it is forced
     elif rope_attention_op.uses_kernel(*given):
-        return rope_attention_op.run(*given)
+        return rope_attention_op.run(*given)[0]
     if is_cpu_inference(query) and dropout_p == 0 and key.shape[-2] >= LONG:
         return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)
     return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
+
+
+def add_rope_attention(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, *given: Any
+) -> tuple[Tensor, Tensor]:
+    """Adds :func:`rope_attention` to a residual, and computes the layer norm of the sum.
+
+    Args:
+        x: Residual ``(B, N, C)``.
+        norm_weight, norm_bias, eps: See :func:`add_memory_attention`.
+        given: Tensors that :func:`rope_attention` takes.
+
+    Returns:
+        The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of the queries.
+    """
+    norm = x, norm_weight, norm_bias
+    can_join = _is_row(x, given[0]) and not implementation_of("rope_attention")
+    if can_join and rope_attention_op.uses_kernel(*given, *norm, 0, eps):
+        return rope_attention_op.run(*given, *norm, 0, eps)
+    found = rope_attention(*given).transpose(1, 2).flatten(2)
+    return add_layer_norm(x, found, norm_weight, norm_bias, eps, given[0].dtype)

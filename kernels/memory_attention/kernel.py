@@ -1,11 +1,12 @@
 """Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``rope_kernel.py``.
 
-1. ``_rotate_kernel`` rotates queries (and the keys of self-attention) by their positions.
+1. ``_rotate_kernel`` rotates queries and keys of self-attention by their positions.
 2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. Of
    both it can take means. It writes the tokens of valid pages and pointers contiguously, so that the next kernel reads
-   sequences without gaps.
+   sequences without gaps. More programs of the launch rotate the queries.
 3. ``_attend_kernel`` is the attention, with an online softmax. Several programs may share the keys of one query tile.
-4. ``_combine_kernel`` combines their results and projects the weighted sums of memory tokens to values.
+4. ``_combine_kernel`` combines their results and projects the weighted sums of memory tokens to values. It also adds
+   them to a residual, and normalizes the sum.
 
 Rotation works on pairs of adjacent channels (2i, 2i + 1). A dot product does not depend on the order of channels, so
 rotated queries and keys are stored as all first members of the pairs, then all second ones. Kernels 1 and 2 load
@@ -20,6 +21,7 @@ import triton
 import triton.language as tl
 
 from sam2fast.kernels._launch import LaunchConfig
+from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
 # One configuration for the kernels around the attention, which take a small part of the time.
@@ -187,14 +189,21 @@ def _combine_kernel(
     weight,  # (H * outer, width) of the value projection, or anything without PROJECT
     bias,  # (H * outer), or anything without HAS_BIAS
     out,  # (B, N, H, outer)
+    x,  # (B or 1, N, outer), with ADDS: out is the sum with it, and there is one head
+    norm_weight,  # (outer), with ADDS
+    norm_bias,  # (outer), with ADDS
+    normed,  # (B, N, outer) out: the layer norm of out, with ADDS
     H, N, width, outer,
     splits,
+    of_x,  # stride of an object
+    eps,
     PROJECT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    ADDS: tl.constexpr,
     WIDTH: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    COLUMNS: tl.constexpr,  # with ADDS at least outer
 ):  # fmt: skip
     pair = tl.program_id(1).to(tl.int64)  # object and head
     h = tl.program_id(1) % H
@@ -216,7 +225,7 @@ def _combine_kernel(
         highest = higher
     mean = mean / tl.where(total > 0, total, 1.0)[:, None]
 
-    dtype = out.dtype.element_ty
+    dtype = normed.dtype.element_ty
     row = out + ((pair // H * N + position) * H + h)[:, None] * outer
     if PROJECT:
         for start in range(0, outer, COLUMNS):
@@ -230,9 +239,49 @@ def _combine_kernel(
             value = tl.dot(mean.to(dtype), w.to(dtype), input_precision=PRECISION)
             if HAS_BIAS:
                 value += tl.load(bias + h * outer + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-            tl.store(row + column[None, :], value.to(dtype), mask=mask[:, None] & inside[None, :])
+            used = mask[:, None] & inside[None, :]
+            if ADDS:
+                _add_and_normalize(
+                    value, x + pair * of_x, out, normed, pair * N, position, used, norm_weight, norm_bias, column,
+                    outer, eps,
+                )  # fmt: skip
+            else:
+                tl.store(row + column[None, :], value.to(dtype), mask=used)
     else:
-        tl.store(row + channel[None, :], mean.to(dtype), mask=mask[:, None] & (channel < width)[None, :])
+        used = mask[:, None] & (channel < width)[None, :]
+        if ADDS:
+            _add_and_normalize(
+                mean,
+                x + pair * of_x,
+                out,
+                normed,
+                pair * N,
+                position,
+                used,
+                norm_weight,
+                norm_bias,
+                channel,
+                outer,
+                eps,
+            )
+        else:
+            tl.store(row + channel[None, :], mean.to(dtype), mask=used)
+
+
+@triton.jit
+def _add_and_normalize(
+    value,  # (BLOCK, WIDTH) fp32, 0 beyond the channels
+    x,  # (N, C)
+    out, normed,  # (B, N, C)
+    before,  # number of rows of the objects before this one
+    position, used, weight, bias, channel, C, eps,
+):  # fmt: skip
+    offsets = position[:, None] * C + channel[None, :]
+    total = (value + tl.load(x + offsets, mask=used, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
+    offsets += before * C
+    tl.store(out + offsets, total, mask=used)
+    found = normalized(total.to(tl.float32), weight, bias, channel, C, eps)
+    tl.store(normed + offsets, found.to(normed.dtype.element_ty), mask=used)
 
 
 def blocks(chosen: LaunchConfig, D: int) -> dict[str, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import count_launch, current_backend
 from sam2fast.kernels._launch import CTAS_PER_SM, FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels._sdpa import CUDNN, DEFAULT, KERNEL, attention_by
+from sam2fast.kernels.layer_norm_triton import launch_norm
 from sam2fast.kernels.memory_attention.approximations import NUMBERS, Pooling, rows_for
 from sam2fast.kernels.memory_attention.kernel import (
     COMBINE,
@@ -75,6 +76,20 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
 
 
+class Added(NamedTuple):
+    """Stores a residual ``(B or 1, N, C)``, and the layer norm of its sum with an attention's result."""
+
+    x: Tensor
+    weight: Tensor  # (C)
+    bias: Tensor  # (C)
+    eps: float
+    normed: Tensor  # (B, N, C) out
+
+    def of(self, some: slice) -> "Added":
+        """Returns the part of some objects."""
+        return self._replace(x=self.x[some] if len(self.x) > 1 else self.x, normed=self.normed[some])
+
+
 def memory_attention_triton(
     query: Tensor,
     memory: AttendedMemory,
@@ -87,8 +102,11 @@ def memory_attention_triton(
     splits: int | None = None,
     fp8: bool = False,
     pooling: Pooling = None,
+    added: Added | None = None,
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU, without synchronising.
+
+    With ``added``, returns the sum of the result and its residual, and writes the norm of the sum.
 
     Args:
         splits: Number of programs that share the keys of a query tile. If None, chosen by the GPU's size.
@@ -96,7 +114,8 @@ def memory_attention_triton(
         pooling: See the public function.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
-    out = query.new_empty(B, N, value_weight.shape[0])
+    dtype = query.dtype if added is None else torch.promote_types(query.dtype, added.x.dtype)
+    out = query.new_empty(B, N, value_weight.shape[0], dtype=dtype)
     if out.numel() == 0:
         return out
     M = rows_for(K, n, pooling) + memory.pointers.shape[1]
@@ -109,7 +128,7 @@ def memory_attention_triton(
     cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
     count_launch("memory_attention")
     with chosen.on_device(query):
-        rotated = _rotate(query, cos, sin, N, fp8)
+        rotated = Rotated.empty(query, rows, H, N, 2 * half_of(d), fp8)
         group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size(), H)
         for start in range(0, B, group):
             some = slice(start, start + group)
@@ -120,20 +139,41 @@ def memory_attention_triton(
                 pointer_encoding=memory.pointer_encoding[some],
                 pointer_valid=memory.pointer_valid[some],
             )
-            keys, values, lengths, offsets = _encode(query, fp8, pooling, part, weights, key_bias is not None, cos, sin)
+            unrotated = query if start == 0 else query[:0]  # the first group rotates all queries
+            keys, values, lengths, offsets = _encode(
+                unrotated, rotated, pooling, part, weights, key_bias is not None, cos, sin
+            )
             queries = rotated.of(some) if rows > 1 else rotated
             means = _attend(chosen, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
-            _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None)
+            of_group = None if added is None else added.of(some)
+            _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None, of_group)
     return out
 
 
-def memory_attention_of_tensors(query: Tensor, *given: Any) -> Tensor:
+def _added(like: Tensor, B: int, x: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    """Returns the residual and the norm of an operator, if it has any, with a norm of the dtype of ``like``."""
+    if x is None or weight is None or bias is None:
+        return None
+    return Added(x.contiguous(), weight.contiguous(), bias.contiguous(), eps, like.new_empty(B, *x.shape[1:]))
+
+
+def rope_attention_of_tensors(query: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    """Calls :func:`rope_attention_triton` with the arguments of the operator."""
+    key, value, cos, sin, x, weight, bias, unrotated, eps, *splits = given
+    added = _added(query, len(query), x, weight, bias, eps)
+    found = rope_attention_triton(query, key, value, cos, sin, unrotated, splits[0] if splits else None, added)
+    return found, found.new_empty(0) if added is None else added.normed
+
+
+def memory_attention_of_tensors(query: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
     """Calls :func:`memory_attention_triton` with the arguments of the operator."""
-    key_weight, key_bias, value_weight, value_bias, cos, sin, fp8, pooling = given[8:]
-    weights = key_weight, key_bias, value_weight, value_bias
-    memory = AttendedMemory(*given[:8])
-    return memory_attention_triton(query, memory, *weights, cos, sin, fp8=fp8, pooling=pooling or None)
+    memory, weights = AttendedMemory(*given[:8]), given[8:14]
+    x, weight, bias, eps, fp8, pooling, *splits = given[14:]
+    added = _added(query, len(memory.page_table), x, weight, bias, eps)
+    how = {"splits": splits[0] if splits else None, "fp8": fp8, "pooling": pooling or None, "added": added}
+    found = memory_attention_triton(query, memory, *weights, **how)
+    return found, found.new_empty(0) if added is None else added.normed
 
 
 def rope_attention_triton(
@@ -144,8 +184,11 @@ def rope_attention_triton(
     sin: Tensor,
     num_unrotated_keys: int = 0,
     splits: int | None = None,
+    added: Added | None = None,
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout or synchronising.
+
+    With ``added``, returns the sum of the only head's result and its residual, and writes the norm of the sum.
 
     The configuration may select torch's attention (``SDPA``, as numbered in ``_sdpa.py``) for at least ``SDPA_FROM``
     objects. Our kernel then only rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
@@ -169,12 +212,22 @@ def rope_attention_triton(
     with chosen.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
         if choice != KERNEL:
-            attended = attention_by(choice, d**-0.5)(rotated.data, keys.data, value)
-            return attended.transpose(1, 2).contiguous().transpose(1, 2)
-        means = _attend(chosen, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
-        if means is not None:
-            _combine(means, out)
-    return out.transpose(1, 2)
+            means, out = (
+                None,
+                attention_by(choice, d**-0.5)(rotated.data, keys.data, value).transpose(1, 2).contiguous(),
+            )
+        else:
+            means = _attend(chosen, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
+        if added is None:
+            if means is not None:
+                _combine(means, out)
+            return out.transpose(1, 2)
+        total = out.new_empty(B, N, width, dtype=torch.promote_types(out.dtype, added.x.dtype))
+        if means is None:
+            launch_norm(*added[:4], None, normed=added.normed, delta=out.flatten(2), total=total)
+        else:
+            _combine(means, total[:, :, None], added=added)
+    return total
 
 
 class Rotated(NamedTuple):
@@ -260,12 +313,12 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int, fp8: bool = False) -> Rotated:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> Rotated:
     """Converts ``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``, and rotates the first ``rotated`` rows."""
     B, H, M, d = x.shape
-    out = Rotated.empty(x, B, H, M, 2 * half_of(d), fp8)
-    _launch_rotation((x,), cos, sin, rotated, out, fp8)
-    return out
+    out = x.new_empty(B, H, M, 2 * half_of(d))
+    _launch_rotation((x,), cos, sin, rotated, out)
+    return Rotated(out)
 
 
 def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> tuple[Rotated, Rotated]:
@@ -274,24 +327,22 @@ def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated
     if (M, unrotated, query.stride(), query.dtype) != (N, 0, key.stride(), key.dtype):
         return _rotate(query, cos, sin, N), _rotate(key, cos, sin, M - unrotated)
     out = query.new_empty(2, B, H, N, 2 * half_of(d))
-    _launch_rotation((query, key), cos, sin, N, Rotated(out))
+    _launch_rotation((query, key), cos, sin, N, out)
     return Rotated(out[0]), Rotated(out[1])
 
 
-def _launch_rotation(
-    maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int, out: Rotated, fp8: bool = False
-) -> None:
+def _launch_rotation(maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int, out: Tensor) -> None:
     """Rotates one or two tensors of the same shape and strides."""
     B, H, M, d = maps[0].shape
     _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H, len(maps)](
-        maps[0], maps[-1], cos, sin, out.data, out.scales_or_any, H, M, len(cos), rotated, d // 2, *maps[0].stride(),
-        HALF=half_of(d), FP8=fp8, **ROTATE, **WARPS, **FUSED,
+        maps[0], maps[-1], cos, sin, out, H, M, len(cos), rotated, d // 2, *maps[0].stride(), HALF=half_of(d), **ROTATE,
+        **WARPS, **FUSED,
     )  # fmt: skip
 
 
 def _encode(
     query: Tensor,
-    fp8: bool,
+    rotated: Rotated,
     pooling: Pooling,
     memory: AttendedMemory,
     weights: list[Tensor],
@@ -301,20 +352,25 @@ def _encode(
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and numbers of filled rows ``(B)`` int32.
 
+    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``, which says by its dtype if keys are in fp8.
     If rows count as several tokens, also returns the score offset of each row times log2(e), ``(B, M)`` fp32; else
     None.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
-    H, HALF, WIDTH, M = query.shape[1], half_of(query.shape[-1]), padded(m), rows_for(K, n, pooling) + L
+    (objects, H, N, d), fp8 = query.shape, rotated.scales is not None
+    HALF, WIDTH, M = half_of(d), padded(m), rows_for(K, n, pooling) + L
     keys, values = Rotated.empty(query, B, H, M, 2 * HALF, fp8), query.new_empty(B, M, WIDTH)
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
     # Each object has at least one program, since the program writes the object's length, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
-    _encode_kernel[tiles, B, H](
+    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # rotate the queries
+    _encode_kernel[tiles + others, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
-        values, lengths, lengths if offsets is None else offsets, H, n, K, L, M, m, cos.shape[1],
+        values, lengths, lengths if offsets is None else offsets,
+        query, cos, sin, rotated.data, rotated.scales_or_any, objects, N, *query.stride(),
+        H, n, K, L, M, m, cos.shape[1],
         math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, POOLING=NUMBERS[pooling],
         SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype), **FUSED,
@@ -376,13 +432,25 @@ def _attend(
     return None if direct else SplitMeans(sums, log_weights, width)
 
 
-def _combine(means: SplitMeans, out: Tensor, projection: list[Tensor] | None = None, has_bias: bool = False) -> None:
-    """Combines the splits into ``out (B, N, H, outer)``, and projects them if there is a projection."""
+def _combine(
+    means: SplitMeans,
+    out: Tensor,
+    projection: list[Tensor] | None = None,
+    has_bias: bool = False,
+    added: Added | None = None,
+) -> None:
+    """Combines the splits into ``out (B, N, H, outer)``, and projects them if there is a projection.
+
+    With ``added``, ``out`` is the sum with its residual, for one head.
+    """
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)
     width = projection[0].shape[1] if projection else means.width
+    x, norm_weight, norm_bias, eps, normed = added or (out, out, out, 0.0, out)
+    columns = {} if added is None else {"COLUMNS": padded(outer)}
     _combine_kernel[triton.cdiv(N, COMBINE["BLOCK"]), B * H](
-        means.sums, means.log_weights, weight, bias, out, H, N, width, outer, splits,
-        PROJECT=projection is not None, HAS_BIAS=has_bias, WIDTH=WIDTH, PRECISION=product_precision(out.dtype),
-        **COMBINE, **WARPS, **FUSED,
+        means.sums, means.log_weights, weight, bias, out, x, norm_weight, norm_bias, normed, H, N, width, outer, splits,
+        x.stride(0) if len(x) > 1 else 0, eps, PROJECT=projection is not None, HAS_BIAS=has_bias,
+        ADDS=added is not None, WIDTH=WIDTH, PRECISION=product_precision(normed.dtype), **(COMBINE | columns),
+        **WARPS, **FUSED,
     )  # fmt: skip

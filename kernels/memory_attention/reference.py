@@ -11,6 +11,7 @@ from sam2fast.kernels._cpu import linear
 from sam2fast.kernels._dispatch import FLOATS
 from sam2fast.kernels._launch import MAX_PROGRAMS, is_hopper, tf32_is_allowed
 from sam2fast.kernels._op import Op
+from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
 WIDEST = 256  # channels of a head, and of values
@@ -182,14 +183,21 @@ def _memory_attention_reference(
     value_bias: Tensor | None,
     cos: Tensor,
     sin: Tensor,
+    x: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    eps: float,
     fp8: bool,
     pooling: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     memory = AttendedMemory(
         pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
     )
     weights = key_weight, key_bias, value_weight, value_bias
-    return memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
+    found = memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
+    if x is None or norm_weight is None or norm_bias is None:
+        return found, found.new_empty(0)
+    return add_layer_norm_reference(x.expand_as(found), found, norm_weight, norm_bias, eps, query.dtype)
 
 
 def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
@@ -211,12 +219,16 @@ def _memory_kind(query: Tensor, pages: Tensor, *rest: Any) -> Hashable:
     return query.shape[-1], pages.shape[-1], rest[-2:]
 
 
-def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> Tensor:
-    value_weight = rest[8]
-    return query.new_empty(page_table.shape[0], query.shape[2], value_weight.shape[0])
+def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    value_weight, x = rest[8], rest[12]
+    shape = page_table.shape[0], query.shape[2], value_weight.shape[0]
+    if x is None:
+        return query.new_empty(shape), query.new_empty(0)
+    return query.new_empty(shape, dtype=torch.promote_types(query.dtype, x.dtype)), query.new_empty(shape)
 
 
-# The memory's tensors come one by one; ``pooling`` is empty for none.
+# The memory's tensors come one by one; ``pooling`` is empty for none. The results are the attention's and an empty
+# tensor, or the sum with a residual and its norm.
 memory_attention_op = Op(
     "memory_attention",
     _memory_attention_reference,
@@ -229,22 +241,36 @@ memory_attention_op = Op(
 
 
 def _rope_attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int
-) -> Tensor:
-    return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys)
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    x: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    num_unrotated_keys: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    found = rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys)
+    if x is None or norm_weight is None or norm_bias is None:
+        return found, found.new_empty(0)
+    return add_layer_norm_reference(x, found[:, 0], norm_weight, norm_bias, eps, query.dtype)
 
 
-def _fake_rope(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int) -> Tensor:
-    B, H, N, _ = query.shape
-    return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2)
+def _fake_rope(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    (B, H, N, _), x = query.shape, rest[2]
+    if x is None:
+        return value.new_empty(B, N, H, value.shape[-1]).transpose(1, 2), value.new_empty(0)
+    return x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, value.dtype)), query.new_empty(x.shape)
 
 
 rope_attention_op = Op(
     "rope_attention",
     _rope_attention_reference,
-    "memory_attention.launch.rope_attention_triton",
+    "memory_attention.launch.rope_attention_of_tensors",
     unsupported=lambda query, key, value, *_: unsupported_reason(query, value),
     kind=lambda query, key, value, *_: (query.shape[-1], value.shape[-1]),
-    layout=lambda out: out.transpose(1, 2).contiguous().transpose(1, 2),
+    layout=lambda out: out.transpose(1, 2).contiguous().transpose(1, 2) if out.ndim == 4 else out.contiguous(),
     fake=_fake_rope,
 )

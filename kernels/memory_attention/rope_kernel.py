@@ -21,30 +21,46 @@ def _rotate_kernel(
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
     out,  # (1 or 2, B, H, M, 2 * HALF), contiguous
-    scales,  # out (B, H, M) fp32 of the rows, with FP8; anything without
     H, M, N,
     rotated,  # number of the M rows with a position, which is their index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr,
-    FP8: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = (tl.program_id(1) // H).to(tl.int64)
     h = tl.program_id(1) % H
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    pair = tl.arange(0, HALF)
-    inside = (row < M)[:, None] & (pair < half)[None, :]
     if tl.program_id(2) == 1:
         x = second
     out += tl.program_id(2).to(tl.int64) * tl.num_programs(1) * M * (2 * HALF)
-    pairs = x + b * stride_b + h * stride_h + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
+    x += b * stride_b + h * stride_h
+    _rotate_rows(
+        x, cos, sin, out, out, b * H + h, tl.program_id(0), M, N, rotated, half, stride_m, stride_d, HALF, False, BLOCK
+    )
+
+
+@triton.jit
+def _rotate_rows(
+    x,  # (M, d) of one head
+    cos, sin, out,
+    scales,  # out (heads, M) fp32, with FP8; anything without
+    head,  # number of the head, among the heads of all objects
+    tile,
+    M, N, rotated, half, stride_m, stride_d,
+    HALF: tl.constexpr,
+    FP8: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tile * BLOCK + tl.arange(0, BLOCK)
+    pair = tl.arange(0, HALF)
+    inside = (row < M)[:, None] & (pair < half)[None, :]
+    pairs = x + row[:, None] * stride_m + 2 * pair[None, :] * stride_d
     even = tl.load(pairs, mask=inside, other=0.0).to(tl.float32)
     odd = tl.load(pairs + stride_d, mask=inside, other=0.0).to(tl.float32)
     even, odd = _rotate_pairs(even, odd, cos, sin, row % N, inside & (row < rotated)[:, None], half, HALF)
     if FP8:
-        even, odd = _scaled(scales + (b * H + h) * M, row, row < M, even, odd)
-    _store_halves(out + (b * H + h) * M * (2 * HALF), row, row < M, even, odd, HALF)
+        even, odd = _scaled(scales + head * M, row, row < M, even, odd)
+    _store_halves(out + head * M * (2 * HALF), row, row < M, even, odd, HALF)
 
 
 @triton.jit
@@ -87,7 +103,7 @@ def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     return tl.reshape(tl.broadcast_to(means[:, None, :], [BLOCK // 4, 4, WIDTH]), [BLOCK, WIDTH])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["objects"])
 def _encode_kernel(
     pages,  # (P, N, m), N positions each
     page_table,  # (B, K) int32, -1 for none
@@ -106,6 +122,12 @@ def _encode_kernel(
     values,  # out (B, M, WIDTH)
     lengths,  # out (B) int32: how many of the M rows are filled
     offsets,  # out (B, M) fp32, with COUNTED: log2 of how many tokens each row counts as
+    query,  # (objects, H, Q, d), any strides, rotated by the programs beyond those of tokens
+    query_cos,  # (Q, d / 2) fp32
+    query_sin,  # (Q, d / 2) fp32
+    rotated_query,  # out (objects, H, Q, 2 * HALF)
+    query_scales,  # out (objects, H, Q) fp32, with FP8; anything without
+    objects, Q, stride_b, stride_h, stride_m, stride_d,
     H, N, K, L, M, m, half,
     side,  # of a page's map, with POOLING
     HAS_BIAS: tl.constexpr,
@@ -121,6 +143,16 @@ def _encode_kernel(
     b = tl.program_id(1).to(tl.int64)
     h = tl.program_id(2)
     tiles = tl.cdiv(N, BLOCK)
+    beyond = tile - tl.maximum(1, K * tiles + tl.cdiv(L, BLOCK))
+    if beyond >= 0:
+        number, of_object = beyond * tl.num_programs(1) + tl.program_id(1), tl.cdiv(Q, BLOCK)
+        if number < objects * of_object:
+            own = (number // of_object).to(tl.int64)
+            _rotate_rows(
+                query + own * stride_b + h * stride_h, query_cos, query_sin, rotated_query, query_scales, own * H + h,
+                number % of_object, Q, Q, Q, half, stride_m, stride_d, HALF, FP8, BLOCK,
+            )  # fmt: skip
+        return
     slots = tl.arange(0, SLOTS)
     filled = tl.load(page_table + b * K + slots, mask=slots < K, other=-1) >= 0
     count = tl.sum(filled.to(tl.int32), 0)

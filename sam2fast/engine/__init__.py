@@ -216,7 +216,7 @@ class Engine:
         return self._choose(self._memory, features).encode_memory(features, logits, scores, from_prompt)
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
-        """Encodes distances of object pointers, ``(B, P, C_mem)``.
+        """Encodes distances of object pointers for each of their tokens, ``(B, P * C / C_mem, C_mem)``.
 
         Args:
             distance: Numbers of frames ``(B, P)``.

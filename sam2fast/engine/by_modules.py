@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, normalized
+from sam2fast.engine.common import AttendHook, Clicks, Maps, Masks, Pixels, normalized, repeated
 from sam2fast.engine.parts import is_unmodified
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, linear
 from sam2fast.kernels.memory_attention import AttendedMemory, Fp8
@@ -196,13 +196,13 @@ class MemoryByModules(_ByModules):
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
         with self.context():
-            model = self.model
+            model, tokens = self.model, self.model.hidden_dim // self.model.mem_dim
             if is_unmodified(model.obj_ptr_tpos_proj):
-                return model._encode_pointer_distances(distance, num_frames)
+                return repeated(model._encode_pointer_distances(distance, num_frames), tokens)
             rows = []
             for times, present in zip(distance, valid, strict=True):
                 row = distance.new_zeros(len(times), model.mem_dim)
                 if present.any():
                     row[present] = model._encode_pointer_distances(times[present], num_frames).to(row)
                 rows.append(row)
-            return torch.stack(rows)
+            return repeated(torch.stack(rows), tokens)

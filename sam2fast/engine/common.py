@@ -39,6 +39,11 @@ def by_head(heads: int, *tensors: Tensor) -> list[Tensor]:
     return [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in tensors]
 
 
+def repeated(tokens: Tensor, times: int) -> Tensor:
+    """Returns each token of ``(B, P, C)`` ``times`` times in a row."""
+    return tokens[:, :, None].expand(-1, -1, times, -1).flatten(1, 2)
+
+
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
     """Returns ``fresh + x``, in place if ``fresh`` has the dtype of the sum. Nothing else may use ``fresh``."""
     return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x

@@ -199,6 +199,7 @@ class MemorySettings(NamedTuple):
     add_tpos_enc_to_obj_ptrs: bool  # by their distances
     sines: int  # of a distance
     width: int  # C_mem
+    tokens: int  # of a pointer
     max_pointers: int
 
 
@@ -219,5 +220,6 @@ def settings_of(model: Any) -> MemorySettings:
         model.add_tpos_enc_to_obj_ptrs,
         model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim,
         model.mem_dim,
+        model.hidden_dim // model.mem_dim,
         model.max_obj_ptrs_in_encoder,
     )

@@ -173,8 +173,7 @@ def attended_by_tables(
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
         distance = distance / torch.where(tables.span > 0, tables.span, longest)[:, None] * longest
     # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
-    valid = tables.pointer_table[:, :, None].expand(-1, -1, split) >= 0
-    encoding = engine_for(model).encode_distances(distance, valid[..., 0], num_frames)
+    valid = tables.pointer_valid[:, :, None].expand(-1, -1, split) > 0
     key_factors = None
     if has_factors:
         key_factors = torch.cat([tables.page_factor, tables.pointer_factor.repeat_interleave(split, dim=1)], dim=1)
@@ -184,9 +183,8 @@ def attended_by_tables(
         page_time=tables.page_time,
         position_encoding=as_pages(position)[0],
         time_encoding=model.maskmem_tpos_enc[:, 0, 0],
-        pointers=pointers.index_select(0, tables.pointer_table.clamp(min=0).flatten()).view(B, P * split, m),
-        # Converted after it is repeated: one copy instead of two.
-        pointer_encoding=encoding[:, :, None].expand(B, P, split, m).to(pointers.dtype).reshape(B, P * split, m),
+        pointers=pointers.index_select(0, tables.pointer_table.flatten()).view(B, P * split, m),
+        pointer_encoding=engine_for(model).encode_distances(distance, valid[..., 0], num_frames),
         pointer_valid=valid.flatten(1),
         key_factors=key_factors,
     )

@@ -161,6 +161,7 @@ class MemoryBank:
             "page_time": [o.times for o in objects],
             "page_factor": [of_memories for of_memories, _ in weights],
             "pointer_table": [self.pointers.rows(o.pointers) for o in objects],
+            "pointer_valid": [[1] * len(o.pointers) for o in objects],
             "distance": [o.distances for o in objects],
             "pointer_factor": [of_pointers for _, of_pointers in weights],
             "span": [o.span for o in objects],
@@ -217,7 +218,8 @@ TABLES = (
     Table("page_table", "memories", torch.int32, -1),
     Table("page_time", "memories", torch.int32, 0),
     Table("page_factor", "memories", torch.float32, 0),
-    Table("pointer_table", "pointers", torch.int32, -1),
+    Table("pointer_table", "pointers", torch.int32, 0),
+    Table("pointer_valid", "pointers", torch.int32, 0),
     Table("distance", "pointers", torch.float32, 0),
     Table("pointer_factor", "pointers", torch.float32, 0),
     Table("span", None, torch.int32, 0),
@@ -239,7 +241,8 @@ class StepTables(NamedTuple):
     page_table: Tensor  # (C, K) rows of the pool of memories
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
     page_factor: Tensor  # (C, K) of keys
-    pointer_table: Tensor  # (C, P) rows of the pool of pointers
+    pointer_table: Tensor  # (C, P) rows of the pool of pointers; 0 for none
+    pointer_valid: Tensor  # (C, P) 1 for each pointer, 0 for none
     distance: Tensor  # (C, P) frames from the current one to each pointer's
     pointer_factor: Tensor  # (C, P) of keys
     span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's

@@ -129,8 +129,10 @@ def test_what_projects_distances(model):
     model.obj_ptr_tpos_proj.register_forward_hook(lambda module, args, result: seen.append(len(result)) or result * 1.5)
     assert parts_of(model) == without("memory")
     after = engine_for(model).encode_distances(*given)
+    before, after = (x.unflatten(1, (3, -1)) for x in (before, after))  # tokens of each pointer
     assert seen == [2, 3] and difference([1.5 * before[valid]], [after[valid]]) < 1e-5
-    assert before.shape == after.shape and before[valid].abs().max() > 0
+    assert before.shape == after.shape == (3, 3, model.hidden_dim // model.mem_dim, model.mem_dim)
+    assert before[valid].abs().max() > 0 and torch.equal(before, before[:, :, :1].expand_as(before))
 
 
 def test_a_patched_class(model, monkeypatch):

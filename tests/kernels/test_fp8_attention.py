@@ -181,7 +181,7 @@ def test_the_dispatcher_uses_the_kernels(triton_device):
     assert relative_error(emulated, actual) < CLOSE
     query, memory, *rest = arguments
     memory = AttendedMemory(*(x.nan_to_num() if x.is_floating_point() else x for x in memory[:8]))
-    torch.library.opcheck(memory_attention_op.operator, (query, *memory[:8], *rest, True, ""))
+    torch.library.opcheck(memory_attention_op.operator, (query, *memory[:8], *rest, None, None, None, 0.0, True, ""))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import itertools
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
+import torch.nn.functional as F
 from memories import (
     memory_of,
     memory_of_tokens,
@@ -22,8 +23,11 @@ from sam2.modeling.sam.transformer import RoPEAttention as OfficialRoPEAttention
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
 from sam2fast.kernels._launch import Row  # noqa: E402
+from sam2fast.kernels.layer_norm import add_layer_norm_reference  # noqa: E402
 from sam2fast.kernels.memory_attention import (  # noqa: E402
     AttendedMemory,
+    add_memory_attention,
+    add_rope_attention,
     launch,
     memory_attention,
     memory_attention_reference,
@@ -44,6 +48,12 @@ def check(exact, reference, actual, dtype):
     assert actual.dtype == dtype and actual.shape == exact.shape
     allowed = 1e-5 if dtype == torch.float32 else 2 * relative_error(exact, reference.cpu())
     assert relative_error(exact, actual.cpu()) <= allowed < 0.2
+
+
+def check_sum(exact, reference, actual):
+    """The sum of fp32 and what was computed in bf16 is as far from float64 as the reference, too."""
+    assert actual.dtype == reference.dtype and actual.shape == exact.shape
+    assert relative_error(exact, actual.cpu()) <= max(1e-5, 2 * relative_error(exact, reference.cpu()))
 
 
 # side, d, m, heads, pages of each object, pointers, splits
@@ -94,6 +104,35 @@ def test_memory_attention(triton_device, name, dtype):
         reference = memory_attention_reference(query, memory, *weights, *tables, pooling=pooling)
         actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits, pooling=pooling)
         check(exact, reference, actual, dtype)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16, torch.float32)])
+@pytest.mark.parametrize("shared", [True, False])
+@torch.no_grad()
+def test_a_residual_and_the_norm_of_the_sum(triton_device, monkeypatch, dtypes, shared):
+    """In the launch that combines splits, also if objects come in groups. Channels are no power of two."""
+    dtype, stream = dtypes
+    memory = moved(memory_of(2, 1, 0, m=32, dtype=dtype), triton_device, dtype)
+    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(32, 32, dtype=dtype)]
+    C, tables = len(weights[2]), rope(4, 32, triton_device)
+    query = random_map(1 if shared else 3, 1, 16, 32).to(triton_device, dtype)
+    x = random_map(1 if shared else 3, 16, C, seed=7).to(triton_device, stream)
+    norm = [random_map(C, seed=seed).to(triton_device) for seed in (8, 9)]
+    total = x + written_out(*on_cpu(query, memory, *weights, *tables)).to(x.device)
+    exact = total, F.layer_norm(total.double(), (C,), *(each.double() for each in norm))
+    reference = memory_attention_reference(query, memory, *weights, *tables)
+    reference = add_layer_norm_reference(x.expand_as(reference), reference, *norm, 1e-5, dtype)
+    monkeypatch.setattr(launch, "MAX_KEY_BYTES", 2 * 86 * 32 * 4)  # at most two objects' keys
+    before = launches["layer_norm"]
+    with backend("triton"):
+        found = add_memory_attention(x, *norm, 1e-5, query, memory, *weights, *tables)
+    assert launches["layer_norm"] == before and C == 24
+    for each in zip(exact, reference, found, strict=True):
+        check_sum(*each)
+    factors = torch.ones(3, memory.page_table.shape[1] + memory.pointers.shape[1], device=triton_device)
+    others = add_memory_attention(x, *norm, 1e-5, query, memory._replace(key_factors=factors), *weights, *tables)
+    for each in zip(exact, reference, others, strict=True):
+        check_sum(*each)
 
 
 @pytest.mark.parametrize("splits", [1, 3])
@@ -163,6 +202,31 @@ def test_rope_attention(triton_device, name, dtype):
     reference = rope_attention_reference(q, k, v, *tables, unrotated)
     for count in (1, splits):
         check(exact, reference, launch.rope_attention_triton(q, k, v, *tables, unrotated, splits=count), dtype)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16, torch.float32)])
+@torch.no_grad()
+def test_self_attention_with_a_residual(triton_device, dtypes, splits):
+    """The norm is part of the launch that combines splits, or a launch of its own."""
+    dtype, stream = dtypes
+    q, k, v = (random_map(2, 1, 25, 48, seed=i).to(triton_device, dtype) for i in range(3))
+    x = random_map(2, 25, 48, seed=7).to(triton_device, stream)
+    norm, tables = [random_map(48, seed=seed).to(triton_device) for seed in (8, 9)], rope(5, 48, triton_device)
+    each = (x, (q, k, v), dtype), (x.double(), (q.double(), k.double(), v.double()), torch.float64)
+    reference, exact = (
+        add_layer_norm_reference(y, rope_attention_reference(*maps, *tables)[:, 0], *norm, 1e-5, to)
+        for y, maps, to in each
+    )
+    before, normed = launches["layer_norm"], torch.empty_like(x, dtype=dtype)
+    added = launch.Added(x, *norm, 1e-5, normed)
+    total = launch.rope_attention_triton(q, k, v, *tables, splits=splits, added=added)
+    assert launches["layer_norm"] == before + (splits == 1)
+    with backend("triton"):
+        chosen = add_rope_attention(x, *norm, 1e-5, q, k, v, *tables)
+    for right, other, *found in zip(exact, reference, (total, normed), chosen, strict=True):
+        for one in found:
+            check_sum(right, other, one)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ def memory_of(model, output_dict, frame, num_frames):
         "page_table": torch.arange(len(pages), dtype=torch.int32, device=device)[None],
         "page_time": torch.tensor([[row for _, row in chosen.memories]], dtype=torch.int32, device=device),
         "pointer_table": torch.arange(P, dtype=torch.int32, device=device)[None],
+        "pointer_valid": torch.ones(1, P, dtype=torch.int32, device=device),
         "distance": torch.tensor([[float(d) for _, d in chosen.pointers]], device=device).reshape(1, P),
     }
     tables = StepTables(**{**dict.fromkeys(StepTables._fields, torch.zeros(1, 0, device=device)), **used})

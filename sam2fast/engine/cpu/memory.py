@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, add_into, by_head, masks_for_memory
+from sam2fast.engine.common import AttendHook, add_into, by_head, masks_for_memory, repeated
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import chunked, convolve, gelu_mlp, linear, mlp, normalize
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, FuserLayer, MemoryPlan, MemorySettings, Rotation
@@ -106,9 +106,9 @@ def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
-    """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
+    """Computes :meth:`Engine.encode_distances`. Encodings are zeros unless so configured."""
     layer = plan.distances
     if not settings.add_tpos_enc_to_obj_ptrs:
-        return distance.new_zeros(*distance.shape, settings.width)
+        return distance.new_zeros(len(distance), distance.shape[1] * settings.tokens, settings.width)
     sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
-    return sines if layer is None else linear(sines, layer)
+    return repeated(sines if layer is None else linear(sines, layer), settings.tokens)

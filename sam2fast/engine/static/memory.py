@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import AttendHook, by_head, masks_for_memory
+from sam2fast.engine.common import AttendHook, by_head, masks_for_memory, repeated
 from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPlan, MemorySettings, Rotation
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm, Projections
@@ -30,9 +30,17 @@ from sam2fast.engine.static.ops import (
     without_autocast,
 )
 from sam2fast.kernels.depthwise_norm import depthwise_norm
+from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.mask_downsampler import downsample_logits, downsample_map
-from sam2fast.kernels.memory_attention import AttendedMemory, Fp8, memory_attention, rope_attention
+from sam2fast.kernels.memory_attention import (
+    AttendedMemory,
+    Fp8,
+    add_memory_attention,
+    add_rope_attention,
+    memory_attention,
+    rope_attention,
+)
 
 # ---- attention ----
 
@@ -80,7 +88,7 @@ def _attend_all(
     delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous())
     for i, (each, rotation) in enumerate(zip(layers, rotations, strict=True)):
         x, delta = _attend(each, rotation, x, delta, memory, fp8, hook and partial(hook, i))
-    found = normalize_sum(x, delta, plan.norm)[1]
+    found = shifted_layer_norm(x, delta, *plan.norm)
     return found.transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
@@ -124,21 +132,29 @@ def _attend(
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
     x, normed = normalize_sum(x, delta, layer.norm1, dtype)
     own_rotation, rotation = rotations
-    x, normed = normalize_sum(x, _attend_to_itself(each, normed, own_rotation), layer.norm2, dtype)
+    x, normed = _attend_to_itself(each, x, normed, own_rotation)
     query = linear(normed, cross.q).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
-    found = memory_attention(query, memory, *cross.k, *each.values, *rotation, fp8=fp8, pooling=layer.pooling)
-    found = found if each.out is None else linear(found, each.out)
-    x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
+    rest, pooling = (*cross.k, *each.values, *rotation), layer.pooling
+    if each.out is None:
+        weight, bias, eps = layer.norm3
+        x, normed = add_memory_attention(x, weight, bias, eps, query, memory, *rest, fp8=fp8, pooling=pooling)
+    else:
+        found = linear(memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling), each.out)
+        x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
     return x, mlp(normed, layer.mlp)
 
 
-def _attend_to_itself(each: JoinedAttending, normed: Tensor, rotation: Rotation) -> Tensor:
-    own = each.layer.own
+def _attend_to_itself(each: JoinedAttending, x: Tensor, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Returns tokens plus their attention to each other, and the norm of the sum."""
+    own, norm = each.layer.own, each.layer.norm2
     q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
+    if each.own_out is None:
+        return add_rope_attention(x, *norm, q, k, v, *rotation)
     found = rope_attention(q, k, v, *rotation).transpose(1, 2).flatten(2)
-    return found if each.own_out is None else linear(found, each.own_out)
+    x, normed = normalize_sum(x, linear(found, each.own_out), norm, normed.dtype)
+    return x, normed
 
 
 # ---- encoder ----
@@ -174,7 +190,7 @@ class MemoryWeights(NamedTuple):
     out: Linear | None
     pointer: tuple[Linear, ...]
     mask_downsample: Conv | None
-    distances: Linear | None
+    distances: Linear | None  # once for each token of a pointer
     perceiver: PerceiverPlan | None
 
 
@@ -184,13 +200,14 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         maps = plan.pixels, plan.downsampled, plan.out
         tree = plan.downsampling, maps, plan.fuser, ends
         sources = [conv.weight for conv, _ in plan.downsampling]
+        sources += [] if plan.distances is None else parameters_of(plan.distances)
         sources += [x for layer in maps if layer is not None for x in layer[:2] if x is not None]
         sources += [x for layer in plan.fuser for x in (layer.conv.weight, *layer.mlp[1], layer.gamma) if x is not None]
         plan.prepared = Prepared(tree, sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
         """Returns parameters and new tensors, but no views of parameters, into which a refresh would write."""
-        downsampling, (pixels, downsampled, out), fuser, ends = tree
+        downsampling, (pixels, downsampled, out), fuser, (pointer, mask_downsample, distances, perceiver) = tree
         shift: Tensor | None = None
         blocks = []
         for layer, exact in zip(fuser, plan.fuser, strict=True):
@@ -216,7 +233,10 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
             blocks,
             None if shift is None else shift.to(dtype),
             out,
-            *ends,
+            pointer,
+            mask_downsample,
+            None if distances is None else joined(*[distances] * (len(pixels.bias) // len(distances.bias))),
+            perceiver,
         )
 
     return plan.prepared.of(device, compute)
@@ -304,10 +324,12 @@ def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
-    """Encodings ``(..., C_mem)`` of distances ``(...)`` of pointers, in frames; zeros unless so configured."""
+    """Computes :meth:`Engine.encode_distances`. Encodings are zeros unless so configured."""
     layer = _weights(plan, distance.device).distances
     if not settings.add_tpos_enc_to_obj_ptrs:
-        return distance.new_zeros(*distance.shape, settings.width)
+        return distance.new_zeros(len(distance), distance.shape[1] * settings.tokens, settings.width)
     sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
     with without_autocast(distance.device):
-        return sines if layer is None else linear(sines, layer)
+        if layer is None:
+            return repeated(sines, settings.tokens)
+        return linear(sines, layer).unflatten(-1, (settings.tokens, -1)).flatten(1, 2)
