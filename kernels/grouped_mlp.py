@@ -45,7 +45,7 @@ def grouped_mlp(
         weight3, bias3: ``(G, N, M)`` and ``(G, N)``, all weights of one dtype.
 
     Returns:
-        ``(B, G, N)`` in the dtype of the weights, to which each layer's result is rounded.
+        ``(B, G, N)`` in fp32 (fp64 for fp64 weights). Results of the hidden layers are rounded to the weights' dtype.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -53,7 +53,8 @@ def grouped_mlp(
     y = x.to(weight1.dtype).transpose(0, 1)
     y = torch.baddbmm(bias1.unsqueeze(1), y, weight1.mT).relu()
     y = torch.baddbmm(bias2.unsqueeze(1), y, weight2.mT).relu()
-    return torch.baddbmm(bias3.unsqueeze(1), y, weight3.mT).transpose(0, 1)
+    y = torch.baddbmm(bias3.unsqueeze(1), y, weight3.mT).transpose(0, 1)
+    return y.to(torch.promote_types(torch.float32, y.dtype))
 
 
 grouped_mlp_reference = grouped_mlp.reference

@@ -7,6 +7,7 @@ cores: those take 16 rows at least, and three times as long for fp32.
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -66,7 +67,7 @@ def _grouped_mlp_kernel(
         w3 = tl.load(weight3 + n[:, None] * M + m[None, :], mask=is_n[:, None] & is_m[None, :], other=0)
         third = tl.sum(w3.to(tl.float32) * second[None, :], 1)
         third += tl.load(bias3 + group * N + n, mask=is_n, other=0).to(tl.float32)
-        tl.store(out + (row * groups + group) * N + n, third.to(dtype), mask=is_n)
+        tl.store(out + (row * groups + group) * N + n, third, mask=is_n)
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
@@ -81,7 +82,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 def grouped_mlp_triton(x, weight1, bias1, weight2, bias2, weight3, bias3) -> Tensor:
     """:func:`sam2fast.kernels.grouped_mlp.grouped_mlp` on the GPU; never synchronises."""
     (B, G, K), (_, M, L), N = x.shape, weight2.shape, weight3.shape[1]
-    out = weight3.new_empty(B, G, N)
+    out = weight3.new_empty(B, G, N, dtype=torch.float32)
     if out.numel() == 0:
         return out
     x = x if x.stride(-1) == 1 else x.contiguous()

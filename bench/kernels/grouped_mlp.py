@@ -38,10 +38,10 @@ USES = {
 
 
 def work(objects: int, widths: Widths, size: int) -> Work:
-    """``size`` is bytes of a number."""
+    """Returns the work, with weights of ``size`` bytes a number and fp32 results."""
     groups, *each = widths
     products = sum(k * n for k, n in pairwise(each))
-    moved = groups * size * (products + sum(each[1:]) + objects * (each[0] + each[-1]))
+    moved = groups * (size * (products + sum(each[1:]) + objects * each[0]) + 4 * objects * each[-1])
     return Work(moved, products=2 * objects * groups * products)
 
 
