@@ -108,20 +108,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 def norm_linear_triton(
-    delta,
-    x,
-    position,
-    inner_weight,
-    inner_bias,
-    norm_weight,
-    norm_bias,
-    weight,
-    bias,
-    eps,
-    placed=0,
-    relu=False,
+    delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed=0, relu=False,
     dtype=None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """:func:`sam2fast.kernels.norm_linear.norm_linear` on the GPU; never synchronises.
 
     What is absent is replaced by a tensor of the dtype that it has elsewhere in a session.

@@ -121,7 +121,7 @@ def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **option
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
     """Valid tokens only; keys are projected before, values after the weighted sum. Synchronises with the device."""
-    query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[16:17])
+    query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[20:21])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())
     attended = torch.where(counts > pages.shape[1], counts // 4, counts) if any(pooling) else counts

@@ -62,7 +62,7 @@ def test_norm_linear(inner):
     delta = torch.randn(2, 5, 12 if inner else 8)
     layer = (torch.randn(8, 12), torch.randn(8)) if inner else (None, None)
     norm, layers = (torch.randn(8), torch.randn(8)), (torch.randn(20, 8), torch.randn(20))
-    given = delta, torch.randn(2, 5, 8), torch.randn(2, 5, 8), *layer, *norm, *layers, 1e-5, 7, True
+    given = delta, torch.randn(2, 5, 8), torch.randn(2, 5, 8), *layer, *norm, *layers, 1e-5, 7, True, torch.float32
     flops, out = counted(norm_linear_reference, *given)
     expected = 2 * 10 * 8 * (20 + 12 * inner)
     assert formulas.norm_linear_flops(*given, out_val=out) == flops == expected
@@ -79,8 +79,8 @@ def test_grouped_mlp():
 @pytest.mark.parametrize(("items", "images"), [(3, 3), (3, 1), (1, 3)])
 def test_token_attention(items, images):
     query, key, value = torch.randn(items, 7, 8), torch.randn(images, 5, 8), torch.randn(images, 5, 8)
-    flops, out = counted(token_attention_reference, query, key, value, 2)
-    assert formulas.token_attention_flops(query, key, value, 2, out_val=out) == flops == 4 * 3 * 7 * 5 * 8
+    flops, out = counted(token_attention_reference, query, key, value, None, None, 2)
+    assert formulas.token_attention_flops(query, key, value, None, None, 2, out_val=out) == flops == 4 * 3 * 7 * 5 * 8
 
 
 def test_convolutions():
@@ -118,7 +118,7 @@ def test_memory_attention_counts_what_is_valid():
     table, valid = torch.tensor([[0, 3, 4], [2, -1, -1]]), torch.tensor([[True, False], [False, False]])
     empty = torch.empty(0)
     tensors = [query, pages, table, empty, empty, empty, empty, empty, valid]
-    weights = [torch.randn(width, m), None, torch.randn(values, m), None, empty, empty]
+    weights = [torch.randn(width, m), None, torch.randn(values, m), None, empty, empty, None, None, None, 0.0]
     tokens = 13 + 4
     for pooling, attended in (("", tokens), ("raised", 4 + 4)):
         expected = 2 * tokens * m * width + 2 * attended * N * (width + m) + 2 * 2 * N * m * values

@@ -182,7 +182,7 @@ def _grouped_mlp(args: Any, kwargs: Any) -> int:
 
 
 def _token_attention(args: Any, kwargs: Any) -> int:
-    out, M = args[3], args[5]
+    out, M = args[5], args[7]
     return int(4 * out.numel() * M)
 
 
