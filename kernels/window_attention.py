@@ -11,6 +11,7 @@ from sam2fast.kernels._dispatch import FLOATS, current_backend, implementation_o
 from sam2fast.kernels._launch import LaunchConfig, launch_config
 from sam2fast.kernels._op import Op, schema
 from sam2fast.kernels._sdpa import Attend, attention_by
+from sam2fast.kernels.memory_attention import apply_rope
 
 __all__ = [
     "pooled_window_attention",
@@ -26,6 +27,7 @@ def window_attention(
     num_heads: int,
     window_size: int,
     q_stride: tuple[int, int] | None = None,
+    rope: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Multi-head self-attention inside each window of a projected feature map.
 
@@ -38,6 +40,8 @@ def window_attention(
         num_heads: number of heads; scores are scaled by ``1 / sqrt(d)``.
         window_size: side of the square windows; 0 means one window, the whole map.
         q_stride: if given, queries are max-pooled by this stride inside each window, which it must divide.
+        rope: cosines and sines ``(tokens, d / 2)`` of the positions in a window, which rotate queries and keys. The
+            attention is then torch's.
 
     Returns:
         ``(B, H', W', heads * d)`` in the dtype of ``qkv``; ``H', W' = H // stride, W // stride``.
@@ -54,9 +58,12 @@ def window_attention(
         )
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
-    if custom := implementation_of("window_attention"):
-        return custom(qkv, bias, num_heads, window_size, q_stride)
     given = qkv, bias, num_heads, window_size, q_stride
+    if rope is not None:
+        attend = attention_by(sdpa_choice(qkv.device, qkv.dtype)) if qkv.is_cuda else None
+        return window_attention_reference(*given, attend, rope)
+    if custom := implementation_of("window_attention"):
+        return custom(*given)
     if _window_attention.uses_kernel(*given):
         return _window_attention.run(*given)
     if qkv.is_cpu and use_opaque_op():
@@ -124,6 +131,7 @@ def window_attention_reference(
     window_size: int,
     q_stride: tuple[int, int] | None = None,
     attend: Attend | None = None,
+    rope: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Reference implementation of :func:`window_attention`: cuts the padded map into windows, attends, and merges them.
 
@@ -143,6 +151,9 @@ def window_attention_reference(
         H, W = H // q_stride[0], W // q_stride[1]
         height, width = query.shape[1:3]
     query, key, value = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
+    if rope is not None:
+        rotated = apply_rope(torch.stack([query, key]).transpose(2, 3), *rope)
+        query, key = rotated.transpose(2, 3)
     if key.shape[1] >= LONG and is_cpu_inference(query):
         out = _attention_by_rows(query, key, value)
     else:

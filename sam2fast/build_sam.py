@@ -44,7 +44,7 @@ IMAGE_POSTPROCESSING = (
 VIDEO_POSTPROCESSING = (
     *IMAGE_POSTPROCESSING,
     "++model.binarize_mask_from_pts_for_mem_enc=true",
-    "++model.fill_hole_area=8",
+    "++model.fill_hole_area=${oc.select:fill_hole_area,8}",  # a configuration may have its own
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

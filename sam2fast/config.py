@@ -32,10 +32,10 @@ TARGETS = frozenset(
     for module, names in {
         "sam2_video_predictor": "SAM2VideoPredictor SAM2VideoPredictorVOS",
         "modeling.sam2_base": "SAM2Base",
-        "modeling.image_encoder": "ImageEncoder FpnNeck ViTDetNeck",
+        "modeling.image_encoder": "ImageEncoder FpnNeck ViTDetNeck ScaledNeck",
         "modeling.hiera": "Hiera",
         "modeling.repvit": "RepViT",
-        "modeling.vit": "ViT",
+        "modeling.vit": "ViT RoPEViT",
         "modeling.position_encoding": "PositionEmbeddingSine",
         "modeling.attention": "RoPEAttention RoPEAttentionv2 EfficientRoPEAttention1 EfficientRoPEAttention2",
         "modeling.perceiver": "PerceiverResampler",

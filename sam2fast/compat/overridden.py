@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sam2fast.compat.official_flow import OfficialFlow
 from sam2fast.compat.video_state import VideoState, official_session
-from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder, ViTDetNeck
+from sam2fast.modeling.image_encoder import ImageEncoder, Neck
 from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.tracking.outputs import Output
@@ -85,7 +85,7 @@ def overridden(predictor: SAM2Base) -> str | None:
     if not isinstance(predictor.memory_encoder, MemoryEncoder):
         return "memory_encoder"
     encoder = predictor.image_encoder
-    if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, FpnNeck | ViTDetNeck)):
+    if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, Neck)):
         return "image_encoder"  # its position encodings are among its results
     own, cls = vars(predictor), type(predictor)
     if [*_of_the_flow(cls)] == _original_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame

@@ -1,6 +1,7 @@
 """Computes what ``cpu`` and ``static`` share: the neck, the choice among masks, prompts and pointers of objects."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2fast.engine.memory_plan import MemorySettings
-from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm
+from sam2fast.engine.plan import Conv, EncoderPlan, Level, Linear, MaskPlan, Norm, ScaledLevel
 from sam2fast.kernels.choose_masks import choose_masks
 from sam2fast.kernels.embed_patches import WHITE
 from sam2fast.kernels.mask_ops import upsample_masks
@@ -114,6 +115,29 @@ def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: T
             x = ops.normalize(x.permute(0, 2, 3, 1), norm, torch.promote_types(torch.float32, x.dtype))
             x = x.permute(0, 3, 1, 2)
     return x
+
+
+def scaled_neck(ops: Any, levels: Sequence[ScaledLevel], x: Tensor) -> list[Tensor]:
+    """Computes levels ``(B, C_i, H_i, W_i)`` of a map ``(B, H, W, C)``, finest first.
+
+    Args:
+        ops: Operations of ``cpu`` or ``static``.
+        levels: Levels, see :func:`~sam2fast.engine.plan.composed_scaled`.
+    """
+    found = []
+    for doublings, point, conv, _ in levels:
+        y = x
+        for layer in doublings:
+            y = torch.ops.aten.gelu_(_from_blocks(ops.chunked(partial(ops.linear, layer=layer), y, 1)))
+        y = ops.chunked(partial(ops.linear, layer=point), y, 1)
+        y = _from_blocks(y) if len(point.weight) > conv.weight.shape[1] else y
+        found.append(ops.convolve(y.permute(0, 3, 1, 2), conv))
+    return found
+
+
+def _from_blocks(x: Tensor) -> Tensor:
+    """Returns ``(B, H, W, 4 * C)``, which has blocks of 2x2, as ``(B, 2 * H, 2 * W, C)``."""
+    return x.unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def _doubled(x: Tensor, mode: str) -> Tensor:

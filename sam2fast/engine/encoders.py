@@ -1,4 +1,4 @@
-"""Selects the plan of an image encoder, and has the plan of plain vision transformers."""
+"""Selects the plan of an image encoder, and has the plans of plain vision transformers."""
 
 import math
 from collections.abc import Mapping
@@ -12,20 +12,24 @@ from torch import Tensor, nn
 from sam2fast.engine.derived import TensorCache
 from sam2fast.engine.plan import (
     EncoderPlan,
+    ImagePlan,
     are_plain,
     block_of,
     conv_of,
+    is_gelu,
     is_plain,
     is_plain_fpn,
+    is_pointwise,
     is_usual,
     norm_of,
     plan_image,
+    scaled_level_of,
 )
 from sam2fast.engine.repvit import RepViTPlan, are_foldable
-from sam2fast.modeling.image_encoder import ImageEncoder, ViTDetNeck
+from sam2fast.modeling.image_encoder import ImageEncoder, ScaledNeck, ViTDetNeck
 from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.repvit import RepViT
-from sam2fast.modeling.vit import ViT
+from sam2fast.modeling.vit import RoPEViT, ViT
 
 
 class ViTPlan(EncoderPlan):
@@ -52,6 +56,28 @@ class ViTPlan(EncoderPlan):
         return self._position((H, W, dtype), (self._positions,), compute)
 
 
+class RoPEViTPlan(EncoderPlan):
+    """SAM 3's vision transformer, and the neck that scales its map."""
+
+    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
+        trunk, neck = cast(RoPEViT, encoder.trunk), cast(ScaledNeck, encoder.neck)
+        self.patches, self.first_norm = conv_of(trunk.patch_embed.proj), norm_of(trunk.ln_pre)
+        last = len(trunk.blocks) - 1
+        self.blocks = [block_of(block, i == last) for i, block in enumerate(trunk.blocks)]
+        computed = [layers for layers, factor in zip(neck.convs, neck.scale_factors, strict=True) if factor >= 1]
+        self.scaled = [scaled_level_of(layers, heads.get(i)) for i, layers in enumerate(computed)]
+        self.scalp, self._trunk, self._position = encoder.scalp, trunk, TensorCache[Tensor]()
+
+    def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Returns the positions ``(1, H, W, C)`` that are added to the patches."""
+        trunk = self._trunk
+        return self._position((H, W, dtype), (trunk.pos_embed,), lambda: trunk._get_pos_embed((H, W)).to(dtype))
+
+
+# Plans with blocks of a transformer.
+TransformerPlan = ImagePlan | ViTPlan | RoPEViTPlan
+
+
 def plan_encoder(model: Any) -> EncoderPlan | None:
     """The plan of a model's image encoder, which is as built; None for other kinds than those of the published
     models."""
@@ -69,4 +95,10 @@ def plan_encoder(model: Any) -> EncoderPlan | None:
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
         return ViTPlan(encoder, heads) if is_known else None
+    if type(encoder.trunk) is RoPEViT and type(encoder.neck) is ScaledNeck:
+        trunk, neck, patches = encoder.trunk, encoder.neck, encoder.trunk.patch_embed.proj
+        is_known = are_plain(trunk.blocks, trunk.ln_pre, neck, *heads.values()) and is_plain(patches)
+        is_known = is_known and all(map(is_pointwise, heads.values())) and all(map(is_usual, trunk.blocks))
+        is_known = is_known and all(is_gelu(layer) for layer in neck.modules() if isinstance(layer, nn.GELU))
+        return RoPEViTPlan(encoder, heads) if is_known else None
     return plan_image(encoder, heads)

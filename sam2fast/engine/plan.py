@@ -18,6 +18,7 @@ from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
+from sam2fast.modeling.position_encoding import WindowRotations
 from sam2fast.modeling.prompt_encoder import PromptEncoder
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
@@ -68,6 +69,7 @@ class Block(NamedTuple):
     residual: Linear | None
     norm2: Norm
     mlp: tuple[Linear, ...]
+    rotations: WindowRotations | None  # of queries and keys
 
 
 class Level(NamedTuple):
@@ -77,6 +79,15 @@ class Level(NamedTuple):
     adds_coarser: bool
     head: Linear | None
     is_direct: bool  # no operation is between lateral and head
+
+
+class ScaledLevel(NamedTuple):
+    """Stores a level of a neck that scales one map, and the mask decoder's projection of it."""
+
+    doublings: tuple[Linear, ...]  # transposed convolutions of 2x2, with GELU between them
+    point: Linear
+    conv: Conv
+    head: Linear | None
 
 
 class PlanOfPart:
@@ -99,7 +110,9 @@ class EncoderPlan(PlanOfPart):
 
     patches: Conv | None = None
     blocks: Sequence[Block] = ()
+    first_norm: Norm | None = None  # before the blocks
     levels: Sequence[Level] = ()  # of a neck that sums levels
+    scaled: Sequence[ScaledLevel] = ()  # of a neck that scales one map
     neck: Sequence[tuple[Conv, Norm | None]] = ()  # of a neck with one level
     scalp: int  # number of coarsest levels to drop
     interpolation: str = "nearest"  # of the neck
@@ -153,6 +166,7 @@ def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
         residual,
         norm_of(block.norm2),
         mlp_of(block.mlp),
+        block.attn.rotations,
     )
 
 
@@ -176,6 +190,35 @@ def composed(level: Level) -> Linear:
     outer = outer.flatten(1).float()
     bias = outer @ b1.float() + b2.float()
     return Linear((outer @ inner.flatten(1).float()).to(dtype), bias.to(dtype))
+
+
+def scaled_level_of(layers: Any, head: nn.Conv2d | None) -> ScaledLevel:
+    """Reads a level of a :class:`~sam2fast.modeling.image_encoder.ScaledNeck`."""
+    doublings = tuple(linear_of(layer) for layer in layers if isinstance(layer, nn.ConvTranspose2d))
+    projection = None if head is None else linear_of(head)
+    return ScaledLevel(doublings, linear_of(layers.conv_1x1), conv_of(layers.conv_3x3), projection)
+
+
+def composed_scaled(level: ScaledLevel) -> ScaledLevel:
+    """Returns the level with as few layers as possible. Multiplies the weights in fp32.
+
+    The last doubling, which is a linear layer to blocks of 2x2, includes ``point``. ``conv`` includes ``head``.
+    """
+    doublings, point, conv, head = level
+    dtype = point.weight.dtype
+    point = Linear(point.weight.flatten(1), point.bias)
+    if doublings:
+        *others, last = (by_blocks(layer) for layer in doublings)
+        weight = point.weight.float() @ last.weight.float().unflatten(0, (4, -1))  # (4, N, K)
+        bias = last.bias.float().unflatten(0, (4, -1)) @ point.weight.float().t() + point.bias.float()
+        point = Linear(weight.flatten(0, 1).to(dtype), bias.flatten().to(dtype))
+        doublings = tuple(others)
+    if head is not None and conv.bias is not None:
+        outer = head.weight.flatten(1).float()
+        bias = outer @ conv.bias.float() + head.bias.float()
+        weight = (outer @ conv.weight.flatten(1).float()).unflatten(1, conv.weight.shape[1:])
+        conv = conv._replace(weight=weight.to(dtype), bias=bias.to(dtype))
+    return ScaledLevel(doublings, point, conv, None)
 
 
 def linear_of(layer: Any) -> Linear:
@@ -271,7 +314,7 @@ class MaskPlan(PlanOfPart):
         return self._derived(
             None,
             (self.matrix, *one, *other),
-            lambda: Derived(encode(self.size).flatten(1).t(), *_by_blocks(one), *_by_blocks(other)),
+            lambda: Derived(encode(self.size).flatten(1).t(), *by_blocks(one), *by_blocks(other)),
         )
 
 
@@ -319,7 +362,7 @@ def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
     return mlp_of(head) if isinstance(head, MLP) else (linear_of(head),)
 
 
-def _by_blocks(layer: Linear) -> Linear:
+def by_blocks(layer: Linear) -> Linear:
     """Converts a transposed 2x2 convolution of stride 2 to a linear layer to the four positions of a block."""
     return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
 
@@ -364,10 +407,10 @@ def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
     if type(neck) is not FpnNeck or neck.fuse_type != "sum":
         return False
     convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
-    return all(map(_is_pointwise, convolutions)) and are_plain(neck, *heads.values())
+    return all(map(is_pointwise, convolutions)) and are_plain(neck, *heads.values())
 
 
-def _is_pointwise(layer: nn.Module) -> bool:
+def is_pointwise(layer: nn.Module) -> bool:
     """Returns True if the module is a 1x1 convolution."""
     return (
         type(layer) is nn.Conv2d

@@ -21,9 +21,10 @@ class PatchEmbed(nn.Module):
         padding: tuple[int, ...] = (3, 3),
         in_chans: int = 3,
         embed_dim: int = 768,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=kernel_size, stride=stride, padding=padding)  # type: ignore[arg-type]
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding, bias=bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).permute(0, 2, 3, 1)
@@ -40,8 +41,7 @@ class BlockTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
-        x = self.patch_embed(x)
-        x = x + self._get_pos_embed((x.shape[1], x.shape[2]))
+        x = self._embed(x)
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -61,6 +61,11 @@ class BlockTrunk(nn.Module):
             if "blocks" in layer_name:
                 return int(layer_name.split("blocks")[1].split(".")[1]) + 1
         return self.get_num_layers() + 1
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Returns the tokens ``(B, H, W, C)`` that the first block reads."""
+        x = self.patch_embed(images)
+        return x + self._get_pos_embed((x.shape[1], x.shape[2]))
 
     def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
         """Returns the positions ``(1, H, W, C)`` of a map of size ``hw``."""

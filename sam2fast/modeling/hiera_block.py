@@ -3,23 +3,33 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2fast.kernels.memory_attention import apply_rope
 from sam2fast.modeling.layers import MLP, DropPath
+from sam2fast.modeling.position_encoding import WindowRotations
 
 
 class MultiScaleAttention(nn.Module):
     """Attention of all positions to each other, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
 
-    ``q_pool`` pools the queries, and so the result.
+    ``q_pool`` pools the queries, and so the result. ``rotations`` rotates queries and keys of square maps.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
     """
 
-    def __init__(self, dim: int, dim_out: int, num_heads: int, q_pool: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        num_heads: int,
+        q_pool: nn.Module | None = None,
+        rotations: WindowRotations | None = None,
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.dim_out = dim_out
         self.num_heads = num_heads
         self.q_pool = q_pool
+        self.rotations = rotations
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
@@ -30,7 +40,11 @@ class MultiScaleAttention(nn.Module):
             q = do_pool(q.reshape(B, H, W, -1), self.q_pool)
             H, W = q.shape[1:3]
             q = q.reshape(B, H * W, self.num_heads, -1)
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+        if self.rotations is not None:
+            tables = self.rotations(H, x.device)
+            q, k = apply_rope(q, *tables), apply_rope(k, *tables)
+        out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))
 
 
@@ -51,17 +65,19 @@ class MultiScaleBlock(nn.Module):
         drop_path: float = 0.0,
         q_stride: tuple[int, int] | None = None,
         window_size: int = 0,
+        rotations: WindowRotations | None = None,
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.dim = dim
         self.dim_out = dim_out
         self.window_size = window_size
         self.q_stride = q_stride
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.pool = nn.MaxPool2d(q_stride, q_stride) if q_stride else None
-        self.attn = MultiScaleAttention(dim, dim_out, num_heads, self.pool)
+        self.attn = MultiScaleAttention(dim, dim_out, num_heads, self.pool, rotations)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim_out, eps=norm_eps)
         self.mlp = MLP(dim_out, int(dim_out * mlp_ratio), dim_out, num_layers=2, activation=nn.GELU)
         if dim != dim_out:
             self.proj = nn.Linear(dim, dim_out)

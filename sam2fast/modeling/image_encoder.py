@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2fast.modeling.hiera import Hiera
 from sam2fast.modeling.layers import LayerNorm2d
 from sam2fast.modeling.repvit import RepViT
-from sam2fast.modeling.vit import ViT
+from sam2fast.modeling.vit import RoPEViT, ViT
 
 
 class FpnNeck(nn.Module):
@@ -106,13 +106,72 @@ class ViTDetNeck(nn.Module):
         return [x], [self.position_encoding(x).to(x.dtype)]
 
 
+class ScaledNeck(nn.Module):
+    """Projects the one level of a plain trunk to several scales. No level is added to another.
+
+    Source: ``Sam3VisionNeck`` of transformers.
+
+    Args:
+        position_encoding: Position encoding of the levels.
+        d_model: Channels of the levels.
+        backbone_channel_list: Channels of the trunk's level.
+        scale_factors: Sizes of the levels relative to the trunk's level, finest first: 4, 2, 1 and 0.5. Published files
+            have weights of the level of 0.5. It is not computed, since no other part reads it.
+
+    Raises:
+        ValueError: If there is another scale.
+    """
+
+    def __init__(
+        self,
+        position_encoding: nn.Module,
+        d_model: int,
+        backbone_channel_list: Sequence[int],
+        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+    ) -> None:
+        super().__init__()
+        if other := [factor for factor in scale_factors if factor not in (4, 2, 1, 0.5)]:
+            raise ValueError(f"scale_factors must be among 4, 2, 1 and 0.5, got {other[0]}")
+        self.position_encoding = position_encoding
+        self.d_model = d_model
+        self.backbone_channel_list = list(backbone_channel_list)
+        self.scale_factors = list(scale_factors)
+        self.convs = nn.ModuleList()
+        (channels,) = backbone_channel_list
+        for factor in scale_factors:
+            layers, inputs = nn.Sequential(), channels
+            if factor == 4:
+                layers.add_module("dconv_2x2_0", nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
+                layers.add_module("gelu", nn.GELU())
+                layers.add_module("dconv_2x2_1", nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2))
+                inputs = channels // 4
+            elif factor == 2:
+                layers.add_module("dconv_2x2", nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
+                inputs = channels // 2
+            layers.add_module("conv_1x1", nn.Conv2d(inputs, d_model, 1))
+            layers.add_module("conv_3x3", nn.Conv2d(d_model, d_model, 3, padding=1))
+            self.convs.append(layers)
+
+    def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Converts the trunk's level ``(B, C, H, W)``.
+
+        Returns:
+            Levels ``(B, d_model, factor * H, factor * W)`` and their position encodings, finest first.
+        """
+        out = [layers(xs[0]) for layers, factor in zip(self.convs, self.scale_factors, strict=True) if factor >= 1]
+        return out, [self.position_encoding(x).to(x.dtype) for x in out]
+
+
+Neck = FpnNeck | ViTDetNeck | ScaledNeck
+
+
 class ImageEncoder(nn.Module):
     """Trunk and neck.
 
     Source: ``sam2.modeling.backbones.image_encoder.ImageEncoder``.
     """
 
-    def __init__(self, trunk: Hiera | RepViT | ViT, neck: FpnNeck | ViTDetNeck, scalp: int = 0) -> None:
+    def __init__(self, trunk: Hiera | RepViT | ViT | RoPEViT, neck: Neck, scalp: int = 0) -> None:
         super().__init__()
         if list(trunk.channel_list) != neck.backbone_channel_list:
             raise ValueError(

@@ -154,17 +154,43 @@ def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tup
     return (position % end_x).float(), (position // end_x).float()
 
 
-def axial_rope(dim: int, width: int, height: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def axial_rope(
+    dim: int, width: int, height: int, theta: float, device: torch.device, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Returns cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
 
-    The first half of the channel pairs rotates with the column, the second half with the row.
+    The first half of the channel pairs rotates with the column, the second half with the row. Both are multiplied by
+    ``scale``.
 
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """
     frequency = 1.0 / theta ** (torch.arange(0, dim, 4, dtype=torch.float32, device=device)[: dim // 4] / dim)
-    column, row = init_t_xy(width, height, device)
+    column, row = (x * scale for x in init_t_xy(width, height, device))
     angle = torch.cat([torch.outer(column, frequency), torch.outer(row, frequency)], dim=-1)
     return angle.cos(), angle.sin()
+
+
+class WindowRotations:
+    """Computes the axial rotations of windows, and of whole maps, whose positions are scaled to a window's side.
+
+    Args:
+        dim: Channels of a head.
+        side: Side of a window.
+        theta: Base of the frequencies.
+    """
+
+    def __init__(self, dim: int, side: int, theta: float) -> None:
+        self.dim, self.side, self.theta = dim, side, theta
+        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed: CUDA graphs read them
+
+    def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map."""
+        if (side, device) not in self._tables:
+            # Normal tensors, even inside inference mode: training may use the same module later.
+            with torch.inference_mode(False), torch.no_grad():
+                tables = axial_rope(self.dim, side, side, self.theta, device, self.side / side)
+            self._tables[side, device] = tables
+        return self._tables[side, device]
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:

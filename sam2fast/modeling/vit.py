@@ -1,4 +1,4 @@
-"""The plain vision transformer of EfficientTAM: one map of one size, in windows and a few global blocks."""
+"""Plain vision transformers of EfficientTAM and SAM 3: one map of one size, in windows and a few global blocks."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sam2fast.modeling.hiera import BlockTrunk, PatchEmbed
 from sam2fast.modeling.hiera_block import MultiScaleBlock
+from sam2fast.modeling.position_encoding import WindowRotations
 
 PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches of 16
 
@@ -64,3 +65,62 @@ class ViT(BlockTrunk):
         side = math.isqrt(self.pos_embed.shape[1])
         whole = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
         return F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
+
+
+class RoPEViT(BlockTrunk):
+    """Trunk of SAM 3: rotary positions in every block, and a norm before the first block.
+
+    The position embeddings of a smaller map are tiled. Windows are padded as in :class:`ViT`.
+
+    Args:
+        patch_size: Side of a patch in pixels, and stride of the map.
+        embed_dim: Channels of the map.
+        mlp_ratio: Hidden channels of a block's MLP, divided by ``embed_dim``.
+        window_size: Side of a window. Rotary positions of the whole map are scaled to it.
+        global_att_blocks: Blocks with attention to the whole map. The others attend inside windows.
+        pretrained_size: Side of the map of position embeddings.
+        rope_theta: Base of the rotary frequencies.
+        norm_eps: Epsilon of the norms.
+
+    Source: ``Sam3ViTModel`` of transformers.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 14,
+        embed_dim: int = 1024,
+        depth: int = 32,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.625,
+        window_size: int = 24,
+        global_att_blocks: Sequence[int] = (7, 15, 23, 31),
+        pretrained_size: int = 24,
+        rope_theta: float = 10000.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        sides = (patch_size, patch_size)
+        self.patch_embed = PatchEmbed(sides, sides, (0, 0), embed_dim=embed_dim, bias=False)
+        self.pos_embed = nn.Parameter(torch.zeros(1, pretrained_size**2, embed_dim))
+        self.ln_pre = nn.LayerNorm(embed_dim, eps=norm_eps)
+        rotations = WindowRotations(embed_dim // num_heads, window_size, rope_theta)
+        windows = [0 if i in global_att_blocks else window_size for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            MultiScaleBlock(
+                *(embed_dim, embed_dim, num_heads, mlp_ratio),
+                window_size=window,
+                rotations=rotations,
+                norm_eps=norm_eps,
+            )
+            for window in windows
+        )
+        self.stage_ends = [depth - 1]
+        self.channel_list = [embed_dim]
+
+    def _embed(self, images: Tensor) -> Tensor:
+        return self.ln_pre(super()._embed(images))
+
+    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+        side = math.isqrt(self.pos_embed.shape[1])
+        whole = self.pos_embed.unflatten(1, (side, side))
+        return whole.tile(1, -(-hw[0] // side), -(-hw[1] // side), 1)[:, : hw[0], : hw[1]]

@@ -32,9 +32,11 @@ from sam2fast.engine.cpu import ops
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.perceiver import PerceiverLayer
+from sam2fast.modeling.position_encoding import WindowRotations
 from sam2fast.modeling.repvit import TokenMixer
 
 EDGETAM, TI, TI_1, TI_2 = "edgetam/edgetam", *(f"efficienttam/efficienttam_ti{kind}" for kind in ("", "_1", "_2"))
+SAM3, SMALL = "sam3/sam3", Path(__file__).parents[1] / "support" / "sam3_small.yaml"
 FOLDER = Path(sam2fast.configs.__path__[0])
 ALL_NAMES = [
     str(path.relative_to(FOLDER).with_suffix(""))
@@ -44,11 +46,13 @@ ALL_NAMES = [
 
 
 def build(name, size=256, overrides=()):
+    """SAM 3's model has a small trunk, and another size by default."""
+    config, size = (SMALL, 168 if size == 256 else size) if name == SAM3 else (f"configs/{name}.yaml", size)
     changes = [f"++model.image_size={size}", *overrides]
-    return tame_weights.fill(build_sam2(f"configs/{name}.yaml", device="cpu", hydra_overrides_extra=changes), 0)
+    return tame_weights.fill(build_sam2(config, device="cpu", hydra_overrides_extra=changes), 0)
 
 
-@pytest.fixture(scope="module", params=[(EDGETAM, 256), (TI, 128)], ids=[EDGETAM, TI])
+@pytest.fixture(scope="module", params=[(EDGETAM, 256), (TI, 128), (SAM3, 140)], ids=[EDGETAM, TI, SAM3])
 def untouched(request):
     return build(*request.param)
 
@@ -63,7 +67,7 @@ def computed(model, part=None):
     """Features of an image, its map conditioned on the memories of two objects, and their memories of it; or the one
     that a part computes."""
     engine, size, m = engine_for(model), model.image_size, model.mem_dim
-    side, tokens, pointers = size // 16, model.memory_size[0] * model.memory_size[1], 8
+    side, tokens, pointers = model.sam_image_embedding_size, model.memory_size[0] * model.memory_size[1], 8
     features = random_map(1, model.hidden_dim, side, side).to(model.no_mem_embed.dtype)
     found = []
     if part in (None, "image"):
@@ -81,7 +85,7 @@ def computed(model, part=None):
         )
         found.append(engine.attend(features, memory))
     if part in (None, "memory"):
-        masks, scores = 5 * random_map(2, 1, size // 4, size // 4, seed=4), torch.tensor([[1.0], [-1.0]])
+        masks, scores = 5 * random_map(2, 1, 4 * side, 4 * side, seed=4), torch.tensor([[1.0], [-1.0]])
         found.append(engine.encode_memory(features, masks, scores, False))
     return found
 
@@ -111,15 +115,17 @@ def test_all_models_have_plans(name):
     assert parts_of(build(name, 256, NARROW if "hiera" in name else ())) == ALL
 
 
-@pytest.mark.parametrize("name", [EDGETAM, TI, TI_1, TI_2])
+@pytest.mark.parametrize("name", [EDGETAM, TI, TI_1, TI_2, SAM3])
 def test_clicks(name):
     model = build(name)
     assert parts_of(model) == ALL and difference(by_modules(model), results(model)) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "size"), [(EDGETAM, 512), (TI, 256), (TI_1, 192), (TI_2, 128)])
+@pytest.mark.parametrize(
+    ("name", "size"), [(EDGETAM, 512), (TI, 256), (TI_1, 192), (TI_2, 128), (SAM3, 168), (SAM3, 140), (SAM3, 448)]
+)
 def test_results(name, size):
-    """Windows of 14 positions stick out of these maps; 1024 positions are attended to in blocks."""
+    """Windows stick out of these maps, but for SAM 3's of 168 pixels. 1024 positions are attended to in blocks."""
     assert_as_called(build(name, size))
 
 
@@ -158,10 +164,12 @@ def test_autocast(model, emulates, dtype, monkeypatch):
         (TI, ("++model.image_encoder.neck.neck_norm=null",)),
         (TI, ("++model.image_encoder.trunk.window_size=8", "++model.image_encoder.trunk.window_block_indexes=[0,3]")),
         (TI, ("++model.image_encoder.trunk.depth=1", "++model.image_encoder.trunk.patch_size=16")),
+        (SAM3, ("++model.image_encoder.neck.scale_factors=[4.0,2.0,1.0]",)),
+        (SAM3, ("++model.image_encoder.trunk.norm_eps=0.1", "++model.image_encoder.trunk.rope_theta=100.0")),
     ],
 )
 def test_configurations(name, changes):
-    assert_as_called(build(name, 256 if name == EDGETAM else 128, changes))
+    assert_as_called(build(name, {EDGETAM: 256, TI: 128, SAM3: 140}[name], changes))
 
 
 # ---- changes ----
@@ -219,6 +227,13 @@ LAYERS = {
         f"{NECK}.convs.0.norm_1": "image",
         "memory_attention.layers.1.cross_attn_image.k_proj": "attention",
     },
+    SAM3: {
+        f"{TRUNK}.patch_embed.proj": "image",
+        f"{TRUNK}.ln_pre": "image",
+        f"{TRUNK}.blocks.2.attn.qkv": "image",
+        f"{NECK}.convs.0.dconv_2x2_0": "image",
+        f"{NECK}.convs.1.conv_1x1": "image",
+    },
 }
 CASES = [(name, path, part) for name, paths in LAYERS.items() for path, part in paths.items()]
 
@@ -234,7 +249,7 @@ def part_of(name):
 
 @pytest.fixture(scope="module")
 def models():
-    return {EDGETAM: build(EDGETAM), TI: build(TI, 128), TI_1: build(TI_1, 128)}
+    return {EDGETAM: build(EDGETAM), TI: build(TI, 128), TI_1: build(TI_1, 128), SAM3: build(SAM3, 140)}
 
 
 @pytest.mark.parametrize(("name", "path", "part", "change"), with_one_of(CHANGES))
@@ -291,6 +306,11 @@ TENSORS = [
     (TI, f"{TRUNK}.pos_embed"),
     (TI, f"{NECK}.convs.0.conv_1x1.weight"),
     (TI, f"{NECK}.convs.0.conv_3x3.weight"),
+    (SAM3, f"{TRUNK}.pos_embed"),
+    (SAM3, f"{NECK}.convs.1.dconv_2x2.bias"),
+    (SAM3, f"{NECK}.convs.0.dconv_2x2_1.weight"),
+    (SAM3, f"{NECK}.convs.0.conv_3x3.bias"),
+    (SAM3, "sam_mask_decoder.conv_s1.weight"),
 ]
 
 
@@ -316,6 +336,9 @@ SETTINGS = [
     (TI, f"{TRUNK}.blocks.3.attn.num_heads", 1),
     (TI, f"{NECK}.convs.0.norm_0.eps", 0.5),
     (TI_1, "memory_attention.layers.0.cross_attn_image.pooling", "raised"),
+    (SAM3, f"{TRUNK}.blocks.2.window_size", 0),
+    (SAM3, f"{TRUNK}.blocks.1.attn.rotations", WindowRotations(16, 3, 10000.0)),
+    (SAM3, f"{TRUNK}.ln_pre.eps", 0.5),
 ]
 
 
@@ -340,6 +363,7 @@ WITHOUT_A_PLAN = [
     (EDGETAM, f"{PERCEIVER}.layers.0.ff.3.bias", nn.Parameter(torch.ones(64)), "memory"),
     (TI, f"{TRUNK}.blocks.1.mlp.act.approximate", "tanh", "image"),
     (TI, f"{TRUNK}.patch_embed.proj.bias", None, "image"),
+    (SAM3, f"{NECK}.convs.0.gelu.approximate", "tanh", "image"),
 ]
 
 

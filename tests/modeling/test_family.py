@@ -1,6 +1,7 @@
-"""SAM 2's relatives: what EdgeTAM, EfficientTAM and MedSAM2 compute in sessions, on a GPU, exported and in training."""
+"""SAM 2's relatives: what they compute in sessions, on a GPU, exported and in training."""
 
 import copy
+from pathlib import Path
 
 import fake_cuda
 import pytest
@@ -21,19 +22,21 @@ from sam2fast.engine import engine_for
 from sam2fast.training.config import TRAINING_TARGETS
 from sam2fast.utils.testing import relative_error
 
-EDGETAM, MEDSAM2 = "edgetam/edgetam", "medsam2/sam2.1_hiera_t512"
+EDGETAM, MEDSAM2, SAM3 = "edgetam/edgetam", "medsam2/sam2.1_hiera_t512", "sam3/sam3"
 TI, TI_1, TI_2 = (f"efficienttam/efficienttam_{name}" for name in ("ti", "ti_1", "ti_2"))
 # Side of the input; EdgeTAM's perceiver needs a map of 16 x 16.
-SIZES = {EDGETAM: 256, TI: 128, TI_1: 128, TI_2: 128, MEDSAM2: 128}
+SIZES = {EDGETAM: 256, TI: 128, TI_1: 128, TI_2: 128, MEDSAM2: 128, SAM3: 140}
+SMALL_SAM3 = Path(__file__).parents[1] / "support" / "sam3_small.yaml"
 STEM = "image_encoder.trunk.body.stem.conv1.c"  # EdgeTAM's
 TOLERANCE = 1e-4
 
 
 def config_of(name):
-    return f"configs/{name}.yaml"
+    """SAM 3's has a small trunk."""
+    return str(SMALL_SAM3) if name == SAM3 else f"configs/{name}.yaml"
 
 
-@pytest.fixture(scope="module", params=[EDGETAM, TI, pytest.param(TI_1, marks=pytest.mark.long), TI_2])
+@pytest.fixture(scope="module", params=[EDGETAM, TI, pytest.param(TI_1, marks=pytest.mark.long), TI_2, SAM3])
 def model(request):
     overrides = [f"++model.image_size={SIZES[request.param]}"]
     built = build_sam2_video_predictor(config_of(request.param), device="cpu", hydra_overrides_extra=overrides)
@@ -87,7 +90,11 @@ def test_recorded_steps(predictor, records, video, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers", "before"),
-    [(EDGETAM, 2, {"rsqrt", "sin", "cos"}), (TI_1, 4, {"upsample_bicubic2d", "mean"})],
+    [
+        (EDGETAM, 2, {"rsqrt", "sin", "cos"}),
+        (TI_1, 4, {"upsample_bicubic2d", "mean"}),
+        (SAM3, 4, {"sin", "cos"}),
+    ],
 )
 def test_on_a_gpu_nothing_waits(name, layers, before):
     """Folded weights and position tables are computed before steps are recorded; the kernels take the means."""
@@ -118,7 +125,7 @@ def test_a_stream_and_a_saved_session(predictor, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [EDGETAM, TI_1], indirect=True)
+@pytest.mark.parametrize("model", [EDGETAM, TI_1, SAM3], indirect=True)
 def test_compiled_and_exported(predictor, records, video):
     image = random_map(1, 3, predictor.image_size, predictor.image_size)
     with torch.no_grad():
@@ -140,6 +147,7 @@ def test_compiled_and_exported(predictor, records, video):
         (TI, ["image_encoder"], ["image_encoder.trunk.pos_embed"]),
         (TI_2, ["image_encoder"], ["image_encoder.trunk.pos_embed"]),
         (MEDSAM2, [], ["image_encoder.trunk.patch_embed.proj.weight"]),
+        (SAM3, [], ["image_encoder.trunk.pos_embed", "image_encoder.neck.convs.0.dconv_2x2_0.weight"]),
     ],
 )
 def test_a_training_step(name, parts, moving):

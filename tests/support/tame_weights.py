@@ -90,11 +90,11 @@ def draw(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
 
 def _fan_in(name: str, shape: Sequence[int]) -> int:
     # Transposed convolutions have their input channels first; stride and kernel are equal, so one input each.
-    return shape[0] if "output_upscaling" in name else math.prod(shape[1:])
+    return shape[0] if "output_upscaling" in name or ".dconv_" in name else math.prod(shape[1:])
 
 
 def _scale(name: str) -> float:
-    if "neck.convs" in name:
+    if "neck.convs" in name and ".dconv_" not in name:
         return NECK
     if QUERY_KEY_NAME.search(name):
         return QUERY_KEY

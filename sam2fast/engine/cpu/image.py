@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2fast.engine.common import neck, neck_of_one_level
+from sam2fast.engine.common import neck, neck_of_one_level, scaled_neck
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import attention, chunked, convolve, gelu_mlp, linear, normalize
-from sam2fast.engine.encoders import ViTPlan
-from sam2fast.engine.plan import Block, EncoderPlan, ImagePlan, Linear, composed
+from sam2fast.engine.encoders import RoPEViTPlan, TransformerPlan, ViTPlan
+from sam2fast.engine.plan import Block, EncoderPlan, Linear, composed, composed_scaled
 from sam2fast.engine.repvit import RepViTPlan, maps_of
 from sam2fast.kernels.window_attention import window_attention_reference
 
@@ -21,17 +21,25 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
     the mask decoder."""
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, plan.neck, trunk(plan, images)[-1])][: 1 - plan.scalp]
-    maps = maps_of(ops, plan.trunk(), images) if isinstance(plan, RepViTPlan) else trunk(cast(ImagePlan, plan), images)
+    if isinstance(plan, RoPEViTPlan):
+        levels = list(map(composed_scaled, plan.scaled))
+        return scaled_neck(ops, levels[: len(levels) - plan.scalp], trunk(plan, images)[-1])
+    maps = (
+        maps_of(ops, plan.trunk(), images)
+        if isinstance(plan, RepViTPlan)
+        else trunk(cast(TransformerPlan, plan), images)
+    )
     # Lateral convolution and head of a level are one linear map where no coarser level is added between them.
     direct = [composed(level) if level.is_direct else None for level in plan.levels]
     return neck(plan, plan.levels, direct, maps, _project)
 
 
-def trunk(plan: ImagePlan | ViTPlan, images: Tensor) -> list[Tensor]:
+def trunk(plan: TransformerPlan, images: Tensor) -> list[Tensor]:
     """The maps ``(B, H_i, W_i, C_i)`` at the ends of stages."""
     assert plan.patches is not None
     x = convolve(images.contiguous(memory_format=torch.channels_last), plan.patches).permute(0, 2, 3, 1)
     x = x + plan.position(x.shape[1], x.shape[2], torch.promote_types(torch.float32, x.dtype))
+    x = x if plan.first_norm is None else normalize(x, plan.first_norm)
     maps = []
     for block in plan.blocks:
         x = _transform(block, x)
@@ -57,8 +65,9 @@ def _transform_rows(block: Block, x: Tensor) -> Tensor:
 def _attend(block: Block, x: Tensor) -> Tensor:
     tokens = normalize(x, block.norm1, block.qkv.weight.dtype)
     qkv = linear(tokens, block.qkv)
+    rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
     # Its bias is what the padding of windows is projected to.
-    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, attention)
+    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, attention, rope)
     attended = linear(attended, block.proj)
     if block.residual is not None:
         x = linear(tokens, block.residual)

@@ -11,10 +11,21 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from sam2fast.engine.common import Pixels, neck, neck_of_one_level, normalized
-from sam2fast.engine.encoders import ViTPlan
+from sam2fast.engine.common import Pixels, neck, neck_of_one_level, normalized, scaled_neck
+from sam2fast.engine.encoders import RoPEViTPlan, TransformerPlan, ViTPlan
 from sam2fast.engine.graphs import autocast_dtype
-from sam2fast.engine.plan import Block, Conv, EncoderPlan, ImagePlan, Level, Linear, Norm, composed
+from sam2fast.engine.plan import (
+    Block,
+    Conv,
+    EncoderPlan,
+    Level,
+    Linear,
+    Norm,
+    ScaledLevel,
+    cast_layers,
+    composed,
+    composed_scaled,
+)
 from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.engine.static import ops
 from sam2fast.engine.static.ops import (
@@ -51,6 +62,7 @@ class ImageWeights(NamedTuple):
     direct: list[Linear | None]  # lateral and head of levels that are direct
     one: Tensor  # (1) fp32
     neck: list[tuple[Conv, Norm | None]]
+    scaled: list[ScaledLevel]  # composed
 
 
 def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
@@ -70,13 +82,15 @@ def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
 
 
 def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
-    if isinstance(plan, ViTPlan):
+    if isinstance(plan, ViTPlan | RoPEViTPlan):
         x, bias = trunk(plan, weights, images)[-1], weights.biases[-1][1]
         # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
         # fp32, does not support it.
         x = x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x))
+        if isinstance(plan, RoPEViTPlan):
+            return scaled_neck(ops, weights.scaled[: len(weights.scaled) - plan.scalp], x)
         return [neck_of_one_level(ops, weights.neck, x)][: 1 - plan.scalp]
-    maps = trunk(cast(ImagePlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
+    maps = trunk(cast(TransformerPlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
     return neck(plan, weights.levels, weights.direct, maps, pointwise, weights.one)
 
 
@@ -86,7 +100,7 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
         direct = [x for level in plan.levels if level.is_direct for x in (level.lateral, level.head) if x]
         coarsest = [level.lateral for level in plan.levels[-1:]]
         projected = [layer for block in plan.blocks if block.residual for layer in (block.qkv, block.residual)]
-        sources = [*added, *parameters_of(*direct, *coarsest, *projected)]
+        sources = [*added, *parameters_of(*direct, *coarsest, *projected, *plan.scaled)]
         plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
@@ -100,7 +114,8 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
             levels = [*levels[:-1], coarsest._replace(lateral=Linear(coarsest.lateral.weight, bias.to(dtype)))]
         qkv = [block.qkv if block.residual is None else ops.joined(block.qkv, block.residual) for block in blocks]
         taps, one = _taps(patches, dtype), torch.ones(1, device=device)
-        return ImageWeights(patches, taps, blocks, qkv, joined, biases, levels, direct, one, neck)
+        scaled = [cast_layers(composed_scaled(level), dtype) for level in plan.scaled]
+        return ImageWeights(patches, taps, blocks, qkv, joined, biases, levels, direct, one, neck, scaled)
 
     found: ImageWeights = plan.prepared.of(device, compute)
     return found
@@ -137,7 +152,7 @@ def _adds_bias(i: int) -> bool:
     return i % BIAS_EVERY == BIAS_EVERY - 1
 
 
-def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
+def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
     """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. The last one lacks the last deferred biases."""
     x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
@@ -154,7 +169,8 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
             attended, x = pooled_window_attention(qkv, *rest, block.pool)
         else:
             x = x if block.residual is None else qkv[..., channels:].contiguous()
-            attended = window_attention(qkv[..., :channels], *rest, block.pool)
+            rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
+            attended = window_attention(qkv[..., :channels], *rest, block.pool, rope)
         add_product(x, attended, block.proj.weight)
         after_attention, (first, last) = weights.biases[i][0], block.mlp
         if weights.joined[i]:
@@ -168,7 +184,7 @@ def trunk(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pix
     return [*maps, x]
 
 
-def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
+def _tokens(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
     """Returns tokens ``(B, H, W, C)`` with their positions, and the norm of the first block."""
     assert weights.patches is not None
     dtype, norm = weights.patches.weight.dtype, weights.blocks[0].norm1
@@ -176,6 +192,9 @@ def _tokens(plan: ImagePlan | ViTPlan, weights: ImageWeights, images: Tensor | P
         pixels = cast(Tensor, images).to(dtype, memory_format=torch.channels_last)
         x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
         position = plan.position(x.shape[1], x.shape[2], dtype).expand_as(x)
+        if plan.first_norm is not None:
+            x = normalize_sum(x, position, plan.first_norm, dtype)[1]
+            return x, normalize(x, norm, dtype)
         x, normed = normalize_sum(x, position, norm, dtype)
         return x.contiguous(), normed
     values, *numbers = (images.permute(0, 2, 3, 1),) if isinstance(images, Tensor) else images

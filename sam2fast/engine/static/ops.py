@@ -66,9 +66,9 @@ def _layers_of(tree: Any) -> Iterator[tuple[Any, ...]]:
             yield from _layers_of(item)
 
 
-def parameters_of(*layers: Linear) -> list[Tensor]:
-    """Their weights and biases."""
-    return [x for layer in layers for x in layer]
+def parameters_of(*trees: Any) -> list[Tensor]:
+    """Returns weights and biases of layers in tuples and lists."""
+    return [x for layer in _layers_of(trees) for x in layer if isinstance(x, Tensor)]
 
 
 def joined(*layers: Linear) -> Linear:
