@@ -191,4 +191,6 @@ MEDSAM2 = {
     )
     for name, config in _MEDSAM2_CONFIGS.items()
 }
+# Meta gives its weights on request only, under the SAM License.
+SAM3_CONFIG, SAM3_ID = "configs/sam3/sam3.yaml", "facebook/sam3"
 RELEASES = SAM2 | EDGETAM | EFFICIENTTAM | MEDSAM2

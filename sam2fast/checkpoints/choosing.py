@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES
+from sam2fast._official_names import EDGETAM, EFFICIENTTAM, MEDSAM2, RELEASES, SAM3_CONFIG
 from sam2fast.checkpoints.reading import read_layout
 from sam2fast.checkpoints.transformers_config import overrides_from
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, NoConfigError, listed
@@ -59,7 +59,7 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
         CheckpointError: the checkpoint cannot be read.
         FileNotFoundError, ImportError: see :func:`sam2fast.checkpoints.read_checkpoint`.
     """
-    file, from_transformers, tensors, _ = read_layout(path, prefix)
+    file, from_transformers, tensors = read_layout(path, prefix)[:3]
     config = guess_config(tensors)
     if config is None:
         raise NoConfigError(
@@ -87,11 +87,13 @@ def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
     embedding = tensors.get("image_encoder.trunk.patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
         return None
+    depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
+    shape = (embedding.shape[0], depth)
+    if "image_encoder.trunk.ln_pre.weight" in tensors:
+        return SAM3_CONFIG if shape == (1024, 32) else None
     if "image_encoder.neck.convs.0.conv_1x1.weight" in tensors:
         size = EFFICIENTTAM_WIDTHS.get(embedding.shape[0])
         return size and f"configs/efficienttam/efficienttam_{size}.yaml"
-    depth = len({name.split(".")[3] for name in tensors if name.startswith("image_encoder.trunk.blocks.")})
-    shape = (embedding.shape[0], depth)
     if shape in EMBEDDED_SIZES:
         return EMBEDDED_SIZES[shape].config
     letter = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}.get(shape)

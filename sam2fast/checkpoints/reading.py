@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sam2fast.checkpoints.int8 import from_int8
+from sam2fast.checkpoints.sam3_files import is_whole, tracker_of
 from sam2fast.checkpoints.transformers_layout import MARKS, OFFICIAL_MARKS, is_transformers, to_official
 from sam2fast.checkpoints.weight_files import CheckpointError, find_weights, listed, read_file
 
@@ -28,6 +29,7 @@ class StoredWeights(NamedTuple):
     from_transformers: bool
     tensors: dict[str, Tensor]
     left_out: tuple[str, ...]  # names without the prefix that was asked for
+    of_detector: int = 0  # number of weights of SAM 3's detector, which are left out
 
 
 def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
@@ -44,7 +46,8 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
         path: a file by ``torch.save``, in which the weights may be under ``model``, ``state_dict`` or another usual key
             (``weight_files.LEVELS``); a safetensors file; an index of several files; or a folder with one of them (see
             :func:`find_weights`). The content decides, not the file's name. Weights may have official names or those
-            of transformers, all of them below a prefix such as ``module.``, which is removed.
+            of transformers, all of them below a prefix such as ``module.``, which is removed. Of the whole SAM 3, the
+            tracker's weights are read.
         prefix: takes only the names with this prefix, which is removed; others are left out with a logged note. For
             files in which not all names have it.
 
@@ -57,6 +60,8 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
     layout = read_layout(path, prefix)
     if layout.left_out:
         _log.warning("%s: left out what is not below %r: %s", layout.file, prefix, listed(layout.left_out))
+    if layout.of_detector:
+        _log.info("%s: left out %d weights of SAM 3's detector", layout.file, layout.of_detector)
     return layout.tensors
 
 
@@ -69,13 +74,17 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
         raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(found))}")
     if any(".base_layer." in name for name in tensors):
         raise CheckpointError(f"{file} has adapters that are not merged; load merged.pt of the same training instead")
+    of_detector = 0
+    if is_whole(tensors):
+        tracker = tracker_of(tensors)
+        of_detector, tensors = len(tensors) - len(tracker), tracker
     tensors = _without_prefix(file, tensors, prefix)
     left_out = tuple(name for name in found if not name.startswith(prefix))
     try:
         tensors = from_int8(tensors)
-        if not is_transformers(tensors):
-            return StoredWeights(file, False, tensors, left_out)
-        return StoredWeights(file, True, to_official(tensors), left_out)
+        from_transformers = is_transformers(tensors)
+        tensors = to_official(tensors) if from_transformers else tensors
+        return StoredWeights(file, from_transformers, tensors, left_out, of_detector)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 

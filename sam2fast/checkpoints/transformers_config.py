@@ -1,4 +1,4 @@
-"""The ``config.json`` of transformers' SAM 2: written from a configuration of sam2fast, and compared with one."""
+"""The ``config.json`` of transformers' models: written from a configuration of sam2fast, and compared with one."""
 
 import inspect
 import json
@@ -8,16 +8,26 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sam2fast._official_names import SAM3_CONFIG
 from sam2fast.checkpoints.weight_files import CheckpointError, NoConfigError, listed
 from sam2fast.config import ConfigError, load_config
 from sam2fast.modeling.hiera import Hiera
-from sam2fast.modeling.image_encoder import FpnNeck
+from sam2fast.modeling.image_encoder import FpnNeck, ScaledNeck
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.modeling.vit import RoPEViT
 
-# Model types of transformers, and their classes, for video and for images.
-VIDEO, IMAGE = ("sam2_video", "edgetam_video"), ("sam2", "edgetam")
-CLASSES = dict(zip((*VIDEO, *IMAGE), ("Sam2VideoModel", "EdgeTamVideoModel", "Sam2Model", "EdgeTamModel"), strict=True))
+# Model types of transformers for video and for images, and their classes. The whole SAM 3 has the tracker as a part.
+VIDEO, IMAGE = ("sam2_video", "edgetam_video", "sam3_tracker_video"), ("sam2", "edgetam", "sam3_tracker")
+CLASSES = {
+    "sam2_video": "Sam2VideoModel",
+    "edgetam_video": "EdgeTamVideoModel",
+    "sam3_tracker_video": "Sam3TrackerVideoModel",
+    "sam2": "Sam2Model",
+    "edgetam": "EdgeTamModel",
+    "sam3_tracker": "Sam3TrackerModel",
+}
+WHOLE_SAM3 = "sam3_video"
 # Names in transformers and here of parameters that change results, but no shape.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
@@ -29,6 +39,7 @@ SWITCHES = {
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
 }
+EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # likewise, of SAM 3
 # Options here that transformers' code always has at these values.
 ALWAYS = {
     "use_mask_input_as_output_without_sam": True,
@@ -43,10 +54,11 @@ ALWAYS = {
     "fixed_no_obj_ptr": True,
     "use_mlp_for_obj_ptr_proj": True,
     "memory_temporal_stride_for_eval": 1,
-    "backbone_stride": 16,
 }
-# The model with transformers' default values, for keys that a config.json omits. Its own for EdgeTAM are of no model.
-DEFAULTS, EDGETAM = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/edgetam/edgetam.yaml"
+# Models with transformers' default values, for keys that a config.json omits. Its own for EdgeTAM are of no model.
+DEFAULTS = dict(
+    zip(VIDEO, ("configs/sam2.1/sam2.1_hiera_t.yaml", "configs/edgetam/edgetam.yaml", SAM3_CONFIG), strict=True)
+)
 # Keys that follow from the image size; files with another size often keep their default values.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
 NAME = "to use the weights, name their configuration"  # ends messages
@@ -77,18 +89,21 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
     assert isinstance(given, dict)
     model = _arguments(SAM2Base, {str(name): value for name, value in given.items()})
     encodes_time = model["proj_tpos_enc_in_obj_ptrs"]
-    asked = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time) | ALWAYS
+    perceiver, encoder, size = model["spatial_perceiver"], model["image_encoder"], model["image_size"]
+    is_sam3 = encoder["trunk"]["_target_"].endswith(f".{RoPEViT.__name__}")
+    patch = encoder["trunk"]["patch_size"] if is_sam3 else 16
+    asked = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time)
+    asked |= ALWAYS | {"backbone_stride": patch}
     if other := [f"{name}={model[name]}" for name, value in asked.items() if model[name] != value]:
         raise ConfigError(f"transformers' model is not built like {config}, which has {', '.join(other)}")
-    perceiver = model["spatial_perceiver"]
-    vision = _vision_config(model["image_encoder"], model["image_size"], perceiver is not None)
+    vision = _sam3_vision_config(encoder, size) if is_sam3 else _vision_config(encoder, size, perceiver is not None)
     dim = vision["fpn_hidden_size"]
-    kind = (VIDEO if video else IMAGE)[perceiver is not None]
+    kind = (VIDEO if video else IMAGE)[2 if is_sam3 else perceiver is not None]
     out = {
         "architectures": [CLASSES[kind]],
         "model_type": kind,
         "vision_config": vision,
-        "prompt_encoder_config": _prompt_encoder_config(kind, dim, model["image_size"]),
+        "prompt_encoder_config": _prompt_encoder_config(kind, dim, size, patch),
         "mask_decoder_config": _mask_decoder_config(kind, dim),
     }
     if not video:
@@ -165,12 +180,41 @@ def _hiera_config(node: Mapping[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _prompt_encoder_config(kind: str, dim: int, size: int) -> dict[str, Any]:
+def _sam3_vision_config(encoder: Mapping[str, Any], size: int) -> dict[str, Any]:
+    trunk, neck = _arguments(RoPEViT, encoder["trunk"]), _arguments(ScaledNeck, encoder["neck"])
+    patch, dim = trunk["patch_size"], trunk["embed_dim"]
+    return {
+        "model_type": "sam3_vision_model",
+        "backbone_config": {
+            "model_type": "sam3_vit_model",
+            "hidden_size": dim,
+            "intermediate_size": int(dim * trunk["mlp_ratio"]),
+            "num_hidden_layers": trunk["depth"],
+            "num_attention_heads": trunk["num_heads"],
+            "num_channels": 3,
+            "image_size": size,
+            "patch_size": patch,
+            "hidden_act": "gelu",
+            "layer_norm_eps": trunk["norm_eps"],
+            "window_size": trunk["window_size"],
+            "global_attn_indexes": list(trunk["global_att_blocks"]),
+            "pretrain_image_size": trunk["pretrained_size"] * patch,
+            "rope_parameters": {"rope_theta": trunk["rope_theta"], "rope_type": "axial"},
+        },
+        "backbone_feature_sizes": [[factor * size // patch] * 2 for factor in (4, 2, 1)],
+        "fpn_hidden_size": neck["d_model"],
+        "scale_factors": list(neck["scale_factors"]),
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    }
+
+
+def _prompt_encoder_config(kind: str, dim: int, size: int, patch: int) -> dict[str, Any]:
     return {
         "model_type": f"{kind}_prompt_encoder",
         "hidden_size": dim,
         "image_size": size,
-        "patch_size": 16,
+        "patch_size": patch,
         "mask_input_channels": 16,
         "num_point_embeddings": 4,
         "hidden_act": "gelu",
@@ -253,26 +297,31 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
         CheckpointError: the file is no JSON mapping.
     """
     found = _read(file)
+    if found.get("model_type") == WHOLE_SAM3 and isinstance(found.get("tracker_config"), dict):
+        found = found["tracker_config"] | {"model_type": VIDEO[2]}
     kind = found.get("model_type")
     video = kind in VIDEO
     written = transformers_config(config, video=video)
     if kind != written["model_type"]:
         kinds = next(pair for pair in zip(VIDEO, IMAGE, strict=True) if written["model_type"] in pair)
         raise NoConfigError(f"{file} is of the model type {kind!r}, expected {' or '.join(kinds)}; {NAME}")
-    defaults = _flat(transformers_config(EDGETAM if kind.startswith("edgetam") else DEFAULTS, video=video))
+    default = DEFAULTS[VIDEO[(VIDEO if video else IMAGE).index(kind)]]
+    defaults = _flat(transformers_config(default, video=video))
     described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
     described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
     ours = _flat(written)
     changes = _size_change(file, described, _pair(ours["prompt_encoder_config.image_size"]))
-    for theirs, name in SWITCHES.items():
-        if video and described[theirs] != ours[theirs]:
+    for theirs, name in (*SWITCHES.items(), EPSILON):
+        if theirs in ours and described[theirs] != ours[theirs]:
             if not isinstance(described[theirs], int | float):
                 raise NoConfigError(f"{file} has {theirs} = {described[theirs]!r}, expected a number; {NAME}")
             changes.append(f"++model.{name}={json.dumps(described[theirs])}")
     other = [
         f"{name} is {described[name]} instead of {value}"
         for name, value in ours.items()
-        if name not in SWITCHES and _last(name) not in (*DERIVED, *IRRELEVANT) and described[name] != value
+        if name not in (*SWITCHES, EPSILON[0])
+        and _last(name) not in (*DERIVED, *IRRELEVANT)
+        and described[name] != value
     ]
     if other:
         raise NoConfigError(

@@ -1,10 +1,11 @@
-"""Converts weights between official names and those of Hugging Face transformers' SAM 2 and EdgeTAM: pure functions.
+"""Converts weights between official names and those of transformers' SAM 2, EdgeTAM and SAM 3: pure functions.
 
-In transformers, the four point embeddings (1, C) are one tensor (4, C), the matrix of the position encoding is stored
-twice, and the projection of keys and values in EdgeTAM's perceiver is two matrices. All else differs in name only.
-Weights of SAM 2.0 lack the same two modules in both layouts.
+In transformers, the four point embeddings (1, C) are one tensor (4, C), and the matrix of the position encoding is
+stored twice. Keys and values in EdgeTAM's perceiver have a matrix each, as have queries, keys and values in SAM 3's
+trunk. All else differs in name only. Weights of SAM 2.0 lack the same two modules in both layouts.
 
-Source: ``Sam2VideoModel`` and ``EdgeTamVideoModel`` of transformers, and their models for images, with the same names.
+Source: ``Sam2VideoModel``, ``EdgeTamVideoModel`` and ``Sam3TrackerVideoModel`` of transformers, and their models for
+images, with the same names.
 """
 
 import re
@@ -101,23 +102,49 @@ MODULES: tuple[tuple[str, str], ...] = (
     ("memory_encoder.pix_feat_proj", "memory_encoder.feature_projection"),
     ("memory_encoder.out_proj", "memory_encoder.projection"),
 )
-# Of EdgeTAM alone. Keys and values are :data:`SPLIT` before they get their names in transformers.
-EDGETAM_MODULES: tuple[tuple[str, str], ...] = (
-    *_below(_MEMORY, _MEMORY, "linear1=mlp.up_proj linear2=mlp.down_proj"),
-    *_below("spatial_perceiver", "spatial_perceiver", "latents=latents_1d latents_2d norm=layer_norm"),
-    *_below(
-        "spatial_perceiver.layers.#",
-        "spatial_perceiver.layers.#",
-        "attn.norm_x=layer_norm_input attn.norm_latents=layer_norm_latents self_attn.norm=layer_norm_self "
-        "attn.to_q=cross_attention.q_proj attn.to_k=cross_attention.k_proj attn.to_v=cross_attention.v_proj "
-        "attn.to_out=cross_attention.o_proj self_attn.to_q=self_attention.q_proj self_attn.to_k=self_attention.k_proj "
-        "self_attn.to_v=self_attention.v_proj self_attn.to_out=self_attention.o_proj "
-        "ff.0=mlp.layer_norm ff.1=mlp.up_proj ff.3=mlp.down_proj "
-        "self_ff.0=self_mlp.layer_norm self_ff.1=self_mlp.up_proj self_ff.3=self_mlp.down_proj",
+_NECK, _NECK_THERE = "image_encoder.neck.convs", "vision_encoder.neck.fpn_layers"
+# Names of EdgeTAM and SAM 3 only, which come before the others. Joined weights are split before they are renamed.
+MODULES_OF: dict[str, tuple[tuple[str, str], ...]] = {
+    "sam2": (),
+    "edgetam": (
+        *_below(_MEMORY, _MEMORY, "linear1=mlp.up_proj linear2=mlp.down_proj"),
+        *_below("spatial_perceiver", "spatial_perceiver", "latents=latents_1d latents_2d norm=layer_norm"),
+        *_below(
+            "spatial_perceiver.layers.#",
+            "spatial_perceiver.layers.#",
+            "attn.norm_x=layer_norm_input attn.norm_latents=layer_norm_latents self_attn.norm=layer_norm_self "
+            "attn.to_q=cross_attention.q_proj attn.to_k=cross_attention.k_proj attn.to_v=cross_attention.v_proj "
+            "attn.to_out=cross_attention.o_proj self_attn.to_q=self_attention.q_proj "
+            "self_attn.to_k=self_attention.k_proj self_attn.to_v=self_attention.v_proj "
+            "self_attn.to_out=self_attention.o_proj ff.0=mlp.layer_norm ff.1=mlp.up_proj ff.3=mlp.down_proj "
+            "self_ff.0=self_mlp.layer_norm self_ff.1=self_mlp.up_proj self_ff.3=self_mlp.down_proj",
+        ),
     ),
-)
+    "sam3": (
+        *_below(
+            _TRUNK,
+            _TRUNK_THERE,
+            "pos_embed=embeddings.position_embeddings patch_embed.proj=embeddings.patch_embeddings.projection "
+            "ln_pre=layer_norm",
+        ),
+        *_below(
+            f"{_TRUNK}.blocks.#",
+            f"{_TRUNK_THERE}.layers.#",
+            "norm1=layer_norm1 norm2=layer_norm2 attn.q=attention.q_proj attn.k=attention.k_proj "
+            "attn.v=attention.v_proj attn.proj=attention.o_proj mlp.layers.0=mlp.fc1 mlp.layers.1=mlp.fc2",
+        ),
+        *_below(f"{_NECK}.0", f"{_NECK_THERE}.0", "dconv_2x2_0=scale_layers.0 dconv_2x2_1=scale_layers.2"),
+        *_below(f"{_NECK}.1", f"{_NECK_THERE}.1", "dconv_2x2=scale_layers.0"),
+        *_below(f"{_NECK}.#", f"{_NECK_THERE}.#", "conv_1x1=proj1 conv_3x3=proj2"),
+    ),
+}
 _BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # all names below are equal in both
-JOINED, SPLIT = ".to_kv.weight", (".to_k.weight", ".to_v.weight")
+# Ends of the names of joined weights, and of their parts.
+SPLIT: dict[str, dict[str, tuple[str, ...]]] = {
+    "sam2": {},
+    "edgetam": {".to_kv.weight": (".to_k.weight", ".to_v.weight")},
+    "sam3": {f".attn.qkv.{x}": tuple(f".attn.{part}.{x}" for part in "qkv") for x in ("weight", "bias")},
+}
 POINTS = tuple(f"{_PROMPTS}.point_embeddings.{label}.weight" for label in range(4))
 POINTS_THERE = f"{_PROMPTS_THERE}.point_embed.weight"
 POSITIONS = f"{_PROMPTS}.pe_layer.positional_encoding_gaussian_matrix"
@@ -144,9 +171,9 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: names without a counterpart in transformers.
     """
-    merged, is_edgetam = (*POINTS, POSITIONS), any(name.startswith(_BODY) for name in weights)
-    weights = _with_split(weights)
-    names = {name: _renamed(name, False, is_edgetam) for name in weights if name not in merged}
+    merged, kind = (*POINTS, POSITIONS), _kind(weights)
+    weights = _with_split(weights, SPLIT[kind])
+    names = {name: _renamed(name, False, kind) for name in weights if name not in merged}
     if unknown := [name for name, theirs in names.items() if theirs is None]:
         raise CheckpointError(f"{len(unknown)} names have no counterpart in transformers: {listed(unknown)}")
     if absent := [name for name in merged if name not in weights]:
@@ -173,9 +200,9 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and images"
         )
     out: dict[str, Tensor] = {}
-    is_edgetam = any(name.startswith(_BODY_THERE) for name in tensors)
+    kind = _kind(tensors)
     for theirs in tensors:
-        name = POSITIONS if theirs in POSITIONS_THERE else _renamed(theirs, True, is_edgetam) or theirs
+        name = POSITIONS if theirs in POSITIONS_THERE else _renamed(theirs, True, kind) or theirs
         if name in out and name != POSITIONS:
             raise CheckpointError(f"the checkpoint has {name} under two names, one of them {theirs}")
         out[name] = tensors[theirs]
@@ -184,41 +211,51 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if rows.ndim != 2 or len(rows) != len(POINTS):
             raise CheckpointError(f"{POINTS_THERE} has the shape {tuple(rows.shape)}; expected four rows")
         out.update({name: rows[i : i + 1].clone() for i, name in enumerate(POINTS)})
-    for key in [name for name in out if name.endswith(SPLIT[0])]:
-        module = key.removesuffix(SPLIT[0])
-        if (value := module + SPLIT[1]) in out:
-            out[module + JOINED] = torch.cat([out.pop(key), out.pop(value)])
+    for whole, parts in SPLIT[kind].items():
+        for module in [name.removesuffix(parts[0]) for name in out if name.endswith(parts[0])]:
+            names = [module + part for part in parts]
+            if all(name in out for name in names):
+                out[module + whole] = torch.cat([out.pop(name) for name in names])
     return out
 
 
-def _with_split(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with one matrix for keys and one for values."""
+def _kind(names: Collection[str]) -> str:
+    """Returns the key of :data:`MODULES_OF` for these names, which are official or transformers'."""
+    if any(name.startswith((_BODY, _BODY_THERE)) for name in names):
+        return "edgetam"
+    is_sam3 = any(name.startswith((f"{_TRUNK}.ln_pre.", f"{_TRUNK_THERE}.embeddings.")) for name in names)
+    return "sam3" if is_sam3 else "sam2"
+
+
+def _with_split(weights: Mapping[str, Tensor], split: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """Returns the weights with each joined weight in its parts."""
     out: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if name.endswith(JOINED):
-            parts = zip(SPLIT, tensor.chunk(2), strict=True)
-            out |= {name.removesuffix(JOINED) + suffix: part.clone() for suffix, part in parts}
-        else:
+        whole = next((end for end in split if name.endswith(end)), None)
+        if whole is None:
             out[name] = tensor
+            continue
+        names = [name.removesuffix(whole) + part for part in split[whole]]
+        out |= {part: x.clone() for part, x in zip(names, tensor.chunk(len(names)), strict=True)}
     return out
 
 
-def _renamed(name: str, back: bool, is_edgetam: bool) -> str | None:
+def _renamed(name: str, back: bool, kind: str) -> str | None:
     """Transformers' name of an official parameter, or with ``back`` the reverse; None if there is none."""
     before, after = (_BODY_THERE, _BODY) if back else (_BODY, _BODY_THERE)
     if name.startswith(before):
         return after + name.removeprefix(before)
-    module, dot, kind = name.rpartition(".")
-    if kind not in ("weight", "bias"):
-        module, dot, kind = name, "", ""
-    for pattern, replacement in _patterns(back, is_edgetam):
+    module, dot, parameter = name.rpartition(".")
+    if parameter not in ("weight", "bias"):
+        module, dot, parameter = name, "", ""
+    for pattern, replacement in _patterns(back, kind):
         if found := pattern.fullmatch(module):
-            return found.expand(replacement) + dot + kind
+            return found.expand(replacement) + dot + parameter
     return None
 
 
 @cache
-def _patterns(back: bool, is_edgetam: bool) -> list[tuple[re.Pattern[str], str]]:
-    modules = EDGETAM_MODULES + MODULES if is_edgetam else MODULES  # the first that fits
+def _patterns(back: bool, kind: str) -> list[tuple[re.Pattern[str], str]]:
+    modules = MODULES_OF[kind] + MODULES  # the first that fits
     pairs = ((theirs, official) if back else (official, theirs) for official, theirs in modules)
     return [(re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1")) for a, b in pairs]

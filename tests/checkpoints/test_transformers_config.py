@@ -10,7 +10,7 @@ from sam2fast.checkpoints import CheckpointError, NoConfigError
 from sam2fast.checkpoints.transformers_config import overrides_from, transformers_config
 from sam2fast.config import ConfigError
 
-EDGETAM = "configs/edgetam/edgetam.yaml"
+EDGETAM, SAM3 = "configs/edgetam/edgetam.yaml", "configs/sam3/sam3.yaml"
 TINY, BASE, TINY_2 = "configs/sam2.1/sam2.1_hiera_t.yaml", "configs/sam2.1/sam2.1_hiera_b+.yaml", "sam2_hiera_t"
 
 
@@ -38,7 +38,10 @@ def overrides(tmp_path):
 
 @pytest.mark.parametrize(
     ("config", "video"),
-    [*((config, True) for config in [*OFFICIAL, nano.CONFIG, EDGETAM]), (nano.CONFIG, False), (EDGETAM, False)],
+    [
+        *((config, True) for config in [*OFFICIAL, nano.CONFIG, EDGETAM, SAM3]),
+        *((c, False) for c in (nano.CONFIG, EDGETAM, SAM3)),
+    ],
 )
 def test_a_written_config_needs_no_override(config, video, overrides):
     assert overrides(transformers_config(config, video=video), config) == ()
@@ -53,6 +56,20 @@ def test_edgetam(overrides):
     found = transformers_config(EDGETAM)
     assert found["architectures"] == ["EdgeTamVideoModel"] and "memory_attention_feed_forward_hidden_size" not in found
     assert overrides(found | {"max_cond_frame_num": 4}, EDGETAM) == ("++model.max_cond_frames_in_attn=4",)
+
+
+def test_sam3(overrides):
+    """The whole SAM 3 has the tracker's configuration below a key."""
+    found = transformers_config(SAM3)
+    assert found["architectures"] == ["Sam3TrackerVideoModel"]
+    assert overrides({"model_type": "sam3_tracker_video"}, SAM3) == ()
+    whole = {"model_type": "sam3_video", "tracker_config": found}
+    assert overrides(whole, SAM3) == ()
+    whole = with_values(whole, tracker_config__vision_config__backbone_config__layer_norm_eps=1e-5)
+    assert overrides(whole, SAM3) == ("++model.image_encoder.trunk.norm_eps=1e-05",)
+    smaller = transformers_config(SAM3, ("++model.image_size=504",))
+    assert smaller["vision_config"]["backbone_feature_sizes"] == [[144, 144], [72, 72], [36, 36]]
+    assert overrides(smaller, SAM3) == ("++model.image_size=504",)
 
 
 def test_the_image_size_is_obeyed(overrides):
@@ -105,6 +122,8 @@ VIDEO, TALL = (
         (TINY, {"model_type": "edgetam_video"}, "model type 'edgetam_video', expected sam2_video or sam2"),
         (EDGETAM, {"perceiver_resampler_num_latents": 128}, "num_latents is 128 instead of 256"),
         (EDGETAM, {"model_type": "sam2_video"}, "model type 'sam2_video', expected edgetam_video or edgetam"),
+        (SAM3, {"vision_config__backbone_config__window_size": 12}, "window_size is 12 instead of 24"),
+        (SAM3, {"model_type": "sam3_video"}, "model type 'sam3_video', expected sam3_tracker_video or sam3_tracker"),
         (BASE, json.dumps(VIDEO), r"embed_dim_per_stage is \[96, 192, 384, 768\] instead of \[112, 224"),
         (TINY_2, json.dumps(VIDEO), "enable_occlusion_spatial_embedding is True instead of False"),
     ],
@@ -127,3 +146,5 @@ def test_a_file_that_is_no_configuration(content, word, overrides):
 def test_options_that_transformers_lacks():
     with pytest.raises(ConfigError, match="use_high_res_features_in_sam=False"):
         transformers_config(TINY, ("++model.use_high_res_features_in_sam=false",))
+    with pytest.raises(ConfigError, match="backbone_stride=28"):
+        transformers_config(SAM3, ("++model.backbone_stride=28",))

@@ -1,0 +1,68 @@
+"""Finds the tracker's weights in files of the whole SAM 3, which also have weights of its detector.
+
+Source: the conversion of Meta's file in transformers (``convert_sam3_video_to_hf.py``), and its ``Sam3VideoModel``.
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+# Beginnings of names in transformers' Sam3VideoModel, and in its Sam3TrackerVideoModel.
+FROM_VIDEO_MODEL = {
+    "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",
+    "tracker_neck.": "vision_encoder.neck.",
+    "tracker_model.": "",
+}
+# In Meta's file, the image encoder is part of the detector. Parts of its names, and beginnings of official names.
+NECK = "backbone.vision_backbone.sam2_convs."
+FROM_ENCODER = {"backbone.vision_backbone.trunk.": "image_encoder.trunk.", NECK: "image_encoder.neck.convs."}
+OF_TRACKER = "maskmem_tpos_enc"  # a name below the tracker's prefix
+COMPUTED = ".attn.freqs_cis"
+POSITIONS = "image_encoder.trunk.pos_embed"
+RENAMED = {
+    r"^transformer\.encoder\.": "memory_attention.",
+    r"^maskmem_backbone\.": "memory_encoder.",
+    r"\.mlp\.(?:lin|fc)1\.": ".mlp.layers.0.",
+    r"\.mlp\.(?:lin|fc)2\.": ".mlp.layers.1.",
+}
+
+
+def is_whole(names: Collection[str]) -> bool:
+    """Returns True for names of the whole SAM 3, in Meta's layout or that of transformers."""
+    return any(name.startswith("tracker_neck.") or NECK in name for name in names)
+
+
+def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tracker's weights of the whole SAM 3, without weights of its detector.
+
+    Names are official for Meta's layout, and those of transformers' tracker for that of transformers.
+    """
+    if not any(NECK in name for name in tensors):
+        return {
+            name.replace(prefix, new, 1): tensor
+            for name, tensor in tensors.items()
+            for prefix, new in FROM_VIDEO_MODEL.items()
+            if name.startswith(prefix)
+        }
+    prefix = next((name.removesuffix(OF_TRACKER) for name in tensors if name.endswith(OF_TRACKER)), None)
+    named = {official: x for name, x in tensors.items() if (official := _official_name(name, prefix)) is not None}
+    rows = named.get(POSITIONS)
+    if rows is not None and rows.ndim == 3 and math.isqrt(rows.shape[1]) ** 2 != rows.shape[1]:
+        named[POSITIONS] = rows[:, 1:]  # the first row is that of a class token
+    return named
+
+
+def _official_name(name: str, prefix: str | None) -> str | None:
+    """Returns the official name of a weight in Meta's file, or None if it is not the tracker's."""
+    part = next((part for part in FROM_ENCODER if part in name), None)
+    if part is not None:
+        name = FROM_ENCODER[part] + name.partition(part)[2]
+    elif prefix is not None and name.startswith(prefix):
+        name = name.removeprefix(prefix)
+    else:
+        return None
+    for pattern, new in RENAMED.items():
+        name = re.sub(pattern, new, name)
+    return None if name.endswith(COMPUTED) else name
