@@ -3,15 +3,15 @@
 Their processor is not used. Images and prompts already have the model's input size, where it would only normalise.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import tame_weights
 import torch
 from counterpart import vision_config
+from image_prompts import ImagePair, difference, our_answer, their_answer
 from PIL import Image
-from torch import Tensor
 from transformers import Sam2Config, Sam2Model
 
 from sam2fast.build_sam import build_sam2
@@ -25,13 +25,6 @@ SIZE = 1024
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 MODELS = ("sam2.1_hiera_t", "sam2.1_hiera_b+")
-
-
-def difference(expected: Any, actual: Any) -> float:
-    """Largest deviation, relative to the expected values."""
-    a, b = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-    assert a.shape == b.shape
-    return float(np.abs(a - b).max() / (np.abs(a).mean() + a.std()))
 
 
 def _image() -> np.ndarray:
@@ -63,16 +56,8 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Pair(NamedTuple):
-    """Both models with the image encoded."""
-
-    ours: SAM2ImagePredictor
-    theirs: Sam2Model
-    their_features: list[Tensor]
-
-
 @pytest.fixture(scope="module", params=MODELS)
-def pair(request: pytest.FixtureRequest) -> Pair:
+def pair(request: pytest.FixtureRequest) -> ImagePair:
     model = build_sam2(f"configs/sam2.1/{request.param}.yaml", None, device="cpu")
     tame_weights.fill(model, SEED)
 
@@ -88,43 +73,11 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     ours.set_image(image)
     pixels = (image / 255 - MEAN) / STD
     features = theirs.get_image_embeddings(torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])
-    return Pair(ours, theirs, features)
-
-
-def _our_answer(predictor: SAM2ImagePredictor, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
-    """Mask logits ``(B, M, S/4, S/4)``, IoUs ``(B, M)`` and object scores ``(B, 1)`` of B prompts."""
-    decoded: list[tuple[Tensor, ...]] = []
-    # The predictor clips the logits and does not return the object score; the decoder returns both.
-    hook = predictor.model.sam_mask_decoder.register_forward_hook(lambda module, args, result: decoded.append(result))
-    try:
-        predictor.predict(**prompt, multimask_output=multimask)
-    finally:
-        hook.remove()
-    masks, ious, _, scores = decoded[0]
-    return [masks.numpy(), ious.numpy(), scores.numpy()]
-
-
-@torch.no_grad()
-def _their_answer(pair: Pair, prompt: dict[str, Any], multimask: bool) -> list[np.ndarray]:
-    """The counterpart of :func:`_our_answer` with transformers."""
-    inputs: dict[str, Tensor] = {}
-    if "point_coords" in prompt:
-        labels = torch.tensor(prompt["point_labels"], dtype=torch.int32)
-        count, points = (1, len(labels)) if labels.ndim == 1 else labels.shape
-        inputs["input_points"] = torch.tensor(prompt["point_coords"], dtype=torch.float32).view(1, count, points, 2)
-        inputs["input_labels"] = labels.view(1, count, points)
-    if "box" in prompt:
-        inputs["input_boxes"] = torch.tensor(prompt["box"], dtype=torch.float32).view(1, -1, 4)
-    if "mask_input" in prompt:
-        inputs["input_masks"] = torch.from_numpy(prompt["mask_input"])[None]
-        if prompt.get("point_labels") == [-1]:
-            del inputs["input_points"], inputs["input_labels"]  # they add the padding point themselves
-    out = pair.theirs(image_embeddings=pair.their_features, multimask_output=multimask, **inputs)
-    return [x[0].numpy() for x in (out.pred_masks, out.iou_scores, out.object_score_logits)]
+    return ImagePair(ours, theirs, features)
 
 
 @pytest.mark.parametrize(("level", "channels"), [(0, 32), (1, 64), (2, 256)])
-def test_image_features(pair: Pair, level: int, channels: int) -> None:
+def test_image_features(pair: ImagePair, level: int, channels: int) -> None:
     features = pair.ours._features
     assert features is not None
     actual = [*features["high_res_feats"], pair.ours.get_image_embedding()][level]
@@ -138,14 +91,14 @@ def test_image_features(pair: Pair, level: int, channels: int) -> None:
 )
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_masks(
-    pair: Pair, prompt: dict[str, Any], multimask: bool, stable_from: float, monkeypatch: pytest.MonkeyPatch
+    pair: ImagePair, prompt: dict[str, Any], multimask: bool, stable_from: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # These masks have stabilities of 0.88 to 0.95, and the best of three leads by a predicted IoU of 0.01 or more:
     # no rounding changes the choice.
     for decoder in (pair.ours.model.sam_mask_decoder, pair.theirs.mask_decoder):
         monkeypatch.setattr(decoder, "dynamic_multimask_stability_thresh", stable_from)
-    expected = _their_answer(pair, prompt, multimask)
-    actual = _our_answer(pair.ours, prompt, multimask)
+    expected = their_answer(pair, prompt, multimask)
+    actual = our_answer(pair.ours, prompt, multimask)
     assert actual[0].shape[1:] == (3 if multimask else 1, SIZE // 4, SIZE // 4)
     for name, a, b in zip(("mask logits", "IoUs", "object scores"), expected, actual, strict=True):
         assert difference(a, b) <= TOLERANCE, name
