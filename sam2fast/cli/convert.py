@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.command_files import note_kept
-from sam2fast.cli.model_choice import ModelChoice, config_of
+from sam2fast.cli.model_choice import ModelChoice, config_of, note_licence
 from sam2fast.cli.options import DTYPES, PATH
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import MissingCheckpointError, as_user_error
@@ -106,5 +106,7 @@ def convert(
         note_kept(target)
     else:
         say("checked  read back, names and values equal")
+    if done.choice:
+        note_licence(done.choice.config, target)
     for file, digest in done.files.items():
         say(f"sha256   {digest}  {click.format_filename(file)}")

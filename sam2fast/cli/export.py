@@ -11,7 +11,7 @@ import click
 
 from sam2fast.cli.command_files import check_folder as check_place
 from sam2fast.cli.command_files import check_same, note_kept
-from sam2fast.cli.model_choice import ModelChoice
+from sam2fast.cli.model_choice import ModelChoice, note_licence
 from sam2fast.cli.options import DTYPES, ModelOptions, model_options, out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
@@ -103,6 +103,7 @@ def export(
         note_kept(out)
     else:
         say(f"written to {click.format_filename(out)}")
+    note_licence(choice.config, out)
     written = {name: size for name, size in sizes.items() if size is not None}
     emit({"out": str(out), "bytes": written, "seconds": round(seconds, 3), "model": choice.as_json()})
 

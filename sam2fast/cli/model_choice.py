@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import click
 
 from sam2fast import __version__
+from sam2fast._official_names import SAM3_CONFIG, SAM3_ID
 from sam2fast.cli.reporting import reporting
 from sam2fast.cli.terminal import print_message
-from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import MissingCheckpointError, UserError, as_user_error, format_error, print_note
 from sam2fast.downloads import DownloadError, get_checkpoint, get_repository
 from sam2fast.downloads.catalog import is_repository, published_models, short_name, suggestion
 from sam2fast.downloads.digests import digest_of
 from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
+SAM3 = short_name(SAM3_CONFIG).rpartition("/")[2]
 DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
 
 
@@ -109,7 +111,10 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         return ModelChoice(official.release.config, checkpoint)
     from sam2fast.config import shipped_configs
 
-    if Path(model).is_file() or short_name(model) in shipped_configs():
+    shipped = shipped_configs()
+    if Path(model).is_file() or name in {*shipped, *(each.rpartition("/")[2] for each in shipped)}:
+        if checkpoint is None and name.rpartition("/")[2] == SAM3:
+            return _from_hub(SAM3_ID)
         if checkpoint is None:
             raise click.UsageError(f"the model {model} has no official checkpoint; give one with --checkpoint FILE")
         return ModelChoice(model, checkpoint)
@@ -177,3 +182,11 @@ def _config_that_fits(checkpoint: Path) -> str:
             "name a configuration with these values with --model FILE.yaml"
         )
     return config
+
+
+def note_licence(config: str, out: Path) -> None:
+    """Prints under which licence files of a model are, if its configuration names a licence."""
+    from sam2fast.config import load_config
+
+    if licence := load_config(config).get("licence"):
+        print_note(f"these weights are under the {licence}, and so is {click.format_filename(out)}")

@@ -145,6 +145,8 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--model", "own.yaml"], 2, "--checkpoint FILE"),
         (["--checkpoint", "nowhere.pt"], 3, "nowhere.pt"),
         (["--model", "someone/model"], 3, ""),
+        (["--model", "facebook/sam3"], 3, "ask Meta for access at https://huggingface.co/facebook/sam3"),
+        (["--model", "sam3"], 3, "ask Meta for access at https://huggingface.co/facebook/sam3"),
         (["--model", "large"], 3, "large.pt is not on .*OFFLINE is set.* from https://dl.fb.* with --checkpoint\n$"),
         (["--checkpoint", "other.pt"], 1, "other.pt .*--model FILE.yaml"),
         (["--checkpoint", "tiny.pt", "--model", "broken.yaml"], 1, "broken.yaml"),
