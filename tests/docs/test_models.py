@@ -39,7 +39,7 @@ def test_sizes(name):
         model = build_from_config(load_config(CONFIGS[name]).model)
     assert parameters == f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} million"
     assert int(image) == model.image_size and int(layers) == len(model.memory_attention.layers)
-    kept = (model.image_size // 16) ** 2 if model.spatial_perceiver is None else 512
+    kept = model.sam_image_embedding_size**2 if model.spatial_perceiver is None else 512
     is_pooled = model.memory_attention.layers[0].cross_attn_image.pooling is not None
     assert tokens == f"{kept}, attended {kept // 4}" if is_pooled else tokens == str(kept)
 
@@ -49,6 +49,7 @@ def test_sizes(name):
     [
         *((f"SAM 2.1 {name}", (name,)) for name in ("tiny", "small", "large")),
         ("SAM 2.1 base+", ("base_plus",)),
+        ("SAM 3's tracker", ("sam3",)),
         ("EdgeTAM", ("edgetam",)),
         ("EfficientTAM S, Ti", ("efficienttam_s", "efficienttam_ti")),
         ("MedSAM2", ("medsam2",)),

@@ -37,6 +37,7 @@ SUBSTITUTES = {
     "sam2fast masks": "sam2fast masks --points-per-side 2",
     "video.mp4 --model edgetam": "clip.mp4 --model nano --out out/models",
     "video.mp4 --model efficienttam_s": "clip.mp4 --model nano --out out/efficienttam",
+    "video.mp4 --checkpoint sam3.pt": "clip.mp4 --model nano --out out/sam3",
     "slices/ --model medsam2 --box 40,1": "clip.mp4 --model nano --out out/slices --box 3,1",
     "bench/kernels/layer_norm.py ": "bench/kernels/layer_norm.py --list ",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
