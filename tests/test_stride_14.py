@@ -17,6 +17,7 @@ from stride_14 import SIDE, stride_14
 from video import clip, jpeg_folder, run
 
 from sam2fast.config import ConfigError
+from sam2fast.demo.in_browser.page import write_page
 from sam2fast.deploy import exported
 from sam2fast.deploy.onnx.runtime.graphs import _check_constants
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
@@ -163,6 +164,14 @@ def test_onnx(predictor, video):
     _check_constants(model.manifest, predictor.hidden_dim, MAP)
     with pytest.raises(OnnxModelError, match=f"image_size is {SIDE}; the graphs need 126"):
         _check_constants(model.manifest, predictor.hidden_dim, 9)
+
+
+def test_the_page_in_the_browser_refuses_other_strides(predictor, tmp_path):
+    with pytest.raises(
+        ValueError, match="has SAM 2's sizes of masks, and sam3 has others: export it with --format onnx"
+    ):
+        write_page(predictor, tmp_path / "page", "sam3")
+    assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.long

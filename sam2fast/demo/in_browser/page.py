@@ -48,8 +48,11 @@ def write_page(
     Raises:
         FileExistsError: the folder is not empty, or is a file.
         RuntimeFetchError: onnxruntime-web cannot be fetched.
+        ValueError: The model's stride is not 16 pixels.
         ImportError, ValueError, RuntimeError, OSError: see :func:`sam2fast.deploy.onnx.write_onnx`.
     """
+    if model.backbone_stride != 16:
+        raise ValueError(f"the page has SAM 2's sizes of masks, and {name} has others: export it with --format onnx")
     with filled(check_folder(folder), INDEX) as partial:
         progress("fetching onnxruntime-web")
         write_runtime(partial / IN_BROWSER / "runtime")
