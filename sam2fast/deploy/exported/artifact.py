@@ -5,9 +5,9 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class ArtifactMetadata:
     sam2fast: str
     sizes: dict[str, int]  # of the files, in bytes
     stride: int = 16  # pixels of the image per position of the embedding
-    mean: Sequence[float] = MEAN  # of pixels in [0, 1]
-    std: Sequence[float] = STD
+    mean: list[float] = field(default_factory=lambda: list(MEAN))  # of pixels in [0, 1]
+    std: list[float] = field(default_factory=lambda: list(STD))
     format: int = FORMAT
 
 
@@ -106,8 +106,8 @@ def write_artifact(
             sam2fast=__version__,
             sizes={name: (partial / name).stat().st_size for name in (ENCODER, DECODER)},
             stride=model.backbone_stride,
-            mean=model.pixel_mean,
-            std=model.pixel_std,
+            mean=list(model.pixel_mean),
+            std=list(model.pixel_std),
         )
         content = {**asdict(metadata), **record_of(partial, made_from)}
         (partial / METADATA).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
