@@ -13,7 +13,7 @@ from onnx_graphs import AsTensors, model_of_modules
 from parity import random_image, random_map
 from planned import away_from_the_cpu
 from planned_memory import by_modules, tracked
-from stride_14 import SIDE, stride_14
+from small_sam3 import SIDE, small_sam3
 from video import clip, jpeg_folder, run
 
 from sam2fast.config import ConfigError
@@ -34,7 +34,7 @@ CLICK = {"point_coords": [[30, 20]], "point_labels": [1]}
 
 @pytest.fixture(scope="module")
 def predictor():
-    return stride_14()
+    return small_sam3()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def prompts(s):
 @pytest.mark.parametrize(("size", "nearest"), [(100, 112), (1024, 1036), (14, 28)])
 def test_image_sizes_are_multiples_of_twice_the_stride(size, nearest):
     with pytest.raises(ConfigError, match=f"a multiple of 28, such as {nearest}; got {size}"):
-        stride_14(size)
+        small_sam3(size)
 
 
 def test_memory_encoders_read_masks_at_16_times_the_map(predictor):

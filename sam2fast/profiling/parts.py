@@ -31,7 +31,7 @@ PartOf = tuple[Any, str, tuple[str, ...] | Iterator[tuple[str, ...]]]
 _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu, "encode", "encode"),
     (cpu.image, "_transform", "stage {}"),
-    (cpu.image, "neck", "neck"),
+    (cpu.image, "neck scaled_neck", "neck"),
     (cpu.image, "normalize", "norms"),
     (cpu.image, "linear", "projections"),
     (cpu.image, "window_attention_reference", "attention"),
@@ -54,7 +54,7 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu.memory, "compress", "perceiver"),
     (cpu.memory, "pointers_of", "object pointers"),
     (static, "encode", "encode"),
-    (static.image, "neck", "neck"),
+    (static.image, "neck scaled_neck", "neck"),
     (static.image, "normalize_sum shifted_layer_norm", "norms"),
     (static.image, "linear add_product", "projections"),
     (static.image, "window_attention pooled_window_attention", "attention"),

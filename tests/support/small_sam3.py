@@ -1,0 +1,25 @@
+"""A small SAM 3 with tame weights, in Python and in files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tame_weights
+import torch
+
+from sam2fast.build_sam import build_sam2_video_predictor
+
+CONFIG = Path(__file__).with_name("sam3_small.yaml")
+SIDE, PADDED = 168, 140  # at 140 pixels the last windows are padded
+SHALLOW = ("model.memory_attention.num_layers=1", "model.memory_encoder.fuser.num_layers=1")
+
+
+def small_sam3(side: int = SIDE, overrides: Sequence[str] = SHALLOW) -> Any:
+    """A video predictor on the CPU."""
+    options = {"device": "cpu", "hydra_overrides_extra": list(overrides), "image_size": side}
+    return tame_weights.fill(build_sam2_video_predictor(CONFIG, None, **options), 0)
+
+
+def write_small_sam3(file: Path) -> None:
+    """Writes the weights of :data:`CONFIG`."""
+    torch.save({"model": small_sam3(overrides=()).state_dict()}, file)
