@@ -11,7 +11,7 @@ from sam2fast.kernels._dispatch import FLOATS, current_backend, implementation_o
 from sam2fast.kernels._launch import LaunchConfig, launch_config
 from sam2fast.kernels._op import Op, schema
 from sam2fast.kernels._sdpa import Attend, attention_by
-from sam2fast.kernels.memory_attention import apply_rope
+from sam2fast.kernels.memory_attention import apply_rope, rope_attention
 
 __all__ = [
     "pooled_window_attention",
@@ -40,8 +40,8 @@ def window_attention(
         num_heads: number of heads; scores are scaled by ``1 / sqrt(d)``.
         window_size: side of the square windows; 0 means one window, the whole map.
         q_stride: if given, queries are max-pooled by this stride inside each window, which it must divide.
-        rope: cosines and sines ``(tokens, d / 2)`` of the positions in a window, which rotate queries and keys. The
-            attention is then torch's.
+        rope: cosines and sines ``(tokens, d / 2)`` of the positions in a window, which rotate queries and keys, by
+            :func:`~sam2fast.kernels.memory_attention.rope_attention` on GPUs.
 
     Returns:
         ``(B, H', W', heads * d)`` in the dtype of ``qkv``; ``H', W' = H // stride, W // stride``.
@@ -60,8 +60,9 @@ def window_attention(
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
     given = qkv, bias, num_heads, window_size, q_stride
     if rope is not None:
-        attend = attention_by(sdpa_choice(qkv.device, qkv.dtype)) if qkv.is_cuda else None
-        return window_attention_reference(*given, attend, rope)
+        if qkv.is_cuda or current_backend() == "triton":  # one launch rotates queries and keys
+            return window_attention_reference(*given, lambda q, k, v: rope_attention(q, k, v, *rope))
+        return window_attention_reference(*given, rope=rope)
     if custom := implementation_of("window_attention"):
         return custom(*given)
     if _window_attention.uses_kernel(*given):
