@@ -8,7 +8,9 @@ from parity import random_map
 from sam2.modeling.backbones.hieradet import MultiScaleAttention
 from sam2.modeling.backbones.utils import window_partition, window_unpartition
 
+from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.window_attention import window_attention
+from sam2fast.modeling.position_encoding import WindowRotations
 from sam2fast.utils.testing import relative_error
 
 # (height, width, window, heads, head dim, pooled): SAM 2's own first, then hostile ones.
@@ -102,3 +104,22 @@ def test_as_accurate_as_sdpa(dtype, side):
 def test_shapes_that_do_not_fit(qkv, bias, heads, window, stride):
     with pytest.raises(ValueError, match="expected qkv|does not divide"):
         window_attention(qkv, bias, heads, window, stride)
+
+
+@pytest.mark.parametrize("window", [0, 4, 5])
+def test_rotated_positions_in_one_launch(triton_device, window):
+    """Of queries and keys, as the reference implementation rotates them. Windows of 5 are padded."""
+    given = (
+        random_map(2, 8, 8, 3 * 2 * 16).to(triton_device),
+        random_map(3 * 2 * 16, seed=1).to(triton_device),
+        2,
+        window,
+    )
+    rope = WindowRotations(16, 4, 100.0)(window or 8, triton_device)
+    with backend("torch"):
+        expected, without = window_attention(*given, rope=rope), window_attention(*given)
+    before = launches["rope_attention"]
+    with backend("triton"):
+        actual = window_attention(*given, rope=rope)
+    assert launches["rope_attention"] == before + 1
+    assert relative_error(expected, actual) < 1e-5 < relative_error(expected, without)

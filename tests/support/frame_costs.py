@@ -42,7 +42,6 @@ CONFIGS = {
     "sam3": "configs/sam3/sam3.yaml",
     "edgetam": "configs/edgetam/edgetam.yaml",
     **{name: f"configs/efficienttam/{name}.yaml" for name in _EFFICIENTTAM},
-    "sam3": "configs/sam3/sam3.yaml",
     "medsam2": "configs/medsam2/sam2.1_hiera_t512.yaml",
     "mini": "configs/mini/sam2fast_mini.yaml",
     "nano": "configs/nano/sam2fast_nano.yaml",

@@ -10,7 +10,7 @@ import torch
 from sam2fast.build_sam import build_sam2_video_predictor
 
 CONFIG = Path(__file__).with_name("sam3_small.yaml")
-SIDE, PADDED = 168, 140  # at 140 pixels the last windows are padded
+SIDE = 168
 SHALLOW = ("model.memory_attention.num_layers=1", "model.memory_encoder.fuser.num_layers=1")
 
 

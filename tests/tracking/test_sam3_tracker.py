@@ -9,49 +9,25 @@ import recorded_ops
 import torch
 from fake_cuda import steady_frames, steady_steps
 from graph_sessions import assert_same, failures
-from parity import random_image, random_map
-from planned import away_from_the_cpu, parts_of, without_plans
+from parity import random_image
+from planned import without_plans
 from profiled import LIMITS
 from recorded_ops import CalledAgain, RecordedOps, recorded_by
-from small_sam3 import CONFIG, PADDED, SHALLOW, SIDE, small_sam3
+from small_sam3 import CONFIG, SHALLOW, SIDE, small_sam3
 from video import clip, run
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2_video_predictor
-from sam2fast.engine import Engine, engine_for
+from sam2fast.engine import Engine
 from sam2fast.profiling import profile_video
 from sam2fast.tracking.approximations import Approximations
 from sam2fast.tracking.propagation import FRAMES_AT_ONCE_ON_CUDA
 from sam2fast.tracking.strategies import STRATEGIES
-from sam2fast.utils.testing import relative_error
 
 
 @pytest.fixture(scope="module")
 def predictor():
     return small_sam3()
-
-
-@pytest.fixture(scope="module", params=[SIDE, PADDED])
-def of_each_size(request):
-    return small_sam3(request.param)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("on", ["cpu", "static"])
-def test_features_from_the_plan(of_each_size, on):
-    images, engine = random_map(2, 3, *[of_each_size.image_size] * 2), engine_for(of_each_size)
-    assert all(parts_of(of_each_size))
-    with without_plans():
-        expected = engine.encode(images)
-    if on == "static":
-        with away_from_the_cpu():
-            found = engine.encode(images)
-    else:
-        found = engine.encode(images)
-    side = of_each_size.sam_image_embedding_size
-    assert [x.shape[2] for x in found] == [4 * side, 2 * side, side]
-    for a, b in zip(expected, found, strict=True):
-        assert a.shape == b.shape and relative_error(a, b) <= 1e-5
 
 
 def prompts(s):
