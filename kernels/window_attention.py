@@ -153,8 +153,8 @@ def window_attention_reference(
         height, width = query.shape[1:3]
     query, key, value = (x.flatten(1, 2).unflatten(-1, (num_heads, -1)) for x in (query, key, value))
     if rope is not None:
-        rotated = apply_rope(torch.stack([query, key]).transpose(2, 3), *rope)
-        query, key = rotated.transpose(2, 3)
+        both = tiles.flatten(1, 2)[..., : 2 * channels // 3].unflatten(-1, (2, num_heads, -1))
+        query, key = _rotated(both, *rope).unbind(2)
     if key.shape[1] >= LONG and is_cpu_inference(query):
         out = _attention_by_rows(query, key, value)
     else:
@@ -166,6 +166,15 @@ def window_attention_reference(
     out = out.reshape(B, rows, columns, height, width, -1).transpose(2, 3)
     out = out.reshape(B, rows * height, columns * width, -1)
     return out[:, :H, :W]
+
+
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotates ``x (N, tokens, 2, heads, d)`` as :func:`apply_rope` does."""
+    if not is_cpu_inference(x):
+        return apply_rope(x.permute(2, 3, 0, 1, 4), cos, sin).permute(2, 3, 0, 1, 4)
+    # Products of complex numbers take a third of the time.
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(cos, sin)[:, None, None]).flatten(-2).to(x.dtype)
 
 
 def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
