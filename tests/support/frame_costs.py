@@ -39,6 +39,7 @@ CONFIGS = {
     "small": "configs/sam2.1/sam2.1_hiera_s.yaml",
     "base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+    "sam3": "configs/sam3/sam3.yaml",
     "edgetam": "configs/edgetam/edgetam.yaml",
     **{name: f"configs/efficienttam/{name}.yaml" for name in _EFFICIENTTAM},
     "medsam2": "configs/medsam2/sam2.1_hiera_t512.yaml",
