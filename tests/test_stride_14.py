@@ -9,20 +9,14 @@ import torch
 import torch.nn.functional as F
 from graph_sessions import assert_same
 from mini_model import mini_predictor
-from onnx_graphs import AsTensors, model_of_modules
 from parity import random_image, random_map
 from planned import away_from_the_cpu
 from planned_memory import by_modules, tracked
-from small_sam3 import SIDE, small_sam3
+from small_sam3 import SIDE, prompts, small_sam3
 from video import clip, jpeg_folder, run
 
 from sam2fast.config import ConfigError
-from sam2fast.demo.in_browser.page import write_page
 from sam2fast.deploy import exported
-from sam2fast.deploy.onnx.runtime.graphs import _check_constants
-from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
-from sam2fast.deploy.onnx.runtime.manifest import OnnxModelError
-from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.image_features import Features
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.tracking.features import difference, summary_of
@@ -40,17 +34,6 @@ def predictor():
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     return jpeg_folder(tmp_path_factory.mktemp("video"), clip(6))
-
-
-def prompts(s):
-    """A click, a box, a mask, and a correction."""
-    rows, columns = np.mgrid[0:90, 0:120]
-    s.points(0, 1, (60, 40, 1))
-    s.mask(0, 2, (columns - 30) ** 2 + (rows - 60) ** 2 < 144)
-    s.points(1, 3, box=[20, 20, 70, 60])
-    s.propagate(max_frame_num_to_track=3)
-    s.points(2, 1, (65, 45, 0))
-    s.propagate()
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(100, 112), (1024, 1036), (14, 28)])
@@ -148,30 +131,6 @@ def test_features_in_files(predictor, tmp_path):
     given = features, Features.load(tmp_path / "image")
     expected, found = (images.predict(**CLICK, features=each, return_logits=True)[0] for each in given)
     assert np.array_equal(expected, found)
-
-
-def test_onnx(predictor, video):
-    """The modules that are exported, and the loop around their graphs."""
-    model = model_of_modules(predictor)
-    found = run(AsTensors(OnnxVideoPredictor(model)), video, prompts)
-    assert_same(run(predictor, video, prompts), found, 1e-4)
-    ours, theirs = SAM2ImagePredictor(predictor), OnnxImagePredictor(model)
-    for images in (ours, theirs):
-        images.set_image(random_image(60, 80))
-    mask = random_map(1, 4 * MAP, 4 * MAP).numpy()
-    for a, b in zip(*(x.predict(**CLICK, mask_input=mask, return_logits=True) for x in (ours, theirs)), strict=True):
-        assert a.shape == b.shape and relative_error(a, b) <= 1e-4
-    _check_constants(model.manifest, predictor.hidden_dim, MAP)
-    with pytest.raises(OnnxModelError, match=f"image_size is {SIDE}; the graphs need 126"):
-        _check_constants(model.manifest, predictor.hidden_dim, 9)
-
-
-def test_the_page_in_the_browser_refuses_other_strides(predictor, tmp_path):
-    with pytest.raises(
-        ValueError, match="has SAM 2's sizes of masks, and sam3 has others: export it with --format onnx"
-    ):
-        write_page(predictor, tmp_path / "page", "sam3")
-    assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.long

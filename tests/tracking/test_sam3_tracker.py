@@ -13,7 +13,7 @@ from parity import random_image
 from planned import without_plans
 from profiled import LIMITS
 from recorded_ops import CalledAgain, RecordedOps, recorded_by
-from small_sam3 import CONFIG, SHALLOW, SIDE, small_sam3
+from small_sam3 import CONFIG, SHALLOW, SIDE, prompts, small_sam3
 from video import clip, run
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -28,17 +28,6 @@ from sam2fast.tracking.strategies import STRATEGIES
 @pytest.fixture(scope="module")
 def predictor():
     return small_sam3()
-
-
-def prompts(s):
-    """A click, a box, a mask, and a correction, over eight frames."""
-    rows, columns = np.mgrid[0:90, 0:120]
-    s.points(0, 1, (60, 40, 1))
-    s.mask(0, 2, (columns - 30) ** 2 + (rows - 60) ** 2 < 144)
-    s.points(1, 3, box=[20, 20, 70, 60])
-    s.propagate(max_frame_num_to_track=5)
-    s.points(4, 1, (65, 45, 0))
-    s.propagate(start_frame_idx=4, reverse=True)
 
 
 def test_replayed_steps(predictor, video, monkeypatch):

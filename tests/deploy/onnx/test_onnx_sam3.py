@@ -1,0 +1,56 @@
+"""SAM 3's exported modules, and its graphs in onnxruntime, beside the predictor."""
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+from graph_sessions import assert_same
+from onnx_graphs import AsTensors, model_of_modules
+from parity import random_image, random_map
+from small_sam3 import SIDE, prompts, small_sam3
+from video import clip, jpeg_folder, run
+
+from sam2fast.deploy.onnx.export import write_onnx
+from sam2fast.deploy.onnx.runtime.graphs import _check_constants, load_model
+from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
+from sam2fast.deploy.onnx.runtime.manifest import OnnxModelError
+from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.utils.testing import relative_error
+
+MAP = SIDE // 14
+CLICK = {"point_coords": [[30, 20]], "point_labels": [1]}
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return small_sam3()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(6))
+
+
+def test_onnx(predictor, video):
+    """The modules that are exported, and the loop around their graphs."""
+    model = model_of_modules(predictor)
+    found = run(AsTensors(OnnxVideoPredictor(model)), video, prompts)
+    assert_same(run(predictor, video, prompts), found, 1e-4)
+    ours, theirs = SAM2ImagePredictor(predictor), OnnxImagePredictor(model)
+    for images in (ours, theirs):
+        images.set_image(random_image(60, 80))
+    mask = random_map(1, 4 * MAP, 4 * MAP).numpy()
+    for a, b in zip(*(x.predict(**CLICK, mask_input=mask, return_logits=True) for x in (ours, theirs)), strict=True):
+        assert a.shape == b.shape and relative_error(a, b) <= 1e-4
+    _check_constants(model.manifest, predictor.hidden_dim, MAP)
+    with pytest.raises(OnnxModelError, match=f"image_size is {SIDE}; the graphs need 126"):
+        _check_constants(model.manifest, predictor.hidden_dim, 9)
+
+
+@pytest.mark.long
+def test_graphs_in_onnxruntime(predictor, video, tmp_path):
+    write_onnx(predictor, tmp_path / "graphs")
+    found = run(AsTensors(OnnxVideoPredictor(load_model(tmp_path / "graphs"))), video, prompts)
+    assert_same(run(predictor, video, prompts), found, 1e-4)
