@@ -97,6 +97,8 @@ def test_given_masks_have_the_size_of_the_decoders(predictor, video):
     (_, _, logits), *_ = predictor.propagate_in_video(state, max_frame_num_to_track=0, output="low_res")
     assert logits.shape == (1, 1, 4 * MAP, 4 * MAP)
     assert torch.equal(logits[0, 0] > 0, (torch.arange(4 * MAP) < 2 * MAP)[:, None].expand(4 * MAP, 4 * MAP))
+    of_all = predictor._consolidate_temp_output_across_obj(state, 0, True)["pred_masks"]
+    assert torch.equal(of_all, logits)
 
 
 def test_streams_and_saved_sessions(predictor, tmp_path):
