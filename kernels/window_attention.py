@@ -59,12 +59,12 @@ def window_attention(
     if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
     given = qkv, bias, num_heads, window_size, q_stride
+    if custom := implementation_of("window_attention"):
+        return custom(*given) if rope is None else custom(*given, rope=rope)
     if rope is not None:
         if qkv.is_cuda or current_backend() == "triton":  # one launch rotates queries and keys
             return window_attention_reference(*given, lambda q, k, v: rope_attention(q, k, v, *rope))
         return window_attention_reference(*given, rope=rope)
-    if custom := implementation_of("window_attention"):
-        return custom(*given)
     if _window_attention.uses_kernel(*given):
         return _window_attention.run(*given)
     if qkv.is_cpu and use_opaque_op():
@@ -155,7 +155,7 @@ def window_attention_reference(
     if rope is not None:
         both = tiles.flatten(1, 2)[..., : 2 * channels // 3].unflatten(-1, (2, num_heads, -1))
         query, key = _rotated(both, *rope).unbind(2)
-    if key.shape[1] >= LONG and is_cpu_inference(query):
+    if attend is None and key.shape[1] >= LONG and is_cpu_inference(query):
         out = _attention_by_rows(query, key, value)
     else:
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))

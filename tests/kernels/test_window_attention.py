@@ -8,9 +8,10 @@ from parity import random_map
 from sam2.modeling.backbones.hieradet import MultiScaleAttention
 from sam2.modeling.backbones.utils import window_partition, window_unpartition
 
-from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._dispatch import launches
 from sam2fast.kernels.window_attention import window_attention
 from sam2fast.modeling.position_encoding import WindowRotations
+from sam2fast.research import backend, register_op, unregister_op
 from sam2fast.utils.testing import relative_error
 
 # (height, width, window, heads, head dim, pooled): SAM 2's own first, then hostile ones.
@@ -106,16 +107,17 @@ def test_shapes_that_do_not_fit(qkv, bias, heads, window, stride):
         window_attention(qkv, bias, heads, window, stride)
 
 
-@pytest.mark.parametrize("window", [0, 4, 5])
-def test_rotated_positions_in_one_launch(triton_device, window):
+@pytest.mark.parametrize(("side", "window"), [(8, 0), (8, 4), (8, 5), (32, 0)])
+@torch.inference_mode()
+def test_rotated_positions_in_one_launch(triton_device, side, window):
     """Of queries and keys, as the reference implementation rotates them. Windows of 5 are padded."""
     given = (
-        random_map(2, 8, 8, 3 * 2 * 16).to(triton_device),
+        random_map(2, side, side, 3 * 2 * 16).to(triton_device),
         random_map(3 * 2 * 16, seed=1).to(triton_device),
         2,
         window,
     )
-    rope = WindowRotations(16, 4, 100.0)(window or 8, triton_device)
+    rope = WindowRotations(16, 4, 100.0)(window or side, triton_device)
     with backend("torch"):
         expected, without = window_attention(*given, rope=rope), window_attention(*given)
     before = launches["rope_attention"]
@@ -123,3 +125,14 @@ def test_rotated_positions_in_one_launch(triton_device, window):
         actual = window_attention(*given, rope=rope)
     assert launches["rope_attention"] == before + 1
     assert relative_error(expected, actual) < 1e-5 < relative_error(expected, without)
+
+
+def test_an_implementation_of_a_users_gets_the_rotations():
+    register_op("window_attention", lambda *args, rope: rope[0], "mine")
+    given, rope = (random_map(1, 8, 8, 96), random_map(96, seed=1), 2, 4), WindowRotations(16, 4, 100.0)(4, "cpu")
+    try:
+        with backend("mine"):
+            found = window_attention(*given, rope=rope)
+    finally:
+        unregister_op("window_attention", "mine")
+    assert found is rope[0]

@@ -35,14 +35,17 @@ QUESTIONS = {
     "TensorCache",
     "TorchFunctionMode",
 }
-# Rotary positions and pooling.
+# Rotary positions, pooling and constants.
 FROM_KERNELS = {
-    "Pooling",
-    "apply_rope",
-    "offset_of_means",
-    "pool",
-    "pooled_keys",
-    "rope_attention_reference",
+    "sam2fast.kernels.memory_attention": {
+        "Pooling",
+        "apply_rope",
+        "offset_of_means",
+        "pool",
+        "pooled_keys",
+        "rope_attention_reference",
+    },
+    "sam2fast.kernels.preprocess": {"MEAN", "STD"},
 }
 
 
@@ -57,7 +60,7 @@ def found_in(code: str) -> set[str]:
             if any("sam2fast.engine" in package for package in packages):
                 found |= names
             if any("kernels" in package for package in packages):
-                found |= names - FROM_KERNELS if module == "sam2fast.kernels.memory_attention" else names
+                found |= names - FROM_KERNELS.get(module, set())
             found |= QUESTIONS & names
         elif isinstance(node, ast.Name | ast.Attribute):
             found |= QUESTIONS & {node.id if isinstance(node, ast.Name) else node.attr}
