@@ -60,17 +60,18 @@ def window_attention(
         raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
     given = qkv, bias, num_heads, window_size, q_stride
     if custom := implementation_of("window_attention"):
-        return custom(*given) if rope is None else custom(*given, rope=rope)
+        return custom(*given, rope)
     if rope is not None:
-        if qkv.is_cuda or current_backend() == "triton":  # one launch rotates queries and keys
-            return window_attention_reference(*given, lambda q, k, v: rope_attention(q, k, v, *rope))
+        # One launch rotates queries and keys.
+        if qkv.is_cuda or (current_backend() == "triton" and not is_cpu_inference(qkv)):
+            return window_attention_reference(*given, attend=lambda q, k, v: rope_attention(q, k, v, *rope))
         return window_attention_reference(*given, rope=rope)
     if _window_attention.uses_kernel(*given):
         return _window_attention.run(*given)
     if qkv.is_cpu and use_opaque_op():
         return _window_attention_eager(*given)
     if qkv.is_cuda and not window_size and current_backend() != "torch":
-        return window_attention_reference(*given, attention_by(sdpa_choice(qkv.device, qkv.dtype)))
+        return window_attention_reference(*given, attend=attention_by(sdpa_choice(qkv.device, qkv.dtype)))
     return window_attention_reference(*given)
 
 
@@ -131,8 +132,8 @@ def window_attention_reference(
     num_heads: int,
     window_size: int,
     q_stride: tuple[int, int] | None = None,
-    attend: Attend | None = None,
     rope: tuple[torch.Tensor, torch.Tensor] | None = None,
+    attend: Attend | None = None,
 ) -> torch.Tensor:
     """Reference implementation of :func:`window_attention`: cuts the padded map into windows, attends, and merges them.
 
@@ -155,7 +156,7 @@ def window_attention_reference(
     if rope is not None:
         both = tiles.flatten(1, 2)[..., : 2 * channels // 3].unflatten(-1, (2, num_heads, -1))
         query, key = _rotated(both, *rope).unbind(2)
-    if attend is None and key.shape[1] >= LONG and is_cpu_inference(query):
+    if key.shape[1] >= LONG and is_cpu_inference(query):
         out = _attention_by_rows(query, key, value)
     else:
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))

@@ -128,7 +128,7 @@ def test_a_row_names_the_backend(monkeypatch):
     chosen = []
     monkeypatch.setattr(package, "attention_by", lambda choice: chosen.append(choice))
     monkeypatch.setattr(OPS["window_attention"], "uses_kernel", lambda *_: False)
-    monkeypatch.setattr(package, "window_attention_reference", lambda *_: None)
+    monkeypatch.setattr(package, "window_attention_reference", lambda *_, **__: None)
     monkeypatch.setattr(_launch, "architecture", lambda device: "sm_90")
     for choice in (sdpa.DEFAULT, sdpa.CUDNN):
         meta = {"BLOCK_M": 64, "BLOCK_N": 64, "SDPA": choice}

@@ -67,7 +67,7 @@ def _attend(block: Block, x: Tensor) -> Tensor:
     qkv = linear(tokens, block.qkv)
     rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
     # Its bias is what the padding of windows is projected to.
-    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, attention, rope)
+    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, rope, attention)
     attended = linear(attended, block.proj)
     if block.residual is not None:
         x = linear(tokens, block.residual)
