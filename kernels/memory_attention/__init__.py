@@ -96,8 +96,8 @@ def memory_attention(
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
     """
-    _check(query, memory, key_weight, value_weight, cos, sin, pooling)
     rest = key_weight, key_bias, value_weight, value_bias, cos, sin
+    _check(query, memory, rest, pooling)
     has_factors = memory.key_factors is not None  # which the kernel has not
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *rest)
@@ -131,8 +131,7 @@ def add_memory_attention(
     """
     norm = x, norm_weight, norm_bias, eps
     if _is_row(x, query) and not implementation_of("memory_attention"):
-        key_weight, _, value_weight, _, cos, sin = rest
-        _check(query, memory, key_weight, value_weight, cos, sin, pooling)
+        _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
             return joined
     found = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
@@ -154,15 +153,8 @@ def _by_kernel(
     return memory_attention_op.run(*given) if memory_attention_op.uses_kernel(*given) else None
 
 
-def _check(
-    query: Tensor,
-    memory: AttendedMemory,
-    key_weight: Tensor,
-    value_weight: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    pooling: Pooling,
-) -> None:
+def _check(query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], pooling: Pooling) -> None:
+    key_weight, _, value_weight, _, cos, sin = rest
     (batch, heads, positions, d), (B, K) = query.shape, memory.page_table.shape
     _, n, m = memory.pages.shape
     L = memory.pointers.shape[1]

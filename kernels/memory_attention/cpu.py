@@ -94,9 +94,8 @@ def _keys_and_values(
     if valid.any():
         values = memory.pointers[b, valid]
         wider = torch.promote_types(memory.pages.dtype, memory.position_encoding.dtype)
-        encoded = (values + memory.pointer_encoding[b, valid]).to(
-            torch.promote_types(wider, memory.time_encoding.dtype)
-        )
+        widest = torch.promote_types(wider, memory.time_encoding.dtype)
+        encoded = (values + memory.pointer_encoding[b, valid]).to(widest)
         if factors is not None:
             encoded = encoded * factors[len(memory.page_table[b]) :][valid, None]
         yield linear(encoded.to(weight.dtype), (weight, bias)).float(), values.to(memory.pages.dtype).to(dtype), 1.0

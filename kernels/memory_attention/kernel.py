@@ -239,49 +239,36 @@ def _combine_kernel(
             value = tl.dot(mean.to(dtype), w.to(dtype), input_precision=PRECISION)
             if HAS_BIAS:
                 value += tl.load(bias + h * outer + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-            used = mask[:, None] & inside[None, :]
-            if ADDS:
-                _add_and_normalize(
-                    value, x + pair * of_x, out, normed, pair * N, position, used, norm_weight, norm_bias, column,
-                    outer, eps,
-                )  # fmt: skip
-            else:
-                tl.store(row + column[None, :], value.to(dtype), mask=used)
+            _store_result(
+                value, row, x + pair * of_x, out, normed, pair * N, position, mask[:, None] & inside[None, :],
+                norm_weight, norm_bias, column, outer, eps, ADDS,
+            )  # fmt: skip
     else:
-        used = mask[:, None] & (channel < width)[None, :]
-        if ADDS:
-            _add_and_normalize(
-                mean,
-                x + pair * of_x,
-                out,
-                normed,
-                pair * N,
-                position,
-                used,
-                norm_weight,
-                norm_bias,
-                channel,
-                outer,
-                eps,
-            )
-        else:
-            tl.store(row + channel[None, :], mean.to(dtype), mask=used)
+        _store_result(
+            mean, row, x + pair * of_x, out, normed, pair * N, position, mask[:, None] & (channel < width)[None, :],
+            norm_weight, norm_bias, channel, outer, eps, ADDS,
+        )  # fmt: skip
 
 
 @triton.jit
-def _add_and_normalize(
+def _store_result(
     value,  # (BLOCK, WIDTH) fp32, 0 beyond the channels
-    x,  # (N, C)
+    row,  # (BLOCK, 1) pointers to the first channels of a head; without ADDS
+    x,  # (N, C), and all below with ADDS
     out, normed,  # (B, N, C)
     before,  # number of rows of the objects before this one
     position, used, weight, bias, channel, C, eps,
+    ADDS: tl.constexpr,
 ):  # fmt: skip
-    offsets = position[:, None] * C + channel[None, :]
-    total = (value + tl.load(x + offsets, mask=used, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
-    offsets += before * C
-    tl.store(out + offsets, total, mask=used)
-    found = normalized(total.to(tl.float32), weight, bias, channel, C, eps)
-    tl.store(normed + offsets, found.to(normed.dtype.element_ty), mask=used)
+    if ADDS:
+        offsets = position[:, None] * C + channel[None, :]
+        total = (value + tl.load(x + offsets, mask=used, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
+        offsets += before * C
+        tl.store(out + offsets, total, mask=used)
+        found = normalized(total.to(tl.float32), weight, bias, channel, C, eps)
+        tl.store(normed + offsets, found.to(normed.dtype.element_ty), mask=used)
+    else:
+        tl.store(row + channel[None, :], value.to(out.dtype.element_ty), mask=used)
 
 
 def blocks(chosen: LaunchConfig, D: int) -> dict[str, int]:

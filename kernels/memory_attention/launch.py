@@ -144,9 +144,8 @@ def memory_attention_triton(
                 pointer_valid=memory.pointer_valid[some],
             )
             unrotated = query if start == 0 else query[:0]  # the first group rotates all queries
-            keys, values, lengths, offsets = _encode(
-                unrotated, rotated, pooling, part, weights, key_bias is not None, cos, sin
-            )
+            given = unrotated, rotated, pooling, part, weights, key_bias is not None
+            keys, values, lengths, offsets = _encode(*given, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated
             means = _attend(chosen, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
@@ -215,13 +214,11 @@ def rope_attention_triton(
     count_launch("rope_attention")
     with chosen.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
-        if choice != KERNEL:
-            means, out = (
-                None,
-                attention_by(choice, d**-0.5)(rotated.data, keys.data, value).transpose(1, 2).contiguous(),
-            )
-        else:
+        if choice == KERNEL:
             means = _attend(chosen, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
+        else:
+            means, attend = None, attention_by(choice, d**-0.5)
+            out = attend(rotated.data, keys.data, value).transpose(1, 2).contiguous()
         if added is None:
             if means is not None:
                 _combine(means, out)
@@ -317,31 +314,23 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, rotated: int) -> Rotated:
-    """Converts ``(B, H, M, d)`` to ``(B, H, M, 2 * HALF)``, and rotates the first ``rotated`` rows."""
-    B, H, M, d = x.shape
-    out = x.new_empty(B, H, M, 2 * half_of(d))
-    _launch_rotation((x,), cos, sin, rotated, out)
-    return Rotated(out)
-
-
-def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> tuple[Rotated, Rotated]:
+def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> list[Rotated]:
     """Rotates queries and all keys except the last ``unrotated``. Uses one launch if their layouts are equal."""
-    (B, H, N, d), M = query.shape, key.shape[2]
+    N, M = query.shape[2], key.shape[2]
     if (M, unrotated, query.stride(), query.dtype) != (N, 0, key.stride(), key.dtype):
-        return _rotate(query, cos, sin, N), _rotate(key, cos, sin, M - unrotated)
-    out = query.new_empty(2, B, H, N, 2 * half_of(d))
-    _launch_rotation((query, key), cos, sin, N, out)
-    return Rotated(out[0]), Rotated(out[1])
+        return _rotate((query,), cos, sin, N) + _rotate((key,), cos, sin, M - unrotated)
+    return _rotate((query, key), cos, sin, N)
 
 
-def _launch_rotation(maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int, out: Tensor) -> None:
-    """Rotates one or two tensors of the same shape and strides."""
+def _rotate(maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int) -> list[Rotated]:
+    """Rotates the first ``rotated`` rows of one or two tensors ``(B, H, M, d)`` of the same strides."""
     B, H, M, d = maps[0].shape
+    out = maps[0].new_empty(len(maps), B, H, M, 2 * half_of(d))
     _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H, len(maps)](
         maps[0], maps[-1], cos, sin, out, H, M, len(cos), rotated, d // 2, *maps[0].stride(), HALF=half_of(d), **ROTATE,
         **WARPS, **FUSED,
     )  # fmt: skip
+    return [Rotated(x) for x in out]
 
 
 def _encode(
@@ -374,8 +363,7 @@ def _encode(
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets,
         query, cos, sin, rotated.data, rotated.scales_or_any, objects, N, *query.stride(),
-        H, n, K, L, M, m, cos.shape[1],
-        math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, POOLING=NUMBERS[pooling],
+        H, n, K, L, M, m, cos.shape[1], math.isqrt(n), HAS_BIAS=has_bias, FP8=fp8, POOLING=NUMBERS[pooling],
         SLOTS=triton.next_power_of_2(max(1, K)), HALF=HALF, WIDTH=WIDTH, **ENCODE,
         PRECISION=product_precision(values.dtype), **encode_warps(bool(pooling), values.dtype), **FUSED,
     )  # fmt: skip
@@ -404,15 +392,14 @@ def _attend(
     if splits is None:
         longest, programs = M // chosen.meta["BLOCK_N"], chosen.meta.get(CTAS_PER_SM, 1)
         splits = splits_for(tiles * B * H, _processors(q.device), longest, programs)
-    direct = out is not None and splits == 1
-    if direct:
-        assert out is not None
+    if out is not None and splits == 1:
         sums = log_weights = out
         strides = out.stride(0), out.stride(2), out.stride(1)
     else:
         sums = torch.empty(splits, B * H, N, WIDTH, dtype=torch.float32, device=q.device)
         log_weights = sums.new_empty(splits, B * H, N)
         strides = 0, 0, 0
+    direct = sums is out
     shapes = H, N, M, width, splits, scale
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides

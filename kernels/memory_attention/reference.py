@@ -1,6 +1,5 @@
 """Reference implementations of attention with rotary positions, the memory that is attended to, and the operators."""
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -215,10 +214,6 @@ def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
     return is_slow and not any(rest[-2:]) and is_hopper(query.device) and not tf32_is_allowed()
 
 
-def _memory_kind(query: Tensor, pages: Tensor, *rest: Any) -> Hashable:
-    return query.shape[-1], pages.shape[-1], rest[-2:]
-
-
 def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     value_weight, x = rest[8], rest[12]
     shape = page_table.shape[0], query.shape[2], value_weight.shape[0]
@@ -235,7 +230,7 @@ memory_attention_op = Op(
     "memory_attention.launch.memory_attention_of_tensors",
     unsupported=_memory_unsupported,
     prefers_torch=_prefers_torch,
-    kind=_memory_kind,
+    kind=lambda query, pages, *rest: (query.shape[-1], pages.shape[-1], rest[-2:]),
     fake=_fake_memory,
 )
 
