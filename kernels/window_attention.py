@@ -1,9 +1,11 @@
 """Attention in non-overlapping windows of a feature map (Hiera), with 2x2-pooled queries at stage changes."""
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from sam2fast.kernels._cpu import emulates_bfloat16, in_float32, is_cpu_inference, use_opaque_op
 from sam2fast.kernels._cpu import linear_in_inference as linear
@@ -22,13 +24,13 @@ __all__ = [
 
 
 def window_attention(
-    qkv: torch.Tensor,
-    bias: torch.Tensor,
+    qkv: Tensor,
+    bias: Tensor,
     num_heads: int,
     window_size: int,
     q_stride: tuple[int, int] | None = None,
-    rope: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
+    rope: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Multi-head self-attention inside each window of a projected feature map.
 
     The map is padded to whole windows at the right and the bottom. The original pads before the projection, so a
@@ -76,8 +78,8 @@ def window_attention(
 
 
 def pooled_window_attention(
-    projected: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    projected: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Computes :func:`window_attention` with pooled queries, and pools the residual that was projected with them.
 
     Args:
@@ -105,15 +107,15 @@ def pooled_window_attention(
 # ---- reference implementation ----
 
 
-def maxima(x: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
+def maxima(x: Tensor, stride: tuple[int, int]) -> Tensor:
     """Returns the maxima of a map ``(B, H, W, C)``. Torch's pooling would write indices of eight bytes, too."""
     H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
     return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
 
 
 def pooled_window_attention_reference(
-    projected: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    projected: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Reference implementation of :func:`pooled_window_attention`."""
     channels = len(bias)
     attended = window_attention_reference(projected[..., :channels], bias, num_heads, window_size, q_stride)
@@ -127,14 +129,14 @@ LONG = 1024  # number of keys from which the queries are split
 
 
 def window_attention_reference(
-    qkv: torch.Tensor,
-    bias: torch.Tensor,
+    qkv: Tensor,
+    bias: Tensor,
     num_heads: int,
     window_size: int,
     q_stride: tuple[int, int] | None = None,
-    rope: tuple[torch.Tensor, torch.Tensor] | None = None,
+    rope: tuple[Tensor, Tensor] | None = None,
     attend: Attend | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Reference implementation of :func:`window_attention`: cuts the padded map into windows, attends, and merges them.
 
     Args:
@@ -169,7 +171,7 @@ def window_attention_reference(
     return out[:, :H, :W]
 
 
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates ``x (N, tokens, 2, heads, d)`` as :func:`apply_rope` does."""
     if not is_cpu_inference(x):
         return apply_rope(x.permute(2, 3, 0, 1, 4), cos, sin).permute(2, 3, 0, 1, 4)
@@ -178,7 +180,7 @@ def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Ten
     return torch.view_as_real(pairs * torch.complex(cos, sin)[:, None, None]).flatten(-2).to(x.dtype)
 
 
-def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
+def _to_windows(qkv: Tensor, bias: Tensor, w: int) -> Tensor:
     """``(B, H, W, C)`` to ``(B, nH, nW, w, w, C)``; positions outside the map hold ``bias``."""
     B, H, W, C = qkv.shape
     pad_bottom, pad_right = -H % w, -W % w
@@ -189,7 +191,7 @@ def _to_windows(qkv: torch.Tensor, bias: torch.Tensor, w: int) -> torch.Tensor:
     return qkv.unflatten(2, (-1, w)).unflatten(1, (-1, w)).transpose(2, 3)
 
 
-def _attention_by_rows(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of ``(N, tokens, heads, d)`` tensors, one block of queries at a time; scores are fp32."""
     N, tokens, heads, d = query.shape
     out = torch.empty_like(query)
@@ -247,9 +249,8 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 1})
 
 
-def _unsupported(
-    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> str | None:
+def _unsupported(qkv: Tensor, bias: Tensor, *given: Any) -> str | None:
+    num_heads, window_size, q_stride = given
     d, (H, W) = len(bias) // (3 * num_heads), qkv.shape[1:3]
     if qkv.dtype not in FLOATS:
         return f"does not take {qkv.dtype}"
@@ -276,64 +277,44 @@ def prefers_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
     return sdpa_choice(device, dtype) != 0
 
 
-def _reference(
-    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> torch.Tensor:
+def _reference(qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None) -> Tensor:
     return window_attention_reference(qkv, bias, num_heads, window_size, q_stride)
 
 
-def _fake(
-    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> torch.Tensor:
-    (B, H, W, channels), (down, across) = qkv.shape, q_stride or (1, 1)
-    return qkv.new_empty(B, H // down, W // across, channels // 3)
+def _fake(qkv: Tensor, bias: Tensor, *given: Any) -> Tensor:
+    down, across = given[2] or (1, 1)
+    B, H, W, _ = qkv.shape
+    return qkv.new_empty(B, H // down, W // across, bias.shape[0] // 3)
 
 
-def _fake_pooled(
-    projected: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    (B, H, W, channels), (down, across) = projected.shape, q_stride
-    size = B, H // down, W // across, channels // 4
-    return projected.new_empty(size), projected.new_empty(size)
+def _fake_pooled(*given: Any) -> tuple[Tensor, Tensor]:
+    return _fake(*given), _fake(*given)
 
 
-def _prefers_torch(qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, _: object) -> bool:
-    return not window_size and prefers_sdpa(qkv.device, qkv.dtype)
-
-
-def _kind(
-    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> tuple[int | bool, ...]:
-    return qkv.shape[-1], num_heads, window_size, q_stride is None
-
-
+_OPTIONS: dict[str, Any] = {
+    "unsupported": _unsupported,
+    "prefers_torch": lambda qkv, _1, _2, window_size, _3: not window_size and prefers_sdpa(qkv.device, qkv.dtype),
+    "kind": lambda qkv, _, num_heads, window_size, q_stride: (qkv.shape[-1], num_heads, window_size, q_stride is None),
+    "launches": "window_attention",
+}
 _window_attention = Op(
-    "window_attention",
-    _reference,
-    "window_attention_triton.window_attention_triton",
-    unsupported=_unsupported,
-    prefers_torch=_prefers_torch,
-    kind=_kind,
-    fake=_fake,
+    "window_attention", _reference, "window_attention_triton.window_attention_triton", fake=_fake, **_OPTIONS
 )
 _pooled_window_attention = Op(
     "pooled_window_attention",
     pooled_window_attention_reference,
     "window_attention_triton.pooled_window_attention_triton",
-    unsupported=_unsupported,
-    prefers_torch=_prefers_torch,
-    kind=_kind,
     fake=_fake_pooled,
-    launches="window_attention",
+    **_OPTIONS,
 )
 
 
 # The reference implementation as one node of a graph for the CPU: its blocks fit the cache, a compiler's do not.
 @torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=(), schema=schema(_reference))
 def _window_attention_eager(
-    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
-) -> torch.Tensor:
-    return window_attention_reference(qkv, bias, num_heads, window_size, q_stride).contiguous()
+    qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None
+) -> Tensor:
+    return _reference(qkv, bias, num_heads, window_size, q_stride).contiguous()
 
 
 _window_attention_eager.register_fake(_fake)

@@ -92,21 +92,19 @@ def _load_query(
         query = tl.full([token.shape[0], PIECE], float("-inf"), tl.float32)
         for corner in tl.static_range(4):
             if WINDOW == 0:
-                y = 2 * (token // (W // 2)) + corner // 2
-                x = 2 * (token % (W // 2)) + corner % 2
+                y, x = token // (W // 2), token % (W // 2)
             else:
                 y, x = _position(token, window, columns, WINDOW // 2, WINDOW // 2)
-                y = 2 * y + corner // 2
-                x = 2 * x + corner % 2
+            y = 2 * y + corner // 2
+            x = 2 * x + corner % 2
             piece = _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
             query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # as torch
         return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
+    elif WINDOW == 0:
+        return _load_piece(qkv, bias, token * ROW, valid, valid, first, SIZE, PIECE, PAD)
     else:
-        if WINDOW == 0:
-            return _load_piece(qkv, bias, token * ROW, valid, valid, first, SIZE, PIECE, PAD)
-        else:
-            y, x = _position(token, window, columns, WINDOW, WINDOW)
-            return _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
+        y, x = _position(token, window, columns, WINDOW, WINDOW)
+        return _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
 
 
 @triton.jit
@@ -287,11 +285,7 @@ def constants(
 
 
 def window_attention_triton(
-    qkv: torch.Tensor,
-    bias: torch.Tensor,
-    num_heads: int,
-    window_size: int,
-    q_stride: tuple[int, int] | None = None,
+    qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """:func:`sam2fast.kernels.window_attention.window_attention` on the GPU; never synchronises."""
     return _attend(qkv, bias, num_heads, window_size, q_stride is not None)[0]
