@@ -1,6 +1,7 @@
 """8-connected components of binary masks, with the area of each."""
 
 import torch
+from torch import Tensor
 
 from sam2fast.kernels._dispatch import why_no_scans
 from sam2fast.kernels._op import op
@@ -8,7 +9,7 @@ from sam2fast.kernels._op import op
 __all__ = ["connected_components", "connected_components_reference"]
 
 
-def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake(mask: Tensor) -> tuple[Tensor, Tensor]:
     return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(mask.shape, dtype=torch.int32)
 
 
@@ -19,7 +20,7 @@ def _fake(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     fake=_fake,
     is_chosen_late=True,
 )
-def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Labels the 8-connected foreground components of each mask.
 
     Args:
@@ -57,9 +58,7 @@ def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 connected_components_reference = connected_components.reference
 
 
-def _touching_runs(
-    foreground: torch.Tensor, starts: torch.Tensor, run: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs of runs ``(upper, lower)`` in neighbouring rows that touch at an edge or a corner, each at least once."""
     upper, lower = [], []
     W = foreground.shape[-1]
@@ -73,7 +72,7 @@ def _touching_runs(
     return torch.cat(upper).long(), torch.cat(lower).long()
 
 
-def _join(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
+def _join(a: Tensor, b: Tensor, count: int) -> Tensor:
     """The smallest member of each of ``count`` nodes' component, given the edges ``a - b``."""
     root = torch.arange(count, device=a.device)
     while a.numel():

@@ -25,13 +25,7 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
     kind=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
 )
 def depthwise_norm(
-    x: Tensor,
-    shift: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
+    x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> Tensor:
     """Computes the layer norm over channels of a depthwise convolution, which keeps the map's size.
 

@@ -67,12 +67,7 @@ shifted_layer_norm_reference = shifted_layer_norm.reference
 
 
 def add_layer_norm(
-    x: Tensor,
-    delta: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    dtype: torch.dtype | None = None,
+    x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """A residual sum and its layer norm.
 

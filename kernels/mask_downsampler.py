@@ -11,12 +11,7 @@ from sam2fast.kernels._op import op, why_unsupported
 from sam2fast.kernels.layer_norm import layer_norm_reference
 from sam2fast.kernels.mask_ops import scaled_masks
 
-__all__ = [
-    "downsample_logits",
-    "downsample_logits_reference",
-    "downsample_map",
-    "downsample_map_reference",
-]
+__all__ = ["downsample_logits", "downsample_logits_reference", "downsample_map", "downsample_map_reference"]
 
 WIDEST = 256  # channels of a result, which a program holds together
 NARROW = 64  # channels up to which memory is the limit

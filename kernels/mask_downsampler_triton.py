@@ -83,22 +83,16 @@ def _downsample_map_kernel(
     norm_bias,  # (N)
     out,  # (positions, N) out
     positions,  # B * out_h * out_w
-    H,
-    W,
-    N,
+    H, W, N,
     K,  # KERNEL * KERNEL * C
-    out_h,
-    out_w,
-    stride,
-    padding,
-    eps,
+    out_h, out_w, stride, padding, eps,
     C: tl.constexpr,
     KERNEL: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # N, up to the next power of two
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):
+):  # fmt: skip
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     is_position = position < positions
     channel = tl.arange(0, WIDTH)

@@ -82,12 +82,8 @@ def _token_attention_kernel(
     out,  # (B, N, HEADS * D)
     N,
     M,  # at most BLOCK_N without SPLIT
-    of_query,  # strides of items, 0 if there is one for all
-    of_key,
-    of_value,
-    query_stride,  # strides of rows
-    key_stride,
-    value_stride,
+    of_query, of_key, of_value,  # strides of items, 0 if there is one for all
+    query_stride, key_stride, value_stride,  # strides of rows
     scale,  # of the scores, times log2(e)
     HEADS: tl.constexpr,
     D: tl.constexpr,  # channels of a head
@@ -100,7 +96,7 @@ def _token_attention_kernel(
     WARPS: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-):
+):  # fmt: skip
     head = tl.program_id(0) % HEADS  # programs of neighbouring heads read the same cache lines
     tiles = tl.cdiv(N, BLOCK_M if SPLIT else BLOCK_M * WARPS)
     tile = tl.program_id(0) // HEADS % tiles

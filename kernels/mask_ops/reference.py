@@ -25,21 +25,21 @@ PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 class MaskStatistics(NamedTuple):
     """Stores counts and boxes of N masks at full size, all int32. A box contains the pixels counted in ``area``."""
 
-    area: torch.Tensor  # (N) pixels above the threshold
-    above: torch.Tensor  # (N) pixels above threshold + offset
-    below: torch.Tensor  # (N) pixels above threshold - offset
-    boxes: torch.Tensor  # (N, 4) inclusive XYXY; (W, H, -1, -1) for an empty mask
+    area: Tensor  # (N) pixels above the threshold
+    above: Tensor  # (N) pixels above threshold + offset
+    below: Tensor  # (N) pixels above threshold - offset
+    boxes: Tensor  # (N, 4) inclusive XYXY; (W, H, -1, -1) for an empty mask
 
 
 # ---- without kernels ----
 
 
-def upsample_masks(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def upsample_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Interpolates ``logits (N, C, h, w)`` bilinearly (``align_corners=False``) to ``size`` = (height, width)."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
+def masks_to_boxes(masks: Tensor) -> Tensor:
     """Returns boxes ``(..., 4)``, inclusive XYXY pixels, of bool masks ``(..., H, W)``; (W, H, -1, -1) for empty masks.
 
     Source: ``sam2.utils.misc.mask_to_box``.
@@ -58,8 +58,8 @@ def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
 
 
 def fill_holes_and_remove_sprinkles(
-    logits: torch.Tensor, threshold: float = 0.0, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
-) -> torch.Tensor:
+    logits: Tensor, threshold: float = 0.0, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
+) -> Tensor:
     """Turns small background components into foreground and small foreground components into background.
 
     Both are found in the input logits: a filled hole does not enlarge the sprinkle around it.
@@ -86,7 +86,7 @@ def fill_holes_and_remove_sprinkles(
     return out.view_as(logits)
 
 
-def _small_components(mask: torch.Tensor, max_area: float) -> torch.Tensor:
+def _small_components(mask: Tensor, max_area: float) -> Tensor:
     _, areas = connected_components(mask)
     return mask & (areas <= max_area)
 
@@ -99,13 +99,13 @@ fill_holes_and_remove_sprinkles_reference = fill_holes_and_remove_sprinkles
 _late = partial(op, is_chosen_late=True)
 
 
-def _are_masks(masks: torch.Tensor) -> bool:
+def _are_masks(masks: Tensor) -> bool:
     if masks.ndim < 2 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (..., H, W), got {masks.dtype} {tuple(masks.shape)}")
     return True
 
 
-def is_size(logits: torch.Tensor, size: tuple[int, int], *_: object) -> bool:
+def is_size(logits: Tensor, size: tuple[int, int], *_: object) -> bool:
     """Checks logits ``(..., h, w)`` and the size (H, W) of masks.
 
     Raises:
@@ -127,7 +127,7 @@ def is_size(logits: torch.Tensor, size: tuple[int, int], *_: object) -> bool:
     unsupported=why_unsupported,
     fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], *size, dtype=torch.bool),
 )
-def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+def upsample_and_threshold(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
     """Returns bool masks ``(..., H, W)``: True if ``logits (..., h, w)``, upsampled to ``size``, exceed the threshold.
 
     Equals ``upsample_masks(logits.float(), size) > threshold``, without holding all upsampled logits.
@@ -148,7 +148,7 @@ def upsample_and_threshold(logits: torch.Tensor, size: tuple[int, int], threshol
     unsupported=why_unsupported,
     fake=lambda logits, size, *_: logits.new_empty(*logits.shape[:-2], size[0], (size[1] + 7) // 8, dtype=torch.uint8),
 )
-def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0) -> torch.Tensor:
+def upsample_and_pack(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
     """Computes ``pack_masks(upsample_and_threshold(logits, size, threshold))`` without holding the masks.
 
     Returns:
@@ -164,7 +164,7 @@ def upsample_and_pack(logits: torch.Tensor, size: tuple[int, int], threshold: fl
     fits=_are_masks,
     fake=lambda masks: masks.new_empty(*masks.shape[:-1], (masks.shape[-1] + 7) // 8, dtype=torch.uint8),
 )
-def pack_masks(masks: torch.Tensor) -> torch.Tensor:
+def pack_masks(masks: Tensor) -> Tensor:
     """Packs eight pixels per byte: bool masks ``(..., H, W)`` to uint8 ``(..., H, ceil(W / 8))``.
 
     Equals ``numpy.packbits(masks, axis=-1, bitorder="little")``: the leftmost pixel is the lowest bit, and bits beyond
@@ -177,7 +177,7 @@ def pack_masks(masks: torch.Tensor) -> torch.Tensor:
     return (bits << torch.arange(8, dtype=torch.uint8, device=masks.device)).sum(-1, dtype=torch.uint8)
 
 
-def _are_packed(packed: torch.Tensor, width: int) -> bool:
+def _are_packed(packed: Tensor, width: int) -> bool:
     if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
         shape = f"(..., H, {-(-width // 8)})"
         raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
@@ -189,7 +189,7 @@ def _are_packed(packed: torch.Tensor, width: int) -> bool:
     cpu="mask_ops.bits.unpack_masks_cpu",
     fake=lambda packed, width: packed.new_empty(*packed.shape[:-1], width, dtype=torch.bool),
 )
-def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
+def unpack_masks(packed: Tensor, width: int) -> Tensor:
     """Unpacks the result of :func:`pack_masks` to bool masks ``(..., H, width)``.
 
     Raises:
@@ -199,9 +199,7 @@ def unpack_masks(packed: torch.Tensor, width: int) -> torch.Tensor:
     return bits.flatten(-2)[..., :width].bool()
 
 
-def counts_and_boxes(
-    logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def counts_and_boxes(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> tuple[Tensor, Tensor]:
     """Returns the results of :func:`mask_statistics` as tensors ``(3, N)`` and ``(N, 4)``.
 
     Processes a few masks at a time at full size.
@@ -217,15 +215,13 @@ def counts_and_boxes(
     return counts, boxes
 
 
-def mask_statistics_reference(
-    logits: torch.Tensor, size: tuple[int, int], threshold: float, offset: float
-) -> MaskStatistics:
+def mask_statistics_reference(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
     """Reference implementation of :func:`mask_statistics`."""
     counts, boxes = counts_and_boxes(logits, size, threshold, offset)
     return MaskStatistics(counts[0], counts[1], counts[2], boxes)
 
 
-def _chunks(logits: torch.Tensor, size: tuple[int, int]) -> list[slice]:
+def _chunks(logits: Tensor, size: tuple[int, int]) -> list[slice]:
     """Returns the slices of ``logits (N, h, w)`` that are upsampled to ``size`` at once."""
     step = max(1, (PIXELS_ON_CPU if logits.is_cpu else PIXELS) // (size[0] * size[1]))
     return [slice(start, start + step) for start in range(0, len(logits), step)]
@@ -249,14 +245,10 @@ mask_statistics_op = Op(
 # ---- ops with a gradient ----
 
 
-@op(
-    shapes="logits (N, C, h, w)",
-    fits=is_size,
-    unsupported=lambda logits, *_: why_unsupported(logits),
-)
+@op(shapes="logits (N, C, h, w)", fits=is_size, unsupported=lambda logits, *_: why_unsupported(logits))
 def scaled_probabilities(
-    logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
+    logits: Tensor, size: tuple[int, int], scale: float, bias: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Computes ``scale * sigmoid + bias`` of ``logits (N, C, h, w)`` upsampled to ``size``, for the memory encoder.
 
     Args:
@@ -278,12 +270,12 @@ def scaled_probabilities(
     return torch.rsub(probabilities, bias, alpha=-scale).to(dtype)
 
 
-def fill_holes_in_mask_scores_reference(logits: torch.Tensor, max_area: float) -> torch.Tensor:
+def fill_holes_in_mask_scores_reference(logits: Tensor, max_area: float) -> Tensor:
     """Reference implementation of :func:`fill_holes_in_mask_scores`: replaces components up to this area."""
     return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
 
 
-def suppress_overlaps_reference(logits: torch.Tensor) -> torch.Tensor:
+def suppress_overlaps_reference(logits: Tensor) -> Tensor:
     """Reference implementation of :func:`suppress_overlaps`: uses the index of the largest logit. It has a gradient."""
     if len(logits) < 2:
         return logits

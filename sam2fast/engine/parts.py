@@ -7,8 +7,7 @@ from gc import get_referents  # of dicts: the values of many in one call
 from operator import attrgetter, is_
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.utils.hooks import RemovableHandle
 
@@ -70,7 +69,7 @@ def _is_own(module: nn.Module, name: str) -> bool:
 
 def _is_plain_tensor(kind: type) -> bool:
     """Returns True for types with a tensor's operations, also fake tensors, and False for quantised weights."""
-    return kind in (nn.Parameter, torch.Tensor, type(None)) or kind.__module__.startswith("torch._subclasses.")
+    return kind in (nn.Parameter, Tensor, type(None)) or kind.__module__.startswith("torch._subclasses.")
 
 
 class Watch:
