@@ -22,11 +22,7 @@ def _choose_masks_kernel(
     token_out,  # (B, C) out
     choice_out,  # (B) int64 out
     seen_out,  # (B) uint8 out
-    iou_row,
-    token_row,
-    score_row,
-    pixels,
-    presence,
+    iou_row, token_row, score_row, pixels, presence,
     C: tl.constexpr,
     M: tl.constexpr,
     HAS_PRESENCE: tl.constexpr,
@@ -34,7 +30,7 @@ def _choose_masks_kernel(
     ABSENT: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     BLOCK: tl.constexpr,  # pixels of a program
-):
+):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     best = tl.load(ious + b * iou_row)
     choice = b * 0

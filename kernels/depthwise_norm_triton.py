@@ -23,16 +23,13 @@ def _depthwise_norm_kernel(
     norm_weight,  # (C)
     norm_bias,  # (C)
     out,  # (positions, C) out
-    positions,
-    H,
-    W,
-    eps,
+    positions, H, W, eps,
     C: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
     KERNEL: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     BLOCK: tl.constexpr,  # positions of a program
-):
+):  # fmt: skip
     position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, WIDTH)
     used = channel < C

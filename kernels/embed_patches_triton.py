@@ -43,20 +43,14 @@ def _embed_patches_kernel(
     bias,  # (C)
     position,  # (H / 4, W / 4, C)
     out,  # (B, H / 4, W / 4, C)
-    H,
-    W,
-    C,
+    H, W, C,
     scale0,  # normalized pixels are scale * pixel + shift
-    scale1,
-    scale2,
-    shift0,
-    shift1,
-    shift2,
+    scale1, scale2, shift0, shift1, shift2,
     PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # the first channels, a power of two
     REST: tl.constexpr,  # the others, up to the next power of two; 0 without any
     BLOCK: tl.constexpr,  # tokens of a program
-):
+):  # fmt: skip
     # Programs of the same tokens of all images are neighbours and share positions through the cache.
     image = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

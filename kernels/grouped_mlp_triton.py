@@ -25,17 +25,11 @@ def _grouped_mlp_kernel(
     weight3,  # (groups, N, M)
     bias3,  # (groups, N)
     out,  # (rows, groups, N) out
-    groups,
-    row_stride,
-    group_stride,
-    K,
-    L,
-    M,
-    N,
+    groups, row_stride, group_stride, K, L, M, N,
     WIDTH_K: tl.constexpr,  # K and M, up to the next power of two
     WIDTH_M: tl.constexpr,
     BLOCK: tl.constexpr,  # columns of the first and the last layer at once
-):
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
     column = tl.arange(0, BLOCK)

@@ -23,13 +23,10 @@ def _add_layer_norm_kernel(
     normed,  # (rows, C) out
     rows,
     deltas,  # 0, 1 for the same in every row, or rows
-    stores_sum,
-    has_gelu,
-    C,
-    eps,
+    stores_sum, has_gelu, C, eps,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     BLOCK: tl.constexpr,  # rows of a program
-):
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, WIDTH)
     offsets = row[:, None] * C + channel[None, :]

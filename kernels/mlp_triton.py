@@ -59,9 +59,7 @@ def _mlp_kernel(
     weight2,  # (C, N)
     bias2,  # (C)
     out,  # (rows, C) out
-    rows,
-    N,
-    eps,
+    rows, N, eps,
     C: tl.constexpr,
     D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
     EVEN: tl.constexpr,  # the pieces are C channels, and N is a multiple of BLOCK_N

@@ -32,19 +32,15 @@ def _norm_linear_kernel(
     out,  # (rows, N) out
     rows,
     K,  # 0 without an inner layer
-    C,
-    N,
+    C, N,
     placed,  # columns of out that read the norm with the position
-    has_residual,
-    has_position,
-    has_relu,
-    eps,
+    has_residual, has_position, has_relu, eps,
     PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):
+):  # fmt: skip
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     channel = tl.arange(0, WIDTH)
     is_row = (row < rows)[:, None]

@@ -42,23 +42,13 @@ def _weight(position, last, centre, slope):
 def _resize_and_normalise_kernel(
     pixels,  # (B, H, W, 3) uint8 or fp32
     out,  # (B, out_h, out_w, 3) fp32
-    H,
-    W,
-    out_h,
-    out_w,
+    H, W, out_h, out_w,
     scale_y,  # H / out_h
     scale_x,
     taps_y,  # the largest number of input pixels under a triangle
-    taps_x,
-    white,
-    mean0,
-    mean1,
-    mean2,
-    std0,
-    std1,
-    std2,
+    taps_x, white, mean0, mean1, mean2, std0, std1, std2,
     BLOCK: tl.constexpr,
-):
+):  # fmt: skip
     blocks = tl.cdiv(out_h * out_w, BLOCK)
     image = (tl.program_id(0) // blocks).to(tl.int64)
     i = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
