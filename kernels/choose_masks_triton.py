@@ -23,9 +23,7 @@ def _choose_masks_kernel(
     choice_out,  # (B) int64 out
     seen_out,  # (B) uint8 out
     iou_row, token_row, score_row, pixels, presence,
-    C: tl.constexpr,
-    M: tl.constexpr,
-    HAS_PRESENCE: tl.constexpr,
+    C: tl.constexpr, M: tl.constexpr, HAS_PRESENCE: tl.constexpr,
     HAS_TOKENS: tl.constexpr,  # one for each mask
     ABSENT: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two

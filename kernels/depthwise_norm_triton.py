@@ -24,9 +24,7 @@ def _depthwise_norm_kernel(
     norm_bias,  # (C)
     out,  # (positions, C) out
     positions, H, W, eps,
-    C: tl.constexpr,
-    HAS_SHIFT: tl.constexpr,
-    KERNEL: tl.constexpr,
+    C: tl.constexpr, HAS_SHIFT: tl.constexpr, KERNEL: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
     BLOCK: tl.constexpr,  # positions of a program
 ):  # fmt: skip

@@ -19,10 +19,7 @@ def _linear_gelu_kernel(
     out,  # (M, N)
     M, N, K,
     EVEN: tl.constexpr,  # K is a multiple of BLOCK_K
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,  # tiles of rows that share the columns' weights in the cache
 ):  # fmt: skip
     program = tl.program_id(0)

@@ -31,9 +31,7 @@ def _downsample_logits_kernel(
     stride, padding,
     eps,
     COPY: tl.constexpr,  # the logits have the masks' size
-    KERNEL: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
+    KERNEL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(out_h, BLOCK_Y)
     image = (tl.program_id(0) // bands).to(tl.int64)
@@ -86,12 +84,9 @@ def _downsample_map_kernel(
     H, W, N,
     K,  # KERNEL * KERNEL * C
     out_h, out_w, stride, padding, eps,
-    C: tl.constexpr,
-    KERNEL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr, KERNEL: tl.constexpr, PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # N, up to the next power of two
-    BLOCK_M: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     is_position = position < positions

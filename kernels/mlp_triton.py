@@ -63,9 +63,7 @@ def _mlp_kernel(
     C: tl.constexpr,
     D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
     EVEN: tl.constexpr,  # the pieces are C channels, and N is a multiple of BLOCK_N
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype = x.dtype.element_ty
     first = tl.program_id(0).to(tl.int64) * BLOCK_M

@@ -37,9 +37,7 @@ def _norm_linear_kernel(
     has_residual, has_position, has_relu, eps,
     PRECISION: tl.constexpr,
     WIDTH: tl.constexpr,  # C, up to the next power of two
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     channel = tl.arange(0, WIDTH)

@@ -28,8 +28,7 @@ def _pixels(
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
-    UPSAMPLE: tl.constexpr,
-    COPY: tl.constexpr,
+    UPSAMPLE: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
     mask = ((row >= 0) & (row < H))[:, None] & ((column >= 0) & (column < W))[None, :]
     if UPSAMPLE:
@@ -52,8 +51,7 @@ def _changes(
     height,  # of the canvas
     pixels,  # of the canvas
     columns,
-    UPSAMPLE: tl.constexpr,
-    COPY: tl.constexpr,
+    UPSAMPLE: tl.constexpr, COPY: tl.constexpr,
     WHOLE: tl.constexpr,  # the mask is as high as the canvas
 ):  # fmt: skip
     """Which pixels differ from the previous one, ``(BY, BX)``, and their column-major index on the canvas."""

@@ -152,9 +152,7 @@ def _window_attention_kernel(
     POOL: tl.constexpr,  # queries by 2 x 2
     RESIDUAL: tl.constexpr,  # as many programs more pool the C channels after queries, keys and values
     PAD: tl.constexpr,  # windows reach beyond the map
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1

@@ -75,9 +75,7 @@ def _statistics_kernel(
     scale_y, scale_x, reach_y, reach_x,
     threshold, higher, lower,
     bands,  # of a mask
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-    COPY: tl.constexpr,
+    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0) // bands
     logits += n.to(tl.int64) * h * w
@@ -126,10 +124,7 @@ def _upsample_kernel(
     threshold,
     scale, bias,
     bands,
-    PROBABILITIES: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-    COPY: tl.constexpr,
+    PROBABILITIES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // bands).to(tl.int64)
     logits += n * h * w

@@ -90,16 +90,10 @@ def _attend_kernel(
     scale,  # of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     FP8: tl.constexpr,  # queries and keys are float8_e4m3fn with a scale per row
-    RAGGED: tl.constexpr,
-    OFFSETS: tl.constexpr,
-    DIRECT: tl.constexpr,
+    RAGGED: tl.constexpr, OFFSETS: tl.constexpr, DIRECT: tl.constexpr,
     PADDED: tl.constexpr,  # width < WIDTH
     EVEN: tl.constexpr,  # all blocks are full
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PEELED: tl.constexpr,  # full blocks without masks, by adding to pointers, and the rest after the loop
     CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer where fp32 would not fit into registers
 ):  # fmt: skip

@@ -25,8 +25,7 @@ def _rotate_kernel(
     rotated,  # number of the M rows with a position, which is their index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
-    HALF: tl.constexpr,
-    BLOCK: tl.constexpr,
+    HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = (tl.program_id(1) // H).to(tl.int64)
     h = tl.program_id(1) % H
@@ -47,9 +46,7 @@ def _rotate_rows(
     head,  # number of the head, among the heads of all objects
     tile,
     M, N, rotated, half, stride_m, stride_d,
-    HALF: tl.constexpr,
-    FP8: tl.constexpr,
-    BLOCK: tl.constexpr,
+    HALF: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tile * BLOCK + tl.arange(0, BLOCK)
     pair = tl.arange(0, HALF)
@@ -133,11 +130,9 @@ def _encode_kernel(
     HAS_BIAS: tl.constexpr,
     POOLING: tl.constexpr,  # 0, COUNTED or RAISED: pages of several become means of 2x2 rotated keys, and of values
     SLOTS: tl.constexpr,  # power of two, at least K
-    HALF: tl.constexpr,
-    FP8: tl.constexpr,
+    HALF: tl.constexpr, FP8: tl.constexpr,
     WIDTH: tl.constexpr,  # power of two, at least m
-    BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)

@@ -35,8 +35,7 @@ def _store_part(
     mean,  # (BLOCK_M, WIDTH)
     highest, total,
     split, position, mask, N,
-    WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     part = split.to(tl.int64) * tl.num_programs(2) + tl.program_id(2)
     _store_columns(sums + (part * N + position) * WIDTH, mean, mask, WIDTH, COLUMNS)
