@@ -131,7 +131,12 @@ def run_length_areas(runs: RunLengths) -> Tensor:
 
     Source: ``sam2.utils.amg.area_from_rle``.
     """
-    return run_length_areas_reference(runs)
+    total = torch.where(_is_foreground(runs), runs.counts, 0).cumsum(0, dtype=torch.int64)
+    total = torch.cat([total.new_zeros(1), total])
+    return total[runs.offsets].diff()
+
+
+run_length_areas_reference = run_length_areas
 
 
 def _check_pixels(H: int, W: int) -> None:
@@ -189,13 +194,6 @@ def decode_masks_reference(runs: RunLengths) -> Tensor:
     N = len(runs.offsets) - 1
     pixels = torch.repeat_interleave(_is_foreground(runs), runs.counts, output_size=N * H * W)
     return pixels.view(N, W, H).transpose(1, 2).contiguous()
-
-
-def run_length_areas_reference(runs: RunLengths) -> Tensor:
-    """Reference implementation of :func:`run_length_areas`: a cumulative sum over the foreground's runs."""
-    total = torch.where(_is_foreground(runs), runs.counts, 0).cumsum(0, dtype=torch.int64)
-    total = torch.cat([total.new_zeros(1), total])
-    return total[runs.offsets].diff()
 
 
 def _is_foreground(runs: RunLengths) -> Tensor:

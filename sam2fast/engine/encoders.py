@@ -79,19 +79,15 @@ TransformerPlan = ImagePlan | ViTPlan | RoPEViTPlan
 
 
 def plan_encoder(model: Any) -> EncoderPlan | None:
-    """The plan of a model's image encoder, which is as built; None for other kinds than those of the published
-    models."""
+    """Returns the plan of a model's unmodified image encoder, or None if no published model has one of its kind."""
     encoder, heads = model.image_encoder, model._level_heads()
     if type(encoder) is not ImageEncoder:
         return None
     if type(encoder.trunk) is RepViT and is_plain_fpn(encoder.neck, heads) and are_foldable(encoder.trunk):
         return RepViTPlan(encoder, heads)
     if type(encoder.trunk) is ViT and type(encoder.neck) is ViTDetNeck and not heads:
-        is_known = (
-            are_plain(encoder.trunk)
-            and all(map(is_plain, encoder.neck.modules()))
-            and all(map(is_usual, encoder.trunk.blocks))
-        )
+        is_known = are_plain(encoder.trunk) and all(map(is_usual, encoder.trunk.blocks))
+        is_known = is_known and all(map(is_plain, encoder.neck.modules()))
         kinds = list(map(type, cast(nn.Sequential, encoder.neck.convs[0])))
         is_known = is_known and kinds in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
         return ViTPlan(encoder, heads) if is_known else None

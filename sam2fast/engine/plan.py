@@ -177,10 +177,8 @@ def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
         adds_coarser = i in top_down and i < count - 1
         is_read = i > 0 and i - 1 in top_down  # by the next finer level
         head = linear_of(heads[i]) if i in heads else None
-        lateral = neck.convs[count - 1 - i].conv
-        found.append(
-            Level(linear_of(lateral), adds_coarser, head, head is not None and not adds_coarser and not is_read)
-        )
+        lateral, is_direct = neck.convs[count - 1 - i].conv, head is not None and not adds_coarser and not is_read
+        found.append(Level(linear_of(lateral), adds_coarser, head, is_direct))
     return found
 
 
@@ -311,11 +309,11 @@ class MaskPlan(PlanOfPart):
     def derived(self) -> Derived:
         """Returns tensors that depend only on weights."""
         encode, (one, other) = self._pe_layer, self._transposed
-        return self._derived(
-            None,
-            (self.matrix, *one, *other),
-            lambda: Derived(encode(self.size).flatten(1).t(), *by_blocks(one), *by_blocks(other)),
-        )
+
+        def compute() -> Derived:
+            return Derived(encode(self.size).flatten(1).t(), *by_blocks(one), *by_blocks(other))
+
+        return self._derived(None, (self.matrix, *one, *other), compute)
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
@@ -412,12 +410,9 @@ def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
 
 def is_pointwise(layer: nn.Module) -> bool:
     """Returns True if the module is a 1x1 convolution."""
-    return (
-        type(layer) is nn.Conv2d
-        and layer.kernel_size == layer.stride == (1, 1)
-        and layer.padding == (0, 0)
-        and layer.groups == 1
-    )
+    if type(layer) is not nn.Conv2d:
+        return False
+    return (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
 
 def is_usual(block: MultiScaleBlock) -> bool:

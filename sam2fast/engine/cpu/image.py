@@ -17,18 +17,16 @@ from sam2fast.kernels.window_attention import window_attention_reference
 
 
 def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
-    """Levels ``(B, C_i, H_i, W_i)`` of normalised images ``(B, 3, S, S)``, finest first, the finer ones projected for
-    the mask decoder."""
+    """Encodes normalized images ``(B, 3, S, S)`` to levels ``(B, C_i, H_i, W_i)``, finest first, as ``static`` does."""
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, plan.neck, trunk(plan, images)[-1])][: 1 - plan.scalp]
     if isinstance(plan, RoPEViTPlan):
         levels = list(map(composed_scaled, plan.scaled))
         return scaled_neck(ops, levels[: len(levels) - plan.scalp], trunk(plan, images)[-1])
-    maps = (
-        maps_of(ops, plan.trunk(), images)
-        if isinstance(plan, RepViTPlan)
-        else trunk(cast(TransformerPlan, plan), images)
-    )
+    if isinstance(plan, RepViTPlan):
+        maps = maps_of(ops, plan.trunk(), images)
+    else:
+        maps = trunk(cast(TransformerPlan, plan), images)
     # Lateral convolution and head of a level are one linear map where no coarser level is added between them.
     direct = [composed(level) if level.is_direct else None for level in plan.levels]
     return neck(plan, plan.levels, direct, maps, _project)

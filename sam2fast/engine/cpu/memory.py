@@ -29,8 +29,7 @@ def attend(
     fp8: Fp8,
     hook: AttendHook | None = None,
 ) -> Tensor:
-    """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
-    ``(B, C, H, W)``."""
+    """Conditions a frame's map ``(1, C, H, W)`` on the memory of each of B objects: ``(B, C, H, W)``."""
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
     x = x + 0.1 * position
     rotations = plan.rotations(x.shape[1], memory.pages.shape[1], x.device)
@@ -70,8 +69,7 @@ def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
-    ``(1 or B, C, H, W)``."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame; arguments as of :meth:`Engine.encode_memory`."""
     is_binary, dtype = settings.binarizes and from_prompt, plan.downsampling[0][0].weight.dtype
     masks = masks_for_memory(settings, masks)
     x = scaled_masks(masks, settings.size, settings.scale, settings.bias, is_binary, dtype)

@@ -232,8 +232,7 @@ def _downsampling_of(conv: Any, norm: Norm) -> Downsampling:
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Memories ``(B, C_mem, H, W)`` of logits ``(B, 1, h, w)`` with scores ``(B, 1)``, on a frame's map
-    ``(1 or B, C, H, W)``."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame; arguments as of :meth:`Engine.encode_memory`."""
     weights = _weights(plan, features.device)
     position = None if plan.perceiver is None else plan.position(features)
     with ops.without_autocast(features.device):
