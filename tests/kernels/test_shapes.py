@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sam2fast.kernels._shapes import Shapes
+from sam2fast.kernels._op import Shapes
 
 NAMES = ["x", "y", "weight", "bias", "count"]
 
