@@ -256,8 +256,8 @@ class StepTables(NamedTuple):
     def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
         """Returns the tables in the int32 tensor of :meth:`integers`."""
         made = {}
-        for table, start, columns in _layout(shape)[0]:
-            view = integers[start : start + shape.objects * columns * table.width].view(table.dtype)
+        for table, width, start, columns in _layout(shape)[0]:
+            view = integers[start : start + shape.objects * columns * width].view(table.dtype)
             made[table.name] = view if table.columns is None else view.view(shape.objects, columns)
         return cls(**made)
 
@@ -274,9 +274,9 @@ class StepTables(NamedTuple):
         values = absent[:]
         words = memoryview(values).cast("B")
         targets: dict[str, Any] = {"i": words.cast("i"), "f": words.cast("f"), "q": words.cast("q")}
-        for table, start, columns in layout:
+        for table, width, start, columns in layout:
             kind = _KINDS[table.dtype]
-            target, start, of_table = targets[kind], start // table.width, rows.get(table.name, ())
+            target, start, of_table = targets[kind], start // width, rows.get(table.name, ())
             for row in of_table if table.columns else [of_table]:
                 target[start : start + len(row)] = array(kind, row)
                 start += columns
@@ -285,13 +285,13 @@ class StepTables(NamedTuple):
 
 
 @lru_cache
-def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int]], "array[int]"]:
-    """Returns start and number of columns of each table, and the integers of empty tables."""
-    layout: list[tuple[Table, int, int]] = []
+def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int, int]], "array[int]"]:
+    """Returns width, start and number of columns of each table, and the integers of empty tables."""
+    layout: list[tuple[Table, int, int, int]] = []
     values = array("i")
     for table in TABLES:
         columns = 1 if table.columns is None else getattr(shape, table.columns)
-        layout.append((table, len(values), columns))
+        layout.append((table, table.width, len(values), columns))
         values.extend([table.absent] * (shape.objects * columns * table.width))
         values.extend([0] * (-len(values) % ALIGNMENT))
     return layout, values
