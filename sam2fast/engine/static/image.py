@@ -28,6 +28,18 @@ from sam2fast.engine.plan import (
 )
 from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
 from sam2fast.engine.static import ops
+from sam2fast.engine.static.ops import (
+    Prepared,
+    add_product,
+    compiled,
+    convolve,
+    linear,
+    normalize,
+    normalize_sum,
+    parameters_of,
+    pointwise,
+    without_autocast,
+)
 from sam2fast.kernels.embed_patches import PADDING, SIDE, STRIDE, embed_patches
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
@@ -65,8 +77,8 @@ def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
         images = normalized(images)
     if isinstance(plan, RepViTPlan):
         folded = plan.trunk(autocast_dtype(device))
-    with ops.without_autocast(device):
-        return ops.compiled(plan, _levels)(plan, weights, folded, images)
+    with without_autocast(device):
+        return compiled(plan, _levels)(plan, weights, folded, images)
 
 
 def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
@@ -79,7 +91,7 @@ def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, imag
             return scaled_neck(ops, weights.scaled[: len(weights.scaled) - plan.scalp], x)
         return [neck_of_one_level(ops, weights.neck, x)][: 1 - plan.scalp]
     maps = trunk(cast(TransformerPlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
-    return neck(plan, weights.levels, weights.direct, maps, ops.pointwise, weights.one)
+    return neck(plan, weights.levels, weights.direct, maps, pointwise, weights.one)
 
 
 def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
@@ -88,8 +100,8 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
         direct = [x for level in plan.levels if level.is_direct for x in (level.lateral, level.head) if x]
         coarsest = [level.lateral for level in plan.levels[-1:]]
         projected = [layer for block in plan.blocks if block.residual for layer in (block.qkv, block.residual)]
-        sources = [*added, *ops.parameters_of(*direct, *coarsest, *projected, *plan.scaled)]
-        plan.prepared = ops.Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
+        sources = [*added, *parameters_of(*direct, *coarsest, *projected, *plan.scaled)]
+        plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
@@ -147,11 +159,11 @@ def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels)
     dtype = x.dtype
     for i, block in enumerate(weights.blocks):
         if i > 0 and weights.blocks[i - 1].ends_stage:
-            whole, normed = ops.normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
+            whole, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
             maps.append(whole)
         elif i > 0:
             normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
-        qkv, channels = ops.linear(normed, weights.qkv[i]), len(block.qkv.bias)
+        qkv, channels = linear(normed, weights.qkv[i]), len(block.qkv.bias)
         rest = block.qkv.bias, block.heads, block.window
         if block.residual is not None and block.pool is not None:
             attended, x = pooled_window_attention(qkv, *rest, block.pool)
@@ -159,16 +171,16 @@ def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels)
             x = x if block.residual is None else qkv[..., channels:].contiguous()
             rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
             attended = window_attention(qkv[..., :channels], *rest, block.pool, rope)
-        ops.add_product(x, attended, block.proj.weight)
+        add_product(x, attended, block.proj.weight)
         after_attention, (first, last) = weights.biases[i][0], block.mlp
         if weights.joined[i]:
             x = mlp(x, after_attention, *block.norm2[:2], *first, *last, block.norm2.eps)
             continue
         if _adds_bias(i):
-            x, normed = ops.normalize_sum(x, after_attention, block.norm2, dtype)
+            x, normed = normalize_sum(x, after_attention, block.norm2, dtype)
         else:
             normed = shifted_layer_norm(x, after_attention, *block.norm2, dtype)
-        ops.add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
+        add_product(x, linear_gelu(normed, first.weight, first.bias), last.weight)
     return [*maps, x]
 
 
@@ -178,15 +190,15 @@ def _tokens(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixel
     dtype, norm = weights.patches.weight.dtype, weights.blocks[0].norm1
     if weights.taps is None:
         pixels = cast(Tensor, images).to(dtype, memory_format=torch.channels_last)
-        x = ops.convolve(pixels, weights.patches).permute(0, 2, 3, 1)
+        x = convolve(pixels, weights.patches).permute(0, 2, 3, 1)
         position = plan.position(x.shape[1], x.shape[2], dtype).expand_as(x)
         if plan.first_norm is not None:
-            x = ops.normalize_sum(x, position, plan.first_norm, dtype)[1]
-            return x, ops.normalize(x, norm, dtype)
-        x, normed = ops.normalize_sum(x, position, norm, dtype)
+            x = normalize_sum(x, position, plan.first_norm, dtype)[1]
+            return x, normalize(x, norm, dtype)
+        x, normed = normalize_sum(x, position, norm, dtype)
         return x.contiguous(), normed
     values, *numbers = (images.permute(0, 2, 3, 1),) if isinstance(images, Tensor) else images
     H, W = (-(-side // STRIDE) for side in values.shape[1:3])
     bias = cast(Tensor, weights.patches.bias)
     x = embed_patches(values, weights.taps, bias, plan.position(H, W, dtype)[0], *numbers)
-    return x, ops.normalize(x, norm, dtype)
+    return x, normalize(x, norm, dtype)

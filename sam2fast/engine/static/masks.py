@@ -14,7 +14,22 @@ from torch import Tensor
 
 from sam2fast.engine.common import Masks, Points, add_into, decode_in_groups, high_res_in_blocks
 from sam2fast.engine.plan import Conv, Linear, MaskPlan, Norm, Projections, TwoWayLayer
-from sam2fast.engine.static import ops
+from sam2fast.engine.static.ops import (
+    Prepared,
+    add,
+    compiled,
+    convolve,
+    joined,
+    linear,
+    mlp,
+    mlps,
+    normalize,
+    normalize_and_project,
+    normalize_projected,
+    parameters_of,
+    stacked,
+    without_autocast,
+)
 from sam2fast.kernels.mask_logits import mask_logits
 from sam2fast.kernels.token_attention import token_attention
 
@@ -92,7 +107,7 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
         products = [layer for own, to_image, tokens in pairs for layer in (*own[1:4], *to_image[2:4], *tokens[1:4])]
         products += [*plan.final[1:4], *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
         tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
-        plan.prepared = ops.Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *ops.parameters_of(*products)])
+        plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
     def compute(tree: Any, dtype: torch.dtype) -> MaskWeights:
         downscaling, downscaled, layers, final = tree
@@ -103,17 +118,17 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
             torch.cat(plan.kinds),
             2 * math.pi * plan.matrix.float(),
             torch.cat(plan.tokens)[None],
-            ops.joined(*layers[0].to_each_other[1:4]),
+            joined(*layers[0].to_each_other[1:4]),
             _joined_layers(layers, final, found.position),
             final,
-            ops.joined(final.k, final.v),
+            joined(final.k, final.v),
             _projected(found.position, final.k),
             Linear(final.out.bias.new_empty(0, len(final.out.bias)), final.out.bias[:0]),
             (
                 Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
                 Linear(found.weight2.to(dtype), found.bias2.to(dtype)),
             ),
-            [ops.stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else [],
+            [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else [],
         )
 
     return plan.prepared.of(device, compute)
@@ -132,11 +147,11 @@ def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections, position: 
         of_tokens = [*before, keys, values, *([] if after is final else [after.v])]
         widths = [len(each.bias) for each in of_tokens]
         _, _, of_keys, of_values, _ = layer.to_image
-        of_image = ops.joined(of_keys, queries, of_values)
+        of_image = joined(of_keys, queries, of_values)
         of_key, of_query = _projected(position, of_keys), _projected(position, queries)
         first_key = len(before)
         placed = sum(widths[: first_key + 1])
-        found.append(JoinedTwoWay(layer, of_image, of_key, of_query, ops.joined(*of_tokens), widths, placed, first_key))
+        found.append(JoinedTwoWay(layer, of_image, of_key, of_query, joined(*of_tokens), widths, placed, first_key))
     return found
 
 
@@ -176,7 +191,7 @@ def _started_without_points(plan: MaskPlan, weights: MaskWeights, count: int, pa
 
     layer = plan.layers[0]
     _, q, k, v, out = layer.to_each_other
-    sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *ops.parameters_of(q, k, v, out, layer.to_image.q)
+    sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *parameters_of(q, k, v, out, layer.to_image.q)
     return plan.started((count, padding, weights.dtype), sources, compute)
 
 
@@ -184,19 +199,26 @@ def _embed_masks(weights: MaskWeights, masks: Tensor) -> Tensor:
     """``(B, P, C)`` of logits ``(B, 1, 4H, 4W)``."""
     x = masks
     for conv, norm in weights.downscaling:
-        normed = ops.normalize(ops.convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
+        normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
         x = normed.permute(0, 3, 1, 2)
-    return ops.convolve(x, weights.downscaled).flatten(2).transpose(1, 2)
+    return convolve(x, weights.downscaled).flatten(2).transpose(1, 2)
 
 
 # ---- decoder ----
 
 
-def decode(plan: MaskPlan, embedding: Tensor, *inputs: Any) -> Masks:
+def decode(
+    plan: MaskPlan,
+    embedding: Tensor,
+    high_res: Sequence[Tensor],
+    points: Points | int | None,
+    masks: Tensor | None,
+    multimask: bool,
+) -> Masks:
     """Predicts the masks of B prompts, as :meth:`Engine.decode`; ``points`` may also be B, for a padding point each."""
     weights = _weights(plan, embedding.device)
-    with ops.without_autocast(embedding.device):
-        return ops.compiled(plan, _decode_prompts)(plan, weights, embedding, *inputs)
+    with without_autocast(embedding.device):
+        return compiled(plan, _decode_prompts)(plan, weights, embedding, high_res, points, masks, multimask)
 
 
 def _decode_prompts(
@@ -223,12 +245,12 @@ def _decode_prompts(
         levels.append(finest.permute(0, 2, 3, 1))
     shared = projected = None
     if len(images) == len(dense) == 1:
-        shared = ops.add(images, dense, weights.dtype)
+        shared = add(images, dense, weights.dtype)
         projected = _project(weights.layers[0], shared)
 
     def decode_group(group: slice, selected: slice) -> Masks:
         images_of, dense_of, *levels_of = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
-        image = ops.add(images_of, dense_of, weights.dtype) if shared is None else shared
+        image = add(images_of, dense_of, weights.dtype) if shared is None else shared
         prompts = tokens[group] if started is None else started.of(min(B - group.start, GROUP))  # type: ignore[index]
         return _decode(plan, weights, prompts, image, projected, levels_of, selected)
 
@@ -258,28 +280,26 @@ def _decode(
             x, query = _attend_to_each_other(layer, x, own, tokens)
         keys, queries, values = projected or _project(each, image)
         read = token_attention(query, keys, values, None, each.key_position, layer.to_image.heads)
-        x, hidden = ops.normalize_and_project(read, x, layer.to_image.out, layer.norm2, layer.mlp[0], relu=True)
-        found = ops.linear(hidden, layer.mlp[1])
-        x, projected_tokens = ops.normalize_and_project(
-            found, x, None, layer.norm3, each.of_tokens, tokens, each.placed
-        )
+        x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, layer.mlp[0], relu=True)
+        found = linear(hidden, layer.mlp[1])
+        x, projected_tokens = normalize_and_project(found, x, None, layer.norm3, each.of_tokens, tokens, each.placed)
         of_tokens = projected_tokens.split(each.widths, dim=-1)
         own = *of_tokens[:at], *of_tokens[at + 2 :]
         keys, values = of_tokens[at : at + 2]
         read = token_attention(queries, keys, values, each.query_position, None, layer.to_tokens.heads)
-        image = ops.normalize_projected(read, image, layer.to_tokens.out, layer.norm4)
+        image = normalize_projected(read, image, layer.to_tokens.out, layer.norm4)
         projected = None
     final = weights.final
-    keys, values = ops.linear(image, weights.final_of_image).chunk(2, dim=-1)
+    keys, values = linear(image, weights.final_of_image).chunk(2, dim=-1)
     read = token_attention(own[0], keys, values, None, weights.final_position, final.heads)
-    x, _ = ops.normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
+    x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
     of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
     return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, of_masks, scores)
 
 
 def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
     """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
-    given = ops.linear(tokens, weights.first).chunk(3, dim=-1)
+    given = linear(tokens, weights.first).chunk(3, dim=-1)
     return StartedTokens(tokens, *_attend_to_each_other(weights.layers[0].layer, None, given, tokens))
 
 
@@ -294,12 +314,12 @@ def _attend_to_each_other(
     own, queries = layer.to_each_other, layer.to_image.q
     query, key, value = given
     read = token_attention(query, key, value, None, None, own.heads)
-    return ops.normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
+    return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
 
 
 def _project(each: JoinedTwoWay, image: Tensor) -> ProjectedMaps:
     """Projects images ``(b, P, C)``."""
-    return ProjectedMaps(*ops.linear(image, each.of_image).chunk(3, dim=-1))
+    return ProjectedMaps(*linear(image, each.of_image).chunk(3, dim=-1))
 
 
 def _heads(
@@ -308,11 +328,11 @@ def _heads(
     """Mask tokens ``(b, 4, C)``, weights ``(b, M, C/8)`` of the selected masks in fp32, their IoUs, and scores."""
     iou, heads = int(plan.has_score), _heads_of(plan)  # number of the token of IoUs; that of the score comes before
     if weights.heads:
-        every = ops.mlps(tokens[:, : len(heads)], weights.heads)
+        every = mlps(tokens[:, : len(heads)], weights.heads)
         found = [out[:, : len(head[-1].bias)] for out, head in zip(every.unbind(1), heads, strict=True)]
         mask_weights = every[:, iou + 1 :, : len(heads[-1][-1].bias)][:, selected].float()
     else:
-        found = [ops.mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
+        found = [mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
         mask_weights = torch.stack(found[iou + 1 :][selected], dim=1).float()
     ious = found[iou].sigmoid() if plan.has_sigmoid else found[iou]
     scores = found[0] if plan.has_score else torch.full_like(ious[:, :1], 10.0)
@@ -329,7 +349,7 @@ def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list
     """
     H, W = plan.size
     once, twice = weights.upscaling  # to twice the size each
-    x = ops.linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
-    x = ops.normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
-    x = ops.linear(x, twice).unflatten(-1, (2, 2, -1))
+    x = linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
+    x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
+    x = linear(x, twice).unflatten(-1, (2, 2, -1))
     return mask_logits(x, high_res[1] if high_res else None, masks)

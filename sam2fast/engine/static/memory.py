@@ -13,6 +13,22 @@ from sam2fast.engine.memory_plan import AttendingLayer, AttentionPlan, MemoryPla
 from sam2fast.engine.perceiver import PerceiverPlan, compress
 from sam2fast.engine.plan import Conv, Linear, Norm, Projections
 from sam2fast.engine.static import ops
+from sam2fast.engine.static.ops import (
+    Prepared,
+    add_product,
+    add_scaled,
+    compiled,
+    convolve,
+    joined,
+    linear,
+    mlp,
+    mlps,
+    normalize,
+    normalize_sum,
+    parameters_of,
+    pointwise,
+    without_autocast,
+)
 from sam2fast.kernels.depthwise_norm import depthwise_norm
 from sam2fast.kernels.layer_norm import shifted_layer_norm
 from sam2fast.kernels.linear_gelu import linear_gelu
@@ -48,11 +64,12 @@ def attend(
     fp8: Fp8,
     hook: AttendHook | None = None,
 ) -> Tensor:
-    """Conditions a frame's map ``(1, C, H, W)`` on the memory of each of B objects: ``(B, C, H, W)``."""
+    """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
+    ``(B, C, H, W)``."""
     layers = _layers(plan, features.device)
     rotations = plan.rotations(features.shape[2] * features.shape[3], memory.pages.shape[1], features.device)
-    attend_all = _attend_all if hook else ops.compiled(plan, _attend_all)
-    with ops.without_autocast(features.device):
+    attend_all = _attend_all if hook else compiled(plan, _attend_all)
+    with without_autocast(features.device):
         return attend_all(plan, layers, rotations, features, position, memory, fp8, hook)
 
 
@@ -79,7 +96,7 @@ def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
     if plan.prepared is None:
         pairs = [(layer.own, layer.cross) for layer in plan.layers]
         products = [layer for own, cross in pairs for layer in (*own[1:], cross.v, cross.out)]
-        plan.prepared = ops.Prepared(plan.layers, ops.parameters_of(*products))
+        plan.prepared = Prepared(plan.layers, parameters_of(*products))
 
     def compute(layers: list[AttendingLayer], dtype: torch.dtype) -> list[JoinedAttending]:
         return [_joined(layer, in_dtype, dtype) for layer, in_dtype in zip(plan.layers, layers, strict=True)]
@@ -90,7 +107,7 @@ def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
 def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
     own, (own_values, own_out) = in_dtype.own, _values(layer.own, in_dtype.own, dtype)
     values = _values(layer.cross, in_dtype.cross, dtype)
-    return JoinedAttending(in_dtype, ops.joined(own.q, own.k, own_values), own_out, *values)
+    return JoinedAttending(in_dtype, joined(own.q, own.k, own_values), own_out, *values)
 
 
 def _values(exact: Projections, in_dtype: Projections, dtype: torch.dtype) -> tuple[Linear, Linear | None]:
@@ -113,10 +130,10 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
     layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
-    x, normed = ops.normalize_sum(x, delta, layer.norm1, dtype)
+    x, normed = normalize_sum(x, delta, layer.norm1, dtype)
     own_rotation, rotation = rotations
     x, normed = _attend_to_itself(each, x, normed, own_rotation)
-    query = ops.linear(normed, cross.q).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
+    query = linear(normed, cross.q).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
     rest, pooling = (*cross.k, *each.values, *rotation), layer.pooling
@@ -124,19 +141,19 @@ def _attend(
         weight, bias, eps = layer.norm3
         x, normed = add_memory_attention(x, weight, bias, eps, query, memory, *rest, fp8=fp8, pooling=pooling)
     else:
-        found = ops.linear(memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling), each.out)
-        x, normed = ops.normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
-    return x, ops.mlp(normed, layer.mlp)
+        found = linear(memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling), each.out)
+        x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
+    return x, mlp(normed, layer.mlp)
 
 
 def _attend_to_itself(each: JoinedAttending, x: Tensor, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
     """Returns tokens plus their attention to each other, and the norm of the sum."""
     own, norm = each.layer.own, each.layer.norm2
-    q, k, v = by_head(own.heads, *ops.linear(normed, each.own).chunk(3, dim=-1))
+    q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
     if each.own_out is None:
         return add_rope_attention(x, *norm, q, k, v, *rotation)
     found = rope_attention(q, k, v, *rotation).transpose(1, 2).flatten(2)
-    x, normed = ops.normalize_sum(x, ops.linear(found, each.own_out), norm, normed.dtype)
+    x, normed = normalize_sum(x, linear(found, each.own_out), norm, normed.dtype)
     return x, normed
 
 
@@ -183,10 +200,10 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         maps = plan.pixels, plan.downsampled, plan.out
         tree = plan.downsampling, maps, plan.fuser, ends
         sources = [conv.weight for conv, _ in plan.downsampling]
-        sources += [] if plan.distances is None else ops.parameters_of(plan.distances)
+        sources += [] if plan.distances is None else parameters_of(plan.distances)
         sources += [x for layer in maps if layer is not None for x in layer[:2] if x is not None]
         sources += [x for layer in plan.fuser for x in (layer.conv.weight, *layer.mlp[1], layer.gamma) if x is not None]
-        plan.prepared = ops.Prepared(tree, sources)
+        plan.prepared = Prepared(tree, sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
         """Returns parameters and new tensors, but no views of parameters, into which a refresh would write."""
@@ -199,8 +216,9 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
                 weight, bias = exact.gamma.float()[:, None] * weight, exact.gamma.float() * bias
             conv, before = layer.conv, None if shift is None else shift.to(dtype)
             if conv.groups > 1:
-                taps = conv.weight[:, 0].permute(1, 2, 0)
-                conv = conv._replace(weight=taps.clone(memory_format=torch.contiguous_format))
+                conv = conv._replace(
+                    weight=conv.weight[:, 0].permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+                )
             blocks.append(FusedBlock(before, conv, layer.norm, layer.mlp[0], weight.to(dtype)))
             shift = bias if shift is None else shift + bias
         if out is not None:
@@ -217,7 +235,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
             out,
             pointer,
             mask_downsample,
-            None if distances is None else ops.joined(*[distances] * (len(pixels.bias) // len(distances.bias))),
+            None if distances is None else joined(*[distances] * (len(pixels.bias) // len(distances.bias))),
             perceiver,
         )
 
@@ -235,8 +253,8 @@ def encode(
     """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame; arguments as of :meth:`Engine.encode_memory`."""
     weights = _weights(plan, features.device)
     position = None if plan.perceiver is None else plan.position(features)
-    with ops.without_autocast(features.device):
-        return ops.compiled(plan, _encode)(weights, settings, features, position, masks, scores, from_prompt)
+    with without_autocast(features.device):
+        return compiled(plan, _encode)(weights, settings, features, position, masks, scores, from_prompt)
 
 
 def _encode(
@@ -249,16 +267,16 @@ def _encode(
     from_prompt: bool,
 ) -> Tensor:
     mask = _downsampled(weights.downsampling, settings, masks_for_memory(settings, masks), from_prompt)
-    x = ops.pointwise(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
-    ops.add_product(x, mask, weights.downsampled.flatten(1))
+    x = pointwise(features.permute(0, 2, 3, 1), weights.pixels).expand(len(mask), -1, -1, -1).contiguous()
+    add_product(x, mask, weights.downsampled.flatten(1))
     for block in weights.fuser:
-        ops.add_product(x, linear_gelu(_convolved(block, x), *block.first), block.last)
+        add_product(x, linear_gelu(_convolved(block, x), *block.first), block.last)
     if weights.shift is not None:
         x = x + weights.shift
-    x = x if weights.out is None else ops.pointwise(x, weights.out)
+    x = x if weights.out is None else pointwise(x, weights.out)
     if settings.no_obj_embed_spatial is not None:
         absence, embedding = (scores <= 0)[..., None, None], settings.no_obj_embed_spatial[:, None, None]
-        x = ops.add_scaled(x, absence, embedding, x.dtype)
+        x = add_scaled(x, absence, embedding, x.dtype)
     x = x.permute(0, 3, 1, 2)
     return x if weights.perceiver is None or position is None else compress(ops, weights.perceiver, x, position)
 
@@ -270,7 +288,7 @@ def _convolved(block: FusedBlock, x: Tensor) -> Tensor:
         assert conv.bias is not None
         return depthwise_norm(x, shift, conv.weight, conv.bias, *norm)
     x = (x if shift is None else x + shift).permute(0, 3, 1, 2)
-    return ops.normalize(ops.convolve(x, conv).permute(0, 2, 3, 1), norm, x.dtype)
+    return normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, x.dtype)
 
 
 def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Tensor, from_prompt: bool) -> Tensor:
@@ -289,19 +307,19 @@ def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Ten
 def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
     """Object pointers of tokens ``(B, C)``."""
     weights = _weights(plan, tokens.device)
-    with ops.without_autocast(tokens.device):
+    with without_autocast(tokens.device):
         if len(weights.pointer) == 3:
             layers = [Linear(weight[None], bias[None]) for weight, bias in weights.pointer]
-            return ops.mlps(tokens[:, None], layers)[:, 0]
-        return ops.mlp(tokens, weights.pointer) if weights.pointer else tokens
+            return mlps(tokens[:, None], layers)[:, 0]
+        return mlp(tokens, weights.pointer) if weights.pointer else tokens
 
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
     """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
     weights = _weights(plan, masks.device)
     assert weights.mask_downsample is not None
-    with ops.without_autocast(masks.device):
-        return ops.convolve(masks, weights.mask_downsample)
+    with without_autocast(masks.device):
+        return convolve(masks, weights.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
@@ -310,7 +328,7 @@ def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tenso
     if not settings.add_tpos_enc_to_obj_ptrs:
         return distance.new_zeros(len(distance), distance.shape[1] * settings.tokens, settings.width)
     sines = plan.sines(settings, distance, num_frames, None if layer is None else layer.weight.dtype)
-    with ops.without_autocast(distance.device):
+    with without_autocast(distance.device):
         if layer is None:
             return repeated(sines, settings.tokens)
-        return ops.linear(sines, layer).unflatten(-1, (settings.tokens, -1)).flatten(1, 2)
+        return linear(sines, layer).unflatten(-1, (settings.tokens, -1)).flatten(1, 2)
