@@ -117,6 +117,7 @@ def norm_linear_triton(
     rows = normed.numel() // C
     chosen = launch_config("norm_linear", config, weight, shape_class(rows))
     block_m, block_n, block_k = (chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
+    block_n = block_n if N else 16  # the product of no columns is computed all the same
     columns = triton.cdiv(placed, block_n) + triton.cdiv(N - placed, block_n)
     given = delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias
     elsewhere = delta, normed, weight, weight, bias, norm_weight, norm_bias, weight, bias

@@ -58,8 +58,7 @@ def window_attention(
             f"expected qkv (B, H, W, 3 * {num_heads} * d) and bias (3 * {num_heads} * d), "
             f"got {tuple(qkv.shape)} and {tuple(bias.shape)}"
         )
-    if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
-        raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
+    _check_stride(window_size, q_stride)
     given = qkv, bias, num_heads, window_size, q_stride
     if custom := implementation_of("window_attention"):
         return custom(*given, rope)
@@ -94,14 +93,20 @@ def pooled_window_attention(
         ValueError: If the shapes do not fit together.
     """
     given, channels = (projected, bias, num_heads, window_size, q_stride), len(bias)
-    if projected.ndim != 4 or 3 * projected.shape[3] != 4 * channels:
+    if projected.ndim != 4 or 3 * projected.shape[3] != 4 * channels or channels % (3 * num_heads):
         raise ValueError(
             f"expected projected (B, H, W, 4 * {num_heads} * d) and bias (3 * {num_heads} * d), "
             f"got {tuple(projected.shape)} and {tuple(bias.shape)}"
         )
+    _check_stride(window_size, q_stride)
     if implementation_of("window_attention") is None and _pooled_window_attention.uses_kernel(*given):
         return _pooled_window_attention.run(*given)
     return window_attention(projected[..., :channels], *given[1:]), maxima(projected[..., channels:], q_stride)
+
+
+def _check_stride(window_size: int, q_stride: tuple[int, int] | None) -> None:
+    if q_stride and window_size and (window_size % q_stride[0] or window_size % q_stride[1]):
+        raise ValueError(f"the query stride {q_stride} does not divide the window of {window_size}")
 
 
 # ---- reference implementation ----

@@ -130,7 +130,8 @@ def add_memory_attention(
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of ``query``.
     """
     norm = x, norm_weight, norm_bias, eps
-    if _is_row(x, query) and not implementation_of("memory_attention"):
+    can_join = _is_row(x, query) and memory.pages.shape[-1] <= 64  # wider ones do not fit every GPU's shared memory
+    if can_join and not implementation_of("memory_attention"):
         _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
             return joined

@@ -93,6 +93,10 @@ class Added(NamedTuple):
         """Returns the part of some objects."""
         return self._replace(x=self.x[some] if len(self.x) > 1 else self.x, normed=self.normed[some])
 
+    def empty_sum(self, dtype: torch.dtype) -> Tensor:
+        """Returns an empty tensor for the sum with a result of ``dtype``."""
+        return self.normed.new_empty(self.normed.shape, dtype=torch.promote_types(dtype, self.x.dtype))
+
 
 def memory_attention_triton(
     query: Tensor,
@@ -204,7 +208,7 @@ def rope_attention_triton(
     # Heads are adjacent, since the following projection needs them so.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
-        return out.transpose(1, 2)
+        return out.transpose(1, 2) if added is None else added.empty_sum(out.dtype)
     chosen = attention_config(query, d, width)
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
@@ -223,7 +227,7 @@ def rope_attention_triton(
             if means is not None:
                 _combine(means, out)
             return out.transpose(1, 2)
-        total = out.new_empty(B, N, width, dtype=torch.promote_types(out.dtype, added.x.dtype))
+        total = added.empty_sum(out.dtype)
         if means is None:
             launch_norm(*added[:4], None, normed=added.normed, delta=out.flatten(2), total=total)
         else:

@@ -227,6 +227,9 @@ def test_self_attention_with_a_residual(triton_device, dtypes, splits):
     for right, other, *found in zip(exact, reference, (total, normed), chosen, strict=True):
         for one in found:
             check_sum(right, other, one)
+    nothing = launch.Added(x[:0], *norm, 1e-5, normed[:0])
+    empty = launch.rope_attention_triton(q[:0], k[:0], v[:0], *tables, splits=splits, added=nothing)
+    assert empty.shape == (0, 25, 48) and empty.dtype == total.dtype
 
 
 @pytest.mark.parametrize(

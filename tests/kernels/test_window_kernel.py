@@ -90,9 +90,11 @@ def test_a_pooled_residual(triton_device, name):
     torch.testing.assert_close(pooled, expected, rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_residual_of_another_width():
-    with pytest.raises(ValueError, match="4 \\* 2 \\* d"):
-        pooled_window_attention(torch.zeros(1, 4, 4, 56), torch.zeros(48), 2, 4, POOLED)
+@pytest.mark.parametrize(("channels", "bias", "window"), [(56, 48, 4), (60, 45, 4), (64, 48, 7)])
+def test_a_residual_that_does_not_fit(triton_device, channels, bias, window):
+    given = (torch.zeros(size, device=triton_device) for size in ((1, 7, 7, channels), (bias,)))
+    with backend("triton"), pytest.raises(ValueError, match="4 \\* 2 \\* d|does not divide"):
+        pooled_window_attention(*given, 2, window, POOLED)
 
 
 @pytest.mark.parametrize("name", ["tiny, 14 padded, pooled", "tiny, 7 padded", "whole map, pooled"])

@@ -153,7 +153,7 @@ def normalize_projected(x: Tensor, residual: Tensor, layer: Linear, norm: Norm) 
     if weight.dtype == torch.float32:  # where the product in the kernel of the norm was not measured
         return shifted_layer_norm(residual, linear(x, layer), *norm)
     nothing = weight.new_empty(0, len(bias)), bias[:0]
-    return norm_linear(x, residual, None, weight, bias, *norm[:2], *nothing, norm.eps, dtype=weight.dtype)[0]
+    return norm_linear(x, residual, None, weight, bias, *norm[:2], *nothing, norm.eps, 0, False, weight.dtype)[0]
 
 
 def normalize_and_project(
