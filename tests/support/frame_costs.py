@@ -48,6 +48,9 @@ CONFIGS = {
 }
 
 
+SIZES = (1024, 512)  # input sizes in the JSON
+
+
 class Part(NamedTuple):
     """Stores the means of a part of a frame."""
 
@@ -219,22 +222,24 @@ KERNEL_FLOPS: dict[str, Callable[[Any, Any], int]] = {
 
 
 @contextlib.contextmanager
-def predictor_of(model: str) -> Iterator[tuple[CostedCuda, Any]]:
-    """Context manager that yields a bf16 predictor for 1024 pixels on a fake GPU."""
+def predictor_of(model: str, image_size: int | None = None) -> Iterator[tuple[CostedCuda, Any]]:
+    """Context manager that yields a bf16 predictor on a fake GPU, by default for the model's own input size."""
     cuda, deterministic = CostedCuda(), torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)  # deterministic mode, enabled in tests, fills new memory
     try:
         with fake_cuda(cuda):
-            predictor = build(build_sam2_video_predictor, CONFIGS[model], dtype=torch.bfloat16)
+            predictor = build(build_sam2_video_predictor, CONFIGS[model], dtype=torch.bfloat16, image_size=image_size)
             cuda.weights = {StorageWeakRef(x.untyped_storage()) for x in predictor.state_dict().values()}
             yield cuda, predictor
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
-def frame_launches(model: str, objects: Iterable[int]) -> dict[int, dict[str, list[Cost]]]:
+def frame_launches(
+    model: str, objects: Iterable[int], image_size: int | None = None
+) -> dict[int, dict[str, list[Cost]]]:
     """Returns the launches of each part of one encoder batch of steady frames, by the number of objects."""
-    with predictor_of(model) as (cuda, predictor):
+    with predictor_of(model, image_size) as (cuda, predictor):
         return {n: cuda.costs_by_part(steady_frames(cuda, predictor, n, FRAMES_AT_ONCE_ON_CUDA)) for n in objects}
 
 
@@ -256,8 +261,9 @@ def encoded_ahead(model: str, batches: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def results(models: list[str], objects: list[int]) -> dict[str, Any]:
-    """Returns the JSON that docs/tracking.md shows. ``by_part`` is for one object."""
-    launches = {model: frame_launches(model, objects) for model in models}
+    """Returns the JSON that docs/tracking.md shows. ``by_part`` is for one object at the largest size."""
+    sizes = {size: {model: frame_launches(model, objects, size) for model in models} for size in SIZES}
+    launches = sizes[SIZES[0]]
     parts = {
         model: by_part([cost for costs in by_objects[1].values() for cost in costs], FRAMES_AT_ONCE_ON_CUDA)
         for model, by_objects in launches.items()
@@ -266,7 +272,12 @@ def results(models: list[str], objects: list[int]) -> dict[str, Any]:
         "date": f"{datetime.date.today()}",
         "command": "python tests/support/frame_costs.py --json",
         "limit": PEAK,
-        "frames": [frame(model, n, of_frame) for model, found in launches.items() for n, of_frame in found.items()],
+        "frames": [
+            {"image_size": size, **frame(model, n, of_frame)}
+            for size, by_model in sizes.items()
+            for model, found in by_model.items()
+            for n, of_frame in found.items()
+        ],
         "by_part": [{"part": part, **{model: parts[model][part] for model in models}} for part in PARTS],
         "ahead": [row for model in models for row in encoded_ahead(model, (1, FRAMES_AT_ONCE_ON_CUDA))],
     }
