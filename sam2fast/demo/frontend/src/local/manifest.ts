@@ -8,8 +8,6 @@ export interface Manifest {
   readonly format: string;
   readonly files: Readonly<Record<string, { readonly size: number }>>;
   readonly image_size: number;
-  /** Pixels of the image per position of a feature map, 16 if left out. */
-  readonly stride?: number;
   readonly mean: readonly number[];
   readonly std: readonly number[];
   readonly no_mem_embed: readonly number[];

@@ -53,7 +53,7 @@ export class Model {
     readonly manifest: Manifest,
     private readonly run: RunGraph,
   ) {
-    const side = (4 * manifest.image_size) / (manifest.stride ?? 16);
+    const side = manifest.image_size / 4;
     this.size = { height: side, width: side };
   }
 
@@ -202,19 +202,17 @@ export class Model {
   /** A given mask of 0 and 1, of the input's size, as if it had been predicted. */
   async takeMask(levels: readonly Tensor[], mask: Float32Array): Promise<Prediction> {
     const { image_size: side, mask_downsample: kernel, no_obj_ptr } = this.manifest;
-    const quarter = { height: side / 4, width: side / 4 };
-    const small = new Float32Array(quarter.height * quarter.width);
+    const { height, width } = this.size;
+    const small = new Float32Array(height * width);
     for (let pixel = 0; pixel < small.length; pixel += 1) {
       let sum = kernel[16]!;
       for (let tap = 0; tap < 16; tap += 1) {
-        const [row, column] = [Math.floor(pixel / quarter.width), pixel % quarter.width];
-        const [y, x] = [4 * row + Math.floor(tap / 4), 4 * column + (tap % 4)];
+        const [y, x] = [4 * Math.floor(pixel / width) + Math.floor(tap / 4), 4 * (pixel % width) + (tap % 4)];
         sum += kernel[tap]! * mask[y * side + x]!;
       }
       small[pixel] = sum;
     }
-    const prompt = resize(small, quarter, this.size, true);
-    const [prediction] = await this.predict(levels, levels.at(-1)!, null, prompt, false);
+    const [prediction] = await this.predict(levels, levels.at(-1)!, null, small, false);
     const isPresent = mask.some((value) => value > 0);
     const logits = mask.map((value) => 20 * value - 10);
     return {
