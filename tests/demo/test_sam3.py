@@ -23,8 +23,6 @@ def test_clicks_and_tracking(make_server):
 
 
 def test_the_page_in_the_browser_refuses_other_strides(predictor, tmp_path):
-    with pytest.raises(
-        ValueError, match="has SAM 2's sizes of masks, and sam3 has others: export it with --format onnx"
-    ):
+    with pytest.raises(ValueError, match="a stride of 16 pixels, so not SAM 3, and sam3 has a stride of 14: export it"):
         write_page(predictor, tmp_path / "page", "sam3")
     assert not (tmp_path / "page").exists()

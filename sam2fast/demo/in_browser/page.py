@@ -52,7 +52,10 @@ def write_page(
         ImportError, ValueError, RuntimeError, OSError: see :func:`sam2fast.deploy.onnx.write_onnx`.
     """
     if model.backbone_stride != 16:
-        raise ValueError(f"the page has SAM 2's sizes of masks, and {name} has others: export it with --format onnx")
+        raise ValueError(
+            f"the page runs models with a stride of 16 pixels, so not SAM 3, and {name} has a stride of "
+            f"{model.backbone_stride}: export it with --format onnx"
+        )
     with filled(check_folder(folder), INDEX) as partial:
         progress("fetching onnxruntime-web")
         write_runtime(partial / IN_BROWSER / "runtime")
