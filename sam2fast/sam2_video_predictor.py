@@ -122,7 +122,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         elif window is not None or axis is not None:
             raise ValueError("window and axis are for videos that sam2fast reads; load_video_frames has been replaced")
         else:
-            frames = load_frames(load, video_path, self.image_size, self.device, offload, async_loading_frames)
+            frames = load_frames(load, video_path, self, offload, async_loading_frames)
         try:
             opened = tracker.new_state(
                 frames,
@@ -352,7 +352,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 elsewhere.
             output: Format of the masks. ``"logits"`` is the original's. These take less memory and time: ``"bool"``,
                 ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and ``"low_res"``
-                (the model's logits ``(objects, 1, S/4, S/4)``, which may overlap).
+                (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
             lag: Number of frames to track before the first is yielded. With 1 or more, masks and scores are on the CPU,
                 copied while the next frame is tracked, and objects removed meanwhile are still among them.
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from sam2fast.compat import misc
 from sam2fast.compat.misc import _load_video_frames as load_video_frames
+from sam2fast.kernels.preprocess import MEAN, STD
+from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.video_io import Frames
 
 __all__ = ["LoadedFrames", "load_frames", "load_video_frames", "replaced_loader"]
@@ -20,18 +22,21 @@ def replaced_loader(current: Loader) -> Loader | None:
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
 
-def load_frames(
-    load: Loader, video_path: Any, image_size: int, device: torch.device, offload: bool, asynchronous: bool
-) -> Frames:
-    """Returns the frames that a custom function loads. It gets the arguments of the original."""
+def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, asynchronous: bool) -> Frames:
+    """Returns the frames that a custom function loads. It gets the arguments of the original.
+
+    It gets ``img_mean`` and ``img_std`` only if the model's differ from SAM 2's, which are the defaults.
+    """
+    mean, std = model.pixel_mean, model.pixel_std
     images, height, width = load(
         video_path=video_path,
-        image_size=image_size,
+        image_size=model.image_size,
         offload_video_to_cpu=offload,
         async_loading_frames=asynchronous,
-        compute_device=device,
+        compute_device=model.device,
+        **({} if (mean, std) == (MEAN, STD) else {"img_mean": mean, "img_std": std}),
     )
-    return LoadedFrames(images, height, width, image_size, device)
+    return LoadedFrames(images, height, width, model.image_size, model.device)
 
 
 class LoadedFrames(Frames):

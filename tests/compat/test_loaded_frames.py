@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from parity import NARROW
+from small_sam3 import small_sam3
 from small_video import SIZE, track, video_frames
 from video import TOLERANCE, build_video_pair
 
@@ -102,6 +103,15 @@ def test_it_is_used_while_it_is_replaced(predictor, module):
     assert len(masks) == 3 and all(map(torch.equal, masks, expected))
     with pytest.raises(FileNotFoundError, match="a name"):
         predictor.init_state("a name")
+
+
+def test_it_gets_the_mean_and_deviation_of_sam_3():
+    model, loader = small_sam3(), mock.Mock(side_effect=_official_loader)
+    expected = model.init_state(FRAMES)["images"]
+    with mock.patch.object(misc, "load_video_frames", loader):
+        frames = model.init_state(FRAMES)["images"]
+    loader.assert_called_once()
+    assert torch.equal(torch.stack(list(frames)), torch.stack(list(expected)))
 
 
 def test_a_model_keeps_the_function_it_was_built_with():
