@@ -18,6 +18,7 @@ from sam2fast.training.checkpointing import lock_folder
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.loader import ClipLoader, reporting_lost_workers
+from sam2fast.training.data.transforms import check_normalisation
 from sam2fast.training.distributed.ranks import join
 from sam2fast.training.distributed.strategies import is_sharded, wrap
 from sam2fast.training.ema import ExponentialMovingAverage
@@ -94,6 +95,8 @@ class Trainer(TrainerState):
         self.ranks = join(distributed, accelerator)
         self.device = self.ranks.device
         optim.amp.check_device(self.device)
+        for source in (source for loader in data.values() for source in loader.sources):
+            check_normalisation(source.dataset, model.pixel_mean, model.pixel_std)
         self.model = model.to(self.device)
         self.data, self.loss = dict(data), nn.ModuleDict(loss).to(self.device)
         self.conf, self.checkpoint, self.logging = optim, checkpoint, logging

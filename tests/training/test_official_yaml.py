@@ -121,6 +121,15 @@ def test_the_official_recipe_equals_ours(tmp_path: Path) -> None:
     assert "to do: launcher: or, on one GPU, ++trainer.optim.accumulate=8 for updates as large" in said
 
 
+def test_frames_are_normalised_with_the_numbers_of_both(tmp_path: Path) -> None:
+    changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "++trainer.model.pixel_mean=[0.5,0.5,0.5]"]
+    with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\) .* but NormalizeAPI has \(0.485, 0.456, 0.406\)"):
+        build_trainer(theirs_with(tmp_path, *changes)[0])
+    transforms = their_content()["vos"]["train_transforms"]
+    transforms[0]["transforms"][-1]["mean"] = [0.5, 0.5, 0.5]
+    build_trainer(theirs_with(tmp_path, *changes, vos__train_transforms=transforms)[0])
+
+
 def test_it_trains(tmp_path: Path) -> None:
     small = [*SMALL, *data(tmp_path), "scratch.num_frames=3", f"launcher.experiment_log_dir={tmp_path}/run"]
     less = [WITHOUT_WEIGHTS, "trainer.model.num_correction_pt_per_frame=1", "trainer.data.train.pin_memory=false"]

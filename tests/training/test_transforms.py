@@ -242,7 +242,6 @@ def test_constructor_arguments_are_the_official_ones():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ours.NormalizeAPI([0.485, 0.456, 0.406], [0.5] * 3), "std"),
         (lambda: ours.RandomAffine(25, True, image_interpolation="lanczos"), "image_interpolation"),
         (lambda: ours.ColorJitter(True, 0, 0, 0, 0.7), "hue"),
     ],

@@ -7,12 +7,11 @@ uint8: they are normalised on the device, which takes a quarter of the memory tr
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.functional import (
     Affine,
@@ -42,6 +41,7 @@ __all__ = [
     "RandomResizeAPI",
     "ToTensorAPI",
     "Transform",
+    "check_normalisation",
     "get_size_with_aspect_ratio",
     "hflip",
     "pad",
@@ -318,16 +318,30 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Does nothing: frames are normalised on the device, and only with the mean and standard deviation of SAM 2."""
+    """Does nothing: the model normalises frames. :func:`check_normalisation` compares its numbers with these."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
-        if not (np.array_equal(mean, MEAN) and np.array_equal(std, STD)):
-            raise ValueError(
-                f"frames are normalised with mean {MEAN} and std {STD}, got {tuple(mean)} and {tuple(std)}"
-            )
+        self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
         return clip
+
+
+def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Compares each :class:`NormalizeAPI` in a data set, and in what it wraps, with the numbers of a model.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if isinstance(part, NormalizeAPI) and (part.mean, part.std) != (mean, std):
+        raise ValueError(
+            f"the model has mean {mean} and std {std}, but NormalizeAPI has {part.mean} and {part.std}; "
+            "give both the same"
+        )
+    for name in ("dataset", "datasets", "transforms"):
+        inner = getattr(part, name, ())
+        for one in inner if isinstance(inner, list | tuple) else [inner]:
+            check_normalisation(one, mean, std)
 
 
 def _uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
