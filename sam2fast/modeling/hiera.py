@@ -56,7 +56,7 @@ class BlockTrunk(nn.Module):
     def get_layer_id(self, layer_name: str) -> int:
         """Returns the depth of a parameter for layer-wise learning rates: 0 for embeddings, i + 1 for block i."""
         if "rel_pos" not in layer_name:
-            if "pos_embed" in layer_name or "patch_embed" in layer_name:
+            if any(name in layer_name for name in ("pos_embed", "patch_embed", "ln_pre")):
                 return 0
             if "blocks" in layer_name:
                 return int(layer_name.split("blocks")[1].split(".")[1]) + 1

@@ -135,6 +135,13 @@ def test_holes_are_not_filled():
     assert build_sam2_video_predictor("configs/nano/sam2fast_nano.yaml", device="cpu").fill_hole_area == 8
 
 
+def test_layers_of_the_trunk_for_learning_rates():
+    trunk = build_sam2(SMALL, device="cpu").image_encoder.trunk
+    layers = {name: trunk.get_layer_id(name) for name, _ in trunk.named_parameters()}
+    assert {name.partition(".")[0] for name in layers if layers[name] == 0} == {"pos_embed", "patch_embed", "ln_pre"}
+    assert set(layers.values()) == {0, 1, 2, 3, 4}
+
+
 def test_scales_of_the_neck():
     with pytest.raises(ValueError, match="among 4, 2, 1 and 0.5, got 8"):
         ScaledNeck(nn.Identity(), 8, [16], (8, 4))
