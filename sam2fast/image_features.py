@@ -27,8 +27,8 @@ class Features:
     For a model with an input of 1024 x 1024 pixels it takes 16 MiB, or 10 MiB in bfloat16.
 
     Attributes:
-        tensors: Embedding ``(1, C, S/16, S/16)`` under ``image_embed``, and high-resolution features
-            ``(1, C/8, S/4, S/4)`` and ``(1, C/4, S/8, S/8)`` as a list under ``high_res_feats``.
+        tensors: Embedding ``(1, C, h, h)`` under ``image_embed``, and high-resolution features
+            ``(1, C/8, 4h, 4h)`` and ``(1, C/4, 2h, 2h)`` as a list under ``high_res_feats``.
         size: Size (H, W) of the image.
     """
 

@@ -201,21 +201,22 @@ class SAM2ImagePredictor:
             point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
                 As in the original, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
-            mask_input: Low-resolution logits ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)``, typically the third result of a
-                previous call. Other square logits up to 256x256, from models with another input size, are resized.
+            mask_input: Low-resolution logits ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)``, typically the third result of a
+                previous call, with h the side of the embedding. Other square logits up to 256x256, from models with
+                another input size, are resized.
             multimask_output: If True, the model returns three masks. This is better for ambiguous prompts such as a
                 single click.
             return_logits: If True, returns unthresholded mask logits. Requires ``output_mode="float"``.
             normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
             output_mode: Format of the masks. ``float`` is fp32 as in the original. ``bool`` is bool. ``coco_rle`` is an
                 array ``(C)`` of COCO's compressed run lengths, without full-size masks in memory. ``low_res`` is bool
-                ``(C, S/4, S/4)``, without resizing.
+                ``(C, 4h, 4h)``, without resizing.
             features: Result of :meth:`encode`, used instead of the current image. Any number of threads may make such
                 calls at the same time.
 
         Returns:
             Three arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, predicted IoUs ``(C)`` in fp32, and
-            low-resolution logits ``(C, S/4, S/4)`` in fp32 and [-32, 32]. The logits can be passed as ``mask_input`` to
+            low-resolution logits ``(C, 4h, 4h)`` in fp32 and [-32, 32]. The logits can be passed as ``mask_input`` to
             the next call. C is the number of masks. For a batch of B prompts, all arrays have a leading dimension B,
             except for B = 1.
 
@@ -251,7 +252,7 @@ class SAM2ImagePredictor:
 
         Returns:
             Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
-            logits ``(C, S/4, S/4)``, as from :meth:`predict`. For a batch of B prompts, an image's arrays have a
+            logits ``(C, 4h, 4h)``, as from :meth:`predict`. For a batch of B prompts, an image's arrays have a
             leading dimension B, except for B = 1.
 
         Raises:
@@ -359,11 +360,11 @@ class SAM2ImagePredictor:
         Args:
             point_coords, point_labels: Points ``(B, N, 2)`` and labels ``(B, N)``.
             boxes: Boxes ``(B, 4)`` or corners ``(B, 2, 2)``.
-            mask_input: Low-resolution logits ``(B or 1, 1, S/4, S/4)``.
+            mask_input: Low-resolution logits ``(B or 1, 1, 4h, 4h)``.
             img_idx: Index of the image in the batch.
 
         Returns:
-            Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, S/4, S/4)``.
+            Masks ``(B, C, H, W)`` as bool or logits, IoUs ``(B, C)``, and low-resolution logits ``(B, C, 4h, 4h)``.
         """
         low_res, ious = self._predict_low_res(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         size = self._orig_hw[img_idx]
@@ -384,7 +385,7 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the decoder's raw logits ``(B, C, S/4, S/4)`` and IoUs ``(B, C)``; see :meth:`_predict`."""
+        """Returns the decoder's raw logits ``(B, C, 4h, 4h)`` and IoUs ``(B, C)``; see :meth:`_predict`."""
         features = self._require_image()
         embedding = features["image_embed"][img_idx][None]
         points = joined_points(point_coords, point_labels, boxes)

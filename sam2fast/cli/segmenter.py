@@ -32,7 +32,7 @@ NOT_FINITE = "the model's scores are not finite: its weights are damaged, or flo
 class MaskPrompt:
     """A mask for an image of any size."""
 
-    logits: np.ndarray  # (1, S/4, S/4) fp32
+    logits: np.ndarray  # (1, 4h, 4h) fp32
     bounds: Box  # bounds of the foreground, in [0, 1]
 
 

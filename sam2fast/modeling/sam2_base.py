@@ -234,8 +234,8 @@ class SAM2Base(nn.Module):
         """Encodes normalised ``images (B, 3, S, S)`` into the maps that the mask decoder reads, finest first.
 
         Returns:
-            ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``; only the last without
-            high-resolution features.
+            ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with h = S/16 (SAM 3: S/14). Only
+            the last without high-resolution features.
         """
         _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
         return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
@@ -437,7 +437,10 @@ class SAM2Base(nn.Module):
         return memory, positions
 
     def masks_for_memory(self, masks: Tensor) -> Tensor:
-        """Resizes logits ``(B, 1, h, w)`` to :attr:`memory_mask_size`, smaller ones to the image's size first."""
+        """Resizes logits ``(B, 1, H, W)`` to :attr:`memory_mask_size`.
+
+        Any other size goes to the image's size first.
+        """
         for size in ((self.image_size,) * 2, self.memory_mask_size):
             if masks.shape[-2:] not in (size, self.memory_mask_size):
                 masks = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False)

@@ -182,7 +182,7 @@ class TrackScores(NamedTuple):
 
     iou: Tensor  # (N,) predicted IoU of each mask
     object_score: Tensor  # (N,) logit of each object's presence
-    low_res_logits: Tensor  # (N, 1, S/4, S/4) fp32
+    low_res_logits: Tensor  # (N, 1, 4h, 4h) fp32
 
     @classmethod
     def joined(cls, parts: Sequence["TrackScores"], order: Sequence[int]) -> "TrackScores":

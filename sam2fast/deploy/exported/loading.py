@@ -106,7 +106,7 @@ class _Decoder:
         high_res_features: Sequence[Tensor] | None,
         **_: Any,
     ) -> tuple[Tensor, Tensor, None, Tensor]:
-        """Masks ``(B, 3 or 1, S/4, S/4)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
+        """Masks ``(B, 3 or 1, 4h, 4h)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
         points = sparse_prompt_embeddings.shape[1]
         if not 1 <= points <= self._points:
             raise ValueError(

@@ -55,8 +55,9 @@ class EncoderModule(nn.Module):
             pixels: ``(B, 3, S, S)`` fp32.
 
         Returns:
-            Finest first and contiguous: ``(B, C/8, S/4, S/4)``, ``(B, C/4, S/8, S/8)`` and ``(B, C, S/16, S/16)``, or
-            only the last for a model without high-resolution features. The no-memory embedding is added to the last.
+            Finest first and contiguous: ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with
+            h = S/16 (SAM 3: S/14). Only the last for a model without high-resolution features. The no-memory embedding
+            is added to the last.
         """
         *high_res, embedding = self._levels(pixels)[-self.num_levels :]
         if self.no_memory is not None:
@@ -90,10 +91,10 @@ class DecoderModule(nn.Module):
             levels: of one image, as :class:`EncoderModule` returns them.
             coords: ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
             labels: ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
-            mask: ``(N, 1, S/4, S/4)`` fp32 logits of a mask prompt, or None.
+            mask: ``(N, 1, 4h, 4h)`` fp32 logits of a mask prompt, or None.
 
         Returns:
-            Logits ``(N, 4, S/4, S/4)`` fp32: the single mask, then the three multimasks; predicted IoUs ``(N, 4)``;
+            Logits ``(N, 4, 4h, 4h)`` fp32: the single mask, then the three multimasks; predicted IoUs ``(N, 4)``;
             object score logits ``(N, 1)``.
         """
         *high_res, embedding = levels

@@ -26,7 +26,7 @@ class ImageJob:
     points: Any = None  # (N, 2), in pixels of the image
     labels: Any = None  # (N)
     box: Any = None  # (4)
-    mask_input: Any = None  # (1, S/4, S/4) logits
+    mask_input: Any = None  # (1, 4h, 4h) logits
     multimask_output: bool = True
 
 

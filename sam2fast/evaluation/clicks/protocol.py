@@ -228,7 +228,7 @@ class _Answer:
     ious: NDArray[np.float64]  # (B,)
     best: NDArray[np.float64]  # (B,) greatest IoU of all predicted masks
     scores: NDArray[np.float64]  # (B,)
-    logits: Tensor  # (B, 1, S/4, S/4) in [-32, 32], on the device
+    logits: Tensor  # (B, 1, 4h, 4h) in [-32, 32], on the device
 
 
 def _ask(

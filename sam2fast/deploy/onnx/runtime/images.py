@@ -75,13 +75,13 @@ class OnnxImagePredictor:
             point_coords, point_labels: ``(N, 2)`` or ``(B, N, 2)`` in pixels of the image, and ``(N)`` or ``(B, N)``: 1
                 foreground, 0 background.
             box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
-            mask_input: ``(1, S/4, S/4)`` or ``(B, 1, S/4, S/4)`` logits of an earlier call.
+            mask_input: ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)`` logits of an earlier call.
             multimask_output: three masks rather than one.
             return_logits: logits rather than 0.0 and 1.0.
             normalize_coords: False if coordinates are in [0, 1].
 
         Returns:
-            Masks ``(C, H, W)``, predicted IoUs ``(C)`` and logits ``(C, S/4, S/4)``, fp32; with B > 1 a leading B.
+            Masks ``(C, H, W)``, predicted IoUs ``(C)`` and logits ``(C, 4h, 4h)``, fp32; with B > 1 a leading B.
 
         Raises:
             RuntimeError: no image is set.
