@@ -297,8 +297,8 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
         CheckpointError: the file is no JSON mapping.
     """
     found = _read(file)
-    if found.get("model_type") == WHOLE_SAM3 and isinstance(found.get("tracker_config"), dict):
-        found = found["tracker_config"] | {"model_type": VIDEO[2]}
+    if found.get("model_type") == WHOLE_SAM3:
+        found = _tracker_config(file, found)
     kind = found.get("model_type")
     video = kind in VIDEO
     written = transformers_config(config, video=video)
@@ -328,6 +328,15 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
             f"{file} describes another model than {config}, which the weights are of: {listed(other)}; {NAME}"
         )
     return tuple(changes)
+
+
+def _tracker_config(file: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tracker's configuration. Its image encoder is that of the detector."""
+    tracker, detector = (whole.get(f"{part}_config") for part in ("tracker", "detector"))
+    if not isinstance(tracker, dict):
+        raise NoConfigError(f"{file} is of the model type {WHOLE_SAM3!r}, but has no tracker_config; {NAME}")
+    vision = detector.get("vision_config") if isinstance(detector, dict) else None
+    return tracker | {"model_type": VIDEO[2]} | ({"vision_config": vision} if vision else {})
 
 
 def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[str]:

@@ -59,7 +59,7 @@ def test_edgetam(overrides):
 
 
 def test_sam3(overrides):
-    """The whole SAM 3 has the tracker's configuration below a key."""
+    """The whole SAM 3 has the tracker's configuration below a key, and that of its image encoder below another."""
     found = transformers_config(SAM3)
     assert found["architectures"] == ["Sam3TrackerVideoModel"]
     assert overrides({"model_type": "sam3_tracker_video"}, SAM3) == ()
@@ -67,6 +67,9 @@ def test_sam3(overrides):
     assert overrides(whole, SAM3) == ()
     whole = with_values(whole, tracker_config__vision_config__backbone_config__layer_norm_eps=1e-5)
     assert overrides(whole, SAM3) == ("++model.image_encoder.trunk.norm_eps=1e-05",)
+    epsilon = with_values(found, vision_config__backbone_config__layer_norm_eps=1e-4)
+    whole["detector_config"] = {"vision_config": epsilon["vision_config"]}
+    assert overrides(whole, SAM3) == ("++model.image_encoder.trunk.norm_eps=0.0001",)
     smaller = transformers_config(SAM3, ("++model.image_size=504",))
     assert smaller["vision_config"]["backbone_feature_sizes"] == [[144, 144], [72, 72], [36, 36]]
     assert overrides(smaller, SAM3) == ("++model.image_size=504",)
@@ -123,7 +126,7 @@ VIDEO, TALL = (
         (EDGETAM, {"perceiver_resampler_num_latents": 128}, "num_latents is 128 instead of 256"),
         (EDGETAM, {"model_type": "sam2_video"}, "model type 'sam2_video', expected edgetam_video or edgetam"),
         (SAM3, {"vision_config__backbone_config__window_size": 12}, "window_size is 12 instead of 24"),
-        (SAM3, {"model_type": "sam3_video"}, "model type 'sam3_video', expected sam3_tracker_video or sam3_tracker"),
+        (SAM3, {"model_type": "sam3_video"}, "model type 'sam3_video', but has no tracker_config"),
         (BASE, json.dumps(VIDEO), r"embed_dim_per_stage is \[96, 192, 384, 768\] instead of \[112, 224"),
         (TINY_2, json.dumps(VIDEO), "enable_occlusion_spatial_embedding is True instead of False"),
     ],
