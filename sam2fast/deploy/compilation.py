@@ -7,6 +7,7 @@ import torch
 
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import compile_method, restore_methods
+from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.sam2_base import SAM2Base
 
 _MODULES = {
@@ -69,6 +70,9 @@ def _fill_tables(model: SAM2Base) -> None:
     for module in model.memory_attention.modules():
         if isinstance(module, RoPEAttention):
             module._rope_of(side * side, side * side, model.device)
+    for module in model.image_encoder.modules():
+        if isinstance(module, MultiScaleBlock) and module.attn.rotations is not None:
+            module.attn.rotations(module.window_size or side, model.device)
 
 
 def uncompile(model: ModelT) -> ModelT:

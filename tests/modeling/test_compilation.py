@@ -9,6 +9,7 @@ import pytest
 import torch
 from mini_model import mini_model, mini_predictor
 from parity import random_image, random_map
+from small_sam3 import small_sam3
 from torch import nn
 from torch._dynamo.utils import counters
 from video import Session, clip, compare, jpeg_folder
@@ -199,6 +200,12 @@ def test_each_model_has_its_own_limit_of_shapes(limit, shapes, models, monkeypat
                 module(torch.ones(n))
         assert len(graphs) == shapes
     assert not notes(caplog)
+
+
+def test_rotations_of_an_image_encoder_are_computed_beforehand():
+    """Its map of 10 x 10 has windows of 6 x 6."""
+    model = compile_model(small_sam3(140), ("image_encoder",), backend="eager")
+    assert {side for side, _ in model.image_encoder.trunk.blocks[0].attn.rotations._tables} == {6, 10}
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])
