@@ -204,7 +204,7 @@ def composed_scaled(level: ScaledLevel) -> ScaledLevel:
     """
     doublings, point, conv, head = level
     dtype = point.weight.dtype
-    point = Linear(point.weight.flatten(1), point.bias)
+    point = Linear(point.weight.flatten(1).clone(), point.bias)  # no view: it may be written where it is kept
     if doublings:
         *others, last = (by_blocks(layer) for layer in doublings)
         weight = point.weight.float() @ last.weight.float().unflatten(0, (4, -1))  # (4, N, K)

@@ -29,6 +29,8 @@ import sam2fast.configs
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
 from sam2fast.engine.cpu import ops
+from sam2fast.engine.derived import _tensors
+from sam2fast.engine.static import image as static_image
 from sam2fast.kernels import _cpu
 from sam2fast.kernels.memory_attention import AttendedMemory
 from sam2fast.modeling.perceiver import PerceiverLayer
@@ -397,3 +399,12 @@ def test_another_order_of_modules(models, name, owner, moved, parts):
     after = computed(model, "image")
     assert parts_of(model) == parts and (difference(before, after) == 0) == (parts == ALL)
     assert difference(by_calls(model, "image"), after) < 1e-5
+
+
+@torch.no_grad()
+def test_kept_weights_are_no_views_of_parameters():
+    """A refresh would write into these."""
+    model = build(SAM3)
+    found = _tensors(static_image._weights(engine_for(model)._image.look(model).plan, torch.device("cpu")))
+    parameters = {x.data_ptr(): x for x in model.parameters()}
+    assert all(parameters.get(x.data_ptr(), x) is x for x in found)
