@@ -193,4 +193,5 @@ MEDSAM2 = {
 }
 # Meta gives its weights on request only, under the SAM License.
 SAM3_CONFIG, SAM3_ID = "configs/sam3/sam3.yaml", "facebook/sam3"
+SAM3_NAMES = (SAM3_ID, "sam3")  # for which messages say how to get the weights
 RELEASES = SAM2 | EDGETAM | EFFICIENTTAM | MEDSAM2

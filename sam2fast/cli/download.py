@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sam2fast._official_names import SAM2
+from sam2fast._official_names import SAM2, SAM3_NAMES
 from sam2fast.cli.options import PATH
 from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.terminal import aligned, report_interrupt
@@ -100,7 +100,8 @@ def _expand(names: Sequence[str]) -> list[str]:
 def _check(wanted: Sequence[str], to: Path | None, mirror: str | None, sha256: str | None, overwrite: bool) -> None:
     if not wanted:
         raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
-    others = [name for name in wanted if published(name) is None and find_embedded(short_name(name)) is None]
+    known = [name for name in wanted if published(name) or find_embedded(short_name(name)) or name in SAM3_NAMES]
+    others = [name for name in wanted if name not in known]
     for name in others:
         if not is_repository(name):
             raise click.BadParameter(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from sam2fast._official_names import SAM3_ID
+from sam2fast._official_names import SAM3_ID, SAM3_NAMES
 from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import Published, is_repository, published
 from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
@@ -140,13 +140,13 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
         ImportError: If huggingface_hub is not installed.
         DownloadError: If the model cannot be downloaded, has no weights, or is SAM 3, which Meta gives on request.
     """
+    if repo in SAM3_NAMES:
+        raise DownloadError(
+            f"weights of SAM 3 are not downloaded here: ask Meta for access at https://huggingface.co/{SAM3_ID}, "
+            "accept the SAM License, download sam3.pt, or model.safetensors and config.json, and pass the path"
+        )
     if not is_repository(repo):
         raise ValueError(f"{repo!r} is no id of a model on the hub; expected 'owner/name'")
-    if repo == SAM3_ID:
-        raise DownloadError(
-            f"weights of SAM 3 are not downloaded here: ask Meta for access at https://huggingface.co/{repo}, accept "
-            "the SAM License, download sam3.pt, or model.safetensors and config.json, and pass the path"
-        )
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

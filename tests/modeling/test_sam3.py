@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sam2fast import SAM2VideoPredictor
+from sam2fast._official_names import SAM3_NAMES
 from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor
 from sam2fast.checkpoints import NoConfigError, choose_config, read_checkpoint
 from sam2fast.checkpoints.choosing import guess_config
@@ -125,9 +126,14 @@ def test_a_folder_of_transformers(weights, tmp_path):
         choose_config(tmp_path)
 
 
-def test_the_hubs_id_says_how_to_get_the_weights():
-    with pytest.raises(DownloadError, match=r"ask Meta for access at .*facebook/sam3, accept the SAM License"):
-        SAM2VideoPredictor.from_pretrained("facebook/sam3", device="cpu")
+@pytest.mark.parametrize("name", SAM3_NAMES)
+def test_names_without_a_path_say_how_to_get_the_weights(name, tmp_path):
+    message = "ask Meta for access at https://huggingface.co/facebook/sam3, accept the SAM License"
+    with pytest.raises(DownloadError, match=message):
+        SAM2VideoPredictor.from_pretrained(name, device="cpu")
+    for options in ((), ("--to", tmp_path)):
+        done = invoke("download", name, *options)
+        assert done.exit_code == 1 and message in done.stderr
 
 
 def test_holes_are_not_filled():
