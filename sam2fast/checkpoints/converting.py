@@ -10,7 +10,7 @@ from torch import Tensor
 from sam2fast.checkpoints.choosing import Choice, choose_config
 from sam2fast.checkpoints.int8 import to_int8
 from sam2fast.checkpoints.loading import is_video_only
-from sam2fast.checkpoints.reading import read_checkpoint
+from sam2fast.checkpoints.reading import read_with_notes
 from sam2fast.checkpoints.transformers_config import transformers_config
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, CheckpointError, listed, read_record
 from sam2fast.checkpoints.writing import (
@@ -40,6 +40,7 @@ class Conversion(NamedTuple):
     dtypes: tuple[str, ...]
     files: dict[Path, str]  # the written files, with their SHA-256
     is_kept: bool = False  # the target had been converted from the same before
+    of_detector: int = 0  # number of weights of SAM 3's detector, which are left out
 
 
 def convert_checkpoint(
@@ -92,7 +93,8 @@ def convert_checkpoint(
         overwrite = not is_kept
     if not is_kept:
         check_free(target, overwrite)
-    weights = read_checkpoint(source, prefix)
+    found = read_with_notes(source, prefix)
+    weights = found.tensors
     if config is not None:
         choice: Choice | None = Choice(str(config))
     else:
@@ -126,6 +128,7 @@ def convert_checkpoint(
         tuple(sorted({_dtype_name(tensor.dtype) for tensor in stored.values()})),
         {file: file_sha256(file) for file in written_files(target)},
         is_kept,
+        found.of_detector,
     )
 
 

@@ -57,12 +57,17 @@ def read_checkpoint(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
             prefix; only some names are SAM 2's below a prefix; or the weights have adapters that are not merged.
         ImportError: a safetensors file without the package safetensors.
     """
+    return read_with_notes(path, prefix).tensors
+
+
+def read_with_notes(path: str | Path, prefix: str) -> StoredWeights:
+    """Returns the weights of a checkpoint as :func:`read_checkpoint` does, and logs what is left out."""
     layout = read_layout(path, prefix)
     if layout.left_out:
         _log.warning("%s: left out what is not below %r: %s", layout.file, prefix, listed(layout.left_out))
     if layout.of_detector:
         _log.info("%s: left out %d weights of SAM 3's detector", layout.file, layout.of_detector)
-    return layout.tensors
+    return layout
 
 
 def read_layout(path: str | Path, prefix: str) -> StoredWeights:

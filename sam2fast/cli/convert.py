@@ -95,13 +95,16 @@ def convert(
             made_from=made_from,
         )
     files = {str(file): digest for file, digest in done.files.items()}
-    emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files})
+    left_out = {"left_out": {"detector_weights": done.of_detector}} if done.of_detector else {}
+    emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files} | left_out)
     fits = done.choice.config if done.choice else "no configuration of the package; it can be loaded in part"
     say(f"layout   {done.layout}")
     say(f"fits     {fits}")
     if done.choice and done.choice.overrides:
         say(f"with     {' '.join(done.choice.overrides)}")
     say(f"weights  {done.tensors} tensors, {done.parameters} parameters, {', '.join(done.dtypes)}")
+    if done.of_detector:
+        say(f"left out {done.of_detector} weights of SAM 3's detector")
     if done.is_kept:
         note_kept(target)
     else:

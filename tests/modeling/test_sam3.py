@@ -181,3 +181,6 @@ def test_converted_files_are_under_the_licence_of_the_weights(weights, tmp_path)
         done = invoke("convert", tmp_path / "sam3.pt", tmp_path / out, "--model", SMALL)
         assert done.exit_code == 0 and "these weights are under the SAM License, and so is" in done.stderr
         assert_same(read_checkpoint(tmp_path / out), weights)
+        assert "left out 3 weights of SAM 3's detector\n" in done.stdout
+    done = invoke("convert", tmp_path / "sam3.pt", tmp_path / "out.safetensors", "--model", SMALL, "--jsonl")
+    assert json.loads(done.stdout)["left_out"] == {"detector_weights": 3}
