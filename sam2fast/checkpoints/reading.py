@@ -81,7 +81,10 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
         raise CheckpointError(f"{file} has adapters that are not merged; load merged.pt of the same training instead")
     of_detector = 0
     if is_whole(tensors):
-        tracker = tracker_of(tensors)
+        try:
+            tracker = tracker_of(tensors)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file}: {error}") from error
         of_detector, tensors = len(tensors) - len(tracker), tracker
     tensors = _without_prefix(file, tensors, prefix)
     left_out = tuple(name for name in found if not name.startswith(prefix))

@@ -9,16 +9,20 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from sam2fast.checkpoints.weight_files import CheckpointError
+
 # Beginnings of names in transformers' Sam3VideoModel, and in its Sam3TrackerVideoModel.
+TRACKER_NECK = "tracker_neck."
 FROM_VIDEO_MODEL = {
     "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",
-    "tracker_neck.": "vision_encoder.neck.",
+    TRACKER_NECK: "vision_encoder.neck.",
     "tracker_model.": "",
 }
 # In Meta's file, the image encoder is part of the detector. Parts of its names, and beginnings of official names.
 NECK = "backbone.vision_backbone.sam2_convs."
 FROM_ENCODER = {"backbone.vision_backbone.trunk.": "image_encoder.trunk.", NECK: "image_encoder.neck.convs."}
 OF_TRACKER = "maskmem_tpos_enc"  # a name below the tracker's prefix
+ENCODER = "backbone."  # below the tracker's prefix, if it has an image encoder, or shares the detector's
 COMPUTED = ".attn.freqs_cis"
 POSITIONS = "image_encoder.trunk.pos_embed"
 RENAMED = {
@@ -31,23 +35,35 @@ RENAMED = {
 
 def is_whole(names: Collection[str]) -> bool:
     """Returns True for names of the whole SAM 3, in Meta's layout or that of transformers."""
-    return any(name.startswith("tracker_neck.") or NECK in name for name in names)
+    return any(TRACKER_NECK in name or NECK in name for name in names)
 
 
 def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the tracker's weights of the whole SAM 3, without weights of its detector.
 
     Names are official for Meta's layout, and those of transformers' tracker for that of transformers.
+
+    Raises:
+        CheckpointError: If a weight is there twice.
     """
     if not any(NECK in name for name in tensors):
+        above = next(name.partition(TRACKER_NECK)[0] for name in tensors if TRACKER_NECK in name)
         return {
-            name.replace(prefix, new, 1): tensor
+            new + name.removeprefix(above + prefix): tensor
             for name, tensor in tensors.items()
             for prefix, new in FROM_VIDEO_MODEL.items()
-            if name.startswith(prefix)
+            if name.startswith(above + prefix)
         }
     prefix = next((name.removesuffix(OF_TRACKER) for name in tensors if name.endswith(OF_TRACKER)), None)
-    named = {official: x for name, x in tensors.items() if (official := _official_name(name, prefix)) is not None}
+    others = {name: x for name, x in tensors.items() if prefix is None or not name.startswith(prefix + ENCODER)}
+    if any(NECK in name for name in others):
+        tensors = others  # without what the tracker shares
+    named: dict[str, Tensor] = {}
+    for name, x in tensors.items():
+        if (official := _official_name(name, prefix)) in named:
+            raise CheckpointError(f"SAM 3's {official} is there twice, the second time as {name}; remove one of them")
+        if official is not None:
+            named[official] = x
     rows = named.get(POSITIONS)
     if rows is not None and rows.ndim == 3 and math.isqrt(rows.shape[1]) ** 2 != rows.shape[1]:
         named[POSITIONS] = rows[:, 1:]  # the first row is that of a class token
@@ -59,7 +75,7 @@ def _official_name(name: str, prefix: str | None) -> str | None:
     part = next((part for part in FROM_ENCODER if part in name), None)
     if part is not None:
         name = FROM_ENCODER[part] + name.partition(part)[2]
-    elif prefix is not None and name.startswith(prefix):
+    elif prefix is not None and name.startswith(prefix) and not name.startswith(prefix + ENCODER):
         name = name.removeprefix(prefix)
     else:
         return None

@@ -14,7 +14,7 @@ from torch import nn
 from sam2fast import SAM2VideoPredictor
 from sam2fast._official_names import SAM3_NAMES
 from sam2fast.build_sam import build_sam2, build_sam2_hf, build_sam2_video_predictor
-from sam2fast.checkpoints import NoConfigError, choose_config, read_checkpoint
+from sam2fast.checkpoints import CheckpointError, NoConfigError, choose_config, read_checkpoint
 from sam2fast.checkpoints.choosing import guess_config
 from sam2fast.checkpoints.sam3_files import tracker_of
 from sam2fast.checkpoints.transformers_config import transformers_config
@@ -115,6 +115,34 @@ def test_only_the_trackers_weights_are_read(weights, prefixes, tmp_path, caplog)
     assert f"left out {2 if prefixes is None else 3} weights of SAM 3's detector" in caplog.text
     model = SAM2VideoPredictor.from_pretrained(tmp_path / "sam3.pt", config_file=SMALL, device="cpu")
     assert_same(model.state_dict(), weights)
+
+
+@pytest.mark.parametrize("prefixes", [None, PREFIXES[0]])
+def test_a_file_of_the_whole_below_a_prefix(weights, prefixes, tmp_path):
+    """Its tracker may share the detector's image encoder, whose weights are there twice then."""
+    whole = as_transformers_names_it(weights) if prefixes is None else as_meta_names_it(weights, *prefixes)
+    if prefixes is not None:
+        detector, tracker = (f"{prefix}backbone." for prefix in prefixes)
+        whole |= {name.replace(detector, tracker): x for name, x in whole.items() if name.startswith(detector)}
+    torch.save({f"module.{name}": x for name, x in whole.items()}, tmp_path / "sam3.pt")
+    assert_same(read_checkpoint(tmp_path / "sam3.pt"), weights)
+
+
+def test_a_tracker_with_an_image_encoder_of_its_own(weights, tmp_path):
+    """And with the detector's neck."""
+    alone = as_meta_names_it(weights, "", "")
+    name = "layers.0.linear1.weight"  # which the detector has, too
+    alone[f"transformer.encoder.{name}"] = weights[f"memory_attention.{name}"]
+    torch.save(alone, tmp_path / "sam3.pt")
+    assert_same(read_checkpoint(tmp_path / "sam3.pt"), weights)
+
+
+def test_a_weight_that_is_there_twice(weights, tmp_path):
+    whole = as_meta_names_it(weights, *PREFIXES[0])
+    name = "backbone.vision_backbone.trunk.ln_pre.bias"
+    torch.save(whole | {f"other.{name}": torch.zeros(64)}, tmp_path / "sam3.pt")
+    with pytest.raises(CheckpointError, match=rf"sam3.pt: .*ln_pre.bias is there twice, .* as other.{name}; remove"):
+        read_checkpoint(tmp_path / "sam3.pt")
 
 
 def test_a_folder_of_transformers(weights, tmp_path):
