@@ -61,13 +61,13 @@ class Op(Generic[P, R]):
             operator's shapes and dtypes, and its gradient is the operator's.
         kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments by position on a GPU, and
             has the same defaults. The module is imported when the kernel first runs, since it imports Triton.
-        shapes: a sentence with the shapes of arguments, which are checked by it; see :class:`Shapes`.
+        shapes: a sentence with the shapes of arguments, by which calls are checked; see :class:`Shapes`.
         fits: returns False if another condition of that sentence does not hold, or raises an error itself.
         unsupported: returns why the kernel does not take some arguments, or None.
         prefers_torch: returns whether torch is faster for some arguments. A forced kernel runs all the same.
-        kind: returns the sizes that the kernel is compiled for. A kernel that fails is refused for those alone.
+        kind: returns the sizes that the kernel is compiled for. A kernel that fails is refused for these sizes alone.
         layout: puts a result of the reference into the kernel's order in memory.
-        fake: returns the results for fake tensors; by default those of ``reference`` in ``layout``.
+        fake: returns the results for fake tensors; by default the results of ``reference`` in ``layout``.
         is_chosen_late: the implementation is chosen when the operator runs, not when a graph is traced. Such an op has
             no gradient.
         cpu: ``module.function`` for CPU tensors of an op that is chosen late; without it the reference.
@@ -238,7 +238,7 @@ def schema(function: Callable[..., Any]) -> str:
             kind = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
         else:
             kind = _SCHEMA_TYPES[hint]
-        default = [] if defaults.get(name) == () else defaults.get(name)  # a dtype is none that a schema takes
+        default = [] if defaults.get(name) == () else defaults.get(name)  # schemas take no dtype as default
         return f"{kind} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
 
     taken = ", ".join(parameter(name, hint) for name, hint in hints.items())

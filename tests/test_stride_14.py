@@ -12,7 +12,7 @@ from mini_model import mini_predictor
 from parity import random_image, random_map
 from planned import away_from_the_cpu
 from planned_memory import by_modules, tracked
-from small_sam3 import SIDE, prompts, small_sam3
+from small_sam3 import CLICK, MAP, SIDE, prompts, small_sam3
 from video import clip, jpeg_folder, run
 
 from sam2fast.config import ConfigError
@@ -21,9 +21,6 @@ from sam2fast.image_features import Features
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.tracking.features import difference, summary_of
 from sam2fast.utils.testing import relative_error
-
-MAP = SIDE // 14
-CLICK = {"point_coords": [[30, 20]], "point_labels": [1]}
 
 
 @pytest.fixture(scope="module")

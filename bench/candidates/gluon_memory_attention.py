@@ -52,7 +52,7 @@ def _accumulator(columns):
 
 @gluon.jit
 def _fill(rows, first, i, tiles, filled, freed, TILES: gl.constexpr, BLOCK_N: gl.constexpr):
-    """Loads block ``i`` as soon as every group has read the block in whose tile it comes."""
+    """Loads block ``i`` into its tile, once every group has read the block that was there."""
     tile = i % TILES
     mbarrier.wait(freed.index(tile), (i // TILES & 1) ^ 1)
     mbarrier.expect(filled.index(tile), rows.nbytes_per_cta)
@@ -61,7 +61,7 @@ def _fill(rows, first, i, tiles, filled, freed, TILES: gl.constexpr, BLOCK_N: gl
 
 @gluon.jit
 def _load_all(q, k, v, tiles, filled, freed, row, first, blocks, BLOCK_N: gl.constexpr):
-    """Loads everything in the order in which the first group waits for it."""
+    """Loads queries, keys and values. The first group waits for them in this order."""
     if blocks > 0:  # else nothing would wait for the queries
         for group in gl.static_range(GROUPS):
             mbarrier.expect(filled[0].index(group), q.nbytes_per_cta)
@@ -220,7 +220,7 @@ class _InGroups:
 
 
 def launched() -> contextlib.AbstractContextManager[Any]:
-    """Context manager in which this kernel is launched where a configuration asks for specialised warps."""
+    """Context manager that launches this kernel if a configuration asks for specialised warps."""
     return mock.patch.object(launch, "_attend_specialised_kernel", _InGroups())
 
 

@@ -150,7 +150,7 @@ def micro(which: str, context: Context) -> Outcome:
     """Times kernels beside other ways of computing the same, and sends the sentence that is true of each comparison.
 
     Args:
-        which: ``candidates`` for those that no configuration takes, or empty.
+        which: ``candidates`` for kernels that no configuration selects, or empty.
     """
     from kernel_records import cases, small_cases
     from measure import case_rows
@@ -316,7 +316,7 @@ def sanitizer_result(tool: str, code: int, printed: str) -> tuple[dict[str, Any]
 
 
 def sanitized(_: str, context: Context) -> Outcome:
-    """Runs the tests that a checker watches, without those of candidates, which might never end."""
+    """Runs the tests that a checker watches. Tests of candidates are left out, since they might never end."""
     return _tested(KERNELS, context._replace(send=lambda part, row: None), "sanitizer", "not candidate")
 
 

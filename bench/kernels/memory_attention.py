@@ -149,7 +149,7 @@ def why_no_candidate(name: str, device: torch.device) -> str | None:
 
 @contextlib.contextmanager
 def candidate_launched(name: str, shape: str, device: torch.device) -> Iterator[None]:
-    """Context manager in which a candidate computes the attention of 16-bit tensors.
+    """Context manager that lets a candidate compute the attention of 16-bit tensors.
 
     Raises:
         RefusedError: If it does not run on this device.

@@ -41,7 +41,7 @@ def is_whole(names: Collection[str]) -> bool:
 def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the tracker's weights of the whole SAM 3, without weights of its detector.
 
-    Names are official for Meta's layout, and those of transformers' tracker for that of transformers.
+    From Meta's layout, names are official. From transformers' layout, names are of its tracker.
 
     Raises:
         CheckpointError: If a weight is there twice.

@@ -13,6 +13,8 @@ from sam2fast.build_sam import build_sam2_video_predictor
 
 CONFIG = Path(__file__).with_name("sam3_small.yaml")
 SIDE = 168
+MAP = SIDE // 14  # side of the map
+CLICK = {"point_coords": [[30, 20]], "point_labels": [1]}
 SHALLOW = ("model.memory_attention.num_layers=1", "model.memory_encoder.fuser.num_layers=1")
 
 

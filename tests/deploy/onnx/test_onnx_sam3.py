@@ -8,7 +8,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 from graph_sessions import assert_same
 from onnx_graphs import AsTensors, model_of_modules
 from parity import random_image, random_map
-from small_sam3 import SIDE, prompts, small_sam3
+from small_sam3 import CLICK, MAP, SIDE, prompts, small_sam3
 from video import clip, jpeg_folder, run
 
 from sam2fast.deploy.onnx.export import write_onnx
@@ -18,9 +18,6 @@ from sam2fast.deploy.onnx.runtime.manifest import OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
-
-MAP = SIDE // 14
-CLICK = {"point_coords": [[30, 20]], "point_labels": [1]}
 
 
 @pytest.fixture(scope="module")
