@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 from sam2fast._official_names import ABSENT_CONFIGS, FORK_CONFIGS, MODULES, NAMES
 from sam2fast.io.yaml_text import parse_yaml
+from sam2fast.utils.errors import FixableError
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -54,7 +55,7 @@ KINDS = {bool: "true or false", int: "an integer", float: "a number"}
 _ABSENT = object()  # marks a missing value; None is a valid one
 
 
-class ConfigError(ValueError):
+class ConfigError(FixableError, ValueError):
     """A configuration or an override is invalid."""
 
 

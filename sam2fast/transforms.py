@@ -27,6 +27,7 @@ from sam2fast.kernels.mask_ops.bits import unpack_bits
 from sam2fast.kernels.preprocess import MEAN, STD, resize_and_normalise
 from sam2fast.kernels.run_lengths import encode_upsampled
 from sam2fast.utils.async_copies import copy_to_device, copy_to_host
+from sam2fast.utils.errors import FixableError
 
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
 FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
@@ -36,7 +37,7 @@ TWELVE_BITS = 4095  # the greatest value of 12 bits
 _log = logging.getLogger(__name__)
 
 
-class ImageError(ValueError):
+class ImageError(FixableError, ValueError):
     """Raised if an image cannot be read or used."""
 
 

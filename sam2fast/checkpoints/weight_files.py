@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sam2fast._official_names import RELEASES
 from sam2fast.io.atomic import expanded
+from sam2fast.utils.errors import FixableError
 
 MOST_LISTED = 8  # names in an error message before "and N more"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
@@ -56,7 +57,7 @@ _NUMPY_NAMES = [
 _numpy_lock = threading.Lock()  # torch keeps one list of names for all threads
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(FixableError, RuntimeError):
     """A checkpoint cannot be read, or does not fit the model."""
 
 

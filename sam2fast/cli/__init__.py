@@ -3,8 +3,8 @@
 Each command is a module of its name, imported when it is called. Modules ``*_run`` hold the work of a command. They
 import torch, and are imported after the options were checked.
 
-Functions raise UserError for unusable inputs and files that cannot be read or written, and click.UsageError for
-contradictory options. Docstrings name these errors only where more is to be said.
+Functions raise an error of USER_ERRORS for unusable inputs and files that cannot be read or written, and
+click.UsageError for contradictory options. Docstrings name these errors only where more is to be said.
 """
 
 import difflib
@@ -23,8 +23,9 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.completion import install_completion
 from sam2fast.cli.terminal import exit_code, exit_quietly, handle_signals, print_message
-from sam2fast.cli.user_errors import UserError, format_error, print_note
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 from sam2fast.io.atomic import FULL
+from sam2fast.utils.errors import FixableError
 
 COMMANDS = (
     "segment",
@@ -114,9 +115,10 @@ class _CommandGroup(click.Group):
             ctx.exit(exit_code(stop))
         except EOFError as error:  # such as a truncated video; click would take it for Ctrl-D
             raise UserError(f"an input file ends too early: {format_error(error)}") from error
-        except OSError as error:  # a folder without permission, a name that is too long
-            # Without a file name it may come from stdout. click handles closed pipes; other errors are bugs.
-            if error.filename is None and error.errno not in STREAM_ERRNOS:
+        except USER_ERRORS as error:
+            # An OSError without a file name may come from stdout. click handles closed pipes; other errors are bugs.
+            is_bug = not isinstance(error, FixableError) and error.filename is None and error.errno not in STREAM_ERRNOS
+            if isinstance(error, UserError) or is_bug:
                 raise
             raise UserError(format_error(error)) from error
 

@@ -12,7 +12,7 @@ from sam2fast.cli.image_names import ImageName
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_json, read_numbers
 from sam2fast.cli.prompts import Box
-from sam2fast.cli.user_errors import UserError, as_user_error, format_error, print_note
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with names of classes
 FOLDERS_ABOVE = 2  # folders above the given folder that are searched for these files
@@ -215,8 +215,7 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 def _read_text(file: Path) -> str:
     """Reads a text file. Raises UserError if it cannot be read."""
     try:
-        with as_user_error(OSError):
-            return file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: it is no text in UTF-8 ({error})") from error
 
@@ -236,8 +235,7 @@ def _read_yolo(file: BoxFile) -> None:
     if not path.is_dir():
         _read_yolo_lines(file, path, None, _class_names(path, 1))
         return
-    with as_user_error(OSError):
-        found = sorted(path.rglob("*.txt"))
+    found = sorted(path.rglob("*.txt"))
     labels = [one for one in found if one.name != CLASSES and not one.name.startswith(".") and one.is_file()]
     if not labels:
         raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
@@ -248,8 +246,8 @@ def _read_yolo(file: BoxFile) -> None:
             names[label.parent] = _class_names(label, len(label.relative_to(path).parts))
         try:
             _read_yolo_lines(file, label, image, names[label.parent])
-        except UserError as error:
-            file.left_out.add("file of boxes", "it cannot be read", error.message)
+        except USER_ERRORS as error:
+            file.left_out.add("file of boxes", "it cannot be read", format_error(error))
 
 
 def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names: Mapping[str, str]) -> None:

@@ -69,8 +69,7 @@ def check_results(
 def make_folder(out: Path) -> None:
     """Makes the output folder if it does not exist."""
     check_folder(out, "output folder")
-    with as_user_error(OSError):
-        out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
 
 
 class OutputFolder:

@@ -27,7 +27,15 @@ from sam2fast.cli.prompts import Prompts, check_against_video, merge_prompts, me
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_model_error, as_user_error, print_note
+from sam2fast.cli.user_errors import (
+    USER_ERRORS,
+    ErrorReport,
+    UserError,
+    as_model_error,
+    as_user_error,
+    format_error,
+    print_note,
+)
 from sam2fast.io.images import SUFFIXES, numbered_files_hint
 
 if TYPE_CHECKING:
@@ -175,8 +183,8 @@ def _run_all(
         try:
             found.append(compute(variant))
             done.append(variant)
-        except UserError as error:
-            problems.add(variant.label, error.message)
+        except USER_ERRORS as error:
+            problems.add(variant.label, format_error(error))
     if len(done) == 1:
         problems.raise_if_any(len(variants))
     for variant, result in zip(done, found, strict=True):

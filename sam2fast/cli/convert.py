@@ -68,17 +68,16 @@ def convert(
 
     import torch
 
-    from sam2fast.checkpoints import CheckpointError, find_weights
+    from sam2fast.checkpoints import find_weights
     from sam2fast.checkpoints.choosing import Choice
     from sam2fast.checkpoints.converting import check_target, convert_checkpoint, fitting_config
-    from sam2fast.config import ConfigError
 
     try:
         check_target(target, layout)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     config = None if model is None else config_of(model)
-    with as_user_error(CheckpointError, ConfigError, OSError, ImportError):
+    with as_user_error(OSError, ImportError):
         weights = find_weights(source)
         choice = fitting_config(source, prefix) if config is None else Choice(config)
         name = " ".join((choice.config, *choice.overrides)) if choice else "none"

@@ -23,7 +23,7 @@ from sam2fast.cli.dataset_options import (
 from sam2fast.cli.options import out_option
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.terminal import aligned
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import ErrorReport, UserError, format_error
 from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
     kinds = [open_source(data.root, "sav", kind, rate)[0] for kind in MASKLETS]
     if only:
         return [(one, only) for one in kinds if (data.root / f"{only[0]}_{one.settings.masklets}.json").is_file()]
-    from sam2fast.datasets.dataset_files import DatasetError
-
-    with as_user_error(DatasetError):
-        present = [(one, names) for one in kinds if (names := one.videos())]
+    present = [(one, names) for one in kinds if (names := one.videos())]
     if not present:
         raise UserError(f"there are no annotated videos in {source}")
     return present

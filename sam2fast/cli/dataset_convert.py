@@ -87,7 +87,6 @@ def convert(
         masklets = data.settings.masklets
 
     from sam2fast.datasets.conversion import ConvertJob, convert_video
-    from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
@@ -105,8 +104,7 @@ def convert(
             lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
             of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
             say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
-    with as_user_error(DatasetError, OSError):
-        output.finish()
+    output.finish()
     emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
     say(
         f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
@@ -135,8 +133,7 @@ def _run(
             made_from[name] = {**folder.made_from, **job.made_from()}
         except (DatasetError, OSError) as error:
             problems.add(job.video, format_error(error))
-    with as_user_error(DatasetError, OSError):
-        exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
+    exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
     there, replaced = ([], exist) if overwrite else (exist, [])
     # Until they are replaced, nothing says what they were made from: the run may be interrupted.
     folder.begin({**made_from, **dict.fromkeys(replaced)}, there)
@@ -148,8 +145,7 @@ def _run(
         found = {str(job.video): value for job, value in results}
     failed = {subject for subject, _ in problems.found}
     done = {name: made for name, made in made_from.items() if str(jobs[name].video) not in failed}
-    with as_user_error(DatasetError, OSError):
-        folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
+    folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
     return found, len(there)
 
 
@@ -190,11 +186,9 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     continues an interrupted run. Videos that cannot be read to their end get no folder, and are listed at the end.
     """
     from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
-    from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.video_io.video_types import require_pyav
 
-    with as_user_error(DatasetError):
-        files, hidden = list_videos(videos)
+    files, hidden = list_videos(videos)
     with as_user_error(ImportError):
         require_pyav()
     problems, left_out = ErrorReport("videos"), LeftOut()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sam2fast.cli.options import PATH
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError
 
 if TYPE_CHECKING:
     from sam2fast.datasets.layout import Layout
@@ -49,7 +49,6 @@ def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -
 
 def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
     """Opens a folder, or one file of it, as a data set. Returns it with the videos of the file, none for a folder."""
-    from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
@@ -66,14 +65,9 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
         source = source.parent
     if not source.is_dir():
         raise UserError(f"no file or folder {str(source)!r}")
-    with as_user_error(DatasetError):
-        return open_layout(source, layout, Settings(masklets, rate)), videos
+    return open_layout(source, layout, Settings(masklets, rate)), videos
 
 
 def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collection[str]) -> list[str]:
     """The videos to work on."""
-    from sam2fast.datasets.dataset_files import DatasetError
-
-    with as_user_error(DatasetError):
-        present = list(videos) or data.videos()
-    return select_videos(present, asked, data.root)
+    return select_videos(list(videos) or data.videos(), asked, data.root)

@@ -12,7 +12,8 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH, ignore_label_option
 from sam2fast.cli.reporting import emit, output_options, reporting, say
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error, print_note
+from sam2fast.cli.terminal import print_message
+from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error, print_note
 from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
@@ -126,13 +127,13 @@ def evaluate(
                 click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
                 continue
             remove_leftovers([file])
-            with as_user_error(OSError):
-                write_results_csv(file, scores)
+            write_results_csv(file, scores)
             print_note(f"written to {file}")
-        except UserError as error:  # the other pairs are still scored
-            error.show()
-            emit({"input": str(pred), "error": error.message})
-            failed.append({"gt": str(truth), "pred": str(pred), "error": error.message})
+        except USER_ERRORS as error:  # the other pairs are still scored
+            message = format_error(error)
+            print_message(message)
+            emit({"input": str(pred), "error": message})
+            failed.append({"gt": str(truth), "pred": str(pred), "error": message})
     if as_json:
         content = {
             "results": [_as_json(scores, keep, ignored_labels) for scores in results],

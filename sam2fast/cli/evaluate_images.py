@@ -140,15 +140,14 @@ def evaluate_images(
         **{"no_feedback": no_feedback, "images": most_images, "max_objects": max_objects, "min_area": min_area},
         **{"seed": seed, "with_crowds": with_crowds, "ignore_label": ignored_labels, "skip_unmasked": skip_unmasked},
     )
-    with as_user_error(OSError):
-        for what, path, files in (
-            ("image", images, [job.image for job in jobs]),
-            ("mask", masks or images, [file for job in jobs for file in job.masks.files]),
-        ):
-            made_from[f"{what}_path"] = os.path.realpath(path)
-            # What cannot be opened is reported when it is read.
-            readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
-            made_from[f"{what}_content"] = digest_of(path, readable)
+    for what, path, files in (
+        ("image", images, [job.image for job in jobs]),
+        ("mask", masks or images, [file for job in jobs for file in job.masks.files]),
+    ):
+        made_from[f"{what}_path"] = os.path.realpath(path)
+        # What cannot be opened is reported when it is read.
+        readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
+        made_from[f"{what}_content"] = digest_of(path, readable)
     if out is not None and not data.problems and _print_same(out, made_from):
         return
     chosen = choose_runner(RayOptions(), model.device, len(jobs), "images")

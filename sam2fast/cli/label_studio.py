@@ -78,5 +78,4 @@ def label_studio(
         emit({"address": address, "url": url, "model": choice.as_json()})
         say(f"Give Label Studio the address {address}; files are read from {url}; Ctrl-C ends it")
 
-    with as_user_error(serving.ServingError):
-        serving.serve(build, serving.Address(host, port), announce)
+    serving.serve(build, serving.Address(host, port), announce)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.cli.prompts import mask_file
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
-from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, print_note
+from sam2fast.datasets.dataset_files import Labels, labels_in, read_labels
 from sam2fast.evaluation.scores import VOID
 from sam2fast.io.image_files import read_if_pillow_fails
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
@@ -117,7 +117,7 @@ def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
 def _advice(file: Path) -> str:
     try:
         labels = labels_in(_labels(file))
-    except UserError:
+    except USER_ERRORS:
         return "save one of them in white on black, or all as a palette or grey image of labels"
     return f"choose one, as {file}:{labels[0]} ({_named(labels)}), take all by --masks, or save one in white on black"
 
@@ -125,8 +125,7 @@ def _advice(file: Path) -> str:
 def _labels(file: Path) -> Labels:
     if file.suffix.lower() in (".jpg", ".jpeg"):
         raise UserError(f"{file} has no exact labels, which JPEG changes; save them as PNG")
-    with as_user_error(DatasetError):
-        return read_labels(file)
+    return read_labels(file)
 
 
 def _named(labels: Iterable[int]) -> str:

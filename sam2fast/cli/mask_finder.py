@@ -20,7 +20,7 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, as_user_error
 from sam2fast.io.made_from import differences, is_whole
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
 from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
@@ -234,7 +234,7 @@ def read_previous_masks(
             continue
         try:
             other = differences(found[image.resolved].image["made_from"], image.made_from())
-        except UserError:  # reported when the image is processed
+        except USER_ERRORS:  # reported when the image is processed
             other = ["image content"]
         if other:
             changed[str(image)] = other

@@ -158,11 +158,10 @@ def _find_in_folder(path: Path) -> Path:
     """Returns the checkpoint in a folder, such as a model folder of transformers."""
     if not path.is_dir():
         raise MissingCheckpointError(f"no checkpoint file {str(path)!r}")
-    from sam2fast.checkpoints import CheckpointError, find_weights
+    from sam2fast.checkpoints import find_weights
 
     try:
-        with as_user_error(CheckpointError):
-            return find_weights(path)
+        return find_weights(path)
     except FileNotFoundError as error:
         raise MissingCheckpointError(str(error)) from error
 

@@ -56,9 +56,8 @@ def profile(
     """
     if trace is not None and not trace.name.endswith((".json", ".json.gz")):
         raise click.UsageError(f"--trace {trace} does not end with .json or .json.gz")
-    with as_user_error(OSError):  # before the model is loaded
-        os.stat(source)
-        os.stat(source if trace is None else trace.absolute().parent)
+    os.stat(source)
+    os.stat(source if trace is None else trace.absolute().parent)
     choice = model.choose()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's lines on stderr
 

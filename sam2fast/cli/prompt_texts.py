@@ -13,7 +13,7 @@ import click
 from sam2fast.cli.image_names import ImageName
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, Prompts, mask_file, note_fractions
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # a name begins with a letter, unlike a coordinate
 NO_AREA = "its box has no area"  # reason in notes on left out items
@@ -178,8 +178,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises UserError if the file cannot be read or is no JSON."""
     try:
-        with as_user_error(OSError):
-            return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 

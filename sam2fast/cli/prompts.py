@@ -12,7 +12,7 @@ import click
 
 from sam2fast.cli.image_names import GivenImage, ImageName, ImageNames
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.user_errors import UserError, print_note
 
 ObjectId: TypeAlias = int | str
 FOREGROUND, BACKGROUND = 1, 0
@@ -95,9 +95,9 @@ class Prompts:
         if box is not None and self.is_relative:
             box = box.scaled(width, height)
         elif box is not None and self.size not in (None, (height, width)):
-            from sam2fast.datasets.displayed import DatasetError, displayed_box
+            from sam2fast.datasets.displayed import displayed_box
 
-            with image.file() as file, as_user_error(DatasetError):
+            with image.file() as file:
                 box = Box(*displayed_box(box, self.size, (height, width), file))
         return Prompts(self.clicks, box, self.mask, self.object, where=self.where)
 

@@ -31,7 +31,7 @@ from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fraction
 from sam2fast.cli.reporting import emit, output_options, progress_bar
 from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner, resume_option, runner_options
 from sam2fast.cli.sources import InputSource, images_in, list_sources
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error
+from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import differences, is_whole
@@ -152,8 +152,8 @@ def segment(
     for image in sources:
         try:
             objects[image] = asked.of(image)
-        except (UserError, click.UsageError) as error:
-            problems.add(image, error.message)
+        except (*USER_ERRORS, click.UsageError) as error:
+            problems.add(image, format_error(error))
     asked.names.note_guesses()
     check_results(
         list(objects),
@@ -296,7 +296,7 @@ class SegmentTask:
             records: list[Record] = content.get("results", [content])
             before = {record.get("object"): record.get("made_from") for record in records}
             now = {one.object: made for one, made in zip(job.objects, self._made_from(job), strict=True)}
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError, UserError):
+        except (*USER_ERRORS, ValueError, TypeError, AttributeError, RecursionError):
             return None  # no results, damaged results, or an unreadable image
         for made in before.values():
             of_run = {key: made.get(key) for key in self.run} if isinstance(made, dict) else None
@@ -318,8 +318,7 @@ class SegmentTask:
         for one in job.objects:
             file, label = (None, None) if one.mask is None else mask_file(one.mask)
             prompts = json.dumps([one.as_json() | {"mask": label}, one.is_relative, one.size])
-            with as_user_error(OSError):
-                of_mask = {} if file is None else {"mask_content": digest_of(file)}
+            of_mask = {} if file is None else {"mask_content": digest_of(file)}
             made.append({**of_image, "prompts": hashlib.sha256(prompts.encode()).hexdigest(), **of_mask})
         return made
 

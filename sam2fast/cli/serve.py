@@ -22,7 +22,8 @@ from sam2fast.cli.options import (
     offline_option,
 )
 from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.terminal import print_message
+from sam2fast.cli.user_errors import USER_ERRORS, UserError, as_user_error, format_error, print_note
 from sam2fast.demo.server.settings import ServerSettings, hostname_of, parse_origin
 from sam2fast.downloads.catalog import own_cache
 
@@ -255,8 +256,8 @@ def run(
     def build() -> "Flask":
         try:
             return make(settings, choice)
-        except UserError as error:
-            error.show()
+        except USER_ERRORS as error:
+            print_message(format_error(error))
             sys.exit(serving.FAILED_TO_START)
 
     def announce(address: str) -> None:
@@ -264,8 +265,7 @@ def run(
         emit({"address": address, "token": settings.token, "data": str(settings.data), "model": choice.as_json()})
         say(f"Open {link} in a browser; model {settings.model}; data in {settings.data}; Ctrl-C ends it")
 
-    with as_user_error(serving.ServingError):
-        serving.serve(build, serving.Address(host, port), announce)
+    serving.serve(build, serving.Address(host, port), announce)
 
 
 def _log_to_stderr() -> None:
@@ -280,10 +280,7 @@ def _log_to_stderr() -> None:
 def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy: str) -> "Flask":
     """Makes the application in the serving process."""
     from sam2fast.build_sam import build_sam2_video_predictor
-    from sam2fast.checkpoints import CheckpointError
-    from sam2fast.config import ConfigError
     from sam2fast.demo.server.app import make_app
-    from sam2fast.demo.server.demo_errors import DemoError
     from sam2fast.demo.server.gallery import begin_gallery
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
@@ -298,7 +295,7 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
         return build_sam2_video_predictor(chosen.config, chosen.checkpoint, **options)
 
-    with as_user_error(OSError, ValueError, RuntimeError, CheckpointError, ConfigError, DemoError):
+    with as_user_error(ValueError, RuntimeError):
         # All users share the model, so only a server for this machine lets them change it.
         may_change = settings.trusted_hosts and all(map(_is_loopback, settings.trusted_hosts))
         change = (lambda name: load(choose_model(name, None))) if may_change else None
@@ -316,7 +313,7 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
-    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
+    with as_user_error(ValueError, RuntimeError, ImportError):
         page = own_cache() / "in_browser" / page_key(choice.fingerprint())
         if not page.is_dir():
             model = build_sam2_video_predictor(

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
 from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.images import (
     IMAGE_READ_ERRORS,
@@ -75,7 +75,7 @@ class InputSource:
 
     def made_from(self) -> dict[str, str]:
         """Returns the path or address and the digest of an image for a result's record. Downloads an address."""
-        with self.file() as file, as_user_error(OSError):
+        with self.file() as file:
             return {"image_path": self.resolved, "image_content": file_sha256(file)}
 
     @property
@@ -101,8 +101,9 @@ class InputSource:
                     _download(self.text, file)
             try:
                 yield file
-            except UserError as error:
-                raise type(error)(error.message.replace(str(file), str(self))) from error
+            except USER_ERRORS as error:
+                kind = type(error) if isinstance(error, UserError) else UserError
+                raise kind(format_error(error).replace(str(file), str(self))) from error
 
 
 def is_address(text: str) -> bool:
@@ -128,8 +129,8 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
         try:
             for source in _expand(text, list_folder):
                 found.setdefault(source.resolved, source)
-        except UserError as error:
-            problems.append((text, error.message))
+        except USER_ERRORS as error:
+            problems.append((text, format_error(error)))
     for key, source in list(found.items()):
         if unit == "images" and source.text.lower().endswith(VOLUME_SUFFIXES) and source.path is not None:
             problems.append(
@@ -220,19 +221,18 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
     found, others = [], LeftOut()
-    with as_user_error(OSError):
-        paths = sorted(folder.iterdir())
-        for path in paths:
-            is_image, is_hidden = path.suffix.lower() in IMAGE_SUFFIXES, path.name.startswith(".")
-            is_broken = path.is_symlink() and not path.exists()
-            if is_image and is_hidden:
-                others.add("file", "it is hidden", path)
-            elif is_image and (path.is_file() or is_broken):  # reading a broken link is an error of this image
-                found.append(path)
-            elif is_image:
-                others.add("path", "it is no file", path)
-            elif path.is_file() and not is_hidden:
-                others.add("file", f"its kind is {path.suffix.lower() or 'unknown'}", path)
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        is_image, is_hidden = path.suffix.lower() in IMAGE_SUFFIXES, path.name.startswith(".")
+        is_broken = path.is_symlink() and not path.exists()
+        if is_image and is_hidden:
+            others.add("file", "it is hidden", path)
+        elif is_image and (path.is_file() or is_broken):  # reading a broken link is an error of this image
+            found.append(path)
+        elif is_image:
+            others.add("path", "it is no file", path)
+        elif path.is_file() and not is_hidden:
+            others.add("file", f"its kind is {path.suffix.lower() or 'unknown'}", path)
     if not found:
         why = f"; left out: {others}" if others else ""
         if any(path.name.lower().endswith(VOLUME_SUFFIXES) for path in paths):
@@ -268,8 +268,7 @@ def add_other_files(folder: Path, left_out: LeftOut) -> None:
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """Returns the visible and the hidden files with these suffixes, sorted by name."""
-    with as_user_error(OSError):
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     hidden = [path for path in paths if path.name.startswith(".")]
     return [path for path in paths if path not in hidden], hidden
 

@@ -81,13 +81,12 @@ def synthesize(
     choice = None if teacher is None else choose_model(model, teacher)
     options = {"frames": frames, "size": size, "objects": objects, "motion": motion, "seed": seed}
     made_from = {"version": __version__, "options": options}
-    with as_user_error(OSError):
-        made_from["media_path"] = [os.path.realpath(folder) for folder in media]
-        made_from["media_content"] = [digest_of(folder, files_below(folder)) for folder in media]
-        if choice is not None and images is not None:
-            made_from |= choice.made_from(dtype=dtype, **options)
-            made_from["photograph_path"] = os.path.realpath(images)
-            made_from["photograph_content"] = digest_of(images, photographs)
+    made_from["media_path"] = [os.path.realpath(folder) for folder in media]
+    made_from["media_content"] = [digest_of(folder, files_below(folder)) for folder in media]
+    if choice is not None and images is not None:
+        made_from |= choice.made_from(dtype=dtype, **options)
+        made_from["photograph_path"] = os.path.realpath(images)
+        made_from["photograph_content"] = digest_of(images, photographs)
     output = OutputFolder(out / "synthesize.json", made_from)
     output.write()
 
@@ -104,7 +103,7 @@ def synthesize(
     def count_left_out(first: Path, error: Exception, number: int) -> None:
         left_out.add("image", str(error) if isinstance(error, MediaError) else "it cannot be read", first, number)
 
-    with as_user_error(MediaError, ValueError):
+    with as_user_error(ValueError):
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed, on_left_out=count_left_out)
     target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
@@ -112,11 +111,9 @@ def synthesize(
         for index, name in enumerate(names):
             if not target.has(name, frames):
                 clip = source.sample(index, np.random.default_rng([seed, index]))
-                with as_user_error(OSError):
-                    target.write(name, clip.frames, clip.masks)
+                target.write(name, clip.frames, clip.masks)
             bar.update()
-    with as_user_error(OSError):
-        target.list_clips(names)
+    target.list_clips(names)
     emit({"out": str(out), "clips": clips, "frames": frames})
     say(f"{clips} clips of {frames} frames in {out}")
     left_out.report()

@@ -33,7 +33,7 @@ from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest, VideoSource
-from sam2fast.cli.user_errors import ModelError, UserError, as_user_error
+from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, as_user_error, format_error
 from sam2fast.io.mask_formats import VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
@@ -231,8 +231,8 @@ def track(
                     code = run(_of_volume(request), choice, again, folders[source], overwrite)
             except ModelError:
                 raise
-            except UserError as error:
-                problems.add(source, error.message)
+            except USER_ERRORS as error:
+                problems.add(source, format_error(error))
             else:
                 if code:
                     ctx.exit(code)

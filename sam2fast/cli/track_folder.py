@@ -110,8 +110,7 @@ class RunFolder:
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
         self.path, self._made_from = path, made_from
         self._file: BinaryIO | None = None
-        with as_user_error(OSError):
-            found = None if overwrite else self._read_manifest()
+        found = None if overwrite else self._read_manifest()
         self.is_new = found is None
         nothing: dict[str, Any] = {"done": 0, "complete": False, "state": None, "objects": [], "files": {}}
         self._facts = found or {"made_from": self._made_from, **nothing}
@@ -125,19 +124,18 @@ class RunFolder:
         if self.complete:
             if not self.record.exists():
                 raise UserError(f"{self.record}, which {MANIFEST} describes, is missing; {CHANGE}")
-            with as_user_error(OSError), open(self.record, "rb") as record:
+            with open(self.record, "rb") as record:
                 self._lengths(record)
         make_folder(self.path)
-        with as_user_error(OSError):
-            files = self._files()
-            if self.is_new:
-                (self.path / MANIFEST).unlink(missing_ok=True)
-            for path in files:
-                is_unused = self.is_new or path.name.startswith(".") or (self.complete and STATES.fullmatch(path.name))
-                if is_unused and path.is_dir():  # a partial state
-                    shutil.rmtree(path)
-                elif is_unused:
-                    path.unlink(missing_ok=True)
+        files = self._files()
+        if self.is_new:
+            (self.path / MANIFEST).unlink(missing_ok=True)
+        for path in files:
+            is_unused = self.is_new or path.name.startswith(".") or (self.complete and STATES.fullmatch(path.name))
+            if is_unused and path.is_dir():  # a partial state
+                shutil.rmtree(path)
+            elif is_unused:
+                path.unlink(missing_ok=True)
         if self.is_new:
             self.note()
             self.is_new = False
@@ -149,11 +147,10 @@ class RunFolder:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Truncates the record to the frames that are done, and opens it for :meth:`append`."""
-        with as_user_error(OSError), annotate_oserror(self.record), open(self.record, "ab+") as file:
+        with annotate_oserror(self.record), open(self.record, "ab+") as file:
             file.seek(0)
             file.truncate(sum(self._lengths(file)))
-        with as_user_error(OSError):
-            self._file = open(self.record, "ab", buffering=0)  # noqa: SIM115  # closed below
+        self._file = open(self.record, "ab", buffering=0)  # noqa: SIM115  # closed below
         with self._file:
             yield
 
@@ -169,7 +166,7 @@ class RunFolder:
         assert self._file is not None
         self._facts["objects"] = list(dict.fromkeys([*self._facts["objects"], *objects]))
         content = line.encode() + b"\n"
-        with as_user_error(OSError), annotate_oserror(self.record):
+        with annotate_oserror(self.record):
             while content:
                 content = content[self._file.write(content) :]
         self.done += 1
@@ -189,7 +186,7 @@ class RunFolder:
 
     def _commit(self, state: Path | None) -> None:
         assert self._file is not None
-        with as_user_error(OSError), annotate_oserror(self.record):
+        with annotate_oserror(self.record):
             os.fsync(self._file.fileno())
         self.note(done=self.done, complete=self.complete, state=None if state is None else state.name)
         for path in self.path.glob("state_*.safetensors"):

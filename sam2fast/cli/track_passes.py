@@ -97,8 +97,7 @@ class VideoPropagation:
         if left:
             for count, item in enumerate(map(self._tracked, self._propagate(left)), self._done):
                 if self._backward and count == self._turn:
-                    with as_user_error(OSError):
-                        self._predictor.save_state(self._state, self._backward_file)
+                    self._predictor.save_state(self._state, self._backward_file)
                 yield item
         left = self._backward[max(self._done - len(self._forward), 0) :]
         if left:

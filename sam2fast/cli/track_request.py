@@ -88,13 +88,11 @@ class VideoSource(NamedTuple):
         """Returns the video's resolved path and digest for a result's record; of a camera or stream its address."""
         if self.is_live:
             return {"source": self.name}
-        from sam2fast.video_io import VideoError
         from sam2fast.video_io.sources import frame_files
 
         path = Path(self.text)
-        with as_user_error(OSError, VideoError):
-            frames = frame_files(path) if path.is_dir() and not self.is_volume else None
-            return {"video_path": self.label or os.path.realpath(path), "video_content": digest_of(path, frames)}
+        frames = frame_files(path) if path.is_dir() and not self.is_volume else None
+        return {"video_path": self.label or os.path.realpath(path), "video_content": digest_of(path, frames)}
 
     def probe(self) -> tuple[int, int, int | None]:
         """Returns height, width and the number of frames or None. Decodes only the first frame."""

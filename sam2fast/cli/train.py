@@ -10,7 +10,6 @@ import click
 from sam2fast.cli.options import GroupedCommand, RareOption
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.train_run import TrainingRun
-from sam2fast.cli.user_errors import as_user_error
 from sam2fast.utils.reproducibility import is_deterministic
 
 
@@ -163,18 +162,16 @@ def _check_machines(launch: Launch) -> None:
 
 def on_this_machine(launch: Launch, arguments: Sequence[str]) -> None:
     """Runs the command with ``arguments`` in several processes of this machine."""
-    from sam2fast.training.distributed.launch import LaunchError
     from sam2fast.training.distributed.launch import launch as start
 
     assert launch.num_gpus is not None
-    with as_user_error(LaunchError):
-        where = launch.num_gpus, launch.restarts, launch.num_nodes, launch.rendezvous
-        start(["-m", "sam2fast", *arguments], *where)
+    where = launch.num_gpus, launch.restarts, launch.num_nodes, launch.rendezvous
+    start(["-m", "sam2fast", *arguments], *where)
 
 
 def on_cluster(launch: Launch, folder: Path, has_gpus: bool, run: Callable[[Callable[[], bool]], None]) -> None:
     """Submits ``run`` to the cluster and prints where its logs are."""
-    from sam2fast.training.distributed.slurm import Job, SubmissionError, submit
+    from sam2fast.training.distributed.slurm import Job, submit
 
     job = Job(
         folder=folder.absolute(),
@@ -188,7 +185,6 @@ def on_cluster(launch: Launch, folder: Path, has_gpus: bool, run: Callable[[Call
         qos=launch.qos,
         cluster="slurm" if launch.use_cluster == "1" else "local",
     )
-    with as_user_error(SubmissionError):
-        submitted = submit(job, run)
+    submitted = submit(job, run)
     emit({"job": submitted.job_id, "stdout": str(submitted.paths.stdout), "stderr": str(submitted.paths.stderr)})
     say(f"job {submitted.job_id}; its logs are {submitted.paths.stdout} and {submitted.paths.stderr}")

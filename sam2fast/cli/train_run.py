@@ -16,8 +16,9 @@ import click
 from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.reporting import emit, reporting, say
 from sam2fast.cli.terminal import STOPPING, note_signals, print_message
-from sam2fast.cli.user_errors import UserError, as_user_error, print_note
+from sam2fast.cli.user_errors import UserError, as_user_error, format_error, print_note
 from sam2fast.io.atomic import remove_leftovers
+from sam2fast.utils.errors import FixableError
 from sam2fast.utils.reproducibility import deterministic, is_deterministic
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class TrainingRun:
         from sam2fast.config import ConfigError
         from sam2fast.training.config import check_training_config
 
-        with as_user_error(*_expected_errors()):
+        with as_user_error(OSError, ValueError, ImportError):
             loaded = self._load(verbose=is_submitted)
             folder = OmegaConf.select(loaded, "trainer.logging.log_dir")
             if folder is None:
@@ -75,7 +76,7 @@ class TrainingRun:
 
         from sam2fast.training.config import build_trainer
 
-        with _report_to_launcher(), as_user_error(*_expected_errors()):
+        with _report_to_launcher(), as_user_error(OSError, ValueError, ImportError):
             loaded = self._load(verbose=os.environ.get("RANK", "0") == "0")
             if self.threads is not None:
                 import torch
@@ -89,12 +90,12 @@ class TrainingRun:
 
         trainer, text = self.build()
         say(text)
-        with as_user_error(*_expected_errors()):
+        with as_user_error(OSError, ValueError, ImportError):
             memory = list(describe_memory(trainer))
         for line in memory:
             say(f"# {line}")
         emit({"configuration": text, "memory": memory})
-        with as_user_error(*_expected_errors()):
+        with as_user_error(OSError, ValueError, ImportError):
             trainer.check_initial_weights()
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
@@ -131,7 +132,7 @@ class TrainingRun:
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
         stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
         # The launcher sends SIGTERM when another process fails: this one reports its error first.
-        errors = as_user_error(*_expected_errors())
+        errors = as_user_error(OSError, ValueError, ImportError)
         with (
             without_tensorboards_traceback(),
             stopping as stop,
@@ -167,18 +168,6 @@ class TrainingRun:
         return load_training_config(self.config, self.overrides, report)
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    from sam2fast.checkpoints import CheckpointError
-    from sam2fast.config import ConfigError
-    from sam2fast.training.data.clip import DataError
-    from sam2fast.training.data.loader import LostWorkerError
-    from sam2fast.training.distributed.ranks import LostRankError
-    from sam2fast.training.nan_guard import NonFiniteError
-
-    lost = LostRankError, LostWorkerError
-    return ConfigError, CheckpointError, DataError, NonFiniteError, *lost, OSError, ValueError, ImportError
-
-
 @contextmanager
 def _report_to_launcher() -> Iterator[None]:
     """In a process that a launcher started, reports errors to the launcher, which prints them."""
@@ -187,14 +176,14 @@ def _report_to_launcher() -> Iterator[None]:
 
     try:
         yield
-    except UserError as error:
+    except FixableError as error:
         if not is_launched():
             raise
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, LostRankError):
             cause = cause.__cause__
-        record(str(error), is_lost=cause is not None)
-        raise SystemExit(error.exit_code) from error
+        record(format_error(error), is_lost=cause is not None)
+        raise SystemExit(UserError.exit_code) from error
 
 
 def _recorded(record: Path) -> str | None:

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from sam2fast.cli.reporting import emit, reporting
 from sam2fast.io.atomic import FULL
+from sam2fast.utils.errors import FixableError
 
 
-class UserError(click.ClickException):
+class UserError(FixableError, click.ClickException):
     """An error of the user's input, shown without a traceback."""
 
     exit_code = 1
@@ -38,9 +39,12 @@ class WriteError(UserError):
     """Results cannot be written, so the run ends."""
 
 
+USER_ERRORS = FixableError, OSError  # their messages need no traceback
+
+
 @contextmanager
 def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Raises exceptions of these types as :class:`UserError`. Use it for code that fails only by the user's input."""
+    """Raises exceptions of other packages as UserError. Use it for code that fails only by the user's input."""
     try:
         yield
     except kinds as error:

@@ -19,7 +19,6 @@ from sam2fast.cli.runner_options import RayOptions, add_seconds, choose_runner
 from sam2fast.cli.sources import add_other_files
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
-from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.scores import VOID
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
@@ -116,9 +115,8 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
     problems, left_out = ErrorReport("videos"), _LeftOut(LeftOut(), [])
     plan = _plan(request, model.made_from(request.settings), problems, left_out.items)
     make_folder(request.out)
-    with as_user_error(OSError):
-        # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
-        remove_leftovers((request.out / name for name in plan.names), bool(ray_options))
+    # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
+    remove_leftovers((request.out / name for name in plan.names), bool(ray_options))
     begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
     if plan.jobs:
         runner = choose_runner(ray_options, device, len(plan.jobs), "videos", at_once).runner
@@ -148,11 +146,10 @@ def run(request: VosRequest, model: VosModel, device: str, at_once: int, ray_opt
 
 def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_out: LeftOut) -> _Plan:
     """Returns the videos to track. Adds unreadable inputs to ``problems``."""
-    with as_user_error(OSError, DatasetError):
-        found, ambiguous = videos_in(request.videos.absolute())  # absolute, for worker processes
-        names = [*found, *ambiguous] if request.list_file is None else listed_names(request.list_file)
-        if request.list_file is None:
-            _add_unused(request, names, found, left_out)
+    found, ambiguous = videos_in(request.videos.absolute())  # absolute, for worker processes
+    names = [*found, *ambiguous] if request.list_file is None else listed_names(request.list_file)
+    if request.list_file is None:
+        _add_unused(request, names, found, left_out)
     if not names:
         if request.list_file is not None:
             raise UserError(f"no names in {request.list_file}; expected one per line")
@@ -210,5 +207,5 @@ def _results(
     jobs: list[VosJob], runner: Runner, build: partial[Any], is_spread: bool
 ) -> Generator[tuple[VosJob, VosDone], None, None]:
     # Only the model's construction and lost processes raise; the failure of a video is a result.
-    with as_user_error(WorkerError, OSError, ValueError, RuntimeError, ImportError):
+    with as_user_error(OSError, ValueError, RuntimeError, ImportError):
         yield from run_vos(jobs, runner, build, is_spread=is_spread)

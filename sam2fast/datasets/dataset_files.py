@@ -17,9 +17,10 @@ from PIL import ExifTags, Image
 from sam2fast.io.image_files import as_rgb, read_header, read_if_pillow_fails, read_image, read_image_size
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 from sam2fast.io.tiff_header import ORIENTATION
+from sam2fast.utils.errors import FixableError
 
 
-class DatasetError(ValueError):
+class DatasetError(FixableError, ValueError):
     """A file, folder or sample of a data set cannot be used. Training reports it, and takes another sample."""
 
 

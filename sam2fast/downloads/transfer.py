@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sam2fast.utils.errors import FixableError
+
 ANSWER_TIMEOUT = 5.0  # seconds until a server answers: name, connection, TLS and headers together
 TIMEOUT = 30.0  # seconds without a byte
 FAILURES = 3  # in a row and without new bytes, before a URL is given up
@@ -23,7 +25,7 @@ TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which the
 _BLOCK = 1 << 18
 
 
-class DownloadError(OSError):
+class DownloadError(FixableError, OSError):
     """A file cannot be downloaded. The message is one line.
 
     Attributes:

@@ -32,6 +32,7 @@ from sam2fast.evaluation.scores import (
     score_objects,
     write_results_csv,
 )
+from sam2fast.utils.errors import FixableError
 
 __all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "evaluate_folders"]
 
@@ -42,7 +43,7 @@ FRAMES_AT_ONCE = 32
 FRAMES_FOR_A_PROCESS = 192
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(FixableError, RuntimeError):
     """Two folders cannot be compared, or not completely."""
 
 

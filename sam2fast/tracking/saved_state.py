@@ -25,6 +25,7 @@ from sam2fast.tracking.session import TrackedObject, VideoSession, check_kind
 from sam2fast.tracking.shared_prompts import restored_pairs, saved_pairs
 from sam2fast.tracking.strategies import Strategy, restored_strategy, saved_strategy
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.errors import FixableError
 from sam2fast.video_io import Frames
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
@@ -36,7 +37,7 @@ KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 KEPT = KINDS[:2]
 
 
-class StateError(ValueError):
+class StateError(FixableError, ValueError):
     """Raised if a state cannot be saved, or a file is not the expected state."""
 
 

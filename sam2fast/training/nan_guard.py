@@ -8,9 +8,10 @@ from torch import nn
 
 from sam2fast.training.distributed.ranks import Ranks
 from sam2fast.training.distributed.strategies import is_sharded
+from sam2fast.utils.errors import FixableError
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(FixableError, FloatingPointError):
     """A loss or gradient is not finite; the message names it."""
 
 

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sam2fast.utils.errors import FixableError
+
 PROBE_SIZE = 32  # side of the model's input where only a video's own frames are read
 
 
-class VideoError(ValueError):
+class VideoError(FixableError, ValueError):
     """A video that cannot be used, or cannot be read."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2fast.io.atomic import AtomicFile
+from sam2fast.utils.errors import FixableError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -45,7 +46,7 @@ def to_yuv(frame: "VideoFrame", form: str = "yuv420p", **options: Any) -> "Video
     return frame.reformat(format=form, dst_colorspace="ITU709", dst_color_range="MPEG", **options)
 
 
-class NoEncoderError(RuntimeError):
+class NoEncoderError(FixableError, RuntimeError):
     """No video can be written on this machine; the message says why."""
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from sam2fast.io.rle import decode_rle
+from sam2fast.utils.errors import FixableError
 from sam2fast.video_results.frame_masks import FrameMasks
 
 MOST_FRAMES = 10**8  # of a video: a month at 30 frames/s
 
 
-class RecordError(ValueError):
+class RecordError(FixableError, ValueError):
     """A file is no valid ``masks.jsonl``."""
 
 

@@ -10,6 +10,7 @@ import pytest
 from commands import fail_at
 
 from sam2fast.cli.user_errors import UserError
+from sam2fast.datasets import DatasetError
 
 
 def after_an_interrupt() -> UserError:
@@ -43,8 +44,9 @@ def raising(run, inputs, monkeypatch):
         (av.error.EOFError(1, "early", "x.mp4"), 1, "an input file ends too early: [Errno 1] early: 'x.mp4'"),
         (of_stdout(errno.ENOSPC), 1, "the disk is full"),
         (of_stdout(errno.EFBIG), 1, "[Errno 27] File too large"),
+        (DatasetError("x.json is\n no JSON"), 1, "x.json is no JSON"),
     ],
-    ids=["interrupt", "end of file", "end of video", "full disk", "large file"],
+    ids=["interrupt", "end of file", "end of video", "full disk", "large file", "of the package"],
 )
 def test_reported(raising, error, code, message):
     result = raising(error)

@@ -1,5 +1,6 @@
 """``sam2fast synthesize``: DAVIS layout, determinism, resuming."""
 
+import errno
 import functools
 import json
 import shutil
@@ -78,9 +79,9 @@ def test_the_same_command_continues_and_another_is_refused(run, tmp_path):
 def test_clips_are_complete_once_their_frames_are_there(run, tmp_path, monkeypatch, owner, name, count):
     """The second clip is interrupted."""
     with monkeypatch.context() as patch:
-        fail_at(patch, owner, name, count, OSError("no space left"))
+        fail_at(patch, owner, name, count, OSError(errno.ENOSPC, "no space left"))
         result = run("synthesize", *SMALL, "--clips", 2, "--out", "out")
-    assert result.exit_code == 1 and "no space left" in result.stderr
+    assert result.exit_code == 1 and "the disk is full" in result.stderr
     assert names(tmp_path / "out/JPEGImages") == ["00000"]
     assert run("synthesize", *SMALL, "--clips", 2, "--out", "out").exit_code == 0
     assert len(names(tmp_path / "out/JPEGImages/00001")) == 3

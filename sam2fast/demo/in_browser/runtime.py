@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sam2fast.demo.server import BUNDLE
+from sam2fast.utils.errors import FixableError
 
 PINNED = BUNDLE / "runtime.json"  # name, version and integrity, from the front end's package-lock.json
 # Files of the npm package: two scripts, of which the page loads one, and the WebAssembly of each.
@@ -22,7 +23,7 @@ FILES = {
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")  # of onnxruntime's Python package, as the npm package has none
 
 
-class RuntimeFetchError(RuntimeError):
+class RuntimeFetchError(FixableError, RuntimeError):
     """onnxruntime-web could not be fetched."""
 
 

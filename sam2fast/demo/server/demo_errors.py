@@ -3,10 +3,12 @@
 import errno
 from pathlib import Path
 
+from sam2fast.utils.errors import FixableError
+
 INTERNAL = "the server failed; its log says more"
 
 
-class DemoError(Exception):
+class DemoError(FixableError):
     """A failure whose message is sent to the client; any other exception is reported as an internal error."""
 
     code = "INTERNAL"

@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from sam2fast.demo.server.connections import ConnectionWorker
 from sam2fast.demo.server.demo_errors import DemoError
 from sam2fast.demo.server.settings import SERVICE
+from sam2fast.utils.errors import FixableError
 
 if TYPE_CHECKING:
     from sam2fast.demo.server.service import DemoService
@@ -42,7 +43,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class ServingError(Exception):
+class ServingError(FixableError):
     """The server could not start."""
 
 

@@ -19,6 +19,7 @@ from sam2fast.engine.plan import EncoderPlan
 from sam2fast.io.atomic import atomic_path
 from sam2fast.kernels._dispatch import backend
 from sam2fast.modeling.sam2_base import SAM2Base
+from sam2fast.utils.errors import FixableError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -29,7 +30,7 @@ FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 POINTS = 8
 
 
-class ArtifactError(RuntimeError):
+class ArtifactError(FixableError, RuntimeError):
     """An exported or compiled model cannot be used here."""
 
 

@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from sam2fast.deploy.parallel.worker import WorkerSetup, serve
+from sam2fast.utils.errors import FixableError
 
 # Grace period before a worker that should end is killed.
 SECONDS_TO_END = 10.0
 
 
-class WorkerError(RuntimeError):
+class WorkerError(FixableError, RuntimeError):
     """A worker process could not start, or has died."""
 
 

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.utils.errors import FixableError
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -42,7 +44,7 @@ def name_of(dataset: ClipDataset) -> str:
     return str(getattr(dataset, "name", "") or type(dataset).__name__)
 
 
-class DataError(RuntimeError):
+class DataError(FixableError, RuntimeError):
     """Training data are unusable, and training must stop.
 
     A sample that may be skipped raises :class:`~sam2fast.datasets.DatasetError` instead.

@@ -16,6 +16,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.batch import ClipBatch, collate
 from sam2fast.training.data.batch_schedule import BatchSample, BatchSchedule, EpochSchedule
 from sam2fast.training.data.clip import Clip, ClipDataset, DataError, EpochDataset, name_of
+from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ def _collate(clips: Sequence[Clip], seeds: Sequence[int], source: ClipSource, pl
         raise DataError(f"data set {source.name}, clips {[clip.name for clip in clips]}: {error}") from error
 
 
-class LostWorkerError(RuntimeError):
+class LostWorkerError(FixableError, RuntimeError):
     """A worker process of a loader was killed or has exited."""
 
 

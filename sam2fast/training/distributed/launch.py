@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sam2fast.utils.errors import FixableError
+
 # Environment variable of started processes: a folder for their messages to the launcher.
 LAUNCHED = "SAM2FAST_LAUNCHED"
 LAUNCHER = "SAM2FAST_LAUNCHER"  # process id of the launcher
@@ -18,7 +20,7 @@ SECONDS_TO_MEET = 900  # for the rendezvous of machines
 SECONDS_TO_SAVE = 600  # after Ctrl-C, before processes are killed
 
 
-class LaunchError(RuntimeError):
+class LaunchError(FixableError, RuntimeError):
     """A process of the run failed or was killed; the message says which and why."""
 
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.training.settings import DistributedConf
 from sam2fast.utils.devices import available_device
+from sam2fast.utils.errors import FixableError
 
 # Environment variables set by torchrun and other launchers.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -31,7 +32,7 @@ _GONE = (
 )
 
 
-class LostRankError(RuntimeError):
+class LostRankError(FixableError, RuntimeError):
     """Another process of the run has exited, or was silent for too long."""
 
 

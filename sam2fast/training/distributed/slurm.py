@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam2fast.utils.errors import FixableError
+
 PORTS = (10000, 65000)
 MOST_TIMEOUTS = 1000  # a run is requeued after each timeout
 SECONDS_TO_SAVE = 300  # between the signal and a job's timeout
 
 
-class SubmissionError(RuntimeError):
+class SubmissionError(FixableError, RuntimeError):
     """The job could not be submitted; the message says why."""
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sam2fast.datasets.dataset_files import read_labels
 from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, open_image
+from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ LEAST_PIXELS = 256
 _SOLID = [255 * (alpha > 60) for alpha in range(256)]  # lookup table: alpha above 60 counts as opaque
 
 
-class MediaError(ValueError):
+class MediaError(FixableError, ValueError):
     """A media folder has no usable images, or an image does not have what it should."""
 
 
