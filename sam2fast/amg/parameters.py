@@ -72,21 +72,14 @@ def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
 
 
 def check_integers(**values: tuple[Any, int]) -> None:
-    """Checks parameters, given as pairs of a value and its minimum.
-
-    Raises:
-        ValueError: If a value is no integer, or below its minimum.
-    """
+    """Checks pairs of a value and its minimum. Raises ValueError if one is no integer, or below its minimum."""
     for name, (value, least) in values.items():
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
-    """
-    Raises:
-        ValueError: If one of ``values`` is no number from ``least`` to ``most``.
-    """
+    """Raises ValueError if one of ``values`` is no number from ``least`` to ``most``."""
     for name, value in values.items():
         is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
         if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # torch cannot compare larger integers

@@ -63,14 +63,10 @@ class AMGHooks:
         orig_size: tuple[int, ...],
         normalize: bool = False,
     ) -> MaskData:
-        """Returns the filtered masks of some points. Without an override, masks are encoded after NMS.
+        """Returns the filtered masks of points ``(P, 2)`` (x, y), in pixels of the crop, or in [0, 1].
 
         The keys are ``rles`` in the image, ``boxes`` and ``points`` in the crop, ``iou_preds``, ``stability_score``,
-        and the decoder's clamped ``low_res_masks (N, h, w)``.
-
-        Args:
-            points: Points ``(P, 2)`` (x, y) in pixels of the crop, or in [0, 1] unless ``normalize``.
-            im_size: Size (H, W) of the crop.
+        and the decoder's clamped ``low_res_masks (N, h, w)``. Without an override, masks are encoded after NMS.
         """
         crop = Crop((crop_box[0], crop_box[1], crop_box[2], crop_box[3]), (orig_size[0], orig_size[1]))
         found, low_res = self._candidates(points, crop, normalize)

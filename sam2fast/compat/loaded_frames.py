@@ -23,10 +23,7 @@ def replaced_loader(current: Loader) -> Loader | None:
 
 
 def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, asynchronous: bool) -> Frames:
-    """Returns the frames that a custom function loads. It gets the arguments of the original.
-
-    It gets ``img_mean`` and ``img_std`` only if the model's differ from SAM 2's, which are the defaults.
-    """
+    """Returns the frames of a custom function, called as by the original; with mean and std if not SAM 2's."""
     mean, std = model.pixel_mean, model.pixel_std
     images, height, width = load(
         video_path=video_path,
@@ -40,15 +37,9 @@ def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, a
 
 
 class LoadedFrames(Frames):
-    """Stores images in memory that are resized and normalised already.
+    """Stores images ``(N, 3, S, S)``, a tensor or a sequence, that are resized and normalised already.
 
     CUDA graphs and the approximation ``still_frames`` round them to 8 bits.
-
-    Args:
-        images: Floating-point images ``(3, S, S)``, as a tensor ``(N, 3, S, S)`` or a sequence.
-        height, width: Size of the video in pixels.
-        image_size: S.
-        device: Device of the tensors that ``self[index]`` returns.
     """
 
     def __init__(

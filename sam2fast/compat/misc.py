@@ -40,10 +40,7 @@ def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
-    """Returns flags: the first GPU is older than Volta, can run flash attention, and needs the unfused kernel.
-
-    Without a GPU (True, False, True), as in ``sam2.utils.misc.get_sdpa_settings``. sam2fast does not use it.
-    """
+    """Returns ``sam2.utils.misc``'s flags: GPU before Volta, flash attention, unfused kernel. sam2fast ignores them."""
     if not torch.cuda.is_available():
         return True, False, True
     major = torch.cuda.get_device_properties(0).major
@@ -53,10 +50,7 @@ def get_sdpa_settings() -> tuple[bool, bool, bool]:
 def concat_points(
     old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
 ) -> dict[str, Tensor]:
-    """Returns ``point_coords (B, P, 2)`` and ``point_labels (B, P)``, the old points, if any, before the new ones.
-
-    Source: ``sam2.utils.misc.concat_points``.
-    """
+    """Returns points ``(B, P, 2)`` and labels ``(B, P)``, the old ones first, as ``sam2.utils.misc`` does."""
     new = {"point_coords": new_points, "point_labels": new_labels}
     if old_point_inputs is None:
         return new
@@ -169,12 +163,7 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a folder of images.
-
-    Raises:
-        NotADirectoryError: If it is no folder.
-        VideoError, NoFramesError: If it cannot be read.
-    """
+    """Calls :func:`load_video_frames` with a folder. Raises NotADirectoryError if it is no folder."""
     if not os.path.isdir(video_path):
         raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
     return load_video_frames(

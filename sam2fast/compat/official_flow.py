@@ -22,15 +22,9 @@ Answer = tuple[int, list[Any], Tensor]
 
 
 class OfficialFlow:
-    """Implements a predictor's public methods for a session that is the original's dict.
+    """Implements a predictor's public methods for a session that is the original's dict, by its private methods.
 
-    Args:
-        predictor: A ``SAM2VideoPredictor``. Its private methods are called where the original calls them, with the same
-            arguments.
-        state: Session, passed to them as ``inference_state``.
-
-    Raises:
-        RuntimeError: If the session has a strategy. The original's methods do not support it.
+    Raises RuntimeError if the session has a strategy, which the original's methods do not support.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
@@ -148,11 +142,7 @@ class OfficialFlow:
             self._state[key].clear()
 
     def commit_prompts(self) -> None:
-        """See ``SAM2VideoPredictor.propagate_in_video_preflight``.
-
-        Raises:
-            RuntimeError: If there is no object, or one has no conditioning frame.
-        """
+        """See ``propagate_in_video_preflight``. Raises RuntimeError without objects or conditioning frames."""
         predictor, state = self._predictor, self._state
         count = predictor._get_obj_num(state)
         if not count:

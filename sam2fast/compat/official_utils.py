@@ -18,10 +18,7 @@ Value = TypeVar("Value")
 def select_closest_cond_frames(
     frame_idx: int, cond_frame_outputs: Mapping[int, Value], max_cond_frame_num: int
 ) -> tuple[dict[int, Value], dict[int, Value]]:
-    """Returns the conditioning frames that are closest in time, and the others.
-
-    See :func:`~sam2fast.modeling.memory_selection.closest_conditioning_frames`.
-    """
+    """Returns the closest frames and the others, as :func:`closest_conditioning_frames` chooses."""
     chosen = closest_conditioning_frames(frame_idx, cond_frame_outputs, max_cond_frame_num)
     others = {t: output for t, output in cond_frame_outputs.items() if t not in chosen}
     return {t: cond_frame_outputs[t] for t in chosen}, others
@@ -35,21 +32,14 @@ def get_1d_sine_pe(pos_inds: Tensor, dim: int, temperature: float = 10000) -> Te
 
 
 def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
-    """Returns ``freqs_cis (N, C)`` with leading dimensions of 1, as many as ``x (..., N, C)`` has.
-
-    Raises:
-        ValueError: If the last two dimensions differ.
-    """
+    """Returns ``freqs_cis (N, C)`` with the dimensions of ``x (..., N, C)``. Raises ValueError if N, C differ."""
     if freqs_cis.shape != x.shape[-2:]:
         raise ValueError(f"rotations {tuple(freqs_cis.shape)} do not fit {tuple(x.shape)}")
     return freqs_cis.view(*(1,) * (x.ndim - 2), *freqs_cis.shape)
 
 
 def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: bool = False) -> tuple[Tensor, Tensor]:
-    """Rotates channel pairs of queries and keys ``(B, heads, N, C)`` by complex ``freqs_cis (N, C / 2)``.
-
-    With ``repeat_freqs_k``, the keys may be several maps in a row, which get the same rotations.
-    """
+    """Rotates ``(B, heads, N, C)`` by complex ``freqs_cis (N, C / 2)``; with ``repeat_freqs_k`` several maps."""
     repeats = xk.shape[-2] // xq.shape[-2] if repeat_freqs_k else 1
     return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis.repeat(repeats, 1)) if xk.shape[-2] else xk
 

@@ -114,11 +114,7 @@ class PrivateMethods(SAM2Base):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """Returns the output of objects on one frame in the original's format, and their masks. Stores nothing.
-
-        Raises:
-            ValueError: If both points and a mask are given.
-        """
+        """Returns the original's output on one frame, and masks. Raises ValueError for points with a mask."""
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
         _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)

@@ -188,11 +188,7 @@ OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
-    """Returns a function that converts sessions to the original's ``inference_state``.
-
-    The function refers to the model's position encodings, which have no weights, and not to the model. Custom encoders
-    may lack position encodings: their sessions are converted before the first result.
-    """
+    """Returns a function that converts sessions to the original's ``inference_state``, without the model's weights."""
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
         of_memory = model.spatial_perceiver.encode_positions
@@ -270,13 +266,9 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def check_session(model: SAM2Base, session: Any) -> VideoState:
-    """Checks that a session was opened with this model, or with the same weights on the same device. Returns it.
+    """Returns a session of this model, or of the same weights and device, or a caller's dict with the original's keys.
 
-    A caller's own dict with the original's keys names no model, and fits any.
-
-    Raises:
-        TypeError: If it is not a session.
-        ValueError: If it belongs to another model.
+    Raises TypeError if it is no session, and ValueError if it belongs to another model.
     """
     if isinstance(session, MutableMapping) and not isinstance(session, VideoState):
         return VideoState.of_dict(session)

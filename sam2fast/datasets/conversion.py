@@ -57,15 +57,7 @@ class Converted(NamedTuple):
 
 
 def convert_video(_: Any, job: ConvertJob) -> Converted:
-    """Converts a video. It is added to the target atomically.
-
-    Args:
-        _: the model of the runner; not used.
-
-    Raises:
-        DatasetError: If files are missing or damaged, or the target's layout cannot hold the masks.
-        VideoError, ImportError: see :mod:`~sam2fast.datasets.frame_files`.
-    """
+    """Converts a video atomically. Raises DatasetError, VideoError or ImportError if a file or layout is unusable."""
     source, target = job.source, job.target
     video = source.open(job.video)
     with StagingFolder(target.root, video.name) as stage:
@@ -128,11 +120,7 @@ class ExtractJob:
 
 
 def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the video files in a folder and in its direct subfolders, sorted by name, and hidden video files.
-
-    Raises:
-        DatasetError: If there is no video that is not hidden.
-    """
+    """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError without visible ones."""
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
     found = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))
@@ -144,14 +132,7 @@ def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:
-    """Writes the frames of a video file, and returns their number. Their folder is created atomically.
-
-    Args:
-        _: the model of the runner; not used.
-
-    Raises:
-        VideoError, ImportError: see :mod:`~sam2fast.datasets.frame_files`.
-    """
+    """Writes a video's frames, and returns their number. The folder is atomic. Raises VideoError or ImportError."""
     with StagingFolder(job.out, job.name) as stage:
         count = write_frames(job.video, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)
         stage.move([job.name])

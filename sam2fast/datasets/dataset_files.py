@@ -161,12 +161,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "its frame") -> Labels:
-    """The palette indices or grey levels of a mask image as integers ``(H, W)``; 0 and 1 for a bilevel image.
-
-    Args:
-        size: required (height, width).
-        other: what has that size, for the error message.
-    """
+    """Returns palette indices or grey levels ``(H, W)`` of a mask image. ``other`` has the required ``size``."""
     return _read_mask(path, size, other)[0]
 
 

@@ -39,11 +39,7 @@ class FrameFiles:
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """The first of these video files and folders that exists.
-
-        Raises:
-            DatasetError: all images of the folder have other formats.
-        """
+        """The first of these that exists. Raises DatasetError if all images of the folder have other formats."""
         for video in videos:
             if video.is_file():
                 return cls(video=video)
@@ -78,13 +74,7 @@ class FrameFiles:
 def iter_video_frames(
     video: Path, is_wanted: Callable[[int], bool], last: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The wanted frames of a video file with their numbers, ``(H, W, 3)`` uint8 RGB.
-
-    All frames are decoded, as each is stored as a difference to others. Only the wanted ones are converted to RGB.
-
-    Args:
-        last: number of the last wanted frame; by default the video is read to its end.
-    """
+    """Yields wanted frames up to ``last`` with their numbers, ``(H, W, 3)`` uint8. Only these are converted to RGB."""
     from sam2fast.video_io import read_frames
 
     if last is not None and last < 0:
@@ -107,11 +97,7 @@ def count_frames(video: Path) -> int:
 
 
 def decode_video_frames(video: Path, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """Frames ``(H, W, 3)`` uint8 RGB of a video file, in the order of ``indices``.
-
-    The file is opened once, and decoded in ascending order from the keyframe before the first of them. A damaged file
-    raises :class:`DatasetError`.
-    """
+    """Frames ``(H, W, 3)`` uint8 RGB in the order of ``indices``, decoded once. Raises DatasetError for damage."""
     frames = {}
     with _damage_as_dataset_error(video):
         from sam2fast.video_io.containers import VideoInput

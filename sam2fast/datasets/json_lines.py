@@ -70,11 +70,7 @@ class JsonLines(Layout):
 
 
 def open_lines(path: Path, name: str) -> VideoAnnotations:
-    """The annotations in a file of JSON lines. Masks are read lazily.
-
-    Raises:
-        DatasetError: If the file is missing, is invalid, or was truncated.
-    """
+    """The annotations in JSON lines, read lazily. Raises DatasetError if the file is missing, invalid or truncated."""
     offsets: dict[str, int] = {}
     order: dict[str, int] = {}
     header: Metadata | None = None

@@ -30,14 +30,9 @@ def palette() -> NDArray[np.uint8]:
 
 
 def label_png(labels: NDArray[np.uint8], colours: bytes | None = None) -> bytes:
-    """A palette image as the content of a PNG file.
+    """Returns a PNG file of labels ``(H, W)`` uint8, 0 for none, with a palette of RGB bytes, by default DAVIS's.
 
-    Args:
-        labels: ``(H, W)`` uint8, the object id of each pixel, 0 for none; or one object as 0 and 1.
-        colours: the palette as RGB bytes, at most 256 colours; DAVIS's by default.
-
-    Raises:
-        ValueError: labels of another shape or dtype, or an invalid palette.
+    Raises ValueError for another shape or dtype, or an invalid palette.
     """
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(f"labels must be uint8 (H, W), got {labels.dtype} {labels.shape}")
@@ -86,16 +81,10 @@ def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
 def paint(
     masks: Masks, size: tuple[int, int], indices: Mapping[int, int], overlaps: str, where: str
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """Palette indices ``(H, W)`` uint8, and the objects that lost pixels to others.
+    """Returns palette indices ``(H, W)`` uint8, and the objects that lost pixels to others, of masks of ``size``.
 
-    Args:
-        masks: of ``size``, from :meth:`VideoAnnotations.masks`.
-        overlaps: which of overlapping objects gets a pixel: ``smaller-id``; ``larger-area`` (of equal areas the smaller
-            id); ``refuse`` raises.
-        where: the frame, for messages.
-
-    Raises:
-        OverlapError: masks overlap, and ``overlaps`` is ``refuse``; the message names the objects.
+    A pixel of several objects gets the smaller id, or that of the larger area, as ``overlaps`` says. If it is
+    ``refuse``, raises OverlapError, which names the objects.
     """
     pixels = {number: decode_rle(rle) for number, rle in masks.items()}
     labels, taken, losers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=bool), []

@@ -46,12 +46,7 @@ def require_pycocotools(segmentations: Iterable[Any], extra: str) -> None:
 
 
 def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> RunLengths:
-    """The checked run lengths of one segmentation.
-
-    Args:
-        size: required (height, width); needed for polygons.
-        where: beginning of the error message.
-    """
+    """Returns checked run lengths of ``size`` (H, W), which polygons need. Errors begin with ``where``."""
     try:
         if isinstance(segmentation, list) and size is not None:
             segmentation = rasterise_polygons(segmentation, size)

@@ -28,16 +28,10 @@ class Panel(NamedTuple):
 
 
 def draw_panels(rgb: NDArray[np.uint8] | None, panels: Sequence[Panel]) -> Image.Image:
-    """One image with a panel for each set of masks, side by side, with titles above.
+    """Draws a panel for each set of masks, side by side, with titles above. Raises DatasetError if sizes differ.
 
     An object has the same colour in every image, and its id at the upper left of its mask. Small objects are drawn over
-    large ones.
-
-    Args:
-        rgb: the frame ``(H, W, 3)`` uint8; None for a grey background.
-
-    Raises:
-        DatasetError: the frame and the masks differ in size.
+    large ones. The frame is ``(H, W, 3)`` uint8, or None for a grey background.
     """
     drawn = [_draw(rgb, panel) for panel in panels]
     width = sum(image.width for image in drawn) + GAP * (len(drawn) - 1)

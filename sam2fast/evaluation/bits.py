@@ -55,10 +55,7 @@ def boundary(masks: Bits, width: int) -> Bits:
 
 
 def dilated(masks: Bits, radius: int) -> Bits:
-    """Masks dilated by the disk ``dx² + dy² <= radius²``, within the words.
-
-    Bits beyond the row's end may be set.
-    """
+    """Masks dilated by the disk ``dx² + dy² <= radius²``, within the words. Bits beyond the row's end may be set."""
     height, words = masks.shape[-2:]
     if radius >= WORD:  # more than an empty word at a row's end is needed
         wider = np.zeros((*masks.shape[:-1], words + radius // WORD), dtype=masks.dtype)

@@ -60,13 +60,7 @@ class VideoPair:
 
 @dataclass(frozen=True)
 class MaskSequence:
-    """The mask files of a video: one image per frame with all objects, or those of one object.
-
-    Attributes:
-        object_id: the name of the object's folder; None in the layout of DAVIS.
-        truth, pred: the folders of the files.
-        names: of the evaluated files, sorted.
-    """
+    """The masks of a video: a file per frame of all objects, or of the object with a folder named ``object_id``."""
 
     object_id: str | None
     truth: Path

@@ -133,12 +133,7 @@ def _boundary_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance: fl
 
 
 def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE) -> tuple[float, float]:
-    """J and F, as :func:`jaccard` and :func:`boundary_f`, of packed masks.
-
-    Args:
-        pair: ``(2, H, words)``, the prediction and the truth.
-        size: (height, width) in pixels.
-    """
+    """J and F of packed masks ``(2, H, words)``, the prediction and the truth, of ``size`` (H, W) in pixels."""
     rows, words = _surroundings(pair[0] | pair[1])
     part = np.ascontiguousarray(pair[:, rows, words])
     union = count(part[0] | part[1])

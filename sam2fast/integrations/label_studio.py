@@ -37,13 +37,7 @@ Region = Mapping[str, Any]  # of Label Studio, from JSON
 
 
 def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> Callable[[Any], bytes]:
-    """Reads the files of tasks: those of one Label Studio, and data URIs.
-
-    Args:
-        host: such as ``http://localhost:8080``.
-        token: an access token of Label Studio, legacy or personal; the host gets it, nobody else.
-        max_megabytes: larger files are refused.
-    """
+    """Reads data URIs and files of one Label Studio, such as ``http://localhost:8080``. Only it gets the token."""
     files = HostFiles(host, max_megabytes)
 
     def read(address: Any) -> bytes:
@@ -129,10 +123,7 @@ class LabelStudioBackend:
         return {"id": uuid4().hex[:10], **region}
 
     def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
-        """Returns the regions of the prompts with boxes on later frames, and outlines if there are VideoVectorLabels.
-
-        The score of a region is the mean predicted IoU of its masks.
-        """
+        """Returns the regions of the prompts on later frames, scored by the mean predicted IoU of their masks."""
         regions = {one["id"]: one for one in prompts if one["type"] == "videorectangle"}
         to_name, given = (next(iter(regions.values()))[key] for key in ("to_name", "value"))
         data = find_control(controls, to_name, ["VideoRectangle"]).data

@@ -36,11 +36,7 @@ class Prompt(NamedTuple):
 
 
 class LayerFrames(Sequence[NDArray[np.uint8]]):
-    """The planes of an image layer, black and white as its contrast limits say; the layer's data may be lazy.
-
-    Raises:
-        ValueError: If the layer has more than three dimensions.
-    """
+    """Planes of an image layer, black and white as its contrast says. Raises ValueError for over three dimensions."""
 
     def __init__(self, layer: Any) -> None:
         self._data, self._is_rgb, self._limits = layer.data, layer.rgb, layer.contrast_limits
@@ -105,11 +101,7 @@ def to_labels(ids: Sequence[int], logits: Any) -> NDArray[np.uint16]:
 
 
 class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
-    """Segments the prompted planes of an image layer, or tracks their objects through all planes in both directions.
-
-    Args:
-        napari_viewer: where the widget is docked. It gets a layer for points and one for boxes, and one for results.
-    """
+    """Segments the prompted planes of an image layer, or tracks their objects through all planes in both directions."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.viewer, self._worker = napari_viewer, None

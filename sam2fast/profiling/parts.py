@@ -171,11 +171,7 @@ def _stages(model: SAM2Base) -> list[int]:
 
 
 class Ranges:
-    """Ranges of torch.profiler, named by their paths, such as ``frame/encode/neck``, in one thread.
-
-    Args:
-        counter: if given, the FLOPs of each range are added to ``flops``.
-    """
+    """Ranges of torch.profiler by path, such as ``frame/encode/neck``, in one thread, and their FLOPs."""
 
     def __init__(self, counter: FlopCounterMode | None = None) -> None:
         self.flops: dict[str, int] = defaultdict(int)

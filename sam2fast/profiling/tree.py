@@ -29,11 +29,7 @@ class Part:
     children: dict[str, "Part"] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> "Part":
-        """A descendant by its path of names, separated by slashes.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """A descendant by its path of names, separated by slashes. Raises KeyError if there is none."""
         part = self
         for name in path.split("/"):
             part = part.children[name]

@@ -11,11 +11,7 @@ DEVICES = "expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), mps (
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """Returns the ``torch.device``. ``auto`` is CUDA, else MPS, else the CPU.
-
-    Raises:
-        RuntimeError: If this machine has no such device, or torch knows no such name.
-    """
+    """Returns the ``torch.device``; ``auto`` is CUDA, else MPS, else the CPU. Raises RuntimeError if there is none."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -45,10 +41,7 @@ def processor_name() -> str:
 
 
 def gpu_lacks_bfloat16(device: torch.device) -> bool:
-    """Returns True if a CUDA device has no native bfloat16.
-
-    torch emulates bfloat16 there. It is slow, and attention materialises all its scores.
-    """
+    """Returns True if CUDA only emulates bfloat16, which is slow, and attention stores all scores."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability(device) < OLDEST_WITH_BFLOAT16

@@ -9,11 +9,7 @@ from torch import Tensor
 
 
 def relative_error(expected: Any, actual: Any) -> float:
-    """``max |a - b| / (mean |a| + std a)`` of two arrays or tensors of one shape, the parity metric; 0 of empty ones.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """``max |a - b| / (mean |a| + std a)``, the parity metric; 0 of empty ones. Raises ValueError if shapes differ."""
     a, b = _float64(expected), _float64(actual)
     if a.shape != b.shape:
         raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ")

@@ -33,12 +33,7 @@ class CallGuard:
         self._ongoing = {os.getpid(): _ProcessCalls()}
 
     def begin_call(self, owner: object, changes: bool) -> AbstractContextManager[Any]:
-        """Returns a context manager of one call. It does nothing in a nested call that need not be tracked.
-
-        Args:
-            owner: Object that is called, for error messages.
-            changes: If True, the call excludes all other calls.
-        """
+        """Returns a context manager of one call, which does nothing in a nested call that need not be tracked."""
         calls = self._ongoing.get(os.getpid())
         if calls is None:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
@@ -54,13 +49,7 @@ class CallGuard:
         calls.changed_by = calls.exclusive_calls
 
     def check_change(self, what: str) -> None:
-        """Checks that this thread was not refused during the call that set the present ``what``, such as an image.
-
-        Threads of a pool may take turns at setting and using it.
-
-        Raises:
-            ConcurrentUseError: If it was refused then, since its ``what`` has been replaced.
-        """
+        """Checks that this thread was not refused since ``what``, such as an image, was set; threads may take turns."""
         calls = self._ongoing.get(os.getpid())
         if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
             raise ConcurrentUseError(
@@ -76,10 +65,7 @@ _process = os.getpid()  # the process that imported this module, or the child th
 
 
 def limit_threads_after_fork() -> None:
-    """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` have effect.
-
-    Torch's threads do not survive a fork, and the first large operation would wait for them forever.
-    """
+    """Limits torch to one thread in a forked process, once, as its threads end there: operations would wait."""
     global _process
     if _process == os.getpid():
         return
@@ -116,11 +102,7 @@ class GuardedCall:
     changes: bool
 
     def __enter__(self) -> None:
-        """Begins the call.
-
-        Raises:
-            ConcurrentUseError: If another thread is in a call, and one of both calls changes the object.
-        """
+        """Begins the call. Raises ConcurrentUseError if another thread's call excludes it."""
         with self.calls.lock:
             ongoing = [ref for ref in self.calls.ongoing if ref() is not None]
             for other in (ref() for ref in ongoing):
@@ -140,10 +122,7 @@ class GuardedCall:
 
 
 def exclusive(method: Method) -> Method:
-    """Decorates a method that changes its object. It is refused while another thread calls the object.
-
-    The object has a :class:`CallGuard` named ``guard``.
-    """
+    """Decorates a method that changes its object, which has a :class:`CallGuard` named ``guard``."""
     return _guarded(method, 0, changes=True)
 
 

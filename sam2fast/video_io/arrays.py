@@ -35,17 +35,10 @@ def check_window(window: Window | None) -> None:
 
 
 class FrameScale:
-    """The scale of the image files of a video: a window, or one that fits frames at even distances. Thread-safe.
+    """Stores the scale of a video's image files: a window, or one that fits frames at even distances. Thread-safe.
 
-    Args:
-        window: The values that become black and white, if they are given.
-        name: Of the video, for the note.
-        count: The number of frames. With 0, the first frame decides.
-        read: Reads a frame; returns None for a frame that is no file.
-
-    Attributes:
-        choices: The page, the bands and the scale of the first frame that was read and had a choice, for JSON; see
-            :meth:`~sam2fast.io.image_files.FileImage.choices`.
+    ``read`` returns None for a frame that is no file. ``choices`` are those of the first frame with a choice, see
+    :meth:`~sam2fast.io.image_files.FileImage.choices`. With a ``count`` of 0, the first frame decides.
     """
 
     def __init__(

@@ -47,11 +47,7 @@ class VideoInput:
 
     @staticmethod
     def of_file(file: Any) -> "VideoInput":
-        """A file: by path, as bytes, or as a binary file object.
-
-        Raises:
-            TypeError: a file object that reads text.
-        """
+        """A file: by path, as bytes, or as a binary file object. Raises TypeError for a file object that reads text."""
         if isinstance(file, bytes | bytearray | memoryview):
             return VideoInput(f"the video of {len(file)} bytes", bytes(file))
         if isinstance(file, str | Path):
@@ -72,11 +68,7 @@ class VideoInput:
 
     @staticmethod
     def of_camera(number: int) -> "VideoInput":
-        """A camera of this computer.
-
-        Raises:
-            VideoError: there is no such camera.
-        """
+        """A camera of this computer. Raises VideoError if there is none of this number."""
         name = f"camera {number}"
         if number < 0:
             raise VideoError(f"there is no {name}; the first one is 0")

@@ -56,11 +56,7 @@ class FrameCache:
         return self.fetch(index)
 
     def fetch(self, index: int) -> Tensor:
-        """Pixels of a frame, as :meth:`get` returns them, without moving the window.
-
-        Raises:
-            VideoError: the frame cannot be read, or the video was closed.
-        """
+        """Pixels of a frame, as :meth:`get` returns them and with its errors, without moving the window."""
         pixels = self._cached(index)
         if pixels is not None:
             return pixels
@@ -121,10 +117,9 @@ class FrameCache:
 
 
 class Prefetcher:
-    """Daemon threads that read the next frames into a cache, as many as may read at once.
+    """Daemon threads that read the next frames into a cache. They ignore errors, which a request raises again.
 
-    The threads refer to the cache only, so they end when this object is collected, and before the process does. They
-    ignore errors; a request for the frame raises them again.
+    The threads refer to the cache only, so they end when this object is collected, and before the process does.
     """
 
     _running: "ClassVar[weakref.WeakSet[Prefetcher]]" = weakref.WeakSet()

@@ -127,13 +127,7 @@ class Frames:
 
 
 class CurrentFrame(Frames):
-    """The current frame of a stream, in the place of a video's frames.
-
-    Args:
-        length: how many frames there will be, or more.
-        image_size: side S of the model's square input.
-        device: where frames are returned.
-    """
+    """The current frame of a stream of at most ``length`` frames, in the place of a video's frames."""
 
     truncated: str | None = None
 
@@ -147,13 +141,9 @@ class CurrentFrame(Frames):
         self._scale = FrameScale(None)
 
     def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
-        """A frame's pixels ``(S, S, 3)`` uint8, its height and width; the current frame does not change.
+        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame, resized as images of a list are.
 
-        Images are resized as those of a list are, so that masks are the same.
-
-        Raises:
-            VideoError: If the frame cannot be used, or its size is not that of the frames before.
-            TypeError, FileNotFoundError: see :func:`~sam2fast.transforms.to_pixels`.
+        Raises VideoError if its size differs from the frames before, or the errors of :func:`to_rgb_image`.
         """
         if isinstance(frame, StreamFrame):
             square, height, width = frame.square, frame.height, frame.width

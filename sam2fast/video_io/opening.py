@@ -37,13 +37,7 @@ class SourceKind(Enum):
 
 
 def source_kind(source: Any) -> SourceKind:
-    """The kind of a source.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-        VideoError: If the path is not accessible.
-        TypeError: If the source has another type.
-    """
+    """Returns the kind. Raises FileNotFoundError, VideoError for an unreadable path, or TypeError for another type."""
     if isinstance(source, str) and ADDRESS.match(source):
         return SourceKind.ADDRESS
     if isinstance(source, str | Path):

@@ -31,14 +31,8 @@ _log = logging.getLogger(__name__)
 def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: float = float("inf")) -> bool:
     """Adds the sound of another video to a silent MP4, QuickTime or WebM file, which is replaced atomically.
 
-    Args:
-        start, seconds: the part of the source that the video shows, from the source's first frame.
-
-    Returns:
-        Whether the source has sound in one of :data:`CODECS`; otherwise the file is unchanged.
-
-    Raises:
-        VideoError, OSError, FFmpegError: a file cannot be read or written.
+    ``start`` and ``seconds`` are the part of the source that the video shows. Returns False, and changes nothing, if
+    the source has no sound in one of :data:`CODECS`. Raises VideoError, OSError or FFmpegError.
     """
     container, encoder, layout_format, rate = ENCODERS[video.suffix]
     with ExitStack() as opened:

@@ -49,13 +49,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Returns the names of images and videos that :func:`frame_files` leaves out, for callers that report them.
-
-    From now on :func:`frame_files` does not log them.
-
-    Raises:
-        NoFramesError, VideoError: As :func:`frame_files`.
-    """
+    """Returns images and videos that :func:`frame_files` leaves out. From now on it does not log them."""
     _, others = split_frames(folder)
     LOGGED.add(f"{folder}: {skipped_note(others)}")
     return others
@@ -153,17 +147,10 @@ class ImageSource(Source):
 
 
 class ImageFiles(ImageSource):
-    """Image files in a given order.
+    """Image files in a given order. Raises VideoError if none has a readable header.
 
     The EXIF orientation is ignored, as in the original. The size is that of the first file with a readable header.
     Alpha is dropped. Values of more than 8 bits are scaled to 8, with one scale for all files.
-
-    Args:
-        paths: Paths of at least one file.
-        window: Values that become black and white.
-
-    Raises:
-        VideoError: If no file has a readable header.
     """
 
     reads_in_parallel = True
@@ -301,13 +288,7 @@ def open_pages(file: FileLike, image_size: int, window: Window | None = None) ->
 
 
 class ImageList(ImageSource):
-    """Images in memory, or their paths. Frames are converted when they are requested.
-
-    The size is that of the first image.
-
-    Args:
-        frames: Images for :func:`~sam2fast.transforms.to_pixels`. Float images are rounded to 8 bits.
-        window: Values that become black and white.
+    """Images in memory, or their paths, converted when they are requested. The size is that of the first image.
 
     Raises:
         NoFramesError: If there are no images.
@@ -341,12 +322,7 @@ class ImageList(ImageSource):
 
 
 class BufferedImages(Source):
-    """The images of an iterator, read to its end and kept as resized frames. The size is that of the first image.
-
-    Raises:
-        NoFramesError: If there are no images.
-        VideoError, TypeError, FileNotFoundError: If the first image cannot be used.
-    """
+    """The images of an iterator, kept as resized frames. Raises the errors of :class:`ImageList`."""
 
     def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
         scale = FrameScale(window)

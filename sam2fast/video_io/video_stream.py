@@ -98,9 +98,6 @@ class _Expected:
 
     If the decoder gives no frame for a damaged packet, this is detected at the next frame. Times are trusted as in
     :func:`~sam2fast.video_io.timeline.read_timeline`; after an inconsistency nothing is reported.
-
-    Attributes:
-        are_known: the packets have usable presentation times.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, packets: Packets) -> None:

@@ -51,11 +51,7 @@ class NoEncoderError(FixableError, RuntimeError):
 
 
 def encoding_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of a failing encoder, besides ``OSError``.
-
-    Raises:
-        NoEncoderError: PyAV is not installed.
-    """
+    """The exceptions of a failing encoder, besides ``OSError``. Raises NoEncoderError without PyAV."""
     try:
         from av.error import FFmpegError
     except ImportError as error:
@@ -67,17 +63,16 @@ class VideoWriter:
     """An atomic MP4 file with H.264: it exists once it is finished.
 
     Args:
-        path: the file.
-        height, width: even numbers of pixels.
-        rate: nominal frames per second.
-        tick: time unit of the frames, in seconds.
-        crf: x264's quality, lower is better.
-        pixel_aspect: width of a pixel divided by its height.
-        stream_options, file_options: more options of the encoder, and of FFmpeg's MP4 muxer.
+        height, width: Even numbers of pixels.
+        rate: Nominal frames per second.
+        tick: Time unit of the frames, in seconds.
+        crf: x264's quality. Lower is better.
+        pixel_aspect: Width of a pixel divided by its height.
+        stream_options, file_options: Options of the encoder, and of FFmpeg's MP4 muxer.
 
     Raises:
-        NoEncoderError: PyAV is not installed, or has no encoder for H.264.
-        OSError, av.error.FFmpegError, ValueError: the file cannot be written; all methods raise these.
+        NoEncoderError: If PyAV is not installed, or has no encoder for H.264.
+        OSError, av.error.FFmpegError, ValueError: If the file cannot be written. All methods raise these.
     """
 
     def __init__(

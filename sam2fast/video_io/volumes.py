@@ -143,11 +143,7 @@ def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = 
 
 
 def import_medical(name: str) -> Any:
-    """A module of the extra ``medical``.
-
-    Raises:
-        ImportError: it is not installed; the message says how to install it.
-    """
+    """Imports a module of the extra ``medical``. Raises ImportError with the advice to install it."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -236,11 +232,7 @@ def _read_datasets(path: Path) -> list[tuple[Any, str]]:
 
 
 def _slices_of(dataset: Any, name: str) -> list[_Slice]:
-    """The slices of a file in its order.
-
-    Raises:
-        VideoError: it has colours, or does not say where a slice lies.
-    """
+    """The slices of a file in order. Raises VideoError for colours, or if it does not say where a slice lies."""
     if dataset.get("SamplesPerPixel", 1) != 1:
         raise VideoError(f"{name} has colours; expected one number per voxel")
 
@@ -274,11 +266,7 @@ def _slices_of(dataset: Any, name: str) -> list[_Slice]:
 
 
 def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.float64], list[_Slice]]:
-    """The affine ``(4, 4)`` to RAS+, and the slices along their normal.
-
-    Raises:
-        VideoError: there is only one, they differ in size or orientation, or the distances between them do.
-    """
+    """The affine ``(4, 4)`` to RAS+, and the slices along their normal. Raises VideoError if they do not fit."""
     first = slices[0]
     if len(slices) < 2:
         raise VideoError(f"{first.name} is one slice; a volume is a folder with a series, or a multi-frame file")

@@ -72,10 +72,7 @@ def colour_of(obj_id: Any) -> Colour:
 def tint(image: NDArray[np.uint8], area: Area, mask: NDArray[np.bool_], colour: Colour) -> None:
     """Tints and outlines one object in place.
 
-    Args:
-        image: ``(H, W, 3)`` uint8, contiguous.
-        area: a rectangle of the image.
-        mask: bool, the object's pixels in the rectangle.
+    The image is ``(H, W, 3)`` uint8, contiguous. The bool mask has the size of ``area``.
     """
     rows, columns = area
     height, width = image.shape[:2]

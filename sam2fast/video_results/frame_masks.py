@@ -43,11 +43,7 @@ def to_numpy(result: Any) -> FrameMasks:
 
 
 def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
-    """Converts masks ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor, to bool ``(N, H, W)``.
-
-    Raises:
-        ValueError: If the masks have another shape or number, or are bits.
-    """
+    """Converts bool masks or logits ``(N, H, W)`` or ``(N, 1, H, W)`` to bool ``(N, H, W)``. Raises ValueError."""
     pixels = _array(masks)
     if pixels.dtype == np.uint8:
         raise ValueError("the masks are uint8, as of output='bits'; sam2fast.kernels.mask_ops.unpack_masks makes bool")
@@ -59,11 +55,7 @@ def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
 
 
 def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
-    """The predicted IoU ``(N,)`` from ``TrackScores``, an array or a sequence; None for None.
-
-    Raises:
-        ValueError: If there are not ``count`` scores.
-    """
+    """The predicted IoU ``(N,)``; None for None. Raises ValueError if there are not ``count`` scores."""
     if scores is None:
         return None
     values = _array(getattr(scores, "iou", scores)).astype(np.float32)

@@ -51,11 +51,7 @@ def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """Parses one line.
-
-    Raises:
-        RecordError: the line is invalid; the message begins with ``where``.
-    """
+    """Parses one line. Raises RecordError, whose message begins with ``where``, if it is invalid."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -68,11 +64,7 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
 
 
 class RecordIndex(Mapping[int, dict[str, Any]]):
-    """The lines of a ``masks.jsonl`` by frame, read lazily.
-
-    Raises:
-        FileNotFoundError, RecordError: as :func:`read_masks`.
-    """
+    """The lines of a ``masks.jsonl`` by frame, read lazily. Raises FileNotFoundError or RecordError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -77,11 +77,7 @@ class ImageScores:
 
 
 def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: ClickSettings) -> ImageScores:
-    """Evaluates one image; read errors are reported in the result.
-
-    Raises:
-        ValueError, torch.OutOfMemoryError: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
-    """
+    """Evaluates one image. Read errors are in the result. Other errors are those of :func:`evaluate_clicks`."""
     try:
         pixels = to_pixels(job.image)
         found = job.masks.read((pixels.shape[0], pixels.shape[1]))

@@ -29,11 +29,7 @@ NO_CLICK = -1
 
 
 class TrueMaskBatches:
-    """Checks the true masks of O objects of an image of ``size`` (H, W), and decodes them in batches.
-
-    Raises:
-        ValueError: masks of another dtype or size.
-    """
+    """Decodes masks of an image of ``size`` (H, W) in batches. Raises ValueError for another dtype or size."""
 
     def __init__(self, masks: TrueMasks, size: tuple[int, int]) -> None:
         self.size = size
@@ -180,12 +176,9 @@ def evaluate_boxes(
 
 
 def next_click(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """The next click: x, y, and 1 in missed pixels or 0 in falsely predicted ones.
+    """Returns x, y, and 1 in missed pixels or 0 in falsely predicted ones.
 
-    Equal to :func:`~sam2fast.training.prompt_sampling.sample_error_center`, but faster.
-
-    Args:
-        truth, predicted: ``(H, W)``; they differ somewhere.
+    Equal to :func:`~sam2fast.training.prompt_sampling.sample_error_center`, but faster. The masks ``(H, W)`` differ.
     """
     missed, false = deepest_pixel(truth & ~predicted), deepest_pixel(predicted & ~truth)
     return (missed.x, missed.y, 1) if missed.depth > false.depth else (false.x, false.y, 0)

@@ -197,8 +197,7 @@ def _bits(
     """Yields frames with their masks by object id, as bits ``(H, ceil(W / 8))`` uint8.
 
     Objects without a prompt so far are left out. Propagation stops before the frame where the next objects appear, and
-    continues from there, so that each frame is encoded once for all objects. Unless the predictor's strategy compares
-    them, objects are independent, and each gets the masks that it would get alone.
+    continues from there, so that each frame is encoded once for all objects.
     """
     from sam2fast.kernels.mask_ops import pack_masks
 

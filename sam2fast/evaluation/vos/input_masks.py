@@ -155,10 +155,7 @@ class ObjectGroup(NamedTuple):
 
 
 class ObjectGroups(NamedTuple):
-    """All objects of a video, in groups by their first frame.
-
-    ``ids`` are empty if not known before masks are read. The mask of ``palette_frame`` has the output's palette.
-    """
+    """All objects of a video, in groups by their first frame. ``ids`` are empty if known only by reading masks."""
 
     groups: list[ObjectGroup]
     ids: list[int]
@@ -166,14 +163,9 @@ class ObjectGroups(NamedTuple):
 
 
 def group_all_objects(masks: InputMasks, all_masks: bool) -> ObjectGroups:
-    """One group with all objects, tracked from the first mask.
+    """Returns one group of all objects, from the masks of frame 0, or of all frames.
 
-    Args:
-        all_masks: all masks are prompts; otherwise those of frame 0.
-
-    Raises:
-        DatasetError: If there is no mask. When the masks are read: one is missing, shows no object, or shows an object
-            that the first of these frames does not have.
+    Raises DatasetError if a mask is missing or shows no object, or a later one shows another object.
     """
     frames = masks.frames() if all_masks else [0]
     if not frames:
@@ -197,14 +189,7 @@ def _prompts_of_all(masks: InputMasks, frames: list[int]) -> Iterator[tuple[int,
 
 
 def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
-    """Groups objects by the first frame that shows them; empty masks are ignored.
-
-    Args:
-        all_masks: all masks of an object are prompts; otherwise its first one.
-
-    Raises:
-        DatasetError: If there is no object, or a file cannot be used.
-    """
+    """Groups objects by the first frame that shows them. Raises DatasetError if none does or a file is unusable."""
     frames: dict[int, list[int]] = {}
     for frame in masks.frames():
         for obj_id in masks.visible_objects(frame, known=() if all_masks else frames.keys()):

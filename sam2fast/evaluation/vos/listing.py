@@ -21,10 +21,7 @@ class Inputs(NamedTuple):
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Returns the folders of frames and the video files in a folder by name, and a message for each ambiguous name.
-
-    If a folder and a file have one name, the folder counts. Names have no suffix.
-    """
+    """Returns folders of frames and video files by name, and a message for each ambiguous name. Folders come first."""
     found: dict[str, Path] = {}
     ambiguous: dict[str, str] = {}
     for path in sorted(list_entries(folder), key=lambda path: (not path.is_dir(), path.name)):
@@ -42,12 +39,7 @@ def is_video_file(name: str) -> bool:
 
 
 def listed_names(file: Path) -> list[str]:
-    """Reads the names in a file, one per line, without duplicates.
-
-    Raises:
-        OSError: If the file cannot be read.
-        DatasetError: If the file is no text in UTF-8, or a line is no name of a video.
-    """
+    """Reads distinct names from a file, one per line. Raises OSError, or DatasetError for an invalid text or name."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -60,12 +52,7 @@ def listed_names(file: Path) -> list[str]:
 
 
 def inputs_of(video: Path, masks: Path) -> Inputs:
-    """Returns the inputs of a video. Decodes nothing, and reads large videos only if they changed.
-
-    Raises:
-        OSError, VideoError: If the video or its masks cannot be read.
-        ImportError: If a video file is given, and PyAV is not installed.
-    """
+    """Returns the inputs of a video. Decodes nothing. Raises OSError, VideoError, or ImportError without PyAV."""
     from sam2fast.video_io.sources import frame_files
 
     files = frame_files(video) if video.is_dir() else [video]

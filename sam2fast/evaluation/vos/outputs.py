@@ -54,18 +54,10 @@ def _masks(folder: Path) -> list[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]:
-    """A hidden folder to be filled, which replaces ``folder`` when the block ends without an exception.
+    """Yields a hidden folder, which replaces ``folder`` when the block ends without an exception.
 
-    Until then, and on errors, ``folder`` stays unchanged. If the process is killed at any time, :func:`is_done` is true
-    only for complete folders.
-
-    Args:
-        made_from: JSON for the note ``.NAME.json``.
-        replace: also replaces a folder that was made from something else.
-
-    Raises:
-        FileExistsError: If there is a folder with another record.
-        OSError: If a file cannot be written.
+    ``made_from`` is JSON for the note ``.NAME.json``. If the process is killed, :func:`is_done` is true only for whole
+    folders. Raises FileExistsError if the folder has another record, unless ``replace``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = beside(folder)
@@ -127,10 +119,8 @@ class MaskWriter:
     A context manager: all files are written when its block ends without an exception.
 
     Args:
-        folder: an existing folder, for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id in three digits.
-        names: of the frames, without suffix.
-        size: (H, W) of the images.
-        colours: RGB bytes of the palette; DAVIS's by default.
+        folder: An existing folder, for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id in three digits.
+        colours: RGB bytes of the palette. Defaults to DAVIS's.
     """
 
     def __init__(
