@@ -118,7 +118,7 @@ def evaluate_images(
     choice = model.choose()
 
     from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
-    from sam2fast.evaluation.clicks.sources import open_data_set, sample_jobs
+    from sam2fast.evaluation.clicks.sources import open_data_set, sample
 
     if find_spec("scipy") is None:
         raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")
@@ -134,7 +134,7 @@ def evaluate_images(
     if out is not None:
         check_out(out, data)
         remove_leftovers(output_files(out))
-    jobs = data.jobs if most_images is None else sample_jobs(data.jobs, most_images, seed)
+    jobs = sample(data.jobs, most_images, seed)
     made_from = choice.made_from(
         **{"dtype": model.dtype, "format": data.format, "clicks": clicks, "box": box, "box_noise": box_noise},
         **{"no_feedback": no_feedback, "images": most_images, "max_objects": max_objects, "min_area": min_area},

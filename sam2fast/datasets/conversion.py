@@ -120,7 +120,7 @@ class ExtractJob:
 
 
 def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError without visible ones."""
+    """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError for none."""
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
     found = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))

@@ -233,10 +233,11 @@ class YouTubeVOS(Davis):
         return entries[name]
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
-        objects = _objects_of(self._entry(name))
-        if objects is None:
+        entry = self._entry(name)
+        objects = entry.get("objects") if isinstance(entry, dict) else None
+        if not isinstance(objects, dict) or not all(number.isdecimal() and int(number) for number in objects):
             raise DatasetError(f'{self.root / META}, video {name}: expected "objects" by their ids, such as "1"')
-        return objects
+        return tuple(int(number) for number in objects)
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
         return {**super()._facts(name, files), "ytvos": self._entry(name)}
@@ -255,10 +256,3 @@ def _videos_in(path: Path, changed: int, size: int) -> dict[str, Any]:
     if not isinstance(videos, dict):
         raise DatasetError(f'{path}: expected {{"videos": {{<video>: {{"objects": ...}}}}}}')
     return videos
-
-
-def _objects_of(entry: Any) -> tuple[int, ...] | None:
-    objects = entry.get("objects") if isinstance(entry, dict) else None
-    if not isinstance(objects, dict) or not all(number.isdecimal() and int(number) for number in objects):
-        return None
-    return tuple(int(number) for number in objects)

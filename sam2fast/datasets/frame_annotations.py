@@ -104,14 +104,10 @@ class SegmentAnnotations:
         return tuple(self._segments)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        return np.array([self._decode(i, size) for i in object_ids], dtype=bool).reshape(-1, *size)
-
-    def _decode(self, i: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-        if i not in self._masks:
-            where = f"{self._where} {i}"
+        for i in set(object_ids) - self._masks.keys():
             segment = displayed_segmentation(self._segments[i], self._stated, size, self._image)
-            self._masks[i] = decode_segmentation(segment, size, where)
-        return self._masks[i]
+            self._masks[i] = decode_segmentation(segment, size, f"{self._where} {i}")
+        return np.array([self._masks[i] for i in object_ids], dtype=bool).reshape(-1, *size)
 
 
 class MaskletAnnotations:

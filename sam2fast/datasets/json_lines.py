@@ -81,7 +81,9 @@ def open_lines(path: Path, name: str) -> VideoAnnotations:
                 raise DatasetError(f'{where}: expected "format": "{FORMAT}" and "version": {VERSION}')
             header = Metadata.parse(content, where)
             continue
-        frame = _name_of(content, where)
+        if not isinstance(content.get("frame"), int) or not isinstance(content.get("objects"), list):
+            raise DatasetError(f'{where}: expected "frame" and "objects" of a frame')
+        frame = str(content.get("name", f"{content['frame']:0{DIGITS}d}"))
         if frame in offsets:
             raise DatasetError(f"{where}: frame {frame} was in an earlier line")
         offsets[frame], order[frame] = offset, content["frame"]
@@ -123,12 +125,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
             yield offset, where, content
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
-
-
-def _name_of(content: Mapping[str, Any], where: str) -> str:
-    if not isinstance(content.get("frame"), int) or not isinstance(content.get("objects"), list):
-        raise DatasetError(f'{where}: expected "frame" and "objects" of a frame')
-    return str(content.get("name", f"{content['frame']:0{DIGITS}d}"))
 
 
 class _Found:

@@ -54,18 +54,6 @@ def extended(colours: bytes, count: int = COLOURS) -> bytes:
     return colours + palette().tobytes()[len(colours) : 3 * count]
 
 
-def label_map(masks: Mapping[int, NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The object id of each pixel, ``(H, W)`` uint8, 0 for none; where masks overlap, the smaller id.
-
-    Args:
-        masks: uint8 ``(H, W)`` of 0 and 1, by id from 1 to 255.
-    """
-    labels = np.zeros(size, dtype=np.uint8)
-    for obj_id in sorted(masks, reverse=True):
-        np.copyto(labels, np.uint8(obj_id), where=masks[obj_id].view(np.bool_))
-    return labels
-
-
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
     """The palette index of each of at most 255 objects: its id, or, if any id exceeds 255, its position from 1."""
     if len(objects) > MOST_OBJECTS:
@@ -98,19 +86,14 @@ def paint(
         labels[mask] = indices[number]
         taken |= mask
     if losers and overlaps == REFUSE:
-        overlapping = _overlapping(masks, losers[0])
+        lost = decode_rle(masks[losers[0]])
+        overlapping = sorted(number for number, rle in masks.items() if (decode_rle(rle) & lost).any())
         raise OverlapError(
             f"{where}: objects {', '.join(map(str, overlapping))} overlap, and a palette image has one object at "
             f"each pixel; choose --overlaps {SMALLER_ID} or {LARGER_AREA}, which loses pixels, or a layout that keeps "
             "them (sav, sav-png, coco-jsonl)"
         )
     return labels, sorted(losers)
-
-
-def _overlapping(masks: Masks, loser: int) -> list[int]:
-    """An object and those that overlap it."""
-    mask = decode_rle(masks[loser])
-    return sorted([loser, *(n for n, rle in masks.items() if n != loser and (decode_rle(rle) & mask).any())])
 
 
 def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:

@@ -8,7 +8,7 @@ Imports neither torch nor anything else that is slow to load. Each image is deco
 """
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -216,7 +216,8 @@ def evaluate_folders(
     plans = [plan_video(pair, name, skip_first_and_last) for name in pair.videos]
     chunks = [piece for plan in plans if not plan.problems for each in plan.sequences for piece in _pieces(each)]
     total = sum(len(chunk.names) for chunk in chunks)
-    workers = min(_cores() if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
     videos = []
     with (
         tqdm(total=total, unit="frame", disable=None if progress else True) as bar,
@@ -279,10 +280,6 @@ def benchmark(
     return [s.j_and_f for s in results], [s.j for s in results], [s.f for s in results], objects
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _pieces(sequence: MaskSequence) -> list[MaskSequence]:
     starts = range(0, len(sequence.names), FRAMES_AT_ONCE)
     return [replace(sequence, names=sequence.names[start : start + FRAMES_AT_ONCE]) for start in starts]
@@ -343,7 +340,11 @@ def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Call
         if sequence.object_id is None:
             shown = {i for frame in frames for i, agreement in frame.items() if agreement.in_pred}
             if scores and shown and shown.isdisjoint(scores):
-                problems.append(_no_shared_id(sequence, scores, shown))
+                ids = [", ".join(map(str, sorted(found))) for found in (shown, scores)]
+                problems.append(
+                    f"{sequence.pred} and the truth share no object: its masks have the values {ids[0]}, the truth's "
+                    f"{ids[1]}; write both with the same values"
+                )
             objects.update(scores.items())
         elif scores:
             objects[sequence.object_id] = scores[1]
@@ -351,11 +352,3 @@ def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Call
             problems.append(f"{sequence.truth} shows its object in none of the {len(sequence.names)} frames that count")
     unpaired = tuple(plan.only_truth), tuple(plan.only_pred)
     return VideoScore(plan.name, {} if problems else objects, tuple(problems), *unpaired)
-
-
-def _no_shared_id(sequence: MaskSequence, truths: Iterable[int], preds: Iterable[int]) -> str:
-    ids = [", ".join(map(str, sorted(found))) for found in (preds, truths)]
-    return (
-        f"{sequence.pred} and the truth share no object: its masks have the values {ids[0]}, the truth's {ids[1]}; "
-        "write both with the same values"
-    )

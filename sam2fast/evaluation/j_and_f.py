@@ -134,7 +134,9 @@ def _boundary_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance: fl
 
 def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE) -> tuple[float, float]:
     """J and F of packed masks ``(2, H, words)``, the prediction and the truth, of ``size`` (H, W) in pixels."""
-    rows, words = _surroundings(pair[0] | pair[1])
+    shown = pair[0] | pair[1]
+    # Their bounding box in rows and words, one larger on each side, contains the boundary.
+    rows, words = (_padded_slice(np.flatnonzero(shown.any(axis=axis))) for axis in (1, 0))
     part = np.ascontiguousarray(pair[:, rows, words])
     union = count(part[0] | part[1])
     j = count(part[0] & part[1]) / union if union else 1.0
@@ -150,12 +152,6 @@ def _f(boundaries: Bits, radius: int) -> float:
     precision = count(boundaries[0] & near_truth) / in_pred
     recall = count(boundaries[1] & near_pred) / in_truth
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _surroundings(mask: Bits) -> tuple[slice, slice]:
-    """The bounding box of a mask in rows and words, one larger on each side: it contains the boundary."""
-    rows, words = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return _padded_slice(rows), _padded_slice(words)
 
 
 def _padded_slice(places: NDArray[np.intp]) -> slice:

@@ -118,8 +118,8 @@ def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectSco
     return out
 
 
-def results_csv(scores: FolderScores) -> str:
-    """The text of the official ``results.csv``: global scores, then each object's, in percent with one decimal."""
+def write_results_csv(file: Path, scores: FolderScores) -> None:
+    """Writes the official ``results.csv`` atomically: global scores, then each object's, in percent."""
     videos = [video for video in scores.videos if not video.problems]
     total = "Global score"
     width = max(len(name) for name in (total, *(video.name for video in videos)))
@@ -129,14 +129,9 @@ def results_csv(scores: FolderScores) -> str:
         for i, score in video.objects.items():
             values = ", ".join(f"{value:>4.1f}" for value in (score.j_and_f, score.j, score.f))
             lines.append(f"{video.name:<{width}},{str(i).zfill(3)}, {values}")
-    return "\n".join(lines) + "\n"
-
-
-def write_results_csv(file: Path, scores: FolderScores) -> None:
-    """Writes the official ``results.csv`` atomically."""
     with atomic_path(file) as partial:
         # A file name that is invalid in this locale's encoding is written as its bytes.
-        partial.write_text(results_csv(scores), encoding="utf-8", errors="surrogateescape")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -26,7 +26,6 @@ from sam2fast.io.rle import encode_rle
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.stream import VideoStream
 from sam2fast.transforms import to_pixels
 from sam2fast.video_io import read_frames
 
@@ -137,9 +136,12 @@ class McpTools:
             end = time.monotonic() + self._limits.seconds
             given = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
             least = {**self._thresholds, **{name: value for name, value in given.items() if value is not None}}
-            generator = SAM2AutomaticMaskGenerator(
-                self._images.model, progress=lambda done, total: _check_time(end), **least
-            )
+
+            def check_time(done: int, total: int) -> None:
+                if time.monotonic() > end:
+                    raise ValueError("it takes too long on this machine; try a smaller image or model")
+
+            generator = SAM2AutomaticMaskGenerator(self._images.model, progress=check_time, **least)
             all_records = generator.generate(pixels)
             records = all_records[: max(0, min(most, self._limits.max_objects))]
             drawn = np.array([one["segmentation"] for one in records]).reshape(-1, *pixels.shape[:2])
@@ -170,7 +172,9 @@ class McpTools:
             first, max_frames = self._check_frames(prompts, max_frames)
             end, frames, shown = time.monotonic() + self._limits.seconds, list[dict[str, Any]](), list[Any]()
             video = read_frames(self._files.find(path), self._videos.image_size)
-            with video, self._open_stream(video.count) as stream:
+            # As ``sam2fast track --stream`` opens it for a video of this length.
+            is_short = video.count is not None and video.count < MemoryRules.of(self._videos).max_pointers
+            with video, self._videos.open_stream(num_frames=video.count if is_short else None) as stream:
                 size = video.width, video.height
                 self._check_size(*size)
                 given = [(one, _checked(one.points, one.labels, one.box, *size)) for one in prompts]
@@ -213,11 +217,6 @@ class McpTools:
         if not last - first < max_frames <= most:
             raise ValueError(f"prompts on frames {first} to {last} need max_frames {last - first + 1} to {most}")
         return first, max_frames
-
-    def _open_stream(self, count: int | None) -> VideoStream:
-        """Opens the stream that ``sam2fast track --stream`` opens for a video of this length."""
-        is_short = count is not None and count < MemoryRules.of(self._videos).max_pointers
-        return self._videos.open_stream(num_frames=count if is_short else None)
 
     def _image(self, path: str) -> bytes:
         content = self._files.find(path).read_bytes()
@@ -276,11 +275,6 @@ def _checked(
         if not (0 <= x <= width and 0 <= y <= height):
             raise ValueError(f"({x:g}, {y:g}) is outside the image of {width}x{height} pixels")
     return points or None, (labels or [1] * len(points)) or None, box
-
-
-def _check_time(end: float) -> None:
-    if time.monotonic() > end:
-        raise ValueError("it takes too long on this machine; try a smaller image or model")
 
 
 def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> dict[str, Any]:

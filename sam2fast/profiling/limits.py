@@ -73,19 +73,13 @@ def wait(device: torch.device) -> None:
 
 def samples(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
     """Milliseconds of each of ``runs`` calls; on a GPU by events, with its cache flushed before each."""
-    return _by_events(call, device, runs) if device.type == "cuda" else _by_clock(call, runs)
-
-
-def _by_clock(call: Callable[[], Any], runs: int) -> list[float]:
-    found = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        found.append((time.perf_counter() - start) * 1e3)
-    return found
-
-
-def _by_events(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
+    if device.type != "cuda":
+        found = []
+        for _ in range(runs):
+            begun = time.perf_counter()
+            call()
+            found.append((time.perf_counter() - begun) * 1e3)
+        return found
     flush = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     stream = torch.cuda.current_stream(device)

@@ -168,7 +168,9 @@ class ArrayFrames(Sequence[ImageLike]):
                 f"the video is {kind}; expected uint8, or floats in [0, 1]; for other values pass "
                 "window=(low, high) to init_state, the values that become black and white"
             )
-        self._video = video if is_grey or is_last else _channels_last(video)
+        if not (is_grey or is_last):
+            video = video.permute(0, 2, 3, 1) if isinstance(video, Tensor) else video.transpose(0, 2, 3, 1)
+        self._video = video
 
     def __len__(self) -> int:
         return len(self._video)
@@ -180,7 +182,3 @@ class ArrayFrames(Sequence[ImageLike]):
         # An array: the first dimension of a small tensor could be mistaken for channels.
         frame = frame.detach().cpu()
         return (frame.float() if frame.is_floating_point() else frame).numpy()
-
-
-def _channels_last(video: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    return video.permute(0, 2, 3, 1) if isinstance(video, Tensor) else video.transpose(0, 2, 3, 1)

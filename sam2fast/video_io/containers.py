@@ -84,6 +84,8 @@ class VideoInput:
         Raises:
             VideoError: it cannot be opened, or is no video.
         """
+        # Metadata may have any encoding; the default from PyAV 19 on.
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         try:
             container = av.open(
                 self._openable(),
@@ -91,7 +93,7 @@ class VideoInput:
                 format=self.form,
                 options={**self._limits(), **self.options},
                 timeout=None if self.is_file else TIMEOUTS,
-                **_lenient_metadata(),
+                **lenient,
             )
         except FFmpegError as error:
             raise VideoError(self._refusal(error)) from error
@@ -129,16 +131,15 @@ class VideoInput:
     def _video_of(self, container: InputContainer) -> VideoStream:
         stream = _best_stream(container)
         if stream is None:
-            kinds = ", ".join(sorted({_kind(other) for other in container.streams}))
+            kinds = ", ".join(sorted({"a cover image" if _is_cover(x) else x.type for x in container.streams}))
             raise NoFramesError(f"{self.name} " + (f"holds no video, only {kinds}" if kinds else "has no frames"))
         if stream.codec_context is None:
             raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded")
-        if container.format.name == "tty":
+        name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
+        if name == "tty":
             raise VideoError(f"{self.name} is text, not a video")
-        if _is_image(container):
-            raise VideoError(
-                f"{self.name} is a single image ({container.format.name}), not a video; pass a folder or list of images"
-            )
+        if name in IMAGE_FORMATS or name.endswith("_pipe") or brand in IMAGE_BRANDS:
+            raise VideoError(f"{self.name} is a single image ({name}), not a video; pass a folder or list of images")
         context = stream.codec_context
         if context.width * context.height > MAX_PIXELS:
             size = f"{context.width}x{context.height}"
@@ -168,11 +169,6 @@ class _FileObject:
             return -1
 
 
-def _lenient_metadata() -> dict[str, Any]:
-    """Options that accept metadata in any encoding; the default from PyAV 19 on."""
-    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-
-
 @functools.cache
 def _direct_formats_only() -> dict[str, str]:
     return {"format_whitelist": ",".join(sorted(av.formats_available - INDIRECT_FORMATS)), "protocol_whitelist": "file"}
@@ -188,17 +184,6 @@ def _best_stream(container: InputContainer) -> VideoStream | None:
 def _is_cover(stream: Any) -> bool:
     disposition = getattr(stream, "disposition", 0)  # an enumeration from PyAV 13 on
     return bool(getattr(disposition, "value", disposition) & COVER_IMAGE)
-
-
-def _kind(stream: Any) -> str:
-    return "a cover image" if _is_cover(stream) else stream.type
-
-
-def _is_image(container: InputContainer) -> bool:
-    name = container.format.name
-    if name in IMAGE_FORMATS or name.endswith("_pipe"):
-        return True
-    return container.metadata.get("major_brand", "").strip() in IMAGE_BRANDS
 
 
 def reason(error: FFmpegError | None) -> str:

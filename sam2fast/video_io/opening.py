@@ -42,7 +42,8 @@ def source_kind(source: Any) -> SourceKind:
         return SourceKind.ADDRESS
     if isinstance(source, str | Path):
         return _kind_of_path(Path(source))
-    if isinstance(source, bytes | bytearray | memoryview) or _is_file(source):
+    is_file = callable(getattr(source, "read", None)) and callable(getattr(source, "seek", None))
+    if isinstance(source, bytes | bytearray | memoryview) or is_file:
         return SourceKind.FILE
     if isinstance(source, Sequence | np.ndarray | Tensor):
         return SourceKind.IMAGES
@@ -72,10 +73,6 @@ def _kind_of_path(path: Path) -> SourceKind:
     except OSError as error:
         raise VideoError(f"{path} is not accessible: {error.strerror}") from error
     return SourceKind.FOLDER if is_folder else SourceKind.FILE
-
-
-def _is_file(source: Any) -> bool:
-    return callable(getattr(source, "read", None)) and callable(getattr(source, "seek", None))
 
 
 def open_frames(

@@ -55,15 +55,12 @@ def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: floa
         stream.layout = "stereo"
         resampler = AudioResampler(layout_format, "stereo", rate, frame_size=stream.codec_context.frame_size or 960)
         images = (packet for packet in silent.demux(video=0) if packet.dts is not None)
-        for packet in heapq.merge(images, _encoded(stream, resampler, _cut(sound, start, seconds)), key=_time):
+        sounds = _encoded(stream, resampler, _cut(sound, start, seconds))
+        for packet in heapq.merge(images, sounds, key=lambda p: Fraction((p.dts or 0) * (p.time_base or 0))):
             if packet.stream is silent.streams.video[0]:
                 packet.stream = copied
             out.mux(packet)
     return True
-
-
-def _time(packet: Packet) -> Fraction:
-    return Fraction((packet.dts or 0) * (packet.time_base or 0))
 
 
 def _encoded(stream: Any, resampler: AudioResampler, frames: Iterator[Any]) -> Iterator[Packet]:

@@ -29,7 +29,14 @@ def read_masks(path: str | Path) -> Iterator[FrameMasks]:
     """
     for line in read_lines(path):
         try:
-            yield _decoded(line)
+            objects = line["objects"]
+            ids = [entry["id"] for entry in objects]
+            if not all(isinstance(obj_id, int | str) for obj_id in ids):
+                raise ValueError(f"the ids are {ids}; expected integers and strings")
+            masks = [decode_rle(entry["rle"]) for entry in objects]
+            scores = np.array([entry["score"] for entry in objects], dtype=np.float32)
+            pixels = np.stack(masks) if masks else np.zeros((0, 0, 0), dtype=bool)
+            yield FrameMasks(line["frame"], ids, pixels, scores)
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{path}: frame {line['frame']} cannot be read: {error}") from error
 
@@ -97,14 +104,3 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
 
     def close(self) -> None:
         self._file.close()
-
-
-def _decoded(line: Mapping[str, Any]) -> FrameMasks:
-    objects = line["objects"]
-    ids = [entry["id"] for entry in objects]
-    if not all(isinstance(obj_id, int | str) for obj_id in ids):
-        raise ValueError(f"the ids are {ids}; expected integers and strings")
-    masks = [decode_rle(entry["rle"]) for entry in objects]
-    scores = np.array([entry["score"] for entry in objects], dtype=np.float32)
-    pixels = np.stack(masks) if masks else np.zeros((0, 0, 0), dtype=bool)
-    return FrameMasks(line["frame"], ids, pixels, scores)

@@ -51,12 +51,13 @@ def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
         return Deepest(left + x, top + y, float(depths[y, x]))
     tree = cKDTree(outline, balanced_tree=False, compact_nodes=False)
     blocks, best = _blocks_with_pixels(inside, SIDES[0]), 0.0
+    steps = np.stack(np.divmod(np.arange(DIVISION**2), DIVISION), axis=1)
     for side in SIDES[:-1]:
         middles = blocks + side // 2
         distances = tree.query(middles)[0]
         best = max(best, distances[_at(inside, middles)].max(initial=0.0))
         reach = math.hypot(side // 2, side // 2)
-        blocks = _divided(blocks[distances + reach + ROUNDING >= best], side // DIVISION)
+        blocks = (blocks[distances + reach + ROUNDING >= best][:, None] + steps * (side // DIVISION)).reshape(-1, 2)
     pixels = blocks[_at(inside, blocks)]
     distances = tree.query(pixels)[0]
     y, x = min(pixels[distances == distances.max()].tolist())
@@ -80,11 +81,6 @@ def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int6
     padded = np.zeros((height * side, width * side), dtype=np.bool_)
     padded[: inside.shape[0], : inside.shape[1]] = inside
     return np.argwhere(padded.reshape(height, side, width, side).any(axis=(1, 3))) * side
-
-
-def _divided(blocks: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    steps = np.stack(np.divmod(np.arange(DIVISION**2), DIVISION), axis=1) * side
-    return (blocks[:, None] + steps).reshape(-1, 2)
 
 
 def _at(inside: NDArray[np.bool_], pixels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from sam2fast.evaluation.clicks.protocol import (
     evaluate_boxes,
     evaluate_clicks,
 )
-from sam2fast.evaluation.clicks.sources import ClickJob, TrueMask
+from sam2fast.evaluation.clicks.sources import ClickJob, sample
 from sam2fast.transforms import ImageError, to_pixels
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
     # Seeded by the name, so that the other images do not matter.
     rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
     large = [one for one in found.masks if one.area >= max(1, settings.min_area)]
-    objects = _chosen(large, settings, rng)
+    objects = sample(large, settings.max_objects, rng)
     clicks = boxes = None
     if objects:
         rles = [one.rle for one in objects]
@@ -106,12 +106,6 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
     areas = np.array([one.area for one in objects], dtype=np.int64)
     too_small = len(found.masks) - len(large)
     return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems), too_small)
-
-
-def _chosen(large: list[TrueMask], settings: ClickSettings, rng: np.random.Generator) -> list[TrueMask]:
-    if settings.max_objects is None or len(large) <= settings.max_objects:
-        return large
-    return [large[i] for i in sorted(rng.choice(len(large), settings.max_objects, replace=False))]
 
 
 @dataclass(frozen=True)
@@ -190,7 +184,9 @@ class Results:
                 writer.writerow(["image", "object", "area", "size", *columns, "clicks"])
             for o, (label, area) in enumerate(zip(scores.objects, scores.areas.tolist(), strict=True)):
                 ious = [f"{column[o]:.{DIGITS}f}" for column in columns.values()]
-                writer.writerow([name, label, area, size_of(area), *ious, _clicks_of(scores, o)])
+                clicks = zip(scores.clicks.points[o].tolist(), scores.clicks.labels[o].tolist(), strict=True)
+                text_of = ";".join(f"{x},{y},{is_on}" for (x, y), is_on in clicks if is_on >= 0)
+                writer.writerow([name, label, area, size_of(area), *ious, text_of])
         return text.getvalue()
 
     def table(self) -> list[str]:
@@ -233,12 +229,6 @@ def _ious_by_prompt(scores: ImageScores, asked: Iterable[int]) -> dict[str, Floa
     if scores.boxes is not None:
         found[BOX] = scores.boxes.ious
     return found
-
-
-def _clicks_of(scores: ImageScores, o: int) -> str:
-    assert scores.clicks is not None
-    clicks = zip(scores.clicks.points[o].tolist(), scores.clicks.labels[o].tolist(), strict=True)
-    return ";".join(f"{x},{y},{label}" for (x, y), label in clicks if label >= 0)
 
 
 def _mean(values: Floats) -> float:

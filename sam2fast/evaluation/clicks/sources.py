@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, requi
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.rle import encode_rle, rasterise_polygons
 
+Item = TypeVar("Item")
 IMAGE = "its image"  # for messages
 # No data set has a label image with more values: it is a photograph or a depth map.
 MOST_LABELS = 10_000
@@ -216,12 +217,11 @@ def open_data_set(
     return found
 
 
-def sample_jobs(jobs: Sequence[ClickJob], count: int, seed: int) -> list[ClickJob]:
-    """A random sample of ``count`` jobs, in their order; all of them if there are no more."""
-    if count >= len(jobs):
-        return list(jobs)
-    chosen = np.random.default_rng(seed).choice(len(jobs), count, replace=False)
-    return [jobs[i] for i in sorted(chosen)]
+def sample(items: Sequence[Item], most: int | None, seed: int | np.random.Generator) -> list[Item]:
+    """Returns a random sample of at most ``most`` items, in their order; all of them if it is None."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[i] for i in sorted(np.random.default_rng(seed).choice(len(items), most, replace=False))]
 
 
 def _guess(images: Path, masks: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.palette_masks import extended, label_map, label_png
+from sam2fast.datasets.palette_masks import extended, label_png
 from sam2fast.io.atomic import annotate_oserror, beside
 from sam2fast.io.made_from import described, differences, is_whole
 
@@ -88,18 +88,15 @@ def _put(partial: Path, folder: Path, made_from: Any) -> None:
         partial.rename(folder)
     except BaseException:
         if partial.exists():
-            _put_back(before, folder, note)  # if this fails, the previous folder is still in the hidden folder
+            # If this fails, the previous folder is still in the hidden folder.
+            if (before / FOLDER).exists():
+                note.unlink(missing_ok=True)
+                (before / FOLDER).rename(folder)
+            if (before / NOTE).exists():
+                (before / NOTE).rename(note)
         shutil.rmtree(before, ignore_errors=True)
         raise
     shutil.rmtree(before, ignore_errors=True)
-
-
-def _put_back(before: Path, folder: Path, note: Path) -> None:
-    if (before / FOLDER).exists():
-        note.unlink(missing_ok=True)
-        (before / FOLDER).rename(folder)
-    if (before / NOTE).exists():
-        (before / NOTE).rename(note)
 
 
 def _note(folder: Path) -> Path:
@@ -158,7 +155,9 @@ class MaskWriter:
     def _write(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
-            labels = label_map(pixels, self._size)
+            labels = np.zeros(self._size, dtype=np.uint8)
+            for i in sorted(pixels, reverse=True):  # where masks overlap, the smaller id
+                np.copyto(labels, np.uint8(i), where=pixels[i].view(np.bool_))
             colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
             return

@@ -23,7 +23,7 @@ from sam2fast.evaluation.clicks.sources import (
     ObjectImages,
     Sa1bMasks,
     open_data_set,
-    sample_jobs,
+    sample,
 )
 
 SIZE = (40, 60)
@@ -210,11 +210,11 @@ def test_longest_name_owns_a_mask(tmp_path):
 
 def test_drawn_images(images):
     jobs = open_data_set(images, write_sa1b(images)).jobs
-    drawn = [[job.name for job in sample_jobs(jobs, 2, seed)] for seed in range(20)]
+    drawn = [[job.name for job in sample(jobs, 2, seed)] for seed in range(20)]
     assert all(names == sorted(names) and len(set(names)) == 2 for names in drawn)
     assert len(set(map(tuple, drawn))) == 3
-    assert [job.name for job in sample_jobs(jobs, 2, 5)] == drawn[5]
-    assert sample_jobs(jobs, 3, 0) == sample_jobs(jobs, 99, 0) == jobs
+    assert [job.name for job in sample(jobs, 2, 5)] == drawn[5]
+    assert sample(jobs, 3, 0) == sample(jobs, 99, 0) == jobs
 
 
 def problems_of(data: ClickDataset) -> dict[str, str]:
