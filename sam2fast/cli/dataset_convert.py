@@ -24,7 +24,7 @@ from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import PATH
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
-from sam2fast.cli.user_errors import ErrorReport, as_user_error, format_error
+from sam2fast.cli.user_errors import ErrorReport, format_error
 
 if TYPE_CHECKING:
     from sam2fast.datasets.conversion import ConvertJob, ExtractJob
@@ -189,8 +189,7 @@ def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | N
     from sam2fast.video_io.video_types import require_pyav
 
     files, hidden = list_videos(videos)
-    with as_user_error(ImportError):
-        require_pyav()
+    require_pyav()
     problems, left_out = ErrorReport("videos"), LeftOut()
     for file in hidden:
         left_out.add("file", "it is hidden", file)

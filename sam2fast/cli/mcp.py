@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sam2fast.cli.options import ModelOptions, model_options
-from sam2fast.cli.user_errors import as_model_error, as_user_error
+from sam2fast.cli.user_errors import as_model_error
 
 
 @click.command()
@@ -35,9 +35,8 @@ def mcp(
 
     An MCP client starts it, such as an editor or an assistant on the desktop. docs/mcp.md has a configuration.
     """
-    with as_user_error(ImportError):
-        from sam2fast.integrations.mcp import McpLimits, McpTools, make_server
     from sam2fast.amg.parameters import thresholds_of
+    from sam2fast.integrations.mcp import McpLimits, McpTools, make_server
     from sam2fast.integrations.models import load_predictors
 
     choice = model.choose()

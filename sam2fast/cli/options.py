@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from sam2fast.cli.model_choice import ModelChoice, choose_model
-from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
 from sam2fast.io.mask_formats import WITH_POLYGONS
@@ -120,8 +119,7 @@ def check_exports(formats: Sequence[str], tolerance: float) -> None:
     if tolerance and any(name in WITH_POLYGONS for name in formats):
         from sam2fast.mask_formats.polygons import import_shapely
 
-        with as_user_error(ImportError):
-            import_shapely()
+        import_shapely()
 
 
 tolerance_option = click.option(

@@ -166,8 +166,7 @@ def _plan(request: VosRequest, run: dict[str, Any], problems: ErrorReport, left_
                     f"there is no folder {request.videos / name}, and no {name}.mp4 or other video file"
                 )
             masks, out = request.masks.absolute() / name, request.out.absolute()
-            with as_user_error(ImportError):
-                inputs = inputs_of(found[name], masks)
+            inputs = inputs_of(found[name], masks)
             made_from = {**run, "video_path": os.path.realpath(found[name]), **inputs.digests}
             facts = request.settings, inputs.frames, made_from, request.overwrite
             job = VosJob(name, found[name], masks, out, *facts)

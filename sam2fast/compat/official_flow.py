@@ -155,25 +155,22 @@ class OfficialFlow:
                 kind = KINDS[conditioning]
                 for frame, output in new[kind].items():
                     if output["maskmem_features"] is None and predictor.num_maskmem:
-                        self._encode_memory(frame, output)
+                        # At the model's input size, as the original does.
+                        masks = output["pred_masks"].to(state["device"])
+                        output["maskmem_features"], output["maskmem_pos_enc"] = predictor._run_memory_encoder(
+                            inference_state=state,
+                            frame_idx=frame,
+                            batch_size=1,
+                            high_res_masks=F.interpolate(masks, (predictor.image_size,) * 2, mode="bilinear"),
+                            object_score_logits=output["object_score_logits"],
+                            is_mask_from_pts=True,
+                        )
                     outputs[kind][frame] = output
                     if predictor.clear_non_cond_mem_around_input:
                         predictor._clear_obj_non_cond_mem_around_input(state, frame, index)
                 new[kind].clear()
             for frame in outputs[KINDS[True]]:
                 outputs[KINDS[False]].pop(frame, None)
-
-    def _encode_memory(self, frame: int, output: dict[str, Any]) -> None:
-        size = (self._predictor.image_size,) * 2
-        masks = output["pred_masks"].to(self._state["device"])
-        output["maskmem_features"], output["maskmem_pos_enc"] = self._predictor._run_memory_encoder(
-            inference_state=self._state,
-            frame_idx=frame,
-            batch_size=1,
-            high_res_masks=F.interpolate(masks, size=size, mode="bilinear", align_corners=False),
-            object_score_logits=output["object_score_logits"],
-            is_mask_from_pts=True,
-        )
 
     def first_frame(self) -> int:
         """Returns the earliest conditioning frame."""

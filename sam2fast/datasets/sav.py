@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from sam2fast.datasets.dataset_files import read_json
 from sam2fast.datasets.frame_files import iter_video_frames
 from sam2fast.io.rle import decode_rle
+from sam2fast.utils.errors import requires
 from sam2fast.video_results.drawing import colour_of, draw_masks
 
 _log = logging.getLogger(__name__)
@@ -206,8 +207,6 @@ def _border(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
 
 
 def _pyplot() -> Any:
-    try:
+    with requires("showing annotations needs matplotlib: pip install 'sam2fast[datasets]'"):
         from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("showing annotations needs matplotlib: pip install 'sam2fast[datasets]'") from error
     return pyplot

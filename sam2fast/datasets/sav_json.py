@@ -146,7 +146,8 @@ def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]],
         for number, rle in enumerate(frame):
             if rle is None:
                 continue
-            if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not _is_size(rle.get("size")):
+            sides = rle.get("size") if isinstance(rle, dict) and isinstance(rle.get("counts"), str) else None
+            if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(x, int) and x > 0 for x in sides):
                 expected = '"size" [height, width] and "counts"'
                 raise DatasetError(f"{where}[{number}] must have {expected}, got {str(rle)[:60]}")
             size = size or rle["size"]
@@ -158,10 +159,6 @@ def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]],
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{path} has neither a mask nor video_height and video_width") from error
     return size[0], size[1]
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
 
 
 @dataclass(frozen=True)

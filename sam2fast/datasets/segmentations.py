@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sam2fast.datasets.dataset_files import DatasetError, read_json
 from sam2fast.io.rle import rasterise_polygons, read_run_lengths
 from sam2fast.kernels.run_lengths import RunLengths
+from sam2fast.utils.errors import MissingLibraryError
 
 COCO_LISTS = ("images", "annotations")
 
@@ -42,7 +43,7 @@ def read_sa1b(path: Path) -> list[Any]:
 def require_pycocotools(segmentations: Iterable[Any], extra: str) -> None:
     """Raises ``ImportError`` with the name of the extra if there are polygons and pycocotools is not installed."""
     if importlib.util.find_spec("pycocotools") is None and any(isinstance(each, list) for each in segmentations):
-        raise ImportError(f"polygons need pycocotools: pip install 'sam2fast[{extra}]'")
+        raise MissingLibraryError(f"polygons need pycocotools: pip install 'sam2fast[{extra}]'")
 
 
 def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> RunLengths:

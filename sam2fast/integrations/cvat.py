@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from sam2fast.amg.parameters import thresholds_of
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.image_features import Features
+from sam2fast.integrations.models import best_mask
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import largest_ring
@@ -19,13 +20,12 @@ from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.features import EncodedFrame
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.utils.embedded import EMBEDDED
+from sam2fast.utils.errors import requires
 from sam2fast.video_io.sources import to_rgb_image
 
-try:
+with requires("CVAT's functions need cvat-sdk: pip install 'sam2fast[cvat]'"):
     import cvat_sdk.auto_annotation as cvataa
     from cvat_sdk import masks, models
-except ImportError as error:
-    raise ImportError("CVAT's functions need cvat-sdk: pip install 'sam2fast[cvat]'") from error
 
 SHAPES = ("mask", "polygon", "rectangle")
 TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
@@ -121,17 +121,13 @@ class CvatInteractor:
         if not clicks and box is None:
             raise cvataa.BadFunctionError("there is no prompt; give a point or a box")
         labels = [1] * len(prompts.pos_points) + [0] * len(prompts.neg_points)
-        given = clicks or None, labels or None, box
-        is_ambiguous = len(clicks) == 1 and box is None
         with _as_bad_function():
-            found, scores, _ = self._predictor.predict(
-                *given, multimask_output=is_ambiguous, features=pp_image, output_mode="bool"
-            )
-        points = points_of(found[scores.argmax()], "mask")
+            mask, score = best_mask(self._predictor, clicks, labels, box, features=pp_image, output_mode="bool")
+        points = points_of(mask, "mask")
         if points is None:
             return []
-        kind, score = int(cvataa.InteractionResultAttributes.CONFIDENCE), float(scores.max().clip(0, 1))
-        confidence = models.AttributeValRequest(spec_id=kind, value=str(score))
+        kind = int(cvataa.InteractionResultAttributes.CONFIDENCE)
+        confidence = models.AttributeValRequest(spec_id=kind, value=str(min(max(score, 0.0), 1.0)))
         return [cvataa.InteractionResultShape(type="mask", points=points, attributes=[confidence])]
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from sam2fast.integrations.models import best_mask
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.mask_formats.label_studio import (
     Control,
@@ -24,12 +25,11 @@ from sam2fast.mask_formats.label_studio import (
 )
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
+from sam2fast.utils.errors import requires
 
-try:
+with requires("the Label Studio backend needs flask: pip install 'sam2fast[label-studio]'"):
     from flask import Flask, jsonify, request
     from werkzeug.exceptions import HTTPException
-except ImportError as error:
-    raise ImportError("the Label Studio backend needs flask: pip install 'sam2fast[label-studio]'") from error
 
 VERSION = "sam2fast"
 KEYS_USED = 4  # the last boxes of an object, which are prompts
@@ -115,12 +115,8 @@ class LabelStudioBackend:
                 labels.append(int(one.get("is_positive", 1)))
             else:
                 box = corners_of(value, width, height)
-        given, is_ambiguous = (points or None, labels or None, box), len(points) == 1 and box is None
-        found, scores, _ = self._images.predict(
-            *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
-        )
-        region = image_region(control, found[scores.argmax()], label, float(scores.max()))
-        return {"id": uuid4().hex[:10], **region}
+        found = best_mask(self._images, points, labels, box, features=features, output_mode="bool")
+        return {"id": uuid4().hex[:10], **image_region(control, found[0], label, found[1])}
 
     def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
         """Returns the regions of the prompts on later frames, scored by the mean predicted IoU of their masks."""

@@ -19,6 +19,7 @@ from PIL import Image
 from sam2fast import __version__
 from sam2fast.amg.parameters import THRESHOLDS
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2fast.integrations.models import best_mask
 from sam2fast.io.allowed_files import FolderFiles
 from sam2fast.io.image_files import read_image_size
 from sam2fast.io.overlay import area_of, draw_overlay
@@ -27,15 +28,14 @@ from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.transforms import to_pixels
+from sam2fast.utils.errors import requires
 from sam2fast.video_io import read_frames
 
-try:
+with requires("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'"):
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp.types import CallToolResult, ImageContent, TextContent
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
-except ImportError as error:
-    raise ImportError("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'") from error
 
 MOST_POINTS, OVERLAY_SIDE = 100, 1024  # points of a prompt; pixels of the longer side of an image that is sent
 Point = tuple[float, float]
@@ -106,14 +106,10 @@ class McpTools:
         with the mask drawn, which may be smaller.
         """
         with _as_tool_error():
-            content, is_ambiguous = self._image(path), len(points or []) == 1 and box is None
-            features = self._encoded(content)
+            features = self._encoded(content := self._image(path))
             height, width = features.size
             given = _checked(points or [], labels or [], box, width, height)
-            found, scores, _ = self._images.predict(
-                *given, multimask_output=is_ambiguous, features=features, output_mode="bool"
-            )
-            best, score = found[scores.argmax()], float(scores.max())
+            best, score = best_mask(self._images, *given, features=features, output_mode="bool")
             overlay = draw_overlay(to_pixels(content).numpy(), best[None], points, given[1], [box] if box else None)
             described = [_described("object", best, score, masks)]
             return _result({"width": width, "height": height, "objects": described}, [overlay])

@@ -1,13 +1,24 @@
-"""Loads the predictors of a server for images and videos."""
+"""Loads the predictors of a server for images and videos, and predicts masks of single objects."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.utils.embedded import EMBEDDED
+
+
+def best_mask(
+    predictor: SAM2ImagePredictor, points: Any, labels: Any, box: Any, **options: Any
+) -> tuple[np.ndarray, float]:
+    """Returns the mask ``(H, W)`` of one object with the best score, and the score. A single click gets three masks."""
+    is_ambiguous = len(points or ()) == 1 and box is None
+    masks, scores, _ = predictor.predict(points or None, labels or None, box, multimask_output=is_ambiguous, **options)
+    return masks[scores.argmax()], float(scores.max())
 
 
 def load_predictors(

@@ -16,6 +16,7 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 
 from sam2fast._official_names import RELEASES
+from sam2fast.integrations.models import best_mask
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.utils.embedded import MINI, NANO
@@ -215,13 +216,8 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         predictor = self._predictor(SAM2ImagePredictor, model)
         features, best = predictor.encode(image), []
         for points, labels, boxes in prompts.values():
-            masks, scores, _ = predictor.predict(
-                *(points or None, labels or None, boxes[0] if boxes else None),
-                multimask_output=len(points) == 1 and not boxes,
-                return_logits=True,
-                features=features,
-            )
-            best.append(masks[[scores.argmax()]])
+            box = boxes[0] if boxes else None
+            best.append(best_mask(predictor, points, labels, box, return_logits=True, features=features)[0][None])
         return to_labels([obj_id for _, obj_id in prompts], torch.from_numpy(np.stack(best)))
 
     def _predictor(self, kind: type, model: str) -> Any:

@@ -86,11 +86,7 @@ class FolderFiles:
         self._folders, self._most = [folder.resolve(strict=True) for folder in folders], max_megabytes << 20
 
     def find(self, path: str) -> Path:
-        """A file by its absolute path, or by one relative to a folder.
-
-        Raises:
-            ValueError: it is elsewhere, too large, or not there. Of files elsewhere, nothing is told.
-        """
+        """A file by its path, absolute or in a folder. Raises ValueError, which tells nothing of files elsewhere."""
         below = [file for folder in self._folders if (file := (folder / path).resolve()).is_relative_to(folder)]
         if not below:
             raise ValueError(f"{path!r} is not below {' or '.join(map(str, self._folders))}, where files may be read")

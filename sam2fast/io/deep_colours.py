@@ -15,11 +15,9 @@ HEAD = 1 << 16  # bytes of a file; the marker is in them
 
 
 def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[Any] | None:
-    """Returns the values ``(H, W, C)`` of a file that Pillow opened; None if Pillow keeps all of their bits.
+    """Returns values ``(H, W, C)`` of a file that Pillow opened; None if Pillow keeps all of their bits.
 
-    Raises:
-        ValueError: If imagecodecs is needed, and not installed.
-        OSError, RuntimeError: If the file is damaged.
+    Raises ValueError without imagecodecs, and OSError or RuntimeError if the file is damaged.
     """
     if image.mode not in ("RGB", "RGBA", "LA"):
         return None

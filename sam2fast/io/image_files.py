@@ -170,10 +170,7 @@ def _taken(count: int) -> tuple[tuple[int, ...], int]:
 
 
 def read_image_size(file: AnyFile) -> tuple[int, int]:
-    """Returns the (width, height) of an image file from its header, without the EXIF orientation of JPEG files.
-
-    Errors: see :func:`read_image`.
-    """
+    """Returns (width, height) from the header, without JPEG's EXIF orientation. Errors: see :func:`read_image`."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
         if header is None:

@@ -70,11 +70,7 @@ def most_pixels() -> float:
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises an error if an image has more pixels than :func:`most_pixels`.
-
-    Raises:
-        Image.DecompressionBombError: If the image has more pixels.
-    """
+    """Raises Image.DecompressionBombError if an image has more pixels than :func:`most_pixels`."""
     most = most_pixels()
     if width * height > most:
         raise Image.DecompressionBombError(
@@ -145,11 +141,7 @@ def without_pillow_limit() -> Iterator[None]:
 
 
 def _enable_heif(file: str | Path | BinaryIO) -> bool:
-    """Lets Pillow read HEIC if the file is HEIC. Returns False for other files.
-
-    Raises:
-        UnidentifiedImageError: If the decoder of HEIC or AVIF is missing.
-    """
+    """Lets Pillow read HEIC; False for other files. Raises UnidentifiedImageError if the decoder is missing."""
     if isinstance(file, str | Path):
         with open(file, "rb") as opened:
             start = opened.read(12)
@@ -175,13 +167,9 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
 
 
 def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:
-    """Writes a JPEG file.
+    """Writes a JPEG file. Raises OSError if it cannot be written completely.
 
-    Pillow does not check short writes: on a full disk it would leave a truncated file without an error. So the image is
-    encoded in memory first.
-
-    Raises:
-        OSError: If the file cannot be written completely.
+    The image is encoded in memory first: on a full disk, Pillow would leave a truncated file without an error.
     """
     content = BytesIO()
     image.save(content, "JPEG", quality=quality)

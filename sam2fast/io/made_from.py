@@ -25,12 +25,7 @@ MAY_BE_EMPTY = (".txt",)  # files of images without objects
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Returns the names of the differences for messages. The result can be kept if there are none.
-
-    Args:
-        before: Record of a result. Results of version 0.2 and of other programs have none, and differ.
-        now: Record that the result would have now.
-    """
+    """Returns the names of the differences between two records for messages. Records of version 0.2 are None."""
     now = json.loads(json.dumps(now))
     if before == now:
         return []
@@ -56,10 +51,7 @@ def described_videos(others: Mapping[str, Sequence[str]]) -> str:
 
 
 def is_whole(file: Path) -> bool:
-    """Returns True if a file exists, is not empty, and ends as a complete file of its format.
-
-    A folder is whole if it has files and all of them are, except hidden ones.
-    """
+    """Returns True if a file exists and ends as its format does, or all visible files of a folder do."""
     if file.is_dir():
         return are_whole(files_below(file))
     suffix = file.suffix.lower()

@@ -18,12 +18,7 @@ NO_FILTER, SUB = 0, 1  # a row as it is, or differences to the pixel on the left
 
 
 def encode_png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
-    """An image as the content of a PNG file.
-
-    Args:
-        pixels: ``(H, W)`` grey uint8 or uint16, or indices of ``palette`` uint8; ``(H, W, 3)`` RGB uint8.
-        palette: ``(N, 3)`` uint8, at most 256 colours.
-    """
+    """Returns a PNG file of ``(H, W)`` grey uint8 or uint16, indices uint8 of a palette ``(N, 3)``, or RGB uint8."""
     return encode_rows(lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, palette)
 
 
@@ -42,12 +37,7 @@ def encode_rows(
     dtype: np.dtype,
     palette: np.ndarray | None = None,
 ) -> bytes:
-    """:func:`encode_png` of an image that is made strip by strip, in several threads.
-
-    Args:
-        rows: returns the rows from ``start`` up to ``stop``; thread-safe.
-        shape, dtype: of the whole image.
-    """
+    """:func:`encode_png` of an image whose ``rows(start, stop)`` are made strip by strip, in several threads."""
     height, width = shape[:2]
     colour = PALETTE if palette is not None else RGB if len(shape) == 3 else GREY
     step = max(1, STRIP_BYTES // (width * dtype.itemsize * (3 if colour == RGB else 1)))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths, encode_masks
+from sam2fast.utils.errors import requires
 
 # A number is written in groups of five bits, lowest first. The sixth bit marks that another group follows. Each group
 # is shifted to a printable character.
@@ -200,10 +201,8 @@ def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
     height, width = size
     for polygon in polygons:
         _check(polygon, height, width)
-    try:
+    with requires("polygons need pycocotools: pip install 'sam2fast[eval]'"):
         from pycocotools import mask as coco  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError("polygons need pycocotools: pip install 'sam2fast[eval]'") from error
 
     merged = coco.merge(coco.frPyObjects(polygons, height, width))
     return {"size": [height, width], "counts": merged["counts"].decode("ascii")}

@@ -35,11 +35,7 @@ class Scale(NamedTuple):
 
 
 def sample_values(values: NDArray[Any], nodata: float | None = None) -> NDArray[Any]:
-    """Returns finite values ``(N)`` of an image at even distances, at most :data:`MOST_SAMPLES`.
-
-    Args:
-        nodata: The value of pixels without data.
-    """
+    """Returns at most :data:`MOST_SAMPLES` finite values ``(N)`` at even distances, without those of ``nodata``."""
     found = values.reshape(-1)[:: max(values.size // MOST_SAMPLES, 1)]
     if values.dtype.kind == "f":
         found = found[np.isfinite(found)]

@@ -22,12 +22,7 @@ def yolo_line(number: int, values: Iterable[float]) -> str:
 
 
 def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]:
-    """x, y, x, y, ... of a mask's polygons as one, from 0 to 1 of the image's width and height.
-
-    Args:
-        parts: at least one.
-        size: (H, W) of the image.
-    """
+    """x, y, x, y, ... of a mask's polygons as one, from 0 to 1 of the ``size`` (H, W)."""
     corners = joined([ring for part in parts for ring in (part.outer, *part.holes)])
     # Rounded up, since readers that cut off decimals would get the pixel before.
     return (np.ceil(corners / size[::-1] * STEPS) / STEPS).ravel().tolist()
@@ -52,12 +47,7 @@ def labelme_polygons(parts: Iterable[Polygon], label: str, number: int) -> list[
 
 
 def labelme_mask(pixels: np.ndarray, box: Sequence[int], label: str, number: int) -> dict[str, Any]:
-    """LabelMe's shape of an object: its pixels.
-
-    Args:
-        pixels: bool ``(H, W)``, of the image.
-        box: COCO's box [x, y, width, height] of the object.
-    """
+    """LabelMe's shape of an object: its pixels, bool ``(H, W)`` of the image, in COCO's box."""
     x, y, width, height = box
     content = encode_png(pixels[y : y + height, x : x + width].astype(np.uint8))
     shape = _shape("mask", [[x, y], [x + width - 1, y + height - 1]], label, number)

@@ -54,12 +54,7 @@ def _bits(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float]]) -> dict[str, Any]:
-    """A task with its prediction.
-
-    Args:
-        image: the path of its file below the root of Label Studio's local files.
-        objects: the mask, bool ``(H, W)``, the class and the score of each.
-    """
+    """A task with its prediction, from mask, class and score of each object. The image's path is below the root."""
     control = Control("BrushLabels", "label", "image", "image", [])
     result = [image_region(control, mask, label, score) for mask, label, score in objects]
     prediction = {
@@ -81,11 +76,7 @@ class Control(NamedTuple):
 
 
 def controls_of(interface: str) -> list[Control]:
-    """The tags of a labelling interface, in XML, that label an image or a video.
-
-    Raises:
-        ValueError: If the text is no XML.
-    """
+    """The tags of a labelling interface that label an image or a video. Raises ValueError if it is no XML."""
     try:
         tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat bounds what entities expand to
     except ElementTree.ParseError as error:
@@ -103,11 +94,7 @@ def _label_of(tag: ElementTree.Element) -> str:
 
 
 def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
-    """The first control of an image or video that is one of these tags, and has the label.
-
-    Raises:
-        ValueError: If there is no such control.
-    """
+    """The first control of ``to_name`` with one of these tags and the label. Raises ValueError if there is none."""
     found = [control for control in controls if control.to_name == to_name and control.tag in tags]
     if not found:
         raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")
@@ -170,11 +157,7 @@ def vector_around(mask: np.ndarray) -> dict[str, Any]:
 
 
 def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[float]:
-    """A rectangle of Label Studio, in percent, as a box XYXY in pixels.
-
-    Raises:
-        ValueError: If the rectangle is rotated.
-    """
+    """A rectangle of Label Studio, in percent, as a box XYXY in pixels. Raises ValueError if it is rotated."""
     if rectangle.get("rotation"):
         raise ValueError("a rectangle is rotated; draw it upright")
     x, y = rectangle["x"] * width / 100, rectangle["y"] * height / 100
@@ -184,13 +167,7 @@ def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[fl
 def keyframes(
     given: Sequence[Mapping[str, Any]], frames: range, found: Mapping[int, Mapping[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    """The sequence of a region of a video: the keyframes given, and what is found on later frames.
-
-    Args:
-        frames: counted from 1; on those without a finding the region is hidden.
-        found: the geometry by frame.
-        seconds: of a frame.
-    """
+    """The given keyframes, and geometry found on ``frames``, which count from 1. Without it the region is hidden."""
     keys = [dict(key) for key in given]
     for frame in frames:
         if frame in found:
@@ -210,11 +187,7 @@ class ShownFrames:
     video_frames: int
 
     def video_index(self, frame: int) -> int:
-        """The number in the video, from 0, of a frame that counts from 1.
-
-        Raises:
-            ValueError: If there is no such frame.
-        """
+        """The number in the video, from 0, of a frame that counts from 1. Raises ValueError if there is none."""
         if not 1 <= frame <= self.frames:
             raise ValueError(f"frame {frame} is not in this video, which has frames 1 to {self.frames}")
         ratio = self.seconds * (self.video_rate or 0)

@@ -23,10 +23,7 @@ def paint_labels(
 ) -> np.ndarray:
     """Ids ``(H, W)``: the number, by default the position from 1, of the last mask that has the pixel; 0 for none.
 
-    uint8 for up to 255 masks, else uint16.
-
-    Args:
-        segmentations: compressed run lengths, the largest mask first, so that no mask is hidden; at most 65,535.
+    uint8 for up to 255 masks, else uint16. The largest mask comes first, so that no mask is hidden.
     """
     if len(segmentations) > MAX_IDS:
         raise ValueError(
@@ -55,11 +52,7 @@ def label_png(ids: np.ndarray) -> bytes:
 
 
 def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
-    """A PNG file of an image ``(H, W, 3)`` uint8, each id's pixels in ``(H, W)`` tinted, and outlined where ids change.
-
-    The colours are those of :func:`label_png`. It is drawn and compressed strip by strip. The time does not depend on
-    the number of masks.
-    """
+    """A PNG file of ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, made strip by strip."""
     width = max(image.shape[:2]) // 1000
     colours, margin = id_colours(int(ids.max(initial=0))), 2 * width
 

@@ -11,6 +11,7 @@ from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.outlines import Polygon, outlines
+from sam2fast.utils.errors import requires
 
 FINEST = 0.25  # pixels; no corner of an outline is nearer to the line between others
 MOST_CHANGE = 0.02  # of the area, by simplification
@@ -18,10 +19,8 @@ MOST_CHANGE = 0.02  # of the area, by simplification
 
 def import_shapely() -> Any:
     """The module ``shapely``; an ``ImportError`` names the extra."""
-    try:
+    with requires("polygons with a tolerance need shapely: pip install 'sam2fast[polygons]'"):
         return import_module("shapely")
-    except ImportError as error:
-        raise ImportError("polygons with a tolerance need shapely: pip install 'sam2fast[polygons]'") from error
 
 
 def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:

@@ -259,11 +259,7 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
 
 
 def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
-    """Writes the image beside its labels, and returns its path.
-
-    A file with a suffix in ``copied`` is copied if it is grey or RGB with 8 bits. Other files become PNG or JPEG with
-    the pixels that the model saw.
-    """
+    """Writes or copies the image beside its labels, and returns its path. Suffixes in ``copied`` keep 8-bit files."""
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image
     if isinstance(image, np.ndarray):

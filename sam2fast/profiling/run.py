@@ -176,7 +176,11 @@ def _profile(
             times += times_of(profiler, unit)
         flops = _count_flops(model, unit, prepare)
     if trace is not None:
-        _write_trace(profiler, trace)
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder, f"trace{''.join(trace.suffixes[-2:])}")  # torch compresses files that end in .gz
+            profiler.export_chrome_trace(str(written))
+            with atomic_path(trace) as partial_file:
+                shutil.copyfile(written, partial_file)
     if device.type == "cuda" and not any(is_on_gpu for _, is_on_gpu, _ in times):
         warnings.warn("torch.profiler recorded nothing on the GPU; parts show the host's time", stacklevel=3)
     dtypes = sorted({p.dtype for p in model.parameters()}, key=str)
@@ -258,14 +262,6 @@ def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], cou
     for path, part in parts.items():
         seconds = part.seconds if part is root else on_device.get(path, part.seconds)
         part.calls, part.seconds, part.flops = part.calls / count, seconds / count, flops.get(path, 0) / count
-
-
-def _write_trace(profiler: torch.profiler.profile, file: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, f"trace{''.join(file.suffixes[-2:])}")  # torch compresses files that end in .gz
-        profiler.export_chrome_trace(str(written))
-        with atomic_path(file) as partial_file:
-            shutil.copyfile(written, partial_file)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

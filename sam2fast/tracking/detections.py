@@ -16,6 +16,7 @@ from sam2fast.tracking.prompting import add_points_or_box, masks_of
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.errors import requires
 
 Label: TypeAlias = str | int
 Floats: TypeAlias = NDArray[np.float64]
@@ -196,10 +197,8 @@ def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min
     Raises:
         ImportError: If scipy is not installed.
     """
-    try:
+    with requires("boxes are matched by scipy: pip install 'sam2fast[detections]'"):
         from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise ImportError("boxes are matched by scipy: pip install 'sam2fast[detections]'") from error
     ious = np.where(may_match, box_ious(boxes, others), 0)
     ious[ious < min_iou] = 0
     pairs = zip(*linear_sum_assignment(ious, maximize=True), strict=True)

@@ -67,7 +67,15 @@ def deterministic(*, warn_only: bool = False) -> Iterator[None]:
             _set_all(block.after, torch, warn_only)
         yield
     finally:
-        _leave(block)
+        # Restores the settings, or hands them to the block that was entered next, perhaps by another thread.
+        with _entering:
+            if block in _blocks:  # otherwise it was interrupted before it was entered
+                position = _blocks.index(block)
+                if position + 1 == len(_blocks):
+                    block.after.close()
+                else:
+                    _blocks[position + 1].after = block.after
+                _blocks.remove(block)
 
 
 def is_deterministic() -> bool:
@@ -80,19 +88,6 @@ class _Block:
 
     def __init__(self) -> None:
         self.after = ExitStack()
-
-
-def _leave(block: _Block) -> None:
-    """Restores the settings, or hands them to the block that was entered next, perhaps by another thread."""
-    with _entering:
-        if block not in _blocks:  # interrupted before it was entered
-            return
-        position = _blocks.index(block)
-        if position + 1 == len(_blocks):
-            block.after.close()
-        else:
-            _blocks[position + 1].after = block.after
-        _blocks.remove(block)
 
 
 def _set_all(after: ExitStack, torch: Any, warn_only: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2fast.utils.errors import FixableError
+from sam2fast.utils.errors import FixableError, requires
 
 PROBE_SIZE = 32  # side of the model's input where only a video's own frames are read
 
@@ -24,10 +24,8 @@ class NoFramesError(VideoError, RuntimeError):
 
 def require_pyav(action: str = "reading") -> None:
     """Raises ``ImportError`` if PyAV, which decodes and encodes video files, is not installed."""
-    try:
+    with requires(f"{action} video files needs PyAV: pip install 'sam2fast[video]'"):
         import av  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{action} video files needs PyAV: pip install 'sam2fast[video]'") from error
 
 
 def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> None:

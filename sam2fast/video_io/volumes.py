@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.images import SUFFIXES
+from sam2fast.utils.errors import requires
 from sam2fast.video_io.arrays import Window, check_window
 from sam2fast.video_io.video_types import VideoError
 
@@ -144,10 +145,8 @@ def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = 
 
 def import_medical(name: str) -> Any:
     """Imports a module of the extra ``medical``. Raises ImportError with the advice to install it."""
-    try:
+    with requires(f"volumes need {name}: pip install 'sam2fast[medical]'"):
         return import_module(name)
-    except ImportError as error:
-        raise ImportError(f"volumes need {name}: pip install 'sam2fast[medical]'") from error
 
 
 def _default_window(values: NDArray[Any]) -> Window:

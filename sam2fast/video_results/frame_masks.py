@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.utils.errors import requires
+
 if TYPE_CHECKING:
     from supervision import Detections
 
@@ -99,10 +101,8 @@ def to_supervision(
         ImportError: If supervision is not installed.
         ValueError: If the numbers of ids, masks and scores differ.
     """
-    try:
+    with requires("detections need the package supervision: pip install supervision"):
         import supervision
-    except ImportError as error:
-        raise ImportError("detections need the package supervision: pip install supervision") from error
     pixels, confidence = mask_array(masks, len(obj_ids)), score_array(scores, len(obj_ids))
     shown = np.flatnonzero(pixels.any(axis=(1, 2))).tolist()
     if not shown:

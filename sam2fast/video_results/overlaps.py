@@ -1,7 +1,5 @@
 """The visible parts of overlapping masks in one frame."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +17,12 @@ def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
         masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
         runs: run lengths of the same masks, at the video's resolution.
     """
-    if not _overlap(boxes_of(runs)):
+    there = [box for box in boxes_of(runs) if box is not None]
+    if not any(
+        ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
+        for i, (ax, ay, aw, ah) in enumerate(there)
+        for bx, by, bw, bh in there[:i]
+    ):
         return None
     pixels = decode_masks(runs)
     covered, shared = torch.zeros_like(pixels[0]), torch.zeros_like(pixels[0])
@@ -53,12 +56,3 @@ def boxes_of(runs: RunLengths) -> list[list[int] | None]:
         x = int(columns[0])
         boxes.append([x, top, int(last_columns[-1]) - x + 1, bottom - top + 1])
     return boxes
-
-
-def _overlap(boxes: Sequence[list[int] | None]) -> bool:
-    there = [box for box in boxes if box is not None]
-    return any(
-        ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
-        for i, (ax, ay, aw, ah) in enumerate(there)
-        for bx, by, bw, bh in there[:i]
-    )

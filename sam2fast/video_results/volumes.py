@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.io.atomic import atomic_write
+from sam2fast.utils.errors import requires
 from sam2fast.video_results.frame_masks import to_numpy
 
 
@@ -87,11 +88,6 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     return ids
 
 
-def _label_of(obj_id: Any) -> str:
-    """Returns an id as a value of DICOM's type LO."""
-    return re.sub(r"[\\\x00-\x1f\x7f]", " ", str(obj_id)).strip()[:64].strip() or "object"
-
-
 def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -> list[Any]:
     """Writes a DICOM segmentation that refers to the source's images, atomically. Not a medical device.
 
@@ -113,10 +109,8 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     """
     if not volume.datasets:
         raise ValueError("a DICOM segmentation refers to DICOM images; write NIfTI for volumes of NIfTI files")
-    try:
+    with requires("DICOM segmentations need highdicom: pip install 'sam2fast[medical]'"):
         highdicom = import_module("highdicom")
-    except ImportError as error:
-        raise ImportError("DICOM segmentations need highdicom: pip install 'sam2fast[medical]'") from error
     codes, version = import_module("pydicom.sr.codedict").codes, import_module("sam2fast").__version__
     labels, ids = to_label_volume(volume, frames)
     if not ids:
@@ -127,7 +121,8 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
     segments = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=_label_of(obj_id),
+            # A value of DICOM's type LO.
+            segment_label=re.sub(r"[\\\x00-\x1f\x7f]", " ", str(obj_id)).strip()[:64].strip() or "object",
             segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.utils.errors import requires
+
 # Sides of the blocks of the coarse-to-fine search; each block is divided into 4 x 4 of the next size.
 SIDES = (16, 4, 1)
 DIVISION = 4
@@ -34,11 +36,9 @@ def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
     Raises:
         ImportError: the package scipy is not installed.
     """
-    try:
+    with requires("clicks need scipy: pip install 'sam2fast[eval]'"):
         from scipy.ndimage import distance_transform_edt
         from scipy.spatial import cKDTree
-    except ImportError as error:
-        raise ImportError("clicks need scipy: pip install 'sam2fast[eval]'") from error
     rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return Deepest(0, 0, 0.0)
