@@ -36,10 +36,9 @@ class MaskImages:
     ``MultiplePNGSegmentLoader``, for which an object without a PNG is not visible.
 
     Args:
-        files: images by object id, whose nonzero pixels are the object; or, under the id None, images whose values are
-            object ids, and 0 the background.
-        where: their folder, for messages.
-        ignored: values that are not objects.
+        files: Images by object id, whose nonzero pixels are the object, or under None images of ids, with background 0.
+        where: Their folder, for messages.
+        ignored: Values that are not objects.
     """
 
     def __init__(
@@ -111,13 +110,10 @@ class SegmentAnnotations:
 
 
 class MaskletAnnotations:
-    """Run lengths of every object in every ``ann_every``-th frame, decoded lazily.
+    """Run lengths of every object in every ``ann_every``-th frame, decoded lazily; ids are positions from 0.
 
-    Object ids are positions in the file, from 0. Follows the official
-    ``training.dataset.vos_segment_loader.JSONSegmentLoader``.
-
-    Args:
-        path, ann_every, frames_fps: see :func:`~sam2fast.datasets.sav_json.read_mask_lists`, also for errors.
+    Follows the official ``JSONSegmentLoader``. Arguments and errors: see
+    :func:`~sam2fast.datasets.sav_json.read_mask_lists`.
     """
 
     def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:

@@ -103,18 +103,11 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
 
 
 def read_mask_lists(path: Path, rate: int, video_fps: int = FPS) -> tuple[dict[str, Any], list[list[Any]], int]:
-    """The parts of a JSON file with a list of frames, each a list of the masks of every object; masks are not checked.
+    """Returns the keys of a JSON file, its list of frames, and the number of video frames per annotated frame.
 
-    Args:
-        path: the content is such a list, or has it under the key ``masklet`` or ``masks``.
-        rate: number of video frames per annotated frame. If the file has ``fps``, the rate of its annotations, it is
-            the quotient of ``video_fps`` and ``fps``.
-
-    Returns:
-        The other keys of the file, the list of frames, and the number of video frames per annotated frame.
-
-    Raises:
-        DatasetError: If the file cannot be read, or has another structure.
+    Each frame is a list of the masks of every object, which are not checked. The file is such a list, or has it under
+    the key ``masklet`` or ``masks``. If it has ``fps``, ``video_fps / fps`` replaces ``rate``. Raises DatasetError if
+    the file cannot be read, or has another structure.
     """
     content = read_json(path)
     facts = dict(content) if isinstance(content, dict) else {MASKLETS: content}

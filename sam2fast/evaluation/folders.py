@@ -93,13 +93,8 @@ def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
     """Pairs the videos of two folders by name.
 
     The subfolder ``Annotations`` of ``truth`` is used instead if the folders have different numbers of entries, as in
-    the original, or if they have no video in common.
-
-    Args:
-        strict: both must have the same videos.
-
-    Raises:
-        EvaluationError: If a folder cannot be read, they have no video in common, or not the same ones with ``strict``.
+    the original, or if they have no video in common. Raises EvaluationError if a folder cannot be read, they have no
+    video in common, or not the same ones with ``strict``.
     """
     entries = {root: _entries(root) for root in (truth, pred)}
     found = _in_both(truth, pred)

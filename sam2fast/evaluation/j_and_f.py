@@ -187,16 +187,10 @@ BOTH_EMPTY = Agreement(1.0, 1.0, False)
 def compare_label_maps(
     pred: Labels, truth: Labels, tolerance: float = TOLERANCE, ignored_labels: Collection[int] = ()
 ) -> dict[int, Agreement]:
-    """Compares every object in the prediction or the ground truth; by id, ascending.
+    """Compares every object in the prediction or the ground truth, integers ``(H, W)``; by id, ascending.
 
-    Args:
-        pred, truth: Object id of each pixel, integers ``(H, W)``, 0 for none.
-        tolerance: Tolerance of boundaries, see :func:`~sam2fast.evaluation.j_and_f.boundary_f`.
-        ignored_labels: Values of ``truth`` at pixels that count in neither map. The pixels are cleared in both before
-            anything is measured.
-
-    Raises:
-        ValueError: If the maps are not ``(H, W)`` of one size.
+    Pixels with a true value in ``ignored_labels`` are cleared in both before anything is measured. Raises ValueError if
+    the maps are not ``(H, W)`` of one size.
     """
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
@@ -227,13 +221,9 @@ def compare_files(
     tolerance: float = TOLERANCE,
     ignored_labels: Collection[int] = (),
 ) -> dict[int, Agreement]:
-    """Compares two PNG files as :func:`compare_label_maps` does.
+    """Compares two PNG files as :func:`compare_label_maps` does. With ``one_object``, nonzero pixels are object 1.
 
-    Args:
-        one_object: True if nonzero pixels are one object, with id 1.
-
-    Raises:
-        DatasetError: If a file cannot be read, the files differ in size, or a file of one object shows several.
+    Raises DatasetError if a file is unreadable or of another size, or a file of one object shows several.
     """
     truths = read_labels(Path(truth))
     preds = read_labels(Path(pred), truths.shape, str(truth))

@@ -245,8 +245,7 @@ def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
 def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], count: int) -> None:
     """Fills a tree with the ranges of ``count`` images or frames.
 
-    Seconds on CUDA are the device's, from a part's first kernel to its last one; of a part without kernels, and of the
-    root, the host's.
+    Seconds on CUDA are the device's, and the host's for parts without kernels and the root.
     """
     on_device: dict[str, float] = defaultdict(float)
     parts: dict[str, Part] = {root.name: root}

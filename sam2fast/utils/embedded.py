@@ -7,14 +7,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class EmbeddedModel(NamedTuple):
-    """A model of the package.
+    """A model of the package: its name in ``from_pretrained``, its configuration, its weights or their index.
 
-    Attributes:
-        model_id: its name in ``from_pretrained``.
-        config: the name of its configuration.
-        weights: the file of its weights, or the index of several.
-        photograph_size: side of the model's input for images, where it is another one than the configuration's, which
-            is for video; else None.
+    ``photograph_size`` is the side of the input for images if it is another one than the configuration's for videos.
     """
 
     model_id: str

@@ -26,13 +26,8 @@ MOST_DECODED = 256 << 20
 class FrameCache:
     """The :data:`CAPACITY` frames of a source around the last requested one. Thread-safe.
 
-    Args:
-        source: of the frames.
-        pinned: keeps them in pinned memory, from which they are copied to CUDA without another copy.
-
-    Attributes:
-        readers: how many threads may read at once.
-        ahead: how many frames are prefetched.
+    ``pinned`` memory is copied to CUDA without another copy. ``readers`` threads may read at once, and ``ahead`` frames
+    are prefetched.
     """
 
     def __init__(self, source: Source, pinned: bool = False) -> None:

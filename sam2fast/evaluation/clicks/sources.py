@@ -180,13 +180,12 @@ def open_data_set(
     """Pairs images with their masks. Only a COCO file is read; other files are listed.
 
     Args:
-        images: the folder of the images, with its subfolders.
-        masks: the JSON file of a COCO data set; otherwise a folder, possibly the same one.
+        images: The folder of the images, with its subfolders.
+        masks: COCO's JSON file, or a folder, possibly the same one.
         format: ``sa1b``, ``coco`` or ``png``. ``auto`` is ``coco`` for a file, ``sa1b`` if an image has a JSON file of
             its name, otherwise ``png``.
-        skip_unmasked: an image without masks is no problem.
-        with_crowds: includes COCO's crowd annotations.
-        ignored_labels: values of label images that are no objects.
+        skip_unmasked: True if an image without masks is no problem.
+        ignored_labels: Values of label images that are no objects.
 
     Raises:
         DatasetError: If no image has masks, or the file is not COCO's.

@@ -31,10 +31,8 @@ class InputMasks(MaskImages):
     """The masks of a video by frame index, in either layout.
 
     Args:
-        folder: Folder with ``FRAME.png``. Values are object ids, and 0 is the background. With ``per_object``, folder
-            with ``OBJECT/FRAME.png``. Nonzero pixels are the object.
-        names: Names of the video's frames, in order, without suffix. A mask has the name of its frame; numbers may have
-            any number of leading zeros. Files with other names are counted in ``without_frame``.
+        folder: Folder with ``FRAME.png``, of object ids and 0, or with ``per_object`` ``OBJECT/FRAME.png``.
+        names: Names of the video's frames, in order, without suffix. Numbers may have any number of leading zeros.
         ignored: Values that are not objects. Such pixels are background in both layouts.
 
     Attributes:
@@ -42,8 +40,7 @@ class InputMasks(MaskImages):
         has_void: True if a mask of one object had :data:`VOID` beside another value.
 
     Raises:
-        DatasetError: If the folder does not exist or has the other layout, two files are for one frame, two folders are
-            for one object, or two frames have one name.
+        DatasetError: If the folder does not exist or has the other layout, or a frame or an object is there twice.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], per_object: bool, ignored: Collection[int] = ()) -> None:
@@ -116,14 +113,10 @@ class InputMasks(MaskImages):
 
 
 def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
-    """Counts the inputs of a video from which no object was tracked.
+    """Counts the inputs of a video from which no object was tracked; with ``only_first``, all images are read.
 
-    Args:
-        only_first: True if only the masks of frame 0 were prompts. Then all images are read.
-
-    Returns:
-        Counts above 0 by name: ``late_objects`` appear after frame 0. ``empty_objects`` are in no mask.
-        ``unreadable_masks`` were only read to find late objects. ``masks_without_frame`` have no frame of their name.
+    The counts above 0 are ``late_objects``, which appear after frame 0, ``empty_objects``, which are in no mask,
+    ``unreadable_masks``, which were only read to find late objects, and ``masks_without_frame`` of their name.
     """
     shown: set[int] = set()
     late: set[int] = set()
