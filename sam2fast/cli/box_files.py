@@ -213,7 +213,7 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _read_text(file: Path) -> str:
-    """Reads a text file. Raises UserError if it cannot be read."""
+    """Reads a text file. Raises UserError if it is no text."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -42,8 +42,8 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
         mask: Image of a mask, or ``FILE:LABEL`` for one label of a label image.
 
     Raises:
-        UserError: If the image cannot be read, is empty, has several objects, or has different masks in its colours and
-            in alpha.
+        FixableError: If the image cannot be read, is empty, has several objects, or has different masks in its colours
+            and in alpha.
     """
     file, label = mask_file(mask)
     if label is not None:

@@ -176,7 +176,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError if the file cannot be read or is no JSON."""
+    """Reads a JSON file. Raises UserError if it is no JSON."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -215,7 +215,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
         left_out: Record to which hidden images, such as macOS's ``._IMG_1.jpg``, and other files are added.
 
     Raises:
-        UserError: If the folder cannot be read, or has no image.
+        UserError: If the folder has no image.
         click.UsageError: If the folder is also the folder for the results.
     """
     if os.path.realpath(folder) == os.path.realpath(out):

@@ -103,8 +103,8 @@ class RunFolder:
         overwrite: Removes the results of another run.
 
     Raises:
-        UserError: If the folder has results of another run. From all methods: if a file cannot be read or written. Then
-            the previous checkpoint remains.
+        UserError: If the folder has results of another run.
+        OSError: If a file cannot be read or written, from all methods. Then the previous checkpoint remains.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:

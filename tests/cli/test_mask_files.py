@@ -12,10 +12,10 @@ from PIL import Image, ImageFilter
 from track_runs import lines_of
 
 from sam2fast.cli.mask_files import masks_of_labels, read_foreground
-from sam2fast.cli.user_errors import UserError
 from sam2fast.datasets.dataset_files import read_labels
 from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.rle import decode_rle
+from sam2fast.utils.errors import FixableError
 
 HEIGHT, WIDTH = 60, 80
 LABELS = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -120,7 +120,7 @@ def test_labels_in_a_plane_of_its_own(tmp_path):
 )  # fmt: skip
 def test_tiff_files_that_have_no_labels(tmp_path, array, options, message):
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(FixableError, match=message):
         masks_of_labels(tmp_path / "a.tif")
 
 
@@ -186,7 +186,7 @@ CASES = [(read_foreground, *row) for row in REFUSED.values()] + [(masks_of_label
 def test_refused(tmp_path, read, image, name, message):
     file = tmp_path / name.replace("y", "x").removesuffix(":3")
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, None if file.suffix else "PNG")
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(FixableError, match=re.escape(message)):
         read(tmp_path / name)
 
 

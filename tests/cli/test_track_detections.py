@@ -12,7 +12,7 @@ from track_runs import FRAMES, box_of_disc, interrupt_after, lines_of
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.user_errors import USER_ERRORS, UserError
 from sam2fast.video_io import read_frames
 from sam2fast.video_results import read_masks
 
@@ -152,7 +152,7 @@ VIDEO = '{"videos": [{"height": 4, "width": 4}], "annotations": [%s]}'
 def test_invalid_files(tmp_path, name, content, reason):
     if content is not None:
         (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(USER_ERRORS, match=reason):
         read_detections(tmp_path / name, [])
 
 

@@ -20,7 +20,6 @@ from click import UsageError
 from sam2fast.checkpoints import CheckpointError, choose_config
 from sam2fast.cli.boxes import read_boxes
 from sam2fast.cli.mask_files import read_foreground
-from sam2fast.cli.user_errors import UserError
 from sam2fast.config import ConfigError
 from sam2fast.datasets.dataset_files import DatasetError, labels_in, read_labels
 from sam2fast.datasets.davis import Davis
@@ -31,6 +30,7 @@ from sam2fast.tracking.saved_state import StateError
 from sam2fast.training import checkpointing
 from sam2fast.training.data.clip import DataError
 from sam2fast.transforms import ImageError, to_pixels
+from sam2fast.utils.errors import FixableError
 from sam2fast.video_io import VideoError
 from sam2fast.video_results.record import RecordError
 
@@ -89,7 +89,7 @@ OF_MEDIA = {
     "folder in turn": Target("image", "frames/00001.png", VIDEO, lambda p: media.streamed(p.parent), share=2),
     "list of paths": Target("image", "image", VIDEO, lambda p: media.all_frames([p]), share=2),
     "image of training": named("image", "image.jpg", DatasetError, media.training_frame, 3),
-    "prompt mask": named("image", "mask.png", UserError, read_foreground, 2),
+    "prompt mask": named("image", "mask.png", FixableError, read_foreground, 2),
     "labels of training": named("mask", "mask.png", DatasetError, lambda p: labels_in(read_labels(p)), 2),
     "label map": Target("mask", "mask.png", (DatasetError,), media.labels, companion_files.with_image, 2, True),
     "masks of vos": Target("mask", "masks/00001.png", (DatasetError,), media.vos_masks, share=2),
@@ -128,7 +128,7 @@ OF_WEIGHTS = {
     "training configuration": Target("recipe", "recipe.yaml", CONFIG, weights.training_config),
 }
 OF_TEXTS = {
-    "prompts": Target("prompts", "prompts.json", (UserError, UsageError), texts.prompts, share=3),
+    "prompts": Target("prompts", "prompts.json", (FixableError, UsageError), texts.prompts, share=3),
     "masks.jsonl": named("tracked", "masks.jsonl", RecordError, texts.record, 2),
     "masks.jsonl by frame": named("tracked", "masks.jsonl", RecordError, texts.record_index),
     "JSON lines": Target("tracked", "clip.jsonl", (DatasetError,), of_layout(JsonLines, 0), share=2),
@@ -143,11 +143,11 @@ OF_TEXTS = {
     "COCO of clicks": Target(
         *("coco", "instances.json", (DatasetError,), texts.click_coco, companion_files.with_image)
     ),
-    "COCO of boxes": named("coco", "instances.json", UserError, read_boxes),
+    "COCO of boxes": named("coco", "instances.json", FixableError, read_boxes),
     "YouTube-VOS": Target("ytvos", "meta.json", (DatasetError,), texts.youtube, companion_files.youtube),
     "facts": Target("facts", "Facts/clip.json", (DatasetError,), of_layout(Davis, 1), companion_files.davis),
-    "track.json": Target("run", "track.json", (UserError,), texts.run_folder),
-    "results of masks": named("found", "masks.json", UserError, texts.earlier_masks),
+    "track.json": Target("run", "track.json", (FixableError,), texts.run_folder),
+    "results of masks": named("found", "masks.json", FixableError, texts.earlier_masks),
 }
 TARGETS = {**OF_MEDIA, **OF_WEIGHTS, **OF_TEXTS}
 
