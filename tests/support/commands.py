@@ -23,6 +23,18 @@ def invoke(*arguments: object) -> click.testing.Result:
     return result
 
 
+def ok(result: click.testing.Result) -> click.testing.Result:
+    """Returns the result of a command that succeeds."""
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def ends(result: click.testing.Result, code: int, *words: str) -> click.testing.Result:
+    """Returns the result of a command that ends with this code, and with a message that has all words."""
+    assert result.exit_code == code and all(text in result.stderr for text in words), result.stderr
+    return result
+
+
 def assert_one_line(result: Any, code: int = 1) -> str:
     """The error of a finished command: one line, no traceback, nothing on stdout."""
     error = result.stderr.removesuffix("\n")
