@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from sam2fast.cli.command import PATH
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.downloads.catalog import OFFLINE_VARIABLES
 from sam2fast.io.images import MEGAPIXELS_VARIABLE
@@ -17,7 +18,6 @@ from sam2fast.io.mask_formats import WITH_POLYGONS
 
 OFFLINE = OFFLINE_VARIABLES[0]
 DTYPES = ("float32", "bfloat16", "float16")
-PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
