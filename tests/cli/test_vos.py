@@ -11,7 +11,7 @@ import click.testing
 import moving_shapes
 import numpy as np
 import pytest
-from commands import invoke
+from commands import ends, invoke, ok
 from file_contents import files_of
 from mask_sets import cut
 from PIL import Image
@@ -20,7 +20,7 @@ from thread_workers import instead_of_processes
 from vos_sets import disc, save_png, write_masks, write_video
 
 from sam2fast import nano
-from sam2fast.cli import runner_options, vos_run
+from sam2fast.cli import runner_options, vos
 from sam2fast.evaluation.vos import build_for_vos
 
 DISCS = {0: {1: (30, 30, 18), 3: (80, 50, 20)}, 2: {1: (34, 32, 16), 3: (76, 50, 20)}}
@@ -59,7 +59,7 @@ class DataSet:
 
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> DataSet:
-    monkeypatch.setattr(vos_run, "build_for_vos", _load_once)
+    monkeypatch.setattr(vos, "build_for_vos", _load_once)
     return DataSet(tmp_path)
 
 
@@ -67,7 +67,7 @@ def data(tmp_path, monkeypatch) -> DataSet:
 def whole(tmp_path_factory) -> dict[str, bytes]:
     """The files of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vos_run, "build_for_vos", _load_once)
+        patch.setattr(vos, "build_for_vos", _load_once)
         data = DataSet(tmp_path_factory.mktemp("whole"))
         result = data()
         assert result.exit_code == 0 and result.stderr == ""
@@ -100,8 +100,7 @@ def test_original_option_names(data, whole):
         found = pngs(data.files(f"out{flag}"))
         assert sorted(found) == sorted(first) and (found == first) == flag.startswith("--track")
     write_masks(data.root / "objects/a", DISCS, per_object=True)
-    result = data("--per_obj_png_file", "--input_mask_dir", data.root / "objects", out="per_object")
-    assert result.exit_code == 1 and "b: " in result.stderr and "c: " in result.stderr
+    ends(data("--per_obj_png_file", "--input_mask_dir", data.root / "objects", out="per_object"), 1, "b: ", "c: ")
     assert sorted(pngs(data.files("per_object"))) == [f"a/{i:03d}/{t:05d}.png" for i in (1, 3) for t in range(4)]
 
 
@@ -117,14 +116,12 @@ def test_a_list_of_files(data, whole):
     (data.root / "clip.mp4").rename(data.root / "videos/CLIP.MP4")
     write_masks(data.root / "masks/CLIP", {0: DISCS[0]})
     (data.root / "some.txt").write_text("CLIP.MP4\n")
-    result = data("--list", data.root / "some.txt")
-    assert result.exit_code == 0, result.stderr
+    ok(data("--list", data.root / "some.txt"))
     assert set(pngs(data.files())) == {"CLIP/00000.png", "CLIP/00001.png"}
 
 
 def test_results_among_the_inputs(data):
-    result = data(out="videos/out")
-    assert result.exit_code == 2 and "the results would lie among the inputs" in result.stderr
+    ends(data(out="videos/out"), 2, "the results would lie among the inputs")
 
 
 def test_problems_are_listed_at_the_end(data, whole):
@@ -150,7 +147,7 @@ def test_problems_are_listed_at_the_end(data, whole):
 
 def test_finished_videos_are_skipped(data, whole, monkeypatch):
     data.has_done(whole)
-    monkeypatch.setattr(vos_run, "build_for_vos", None)  # would fail
+    monkeypatch.setattr(vos, "build_for_vos", None)  # would fail
     result = data("--overwrite")
     assert result.exit_code == 0 and result.stdout.startswith("0 videos, 0 frames, 0 objects in ")
     assert "; 3 videos were done before" in result.stdout and data.files() == whole
@@ -171,41 +168,19 @@ def test_other_files_among_the_inputs_do_not_count(data, whole):
     assert "; 3 videos were done before" in data().stdout
 
 
-def other_weights(root):
-    (root / "quick.yaml").write_text((root / "quick.yaml").read_text() + "# other\n")
-
-
-def other_mask(root):
-    write_masks(root / "masks/b", {0: {1: (31, 30, 25), 3: (70, 50, 9)}})
-
-
-def masks_of_another_program(root):
-    (root / "out/.b.json").unlink()
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "videos"),
-    [
-        (None, ["--score-thresh", "0.5"], 3),
-        (None, ["--dtype", "bfloat16"], 3),
-        (None, ["--strategy", "dam4sam"], 3),
-        (other_weights, [], 3),
-        (other_mask, [], 1),
-        (masks_of_another_program, [], 1),
-    ],
-)
-def test_results_of_other_options_are_not_mixed(data, whole, change, options, videos):
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_overwrite_replaces_only_videos_of_something_else(data, whole, is_foreign):
     data.has_done(whole)
-    if change is not None:
-        change(data.root)
+    if is_foreign:  # masks of another program
+        (data.root / "out/.b.json").unlink()
+    else:
+        write_masks(data.root / "masks/b", {0: {1: (31, 30, 25), 3: (70, 50, 9)}})
     before = data.files()
-    result = data(*options)
-    assert result.exit_code == 1 and f"has {videos} of these videos" in result.stderr
+    result = ends(data(), 1, "has 1 of these videos")
     assert "give another --out folder, or --overwrite" in result.stderr and data.files() == before
-    if videos == 1:
-        result = data("--overwrite")
-        assert result.exit_code == 0 and "; 2 videos were done before" in result.stdout
-        assert data.files()[".b.json"] != before.get(".b.json")
+    result = data("--overwrite")
+    assert result.exit_code == 0 and "; 2 videos were done before" in result.stdout
+    assert data.files()[".b.json"] != before.get(".b.json")
 
 
 @pytest.mark.parametrize(("device", "at_once", "count"), [("cpu,cpu", 1, 2), ("cpu", 9, 3)])
@@ -230,8 +205,7 @@ def test_several_at_once(data, whole, monkeypatch, device, at_once, count):
 def test_a_strategy_on_a_video_longer_than_the_memory(data, strategy):
     """The masks are those of a session that keeps everything."""
     video = write_video(data.root / "long/a", 24)
-    result = data("--videos", data.root / "long", "--strategy", strategy)
-    assert result.exit_code == 0, result.stderr
+    ok(data("--videos", data.root / "long", "--strategy", strategy))
     predictor = _load_once(data.root / "quick.yaml", nano.WEIGHTS, device="cpu")
     labels = {}
     for name in (strategy, "sam2"):
@@ -264,8 +238,7 @@ def test_inputs_that_no_object_is_tracked_from_are_counted(data):
     write_masks(data.root / "masks/nowhere", DISCS)
     for name in ("notes.txt", "photo.jpg", "a/._00000.jpg", "a/preview.png"):
         (data.root / "videos" / name).touch()
-    result = data("--jsonl")
-    assert result.exit_code == 0
+    result = ok(data("--jsonl"))
     *videos, last = map(json.loads, result.stdout.splitlines())
     late, unread = "object: appears after the first frame; --late-objects tracks it", "mask: it cannot be read, "
     found = {line["video"]: left_out_of(line) for line in videos}
@@ -286,8 +259,7 @@ def test_late_and_empty_objects_in_folders_of_their_own(data, options):
     write_masks(data.root / "masks/a", {0: {1: (30, 30, 18)}, 2: {2: (60, 60, 9)}}, per_object=True)
     for name in ("002/00000", "003/00000"):
         save_png(data.root / f"masks/a/{name}.png", np.zeros((90, 120), np.uint8), None)
-    result = data("--per-object", "--list", data.root / "some.txt", "--jsonl", *options)
-    assert result.exit_code == 0, result.stderr
+    result = ok(data("--per-object", "--list", data.root / "some.txt", "--jsonl", *options))
     found = left_out_of(json.loads(result.stdout.splitlines()[0]))
     late = {"object: appears after the first frame; --late-objects tracks it": 1}
     assert found == {**({} if options else late), "object: no mask shows it": 1}
@@ -305,10 +277,7 @@ def test_void_pixels(data, per_object):
     save_png(file, labels, None)
     (data.root / "some.txt").write_text("a\n")
     options = ["--list", data.root / "some.txt", *(["--per-object"] if per_object else [])]
-    result = data(*options)
-    assert (
-        result.exit_code == 0 and "255 was tracked as an object beside others in 1 videos, such as a" in result.stderr
-    )
+    ends(data(*options), 0, "255 was tracked as an object beside others in 1 videos, such as a")
     with_void = data.root / "out/a" / file.relative_to(data.root / "masks/a")
     assert np.array(Image.open(with_void))[85, 110] == (1 if per_object else 255)
     result = data(*options, "--ignore-label", 255, out="clean")
@@ -317,23 +286,22 @@ def test_void_pixels(data, per_object):
     assert np.array(Image.open(clean))[85, 110] == 0 and np.array(Image.open(clean))[30, 30] == 1
 
 
-def test_255_alone_is_the_object_without_a_note(data):
+@pytest.mark.parametrize(
+    ("masks", "count"),
+    [
+        ({0: {255: (30, 30, 18)}, 2: {255: (30, 30, 18)}}, 1),  # the only object
+        ({2: {1: (30, 30, 18), 255: (90, 60, 9)}}, 2),  # void pixels on a later frame are no late object
+    ],
+)
+def test_255_without_a_note(data, masks, count):
     (data.root / "some.txt").write_text("a\n")
-    write_masks(data.root / "masks/a", {0: {255: (30, 30, 18)}, 2: {255: (30, 30, 18)}})
+    write_masks(data.root / "masks/a", masks)
     result = data("--list", data.root / "some.txt")
-    assert result.exit_code == 0 and result.stderr == "" and "1 objects" in result.stdout
+    assert result.exit_code == 0 and result.stderr == "" and f"{count} objects" in result.stdout
 
 
 def test_two_files_of_one_name_fail_alone(data, whole):
     for ending in ("mp4", "mov"):
         (data.root / f"videos/d.{ending}").touch()
-    result = data()
-    assert result.exit_code == 1 and "d.mov and d.mp4 have the same name" in result.stderr
+    ends(data(), 1, "d.mov and d.mp4 have the same name")
     assert pngs(data.files()) == pngs(whole)
-
-
-def test_void_pixels_on_later_frames_are_no_late_object(data):
-    (data.root / "some.txt").write_text("a\n")
-    write_masks(data.root / "masks/a", {2: {1: (30, 30, 18), 255: (90, 60, 9)}})
-    result = data("--list", data.root / "some.txt")
-    assert result.exit_code == 0 and result.stderr == "" and "2 objects" in result.stdout

@@ -24,7 +24,7 @@ from vos_sets import write_masks, write_video
 from waiting import wait_until
 
 from sam2fast import nano
-from sam2fast.cli import main, mask_finder, segmenter, track_run, vos_run
+from sam2fast.cli import main, mask_finder, segmenter, track_run, vos
 
 
 class CommandKills(ABC):
@@ -227,7 +227,7 @@ class VosKills(CommandKills):
         for name, frames in (lengths or {"a": 5, "b": 3, "c": 2}).items():
             write_video(folder / "videos" / name, frames, seed=frames)
             write_masks(folder / "masks" / name, {t: at for t, at in discs.items() if t < frames})
-        self.use_model(vos_run, "build_for_vos")
+        self.use_model(vos, "build_for_vos")
 
     def arguments(self, out: Path, variant: str, *options: Any) -> list[str]:
         folders = ["--videos", self.folder / "videos", "--masks", self.folder / "masks", "--out", out]
