@@ -24,9 +24,8 @@ from sam2fast.cli.options import (
 )
 from sam2fast.cli.prompt_texts import BOX, POINT, VIDEO_BOX, VIDEO_POINT, PromptType
 from sam2fast.cli.prompts import Prompts, check_against_video, merge_prompts, merged
-from sam2fast.cli.reporting import emit, output_options, say
+from sam2fast.cli.reporting import emit, output_options, say, say_table
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.terminal import aligned
 from sam2fast.cli.user_errors import (
     USER_ERRORS,
     ErrorReport,
@@ -161,13 +160,14 @@ def compare(
         for variant, result in zip(variants, found, strict=True)
     ]
     write_atomically(out / TABLE, (json.dumps({"source": str(source), "runs": rows}, indent=2) + "\n").encode())
+    from sam2fast.cli.results import to_uint8
     from sam2fast.io.png import encode_image
+    from sam2fast.transforms import to_pixels
 
-    frames = {0: _read(source)} if is_image else _some_frames(source, found)
+    frames = {0: to_uint8(to_pixels(source).numpy())} if is_image else _some_frames(source, found)
     write_atomically(out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
-    table = [("run", "IoU", "s/frame"), *((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)]
-    for line in aligned(table, (1, 2)):
-        say(line)
+    shown = ((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)
+    say_table([("run", "IoU", "s/frame"), *shown], (1, 2))
     for row in rows:
         emit({"source": str(source), **row})
     say(f"written to {click.format_filename(out)}")
@@ -276,13 +276,6 @@ def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int
         union = (one | other).sum()
         total += float((one & other).sum() / union) if union else 1.0
     return total / len(both)
-
-
-def _read(image: Path) -> "np.ndarray":
-    from sam2fast.cli.results import to_uint8
-    from sam2fast.transforms import to_pixels
-
-    return to_uint8(to_pixels(image).numpy())
 
 
 def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.ndarray]":

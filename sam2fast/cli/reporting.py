@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -59,6 +59,16 @@ def say(line: object = "") -> None:
     asked = reporting()
     if not (asked.jsonl or asked.quiet):
         click.echo(line)
+
+
+def say_table(rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> None:
+    """Prints rows of equal length as a table. The columns ``numbers`` are right-aligned."""
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if i in numbers else cell.ljust(width) for cell in column])
+    for row in zip(*columns, strict=True):
+        say("  ".join(row).rstrip())
 
 
 def emit(record: Mapping[str, Any]) -> None:

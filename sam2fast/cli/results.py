@@ -11,15 +11,13 @@ import numpy as np
 
 from sam2fast.cli.command_files import files_of_object, mask_key, output_files, write_atomically
 from sam2fast.cli.prompts import Prompts
-from sam2fast.cli.reporting import say
+from sam2fast.cli.reporting import say, say_table
 from sam2fast.cli.segmenter import Prediction, mask_box
-from sam2fast.cli.terminal import aligned
 from sam2fast.io.overlay import draw_overlay
 from sam2fast.io.png import encode_image, encode_png
 from sam2fast.io.rle import encode_rle
 
 DIGITS = 6  # decimal digits of a score
-NUMBERS = (1, 2)  # right-aligned columns of a table
 
 
 class SegmentedObject(NamedTuple):
@@ -45,9 +43,7 @@ def write_results(
     The JSON file is the record of an object without a name, or ``{"results": [...]}`` with the records of named ones.
 
     Args:
-        image: Name of the image.
         pixels: ``(H, W, 3)`` uint8, or fp32 in [0, 1].
-        model: Description of the model.
         made_from: Record of each object, see :mod:`sam2fast.io.made_from`, or None.
         choices: Page, bands and scale of the image, as JSON.
     """
@@ -60,41 +56,31 @@ def write_results(
         [c.label for c in clicks],
         [one.prompts.box for one in found if one.prompts.box is not None],
     )
-    records = [_record(image, one, files, model, made, choices) for one, made in zip(found, made_from, strict=True)]
-    for one in found:
-        write_atomically(files[mask_key(one.name)], encode_png(one.prediction.mask.astype(np.uint8) * np.uint8(255)))
+    records = []
+    for (name, prompts, prediction), made in zip(found, made_from, strict=True):
+        mask, candidates = prediction.mask, prediction.candidate_scores
+        record = {
+            "image": str(image),
+            **({} if name is None else {"object": name}),
+            "size": {"width": mask.shape[1], "height": mask.shape[0]},
+            **choices,
+            "prompts": prompts.as_json(),
+            "score": round(prediction.score, DIGITS),
+            "candidate_scores": candidates and [round(score, DIGITS) for score in candidates],
+            "area": int(mask.sum()),
+            "box": mask_box(mask),
+            "rle": encode_rle(mask),
+            "model": dict(model),
+            **({} if made is None else {"made_from": made}),
+            "files": files_of_object(files, name),
+        }
+        records.append(record)
+        write_atomically(files[mask_key(name)], encode_png(mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
     # Written last: if the JSON exists, its images exist too.
     content = records[0] if found[0].name is None else {"results": records}
     write_atomically(files["json"], (json.dumps(content, indent=2) + "\n").encode())
     return records
-
-
-def _record(
-    image: object,
-    found: SegmentedObject,
-    files: Mapping[str, Path],
-    model: Mapping[str, Any],
-    made_from: Mapping[str, Any] | None,
-    choices: Mapping[str, Any],
-) -> dict[str, Any]:
-    name, prompts, prediction = found
-    mask = prediction.mask
-    return {
-        "image": str(image),
-        **({} if name is None else {"object": name}),
-        "size": {"width": mask.shape[1], "height": mask.shape[0]},
-        **choices,
-        "prompts": prompts.as_json(),
-        "score": round(prediction.score, DIGITS),
-        "candidate_scores": prediction.candidate_scores and [round(s, DIGITS) for s in prediction.candidate_scores],
-        "area": int(mask.sum()),
-        "box": mask_box(mask),
-        "rle": encode_rle(mask),
-        "model": dict(model),
-        **({} if made_from is None else {"made_from": made_from}),
-        "files": files_of_object(files, name),
-    }
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
@@ -113,8 +99,7 @@ def print_results(records: Mapping[str, Mapping[str, Any]], seconds: Mapping[str
 
 def print_table(rows: Sequence[Sequence[str]], seconds: Mapping[str, float], out: Path) -> None:
     """Prints rows of four entries, then the time per stage and the output folder."""
-    for line in aligned(rows, NUMBERS):
-        say(line)
+    say_table(rows, (1, 2))
     if seconds:
         say("time: " + ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items()))
     say(f"written to {click.format_filename(out)}")
