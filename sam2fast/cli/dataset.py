@@ -1,28 +1,20 @@
-"""``sam2fast dataset``: data sets of masks in the common layouts; its commands ``info`` and ``show``."""
+"""``sam2fast dataset``: lists, shows and converts data sets of masks, and extracts frames of videos."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sam2fast.cli.command_files import make_folder, write_atomically
-from sam2fast.cli.dataset_convert import convert, extract
-from sam2fast.cli.dataset_options import (
-    MASKLETS,
-    layout_option,
-    open_source,
-    rate_option,
-    select_source_videos,
-    select_videos,
-    source_argument,
-    video_option,
-)
-from sam2fast.cli.options import out_option
-from sam2fast.cli.reporting import emit, output_options, say
-from sam2fast.cli.terminal import aligned
+from sam2fast import __version__
+from sam2fast.cli.command_files import OutputFolder, make_folder, write_atomically
+from sam2fast.cli.jobs import work_through
+from sam2fast.cli.left_out import LeftOut
+from sam2fast.cli.options import PATH, out_option
+from sam2fast.cli.reporting import emit, output_options, progress_bar, say, say_table
 from sam2fast.cli.user_errors import ErrorReport, UserError, format_error
 from sam2fast.io.atomic import remove_leftovers
 
@@ -30,11 +22,66 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sam2fast.datasets.annotations import VideoAnnotations
+    from sam2fast.datasets.conversion import ConvertJob, ExtractJob
     from sam2fast.datasets.layout import Layout
-    from sam2fast.datasets.layout_registry import VideoSummary
 
-
+LAYOUTS = ("sav", "sav-png", "davis", "ytvos", "coco-jsonl")
+MASKLETS = ("manual", "auto")
+FRAMES_SHOWN = 4  # frames per video
 HEADERS = ("video", "objects", "frames", "from", "to", "size", "images", "masks", "visible")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+source_argument = click.argument("source", metavar="IN", type=PATH)
+layout_option = click.option("--from", "layout", type=click.Choice(LAYOUTS), help="Layout of IN.  [default: detected]")
+rate_option = click.option(
+    "--rate", type=click.IntRange(1), default=4, help="SA-V's JSON files annotate every Nth frame of the video."
+)
+video_option = click.option(
+    "--video", "videos", metavar="NAME", multiple=True, help="Take only this video. Repeatable.  [default: all]"
+)
+
+
+def jobs_option(*names: str) -> Callable[[Command], Command]:
+    """Adds ``--jobs``, also under other names."""
+    return click.option(
+        "--jobs", *names, "processes", type=click.IntRange(1), help="Processes.  [default: one for each core]"
+    )
+
+
+def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -> list[str]:
+    """The requested videos, or all if none was requested."""
+    if not present:
+        raise UserError(f"there are no annotated videos in {where}")
+    missing = sorted(set(asked) - set(present))
+    if missing:
+        raise click.UsageError(f"there is no video {missing[0]!r} in {where}; there are {', '.join(present[:5])}")
+    return [name for name in present if not asked or name in asked]
+
+
+def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
+    """Opens a folder, or one file of it, as a data set. Returns it with the videos of the file, none for a folder."""
+    from sam2fast.datasets.layout import Settings
+    from sam2fast.datasets.layout_registry import open_layout
+
+    videos: list[str] = []
+    if source.is_file():
+        for kind in MASKLETS:
+            if source.name.endswith(f"_{kind}.json"):
+                layout, masklets, videos = "sav", kind, [source.name.removesuffix(f"_{kind}.json")]
+        if source.suffix == ".jsonl":
+            name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # of `sam2fast track`
+            layout, videos = "coco-jsonl", [name]
+        if not videos:
+            raise UserError(f"{source} is neither <video>_manual.json, <video>_auto.json nor <video>.jsonl")
+        source = source.parent
+    if not source.is_dir():
+        raise UserError(f"no file or folder {str(source)!r}")
+    return open_layout(source, layout, Settings(masklets, rate)), videos
+
+
+def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collection[str]) -> list[str]:
+    """The videos to work on."""
+    return select_videos(list(videos) or data.videos(), asked, data.root)
 
 
 @click.command()
@@ -70,7 +117,15 @@ def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool
     if as_json:
         click.echo(json.dumps([row.content() for row in rows], indent=2))
     else:
-        _print(rows, kinds[0][0].name)
+        table: list[tuple[str, ...]] = [HEADERS]
+        for row in rows:
+            numbers = ("-" if value is None else str(value) for value in (row.masks, row.visible))
+            size, images = f"{row.width}x{row.height}", "video" if row.images is None else str(row.images)
+            of_frames = str(row.objects), str(row.frames), row.first, row.last
+            table.append((f"{row.video} {row.masklets}".rstrip(), *of_frames, size, images, *numbers))
+        say_table(table)
+        objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
+        say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {kinds[0][0].name}")
     problems.raise_if_any(total)
 
 
@@ -86,31 +141,6 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
     if not present:
         raise UserError(f"there are no annotated videos in {source}")
     return present
-
-
-def _print(rows: "Sequence[VideoSummary]", layout: str) -> None:
-    table: list[tuple[str, ...]] = [HEADERS]
-    for row in rows:
-        counted = ("-" if value is None else str(value) for value in (row.masks, row.visible))
-        table.append(
-            (
-                f"{row.video} {row.masklets}".rstrip(),
-                str(row.objects),
-                str(row.frames),
-                row.first,
-                row.last,
-                f"{row.width}x{row.height}",
-                "video" if row.images is None else str(row.images),
-                *counted,
-            )
-        )
-    for line in aligned(table):
-        say(line)
-    objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
-    say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {layout}")
-
-
-FRAMES_SHOWN = 4  # frames per video
 
 
 @click.command()
@@ -206,6 +236,188 @@ def _draw_frame(
     file = out / f"{found[0][1].name}_{frame}.png"
     remove_leftovers([file])
     write_atomically(file, content.getvalue())
+
+
+@click.command()
+@source_argument
+@click.argument("target", metavar="OUT", type=PATH)
+@click.option("--to", "to", type=click.Choice(LAYOUTS), required=True, help="Layout of OUT.")
+@layout_option
+@click.option(
+    "--masklets",
+    type=click.Choice(MASKLETS),
+    default="manual",
+    help="Which of SA-V's two JSON files of a video to read or write.",
+)
+@rate_option
+@click.option(
+    "--images",
+    type=click.Choice(("all", "annotated", "none")),
+    default="all",
+    help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
+)
+@click.option(
+    "--overlaps",
+    type=click.Choice(("refuse", "smaller-id", "larger-area")),
+    default="refuse",
+    help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
+)
+@click.option("--check", is_flag=True, help="Read every mask back and compare.")
+@click.option("--overwrite", is_flag=True, help="Replace existing videos, also those of other options.")
+@video_option
+@jobs_option()
+@output_options(has_bar=True)
+def convert(
+    source: Path,
+    target: Path,
+    to: str,
+    layout: str | None,
+    masklets: str,
+    rate: int,
+    images: str,
+    overlaps: str,
+    check: bool,
+    overwrite: bool,
+    videos: Sequence[str],
+    processes: int | None,
+) -> None:
+    """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
+
+    Nothing is lost: what a layout cannot hold is written to OUT/Facts (in SA-V's JSON under the key sam2fast), and
+    restored when converting back. Each video is written atomically. Existing videos are skipped, so the same
+    command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
+    """
+    data, only = open_source(source, layout, masklets, rate)
+    names = select_source_videos(data, only, videos)
+    if os.path.realpath(target) == os.path.realpath(data.root):
+        raise click.UsageError("OUT is the folder of IN; choose another one")
+    if data.name == to == "sav" and data.settings.masklets != masklets:
+        masklets = data.settings.masklets
+
+    from sam2fast.datasets.conversion import ConvertJob, convert_video
+    from sam2fast.datasets.layout import Settings
+    from sam2fast.datasets.layout_registry import open_layout
+
+    options = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
+    run = {"version": __version__, "options": options}
+    folder = OutputFolder(target / ".convert.json", run, overwrite, "choose another folder, or --overwrite")
+    output = open_layout(target, to, Settings(masklets, rate, overlaps))
+    problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
+    jobs = {name: ConvertJob(data, output, name, images, check) for name in names}
+    results, done_before = _run(convert_video, jobs, folder, problems, processes, overwrite)
+    for video, done in results.items():
+        count, frames, objects = count + 1, frames + done.frames, objects + done.objects
+        bare += not done.has_images
+        if done.lost:
+            lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
+            of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
+            say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
+    output.finish()
+    emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
+    say(
+        f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
+        + (f"; {done_before} videos were done before" if done_before else "")
+        + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
+    )
+    problems.raise_if_any(len(names))
+
+
+def _run(
+    function: Callable[[Any, Any], Any],
+    jobs: "Mapping[str, ConvertJob] | Mapping[str, ExtractJob]",
+    folder: OutputFolder,
+    problems: ErrorReport,
+    processes: int | None,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], int]:
+    """Runs the jobs of videos that are not done. Returns the results, and the number of videos that were done."""
+    from sam2fast.datasets.conversion import no_model
+    from sam2fast.datasets.dataset_files import DatasetError
+    from sam2fast.deploy.parallel.runners import in_this_process, on_devices
+
+    made_from = {}
+    for name, job in jobs.items():
+        try:
+            made_from[name] = {**folder.made_from, **job.made_from()}
+        except (DatasetError, OSError) as error:
+            problems.add(job.video, format_error(error))
+    exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
+    there, replaced = ([], exist) if overwrite else (exist, [])
+    # Until they are replaced, nothing says what they were made from: the run may be interrupted.
+    folder.begin({**made_from, **dict.fromkeys(replaced)}, there)
+    left = [jobs[name] for name in made_from if name not in there]
+    count = min(processes or os.cpu_count() or 1, len(left))
+    runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
+    with progress_bar("videos", len(left), "videos") as bar:
+        results = work_through(function, left, runner, no_model, problems, bar, lambda job: job.video)
+        found = {str(job.video): value for job, value in results}
+    failed = {subject for subject, _ in problems.found}
+    done = {name: made for name, made in made_from.items() if str(jobs[name].video) not in failed}
+    folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
+    return found, len(there)
+
+
+@click.command()
+@click.option(
+    "--videos",
+    "--sav-vid-dir",
+    "videos",
+    required=True,
+    metavar="DIR",
+    type=PATH,
+    help="Folder of video files, or of folders with such files.",
+)
+@click.option(
+    "--out",
+    "--output-dir",
+    "out",
+    required=True,
+    metavar="DIR",
+    type=PATH,
+    help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
+)
+@click.option(
+    "--rate",
+    "--sav-frame-sample-rate",
+    "rate",
+    type=click.IntRange(1),
+    default=4,
+    help="Take every RATEth frame. 4 are SA-V's annotated ones.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
+@jobs_option("--n-jobs")
+@output_options(has_bar=True)
+def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
+    """Extract every RATEth frame of videos, several videos at once.
+
+    The folder of a video appears when all its frames are written. Existing folders are skipped, so the same command
+    continues an interrupted run. Videos that cannot be read to their end get no folder, and are listed at the end.
+    """
+    from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
+    from sam2fast.video_io.video_types import require_pyav
+
+    files, hidden = list_videos(videos)
+    require_pyav()
+    problems, left_out = ErrorReport("videos"), LeftOut()
+    for file in hidden:
+        left_out.add("file", "it is hidden", file)
+    jobs = dict[str, ExtractJob]()
+    for file in files:
+        job = ExtractJob(file, out, rate, quality)
+        if jobs.setdefault(job.name, job) is not job:
+            problems.add(file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder")
+    folder = OutputFolder(
+        out / ".extract.json", {"version": __version__, "options": {"rate": rate, "quality": quality}}
+    )
+    results, done_before = _run(extract_frames, jobs, folder, problems, processes)
+    count, frames = len(results), sum(results.values())
+    emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
+    say(
+        f"{frames} frames of {count} videos in {out}"
+        + (f"; {done_before} videos were done before" if done_before else "")
+    )
+    left_out.report()
+    problems.raise_if_any(len(files))
 
 
 @click.group()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from annotated_videos import HEIGHT, WIDTH, read_files, small_video, write_jpegs, write_palette, write_sav
+from commands import ends, ok
 from numbered_videos import number_in
 from PIL import Image
 from thread_workers import instead_of_processes
@@ -85,8 +86,7 @@ def test_extract_resumes_with_the_original_flags(run, videos, tmp_path):
     result = run("dataset", "extract", "--videos", videos, "--out", "out", "--rate", 4)
     assert result.exit_code == 1 and "out differs in --rate (5, now 4)" in result.stderr
     assert read_files(tmp_path / "out") == whole
-    result = run("dataset", "extract", "--videos", videos, "--out", "videos")
-    assert result.exit_code == 1 and "videos is not empty" in result.stderr
+    ends(run("dataset", "extract", "--videos", videos, "--out", "videos"), 1, "videos is not empty")
 
 
 @pytest.fixture
@@ -111,8 +111,7 @@ def test_convert(run, sav, tmp_path):
     assert [number_of(path) for path in frames] == list(range(11)), "all frames of the video"
     assert not (tmp_path / "out/JPEGImages_24fps/other").exists()
 
-    back = run("dataset", "convert", "out", "back", "--to", "sav", "--jobs", 1)
-    assert back.exit_code == 0, back.stderr
+    ok(run("dataset", "convert", "out", "back", "--to", "sav", "--jobs", 1))
     for name in ("clip", "part/other"):
         assert load(tmp_path / f"back/{Path(name).name}_manual.json") == load(sav / f"{name}_manual.json")
 
@@ -122,16 +121,14 @@ def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_pat
     assert result.exit_code == 0 and result.stdout.startswith("1 videos with 2 objects in 3 annotated frames in out")
     assert read_files(tmp_path / "out").keys() == {"clip.jsonl", "clip.mp4"}
     assert (tmp_path / "out/clip.mp4").read_bytes() == video
-    result = run("dataset", "convert", "out", "back", "--to", "sav", "--masklets", "auto")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("dataset", "convert", "out", "back", "--to", "sav", "--masklets", "auto"))
     assert load(tmp_path / "back/clip_auto.json") == load(sav / "clip_auto.json")
 
 
 def test_convert_reports_overlaps_a_palette_cannot_hold(run, sav, tmp_path):
     """SA-V's masks overlap."""
     ask = ("dataset", "convert", sav, "flat", "--to", "davis", "--video", "clip", "--jobs", 1)
-    result = run(*ask, "--images", "none")
-    assert result.exit_code == 1 and "1 of 1 videos had problems; all else was done\n" in result.stderr
+    result = ends(run(*ask, "--images", "none"), 1, "1 of 1 videos had problems; all else was done\n")
     assert "clip, frame 00000: objects " in result.stderr and "--overlaps" in result.stderr
     assert read_files(tmp_path / "flat") == {}
     result = run(*ask, "--images", "annotated", "--overlaps", "smaller-id", "--overwrite")
@@ -155,10 +152,7 @@ def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     assert result.exit_code == 0 and "already" not in result.stdout
     assert read_files(tmp_path / "out") == whole and not list((tmp_path / "out").glob(".*.part"))
 
-    result = run(*ask, "--masklets", "auto")
-    assert (
-        result.exit_code == 1 and "out differs in --masklets (manual, now auto), see out/.convert.json" in result.stderr
-    )
+    ends(run(*ask, "--masklets", "auto"), 1, "out differs in --masklets (manual, now auto), see out/.convert.json")
     assert read_files(tmp_path / "out") == whole
 
 
@@ -215,8 +209,7 @@ def test_info_as_json_finds_damaged_images(run, tmp_path):
     write_jpegs(tmp_path / "data/JPEGImages/good", ("00000", "00001", "00002"))
     broken = tmp_path / "data/Annotations/bad/00001.png"
     broken.write_bytes(broken.read_bytes()[:-30])
-    result = run("dataset", "info", "data", "--json")
-    assert result.exit_code == 1 and f"{broken.relative_to(tmp_path)}" in result.stderr
+    result = ends(run("dataset", "info", "data", "--json"), 1, f"{broken.relative_to(tmp_path)}")
     (row,) = json.loads(result.stdout)
     assert row == {
         "video": "good", "masklets": "", "objects": 1, "frames": 2, "first": "00000", "last": "00001",

@@ -10,7 +10,7 @@ import click
 from sam2fast import __version__
 from sam2fast.checkpoints import converting
 from sam2fast.cli.convert import convert as convert_checkpoint
-from sam2fast.cli.dataset_convert import convert as convert_data_set
+from sam2fast.cli.dataset import convert as convert_data_set
 from sam2fast.cli.evaluate_images import evaluate_images
 from sam2fast.datasets import conversion, layout, layout_registry, palette_masks
 from sam2fast.evaluation.clicks import sources
