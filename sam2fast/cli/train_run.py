@@ -5,14 +5,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam2fast.cli.command import NO_OPTION, argument, option
 from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.reporting import emit, reporting, say
 from sam2fast.cli.terminal import STOPPING, note_signals, print_message
@@ -32,12 +33,22 @@ RECORD = "config_resolved.yaml"
 class TrainingRun:
     """The options of the training itself, for this process or others."""
 
-    config: str
-    allow_targets: tuple[str, ...]
-    minutes: float | None
-    threads: int | None
-    overrides: tuple[str, ...]
-    deterministic: bool = False
+    config: str = option(
+        "-c",
+        "--config",
+        required=True,
+        help="A shipped configuration, such as nano/sam2fast_nano_own_masks, or a file.",
+    )
+    allow_targets: Sequence[str] = option(
+        "--allow-target",
+        multiple=True,
+        metavar="PREFIX",
+        help="Prefix of your own classes that the configuration may name. Repeatable.",
+    )
+    minutes: float | None = option(help="Save a checkpoint and stop after this time; run again to continue.")
+    threads: int | None = option(type=click.IntRange(min=1), help="Threads of torch.")
+    overrides: Sequence[str] = argument(nargs=-1, metavar="[KEY=VALUE]...")
+    deterministic: bool = field(default_factory=is_deterministic, kw_only=True, metadata=NO_OPTION)
 
     def prepare(self, is_submitted: bool = False) -> tuple[Path, bool]:
         """The folder for logs, and whether the run uses GPUs. Checks the configuration.

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from small_training import RECIPE, build, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train import Launch
+from sam2fast.cli.train import TrainCommand
 from sam2fast.cli.train_run import TrainingRun
 from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
@@ -183,7 +183,7 @@ def test_broken_runs_are_not_started(where: str, wrong: str, message: str, tmp_p
 
 
 def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Launch] = []
+    started: list[TrainCommand] = []
     monkeypatch.setattr("sam2fast.cli.train.on_this_machine", lambda launch, arguments: started.append(launch))
     result = train("--num-gpus", "1", "--restarts", "3", *overrides(tmp_path, "scratch.updates=1"))
     assert result.exit_code == 0 and [(launch.num_gpus, launch.restarts) for launch in started] == [(1, 3)]
