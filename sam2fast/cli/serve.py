@@ -4,17 +4,18 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam2fast.cli.command import command, option, shared
 from sam2fast.cli.command_files import check_folder
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import (
     DEFAULT_MODEL_HELP,
-    PATH,
     STRATEGY_HELP,
     checked_device,
     checked_strategy,
@@ -50,141 +51,118 @@ class OriginType(click.ParamType):
             self.fail(f"{value!r} is not an origin; expected one such as https://demo.example:8443", param, ctx)
 
 
-@click.command()
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded at "
-    "first use; edgetam or another name that sam2fast download --list shows, likewise; or a YAML file with "
-    "--checkpoint. Without it, the model that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
-)
-@click.option(
-    "--checkpoint",
-    metavar="FILE",
-    type=PATH,
-    help="Weights.  [default: the official file, found as by the other commands]",
-)
-@image_size_option
-@offline_option
-@click.option("--device", default="auto", callback=checked_device, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    help="Address to listen on. If other machines can reach it, requests need a token.",
-)
-@click.option(
-    "--token",
-    metavar="TEXT",
-    envvar="SAM2FAST_TOKEN",
-    help="Secret without which requests are refused; also from SAM2FAST_TOKEN in the environment.  [default: none on "
-    "the loopback; elsewhere a random one, in the printed link]",
-)
-@click.option("--no-token", is_flag=True, help="Answer everybody who can reach the address.")
-@click.option("--port", type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real video and "
-    "synthetic ones.  [default: a folder in the user's cache]",
-)
-@click.option(
-    "--default-video",
-    metavar="PATH",
-    help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]",
-)
-@click.option("--max-sessions", type=click.IntRange(1, 256), default=16, help="Open sessions.")
-@click.option(
-    "--session-minutes",
-    type=click.FloatRange(0, MOST_MINUTES, min_open=True),
-    default=15.0,
-    help="Close a session after this time without requests.",
-)
-@click.option(
-    "--session-mb", "session_megabytes", type=click.IntRange(1), default=1024, help="Memory bank of one session."
-)
-@click.option(
-    "--max-upload-mb", "max_upload_megabytes", type=click.IntRange(1), default=70, help="Size of an uploaded file."
-)
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=60.0,
-    help="Most seconds kept of an uploaded video: each frame of a session takes memory and time.",
-)
-@click.option(
-    "--fps",
-    type=click.Choice(["24", "source"]),
-    default="source",
-    callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
-    help="Frames per second of uploads: their own, up to 60, or 24 as in the original.",
-)
-@click.option(
-    "--allow-origin",
-    "allow_origins",
-    multiple=True,
-    type=OriginType(),
-    help="Other origins whose pages may use this server. The server then accepts requests under these names and this "
-    "machine's own only. Repeatable.",
-)
-@click.option(
-    "--api-url",
-    type=OriginType(),
-    help="Base of the URLs of videos.  [default: that of the request] The server then accepts requests under this name "
-    "and this machine's own only.",
-)
-@click.option(
-    "--in-browser",
-    is_flag=True,
-    help="Serve a page that runs the model itself, by default nano. Needs npm at the first "
-    "start, and pip install 'sam2fast[onnx]'.",
-)
-@click.option("--graphiql", is_flag=True, help="Serve GraphiQL at GET /graphql; it loads from the network.")
-@output_options()
-@click.pass_context
-def serve(
-    ctx: click.Context,
-    model: str | None,
-    checkpoint: Path | None,
-    image_size: int | None,
-    device: str,
-    strategy: str,
-    host: str,
-    port: int,
-    data: Path | None,
-    in_browser: bool,
-    token: str | None,
-    no_token: bool,
-    **settings: Any,
-) -> None:
+@dataclass(frozen=True)
+class ServeCommand:
     """The web demo: click on objects in a video, track them, download the masks.
 
     Serves the front end and its API, which is that of the original demo, until Ctrl-C. docs/serve.md describes the API
     with examples, containers, and what to consider when others can reach the server.
     """
-    from importlib.util import find_spec
 
-    if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
-        raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
-    if strategy == "sam2long":
-        raise click.UsageError(
-            "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
-            "tracked; give another strategy"
-        )
-    if in_browser:
-        _check_page_options(ctx)
-        model = model or ("nano" if checkpoint is None else None)
-    choice = choose_model(model, checkpoint, image_size)
-    folder = own_cache() / "demo" if data is None else data
-    check_folder(folder, "data folder")
-    origins = (*settings["allow_origins"], *filter(None, [settings["api_url"]]))
+    model: str | None = option(
+        metavar="NAME",
+        help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded "
+        "at first use; edgetam or another name that sam2fast download --list shows, likewise; or a YAML file with "
+        "--checkpoint. Without it, the model that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
+    )
+    checkpoint: Path | None = option(
+        metavar="FILE", help="Weights.  [default: the official file, found as by the other commands]"
+    )
+    image_size: int | None = shared(image_size_option, offline_option)
+    device: str = option(default="auto", callback=checked_device, help="auto, cpu, cuda, cuda:1, mps.")
+    strategy: str = option(metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format(""))
+    host: str = option(
+        default="127.0.0.1", help="Address to listen on. If other machines can reach it, requests need a token."
+    )
+    token: str | None = option(
+        metavar="TEXT",
+        envvar="SAM2FAST_TOKEN",
+        help="Secret without which requests are refused; also from SAM2FAST_TOKEN in the environment.  [default: none "
+        "on the loopback; elsewhere a random one, in the printed link]",
+    )
+    no_token: bool = option(help="Answer everybody who can reach the address.")
+    port: int = option(type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
+    data: Path | None = option(
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Folder of gallery/, uploads/, sources/ and posters/. An empty gallery is filled with a real video and "
+        "synthetic ones.  [default: a folder in the user's cache]",
+    )
+    default_video: str | None = option(
+        metavar="PATH", help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]"
+    )
+    max_sessions: int = option(type=click.IntRange(1, 256), default=16, help="Open sessions.")
+    session_minutes: float = option(
+        type=click.FloatRange(0, MOST_MINUTES, min_open=True),
+        default=15.0,
+        help="Close a session after this time without requests.",
+    )
+    session_megabytes: int = option(
+        "--session-mb", type=click.IntRange(1), default=1024, help="Memory bank of one session."
+    )
+    max_upload_megabytes: int = option(
+        "--max-upload-mb", type=click.IntRange(1), default=70, help="Size of an uploaded file."
+    )
+    max_seconds: float = option(
+        type=click.FloatRange(0, 3600, min_open=True),
+        default=60.0,
+        help="Most seconds kept of an uploaded video: each frame of a session takes memory and time.",
+    )
+    fps: int | None = option(
+        type=click.Choice(["24", "source"]),
+        default="source",
+        callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
+        help="Frames per second of uploads: their own, up to 60, or 24 as in the original.",
+    )
+    allow_origins: tuple[str, ...] = option(
+        "--allow-origin",
+        multiple=True,
+        type=OriginType(),
+        help="Other origins whose pages may use this server. The server then accepts requests under these names and "
+        "this machine's own only. Repeatable.",
+    )
+    api_url: str | None = option(
+        type=OriginType(),
+        help="Base of the URLs of videos.  [default: that of the request] The server then accepts requests under this "
+        "name and this machine's own only.",
+    )
+    in_browser: bool = option(
+        help="Serve a page that runs the model itself, by default nano. Needs npm at the first "
+        "start, and pip install 'sam2fast[onnx]'."
+    )
+    graphiql: bool = option(help="Serve GraphiQL at GET /graphql; it loads from the network.")
 
-    model = model or Path(choice.config).stem
-    token = _token(host, token, no_token)
-    parsed = ServerSettings(folder, model, trusted_hosts=_trusted(host, origins), token=token, **settings)
-    build = _build_page if in_browser else partial(_build, device=device, strategy=strategy)
-    run(build, parsed, choice, host, port)
+    def run(self) -> None:
+        from importlib.util import find_spec
+
+        if missing := [package for module, package in NEEDED.items() if find_spec(module) is None]:
+            raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
+        if self.strategy == "sam2long":
+            raise click.UsageError(
+                "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
+                "tracked; give another strategy"
+            )
+        if self.in_browser:
+            ctx = click.get_current_context()
+            for one in ctx.command.params:
+                name = str(one.name)
+                given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+                if given and one.expose_value and name not in PAGE_OPTIONS:
+                    raise click.UsageError(f"{one.opts[0]} is for a server that runs the model; leave out --in-browser")
+        default = "nano" if self.in_browser and self.checkpoint is None else None
+        choice = choose_model(self.model or default, self.checkpoint, self.image_size)
+        folder = own_cache() / "demo" if self.data is None else self.data
+        check_folder(folder, "data folder")
+        token = _token(self.host, self.token, self.no_token)
+        origins = (*self.allow_origins, *filter(None, [self.api_url]))
+        settings = {one.name: getattr(self, one.name) for one in fields(ServerSettings) if one.name in vars(self)}
+        settings |= {"data": folder, "model": self.model or default or Path(choice.config).stem, "token": token}
+        parsed = ServerSettings(**settings, trusted_hosts=_trusted(self.host, origins))
+        build = _build_page if self.in_browser else partial(_build, device=self.device, strategy=self.strategy)
+        run(build, parsed, choice, self.host, self.port)
+
+
+serve = command(ServeCommand, output_options())
 
 
 # The options of a page that runs the model itself.
@@ -192,15 +170,6 @@ PAGE_OPTIONS = (
     *("model", "checkpoint", "image_size", "host", "port", "token", "no_token", "data", "in_browser"),
     *("jsonl", "quiet"),
 )
-
-
-def _check_page_options(ctx: click.Context) -> None:
-    """Checks that no option is for a server that runs the model."""
-    for option in ctx.command.params:
-        name = str(option.name)
-        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and option.expose_value and name not in PAGE_OPTIONS:
-            raise click.UsageError(f"{option.opts[0]} is for a server that runs the model; leave out --in-browser")
 
 
 def _token(host: str, token: str | None, no_token: bool) -> str | None:
@@ -285,15 +254,10 @@ def _build(settings: ServerSettings, choice: ModelChoice, device: str, strategy:
     from sam2fast.demo.server.library import GALLERY, INCOMING
 
     _log_to_stderr()
-    options: dict[str, Any] = {
-        "device": device,
-        "hydra_overrides_extra": [KEEP_CORRECTIONS],
-        "strategy": strategy,
-        "image_size": choice.image_size,
-    }
+    options: dict[str, Any] = {"hydra_overrides_extra": [KEEP_CORRECTIONS], "image_size": choice.image_size}
 
     def load(chosen: ModelChoice) -> "SAM2VideoPredictor":
-        return build_sam2_video_predictor(chosen.config, chosen.checkpoint, **options)
+        return build_sam2_video_predictor(chosen.config, chosen.checkpoint, device, strategy=strategy, **options)
 
     with as_user_error(ValueError, RuntimeError):
         # All users share the model, so only a server for this machine lets them change it.
@@ -316,13 +280,8 @@ def _build_page(settings: ServerSettings, choice: ModelChoice) -> "Flask":
     with as_user_error(ValueError, RuntimeError, ImportError):
         page = own_cache() / "in_browser" / page_key(choice.fingerprint())
         if not page.is_dir():
-            model = build_sam2_video_predictor(
-                choice.config,
-                choice.checkpoint,
-                "cpu",
-                hydra_overrides_extra=[KEEP_CORRECTIONS],
-                image_size=choice.image_size,
-            )
+            options: dict[str, Any] = {"hydra_overrides_extra": [KEEP_CORRECTIONS], "image_size": choice.image_size}
+            model = build_sam2_video_predictor(choice.config, choice.checkpoint, "cpu", **options)
             write_page(model, page, settings.model, choice.config, progress=lambda text: print_note(f"{text} ..."))
         app = make_page_app(settings, page)
         begin_gallery(settings.data / GALLERY, settings.data / INCOMING)
