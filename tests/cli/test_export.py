@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from commands import ok
 from exported_once import nano_exported_once  # noqa: F401
 from file_contents import names
 from mini_model import OVERRIDES, mini_model
@@ -29,8 +30,7 @@ def mini(tmp_path_factory):
 @pytest.mark.long
 def test_exports(run, mini, tmp_path):
     out = tmp_path / "new" / "artefact"
-    result = run("export", *mini, "--dtype", "bfloat16", "--points", 1, "--out", out)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("export", *mini, "--dtype", "bfloat16", "--points", 1, "--out", out))
     encoder, decoder, facts_line, seconds, last = result.stdout.splitlines()
     assert encoder.split()[0] == "encoder.pt2" and decoder.split()[0] == "decoder.pt2" and encoder.endswith(" MB")
     assert facts_line == "artifact.json" and seconds.startswith("time: ") and last == f"written to {out}"
@@ -82,8 +82,7 @@ def test_onnx(run, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     out = tmp_path / "graphs"
-    result = run("export", "--model", "nano", "--format", "onnx", "--dtype", "int8", "--out", out)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("export", "--model", "nano", "--format", "onnx", "--dtype", "int8", "--out", out))
     assert "exporting encoder ..." in result.stderr.splitlines()[0] and result.stdout.splitlines()[-2].startswith(
         "time"
     )
