@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2fast import __version__
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import make_folder, note_kept, write_atomically
 from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.options import PATH, ModelOptions, NumbersType, ignore_label_option, model_options
+from sam2fast.cli.options import ModelOptions, NumbersType, ignore_label_option, model_options
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.runner_options import RayOptions, choose_runner
 from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, print_note
@@ -27,74 +28,29 @@ from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import described, differences, is_whole
 
 if TYPE_CHECKING:
-    from sam2fast.evaluation.clicks.image_evaluation import Results
-    from sam2fast.evaluation.clicks.sources import ClickDataset
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
 FORMATS = ("auto", "sa1b", "coco", "png")
+# Options in the record of the results under their own names.
+RECORDED = (
+    "clicks",
+    "box",
+    "box_noise",
+    "no_feedback",
+    "max_objects",
+    "min_area",
+    "seed",
+    "with_crowds",
+    "skip_unmasked",
+)
+SUFFIXES = (".json", ".csv")
+MAX_SHOWN = 3  # problems of one image
 MOST_NOISE = 0.5  # fraction of a box side; larger values could invert the box
 
 
-@click.command()
-@click.argument("images", type=PATH, metavar="IMAGES")
-@click.option(
-    "--masks", type=PATH, metavar="PATH", help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]"
-)
-@click.option("--format", type=click.Choice(FORMATS), default="auto", help="Of the masks.")
-@click.option(
-    "--clicks",
-    type=NumbersType(1),
-    default="1,3,5",
-    help="Report the mean IoU after these numbers of clicks; every object gets the largest number.",
-)
-@click.option("--box", is_flag=True, help="Also prompt with each object's box, without clicks.")
-@click.option(
-    "--box-noise",
-    type=click.FloatRange(0, MOST_NOISE, max_open=True),
-    default=0.0,
-    help="Move each side of the box by up to this share of its length, at most 20 pixels.",
-)
-@click.option("--no-feedback", is_flag=True, help="Prompt with clicks only, without the previous mask.")
-@click.option("--images", "most_images", type=click.IntRange(1), help="Evaluate N random images.")
-@click.option("--max-objects", type=click.IntRange(1), help="Evaluate N random objects of each image.")
-@click.option("--min-area", type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of random choices and noise.")
-@click.option("--with-crowds", is_flag=True, help="Also evaluate COCO's crowds.")
-@ignore_label_option(
-    "Values of label images that count as background, as 0 does; 255 for Pascal VOC. Masks that cover such pixels lose "
-    "IoU; `sam2fast evaluate` leaves such pixels out.",
-    least=0,
-)
-@click.option("--skip-unmasked", is_flag=True, help="Skip images without masks.")
-@functools.partial(model_options, many_devices=True)
-@click.option("--objects-per-batch", type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
-@click.option(
-    "--out",
-    type=PATH,
-    metavar="FILE",
-    help="Write the means to NAME.json and every object to NAME.csv; FILE is either name.",
-)
-@output_options(has_bar=True)
-def evaluate_images(
-    images: Path,
-    masks: Path | None,
-    format: str,
-    clicks: tuple[int, ...],
-    box: bool,
-    box_noise: float,
-    no_feedback: bool,
-    most_images: int | None,
-    max_objects: int | None,
-    min_area: int,
-    seed: int,
-    with_crowds: bool,
-    ignored_labels: tuple[int, ...],
-    skip_unmasked: bool,
-    model: ModelOptions,
-    objects_per_batch: int,
-    out: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class EvaluateImagesCommand:
     """Measure how well a model segments the objects in the images of the folder IMAGES from clicks and boxes.
 
     \b
@@ -109,100 +65,135 @@ def evaluate_images(
     without masks, are reported and skipped; then the exit code is 1. Files of --out are replaced, unless they are of
     the same run.
     """
-    if box_noise and not box:
-        raise click.UsageError("--box-noise needs --box")
-    if not images.is_dir():
-        raise UserError(f"no folder {str(images)!r}")
-    if masks is not None and not masks.exists():
-        raise UserError(f"no file or folder {str(masks)!r}")
-    choice = model.choose()
 
-    from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
-    from sam2fast.evaluation.clicks.sources import open_data_set, sample
-
-    if find_spec("scipy") is None:
-        raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")
-    with as_user_error(ValueError, OSError, ImportError):
-        data = open_data_set(
-            images,
-            masks or images,
-            format,
-            skip_unmasked=skip_unmasked,
-            with_crowds=with_crowds,
-            ignored_labels=ignored_labels,
+    images: Path = argument(metavar="IMAGES")
+    masks: Path | None = option(
+        metavar="PATH", help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]"
+    )
+    format: str = option(type=click.Choice(FORMATS), default="auto", help="Of the masks.")
+    clicks: tuple[int, ...] = option(
+        type=NumbersType(1),
+        default="1,3,5",
+        help="Report the mean IoU after these numbers of clicks; every object gets the largest number.",
+    )
+    box: bool = option(help="Also prompt with each object's box, without clicks.")
+    box_noise: float = option(
+        type=click.FloatRange(0, MOST_NOISE, max_open=True),
+        default=0.0,
+        help="Move each side of the box by up to this share of its length, at most 20 pixels.",
+    )
+    no_feedback: bool = option(help="Prompt with clicks only, without the previous mask.")
+    most_images: int | None = option("--images", type=click.IntRange(1), help="Evaluate N random images.")
+    max_objects: int | None = option(type=click.IntRange(1), help="Evaluate N random objects of each image.")
+    min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
+    seed: int = option(type=click.IntRange(0), default=0, help="Of random choices and noise.")
+    with_crowds: bool = option(help="Also evaluate COCO's crowds.")
+    ignored_labels: tuple[int, ...] = shared(
+        ignore_label_option(
+            "Values of label images that count as background, as 0 does; 255 for Pascal VOC. Masks that cover such "
+            "pixels lose IoU; `sam2fast evaluate` leaves such pixels out.",
+            least=0,
         )
-    if out is not None:
-        check_out(out, data)
-        remove_leftovers(output_files(out))
-    jobs = sample(data.jobs, most_images, seed)
-    made_from = choice.made_from(
-        **{"dtype": model.dtype, "format": data.format, "clicks": clicks, "box": box, "box_noise": box_noise},
-        **{"no_feedback": no_feedback, "images": most_images, "max_objects": max_objects, "min_area": min_area},
-        **{"seed": seed, "with_crowds": with_crowds, "ignore_label": ignored_labels, "skip_unmasked": skip_unmasked},
     )
-    for what, path, files in (
-        ("image", images, [job.image for job in jobs]),
-        ("mask", masks or images, [file for job in jobs for file in job.masks.files]),
-    ):
-        made_from[f"{what}_path"] = os.path.realpath(path)
-        # What cannot be opened is reported when it is read.
-        readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
-        made_from[f"{what}_content"] = digest_of(path, readable)
-    if out is not None and not data.problems and _print_same(out, made_from):
-        return
-    chosen = choose_runner(RayOptions(), model.device, len(jobs), "images")
-    with as_user_error(ValueError, RuntimeError):
-        devices = device_list(chosen.name)
-    settings = ClickSettings(
-        max(clicks), not no_feedback, box, box_noise, min_area, max_objects, seed, objects_per_batch
+    skip_unmasked: bool = option(help="Skip images without masks.")
+    model: ModelOptions = shared(functools.partial(model_options, many_devices=True))
+    objects_per_batch: int = option(type=click.IntRange(1), default=32, help="Objects per batch of the decoder.")
+    out: Path | None = option(
+        metavar="FILE", help="Write the means to NAME.json and every object to NAME.csv; FILE is either name."
     )
-    results, problems, left_out = Results(clicks), ErrorReport("images and masks"), LeftOut()
-    for what, why, name in data.left_out:
-        left_out.add(what, why, name)
-    for subject, why in data.problems:
-        problems.add(subject, why)
-    begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
-    build = functools.partial(_build, choice, model.dtype)
-    with progress_bar("images", len(jobs), "images") as bar:
-        for job, found in work_through(function, jobs, chosen.runner, build, problems, bar, lambda job: job.image):
-            results.add(job.name, found)
-            if not (found.objects or found.too_small or found.problems):
-                left_out.add("image", "it has no objects", job.name)
-            if found.too_small:
-                why = f"its area is less than {min_area} pixels"
-                left_out.add("object", why, f"in {job.image}", found.too_small)
-            if found.problems:
-                more = len(found.problems) - MAX_SHOWN
-                shown = "; ".join(found.problems[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-                problems.add(job.image, shown)
-    seconds = time.perf_counter() - begun
-    left_out.report()
-    if results.objects:
-        for line in results.table():
-            say(line)
-        say(f"time: {seconds:.2f} s")
-        content = {
-            "version": __version__,
-            "model": {**choice.as_json(), "device": ",".join(devices), "dtype": model.dtype},
-            "data": {"images": str(images), "masks": str(masks or images), "format": data.format},
-            "settings": {**asdict(settings), "clicks": clicks, "images": most_images},
-            "seconds": round(seconds, 3),
-            "problems": [{"file": subject, "why": why} for subject, why in problems.found],
-            "left_out": left_out.as_json(),
-            "made_from": made_from,
-            **results.as_json(),
-        }
-        emit(content)
-        if out is not None:
-            _write(out, content, results)
-            say(f"written to {' and '.join(click.format_filename(file) for file in output_files(out))}")
-    problems.raise_if_any(len(jobs) + len(data.problems))
-    if not results.objects:
-        raise UserError(f"no image has an object of {min_area} pixels or more")
+
+    def run(self) -> None:
+        if self.box_noise and not self.box:
+            raise click.UsageError("--box-noise needs --box")
+        if not self.images.is_dir():
+            raise UserError(f"no folder {str(self.images)!r}")
+        if self.masks is not None and not self.masks.exists():
+            raise UserError(f"no file or folder {str(self.masks)!r}")
+        masks, choice = self.masks or self.images, self.model.choose()
+
+        from sam2fast.evaluation.clicks.image_evaluation import ClickSettings, Results, evaluate_image
+        from sam2fast.evaluation.clicks.sources import open_data_set, sample
+
+        if find_spec("scipy") is None:
+            raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")
+        with as_user_error(ValueError, OSError, ImportError):
+            options = {"skip_unmasked": self.skip_unmasked, "with_crowds": self.with_crowds}
+            data = open_data_set(self.images, masks, self.format, **options, ignored_labels=self.ignored_labels)
+        if self.out is not None:
+            inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
+            for file in output_files(self.out):
+                if os.path.realpath(file) in inputs:
+                    raise click.UsageError(f"the result {file} would overwrite an input; choose another --out")
+            remove_leftovers(output_files(self.out))
+        jobs = sample(data.jobs, self.most_images, self.seed)
+        of_run = {"images": self.most_images, "ignore_label": self.ignored_labels, "format": data.format}
+        of_run |= {name: getattr(self, name) for name in RECORDED}
+        made_from = choice.made_from(dtype=self.model.dtype, **of_run)
+        for what, path, files in (
+            ("image", self.images, [job.image for job in jobs]),
+            ("mask", masks, [file for job in jobs for file in job.masks.files]),
+        ):
+            made_from[f"{what}_path"] = os.path.realpath(path)
+            # What cannot be opened is reported when it is read.
+            readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
+            made_from[f"{what}_content"] = digest_of(path, readable)
+        if self.out is not None and not data.problems and _print_same(self.out, made_from):
+            return
+        chosen = choose_runner(RayOptions(), self.model.device, len(jobs), "images")
+        with as_user_error(ValueError, RuntimeError):
+            devices = device_list(chosen.name)
+        of_prompts = max(self.clicks), not self.no_feedback, self.box, self.box_noise
+        settings = ClickSettings(*of_prompts, self.min_area, self.max_objects, self.seed, self.objects_per_batch)
+        results, problems, left_out = Results(self.clicks), ErrorReport("images and masks"), LeftOut()
+        for what, why, name in data.left_out:
+            left_out.add(what, why, name)
+        for subject, why in data.problems:
+            problems.add(subject, why)
+        begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
+        build = functools.partial(_build, choice, self.model.dtype)
+        with progress_bar("images", len(jobs), "images") as bar:
+            for job, found in work_through(function, jobs, chosen.runner, build, problems, bar, lambda job: job.image):
+                results.add(job.name, found)
+                if not (found.objects or found.too_small or found.problems):
+                    left_out.add("image", "it has no objects", job.name)
+                if found.too_small:
+                    why = f"its area is less than {self.min_area} pixels"
+                    left_out.add("object", why, f"in {job.image}", found.too_small)
+                if found.problems:
+                    more = len(found.problems) - MAX_SHOWN
+                    shown = "; ".join(found.problems[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+                    problems.add(job.image, shown)
+        seconds = time.perf_counter() - begun
+        left_out.report()
+        if results.objects:
+            for line in results.table():
+                say(line)
+            say(f"time: {seconds:.2f} s")
+            content = {
+                "version": __version__,
+                "model": {**choice.as_json(), "device": ",".join(devices), "dtype": self.model.dtype},
+                "data": {"images": str(self.images), "masks": str(masks), "format": data.format},
+                "settings": {**asdict(settings), "clicks": self.clicks, "images": self.most_images},
+                "seconds": round(seconds, 3),
+                "problems": [{"file": subject, "why": why} for subject, why in problems.found],
+                "left_out": left_out.as_json(),
+                "made_from": made_from,
+                **results.as_json(),
+            }
+            emit(content)
+            if self.out is not None:
+                means, objects = output_files(self.out)
+                make_folder(means.parent)
+                write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
+                # Written last: if this file exists, the CSV file exists too.
+                write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+                say(f"written to {click.format_filename(means)} and {click.format_filename(objects)}")
+        problems.raise_if_any(len(jobs) + len(data.problems))
+        if not results.objects:
+            raise UserError(f"no image has an object of {self.min_area} pixels or more")
 
 
-SUFFIXES = (".json", ".csv")
-MAX_SHOWN = 3  # problems of one image
+evaluate_images = command(EvaluateImagesCommand, output_options(has_bar=True))
 
 
 def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
@@ -236,25 +227,8 @@ def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor"
     return Segmenter(choice, device, dtype).predictor
 
 
-def _write(out: Path, content: Mapping[str, Any], results: "Results") -> None:
-    """Writes the means and facts of the run as JSON, and every object as CSV."""
-    means, objects = output_files(out)
-    make_folder(means.parent)
-    write_atomically(objects, results.as_csv().encode(errors="surrogateescape"))
-    # Written last: if this file exists, the CSV file exists too.
-    write_atomically(means, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-
 def output_files(out: Path) -> tuple[Path, Path]:
     """Returns the JSON and the CSV file for ``--out``: either of them or their common stem."""
     stem = out.with_suffix("") if out.suffix.lower() in SUFFIXES else out
     json_file, csv_file = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     return json_file, csv_file
-
-
-def check_out(out: Path, data: "ClickDataset") -> None:
-    """Checks that no result overwrites an input."""
-    inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
-    for file in output_files(out):
-        if os.path.realpath(file) in inputs:
-            raise click.UsageError(f"the result {file} would overwrite an input; choose another --out")
