@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sam2fast.cli.command import command, option, shared
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.options import PATH, ignore_label_option
+from sam2fast.cli.options import ignore_label_option
 from sam2fast.cli.reporting import emit, output_options, reporting, say
 from sam2fast.cli.terminal import print_message
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, format_error, print_note
@@ -20,62 +22,8 @@ if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
 
 
-@click.command()
-@click.option(
-    "--gt",
-    "--gt_root",
-    "truths",
-    multiple=True,
-    required=True,
-    type=PATH,
-    metavar="DIR",
-    help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
-)
-@click.option(
-    "--pred",
-    "--pred_root",
-    "preds",
-    multiple=True,
-    required=True,
-    type=PATH,
-    metavar="DIR",
-    help="Predicted masks, in folders and files of the same names.",
-)
-@click.option(
-    "--processes",
-    "-n",
-    "--num_processes",
-    "processes",
-    type=click.IntRange(1),
-    help="Parallel processes.  [default: one for each core]",
-)
-@click.option("--strict", "-s", is_flag=True, help="Fail if the folders have different videos.")
-@click.option(
-    "--keep-first-and-last",
-    "--do_not_skip_first_and_last_frame",
-    "keep",
-    is_flag=True,
-    help="Also score the first and the last annotated frame.",
-)
-@ignore_label_option(
-    "Values of true masks at void pixels, which count neither in the truth nor in the prediction; 255 for DAVIS and "
-    "VOST."
-)
-@click.option("--csv", "csv_file", type=PATH, metavar="FILE", help="[default: PRED/results.csv]")
-@click.option("--partial", is_flag=True, help="Write the CSV file even if some videos had problems.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@output_options()
-def evaluate(
-    truths: Sequence[Path],
-    preds: Sequence[Path],
-    processes: int | None,
-    strict: bool,
-    keep: bool,
-    ignored_labels: tuple[int, ...],
-    csv_file: Path | None,
-    partial: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class EvaluateCommand:
     """Score predicted masks of videos by J (region overlap), F (contour accuracy) and their mean.
 
     Rules, options and results.csv follow the official sav_evaluator.py. Masks are PNGs of ids, as in DAVIS, or a folder
@@ -86,82 +34,131 @@ def evaluate(
     is only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot
     be scored; the other pairs are scored. A note at the end counts videos and masks that only one folder has.
     """
-    if len(truths) != len(preds):
-        raise click.UsageError(f"{len(truths)} --gt and {len(preds)} --pred; expected as many of both")
-    if csv_file is not None and len(preds) > 1:
-        raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
 
-    from sam2fast.evaluation.scores import RESULTS, VOID, write_results_csv
+    truths: Sequence[Path] = option(
+        *("--gt", "--gt_root"),
+        required=True,
+        metavar="DIR",
+        help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
+    )
+    preds: Sequence[Path] = option(
+        *("--pred", "--pred_root"),
+        required=True,
+        metavar="DIR",
+        help="Predicted masks, in folders and files of the same names.",
+    )
+    processes: int | None = option(
+        *("--processes", "-n", "--num_processes"),
+        type=click.IntRange(1),
+        help="Parallel processes.  [default: one for each core]",
+    )
+    strict: bool = option("--strict", "-s", help="Fail if the folders have different videos.")
+    keep: bool = option(
+        *("--keep-first-and-last", "--do_not_skip_first_and_last_frame"),
+        help="Also score the first and the last annotated frame.",
+    )
+    ignored_labels: tuple[int, ...] = shared(
+        ignore_label_option(
+            "Values of true masks at void pixels, which count neither in the truth nor in the prediction; 255 for "
+            "DAVIS and VOST."
+        )
+    )
+    csv_file: Path | None = option("--csv", metavar="FILE", help="[default: PRED/results.csv]")
+    partial: bool = option(help="Write the CSV file even if some videos had problems.")
+    as_json: bool = option("--json", help="Print one JSON document instead of the table.")
 
-    problems, left_out = ErrorReport("videos"), LeftOut()
+    def run(self) -> None:
+        if len(self.truths) != len(self.preds):
+            raise click.UsageError(f"{len(self.truths)} --gt and {len(self.preds)} --pred; expected as many of both")
+        if self.csv_file is not None and len(self.preds) > 1:
+            raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
 
-    def note(video: "VideoScore") -> None:
-        if video.problems:
-            problems.add(video.name, "; ".join(video.problems))
+        from sam2fast.evaluation.scores import RESULTS, VOID, write_results_csv
 
-    results: list[FolderScores] = []
-    failed: list[dict[str, str]] = []
-    options: dict[str, Any] = {
-        "strict": strict,
-        "processes": processes,
-        "skip_first_and_last": not keep,
-        "ignored_labels": ignored_labels,
-        "progress": not reporting().quiet,
-    }
-    for truth, pred in zip(truths, preds, strict=True):
-        file = csv_file or pred / RESULTS
+        problems, left_out = ErrorReport("videos"), LeftOut()
+
+        results: list[FolderScores] = []
+        failed: list[dict[str, str]] = []
+        for truth, pred in zip(self.truths, self.preds, strict=True):
+            file = self.csv_file or pred / RESULTS
+            try:
+                scores = self._score(truth, pred, file, problems)
+                results.append(scores)
+                left_out.add_all(_left_out(scores))
+                if scores.with_void:
+                    print_note(
+                        f"{VOID} was scored as an object beside others in {len(scores.with_void)} of "
+                        f"{len(scores.videos)} videos, such as {scores.with_void[0]}; if it marks void pixels, give "
+                        f"--ignore-label {VOID}"
+                    )
+                emit(self._as_json(scores))
+                if not self.as_json:
+                    say("\n".join(_table(scores)))
+                if scores.problems and not (self.partial and scores.objects):
+                    hint = _earlier_run_note(file) or "; --partial writes that of the others"
+                    click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
+                    continue
+                remove_leftovers([file])
+                write_results_csv(file, scores)
+                print_note(f"written to {file}")
+            except USER_ERRORS as error:  # the other pairs are still scored
+                message = format_error(error)
+                print_message(message)
+                emit({"input": str(pred), "error": message})
+                failed.append({"gt": str(truth), "pred": str(pred), "error": message})
+        if self.as_json:
+            content = {"results": list(map(self._as_json, results)), "failed": failed, "left_out": left_out.as_json()}
+            click.echo(json.dumps(content, indent=2))
+        left_out.report()
+        count = sum(len(scores.videos) for scores in results)
+        if failed:
+            with suppress(UserError):  # its message says that all else was done
+                problems.raise_if_any(count)
+            click.get_current_context().exit(UserError.exit_code)
+        problems.raise_if_any(count)
+
+    def _score(self, truth: Path, pred: Path, file: Path, problems: ErrorReport) -> "FolderScores":
+        """Returns the scores of a pair of folders. Errors mention an existing ``file`` of an earlier run."""
+        from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
+
+        def note(video: "VideoScore") -> None:
+            if video.problems:
+                problems.add(video.name, "; ".join(video.problems))
+
+        options: dict[str, Any] = {"strict": self.strict, "processes": self.processes, "on_video": note}
+        options |= {"skip_first_and_last": not self.keep, "ignored_labels": self.ignored_labels}
         try:
-            scores = _score_folders(truth, pred, file, **options, on_video=note)
-            results.append(scores)
-            left_out.add_all(_left_out(scores))
-            if scores.with_void:
-                print_note(
-                    f"{VOID} was scored as an object beside others in {len(scores.with_void)} of {len(scores.videos)} "
-                    f"videos, such as {scores.with_void[0]}; if it marks void pixels, give --ignore-label {VOID}"
-                )
-            emit(_as_json(scores, keep, ignored_labels))
-            if not as_json:
-                say("\n".join(_table(scores)))
-            if scores.problems and not (partial and scores.objects):
-                hint = _earlier_run_note(file) or "; --partial writes that of the others"
-                click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
-                continue
-            remove_leftovers([file])
-            write_results_csv(file, scores)
-            print_note(f"written to {file}")
-        except USER_ERRORS as error:  # the other pairs are still scored
-            message = format_error(error)
-            print_message(message)
-            emit({"input": str(pred), "error": message})
-            failed.append({"gt": str(truth), "pred": str(pred), "error": message})
-    if as_json:
-        content = {
-            "results": [_as_json(scores, keep, ignored_labels) for scores in results],
-            "failed": failed,
-            "left_out": left_out.as_json(),
+            scores = evaluate_folders(truth, pred, **options, progress=not reporting().quiet)
+        except EvaluationError as error:
+            raise UserError(format_error(error) + _earlier_run_note(file)) from error
+        if not scores.objects and not scores.problems:
+            why = f"nothing to score in {scores.truth}: it shows no object in the frames that count"
+            raise UserError(why + _earlier_run_note(file))
+        return scores
+
+    def _as_json(self, scores: "FolderScores") -> dict[str, Any]:
+        videos = {
+            video.name: _percent(video)
+            | {"objects": {str(i): _percent(score) | {"frames": score.frames} for i, score in video.objects.items()}}
+            for video in scores.videos
+            if not video.problems
         }
-        click.echo(json.dumps(content, indent=2))
-    left_out.report()
-    count = sum(len(scores.videos) for scores in results)
-    if failed:
-        with suppress(UserError):  # its message says that all else was done
-            problems.raise_if_any(count)
-        click.get_current_context().exit(UserError.exit_code)
-    problems.raise_if_any(count)
+        return _percent(scores) | {
+            "gt": str(scores.truth),
+            "pred": str(scores.pred),
+            "first_and_last_skipped": not self.keep,
+            "ignored_labels": self.ignored_labels,
+            "videos": videos,
+            "problems": scores.problems,
+            "left_out": _left_out(scores).as_json(),
+            "only_in_gt": scores.only_truth,
+            "only_in_pred": scores.only_pred,
+            "masks_only_in_gt": sum(len(video.only_truth) for video in scores.videos),
+            "masks_only_in_pred": sum(len(video.only_pred) for video in scores.videos),
+        }
 
 
-def _score_folders(truth: Path, pred: Path, file: Path, **options: Any) -> "FolderScores":
-    """Returns the scores of a pair of folders. Errors mention an existing ``file`` of an earlier run."""
-    from sam2fast.evaluation.folders import EvaluationError, evaluate_folders
-
-    try:
-        scores = evaluate_folders(truth, pred, **options)
-    except EvaluationError as error:
-        raise UserError(format_error(error) + _earlier_run_note(file)) from error
-    if not scores.objects and not scores.problems:
-        why = f"nothing to score in {scores.truth}: it shows no object in the frames that count"
-        raise UserError(why + _earlier_run_note(file))
-    return scores
+evaluate = command(EvaluateCommand, output_options())
 
 
 def _left_out(scores: "FolderScores") -> LeftOut:
@@ -196,28 +193,6 @@ def _table(scores: "FolderScores") -> Iterator[str]:
     yield f"{'video':<{width}}  object    J&F      J      F  masks"
     for name, i, score, count in rows:
         yield f"{name:<{width}}  {i:>6}  {score.j_and_f:>5.1f}  {score.j:>5.1f}  {score.f:>5.1f}  {count:>5}"
-
-
-def _as_json(scores: "FolderScores", keep: bool, ignored_labels: tuple[int, ...]) -> dict[str, Any]:
-    videos = {
-        video.name: _percent(video)
-        | {"objects": {str(i): _percent(score) | {"frames": score.frames} for i, score in video.objects.items()}}
-        for video in scores.videos
-        if not video.problems
-    }
-    return _percent(scores) | {
-        "gt": str(scores.truth),
-        "pred": str(scores.pred),
-        "first_and_last_skipped": not keep,
-        "ignored_labels": ignored_labels,
-        "videos": videos,
-        "problems": scores.problems,
-        "left_out": _left_out(scores).as_json(),
-        "only_in_gt": scores.only_truth,
-        "only_in_pred": scores.only_pred,
-        "masks_only_in_gt": sum(len(video.only_truth) for video in scores.videos),
-        "masks_only_in_pred": sum(len(video.only_pred) for video in scores.videos),
-    }
 
 
 def _percent(score: "FolderScores | VideoScore | ObjectScore") -> dict[str, float | None]:

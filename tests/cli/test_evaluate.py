@@ -11,6 +11,7 @@ import mask_sets as sets
 import numpy as np
 import plain_evaluator as plain
 import pytest
+from commands import ends, ok
 from PIL import Image
 
 from sam2fast.datasets.palette_masks import label_png
@@ -34,8 +35,7 @@ def table_of(text: str) -> list[list[str]]:
 
 def test_table_and_results(score, pair):
     truth, pred = pair
-    result = score()
-    assert result.exit_code == 0, result.stderr
+    result = ok(score())
     expected = plain.evaluate(truth, pred)
     rows = table_of(result.stdout)
     assert rows[0] == ["video", "object", "J&F", "J", "F", "masks"]
@@ -67,8 +67,7 @@ def test_original_option_names(run, score, pair, tmp_path):
 def test_json(score, pair):
     truth, pred = pair
     (pred / "video2").rename(pred / "video3")
-    result = score("--json", "--quiet")
-    assert result.exit_code == 0
+    result = ok(score("--json", "--quiet"))
     (found,) = json.loads(result.stdout)["results"]
     assert (found["only_in_gt"], found["only_in_pred"], found["problems"]) == (["video2"], ["video3"], {})
     assert found["gt"] == str(truth) and found["pred"] == str(pred) and found["first_and_last_skipped"] is True
@@ -99,8 +98,7 @@ def test_missing_and_damaged_files(score, pair, tmp_path):
     assert list(json.loads(result.stdout)["results"][0]["problems"]) == ["video0", "video2"]
     written = (pred / "results.csv").read_text()
     assert "video1" in written and "video0" not in written and "video2" not in written
-    result = score()
-    assert result.exit_code == 1 and f"problems; {pred}/results.csv is from an earlier run\n" in result.stderr
+    ends(score(), 1, f"problems; {pred}/results.csv is from an earlier run\n")
     assert (pred / "results.csv").read_text() == written
 
     (pred / "video1/00004.png").unlink()
@@ -138,8 +136,7 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
 def test_videos_of_one_folder_only(score, pair):
     truth, pred = pair
     shutil.rmtree(pred / "video1")
-    result = score()
-    assert result.exit_code == 0 and f"left out: 1 video (only {truth} has it; video1)\n" in result.stderr
+    ends(score(), 0, f"left out: 1 video (only {truth} has it; video1)\n")
     (pred / "results.csv").unlink()
     result = score("--strict")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -152,12 +149,11 @@ def test_masks_of_one_folder_only(score, pair):
     for file in sorted((pred / "video1").iterdir(), reverse=True):
         file.rename(file.with_name(f"{int(file.stem) + 1:05d}.png"))
     (pred / "video0/00020.png").write_bytes((pred / "video0/00001.png").read_bytes())
-    (found,) = json.loads(score("--json", "--quiet").stdout)["results"]
+    result = score("--json")
+    (found,) = json.loads(result.stdout)["results"]
     assert (found["masks_only_in_gt"], found["masks_only_in_pred"]) == (1, 2)
-    result = score()
-    assert result.exit_code == 0
     note = f"1 mask (only {truth} has it; video1/00000.png), 2 masks (only {pred} has it; first: video0/00020.png)"
-    assert result.stderr.endswith(f"sam2fast: note: left out: {note}\n")
+    assert result.exit_code == 0 and result.stderr.endswith(f"sam2fast: note: left out: {note}\n")
 
 
 def test_videos_without_objects(score, pair):
@@ -250,8 +246,7 @@ def test_void_pixels_leave_truth_and_prediction(run, tmp_path, layout):
     shutil.copytree(pred, tmp_path / "cleared/pred")
     clear_void(tmp_path / "cleared/truth", tmp_path / "cleared/pred")
     expected = plain.evaluate(tmp_path / "cleared/truth", tmp_path / "cleared/pred")
-    result = run("evaluate", "--gt", truth, "--pred", pred, "--ignore-label", 255, "--json", "-q")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("evaluate", "--gt", truth, "--pred", pred, "--ignore-label", 255, "--json", "-q"))
     (found,) = json.loads(result.stdout)["results"]
     assert found["ignored_labels"] == [255]
     for name, objects in expected.items():
@@ -288,5 +283,4 @@ def test_255_alone_is_the_object_without_a_note(run, tmp_path):
 def test_void_in_a_folder_of_one_object_names_the_option(run, tmp_path):
     truth, pred = sets.write_sets(tmp_path, "sav")
     with_void(truth, "sav")
-    result = run("evaluate", "--gt", truth, "--pred", pred)
-    assert result.exit_code == 1 and "more than two values" in result.stderr and "--ignore-label" in result.stderr
+    ends(run("evaluate", "--gt", truth, "--pred", pred), 1, "more than two values", "--ignore-label")
