@@ -14,6 +14,7 @@ import click
 
 from sam2fast.cli.box_files import NoBoxError
 from sam2fast.cli.boxes import read_boxes
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import (
     START_AGAIN,
     check_results,
@@ -25,7 +26,7 @@ from sam2fast.cli.command_files import (
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.model_choice import ModelChoice
-from sam2fast.cli.options import PATH, GroupedCommand, ModelOptions, max_megapixels_option, model_options, out_option
+from sam2fast.cli.options import GroupedCommand, ModelOptions, max_megapixels_option, model_options, out_option
 from sam2fast.cli.prompt_texts import IMAGE_BOX, IMAGE_MASK, IMAGE_POINT, read_label_image, read_prompt_file
 from sam2fast.cli.prompts import ImagePrompts, Prompts, mask_file, note_fractions
 from sam2fast.cli.reporting import emit, output_options, progress_bar
@@ -45,72 +46,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--point",
-    "points",
-    multiple=True,
-    type=IMAGE_POINT,
-    help="A click; LABEL 0 is not the object. NAME begins with a letter. Repeatable.",
-)
-@click.option("--box", "boxes", multiple=True, type=IMAGE_BOX, help="A box around an object. Repeatable.")
-@click.option(
-    "--mask",
-    "masks",
-    multiple=True,
-    type=IMAGE_MASK,
-    help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or grey "
-    "image. Without --box its bounds are the box, since a mask alone has little effect. Repeatable.",
-)
-@click.option(
-    "--masks",
-    "label_images",
-    multiple=True,
-    type=PATH,
-    metavar="FILE",
-    help="Rough masks of several objects: a palette or grey image, whose values name the objects, 0 for none. "
-    "Repeatable.",
-)
-@click.option(
-    "--prompts",
-    "prompt_files",
-    multiple=True,
-    type=PATH,
-    metavar="FILE",
-    help='Prompts as JSON: {"prompts": [{"object": "cup", "points": [[X, Y]], "labels": [1], '
-    '"box": [X0, Y0, X1, Y1], "mask": "cup.png", "image": "only_this.jpg"}]}. Repeatable.',
-)
-@click.option(
-    "--boxes-from",
-    "box_files",
-    multiple=True,
-    type=PATH,
-    metavar="PATH",
-    help="Boxes of a detector: a .json file in COCO's format, of a data set or a list of detections; a folder of "
-    "YOLO's .txt files named as the images; or one such file for all images. Repeatable.",
-)
-@partial(model_options, many_devices=True)
-@runner_options
-@resume_option
-@max_megapixels_option
-@out_option("out")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@output_options(has_bar=True)
-def segment(
-    images: Sequence[str],
-    points: Sequence[Prompts],
-    boxes: Sequence[Prompts],
-    masks: Sequence[Prompts],
-    label_images: Sequence[Path],
-    prompt_files: Sequence[Path],
-    box_files: Sequence[Path],
-    model: ModelOptions,
-    ray_options: RayOptions,
-    resume: bool,
-    out: Path,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class SegmentCommand:
     """Find objects in each IMAGE by points, boxes or masks: one object, or several with names.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. Coordinates
@@ -129,83 +66,130 @@ def segment(
     Images without prompts are skipped with a note. If no image has prompts, the exit code is 1; it is 0 only if the
     files of --boxes-from have no boxes at all.
     """
-    left_out = LeftOut()
-    note_fractions((*points, *boxes), "the points and boxes")
-    files = [read_prompt_file(file, "image", left_out) for file in prompt_files]
-    no_box: NoBoxError | None = None
-    for file in box_files:
-        try:
-            files.append(read_boxes(file, left_out))
-        except NoBoxError as error:
-            no_box = error
-    parts = [*points, *boxes, *masks, *chain.from_iterable([*map(read_label_image, label_images), *files])]
-    if box_files and not any(parts):
-        if no_box is not None:
-            raise no_box
-        if as_json:  # the detector found nothing; read_boxes has printed a note
-            _print_json([], ErrorReport("images"), left_out, {})
-        return
-    asked = ImagePrompts(parts)
-    sources, problems = list_sources(images, partial(images_in, out=out, left_out=left_out), "images")
-    total = len(sources) + len(problems.found)
-    objects: dict[InputSource, Sequence[Prompts]] = {}
-    for image in sources:
-        try:
-            objects[image] = asked.of(image)
-        except (*USER_ERRORS, click.UsageError) as error:
-            problems.add(image, format_error(error))
-    asked.names.note_guesses()
-    check_results(
-        list(objects),
-        lambda image: output_files(out, image.stem, [one.object for one in objects[image]]).values(),
-        asked.mask_files,
-    )
-    for image in (image for image, found in objects.items() if not found):
-        left_out.add("image", "it has no prompts", image)
-    for name, count in asked.unused(sources).items():
-        left_out.add("prompt", "its image was not given", name, count)
-    if not any(objects.values()):
-        if as_json:
-            _print_json([], problems, left_out, {})
-        if left_out:
-            emit({"left_out": left_out.as_json()})
-        problems.raise_if_any(total)
-        raise UserError(f"there are no prompts for these images; left out: {left_out}")
-    choice = model.choose()
-    make_folder(out)
-    task = SegmentTask(out, choice, model.dtype, choice.made_from(dtype=model.dtype))
-    jobs, spent = [SegmentJob(image, found) for image, found in objects.items() if found], dict[str, float]()
-    remove_leftovers((file for job in jobs for file in job.files(out)), bool(ray_options))
-    done: dict[str, list[Record]] = {}
-    if resume:
-        changed: dict[str, list[str]] = {}
-        for job in jobs:
-            if (found_before := task.done_before(job.inside(out), changed)) is not None:
-                done[str(job)] = found_before
-                left_out.add_all(job.left_out({record.get("object") for record in found_before}))
-        note_resumed(len(done), len(jobs), changed)
-    for record in chain.from_iterable(done.values()):
-        emit(record)
-    if left := [job for job in jobs if str(job) not in done]:
-        runner = choose_runner(ray_options, model.device, len(left), "images").runner
-        with progress_bar("images", len(jobs), "images", len(done)) as bar:
-            for job, (records, beyond, seconds) in work_through(task, left, runner, task.load, problems, bar):
-                add_seconds(spent, seconds)
-                left_out.add_all(beyond)
-                done[str(job)] = records
-                for record in records:
-                    emit(record)
-    records = [record for job in jobs for record in done.get(str(job), ())]
-    if as_json:
-        _print_json(records, problems, left_out, spent)
-    elif records:
-        from sam2fast.cli.results import print_results
 
-        print_results({f"{r['image']} {r.get('object', '')}".rstrip(): r for r in records}, spent, out)
-    left_out.report()
-    problems.raise_if_any(total)
-    if not records:
-        raise UserError("no box lies in its image")
+    images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
+    points: Sequence[Prompts] = option(
+        "--point",
+        multiple=True,
+        type=IMAGE_POINT,
+        help="A click; LABEL 0 is not the object. NAME begins with a letter. Repeatable.",
+    )
+    boxes: Sequence[Prompts] = option(
+        "--box", multiple=True, type=IMAGE_BOX, help="A box around an object. Repeatable."
+    )
+    masks: Sequence[Prompts] = option(
+        "--mask",
+        multiple=True,
+        type=IMAGE_MASK,
+        help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or "
+        "grey image. Without --box its bounds are the box, since a mask alone has little effect. Repeatable.",
+    )
+    label_images: Sequence[Path] = option(
+        "--masks",
+        metavar="FILE",
+        help="Rough masks of several objects: a palette or grey image, whose values name the objects, 0 for none. "
+        "Repeatable.",
+    )
+    prompt_files: Sequence[Path] = option(
+        "--prompts",
+        metavar="FILE",
+        help='Prompts as JSON: {"prompts": [{"object": "cup", "points": [[X, Y]], "labels": [1], '
+        '"box": [X0, Y0, X1, Y1], "mask": "cup.png", "image": "only_this.jpg"}]}. Repeatable.',
+    )
+    box_files: Sequence[Path] = option(
+        "--boxes-from",
+        metavar="PATH",
+        help="Boxes of a detector: a .json file in COCO's format, of a data set or a list of detections; a folder of "
+        "YOLO's .txt files named as the images; or one such file for all images. Repeatable.",
+    )
+    model: ModelOptions = shared(partial(model_options, many_devices=True))
+    ray_options: RayOptions = shared(runner_options)
+    resume: bool = shared(resume_option)
+    out: Path = shared(max_megapixels_option, out_option("out"))
+    as_json: bool = option("--json", help="Print one JSON document instead of the table.")
+
+    def run(self) -> None:
+        left_out = LeftOut()
+        note_fractions((*self.points, *self.boxes), "the points and boxes")
+        files = [read_prompt_file(file, "image", left_out) for file in self.prompt_files]
+        no_box: NoBoxError | None = None
+        for file in self.box_files:
+            try:
+                files.append(read_boxes(file, left_out))
+            except NoBoxError as error:
+                no_box = error
+        files += map(read_label_image, self.label_images)
+        parts = [*self.points, *self.boxes, *self.masks, *chain.from_iterable(files)]
+        if self.box_files and not any(parts):
+            if no_box is not None:
+                raise no_box
+            if self.as_json:  # the detector found nothing; read_boxes has printed a note
+                _print_json([], ErrorReport("images"), left_out, {})
+            return
+        asked = ImagePrompts(parts)
+        sources, problems = list_sources(self.images, partial(images_in, out=self.out, left_out=left_out), "images")
+        total = len(sources) + len(problems.found)
+        objects: dict[InputSource, Sequence[Prompts]] = {}
+        for image in sources:
+            try:
+                objects[image] = asked.of(image)
+            except (*USER_ERRORS, click.UsageError) as error:
+                problems.add(image, format_error(error))
+        asked.names.note_guesses()
+        check_results(
+            list(objects),
+            lambda image: output_files(self.out, image.stem, [one.object for one in objects[image]]).values(),
+            asked.mask_files,
+        )
+        for image in (image for image, found in objects.items() if not found):
+            left_out.add("image", "it has no prompts", image)
+        for name, count in asked.unused(sources).items():
+            left_out.add("prompt", "its image was not given", name, count)
+        if not any(objects.values()):
+            if self.as_json:
+                _print_json([], problems, left_out, {})
+            if left_out:
+                emit({"left_out": left_out.as_json()})
+            problems.raise_if_any(total)
+            raise UserError(f"there are no prompts for these images; left out: {left_out}")
+        choice = self.model.choose()
+        make_folder(self.out)
+        task = SegmentTask(self.out, choice, self.model.dtype, choice.made_from(dtype=self.model.dtype))
+        jobs, spent = [SegmentJob(image, found) for image, found in objects.items() if found], dict[str, float]()
+        remove_leftovers((file for job in jobs for file in job.files(self.out)), bool(self.ray_options))
+        done: dict[str, list[Record]] = {}
+        if self.resume:
+            changed: dict[str, list[str]] = {}
+            for job in jobs:
+                if (found_before := task.done_before(job.inside(self.out), changed)) is not None:
+                    done[str(job)] = found_before
+                    left_out.add_all(job.left_out({record.get("object") for record in found_before}))
+            note_resumed(len(done), len(jobs), changed)
+        for record in chain.from_iterable(done.values()):
+            emit(record)
+        if left := [job for job in jobs if str(job) not in done]:
+            runner = choose_runner(self.ray_options, self.model.device, len(left), "images").runner
+            with progress_bar("images", len(jobs), "images", len(done)) as bar:
+                for job, (records, beyond, seconds) in work_through(task, left, runner, task.load, problems, bar):
+                    add_seconds(spent, seconds)
+                    left_out.add_all(beyond)
+                    done[str(job)] = records
+                    for record in records:
+                        emit(record)
+        records = [record for job in jobs for record in done.get(str(job), ())]
+        if self.as_json:
+            _print_json(records, problems, left_out, spent)
+        elif records:
+            from sam2fast.cli.results import print_results
+
+            print_results({f"{r['image']} {r.get('object', '')}".rstrip(): r for r in records}, spent, self.out)
+        left_out.report()
+        problems.raise_if_any(total)
+        if not records:
+            raise UserError("no box lies in its image")
+
+
+segment = command(SegmentCommand, output_options(has_bar=True), cls=GroupedCommand)
 
 
 def _print_json(
