@@ -1,12 +1,14 @@
 """``sam2fast masks``: masks of everything in each image."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
@@ -41,79 +43,8 @@ OPTIONS = (
 )
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@partial(model_options, many_devices=True)
-@click.option("--points-per-side", type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
-@click.option("--points-per-batch", type=click.IntRange(1), default=64, help="Points prompted together.")
-@click.option(
-    "--pred-iou-thresh",
-    type=SHARE,
-    help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]",
-)
-@click.option(
-    "--stability-score-thresh",
-    type=SHARE,
-    help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
-    "[default: 0.95; nano: 0.7]",
-)
-@click.option(
-    "--box-nms-thresh",
-    type=SHARE,
-    default=0.7,
-    help="Of two masks whose boxes have a greater IoU, keep the better one.",
-)
-@click.option(
-    "--crop-n-layers",
-    type=click.IntRange(0),
-    default=0,
-    help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
-)
-@click.option(
-    "--crop-overlap-ratio",
-    type=SHARE,
-    default=512 / 1500,
-    show_default=False,
-    help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
-)
-@click.option("--crop-nms-thresh", type=SHARE, default=0.7, help="As --box-nms-thresh, between crops.")
-@click.option(
-    "--crop-n-points-downscale-factor",
-    type=click.IntRange(1),
-    default=1,
-    help="Divide the points per side by this in each further layer.",
-)
-@click.option(
-    "--min-mask-region-area",
-    type=click.IntRange(0),
-    default=0,
-    help="Fill holes and remove islands of at most this many low-resolution pixels.",
-)
-@click.option("--use-m2m", is_flag=True, help="Refine each mask by a second prediction with itself as prompt.")
-@click.option(
-    "--format",
-    "formats",
-    type=FormatsType(FORMATS),
-    metavar=",".join(FORMATS),
-    default=",".join(DEFAULT_FORMATS),
-    help="What to write, separated by commas; docs/formats.md has all of them.",
-)
-@tolerance_option
-@runner_options
-@resume_option
-@max_megapixels_option
-@out_option("out")
-@output_options(has_bar=True)
-def masks(
-    images: Sequence[str],
-    model: ModelOptions,
-    ray_options: RayOptions,
-    resume: bool,
-    formats: tuple[str, ...],
-    tolerance: float,
-    out: Path,
-    **generator: Any,
-) -> None:
+@dataclass(frozen=True)
+class MasksCommand:
     """Generate the masks of everything in each IMAGE.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The options
@@ -130,65 +61,120 @@ def masks(
     Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
     image that fails is skipped and listed at the end; then the exit code is 1.
     """
-    formats = tuple(dict.fromkeys(SAME.get(name, name) for name in formats))
-    points, crops = generator["points_per_side"], generator["crop_n_layers"]
-    divisor = generator["crop_n_points_downscale_factor"]
-    if points < divisor**crops:
-        raise click.UsageError(
-            f"--crop-n-points-downscale-factor {divisor} leaves crop layer {crops} without points: "
-            f"--points-per-side is {points}"
-        )
-    if resume and "json" not in formats:
-        raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
-    left_out = LeftOut()
-    files, problems = list_sources(images, partial(images_in, out=out, left_out=left_out), "images")
-    if not files:
-        problems.raise_if_any(len(problems.found))
-    check_results(files, lambda image: mask_files(out, image.stem, formats).values())
-    choice = model.choose()
-    check_exports(formats, tolerance)
-    make_folder(out)
-    outputs = (file for image in files for file in mask_files(out, image.stem, formats).values())
-    remove_leftovers([out / RESULTS, *outputs], bool(ray_options))
-    from sam2fast.amg.parameters import thresholds_of
 
-    least = thresholds_of(choice.config)
-    options = {name: least.get(name) if generator[name] is None else generator[name] for name in OPTIONS}
+    images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
+    model: ModelOptions = shared(partial(model_options, many_devices=True))
+    points_per_side: int = option(type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
+    points_per_batch: int = option(type=click.IntRange(1), default=64, help="Points prompted together.")
+    pred_iou_thresh: float | None = option(
+        type=SHARE, help="Keep masks with a greater predicted IoU; 0 keeps all.  [default: 0.8; nano: 0.5]"
+    )
+    stability_score_thresh: float | None = option(
+        type=SHARE,
+        help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
+        "[default: 0.95; nano: 0.7]",
+    )
+    box_nms_thresh: float = option(
+        type=SHARE, default=0.7, help="Of two masks whose boxes have a greater IoU, keep the better one."
+    )
+    crop_n_layers: int = option(
+        type=click.IntRange(0),
+        default=0,
+        help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
+    )
+    crop_overlap_ratio: float = option(
+        type=SHARE,
+        default=512 / 1500,
+        show_default=False,
+        help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
+    )
+    crop_nms_thresh: float = option(type=SHARE, default=0.7, help="As --box-nms-thresh, between crops.")
+    crop_n_points_downscale_factor: int = option(
+        type=click.IntRange(1), default=1, help="Divide the points per side by this in each further layer."
+    )
+    min_mask_region_area: int = option(
+        type=click.IntRange(0),
+        default=0,
+        help="Fill holes and remove islands of at most this many low-resolution pixels.",
+    )
+    use_m2m: bool = option(help="Refine each mask by a second prediction with itself as prompt.")
+    formats: tuple[str, ...] = option(
+        "--format",
+        type=FormatsType(FORMATS),
+        metavar=",".join(FORMATS),
+        default=",".join(DEFAULT_FORMATS),
+        help="What to write, separated by commas; docs/formats.md has all of them.",
+    )
+    tolerance: float = shared(tolerance_option)
+    ray_options: RayOptions = shared(runner_options)
+    resume: bool = shared(resume_option)
+    out: Path = shared(max_megapixels_option, out_option("out"))
 
-    from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
-    from sam2fast.cli.results import print_table
+    def run(self) -> None:
+        formats = tuple(dict.fromkeys(SAME.get(name, name) for name in self.formats))
+        points, crops, divisor = self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor
+        if points < divisor**crops:
+            raise click.UsageError(
+                f"--crop-n-points-downscale-factor {divisor} leaves crop layer {crops} without points: "
+                f"--points-per-side is {points}"
+            )
+        if self.resume and "json" not in formats:
+            raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
+        left_out = LeftOut()
+        files, problems = list_sources(self.images, partial(images_in, out=self.out, left_out=left_out), "images")
+        if not files:
+            problems.raise_if_any(len(problems.found))
+        check_results(files, lambda image: mask_files(self.out, image.stem, formats).values())
+        choice = self.model.choose()
+        check_exports(formats, self.tolerance)
+        make_folder(self.out)
+        outputs = (file for image in files for file in mask_files(self.out, image.stem, formats).values())
+        remove_leftovers([self.out / RESULTS, *outputs], bool(self.ray_options))
+        from sam2fast.amg.parameters import thresholds_of
 
-    run = choice.made_from(dtype=model.dtype, tolerance=tolerance, **options)
-    task, changed = MaskTask(choice, model.dtype, options, formats, out, run, tolerance), dict[str, list[str]]()
-    before = read_previous_masks(out / RESULTS, task, files, changed) if resume else {}
-    left = [image for image in files if image.resolved not in before]
-    if resume:
-        note_resumed(len(files) - len(left), len(files), changed)
-    chosen, spent, rows = choose_runner(ray_options, model.device, len(left or files), "images"), dict[str, float](), []
-    results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
+        least = thresholds_of(choice.config)
+        options = {name: getattr(self, name) for name in OPTIONS}
+        options = {name: least.get(name) if value is None else value for name, value in options.items()}
 
-    def note(image: InputSource, found: "FoundMasks") -> None:
-        best = max((one["predicted_iou"] for one in found.annotations), default=None)
-        width, height, count = found.image["width"], found.image["height"], len(found.annotations)
-        rows.append((str(image), str(count), "-" if best is None else f"{best:.3f}", f"{width}x{height}"))
-        facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
-        emit({**facts, "out": str(out), "model": task.model(results.device)})
+        from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
+        from sam2fast.cli.results import print_table
 
-    with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
-        for entries in before.values():
-            results.add(entries)
-        for image in files:
-            if image.resolved in before:
-                note(image, before[image.resolved])
-        task = task.shown_by(bar) if chosen.is_local else task
-        for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
-            results.device = used if chosen.is_local else chosen.name
-            add_seconds(spent, seconds)
-            results.add(found)
-            if not found.annotations:
-                print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
-            note(image, found)
-    left_out.report()
-    if rows:
-        print_table([("image", "masks", "best", "size"), *rows], spent, out)
-    problems.raise_if_any(total)
+        run = choice.made_from(dtype=self.model.dtype, tolerance=self.tolerance, **options)
+        task = MaskTask(choice, self.model.dtype, options, formats, self.out, run, self.tolerance)
+        changed: dict[str, list[str]] = {}
+        before = read_previous_masks(self.out / RESULTS, task, files, changed) if self.resume else {}
+        left = [image for image in files if image.resolved not in before]
+        if self.resume:
+            note_resumed(len(files) - len(left), len(files), changed)
+        chosen = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
+        spent, rows = dict[str, float](), list[tuple[str, ...]]()
+        results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
+
+        def note(image: InputSource, found: "FoundMasks") -> None:
+            best = max((one["predicted_iou"] for one in found.annotations), default=None)
+            width, height, count = found.image["width"], found.image["height"], len(found.annotations)
+            rows.append((str(image), str(count), "-" if best is None else f"{best:.3f}", f"{width}x{height}"))
+            facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
+            emit({**facts, "out": str(self.out), "model": task.model(results.device)})
+
+        with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
+            for entries in before.values():
+                results.add(entries)
+            for image in files:
+                if image.resolved in before:
+                    note(image, before[image.resolved])
+            task = task.shown_by(bar) if chosen.is_local else task
+            for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
+                results.device = used if chosen.is_local else chosen.name
+                add_seconds(spent, seconds)
+                results.add(found)
+                if not found.annotations:
+                    print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
+                note(image, found)
+        left_out.report()
+        if rows:
+            print_table([("image", "masks", "best", "size"), *rows], spent, self.out)
+        problems.raise_if_any(total)
+
+
+masks = command(MasksCommand, output_options(has_bar=True), cls=GroupedCommand)
