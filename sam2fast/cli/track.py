@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from sam2fast.cli.boxes import DetectionFile, read_detections
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import EXPORT_FILES, check_results
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.options import (
-    PATH,
     FormatsType,
     ModelOptions,
     check_exports,
@@ -42,117 +42,16 @@ DEFAULT_FORMATS = ("json", "overlay")
 AXES = ("axial", "coronal", "sagittal")  # equal to sam2fast.video_io.volumes.DIRECTIONS
 
 
-@click.command()
-@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
-@click.option(
-    "--point",
-    "points",
-    multiple=True,
-    type=VIDEO_POINT,
-    help="A click on a frame; OBJ is a number or a name, LABEL 0 is not the object. Repeatable.",
-)
-@click.option("--box", "boxes", multiple=True, type=VIDEO_BOX, help="A box around an object. Repeatable.")
-@click.option(
-    "--mask",
-    "masks",
-    multiple=True,
-    type=VIDEO_MASK,
-    help="An object's mask: an image of the video's size, bright or opaque where the object is, or a label of a "
-    "palette or grey image. Repeatable.",
-)
-@click.option(
-    "--masks",
-    "label_images",
-    multiple=True,
-    type=VIDEO_MASKS,
-    help="The masks of several objects: a palette or grey image of the video's size, whose values are the objects' "
-    "numbers, 0 for none. Repeatable.",
-)
-@click.option(
-    "--prompts",
-    "prompt_files",
-    multiple=True,
-    type=PATH,
-    metavar="FILE",
-    help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
-    '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
-)
-@click.option(
-    "--boxes-from",
-    "boxes_file",
-    type=PATH,
-    metavar="PATH",
-    help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or a "
-    "folder of YOLO's text files.",
-)
-@click.option("--every", type=click.IntRange(1), help="Use the boxes of each N-th frame.  [default: 1]")
-@click.option(
-    "--max-unseen",
-    type=click.IntRange(1),
-    help="Remove an object that has had no box for N frames.  [default: 30]",
-)
-@click.option(
-    "--start-score", type=float, metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]"
-)
-@model_options
-@click.option("--reverse", is_flag=True, help="Also track backwards, from the first prompted frame to --start.")
-@click.option("--start", type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
-@click.option("--end", type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]")
-@click.option(
-    "--stream", is_flag=True, help="Read the video once, in order, in constant memory; required for cameras and URLs."
-)
-@click.option("--max-frames", type=click.IntRange(1), help="With --stream: stop after this many frames.")
-@click.option("--axis", type=click.Choice(AXES), help="For volumes: the direction of the slices.  [default: axial]")
-@click.option(
-    "--window",
-    type=WINDOW,
-    help="For volumes: the values that become black and white.  [default: the first that DICOM states, else the "
-    "percentiles 0.5 and 99.5]",
-)
-@click.option(
-    "--format",
-    "formats",
-    type=FormatsType(FORMATS),
-    metavar=",".join(FORMATS),
-    default=",".join(DEFAULT_FORMATS),
-    help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
-)
-@tolerance_option
-@click.option(
-    "--approximate",
-    "approximations",
-    multiple=True,
-    metavar="NAME[=VALUE]",
-    callback=lambda ctx, option, names: _approximations(names),
-    help="Trade accuracy for speed: memory_slots=N, still_frames=DIFFERENCE, "
-    "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
-)
-@strategy_option
-@click.option("--show-ids", is_flag=True, help="Write each object's id beside it in the overlay.")
-@click.option("--overwrite", is_flag=True, help="Replace the results of another run in the output folder.")
-@max_megapixels_option
-@out_option("out/track")
-@output_options(has_bar=True)
-@click.pass_context
-def track(
-    ctx: click.Context,
-    videos: Sequence[str],
-    points: Sequence[Prompts],
-    boxes: Sequence[Prompts],
-    masks: Sequence[Prompts],
-    label_images: Sequence[Sequence[Prompts]],
-    prompt_files: Sequence[Path],
-    boxes_file: Path | None,
-    every: int | None,
-    max_unseen: int | None,
-    start_score: float | None,
-    model: ModelOptions,
-    axis: str | None,
-    window: tuple[float, float] | None,
-    overwrite: bool,
-    out: Path,
-    **options: Any,
-) -> None:
+def read_approximations(_ctx: click.Context, _option: click.Parameter, names: Sequence[str]) -> Approximations:
+    """Reads ``--approximate``."""
+    try:
+        return Approximations.of(names)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True)
+class TrackCommand:
     """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 
     VIDEO is a file, a folder of images or of videos, a pattern such as 'clips/*.mp4', a URL (https://...), - for
@@ -182,63 +81,166 @@ def track(
     Ctrl-C keeps all results. The same command again continues there, and writes missing formats. Cameras cannot be
     continued; sam2long, and volumes whose objects begin on several slices, begin again.
     """
-    if names_several(model.device):
-        raise click.UsageError(
-            f"--device {model.device}: track takes one device. Several videos are spread over devices by `sam2fast "
-            "vos` and sam2fast.deploy.parallel.track_videos"
-        )
-    files = [*label_images, *(read_prompt_file(file, "frame") for file in prompt_files)]
-    note_fractions((*points, *boxes), "the points and boxes")
-    given = [*points, *boxes, *masks, *chain.from_iterable(files)]
-    settings = {"every": every, "max_unseen": max_unseen, "start_score": start_score}
-    chosen = {name: value for name, value in settings.items() if value is not None}
-    if boxes_file is None:
-        prompts = merge_prompts(given, not options["stream"])
-        for name in chosen:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --boxes-from")
-    elif given:
-        raise click.UsageError("--boxes-from says what is tracked; leave out the prompts")
-    else:
-        prompts = []
-    left_out = LeftOut()
-    sources, problems = list_sources(videos, functools.partial(videos_in, left_out=left_out), "videos")
-    total = len(sources) + len(problems.found)
-    if not sources:
-        problems.raise_if_any(total)
-    folders = {source: out / source.stem if total > 1 else out for source in sources}
-    requests = {}
-    for source in sources:
-        video = VideoSource.of(source, options["stream"])._replace(axis=axis, window=window)
-        request = TrackRequest(video, prompts, **options)
-        if boxes_file is not None:
-            request = _with_boxes(request, boxes_file, len(sources), chosen, left_out)
-        requests[source] = request
-        _check(request)
-        video.check_out(folders[source])
-    check_results(sources, lambda source: [folders[source]])
-    choice = model.choose()
-    with report_interrupt(ctx):
-        from sam2fast.cli.track_run import load_predictor, run
 
-        load = functools.partial(load_predictor, choice, model.device, model.dtype)
-        again = load if total == 1 else functools.cache(load)
-        for source, request in requests.items():
-            try:
-                # A URL or stdin is copied to a local file first.
-                with nullcontext() if request.source.label is None else source.file() as file:
-                    if file is not None:
-                        request = replace(request, source=request.source._replace(text=str(file)))
-                    code = run(_of_volume(request), choice, again, folders[source], overwrite)
-            except ModelError:
-                raise
-            except USER_ERRORS as error:
-                problems.add(source, format_error(error))
-            else:
-                if code:
-                    ctx.exit(code)
-    if boxes_file is None:  # otherwise the note on the video has counted them
-        left_out.report()
-    problems.raise_if_any(total)
+    videos: Sequence[str] = argument(nargs=-1, required=True, metavar="VIDEO...")
+    points: Sequence[Prompts] = option(
+        "--point",
+        multiple=True,
+        type=VIDEO_POINT,
+        help="A click on a frame; OBJ is a number or a name, LABEL 0 is not the object. Repeatable.",
+    )
+    boxes: Sequence[Prompts] = option(
+        "--box", multiple=True, type=VIDEO_BOX, help="A box around an object. Repeatable."
+    )
+    masks: Sequence[Prompts] = option(
+        "--mask",
+        multiple=True,
+        type=VIDEO_MASK,
+        help="An object's mask: an image of the video's size, bright or opaque where the object is, or a label of a "
+        "palette or grey image. Repeatable.",
+    )
+    label_images: Sequence[Sequence[Prompts]] = option(
+        "--masks",
+        multiple=True,
+        type=VIDEO_MASKS,
+        help="The masks of several objects: a palette or grey image of the video's size, whose values are the objects' "
+        "numbers, 0 for none. Repeatable.",
+    )
+    prompt_files: Sequence[Path] = option(
+        "--prompts",
+        metavar="FILE",
+        help='Prompts as JSON: {"prompts": [{"frame": 0, "object": 1, "points": [[X, Y]], "labels": [1], '
+        '"box": [X0, Y0, X1, Y1]}, {"frame": 9, "object": "dog", "mask": "dog.png"}]}. Repeatable.',
+    )
+    boxes_file: Path | None = option(
+        "--boxes-from",
+        metavar="PATH",
+        help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or "
+        "a folder of YOLO's text files.",
+    )
+    every: int | None = option(type=click.IntRange(1), help="Use the boxes of each N-th frame.  [default: 1]")
+    max_unseen: int | None = option(
+        type=click.IntRange(1), help="Remove an object that has had no box for N frames.  [default: 30]"
+    )
+    start_score: float | None = option(metavar="SCORE", help="Boxes with lower scores start no object.  [default: 0.5]")
+    model: ModelOptions = shared(model_options)
+    reverse: bool = option(help="Also track backwards, from the first prompted frame to --start.")
+    start: int = option(type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
+    end: int | None = option(
+        type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]"
+    )
+    stream: bool = option(help="Read the video once, in order, in constant memory; required for cameras and URLs.")
+    max_frames: int | None = option(type=click.IntRange(1), help="With --stream: stop after this many frames.")
+    axis: str | None = option(
+        type=click.Choice(AXES), help="For volumes: the direction of the slices.  [default: axial]"
+    )
+    window: tuple[float, float] | None = option(
+        type=WINDOW,
+        help="For volumes: the values that become black and white.  [default: the first that DICOM states, else the "
+        "percentiles 0.5 and 99.5]",
+    )
+    formats: tuple[str, ...] = option(
+        "--format",
+        type=FormatsType(FORMATS),
+        metavar=",".join(FORMATS),
+        default=",".join(DEFAULT_FORMATS),
+        help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
+    )
+    tolerance: float = shared(tolerance_option)
+    approximations: Approximations = option(
+        "--approximate",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        callback=read_approximations,
+        help="Trade accuracy for speed: memory_slots=N, still_frames=DIFFERENCE, "
+        "fp8_attention[=emulated]. docs/approximations.md shows how much masks change. Repeatable.",
+    )
+    strategy: str = shared(strategy_option)
+    show_ids: bool = option(help="Write each object's id beside it in the overlay.")
+    overwrite: bool = option(help="Replace the results of another run in the output folder.")
+    out: Path = shared(max_megapixels_option, out_option("out/track"))
+
+    def run(self) -> None:
+        if names_several(self.model.device):
+            raise click.UsageError(
+                f"--device {self.model.device}: track takes one device. Several videos are spread over devices by "
+                "`sam2fast vos` and sam2fast.deploy.parallel.track_videos"
+            )
+        files = [*self.label_images, *(read_prompt_file(file, "frame") for file in self.prompt_files)]
+        note_fractions((*self.points, *self.boxes), "the points and boxes")
+        given = [*self.points, *self.boxes, *self.masks, *chain.from_iterable(files)]
+        settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        if self.boxes_file is None:
+            prompts = merge_prompts(given, not self.stream)
+            for name in chosen:
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --boxes-from")
+        elif given:
+            raise click.UsageError("--boxes-from says what is tracked; leave out the prompts")
+        else:
+            prompts = []
+        left_out = LeftOut()
+        sources, problems = list_sources(self.videos, functools.partial(videos_in, left_out=left_out), "videos")
+        total = len(sources) + len(problems.found)
+        if not sources:
+            problems.raise_if_any(total)
+        folders = {source: self.out / source.stem if total > 1 else self.out for source in sources}
+        options = {one.name: getattr(self, one.name) for one in fields(TrackRequest) if one.name in vars(self)}
+        requests = {}
+        for source in sources:
+            video = VideoSource.of(source, self.stream)._replace(axis=self.axis, window=self.window)
+            request = TrackRequest(video, prompts, **options)
+            if self.boxes_file is not None:
+                request = self._with_boxes(request, len(sources), chosen, left_out)
+            requests[source] = request
+            _check(request)
+            video.check_out(folders[source])
+        check_results(sources, lambda source: [folders[source]])
+        choice = self.model.choose()
+        with report_interrupt(click.get_current_context()):
+            from sam2fast.cli.track_run import load_predictor, run
+
+            load = functools.partial(load_predictor, choice, self.model.device, self.model.dtype)
+            again = load if total == 1 else functools.cache(load)
+            for source, request in requests.items():
+                try:
+                    # A URL or stdin is copied to a local file first.
+                    with nullcontext() if request.source.label is None else source.file() as file:
+                        if file is not None:
+                            request = replace(request, source=request.source._replace(text=str(file)))
+                        code = run(_of_volume(request), choice, again, folders[source], self.overwrite)
+                except ModelError:
+                    raise
+                except USER_ERRORS as error:
+                    problems.add(source, format_error(error))
+                else:
+                    if code:
+                        click.get_current_context().exit(code)
+        if self.boxes_file is None:  # otherwise the note on the video has counted them
+            left_out.report()
+        problems.raise_if_any(total)
+
+    def _with_boxes(
+        self, request: TrackRequest, videos: int, settings: Mapping[str, Any], left_out: LeftOut
+    ) -> TrackRequest:
+        """Returns the request with the boxes of ``--boxes-from``. The video is then read once."""
+        if videos > 1:
+            raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
+        if request.source.is_live:
+            raise click.UsageError(
+                f"--boxes-from has boxes of numbered frames, and {request.source.name} is live; call add_detections() "
+                "of a stream from Python"
+            )
+        if find_spec("scipy") is None:
+            raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
+        with as_user_error(OSError, ValueError):
+            names = [os.path.join(request.source.text, name) for name in request.frame_names]
+        assert self.boxes_file is not None
+        found = read_detections(self.boxes_file, names, left_out, Path(request.source.text).stem)
+        return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))
+
+
+track = command(TrackCommand, output_options(has_bar=True))
 
 
 def _of_volume(request: TrackRequest) -> TrackRequest:
@@ -254,32 +256,6 @@ def _of_volume(request: TrackRequest) -> TrackRequest:
     if "dicom-seg" in formats and find_spec("highdicom") is None:
         raise UserError("--format dicom-seg needs highdicom: pip install 'sam2fast[medical]'")
     return replace(request, reverse=not request.stream)
-
-
-def _approximations(names: Sequence[str]) -> Approximations:
-    try:
-        return Approximations.of(names)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _with_boxes(
-    request: TrackRequest, path: Path, videos: int, settings: Mapping[str, Any], left_out: LeftOut
-) -> TrackRequest:
-    """Returns the request with the boxes of a file. The video is then read once."""
-    if videos > 1:
-        raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
-    if request.source.is_live:
-        raise click.UsageError(
-            f"--boxes-from has boxes of numbered frames, and {request.source.name} is live; call add_detections() of a "
-            "stream from Python"
-        )
-    if find_spec("scipy") is None:
-        raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
-    with as_user_error(OSError, ValueError):
-        names = [os.path.join(request.source.text, name) for name in request.frame_names]
-    found = read_detections(path, names, left_out, Path(request.source.text).stem)
-    return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))
 
 
 def _check(request: TrackRequest) -> None:
