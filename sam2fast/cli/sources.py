@@ -19,13 +19,7 @@ import click
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
 from sam2fast.downloads.transfer import file_sha256
-from sam2fast.io.images import (
-    IMAGE_READ_ERRORS,
-    SUFFIXES,
-    VIDEO_SUFFIXES,
-    numbered_files_hint,
-    open_image,
-)
+from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, files_of_kind, numbered_files_hint, open_image
 from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
@@ -39,15 +33,10 @@ ListFolder = Callable[[Path], Sequence[Path]]
 
 @dataclass(frozen=True)
 class InputSource:
-    """An image or a video. Its ``str`` is its name in messages and results.
+    """An image or a video. Its ``str`` is its name in messages and results."""
 
-    Attributes:
-        text: Path, address, or ``-``.
-        content: Content of stdin, for ``-``.
-    """
-
-    text: str
-    content: bytes | None = field(default=None, repr=False)
+    text: str  # path, address, or ``-``
+    content: bytes | None = field(default=None, repr=False)  # content of stdin, for ``-``
 
     def __str__(self) -> str:
         return without_password(self.text)
@@ -137,22 +126,11 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
                 (str(source), f"{source} is a volume: use `sam2fast track`, which reads its slices as frames")
             )
             del found[key]
-    if unit == "videos":
-        problems += _take_images(found)
-    report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
-    for text, why in problems:
-        report.add(text, why)
-    return list(found.values()), report
-
-
-def _take_images(found: dict[str, InputSource]) -> list[tuple[str, str]]:
-    """Removes images from the inputs of a command that reads videos. Returns one error for each of their folders."""
     folders: dict[Path, list[str]] = {}
-    for key, source in list(found.items()):
+    for key, source in list(found.items()) if unit == "videos" else ():
         if source.path is not None and _is_image(source.path):
             folders.setdefault(source.path.parent, []).append(source.text)
             del found[key]
-    problems = []
     for folder, images in folders.items():
         if len(images) == 1:
             why = f"{images[0]} is an image: use `sam2fast segment`; of the frames of a video, give their folder"
@@ -160,7 +138,10 @@ def _take_images(found: dict[str, InputSource]) -> list[tuple[str, str]]:
         else:
             why = f"{len(images)} images in {folder} are no videos; if they are the frames of one, give their folder: "
             problems.append((str(folder), f"{why}`sam2fast track {folder}`"))
-    return problems
+    report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
+    for text, why in problems:
+        report.add(text, why)
+    return list(found.values()), report
 
 
 def _is_image(path: Path) -> bool:
@@ -244,7 +225,8 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
 
 def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
     """Returns the videos in a folder, sorted by name, or the folder itself if most of its files are images."""
-    (images, hidden_images), (videos, hidden) = (_files_in(folder, kind) for kind in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+    paths = sorted(folder.iterdir())
+    (images, hidden_images), (videos, hidden) = files_of_kind(paths, IMAGE_SUFFIXES), files_of_kind(paths)
     is_video = len(images) > len(videos) or not videos
     for path in hidden_images if is_video else hidden:
         left_out.add("file", "it is hidden", path)
@@ -264,13 +246,6 @@ def add_other_files(folder: Path, left_out: LeftOut) -> None:
     with suppress(VideoError):  # opening the folder raises it again
         for name in other_files(folder):
             left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
-
-
-def _files_in(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Returns the visible and the hidden files with these suffixes, sorted by name."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
-    hidden = [path for path in paths if path.name.startswith(".")]
-    return [path for path in paths if path not in hidden], hidden
 
 
 def _download(address: str, file: Path) -> None:

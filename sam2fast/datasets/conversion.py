@@ -16,7 +16,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles, copy_frames, write_frames
 from sam2fast.datasets.layout import Layout, StagingFolder
 from sam2fast.downloads.digests import digest_of
-from sam2fast.io.images import VIDEO_SUFFIXES
+from sam2fast.io.images import VIDEO_SUFFIXES, files_of_kind
 from sam2fast.io.made_from import are_whole, files_below
 
 ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
@@ -123,12 +123,11 @@ def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError for none."""
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
-    found = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))
-    found = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
-    videos = [path for path in found if not path.name.startswith(".")]
+    paths = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))
+    videos, hidden = files_of_kind(paths)
     if not videos:
         raise DatasetError(f"no videos ({', '.join(VIDEO_SUFFIXES)}) in {folder} or in the folders in it")
-    return videos, [path for path in found if path not in videos]
+    return videos, hidden
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:

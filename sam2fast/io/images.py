@@ -6,7 +6,7 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
@@ -36,6 +36,13 @@ IMAGE_READ_ERRORS = (
     *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, EOFError, MemoryError),
     *(struct.error, zlib.error),
 )
+
+
+def files_of_kind(paths: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXES) -> tuple[list[Path], list[Path]]:
+    """Returns the visible and the hidden files with these suffixes, in any case. Includes broken links."""
+    found = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
+    hidden = [path for path in found if path.name.startswith(".")]
+    return [path for path in found if path not in hidden], hidden
 
 
 def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
