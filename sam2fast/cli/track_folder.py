@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -86,11 +86,6 @@ def frame_record(
     return {"frame": frame, **named, "time": None if time is None else round(time, DIGITS), "objects": objects}
 
 
-def as_line(record: Line) -> str:
-    """Returns a record as JSON, without a line feed."""
-    return json.dumps(record, separators=(",", ":"), allow_nan=False)
-
-
 class RunFolder:
     """The output folder of one run. Another process may continue the run.
 
@@ -161,11 +156,12 @@ class RunFolder:
             raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
         return lengths
 
-    def append(self, line: str, objects: Iterable[ObjectId]) -> None:
+    def append(self, line: Line) -> None:
         """Adds a frame to the record, and its objects to the manifest. The next checkpoint writes the manifest."""
         assert self._file is not None
-        self._facts["objects"] = list(dict.fromkeys([*self._facts["objects"], *objects]))
-        content = line.encode() + b"\n"
+        ids = [entry["id"] for entry in line["objects"]]
+        self._facts["objects"] = list(dict.fromkeys([*self._facts["objects"], *ids]))
+        content = json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with annotate_oserror(self.record):
             while content:
                 content = content[self._file.write(content) :]

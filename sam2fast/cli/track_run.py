@@ -21,7 +21,7 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import check_against_video
 from sam2fast.cli.reporting import emit, progress_bar, say
 from sam2fast.cli.terminal import SIGNAL_EXIT_BASE, ignore_closed_stream, note_signals, print_message
-from sam2fast.cli.track_folder import RunFolder, as_line, frame_record
+from sam2fast.cli.track_folder import RunFolder, frame_record
 from sam2fast.cli.track_outputs import write_outputs
 from sam2fast.cli.track_overlay import FrameDrawing, open_overlay
 from sam2fast.cli.track_passes import Masks, StreamPropagation, VideoPropagation
@@ -49,11 +49,7 @@ def load_predictor(choice: ModelChoice, device: str, dtype: str) -> tuple[SAM2Vi
     """Returns the model and its part of the results' record. Raises ModelError."""
     with as_model_error():
         predictor = build_sam2_video_predictor(
-            choice.config,
-            choice.checkpoint,
-            device=device,
-            dtype=getattr(torch, dtype),
-            image_size=choice.image_size,
+            choice.config, choice.checkpoint, device=device, dtype=getattr(torch, dtype), image_size=choice.image_size
         )
         return predictor, choice.made_from(dtype=dtype, device=str(predictor.device))
 
@@ -209,7 +205,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
                     name = request.frame_name(found.frame) if request.frame_names else None
                     results = found.ids, found.masks, found.scores
                     record = frame_record(found.frame, found.time, *results, passes.size, name)
-                    folder.append(as_line(record), found.ids)
+                    folder.append(record)
                     outcome.frames += 1
                     bar.update()
                 if overlay is not None and found.rgb is not None:

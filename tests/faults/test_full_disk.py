@@ -46,7 +46,7 @@ def test_the_record_is_named(out):
         folder.begin()
         with folder.recording():
             for _ in range(10):
-                folder.append("1" * 99, ())
+                folder.append({"objects": [], "name": "1" * 71})
 
     ended = forked(work, Fault(size=850, number=None))
     assert f"[Errno 27] File too large: '{out}/masks.jsonl'" in ended.stderr

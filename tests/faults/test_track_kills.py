@@ -62,7 +62,7 @@ def test_killed_before_removing_states(out):
         folder = RunFolder(out, {"asked": 1}, False)
         folder.begin()
         with folder.recording():
-            folder.append("{}", ())
+            folder.append({"objects": []})
             folder.checkpoint(lambda path: path.write_bytes(b"a state"))
             folder.backward.write_bytes(b"another")
             folder.finish()
