@@ -93,16 +93,18 @@ class _CommandGroup(click.Group):
                 exit_quietly()
 
     def _run_to_exit_code(self, *args: Any, **kwargs: Any) -> int:
-        """Returns click's exit code. Raises interrupts; click would report them as failures."""
+        """Returns click's exit code. Raises interrupts, also from causes; click would report them as failures."""
         inherited: Any = super().main
         try:
             code = inherited(*args, standalone_mode=False, **kwargs)
         except click.ClickException as error:
             error.show()
-            stop = _find_interrupt(error)
-            if stop is None:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, KeyboardInterrupt):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
                 return error.exit_code
-            raise stop from None
+            raise cause from None
         except click.Abort as error:
             raise error.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else KeyboardInterrupt from error
         return code if isinstance(code, int) else 0
@@ -121,13 +123,6 @@ class _CommandGroup(click.Group):
             if isinstance(error, UserError) or is_bug:
                 raise
             raise UserError(format_error(error)) from error
-
-
-def _find_interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
-    """Returns the interrupt among the causes of an error, or None."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 class _StderrHandler(logging.Handler):

@@ -26,26 +26,16 @@ MOT_LINE = "it is no line of MOT Challenge, such as '1,-1,100,50,20,40,0.9,-1,-1
 
 
 class FoundBox(NamedTuple):
-    """A box of a detector.
+    """A box of a detector."""
 
-    Attributes:
-        image: Name of the image; None for every image and for numbered frames.
-        frame: Number of the frame from 0, in formats that count frames.
-        label: Name of the class; empty in formats without classes.
-        score: Confidence, or None.
-        is_relative: True if the box is in fractions of the image's width and height.
-        size: (height, width) that the file states for the image, or None.
-        where: Place in the file, for messages.
-    """
-
-    image: ImageName | None
-    frame: int | None
-    label: str
+    image: ImageName | None  # None for every image and for numbered frames
+    frame: int | None  # number from 0, in formats that count frames
+    label: str  # name of the class; empty in formats without classes
     box: Box
-    score: float | None
-    is_relative: bool
-    size: tuple[int, int] | None
-    where: str
+    score: float | None  # confidence
+    is_relative: bool  # True if the box is in fractions of the image's width and height
+    size: tuple[int, int] | None  # (height, width) that the file states for the image
+    where: str  # place in the file, for messages
 
 
 class NoBoxError(UserError):
@@ -54,20 +44,13 @@ class NoBoxError(UserError):
 
 @dataclass
 class BoxFile:
-    """The content of a file or folder of boxes.
-
-    Attributes:
-        boxes: Usable boxes.
-        names: Names of all images, including images without boxes.
-        counts_frames: True if the boxes have frame numbers.
-        left_out: Record of unusable items.
-    """
+    """The content of a file or folder of boxes."""
 
     path: Path
-    boxes: list[FoundBox] = field(default_factory=list)
-    names: dict[ImageName, None] = field(default_factory=dict)
-    counts_frames: bool = False
-    left_out: LeftOut = field(default_factory=LeftOut)
+    boxes: list[FoundBox] = field(default_factory=list)  # usable boxes
+    names: dict[ImageName, None] = field(default_factory=dict)  # all images, including images without boxes
+    counts_frames: bool = False  # True if the boxes have frame numbers
+    left_out: LeftOut = field(default_factory=LeftOut)  # unusable items
 
     @contextmanager
     def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:
@@ -106,7 +89,15 @@ def _read_coco(file: BoxFile, content: Any) -> None:
     if isinstance(content, list):
         for number, detection in enumerate(content, 1):
             with file.item(where := f"{file.path}, detection {number}"):
-                file.boxes.append(_detection(file, detection, where))
+                image = detection["file_name" if detection.get("file_name") else "image_id"]
+                if isinstance(image, float) and image.is_integer():
+                    image = int(image)
+                if isinstance(image, bool) or not isinstance(image, str | int) or not str(image).strip():
+                    raise Reason("its image_id is not a number or a name")
+                box, score = _box_of(detection), _score(detection.get("score"))
+                label, key = f"class{_identifier(detection['category_id'])}", ImageName.of(image, file.path)
+                file.names[key] = None
+                file.boxes.append(FoundBox(key, None, label, box, score, False, None, where))
         return
     expected = OF_IMAGES
     try:
@@ -168,19 +159,6 @@ def _file_name(image: Mapping[str, Any]) -> str:
 def _identifier(value: Any) -> str:
     """Returns the text of an id or a class. It is equal for 1, 1.0 and "1"."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
-
-
-def _detection(file: BoxFile, detection: Mapping[str, Any], where: str) -> FoundBox:
-    """Reads ``{"image_id", "category_id", "bbox", "score"}``, optionally with ``file_name``."""
-    image = detection["file_name" if detection.get("file_name") else "image_id"]
-    if isinstance(image, float) and image.is_integer():
-        image = int(image)
-    if isinstance(image, bool) or not isinstance(image, str | int) or not str(image).strip():
-        raise Reason("its image_id is not a number or a name")
-    box, score, label = _box_of(detection), _score(detection.get("score")), _identifier(detection["category_id"])
-    name = ImageName.of(image, file.path)
-    file.names[name] = None
-    return FoundBox(name, None, f"class{label}", box, score, False, None, where)
 
 
 def _box_of(annotation: Mapping[str, Any]) -> Box:

@@ -73,7 +73,14 @@ def read_detections(
         UserError: If the file is not of the format, no box in it can be used, or all boxes are of other videos.
     """
     file = read_box_file(path, of_video=True)
-    file.boxes = [found for found in (_scored(file, one) for one in file.boxes) if found is not None]
+    read, file.boxes = file.boxes, []
+    for found in read:
+        if found.score in (None, UNSCORED):
+            file.boxes.append(found._replace(score=None))
+        elif 0 <= found.score <= 1:
+            file.boxes.append(found)
+        else:
+            file.left_out.add("box", "its score is not from 0 to 1, nor -1 for none", found.where)
     file.check()
     note_fractions((Prompts(box=one.box, is_relative=one.is_relative) for one in file.boxes), f"the boxes in {path}")
     if file.counts_frames:
@@ -105,19 +112,13 @@ class BoxArguments(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectionFile:
-    """All boxes of a video, by frame.
-
-    Args:
-        every: Distance between frames with used boxes, counted from the first tracked frame.
-        max_unseen, start_score: See ``VideoStream.add_detections``.
-        left_out: Record of unusable boxes in the file.
-    """
+    """All boxes of a video, by frame. For ``max_unseen`` and ``start_score`` see ``VideoStream.add_detections``."""
 
     boxes: Mapping[int, Sequence[FoundBox]]
-    every: int = 1
+    every: int = 1  # distance between frames with used boxes, counted from the first tracked frame
     max_unseen: int = 30
     start_score: float = 0.5
-    left_out: LeftOut = field(default_factory=LeftOut, compare=False)
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False)  # unusable boxes in the file
 
     def on(self, frame: int, height: int, width: int) -> BoxArguments:
         """Returns the boxes on a frame of a video of this size."""
@@ -148,16 +149,6 @@ class DetectionFile:
         content = repr(sorted(boxes.items()))
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
         return {"sha256": hashlib.sha256(content.encode()).hexdigest(), **settings}
-
-
-def _scored(file: BoxFile, found: FoundBox) -> FoundBox | None:
-    """Returns the box, without a score of -1. Counts a box with another score outside [0, 1], and returns None."""
-    if found.score in (None, UNSCORED):
-        return found._replace(score=None)
-    if 0 <= found.score <= 1:
-        return found
-    file.left_out.add("box", "its score is not from 0 to 1, nor -1 for none", found.where)
-    return None
 
 
 def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[int]]:

@@ -1,6 +1,7 @@
 """``sam2fast convert``: a checkpoint from one layout to another."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,17 +83,9 @@ def convert(
         choice = fitting_config(source, prefix) if config is None else Choice(config)
         name = " ".join((choice.config, *choice.overrides)) if choice else "none"
         made_from = ModelChoice(name, weights).made_from(to=layout, dtype=dtype, int8=int8, prefix=prefix)
-        done = convert_checkpoint(
-            source,
-            target,
-            layout,
-            dtype=getattr(torch, dtype) if dtype else None,
-            int8=int8,
-            config=config,
-            prefix=prefix,
-            overwrite=overwrite,
-            made_from=made_from,
-        )
+        options: dict[str, Any] = {"int8": int8, "config": config, "prefix": prefix, "overwrite": overwrite}
+        options |= {"dtype": getattr(torch, dtype) if dtype else None, "made_from": made_from}
+        done = convert_checkpoint(source, target, layout, **options)
     files = {str(file): digest for file, digest in done.files.items()}
     left_out = {"left_out": {"detector_weights": done.of_detector}} if done.of_detector else {}
     emit({"layout": done.layout, "tensors": done.tensors, "parameters": done.parameters, "sha256": files} | left_out)

@@ -105,9 +105,8 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
     try:
         frames = read_clip(EVERY)
         with segmenter.stage("load model"):
-            predictor = build_sam2_video_predictor(
-                choice.config, choice.checkpoint, device=device, dtype=dtype, image_size=choice.image_size
-            )
+            options: dict[str, Any] = {"dtype": dtype, "image_size": choice.image_size}
+            predictor = build_sam2_video_predictor(choice.config, choice.checkpoint, device, **options)
     except ImportError:
         print_note('no video without PyAV: pip install "sam2fast[video]"')
         return []
@@ -128,17 +127,10 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
         frame_numbers = [EVERY * index for index in range(len(frames))]
         content = {"video": str(CLIP), "frames": frame_numbers, "objects": objects, "model": segmenter.description}
         write_atomically(out / TRACKS, (json.dumps(content) + "\n").encode())
-    emit(
-        {
-            "video": str(out / TRACKS),
-            "frames": len(frames),
-            "model": segmenter.description,
-            "objects": [one.object for one in TRACKED],
-        }
-    )
-    height, width = frames[0].shape[:2]
+    names, (height, width) = [one.object for one in TRACKED], frames[0].shape[:2]
+    emit({"video": str(out / TRACKS), "frames": len(frames), "model": segmenter.description, "objects": names})
     rate = len(frames) / segmenter.seconds["track"]
-    say(f"tracked {', '.join(one.object for one in TRACKED)}: {len(frames)} frames of {width}x{height}, {rate:.1f}/s")
+    say(f"tracked {', '.join(names)}: {len(frames)} frames of {width}x{height}, {rate:.1f}/s")
     return images
 
 
@@ -148,12 +140,7 @@ def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image
     if tracked:
         rows += [[tracked[round(share * (len(tracked) - 1))] for share in shares] for shares in FRAMES_OF_ROWS]
     collage = out / COLLAGE
-    write_atomically(collage, encode_image(_in_rows(rows)))
-    return collage
-
-
-def _in_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Returns one image of rows of images. The images of a row have one height, so that the row fills the width."""
+    # The images of a row have one height, so that the row fills the width.
     heights = [
         round((COLLAGE_WIDTH - GAP * (len(row) - 1)) / sum(image.width / image.height for image in row)) for row in rows
     ]
@@ -166,4 +153,5 @@ def _in_rows(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
             sheet.paste(image.resize((width, height), Image.Resampling.LANCZOS), (x, y))
             x += width + GAP
         y += height + GAP
-    return sheet
+    write_atomically(collage, encode_image(sheet))
+    return collage

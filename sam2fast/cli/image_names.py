@@ -45,21 +45,13 @@ def as_number(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class ImageName:
-    """A name or number of an image in a file.
+    """A name or number of an image in a file."""
 
-    Attributes:
-        file: File or folder that states the name.
-        parts: Parts of the path, with the file name last.
-        text: Name in messages.
-        stated: Number of parts that the file states; for a label file, number of parts below the given folder.
-        is_id: True if the name is a number, ``image_id`` of COCO's detections.
-    """
-
-    file: Path
-    parts: tuple[str, ...]
-    text: str = field(compare=False)
-    stated: int
-    is_id: bool = False
+    file: Path  # file or folder that states the name
+    parts: tuple[str, ...]  # of the path, with the file name last
+    text: str = field(compare=False)  # name in messages
+    stated: int  # number of parts that the file states; for a label file, number of parts below the given folder
+    is_id: bool = False  # True if the name is a number, ``image_id`` of COCO's detections
 
     @classmethod
     def of(cls, name: str | int, file: Path) -> "ImageName":
@@ -112,14 +104,10 @@ class PathMatch(NamedTuple):
 
 
 class ImageNames:
-    """All names of images in some files.
-
-    Attributes:
-        guessed: Name of each image for which only the file name agrees, by the image's text.
-    """
+    """All names of images in some files."""
 
     def __init__(self, names: Iterable[ImageName]) -> None:
-        self.guessed: dict[str, str] = {}
+        self.guessed: dict[str, str] = {}  # name of each image for which only the file name agrees, by the image's text
         self._by_key: dict[str | int | None, list[ImageName]] = defaultdict(list)
         for name in dict.fromkeys(names):
             last = name.parts[-1]

@@ -38,14 +38,7 @@ NEEDED = ("flask", "gunicorn", "av", "shapely")
 @click.option("--max-mb", type=click.IntRange(1), default=256, help="Size of an image or a video.")
 @output_options()
 def label_studio(
-    model: ModelOptions,
-    url: str,
-    token: str | None,
-    host: str,
-    port: int,
-    images: int,
-    frames: int,
-    max_mb: int,
+    model: ModelOptions, url: str, token: str | None, host: str, port: int, images: int, frames: int, max_mb: int
 ) -> None:
     """An ML backend for Label Studio: masks in images, boxes and outlines in videos.
 

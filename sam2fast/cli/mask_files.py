@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from sam2fast.cli.prompts import mask_file
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, print_note
@@ -70,26 +70,21 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
 
 
 def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Returns the pixels ``(H, W, C)``, alpha or None, and True if the format keeps values."""
+    """Returns the pixels ``(H, W, C)``, alpha ``(H, W)`` or None, and True if the format keeps values."""
     stored = read_if_pillow_fails(file)
     if stored is not None:
         values = np.nan_to_num(stored.values).clip(0)
         values = values.max() - values if stored.is_negative else values
         return values if values.ndim == 3 else values[..., None], None, True
     with open_image(file) as opened:
-        pixels, alpha = _channels(ImageOps.exif_transpose(opened) or opened)
-        return pixels, alpha, opened.format not in INEXACT
-
-
-def _channels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the pixels ``(H, W, C)`` with one or three channels, and alpha ``(H, W)`` or None."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB")), None
-    image = image.convert("LA") if image.mode == "La" else image  # La cannot be converted to RGBA
-    pixels = np.asarray(image.convert("RGBA"))
-    return pixels[..., :3], pixels[..., 3]
+        image, is_exact = ImageOps.exif_transpose(opened) or opened, opened.format not in INEXACT
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return np.nan_to_num(np.asarray(image)).clip(0)[..., None], None, is_exact
+        if not image.has_transparency_data:
+            return np.asarray(image.convert("RGB")), None, is_exact
+        image = image.convert("LA") if image.mode == "La" else image  # La cannot be converted to RGBA
+        pixels = np.asarray(image.convert("RGBA"))
+        return pixels[..., :3], pixels[..., 3], is_exact
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:

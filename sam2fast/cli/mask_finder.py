@@ -62,18 +62,15 @@ class FoundMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskTask:
-    """A function that generates the masks of an image, and draws them. It is picklable if ``progress`` is no function.
-
-    ``run`` is the part of the results' record that all images share. ``tolerance`` is in pixels.
-    """
+    """A function that generates and draws the masks of an image. It is picklable if ``progress`` is no function."""
 
     choice: ModelChoice
     dtype: str
     options: Mapping[str, Any]
     formats: Sequence[str]
     out: Path
-    run: Mapping[str, Any]
-    tolerance: float = 1.0
+    run: Mapping[str, Any]  # part of the results' record that all images share
+    tolerance: float = 1.0  # in pixels
     progress: Progress = False
 
     def load(self, device: str) -> MaskFinder:
@@ -158,11 +155,9 @@ class ResultsFile:
     def add(self, found: FoundMasks) -> None:
         """Adds an image and its masks, and sometimes saves the file. The other files of the image must exist."""
         image_id, first = len(self._images) + 1, len(self._annotations) + 1
-        self._annotations += [
-            _encode({"id": first + i, "image_id": image_id, **_without_ids(one)})
-            for i, one in enumerate(found.annotations)
-        ]
-        self._images.append(_encode({"id": image_id, **_without_ids(found.image)}))
+        for number, annotation in enumerate(found.annotations, first):
+            self._annotations.append(_encode(annotation, id=number, image_id=image_id))
+        self._images.append(_encode(found.image, id=image_id))
         if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
             self._save()
 
@@ -173,7 +168,7 @@ class ResultsFile:
         task = self._task
         info = {"description": "masks by sam2fast", "version": task.run["version"], "model": task.model(self.device)}
         info |= {"options": dict(task.options), "made_from": dict(task.run)}
-        lists = {"images": self._images, "categories": [_encode(CATEGORY)], "annotations": self._annotations}
+        lists = {"images": self._images, "categories": [json.dumps(CATEGORY)], "annotations": self._annotations}
         text = _encode({"info": info}).removesuffix("}")
         for name, items in lists.items():
             text += f',\n"{name}": [\n' + ",\n".join(items) + "\n]"
@@ -182,12 +177,10 @@ class ResultsFile:
         self._seconds["write"] = self._seconds.get("write", 0.0) + time.perf_counter() - start
 
 
-def _encode(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, allow_nan=False)
-
-
-def _without_ids(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name not in ("id", "image_id")}
+def _encode(value: Mapping[str, Any], **ids: int) -> str:
+    """Returns JSON of an entry with these ids, which replace its own ids."""
+    own = {name: item for name, item in value.items() if name not in ("id", "image_id")}
+    return json.dumps({**ids, **own}, allow_nan=False)
 
 
 def read_previous_masks(

@@ -24,12 +24,7 @@ from sam2fast.cli.user_errors import as_model_error
 @click.option("--max-objects", type=click.IntRange(1), default=50, help="Prompts, or masks, of a call.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=120.0, help="Time after which a call ends.")
 def mcp(
-    model: ModelOptions,
-    roots: tuple[Path, ...],
-    max_megabytes: int,
-    max_frames: int,
-    max_objects: int,
-    seconds: float,
+    model: ModelOptions, roots: tuple[Path, ...], max_megabytes: int, max_frames: int, max_objects: int, seconds: float
 ) -> None:
     """A Model Context Protocol server on stdin and stdout: masks of images and videos for language models.
 

@@ -21,15 +21,12 @@ DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found n
 
 
 class ModelChoice(NamedTuple):
-    """A configuration name or YAML path, and a checkpoint file that exists.
-
-    ``fallback`` is True if mini replaces the default model. ``image_size`` is the value of ``--image-size``.
-    """
+    """A configuration name or YAML path, and a checkpoint file that exists."""
 
     config: str
     checkpoint: Path
-    fallback: bool = False
-    image_size: int | None = None
+    fallback: bool = False  # True if mini replaces the default model
+    image_size: int | None = None  # the value of ``--image-size``
 
     def as_json(self) -> dict[str, Any]:
         """Returns JSON, with the input size if one was chosen. A fallback also has ``name`` and ``fallback``."""
@@ -98,7 +95,16 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
     if checkpoint is not None and model is None:
         return ModelChoice(_config_that_fits(checkpoint), checkpoint)
     if model is None:
-        return _default()
+        default = published_models()[DEFAULT_MODEL].release
+        try:
+            return ModelChoice(default.config, get_checkpoint(DEFAULT_MODEL, quiet=reporting().quiet))
+        except DownloadError as error:
+            print_message(
+                f"THIS IS NOT SAM 2: mini replaces SAM 2.1 {DEFAULT_MODEL}, and its masks are worse, since "
+                f"{error.reason}. To get {DEFAULT_MODEL}: sam2fast download {DEFAULT_MODEL}. To hide this line: "
+                "--model mini"
+            )
+            return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
     name = model if _is_own(model) else short_name(model)
     if embedded := find_embedded(name):
         return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
@@ -125,18 +131,6 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
         "and mini",
         param_hint="'--model'",
     )
-
-
-def _default() -> ModelChoice:
-    release = published_models()[DEFAULT_MODEL].release
-    try:
-        return ModelChoice(release.config, get_checkpoint(DEFAULT_MODEL, quiet=reporting().quiet))
-    except DownloadError as error:
-        print_message(
-            f"THIS IS NOT SAM 2: mini replaces SAM 2.1 {DEFAULT_MODEL}, and its masks are worse, since {error.reason}. "
-            f"To get {DEFAULT_MODEL}: sam2fast download {DEFAULT_MODEL}. To hide this line: --model mini"
-        )
-        return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
 
 
 def _from_hub(model: str) -> ModelChoice:

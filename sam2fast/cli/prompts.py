@@ -42,26 +42,17 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts for one object. The mask is ``FILE`` or ``FILE:LABEL``.
-
-    Attributes:
-        object: Name of the object in an image, or None without a name; :data:`ObjectId` in a video.
-        frame: Frame number in a video; None in an image.
-        image: Name of the image with the object; None for all images.
-        is_relative: True if the box is in fractions of the image's width and height.
-        size: (height, width) that a file states for the image of the box, or None.
-        where: Place of the box in a file of boxes; empty for prompts that the user wrote.
-    """
+    """The prompts for one object."""
 
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
-    mask: Path | None = None
-    object: Any = None
-    frame: Any = None
-    image: ImageName | None = None
-    is_relative: bool = False
-    size: tuple[int, int] | None = None
-    where: str = field(default="", compare=False)
+    mask: Path | None = None  # ``FILE`` or ``FILE:LABEL``
+    object: Any = None  # name in an image, or None without a name; :data:`ObjectId` in a video
+    frame: Any = None  # frame number in a video; None in an image
+    image: ImageName | None = None  # name of the image with the object; None for all images
+    is_relative: bool = False  # True if the box is in fractions of the image's width and height
+    size: tuple[int, int] | None = None  # (height, width) that a file states for the image of the box
+    where: str = field(default="", compare=False)  # place of the box in a file of boxes; empty for the user's prompts
 
     def __bool__(self) -> bool:
         return bool(self.clicks) or self.box is not None or self.mask is not None
@@ -168,14 +159,12 @@ class ImagePrompts:
     Args:
         parts: Prompts. An empty prompt without an object names an image without prompts.
 
-    Attributes:
-        names: Names of all images in files of prompts and boxes.
-
     Raises:
         click.UsageError: If there is no prompt, a prompt is empty or given twice, or only some prompts have names.
     """
 
     def __init__(self, parts: Sequence[Prompts]) -> None:
+        # Of all images in files of prompts and boxes.
         self.names = ImageNames(one.image for one in parts if one.image is not None)
         given = [one for one in parts if one or one.object is not None or one.image is None]
         found = merged((one for one in given if not one.where), lambda part: (part.image, part.object))

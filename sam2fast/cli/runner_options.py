@@ -66,7 +66,15 @@ def runner_options(command: Command) -> Command:
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:
         ray_options = RayOptions(**{name: kwargs.pop(name) for name in RayOptions._fields})
-        _check(ray_options, kwargs["model"].device)
+        device = kwargs["model"].device
+        if not ray_options and ray_options != RayOptions():
+            raise click.UsageError("--workers and --worker-cpus need --ray")
+        if ray_options and device not in WORKER_DEVICES:
+            raise click.UsageError(
+                f"with --ray, --device is what each worker computes on, {', '.join(WORKER_DEVICES)}; got {device}"
+            )
+        if ray_options and importlib.util.find_spec("ray") is None:
+            raise UserError('--ray needs ray, which is not installed: pip install "sam2fast[cluster]"')
         return command(*args, ray_options=ray_options, **kwargs)
 
     for option in reversed(_OPTIONS):
@@ -84,36 +92,19 @@ resume_option = click.option(
 def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, at_once: int = 1) -> RunnerChoice:
     """Returns the runner for ``count`` inputs, with at most ``at_once`` processes on each device of this machine."""
     if ray_options.ray is not None:
-        return RunnerChoice(_on_ray(ray_options, device, count), f"ray {ray_options.ray}", False)
+        from sam2fast.deploy.ray import on_ray
+
+        workers = ray_options.workers and min(ray_options.workers, max(1, count))
+        gpus = {"auto": None, "cpu": 0.0, "cuda": 1.0}[device]
+        with as_user_error(ValueError):
+            runner = on_ray(ray_options.ray, workers=workers, gpus=gpus, cpus=ray_options.worker_cpus)
+        return RunnerChoice(runner, f"ray {ray_options.ray}", False)
     devices = _choose_devices(device, count, unit)
     at_once = min(at_once, max(1, -(-count // len(devices))))
     if len(devices) == 1 and at_once == 1:
         return RunnerChoice(in_this_process(devices[0]), devices[0], True)
     with as_user_error(ValueError, RuntimeError):
         return RunnerChoice(on_devices(devices, at_once=at_once), ",".join(devices), False)
-
-
-def _check(ray_options: RayOptions, device: str) -> None:
-    if not ray_options:
-        if ray_options != RayOptions():
-            raise click.UsageError("--workers and --worker-cpus need --ray")
-        return
-    if device not in WORKER_DEVICES:
-        raise click.UsageError(
-            f"with --ray, --device is what each worker computes on, {', '.join(WORKER_DEVICES)}; got {device}"
-        )
-    if importlib.util.find_spec("ray") is None:
-        raise UserError('--ray needs ray, which is not installed: pip install "sam2fast[cluster]"')
-
-
-def _on_ray(ray_options: RayOptions, device: str, count: int) -> Runner:
-    from sam2fast.deploy.ray import on_ray
-
-    assert ray_options.ray is not None
-    workers = ray_options.workers and min(ray_options.workers, max(1, count))
-    gpus = {"auto": None, "cpu": 0.0, "cuda": 1.0}[device]
-    with as_user_error(ValueError):
-        return on_ray(ray_options.ray, workers=workers, gpus=gpus, cpus=ray_options.worker_cpus)
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:

@@ -46,22 +46,11 @@ class Prediction:
 
 
 class Segmenter:
-    """An image predictor on its device.
-
-    Attributes:
-        model: Model.
-        predictor: Image predictor of this model.
-        description: Description of the model, as JSON.
-        seconds: Seconds of every stage so far.
-        choices: Page, bands and scale of the last image, as JSON, each only if there was a choice.
-
-    Raises:
-        ModelError: If checkpoint, configuration, device or dtype cannot be used.
-    """
+    """An image predictor on its device. Raises ModelError if the model, device or dtype cannot be used."""
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
-        self.seconds: dict[str, float] = {}
-        self.choices: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}  # of every stage so far
+        self.choices: dict[str, Any] = {}  # page, bands and scale of the last image as JSON, if there was a choice
         self._masks: dict[Path, MaskPrompt] = {}
         self._device: torch.device | None = None
         with self.stage("load model"), as_model_error():
@@ -91,8 +80,15 @@ class Segmenter:
     def read(self, image: InputSource) -> np.ndarray:
         """Reads the pixels ``(H, W, 3)`` of an image, upright, as uint8 or fp32 in [0, 1]."""
         with self.stage("read image"), image.file() as file:
-            pixels, self.choices = _read(file)
-            return pixels
+            try:
+                with as_user_error(FileNotFoundError):
+                    pixels, self.choices = read_pixels(file)
+                return pixels.numpy()
+            except ImageError as error:
+                if file.suffix.lower() in VIDEO_SUFFIXES:
+                    raise UserError(f"{file} is a video: use `sam2fast track`") from error
+                reason = " ".join(str(error).split())
+                raise UserError(reason if str(file) in reason else f"{file}: {reason}") from error
 
     def read_mask(self, path: Path) -> MaskPrompt:
         """Reads an image of a mask as a prompt, once. Errors: see :func:`read_foreground`."""
@@ -139,15 +135,3 @@ def mask_box(mask: np.ndarray) -> list[int] | None:
         return None
     rows, columns = area
     return [columns.start, rows.start, columns.stop - 1, rows.stop - 1]
-
-
-def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    with as_user_error(FileNotFoundError):
-        try:
-            pixels, choices = read_pixels(path)
-            return pixels.numpy(), choices
-        except ImageError as error:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                raise UserError(f"{path} is a video: use `sam2fast track`") from error
-            reason = " ".join(str(error).split())
-            raise UserError(reason if str(path) in reason else f"{path}: {reason}") from error

@@ -10,7 +10,7 @@ import click
 from sam2fast import __version__
 from sam2fast.cli.command_files import OutputFolder
 from sam2fast.cli.left_out import LeftOut
-from sam2fast.cli.model_choice import ModelChoice, choose_model
+from sam2fast.cli.model_choice import choose_model
 from sam2fast.cli.options import DTYPES, PATH, checked_device, out_option
 from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
@@ -92,7 +92,25 @@ def synthesize(
 
     folders = list(media)
     if choice is not None:
-        _make_cutouts(photographs, choice, device, dtype, out / "media", output, left_out)
+        left = [path for path in photographs if output.counts.get(path.name) != _count_cutouts(path, out / "media")]
+        if left:
+            import torch
+
+            from sam2fast.cli.segmenter import Segmenter
+            from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
+
+            predictor = Segmenter(choice, device, dtype).predictor
+            bar_of_images = progress_bar("cut-outs", len(left), "images")
+            with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
+                for path, count in write_cutouts(left, predictor, out / "media"):
+                    bar.update()
+                    if isinstance(count, Exception):
+                        left_out.add("photograph", "it cannot be read", path)
+                        continue
+                    bar.set_postfix(last=count)
+                    output.write(files={path.name: count})
+            if not output.counts:
+                raise UserError(f"no photograph can be used; left out: {left_out}")
         folders.append(out / "media")
 
     import numpy as np
@@ -119,39 +137,5 @@ def synthesize(
     left_out.report()
 
 
-def _make_cutouts(
-    photographs: Sequence[Path],
-    choice: ModelChoice,
-    device: str,
-    dtype: str,
-    media: Path,
-    output: OutputFolder,
-    left_out: LeftOut,
-) -> None:
-    """Cuts objects out of the photographs, except those of an earlier run."""
-
-    def is_done(photograph: Path) -> bool:
-        cutouts = (media / "cutouts").glob(f"{escape(photograph.name.replace('.', '_'))}_[0-9]*.png")
-        return output.counts.get(photograph.name) == len(list(cutouts))
-
-    photographs = [path for path in photographs if not is_done(path)]
-    if not photographs:
-        return
-
-    import torch
-
-    from sam2fast.cli.segmenter import Segmenter
-    from sam2fast.training.data.synthetic.pseudo_labels import write_cutouts
-
-    predictor = Segmenter(choice, device, dtype).predictor
-    bar_of_images = progress_bar("cut-outs", len(photographs), "images")
-    with as_user_error(OSError, torch.OutOfMemoryError), bar_of_images as bar:
-        for path, count in write_cutouts(photographs, predictor, media):
-            bar.update()
-            if isinstance(count, Exception):
-                left_out.add("photograph", "it cannot be read", path)
-                continue
-            bar.set_postfix(last=count)
-            output.write(files={path.name: count})
-    if not output.counts:
-        raise UserError(f"no photograph can be used; left out: {left_out}")
+def _count_cutouts(photograph: Path, media: Path) -> int:
+    return len(list((media / "cutouts").glob(f"{escape(photograph.name.replace('.', '_'))}_[0-9]*.png")))

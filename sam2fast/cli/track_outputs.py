@@ -39,16 +39,16 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
             _write_coco(record, folder, request)
         for name in VOLUMES.keys() & set(request.formats):
             if not folder.has(file := folder.path / VOLUME_FILES[name]):
-                VOLUMES[name](file, request.source.to_open, (_visible(record[frame]) for frame in sorted(record)))
+                VOLUMES[name](file, request.source.to_open, _visible(record))
                 folder.made(file)
         _write_frames(record, folder, request)
 
 
-def _visible(line: Line) -> FrameMasks:
-    """Returns the masks of a frame without pixels that other objects cover."""
-    objects = line["objects"]
-    masks = [decode_rle(entry.get("visible", entry["rle"])) for entry in objects]
-    return FrameMasks(line["frame"], [entry["id"] for entry in objects], np.stack(masks), None)
+def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
+    """Yields the masks of each frame without pixels that other objects cover."""
+    for line in (record[frame] for frame in sorted(record)):
+        masks = [decode_rle(entry.get("visible", entry["rle"])) for entry in line["objects"]]
+        yield FrameMasks(line["frame"], [entry["id"] for entry in line["objects"]], np.stack(masks), None)
 
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:

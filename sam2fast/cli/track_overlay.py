@@ -66,17 +66,16 @@ class OverlayWriter:
         seconds = float(self._count / self._rate) if time is None else time
         if self._count == 0:
             self._first = seconds
-        self._last = max(self._ticks_at(seconds - self._first), self._last + 1)
+        seconds -= self._first
+        frames = round(seconds * self._rate)
+        self._is_constant = self._is_constant and abs(seconds - frames / self._rate) <= self._unit
+        ticks = round((frames / self._rate if self._is_constant else seconds) / self._tick)
+        self._last = max(ticks, self._last + 1)
         self._count += 1
         if any(self._odd):
             image = np.pad(image, ((0, self._odd[0]), (0, self._odd[1]), (0, 0)), mode="edge")
         with as_user_error(*self._expected_errors):
             self._file.add(self._frame_from(image, format="rgb24"), self._last)
-
-    def _ticks_at(self, seconds: float) -> int:
-        frames = round(seconds * self._rate)
-        self._is_constant = self._is_constant and abs(seconds - frames / self._rate) <= self._unit
-        return round((frames / self._rate if self._is_constant else seconds) / self._tick)
 
     @property
     def part(self) -> tuple[float, float]:
@@ -111,16 +110,15 @@ class FrameDrawing:
                 area: Area = slice(y, y + height), slice(x, x + width)
                 mask = decode_rle(entry.get("visible", entry["rle"]))[area]
                 tint(image, area, mask, self._colours[entry["id"]])
-        return self._with_ids(image, line) if self._show_ids else image
-
-    def _with_ids(self, rgb: np.ndarray, line: Line) -> np.ndarray:
-        image = Image.fromarray(rgb)
-        draw, size = ImageDraw.Draw(image), max(12, max(rgb.shape[:2]) // 50)
+        if not self._show_ids:
+            return image
+        shown = Image.fromarray(image)
+        draw, size = ImageDraw.Draw(shown), max(12, max(rgb.shape[:2]) // 50)
         for entry in line["objects"]:
             if entry["area"]:
                 x, y = entry["box"][:2]
                 draw_id(draw, str(entry["id"]), (x, y), size, self._colours[entry["id"]])
-        return np.asarray(image)
+        return np.asarray(shown)
 
 
 def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None:

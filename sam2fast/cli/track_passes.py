@@ -182,7 +182,10 @@ class StreamPropagation:
                 result = self._tracked(frame)
                 if self._is_live or frame.index >= self._first:
                     rgb = frame.rgb if self._is_live else None
-                    yield TrackedFrame(frame.index, frame.time, self._names(result), *result[2:], rgb)
+                    # Objects of detections have their class before the id.
+                    labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
+                    ids = [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
+                    yield TrackedFrame(frame.index, frame.time, ids, *result[2:], rgb)
             if frame.index == self._request.last:
                 break
         else:
@@ -220,11 +223,6 @@ class StreamPropagation:
             )
             found.count_unused(frame.index, ids, self.left_out)
         return result
-
-    def _names(self, result: StreamResult) -> list[Any]:
-        """Returns the ids of the objects. Objects of detections have their class before the id."""
-        labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
-        return [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:

@@ -20,15 +20,11 @@ MAX_PALETTE_OBJECTS = 255
 
 
 class VideoSource(NamedTuple):
-    """A video: a file, a folder of images, a URL or a camera.
-
-    ``label`` is the address, or ``-``, of a video that is copied to a local file first. ``axis`` and ``window`` are
-    options of a volume.
-    """
+    """A video: a file, a folder of images, a URL or a camera. ``axis`` and ``window`` are options of a volume."""
 
     text: str
     camera: int | None = None
-    label: str | None = None
+    label: str | None = None  # the address, or ``-``, of a video that is copied to a local file first
     axis: str | None = None
     window: tuple[float, float] | None = None
 
