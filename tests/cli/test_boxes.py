@@ -5,6 +5,7 @@ import unicodedata
 
 import moving_shapes
 import pytest
+from commands import ends, ok
 from file_contents import names
 from PIL import Image
 from track_runs import box_of_disc, interrupt_after, lines_of
@@ -83,8 +84,7 @@ def test_folders_of_one_name(run, make_image, tmp_path):
     images = [make_image(f"{folder}/1.jpg") for folder in "abc"]
     write_json(tmp_path / "coco.json", coco(["a/1.jpg", "b/1.jpg"], [("a/1.jpg", BOX), ("b/1.jpg", OTHER)]))
     for image, (x, y, width, height) in zip(images, (BOX, OTHER), strict=False):
-        result = run("segment", image, "--boxes-from", "coco.json", *NANO, "--json", "--out", "out")
-        assert result.exit_code == 0, result.stderr
+        result = ok(run("segment", image, "--boxes-from", "coco.json", *NANO, "--json", "--out", "out"))
         (record,) = json.loads(result.stdout)["results"]
         assert record["object"] == "cat_1" and record["prompts"]["box"] == [x, y, x + width, y + height]
     why = f"{images[2]} may be any of a/1.jpg, b/1.jpg in coco.json"
@@ -117,8 +117,7 @@ def test_several_files_of_boxes(run, make_image, tmp_path):
     found = []
     for files in (["two.json", "all.txt", "one.json"], ["one.json", "two.json", "all.txt", "all.txt"]):
         options = [option for file in files for option in ("--boxes-from", file)]
-        result = run("segment", make_image("a/1.png"), *options, "--prompts", "clicks.json", *NANO, "--json")
-        assert result.exit_code == 0, result.stderr
+        result = ok(run("segment", make_image("a/1.png"), *options, "--prompts", "clicks.json", *NANO, "--json"))
         records = {one["object"]: one["prompts"] for one in json.loads(result.stdout)["results"]}
         assert records["cat_2"]["points"] == [[20, 30]] and records["cat_1"]["points"] == []
         found.append([records[name]["box"][:2] for name in sorted(records)])
@@ -129,8 +128,7 @@ def test_a_guess_is_noted(run, make_image, tmp_path):
     """One name has the file name of the image, and another folder."""
     image = make_image("photos/1.jpg")
     write_json(tmp_path / "coco.json", coco(["train/1.jpg"], [("train/1.jpg", BOX)]))
-    result = run("segment", image, "--boxes-from", "coco.json", *NANO)
-    assert result.exit_code == 0
+    result = ok(run("segment", image, "--boxes-from", "coco.json", *NANO))
     note = f"1 image is found by the file name only, since folders differ: {image} is taken for train/1.jpg"
     assert result.stderr == f"sam2fast: note: {note}\n"
 
@@ -231,8 +229,7 @@ def test_a_bad_annotation(run, make_image, tmp_path, kind):
         if annotation["category_id"] is ...:
             del annotation["category_id"]
     write_json(tmp_path / "coco.json", document)
-    result = run("segment", make_image("a.png"), "--boxes-from", "coco.json", *NANO, "--json")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("segment", make_image("a.png"), "--boxes-from", "coco.json", *NANO, "--json"))
     found, first = json.loads(result.stdout), "coco.json, annotation 11"
     assert len(found["results"]) == 2
     assert found["left_out"] == [{"what": "box", "why": why, "count": 1, "first": first}]
@@ -299,8 +296,7 @@ def test_resuming_knows_boxes_outside(run, make_image, tmp_path):
     command = ["segment", make_image("a.png"), "--boxes-from", "coco.json", *NANO, "--resume", "--jsonl"]
     note = "sam2fast: note: left out: 1 box (it lies outside the image; coco.json, annotation 11)\n"
     for done in (0, 1):
-        result = run(*command)
-        assert result.exit_code == 0
+        result = ok(run(*command))
         assert result.stderr == f"sam2fast: note: {done} of 1 images were done before\n{note}"
         *records, last = map(json.loads, result.stdout.splitlines())
         assert [one["object"] for one in records] == ["cat_1"] and last["left_out"][0]["count"] == 1
@@ -436,8 +432,7 @@ def test_nothing_is_tracked(track, video_file, tmp_path):
     ]
     why = f"its score is below --start-score, and it shows no tracked object; first: {tmp_path / 'det.txt'}, line 1"
     for _ in range(2):
-        result = track(*command)
-        assert result.exit_code == 1 and f"no box started an object: 4 boxes ({why})" in result.stderr
+        result = ends(track(*command), 1, f"no box started an object: 4 boxes ({why})")
         assert json.loads(result.stdout.splitlines()[0])["left_out"][0]["count"] == 4
     result = track(*command, "--every", 30, "--start", 5, "--overwrite")
     assert result.exit_code == 1 and "--start, --end and --every leave no frame with boxes" in result.stderr
@@ -448,8 +443,7 @@ def test_boxes_without_effect_are_counted(track, video_file, tmp_path):
     file = write_mot(tmp_path / "det.txt", [0])
     more = ["2,-1,500,500,9,9,0.9", "3,-1,1,1,9,9,0.2", "900,-1,5,5,9,9,0.9", "900,-1,7,7,9,9,0.9", "4,-1,5,5,0,9"]
     file.write_text(file.read_text() + "\n".join(more))
-    result = track(video_file, "--boxes-from", file, "--format", "json", "--out", tmp_path / "out", "--jsonl")
-    assert result.exit_code == 0, result.stderr
+    result = ok(track(video_file, "--boxes-from", file, "--format", "json", "--out", tmp_path / "out", "--jsonl"))
     counts = {entry["first"][-6:]: entry["count"] for entry in json.loads(result.stdout)["left_out"]}
     assert counts == {"line 2": 1, "line 3": 1, "line 4": 2, "line 6": 1}
     assert result.stderr.count("note") == 1 and "2 boxes (the video has no such frame; first:" in result.stderr
@@ -466,8 +460,7 @@ def test_counts_of_a_run_that_continues(track, video_file, tmp_path, monkeypatch
         interrupt_after(patch, 6)
         assert track(*command).exit_code == 130
     for _ in range(2):
-        result = track(*command)
-        assert result.exit_code == 0, result.stderr
+        result = ok(track(*command))
         assert [entry["count"] for entry in json.loads(result.stdout)["left_out"]] == [10, 1]
 
 

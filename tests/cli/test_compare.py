@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import moving_shapes
 import numpy as np
 import pytest
-from commands import assert_one_line, invoke
+from commands import assert_one_line, ends, invoke, ok
 from file_contents import names
 from mask_sets import cut
 from PIL import Image
@@ -19,8 +19,7 @@ QUICK = ["--model", "nano", "--device", "cpu"]
 def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
     image = make_image()
     other = f"model=nano,checkpoint={nano_checkpoint}"
-    result = run("compare", image, "--point", "70,30", *QUICK, "--with", "dtype=bfloat16", "--with", other)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("compare", image, "--point", "70,30", *QUICK, "--with", "dtype=bfloat16", "--with", other))
     assert names(tmp_path / "out/compare") == ["compare.json", "compare.png"]
     table = json.loads((tmp_path / "out/compare/compare.json").read_text())
     first, half, untrained = table["runs"]
@@ -41,8 +40,7 @@ def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
 def test_a_video_with_two_strategies(video_file, tmp_path):
     prompts = ["--point", "0,1,60,40", "--box", "2,disc,20,20,60,60"]
     arguments = [*prompts, *QUICK, "--with", "strategy=samurai", "--out", tmp_path]
-    result = invoke("compare", video_file, *arguments)
-    assert result.exit_code == 0, result.stderr
+    ok(invoke("compare", video_file, *arguments))
     rows = json.loads((tmp_path / "compare.json").read_text())["runs"]
     assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1
 
@@ -59,8 +57,7 @@ def test_devices(run, make_image, tmp_path, monkeypatch):
 
     monkeypatch.setattr(segmenter.Segmenter, "__init__", build)
     options = ["--model", "nano", "--device", "auto", "--with", "device=cpu:0"]
-    result = run("compare", make_image(), "--point", "70,30", *options)
-    assert result.exit_code == 0, result.stderr
+    ok(run("compare", make_image(), "--point", "70,30", *options))
     rows = json.loads((tmp_path / "out/compare/compare.json").read_text())["runs"]
     first = str(available_device("auto"))
     assert devices == [first, "cpu:0"]
@@ -81,8 +78,7 @@ def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
 
 
 def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image):
-    result = run("compare", make_image(), "--point", "70,30", "--with", "model=mini", "--device", "cpu")
-    assert result.exit_code == 0 and NOTE in result.stderr
+    ends(run("compare", make_image(), "--point", "70,30", "--with", "model=mini", "--device", "cpu"), 0, NOTE)
 
 
 def test_prompts_outside_of_a_video(run, video_file):
@@ -113,8 +109,7 @@ def test_a_damaged_frame_ends_the_comparison_there(tmp_path):
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(5))
     cut(sorted(folder.iterdir())[3])
     options = ["--point", "0,1,20,20", *QUICK, "--with", "dtype=bfloat16", "--out", tmp_path / "out"]
-    result = invoke("compare", folder, *options)
-    assert result.exit_code == 1 and "2 of 2 runs had problems" in result.stderr and "frame 3" in result.stderr
+    ends(invoke("compare", folder, *options), 1, "2 of 2 runs had problems", "frame 3")
     assert len(json.loads((tmp_path / "out/compare.json").read_text())["runs"]) == 2
     assert (tmp_path / "out/compare.png").exists()
 

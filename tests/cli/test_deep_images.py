@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from commands import ok
 from PIL import Image
 
 SIZE = 60, 80
@@ -24,8 +25,7 @@ def bands(tmp_path):
 
 def test_segment_reports_bands_and_scale(run, bands, tmp_path):
     for more in ((), ("--resume",)):
-        result = run("segment", bands, *CLICK, "--out", tmp_path / "out", "--json", *more)
-        assert result.exit_code == 0, result.stderr
+        result = ok(run("segment", bands, *CLICK, "--out", tmp_path / "out", "--json", *more))
         (record,) = json.loads(result.stdout)["results"]
         assert record["bands"] == {"numbers": [1, 2, 3], "of": 7}
         assert record["scale"]["black"] == 0 and 5900 < record["scale"]["white"] < 9000
@@ -46,17 +46,15 @@ def test_boxes_for_another_size(run, bands, tmp_path):
         "categories": [{"id": 1, "name": "field"}],
     }
     (tmp_path / "boxes.json").write_text(json.dumps(document))
-    result = run("segment", bands, "--boxes-from", tmp_path / "boxes.json", "--model", "nano", "--out",
-                 tmp_path / "out", "--json")  # fmt: skip
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("segment", bands, "--boxes-from", tmp_path / "boxes.json", "--model", "nano", "--out",
+                 tmp_path / "out", "--json"))  # fmt: skip
     (record,) = json.loads(result.stdout)["results"]
     assert record["prompts"]["box"] == [20, 16, 60, 46]
 
 
 def test_masks(run, bands, tmp_path):
-    result = run("masks", bands, "--points-per-side", 2, "--model", "nano", "--out", tmp_path / "out", "--format",
-                 "json,labelme", "--tolerance", 0)  # fmt: skip
-    assert result.exit_code == 0, result.stderr
+    ok(run("masks", bands, "--points-per-side", 2, "--model", "nano", "--out", tmp_path / "out", "--format",
+                 "json,labelme", "--tolerance", 0))  # fmt: skip
     (image,) = json.loads((tmp_path / "out/masks.json").read_text())["images"]
     assert image["bands"]["of"] == 7 and image["scale"]["white"] > 5900
     assert json.loads((tmp_path / "out/labelme/bands.json").read_text())["imagePath"] == "bands.png"
@@ -73,9 +71,8 @@ def test_a_folder_of_frames(run, tmp_path, more):
     for index, values in enumerate(FRAMES):
         Image.fromarray(values).save(tmp_path / f"frames/{index}.png")
     for attempt in range(2):
-        result = run("track", tmp_path / "frames", "--point", "0,1,40,30", "--model", "nano", "--out", tmp_path / "out",
-                     "--jsonl", *more)  # fmt: skip
-        assert result.exit_code == 0, result.stderr
+        options = ["--point", "0,1,40,30", "--model", "nano", "--out", tmp_path / "out", "--jsonl", *more]
+        result = ok(run("track", tmp_path / "frames", *options))
         said = " ".join(result.stderr.split())
         is_new = attempt == 0
         assert said.count("scaled so that 0 is black and 8000 is white; all frames have this scale") == is_new
@@ -95,8 +92,7 @@ def test_pages_and_bands_of_frames(run, tmp_path):
         tifffile.imwrite(tmp_path / file, frames, **options)
     for video, page in (("stack.tif", None), ("frames", {"number": 1, "of": 2})):
         out = tmp_path / f"out {video}"
-        result = run("track", tmp_path / video, "--point", "0,1,40,30", "--model", "nano", "--out", out)
-        assert result.exit_code == 0, result.stderr
+        result = ok(run("track", tmp_path / video, "--point", "0,1,40,30", "--model", "nano", "--out", out))
         assert "sound" not in result.stderr
         record = json.loads((out / "track.json").read_text())
         assert record["bands"] == {"numbers": [1, 2, 3], "of": 5} and record.get("page") == page
@@ -131,7 +127,6 @@ def test_max_megapixels_raises_the_limit(run, tmp_path, monkeypatch, suffix):
     refused = run("segment", tmp_path / f"large.{suffix}", *CLICK, "--out", tmp_path / "out")
     assert refused.exit_code == 1
     assert "1500x1000 pixels, more than 1 million; --max-megapixels 2" in " ".join(refused.stderr.split())
-    read = run("segment", tmp_path / f"large.{suffix}", *CLICK, "--out", tmp_path / "out", "--max-megapixels", 2)
-    assert read.exit_code == 0, read.stderr
+    ok(run("segment", tmp_path / f"large.{suffix}", *CLICK, "--out", tmp_path / "out", "--max-megapixels", 2))
     again = run("segment", tmp_path / f"large.{suffix}", *CLICK, "--out", tmp_path / "out")
     assert again.exit_code == 1  # the option is of one command

@@ -6,6 +6,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import torch
+from commands import ok
 from PIL import Image
 
 from sam2fast import nano
@@ -45,8 +46,7 @@ def test_demo(run, tmp_path, short_clip):
     out.mkdir(parents=True)
     for file in demo_files(out):  # of a killed run
         file.with_name(f".{file.name}.1.part").touch()
-    result = run("demo", "--model", "nano", "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("demo", "--model", "nano", "--device", "cpu"))
     assert sorted(os.listdir(out)) == sorted(file.name for file in demo_files(out))
     assert (
         result.stderr == ""
@@ -114,8 +114,7 @@ def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, na
     weights = torch.load(nano_checkpoint, weights_only=True)["model"]
     torch.save({"model": {k: v for k, v in weights.items() if not k.startswith(VIDEO_ONLY)}}, tmp_path / "image.pt")
     clicks = ["--point", "20,30", "--point", "90,60,0", "--point", "50,5"]
-    result = run("demo", "--image", make_image("mine.png"), *clicks, "--checkpoint", "image.pt", "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("demo", "--image", make_image("mine.png"), *clicks, "--checkpoint", "image.pt", "--device", "cpu"))
     assert "note: no video, since image.pt has weights for images only" in result.stderr
     mine = {"photo": Photograph(tmp_path / "mine.png", [Prompts()])}
     expected = {file.name for file in demo_files(tmp_path, mine)} - OF_VIDEO
@@ -129,8 +128,7 @@ def test_a_users_image_and_weights_for_images_only(run, tmp_path, make_image, na
 def test_without_pyav(run, tmp_path, monkeypatch):
     """Without PyAV, there is no video, with a note."""
     monkeypatch.setitem(sys.modules, "av", None)
-    result = run("demo", "--model", "nano", "--device", "cpu")
-    assert result.exit_code == 0
+    result = ok(run("demo", "--model", "nano", "--device", "cpu"))
     expected = {file.name for file in demo_files(tmp_path)} - OF_VIDEO
     assert set(os.listdir(tmp_path / "out/demo")) == expected
     (note,) = result.stderr.splitlines()

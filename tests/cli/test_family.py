@@ -6,7 +6,7 @@ import moving_shapes
 import numpy as np
 import pytest
 import torch
-from commands import invoke
+from commands import invoke, ok
 from demo_client import DemoClient
 from tame_weights import fill
 
@@ -58,8 +58,7 @@ def test_track(files, video, expected, tmp_path):
     config, checkpoint = files
     model = ["--model", config, "--checkpoint", checkpoint, "--device", "cpu"]
     prompt = ["--point", "0,1,{},{}".format(*CLICK), "--format", "json", "--out", tmp_path]
-    result = invoke("track", video, *model, *prompt)
-    assert result.exit_code == 0, result.output
+    ok(invoke("track", video, *model, *prompt))
     found = {item.frame: item.masks[0] for item in read_masks(tmp_path / "masks.jsonl")}
     np.testing.assert_equal(found, expected)
 

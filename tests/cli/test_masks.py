@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import fail_at
+from commands import fail_at, ok
 from file_contents import names
 from painted_model import PaintedModel
 from PIL import Image
@@ -151,8 +151,7 @@ def test_options_reach_the_generator(run, make_image, tmp_path, monkeypatch):
     }  # fmt: skip
     named = {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
     options = [name if value is True else f"{name}={value}" for name, value in named.items()]
-    result = run("masks", make_image(), "--model", "nano", "--points-per-side", 6, *options)
-    assert result.exit_code == 0
+    ok(run("masks", make_image(), "--model", "nano", "--points-per-side", 6, *options))
     assert {name: seen[name] for name in asked} == asked
     assert [len(grid) for grid in seen["point_grids"]] == [36, 9]
     info = json.loads((tmp_path / "out/masks.json").read_text())["info"]

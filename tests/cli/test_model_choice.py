@@ -8,7 +8,7 @@ import socket
 import pytest
 import torch
 from checkpoint_server import CheckpointServer, make_checkpoint
-from commands import assert_one_line, invoke
+from commands import assert_one_line, ends, invoke
 from small_nano import write_small_nano
 
 from sam2fast import mini, nano
@@ -179,6 +179,5 @@ def test_weights_that_are_not_finite(run, make_image, tmp_path, nano_checkpoint,
     name = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
     weights[name] = torch.full_like(weights[name], float("nan"))
     torch.save({"model": weights}, tmp_path / "damaged.pt")
-    result = run(*command.split(), "--model", "nano", "--checkpoint", "damaged.pt")
-    assert result.exit_code == 1 and "not finite" in result.stderr
+    ends(run(*command.split(), "--model", "nano", "--checkpoint", "damaged.pt"), 1, "not finite")
     assert os.listdir(tmp_path / "out") == []

@@ -2,7 +2,7 @@ import json
 
 import profiled
 import pytest
-from commands import assert_one_line
+from commands import assert_one_line, ok
 from PIL import Image
 from small_nano import write_small_nano
 from video import clip
@@ -33,8 +33,7 @@ def known_limits(monkeypatch):
 
 def test_a_video_and_its_trace(run, video, small_nano, tmp_path):
     trace = tmp_path / "trace.json"
-    result = run("profile", video, "--objects", 2, "--frames", 2, "--trace", trace, *small_nano)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("profile", video, "--objects", 2, "--frames", 2, "--trace", trace, *small_nano))
     assert "objects: 2, the average of frames 2 to 3" in result.stdout
     for name in ("memory attention", "cross-attention", "copies and rest"):
         assert name in result.stdout
@@ -45,8 +44,7 @@ def test_a_video_and_its_trace(run, video, small_nano, tmp_path):
 
 def test_an_image_as_json(run, make_image, small_nano):
     image = make_image("a.png")
-    result = run("profile", image, "--objects", 3, "--runs", 2, *small_nano, "--json")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("profile", image, "--objects", 3, "--runs", 2, *small_nano, "--json"))
     found = json.loads(result.stdout)
     assert found["input"] == str(image) and found["model"]["dtype"] == "float32"
     assert found["tree"]["name"] == "image" and len(found["seconds"]["plain"]) == 2

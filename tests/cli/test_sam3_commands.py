@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from commands import invoke
+from commands import invoke, ok
 from PIL import Image
 from profiled import LIMITS
 from small_sam3 import CONFIG, write_small_sam3
@@ -34,6 +34,5 @@ def test_commands(command, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("sam2fast.profiling.run.measure_limits", lambda device, dtypes: LIMITS)
     out = [] if command == "profile" else ["--out", tmp_path / "out"]
     model = ["--model", CONFIG, "--checkpoint", "small_sam3.pt"]
-    done = invoke(command, *COMMANDS[command].split(), *model, *out, "--jsonl")
-    assert done.exit_code == 0, done.stderr
+    done = ok(invoke(command, *COMMANDS[command].split(), *model, *out, "--jsonl"))
     assert json.loads(done.stdout.splitlines()[0])["model"]["config"] == str(CONFIG)

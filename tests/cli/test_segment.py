@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from commands import ok
 from file_contents import names
 from PIL import Image
 
@@ -46,8 +47,7 @@ def rotated(make_image, tmp_path) -> list[str]:
 def test_images(run, rotated, tmp_path, model, api):
     """The small model's results for an image and its rotated copy."""
     out = tmp_path / "results"
-    result = run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("segment", *rotated, "--point", "20,30", "--out", out, "--json", *model.small))
     printed = json.loads(result.stdout)
     assert names(out) == [f"{name}{suffix}" for name in "ab" for suffix in (".json", "_mask.png", "_overlay.png")]
     assert printed["results"] == [load(out / "a.json"), load(out / "b.json")]
@@ -128,8 +128,7 @@ def test_truck(run, tmp_path, monkeypatch, weights_folder, data_folder):
     monkeypatch.setattr("sam2fast.cli.segmenter.build_sam2", functools.cache(build_sam2))  # with its notes
     truck = data_folder / "images/truck.jpg"
     chosen = ["--checkpoint", weights_folder / "sam2_hiera_tiny_image_fp16.pt", "--device", "cpu"]
-    result = run("segment", truck, "--point", "500,375", "--json", *chosen)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("segment", truck, "--point", "500,375", "--json", *chosen))
     assert "works for images, not for video:" in result.stderr
     (record,) = json.loads(result.stdout)["results"]
     np.testing.assert_allclose(record["candidate_scores"], (0.046, 0.920, 0.523), atol=0.005)

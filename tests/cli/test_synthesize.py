@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import fail_at
+from commands import fail_at, ok
 from file_contents import files_of, names
 from PIL import Image
 
@@ -21,8 +21,7 @@ SMALL = ("--frames", 3, "--size", 64)
 
 def test_clips_in_the_layout_of_davis(run, tmp_path):
     out = tmp_path / "out"
-    result = run("synthesize", "--clips", 2, *SMALL, "--objects", 3, "--seed", 5, "--out", out)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("synthesize", "--clips", 2, *SMALL, "--objects", 3, "--seed", 5, "--out", out))
     assert result.stdout == f"2 clips of 3 frames in {out}\n"
     expected = [f"{kind}/{clip}/0000{t}.{suffix}" for kind, suffix in (("Annotations", "png"), ("JPEGImages", "jpg"))
              for clip in ("00000", "00001") for t in range(3)]  # fmt: skip
@@ -59,8 +58,7 @@ def test_the_same_command_continues_and_another_is_refused(run, tmp_path):
     (out / ".00002.part/Annotations").mkdir(parents=True)
     (out / ".00002.part/Annotations/00009.png").write_text("")
     first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
-    result = run(*ask, "--clips", 3)
-    assert result.exit_code == 0, result.stderr
+    result = ok(run(*ask, "--clips", 3))
     assert files_of(out) == whole
     assert (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns == first, "a complete clip is not made again"
 
@@ -105,8 +103,7 @@ def test_photographs_that_cannot_be_read_are_counted_in_each_run(run, make_image
     monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=LAX))
     ask = ["--teacher", nano.WEIGHTS, "--model", "nano", "--device", "cpu", "--images", "photos", "--jsonl"]
     for _ in range(2):
-        result = run("synthesize", *SMALL, "--clips", 1, *ask, "--out", "out")
-        assert result.exit_code == 0, result.stderr
+        result = ok(run("synthesize", *SMALL, "--clips", 1, *ask, "--out", "out"))
         (entry,) = json.loads(result.stdout.splitlines()[-1])["left_out"]
         assert entry == {"what": "photograph", "why": "it cannot be read", "count": 1, "first": "photos/b.png"}
         assert result.stderr.count("photos/b.png") == 1, "only the note at the end names it"
@@ -132,8 +129,7 @@ def test_media_that_cannot_be_used_are_counted_at_the_end(run, make_image, tmp_p
     mask = np.zeros(np.asarray(Image.open("media/images/a.png")).shape[:2], np.uint8)
     mask[8:40, 8:40] = 1
     Image.fromarray(mask).save(tmp_path / "media/masks/a.png")
-    result = run("synthesize", *SMALL, "--clips", 12, "--media", "media", "--out", "out", "--jsonl")
-    assert result.exit_code == 0, result.stderr
+    result = ok(run("synthesize", *SMALL, "--clips", 12, "--media", "media", "--out", "out", "--jsonl"))
     entries = json.loads(result.stdout.splitlines()[-1])["left_out"]
     assert sorted((entry["why"], entry["count"], Path(entry["first"]).parent.name) for entry in entries) == [
         ("it cannot be read", 2, "backgrounds"),
@@ -152,8 +148,7 @@ def test_teacher_makes_cutouts_first(run, make_image, tmp_path, model, monkeypat
     monkeypatch.setattr(pseudo_labels, "write_cutouts", functools.partial(pseudo_labels.write_cutouts, search=LAX))
     ask = ["--teacher" if argument == "--checkpoint" else argument for argument in model.small]
     command = ("synthesize", *SMALL, "--clips", 1, *ask, "--images", "photos", "--out", "out")
-    result = run(*command)
-    assert result.exit_code == 0, result.stderr
+    ok(run(*command))
     media = tmp_path / "out/media"
     found = list((media / "cutouts").iterdir())
     record = json.loads((tmp_path / "out/synthesize.json").read_text())

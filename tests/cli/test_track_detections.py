@@ -5,7 +5,7 @@ import json
 import moving_shapes
 import numpy as np
 import pytest
-from commands import invoke
+from commands import ends, invoke, ok
 from moving_shapes import HEIGHT, WIDTH, square_at
 from PIL import Image
 from track_runs import FRAMES, box_of_disc, interrupt_after, lines_of
@@ -169,8 +169,7 @@ def boxes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(track, video_file, boxes, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
-    result = track(video_file, "--boxes-from", boxes, *OPTIONS, "--format", ALL, "--show-ids", "--out", out)
-    assert result.exit_code == 0, result.stderr
+    ok(track(video_file, "--boxes-from", boxes, *OPTIONS, "--format", ALL, "--show-ids", "--out", out))
     return out
 
 
@@ -216,16 +215,14 @@ def test_resumed(track, video_file, boxes, whole, tmp_path, monkeypatch):
     assert (tmp_path / "out/masks.jsonl").read_bytes() == (whole / "masks.jsonl").read_bytes()
     manifest = json.loads((tmp_path / "out/track.json").read_text())
     assert manifest["objects"] == ["square_1", "disc_2"] and manifest["complete"]
-    result = track(*command, "--start-score", 0.6)
-    assert result.exit_code == 1 and "differs in --start-score (0.5, now 0.6)" in result.stderr
+    ends(track(*command, "--start-score", 0.6), 1, "differs in --start-score (0.5, now 0.6)")
 
 
 def test_later_start_and_scores(track, video_file, boxes, tmp_path):
     """Frames count from the first tracked one; the disc's score is too low."""
     write_mot(tmp_path / "det.txt")
     options = ["--start", 3, "--end", 12, "--every", 2, "--start-score", 0.8, "--format", "json"]
-    result = track(video_file, "--boxes-from", tmp_path / "det.txt", *options, "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr
+    ok(track(video_file, "--boxes-from", tmp_path / "det.txt", *options, "--out", tmp_path / "out"))
     lines = lines_of(tmp_path / "out")
     assert {frame: [one["id"] for one in line["objects"]] for frame, line in lines.items()} == {
         t: [1] for t in range(3, 13)
@@ -235,8 +232,7 @@ def test_later_start_and_scores(track, video_file, boxes, tmp_path):
 def test_nothing_was_found(track, video_file, tmp_path):
     (tmp_path / "none.json").write_text("[]")
     options = ["--format", "json,png,overlay,coco", "--out", tmp_path / "out"]
-    result = track(video_file, "--boxes-from", tmp_path / "none.json", *options)
-    assert result.exit_code == 0 and "no boxes in" in result.stderr
+    ends(track(video_file, "--boxes-from", tmp_path / "none.json", *options), 0, "no boxes in")
     assert [line["objects"] for line in lines_of(tmp_path / "out").values()] == [[]] * FRAMES
     assert not np.asarray(Image.open(tmp_path / "out/masks/00003.png")).any()
 

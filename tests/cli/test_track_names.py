@@ -7,7 +7,7 @@ from pathlib import Path
 import moving_shapes
 import numpy as np
 import pytest
-from commands import invoke
+from commands import invoke, ok
 from file_contents import names
 from PIL import Image
 from track_runs import PROMPTS, box_of_disc, interrupt_after, lines_of, middle_of_square, prompts_at, text
@@ -99,8 +99,7 @@ def test_overwrite_removes_images_of_other_names(track, tmp_path):
     assert track(write_frames(tmp_path / "a", ["x1.jpg", "x2.jpg"]), *options).exit_code == 0
     (tmp_path / "out/masks/mine.png").write_text("mine")
     (tmp_path / "out/masks/.x1.png.123.part").write_text("left by a run that was killed")
-    result = track(write_frames(tmp_path / "b", ["y1.jpg", "y2.jpg"]), *options, "--overwrite")
-    assert result.exit_code == 0, result.stderr
+    ok(track(write_frames(tmp_path / "b", ["y1.jpg", "y2.jpg"]), *options, "--overwrite"))
     assert names(tmp_path / "out/masks") == ["mine.png", "y1.png", "y2.png"]
 
 
@@ -131,7 +130,6 @@ def test_other_programs_read_the_names(track, tmp_path):
     folder = write_frames(tmp_path / "clip", FOLDERS["cam.v1.2"])
     options = ["--point", text(0, 1, *middle_of_square(0)), "--format", "json", "--out", tmp_path / "out/clip"]
     assert track(folder, *options).exit_code == 0
-    result = invoke("dataset", "convert", tmp_path / "out", tmp_path / "davis", "--to", "davis")
-    assert result.exit_code == 0, result.stderr
+    ok(invoke("dataset", "convert", tmp_path / "out", tmp_path / "davis", "--to", "davis"))
     found = sorted(path.name for path in (tmp_path / "davis").rglob("cam1-*.png"))
     assert found == [f"cam1-{t:02d}.png" for t in range(6)]

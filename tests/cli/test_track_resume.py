@@ -4,11 +4,11 @@ import json
 
 import moving_shapes
 import pytest
-from file_contents import files_of, names
+from commands import ends
+from file_contents import names
 from track_runs import FRAMES, ONE, PROMPTS, interrupt_after, lines_of, middle_of_square, text
 
 from sam2fast.cli import track_passes, track_run
-from sam2fast.cli.track_request import VideoSource
 from sam2fast.video_results import read_masks
 
 
@@ -40,8 +40,7 @@ def test_a_strategy(track, video_file, whole, tmp_path, monkeypatch, strategy, a
     command = [video_file, *PROMPTS, "--strategy", strategy, "--format", "json", "--out"]
     assert track(*command, tmp_path / "at once").exit_code == 0
     interrupt_after(monkeypatch, 8)
-    result = track(*command, tmp_path / "out")
-    assert result.exit_code == 130 and f"stopped after 8 frames; run the same command again to {again}" in result.stderr
+    ends(track(*command, tmp_path / "out"), 130, f"stopped after 8 frames; run the same command again to {again}")
     assert track(*command, tmp_path / "out").exit_code == 0
     records = [(tmp_path / folder / "masks.jsonl").read_bytes() for folder in ("at once", "out")]
     assert records[0] == records[1] != (whole / "masks.jsonl").read_bytes()
@@ -79,43 +78,6 @@ def test_a_finished_run_only_writes_missing_files(track, video_file, tmp_path, m
     assert (tmp_path / "out/overlay.mp4").stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (ONE, "video path and video content"),
-        (["--point", text(0, 1, *middle_of_square(1))], "prompts"),
-        ([*ONE, "--end", "3"], "--end (2, now 3)"),
-        ([*ONE, "--dtype", "bfloat16"], "--dtype (float32, now bfloat16)"),
-        ([*ONE, "--strategy", "samurai"], "--strategy (sam2, now samurai)"),
-    ],
-)
-def test_another_run_is_not_continued(track, video_file, tmp_path, change, what):
-    out, asked = tmp_path / "out", video_file
-    assert track(video_file, *ONE, "--end", 2, "--format", "json", "--out", out).exit_code == 0
-    before = files_of(out)
-    end = [] if "--end" in change else ["--end", 2]
-    if "video" in what:
-        asked = moving_shapes.write_video(tmp_path / video_file.name, moving_shapes.make_frames(FRAMES)[::-1])
-    result = track(asked, *change, *end, "--format", "json", "--out", out)
-    assert result.exit_code == 1
-    assert f"holds a run that differs in {what}; give another --out folder, or --overwrite" in result.stderr
-    assert files_of(out) == before
-
-
-@pytest.mark.parametrize("is_folder", [False, True], ids=["file", "folder"])
-def test_a_video_is_known_by_all_of_its_content(tmp_path, is_folder):
-    """Uncompressed files have equal sizes, and often equal ends."""
-    video, before = tmp_path / "video", bytearray(5 << 20)
-    file = video / "0.bmp" if is_folder else video
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(before)
-    first = VideoSource(str(video)).made_from()
-    file.write_bytes(before[: 2 << 20] + b"x" + before[(2 << 20) + 1 :])
-    assert VideoSource(str(video)).made_from() != first
-    file.write_bytes(before)
-    assert VideoSource(str(video)).made_from() == first
-
-
 def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_path):
     out = tmp_path / "out"
     command = [video_file, "--end", 2, "--out", out]
@@ -132,8 +94,7 @@ def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_pa
 def test_files_of_unknown_origin_are_not_overwritten(track, video_file, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    result = track(video_file, *ONE, "--end", 2, "--out", tmp_path)
-    assert result.exit_code == 1 and "no track.json that says what of" in result.stderr
+    ends(track(video_file, *ONE, "--end", 2, "--out", tmp_path), 1, "no track.json that says what of")
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "track.json").exists()
 
 
@@ -143,11 +104,9 @@ def test_damaged_record_and_manifest(track, video_file, tmp_path, monkeypatch):
     assert track(*command).exit_code == 130
     lines = (tmp_path / "masks.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "masks.jsonl").write_bytes(b"".join(lines[:2]))
-    result = track(*command)
-    assert result.exit_code == 1 and "has fewer than the 4 frames" in result.stderr
+    ends(track(*command), 1, "has fewer than the 4 frames")
     (tmp_path / "track.json").write_text('{"asked": 3}')
-    result = track(*command)
-    assert result.exit_code == 1 and "track.json cannot be read" in result.stderr
+    ends(track(*command), 1, "track.json cannot be read")
     assert track(*command, "--overwrite").exit_code == 0
 
 
@@ -155,8 +114,7 @@ def test_a_frame_that_cannot_be_read_ends_the_run(track, tmp_path):
     folder = moving_shapes.write_folder(tmp_path / "frames", moving_shapes.make_frames(8))
     (folder / "00005.jpg").write_bytes((folder / "00005.jpg").read_bytes()[:400])
     for _ in range(2):  # also in the second run
-        result = track(folder, *ONE, "--out", tmp_path / "out")
-        assert result.exit_code == 1 and "frame 5" in result.stderr and "5 frames before that are in" in result.stderr
+        ends(track(folder, *ONE, "--out", tmp_path / "out"), 1, "frame 5", "5 frames before that are in")
         assert list(lines_of(tmp_path / "out")) == list(range(5))
         assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
 

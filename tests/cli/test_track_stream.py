@@ -3,6 +3,7 @@
 import moving_shapes
 import numpy as np
 import pytest
+from commands import ends, ok
 from file_contents import files_of, names
 from track_runs import FRAMES, ONE, box_of_disc, interrupt_after, lines_of, middle_of_square, text
 
@@ -76,24 +77,21 @@ def camera(monkeypatch, video_file):
 def test_camera(track, camera, tmp_path):
     prompt = ["--point", text(4, 1, *middle_of_square(4))]
     options = ["--stream", "--max-frames", 6, "--start", 2, "--format", "overlay,png,coco", "--out", tmp_path / "out"]
-    result = track("camera:3", *prompt, *options)
-    assert result.exit_code == 0, result.stderr
+    ok(track("camera:3", *prompt, *options))
     assert list(lines_of(tmp_path / "out")) == [4, 5, 6, 7]
     drawn, _ = moving_shapes.decoded(tmp_path / "out/overlay.mp4")
     plain = moving_shapes.make_frames(8)[2:]
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(drawn, plain, strict=True)]
     assert max(changes[:2]) < min(changes[2:])
     assert names(tmp_path / "out") == ["masks", "masks.json", "masks.jsonl", "overlay.mp4", "track.json"]
-    result = track("camera:3", *prompt, *options)
-    assert result.exit_code == 1 and "cannot be continued" in result.stderr
+    ends(track("camera:3", *prompt, *options), 1, "cannot be continued")
 
 
 def test_interrupted_camera(track, camera, tmp_path, monkeypatch):
     monkeypatch.setattr(track_run, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(track_run.RunFolder, "checkpoint", None)  # there is nothing to resume from
     interrupt_after(monkeypatch, 5)
-    result = track("camera:3", *ONE, "--stream", "--out", tmp_path / "out")
-    assert result.exit_code == 130 and "stopped after 5 frames\n" in result.stderr
+    ends(track("camera:3", *ONE, "--stream", "--out", tmp_path / "out"), 130, "stopped after 5 frames\n")
     assert list(lines_of(tmp_path / "out")) == list(range(5))
     assert len(moving_shapes.decoded(tmp_path / "out/overlay.mp4")[0]) == 5
     assert names(tmp_path / "out") == ["masks.jsonl", "overlay.mp4", "track.json"]
