@@ -3,11 +3,8 @@
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-import torch
-
 from sam2fast.modeling.attention import RoPEAttention
 from sam2fast.modeling.compiled import compile_method, restore_methods
-from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.sam2_base import SAM2Base
 
 _MODULES = {
@@ -64,15 +61,11 @@ def compile_model(
 
 
 def _fill_tables(model: SAM2Base) -> None:
-    """Computes the position tables beforehand; a graph that computed them would be compiled twice."""
-    side = model.sam_image_embedding_size
-    model.memory_encoder.position_encoding(torch.zeros(1, 1, side, side, device=model.device))
+    """Computes the rotations beforehand; a graph that computed them would be compiled twice."""
+    positions = model.sam_image_embedding_size**2
     for module in model.memory_attention.modules():
         if isinstance(module, RoPEAttention):
-            module._rope_of(side * side, side * side, model.device)
-    for module in model.image_encoder.modules():
-        if isinstance(module, MultiScaleBlock) and module.attn.rotations is not None:
-            module.attn.rotations(module.window_size or side, model.device)
+            module._rope_of(positions, positions, model.device)
 
 
 def uncompile(model: ModelT) -> ModelT:

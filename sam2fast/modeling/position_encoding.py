@@ -13,7 +13,8 @@ class PositionEmbeddingSine(nn.Module):
     are ignored, since tables are computed when first needed.
 
     Attributes:
-        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries take effect.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Graphs that are compiled later read replaced
+            entries, too.
     """
 
     def __init__(
@@ -42,17 +43,23 @@ class PositionEmbeddingSine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the encoding ``(B, num_pos_feats, H, W)``, fp32 and expanded over B, of a map ``x (B, C, H, W)``."""
         B, _, H, W = x.shape
-        size, key = (H, W), (H, W, x.device)
+        return self._table(H, W, x.device).expand(B, -1, -1, -1)
+
+    def _table(self, H: int, W: int, device: torch.device) -> Tensor:
+        """Returns the encoding of a map, computed once for each device. In compiled graphs it is a constant."""
+        size, key = (H, W), (H, W, device)
         cached = self.cache.get(size)
         if cached is not None and cached is not self._own.get(size):
-            return cached.to(x.device).expand(B, -1, -1, -1)
+            return cached.to(device)
         if key not in self._tables:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
-                self._tables[key] = self._encode(H, W, x.device)
+                self._tables[key] = self._encode(H, W, device)
         if cached is None:
             self.cache[size] = self._own[size] = self._tables[key]
-        return self._tables[key].expand(B, -1, -1, -1)
+        return self._tables[key]
+
+    _table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def replaced(self) -> dict[tuple[int, int], Tensor]:
         """Returns the entries of :attr:`cache` that a user set."""
@@ -184,13 +191,15 @@ class WindowRotations:
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed: CUDA graphs read them
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map."""
+        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map, in compiled graphs as constants."""
         if (side, device) not in self._tables:
             # Normal tensors, even inside inference mode: training may use the same module later.
             with torch.inference_mode(False), torch.no_grad():
                 tables = axial_rope(self.dim, side, side, self.theta, device, self.side / side)
             self._tables[side, device] = tables
         return self._tables[side, device]
+
+    __call__._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:

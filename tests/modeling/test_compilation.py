@@ -17,6 +17,7 @@ from video import Session, clip, compare, jpeg_folder
 from sam2fast.deploy.compilation import PARTS, compile_model, uncompile
 from sam2fast.modeling import compiled
 from sam2fast.modeling.compiled import CompiledFunction, CompiledMethod, compile_method
+from sam2fast.modeling.image_encoder import ImageEncoder
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -202,10 +203,19 @@ def test_each_model_has_its_own_limit_of_shapes(limit, shapes, models, monkeypat
     assert not notes(caplog)
 
 
-def test_rotations_of_an_image_encoder_are_computed_beforehand():
-    """Its map of 10 x 10 has windows of 6 x 6."""
-    model = compile_model(small_sam3(140), ("image_encoder",), backend="eager")
-    assert {side for side, _ in model.image_encoder.trunk.blocks[0].attn.rotations._tables} == {6, 10}
+@pytest.mark.parametrize("build", [small_sam3, mini_model])
+@torch.no_grad()
+def test_the_encoder_of_a_configuration_is_compiled_once(build, monkeypatch):
+    """Tables of positions, which the first call computes, are constants of its graph."""
+    graphs, compile = [], torch.compile
+    counted = {"mode": None, "backend": lambda graph, _: graphs.append(graph) or graph.forward}
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, **{**options, **counted}))
+    encoder = build(overrides=["++model.compile_image_encoder=true"]).image_encoder
+    images = random_map(1, 3, 128, 128)
+    first, second = flat(encoder(images)), flat(encoder(images))
+    assert len(graphs) == 1
+    for a, b, c in zip(first, second, flat(ImageEncoder.forward(encoder, images)), strict=True):
+        assert torch.equal(a, b) and relative_error(c, a) <= 1e-5
 
 
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])
