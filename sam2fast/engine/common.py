@@ -1,6 +1,6 @@
 """Computes what ``cpu`` and ``static`` share: the neck, the choice among masks, prompts and pointers of objects."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -117,13 +117,8 @@ def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: T
     return x
 
 
-def scaled_neck(ops: Any, levels: Sequence[ScaledLevel], x: Tensor) -> list[Tensor]:
-    """Computes levels ``(B, C_i, H_i, W_i)`` of a map ``(B, H, W, C)``, finest first.
-
-    Args:
-        ops: Operations of ``cpu`` or ``static``.
-        levels: Levels, see :func:`~sam2fast.engine.plan.composed_scaled`.
-    """
+def scaled_neck(ops: Any, levels: Iterable[ScaledLevel], x: Tensor) -> list[Tensor]:
+    """Computes composed levels ``(B, C_i, H_i, W_i)`` of a map ``(B, H, W, C)`` by ``cpu.ops`` or ``static.ops``."""
     found = []
     for doublings, point, conv, _ in levels:
         y = x

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sam2fast.engine.derived import TensorCache
 from sam2fast.modeling.compiled import CompiledMethod
-from sam2fast.modeling.hiera import Hiera
+from sam2fast.modeling.hiera import BlockTrunk
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.layers import MLP
@@ -80,6 +80,11 @@ class Level(NamedTuple):
     head: Linear | None
     is_direct: bool  # no operation is between lateral and head
 
+    @property
+    def product(self) -> Linear | None:
+        """Returns lateral and head as one layer if the level is direct, otherwise None."""
+        return composed(self.lateral, self.head) if self.is_direct and self.head else None
+
 
 class ScaledLevel(NamedTuple):
     """Stores a level of a neck that scales one map, and the mask decoder's projection of it."""
@@ -118,38 +123,32 @@ class EncoderPlan(PlanOfPart):
     interpolation: str = "nearest"  # of the neck
 
 
-class ImagePlan(EncoderPlan):
-    """Plan of Hiera and the neck."""
+class TransformerPlan(EncoderPlan):
+    """Base class of plans with blocks of a transformer."""
 
-    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
-        trunk, neck = cast(Hiera, encoder.trunk), cast(FpnNeck, encoder.neck)
-        self.patches = conv_of(trunk.patch_embed.proj)
-        ends = trunk.stage_ends if trunk.return_interm_layers else trunk.stage_ends[-1:]
-        self.blocks = [block_of(block, i in ends) for i, block in enumerate(trunk.blocks)]
-        self.levels = levels_of(neck, heads)
-        self.scalp, self.interpolation = encoder.scalp, neck.fpn_interp_model
-        self._positions, self._position = (trunk.pos_embed, trunk.pos_embed_window), TensorCache[Tensor]()
+    def __init__(self, encoder: ImageEncoder) -> None:
+        self._trunk, self._position = cast(BlockTrunk, encoder.trunk), TensorCache[Tensor]()
+        self._positions = tuple(self._trunk.parameters(recurse=False))
+        self.patches, self.scalp = conv_of(self._trunk.patch_embed.proj), encoder.scalp
+        ends = self._trunk.stage_ends if self._trunk.return_interm_layers else self._trunk.stage_ends[-1:]
+        self.blocks = [block_of(block, i in ends) for i, block in enumerate(self._trunk.blocks)]
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Returns the position embedding ``(1, H, W, C)`` of the patches, rounded once."""
 
         def compute() -> Tensor:
-            whole, window = (x.float() for x in self._positions)
-            whole = F.interpolate(whole, size=(H, W), mode="bicubic")
-            side = window.shape[-1]
-            whole = whole + window.tile(1, 1, H // side, W // side)
-            return whole.permute(0, 2, 3, 1).contiguous().to(dtype)
+            return self._trunk._get_pos_embed((H, W), torch.float32).contiguous().to(dtype)
 
         return self._position((H, W, dtype), self._positions, compute)
 
 
-def plan_image(encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> ImagePlan | None:
-    """Returns the plan of an unmodified image encoder, or None if it is not Hiera with a plain neck."""
-    if not (type(encoder.trunk) is Hiera and is_plain_fpn(encoder.neck, heads)):
-        return None
-    if not are_plain(encoder.trunk) or not all(map(is_usual, encoder.trunk.blocks)):
-        return None
-    return ImagePlan(encoder, heads)
+class ImagePlan(TransformerPlan):
+    """Plan of Hiera and the neck."""
+
+    def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
+        super().__init__(encoder)
+        neck = cast(FpnNeck, encoder.neck)
+        self.levels, self.interpolation = levels_of(neck, heads), neck.fpn_interp_model
 
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
@@ -182,40 +181,26 @@ def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
     return found
 
 
-def composed(level: Level) -> Linear:
-    """Returns lateral and head as one layer, if no operation is between them. Multiplies the weights in fp32."""
-    (inner, b1), (outer, b2), dtype = level.lateral, level.head, level.lateral.weight.dtype  # type: ignore[misc]
-    outer = outer.flatten(1).float()
-    bias = outer @ b1.float() + b2.float()
-    return Linear((outer @ inner.flatten(1).float()).to(dtype), bias.to(dtype))
-
-
-def scaled_level_of(layers: Any, head: nn.Conv2d | None) -> ScaledLevel:
-    """Reads a level of a :class:`~sam2fast.modeling.image_encoder.ScaledNeck`."""
-    doublings = tuple(linear_of(layer) for layer in layers if isinstance(layer, nn.ConvTranspose2d))
-    projection = None if head is None else linear_of(head)
-    return ScaledLevel(doublings, linear_of(layers.conv_1x1), conv_of(layers.conv_3x3), projection)
+def composed(inner: Linear | Conv, outer: Linear) -> Linear:
+    """Returns a layer and the 1x1 convolution after it as one layer. Multiplies the weights in fp32."""
+    weight, dtype = outer.weight.flatten(1).float(), inner.weight.dtype
+    bias = weight @ cast(Tensor, inner.bias).float() + outer.bias.float()
+    return Linear((weight @ inner.weight.flatten(1).float()).to(dtype), bias.to(dtype))
 
 
 def composed_scaled(level: ScaledLevel) -> ScaledLevel:
-    """Returns the level with as few layers as possible. Multiplies the weights in fp32.
-
-    The last doubling, which is a linear layer to blocks of 2x2, includes ``point``. ``conv`` includes ``head``.
-    """
+    """Returns the level with as few layers as possible: ``point`` includes the last doubling, ``conv`` the head."""
     doublings, point, conv, head = level
-    dtype = point.weight.dtype
-    point = Linear(point.weight.flatten(1).clone(), point.bias)  # no view: it may be written where it is kept
     if doublings:
-        *others, last = (by_blocks(layer) for layer in doublings)
-        weight = point.weight.float() @ last.weight.float().unflatten(0, (4, -1))  # (4, N, K)
-        bias = last.bias.float().unflatten(0, (4, -1)) @ point.weight.float().t() + point.bias.float()
-        point = Linear(weight.flatten(0, 1).to(dtype), bias.flatten().to(dtype))
-        doublings = tuple(others)
-    if head is not None and conv.bias is not None:
-        outer = head.weight.flatten(1).float()
-        bias = outer @ conv.bias.float() + head.bias.float()
-        weight = (outer @ conv.weight.flatten(1).float()).unflatten(1, conv.weight.shape[1:])
-        conv = conv._replace(weight=weight.to(dtype), bias=bias.to(dtype))
+        *others, last = doublings
+        weight, bias = composed(Linear(last.weight.transpose(0, 1), last.bias), point)
+        point = by_blocks(Linear(weight.unflatten(1, (-1, 2, 2)).transpose(0, 1), bias))
+        doublings = tuple(map(by_blocks, others))
+    else:
+        point = Linear(point.weight.flatten(1).clone(), point.bias)  # no view: it may be written where it is kept
+    if head is not None:
+        weight, bias = composed(conv, head)
+        conv = conv._replace(weight=weight.unflatten(1, conv.weight.shape[1:]), bias=bias)
     return ScaledLevel(doublings, point, conv, None)
 
 
@@ -387,8 +372,8 @@ def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
 
 def cast_layers(value: Any, dtype: torch.dtype) -> Any:
     """Returns tuples and lists with their linear layers and convolutions in ``dtype``."""
-    if isinstance(value, Level) and value.is_direct:  # multiplied before the cast, so that the product is rounded once
-        value = value._replace(lateral=composed(value), head=None, is_direct=False)
+    if isinstance(value, Level) and (product := value.product):  # multiplied before the cast, so rounded once
+        value = value._replace(lateral=product, head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
         return value.in_dtype(dtype)
     if isinstance(value, Norm) or not isinstance(value, tuple | list):

@@ -67,8 +67,8 @@ class BlockTrunk(nn.Module):
         x = self.patch_embed(images)
         return x + self._get_pos_embed((x.shape[1], x.shape[2]))
 
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
-        """Returns the positions ``(1, H, W, C)`` of a map of size ``hw``."""
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
+        """Returns positions ``(1, H, W, C)`` of a map of size ``hw``, computed in ``dtype`` or that of the weights."""
         raise NotImplementedError
 
 
@@ -129,8 +129,8 @@ class Hiera(BlockTrunk):
         ends = self.stage_ends[::-1] if return_interm_layers else self.stage_ends[-1:]
         self.channel_list = [self.blocks[i].dim_out for i in ends]
 
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         # A coarse map, interpolated to the size of the patches, plus the tiled map of one window.
-        (H, W), window = hw, self.pos_embed_window.shape[-1]
-        whole = F.interpolate(self.pos_embed, size=(H, W), mode="bicubic")
-        return (whole + self.pos_embed_window.tile(1, 1, H // window, W // window)).permute(0, 2, 3, 1)
+        (H, W), side = hw, self.pos_embed_window.shape[-1]
+        whole = F.interpolate(self.pos_embed.to(dtype=dtype), size=(H, W), mode="bicubic")
+        return (whole + self.pos_embed_window.to(dtype=dtype).tile(1, 1, H // side, W // side)).permute(0, 2, 3, 1)

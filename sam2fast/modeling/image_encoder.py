@@ -137,28 +137,25 @@ class ScaledNeck(nn.Module):
         self.backbone_channel_list = list(backbone_channel_list)
         self.scale_factors = list(scale_factors)
         self.convs = nn.ModuleList()
-        (channels,) = backbone_channel_list
         for factor in scale_factors:
-            layers, inputs = nn.Sequential(), channels
-            if factor == 4:
-                layers.add_module("dconv_2x2_0", nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
-                layers.add_module("gelu", nn.GELU())
-                layers.add_module("dconv_2x2_1", nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2))
-                inputs = channels // 4
-            elif factor == 2:
-                layers.add_module("dconv_2x2", nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
-                inputs = channels // 2
-            layers.add_module("conv_1x1", nn.Conv2d(inputs, d_model, 1))
+            layers, (channels,) = nn.Sequential(), backbone_channel_list
+            for name in {4: ("dconv_2x2_0", "dconv_2x2_1"), 2: ("dconv_2x2",)}.get(int(factor), ()):
+                if name.endswith("1"):
+                    layers.add_module("gelu", nn.GELU())
+                layers.add_module(name, nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
+                channels //= 2
+            layers.add_module("conv_1x1", nn.Conv2d(channels, d_model, 1))
             layers.add_module("conv_3x3", nn.Conv2d(d_model, d_model, 3, padding=1))
             self.convs.append(layers)
 
-    def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Converts the trunk's level ``(B, C, H, W)``.
+    @property
+    def _computed(self) -> list[Any]:
+        """Layers of the levels that are computed, finest first."""
+        return [layers for layers, factor in zip(self.convs, self.scale_factors, strict=True) if factor >= 1]
 
-        Returns:
-            Levels ``(B, d_model, factor * H, factor * W)`` and their position encodings, finest first.
-        """
-        out = [layers(xs[0]) for layers, factor in zip(self.convs, self.scale_factors, strict=True) if factor >= 1]
+    def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns levels ``(B, d_model, factor * H, factor * W)``, finest first, and their position encodings."""
+        out = [layers(xs[0]) for layers in self._computed]
         return out, [self.position_encoding(x).to(x.dtype) for x in out]
 
 

@@ -61,9 +61,9 @@ class ViT(BlockTrunk):
         self.stage_ends = [depth - 1]
         self.channel_list = [embed_dim]
 
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         side = math.isqrt(self.pos_embed.shape[1])
-        whole = self.pos_embed[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        whole = self.pos_embed[:, 1:].to(dtype=dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         return F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
 
 
@@ -120,7 +120,7 @@ class RoPEViT(BlockTrunk):
     def _embed(self, images: Tensor) -> Tensor:
         return self.ln_pre(super()._embed(images))
 
-    def _get_pos_embed(self, hw: tuple[int, int]) -> Tensor:
+    def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         side = math.isqrt(self.pos_embed.shape[1])
-        whole = self.pos_embed.unflatten(1, (side, side))
+        whole = self.pos_embed.to(dtype=dtype).unflatten(1, (side, side))
         return whole.tile(1, -(-hw[0] // side), -(-hw[1] // side), 1)[:, : hw[0], : hw[1]]

@@ -10,8 +10,8 @@ from torch import Tensor
 from sam2fast.engine.common import neck, neck_of_one_level, scaled_neck
 from sam2fast.engine.cpu import ops
 from sam2fast.engine.cpu.ops import attention, chunked, convolve, gelu_mlp, linear, normalize
-from sam2fast.engine.encoders import RoPEViTPlan, TransformerPlan, ViTPlan
-from sam2fast.engine.plan import Block, EncoderPlan, Linear, composed, composed_scaled
+from sam2fast.engine.encoders import RoPEViTPlan, ViTPlan
+from sam2fast.engine.plan import Block, EncoderPlan, Linear, TransformerPlan, composed_scaled
 from sam2fast.engine.repvit import RepViTPlan, maps_of
 from sam2fast.kernels.window_attention import window_attention_reference
 
@@ -21,15 +21,13 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, plan.neck, trunk(plan, images)[-1])][: 1 - plan.scalp]
     if isinstance(plan, RoPEViTPlan):
-        levels = list(map(composed_scaled, plan.scaled))
-        return scaled_neck(ops, levels[: len(levels) - plan.scalp], trunk(plan, images)[-1])
+        return scaled_neck(ops, map(composed_scaled, plan.scaled), trunk(plan, images)[-1])
     if isinstance(plan, RepViTPlan):
         maps = maps_of(ops, plan.trunk(), images)
     else:
         maps = trunk(cast(TransformerPlan, plan), images)
     # Lateral convolution and head of a level are one linear map where no coarser level is added between them.
-    direct = [composed(level) if level.is_direct else None for level in plan.levels]
-    return neck(plan, plan.levels, direct, maps, _project)
+    return neck(plan, plan.levels, [level.product for level in plan.levels], maps, _project)
 
 
 def trunk(plan: TransformerPlan, images: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.engine.common import Pixels, neck, neck_of_one_level, normalized, scaled_neck
-from sam2fast.engine.encoders import RoPEViTPlan, TransformerPlan, ViTPlan
+from sam2fast.engine.encoders import RoPEViTPlan, ViTPlan
 from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.engine.plan import (
     Block,
@@ -22,8 +22,8 @@ from sam2fast.engine.plan import (
     Linear,
     Norm,
     ScaledLevel,
+    TransformerPlan,
     cast_layers,
-    composed,
     composed_scaled,
 )
 from sam2fast.engine.repvit import RepViTPlan, Trunk, maps_of
@@ -88,7 +88,7 @@ def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, imag
         # fp32, does not support it.
         x = x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x))
         if isinstance(plan, RoPEViTPlan):
-            return scaled_neck(ops, weights.scaled[: len(weights.scaled) - plan.scalp], x)
+            return scaled_neck(ops, weights.scaled, x)
         return [neck_of_one_level(ops, weights.neck, x)][: 1 - plan.scalp]
     maps = trunk(cast(TransformerPlan, plan), weights, images) if folded is None else maps_of(ops, folded, images)
     return neck(plan, weights.levels, weights.direct, maps, pointwise, weights.one)
@@ -105,7 +105,7 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
         patches, blocks, levels, neck = tree
-        direct = [composed(level).in_dtype(dtype) if level.is_direct else None for level in plan.levels]
+        direct = [product and product.in_dtype(dtype) for product in (level.product for level in plan.levels)]
         joined = [is_joined(device, dtype, len(block.mlp[1].weight)) for block in blocks]
         biases = _deferred_biases(plan.blocks, joined)
         if biases and levels:
