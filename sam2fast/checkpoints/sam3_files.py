@@ -18,14 +18,14 @@ FROM_VIDEO_MODEL = {
     TRACKER_NECK: "vision_encoder.neck.",
     "tracker_model.": "",
 }
-# In Meta's file, the image encoder is part of the detector. Parts of its names, and beginnings of official names.
-NECK = "backbone.vision_backbone.sam2_convs."
-FROM_ENCODER = {"backbone.vision_backbone.trunk.": "image_encoder.trunk.", NECK: "image_encoder.neck.convs."}
+# In Meta's file, the image encoder is part of the detector, and the tracker may have the same one below its prefix.
+NECK, TRUNK = "backbone.vision_backbone.sam2_convs.", "backbone.vision_backbone.trunk."
 OF_TRACKER = "maskmem_tpos_enc"  # a name below the tracker's prefix
-ENCODER = "backbone."  # below the tracker's prefix, if it has an image encoder, or shares the detector's
 COMPUTED = ".attn.freqs_cis"
 POSITIONS = "image_encoder.trunk.pos_embed"
 RENAMED = {
+    rf".*{re.escape(TRUNK)}": "image_encoder.trunk.",
+    rf".*{re.escape(NECK)}": "image_encoder.neck.convs.",
     r"^transformer\.encoder\.": "memory_attention.",
     r"^maskmem_backbone\.": "memory_encoder.",
     r"\.mlp\.(?:lin|fc)1\.": ".mlp.layers.0.",
@@ -55,9 +55,9 @@ def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(above + prefix)
         }
     prefix = next((name.removesuffix(OF_TRACKER) for name in tensors if name.endswith(OF_TRACKER)), None)
-    others = {name: x for name, x in tensors.items() if prefix is None or not name.startswith(prefix + ENCODER)}
+    others = [name for name in tensors if prefix is None or not name.startswith(f"{prefix}backbone.")]
     if any(NECK in name for name in others):
-        tensors = others  # without what the tracker shares
+        tensors = {name: tensors[name] for name in others}  # without what the tracker shares
     named: dict[str, Tensor] = {}
     for name, x in tensors.items():
         if (official := _official_name(name, prefix)) in named:
@@ -72,13 +72,10 @@ def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _official_name(name: str, prefix: str | None) -> str | None:
     """Returns the official name of a weight in Meta's file, or None if it is not the tracker's."""
-    part = next((part for part in FROM_ENCODER if part in name), None)
-    if part is not None:
-        name = FROM_ENCODER[part] + name.partition(part)[2]
-    elif prefix is not None and name.startswith(prefix) and not name.startswith(prefix + ENCODER):
+    if NECK not in name and TRUNK not in name:
+        if prefix is None or not name.startswith(prefix) or name.startswith(f"{prefix}backbone."):
+            return None
         name = name.removeprefix(prefix)
-    else:
-        return None
     for pattern, new in RENAMED.items():
         name = re.sub(pattern, new, name)
     return None if name.endswith(COMPUTED) else name

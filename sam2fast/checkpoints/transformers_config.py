@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -17,16 +17,14 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.vit import RoPEViT
 
-# Model types of transformers for video and for images, and their classes. The whole SAM 3 has the tracker as a part.
-VIDEO, IMAGE = ("sam2_video", "edgetam_video", "sam3_tracker_video"), ("sam2", "edgetam", "sam3_tracker")
-CLASSES = {
-    "sam2_video": "Sam2VideoModel",
-    "edgetam_video": "EdgeTamVideoModel",
-    "sam3_tracker_video": "Sam3TrackerVideoModel",
-    "sam2": "Sam2Model",
-    "edgetam": "EdgeTamModel",
-    "sam3_tracker": "Sam3TrackerModel",
+# Model types of transformers for images, with beginnings of their classes, and models that have the values that a
+# config.json omits. Types for video end with _video. EdgeTAM's default values are of no model.
+KINDS = {
+    "sam2": ("Sam2", "configs/sam2.1/sam2.1_hiera_t.yaml"),
+    "edgetam": ("EdgeTam", "configs/edgetam/edgetam.yaml"),
+    "sam3_tracker": ("Sam3Tracker", SAM3_CONFIG),
 }
+# The whole SAM 3 has the tracker as a part.
 WHOLE_SAM3 = "sam3_video"
 # Names in transformers and here of parameters that change results, but no shape.
 SWITCHES = {
@@ -55,10 +53,7 @@ ALWAYS = {
     "use_mlp_for_obj_ptr_proj": True,
     "memory_temporal_stride_for_eval": 1,
 }
-# Models with transformers' default values, for keys that a config.json omits. Its own for EdgeTAM are of no model.
-DEFAULTS = dict(
-    zip(VIDEO, ("configs/sam2.1/sam2.1_hiera_t.yaml", "configs/edgetam/edgetam.yaml", SAM3_CONFIG), strict=True)
-)
+GELU = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 # Keys that follow from the image size; files with another size often keep their default values.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
 NAME = "to use the weights, name their configuration"  # ends messages
@@ -86,8 +81,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
         FileNotFoundError: there is no such configuration.
     """
     given = OmegaConf.to_container(load_config(config, overrides).model, resolve=True)
-    assert isinstance(given, dict)
-    model = _arguments(SAM2Base, {str(name): value for name, value in given.items()})
+    model = _arguments(SAM2Base, cast(dict[str, Any], given))
     encodes_time = model["proj_tpos_enc_in_obj_ptrs"]
     perceiver, encoder, size = model["spatial_perceiver"], model["image_encoder"], model["image_size"]
     is_sam3 = encoder["trunk"]["_target_"].endswith(f".{RoPEViT.__name__}")
@@ -98,34 +92,56 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
         raise ConfigError(f"transformers' model is not built like {config}, which has {', '.join(other)}")
     vision = _sam3_vision_config(encoder, size) if is_sam3 else _vision_config(encoder, size, perceiver is not None)
     dim = vision["fpn_hidden_size"]
-    kind = (VIDEO if video else IMAGE)[2 if is_sam3 else perceiver is not None]
-    out = {
-        "architectures": [CLASSES[kind]],
+    name = "sam3_tracker" if is_sam3 else "sam2" if perceiver is None else "edgetam"
+    kind = f"{name}_video" if video else name
+    out: dict[str, Any] = {
+        "architectures": [f"{KINDS[name][0]}{'Video' if video else ''}Model"],
         "model_type": kind,
         "vision_config": vision,
-        "prompt_encoder_config": _prompt_encoder_config(kind, dim, size, patch),
-        "mask_decoder_config": _mask_decoder_config(kind, dim),
+        "prompt_encoder_config": {
+            "model_type": f"{kind}_prompt_encoder",
+            "hidden_size": dim,
+            "image_size": size,
+            "patch_size": patch,
+            "mask_input_channels": 16,
+            "num_point_embeddings": 4,
+            **GELU,
+            "scale": 1,
+        },
+        "mask_decoder_config": {
+            "model_type": f"{kind}_mask_decoder",
+            "hidden_size": dim,
+            "hidden_act": "gelu",
+            "mlp_dim": 2048,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "attention_downsample_rate": 2,
+            "num_multimask_outputs": 3,
+            "iou_head_depth": 3,
+            "iou_head_hidden_dim": 256,
+            # Postprocessing, which sam2fast's builders enable, too.
+            "dynamic_multimask_via_stability": True,
+            "dynamic_multimask_stability_delta": 0.05,
+            "dynamic_multimask_stability_thresh": 0.98,
+        },
     }
     if not video:
         return out
-    if perceiver is None:
-        return out | _video_config(model, dim, "memory_attention_feed_forward")
-    return out | _video_config(model, dim, "memory_attention_mlp") | _perceiver_config(model, perceiver)
-
-
-def _perceiver_config(model: Mapping[str, Any], perceiver: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "memory_attention_rope_k_sizes": list(model["memory_attention"]["layer"]["cross_attention"]["k_sizes"]),
-        "perceiver_resampler_num_latents": perceiver["num_latents"],
-        "perceiver_resampler_num_latents_2d": perceiver["num_latents_2d"],
-        "perceiver_resampler_hidden_size": perceiver["dim"],
-        "perceiver_resampler_mlp_intermediate_size": perceiver["dim"] * perceiver["ff_mult"],
-        "perceiver_resampler_num_attention_heads": perceiver["heads"],
-        "perceiver_resampler_attention_head_dim": perceiver["dim_head"],
-        "perceiver_resampler_num_layers": perceiver["depth"],
-        "perceiver_resampler_hidden_dropout": perceiver["hidden_dropout_p"],
-        "perceiver_resampler_attention_dropout": perceiver["attention_dropout_p"],
-    }
+    out |= _video_config(model, dim, "memory_attention_feed_forward" if perceiver is None else "memory_attention_mlp")
+    if perceiver is not None:
+        out |= {
+            "memory_attention_rope_k_sizes": list(model["memory_attention"]["layer"]["cross_attention"]["k_sizes"]),
+            "perceiver_resampler_num_latents": perceiver["num_latents"],
+            "perceiver_resampler_num_latents_2d": perceiver["num_latents_2d"],
+            "perceiver_resampler_hidden_size": perceiver["dim"],
+            "perceiver_resampler_mlp_intermediate_size": perceiver["dim"] * perceiver["ff_mult"],
+            "perceiver_resampler_num_attention_heads": perceiver["heads"],
+            "perceiver_resampler_attention_head_dim": perceiver["dim_head"],
+            "perceiver_resampler_num_layers": perceiver["depth"],
+            "perceiver_resampler_hidden_dropout": perceiver["hidden_dropout_p"],
+            "perceiver_resampler_attention_dropout": perceiver["attention_dropout_p"],
+        }
+    return out
 
 
 def _vision_config(encoder: Mapping[str, Any], size: int, is_edgetam: bool) -> dict[str, Any]:
@@ -141,8 +157,7 @@ def _vision_config(encoder: Mapping[str, Any], size: int, is_edgetam: bool) -> d
         "fpn_padding": neck["padding"],
         "fpn_top_down_levels": list(neck["fpn_top_down_levels"]),
         "num_feature_levels": 3,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
+        **GELU,
     }
 
 
@@ -175,8 +190,7 @@ def _hiera_config(node: Mapping[str, Any], size: int) -> dict[str, Any]:
         "window_size_per_stage": list(trunk["window_spec"]),
         "global_attention_blocks": list(trunk["global_att_blocks"] or ()),
         "mlp_ratio": 4.0,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
+        **GELU,
     }
 
 
@@ -204,41 +218,7 @@ def _sam3_vision_config(encoder: Mapping[str, Any], size: int) -> dict[str, Any]
         "backbone_feature_sizes": [[factor * size // patch] * 2 for factor in (4, 2, 1)],
         "fpn_hidden_size": neck["d_model"],
         "scale_factors": list(neck["scale_factors"]),
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-    }
-
-
-def _prompt_encoder_config(kind: str, dim: int, size: int, patch: int) -> dict[str, Any]:
-    return {
-        "model_type": f"{kind}_prompt_encoder",
-        "hidden_size": dim,
-        "image_size": size,
-        "patch_size": patch,
-        "mask_input_channels": 16,
-        "num_point_embeddings": 4,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
-        "scale": 1,
-    }
-
-
-def _mask_decoder_config(kind: str, dim: int) -> dict[str, Any]:
-    return {
-        "model_type": f"{kind}_mask_decoder",
-        "hidden_size": dim,
-        "hidden_act": "gelu",
-        "mlp_dim": 2048,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 8,
-        "attention_downsample_rate": 2,
-        "num_multimask_outputs": 3,
-        "iou_head_depth": 3,
-        "iou_head_hidden_dim": 256,
-        # Postprocessing, which sam2fast's builders enable, too.
-        "dynamic_multimask_via_stability": True,
-        "dynamic_multimask_stability_delta": 0.05,
-        "dynamic_multimask_stability_thresh": 0.98,
+        **GELU,
     }
 
 
@@ -300,13 +280,12 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     if found.get("model_type") == WHOLE_SAM3:
         found = _tracker_config(file, found)
     kind = found.get("model_type")
-    video = kind in VIDEO
+    video = str(kind).endswith("_video")
     written = transformers_config(config, video=video)
+    family = written["model_type"].removesuffix("_video")
     if kind != written["model_type"]:
-        kinds = next(pair for pair in zip(VIDEO, IMAGE, strict=True) if written["model_type"] in pair)
-        raise NoConfigError(f"{file} is of the model type {kind!r}, expected {' or '.join(kinds)}; {NAME}")
-    default = DEFAULTS[VIDEO[(VIDEO if video else IMAGE).index(kind)]]
-    defaults = _flat(transformers_config(default, video=video))
+        raise NoConfigError(f"{file} is of the model type {kind!r}, expected {family}_video or {family}; {NAME}")
+    defaults = _flat(transformers_config(KINDS[family][1], video=video))
     described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
     described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
     ours = _flat(written)
@@ -336,7 +315,7 @@ def _tracker_config(file: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tracker, dict):
         raise NoConfigError(f"{file} is of the model type {WHOLE_SAM3!r}, but has no tracker_config; {NAME}")
     vision = detector.get("vision_config") if isinstance(detector, dict) else None
-    return tracker | {"model_type": VIDEO[2]} | ({"vision_config": vision} if vision else {})
+    return tracker | {"model_type": "sam3_tracker_video"} | ({"vision_config": vision} if vision else {})
 
 
 def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[str]:
