@@ -98,7 +98,7 @@ test-slow: $(VENV)/.tested  ## what takes minutes, or what smaller tests cover i
 	$(BIN)/pytest -m slow $(PYTEST)
 
 test-transformers: .venv-transformers/.installed  ## the second oracle, in an environment without torchvision
-	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" tests/transformers $(PYTEST)
+	.venv-transformers/bin/pytest -o addopts="--import-mode=importlib" -m "not slow" tests/transformers $(PYTEST)
 
 test-family: .venv-edgetam/.installed .venv-efficienttam/.installed  ## SAM 2's relatives beside their published code, which has the name sam2, too
 	for name in edgetam efficienttam; do \
