@@ -10,13 +10,11 @@ import moving_shapes
 import numpy as np
 import pytest
 from PIL import Image
-from tones import sound_of, write_with_sound
 
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.export_data import ExportData, object_colour
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_io import read_frames
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 
@@ -131,19 +129,6 @@ def test_overlay(client, tracked, tmp_path, clip_file):
                 assert np.abs(np.median(tints, axis=0) - object_colour(obj)).max() < 40, (frame, obj)
                 checked.add(obj)
     assert checked == {2, 5}
-
-
-def test_overlay_keeps_sound_and_pixel_aspect(client, app, tmp_path):
-    gallery = app.extensions[SERVICE].library.root / "gallery"
-    write_with_sound(gallery / "tone.mp4", frames=5, seconds=0.2, pixel_aspect=2)
-    session = client.start("gallery/tone.mp4")
-    client.add(session, [ON_SQUARE])
-    (tmp_path / "overlay.mp4").write_bytes(export(client, session, "overlay_mp4").data)
-    with read_frames(tmp_path / "overlay.mp4", 32) as reader:
-        assert (reader.pixel_aspect, reader.count) == (2, 5)
-    assert sound_of(tmp_path / "overlay.mp4")[0] == pytest.approx(0.2, abs=0.1)
-    client.close(session)
-    (gallery / "tone.mp4").unlink()
 
 
 def test_cutouts(client, tracked, clip_file):
