@@ -96,35 +96,30 @@ def test_frames_are_profiled():
     assert sum(row["calls"] for row in each) == pytest.approx(every["calls"])
 
 
-@pytest.mark.parametrize(("name", "encodes"), [("image encode", 1), ("predict", 0)])
-def test_calls_of_images_are_profiled(monkeypatch, name, encodes):
-    """The host's first write is of an array with the bytes of three masks, their IoUs and logits."""
-    shapes = []
-    monkeypatch.setattr(frame_profile, "written", lambda shape: shapes.append(shape))
-    every, *_ = frame_profile.profiled(case_of(name), Setting("nano", "fp32", 64), CPU)
-    assert (every["frames"], every["encodes"]) == (1, encodes)
-    assert ("first touch us" in every) == (name == "predict")
-    assert set(shapes) == ({(3 * 1200 * 1800 + 3 + 3 * 16 * 16,)} if name == "predict" else set())
+def test_calls_of_images_are_profiled(monkeypatch):
+    """The timed part, with graphs that are recorded under the profiler, and without a copy of the result.
 
-
-def test_a_profile_is_of_the_timed_part_with_graphs_that_are_recorded_under_the_profiler(monkeypatch):
-    """It has no copy of the result for comparisons."""
-    log = []
+    The host's first write is of an array with the bytes of three masks, their IoUs and logits.
+    """
+    log, shapes = [], []
 
     def logged(owner, name):
         whole = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *given: log.append(name) or whole(*given))
 
     logged(frame_profile, "profile_of")
-    logged(SAM2ImagePredictor, "release_recordings")
-    logged(SAM2ImagePredictor, "set_image")
-    logged(SAM2ImagePredictor, "get_image_embedding")
-    frame_profile.profiled(case_of("predict"), Setting("nano", "fp32", 64), CPU)
+    for name in ("release_recordings", "set_image", "get_image_embedding"):
+        logged(SAM2ImagePredictor, name)
+    monkeypatch.setattr(frame_profile, "written", lambda shape: shapes.append(shape))
+    every, *_ = frame_profile.profiled(case_of("predict"), Setting("nano", "fp32", 64), CPU)
     assert log == ["profile_of", "release_recordings", "set_image", "profile_of"]
-    log.clear()
-    frame_profile.profiled(case_of("image encode"), Setting("nano", "fp32", 64), CPU)
+    assert (every["frames"], every["encodes"]) == (1, 0) and "first touch us" in every
+    assert set(shapes) == {(3 * 1200 * 1800 + 3 + 3 * 16 * 16,)}
+    log.clear(), shapes.clear()
+    every, *_ = frame_profile.profiled(case_of("image encode"), Setting("nano", "fp32", 64), CPU)
     calls = ["set_image", "get_image_embedding"] * 2
     assert log == ["profile_of", "release_recordings", *calls, "profile_of", "set_image"]
+    assert (every["frames"], every["encodes"]) == (1, 1) and "first touch us" not in every and not shapes
 
 
 def test_a_profile_of_nothing_is_an_error(monkeypatch):

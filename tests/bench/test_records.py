@@ -25,9 +25,17 @@ from sam2fast.profiling import limits
 CPU = torch.device("cpu")
 
 
-def test_names_are_unique():
+def test_every_op_is_measured_and_checked_by_a_step():
     names = [case.name for case in cases()]
     assert len(set(names)) == len(names)
+    compared = {comparison.op for comparison in steps.COMPARED}
+    assert {case.op for case in cases()} == compared == {case.op for case in small_cases()}
+    for comparison in steps.COMPARED:
+        shapes = [case.shape for case in cases() if case.op == comparison.op]
+        assert any(re.fullmatch(comparison.shapes, shape) for shape in shapes), comparison
+    keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
+    for folder, record in RECORDS.items():
+        assert record.parity and folder in keywords, f"no step of gpu/steps.py checks the kernels of {folder}"
 
 
 def test_every_op_is_in_the_documents():
@@ -172,23 +180,6 @@ def test_micro_step_times_the_default_dtype(micro):
     bf16 = dataclasses.replace(small_case(), dtype="bfloat16", shape="2048x96 to 385")
     _, sent = micro(small_case(), bf16)
     assert {row["shape"] for part, row in sent if part == "micro"} == {"2048x96 to 385"}
-
-
-def test_every_kernel_has_a_parity_check():
-    keywords = " ".join(keywords for keywords, _ in steps.PARITY.values()).split()
-    for folder, record in RECORDS.items():
-        assert record.parity and folder in keywords, f"no step of gpu/steps.py checks the kernels of {folder}"
-
-
-def test_the_micro_step_has_every_op_of_the_registry():
-    compared = {comparison.op for comparison in steps.COMPARED}
-    assert {case.op for case in cases()} == compared == {case.op for case in small_cases()}
-
-
-def test_every_comparison_has_cases():
-    for comparison in steps.COMPARED:
-        shapes = [case.shape for case in cases() if case.op == comparison.op]
-        assert any(re.fullmatch(comparison.shapes, shape) for shape in shapes), comparison
 
 
 @pytest.mark.parametrize("options", [[], ["--list"]], ids=["times", "names"])

@@ -412,8 +412,15 @@ def problems(
 
 
 def test_what_is_right_passes():
+    """Also exchanges that rows cannot avoid: of scales beside tensor memory, of weights if mma has more columns."""
     assert problems(*PREFETCHED) == []
     assert problems(*PREFETCHED, reached=0.495) == problems(*PREFETCHED, stored=None, reached=0.0) == []
+    assert problems(wait(0), *PREFETCHED[1:], fitting=3) == []
+    assert problems(wait(0), *PREFETCHED[1:], shape="*") == []  # has to fit anywhere
+    assert problems("UTCHMMA gdesc[UR2]", "STSM.16.M88 [R2], R63") == []
+    body = "HMMA.16816.F32.BF16 R1, R2, R3, R4", "STS.128 [R2], R63"
+    assert len(problems(*body)) == 1
+    assert problems(*body, tile=TILE._replace(products=(Product(64, 32, 256), Product(64, 256, 32)))) == []
 
 
 @pytest.mark.parametrize(
@@ -435,19 +442,6 @@ def test_wrong_registers_fail_in_every_row():
     for more in ({}, {"dtype": "float32"}, {"tile": None}, {"shape": "*", "stored": None}):
         (found,) = problems(*PREFETCHED, late=["a hazard"], **more)
         assert found == "a hazard"
-
-
-def test_what_hides_loads():
-    assert problems(wait(0), *PREFETCHED[1:], fitting=3) == []
-    assert problems(wait(0), *PREFETCHED[1:], shape="*") == []  # has to fit anywhere
-
-
-def test_exchanges_that_rows_cannot_avoid():
-    """The scales of rows beside tensor memory, and weights where mma has more columns than rows."""
-    assert problems("UTCHMMA gdesc[UR2]", "STSM.16.M88 [R2], R63") == []
-    body = "HMMA.16816.F32.BF16 R1, R2, R3, R4", "STS.128 [R2], R63"
-    assert len(problems(*body)) == 1
-    assert problems(*body, tile=TILE._replace(products=(Product(64, 32, 256), Product(64, 256, 32)))) == []
 
 
 def test_a_lower_bound_and_programs_that_do_not_fit_fail():

@@ -177,11 +177,11 @@ def test_groups_that_are_interleaved_take_turns():
     assert log == [a, b, a, b, a, b, c, c, c] and [row["size"] for row in kept] == ["t", "s", "l"]
 
 
-def test_throughput_says_how_many_frames_were_encoded():
+def test_throughput_says_how_many_frames_were_encoded_and_what_the_host_takes():
     setting = Setting("nano", "fp32", 64, objects=1, frames=3)
     with contextlib.closing(case_of(THROUGHPUT).open("sam2fast", setting)) as session:
         session.prepare(setting)
         session.call()
         before = session.encoded
-        session.call()
-        assert session.encoded - before == session.frames == 3
+        sample = session.call()
+        assert session.encoded - before == session.frames == 3 and 0 < sample.host_s <= sample.seconds
