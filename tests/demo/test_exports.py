@@ -1,6 +1,5 @@
 """Downloads contain the session's masks."""
 
-import json
 import os
 import zipfile
 from io import BytesIO
@@ -14,7 +13,6 @@ from PIL import Image
 from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.export_data import ExportData, object_colour
-from sam2fast.io.rle import decode_rle
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 
@@ -76,23 +74,6 @@ def test_overlapping_objects_share_an_image_by_logit(client, session, predictor,
     expected = np.where(masks.any(0), logits.argmax(0) + 1, 0)
     labels = np.asarray(unpacked(export(client, session, "masks_png"))["00000.png"])
     np.testing.assert_array_equal(labels, expected)
-
-
-def test_coco(client, tracked):
-    session, masks = tracked
-    answer = export(client, session, "coco_rle")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_youtube_vis.json"
-    document = json.loads(answer.data)
-    (video,) = document["videos"]
-    assert (video["height"], video["width"], video["length"]) == (48, 64, 5)
-    assert {annotation["object"] for annotation in document["annotations"]} == {2, 5}
-    for annotation in document["annotations"]:
-        for frame in range(5):
-            rle, truth = annotation["segmentations"][frame], masks.get(frame, {}).get(annotation["object"])
-            if rle is None:
-                assert truth is None or not truth.any()
-                continue
-            np.testing.assert_array_equal(decode_rle(rle), truth)
 
 
 @pytest.mark.parametrize(

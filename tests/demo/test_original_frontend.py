@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from demo_client import masks_of
 
 from sam2fast.io.rle import decode_rle
 
@@ -104,10 +105,6 @@ def predictor(nano_predictor):
 @pytest.fixture
 def frontend(make_server) -> OriginalFrontend:
     return OriginalFrontend(make_server(allow_origins=(ORIGIN,)).test_client())
-
-
-def masks_of(answer: Any) -> dict[int, np.ndarray]:
-    return {entry["objectId"]: decode_rle(entry["rleMask"]) for entry in answer["rleMaskList"]}
 
 
 def test_a_visit_from_the_default_video_to_the_last_correction(frontend, clip_file):

@@ -244,15 +244,6 @@ def test_what_is_no_photograph_is_refused(client, monkeypatch):
     assert "120x90 pixels" in client.upload(encoded(), "cat.png").message
 
 
-def test_a_session_has_one_frame_and_masks_of_full_size(client, photo):
-    session, _ = photo
-    facts = client.facts(session)
-    assert (facts["numFrames"], facts["width"], facts["height"]) == (1, WIDTH, HEIGHT)
-    (mask,) = client.add(session, [[0.3, 0.3]]).values()
-    assert mask.shape == (HEIGHT, WIDTH)
-    assert client.http.get(f"/api/sessions/{session}/frames/0.jpg").status_code == 200
-
-
 @pytest.fixture
 def nano_client(nano_predictor, tmp_path):
     app = make_app(ServerSettings(tmp_path), nano_predictor)
@@ -263,6 +254,8 @@ def nano_client(nano_predictor, tmp_path):
 def test_a_click_and_everything_find_the_disc(nano_client):
     client = nano_client
     session = client.start(client.upload(encoded("JPEG", quality=95))["path"])
+    facts = client.facts(session)
+    assert (facts["numFrames"], facts["width"], facts["height"]) == (1, WIDTH, HEIGHT)
     (mask,) = client.add(session, [[DISC[1] / WIDTH, DISC[0] / HEIGHT]]).values()
     assert (mask & disc()).sum() / (mask | disc()).sum() > 0.8
     found = client.http.post(f"/api/sessions/{session}/everything").get_json()["masks"]

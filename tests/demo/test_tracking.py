@@ -304,8 +304,12 @@ def test_an_object_added_during_a_track_keeps_its_mask(client, session, app):
     parts = client.begin_track(session)
     new = client.add(session, BOX_OF_DISC, [2, 3], frame=2, obj=2)
     assert b'"object_id": 2' not in b"".join(parts)
-    export = client.http.get(f"/api/sessions/{session}/export?format=coco_rle").get_json()
+    answer = client.http.get(f"/api/sessions/{session}/export?format=coco_rle")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_youtube_vis.json"
+    export = answer.get_json()
+    assert [export["videos"][0][key] for key in ("height", "width", "length")] == [HEIGHT, WIDTH, FRAMES]
     (found,) = [annotation for annotation in export["annotations"] if annotation["object"] == 2]
+    assert [rle is not None for rle in found["segmentations"]] == [False, False, True, False, False]
     np.testing.assert_array_equal(decode_rle(found["segmentations"][2]), new[2])
 
 
