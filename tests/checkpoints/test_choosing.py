@@ -90,6 +90,7 @@ class TestShards:
             ({"other": "model-00001-of-00002.safetensors"}, "places other in model-00001"),
             ({"no_memory_embedding": "../model.safetensors"}, "expected files beside it"),
             ({"no_memory_embedding": "/tmp/x.safetensors"}, "expected files beside it"),
+            *(({"no_memory_embedding": name}, "expected files beside it") for name in ("a/b.safetensors", "")),
             ({"no_memory_embedding": "model.safetensors.index.json"}, "expected files beside it"),
             ("{", "no index"),
             ("[]", "no index"),
@@ -144,11 +145,6 @@ class TestModels:
         shutil.copy(nano_file, tmp_path)
         (tmp_path / "config.json").write_text('{"model_type": "sam2_train"}')
         assert choose_config(tmp_path) == (nano.CONFIG, ())
-
-    def test_a_trainers_checkpoint(self, nano_weights, tmp_path):
-        others = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}, "epoch": 3, "best_meter_values": {"a": 0.5}}
-        torch.save({"model": nano_weights} | others, tmp_path / "checkpoint.pt")
-        assert_same(build_sam2_hf(tmp_path, device="cpu").state_dict(), nano_weights)
 
     @pytest.mark.parametrize("name", ["./nowhere", "~/nowhere.pt", "folder/nowhere.pt", "nowhere.safetensors"])
     def test_a_path_to_nothing(self, name):

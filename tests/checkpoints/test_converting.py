@@ -38,6 +38,14 @@ def convert(tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture(scope="module")
+def sources(nano_file, nano_weights, tmp_path_factory):
+    """A checkpoint for each layout: a folder of transformers needs a model, and others are quicker with two weights."""
+    path = tmp_path_factory.mktemp("few") / "few.pt"
+    torch.save({name: nano_weights[name] for name in ("no_mem_embed", "no_obj_ptr")}, path)
+    return dict.fromkeys(TARGETS, path) | {"transformers": nano_file}
+
+
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -167,19 +175,20 @@ def test_weights_of_no_configuration(convert, tmp_path):
     assert files(tmp_path) == ["x.pt", "y.safetensors"]
 
 
-@pytest.mark.parametrize("target", TARGETS.values())
-def test_nothing_is_overwritten_without_overwrite(convert, nano_file, nano_weights, tmp_path, target):
+@pytest.mark.parametrize("layout", TARGETS)
+def test_nothing_is_overwritten_without_overwrite(convert, sources, nano_weights, tmp_path, layout):
     """With it also in place."""
-    convert(nano_file, target, "--dtype", "bfloat16")
+    source, target = sources[layout], TARGETS[layout]
+    convert(source, target, "--dtype", "bfloat16")
     before = contents(tmp_path)
-    result = convert(nano_file, target)
+    result = convert(source, target)
     assert result.exit_code == 1 and "already exists" in result.stderr
     assert contents(tmp_path) == before
-    assert convert(nano_file, target, "--overwrite").exit_code == 0
+    assert convert(source, target, "--overwrite").exit_code == 0
     assert torch.equal(read_checkpoint(target)["no_mem_embed"], nano_weights["no_mem_embed"])
     assert convert(target, target, "--overwrite", "--dtype", "float16").exit_code == 0
     found = read_checkpoint(target)
-    assert all(torch.equal(found[name], x.half()) for name, x in nano_weights.items())
+    assert found and all(torch.equal(x, nano_weights[name].half()) for name, x in found.items())
     assert files(tmp_path) == list(before)
 
 
@@ -195,10 +204,10 @@ def test_a_folder_with_other_files_is_not_replaced(convert, nano_file, tmp_path)
 
 
 @pytest.mark.parametrize("layout", TARGETS)
-def test_a_file_that_reads_back_differently_is_removed(nano_file, tmp_path, monkeypatch, layout):
+def test_a_file_that_reads_back_differently_is_removed(sources, tmp_path, monkeypatch, layout):
     """The previous checkpoint is complete, and nothing of the new one is left."""
     target = tmp_path / TARGETS[layout]
-    convert_checkpoint(nano_file, target, layout, dtype=torch.bfloat16)
+    convert_checkpoint(sources[layout], target, layout, dtype=torch.bfloat16)
     before = contents(tmp_path)
 
     def damaged(path):
@@ -208,20 +217,20 @@ def test_a_file_that_reads_back_differently_is_removed(nano_file, tmp_path, monk
 
     monkeypatch.setattr(writing, "read_checkpoint", damaged)
     with pytest.raises(CheckpointError, match="no_mem_embed is another"):
-        convert_checkpoint(nano_file, target, layout, overwrite=True)
+        convert_checkpoint(sources[layout], target, layout, overwrite=True)
     assert contents(tmp_path) == before
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "transformers"])
-def test_a_link_stays(nano_file, tmp_path, layout):
+def test_a_link_stays(sources, tmp_path, layout):
     """First a dangling symlink, then one to a file that is replaced."""
     link = tmp_path / f"link{Path(TARGETS[layout]).suffix}"
     (tmp_path / "store").mkdir()
     os.symlink(f"store/x{link.suffix}", link)
-    convert_checkpoint(nano_file, link, layout, dtype=torch.bfloat16)
+    convert_checkpoint(sources[layout], link, layout, dtype=torch.bfloat16)
     first = contents(tmp_path)
-    convert_checkpoint(nano_file, link, layout, overwrite=True)
+    convert_checkpoint(sources[layout], link, layout, overwrite=True)
     assert os.readlink(link) == f"store/x{link.suffix}" and os.listdir(tmp_path / "store") == [f"x{link.suffix}"]
     assert contents(tmp_path) != first
     read_checkpoint(link)

@@ -158,7 +158,7 @@ def refuse_namelessly(path):
 MISBEHAVIOUR = {
     "no name": refuse_namelessly,
     "another error": lambda path: {}[path],
-    "memory": lambda path: len(bytearray(b"x") * (1100 << 20)),
+    "memory": lambda path: len(bytearray(b"x") * (MEMORY + (64 << 20))),
     "a command": lambda path: pickle.loads(path.read_bytes()),
     "a file beside": lambda path: Path("../beside").write_text("x", encoding="utf-8"),
     "a file of the system": lambda path: Path("/etc/passwd").read_bytes(),
@@ -166,7 +166,8 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOUR)
-def test_misbehaviour_is_detected(name, work):
+def test_misbehaviour_is_detected(name, work, monkeypatch):
+    monkeypatch.setitem(globals(), "MEMORY", 1 << 28)
     target = Target("text", "file", (Documented, OSError), MISBEHAVIOUR[name], is_named=True)
     assert is_refused("refuse", replace(target, read=refuse), b"", work)
     with pytest.raises((AssertionError, KeyError)):
