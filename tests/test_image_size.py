@@ -19,7 +19,7 @@ from sam2fast.config import ConfigError
 SIZED_IN_CONFIG = {"hydra_overrides_extra": ["++model.image_size=320"]}
 
 
-@pytest.mark.parametrize(("options", "size"), [({}, 256), ({"image_size": 192}, 192), (SIZED_IN_CONFIG, 320)])
+@pytest.mark.parametrize(("options", "size"), [({"image_size": 192}, 192), (SIZED_IN_CONFIG, 320)])
 def test_every_way_to_a_model(options, size):
     options = {"device": "cpu", **options}
     built = [build_sam2_hf, build_sam2_video_predictor_hf, SAM2VideoPredictor.from_pretrained]
