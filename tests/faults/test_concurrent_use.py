@@ -223,9 +223,8 @@ def test_nested_calls_are_tracked_once(image_model, monkeypatch):
     assert entered == [True, False, True, False]
 
 
-@pytest.fixture
-def interrupted():
-    """A guard, a function that says if another thread is refused, and a function that a signal interrupts."""
+def test_a_call_interrupted_by_a_signal_is_finished():
+    """When it is freed; a call that has begun before then still excludes other threads."""
     guard = CallGuard()
 
     def is_refused() -> bool:
@@ -241,19 +240,10 @@ def interrupted():
         assert at_once(is_refused) == [True]
         raise KeyboardInterrupt
 
-    return guard, is_refused, cut_off
-
-
-def test_a_call_interrupted_by_a_signal_is_finished(interrupted):
-    _, is_refused, cut_off = interrupted
     with pytest.raises(KeyboardInterrupt) as caught:
         cut_off()
     del caught
     assert at_once(is_refused) == [False]
-
-
-def test_a_call_after_an_interrupted_one_excludes_others(interrupted):
-    guard, is_refused, cut_off = interrupted
     with pytest.raises(KeyboardInterrupt) as caught:
         cut_off()
     with guard.begin_call(guard, changes=True):

@@ -24,6 +24,8 @@ FILES = [
     *product(["uint8", "uint16", "int16"], BANDS, LAYOUTS, ["COMPRESS=LZW PREDICTOR=2"], ORDERS),
     *product(["float32", "float64"], BANDS, LAYOUTS, ["COMPRESS=DEFLATE PREDICTOR=3"], ORDERS),
     *product(["uint8", "uint16", "float32"], BANDS, LAYOUTS, ["BLOCKYSIZE=7", TILES, f"{TILES} SPARSE_OK=TRUE"]),
+    *product(["uint8", "float32"], ["3 PHOTOMETRIC=RGB"], [f"COMPRESS=DEFLATE {TILES} SPARSE_OK=TRUE"]),
+    *product(["uint8"], ["3 PHOTOMETRIC=YCBCR"], [f"COMPRESS=JPEG {TILES} SPARSE_OK=TRUE"]),
     *product(["uint8", "uint16", "float32"], BANDS, LAYOUTS, ["BIGTIFF=YES"], ORDERS),
     *product(["uint8"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (1, 2, 3, 4, 7)]),
     *product(["uint16"], BANDS, LAYOUTS, [f"NBITS={bits}" for bits in (9, 10, 12, 14)]),

@@ -272,15 +272,6 @@ def test_white_is_zero(tmp_path, dtype, order):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_palettes(tmp_path, dtype):
-    colormap = np.random.default_rng(1).integers(0, 65536, (3, np.iinfo(dtype).max + 1), dtype=np.uint16)
-    values = array_of(dtype, HEIGHT, WIDTH)
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="palette", colormap=colormap)
-    expected = np.moveaxis(colormap[:, tifffile.imread(tmp_path / "a.tif")], 0, -1) / 257
-    assert np.abs(to_pixels(tmp_path / "a.tif").numpy() - expected).max() <= 1
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_inks(tmp_path, dtype, planar):
     values, options = colours(dtype, 4, planar, photometric="separated")
@@ -465,24 +456,6 @@ def test_nodata_of_gdal(tmp_path, dtype, bands, caplog):
     assert np.abs(found - values.astype(np.float64) / 3000 * 255)[10:].max() <= 1
     (note,) = [record.message for record in caplog.records if record.name.startswith("sam2fast")]
     assert "3000" in note and str(nodata) not in note
-
-
-@pytest.mark.parametrize(
-    ("dtype", "compression"),
-    [("uint8", None), ("uint8", "deflate"), ("float32", None), ("float32", "deflate"), ("uint8", "jpeg")],
-)
-def test_sparse_files_of_gdal(tmp_path, dtype, compression):
-    """Empty tiles are not stored; they are 0."""
-    values = array_of(dtype, HEIGHT, WIDTH, 3)
-    more = {"subsampling": (2, 2)} if compression == "jpeg" else {}
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", tile=(16, 16), compression=compression, **more)
-    expected = read_image(tmp_path / "a.tif").values.copy()
-    expected[:16, 16:32] = 0
-    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
-        for tag in (file.pages[0].tags[name] for name in ("TileOffsets", "TileByteCounts")):
-            tag.overwrite([tag.value[0], 0, *tag.value[2:]])
-    found = read_image(tmp_path / "a.tif").values
-    assert np.abs(found.astype(np.float64) - expected).max() <= (3 if more else 0)
 
 
 @contextlib.contextmanager

@@ -84,32 +84,34 @@ def _seconds_of_answer(server: DemoProcess) -> float:
     return time.monotonic() - begin
 
 
-def test_slow_headers(server):
-    """60 clients send a byte of their headers five times a second."""
+HEADERS = b"GET /healthy HTTP/1.1\r\n" + HOST + b"X: "
+BODY = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "more"),
+    [(60, HEADERS, b"x"), (60, BODY, b" "), (400, b"", b"")],
+    ids=["headers", "bodies", "idle"],
+)
+def test_slow_clients(server, count, first, more):
+    """They send a byte five times a second, or nothing."""
     allowed = limit(server)
-    with connections(server, 60, b"GET /healthy HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ") as slow:
-        assert delay(server, lambda: [one.sendall(b"x") for one in slow]) < allowed
+    with connections(server, count, first) as slow:
+        assert delay(server, lambda: drip(slow, more)) < allowed
 
 
-def test_headers_that_never_end_are_cut_off(server):
-    with connections(server, 1, b"GET /healthy HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ") as (slow,):
-        begin = time.monotonic()
-        with pytest.raises(ConnectionError):
-            while time.monotonic() < begin + 40:
-                slow.sendall(b"x")
-                time.sleep(0.5)
-
-
-def test_idle_connections(server):
-    allowed = limit(server)
-    with connections(server, 400, b""):
-        assert delay(server, lambda: None) < allowed
-
-
-def test_slow_bodies(server):
-    allowed = limit(server)
-    with connections(server, 60, b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n") as slow:
-        assert delay(server, lambda: drip(slow, b" ")) < allowed
+@pytest.mark.parametrize(("first", "answer"), [(HEADERS, b""), (BODY, b"HTTP/1.1 400 ")], ids=["headers", "bodies"])
+def test_what_drips_is_cut_off(server, first, answer):
+    """Headers without an answer."""
+    with connections(server, 1, first) as (slow,):
+        end, found = time.monotonic() + 40, None
+        slow.settimeout(0.5)
+        with contextlib.suppress(ConnectionError):
+            while not found and time.monotonic() < end:
+                slow.sendall(b" ")
+                with contextlib.suppress(TimeoutError):
+                    found = slow.recv(1000)
+        assert time.monotonic() < end and (found or b"").startswith(answer)
 
 
 @pytest.mark.parametrize(
@@ -156,24 +158,10 @@ def test_a_slow_upload_arrives(guarded):
         assert b"HTTP/1.1 200 OK" in slow.recv(1000)
 
 
-def test_a_body_that_drips_is_cut_off(server):
-    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-    with connections(server, 1, head) as (slow,):
-        begin = time.monotonic()
-        slow.settimeout(0.5)
-        answer = None
-        while answer is None and time.monotonic() < begin + 40:
-            slow.sendall(b" ")
-            with contextlib.suppress(TimeoutError):
-                answer = slow.recv(1000)
-        assert answer is not None and answer.startswith(b"HTTP/1.1 400 ")
-
-
 def test_more_slow_bodies_than_threads(server):
     """Without a token all of them may send bodies; the last ones are refused, and health is answered."""
-    head = b"POST /graphql HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
     allowed = limit(server)
-    with connections(server, CLIENTS, head) as slow:
+    with connections(server, CLIENTS, BODY) as slow:
         assert delay(server, lambda: None) < allowed
         slow[-1].settimeout(5)
         answer = slow[-1].recv(1000)

@@ -137,10 +137,6 @@ class TestCache:
             cache.fetch(index)
         assert sorted(cache._frames) == [*range(CAPACITY)]
 
-    def test_right_frame_in_any_order(self, frames):
-        order = [i for i in torch.randperm(COUNT, generator=torch.Generator().manual_seed(0)).tolist() if i != DAMAGED]
-        assert numbers(frames, order * 2) == order * 2
-
     def test_memory_is_bounded(self, frames):
         kept = []
         for index in [*range(50), *range(49, -1, -1), *range(10, 50, 3)]:
@@ -345,7 +341,8 @@ def test_closed_frames(frames, source):
 
 def test_many_threads(frames):
     def work(seed):
-        order = torch.randint(0, DAMAGED, (200,), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = torch.randint(0, COUNT, (200,), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = [index for index in order if index != DAMAGED]
         assert numbers(frames, order) == order
 
     at_once(*(functools.partial(work, seed) for seed in range(8)))
