@@ -32,22 +32,15 @@ def test_a_table_of_a_case(tmp_path):
 
 
 def test_profiles_and_ious_have_columns(tmp_path):
-    both = {"official": subject(0.02), "sam2fast": subject(0.005)}
+    both = {"official": subject(0.02), "sam2fast": subject(0.005) | {"graphs_mib": 1234.4}}
     device = {"busy us": 4050.4, "overlap us": 1312.0, "encodes": 1, "host us": 900.0, "host waits us": None}
     rows = [row("video throughput", both, objects=2) | {"iou": {"sam2fast": [0.25, 0.9996]}, "device": device}]
     rows.append(row("video throughput", both, objects=1))
     put(tmp_path, "suite-nvidia-h200", rows, GPU)
     head, _, first, second = [line for line in SECTIONS["gpu"](Results(tmp_path)).splitlines() if line.startswith("|")]
+    assert "| graphs MiB of sam2fast |" in head and all("| 1,234 |" in line for line in (first, second))
     assert "| least IoU of sam2fast | encodes | GPU busy, µs | overlap, µs | host thread, µs |" in head
     assert "| 0.250 | 1.00 | 4,050 | 1,312 | 900 |" in first and "| – | – | – | – | – |" in second
-
-
-def test_memory_of_graphs_has_a_column(tmp_path):
-    both = {"official": subject(0.02, peak=900.0), "sam2fast": subject(0.005, peak=700.0) | {"graphs_mib": 1234.4}}
-    put(tmp_path, "suite-nvidia-h200", [row("video throughput", both, objects=2)], GPU)
-    head, _, line = [line for line in SECTIONS["gpu"](Results(tmp_path)).splitlines() if line.startswith("|")]
-    assert "| peak MiB of official | peak MiB of sam2fast | graphs MiB of sam2fast |" in head
-    assert "| 900 | 700 | 1,234 |" in line
 
 
 def test_the_newest_file_of_each_processor_is_shown(folder):

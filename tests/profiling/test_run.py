@@ -85,9 +85,12 @@ def test_nested_calls_are_nested_parts():
     assert dict(vars(owner)) == before
 
 
-def test_how_often_parts_are_called(video_profile):
+def test_how_often_parts_are_called(video_profile, image_profile):
+    """What is timed is what predictors compute."""
     root = video_profile.root
-    assert root.calls == 1
+    assert (video_profile.subject["first_frame"], video_profile.subject["frames"], root.calls) == (1, 2, 1)
+    assert image_profile.as_it_is is video_profile.as_it_is is None
+    assert image_profile.root["mask decoder/transformer/layer 1"].calls == 1
     names = ("decode", "preprocess", "encode", "memory attention", "mask decoder", "memory encoding")
     assert root["mask decoder/prompt encoder"].calls == 1
     for name in (*names, "hole filling", "masks to video size", "object pointers", "memory tables"):
@@ -153,13 +156,6 @@ def test_cuda_graphs_are_timed_and_restored(predictor, video, monkeypatch):
     predictor.release_recordings()
 
 
-def test_parts_from_plans(image_profile, video_profile):
-    """What is timed is what predictors compute."""
-    assert image_profile.as_it_is is video_profile.as_it_is is None
-    assert image_profile.root["mask decoder/transformer/layer 1"].calls == 1
-    assert video_profile.root["memory attention/layer 0/cross-attention"].calls == 2  # projections, and the rest
-
-
 def test_a_changed_part_has_the_parts_of_its_modules():
     model = image_model()
     model.image_encoder.trunk.blocks[3].register_forward_hook(lambda *args: None)
@@ -187,10 +183,6 @@ def test_a_compiled_part_is_one_part():
         and not root["mask decoder"].children
         and root["encode/neck"].calls == 1
     )
-
-
-def test_a_short_video(video_profile):
-    assert (video_profile.subject["first_frame"], video_profile.subject["frames"]) == (1, 2)
 
 
 def test_limits_of_this_machine(monkeypatch):

@@ -32,6 +32,19 @@ AXES = {
 }
 
 
+@pytest.fixture
+def series(tmp_path):
+    affine = centred_affine(SHAPE, AXES["LPS"])
+    return write_series(tmp_path / "series", scan(SHAPE, affine)[0], affine)
+
+
+def change(file, **attributes):
+    dataset = pydicom.dcmread(file)
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    dataset.save_as(file)
+
+
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
 def test_slices_are_upright_whatever_the_order_of_voxels(tmp_path, axes, axis):
@@ -115,26 +128,18 @@ def test_multi_frame_file(tmp_path):
     assert np.allclose(volume.affine, affine, atol=1e-4)
 
 
-def test_stated_window(tmp_path):
-    affine = centred_affine(SHAPE, AXES["LPS"])
-    folder = write_series(tmp_path / "series", scan(SHAPE, affine)[0], affine)
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
-        dataset.WindowCenter, dataset.WindowWidth = [40, 300], [400, 1500]
-        dataset.save_as(file)
-    assert open_volume(folder).window == (-160, 240)
-    assert open_volume(folder, window=(0, 1)).window == (0, 1)
+def test_stated_window(series):
+    for file in series.iterdir():
+        change(file, WindowCenter=[40, 300], WindowWidth=[400, 1500])
+    assert open_volume(series).window == (-160, 240)
+    assert open_volume(series, window=(0, 1)).window == (0, 1)
 
 
-def test_low_values_of_monochrome1_are_white(tmp_path):
-    affine = centred_affine(SHAPE, AXES["LPS"])
-    folder = write_series(tmp_path / "series", scan(SHAPE, affine)[0], affine)
-    as_usual = open_volume(folder, window=(-100, 155))
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
-        dataset.PhotometricInterpretation = "MONOCHROME1"
-        dataset.save_as(file)
-    assert np.array_equal(open_volume(folder, window=(-100, 155))[7], 255 - as_usual[7])
+def test_low_values_of_monochrome1_are_white(series):
+    as_usual = open_volume(series, window=(-100, 155))
+    for file in series.iterdir():
+        change(file, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(open_volume(series, window=(-100, 155))[7], 255 - as_usual[7])
 
 
 @pytest.mark.parametrize("of_frames", [False, True], ids=["file", "frames"])
@@ -176,23 +181,10 @@ def test_examples_of_nibabel_and_pydicom():
         open_volume(data / "dicomdirtests/98892003/MR700")
 
 
-@pytest.fixture
-def series(tmp_path):
-    affine = centred_affine(SHAPE, AXES["LPS"])
-    return write_series(tmp_path / "series", scan(SHAPE, affine)[0], affine)
-
-
 def test_missing_slice(series):
     (series / "IM0011").unlink()
     with pytest.raises(VideoError, match=r"slices are missing .* 4 mm between .*IM0010 and .*IM0012, elsewhere 2 mm"):
         open_volume(series)
-
-
-def change(file, **attributes):
-    dataset = pydicom.dcmread(file)
-    for name, value in attributes.items():
-        setattr(dataset, name, value)
-    dataset.save_as(file)
 
 
 def test_other_errors_of_a_series(series):
