@@ -7,7 +7,7 @@ from parity import NARROW, TOLERANCE, build_pair, random_map
 from sam2fast.modeling.position_encoding import PositionEmbeddingRandom, PositionEmbeddingSine
 from sam2fast.utils.testing import relative_error
 
-SIZE, FRAMES = 128, 9
+SIZE, FRAMES = 64, 9
 KEYS = ("pred_masks", "pred_masks_high_res", "obj_ptr", "maskmem_features", "object_score_logits")
 
 

@@ -324,14 +324,8 @@ def test_steps_wait_for_what_has_the_machine_for_itself():
     def step(name, seconds, alone=True):
         return Step(name, ("", ""), seconds, seconds, "?", alone)
 
-    steps = [
-        step("a", 10),
-        step("b", 30, False),
-        step("c", 20, False),
-        step("d", 20, False),
-        step("e", 40),
-        step("f", 5),
-    ]
+    beside = [step(name, seconds, False) for name, seconds in (("b", 30), ("c", 20), ("d", 20))]
+    steps = [step("a", 10), *beside, step("e", 40), step("f", 5)]
     found = [(p.call, p.begin_s, p.end_s, p.step.name) for p in timetable([*steps, step("g", 39)], (60, 40), jobs=2)]
     assert found == [(1, 0, 10, "a"), (1, 10, 40, "b"), (1, 10, 30, "c"), (1, 30, 50, "d"), (1, 50, 55, "f"),
                      (2, 0, 40, "e"), (3, 0, 39, "g")]  # fmt: skip

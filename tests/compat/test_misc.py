@@ -39,14 +39,6 @@ def test_folder(folder, loader, arguments, offload):
     assert our_size == size and images.dtype == expected.dtype and torch.equal(images, expected)
 
 
-def test_the_models_input(folder):
-    """The result of ``load_video_frames`` equals our predictor's input."""
-    frames = open_frames(folder, 64)
-    images, height, width = misc.load_video_frames(folder, 64, True)
-    assert (height, width) == (frames.height, frames.width)
-    assert torch.equal(images, torch.stack(list(frames)))
-
-
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_video(path, as_bytes):
     if as_bytes:
