@@ -163,24 +163,8 @@ def test_of_overlapping_objects_the_later_one_is_seen(client, session):
     np.testing.assert_array_equal(labels, np.where(OTHER, 2, np.where(ONE, 1, 0)))
 
 
-def test_yolo(client, session, clip_file):
-    body = page((3, 'Cup "x"'), (5, "Plate"), frames={0: {3: ONE}, 4: {5: OTHER}})
-    names = export(client, session, "yolo", body)
-    assert sorted(names) == [
-        *("data.yaml", "images/00000.jpg", "images/00004.jpg", "labels/00000.txt", "labels/00004.txt")
-    ]
-    assert '  0: "Cup \\"x\\""\n  1: "Plate"\n' in names["data.yaml"].decode()
-    number, *values = names["labels/00004.txt"].split()
-    assert number == b"1" and len(values) == 8
-    xs, ys = np.array(values[0::2], float) * SIZE[1], np.array(values[1::2], float) * SIZE[0]
-    assert (xs.min(), xs.max(), ys.min(), ys.max()) == pytest.approx((12, 24, 10, 20), abs=1e-3)
-    plain, _ = moving_shapes.decoded(clip_file)
-    image = np.asarray(Image.open(BytesIO(names["images/00004.jpg"]))).astype(int)
-    assert np.abs(image - plain[4]).mean() < 8
-
-
 # Two mugs and an object without a label, on one frame.
-LABELLED = page((3, "Left", "mug"), (5, "Right", "mug"), (6, "Plate"), frames={1: {3: ONE, 5: OTHER, 6: ONE}})
+LABELLED = page((3, "Left", "mug"), (5, "Right", "mug"), (6, 'Plate "x"'), frames={1: {3: ONE, 5: OTHER, 6: ONE}})
 
 
 def test_coco_has_times_names_and_labels_as_categories(client, session):
@@ -189,7 +173,7 @@ def test_coco_has_times_names_and_labels_as_categories(client, session):
     assert document["videos"][0]["fps"] == 25
     names = {category["id"]: category["name"] for category in document["categories"]}
     found = [(entry["name"], names[entry["category_id"]]) for entry in document["annotations"]]
-    assert found == [("Left", "mug"), ("Right", "mug"), ("Plate", "object")] and len(names) == 2
+    assert found == [("Left", "mug"), ("Right", "mug"), ('Plate "x"', "object")] and len(names) == 2
 
 
 def test_pycocotools_reads_coco(client, session, tmp_path):
@@ -209,17 +193,23 @@ def test_pycocotools_reads_coco(client, session, tmp_path):
         assert mask[y : y + height, x : x + width].all() and width * height == mask.sum()
 
 
-def test_labels_are_the_classes_of_yolo_and_labelme(client, session):
+def test_labels_are_the_classes_of_yolo_and_labelme(client, session, clip_file):
     files = export(client, session, "yolo", LABELLED)
-    assert files["data.yaml"].decode().endswith('names:\n  0: "mug"\n  1: "Plate"\n')
-    assert [line[0] for line in files["labels/00001.txt"].decode().splitlines()] == ["0", "0", "1"]
+    assert sorted(files) == ["data.yaml", "images/00001.jpg", "labels/00001.txt"]
+    assert files["data.yaml"].decode().endswith('names:\n  0: "mug"\n  1: "Plate \\"x\\""\n')
+    lines = [line.split() for line in files["labels/00001.txt"].splitlines()]
+    assert [(line[0], len(line)) for line in lines] == [(b"0", 9), (b"0", 9), (b"1", 9)]
+    corners = np.array(lines[1][1:], float).reshape(-1, 2) * SIZE[::-1]
+    assert [*corners.min(0), *corners.max(0)] == pytest.approx([12, 10, 24, 20], abs=1e-3)
+    image = np.asarray(Image.open(BytesIO(files["images/00001.jpg"]))).astype(int)
+    assert np.abs(image - moving_shapes.decoded(clip_file)[0][1]).mean() < 8
     files = export(client, session, "labelme", LABELLED)
     assert sorted(files) == ["00001.jpg", "00001.json"]
     document = json.loads(files["00001.json"])
     shapes = [(shape["label"], shape["group_id"], shape["points"]) for shape in document["shapes"]]
     corners = [[6, 5], [18, 5], [18, 15], [6, 15]]
     other = [[12, 10], [24, 10], [24, 20], [12, 20]]
-    assert shapes == [("mug", 3, corners), ("mug", 5, other), ("Plate", 6, corners)]
+    assert shapes == [("mug", 3, corners), ("mug", 5, other), ('Plate "x"', 6, corners)]
     assert (document["imagePath"], document["imageHeight"], document["imageWidth"]) == ("00001.jpg", *SIZE)
 
 
