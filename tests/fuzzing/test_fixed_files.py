@@ -18,7 +18,6 @@ from targets import TARGETS
 from sam2fast.checkpoints import CheckpointError, read_checkpoint
 from sam2fast.checkpoints.converting import convert_checkpoint
 from sam2fast.config import load_config
-from sam2fast.io.rle import read_run_lengths
 from sam2fast.training.checkpointing import load as load_training_checkpoint
 from sam2fast.training.config import load_training_config
 
@@ -211,12 +210,6 @@ def test_references_and_functions_that_are_small_are_resolved(tmp_path: Path) ->
     assert load_config(file).model == {"l": [{"a": 1}], "c": 1, "d": 1}
     file.write_text(THEIRS.format('"${times:2,${pow:3,2}}"'))
     assert load_training_config(file, report=lambda note: None).trainer.max_epochs == 18
-
-
-@pytest.mark.parametrize("counts", [[[1, 2], [3]], [1, "a"], [1.5, 2.5], {"a": 1}, [4, [1]]])
-def test_run_lengths_that_are_not_a_list_of_integers(counts: Any) -> None:
-    with pytest.raises(ValueError, match="run lengths must be a (string or a )?list of integers"):
-        read_run_lengths([{"size": [2, 2], "counts": counts}])
 
 
 def test_weights_of_eight_bits_are_converted(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_counts_up_to_the_largest():
 
 FULL = {"size": [2, 2], "counts": [4]}
 WRONG_COUNTS = [[3], [5], [], [2, -1, 3], [2**33, 4 - 2**33], "5", b"T"]
+NO_COUNTS = [[[1, 2], [3]], [1, "a"], [1.5, 2.5], {"a": 1}, [4, [1]]]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ WRONG_COUNTS = [[3], [5], [], [2, -1, 3], [2**33, 4 - 2**33], "5", b"T"]
         ([], "at least one mask"),
         ([FULL, {"size": [1, 4], "counts": [4]}], r"sizes \[\(1, 4\), \(2, 2\)\]"),
         *(([FULL, {"size": [2, 2], "counts": counts}], "add up|cut short|integers") for counts in WRONG_COUNTS),
+        *(([{"size": [2, 2], "counts": counts}], "must be a (string or a )?list of integers") for counts in NO_COUNTS),
     ],
 )
 def test_refusals(rles, word):

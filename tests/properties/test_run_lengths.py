@@ -1,4 +1,4 @@
-"""Run lengths and polygons: round trips, parity with pycocotools, and damaged input."""
+"""Run lengths and polygons: damaged input is refused, or read as by pycocotools."""
 
 from typing import Any
 
@@ -11,9 +11,8 @@ from hypothesis_profiles import examples
 from junk import SCALARS, anything
 from pycocotools import mask as coco
 
-from sam2fast.amg import area_from_rle, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
-from sam2fast.io.rle import compress_run_lengths, decode_rle, encode_rle, rasterise_polygons, read_run_lengths
-from sam2fast.kernels.run_lengths import encode_masks
+from sam2fast.amg import rle_to_mask
+from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons, read_run_lengths
 
 # of pycocotools
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -29,21 +28,6 @@ def masks(draw: st.DrawFn, count: st.SearchStrategy[int] | None = None) -> np.nd
     grain = draw(st.sampled_from([1, 1, 2, 5]))
     coarse = rng.random((shape[0], -(-shape[1] // grain), -(-shape[2] // grain))) < density
     return np.asarray(coarse.repeat(grain, 1).repeat(grain, 2)[:, : shape[1], : shape[2]])
-
-
-@examples(30)
-@given(masks())
-def test_round_trip(drawn):
-    pixels = torch.from_numpy(drawn)
-    compressed, listed = compress_run_lengths(encode_masks(pixels)), mask_to_rle_pytorch(pixels)
-    official = coco.encode(np.asfortranarray(drawn.transpose(1, 2, 0).astype(np.uint8)))
-    for mask, ours, counts, theirs in zip(drawn, compressed, listed, official, strict=True):
-        assert ours == encode_rle(mask) == coco_encode_rle(counts)
-        assert ours == {"size": list(theirs["size"]), "counts": theirs["counts"].decode()}
-        assert area_from_rle(counts) == mask.sum() == coco.area(ours)
-        for rle in (ours, counts, theirs):
-            np.testing.assert_array_equal(rle_to_mask(rle), mask)
-        np.testing.assert_array_equal(decode_rle(ours), mask)
 
 
 @examples(40)
