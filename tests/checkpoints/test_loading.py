@@ -28,6 +28,12 @@ def image_file(nano_weights, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def model():
+    """The model that files are loaded into."""
+    return build_sam2(nano.CONFIG, None, device="cpu")
+
+
 def image_only(weights):
     return {k: v for k, v in weights.items() if not any(k == m or k.startswith(m + ".") for m in VIDEO_ONLY)}
 
@@ -63,22 +69,22 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts(name, nano_weights, tmp_path):
+def test_layouts(name, model, nano_weights, tmp_path):
     """Into memory of its own: the model outlives the file."""
     path = tmp_path / name
     LAYOUTS[name](nano_weights, path)
-    model = build_sam2(nano.CONFIG, path, device="cpu")
+    load_checkpoint(model, path, torch.device("cpu"), allow_image_only=False)
     path.write_bytes(b"\0" * path.stat().st_size)
     os.truncate(path, 0)
     expected = {k: v.float() for k, v in half(nano_weights).items()} if name == "half.pt" else nano_weights
     assert_loaded(model, expected)
-    assert not model.training
 
 
 def test_mode_and_dtype(nano_file, nano_weights):
     model = build_sam2(nano.CONFIG, str(nano_file), device="cpu", mode="train", dtype=torch.bfloat16)
     name = "image_encoder.trunk.blocks.0.attn.qkv.weight"
     assert torch.equal(model.state_dict()[name], nano_weights[name].bfloat16()) and model.training
+    assert not build_sam2(nano.CONFIG, nano_file, device="cpu").training
 
 
 class TestImageOnlyFiles:
@@ -122,11 +128,10 @@ def refuse(path, message, config=nano.CONFIG):
     ],
     ids=["missing", "unexpected", "many missing", "more than those of video missing"],
 )
-def test_other_names_are_refused(change, message, nano_weights, tmp_path):
+def test_other_names_are_refused(change, message, model, nano_weights, tmp_path):
     """They leave the model as it was."""
     path = tmp_path / "other.pt"
     torch.save({"model": change(nano_weights)}, path)
-    model = build_sam2(nano.CONFIG, None, device="cpu")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=f"other.pt .*{message}"):
         load_checkpoint(model, path, torch.device("cpu"), allow_image_only=True)
