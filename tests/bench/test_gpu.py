@@ -151,17 +151,26 @@ class Passing:
             self.records.add({"step": step.name, "kind": "verdict", **verdict})
 
 
-def test_the_second_call_goes_on_for_250_seconds(tmp_path, monkeypatch, capsys):
-    """A step that is named runs again."""
+@pytest.fixture
+def visited(monkeypatch):
+    """The program in this process, whose steps pass."""
     monkeypatch.setattr(runner, "Runner", Passing)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(Passing, "calls", [])
+
+    def run(*options):
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", ["gpu", *options])
+        return visit_module.main()
+
+    return run
+
+
+def test_the_second_call_goes_on_for_250_seconds(tmp_path, visited, capsys):
+    """A step that is named runs again."""
     names = [step.name for step in plan()]
     for options in ([], [], ["--only", "environment", "--budget", "9"]):
-        command = ["gpu", "--device", "cpu", "--rehearse", "--out", str(tmp_path), *options]
-        monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        assert visit_module.main() == 0
+        assert visited("--device", "cpu", "--rehearse", "--out", str(tmp_path), *options) == 0
     assert Passing.calls == [(names, 570), (names[2:], 250), (["environment"], 9)]
     assert "| profile | passed |" in capsys.readouterr().out
 
@@ -185,12 +194,10 @@ def test_a_step_is_told_the_time_that_it_has(tmp_path, left_s, limit_s):
     assert verdict["verdict"] == "passed" and limit_s - 1 < float(verdict["figure"]) <= limit_s
 
 
-def test_a_job_knows_its_limit(monkeypatch):
+def test_a_job_knows_its_limit(monkeypatch, visited):
     limits = []
     monkeypatch.setitem(work.JOBS, "micro", lambda _, context: limits.append(context.limit_s) or work.Outcome(True))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--step", "micro", "--limit", "12.5"])
-    assert visit_module.main() == 0 and limits == [12.5]
+    assert visited("--device", "cpu", "--step", "micro", "--limit", "12.5") == 0 and limits == [12.5]
 
 
 @pytest.mark.long
@@ -442,26 +449,20 @@ def no_commit(monkeypatch):
     monkeypatch.setattr(machine, "output_of", lambda *command: None)
 
 
-def test_a_visit_of_no_known_commit_is_refused(tmp_path, monkeypatch, no_commit):
+def test_a_visit_of_no_known_commit_is_refused(tmp_path, monkeypatch, visited, no_commit):
     monkeypatch.setattr(visit_module, "KEPT", tmp_path / "kept")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "out")])
     for told in (None, ""):
         if told is not None:
             monkeypatch.setenv("SAM2FAST_COMMIT", told)
         with pytest.raises(SystemExit, match="the commit is not known.*git checkout, or set SAM2FAST_COMMIT to"):
-            visit_module.main()
+            visited("--out", str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options", [["--list"], ["--rehearse"], ["--device", "cpu"]])
-def test_without_a_commit_what_counts_nowhere_goes_on(tmp_path, monkeypatch, no_commit, options):
-    monkeypatch.setattr(runner, "Runner", Passing)
-    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+def test_without_a_commit_what_counts_nowhere_goes_on(tmp_path, monkeypatch, visited, no_commit, options):
     monkeypatch.setattr(visit_module, "KEPT", tmp_path / "kept")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "out"), *options])
-    assert visit_module.main() == 0
+    assert visited("--out", str(tmp_path / "out"), *options) == 0
 
 
 def test_results_are_in_every_folder(tmp_path):

@@ -452,16 +452,20 @@ def test_a_lower_bound_and_programs_that_do_not_fit_fail():
 SCANNED = re.compile(r"[1-9]\d* kernels scanned, (\d+) with wgmma from registers; (\d+) hazards")
 
 
+def printed(*arguments, code=0, **environment):
+    """What a script prints while Triton compiles."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
+    done = subprocess.run([sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
 def read(path, table):
     """What ``make sass`` prints on sm_90 with these configurations: three lines for each kernel."""
     path.write_text(json.dumps(table))
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"SAM2FAST_LAUNCH_TABLE": str(path), "PYTHONPATH": str(ROOT)}
-    ops = ["--op", "memory_attention", "--op", "window_attention"]
-    command = [sys.executable, "bench/sass.py", "--target", "sm_90", "--jobs", "1", *ops]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    lines = done.stdout.splitlines()
+    options = ["--target", "sm_90", "--jobs", "1", "--op", "memory_attention", "--op", "window_attention"]
+    places = {"SAM2FAST_LAUNCH_TABLE": str(path), "PYTHONPATH": str(ROOT)}
+    lines = printed("bench/sass.py", *options, code=1, **places)
     assert SCANNED.search(lines[-2])[1] != "0"
     return [lines[i - 2 : i + 1] for i, line in enumerate(lines) if line.startswith("    clocks of a program")]
 
@@ -522,23 +526,17 @@ def test_a_tile_is_freed_when_all_warps_have_read_it():
 def test_groups_of_warps_in_gluon_reach_more():
     if not pytest.importorskip("triton").__version__.startswith("3.7."):
         pytest.skip("other versions name Gluon's operations differently")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "bench/candidates/gluon_memory_attention.py"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "in each of 4 groups" in done.stdout and " local," not in done.stdout
-    assert float(done.stdout.rpartition("at most ")[2].rstrip("%\n")) > 90
+    text = "\n".join(printed("bench/candidates/gluon_memory_attention.py"))
+    assert "in each of 4 groups" in text and " local," not in text
+    assert float(text.rpartition("at most ")[2].rstrip("%")) > 90
 
 
 @pytest.mark.long
 def test_pairs_of_programs_reach_more():
     """The candidate in Gluon: it compiles, nothing is wrong with its loop, and without pairs L2 would be the limit."""
     pytest.importorskip("triton", minversion="3.7")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "bench/candidates/gluon_attention.py"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    shared, alone = (float(line.rpartition("at most ")[2].rstrip("%")) for line in done.stdout.splitlines()[2:4])
+    lines = printed("bench/candidates/gluon_attention.py")[2:4]
+    shared, alone = (float(line.rpartition("at most ")[2].rstrip("%")) for line in lines)
     assert shared > 90 and 60 < alone < 65
 
 
@@ -555,10 +553,7 @@ sass.main()
 def test_candidates_are_scanned():
     """Every 36th of those with products of nms masks, whose sides are both in shared memory."""
     pytest.importorskip("triton")
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": "bench"}
-    command = [sys.executable, "-c", SOME_CANDIDATES, "--candidates", "--op", "nms", "--jobs", "1"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    *kernels, summary, _ = done.stdout.splitlines()
+    options = ["--candidates", "--op", "nms", "--jobs", "1"]
+    *kernels, summary, _ = printed("-c", SOME_CANDIDATES, *options, PYTHONPATH="bench")
     assert SCANNED.search(summary).groups() == ("0", "0")
     assert all(line.endswith(" 0 wgmma from registers: ok") for line in kernels)
