@@ -1,8 +1,7 @@
 """``track_step`` and related methods with the original's signatures, on nested dicts of earlier outputs.
 
 These functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. They serve
-programs that run the model frame by frame, with or without gradients. The predictors and the trainer compute the same
-results in batches.
+training, and programs that run the model frame by frame. The predictors compute the same results in batches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,10 +99,10 @@ def _track_step(
 ) -> tuple[dict[str, Any], Heads, list[Tensor] | None, Tensor]:
     """Returns the prompts as a dict, the heads' seven results, the high-resolution features, and the frame's map."""
     *levels, features = current_vision_feats
-    high_res = [_as_map(x, size) for x, size in zip(levels, feat_sizes[:-1], strict=True)] or None
+    high_res = [as_map(x, size) for x, size in zip(levels, feat_sizes[:-1], strict=True)] or None
     current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
     if mask_inputs is not None and self.use_mask_input_as_output_without_sam:
-        pix_feat = _as_map(features, feat_sizes[-1])
+        pix_feat = as_map(features, feat_sizes[-1])
         return current_out, self._use_mask_as_output(pix_feat, high_res, mask_inputs), high_res, pix_feat
     if prev_sam_mask_logits is not None:
         if point_inputs is None or mask_inputs is not None:
@@ -143,9 +142,9 @@ def _prepare_memory_conditioned_features(
     """Returns the map ``(B, C, H, W)`` of the frame, conditioned on memories and pointers. See :func:`track_step`."""
     features, B = current_vision_feats[-1], current_vision_feats[-1].shape[1]
     if not self.num_maskmem:
-        return _as_map(features, feat_sizes[-1])
+        return as_map(features, feat_sizes[-1])
     if is_init_cond_frame and self.directly_add_no_mem_embed:
-        return _as_map(features + self.no_mem_embed, feat_sizes[-1])
+        return as_map(features + self.no_mem_embed, feat_sizes[-1])
     pointer_tokens = 0
     if is_init_cond_frame:
         tokens = [self.no_mem_embed.expand(1, B, self.mem_dim)]
@@ -165,7 +164,7 @@ def _prepare_memory_conditioned_features(
         memory_pos=torch.cat(encodings),
         num_obj_ptr_tokens=pointer_tokens,
     )
-    return _as_map(attended, feat_sizes[-1])
+    return as_map(attended, feat_sizes[-1])
 
 
 def _encode_memory_in_output(
@@ -206,7 +205,7 @@ def _encode_new_memory(
         pred_masks_high_res, object_score_logits: Mask logits ``(B, 1, S, S)`` and scores ``(B, 1)``.
         is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
     """
-    features = _as_map(current_vision_feats[-1], feat_sizes[-1])
+    features = as_map(current_vision_feats[-1], feat_sizes[-1])
     masks = pred_masks_high_res
     if self.non_overlap_masks_for_mem_enc and not self.training:
         masks = self._apply_non_overlapping_constraints(masks)
@@ -236,8 +235,8 @@ def _gather_memories(
     for t, row in selection.memories:
         is_conditioning = row == model.num_maskmem - 1
         output = conditioning[t] if is_conditioning else ordinary[t]
-        tokens.append(_as_tokens(output["maskmem_features"].to(like)))
-        spatial = _as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
+        tokens.append(as_tokens(output["maskmem_features"].to(like)))
+        spatial = as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
         encodings.append(spatial + model.maskmem_tpos_enc[row])
         if is_conditioning:
             selected.add(t)
@@ -265,11 +264,11 @@ def _pointers_as_tokens(
     return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)
 
 
-def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Reshapes ``(HW, B, C)`` to ``(B, C, H, W)``."""
     return tokens.permute(1, 2, 0).unflatten(2, size)
 
 
-def _as_tokens(maps: Tensor) -> Tensor:
+def as_tokens(maps: Tensor) -> Tensor:
     """Reshapes ``(B, C, H, W)`` to ``(HW, B, C)``."""
     return maps.flatten(2).permute(2, 0, 1)

@@ -15,7 +15,7 @@ from sam2fast.modeling.layers import MLP
 from sam2fast.modeling.mask_decoder import MaskDecoder
 from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.memory_encoder import MemoryEncoder
-from sam2fast.modeling.official_steps import Heads
+from sam2fast.modeling.official_steps import Heads, as_map, as_tokens
 from sam2fast.modeling.perceiver import PerceiverResampler
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
@@ -238,7 +238,7 @@ class SAM2Base(nn.Module):
             the last without high-resolution features.
         """
         _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
-        return [x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(tokens, sizes, strict=True)]
+        return [as_map(x, size) for x, size in zip(tokens, sizes, strict=True)]
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
         """Returns the decoder's 1x1 convolutions of high-resolution features, by level. They run once per image."""
@@ -262,8 +262,7 @@ class SAM2Base(nn.Module):
         maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
         positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
         sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
-        tokens, encodings = ([x.flatten(2).permute(2, 0, 1) for x in levels] for levels in (maps, positions))
-        return dict(backbone_out), tokens, encodings, sizes
+        return dict(backbone_out), [as_tokens(x) for x in maps], [as_tokens(x) for x in positions], sizes
 
     def _forward_sam_heads(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sam2fast.engine import engine_for
 from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2fast.modeling.memory_selection import MemoryRules, select_memories
+from sam2fast.modeling.official_steps import Heads, Output, as_tokens
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.training.adapters import AdapterConf, add_adapters
 from sam2fast.training.data.batch import ClipBatch
@@ -46,12 +46,10 @@ class PredictedFrame:
     masks_high_res: list[Tensor] = field(default_factory=list)  # (O, 1, S, S)
     object_scores: list[Tensor] = field(default_factory=list)  # (O, 1)
     prompts: list[Prompt | None] = field(default_factory=list)
-    pointer: Tensor | None = None  # (O, C), of the last prediction
-    memory: Tensor | None = None  # (O, C_mem, H, W)
 
-    def add(self, heads: Sequence[Tensor], prompt: Prompt | None) -> None:
-        """Appends the seven results of the SAM heads."""
-        multimasks, multimasks_high_res, ious, masks, masks_high_res, self.pointer, scores = heads
+    def add(self, heads: Heads, prompt: Prompt | None) -> Tensor:
+        """Appends the seven results of the SAM heads. Returns the object pointers ``(O, C)``."""
+        multimasks, multimasks_high_res, ious, masks, masks_high_res, pointer, scores = heads
         self.multimasks.append(multimasks)
         self.multimasks_high_res.append(multimasks_high_res)
         self.ious.append(ious)
@@ -59,13 +57,14 @@ class PredictedFrame:
         self.masks_high_res.append(masks_high_res)
         self.object_scores.append(scores)
         self.prompts.append(prompt)
+        return pointer
 
 
 @dataclass
 class ClipPrediction:
     """What :class:`SAM2Train` returns for a batch."""
 
-    frames: list[PredictedFrame]  # in temporal order, without pointers and memories
+    frames: list[PredictedFrame]  # in temporal order
     levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if encoded frame by frame
     plan: PromptPlan
 
@@ -79,8 +78,10 @@ class _Tracking:
     levels: list[Tensor]  # as in ClipPrediction
     generators: ObjectGenerators
     rng: np.random.Generator  # its state follows the draws of the plan
-    frames: dict[int, PredictedFrame] = field(default_factory=dict)  # the frames processed so far
-    conditioning: list[int] = field(default_factory=list)
+    # Memories and pointers of the frames processed so far, as ``track_step`` reads them.
+    outputs: dict[str, dict[int, Output]] = field(
+        default_factory=lambda: {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    )
 
 
 class SAM2Train(SAM2Base):
@@ -192,16 +193,10 @@ class SAM2Train(SAM2Base):
         with self._attention():
             levels = self._encode(batch.frames.flatten(0, 1)) if at_once else []
             clips = _Tracking(batch, plan, levels, ObjectGenerators(batch.seeds, batch.video), rng)
-            order = plan.order(batch.num_frames)
-            for t in order:
-                # The last frame needs no memory.
-                clips.frames[t] = self._process(t, clips, remember=bool(self.num_maskmem) and t != order[-1])
-                if t in plan.initial or (self.add_all_frames_to_correct_as_cond and t in plan.corrected):
-                    clips.conditioning.append(t)
-        for frame in clips.frames.values():
-            # DistributedDataParallel expects a gradient for every returned tensor.
-            frame.memory = frame.pointer = None
-        return ClipPrediction([clips.frames[t] for t in range(batch.num_frames)], levels, plan)
+            *earlier, last = plan.order(batch.num_frames)
+            frames = {t: self._process(t, clips, remember=True) for t in earlier}
+            frames[last] = self._process(last, clips, remember=False)
+        return ClipPrediction([frames[t] for t in range(batch.num_frames)], levels, plan)
 
     def _attention(self) -> AbstractContextManager[Any]:
         """Selects the math backend on the CPU for small images, where its backward pass is faster."""
@@ -253,22 +248,33 @@ class SAM2Train(SAM2Base):
 
     def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
         """Predicts frame ``t``; with ``remember`` also encodes its memory for later frames."""
-        *high_res, feature = self._levels_of_objects(t, clips)
+        maps = self._levels_of_objects(t, clips)
+        feature, plan = maps[-1], clips.plan
         truth = clips.batch.masks[t][:, None]  # (O, 1, S, S)
-        initial, masked = t in clips.plan.initial, t in clips.plan.initial and not clips.plan.use_points
+        initial, prompt = t in plan.initial, self._first_prompt(t, truth, clips)
+        _, heads, high_res, fused = self._track_step(
+            t,
+            initial,
+            current_vision_feats=[as_tokens(x) for x in maps],
+            current_vision_pos_embeds=[as_tokens(self.image_encoder.neck.position_encoding(feature).to(feature.dtype))],
+            feat_sizes=[(x.shape[-2], x.shape[-1]) for x in maps],
+            point_inputs=prompt,
+            mask_inputs=truth.float() if initial and not plan.use_points else None,
+            output_dict=clips.outputs,
+            num_frames=clips.batch.num_frames,
+            track_in_reverse=False,
+            prev_sam_mask_logits=None,
+        )
         frame = PredictedFrame()
-        if masked and self.use_mask_input_as_output_without_sam:
-            frame.add(self._use_mask_as_output(feature, high_res, truth), None)
-        else:
-            prompt = self._first_prompt(t, truth, clips)
-            fused = self._condition_on_memory(t, feature, clips)
-            multimask = self._use_multimask(initial, prompt)
-            mask = truth.float() if masked else None
-            frame.add(self._forward_sam_heads(fused, prompt, mask, high_res, multimask), prompt)
-            if t in clips.plan.corrected:
-                self._correct(frame, fused, high_res, truth, initial, clips)
-        if remember:
-            frame.memory = self._encode_memory_of(frame, feature, clips.batch)
+        pointer = frame.add(heads, prompt)
+        if t in plan.corrected and self.num_correction_pt_per_frame:
+            pointer = self._correct(frame, fused, high_res, truth, initial, clips)
+        if remember and self.num_maskmem:
+            memory = self._encode_memory_of(frame, feature, clips.batch)
+            position = self.encode_memory_positions(memory[:1]).to(memory.dtype).expand_as(memory)
+            is_conditioning = initial or (self.add_all_frames_to_correct_as_cond and t in plan.corrected)
+            outputs = clips.outputs["cond_frame_outputs" if is_conditioning else "non_cond_frame_outputs"]
+            outputs[t] = {"maskmem_features": memory, "maskmem_pos_enc": [position], "obj_ptr": pointer}
         return frame
 
     def _encode_memory_of(self, frame: PredictedFrame, feature: Tensor, batch: ClipBatch) -> Tensor:
@@ -295,12 +301,12 @@ class SAM2Train(SAM2Base):
         self,
         frame: PredictedFrame,
         fused: Tensor,
-        high_res: list[Tensor],
+        high_res: list[Tensor] | None,
         truth: Tensor,
         initial: bool,
         clips: _Tracking,
-    ) -> None:
-        """Adds correction clicks one by one; each prediction also gets the previous mask as a prompt."""
+    ) -> Tensor:
+        """Adds clicks one by one, each with the previous mask as a prompt. Returns the last object pointers."""
         for _ in range(self.num_correction_pt_per_frame):
             from_truth = self.training and self.prob_to_sample_from_gt_for_train > 0
             from_truth = from_truth and bool(clips.rng.random() < self.prob_to_sample_from_gt_for_train)
@@ -312,44 +318,8 @@ class SAM2Train(SAM2Base):
                 heads = self._checkpointed(self._forward_sam_heads, *arguments)
             else:
                 heads = self._forward_sam_heads(*arguments)
-            frame.add(heads, prompt)
-
-    def _condition_on_memory(self, t: int, feature: Tensor, clips: _Tracking) -> Tensor:
-        """The map ``(O, C, H, W)`` of frame ``t`` conditioned on the frames processed before it.
-
-        Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``.
-        """
-        if not self.num_maskmem:
-            return feature
-        if t in clips.plan.initial:
-            return feature + self.no_mem_embed.reshape(1, -1, 1, 1)
-        rules = MemoryRules.of(self)
-        if self.training:
-            rules = replace(rules, stride=1, only_past_pointers=False)
-        frames, num_frames = clips.frames, clips.batch.num_frames
-        tracked = [other for other in frames if other not in clips.conditioning]
-        chosen = select_memories(t, clips.conditioning, tracked, num_frames, False, rules)
-
-        memories = torch.stack([_not_none(frames[other].memory) for other, _ in chosen.memories])  # (K, O, C, H, W)
-        position = self.encode_memory_positions(memories[0, :1])[None].to(memories.dtype)
-        rows = torch.tensor([row for _, row in chosen.memories], device=feature.device)
-        time = self.maskmem_tpos_enc.index_select(0, rows).permute(0, 1, 3, 2)[..., None]
-        encoding = (position + time).expand(-1, memories.shape[1], -1, -1, -1)
-        tokens, encodings = [_tokens(memories)], [_tokens(encoding)]
-        if chosen.pointers:
-            pointers = [_not_none(frames[other].pointer) for other, _ in chosen.pointers]  # (O, C) each
-            distances = [distance for _, distance in chosen.pointers]
-            pointer_tokens = self._pointers_as_tokens(pointers, distances, num_frames, feature)
-            tokens.append(pointer_tokens[0])
-            encodings.append(pointer_tokens[1])
-        fused = self.memory_attention(
-            curr=feature.flatten(2).permute(2, 0, 1),
-            curr_pos=self.image_encoder.neck.position_encoding(feature).to(feature.dtype).flatten(2).permute(2, 0, 1),
-            memory=torch.cat(tokens),
-            memory_pos=torch.cat(encodings),
-            num_obj_ptr_tokens=sum(map(len, tokens[1:])),
-        )
-        return fused.permute(1, 2, 0).unflatten(2, feature.shape[-2:])
+            pointer = frame.add(heads, prompt)
+        return pointer
 
 
 def _differs_in_training(module: nn.Module) -> bool:
@@ -361,16 +331,6 @@ def _differs_in_training(module: nn.Module) -> bool:
 def _clear_cache(model: Any, _: object) -> None:
     """Clears the features of the previous weights; a hook with the model as argument works for copies too."""
     model.encoder_cache.clear()
-
-
-def _not_none(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
-
-
-def _tokens(maps: Tensor) -> Tensor:
-    """``(K, O, C, H, W)`` as a sequence ``(K * H * W, O, C)``."""
-    return maps.permute(0, 3, 4, 1, 2).flatten(0, 2)
 
 
 @torch.no_grad()

@@ -11,10 +11,9 @@ from double_precision import double_precision
 from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
-from sam2fast.modeling import sam2_base
+from sam2fast.modeling import official_steps, sam2_base
 from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.training import model as model_module
 from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous
 from sam2fast.training.model import ClipPrediction, SAM2Train
@@ -166,7 +165,7 @@ def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen = select_memories(*args)
         return chosen._replace(memories=chosen.memories[:-1] or chosen.memories)
 
-    monkeypatch.setattr(model_module, "select_memories", select)
+    monkeypatch.setattr(official_steps, "select_memories", select)
 
 
 def hard_masks_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
