@@ -126,9 +126,9 @@ class MaskDecoder(nn.Module):
         Raises:
             ValueError: If the number of images is neither 1 nor the number of prompts.
         """
-        B = len(sparse_prompt_embeddings)
-        if len(image_embeddings) not in (1, B):
-            raise ValueError(f"{len(image_embeddings)} images do not fit {B} prompts")
+        B, given = sparse_prompt_embeddings.shape[0], image_embeddings.shape[0]  # len() would be a constant in exports
+        if given not in (B, 1):
+            raise ValueError(f"{given} images do not fit {B} prompts")
         images = image_embeddings.expand(B, -1, -1, -1) + dense_prompt_embeddings
         tokens, x = self.transformer(images, image_pe.expand(B, -1, -1, -1), self._tokens(sparse_prompt_embeddings))
         x = self._upscaled(x.transpose(1, 2).unflatten(2, images.shape[2:]), high_res_features)
@@ -155,7 +155,7 @@ class MaskDecoder(nn.Module):
     def _tokens(self, sparse: Tensor) -> Tensor:
         """Returns the tokens of the results, then the prompts' tokens ``sparse (B, N, C)``."""
         score = [self.obj_score_token] if self.pred_obj_scores else []
-        of_results = [x.weight.expand(len(sparse), -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
+        of_results = [x.weight.expand(sparse.shape[0], -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
         return torch.cat([*of_results, sparse], dim=1)
 
     def _dynamic_multimask_via_stability(

@@ -14,8 +14,7 @@ from sam2fast import __version__
 from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, weights_digest
 from sam2fast.deploy.exported.programs import EncoderModule, export_module
 from sam2fast.deploy.onnx.conversion import converted, quiet
-from sam2fast.deploy.onnx.memory_graphs import MemoryAttentionGraph, MemoryEncoderGraph
-from sam2fast.deploy.onnx.prompt_graph import PromptGraph
+from sam2fast.deploy.onnx.graph_modules import MemoryAttentionGraph, MemoryEncoderGraph, PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
 from sam2fast.engine.parts import is_unmodified

@@ -1,14 +1,14 @@
-"""The graphs of memory attention and memory encoder, for any number of objects and memories.
+"""The modules that become graphs: prompts and mask decoder, memory attention, memory encoder.
 
-As in :mod:`~sam2fast.deploy.onnx.prompt_graph`, they use plain operations. Position encodings are constants.
+Numbers of objects, points, memories and pointers are dynamic. Position encodings are constants.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sam2fast.deploy.onnx.prompt_graph import in_sequence, layer_norm_2d
 from sam2fast.kernels.memory_attention import offset_of_means, pool, pooled_keys
 from sam2fast.modeling.attention import (
     EfficientRoPEAttention1,
@@ -17,11 +17,50 @@ from sam2fast.modeling.attention import (
     RoPEAttentionv2,
 )
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
-from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
 from sam2fast.modeling.position_encoding import sine_periods
 from sam2fast.modeling.sam2_base import SAM2Base
 
 ATTENTIONS = (RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2)
+
+
+class PromptGraph(nn.Module):
+    """Prompts of B objects to four masks each, with their predicted IoUs, pointers and scores."""
+
+    positions: Tensor
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.pointer = model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj
+        self.register_buffer("positions", self.encoder.get_dense_pe().clone())  # (1, C, H, W)
+
+    def forward(
+        self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns all results of B prompts. Changes nothing for absent objects.
+
+        Args:
+            levels: Maps of one frame, finest first: ``(1, C/8, 4H, 4W)``, ``(1, C/4, 2H, 2W)`` and ``(B, C, H, W)``, or
+                only the last.
+            coords: Points ``(B, P, 2)`` fp32, (x, y) in the model's input pixels. P may be 0. Nothing is appended.
+            labels: Labels ``(B, P)`` int32: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+            mask: Logits ``(B, 1, 4H, 4W)`` fp32.
+            has_mask: 1.0 where there is a mask prompt, else 0.0, ``(B,)``.
+
+        Returns:
+            Mask logits ``(B, 4, 4H, 4W)``, predicted IoUs ``(B, 4)``, object pointers ``(B, 4, C)`` of each mask, and
+            object score logits ``(B, 1)``.
+        """
+        *high_res, features = levels
+        given, no_mask = has_mask[:, None, None, None], self.encoder.no_mask_embed.weight[..., None, None]
+        masks, ious, tokens, scores = self.decoder.predict_masks(
+            image_embeddings=features,
+            image_pe=self.positions,
+            sparse_prompt_embeddings=self.encoder._embed_points(coords, labels, pad=False),
+            dense_prompt_embeddings=given * self.encoder._embed_masks(mask) + (1 - given) * no_mask,
+            repeat_image=False,
+            high_res_features=high_res or None,
+        )
+        return masks, ious, self.pointer(tokens), scores
 
 
 class MemoryAttentionGraph(nn.Module):
@@ -164,8 +203,6 @@ class MemoryEncoderGraph(nn.Module):
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
         self.encoder, self.perceiver = model.memory_encoder, model.spatial_perceiver
-        self.downsampler = cast(MaskDownSampler, self.encoder.mask_downsampler)
-        self.fuser = cast(Fuser, self.encoder.fuser)
         self.absent = model.no_obj_embed_spatial
         self.resize = model.masks_for_memory
         self.scale, self.bias = model.sigmoid_scale_for_mem_enc, model.sigmoid_bias_for_mem_enc
@@ -185,22 +222,12 @@ class MemoryEncoderGraph(nn.Module):
         masks = self.resize(masks)
         binary = from_prompt[:, None, None, None] > 0.5
         x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
-        x = self.encoder.pix_feat_proj(features) + in_sequence(self.downsampler.encoder, x)
-        x = self.fuser.proj(x)
-        for block in self.fuser.layers:
-            x = _mix(cast(CXBlock, block), x)
-        x = self.encoder.out_proj(x)
+        x = self.encoder(features, x, skip_mask_sigmoid=True)["vision_features"]
         if self.absent is not None:
             x = x + (scores <= 0).float()[..., None, None] * self.absent[..., None, None]
         if self.perceiver is not None:
             x = self.perceiver(x, self.position.expand(x.shape[0], -1, -1, -1))
         return _tokens(x)
-
-
-def _mix(block: CXBlock, x: Tensor) -> Tensor:
-    y = layer_norm_2d(block.norm, block.dwconv(x)).permute(0, 2, 3, 1)
-    y = block.pwconv2(block.act(block.pwconv1(y)))
-    return x + (y if block.gamma is None else block.gamma * y).permute(0, 3, 1, 2)
 
 
 def _tokens(maps: Tensor) -> Tensor:
