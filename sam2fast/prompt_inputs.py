@@ -1,6 +1,5 @@
-"""Validates prompts, object ids and frame numbers of images and videos, and converts prompts to tensors."""
+"""Validates prompts and object ids of images and videos, and converts prompts to tensors."""
 
-import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -324,44 +323,3 @@ def plain_id(obj_id: Any) -> Any:
     if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
         return obj_id.item()
     return obj_id
-
-
-def integer(value: Any, name: str) -> int:
-    """Returns ``value`` as an int.
-
-    Raises:
-        TypeError: If ``value`` is not an integer of Python, NumPy or torch.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer, not {type(value).__name__}") from None
-
-
-def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = False) -> int:
-    """Returns ``value`` as the number of a frame of the video.
-
-    Args:
-        may_be_the_end: If True, allows the video's length too, for loops that continue after the end of the last pass.
-
-    Raises:
-        TypeError: If ``value`` is not an integer.
-        IndexError: If the frame does not exist.
-    """
-    frame = integer(value, name)
-    if not 0 <= frame < num_frames + may_be_the_end:
-        raise IndexError(f"frame {frame} is not in this video of {num_frames} frames")
-    return frame
-
-
-def at_least(least: int, value: Any, name: str) -> int:
-    """Returns ``value`` as an int of at least ``least``.
-
-    Raises:
-        TypeError: If ``value`` is not an integer.
-        ValueError: If ``value`` is less than ``least``.
-    """
-    number = integer(value, name)
-    if number < least:
-        raise ValueError(f"{name} is {number}; expected {least} or more")
-    return number

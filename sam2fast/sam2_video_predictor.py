@@ -13,14 +13,16 @@ from sam2fast.compat.overridden import answers_of, flow_of, keep_originals, with
 from sam2fast.compat.private_api import PrivateMethods
 from sam2fast.compat.video_state import VideoState, checked_session
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_inputs import at_least, frame_number, plain_id
+from sam2fast.prompt_inputs import plain_id
 from sam2fast.tracking.outputs import Output, TrackScores, check_output, delayed
 from sam2fast.tracking.prompting import add_mask, add_points_or_box, clear_prompts, commit_prompts, remove_object
-from sam2fast.tracking.propagation import Progress, frames_at_once, frames_of_pass
+from sam2fast.tracking.propagation import Progress, frames_at_once
+from sam2fast.tracking.records import frames_of_pass
 from sam2fast.tracking.session import TrackedObject
 from sam2fast.tracking.session_api import SessionMethods
 from sam2fast.tracking.strategies import StrategyLike, strategy_of
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.numbers import at_least, frame_number
 from sam2fast.utils.thread_guard import shared
 from sam2fast.video_io import VideoError, open_frames
 from sam2fast.video_io.volumes import Axis
@@ -381,7 +383,9 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         flow = flow_of(self, state)
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
-        order = frames_of_pass(state, start_frame_idx, max_frame_num_to_track, reverse)
+        order = frames_of_pass(
+            state.objects.values(), state.num_frames, start_frame_idx, max_frame_num_to_track, reverse
+        )
         answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track

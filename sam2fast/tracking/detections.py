@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2fast.kernels.mask_ops import masks_to_boxes
-from sam2fast.prompt_inputs import at_least, check_boxes, check_numbers, plain_id
+from sam2fast.prompt_inputs import check_boxes, check_numbers, plain_id
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.prompting import add_points_or_box, masks_of
 from sam2fast.tracking.saved_state import StateError
 from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.errors import requires
+from sam2fast.utils.numbers import at_least
 
 Label: TypeAlias = str | int
 Floats: TypeAlias = NDArray[np.float64]

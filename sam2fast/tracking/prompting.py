@@ -15,6 +15,7 @@ from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
 from sam2fast.prompt_inputs import CPU, PromptWarning, check_boxes, check_numbers, check_points
 from sam2fast.tracking.outputs import FrameResult
+from sam2fast.tracking.records import check_prompted, latest_results, remaining_results
 from sam2fast.tracking.session import TrackedObject, UnchangedOnError, VideoSession
 from sam2fast.tracking.shared_prompts import exempt_pairs
 from sam2fast.tracking.step import fill_holes, without_memory
@@ -86,12 +87,7 @@ def apply_prompt(
 
     # Nothing below can fail, but Ctrl-C may come.
     with UnchangedOnError(state, [tracked]):
-        if points is not None:
-            tracked.points[frame] = points
-            tracked.masks.pop(frame, None)
-        if kept_mask is not None:
-            tracked.masks[frame] = kept_mask
-            tracked.points.pop(frame, None)
+        tracked.set_prompt(frame, points, kept_mask)
         tracked.new_results(conditioning)[frame] = result
         if obj_id not in state.objects:
             state.add(obj_id, tracked)
@@ -106,7 +102,7 @@ def clear_prompts(
     if obj_id in objects:
         objects[obj_id] = objects[obj_id].copy()
         objects[obj_id].remove_prompts(frame)
-    masks = _remaining_masks(tracker, state, objects, frame) if need_output else None
+    masks = masks_of(tracker, state, list(objects), remaining_results(objects, frame)) if need_output else None
     if obj_id in objects:
         with UnchangedOnError(state, [state.objects[obj_id]]):
             state.objects[obj_id].remove_prompts(frame)
@@ -134,21 +130,9 @@ def remove_object(
     tracked = state.objects[obj_id]
     frames = sorted(tracked.points.keys() | tracked.masks.keys()) if need_output else []
     others = {i: o for i, o in state.objects.items() if o is not tracked}
-    updated = [(t, _remaining_masks(tracker, state, others, t)) for t in frames]
+    updated = [(t, masks_of(tracker, state, list(others), remaining_results(others, t))) for t in frames]
     state.remove(obj_id)
     return updated
-
-
-def _remaining_masks(tracker: Tracker, state: VideoSession, objects: Mapping[Any, TrackedObject], frame: int) -> Tensor:
-    """Mask logits ``(N, 1, H, W)`` of these objects on a frame where a prompt was removed."""
-    conditioning = any(frame in o.new_conditioning for o in objects.values())
-    return masks_of(tracker, state, list(objects), latest_results(objects, frame, conditioning))
-
-
-def latest_results(objects: Mapping[Any, TrackedObject], frame: int, conditioning: bool) -> dict[Any, FrameResult]:
-    """The latest result of each object that has one on the frame; see :meth:`TrackedObject.result_on`."""
-    found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
-    return {obj_id: result for obj_id, result in found.items() if result is not None}
 
 
 def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
@@ -167,24 +151,16 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     Raises:
         RuntimeError: If there is no object, or one has no conditioning frame; nothing has changed then.
     """
-    if not state.objects:
-        raise RuntimeError("no object to track: give points, a box or a mask first")
-    for obj_id, tracked in state.objects.items():
-        if not tracked.conditioning and not tracked.new_conditioning:
-            raise no_prompt_error(obj_id)
+    check_prompted(state.objects)
     if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
         return
     encoded = _with_memories(tracker, state)
     exempt = exempt_pairs(state) if state.strategy.sees_others else state.exempt
+    distance = tracker.clearing_distance if tracker.options.clear_non_cond_mem_around_input else None
     with UnchangedOnError(state, state.objects.values()):
         state.exempt = exempt
         for tracked in state.objects.values():
-            _commit(tracker, tracked, encoded)
-
-
-def no_prompt_error(obj_id: Any) -> RuntimeError:
-    """The error for an object without a prompt to track it from."""
-    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
+            tracked.commit(encoded, distance)
 
 
 def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
@@ -198,26 +174,6 @@ def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResu
     for frame, results in by_frame.items():
         encoded.update(zip(map(id, results), tracker.encode_memories(state, frame, results), strict=True))
     return encoded
-
-
-def _commit(tracker: Tracker, tracked: TrackedObject, encoded: Mapping[int, FrameResult]) -> None:
-    """Moves the object's new results, with their memories, to the kept ones."""
-    if tracker.options.clear_non_cond_mem_around_input:
-        for frame in [*tracked.new_tracked, *tracked.new_conditioning]:
-            tracked.forget_around(frame, tracker.clearing_distance)
-    if tracked.new_tracked or tracked.new_conditioning:
-        tracked.others.clear()
-    for conditioning in (False, True):
-        for frame, result in tracked.new_results(conditioning).items():
-            results = tracked.results(conditioning)
-            if not conditioning:
-                results.pop(frame, None)  # so that it becomes the newest: max_history removes the oldest
-            results[frame] = encoded[id(result)]
-    tracked.new_tracked.clear()
-    tracked.new_conditioning.clear()
-    # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
-    for frame in tracked.conditioning:
-        tracked.tracked.pop(frame, None)
 
 
 class ClickCandidates(NamedTuple):

@@ -14,14 +14,15 @@ from sam2fast.engine.graphs import CudaGraphs
 from sam2fast.engine.recorded import Recorded, RecordingPool
 from sam2fast.kernels._dispatch import why_no_triton
 from sam2fast.kernels._warm import collecting, compile_in_processes
-from sam2fast.prompt_inputs import at_least
 from sam2fast.tracking.memory_bank import BUCKETS
 from sam2fast.tracking.outputs import Output, TrackScores
-from sam2fast.tracking.prompting import add_points_or_box, commit_prompts, no_prompt_error
+from sam2fast.tracking.prompting import add_points_or_box, commit_prompts
+from sam2fast.tracking.records import no_prompt_error, still_in
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies.sam2long import Pathways
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.numbers import at_least
 from sam2fast.video_io import open_frames
 
 # True for a bar on stderr, False for none, or a function that wraps the frame numbers.
@@ -42,25 +43,6 @@ def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
     if encode_ahead is None:
         return FRAMES_AT_ONCE_ON_CUDA if device.type == "cuda" else 1
     return at_least(1, encode_ahead, "encode_ahead")
-
-
-def frames_of_pass(state: VideoSession, start: int | None, count: int | None, reverse: bool) -> range:
-    """Returns the frames of one pass in order.
-
-    Args:
-        start: First frame. If None, the earliest conditioning frame.
-        count: Maximum number of frames after ``start``. If None, all.
-        reverse: If True, goes backwards in time. From frame 0 there are no frames then, as in the original.
-    """
-    if start is None:
-        start = min(t for o in state.objects.values() for t in o.conditioning)
-    if count is None:
-        count = state.num_frames
-    if not reverse:
-        return range(start, min(start + count, state.num_frames - 1) + 1)
-    if not 0 < start < state.num_frames:
-        return range(0)
-    return range(start, max(start - count, 0) - 1, -1)
 
 
 def propagate(
@@ -85,7 +67,7 @@ def propagate(
     pathways = Pathways() if state.strategy.hypotheses > 1 else None
     try:
         for frame in with_progress(order, progress):
-            objects = _still_in(state, objects)
+            objects = still_in(state.objects, objects)
             if not objects:
                 break
             for obj_id, tracked in objects.items():
@@ -109,7 +91,7 @@ def propagate(
     if pathways is None:
         return
     for frame in pathways.frames:  # all are tracked: yields the best hypotheses
-        objects = _still_in(state, objects)
+        objects = still_in(state.objects, objects)
         if not objects:
             return
         track_scores = TrackScores(*pathways.best(frame, objects, state.device))
@@ -199,11 +181,6 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     # Adds a correction, since its prompt also attends to memories.
     tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
-
-
-def _still_in(state: VideoSession, objects: dict[Any, TrackedObject]) -> dict[Any, TrackedObject]:
-    """Returns the objects that are still in the session."""
-    return {obj_id: o for obj_id, o in objects.items() if state.objects.get(obj_id) is o}
 
 
 def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:

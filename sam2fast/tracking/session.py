@@ -1,11 +1,10 @@
 """Stores a session: a video, its objects with prompts, results and memories, and the identity of its model."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from sam2fast.modeling.memory_selection import MemoryRules, Selection
 from sam2fast.modeling.model_identity import OpenedWith
@@ -14,6 +13,7 @@ from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.page_pool import Page
+from sam2fast.tracking.records import ObjectRecord
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.tracking.strategies.sam2long import continued
 from sam2fast.utils.thread_guard import CallGuard
@@ -21,19 +21,9 @@ from sam2fast.video_io import Frames
 
 
 @dataclass
-class TrackedObject:
-    """Stores prompts and results of one object, by frame."""
+class TrackedObject(ObjectRecord[FrameResult]):
+    """Stores prompts and results of one object, by frame. Points are dicts of ``point_coords`` and ``point_labels``."""
 
-    points: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # point_coords (1, P, 2), point_labels (1, P)
-    masks: dict[int, Tensor] = field(default_factory=dict)  # (1, 1, S, S)
-    # Results with a memory, of prompted and of other frames. A frame is in at most one of these dicts.
-    conditioning: dict[int, FrameResult] = field(default_factory=dict)
-    tracked: dict[int, FrameResult] = field(default_factory=dict)
-    # Results of prompts since the last propagation. The next propagation moves them to the dicts above.
-    new_conditioning: dict[int, FrameResult] = field(default_factory=dict)
-    new_tracked: dict[int, FrameResult] = field(default_factory=dict)
-    # Frames that a propagation visited: True if it went backwards.
-    reverse: dict[int, bool] = field(default_factory=dict)
     # ``tracked`` of the object's other hypotheses, by their number from 1. ``tracked`` itself is of the best one. A
     # hypothesis without an entry equals the best one.
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
@@ -42,29 +32,6 @@ class TrackedObject:
         """Returns the object in each of ``count`` hypotheses. The first is the best one, and the object itself."""
         others = (self.others.get(i, self.tracked) for i in range(1, count))
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
-
-    def is_initial(self, frame: int) -> bool:
-        """Returns True if a prompt on the frame is an initial one, and not a correction that attends to memories."""
-        return frame not in self.reverse or not self.conditioning
-
-    def results(self, conditioning: bool) -> dict[int, FrameResult]:
-        """Returns the stored results of conditioning frames, or of other frames."""
-        return self.conditioning if conditioning else self.tracked
-
-    def new_results(self, conditioning: bool) -> dict[int, FrameResult]:
-        """Returns the results of prompts since the last propagation, on conditioning frames or on other frames."""
-        return self.new_conditioning if conditioning else self.new_tracked
-
-    def result_on(self, frame: int, conditioning: bool) -> FrameResult | None:
-        """Returns the latest result on a frame: a new one of the given type, else a stored one of either type."""
-        for results in (self.new_results(conditioning), self.conditioning, self.tracked):
-            if frame in results:
-                return results[frame]
-        return None
-
-    def kept_on(self, frame: int) -> FrameResult:
-        """Returns the stored result of a frame. Raises ``KeyError`` if there is none."""
-        return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def state_before(self, frame: int, reverse: bool) -> Page | None:
         """Returns a strategy's state after the frame before, if that was tracked in the same direction or prompted."""
@@ -99,12 +66,6 @@ class TrackedObject:
     def _histories(self) -> list[dict[int, FrameResult]]:
         return [self.tracked, *self.others.values()]
 
-    def forget_around(self, frame: int, distance: int) -> None:
-        """Drops tracked results up to ``distance`` frames away, except the result of the frame itself."""
-        for results in self._histories():
-            for near in [t for t in results if t != frame and abs(t - frame) <= distance]:
-                del results[near]
-
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
         """Drops data that neither a prompt on the frame nor later frames can use. Tracked frames in ``kept`` stay."""
         oldest = frame - rules.reach
@@ -121,13 +82,15 @@ class TrackedObject:
             self.conditioning = {t: self.conditioning[t] for t in reachable}
 
     def remove_prompts(self, frame: int) -> None:
-        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
-        for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
-            prompts.pop(frame, None)
         if frame in self.conditioning:
             self.others.clear()
-            self.tracked[frame] = self.conditioning.pop(frame)
-            self.reverse.pop(frame, None)
+        super().remove_prompts(frame)
+
+    def commit(self, encoded: Mapping[int, FrameResult], clearing_distance: int | None) -> None:
+        has_new = bool(self.new_tracked or self.new_conditioning)
+        super().commit(encoded, clearing_distance)
+        if has_new:
+            self.others.clear()
 
     def copy(self) -> "TrackedObject":
         """Returns another object with the same prompts and results."""

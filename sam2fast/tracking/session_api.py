@@ -12,7 +12,6 @@ from torch import nn
 
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.modeling.sam2_base import SAM2Base
-from sam2fast.prompt_inputs import integer
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.approximations import EXACT, Approximations, ApproximationsLike
 from sam2fast.tracking.features import EncodedFrame
@@ -23,6 +22,7 @@ from sam2fast.tracking.steps import Steps
 from sam2fast.tracking.strategies import SAM2, Strategy, StrategyLike, strategy_of
 from sam2fast.tracking.stream import VideoStream
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.numbers import integer
 from sam2fast.utils.thread_guard import CallGuard, exclusive, exclusive_session, shared
 from sam2fast.video_io import open_frames
 from sam2fast.video_io.frames import CurrentFrame, FrameLike

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE
-from sam2fast.prompt_inputs import integer, plain_id
+from sam2fast.prompt_inputs import plain_id
 from sam2fast.tracking import saved_state
 from sam2fast.tracking.attending import history_of
 from sam2fast.tracking.detections import (
@@ -27,13 +27,14 @@ from sam2fast.tracking.prompting import (
     add_points_or_box,
     clear_prompts,
     commit_prompts,
-    latest_results,
     masks_of,
     remove_object,
 )
+from sam2fast.tracking.records import latest_results
 from sam2fast.tracking.session import UnchangedOnError, VideoSession
 from sam2fast.tracking.strategies import Strategy
 from sam2fast.tracking.tracker import Tracker
+from sam2fast.utils.numbers import integer
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
 from sam2fast.video_io.frames import CurrentFrame, FrameLike
 

@@ -8,7 +8,9 @@ _PACKAGE = Path(__file__).parents[2]
 _RUNTIME = Path(__file__).parent / "runtime"
 # Each module uses only those before it.
 SOURCES = (
+    _PACKAGE / "utils" / "numbers.py",
     _PACKAGE / "modeling" / "memory_selection.py",
+    _PACKAGE / "tracking" / "records.py",
     *(_RUNTIME / f"{name}.py" for name in ("manifest", "arrays", "prompts", "frames", "graphs", "images", "objects")),
     _RUNTIME / "videos.py",
 )

@@ -1,6 +1,5 @@
 """Checks prompts and converts them to arrays."""
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -27,18 +26,6 @@ def check_numbers(value: Any, name: str) -> np.ndarray:
     if not (np.abs(array) <= LARGEST).all():
         raise ValueError(f"{name} holds NaN, infinite values or numbers beyond {LARGEST:g}")
     return array
-
-
-def integer(value: Any, name: str) -> int:
-    """``value`` as an int.
-
-    Raises:
-        TypeError: it is no integer.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer, not {type(value).__name__}") from None
 
 
 def check_points(

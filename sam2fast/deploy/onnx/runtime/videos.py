@@ -15,10 +15,18 @@ from sam2fast.deploy.onnx.runtime.prompts import (
     check_boxes,
     check_numbers,
     check_points,
-    integer,
     joined_prompt,
 )
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
+from sam2fast.tracking.records import (
+    check_prompted,
+    frames_of_pass,
+    latest_results,
+    no_prompt_error,
+    remaining_results,
+    still_in,
+)
+from sam2fast.utils.numbers import at_least, frame_number
 
 # Most attention weights of a batch of several objects: 512 MiB in fp32.
 WEIGHTS_AT_ONCE = 2**27
@@ -80,7 +88,7 @@ class OnnxVideoPredictor:
             ValueError: points without labels, neither points nor box, a box with ``clear_old_points=False``, or wrong
                 shapes or values.
         """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         if points is None and labels is None and box is None:
             raise ValueError("at least one of points or box must be given")
         if box is not None and not clear_old_points:
@@ -113,7 +121,7 @@ class OnnxVideoPredictor:
 
         Returns and raises: see :meth:`add_new_points_or_box`.
         """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         given, side = check_numbers(mask, "the mask"), self.manifest.image_size
         if given.ndim != 2 or not given.size:
             raise ValueError(f"the mask has shape {given.shape}; expected (H, W) of bool or numbers")
@@ -131,10 +139,12 @@ class OnnxVideoPredictor:
         Returns:
             As :meth:`add_new_points_or_box`; None without ``need_output``.
         """
-        state, frame = inference_state, _frame(inference_state, frame_idx)
+        state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         if obj_id in state.objects:
             state.objects[obj_id].remove_prompts(frame)
-        return (frame, state.obj_ids, self._remaining_masks(state, frame)) if need_output else None
+        if not need_output:
+            return None
+        return frame, state.obj_ids, self._video_masks(state, state.objects, remaining_results(state.objects, frame))
 
     def remove_object(
         self, inference_state: OnnxVideoState, obj_id: Any, strict: bool = False, need_output: bool = True
@@ -155,7 +165,8 @@ class OnnxVideoPredictor:
             return state.obj_ids, []
         removed = state.objects.pop(obj_id)
         frames = sorted({*removed.points, *removed.masks}) if need_output and state.objects else []
-        return state.obj_ids, [(t, self._remaining_masks(state, t)) for t in frames]
+        remaining = [(t, remaining_results(state.objects, t)) for t in frames]
+        return state.obj_ids, [(t, self._video_masks(state, state.objects, results)) for t, results in remaining]
 
     def propagate_in_video_preflight(self, inference_state: OnnxVideoState) -> None:
         """Encodes the memories of new prompts; :meth:`propagate_in_video` begins with it.
@@ -164,17 +175,10 @@ class OnnxVideoPredictor:
             RuntimeError: there is no object, or one has no prompt.
         """
         state = inference_state
-        if not state.objects:
-            raise RuntimeError("no object to track: give points, a box or a mask first")
-        for obj_id, tracked in state.objects.items():
-            if not tracked.conditioning and not tracked.new_conditioning:
-                raise _no_prompt(obj_id)
-        encoded = {obj_id: self._with_memories(state, tracked) for obj_id, tracked in state.objects.items()}
-        for obj_id, tracked in state.objects.items():
-            if self.manifest.clear_non_cond_mem_around_input:
-                for _, frame in encoded[obj_id]:
-                    tracked.forget_around(frame, self._clearing_distance)
-            tracked.commit(encoded[obj_id])
+        check_prompted(state.objects)
+        encoded = self._with_memories(state)
+        for tracked in state.objects.values():
+            tracked.commit(encoded, self._clearing_distance)
 
     def propagate_in_video(
         self,
@@ -200,38 +204,28 @@ class OnnxVideoPredictor:
             ValueError: ``max_frame_num_to_track`` is below 0.
         """
         state = inference_state
-        if start_frame_idx is not None and integer(start_frame_idx, "start_frame_idx") != state.num_frames:
-            start_frame_idx = _frame(state, start_frame_idx)
-        if max_frame_num_to_track is not None and integer(max_frame_num_to_track, "max_frame_num_to_track") < 0:
-            raise ValueError(f"max_frame_num_to_track is {max_frame_num_to_track}; expected 0 or more")
+        start, count, objects = start_frame_idx, max_frame_num_to_track, dict(state.objects)
+        if start is not None:
+            start = frame_number(start, state.num_frames, "start_frame_idx", may_be_the_end=True)
+        if count is not None:
+            count = at_least(0, count, "max_frame_num_to_track")
         self.propagate_in_video_preflight(state)
-        objects = dict(state.objects)
-        for frame in self._order(state, start_frame_idx, max_frame_num_to_track, reverse):
-            objects = {obj_id: tracked for obj_id, tracked in objects.items() if state.objects.get(obj_id) is tracked}
+        for frame in frames_of_pass(objects.values(), state.num_frames, start, count, reverse):
+            objects = still_in(state.objects, objects)
             if not objects:
                 return
             results = self._track(state, objects, frame, reverse)
             for obj_id, tracked in objects.items():
                 if frame not in tracked.conditioning:
                     tracked.tracked[frame] = results[obj_id]
-                elif self.manifest.clear_non_cond_mem_around_input:
+                elif self._clearing_distance is not None:
                     tracked.forget_around(frame, self._clearing_distance)
                 tracked.reverse[frame] = reverse
             yield frame, list(objects), self._video_masks(state, objects, results)
 
     @property
-    def _clearing_distance(self) -> int:
-        return self.rules.stride * self.rules.num_maskmem
-
-    def _order(self, state: OnnxVideoState, start: int | None, count: int | None, reverse: bool) -> range:
-        last = state.num_frames - 1
-        if start is None:
-            start = min(t for tracked in state.objects.values() for t in tracked.conditioning)
-        if count is None:
-            count = state.num_frames
-        if not reverse:
-            return range(start, min(start + count, last) + 1)
-        return range(start, max(start - count, 0) - 1, -1) if 0 < start <= last else range(0)
+    def _clearing_distance(self) -> int | None:
+        return self.rules.stride * self.rules.num_maskmem if self.manifest.clear_non_cond_mem_around_input else None
 
     def _levels(self, state: OnnxVideoState, frame: int) -> list[np.ndarray]:
         """The frame's levels; those of the last frame are kept."""
@@ -265,15 +259,11 @@ class OnnxVideoPredictor:
             multimask = self.model.use_multimask(initial, points[1].shape[1])
             predicted = self.model.predict(levels, features, points, previous, multimask)
         (result,) = self._results(predicted, None)
-        if points is not None:
-            tracked.points[frame] = points
-            tracked.masks.pop(frame, None)
-        if mask is not None:
-            tracked.masks[frame] = mask
-            tracked.points.pop(frame, None)
+        tracked.set_prompt(frame, points, mask)
         tracked.new_results(conditioning)[frame] = result
         state.objects[obj_id] = tracked
-        return frame, state.obj_ids, self._latest_masks(state, frame, conditioning)
+        results = latest_results(state.objects, frame, conditioning)
+        return frame, state.obj_ids, self._video_masks(state, state.objects, results)
 
     def _results(self, predicted: ObjectMasks, memories: np.ndarray | None) -> list[ObjectOnFrame]:
         """Results of each object; the memories were encoded before holes are filled."""
@@ -282,14 +272,14 @@ class OnnxVideoPredictor:
         parts = zip(masks, predicted.score, predicted.pointer, kept, strict=True)
         return [ObjectOnFrame(*part) for part in parts]
 
-    def _with_memories(self, state: OnnxVideoState, tracked: OnnxObject) -> dict[tuple[bool, int], ObjectOnFrame]:
-        """New results by kind and frame, with memories of their masks after holes are filled."""
+    def _with_memories(self, state: OnnxVideoState) -> dict[int, ObjectOnFrame]:
+        """Returns new results with memories of their masks after holes are filled, by ``id()`` of the new result."""
         encoded = {}
-        for conditioning in (False, True):
-            for frame, result in tracked.new_results(conditioning).items():
+        for new in (new for o in state.objects.values() for new in (o.new_tracked, o.new_conditioning)):
+            for frame, result in new.items():
                 features = self._levels(state, frame)[-1]
                 memory = self.model.encode_memory(features, result.mask[None], result.score[None], from_prompt=True)
-                encoded[conditioning, frame] = result._replace(memory=memory[0])
+                encoded[id(result)] = result._replace(memory=memory[0])
         return encoded
 
     def _track(
@@ -303,7 +293,7 @@ class OnnxVideoPredictor:
                 results[obj_id] = tracked.conditioning[frame]
                 continue
             if not tracked.conditioning:
-                raise _no_prompt(obj_id)
+                raise no_prompt_error(obj_id)
             chosen = self._select(state, tracked, frame, reverse)
             batches.setdefault((len(chosen.memories), len(chosen.pointers)), []).append((obj_id, chosen))
         levels = self._levels(state, frame) if batches else []
@@ -344,15 +334,6 @@ class OnnxVideoPredictor:
         longest = max(1, min(state.num_frames, self.rules.max_pointers) - 1)
         return self.model.attend(levels[-1], memories, rows, pointers, distances / np.float32(longest))
 
-    def _remaining_masks(self, state: OnnxVideoState, frame: int) -> np.ndarray:
-        """Masks of all objects on a frame where a prompt was removed."""
-        conditioning = any(frame in tracked.new_conditioning for tracked in state.objects.values())
-        return self._latest_masks(state, frame, conditioning)
-
-    def _latest_masks(self, state: OnnxVideoState, frame: int, conditioning: bool) -> np.ndarray:
-        found = {obj_id: tracked.result_on(frame, conditioning) for obj_id, tracked in state.objects.items()}
-        return self._video_masks(state, state.objects, {i: r for i, r in found.items() if r is not None})
-
     def _video_masks(
         self, state: OnnxVideoState, objects: Collection[Any], results: Mapping[Any, ObjectOnFrame]
     ) -> np.ndarray:
@@ -363,14 +344,3 @@ class OnnxVideoPredictor:
             if obj_id in results:
                 masks[i] = resize(results[obj_id].mask, size)
         return suppress_overlaps(masks) if self.manifest.non_overlap_masks else masks
-
-
-def _frame(state: OnnxVideoState, value: Any, name: str = "frame_idx") -> int:
-    frame = integer(value, name)
-    if not 0 <= frame < state.num_frames:
-        raise IndexError(f"frame {frame} is not in this video of {state.num_frames} frames")
-    return frame
-
-
-def _no_prompt(obj_id: Any) -> RuntimeError:
-    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")

@@ -1,0 +1,150 @@
+"""Stores an object's prompts and results by frame, and gives the order of frames in a pass.
+
+Imports only the standard library, since exported trackers contain this file.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Record = TypeVar("Record", bound="ObjectRecord[Any]")
+
+
+@dataclass
+class ObjectRecord(Generic[Result]):
+    """Stores prompts and results of one object, by frame."""
+
+    points: dict[int, Any] = field(default_factory=dict)  # coordinates (1, P, 2) and labels (1, P)
+    masks: dict[int, Any] = field(default_factory=dict)  # (1, 1, S, S)
+    # Results with a memory, of prompted and of other frames. A frame is in at most one of these dicts.
+    conditioning: dict[int, Result] = field(default_factory=dict)
+    tracked: dict[int, Result] = field(default_factory=dict)
+    # Results of prompts since the last propagation. The next propagation moves them to the dicts above.
+    new_conditioning: dict[int, Result] = field(default_factory=dict)
+    new_tracked: dict[int, Result] = field(default_factory=dict)
+    # Frames that a propagation visited: True if it went backwards.
+    reverse: dict[int, bool] = field(default_factory=dict)
+
+    def is_initial(self, frame: int) -> bool:
+        """Returns True if a prompt on the frame is an initial one, and not a correction that attends to memories."""
+        return frame not in self.reverse or not self.conditioning
+
+    def results(self, conditioning: bool) -> dict[int, Result]:
+        """Returns the stored results of conditioning frames, or of other frames."""
+        return self.conditioning if conditioning else self.tracked
+
+    def new_results(self, conditioning: bool) -> dict[int, Result]:
+        """Returns the results of prompts since the last propagation, on conditioning frames or on other frames."""
+        return self.new_conditioning if conditioning else self.new_tracked
+
+    def result_on(self, frame: int, conditioning: bool) -> Result | None:
+        """Returns the latest result on a frame: a new one of the given type, else a stored one of either type."""
+        for results in (self.new_results(conditioning), self.conditioning, self.tracked):
+            if frame in results:
+                return results[frame]
+        return None
+
+    def kept_on(self, frame: int) -> Result:
+        """Returns the stored result of a frame. Raises ``KeyError`` if there is none."""
+        return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
+
+    def _histories(self) -> list[dict[int, Result]]:
+        """Returns the tracked results, those of each hypothesis if there are several."""
+        return [self.tracked]
+
+    def set_prompt(self, frame: int, points: Any, mask: Any) -> None:
+        """Replaces the prompts on a frame by points or a mask. The other argument is None."""
+        for given, prompts, others in ((points, self.points, self.masks), (mask, self.masks, self.points)):
+            if given is not None:
+                prompts[frame] = given
+                others.pop(frame, None)
+
+    def remove_prompts(self, frame: int) -> None:
+        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
+        for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
+            prompts.pop(frame, None)
+        if frame in self.conditioning:
+            self.tracked[frame] = self.conditioning.pop(frame)
+            self.reverse.pop(frame, None)
+
+    def forget_around(self, frame: int, distance: int) -> None:
+        """Drops tracked results up to ``distance`` frames away, except the result of the frame itself."""
+        for results in self._histories():
+            for near in [t for t in results if t != frame and abs(t - frame) <= distance]:
+                del results[near]
+
+    def commit(self, encoded: Mapping[int, Result], clearing_distance: int | None) -> None:
+        """Moves the new results to the stored ones.
+
+        Args:
+            encoded: New results with their memories, by the ``id()`` of the new result.
+            clearing_distance: Distance from a new result up to which tracked results are dropped. If None, all stay.
+        """
+        if clearing_distance is not None:
+            for frame in [*self.new_tracked, *self.new_conditioning]:
+                self.forget_around(frame, clearing_distance)
+        for conditioning in (False, True):
+            for frame, result in self.new_results(conditioning).items():
+                results = self.results(conditioning)
+                if not conditioning:
+                    results.pop(frame, None)  # so that it becomes the newest: max_history removes the oldest
+                results[frame] = encoded[id(result)]
+        self.new_tracked.clear()
+        self.new_conditioning.clear()
+        # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
+        for frame in self.conditioning:
+            self.tracked.pop(frame, None)
+
+
+def latest_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int, conditioning: bool) -> dict[Any, Result]:
+    """Returns the latest result of each object that has one on the frame. See :meth:`ObjectRecord.result_on`."""
+    found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
+    return {obj_id: result for obj_id, result in found.items() if result is not None}
+
+
+def remaining_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int) -> dict[Any, Result]:
+    """Returns the latest results on a frame where a prompt was removed."""
+    return latest_results(objects, frame, any(frame in o.new_conditioning for o in objects.values()))
+
+
+def still_in(current: Mapping[Any, Record], objects: Mapping[Any, Record]) -> dict[Any, Record]:
+    """Returns the objects that were not removed or replaced since."""
+    return {obj_id: o for obj_id, o in objects.items() if current.get(obj_id) is o}
+
+
+def check_prompted(objects: Mapping[Any, ObjectRecord[Any]]) -> None:
+    """Checks that there are objects to track.
+
+    Raises:
+        RuntimeError: If there is no object, or one has no conditioning frame.
+    """
+    if not objects:
+        raise RuntimeError("no object to track: give points, a box or a mask first")
+    for obj_id, record in objects.items():
+        if not record.conditioning and not record.new_conditioning:
+            raise no_prompt_error(obj_id)
+
+
+def no_prompt_error(obj_id: Any) -> RuntimeError:
+    """Returns the error for an object without a prompt to track it from."""
+    return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
+
+
+def frames_of_pass(
+    objects: Iterable[ObjectRecord[Any]], num_frames: int, start: int | None, count: int | None, reverse: bool
+) -> range:
+    """Returns the frames of one pass over a video of ``num_frames`` frames, in order.
+
+    Args:
+        start: First frame. If None, the earliest conditioning frame of the objects.
+        count: Maximum number of frames after ``start``. If None, all.
+        reverse: If True, goes backwards in time. From frame 0 there are no frames then, as in the original.
+    """
+    if start is None:
+        start = min(t for o in objects for t in o.conditioning)
+    if count is None:
+        count = num_frames
+    if not reverse:
+        return range(start, min(start + count, num_frames - 1) + 1)
+    return range(start, max(start - count, 0) - 1, -1) if 0 < start < num_frames else range(0)
