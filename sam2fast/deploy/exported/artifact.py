@@ -158,11 +158,7 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 
 def record_of(folder: Path, made_from: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what the metadata of an export also has: ``made_from``, and the size of each written file as ``bytes``.
-
-    Args:
-        made_from: Record of the export, see :mod:`sam2fast.io.made_from`. Nothing is returned without it.
-    """
+    """Returns an export's record, see :mod:`sam2fast.io.made_from`, and its files' sizes. Empty without a record."""
     if made_from is None:
         return {}
     sizes = {file.relative_to(folder).as_posix(): size_of(file) for file in files_below(folder)}

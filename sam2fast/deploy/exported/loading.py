@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from sam2fast.deploy.exported.artifact import COMPILED, DECODER, ENCODER, ArtifactMetadata, check_usable, read_metadata
 from sam2fast.deploy.exported.programs import load_artifact, load_program
@@ -34,11 +35,7 @@ def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any)
 
 
 class LoadedModel:
-    """The programs of an artefact under the model's names that the image predictor uses.
-
-    Args:
-        folder, device: as for :func:`load_predictor`, which raises the same.
-    """
+    """The programs of an artefact under the model's names that the image predictor uses. See :func:`load_predictor`."""
 
     directly_add_no_mem_embed = False  # the encoder's program adds it
 
@@ -54,7 +51,7 @@ class LoadedModel:
     def _load(self, path: Path) -> Callable[..., Sequence[Tensor]]:
         if self.metadata.kind == COMPILED:
             run = load_artifact(path, self.device.index)
-            return lambda *arguments: run(_flat(arguments))
+            return lambda *arguments: run([x for x in tree_leaves(arguments) if x is not None])
         module: Callable[..., Sequence[Tensor]] = self._moved_to_device(load_program(path)).module()
         return module
 
@@ -124,14 +121,3 @@ class _Decoder:
         full = torch.cat([prompts, prompts[-1:].expand(self._prompts - count, -1, -1)])
         coords, labels = full[..., :2].contiguous(), full[..., 2].to(torch.int32)
         return [x[:count] for x in self._program(levels, coords, labels, None)]
-
-
-def _flat(arguments: Sequence[Any]) -> list[Tensor]:
-    """All tensors in order, also those in lists."""
-    flat: list[Tensor] = []
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            flat.append(argument)
-        elif argument is not None:
-            flat += argument
-    return flat

@@ -60,19 +60,17 @@ class EncoderModule(nn.Module):
             h = S/16 (SAM 3: S/14). Only the last for a model without high-resolution features. The no-memory embedding
             is added to the last.
         """
-        *high_res, embedding = self._levels(pixels)[-self.num_levels :]
+        if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
+            (model,) = self._model
+            levels = static.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
+        else:
+            levels = self.image_encoder(pixels)["backbone_fpn"]
+            for level, head in self.heads.items():
+                levels[int(level)] = head(levels[int(level)])
+        *high_res, embedding = levels[-self.num_levels :]
         if self.no_memory is not None:
             embedding = embedding + self.no_memory.reshape(1, -1, 1, 1)
         return (*(x.contiguous() for x in high_res), embedding.contiguous())
-
-    def _levels(self, pixels: Tensor) -> list[Tensor]:
-        if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
-            (model,) = self._model
-            return static.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
-        levels: list[Tensor] = self.image_encoder(pixels)["backbone_fpn"]
-        for level, head in self.heads.items():
-            levels[int(level)] = head(levels[int(level)])
-        return levels
 
 
 class DecoderModule(nn.Module):
@@ -258,10 +256,18 @@ def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunc
         ArtifactError: it is damaged, or this version of torch cannot load it.
     """
     _check_archive(path, "compiled program")
+    index = -1 if device_index is None else device_index
     try:
-        return _load_native(str(path), -1 if device_index is None else device_index)
+        try:
+            # As torch._inductor.aoti_load_package, which imports the compiler for seconds.
+            loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
+        except (AttributeError, TypeError):
+            from torch._inductor import aoti_load_package
+
+            loader = aoti_load_package(str(path), device_index=index).loader
     except RuntimeError as error:
         raise ArtifactError(f"{path} cannot be loaded by torch {torch.__version__}: {first_line(error)}") from error
+    return lambda tensors: loader.run(list(tensors))
 
 
 def _check_archive(path: str | Path, what: str) -> None:
@@ -269,17 +275,6 @@ def _check_archive(path: str | Path, what: str) -> None:
         raise FileNotFoundError(f"no {what} {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ArtifactError(f"{path} is damaged: it is no zip archive, and so no {what}")
-
-
-def _load_native(path: str, device_index: int) -> FlatFunction:
-    try:
-        # As torch._inductor.aoti_load_package, which imports the compiler for seconds.
-        loader = torch._C._aoti.AOTIModelPackageLoader(path, "model", False, 1, device_index)
-    except (AttributeError, TypeError):
-        from torch._inductor import aoti_load_package
-
-        loader = aoti_load_package(path, device_index=device_index).loader
-    return lambda tensors: loader.run(list(tensors))
 
 
 @contextmanager

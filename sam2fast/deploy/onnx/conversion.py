@@ -11,36 +11,20 @@ QUANTISED = ("encoder", "memory_attention")
 
 
 def converted(file: Path, name: str, dtype: str) -> None:
-    """Converts the weights of a graph in place; inputs and outputs stay fp32.
+    """Converts the weights of the graph ``name`` from fp32 in place. Inputs and outputs stay fp32."""
+    import onnx
 
-    Args:
-        file: of the graph, fp32.
-        name: of the graph; ``int8`` changes ``encoder`` and ``memory_attention`` alone.
-        dtype: ``float32``, ``float16`` or ``int8``.
-    """
     if dtype == "float16":
-        _to_float16(file)
-    elif dtype == "int8" and name in QUANTISED:
-        _to_int8(file)
+        from onnxruntime.transformers.float16 import convert_float_to_float16
 
+        onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
+    elif dtype == "int8" and name in QUANTISED:  # by rows; inputs are quantised when they are read
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
-def _to_float16(file: Path) -> None:
-    import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = onnx.load(file)
-    onnx.save(convert_float_to_float16(model, keep_io_types=True), file)
-
-
-def _to_int8(file: Path) -> None:
-    """Stores weights of matrix multiplications in int8 by rows; inputs are quantised when they are read."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    model = onnx.load(file)
-    del model.graph.value_info[:]  # shapes by the exporter, wrong after quantisation
-    with quiet("root"):  # it recommends preprocessing for static quantisation
-        quantize_dynamic(model, file, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+        model = onnx.load(file)
+        del model.graph.value_info[:]  # shapes by the exporter, wrong after quantisation
+        with quiet("root"):  # it recommends preprocessing for static quantisation
+            quantize_dynamic(model, file, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
 
 
 def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
-    """Random inputs of these sizes."""
+    """Returns random inputs of these sizes."""
     generator = torch.Generator().manual_seed(sum(sizes))
 
     def random(name: str, shape: Sequence[str | int]) -> Tensor:

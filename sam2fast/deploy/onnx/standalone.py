@@ -42,18 +42,14 @@ def tracker_source() -> str:
 
 
 def _without_imports(source: str) -> tuple[set[str], str]:
-    """The imports of a module from elsewhere than sam2fast, and its text without imports and docstring."""
+    """Returns a module's imports from outside of sam2fast, and its text without imports and docstring."""
     lines, imports = source.splitlines(), set()
     for i, node in enumerate(ast.parse(source).body):
         is_docstring = i == 0 and isinstance(node, ast.Expr)
         if not is_docstring and not isinstance(node, ast.Import | ast.ImportFrom):
             continue
-        if isinstance(node, ast.Import) or isinstance(node, ast.ImportFrom) and not _is_own(node):
+        if not is_docstring and not str(getattr(node, "module", "")).startswith("sam2fast."):
             imports.add(ast.unparse(node))
         assert node.end_lineno is not None
         lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return imports, "\n".join(lines).strip()
-
-
-def _is_own(node: ast.ImportFrom) -> bool:
-    return (node.module or "").partition(".")[0] == "sam2fast"

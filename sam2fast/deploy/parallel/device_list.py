@@ -65,12 +65,6 @@ def threads_for_each(processes: int, threads: int | None = None) -> int:
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected 1 or more for each process")
         return threads
-    return max(1, _threads_here() // processes)
-
-
-def _threads_here() -> int:
-    loaded = sys.modules.get("torch")
-    if loaded is not None:
-        return int(loaded.get_num_threads())
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) > 0 else os.cpu_count() or 1
+    loaded, asked = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    here = int(asked) if asked.isdecimal() and int(asked) > 0 else os.cpu_count() or 1
+    return max(1, (here if loaded is None else int(loaded.get_num_threads())) // processes)

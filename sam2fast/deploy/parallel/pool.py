@@ -109,9 +109,24 @@ def run_jobs(
         WorkerError: jobs are left but no process: none could start, or all have died.
         TypeError: ``build`` or ``function`` cannot be pickled, such as a lambda.
     """
-    names = device_list(devices)
+    names = device_list(devices)  # at the call, and not at the first result
     share = threads_for_each(len(names), threads)
-    return _results(build, function, iter(jobs), names, share, ordered)
+
+    def results() -> Iterator[JobResult]:
+        source = JobSource(iter(jobs))
+        if not source.has_next():
+            return
+        workers: list[WorkerProcess] = []
+        try:
+            for device in names:
+                workers.append(WorkerProcess(setup_of(build, function, device, share)))
+            ahead = JOBS_AHEAD * len(workers) if ordered else None
+            pool = Pool([PoolWorker(worker) for worker in workers], source, ahead)
+            yield from pool.in_order() if ordered else pool.results()
+        finally:
+            end_all(workers)
+
+    return results()
 
 
 @dataclass
@@ -131,27 +146,6 @@ class PoolWorker:
         self.worker = worker
         self.is_ready = False
         self.tasks: deque[QueuedJob] = deque()
-
-
-def _results(
-    build: Callable[..., Any],
-    function: Callable[[Any, Any], Any],
-    jobs: Iterator[Any],
-    devices: list[str],
-    threads: int,
-    ordered: bool,
-) -> Iterator[JobResult]:
-    source = JobSource(jobs)
-    if not source.has_next():
-        return
-    workers: list[WorkerProcess] = []
-    try:
-        for device in devices:
-            workers.append(WorkerProcess(setup_of(build, function, device, threads)))
-        pool = Pool([PoolWorker(worker) for worker in workers], source, JOBS_AHEAD * len(workers) if ordered else None)
-        yield from pool.in_order() if ordered else pool.results()
-    finally:
-        end_all(workers)
 
 
 class JobSource:
@@ -230,7 +224,7 @@ class Pool:
         """Sends jobs to workers that have room, idle ones first."""
         for room in range(1, JOBS_AT_ONCE + 1):
             for member in self._members:
-                while member.is_ready and len(member.tasks) < room and self._may_start() and self._may_queue(member):
+                while member.is_ready and len(member.tasks) < room and self._may_start(member):
                     task = self._source.take()
                     if isinstance(task, JobResult):
                         yield task
@@ -238,14 +232,12 @@ class Pool:
                         member.tasks.append(task)
                         member.worker.send(task.packed)
 
-    def _may_start(self) -> bool:
+    def _may_start(self, member: PoolWorker) -> bool:
         if not self._source.has_next():
             return False
+        if member.tasks and (member.tasks[-1].losses or self._source.next_losses):
+            return False  # a retried job runs alone, so that a further loss is certainly its own
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
-
-    def _may_queue(self, member: PoolWorker) -> bool:
-        """A retried job runs alone, so that a further loss is certainly its own."""
-        return not member.tasks or not (member.tasks[-1].losses or self._source.next_losses)
 
     def _receive(self, member: PoolWorker) -> Iterator[JobResult]:
         """Takes one answer of a worker, or handles its loss."""

@@ -1,7 +1,6 @@
 """Runners of jobs: in this process, or on the devices of this machine."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, Protocol
 
 from sam2fast.deploy.parallel.device_list import Devices, device_list
@@ -33,7 +32,27 @@ class Runner(Protocol):
 
 def in_this_process(device: str) -> Runner:
     """Runs jobs one by one in this process."""
-    return partial(_here, device)
+
+    def run(
+        function: Callable[[Any, Any], Any],
+        jobs: Iterable[Any],
+        build: Callable[..., Any],
+        *,
+        ordered: bool = False,
+    ) -> Iterator[JobResult]:
+        predictor = None
+        for index, job in enumerate(jobs):
+            if predictor is None:
+                predictor = build(device=device)
+            try:
+                value = function(predictor, job)
+            except Exception as error:
+                failure = failure_of(error)
+                yield JobResult(index, job, device, error=failure.summary, failure=failure)
+            else:
+                yield JobResult(index, job, device, value)
+
+    return run
 
 
 def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
@@ -52,24 +71,3 @@ def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None
     return lambda function, jobs, build, *, ordered=False: run_jobs(
         function, jobs, names, build, ordered=ordered, threads=threads
     )
-
-
-def _here(
-    device: str,
-    function: Callable[[Any, Any], Any],
-    jobs: Iterable[Any],
-    build: Callable[..., Any],
-    *,
-    ordered: bool = False,
-) -> Iterator[JobResult]:
-    predictor = None
-    for index, job in enumerate(jobs):
-        if predictor is None:
-            predictor = build(device=device)
-        try:
-            value = function(predictor, job)
-        except Exception as error:
-            failure = failure_of(error)
-            yield JobResult(index, job, device, error=failure.summary, failure=failure)
-        else:
-            yield JobResult(index, job, device, value)

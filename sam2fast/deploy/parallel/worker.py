@@ -72,12 +72,10 @@ class Service:
 
 
 def serve(connection: Connection, setup: WorkerSetup) -> None:
-    """Creates the service and runs jobs until the parent closes the pipe or dies.
-
-    It sends :func:`answer_of` creating the service, then of each job in order.
-    """
+    """Sends :func:`answer_of` creating the service, then of each job, until the parent closes the pipe or dies."""
     ignore_interrupts()
-    signal.signal(signal.SIGTERM, _exit)  # exits normally, so that partial files are removed
+    # Exits normally, so that partial files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
     jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     idle = threading.Event()
@@ -122,10 +120,6 @@ class _HostPickler(pickle.Pickler):
                 f"a tensor on {value.device} cannot go to another process; give arrays, run lengths or CPU tensors"
             )
         return NotImplemented
-
-
-def _exit(number: int, frame: Any) -> None:
-    sys.exit(128 + number)
 
 
 def _read(connection: Connection, jobs: "queue.SimpleQueue[bytes | None]", idle: threading.Event) -> None:

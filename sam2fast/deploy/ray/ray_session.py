@@ -48,11 +48,22 @@ def connected(plan: RayPlan) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    _redirect_messages(ray)
+    printer: Any = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(printer, "print_to_stdstream"):  # not in every version; to stdout, which is for results
+        printer.print_to_stdstream = _log_message
+    options: dict[str, Any] = {"address": plan.address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if plan.address == LOCAL:
+        options |= {"include_dashboard": False, "object_store_memory": plan.store_bytes}
+        if plan.workers is not None:
+            options["num_cpus"] = plan.workers * plan.cpus
+        if plan.temp_dir is not None:
+            options["_temp_dir"] = str(plan.temp_dir)
     try:
-        _check_head(plan.address)
+        host, colon, port = plan.address.rpartition(":")
+        if colon and port.isdecimal():  # Ray would wait for a long time if nothing listens there
+            socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
         with _environment(QUIET | _token() if plan.address == LOCAL else {}):
-            ray.init(**_options(plan))
+            ray.init(**options)
     # Ray raises SystemExit where it cannot start.
     except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
         ray.shutdown()
@@ -91,34 +102,10 @@ def _token() -> dict[str, str]:
     return {} if is_given or _auth_token is None else {"RAY_AUTH_TOKEN": _auth_token}
 
 
-def _redirect_messages(ray: Any) -> None:
-    """Logs Ray's messages, such as lost workers, instead of printing them to stdout, which is for results."""
-    printer: Any = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(printer, "print_to_stdstream"):  # not in every version
-        printer.print_to_stdstream = _log_message
-
-
 def _log_message(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    """Logs messages of Ray, such as lost workers."""
     for line in data.get("lines", ()):
         logging.getLogger("sam2fast.ray").info("%s", line)
-
-
-def _check_head(address: str) -> None:
-    """Raises OSError if nothing listens at a host and port; Ray would wait for a long time."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
-
-
-def _options(plan: RayPlan) -> dict[str, Any]:
-    options: dict[str, Any] = {"address": plan.address, "log_to_driver": False, "logging_level": logging.ERROR}
-    if plan.address == LOCAL:
-        options |= {"include_dashboard": False, "object_store_memory": plan.store_bytes}
-        if plan.workers is not None:
-            options["num_cpus"] = plan.workers * plan.cpus
-        if plan.temp_dir is not None:
-            options["_temp_dir"] = str(plan.temp_dir)
-    return options
 
 
 @contextmanager

@@ -147,19 +147,14 @@ class RayPool(Pool):
             ready, _ = self._ray.wait(list(members), num_returns=len(members), timeout=0)
         if time.monotonic() - self._looked > SECONDS_BETWEEN_CHECKS:
             self._grow()
-            self._warn_if_idle()
+            if any(member.is_ready for member in self._members):
+                self._has_warned = True
+            elif not self._has_warned and time.monotonic() - self._begun > SECONDS_TO_WARNING:
+                self._has_warned = True
+                text = "no worker has begun after %.0f s: Ray has no room yet, or models load slowly; waiting on"
+                logging.getLogger("sam2fast").warning(text, SECONDS_TO_WARNING)
             self._looked = time.monotonic()
         return [members[reference] for reference in ready]
-
-    def _warn_if_idle(self) -> None:
-        if any(member.is_ready for member in self._members):
-            self._has_warned = True
-        elif not self._has_warned and time.monotonic() - self._begun > SECONDS_TO_WARNING:
-            self._has_warned = True
-            logging.getLogger("sam2fast").warning(
-                "no worker has begun after %.0f s: Ray has no room yet, or models load slowly; waiting on",
-                SECONDS_TO_WARNING,
-            )
 
     def _handle_loss(self, member: PoolWorker, why: str) -> Iterator[JobResult]:
         failed_starts = 0 if member.is_ready else member.worker.failed_starts + 1

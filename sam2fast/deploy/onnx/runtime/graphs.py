@@ -80,10 +80,6 @@ def with_padding_point(coords: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     return np.concatenate([coords, padding[0]], axis=1), np.concatenate([labels, padding[1]], axis=1)
 
 
-def _no_points(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32)
-
-
 def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
     """
     Raises:
@@ -102,12 +98,7 @@ def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
 
 
 class OnnxModel:
-    """The graphs of a model as functions.
-
-    Args:
-        manifest: of the model.
-        run: runs a graph.
-    """
+    """The graphs of a model as functions."""
 
     def __init__(self, manifest: OnnxManifest, run: RunGraph) -> None:
         self.manifest, self._run = manifest, run
@@ -216,7 +207,8 @@ class OnnxModel:
             multimask: the best of three masks rather than the single one.
         """
         if points is None:  # one padding point, and the one that follows all points
-            points = with_padding_point(*_no_points(len(features)))
+            count = len(features)
+            points = with_padding_point(np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32))
         masks, ious, pointers, scores = self.decode(levels, features, *with_padding_point(*points), mask)
         rows = np.arange(len(masks))
         choice = 1 + ious[:, 1:].argmax(axis=1) if multimask else self.single_mask(masks, ious)

@@ -93,7 +93,12 @@ class OnnxImagePredictor:
         coords, labels = joined_prompt(points, None if box is None else check_boxes(box))
         height, width = self._size if normalize_coords else (1, 1)
         coords = coords / np.array([width, height], np.float32) * np.float32(self.model.manifest.image_size)
-        mask = None if mask_input is None else self._check_mask(mask_input)
+        mask, side = None if mask_input is None else check_numbers(mask_input, "mask_input"), self.model.mask_side
+        if mask is not None:
+            if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side):
+                expected = f"(1, {side}, {side}) or (B, 1, {side}, {side})"
+                raise ValueError(f"mask_input has shape {mask.shape}; expected {expected}")
+            mask = mask.reshape(-1, 1, side, side)
         if mask is not None and coords.shape[1] == 0:
             coords, labels = (np.broadcast_to(x, (len(mask), *x.shape[1:])) for x in (coords, labels))
         if points is not None or box is not None:
@@ -101,8 +106,8 @@ class OnnxImagePredictor:
         if mask is not None and len(mask) not in (1, len(coords)):
             raise ValueError(f"{len(mask)} of mask_input do not fit {len(coords)} prompts; give one, or one for each")
         if not len(coords):
-            C, S = 3 if multimask_output else 1, self.model.mask_side
-            full, ious, masks = (np.zeros((0, C, *size), np.float32) for size in (self._size, (), (S, S)))
+            C = 3 if multimask_output else 1
+            full, ious, masks = (np.zeros((0, C, *size), np.float32) for size in (self._size, (), (side, side)))
             return full, ious, masks
         masks, ious, _, _ = self.model.decode(self._levels, features, coords, labels, mask)
         if multimask_output:
@@ -115,11 +120,3 @@ class OnnxImagePredictor:
             full = (full > self.mask_threshold).astype(np.float32)
         results = full, ious, masks.clip(-LOGIT_LIMIT, LOGIT_LIMIT)
         return results if len(masks) > 1 else (full[0], ious[0], results[2][0])
-
-    def _check_mask(self, mask_input: Any) -> np.ndarray:
-        mask, side = check_numbers(mask_input, "mask_input"), self.model.mask_side
-        if mask.ndim not in (3, 4) or mask.shape[-3:] != (1, side, side):
-            raise ValueError(
-                f"mask_input has shape {mask.shape}; expected (1, {side}, {side}) or (B, 1, {side}, {side})"
-            )
-        return mask.reshape(-1, 1, side, side)
