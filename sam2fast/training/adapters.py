@@ -167,14 +167,7 @@ def is_adapter(name: str) -> bool:
 
 
 def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf: AdapterConf, path: Path) -> None:
-    """Writes adapters and other trained parameters into a folder, as :func:`save_adapters` does.
-
-    Args:
-        weights: of the model, by name.
-        learnt: names of the trainable parameters; adapters are always written.
-        conf: the settings of the adapters.
-        path: the folder.
-    """
+    """Writes the adapters among a model's ``weights``, and the parameters named in ``learnt``, into a folder."""
     from safetensors.torch import save
 
     layers = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))

@@ -130,8 +130,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
             # A lock of this process alone: forked workers of a killed run may live for seconds longer.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in _stale_files(folder):
-                left.unlink(missing_ok=True)
+            stale = list(folder.glob(".*.tmp"))
+            for target in (resolve_symlinks(folder / CURRENT), resolve_symlinks(folder / PREVIOUS)):
+                name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")  # beside the target of a link
+                stale += [path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name)]
+            for path in stale:
+                path.unlink(missing_ok=True)
         except ImportError:  # on Windows
             pass
         except BlockingIOError as error:
@@ -141,12 +145,3 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 raise
             _log.warning("%s cannot be locked (%s): make sure that no other run uses it", folder, error)
         yield
-
-
-def _stale_files(folder: Path) -> Iterator[Path]:
-    """Incomplete files in the folder, and those of linked checkpoints beside their targets."""
-    yield from folder.glob(".*.tmp")
-    for checkpoint in (folder / CURRENT, folder / PREVIOUS):
-        target = resolve_symlinks(checkpoint)
-        name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")
-        yield from (path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name))

@@ -1,8 +1,7 @@
 """Training configurations: loads them and builds the trainer that they describe."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def load_training_config(
         ConfigError: it is not a training configuration, or an override does not fit.
     """
     config, notes = read_config(name), Notes()
-    with _malformed_as_config_error(name):
+    try:
         if is_official(config):
             config, notes = from_official(config, str(name), overrides, TRAINING_TARGETS)
         else:
@@ -92,15 +91,9 @@ def load_training_config(
         for note in notes:
             report(str(note))
         return _completed(config, name)
-
-
-@contextmanager
-def _malformed_as_config_error(name: str | Path) -> Iterator[None]:
-    """Converts errors about malformed nodes, such as a mapping instead of a list, to ``ConfigError``."""
-    try:
-        yield
     except ConfigError:
         raise
+    # Malformed nodes, such as a mapping instead of a list, raise any of these.
     except (OmegaConfBaseException, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         raise ConfigError(f"{name} is not built as training configurations are: {error}") from error
 

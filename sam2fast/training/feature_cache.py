@@ -56,16 +56,11 @@ class EncoderCache:
     """Feature levels of frames in fp16; keys are the pixels of the frame and the weights of the encoder.
 
     Frames are encoded one by one and rounded to fp16 also at the first use, so that results depend neither on cache
-    hits nor on the rest of the batch.
+    hits nor on the rest of the batch. ``found`` and ``computed`` count cache hits and misses.
 
     Args:
-        conf: place and size.
-        encode: maps frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
-        modules: the modules that ``encode`` uses, by their names in the model, all frozen. They run in evaluation mode,
-            without stochastic depth. Call :meth:`clear` after replacing their weights.
-
-    Attributes:
-        found, computed: numbers of cache hits and misses.
+        encode: Function from frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
+        modules: Modules that ``encode`` uses, by their names in the model, all frozen. They run in evaluation mode.
     """
 
     def __init__(
@@ -78,7 +73,7 @@ class EncoderCache:
                 f"{learns[0]}; freeze {' and '.join(f'{m}.*' for m in modules)}"
             )
         self._conf, self._encode, self._modules = conf, encode, tuple(modules.values())
-        self._store: _Memory | _Folder | None = None
+        self._store: _Memory | None = None
         self._setting: tuple[object, ...] = ()
         self._weights = b""
         self.found = self.computed = 0
@@ -97,7 +92,7 @@ class EncoderCache:
         """Must be called when the weights change. Files of the previous weights stay, but are not used."""
         self._store, self._weights = None, b""
 
-    def _levels(self, store: "_Memory | _Folder", name: bytes, frame: Tensor) -> list[Tensor]:
+    def _levels(self, store: "_Memory", name: bytes, frame: Tensor) -> list[Tensor]:
         kept = store.get(name)
         if kept is not None:
             self.found += 1
@@ -108,46 +103,60 @@ class EncoderCache:
         store.put(name, levels)
         return levels
 
-    def _store_for(self, frames: Tensor) -> "_Memory | _Folder":
+    def _store_for(self, frames: Tensor) -> "_Memory":
         """The store for the current weights, image size and precision; a new one where they have changed."""
         device = frames.device.type
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
         if self._store is None or setting != self._setting:
             self._weights = self._weights or _digest(self._modules)
-            limit = int(self._conf.gigabytes * GIGABYTE)
-            if self._conf.folder is None:
-                self._store = _Memory(limit)
-            else:
-                name = hashlib.blake2b(self._weights + repr(setting).encode(), digest_size=16).hexdigest()
-                self._store = _Folder(Path(self._conf.folder) / name, limit)
+            limit, folder = int(self._conf.gigabytes * GIGABYTE), self._conf.folder
+            name = hashlib.blake2b(self._weights + repr(setting).encode(), digest_size=16).hexdigest()
+            self._store = _Memory(limit) if folder is None else _Folder(Path(folder) / name, limit)
             self._setting = setting
         return self._store
 
 
 class _Memory:
-    """Levels in memory by name, up to ``limit`` bytes."""
+    """Levels in memory by name, up to ``limit`` bytes. Warns once when the limit is reached."""
 
-    def __init__(self, limit: int) -> None:
-        self._room = _SpaceLimit(limit)
+    def __init__(self, limit: int, taken: int = 0) -> None:
+        self._limit, self._taken, self._is_full = limit, taken, False
         self._levels: dict[bytes, list[Tensor]] = {}
 
     def get(self, name: bytes) -> list[Tensor] | None:
         return self._levels.get(name)
 
     def put(self, name: bytes, levels: list[Tensor]) -> None:
-        if self._room.take(sum(level.nbytes for level in levels)):
-            self._levels[name] = levels
+        size = sum(level.nbytes for level in levels)
+        if self._is_full or self._taken + size > self._limit:
+            self._close(f"{self._limit / GIGABYTE:.2f} GB are full")
+            return
+        self._taken += size
+        self._store(name, levels)
+
+    def _store(self, name: bytes, levels: list[Tensor]) -> None:
+        self._levels[name] = levels
+
+    def _close(self, reason: str) -> None:
+        """Accepts no more features; training continues."""
+        if not self._is_full:
+            self._is_full = True
+            _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
 
 
-class _Folder:
+class _Folder(_Memory):
     """Levels in one file per name; several processes may share the folder."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
+        # Unfinished files of killed processes, by age: the processes may have run on other machines.
+        for path in folder.glob("*.unfinished"):
+            with suppress(FileNotFoundError):  # other processes remove them too
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+        super().__init__(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
         self._folder = folder
-        self._room = _SpaceLimit(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
 
     def get(self, name: bytes) -> list[Tensor] | None:
         path = self._path(name)
@@ -159,41 +168,12 @@ class _Folder:
             _log.warning("%s is damaged and will be replaced: %s", path, error)
             return None
 
-    def put(self, name: bytes, levels: list[Tensor]) -> None:
-        path = self._path(name)
-        if self._room.take(sum(level.nbytes for level in levels)) and not write_levels(path, levels):
-            self._room.close(f"the disk of {self._folder} is full")
+    def _store(self, name: bytes, levels: list[Tensor]) -> None:
+        if not write_levels(self._path(name), levels):
+            self._close(f"the disk of {self._folder} is full")
 
     def _path(self, name: bytes) -> Path:
         return self._folder / f"{name.hex()}.npz"
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Removes unfinished files of killed processes, by age, since the processes may have run on other machines."""
-    for path in folder.glob("*.unfinished"):
-        with suppress(FileNotFoundError):  # other processes remove them too
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
-
-
-class _SpaceLimit:
-    """Counts bytes up to a limit; warns once when it is reached."""
-
-    def __init__(self, limit: int, taken: int = 0) -> None:
-        self._limit, self._taken, self._is_full = limit, taken, False
-
-    def take(self, size: int) -> bool:
-        if not self._is_full and self._taken + size <= self._limit:
-            self._taken += size
-            return True
-        self.close(f"{self._limit / GIGABYTE:.2f} GB are full")
-        return False
-
-    def close(self, reason: str) -> None:
-        """Accepts no more features; training continues."""
-        if not self._is_full:
-            self._is_full = True
-            _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
 
 
 @contextmanager

@@ -170,7 +170,11 @@ class MultiStepMultiMasksAndIous(nn.Module):
         if len(outputs) != len(targets):
             raise ValueError(f"{len(outputs)} predicted frames, but targets of {len(targets)}")
         weights = self.current_weights()
-        num_objects = self._count_objects(targets)
+        num_objects: float | Tensor = max(1.0, float(targets.shape[1]))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            count = torch.tensor(float(targets.shape[1]), device=targets.device)
+            torch.distributed.all_reduce(count)
+            num_objects = (count / torch.distributed.get_world_size()).clamp(min=1)
         losses = {name: torch.zeros((), device=targets.device) for name in (*self.mask_terms, "loss_iou", "loss_class")}
         for frame, target in zip(outputs, _binary(targets), strict=True):
             for step in _steps(frame):
@@ -232,14 +236,6 @@ class MultiStepMultiMasksAndIous(nn.Module):
             losses["loss_bce"] = sums[..., 2, :].sum(-1) / num_pixels
             losses["loss_balanced_bce"] = balanced_entropy_from_sums(sums, area, num_pixels)
         return losses
-
-    @staticmethod
-    def _count_objects(targets: Tensor) -> float | Tensor:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return max(1.0, float(targets.shape[1]))
-        count = torch.tensor(float(targets.shape[1]), device=targets.device)
-        torch.distributed.all_reduce(count)
-        return (count / torch.distributed.get_world_size()).clamp(min=1)
 
 
 class FromScratchLoss(MultiStepMultiMasksAndIous):

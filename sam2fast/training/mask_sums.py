@@ -22,12 +22,7 @@ def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy:
 
 
 def dice_from_sums(sums: Tensor, area: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient ``(...)``: ``1 - (2 Σpy + 1) / (Σp + Σy + 1)``.
-
-    Args:
-        sums: from :func:`mask_sums`.
-        area: ``(...)``, number of pixels of the targets.
-    """
+    """Returns ``1 - (2 Σpy + 1) / (Σp + Σy + 1)``, ``(...)``, for targets of ``area (...)`` pixels."""
     hit, false = area - sums[..., 0, 0], sums[..., 0, 1]
     return 1 - (2 * hit + 1) / (hit + false + area + 1)
 
@@ -39,10 +34,7 @@ def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Mean ``(...)`` of the average cross entropies of foreground and background, from sums ``with_entropy``.
-
-    A side without pixels counts as 0.
-    """
+    """Returns the mean ``(...)`` of the mean cross entropies of foreground and background, 0 for one without pixels."""
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 

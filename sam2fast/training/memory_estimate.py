@@ -72,8 +72,11 @@ def bytes_saved_for_batch(
 ) -> int:
     """Bytes that autograd saves for a batch on the CPU; computed inside ``mode``, or on real tensors without it."""
     model, loss = _cpu_copy_with_gpu_attention(model), copy.deepcopy(loss).to("cpu")
-    if mode is not None:
-        _make_fake(model, mode)
+    if mode is not None:  # views of real parameters and buffers would become copies and count as extra memory
+        for module in model.modules():
+            each: tuple[Any, ...] = (module._parameters, module._buffers)
+            for tensors in each:
+                tensors.update({name: mode.from_tensor(x) for name, x in tensors.items() if x is not None})
     saved = _Saved(model)
     with (
         mode or nullcontext(),
@@ -108,16 +111,6 @@ def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
         if isinstance(module, Attention):
             module.dropout_p = 0.0
     return replica
-
-
-def _make_fake(model: nn.Module, mode: "FakeTensorMode") -> None:
-    """Makes parameters and buffers fake: views of real ones would become copies and count as extra memory."""
-    for module in model.modules():
-        each: tuple[Any, ...] = (module._parameters, module._buffers)
-        for tensors in each:
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    tensors[name] = mode.from_tensor(tensor)
 
 
 class _Saved:
@@ -186,34 +179,28 @@ def describe_memory(trainer: Trainer) -> list[str]:
 
 def estimate_memory(trainer: Trainer) -> MemoryEstimate:
     """The memory of a trainer, without its auxiliary task; the trainer stays unchanged."""
+    from torch._subclasses import fake_tensor  # slow to import
+
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
     learning = [p for p in parameters if p.requires_grad]
-    return MemoryEstimate(
-        weights=_bytes(parameters),
-        gradients=_bytes(learning),
-        optimizer=optimizer_bytes(trainer.conf.optimizer, sum(p.numel() for p in learning)),
-        average=0 if trainer.ema is None else _bytes(trainer.ema.average.values()),
-        saved=_saved(trainer),
-    )
-
-
-def _saved(trainer: Trainer) -> dict[BatchShape, int]:
-    from torch._subclasses import fake_tensor
-
     needs_values = (
         fake_tensor.DataDependentOutputException,
         fake_tensor.DynamicOutputShapeException,
         fake_tensor.UnsupportedFakeTensorException,
     )
-    objective = Objective(trainer.model, trainer.loss)
-    shapes = {largest_batch(s.dataset, s.batch_size, s.key) for s in trainer.data["train"].sources}
+    model, amp, objective = trainer.model, trainer.conf.amp, Objective(trainer.model, trainer.loss)
+    shapes = sorted({largest_batch(s.dataset, s.batch_size, s.key) for s in trainer.data["train"].sources})
     try:
-        return {
-            shape: bytes_saved(trainer.model, objective.loss_of(shape.key), shape, trainer.conf.amp)
-            for shape in sorted(shapes)
-        }
+        saved = {shape: bytes_saved(model, objective.loss_of(shape.key), shape, amp) for shape in shapes}
     except needs_values:  # a custom loss that reads values
-        return {}
+        saved = {}
+    return MemoryEstimate(
+        weights=_bytes(parameters),
+        gradients=_bytes(learning),
+        optimizer=optimizer_bytes(trainer.conf.optimizer, sum(p.numel() for p in learning)),
+        average=0 if trainer.ema is None else _bytes(trainer.ema.average.values()),
+        saved=saved,
+    )
 
 
 def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], count: int) -> int | None:

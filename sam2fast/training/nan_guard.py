@@ -16,12 +16,9 @@ class NonFiniteError(FixableError, FloatingPointError):
 
 
 def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """A message, the same in every process, if a batch's loss is not finite; None otherwise. Collective.
+    """Returns a message, equal in every process, if ``total``, the mean loss of all processes, is not finite.
 
-    Args:
-        own: the terms in this process.
-        total: the loss, averaged over processes.
-        clips: names of the clips in this process's batch.
+    Collective. ``own`` are the terms in this process, and ``clips`` the names of the clips in its batch.
     """
     if math.isfinite(total):
         return None
@@ -31,12 +28,7 @@ def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[
 
 
 def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """A message, the same in every process, if the gradient is not finite; None otherwise. Collective.
-
-    Args:
-        norm: the norm of the whole gradient.
-        clips: names of the clips in this process's batches.
-    """
+    """Returns a message, equal in every process, if ``norm``, that of the whole gradient, is not finite. Collective."""
     if math.isfinite(norm):
         return None
     everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)

@@ -13,9 +13,8 @@ class Objective(nn.Module):
     """Maps a batch to its losses. It has all trainable parameters, so that distributed training can wrap it.
 
     Args:
-        model: makes the predictions.
-        losses: a loss for each key of batches; ``all`` is the default.
-        auxiliary: another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
+        losses: Loss for each key of batches. ``all`` is the default.
+        auxiliary: Another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
             ``core_loss`` is added to the loss, and the others are reported.
     """
 

@@ -3,9 +3,8 @@
 Nothing is dropped without a note.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -66,25 +65,18 @@ def from_official(
     if OmegaConf.select(config, "launcher.experiment_log_dir") is None:
         stem = PurePath(name).name.removesuffix(".yaml")
         OmegaConf.update(config, "launcher.experiment_log_dir", f"sam2_logs/{stem}", force_add=True)
-    with _resolvers():
+    new = {resolver: function for resolver, function in RESOLVERS.items() if not OmegaConf.has_resolver(resolver)}
+    for resolver, function in new.items():  # they are global
+        OmegaConf.register_new_resolver(resolver, function)
+    try:
         plain: Any = OmegaConf.to_container(finish_config(config, name, overrides), resolve=True)
+    finally:
+        for resolver in new:
+            OmegaConf.clear_resolver(resolver)
     translation = _Translation(targets)
     ours = {"trainer": translation.trainer(plain.pop("trainer"))}
     translation.surroundings(plain)
     return OmegaConf.create(ours), translation.notes
-
-
-@contextlib.contextmanager
-def _resolvers() -> Iterator[None]:
-    """Registers the official resolvers inside the context, except for those that exist already; they are global."""
-    new = {name: function for name, function in RESOLVERS.items() if not OmegaConf.has_resolver(name)}
-    for name, function in new.items():
-        OmegaConf.register_new_resolver(name, function)
-    try:
-        yield
-    finally:
-        for name in new:
-            OmegaConf.clear_resolver(name)
 
 
 def _number(value: Any, largest: float = math.inf) -> Any:

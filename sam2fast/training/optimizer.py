@@ -77,7 +77,11 @@ class Optimizer:
         """
         for group, schedulers in zip(self.param_groups, self.schedulers, strict=True):
             for option, scheduler in schedulers.items():
-                group[option] = scheduler(step=step, where=where) if _takes_step(scheduler) else scheduler(where)
+                inner = scheduler
+                while isinstance(inner, ValueScaler):
+                    inner = inner.scheduler
+                takes_step = "step" in inspect.signature(inner).parameters
+                group[option] = scheduler(step=step, where=where) if takes_step else scheduler(where)
 
     def zero_grad(self) -> None:
         """Clears the gradients."""
@@ -127,8 +131,9 @@ def construct_optimizer(
 
     Source: ``training.optimizer.construct_optimizer``.
     """
-    modules = _named_modules(model, companions or {})
-    parameters = dict(_own_parameters(modules))
+    roots = [("", model), *((f"{name}.", companion) for name, companion in (companions or {}).items())]
+    modules = [(f"{start}{n}." if n else start, m) for start, root in roots for n, m in root.named_modules()]
+    parameters = _own_parameters(modules)
     if not options:
         return Optimizer(optimizer([{"params": list(parameters.values())}]))
     entries = [_resolve_option(option, configs, modules, parameters) for option, configs in options.items()]
@@ -140,7 +145,9 @@ def construct_optimizer(
         if names:
             groups.append({"params": [value for name, value in parameters.items() if name in names]})
             schedulers.append({entry.option: entry.scheduler for entry in combination if entry.scheduler is not None})
-    _check_groups(groups, parameters)
+    count = Counter(value for group in groups for value in group["params"])
+    if wrong := [name for name, value in parameters.items() if count[value] != 1]:
+        raise ValueError(f"modifiers left these parameters in no group or in several: {', '.join(wrong)}")
     return Optimizer(optimizer(groups), schedulers)
 
 
@@ -213,11 +220,7 @@ class GradientClipper:
         self.norm_type = norm_type
 
     def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
-        """Clips, and returns the total norm before clipping, a scalar.
-
-        Args:
-            model: a module or parameters.
-        """
+        """Clips the gradients of a module or of parameters. Returns the total norm before clipping, a scalar."""
         parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
         if self.max_norm is None:
             norms = [torch.linalg.vector_norm(p.grad, self.norm_type) for p in parameters if p.grad is not None]
@@ -225,19 +228,7 @@ class GradientClipper:
         return nn.utils.clip_grad_norm_(parameters, self.max_norm, self.norm_type)
 
 
-def _takes_step(scheduler: Scheduler) -> bool:
-    while isinstance(scheduler, ValueScaler):
-        scheduler = scheduler.scheduler
-    return "step" in inspect.signature(scheduler).parameters
-
-
-def _named_modules(model: nn.Module, companions: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
-    """All modules with the prefixes of their parameters' names."""
-    roots = [("", model), *((f"{name}.", companion) for name, companion in companions.items())]
-    return [(f"{prefix}{name}." if name else prefix, m) for prefix, root in roots for name, m in root.named_modules()]
-
-
-def _own_parameters(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Parameter]]:
+def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parameter]:
     """All parameters, each once under its first name, in the order of ``named_parameters``."""
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
@@ -249,7 +240,7 @@ def _own_parameters(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.
                 raise ValueError(f"two parameters are called {prefix}{name}; give the companion another prefix")
             seen.add(value)
             named[prefix + name] = value
-    return list(named.items())
+    return named
 
 
 def _resolve_option(
@@ -267,7 +258,10 @@ def _resolve_option(
             patterns = config.get("param_names") or ()
             matches = {p: {name for name in parameters if fnmatchcase(name, p)} for p in patterns}
             for name in config.get("module_cls_names") or ():
-                matches[name] = _match_modules(name, modules, parameters)
+                kind = _find_class(name, modules)
+                owners = [(prefix, module) for prefix, module in modules if isinstance(module, kind)]
+                owned = {prefix + own for prefix, m in owners for own, _ in m.named_parameters(recurse=False)}
+                matches[name] = owned & parameters.keys()
             if empty := [pattern for pattern, found in matches.items() if not found]:
                 raise ValueError(f"{option}: {', '.join(map(repr, empty))} matches no parameter of the model")
             names = frozenset().union(*matches.values())
@@ -285,19 +279,6 @@ def _resolve_option(
     return entries if None in taken else [*entries, ScheduledOption(option, rest)]
 
 
-def _match_modules(
-    class_name: str, modules: list[tuple[str, nn.Module]], parameters: Mapping[str, nn.Parameter]
-) -> set[str]:
-    kind = _find_class(class_name, modules)
-    owned = {
-        prefix + name
-        for prefix, module in modules
-        if isinstance(module, kind)
-        for name, _ in module.named_parameters(recurse=False)
-    }
-    return owned & set(parameters)
-
-
 def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
     """A class of torch.nn or of the model's modules; nothing is imported because a configuration names it."""
     ours = official_to_ours(name)
@@ -310,10 +291,3 @@ def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
     if not isinstance(found, type):
         raise ValueError(f"module_cls_names: no module of the model is a {name!r}")
     return found
-
-
-def _check_groups(groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Raises if modifiers have lost or duplicated parameters."""
-    count = Counter(value for group in groups for value in group["params"])
-    if wrong := [name for name, value in parameters.items() if count[value] != 1]:
-        raise ValueError(f"modifiers left these parameters in no group or in several: {', '.join(wrong)}")

@@ -2,9 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sam2fast.io.atomic import annotate_oserror, atomic_path
 
@@ -12,16 +10,14 @@ _log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events.
+    """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events into a folder.
 
     Args:
-        folder: for the files; created if missing.
-        resumed_at: the step from which a run resumes. Lines of later steps are removed, since they are written again.
-            None keeps all lines.
-        is_validated: whether validation results of that step are kept; otherwise the validation is repeated.
+        resumed_at: Step from which a run resumes. Removes lines of later steps. None keeps all lines.
+        is_validated: If False, also removes the validation of that step, since it is repeated.
 
     Raises:
-        ImportError: ``tensorboard`` is set, and TensorBoard is not installed.
+        ImportError: If ``tensorboard`` is set, and TensorBoard is not installed.
     """
 
     def __init__(
@@ -29,13 +25,8 @@ class Reporter:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-
-        def is_kept(line: dict[str, Any]) -> bool:
-            step = line["step"]
-            is_pending = line.get("kind") == "val" and not is_validated
-            return resumed_at is None or step < resumed_at or (step == resumed_at and not is_pending)
-
-        _filter_lines(self._path, is_kept)
+        if self._path.exists():
+            self._keep_lines(resumed_at, is_validated)
         self._events = None
         if tensorboard:
             try:
@@ -60,17 +51,16 @@ class Reporter:
                     self._events.add_scalar(f"{kind}/{name}", value, step)
                 self._events.flush()  # also raises the errors of the writer's thread
 
-
-def _filter_lines(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    """Removes all other lines of the file, and an incomplete last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if is_kept(json.loads(line)):
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            _log.warning("%s: removed a line that is not a report", path)
-    with atomic_path(path, path.with_name(f".{path.name}.tmp")) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    def _keep_lines(self, resumed_at: int | None, is_validated: bool) -> None:
+        """Removes the lines of later steps, and an incomplete last line."""
+        path, kept = self._path, []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                report = json.loads(line)
+                step, is_pending = report["step"], report.get("kind") == "val" and not is_validated
+                if resumed_at is None or step < resumed_at or (step == resumed_at and not is_pending):
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                _log.warning("%s: removed a line that is not a report", path)
+        with atomic_path(path, path.with_name(f".{path.name}.tmp")) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")

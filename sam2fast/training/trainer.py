@@ -102,7 +102,13 @@ class Trainer(TrainerState):
         self.conf, self.checkpoint, self.logging = optim, checkpoint, logging
         self.max_epochs, self.mode, self.seed_value, self.val_epoch_freq = max_epochs, mode, seed_value, val_epoch_freq
         self.auxiliary = auxiliary
-        self._check_shares()
+        for name, loader in self.data.items():
+            wanted = (self.ranks.rank, self.ranks.world_size) if name == "train" else (0, 1)
+            if loader.share != wanted:
+                raise ValueError(
+                    f"trainer.data.{name} has rank and world_size {loader.share}, but this process needs {wanted}; "
+                    "build_trainer fills them in where a configuration leaves them out"
+                )
         companions = {} if auxiliary is None else {"auxiliary": auxiliary.to(self.device)}
         objective = Objective(model, self.loss, auxiliary)
         self._is_sharded = self.ranks.is_group and distributed.strategy == "fsdp"
@@ -216,15 +222,6 @@ class Trainer(TrainerState):
         if path is not None and not checkpointing.checkpoints_in(Path(self.checkpoint.save_dir)):
             find_weights(path)
 
-    def _check_shares(self) -> None:
-        for name, loader in self.data.items():
-            wanted = (self.ranks.rank, self.ranks.world_size) if name == "train" else (0, 1)
-            if loader.share != wanted:
-                raise ValueError(
-                    f"trainer.data.{name} has rank and world_size {loader.share}, but this process needs {wanted}; "
-                    "build_trainer fills them in where a configuration leaves them out"
-                )
-
     def _train_epoch(self, reporter: Reporter | None, stop: Callable[[], bool]) -> bool:
         """Trains the rest of the current epoch; returns whether it was completed."""
         self.model.train()
@@ -269,7 +266,7 @@ class Trainer(TrainerState):
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
         self.scaler.unscale_(self.optimizer.optimizer)
-        total: Any = self.clipper(self._parameters())
+        total: Any = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
         norm = float(total.full_tensor() if is_sharded(total) else total)
         if not self.scaler.is_enabled():
             self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.ranks))
@@ -286,9 +283,6 @@ class Trainer(TrainerState):
     def _autocast(self) -> torch.autocast:
         amp = self.conf.amp
         return torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled)
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _add(self, sums: dict[str, float], losses: dict[str, Tensor], batch: ClipBatch) -> None:
         """Adds the batch's share of an update to ``sums``, or raises if a term is not finite."""

@@ -26,10 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainerState:
-    """The parts and the progress of a trainer; :class:`~sam2fast.training.trainer.Trainer` fills it in.
-
-    All processes of a run save and restore together.
-    """
+    """The parts and the progress of a trainer, which fills it in. All processes of a run save and restore together."""
 
     model: SAM2Train
     data: dict[str, ClipLoader]
@@ -61,11 +58,7 @@ class TrainerState:
         return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
 
     def save(self, is_kept: bool = False) -> None:
-        """Writes the folder's checkpoint, and the weights that predictors load.
-
-        Args:
-            is_kept: an epoch has ended; its checkpoint is kept if the configuration says so.
-        """
+        """Writes the checkpoint, the weights for predictors and, with ``is_kept``, a configured epoch's checkpoint."""
         folder = Path(self.checkpoint.save_dir)
         # All processes gather sharded tensors; the first one writes them.
         content = self._content()
@@ -121,7 +114,12 @@ class TrainerState:
         self.epoch, self.steps, self.steps_in_epoch = (content[k] for k in ("epoch", "steps", "steps_in_epoch"))
         self.best = content["best"]
         if self.mode != "val" and not self.is_complete:
-            self._rescale_epoch(content.get("steps_per_epoch", self.steps_per_epoch))
+            now, before = self.steps_per_epoch, content.get("steps_per_epoch", self.steps_per_epoch)
+            if now != before:  # keeps the completed share of the epoch
+                self.steps_in_epoch = self.steps_in_epoch * now // before
+                if self.ranks.is_main:
+                    text = "an epoch has %d updates now, and had %d: resuming from the same share of it, update %d"
+                    _log.warning(text, now, before, self.steps_in_epoch)
         restore_random_states(content, self.ranks, self.seed_value)
 
     def _content(self) -> dict[str, Any]:
@@ -143,16 +141,6 @@ class TrainerState:
             "world_size": self.ranks.world_size,
             "steps_per_epoch": self.steps_per_epoch,
         }
-
-    def _rescale_epoch(self, before: int) -> None:
-        """Keeps the completed share of the epoch where an epoch had ``before`` updates."""
-        now = self.steps_per_epoch
-        if before == now:
-            return
-        self.steps_in_epoch = self.steps_in_epoch * now // before
-        if self.ranks.is_main:
-            text = "an epoch has %d updates now, and had %d: resuming from the same share of it, update %d"
-            _log.warning(text, now, before, self.steps_in_epoch)
 
     def _check(self, content: dict[str, Any]) -> None:
         """Raises an error unless the whole checkpoint fits, before anything is restored from it."""

@@ -36,25 +36,19 @@ class BatchSchedule:
 
     Without ``batches_per_epoch``, an epoch is one pass over every source, and an exhausted source is not drawn again.
     With it, every batch draws its source by weight, and exhausted sources start over, newly shuffled.
-
-    Args:
-        lengths, batch_sizes: of the sources; the batch size is per rank.
-        weights: unnormalised weights of the sources; by default their numbers of batches.
-        phases: number of epochs of one pass over every source.
-        chosen: for each source None, or a function from the number of the pass to the indices of its samples.
     """
 
-    lengths: Sequence[int]
-    batch_sizes: Sequence[int]
-    weights: Sequence[float] | None
+    lengths: Sequence[int]  # number of samples of each source
+    batch_sizes: Sequence[int]  # per rank
+    weights: Sequence[float] | None  # unnormalised; None for the numbers of batches
     batches_per_epoch: int | None
     seed: int
     shuffle: bool
     drop_last: bool
     rank: int
     world_size: int
-    phases: int
-    chosen: Sequence[EpochIndices | None]
+    phases: int  # number of epochs of one pass over every source
+    chosen: Sequence[EpochIndices | None]  # called with the number of the pass
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -218,7 +218,11 @@ class _BatchMaker(Dataset[_Made]):
             seeds = [_prompt_seed([*entropy, sample.position]) for sample in plan.samples]
             # The same on every rank, so that all ranks have equally much to compute.
             plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
-            made.batch = _collate(clips, seeds, source, plan_seed)
+            try:
+                made.batch = collate(clips, seeds, source.key, plan_seed)
+            except ValueError as error:
+                named = [clip.name for clip in clips]
+                raise DataError(f"data set {source.name}, clips {named}: {error}") from error
         except DataError as error:
             made.error = str(error)
         return made
@@ -248,23 +252,13 @@ def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
     return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _collate(clips: Sequence[Clip], seeds: Sequence[int], source: ClipSource, plan_seed: int) -> ClipBatch:
-    try:
-        return collate(clips, seeds, source.key, plan_seed)
-    except ValueError as error:
-        raise DataError(f"data set {source.name}, clips {[clip.name for clip in clips]}: {error}") from error
-
-
 class LostWorkerError(FixableError, RuntimeError):
     """A worker process of a loader was killed or has exited."""
 
 
 @contextmanager
 def reporting_lost_workers() -> Iterator[None]:
-    """Converts torch's errors about lost workers to :class:`LostWorkerError`.
-
-    Torch raises them from a signal handler, anywhere in the main thread, and not only where a batch is requested.
-    """
+    """Converts torch's errors about lost workers to :class:`LostWorkerError`. A signal handler raises them anywhere."""
     try:
         yield
     except RuntimeError as error:
@@ -275,23 +269,20 @@ def reporting_lost_workers() -> Iterator[None]:
 
 
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
-    """Yields the results of worker processes.
-
-    A worker that is killed while it sends a batch may still exist when its connection breaks. Torch then raises the
-    error of the connection; here the worker's exit is awaited and reported as :class:`LostWorkerError`.
-    """
+    """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
     batches = iter(made)
     try:
         yield from batches
-    except (OSError, EOFError) as error:  # also "got end of file during message", and deleted files
+    # Torch raises errors of the worker's connection: also "got end of file during message", and deleted files.
+    except (OSError, EOFError) as error:
         reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
         raise _lost_worker(reason) from error
 
 
 def _exit_reason(batches: Iterator[Item]) -> str | None:
-    """Torch's message for the first worker that has exited; None if none exits in time.
+    """Returns torch's message for the first worker that has exited, or None if none exits in time.
 
-    Torch's signal handler may raise its own error meanwhile, unless the signal or exit status was handled elsewhere.
+    Torch's signal handler may raise its own error meanwhile.
     """
     until = time.monotonic() + SECONDS_TO_EXIT
     while True:

@@ -102,6 +102,10 @@ class PNGRawDataset(NamedVideoDataset):
         return MaskImages({number + 1: list_files(path) for number, path in folders.items()}, folder)
 
     def _check_masks(self, names: Sequence[str], expected: str) -> None:
+        def has_masks(folder: Path) -> bool:
+            by_object = not self.is_palette or self.single_object_mode
+            return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
+
         folders = {name: self.gt_folder / name for name in names}
         found = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:MAX_NAMED])
         raise_if_any(
@@ -111,14 +115,10 @@ class PNGRawDataset(NamedVideoDataset):
             "excluded_videos_list_txt.",
         )
         raise_if_any(
-            [name for name, folder in folders.items() if not self._has_masks(folder)],
+            [name for name, folder in folders.items() if not has_masks(folder)],
             f"of {len(names)} videos have no masks in gt_folder {self.gt_folder}",
             f"Expected {expected} there, as is_palette is {self.is_palette}.",
         )
-
-    def _has_masks(self, folder: Path) -> bool:
-        by_object = not self.is_palette or self.single_object_mode
-        return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
 
 
 class MaskFolderRawDataset(NamedVideoDataset):

@@ -83,14 +83,12 @@ def select_names(
     what: str,
     must_exist: bool = True,
 ) -> list[str]:
-    """Sorted names of the selected videos or images.
+    """Returns the sorted names of the selected videos or images.
 
     Args:
-        present: names in ``folder``.
-        expected, what: for messages: what should be where, and what the names are names of.
-        file_list_txt: selects only the names in it.
-        excluded: one or several lists of names to exclude.
-        must_exist: names that are not ``present`` in ``folder``, which is ``img_folder``, are an error.
+        present: Names in ``folder``.
+        expected, what: Expected files and the noun for the names, for messages.
+        must_exist: If True, listed names that are not ``present`` are an error.
     """
     known = set(present)
     names = list(known) if file_list_txt is None else read_list("file_list_txt", file_list_txt, known)

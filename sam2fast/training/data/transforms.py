@@ -231,7 +231,10 @@ class ColorJitter:
         hue: float | Sequence[float] | None,
     ) -> None:
         self.consistent_transform = consistent_transform
-        self.brightness, self.contrast, self.saturation = map(_around_one, (brightness, contrast, saturation))
+        given = brightness, contrast, saturation
+        self.brightness, self.contrast, self.saturation = (
+            x if x is None or isinstance(x, Sequence) else [max(0.0, 1 - x), 1 + x] for x in given
+        )
         self.hue = None if hue is None else _symmetric(hue)
         if self.hue is not None and not -0.5 <= self.hue[0] <= self.hue[1] <= 0.5:
             raise ValueError(f"hue must lie within [-0.5, 0.5], got {self.hue}")
@@ -351,12 +354,6 @@ def _uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
 
 def _symmetric(value: float | Sequence[float]) -> list[float]:
     return list(value) if isinstance(value, Sequence) else [-value, value]
-
-
-def _around_one(value: float | Sequence[float] | None) -> list[float] | None:
-    if value is None:
-        return None
-    return list(value) if isinstance(value, Sequence) else [max(0.0, 1 - value), 1 + value]
 
 
 def _part(size: int, parts: int, number: int) -> tuple[int, int]:

@@ -48,7 +48,9 @@ def launch(
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    _silence_torchelastic()
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # errors are reported in one line instead
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     # Otherwise each process would use all cores. An existing value is the user's.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
@@ -91,10 +93,8 @@ def is_launched() -> bool:
 
 
 def is_abandoned() -> bool:
-    """Whether :func:`launch` has started this process and was killed since.
-
-    Always False on Windows, where the parent's process id does not change, and in a virtual environment is another one.
-    """
+    """Returns True if :func:`launch` has started this process and was killed since. Always False on Windows."""
+    # On Windows the parent's process id does not change, and in a virtual environment is another one.
     return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
 
@@ -105,12 +105,7 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports the error of this process to :func:`launch`.
-
-    Args:
-        message: the error.
-        is_lost: the error is that another process was lost, so it is not the cause.
-    """
+    """Reports an error of this process to :func:`launch`. With ``is_lost``, another process was lost: not the cause."""
     said = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
 
@@ -121,11 +116,7 @@ def _is_loopback(rendezvous: str) -> bool:
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:
-    """The cause: preferably not the loss of another process, and not SIGTERM after the failure of another one.
-
-    Args:
-        failures: failures of processes of this machine by rank.
-    """
+    """Returns the cause of failures by rank: if possible no lost process, and no SIGTERM after another failure."""
 
     def weight(rank: int) -> tuple[bool, bool, int]:
         said = _reported_error(failures[rank])
@@ -144,10 +135,3 @@ def _reported_error(failure: Any) -> dict[str, Any] | None:
     data = failure.error_file_data
     message = data.get("message") if isinstance(data, dict) else None
     return message if isinstance(message, dict) and isinstance(message.get("extraInfo"), dict) else None
-
-
-def _silence_torchelastic() -> None:
-    """Disables the logs of torch's launcher; errors are reported in one line instead."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith("torch.distributed.elastic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -38,20 +38,13 @@ class LostRankError(FixableError, RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of this process; by default those of a single process.
-
-    Args:
-        device: the device of this process.
-        rank, world_size: its number among all processes, and their number.
-        local_rank: its number on its machine.
-        is_group: whether there is a process group; a single process may have one too.
-    """
+    """The ranks of this process; by default those of a single process."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
-    is_group: bool = False
+    local_rank: int = 0  # on its machine
+    is_group: bool = False  # there is a process group; a single process may have one too
 
     @property
     def is_main(self) -> bool:

@@ -38,17 +38,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One process of a run; submitit calls it, and calls it again after preemption.
+    """One process of a run; submitit calls it, and calls it again after preemption."""
 
-    Attributes:
-        run: performs the run; it gets a function that returns True when the run must save and return.
-        folder: working directory.
-        port: port of the rendezvous on the first node.
-    """
-
-    run: Callable[[Callable[[], bool]], None]
-    folder: Path
-    port: int
+    run: Callable[[Callable[[], bool]], None]  # gets a function that returns True when the run must save and return
+    folder: Path  # working directory
+    port: int  # of the rendezvous on the first node
 
     def __call__(self) -> None:
         import submitit
@@ -111,13 +105,10 @@ class Interruption:
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
-    """Submits a run; returns submitit's job, with ``job_id`` and ``paths``.
-
-    Args:
-        run: picklable; see :class:`ClusterRun`.
+    """Submits a picklable ``run``, see :class:`ClusterRun`. Returns submitit's job, with ``job_id`` and ``paths``.
 
     Raises:
-        SubmissionError: submitit is not installed, or SLURM rejects the job.
+        SubmissionError: If submitit is not installed, or SLURM rejects the job.
     """
     try:
         import submitit
