@@ -1,7 +1,3 @@
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import click.testing
 import numpy as np
 import pytest
 from cluster_commands import MASKS, NAMES
@@ -11,14 +7,14 @@ from small_ray import small_ray
 
 
 @pytest.fixture(scope="package")
-def ray_folder() -> Iterator[Path]:
+def ray_folder():
     """Connects this process to a small Ray; returns its folder."""
     with small_ray() as folder:
         yield folder
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
+def run(tmp_path, monkeypatch):
     """The command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -26,7 +22,7 @@ def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
 
 
 @pytest.fixture
-def photos(tmp_path) -> Path:
+def photos(tmp_path):
     """Six small images, and one file that is none."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -39,7 +35,7 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def expected(run, photos) -> str:
+def expected(run, photos):
     result = run("masks", "photos", *MASKS, "--out", "one")
     assert result.exit_code == 1 and "1 of 7 images had problems" in result.stderr
     return result.stdout.split("time:")[0]

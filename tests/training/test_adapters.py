@@ -14,7 +14,6 @@ from mini_model import NARROW, OVERRIDES, mini_predictor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_training import assert_same, build, checkpoint_of
-from torch import Tensor
 from training_pair import batch_of_discs
 
 from sam2fast import nano
@@ -31,7 +30,6 @@ from sam2fast.training.adapters import (
     merged_weights,
     save_adapters,
 )
-from sam2fast.training.model import SAM2Train
 
 ADAPTERS = "+trainer.model.adapters={rank: 2, alpha: 4, train: [maskmem_tpos_enc]}"
 # Also code that reads weights without calling layers.
@@ -39,18 +37,18 @@ EVERYWHERE = AdapterConf(2, 4, targets=("image_encoder.*", "memory_attention.*",
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> SAM2Train:
+def model(tmp_path):
     return build(tmp_path).model.eval()
 
 
-def predicted(model: SAM2Train) -> Tensor:
+def predicted(model):
     """Logits ``(T, O, h, w)`` of tracked masks, and their scores."""
     torch.manual_seed(0)
     frames = model(batch_of_discs(3)).frames
     return torch.cat([x.flatten() for f in frames for x in (*f.masks, *f.ious, *f.object_scores)])
 
 
-def learn_something(model: SAM2Train) -> None:
+def learn_something(model):
     """Random adapters, as if trained."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -60,7 +58,7 @@ def learn_something(model: SAM2Train) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_new_adapters_change_nothing(model: SAM2Train, training: bool) -> None:
+def test_new_adapters_change_nothing(model, training):
     model.train(training)
     before = predicted(model)
     add_adapters(model, AdapterConf(rank=2))
@@ -68,16 +66,16 @@ def test_new_adapters_change_nothing(model: SAM2Train, training: bool) -> None:
     assert torch.equal(predicted(model), before)
 
 
-def predictor_of(weights: Path, *overrides: str) -> Any:
+def predictor_of(weights, *overrides):
     return build_sam2_video_predictor(nano.CONFIG, weights, device="cpu", hydra_overrides_extra=list(overrides))
 
 
-def test_a_stopped_run_goes_on_bitwise(tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_bitwise(tmp_path):
     base = tmp_path / "base.pt"
     given = build(tmp_path, "trainer.seed_value=7").model.state_dict()
     torch.save({"model": given}, base)
 
-    def run(name: str) -> Any:
+    def run(name):
         return build(tmp_path / name, ADAPTERS, f"+trainer.checkpoint.initialize_from={base}", "scratch.updates=2")
 
     run("calm").run()
@@ -105,7 +103,7 @@ def test_a_stopped_run_goes_on_bitwise(tmp_path: Path) -> None:
         predictor_of(files[0] / "checkpoint.pt", *NARROW)
 
 
-def test_adapters_of_frozen_layers_learn(tmp_path: Path) -> None:
+def test_adapters_of_frozen_layers_learn(tmp_path):
     """As in the recipe for one's own masks, whose image encoder is frozen."""
     trainer = build(tmp_path, ADAPTERS, "+trainer.model.freeze_image_encoder=true", "scratch.updates=2")
     trainer.run()
@@ -118,7 +116,7 @@ def test_adapters_of_frozen_layers_learn(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def everything(predictor: Any) -> Tensor:
+def everything(predictor):
     """Logits of a click on an image, and of the two frames of a video after it."""
     images = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
     click = {"point_coords": np.array([[60.0, 40.0]]), "point_labels": np.array([1])}
@@ -131,7 +129,7 @@ def everything(predictor: Any) -> Tensor:
     return torch.cat([torch.from_numpy(low).flatten(), torch.cat(logits).flatten()])
 
 
-def test_loaded_and_merged_adapters_are_one_model(tmp_path: Path) -> None:
+def test_loaded_and_merged_adapters_are_one_model(tmp_path):
     """Loaded adapters, adapters merged in the predictor, and merged weights."""
     base, adapters, merged = (tmp_path / name for name in ("base.pt", "adapters", "merged.pt"))
     predictor = mini_predictor()
@@ -163,7 +161,7 @@ def test_loaded_and_merged_adapters_are_one_model(tmp_path: Path) -> None:
         ({}, "has one already"),
     ],
 )
-def test_refused_settings(model: SAM2Train, conf: dict[str, Any], word: str) -> None:
+def test_refused_settings(model, conf, word):
     if not conf:
         add_adapters(model, AdapterConf(rank=2))
     before = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -176,12 +174,12 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LAYER = "base_model.model.image_encoder.trunk.blocks.0.attn.qkv.lora_B.weight"
 
 
-def edit_weights(folder: Path, name: str, change: Callable[[Any], Tensor]) -> None:
+def edit_weights(folder, name, change):
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, name: change(tensors.get(name))}, folder / WEIGHTS)
 
 
-def edit_config(folder: Path, **changed: Any) -> None:
+def edit_config(folder, **changed):
     (folder / CONFIG).write_text(json.dumps({**json.loads((folder / CONFIG).read_text()), **changed}))
 
 
@@ -198,7 +196,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
-def test_refused_files(model: SAM2Train, tmp_path: Path) -> None:
+def test_refused_files(model, tmp_path):
     """Nothing is changed by files of something else."""
     whole = tmp_path / "whole"
     add_adapters(model, AdapterConf(rank=2, train=["maskmem_tpos_enc"]))
@@ -233,7 +231,7 @@ def test_refused_files(model: SAM2Train, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_peft_that_cannot_be_imported(lines: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_peft_that_cannot_be_imported(lines, message, tmp_path, monkeypatch):
     (tmp_path / "peft.py").write_text(lines)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "peft", raising=False)

@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 90, 120
 
 
 @pytest.fixture
-def still() -> Clip:
+def still():
     """Brightness grows to the right; objects: a square, a speck, the whole image, nothing."""
     frame = np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
     masks = np.zeros((4, HEIGHT, WIDTH), dtype=np.bool_)
@@ -22,7 +22,7 @@ def still() -> Clip:
     return Clip(frame[None], masks[None], "still", (3, 5, 7, 9), (0,))
 
 
-def test_the_whole_image_is_resized(still: Clip) -> None:
+def test_the_whole_image_is_resized(still):
     clip = RandomCamera(30, zoom=(1.0, 1.0), most_aspect=1.0)(still, np.random.default_rng(0))
     expected = Image.fromarray(still.frames[0]).resize((30, 30), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(clip.frames, np.asarray(expected)[None])
@@ -30,7 +30,7 @@ def test_the_whole_image_is_resized(still: Clip) -> None:
     assert clip.masks[0, 0, 10:20, 10:20].all() and clip.masks.sum() == 100
 
 
-def test_masks_move_with_their_frames(still: Clip) -> None:
+def test_masks_move_with_their_frames(still):
     camera, rng = RandomCamera(64, num_frames=4, motion=0.2), np.random.default_rng(1)
     moved = 0
     for _ in range(50):
@@ -48,14 +48,14 @@ def test_masks_move_with_their_frames(still: Clip) -> None:
     assert moved > 40
 
 
-def test_the_same_generator_gives_the_same_clip(still: Clip) -> None:
+def test_the_same_generator_gives_the_same_clip(still):
     camera = RandomCamera(32, num_frames=3)
     first, second = (camera(still, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first.frames, second.frames)
     np.testing.assert_array_equal(first.masks, second.masks)
 
 
-def test_refusals(still: Clip) -> None:
+def test_refusals(still):
     empty, two = replace(still, masks=still.masks[:, 3:]), replace(still, frames=np.concatenate([still.frames] * 2))
     for clip, error, message in ((empty, DatasetError, "'still': no crop"), (two, ValueError, "got 2")):
         with pytest.raises(error, match=message):

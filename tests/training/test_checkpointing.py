@@ -4,7 +4,6 @@ import errno
 import logging
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +16,12 @@ from sam2fast.training.distributed.ranks import Ranks
 from sam2fast.utils.reproducibility import seed_everything
 
 
-def drawn() -> tuple[float, float, float]:
+def drawn():
     """A number of each of the global random generators."""
     return random.random(), float(np.random.normal()), float(torch.rand(()))
 
 
-def test_each_process_has_its_own_random_state_again() -> None:
+def test_each_process_has_its_own_random_state_again():
     cpu, states, expected = torch.device("cpu"), [], []
     for seed in (3, 4, 7 + 2):
         seed_everything(seed)
@@ -34,18 +33,18 @@ def test_each_process_has_its_own_random_state_again() -> None:
         assert drawn() == expected[rank]
 
 
-def save(steps: int, folder: Path) -> None:
+def save(steps, folder):
     content = {"model": {}, "optimizer": {}, "steps": steps, "steps_in_epoch": steps, "ema": None}
     checkpointing.save_current(content, folder)
 
 
-def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path, monkeypatch):
     for steps in (1, 2):
         save(steps, tmp_path)
     (tmp_path / CURRENT).write_bytes(b"damaged")
     assert checkpointing.load_current(tmp_path)["steps"] == 1  # type: ignore[index]
 
-    def fail(content: Any, file: Any) -> None:
+    def fail(content, file):
         file.write(b"half")
         raise OSError("No space left on device")
 
@@ -56,7 +55,7 @@ def test_a_damaged_checkpoint_does_not_replace_the_good_one(tmp_path: Path, monk
     assert (tmp_path / "checkpoint_damaged.pt").exists() and not list(tmp_path.glob(".*"))
 
 
-def test_a_checkpoint_of_the_original_is_refused_and_stays(tmp_path: Path, caplog: Any) -> None:
+def test_a_checkpoint_of_the_original_is_refused_and_stays(tmp_path, caplog):
     theirs = {
         "model": {},
         "optimizer": {},
@@ -72,7 +71,7 @@ def test_a_checkpoint_of_the_original_is_refused_and_stays(tmp_path: Path, caplo
     assert "initialize_from" in caplog.text and [path.name for path in tmp_path.iterdir()] == [CURRENT]
 
 
-def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_save_left_is_removed(tmp_path):
     save(1, tmp_path)
     # Killed between the two: the previous checkpoint is another name of the current one.
     (tmp_path / PREVIOUS).hardlink_to(tmp_path / CURRENT)
@@ -83,7 +82,7 @@ def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
         assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_links_stay_and_the_previous_one_is_another(tmp_path: Path) -> None:
+def test_links_stay_and_the_previous_one_is_another(tmp_path):
     (tmp_path / "disk").mkdir()
     for name in (CURRENT, PREVIOUS):
         (tmp_path / name).symlink_to(Path("disk", name))
@@ -94,10 +93,8 @@ def test_links_stay_and_the_previous_one_is_another(tmp_path: Path) -> None:
     assert (tmp_path / CURRENT).is_symlink() and (tmp_path / PREVIOUS).is_symlink()
 
 
-def test_without_locks_it_goes_on_with_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def lockf(file: Any, operation: int) -> None:
+def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    def lockf(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", lockf)

@@ -11,7 +11,6 @@ import torch
 from official_data import sam2_datasets, utils, vos_dataset
 from training_sets import masklet, write_coco, write_mask_folders, write_masklets, write_sa1b, write_video
 
-from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import Clip
 from sam2fast.training.data.dataset_wrappers import ConcatDataset, FixedClips, RepeatFactorWrapper, Subset
 from sam2fast.training.data.json_datasets import CocoRawDataset, JSONRawDataset, SA1BRawDataset
@@ -25,23 +24,23 @@ from sam2fast.training.data.vos import VOSDataset
 class Numbers:
     """Videos of two frames that show their number, with one object."""
 
-    def __init__(self, count: int, first: int = 0, name: str = "numbers") -> None:
+    def __init__(self, count, first=0, name="numbers"):
         self.count, self.first, self.name = count, first, name
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self.count
 
-    def get_video(self, idx: int) -> "Number":
+    def get_video(self, idx):
         return Number(self.first + idx)
 
 
 class Number:
     frame_indices = (0,)
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number):
         self.number, self.name = number, str(number)
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 1
 
     def visible_objects(self, position):
@@ -61,19 +60,19 @@ class Listed(list):
         return super().__getitem__(int(index))
 
 
-def vos(count: int, multiplier: float = 1, first: int = 0) -> VOSDataset:
+def vos(count, multiplier=1, first=0):
     return VOSDataset([], True, Numbers(count, first), EvalSampler(), multiplier)
 
 
-def official(count: int, multiplier: float = 1):
+def official(count, multiplier=1):
     return vos_dataset.VOSDataset([], False, Numbers(count), None, multiplier)
 
 
-def number_of(clip: Clip) -> int:
+def number_of(clip):
     return int(clip.frames[0, 0, 0, 0])
 
 
-def numbers_of(batches) -> list[int]:
+def numbers_of(batches):
     return [number for batch in batches for number in batch.frames[0, :, 0, 0, 0].tolist()]
 
 
@@ -127,7 +126,7 @@ def test_an_epoch_is_what_its_factors_say():
     assert len(lengths) > 1 and len(loader) == loader.num_batches(0)
 
 
-def official_epoch(mixed, epoch: int) -> list[list[int]]:
+def official_epoch(mixed, epoch):
     """Batches of the official loader, without a process group."""
     return [batch.tolist() for batch in mixed.get_loader(epoch)]
 
@@ -201,7 +200,7 @@ class Noise(Numbers):
 
 
 def test_fixed_clips_are_the_same_in_every_epoch():
-    def epoch(number: int, seed: int = 0) -> torch.Tensor:
+    def epoch(number, seed=0):
         loader = ClipLoader([ClipSource(FixedClips(Noise(10), 4, seed), 2)], shuffle=False)
         return torch.stack([batch.frames for batch in loader.epoch(number)])
 
@@ -211,7 +210,7 @@ def test_fixed_clips_are_the_same_in_every_epoch():
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory) -> list[ClipSource]:
+def everything(tmp_path_factory):
     """Each kind of data set once: photographs, videos and images with masks."""
     root: Path = tmp_path_factory.mktemp("everything")
     write_sa1b(root / "sa", (1, 2, 3, 4, 5))
@@ -238,7 +237,7 @@ def everything(tmp_path_factory) -> list[ClipSource]:
     ]
 
 
-def bytes_of(batch: ClipBatch) -> tuple:
+def bytes_of(batch):
     return batch.frames.numpy().tobytes(), batch.masks.numpy().tobytes(), batch.seeds, batch.names, batch.key
 
 

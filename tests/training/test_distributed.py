@@ -58,7 +58,7 @@ class Done(NamedTuple):
     results: list[Any]
 
 
-def done(count: int, parent: Path, **jobs: tuple[Any, ...]) -> dict[str, Done]:
+def done(count, parent, **jobs):
     """Runs jobs in several processes, one after the other; a job is a function and its arguments besides a folder."""
     folders = {name: parent / name for name in jobs}
     tasks = ((function, folders[name], *arguments) for name, (function, *arguments) in jobs.items())
@@ -67,13 +67,13 @@ def done(count: int, parent: Path, **jobs: tuple[Any, ...]) -> dict[str, Done]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def alone(tmp_path_factory):
     """Results of one process with batches of two clips."""
     return done(1, tmp_path_factory.mktemp("alone"), whole=(rank_jobs.gradients, *TWO_UPDATES))
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def both(tmp_path_factory):
     """Results of two processes with batches of one clip each."""
     return done(
         2,
@@ -85,7 +85,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def stopped(tmp_path_factory):
     """Results of two processes that stop and resume, and of two uninterrupted ones."""
     fewer = (rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     return done(
@@ -97,7 +97,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     )
 
 
-def assert_one_with_twice_the_batch(one: Done, two: Done, is_divided: bool = False) -> None:
+def assert_one_with_twice_the_batch(one, two, is_divided=False):
     (expected,) = one.results
     assert len(expected["gradients"]) > 1
     for found in two.results:
@@ -115,13 +115,13 @@ def assert_one_with_twice_the_batch(one: Done, two: Done, is_divided: bool = Fal
 
 
 @pytest.mark.long
-def test_two_processes_are_one_with_twice_the_batch(alone: dict[str, Done], both: dict[str, Done]) -> None:
+def test_two_processes_are_one_with_twice_the_batch(alone, both):
     assert_one_with_twice_the_batch(alone["whole"], both["whole"])
     assert len(reports(both["whole"].folder)) == 3 and both["whole"].results[0]["measures"]["objects"] > 3
 
 
 @pytest.mark.slow
-def test_two_sharded_processes_are_too(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_two_sharded_processes_are_too(alone, tmp_path):
     two = done(2, tmp_path, whole=(rank_jobs.gradients_and_measures, *TWO_UPDATES, CLIP, FSDP))
     for found in two["whole"].results:
         assert found["again"] == found["measures"]
@@ -129,7 +129,7 @@ def test_two_sharded_processes_are_too(alone: dict[str, Done], tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_adapters_learn_the_same(tmp_path: Path) -> None:
+def test_adapters_learn_the_same(tmp_path):
     one = done(1, tmp_path / "one", adapters=(rank_jobs.gradients, *ADAPTERS))["adapters"]
     ddp, fsdp = (rank_jobs.gradients, *ADAPTERS, CLIP), (rank_jobs.gradients, *ADAPTERS, CLIP, FSDP)
     two = done(2, tmp_path / "two", ddp=ddp, fsdp=fsdp)
@@ -144,12 +144,12 @@ def test_adapters_learn_the_same(tmp_path: Path) -> None:
             assert_close(*({key: x.double().numpy() for key, x in part.items()} for part in (found, expected)))
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path):
     weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
     return weights
 
 
-def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_close(found, expected):
     """Arrays agree to 1e-5, in fp64 much closer, and the same ones are missing."""
     assert [name for name in expected if (found[name] is None) != (expected[name] is None)] == []
     there = [name for name, value in expected.items() if value is not None]
@@ -159,7 +159,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_gradients_may_be_sent_rounded(alone: dict[str, Done], tmp_path: Path) -> None:
+def test_gradients_may_be_sent_rounded(alone, tmp_path):
     more = (*TWO_UPDATES, CLIP, "+trainer.distributed.comms_dtype=float16", "trainer.data.train.batches_per_epoch=2")
     (two, _), one = in_ranks(2, rank_jobs.gradients, tmp_path, *more), alone["whole"].results[0]
     pairs = [(two["gradients"][0][name], value) for name, value in one["gradients"][0].items() if value is not None]
@@ -169,7 +169,7 @@ def test_gradients_may_be_sent_rounded(alone: dict[str, Done], tmp_path: Path) -
     assert 1e-6 * scale < error < 1e-3 * scale
 
 
-def assert_same_checkpoint(a: Path, b: Path) -> None:
+def assert_same_checkpoint(a, b):
     first, second = map(checkpoint_of, (a, b))
     for name in ("steps", "world_size", "model", "ema"):
         assert_same(first[name], second[name])
@@ -180,7 +180,7 @@ def assert_same_checkpoint(a: Path, b: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.Popen[str]", tuple[str, str]]:
+def killed(tmp_path_factory):
     """A run of the command with a killed process: its folder, the process, and its output."""
     folder = tmp_path_factory.mktemp("killed")
     run = start(*COMMAND, "--num-gpus", "2", *paused(folder))
@@ -189,14 +189,14 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.
 
 
 @pytest.mark.long
-def test_a_killed_process_ends_the_run_in_one_line(killed: Any) -> None:
+def test_a_killed_process_ends_the_run_in_one_line(killed):
     folder, run, (output, errors) = killed
     assert run.returncode == 1 and output == ""
     assert errors.splitlines() == ["sam2fast: process 1 of 2 was killed by SIGKILL"], errors
 
 
 @pytest.mark.long
-def test_it_resumes_bitwise_also_where_one_process_stops_all(killed: Any, stopped: dict[str, Done]) -> None:
+def test_it_resumes_bitwise_also_where_one_process_stops_all(killed, stopped):
     folder = killed[0]
     assert checkpoint_of(folder)["steps"] in (1, 2)
     assert in_ranks(2, rank_jobs.interrupted, folder, [(3, "ddp"), (9, "ddp")], *PLAIN) == [[3, 4]] * 2
@@ -206,19 +206,19 @@ def test_it_resumes_bitwise_also_where_one_process_stops_all(killed: Any, stoppe
 
 
 @pytest.mark.long
-def test_ddp_and_fsdp_resume_each_others_runs(stopped: dict[str, Done]) -> None:
+def test_ddp_and_fsdp_resume_each_others_runs(stopped):
     assert stopped["divided"].results == [[1, 2, 3, 4]] * 2
     assert_same_checkpoint(stopped["undisturbed"].folder, stopped["divided"].folder)
 
 
 @pytest.mark.long
-def test_a_process_reports_that_it_lost_the_others(both: dict[str, Done]) -> None:
+def test_a_process_reports_that_it_lost_the_others(both):
     assert (
         both["left"].results[0].startswith("process 0 of 2 lost the others: ") and both["left"].results[1] == "nothing"
     )
 
 
-def test_a_lost_store_is_a_lost_process() -> None:
+def test_a_lost_store_is_a_lost_process():
     """With TORCH_DISABLE_SHARE_RDZV_TCP_STORE the store is in the first process, not in torchrun."""
     server = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
     client = dist.TCPStore("127.0.0.1", server[0].port, is_master=False)
@@ -231,24 +231,24 @@ def test_a_lost_store_is_a_lost_process() -> None:
 COMMAND = (sys.executable, "-m", "sam2fast", "train", "-c", RECIPE, "--threads", "1")
 
 
-def settings(folder: Path) -> list[str]:
+def settings(folder):
     """The configuration of the uninterrupted run, for the command."""
     return overrides(folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *PLAIN)
 
 
-def paused(folder: Path) -> list[str]:
+def paused(folder):
     """The same; the second process waits in the middle, see :class:`disturbed_clips.PausedClips`."""
     clips = f"{{_target_: disturbed_clips.PausedClips, file: {folder / 'paused'}, dataset: '${{clips}}'}}"
     return ["--allow-target", "disturbed_clips", *settings(folder), f"trainer.data.train.datasets.0.dataset={clips}"]
 
 
-def start(*command: str) -> "subprocess.Popen[str]":
+def start(*command):
     path = os.pathsep.join([str(Path(launched.__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
+def kill_paused(run, folder):
     """Kills the waiting process after the first checkpoint."""
     file, checkpoint, deadline = folder / "paused", folder / "checkpoints/checkpoint.pt", time.monotonic() + SECONDS
     while not (checkpoint.exists() and file.exists() and file.read_text()):
@@ -258,9 +258,7 @@ def kill_paused(run: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_fewer_processes_resume_from_the_same_share_of_the_epoch(
-    stopped: dict[str, Done], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fewer_processes_resume_from_the_same_share_of_the_epoch(stopped, caplog):
     assert stopped["fewer"].results == [1, 1]  # an epoch has two updates
     trainer = build(stopped["fewer"].folder, "trainer.accelerator=cpu", rank_jobs.RANDOM, *SHORT, *TWO_EPOCHS)
     trainer.run(lambda: True)
@@ -269,7 +267,7 @@ def test_fewer_processes_resume_from_the_same_share_of_the_epoch(
 
 
 @pytest.mark.long
-def test_non_finite_values_end_all_processes_with_the_same_message(both: dict[str, Done]) -> None:
+def test_non_finite_values_end_all_processes_with_the_same_message(both):
     first, second = both["no_number"].results
     assert first == second
     for said, wrong in zip(first, ("the gradient of no_mem_embed ", "loss_iou, "), strict=True):
@@ -277,7 +275,7 @@ def test_non_finite_values_end_all_processes_with_the_same_message(both: dict[st
 
 
 @pytest.mark.long
-def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path: Path) -> None:
+def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path):
     ((alone, *others),) = in_ranks(1, launched.launch_all, tmp_path)
     wrong = "the 2 machines did not meet at 127.0.0.1:0, or lost each other: not all of them came in 1 seconds"
     assert alone == f"alone {wrong}"
@@ -287,7 +285,7 @@ def test_the_launcher_restarts_and_forwards_ctrl_c(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_same_run(stopped: dict[str, Done], tmp_path: Path) -> None:
+def test_torchrun_starts_the_same_run(stopped, tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     run = start(*torchrun, *COMMAND[1:], *settings(tmp_path))
     output, errors = run.communicate(timeout=SECONDS)
@@ -297,7 +295,7 @@ def test_torchrun_starts_the_same_run(stopped: dict[str, Done], tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_machines_are_one_run(stopped: dict[str, Done], tmp_path: Path) -> None:
+def test_two_machines_are_one_run(stopped, tmp_path):
     """Two launchers, as on two machines, with a rendezvous on the loopback device."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -7,21 +7,21 @@ from torch import nn
 from sam2fast.training.ema import ExponentialMovingAverage
 
 
-def make_model(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+def make_model(seed=0, dtype=torch.float32):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
     model[0].bias.requires_grad_(False)
     return model.to(dtype)
 
 
-def move(model: nn.Module, seed: int) -> None:
+def move(model, seed):
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn(p.shape, generator=g).to(p))
 
 
-def bits(model: nn.Module) -> dict[str, bytes]:
+def bits(model):
     return {name: value.numpy(force=True).tobytes() for name, value in model.state_dict().items()}
 
 

@@ -2,12 +2,11 @@
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from small_training import assert_same, build, checkpoint_of
-from torch import Tensor, nn
+from torch import nn
 
 from sam2fast.config import ConfigError
 from sam2fast.training.feature_cache import ABANDONED, EncoderCache, EncoderCacheConf
@@ -18,32 +17,32 @@ FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sa
 class Encoder(nn.Module):
     """Two levels of a frame from frozen weights; accepts one frame at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(0.1), requires_grad=False)
 
-    def forward(self, frames: Tensor) -> list[Tensor]:
+    def forward(self, frames):
         assert len(frames) == 1 and not self.training
         level = frames.permute(0, 3, 1, 2).float() * self.weight
         return [level, level.mean((2, 3), keepdim=True)]
 
 
-def cache(encoder: Encoder, **conf: object) -> EncoderCache:
+def cache(encoder, **conf):
     return EncoderCache(EncoderCacheConf(**conf), encoder, {"encoder": encoder})  # type: ignore[arg-type]
 
 
-def frames(*seeds: int) -> Tensor:
+def frames(*seeds):
     return torch.stack(
         [torch.randint(256, (8, 8, 3), generator=torch.Generator().manual_seed(s), dtype=torch.uint8) for s in seeds]
     )
 
 
-def expected(weight: float, *seeds: int) -> Tensor:
+def expected(weight, *seeds):
     return (frames(*seeds).permute(0, 3, 1, 2).float() * torch.tensor(weight)).half().float()
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_each_frame_is_encoded_once(folder: bool, tmp_path: Path) -> None:
+def test_each_frame_is_encoded_once(folder, tmp_path):
     encoder = Encoder().train()
     kept = cache(encoder, folder=str(tmp_path) if folder else None)
     first = kept(frames(1, 2, 1))
@@ -55,7 +54,7 @@ def test_each_frame_is_encoded_once(folder: bool, tmp_path: Path) -> None:
     assert_same([level[0] for level in first], [level[2] for level in second])
 
 
-def test_frames_over_the_limit_are_encoded_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_over_the_limit_are_encoded_each_time(caplog):
     size = 2 * (3 * 8 * 8 + 3)  # bytes of a frame's levels
     kept = cache(Encoder(), gigabytes=1.5 * size / 1e9)
     for _ in range(2):
@@ -64,7 +63,7 @@ def test_frames_over_the_limit_are_encoded_each_time(caplog: pytest.LogCaptureFi
     assert caplog.text.count("are full") == 1
 
 
-def test_later_runs_reuse_a_folder_within_its_limit(tmp_path: Path) -> None:
+def test_later_runs_reuse_a_folder_within_its_limit(tmp_path):
     cache(Encoder(), folder=str(tmp_path))(frames(1, 2))
     size = sum(file.stat().st_size for file in tmp_path.rglob("*.npz"))
     later = cache(Encoder(), folder=str(tmp_path), gigabytes=size / 1e9)
@@ -74,7 +73,7 @@ def test_later_runs_reuse_a_folder_within_its_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_other_weights_and_precisions_have_features_of_their_own(folder: bool, tmp_path: Path) -> None:
+def test_other_weights_and_precisions_have_features_of_their_own(folder, tmp_path):
     encoder = Encoder()
     kept = cache(encoder, folder=str(tmp_path) if folder else None)
     kept(frames(1))
@@ -88,7 +87,7 @@ def test_other_weights_and_precisions_have_features_of_their_own(folder: bool, t
     assert (kept.found, kept.computed) == (1, 3)
 
 
-def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_replaced(tmp_path, caplog):
     cache(Encoder(), folder=str(tmp_path))(frames(1))
     (path,) = tmp_path.rglob("*.npz")
     whole = path.read_bytes()
@@ -100,7 +99,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFix
         assert cache(Encoder(), folder=str(tmp_path))(frames(1)) and path.stat().st_size == len(whole)
 
 
-def test_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
+def test_files_of_killed_runs_are_removed(tmp_path):
     cache(Encoder(), folder=str(tmp_path))(frames(1))
     (folder,) = tmp_path.iterdir()
     for name, age in (("old", 2 * ABANDONED), ("young", 0.0)):
@@ -112,12 +111,12 @@ def test_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
     assert later.computed == 0 and [path.stem for path in folder.glob("*.unfinished")] == ["young.1"]
 
 
-def options(folder: Path | None = None) -> tuple[str, ...]:
+def options(folder=None):
     where = "null" if folder is None else str(folder)
     return (*FROZEN, f"+trainer.model.encoder_cache={{folder: {where}}}")
 
 
-def test_training_is_the_same_with_cache_hits(tmp_path: Path) -> None:
+def test_training_is_the_same_with_cache_hits(tmp_path):
     """Without interruption in memory, and resumed with a folder, where some frames are cached."""
     short = ("scratch.updates=3", "+trainer.mode=train_only")
     build(tmp_path / "a", *options(), *short).run()
@@ -129,7 +128,7 @@ def test_training_is_the_same_with_cache_hits(tmp_path: Path) -> None:
     assert_same(*(checkpoint_of(tmp_path / name)["model"] for name in "ab"))
 
 
-def test_features_are_the_encoders_and_those_of_the_current_weights(tmp_path: Path) -> None:
+def test_features_are_the_encoders_and_those_of_the_current_weights(tmp_path):
     trainer = build(tmp_path, *options())
     model, batch = trainer.model, next(iter(trainer.data["train"].epoch(0)))
     with torch.no_grad():
@@ -154,6 +153,6 @@ def test_features_are_the_encoders_and_those_of_the_current_weights(tmp_path: Pa
         (["+trainer.model.encoder_cache.gigabytes=0"], "gigabytes"),
     ],
 )
-def test_refusals(changes: list[str], named: str, tmp_path: Path) -> None:
+def test_refusals(changes, named, tmp_path):
     with pytest.raises(ConfigError, match=named):
         build(tmp_path, "+trainer.model.encoder_cache={}", *changes)

@@ -35,7 +35,7 @@ CONTENTS = {
 }
 
 
-def write_set(root: Path, content=CONTENTS["sav"][0]) -> None:
+def write_set(root, content=CONTENTS["sav"][0]):
     """Three videos of 18 frames with masks for every fourth; in one, the third of them lacks an object."""
     for seed, name in enumerate(("cat", "dog", "eel")):
         write_frames(root / "frames" / name, range(18), seed)
@@ -46,12 +46,12 @@ def write_set(root: Path, content=CONTENTS["sav"][0]) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     write_set(tmp_path)
     return tmp_path
 
 
-def videos(root: Path) -> Path:
+def videos(root):
     """Two videos, one of them one folder deeper."""
     write_video(root / "videos" / "cat.mp4")
     write_video(root / "videos" / "sav_001" / "dog.mp4")
@@ -112,7 +112,7 @@ def test_videos_have_their_own_frames(root):
         assert np.array_equal(frame, images[number])
 
 
-def _list(root: Path, *names: str) -> Path:
+def _list(root, *names):
     (root / "some.txt").write_text("\n".join(names))
     return root / "some.txt"
 

@@ -16,13 +16,13 @@ from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.json_datasets import CocoRawDataset, SA1BRawDataset
 
 
-def change(file: Path, edit) -> None:
+def change(file, edit):
     content = json.loads(file.read_text())
     edit(content)
     file.write_text(json.dumps(content))
 
 
-def rotate_files(folder: Path, orientation: int, to_stored: bool) -> None:
+def rotate_files(folder, orientation, to_stored):
     """Gives images an EXIF orientation; with ``to_stored`` also pixels with which they are displayed as before."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -35,7 +35,7 @@ def rotate_files(folder: Path, orientation: int, to_stored: bool) -> None:
 
 class TestSA1B:
     @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
+    def folder(self, tmp_path):
         write_sa1b(tmp_path / "sa")
         return tmp_path / "sa"
 
@@ -116,11 +116,11 @@ class TestSA1B:
 
 class TestCoco:
     @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
+    def root(self, tmp_path):
         write_coco(tmp_path)
         return tmp_path
 
-    def open(self, root: Path, **settings) -> CocoRawDataset:
+    def open(self, root, **settings):
         return CocoRawDataset(root / "images", root / "instances.json", **settings)
 
     @pytest.mark.parametrize("num_frames", [1, 2])

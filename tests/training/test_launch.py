@@ -12,11 +12,10 @@ from typing import Any
 import cluster_runs
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from small_training import RECIPE, build, overrides
 
 from sam2fast.cli import main
-from sam2fast.cli.train import TrainCommand
 from sam2fast.cli.train_run import TrainingRun
 from sam2fast.training.distributed import launch, ranks, slurm
 from sam2fast.training.distributed.ranks import Ranks, join
@@ -27,7 +26,7 @@ from sam2fast.utils.reproducibility import is_deterministic
 CLIP = "trainer.data.train.datasets.0.batch_size=1"
 
 
-def test_a_process_on_windows_is_not_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_on_windows_is_not_abandoned(monkeypatch):
     """In a virtual environment its parent is not the launcher but a program in between."""
     monkeypatch.setenv(launch.LAUNCHED, "folder")
     monkeypatch.setenv(launch.LAUNCHER, str(os.getppid()))
@@ -50,7 +49,7 @@ PLACE = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.
         (PLACE, None, "auto", "no CUDA here for process 1 of 2; set trainer.accelerator=cpu"),
     ],
 )
-def test_processes_that_cannot_join(variables, backend, accelerator, message, monkeypatch) -> None:
+def test_processes_that_cannot_join(variables, backend, accelerator, message, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "available_device", lambda accelerator: torch.device("cpu"))
@@ -58,7 +57,7 @@ def test_processes_that_cannot_join(variables, backend, accelerator, message, mo
         join(DistributedConf(backend=backend, timeout_mins=0.01), accelerator)
 
 
-def shard(part: str) -> Any:
+def shard(part):
     """A model with a part that cannot be sharded."""
     parts = {"auxiliary": None, "encoder_cache": None, part: object()}
     objective: Any = SimpleNamespace(auxiliary=parts["auxiliary"], model=SimpleNamespace(**parts))
@@ -75,18 +74,18 @@ def shard(part: str) -> Any:
         (lambda folder: build(folder, *(f"+trainer.data.train.{x}" for x in ("rank=1", "world_size=2"))), r"\(0, 1\)"),
     ],
 )
-def test_refused_settings(make: Any, message: str, tmp_path: Path) -> None:
+def test_refused_settings(make, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         make(tmp_path)
 
 
-def test_every_second_batch(tmp_path: Path) -> None:
+def test_every_second_batch(tmp_path):
     loader = build(tmp_path, CLIP).data["train"]
     every = [batch.names for batch in loader.epoch(0)]
     assert [batch.names for batch in loader.epoch(0, 1, 2)] == every[1::2] and len(every) == 6
 
 
-def test_a_preempted_job_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preempted_job_is_requeued(tmp_path, monkeypatch):
     """Two real processes, by submitit's local executor."""
     support = str(Path(cluster_runs.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", support, prepend=os.pathsep)
@@ -105,7 +104,7 @@ def test_a_preempted_job_is_requeued(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len({note["place"][4] for note in found.values()}) == 1
 
 
-def test_both_signals_save_and_one_requeues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_signals_save_and_one_requeues(monkeypatch):
     monkeypatch.delenv("SUBMITIT_PREEMPT_SIGNAL", raising=False)
     done: list[int] = []
     numbers = (signal.SIGUSR2, signal.SIGTERM)
@@ -124,16 +123,16 @@ def test_both_signals_save_and_one_requeues(monkeypatch: pytest.MonkeyPatch) -> 
             signal.signal(number, handler)
 
 
-def train(*arguments: str) -> Result:
+def train(*arguments):
     return CliRunner().invoke(main, ["train", "-c", RECIPE, *arguments])
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def jobs(monkeypatch):
     """The submissions, as the cluster would get them; none is accepted."""
     jobs = []
 
-    def submit(job: slurm.Job, run: Any) -> Any:
+    def submit(job, run):
         jobs.append((job, pickle.loads(pickle.dumps(run))))
         raise slurm.SubmissionError("no such partition: big")
 
@@ -141,7 +140,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return jobs
 
 
-def test_the_command_submits_its_options(tmp_path: Path, jobs: list[Any]) -> None:
+def test_the_command_submits_its_options(tmp_path, jobs):
     options = "--use-cluster 1 --partition big --account us --qos low --num-nodes 2 --num-gpus 8 --timeout-hours 3"
     result = train(*options.split(), "--minutes", "5", *overrides(tmp_path))
     assert result.exit_code == 1 and result.output == "sam2fast: no such partition: big\n"
@@ -152,10 +151,10 @@ def test_the_command_submits_its_options(tmp_path: Path, jobs: list[Any]) -> Non
     assert run.minutes == 5 and run.overrides == tuple(overrides(tmp_path)) and not run.deterministic
 
 
-def test_a_deterministic_run_stays_so_elsewhere(tmp_path: Path, jobs: list[Any], monkeypatch: Any) -> None:
+def test_a_deterministic_run_stays_so_elsewhere(tmp_path, jobs, monkeypatch):
     seen = []
 
-    def build(run: TrainingRun) -> Any:
+    def build(run):
         seen.append(is_deterministic())
         raise RuntimeError("enough")
 
@@ -176,14 +175,14 @@ def test_a_deterministic_run_stays_so_elsewhere(tmp_path: Path, jobs: list[Any],
         ("--num-gpus 2", "trainer.max_epoch=2", "'trainer.max_epoch'"),
     ],
 )
-def test_broken_runs_are_not_started(where: str, wrong: str, message: str, tmp_path: Path, jobs: list[Any]) -> None:
+def test_broken_runs_are_not_started(where, wrong, message, tmp_path, jobs):
     result = train(*where.split(), *overrides(tmp_path), wrong)
     assert result.exit_code == 1 and message in result.output and len(result.output.strip().splitlines()) == 1
     assert not jobs
 
 
-def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[TrainCommand] = []
+def test_a_single_process_can_be_restarted(tmp_path, monkeypatch):
+    started = []
     monkeypatch.setattr("sam2fast.cli.train.on_this_machine", lambda launch, arguments: started.append(launch))
     result = train("--num-gpus", "1", "--restarts", "3", *overrides(tmp_path, "scratch.updates=1"))
     assert result.exit_code == 0 and [(launch.num_gpus, launch.restarts) for launch in started] == [(1, 3)]
@@ -201,7 +200,7 @@ def test_a_single_process_can_be_restarted(tmp_path: Path, monkeypatch: pytest.M
         ("--num-gpus 2", "leave --num-gpus out"),  # in a process of torchrun
     ],
 )
-def test_options_that_contradict_each_other(options: str, message: str, tmp_path: Path) -> None:
+def test_options_that_contradict_each_other(options, message, tmp_path):
     environment = {"WORLD_SIZE": "2"} if options == "--num-gpus 2" else {}
     result = CliRunner().invoke(main, ["train", "-c", RECIPE, *options.split(), *overrides(tmp_path)], env=environment)
     assert result.exit_code == 2 and message in result.output

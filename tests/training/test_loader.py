@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.data.clip import Clip, DataError
 from sam2fast.training.data.loader import MAX_TRIES, ClipLoader, ClipSource
 
@@ -24,10 +23,10 @@ class Noise:
     error: type[BaseException] = OSError
     name: str = "noise"
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self.length
 
-    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+    def sample(self, index, rng):
         if index in self.bad:
             raise self.error(f"file {index} is broken")
         frames = rng.integers(0, 256, (self.num_frames, 8, 8, 3), dtype=np.uint8)
@@ -38,20 +37,20 @@ class Noise:
 class Lengths(Noise):
     """Clips of one frame and of two."""
 
-    def sample(self, index: int, rng: np.random.Generator) -> Clip:
+    def sample(self, index, rng):
         return Noise(self.length, 1 + index % 2).sample(index, rng)
 
 
-def bytes_of(batch: ClipBatch) -> tuple[object, ...]:
+def bytes_of(batch):
     tensors = tuple((tuple(x.shape), x.numpy().tobytes()) for x in (batch.frames, batch.masks, batch.video))
     return (*tensors, batch.seeds, batch.names, batch.key)
 
 
-def indices_of(batch: ClipBatch) -> list[int]:
+def indices_of(batch):
     return batch.frames[0, :, 0, 0, 0].tolist()
 
 
-def mixture(**settings) -> ClipLoader:
+def mixture(**settings):
     videos = ClipSource(Noise(11, num_frames=3, bad=frozenset({4}), name="videos"), 2, key="video")
     images = ClipSource(Noise(9, num_frames=1, name="images"), 3, key="image")
     return ClipLoader([videos, images], **{"seed": 7, **settings})

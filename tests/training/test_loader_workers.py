@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,40 +19,40 @@ RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 class Torn:
     """A batch whose connection breaks while it is received."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error):
         self.error = error
 
-    def __reduce__(self) -> tuple[Callable[[Exception], None], tuple[Exception]]:
+    def __reduce__(self):
         return _fail, (self.error,)
 
 
-def _fail(error: Exception) -> None:
+def _fail(error):
     raise error
 
 
 class TornBatches(Dataset[Any]):
     """The connection of the second batch breaks; its worker is killed a moment later, or stays alive."""
 
-    def __init__(self, is_killed: bool, error: Exception = RESET) -> None:
+    def __init__(self, is_killed, error=RESET):
         self.is_killed, self.error = is_killed, error
 
-    def __len__(self) -> int:
+    def __len__(self):
         return 3
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number):
         if number == 2 and self.is_killed:
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGKILL)
         return Torn(self.error) if number == 1 else number
 
 
-def receive(batches: TornBatches) -> None:
+def receive(batches):
     with reporting_lost_workers():
         list(receive_batches(DataLoader(batches, batch_size=None, num_workers=1)))
 
 
 @pytest.fixture(params=["heard", "not heard"])
-def signals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def signals(request, monkeypatch):
     """Whether torch's signal handler notices an exit."""
     before = signal.getsignal(signal.SIGCHLD)
     if request.param == "not heard":
@@ -64,7 +63,7 @@ def signals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("signals")
-def test_a_worker_killed_while_its_batch_is_received_is_named() -> None:
+def test_a_worker_killed_while_its_batch_is_received_is_named():
     """Torch raises the connection's error until the process has exited."""
     how = r"\(pid.*\) (is killed by signal: Killed|exited unexpectedly)"  # by the handler or by a check
     with pytest.raises(LostWorkerError, match=rf"lost \(DataLoader worker {how}\);"):
@@ -72,9 +71,7 @@ def test_a_worker_killed_while_its_batch_is_received_is_named() -> None:
 
 
 @pytest.mark.parametrize("error", [RESET, EOFError()], ids=lambda error: type(error).__name__)
-def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(monkeypatch, error):
     monkeypatch.setattr(loader, "SECONDS_TO_EXIT", 0.01)
     name = type(error).__name__
     with pytest.raises(LostWorkerError, match=rf"lost \({name} during a batch: .*\); where memory ran out"):
@@ -88,13 +85,13 @@ def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(
         ("another kind", RuntimeError, "^another kind$"),
     ],
 )
-def test_errors_of_torch(said: str, kind: type[Exception], message: str) -> None:
+def test_errors_of_torch(said, kind, message):
     with pytest.raises(kind, match=message), reporting_lost_workers():
         error = RuntimeError(said)
         raise error from error  # its own cause
 
 
-def test_the_first_of_several_errors_is_reported() -> None:
+def test_the_first_of_several_errors_is_reported():
     with pytest.raises(LostWorkerError, match="pid 7. is killed"), reporting_lost_workers():
         try:
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")

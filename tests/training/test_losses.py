@@ -1,14 +1,12 @@
 """Losses against the official ones and against values computed by hand."""
 
 import math
-from typing import Any
 
 import oracle  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
 import training.loss_fns as official
-from torch import Tensor
 
 from sam2fast.training import losses
 from sam2fast.training.losses import AtResolution, FromScratchLoss, MultiStepMultiMasksAndIous, sample_masks
@@ -32,14 +30,12 @@ FLAGS = {
 KEYS = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
 
 
-def predicted(masks, ious, scores) -> PredictedFrame:
+def predicted(masks, ious, scores):
     """A frame with these lists, each with one entry per step."""
     return PredictedFrame(multimasks_high_res=masks, ious=ious, object_scores=scores)
 
 
-def make_clip(
-    steps=((3, 1), (3,), (1, 1, 1)), num_objects=4, size=(13, 17), seed=0
-) -> tuple[list[dict[str, Any]], Tensor, list[Tensor]]:
+def make_clip(steps=((3, 1), (3,), (1, 1, 1)), num_objects=4, size=(13, 17), seed=0):
     """Official outputs, ground-truth masks and leaf tensors; one object is never visible, one only at first."""
     g = torch.Generator().manual_seed(seed)
     T, n = len(steps), num_objects
@@ -58,12 +54,12 @@ def make_clip(
     return frames, targets, [leaf for frame in frames for leaf in sum(frame.values(), [])]
 
 
-def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+def gradients(loss, leaves):
     grads = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)]
 
 
-def as_objects(frames: list[dict[str, Any]]) -> list[PredictedFrame]:
+def as_objects(frames):
     return [predicted(*(frame[key] for key in KEYS)) for frame in frames]
 
 

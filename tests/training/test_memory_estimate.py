@@ -1,14 +1,12 @@
 """Estimates of memory equal the measured memory, and leave the trainer unchanged."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from small_training import AUXILIARY, RECIPE, build, overrides
-from torch import Tensor, nn
+from torch import nn
 from training_pair import batch_of_discs
 
 from sam2fast.cli import main
@@ -27,7 +25,6 @@ from sam2fast.training.memory_estimate import (
     most_expensive_plan_seed,
 )
 from sam2fast.training.settings import AmpConf
-from sam2fast.training.trainer import Trainer
 
 # As in the larger models: with dropout the CPU uses the math backend of attention.
 DROPOUT = tuple(f"++trainer.model.memory_attention.layer.{which}_attention.dropout=0.1" for which in ("self", "cross"))
@@ -36,13 +33,13 @@ SHAPE = BatchShape(num_frames=2, num_objects=2)
 
 
 @pytest.fixture
-def trainer(tmp_path: Path) -> Trainer:
+def trainer(tmp_path):
     frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
     return build(tmp_path, *CHANGES, *frozen, "+trainer.model.encoder_cache={}")
 
 
 @pytest.mark.parametrize("amp", [AmpConf(), AmpConf(enabled=True)], ids=["fp32", "bf16"])
-def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
+def test_counted_as_computed(trainer, amp):
     model, loss = trainer.model, trainer.loss["all"]
     assert any(getattr(module, "dropout_p", 0) for module in model.modules())
     plan_seed = most_expensive_plan_seed(model.train_settings, SHAPE.num_frames)
@@ -58,7 +55,7 @@ def test_counted_as_computed(trainer: Trainer, amp: AmpConf) -> None:
 
 
 @pytest.mark.long
-def test_memory_grows_linearly_with_the_pixels(tmp_path: Path) -> None:
+def test_memory_grows_linearly_with_the_pixels(tmp_path):
     """Attention scores would grow with the square."""
     sizes = {}
     for side in (64, 128, 256):
@@ -68,7 +65,7 @@ def test_memory_grows_linearly_with_the_pixels(tmp_path: Path) -> None:
     assert growth == pytest.approx((256**2 - 128**2) / (128**2 - 64**2), rel=0.02)
 
 
-def test_the_parts_of_a_training(tmp_path: Path) -> None:
+def test_the_parts_of_a_training(tmp_path):
     trainer = build(tmp_path, "+trainer.model.freeze=[image_encoder.trunk.*]", *CHANGES, AUXILIARY)
     everything = sum(p.numel() for p in trainer.model.parameters())
     frozen = sum(p.numel() for p in trainer.model.image_encoder.trunk.parameters())
@@ -91,26 +88,26 @@ def test_the_parts_of_a_training(tmp_path: Path) -> None:
 class Particular(nn.Module):
     """A loss that reads values of tensors."""
 
-    def forward(self, frames: Any, masks: Tensor) -> dict[str, Tensor]:
+    def forward(self, frames, masks):
         value = frames[0].ious[0].sum()
         return {"core_loss": value * (2.0 if value.item() > 0 else 1.0)}
 
 
-def test_unknown_parts_are_reported_as_unknown(trainer: Trainer) -> None:
+def test_unknown_parts_are_reported_as_unknown(trainer):
     trainer.loss["all"] = Particular()
     found = estimate_memory(trainer)
     assert found.saved == {} and found.total is None
     assert [line.split()[-2:] for line in found.lines(64)[-2:]] == [["not", "known"]] * 2
 
 
-def test_the_largest_batch_of_a_data_set() -> None:
+def test_the_largest_batch_of_a_data_set():
     class Nothing:
         video_names = ()
 
-        def __len__(self) -> int:
+        def __len__(self):
             return 1
 
-    def videos(sampler: Any) -> Any:
+    def videos(sampler):
         return VOSDataset([], True, Nothing(), sampler)  # type: ignore[arg-type]
 
     several = ConcatDataset([videos(RandomUniformSampler(8, 3)), videos(RandomUniformSampler(4, 5))])
@@ -122,7 +119,7 @@ def test_the_largest_batch_of_a_data_set() -> None:
     assert found == BatchShape(num_frames=3, num_objects=1)
 
 
-def test_a_dry_run_prints_yaml_and_the_memory(tmp_path: Path) -> None:
+def test_a_dry_run_prints_yaml_and_the_memory(tmp_path):
     result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *overrides(tmp_path)])
     assert result.exit_code == 0, result.output
     assert yaml.safe_load(result.stdout)["trainer"]["model"]["image_size"] == 64

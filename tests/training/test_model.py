@@ -1,8 +1,5 @@
 """What the training model has beyond the official one."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,22 +10,21 @@ from training_pair import batch_of_discs
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import cpu
-from sam2fast.training.model import SAM2Train
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> SAM2Train:
+def model(tmp_path):
     return build(tmp_path).model.train()
 
 
-def gradients(model: SAM2Train, batch: Any) -> dict[str, torch.Tensor]:
+def gradients(model, batch):
     model.zero_grad()
     frames = model(batch).frames
     sum(masks.sigmoid().mean() for frame in frames for masks in frame.multimasks).backward()  # type: ignore[union-attr]
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_the_image_encoder_may_be_recomputed(model: SAM2Train) -> None:
+def test_the_image_encoder_may_be_recomputed(model):
     batch = batch_of_discs(2)
     expected = gradients(model, batch)
     model.use_act_ckpt_image_encoder = True
@@ -47,12 +43,12 @@ def test_the_image_encoder_may_be_recomputed(model: SAM2Train) -> None:
         ("+trainer.model.identity_memory=0", "feature_std"),
     ],
 )
-def test_refusals(tmp_path: Path, key: str, message: str) -> None:
+def test_refusals(tmp_path, key, message):
     with pytest.raises(ValueError, match=message):
         build(tmp_path, key)
 
 
-def test_a_frozen_image_encoder_is_computed_from_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_image_encoder_is_computed_from_its_plan(tmp_path, monkeypatch):
     frozen = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
     model, batch, calls = build(tmp_path, *frozen).model.train(), batch_of_discs(2), []
     encode = cpu.encode
@@ -71,7 +67,7 @@ def test_a_frozen_image_encoder_is_computed_from_its_plan(tmp_path: Path, monkey
     assert "image_encoder.trunk.blocks.1.mlp.layers.0.weight" in gradients(model, batch) and len(calls) == 1
 
 
-def test_evaluation_frame_by_frame(model: SAM2Train) -> None:
+def test_evaluation_frame_by_frame(model):
     model.eval()
     batch = batch_of_discs(3)
     with torch.no_grad():
@@ -83,13 +79,13 @@ def test_evaluation_frame_by_frame(model: SAM2Train) -> None:
         torch.testing.assert_close(a.masks[-1], b.masks[-1], rtol=1e-3, atol=1e-3)
 
 
-def test_a_model_without_memory(tmp_path: Path) -> None:
+def test_a_model_without_memory(tmp_path):
     model = build(tmp_path, "++trainer.model.num_maskmem=0").model.eval()
     frames = model(batch_of_discs(2)).frames
     assert frames[1].masks_high_res[-1].shape == (3, 1, 64, 64)
 
 
-def test_memory_attention_starts_as_the_identity(tmp_path: Path) -> None:
+def test_memory_attention_starts_as_the_identity(tmp_path):
     attention = build(tmp_path, "+trainer.model.identity_memory=0.25").model.memory_attention
     C, C_mem = attention.d_model, attention.layers[0].cross_attn_image.k_proj.in_features
     features, position, memory = torch.randn(16, 2, C), torch.randn(16, 2, C), torch.randn(16, 2, C_mem)
@@ -101,7 +97,7 @@ def test_memory_attention_starts_as_the_identity(tmp_path: Path) -> None:
             assert last.weight.grad.abs().max() > 0, "what starts at zero cannot learn"
 
 
-def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path: Path) -> None:
+def test_the_model_in_training_tracks_as_the_predictor_does(tmp_path):
     """With the same weights and clicks, the video predictor gives the masks of the training model."""
     overrides = ["++model.image_size=64", *NARROW]
     model = build(tmp_path, "trainer.model.num_correction_pt_per_frame=1").model.eval()

@@ -1,6 +1,5 @@
 """The training model against the official one: plans, predictions and gradients for the same prompts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,13 @@ import pytest
 import torch
 import training.loss_fns
 from double_precision import double_precision
-from torch import Tensor
 from training_pair import batch_of_discs, build_training_pair, injected_prompts, official_batch
 
 from sam2fast.modeling import official_steps, sam2_base
 from sam2fast.modeling.memory_selection import select_memories
 from sam2fast.modeling.position_encoding import sine_1d
-from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.losses import MultiStepMultiMasksAndIous
-from sam2fast.training.model import ClipPrediction, SAM2Train
+from sam2fast.training.model import SAM2Train
 from sam2fast.utils.testing import relative_error
 
 # Number of frames, and the settings, without "_for_train".
@@ -48,7 +45,7 @@ NEUTRAL = {
 }
 
 
-def configure(official: Any, ours: SAM2Train, settings: dict[str, Any]) -> None:
+def configure(official, ours, settings):
     """Sets these keys in both models."""
     for key, value in {**NEUTRAL, **settings}.items():
         name = f"{key}_for_train" if hasattr(official, f"{key}_for_train") else key
@@ -71,34 +68,32 @@ LOSS = dict(
 STEPS = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
 
 
-def official_outputs(model: Any, batch: ClipBatch) -> list[dict[str, Any]]:
+def official_outputs(model, batch):
     # The plan is drawn from the same generator state.
     model.rng = np.random.default_rng(batch.plan_seed)
     return model(official_batch(batch))
 
 
-def gradients(model: torch.nn.Module, losses: dict[str, Any]) -> dict[str, Tensor]:
+def gradients(model, losses):
     model.zero_grad(set_to_none=True)
     losses["core_loss"].backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[Any, SAM2Train]:
+def pair():
     with double_precision():
         return build_training_pair()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_predictions_and_gradients_equal_the_official(pair: tuple[Any, SAM2Train], scenario: str) -> None:
+def test_predictions_and_gradients_equal_the_official(pair, scenario):
     num_frames, settings = SCENARIOS[scenario]
     assert_pair_agrees(*pair, settings, num_frames)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
-def test_evaluation_equals_the_official(
-    pair: tuple[Any, SAM2Train], monkeypatch: pytest.MonkeyPatch, overlap: bool
-) -> None:
+def test_evaluation_equals_the_official(pair, monkeypatch, overlap):
     """Without gradients, and with the settings for evaluation; objects may take pixels from each other's memory."""
     official, ours = pair
     for model in pair:
@@ -114,13 +109,13 @@ def test_evaluation_equals_the_official(
 
 
 @pytest.mark.long
-def test_the_published_architecture_too() -> None:
+def test_the_published_architecture_too():
     with double_precision():
         pair = build_training_pair("sam2.1/sam2.1_hiera_t")
     assert_pair_agrees(*pair, SCENARIOS["clicks"][1], num_frames=2)
 
 
-def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any], num_frames: int) -> None:
+def assert_pair_agrees(official, ours, settings, num_frames):
     configure(official, ours, settings)
     with double_precision():
         batch = batch_of_discs(num_frames, absent=1)
@@ -138,49 +133,49 @@ def assert_pair_agrees(official: Any, ours: SAM2Train, settings: dict[str, Any],
     assert errors[name] <= 1e-7, f"gradient of {name} differs by {errors[name]:.1e}"
 
 
-def assert_predictions_equal(mine: ClipPrediction, theirs: list[dict[str, Any]], tolerance: float) -> None:
+def assert_predictions_equal(mine, theirs, tolerance):
     for t, (frame, reference) in enumerate(zip(mine.frames, theirs, strict=True)):
         for name, found in zip(STEPS, (frame.multimasks_high_res, frame.ious, frame.object_scores), strict=True):
             worst = max(relative_error(a, b) for a, b in zip(reference[name], found, strict=True))
             assert worst <= tolerance, f"{name} of frame {t} differ by {worst:.1e}"
 
 
-def gradient_error(expected: Tensor, found: Tensor, floor: float) -> float:
+def gradient_error(expected, found, floor):
     """As for outputs, with a scale of at least ``floor``."""
     scale = max(float(expected.abs().mean() + expected.std(correction=0)), floor)
     return float((expected - found).abs().max()) / scale
 
 
-def detached_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def detached_memory(monkeypatch):
     encode = SAM2Train.encode_memory
     monkeypatch.setattr(SAM2Train, "encode_memory", lambda self, *args: encode(self, *args).detach())
 
 
-def unsigned_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+def unsigned_distances(monkeypatch):
     monkeypatch.setattr(sam2_base, "sine_1d", lambda position, *args: sine_1d(position.abs(), *args))
 
 
-def one_memory_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    def select(*args: Any) -> Any:
+def one_memory_less(monkeypatch):
+    def select(*args):
         chosen = select_memories(*args)
         return chosen._replace(memories=chosen.memories[:-1] or chosen.memories)
 
     monkeypatch.setattr(official_steps, "select_memories", select)
 
 
-def hard_masks_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def hard_masks_remembered(monkeypatch):
     encode = SAM2Train.encode_memory
 
-    def hard(self: SAM2Train, features: Tensor, masks: Tensor, *args: Any) -> Tensor:
+    def hard(self, features, masks, *args):
         return encode(self, features, (masks > 0) * 20.0 - 10, *args)
 
     monkeypatch.setattr(SAM2Train, "encode_memory", hard)
 
 
-def detached_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+def detached_correction(monkeypatch):
     decode = SAM2Train._decode
 
-    def blind(self: SAM2Train, features: Tensor, points: Any, masks: Tensor | None, *args: Any) -> Any:
+    def blind(self, features, points, masks, *args):
         return decode(self, features, points, masks if masks is None else masks.detach(), *args)
 
     monkeypatch.setattr(SAM2Train, "_decode", blind)
@@ -191,9 +186,7 @@ def detached_correction(monkeypatch: pytest.MonkeyPatch) -> None:
     [detached_memory, unsigned_distances, one_memory_less, hard_masks_remembered, detached_correction],
     ids=lambda f: f.__name__,
 )
-def test_a_broken_model_does_not_pass(
-    pair: tuple[Any, SAM2Train], monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
-) -> None:
+def test_a_broken_model_does_not_pass(pair, monkeypatch, break_it):
     break_it(monkeypatch)
     settings = {**CLICKS, "num_correction_pt_per_frame": 1, "num_init_cond_frames": 2, "num_frames_to_correct": 2}
     with pytest.raises(AssertionError, match="differ"):

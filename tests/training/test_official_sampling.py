@@ -71,10 +71,10 @@ def test_random_errors_of_no_masks():
 
 
 @pytest.fixture
-def cv2(monkeypatch) -> None:
+def cv2(monkeypatch):
     """OpenCV's distance transform by scipy; as in OpenCV, an image without zeros has equal distances."""
 
-    def distance_transform(mask: np.ndarray, kind: int, size: int) -> np.ndarray:
+    def distance_transform(mask, kind, size):
         distance = scipy.ndimage.distance_transform_edt(mask) if (mask == 0).any() else np.full(mask.shape, 8192)
         return distance.astype(np.float32)
 

@@ -10,7 +10,6 @@ import sam2
 from click.testing import CliRunner
 from omegaconf import OmegaConf
 from small_training import davis_folder
-from torch import nn
 from training_sets import write_sa1b
 
 from sam2fast.cli import main
@@ -18,7 +17,6 @@ from sam2fast.config import ConfigError
 from sam2fast.training.config import build_trainer, load_training_config
 from sam2fast.training.data.dataset_wrappers import RepeatFactorWrapper
 from sam2fast.training.distributed import slurm
-from sam2fast.training.trainer import Trainer
 
 THEIRS = Path(sam2.__file__).parent / "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
 OURS = "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune"
@@ -37,11 +35,11 @@ WEIGHTS = "trainer__checkpoint__model_weight_initializer"
 WITHOUT_WEIGHTS = "trainer.checkpoint.model_weight_initializer=null"
 
 
-def their_content() -> Any:
+def their_content():
     return OmegaConf.to_container(OmegaConf.load(THEIRS), resolve=False)
 
 
-def theirs_with(folder: Path, *overrides: str, **changes: Any) -> tuple[Any, list[str]]:
+def theirs_with(folder, *overrides, **changes):
     """The official file with changes, converted, and the notes."""
     content = their_content()
     content["dataset"]["file_list_txt"] = None
@@ -56,31 +54,31 @@ def theirs_with(folder: Path, *overrides: str, **changes: Any) -> tuple[Any, lis
     return load_training_config(folder / "theirs.yaml", overrides, said.append), said
 
 
-def data(folder: Path) -> list[str]:
+def data(folder):
     """A data set of two videos."""
     davis_folder(folder / "data")
     return [f"dataset.img_folder={folder}/data/JPEGImages", f"dataset.gt_folder={folder}/data/Annotations"]
 
 
-def groups(trainer: Trainer, where: float) -> list[tuple[list[str], float, float]]:
+def groups(trainer, where):
     """Names, learning rate and weight decay."""
     trainer.optimizer.step_schedulers(where)
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     return [([names[p] for p in g["params"]], g["lr"], g["weight_decay"]) for g in trainer.optimizer.param_groups]
 
 
-def settings(thing: Any) -> tuple[str, dict[str, Any]]:
+def settings(thing):
     """Its class and attributes, without those of torch's modules."""
     return type(thing).__name__, {name: value for name, value in vars(thing).items() if not name.startswith("_")}
 
 
-def steps(transforms: Any) -> list[str]:
+def steps(transforms):
     """Transforms in order, without those that do nothing here."""
     flat = [t for part in transforms for t in getattr(part, "transforms", [part])]
     return [repr((type(t), vars(t))) for t in flat if type(t).__name__ not in ("ToTensorAPI", "NormalizeAPI")]
 
 
-def assert_same_model(ours: nn.Module, theirs: nn.Module) -> None:
+def assert_same_model(ours, theirs):
     shapes = [[(name, value.shape) for name, value in model.named_parameters()] for model in (ours, theirs)]
     assert shapes[0] == shapes[1]
     for a, b in zip(ours.modules(), theirs.modules(), strict=True):
@@ -88,7 +86,7 @@ def assert_same_model(ours: nn.Module, theirs: nn.Module) -> None:
         assert type(a) is type(b) and numbers[0] == numbers[1]
 
 
-def test_the_official_recipe_equals_ours(tmp_path: Path) -> None:
+def test_the_official_recipe_equals_ours(tmp_path):
     changes = [*SMALL, *data(tmp_path)]
     config, said = theirs_with(tmp_path, *changes, WITHOUT_WEIGHTS)
     theirs = build_trainer(config)
@@ -121,7 +119,7 @@ def test_the_official_recipe_equals_ours(tmp_path: Path) -> None:
     assert "to do: launcher: or, on one GPU, ++trainer.optim.accumulate=8 for updates as large" in said
 
 
-def test_frames_are_normalised_with_the_numbers_of_both(tmp_path: Path) -> None:
+def test_frames_are_normalised_with_the_numbers_of_both(tmp_path):
     changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "++trainer.model.pixel_mean=[0.5,0.5,0.5]"]
     with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\) .* but NormalizeAPI has \(0.485, 0.456, 0.406\)"):
         build_trainer(theirs_with(tmp_path, *changes)[0])
@@ -130,7 +128,7 @@ def test_frames_are_normalised_with_the_numbers_of_both(tmp_path: Path) -> None:
     build_trainer(theirs_with(tmp_path, *changes, vos__train_transforms=transforms)[0])
 
 
-def test_it_trains(tmp_path: Path) -> None:
+def test_it_trains(tmp_path):
     small = [*SMALL, *data(tmp_path), "scratch.num_frames=3", f"launcher.experiment_log_dir={tmp_path}/run"]
     less = [WITHOUT_WEIGHTS, "trainer.model.num_correction_pt_per_frame=1", "trainer.data.train.pin_memory=false"]
     added = ["++trainer.logging.progress=false", "++trainer.logging.tensorboard=false"]
@@ -142,7 +140,7 @@ def test_it_trains(tmp_path: Path) -> None:
     assert (tmp_path / "run/checkpoints/checkpoint.pt").exists()
 
 
-def test_changes_are_kept(tmp_path: Path) -> None:
+def test_changes_are_kept(tmp_path):
     config, said = theirs_with(
         tmp_path,
         "scratch.base_lr=1e-4",
@@ -171,7 +169,7 @@ def test_changes_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_weights_that_a_file_lacks_may_be_drawn(strict: bool, tmp_path: Path) -> None:
+def test_weights_that_a_file_lacks_may_be_drawn(strict, tmp_path):
     config, _ = theirs_with(tmp_path, **{f"{WEIGHTS}__strict": strict})
     value, other = ("draw", "error") if strict else ("error", "draw")
     assert config.trainer.checkpoint.get("missing_weights", "error") == other
@@ -179,7 +177,7 @@ def test_weights_that_a_file_lacks_may_be_drawn(strict: bool, tmp_path: Path) ->
     assert config.trainer.checkpoint.missing_weights == value
 
 
-def test_other_data_sets(tmp_path: Path) -> None:
+def test_other_data_sets(tmp_path):
     """As the original's README mixes them: images beside videos, one with and one without repeat factors."""
     train = their_content()["trainer"]["data"]["train"]
     videos = train["datasets"][0]
@@ -233,7 +231,7 @@ UNKNOWN = (
 )
 
 
-def test_unknown_settings_are_named(tmp_path: Path) -> None:
+def test_unknown_settings_are_named(tmp_path):
     config, said = theirs_with(tmp_path, **{key: value for key, value, _ in UNKNOWN})
     assert [line for _, _, line in UNKNOWN if line not in "\n".join(said)] == []
     assert "surprise" not in OmegaConf.to_yaml(config)
@@ -248,19 +246,19 @@ def test_unknown_settings_are_named(tmp_path: Path) -> None:
         ("trainer__model", 3, "trainer"),
     ],
 )
-def test_refusals(key: str, value: Any, message: str, tmp_path: Path) -> None:
+def test_refusals(key, value, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         theirs_with(tmp_path, **{key: value})
 
 
-def test_lists_that_are_computed(tmp_path: Path) -> None:
+def test_lists_that_are_computed(tmp_path):
     """As Hydra resolves them in the original; OmegaConf.resolve refuses them."""
     config, _ = theirs_with(tmp_path, trainer__checkpoint__save_list="${range:3}")
     assert config.trainer.checkpoint.save_list == [0, 1, 2]
 
 
 @pytest.mark.long
-def test_the_command_prints_the_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_the_notes(tmp_path, monkeypatch):
     """Also when a job is submitted."""
     changes = [*SMALL, *data(tmp_path), WITHOUT_WEIGHTS, "dataset.file_list_txt=null"]
     changes += ["scratch.num_frames=2", "trainer.model.num_correction_pt_per_frame=1"]

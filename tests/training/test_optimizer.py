@@ -13,7 +13,7 @@ import sam2.build_sam
 import torch
 import training.optimizer as official
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 import sam2fast.build_sam
@@ -33,7 +33,7 @@ OURS = {
 }
 
 
-def official_optim() -> DictConfig:
+def official_optim():
     """The official training configuration's ``optim``."""
     path = Path(sam2.__file__).parent / "configs/sam2.1_training/sam2.1_hiera_b+_MOSE_finetune.yaml"
     config = OmegaConf.load(path)
@@ -43,7 +43,7 @@ def official_optim() -> DictConfig:
     return optim
 
 
-def construct_ours(model: nn.Module, optim: DictConfig) -> Optimizer:
+def construct_ours(model, optim):
     text = OmegaConf.to_yaml(OmegaConf.create({key: optim[key] for key in ("options", "param_group_modifiers")}))
     for theirs, ours in OURS.items():
         text = text.replace(theirs, ours)
@@ -51,11 +51,11 @@ def construct_ours(model: nn.Module, optim: DictConfig) -> Optimizer:
     return construct_optimizer(model, torch.optim.AdamW, built["options"], built["param_group_modifiers"])
 
 
-def construct_official(model: nn.Module, optim: DictConfig) -> Any:
+def construct_official(model, optim):
     return official.construct_optimizer(model, optim.optimizer, optim.options, optim.param_group_modifiers)
 
 
-def groups_by_name(model: nn.Module, optimizer: Any) -> list[tuple[set[str], float, float]]:
+def groups_by_name(model, optimizer):
     """Of each group: names, learning rate, weight decay."""
     names = {value: name for name, value in model.named_parameters()}
     return [
@@ -83,24 +83,24 @@ def test_official_training_configuration():
 
 
 class Trunk(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.patch_embed = nn.Conv2d(3, 4, 1)
         self.pos_embed = nn.Parameter(torch.zeros(4))
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in range(3))
         self.out = nn.Linear(4, 4)
 
-    def get_num_layers(self) -> int:
+    def get_num_layers(self):
         return 3
 
-    def get_layer_id(self, name: str) -> int:
+    def get_layer_id(self, name):
         if "embed" in name:
             return 0
         return int(name.split("blocks.")[1].split(".")[0]) + 1 if "blocks" in name else 4
 
 
 class Model(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.trunk = Trunk()
         self.norm = nn.BatchNorm2d(4)
@@ -109,7 +109,7 @@ class Model(nn.Module):
         self.head.weight.requires_grad_(False)
 
 
-def entry(kind: str, *values: float, **selection: Any) -> dict[str, Any]:
+def entry(kind, *values, **selection):
     """An entry of an option, with a scheduler of fvcore."""
     names = ("value",) if kind == "Constant" else ("start_value", "end_value")
     target = f"fvcore.common.param_scheduler.{kind}ParamScheduler"
@@ -213,7 +213,7 @@ def forgetful(scheduler_cfgs, model):
     return [[replace(entry, parameter_names=entry.parameter_names - {"norm.bias"})] for (entry,) in scheduler_cfgs]
 
 
-def lr(**selection: list[str]) -> dict[str, Any]:
+def lr(**selection):
     return {"scheduler": ONE, **selection}
 
 
@@ -246,7 +246,7 @@ def test_schedulers_that_take_the_step():
     calls = []
 
     class Stepwise:
-        def __call__(self, where: float, step: int) -> float:
+        def __call__(self, where, step):
             calls.append((where, step))
             return 0.1 * (step + 1)
 

@@ -4,7 +4,6 @@ Settings differ from the document's to be short: 30 updates at a higher rate, no
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ LEAST_GAIN = 3.0
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def sam2fast(*arguments: str) -> str:
+    def sam2fast(*arguments):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
         return result.output
@@ -35,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return sam2fast
 
 
-def one_click(run: Callable[..., str], *checkpoint: str) -> float:
+def one_click(run, *checkpoint):
     """Mean IoU in percent on the held-out images."""
     where = ("held_out/images", "--masks", "held_out/masks", "--model", "nano", *checkpoint)
     run("evaluate-images", *where, "--clicks", "1", "--out", "found")
@@ -43,7 +42,7 @@ def one_click(run: Callable[..., str], *checkpoint: str) -> float:
 
 
 @pytest.mark.slow
-def test_a_new_kind_of_object_is_learnt(run: Callable[..., str]) -> None:
+def test_a_new_kind_of_object_is_learnt(run):
     write_images(Path(), 24, seed=0)
     write_images(Path("held_out"), 12, seed=1)
     before = one_click(run)
@@ -54,7 +53,7 @@ def test_a_new_kind_of_object_is_learnt(run: Callable[..., str]) -> None:
     assert after > before + LEAST_GAIN, f"mean IoU by one click {before:.1f} before, {after:.1f} after"
 
 
-def test_coco_files_are_read_as_the_document_says(tmp_path: Path) -> None:
+def test_coco_files_are_read_as_the_document_says(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     leaf = {"id": 4, "image_id": 1, "category_id": 7, "segmentation": [[5, 5, 30, 5, 5, 25]]}
     names = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 7, "name": "leaf"}]}

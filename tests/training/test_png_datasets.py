@@ -19,7 +19,7 @@ SIZE = (20, 30)
 VIDEOS = ("bear", "goat", "v.1")
 
 
-def write_video(root: Path, name: str, T: int = 6, seed: int = 0, suffix: str = ".jpg", digits: int = 5) -> None:
+def write_video(root, name, T=6, seed=0, suffix=".jpg", digits=5):
     """Frames in ``frames/``, index masks in ``palette/``, the same in ``objects/`` with a folder per object."""
     rng = np.random.default_rng([seed, *name.encode()])
     (root / "frames" / name).mkdir(parents=True)
@@ -41,7 +41,7 @@ def write_video(root: Path, name: str, T: int = 6, seed: int = 0, suffix: str = 
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     for name in VIDEOS:
         write_video(tmp_path, name, digits=8)
     (tmp_path / "frames" / ".hidden").mkdir()
@@ -109,11 +109,11 @@ def test_lists_and_repetitions(root):
     assert all(names[:3] == list(VIDEOS) for names in drawn) and {names[4] for names in drawn} == set(VIDEOS)
 
 
-def image(name: str, mode: str, size: tuple[int, int] = (8, 8)):
+def image(name, mode, size=(8, 8)):
     return lambda root: Image.new(mode, size).save(root / name)
 
 
-def cut(name: str):
+def cut(name):
     return lambda root: (root / name).write_bytes((root / name).read_bytes()[:200])
 
 
@@ -169,21 +169,21 @@ def test_refused_settings_of_clips(root, name, value):
         VOSDataset([], True, raw, EvalSampler(), **{name: value})
 
 
-def write_tiff(root: Path) -> None:
+def write_tiff(root):
     Image.new("RGB", (WIDTH, HEIGHT)).save(root / "images/d.TIF", format="TIFF")
 
 
-def put_jpeg(folder: Path) -> None:
+def put_jpeg(folder):
     Image.new("L", (WIDTH, HEIGHT), 255).save(folder / "9.jpg")
 
 
 class TestMaskFolders:
     @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
+    def root(self, tmp_path):
         write_mask_folders(tmp_path)
         return tmp_path
 
-    def open(self, root: Path, **settings) -> MaskFolderRawDataset:
+    def open(self, root, **settings):
         return MaskFolderRawDataset(root / "images", root / "masks", **settings)
 
     def test_images_of_labels_and_of_objects(self, root):

@@ -26,7 +26,7 @@ from sam2fast.training.prompt_sampling import (
 
 class TestPlans:
     @staticmethod
-    def official(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
+    def official(num_frames, settings, rng):
         names = PromptSettings.__dataclass_fields__
         model = SimpleNamespace(
             training=True, rng=rng, **{f"{name}_for_train": getattr(settings, name) for name in names}
@@ -38,7 +38,7 @@ class TestPlans:
         boxes = [bool(t in prompts and prompts[t]["point_labels"].shape[1] == 2) for t in initial]
         return PromptPlan(bool(out["use_pt_input"]), initial, boxes, out["frames_to_add_correction_pt"])
 
-    def test_plans_equal_the_official(self) -> None:
+    def test_plans_equal_the_official(self):
         draw = np.random.default_rng(0)
         seen = set()
         for seed in range(400):
@@ -58,13 +58,13 @@ class TestPlans:
             seen.add((plan.use_points, len(plan.initial), len(plan.corrected), any(plan.boxes)))
         assert len(seen) > 20
 
-    def test_clips_that_are_too_short(self) -> None:
+    def test_clips_that_are_too_short(self):
         with pytest.raises(ValueError, match="clips of 2 frames cannot have 3 initial"):
             plan_prompts(2, PromptSettings(num_init_cond_frames=3), np.random.default_rng(0))
 
 
 class TestBoxes:
-    def test_boxes_equal_the_official_for_the_same_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_boxes_equal_the_official_for_the_same_noise(self, monkeypatch):
         masks = random_blobs(12, seed=1)[1:]
         uniform = torch.rand(11, 4)
         monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: uniform[:, None])
@@ -73,7 +73,7 @@ class TestBoxes:
         torch.testing.assert_close(ours["point_coords"], coords)
         assert torch.equal(ours["point_labels"], labels)
 
-    def test_the_noise_is_bounded(self) -> None:
+    def test_the_noise_is_bounded(self):
         masks = torch.zeros(1, 1, 1024, 1024, dtype=torch.bool)
         masks[..., 100:900, 400:420] = True
         for edge in (0.0, 1.0 - 1e-9):
@@ -84,7 +84,7 @@ class TestBoxes:
 
 
 class TestErrorPoints:
-    def test_points_are_where_the_masks_differ(self) -> None:
+    def test_points_are_where_the_masks_differ(self):
         truth, predicted = random_blobs(40, seed=2), random_blobs(40, seed=3)
         found = sample_error_point(truth, predicted, torch.rand(40, 1))
         for o in range(40):
@@ -93,7 +93,7 @@ class TestErrorPoints:
                 assert truth[o, 0, y, x] != predicted[o, 0, y, x]
             assert found["point_labels"][o, 0] == int(truth[o, 0, y, x])
 
-    def test_every_wrong_pixel_is_as_likely_as_another(self) -> None:
+    def test_every_wrong_pixel_is_as_likely_as_another(self):
         truth = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
         truth[0, 0, 2, 3:6] = True
         predicted = truth.roll(1, dims=3)  # wrong at both ends of the line
@@ -103,7 +103,7 @@ class TestErrorPoints:
         assert {place: places.count(place) for place in set(places)} == {(3, 2): 500, (6, 2): 500}
         assert found["point_labels"].sum() == 500
 
-    def test_where_nothing_is_wrong_the_background_is_clicked(self) -> None:
+    def test_where_nothing_is_wrong_the_background_is_clicked(self):
         truth = random_blobs(30, seed=4)
         truth[0] = True  # which has no background
         for largest in (torch.rand(30, 1), torch.ones(30, 1)):
@@ -113,7 +113,7 @@ class TestErrorPoints:
 
 
 class TestCentres:
-    def test_centres_equal_the_official(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_centres_equal_the_official(self, monkeypatch):
         cv2: Any = ModuleType("cv2")
         cv2.DIST_L2 = 2
         cv2.distanceTransform = lambda mask, kind, size: scipy.ndimage.distance_transform_edt(mask).astype(np.float32)
@@ -125,7 +125,7 @@ class TestCentres:
             assert torch.equal(ours["point_coords"], coords) and torch.equal(ours["point_labels"], labels)
 
 
-def test_a_clip_s_prompts_do_not_depend_on_the_others() -> None:
+def test_a_clip_s_prompts_do_not_depend_on_the_others():
     alone = ObjectGenerators((7,), torch.tensor([0, 0])).uniform(3, torch.device("cpu"))
     together = ObjectGenerators((5, 7), torch.tensor([0, 1, 1])).uniform(3, torch.device("cpu"))
     assert torch.equal(alone, together[1:]) and not torch.equal(together[0], together[1])

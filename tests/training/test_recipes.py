@@ -1,8 +1,6 @@
 """What the shipped recipes train, by the names of the parameters, and configurations that build on others."""
 
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,13 +29,13 @@ MEMORY = {
 DECODING = {"no_mem_embed", "sam_mask_decoder", "sam_prompt_encoder"}
 
 
-def part(name: str) -> str:
+def part(name):
     """The part of the model that a parameter belongs to."""
     return name.partition(".")[0]
 
 
 @cache
-def model_of(recipe: str) -> SAM2Train:
+def model_of(recipe):
     """The recipe's model at its full width, with uninitialised weights."""
     with torch.device("meta"):
         model: SAM2Train = build_from_config(load_training_config(recipe).trainer.model, targets=TRAINING_TARGETS)
@@ -54,7 +52,7 @@ def model_of(recipe: str) -> SAM2Train:
         (ON_IMAGE_WEIGHTS, is_video_only),
     ],
 )
-def test_what_a_recipe_trains(recipe: str, learns: Callable[[str], bool]) -> None:
+def test_what_a_recipe_trains(recipe, learns):
     parameters = dict(model_of(recipe).named_parameters())
     if recipe != ON_IMAGE_WEIGHTS:  # SAM 2 has fewer parts than SAM 2.1
         assert {part(name) for name in parameters} == MEMORY | DECODING | {"image_encoder"}
@@ -63,7 +61,7 @@ def test_what_a_recipe_trains(recipe: str, learns: Callable[[str], bool]) -> Non
     assert (len(found) == len(parameters)) == ("MOSE" in recipe)
 
 
-def test_other_settings_of_recipes() -> None:
+def test_other_settings_of_recipes():
     model = model_of(FOLDER + "24GB")
     assert model.use_act_ckpt_iterative_pt_sampling and not model.use_act_ckpt_image_encoder
     assert load_training_config(FOLDER + "24GB").trainer.optim.accumulate == 8
@@ -85,12 +83,12 @@ def test_other_settings_of_recipes() -> None:
         "nano/sam2fast_nano_own_masks",
     ],
 )
-def test_a_run_that_is_killed_loses_little(name: str) -> None:
+def test_a_run_that_is_killed_loses_little(name):
     initial = "trainer.checkpoint.initialize_from=file.pt"  # the recipe on image weights needs it
     assert 0 < load_training_config(name, [initial]).trainer.checkpoint.save_every_steps <= 50
 
 
-def test_published_recipes_settings_can_be_changed_by_their_names() -> None:
+def test_published_recipes_settings_can_be_changed_by_their_names():
     changes = ["scratch.phases_per_epoch=3", "trainer.distributed.strategy=fsdp", "dataset.file_list_txt=list.txt"]
     trainer = load_training_config(FOLDER + "MOSE_finetune", changes).trainer
     assert trainer.data.train.phases_per_epoch == 3 and trainer.distributed.strategy == "fsdp"
@@ -127,7 +125,7 @@ class TestClipsOfWhichNothingLearns:
         ],
         ids=["an image", "all frames", "masks", "all is frozen"],
     )
-    def test_they_are_refused(self, tmp_path: Path, changes: list[str], message: str) -> None:
+    def test_they_are_refused(self, tmp_path, changes, message):
         trainer = build(tmp_path, *changes)
         before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
         with pytest.raises(ValueError, match=f"the loss of clips synthetic/.*{message}"):
@@ -136,18 +134,18 @@ class TestClipsOfWhichNothingLearns:
         assert trainer.steps == 0 and all(torch.equal(after[name], before[name]) for name in before)
         assert not (tmp_path / "checkpoints/checkpoint.pt").exists()
 
-    def test_memory_alone_learns_from_one_frame_more(self, tmp_path: Path) -> None:
+    def test_memory_alone_learns_from_one_frame_more(self, tmp_path):
         trainer = build(tmp_path, self.MEMORY_ALONE)
         trainer.run(lambda: trainer.steps == 1)
         assert trainer.steps == 1
 
 
 class TestBase:
-    def write(self, folder: Path, **files: str) -> None:
+    def write(self, folder, **files):
         for name, text in files.items():
             (folder / f"{name}.yaml").write_text(text)
 
-    def test_says_only_what_is_different(self, tmp_path: Path) -> None:
+    def test_says_only_what_is_different(self, tmp_path):
         self.write(
             tmp_path,
             first="size: 8\npart: {a: 1, b: ['${size}'], c: '${size}'}\n",
@@ -157,7 +155,7 @@ class TestBase:
         found = OmegaConf.to_container(load_config(tmp_path / "third.yaml", ["part.a=5"]))
         assert found == {"size": 16, "part": {"a": 5, "b": [2, 3], "c": 16, "d": 4}}
 
-    def test_a_circle(self, tmp_path: Path) -> None:
+    def test_a_circle(self, tmp_path):
         self.write(tmp_path, a=f"base_config: {tmp_path}/b.yaml\n", b=f"base_config: {tmp_path}/a.yaml\n")
         with pytest.raises(ConfigError, match=r"circle: .*a.yaml -> .*b.yaml -> .*a.yaml"):
             load_config(tmp_path / "a.yaml")

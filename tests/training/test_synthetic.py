@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,15 +24,15 @@ from sam2fast.training.data.synthetic.sprites import one_part_sprite, with_borde
 MAGENTA, GREEN = (250, 10, 240), (20, 200, 60)
 
 
-def draw(clips: SyntheticClips, index: int = 0, seed: int = 0):
+def draw(clips, index=0, seed=0):
     return clips.sample(index, np.random.default_rng([seed, index]))
 
 
-def digest(clip) -> str:
+def digest(clip):
     return hashlib.sha256(clip.frames.tobytes() + clip.masks.tobytes()).hexdigest()
 
 
-def photograph(path: Path, size=(160, 120), seed=0) -> Path:
+def photograph(path, size=(160, 120), seed=0):
     """A noisy image, as photographs are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
@@ -41,7 +40,7 @@ def photograph(path: Path, size=(160, 120), seed=0) -> Path:
     return path
 
 
-def cutout(path: Path, colour=MAGENTA, size=(60, 40)) -> Path:
+def cutout(path, colour=MAGENTA, size=(60, 40)):
     """An opaque ellipse in the middle of a transparent image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGBA", (size[0] + 40, size[1] + 40))
@@ -51,7 +50,7 @@ def cutout(path: Path, colour=MAGENTA, size=(60, 40)) -> Path:
 
 
 @pytest.fixture
-def media(tmp_path) -> Path:
+def media(tmp_path):
     for i in range(3):
         photograph(tmp_path / f"media/backgrounds/{i}.png", seed=i)
         cutout(tmp_path / f"media/cutouts/{i}.png")
@@ -134,7 +133,7 @@ def test_masks_are_where_the_colours_are(monkeypatch):
     assert checked > 100
 
 
-def white_square(side: int, *path: tuple[float, float], times=(0.0,)) -> SceneObject:
+def white_square(side, *path, times=(0.0,)):
     """An object that is at these places at these times."""
     sprite = one_part_sprite(with_border(Image.new("RGB", (side, side), "white"), Image.new("L", (side, side), 255)))
     return SceneObject(sprite, np.array([[[1, 0, x], [0, 1, y]] for x, y in path], dtype=float), np.array(times))

@@ -1,7 +1,6 @@
 """The training loop: interrupted runs resume bitwise, and faults lose nothing."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,13 +22,13 @@ FOUR = "scratch.updates=4"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     build(folder, FOUR).run()
     return folder
 
 
-def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stopped_run_resumes_bitwise(undisturbed, tmp_path, caplog):
     """Also from the previous checkpoint, where the current one is damaged."""
     for stopped_after in (1, 3):
         trainer = build(tmp_path, FOUR)
@@ -44,7 +43,7 @@ def test_a_stopped_run_resumes_bitwise(undisturbed: Path, tmp_path: Path, caplog
     assert [line["step"] for line in reports(tmp_path, "train")] == [1, 2, 3, 4]
 
 
-def test_options_of_the_configuration_count_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_options_of_the_configuration_count_when_a_run_goes_on(tmp_path):
     constant = (FOUR, "trainer.optim.options=null", "+trainer.optim.optimizer.lr=1e-3")
     trainer = build(tmp_path, *constant)
     trainer.run(lambda: trainer.steps == 2)
@@ -52,17 +51,17 @@ def test_options_of_the_configuration_count_when_a_run_goes_on(tmp_path: Path) -
     assert [line["lr"] for line in reports(tmp_path, "train")] == [1e-3, 1e-3, 1e-6, 1e-6]
 
 
-def test_the_last_update_is_reported(tmp_path: Path) -> None:
+def test_the_last_update_is_reported(tmp_path):
     build(tmp_path, "scratch.updates=3", "trainer.logging.log_freq=10").run()
     assert [line["step"] for line in reports(tmp_path, "train")] == [3]
 
 
-def test_the_seed_draws_the_weights(tmp_path: Path) -> None:
+def test_the_seed_draws_the_weights(tmp_path):
     first, other = (build(tmp_path, f"trainer.seed_value={seed}").model.no_mem_embed for seed in "12")
     assert not torch.equal(first, other)
 
 
-def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
+def test_several_batches_may_make_one_update(tmp_path):
     """Two batches of one clip each, and one of both, have the same gradient: losses are means over objects."""
     common = (
         "clips.dataset.max_objects=1",
@@ -78,7 +77,7 @@ def test_several_batches_may_make_one_update(tmp_path: Path) -> None:
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-5)
 
 
-def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
+def test_predictors_load_the_checkpoints(undisturbed):
     for name in ("checkpoint.pt", "averaged.pt", "best.pt"):
         path = undisturbed / "checkpoints" / name
         predictor = build_sam2_video_predictor(
@@ -88,7 +87,7 @@ def test_predictors_load_the_checkpoints(undisturbed: Path) -> None:
         assert torch.equal(predictor.state_dict()["no_mem_embed"], saved["no_mem_embed"])
 
 
-def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Path) -> None:
+def test_validation_reports_the_averaged_weights(undisturbed, tmp_path):
     weights = undisturbed / "checkpoints/averaged.pt"
     validated = build(tmp_path, "+trainer.mode=val", f"+trainer.checkpoint.initialize_from={weights}").run()
     (reported,) = reports(undisturbed, "val")
@@ -96,7 +95,7 @@ def test_validation_reports_the_averaged_weights(undisturbed: Path, tmp_path: Pa
     assert 0 <= validated["J"] <= 100 and validated["objects"] >= 4
 
 
-def test_training_starts_from_given_weights(undisturbed: Path, tmp_path: Path) -> None:
+def test_training_starts_from_given_weights(undisturbed, tmp_path):
     weights = undisturbed / "checkpoints/averaged.pt"
     trainer = build(tmp_path, f"+trainer.checkpoint.initialize_from={weights}")
     given = torch.load(weights, weights_only=True)["model"]
@@ -116,9 +115,7 @@ def test_training_starts_from_given_weights(undisturbed: Path, tmp_path: Path) -
         ("draw", {"other": torch.zeros(1)}, "other"),
     ],
 )
-def test_weights_that_a_file_lacks(
-    missing: str, extra: dict[str, torch.Tensor], refused: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_weights_that_a_file_lacks(missing, extra, refused, tmp_path, caplog):
     """From the weights of an image model, those of memory stay as they were drawn, or are an error."""
     state = build(tmp_path / "given", "trainer.seed_value=5").model.state_dict()
     lacking = ("memory_", "mask_downsample", "obj_ptr", "maskmem", "no_mem_pos", "no_obj")
@@ -143,7 +140,7 @@ def test_weights_that_a_file_lacks(
 
 
 @pytest.mark.long
-def test_epochs_of_several_lengths(tmp_path: Path) -> None:
+def test_epochs_of_several_lengths(tmp_path):
     """With phases and repeat factors; a run stopped within an epoch resumes bitwise."""
     repeated = (
         "{_target_: sam2fast.training.data.dataset_wrappers.RepeatFactorWrapper, factors: 0.6, dataset: '${clips}'}"
@@ -170,7 +167,7 @@ def test_epochs_of_several_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
+def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path):
     epochs = ("trainer.max_epochs=3", "scratch.updates=1")
     for expected in (1, 1, 2):  # the second run only validates
         trainer = build(tmp_path, *epochs)
@@ -183,12 +180,12 @@ def test_a_run_stops_at_the_end_of_an_epoch_too(tmp_path: Path) -> None:
     assert len(reports(tmp_path, "train")) == len(reports(tmp_path, "val")) == 3
 
 
-def test_validation_takes_every_clip(tmp_path: Path) -> None:
+def test_validation_takes_every_clip(tmp_path):
     trainer = build(tmp_path, "clips.count=5")
     assert sum(batch.num_videos for batch in trainer.data["val"].epoch(0)) == 5
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_same_numbers(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     build(tmp_path, "trainer.logging.tensorboard=true", "scratch.updates=2").run()
@@ -199,7 +196,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
-def test_mixed_precision(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_precision(tmp_path, dtype, monkeypatch):
     asked = []
     monkeypatch.setattr(AmpConf, "check_device", lambda amp, device: asked.append((amp.enabled, device)))
     amp = f"+trainer.optim.amp={{enabled: true, amp_dtype: {dtype}}}"
@@ -216,13 +213,13 @@ def test_mixed_precision(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyP
 
 
 class TestFaults:
-    def test_a_non_finite_loss_is_named(self, tmp_path: Path) -> None:
+    def test_a_non_finite_loss_is_named(self, tmp_path):
         trainer = build(tmp_path)
         trainer.run(lambda: trainer.steps == 1)
         before = (tmp_path / "checkpoints/checkpoint.pt").read_bytes()
         broken = build(tmp_path)
 
-        def spoil() -> None:
+        def spoil():
             with torch.no_grad():
                 broken.model.sam_mask_decoder.iou_prediction_head.layers[2].bias.fill_(float("nan"))
 
@@ -230,7 +227,7 @@ class TestFaults:
             broken.run(started=spoil)
         assert (tmp_path / "checkpoints/checkpoint.pt").read_bytes() == before
 
-    def test_no_readable_checkpoint_is_an_error(self, tmp_path: Path) -> None:
+    def test_no_readable_checkpoint_is_an_error(self, tmp_path):
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints/checkpoint.pt").write_bytes(b"nothing")
         with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
@@ -247,9 +244,7 @@ class TestFaults:
             (None, "the order of parameters"),  # whose numbers name the optimiser's states
         ],
     )
-    def test_the_checkpoint_of_another_configuration(
-        self, undisturbed: Path, tmp_path: Path, other: str | None, what: str
-    ) -> None:
+    def test_the_checkpoint_of_another_configuration(self, undisturbed, tmp_path, other, what):
         if other is None:
             (tmp_path / "checkpoints").mkdir()
             content = checkpoint_of(undisturbed)
@@ -269,14 +264,14 @@ class TestFaults:
     "recipe",
     [pytest.param(name, marks=pytest.mark.long if "MOSE" in name else ()) for name in sorted(shipped_recipes())],
 )
-def test_every_recipe_takes_a_step(recipe: str, tmp_path: Path) -> None:
+def test_every_recipe_takes_a_step(recipe, tmp_path):
     config = load_training_config(recipe, reduced(recipe, tmp_path))
     trainer = build_trainer(config)
     trainer.run(lambda: True)
     assert trainer.steps == 1 and (tmp_path / "checkpoints/checkpoint.pt").exists()
 
 
-def reduced(recipe: str, folder: Path) -> list[str]:
+def reduced(recipe, folder):
     """Settings with which one update of a recipe takes seconds."""
     common = [f"scratch.folder={folder}", "trainer.accelerator=cpu", "++trainer.logging.progress=false"]
     common += ["++trainer.logging.tensorboard=false"]
@@ -309,7 +304,7 @@ def reduced(recipe: str, folder: Path) -> list[str]:
     ]
 
 
-def of_own_masks(recipe: str, folder: Path) -> list[str]:
+def of_own_masks(recipe, folder):
     """Images with label masks; nano starts from its weights."""
     write_mask_folders(folder / "own")
     first = "trainer.data.train.datasets.0"
@@ -324,7 +319,7 @@ def of_own_masks(recipe: str, folder: Path) -> list[str]:
     return [*changes, "trainer.optim.accumulate=1"]
 
 
-def mixed_folders(folder: Path) -> list[str]:
+def mixed_folders(folder):
     """Photographs in the layout of SA-1B, and videos in that of SA-V."""
     write_sa1b(folder / "sa1b", (1, 2, 3, 4))
     write_video(folder / "sav/sav_000/a.mp4")
@@ -333,7 +328,7 @@ def mixed_folders(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_eight_clips_are_overfitted(tmp_path: Path) -> None:
+def test_eight_clips_are_overfitted(tmp_path):
     command = ["train", "-c", RECIPE, "--threads", "2", "--allow-target", "dense_auxiliary"]
     result = CliRunner().invoke(main, [*command, AUXILIARY, f"scratch.folder={tmp_path}"])
     assert result.exit_code == 0, result.output

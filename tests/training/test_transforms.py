@@ -16,7 +16,7 @@ from sam2fast.training.data.clip import Clip
 any_rng = np.random.default_rng  # for transforms that draw nothing that matters
 
 
-def blobs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+def blobs(rng, *shape):
     """Masks with smooth outlines, each with something in it."""
     height, width = shape[-2:]
     y, x = np.mgrid[:height, :width]
@@ -25,7 +25,7 @@ def blobs(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return np.hypot(y / height - centers[..., 0, :, :], x / width - centers[..., 1, :, :]) < radii
 
 
-def a_clip(height: int, width: int, T: int = 3, O: int = 2, seed: int = 0) -> Clip:  # noqa: E741
+def a_clip(height, width, T=3, O=2, seed=0):  # noqa: E741
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (T, 7, 9, 3), dtype=np.uint8)
     frames = np.stack([np.asarray(Image.fromarray(f).resize((width, height))) for f in coarse])
@@ -33,7 +33,7 @@ def a_clip(height: int, width: int, T: int = 3, O: int = 2, seed: int = 0) -> Cl
     return Clip(frames, blobs(rng, T, O, height, width), "a clip", tuple(range(O)), tuple(range(T)))
 
 
-def as_datapoint(clip: Clip) -> VideoDatapoint:
+def as_datapoint(clip):
     frames = []
     for t, (frame, masks) in enumerate(zip(clip.frames, clip.masks, strict=True)):
         objects = [Object(i, t, torch.from_numpy(mask.astype(np.uint8))) for i, mask in enumerate(masks)]
@@ -41,7 +41,7 @@ def as_datapoint(clip: Clip) -> VideoDatapoint:
     return VideoDatapoint(frames, 0, clip.frames.shape[1:3])
 
 
-def assert_same(clip: Clip, datapoint: VideoDatapoint) -> None:
+def assert_same(clip, datapoint):
     for t, frame in enumerate(datapoint.frames):
         assert np.array_equal(clip.frames[t], np.asarray(frame.data)), f"frame {t}"
         masks = torch.stack([o.segment for o in frame.objects]).bool().numpy()
@@ -203,7 +203,7 @@ def test_pad(padding):
         ours.pad(clip, (1, 2, 3))
 
 
-def training_transforms() -> ours.ComposeAPI:
+def training_transforms():
     """Those of the official fine-tuning configuration, at another resolution."""
     return ours.ComposeAPI(
         [

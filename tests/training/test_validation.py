@@ -12,7 +12,7 @@ from sam2fast.training.data.batch import ClipBatch
 from sam2fast.training.validation import validate
 
 
-def test_the_measures_are_those_of_the_predicted_masks() -> None:
+def test_the_measures_are_those_of_the_predicted_masks():
     truth, answer = np.random.default_rng(0).random((2, 3, 2, 16, 16)) > 0.5
     batch = ClipBatch(torch.zeros(3, 1, 16, 16, 3, dtype=torch.uint8), torch.from_numpy(truth), torch.zeros(2), (0,))
     logits = [torch.from_numpy(mask)[:, None] * 2.0 - 1 for mask in answer]

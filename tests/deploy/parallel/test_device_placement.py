@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,11 +33,11 @@ MEANT = {
 }
 
 
-def sources() -> list[Path]:
+def sources():
     return [*ROOT.glob("kernels/**/*.py"), *(p for p in ROOT.glob("sam2fast/**/*.py") if "kernels" not in p.parts)]
 
 
-def findings(text: str) -> Iterator[tuple[str, int]]:
+def findings(text):
     """Uses of the current device in source code, by name and line."""
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Call):

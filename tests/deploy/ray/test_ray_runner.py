@@ -108,7 +108,7 @@ def test_masks_by_command_when_a_worker_is_killed(ray_folder, run, photos, expec
     (tmp_path / "ray/b_masks.png").unlink()  # so that this one is unfinished
     killed = []
 
-    def kill() -> None:
+    def kill():
         deadline = time.monotonic() + 100
         while len(list((tmp_path / "ray").glob("*_overlay.png"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
