@@ -1,17 +1,13 @@
-"""Sampled prompts against the official ones, and their dependence on seeds."""
+"""Plans against the official ones, and sampled prompts; test_official_sampling.py compares those, too."""
 
-import sys
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import oracle  # noqa: F401
 import pytest
-import scipy.ndimage
 import torch
 import training.model.sam2
 from random_blobs import random_blobs
-from sam2.modeling import sam2_utils
 
 from sam2fast.training.prompt_sampling import (
     ObjectGenerators,
@@ -19,7 +15,6 @@ from sam2fast.training.prompt_sampling import (
     PromptSettings,
     plan_prompts,
     sample_box,
-    sample_error_center,
     sample_error_point,
 )
 
@@ -63,66 +58,32 @@ class TestPlans:
             plan_prompts(2, PromptSettings(num_init_cond_frames=3), np.random.default_rng(0))
 
 
-class TestBoxes:
-    def test_boxes_equal_the_official_for_the_same_noise(self, monkeypatch):
-        masks = random_blobs(12, seed=1)[1:]
-        uniform = torch.rand(11, 4)
-        monkeypatch.setattr(torch, "rand", lambda *size, **kwargs: uniform[:, None])
-        coords, labels = sam2_utils.sample_box_points(masks)
-        ours = sample_box(masks, uniform)
-        torch.testing.assert_close(ours["point_coords"], coords)
-        assert torch.equal(ours["point_labels"], labels)
-
-    def test_the_noise_is_bounded(self):
-        masks = torch.zeros(1, 1, 1024, 1024, dtype=torch.bool)
-        masks[..., 100:900, 400:420] = True
-        for edge in (0.0, 1.0 - 1e-9):
-            found = sample_box(masks, torch.full((1, 4), edge))["point_coords"].flatten()
-            assert (
-                (found - torch.tensor([400.0, 100.0, 419.0, 899.0])).abs() <= torch.tensor([1.9, 20, 1.9, 20])
-            ).all()
+def test_the_noise_of_boxes_is_bounded():
+    masks = torch.zeros(1, 1, 1024, 1024, dtype=torch.bool)
+    masks[..., 100:900, 400:420] = True
+    for edge in (0.0, 1.0 - 1e-9):
+        found = sample_box(masks, torch.full((1, 4), edge))["point_coords"].flatten()
+        assert ((found - torch.tensor([400.0, 100.0, 419.0, 899.0])).abs() <= torch.tensor([1.9, 20, 1.9, 20])).all()
 
 
-class TestErrorPoints:
-    def test_points_are_where_the_masks_differ(self):
-        truth, predicted = random_blobs(40, seed=2), random_blobs(40, seed=3)
-        found = sample_error_point(truth, predicted, torch.rand(40, 1))
-        for o in range(40):
-            x, y = found["point_coords"][o, 0].long().tolist()
-            if (truth[o] != predicted[o]).any():
-                assert truth[o, 0, y, x] != predicted[o, 0, y, x]
-            assert found["point_labels"][o, 0] == int(truth[o, 0, y, x])
-
-    def test_every_wrong_pixel_is_as_likely_as_another(self):
-        truth = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-        truth[0, 0, 2, 3:6] = True
-        predicted = truth.roll(1, dims=3)  # wrong at both ends of the line
-        uniform = (torch.arange(1000)[:, None] + 0.5) / 1000
-        found = sample_error_point(truth.expand(1000, -1, -1, -1), predicted.expand(1000, -1, -1, -1), uniform)
-        places = [tuple(p) for p in found["point_coords"][:, 0].long().tolist()]
-        assert {place: places.count(place) for place in set(places)} == {(3, 2): 500, (6, 2): 500}
-        assert found["point_labels"].sum() == 500
-
-    def test_where_nothing_is_wrong_the_background_is_clicked(self):
-        truth = random_blobs(30, seed=4)
-        truth[0] = True  # which has no background
-        for largest in (torch.rand(30, 1), torch.ones(30, 1)):
-            found = sample_error_point(truth, truth, largest)
-            assert found["point_coords"][0].flatten().tolist() == [0, 0] and (found["point_coords"] < 24).all()
-            assert (found["point_labels"] == 0)[2:].all()
+def test_every_wrong_pixel_is_as_likely_as_another():
+    truth = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    truth[0, 0, 2, 3:6] = True
+    predicted = truth.roll(1, dims=3)  # wrong at both ends of the line
+    uniform = (torch.arange(1000)[:, None] + 0.5) / 1000
+    found = sample_error_point(truth.expand(1000, -1, -1, -1), predicted.expand(1000, -1, -1, -1), uniform)
+    places = [tuple(p) for p in found["point_coords"][:, 0].long().tolist()]
+    assert {place: places.count(place) for place in set(places)} == {(3, 2): 500, (6, 2): 500}
+    assert found["point_labels"].sum() == 500
 
 
-class TestCentres:
-    def test_centres_equal_the_official(self, monkeypatch):
-        cv2: Any = ModuleType("cv2")
-        cv2.DIST_L2 = 2
-        cv2.distanceTransform = lambda mask, kind, size: scipy.ndimage.distance_transform_edt(mask).astype(np.float32)
-        monkeypatch.setitem(sys.modules, "cv2", cv2)
-        truth = random_blobs(30, seed=6)
-        for predicted in (None, random_blobs(30, seed=7), truth.clone()):
-            coords, labels = sam2_utils.sample_one_point_from_error_center(truth, predicted)
-            ours = sample_error_center(truth, predicted)
-            assert torch.equal(ours["point_coords"], coords) and torch.equal(ours["point_labels"], labels)
+def test_where_nothing_is_wrong_the_background_is_clicked():
+    truth = random_blobs(30, seed=4)
+    truth[0] = True  # which has no background
+    for largest in (torch.rand(30, 1), torch.ones(30, 1)):
+        found = sample_error_point(truth, truth, largest)
+        assert found["point_coords"][0].flatten().tolist() == [0, 0] and (found["point_coords"] < 24).all()
+        assert (found["point_labels"] == 0)[2:].all()
 
 
 def test_a_clip_s_prompts_do_not_depend_on_the_others():

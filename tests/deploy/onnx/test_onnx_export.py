@@ -16,7 +16,6 @@ import onnx
 import torch
 from exported_once import nano_exported_once  # noqa: F401
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
-from parity import NARROW
 from shallow_repvit import shallow_repvit  # noqa: F401
 from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
@@ -37,11 +36,6 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def pair():
-    return build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
-
-
-@pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "narrow"
     export.write_onnx(pair[1], path)
@@ -51,11 +45,6 @@ def folder(pair, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(folder):
     return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(10))
 
 
 @pytest.mark.slow

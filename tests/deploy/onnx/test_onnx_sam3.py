@@ -9,7 +9,7 @@ from graph_sessions import assert_same
 from onnx_graphs import AsTensors, model_of_modules
 from parity import random_image, random_map
 from small_sam3 import CLICK, MAP, SIDE, prompts, small_sam3
-from video import clip, jpeg_folder, run
+from video import run
 
 from sam2fast.deploy.onnx.export import write_onnx
 from sam2fast.deploy.onnx.runtime.graphs import _check_constants, load_model
@@ -23,11 +23,6 @@ from sam2fast.utils.testing import relative_error
 @pytest.fixture(scope="module")
 def predictor():
     return small_sam3()
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(6))
 
 
 def test_onnx(predictor, video):

@@ -20,7 +20,7 @@ from graph_sessions import assert_same
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules
 from parity import NARROW, random_image
 from PIL import Image
-from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
+from video import SMALL, build_video_pair, compare, run, run_official
 
 from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.deploy.onnx.export import manifest_of, write_onnx
@@ -33,18 +33,8 @@ from sam2fast.tracking.strategies import Sam2, Together
 
 
 @pytest.fixture(scope="module")
-def pair():
-    return build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
-
-
-@pytest.fixture(scope="module")
 def model(pair):
     return model_of_modules(pair[1])
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(12))
 
 
 def two_objects(s):
