@@ -233,7 +233,9 @@ class SAM2Train(SAM2Base):
         """:meth:`encode_image`, by the engine where it needs no gradients."""
         modules = (self.image_encoder, *self._level_heads().values())
         learns = torch.is_grad_enabled() and any(p.requires_grad for m in modules for p in m.parameters())
-        if learns or any(map(_differs_in_training, self.image_encoder.modules())):
+        kinds = nn.modules.batchnorm._BatchNorm | nn.Dropout
+        training = [m for m in self.image_encoder.modules() if m.training]
+        if learns or any(isinstance(m, kinds) or getattr(m, "drop_prob", 0) > 0 for m in training):
             return self.encode_image(images)
         with torch.no_grad(), evaluating(modules):
             return engine_for(self).encode(images)
@@ -320,12 +322,6 @@ class SAM2Train(SAM2Base):
                 heads = self._forward_sam_heads(*arguments)
             pointer = frame.add(heads, prompt)
         return pointer
-
-
-def _differs_in_training(module: nn.Module) -> bool:
-    """Returns True if a module is in training mode, and computes something else than in evaluation mode."""
-    is_random = getattr(module, "drop_prob", 0) > 0
-    return module.training and (is_random or isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Dropout))
 
 
 def _clear_cache(model: Any, _: object) -> None:

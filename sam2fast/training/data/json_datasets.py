@@ -92,8 +92,16 @@ class JSONRawDataset(NamedVideoDataset):
         self.gt_folder = require_folder("gt_folder", gt_folder, f"<video>{self.masks_suffix}")
         self.sample_rate, self.rm_unannotated = sample_rate, rm_unannotated
         self.ann_every, self.frames_fps = ann_every, frames_fps
-        self.video_names = self._choose(file_list_txt, excluded_videos_list_txt)
-        if any(self._video_file(name) is not None for name in self.video_names):
+        present, others = _find_videos(self.img_folder)
+        if file_list_txt is None:
+            refuse_left_out(others, "videos", self.img_folder, SAV_FILES)
+        lists = file_list_txt, excluded_videos_list_txt
+        self.video_names = names = select_names(present, self.img_folder, SAV_FILES, *lists, "videos")
+        folders = [name for name in names if self._video_file(name) is None]
+        empty = [name for name in folders if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
+        refuse_without_frames(empty, names, self.img_folder, SAV_FILES)
+        require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
+        if len(folders) < len(names):
             from sam2fast.video_io.video_types import require_pyav
 
             require_pyav()
@@ -120,18 +128,6 @@ class JSONRawDataset(NamedVideoDataset):
     def _video_file(self, name: str) -> Path | None:
         files = (self.img_folder / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES)
         return next((file for file in files if file.is_file()), None)
-
-    def _choose(self, file_list: PathLike | None, excluded: NameLists) -> list[str]:
-        """Names of the videos, sorted."""
-        present, others = _find_videos(self.img_folder)
-        if file_list is None:
-            refuse_left_out(others, "videos", self.img_folder, SAV_FILES)
-        names = select_names(present, self.img_folder, SAV_FILES, file_list, excluded, "videos")
-        folders = [name for name in names if self._video_file(name) is None]
-        empty = [name for name in folders if not has_files(self.img_folder / name, FRAME_SUFFIXES)]
-        refuse_without_frames(empty, names, self.img_folder, SAV_FILES)
-        require_files(names, "gt_folder", self.gt_folder, self.masks_suffix, "videos")
-        return names
 
 
 def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
@@ -336,7 +332,10 @@ def _objects_by_image(
         has_mask = annotation.get("segmentation") and not annotation.get("iscrowd")
         if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
-    return {image: _numbered(found) for image, found in objects.items()}
+    for image, found in objects.items():  # by their order if ids are not integers, missing or repeated
+        if any(type(i) is not int for i, _ in found) or len({i for i, _ in found}) < len(found):
+            objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(found, 1)]
+    return objects
 
 
 def _has_pixels(segmentation: Any) -> bool:
@@ -345,11 +344,3 @@ def _has_pixels(segmentation: Any) -> bool:
         return area_of(segmentation) > 0
     corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation]
     return sum(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2 for x, y in corners) >= 1
-
-
-def _numbered(found: list[tuple[Any, Any]]) -> list[tuple[int, Any]]:
-    """The objects of an image with their ids; by their order if the ids are not integers, missing or repeated."""
-    ids = [i for i, _ in found]
-    if len(set(ids)) == len(ids) and all(type(i) is int for i in ids):
-        return found
-    return [(number, segmentation) for number, (_, segmentation) in enumerate(found, 1)]

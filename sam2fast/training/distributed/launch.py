@@ -51,6 +51,8 @@ def launch(
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):  # errors are reported in one line instead
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    host = (rendezvous or "127.0.0.1:0").rpartition(":")[0]
+    is_loopback = host in ("localhost", "[::1]", "::1") or host.startswith("127.")
     # Otherwise each process would use all cores. An existing value is the user's.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
@@ -67,7 +69,7 @@ def launch(
             rdzv_endpoint=rendezvous or "127.0.0.1:0",
             rdzv_configs={"join_timeout": SECONDS_TO_MEET},
             # The name of this machine, unless the loopback device suffices.
-            local_addr="127.0.0.1" if rendezvous is None or _is_loopback(rendezvous) else None,
+            local_addr="127.0.0.1" if is_loopback else None,
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
@@ -108,11 +110,6 @@ def record(message: str, is_lost: bool) -> None:
     """Reports an error of this process to :func:`launch`. With ``is_lost``, another process was lost: not the cause."""
     said = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
-
-
-def _is_loopback(rendezvous: str) -> bool:
-    host = rendezvous.rpartition(":")[0]
-    return host in ("localhost", "[::1]", "::1") or host.startswith("127.")
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:

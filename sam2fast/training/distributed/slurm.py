@@ -82,15 +82,14 @@ class Interruption:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._handlers = {number: signal.signal(number, self._note) for number in self._numbers}
+        self._handlers = {
+            number: signal.signal(number, lambda number, frame: self._asked.add(number)) for number in self._numbers
+        }
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self._asked.add(number)
 
     def is_asked(self) -> bool:
         return bool(self._asked)

@@ -63,7 +63,9 @@ def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObj
     """Paints an object at its ``step``-th time over an RGBX frame, and its number over the object map."""
     if obj.shadow is not None:
         for part, shadow in zip(obj.sprite, obj.shadow.images, strict=True):
-            matrix = _shadow_matrix(_part_matrix(obj, part, step), obj.shadow)
+            a, b, c, d, e, f = _part_matrix(obj, part, step)
+            (dx, dy), inset = obj.shadow.offset, 2 * obj.shadow.border
+            matrix = (2 * a, 2 * b, c - inset * (a + b) + dx, 2 * d, 2 * e, f - inset * (d + e) + dy)
             placed = _transformed(shadow, matrix, None, 0.0, frame.size)
             if placed is not None:
                 frame.paste((0, 0, 0, 0), placed[1], placed[0])
@@ -103,13 +105,6 @@ def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
         a * c + b * s, b * c - a * s, a * x + b * y + tx,
         d * c + e * s, e * c - d * s, d * x + e * y + ty,
     )  # fmt: skip
-
-
-def _shadow_matrix(matrix: Matrix, shadow: Shadow) -> Matrix:
-    """Matrix from the pixels of a part's shadow to the frame's, given the part's matrix."""
-    a, b, c, d, e, f = matrix
-    (dx, dy), inset = shadow.offset, 2 * shadow.border
-    return (2 * a, 2 * b, c - inset * (a + b) + dx, 2 * d, 2 * e, f - inset * (d + e) + dy)
 
 
 def _transformed(
@@ -192,13 +187,11 @@ class Photometry:
             top, left = rng.integers(0, len(self._noise) - frame.width, 2)
             noise = self._noise[top : top + frame.height, left : left + frame.width]
             pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
-        return pixels if self._quality is None else _compressed(pixels, self._quality)
-
-
-def _compressed(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+        if self._quality is None:
+            return pixels
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=self._quality)
+        return np.asarray(Image.open(buffer))
 
 
 @cache

@@ -13,8 +13,6 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-Logits = NDArray[np.float32]
-
 
 class ObjectSearch(NamedTuple):
     """Which predicted masks count as objects."""
@@ -85,9 +83,10 @@ def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: Ob
         for mask, iou in zip(logits.reshape(-1, *logits.shape[-2:]), ious.reshape(-1), strict=True):
             if iou <= search.least_iou:
                 continue
-            share = float((mask > 0).mean())
-            if search.areas[0] <= share <= search.areas[1] and _stability(mask) > search.least_stability:
-                found.append(_opacity(mask))
+            share, stability = float((mask > 0).mean()), (mask > 1).sum() / max(1, (mask > -1).sum())
+            if search.areas[0] <= share <= search.areas[1] and stability > search.least_stability:
+                alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # half at the mask threshold
+                found.append(np.where(alpha < 8, 0, alpha).astype(np.uint8))
                 scores.append(float(iou))
     return [found[index] for index in _distinct(found, scores, search.most_overlap)]
 
@@ -98,17 +97,6 @@ def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[N
     points = np.stack(np.meshgrid(steps * size[0], steps * size[1]), axis=2).reshape(-1, 1, 2).astype(np.float32)
     for start in range(0, len(points), batch):
         yield points[start : start + batch]
-
-
-def _stability(logits: Logits) -> float:
-    """IoU of the masks at the logits 1 and -1; the first lies within the second."""
-    return float((logits > 1).sum() / max(1, (logits > -1).sum()))
-
-
-def _opacity(logits: Logits) -> NDArray[np.uint8]:
-    """Alpha ``(H, W)``: opaque where the model is certain, half at the mask threshold."""
-    alpha = np.round(255 / (1 + np.exp(-2 * np.clip(logits, -10, 10))))
-    return np.where(alpha < 8, 0, alpha).astype(np.uint8)
 
 
 def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap: float) -> list[int]:
