@@ -7,7 +7,7 @@ import struct
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -109,7 +109,14 @@ class EncoderCache:
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
         if self._store is None or setting != self._setting:
-            self._weights = self._weights or _digest(self._modules)
+            if not self._weights:  # a hash of all weights and of the printed settings of the modules
+                digest = hashlib.blake2b(digest_size=16)
+                for module in self._modules:
+                    digest.update(repr(module).encode())
+                    for key, tensor in module.state_dict().items():
+                        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+                self._weights = digest.digest()
             limit, folder = int(self._conf.gigabytes * GIGABYTE), self._conf.folder
             name = hashlib.blake2b(self._weights + repr(setting).encode(), digest_size=16).hexdigest()
             self._store = _Memory(limit) if folder is None else _Folder(Path(folder) / name, limit)
@@ -187,17 +194,6 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for module in trained:
             module.training = True
-
-
-def _digest(modules: Iterable[nn.Module]) -> bytes:
-    """A hash of all weights and of the printed settings of the modules."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        digest.update(repr(module).encode())
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-    return digest.digest()
 
 
 def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:

@@ -125,6 +125,7 @@ class TrainerState:
     def _content(self) -> dict[str, Any]:
         """The whole checkpoint in the first process of a run; the other processes get None for sharded tensors."""
         gather = self.parallel.gather
+        own, *others = self.ranks.gather(random_state(self.ranks.device))
         return {
             "model": gather(self.model.state_dict()),
             "optimizer": gather(self.optimizer.state_dict()),
@@ -137,7 +138,8 @@ class TrainerState:
             "steps": self.steps,
             "steps_in_epoch": self.steps_in_epoch,
             "best": self.best,
-            **random_states(self.ranks),
+            "random_state": own,
+            **({"random_states_of_others": others} if others else {}),
             "world_size": self.ranks.world_size,
             "steps_per_epoch": self.steps_per_epoch,
         }
@@ -189,23 +191,13 @@ def random_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-def random_states(ranks: Ranks) -> dict[str, Any]:
-    """The entries of a checkpoint with the random states of all processes. Every process must call it."""
-    first, *others = ranks.gather(random_state(ranks.device))
-    return {"random_state": first, **({"random_states_of_others": others} if others else {})}
-
-
 def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
     """Restores this process's random state from a checkpoint; a process without one gets a new seed."""
     states = [content["random_state"], *content.get("random_states_of_others", ())]
-    if ranks.rank < len(states):
-        restore_random_state(states[ranks.rank], ranks.device)
-    else:
+    if ranks.rank >= len(states):
         seed_everything(seed + ranks.rank)
-
-
-def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restores the global random generators; those of GPUs only on as many as the state was saved on."""
+        return
+    state, device = states[ranks.rank], ranks.device
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -92,14 +92,23 @@ def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead:
 
     Raises what the predictor's methods raise.
     """
+    from sam2fast.io.rle import compress_run_lengths
+    from sam2fast.kernels.run_lengths import encode_upsampled
+
     state = predictor.init_state(job.video, max_history=job.max_history)
     try:
         for prompt in job.prompts:
             add_prompt(predictor, state, prompt)
         found: dict[int, TrackedMasks] = {}
+        # Overlaps are resolved at the video's size.
+        output = "logits" if predictor.non_overlap_masks else "low_res"
+        options: dict[str, Any] = {"progress": False, "encode_ahead": encode_ahead, "output": output}
         for reverse in (False, True) if job.reverse else (False,):
-            for frame, masks in _tracked(predictor, state, reverse, encode_ahead):
-                found[frame] = masks
+            for frame, ids, masks, scores in predictor.propagate_in_video(
+                state, reverse=reverse, return_scores=True, **options
+            ):
+                rles = compress_run_lengths(encode_upsampled(masks[:, 0], state.video_size))
+                found[frame] = TrackedMasks(list(ids), rles, scores.iou.tolist(), scores.object_score.tolist())
         return TrackedVideo(state.video_size, dict(sorted(found.items())))
     finally:
         state.frames.close()
@@ -119,23 +128,3 @@ def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: Vid
         raise ValueError(f"the prompt for {prompt.obj_id!r} on frame {prompt.frame} has a mask, and points or a box")
     else:
         predictor.add_new_mask(state, prompt.frame, prompt.obj_id, prompt.mask)
-
-
-def _tracked(
-    predictor: "SAM2VideoPredictor", state: "VideoState", reverse: bool, encode_ahead: int | None
-) -> Iterator[tuple[int, TrackedMasks]]:
-    from sam2fast.io.rle import compress_run_lengths
-    from sam2fast.kernels.run_lengths import encode_upsampled
-
-    passes = predictor.propagate_in_video(
-        state,
-        reverse=reverse,
-        return_scores=True,
-        progress=False,
-        encode_ahead=encode_ahead,
-        # Overlaps are resolved at the video's size.
-        output="logits" if predictor.non_overlap_masks else "low_res",
-    )
-    for frame, ids, masks, scores in passes:
-        rles = compress_run_lengths(encode_upsampled(masks[:, 0], state.video_size))
-        yield frame, TrackedMasks(list(ids), rles, scores.iou.tolist(), scores.object_score.tolist())

@@ -62,7 +62,10 @@ def connected(plan: RayPlan) -> Iterator[Any]:
         host, colon, port = plan.address.rpartition(":")
         if colon and port.isdecimal():  # Ray would wait for a long time if nothing listens there
             socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
-        with _environment(QUIET | _token() if plan.address == LOCAL else {}):
+        # A token of this process, unless one is set: Ray would store one in the home folder.
+        has_token = _auth_token is None or any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        variables = QUIET | ({} if has_token else {"RAY_AUTH_TOKEN": str(_auth_token)})
+        with _environment(variables if plan.address == LOCAL else {}):
             ray.init(**options)
     # Ray raises SystemExit where it cannot start.
     except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
@@ -94,12 +97,6 @@ def _ray() -> Any:
     except ImportError as error:
         raise ClusterError(f'Ray cannot be loaded; pip install "sam2fast[cluster]" ({error})') from error
     return ray
-
-
-def _token() -> dict[str, str]:
-    """An access token for a local Ray, unless one is set; Ray would store one in the home folder."""
-    is_given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return {} if is_given or _auth_token is None else {"RAY_AUTH_TOKEN": _auth_token}
 
 
 def _log_message(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:

@@ -101,7 +101,10 @@ class RayWorker:
         try:
             done, value = pickle.loads(self._ray.get(self._replies.popleft()))  # noqa: S301  of this run's own processes
         except self._ray.exceptions.RayError as error:
-            raise WorkerError(f"the worker on {self.device} was lost: {_shortened(str(error))}") from error
+            why = " ".join(str(error).split())
+            if len(why) > FIRST_CHARACTERS + LAST_CHARACTERS:
+                why = f"{why[:FIRST_CHARACTERS]} ... {why[-LAST_CHARACTERS:]}"
+            raise WorkerError(f"the worker on {self.device} was lost: {why}") from error
         if done and not self._is_made:
             self._is_made, self.device = True, value
         return done, value
@@ -166,10 +169,3 @@ class RayPool(Pool):
         member.worker.end()  # a worker that is alive after all would hold its device
         logging.getLogger("sam2fast").warning("%s; another one takes its place" if is_replaced else "%s", why)
         yield from super()._handle_loss(member, why)
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    if len(line) <= FIRST_CHARACTERS + LAST_CHARACTERS:
-        return line
-    return f"{line[:FIRST_CHARACTERS]} ... {line[-LAST_CHARACTERS:]}"

@@ -53,7 +53,11 @@ class RepeatFactorWrapper(_OfOneDataset):
     ) -> None:
         own = repeat_factors_of(dataset)
         if isinstance(factors, Mapping):
-            given = _replaced(own, factors, getattr(dataset, "video_names", ()))
+            names = getattr(dataset, "video_names", ())
+            if strange := sorted(set(factors) - set(names)):
+                unknown = f"factors names {', '.join(strange[:5])}"
+                raise ValueError(f"{unknown}, which the data set does not have or does not name")
+            given = np.asarray([factors.get(name, o) for name, o in zip(names, own, strict=True)], dtype=np.float32)
         else:
             given = own if factors is None else np.asarray(factors, dtype=np.float32)
         if given.ndim > 1 or given.ndim == 1 and len(given) != len(own):
@@ -76,13 +80,6 @@ class RepeatFactorWrapper(_OfOneDataset):
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
         """A clip of the ``index``-th video."""
         return sample_once(self.dataset, index, rng)
-
-
-def _replaced(own: NDArray[np.float32], factors: Mapping[str, float], names: Sequence[str]) -> NDArray[np.float32]:
-    strange = sorted(set(factors) - set(names))
-    if strange:
-        raise ValueError(f"factors names {', '.join(strange[:5])}, which the data set does not have or does not name")
-    return np.asarray([factors.get(name, o) for name, o in zip(names, own, strict=True)], dtype=np.float32)
 
 
 class ConcatDataset:

@@ -73,7 +73,12 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     kind = rng.random()
     if kind < 0.35:
         return noise(rng, size)
-    u, v = _axes(rng, size)
+    # Two perpendicular coordinates (H, W), about in [-0.5, 0.5], randomly rotated.
+    angle, longest = rng.uniform(0, 7), max(size)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    x = (np.arange(size[0], dtype=np.float32) - size[0] / 2)[None] / np.float32(longest)
+    y = (np.arange(size[1], dtype=np.float32) - size[1] / 2)[:, None] / np.float32(longest)
+    u, v = cos * x + sin * y, cos * y - sin * x
     frequency = float(np.exp(rng.uniform(np.log(1.5), np.log(14))))
     phase = rng.uniform(0, 7)
     rough = rng.choice([0.0, 0.0, 0.15, 0.5])
@@ -107,15 +112,6 @@ def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 def _wave(x: Floats) -> Floats:
     return 127.5 + 127.5 * np.sin(2 * np.pi * x)
-
-
-def _axes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Two perpendicular coordinates ``(H, W)``, about in [-0.5, 0.5], randomly rotated."""
-    angle, longest = rng.uniform(0, 7), max(size)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    x = (np.arange(size[0], dtype=np.float32) - size[0] / 2)[None] / np.float32(longest)
-    y = (np.arange(size[1], dtype=np.float32) - size[1] / 2)[:, None] / np.float32(longest)
-    return cos * x + sin * y, cos * y - sin * x
 
 
 @cache
