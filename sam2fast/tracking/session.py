@@ -82,11 +82,13 @@ class TrackedObject(ObjectRecord[FrameResult]):
             self.conditioning = {t: self.conditioning[t] for t in reachable}
 
     def remove_prompts(self, frame: int) -> None:
+        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
         if frame in self.conditioning:
             self.others.clear()
         super().remove_prompts(frame)
 
     def commit(self, encoded: Mapping[int, FrameResult], clearing_distance: int | None) -> None:
+        """Moves the new results to the stored ones, see :meth:`ObjectRecord.commit`, and keeps the best hypothesis."""
         has_new = bool(self.new_tracked or self.new_conditioning)
         super().commit(encoded, clearing_distance)
         if has_new:
