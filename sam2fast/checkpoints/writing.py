@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from glob import escape
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +14,7 @@ from sam2fast.checkpoints.int8 import from_int8
 from sam2fast.checkpoints.reading import read_checkpoint
 from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, RECORD, CheckpointError
-from sam2fast.io.atomic import annotate_oserror, remove, resolve_symlinks, unique_number
+from sam2fast.io.atomic import annotate_oserror, atomic_path, locked, resolve_symlinks, restore
 
 WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
 Record = Mapping[str, Any]
@@ -81,10 +79,9 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary path to write to, renamed to ``path`` when the block ends, and removed on an error.
+    """A temporary path to write to, renamed to ``path`` when the block ends; see :func:`atomic_path`.
 
-    Leftovers of a killed process are cleaned up by the next one. Of a symlink the target is replaced. The mode of a
-    replaced file stays.
+    Leftovers of a killed process are cleaned up by the next one.
 
     Raises:
         FileExistsError: see :func:`check_free`.
@@ -92,73 +89,16 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """
     path = resolve_symlinks(path)
     check_free(path, overwrite)
-    number = unique_number()
-    # In a temporary folder under the same name, since readers need its suffix.
-    folder, before = (path.with_name(f".{number}.{kind}.{path.name}") for kind in ("part", "before"))
-    partial = folder / path.name
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            check_free(path, overwrite)  # again: the backup of a killed process may have been restored
-            try:
-                folder.mkdir()
+        with locked(path):
+            restore(path)
+            check_free(path, overwrite)  # again: it may have been restored
+            with atomic_path(path, in_folder=True) as partial:
                 yield partial
                 check_free(path, overwrite)
-                _move(partial, path, before)
-            finally:
-                remove(folder)
-
-
-def _move(partial: Path, path: Path, before: Path) -> None:
-    if partial.is_dir() != path.is_dir() and os.path.lexists(path):
-        raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
-    for new in [*(partial.iterdir() if partial.is_dir() else ()), partial]:
-        with suppress(FileNotFoundError):  # a new file
-            shutil.copymode(path / new.relative_to(partial), new)
-    if not path.is_dir():
-        os.replace(partial, path)
-        return
-    # A folder that is not empty cannot be replaced in one step.
-    os.rename(path, before)
-    try:
-        os.rename(partial, path)
-    except BaseException:
-        os.rename(before, path)
-        raise
-    shutil.rmtree(before)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Locks the checkpoint for writing, and cleans up the leftovers of killed processes."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise OSError(f"another process is writing {path}; wait for it") from error
-    try:
-        _clean_up(path)
-        yield
-    finally:
-        try:
-            # Removed while the lock is held: the next process notices, and creates a new file.
-            with suppress(OSError):  # Windows cannot remove an open file; it may stay
-                Path(lock.lock_file).unlink()
-        finally:
-            lock.release()
-
-
-def _clean_up(path: Path) -> None:
-    name = escape(path.name)
-    for before in path.parent.glob(f".*.before.{name}"):
-        if os.path.lexists(path):
-            shutil.rmtree(before)
-        else:
-            os.rename(before, path)
-    for partial in path.parent.glob(f".*.part.{name}"):
-        remove(partial)
+                if partial.is_dir() != path.is_dir() and os.path.lexists(path):
+                    raise FileExistsError(f"{path} is a {'folder' if path.is_dir() else 'file'}, and is not replaced")
 
 
 def write_official(

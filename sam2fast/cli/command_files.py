@@ -103,7 +103,8 @@ class OutputFolder:
         return self._content.get("files", {})
 
     def begin(self, videos: Mapping[str, Mapping[str, Any] | None], there: Collection[str]) -> None:
-        """Writes what the videos are made from. Raises UserError if it differs for a video that is there."""
+        """Removes leftovers, and writes what the videos are made from. Raises UserError if it differs for one there."""
+        remove_leftovers(self._record.with_name(name) for name in videos)
         before = self._content.get("videos", {})
         others = {name: other for name in there if (other := differences(before.get(name), videos.get(name)))}
         if others:

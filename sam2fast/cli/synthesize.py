@@ -16,6 +16,7 @@ from sam2fast.cli.reporting import emit, output_options, progress_bar, say
 from sam2fast.cli.sources import images_in
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.downloads.digests import digest_of
+from sam2fast.io.atomic import remove_leftovers
 from sam2fast.io.made_from import files_below
 
 
@@ -125,6 +126,7 @@ def synthesize(
         source = SyntheticClips(size, frames, objects, folders, clips, motion, seed=seed, on_left_out=count_left_out)
     target = DavisWriter(out)
     names = [f"{index:05d}" for index in range(clips)]
+    remove_leftovers(out / name for name in names)
     with progress_bar("clips", clips, "clips") as bar:
         for index, name in enumerate(names):
             if not target.has(name, frames):

@@ -38,7 +38,7 @@ from sam2fast.datasets.palette_masks import (
     palette,
     palette_of,
 )
-from sam2fast.io.atomic import atomic_path
+from sam2fast.io.atomic import atomic_path, remove_leftovers
 from sam2fast.io.made_from import are_whole, files_below, is_whole
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
@@ -214,8 +214,8 @@ class YouTubeVOS(Davis):
             if metadata is not None:
                 entries[folder.name] = metadata.meta
         text = json.dumps({"videos": dict(sorted(entries.items()))}, indent=1) + "\n"
-        # One name for all processes, so that the next one overwrites the leftovers of a killed one.
-        with atomic_path(self.root / META, self.root / f".{META}.part") as partial:
+        remove_leftovers([self.root / META])
+        with atomic_path(self.root / META) as partial:
             partial.write_text(text, encoding="utf-8")
 
     def _entries(self) -> dict[str, Any]:

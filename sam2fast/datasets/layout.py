@@ -11,7 +11,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.palette_masks import REFUSE
 from sam2fast.downloads.digests import digest_of
-from sam2fast.io.atomic import remove
+from sam2fast.io.atomic import beside, remove
 from sam2fast.io.made_from import are_whole, files_below, is_whole
 
 MANUAL, AUTO = MASKLETS = ("manual", "auto")
@@ -40,13 +40,12 @@ class Written(NamedTuple):
 
 
 class StagingFolder:
-    """A hidden folder for a video in a data set. It is emptied before and removed after the ``with`` block."""
+    """A hidden folder for a video in a data set. It is removed after the ``with`` block."""
 
     def __init__(self, root: Path, name: str) -> None:
-        self._root, self._folder = root, root / f".{name}.part"
+        self._root, self._folder = root, beside(root / name)
 
     def __enter__(self) -> "StagingFolder":
-        remove(self._folder)
         self._folder.mkdir(parents=True)
         return self
 

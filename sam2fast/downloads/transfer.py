@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sam2fast.io.atomic import locked
 from sam2fast.utils.errors import FixableError
 
 ANSWER_TIMEOUT = 5.0  # seconds until a server answers: name, connection, TLS and headers together
@@ -50,25 +51,20 @@ def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path],
     Raises:
         DownloadError: If ``make`` raises it, or the file cannot be written.
     """
-    from filelock import FileLock, Timeout
 
-    part, lock = target.with_name(f"{target.name}.part"), FileLock(target.with_name(f".{target.name}.lock"))
+    def note_waiting() -> None:
+        if not quiet:
+            print(f"another process is downloading {target.name}; waiting for it", file=sys.stderr, flush=True)
+
+    part = target.with_name(f"{target.name}.part")
     with _writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not quiet:
-                print(f"another process is downloading {target.name}; waiting for it", file=sys.stderr, flush=True)
-            lock.acquire()
-        try:
+        with locked(target, note_waiting):
             if not (target.is_file() and keep(target)):
                 make(part)
                 with part.open("rb+") as file:
                     os.fsync(file.fileno())
                 os.replace(part, target)
-        finally:
-            lock.release()
     return target
 
 

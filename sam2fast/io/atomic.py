@@ -1,4 +1,4 @@
-"""Atomic writes, the leftovers of killed processes, and file-system errors that name their file."""
+"""Atomic files and folders, locks, the leftovers of killed processes, and file-system errors that name their file."""
 
 import errno
 import math
@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -17,84 +17,138 @@ FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 STALE_AFTER_SECONDS = 600.0
 # A path that does not exist and cannot be created. Messages show it, so it names the reason.
 NOWHERE = Path(os.devnull, "no home directory")
-PARTIAL = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.part")  # a name of :func:`beside`
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write. At the end it is flushed to the disk and moved to ``path``; its folder is created.
-
-    If writing fails, ``path`` keeps its content, and no temporary file is left. A killed process leaves a file
-    ``.NAME.NUMBER.tmp`` beside ``path``, or beside the target of a symlink.
+    """A binary file to write, which is flushed to the disk and moved to ``path`` at the end. Creates the folder.
 
     Raises:
-        OSError: it cannot be written; the error names ``path``.
+        OSError: See :func:`atomic_path`.
     """
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path, beside(resolve_symlinks(path), "tmp")) as temporary, temporary.open("wb") as file:
+        with atomic_path(path) as partial, partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
 
 @contextmanager
-def atomic_path(path: Path, partial: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
-    """A temporary path to write to, which is renamed to ``path`` at the end; on an error it is removed.
+def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
+    """A temporary path for a file or folder, which replaces ``path`` at the end. It is removed on an error.
 
-    Args and raises: see :class:`AtomicFile`.
-    """
-    with annotate_oserror(path):
-        writing = AtomicFile(path, partial, in_folder)
-        try:
-            yield writing.name
-            writing.finish()
-        finally:
-            writing.discard()
-
-
-class AtomicFile:
-    """A file that is written under a temporary name; :func:`atomic_path` is its context manager.
-
-    A symlink stays, and its target is replaced or created. A replaced file keeps its mode, but not its owner or its
+    A symlink stays, and its target is replaced or created. Replaced files keep their modes, but not their owners or
     hard links.
 
     Args:
-        partial: the temporary path; ``.NAME.NUMBER.part`` beside ``path`` by default. A killed process leaves it.
-        in_folder: make ``partial`` a folder and write the file in it, for writers that create other files beside
-            theirs.
-
-    Attributes:
-        name: the path to write to.
+        workspace: Folder on the same file system for the temporary path, see :func:`temporary_path`.
+        in_folder: Makes the temporary path a folder, and yields a path of the same name as ``path`` in it: for writers
+            that need the suffix or create other files beside theirs.
 
     Raises:
-        OSError: it cannot be written, or ``path`` is a device or a pipe.
-        ValueError: ``path`` is no valid file name.
+        OSError: If it cannot be written, or ``path`` is a device or a pipe.
+        ValueError: If ``path`` is no valid file name.
     """
-
-    def __init__(self, path: Path, partial: Path | None = None, in_folder: bool = False) -> None:
-        self._folder: Path | None = None
-        with annotate_oserror(path):
-            self._target = resolve_symlinks(path)
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise OSError(errno.EINVAL, "a device or a pipe, and only files are written", str(path))
-            self.name = partial or beside(self._target)
+    with annotate_oserror(path):
+        target = resolve_symlinks(path)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EINVAL, "a device or a pipe, and only files are written", str(path))
+        with temporary_path(target, workspace) as partial:
             if in_folder:
-                self.name.mkdir()
-                self._folder, self.name = self.name, self.name / self._target.name
+                partial.mkdir()
+                partial = partial / target.name
+            yield partial
+            for new in [partial, *(partial.iterdir() if partial.is_dir() else ())]:
+                with suppress(FileNotFoundError):  # a new file
+                    shutil.copymode(target / new.relative_to(partial), new)
+            if partial.is_dir() and target.is_dir():
+                replace_all([(partial, target)])
+            else:
+                os.replace(partial, target)
 
-    def finish(self) -> None:
-        """Moves it to ``path``."""
-        with annotate_oserror(self._target):
-            if self._target.is_file():
-                shutil.copymode(self._target, self.name)
-            os.replace(self.name, self._target)
 
-    def discard(self) -> None:
-        """Removes the temporary file; does nothing after :meth:`finish`."""
-        self.name.unlink(missing_ok=True)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+@contextmanager
+def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
+    """A path ``.NAME.NUMBER.part`` for a file or folder, which is removed at the end.
+
+    A killed process leaves it; see :func:`remove_leftovers`.
+
+    Args:
+        workspace: Folder of the path. Defaults to the folder of ``path``.
+    """
+    partial = beside(path if workspace is None else workspace / path.name)
+    try:
+        yield partial
+    finally:
+        with suppress(OSError):
+            remove(partial)
+
+
+def replace_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Moves new files and folders to their targets, in this order. On an error the previous ones return.
+
+    If the process is killed, the previous ones stay in a folder :func:`beside` the last target; see :func:`restore`.
+    """
+    before = beside(moves[-1][1])
+    before.mkdir()
+    previous = [before / f"{target.name}.{number}" for number, (_, target) in enumerate(moves)]
+    try:
+        for (_, target), kept in zip(moves, previous, strict=True):
+            if os.path.lexists(target):
+                target.rename(kept)
+        for new, target in moves:
+            new.rename(target)
+    except BaseException:
+        if moves[-1][0].exists():
+            for (new, target), kept in reversed([*zip(moves, previous, strict=True)]):
+                if not new.exists():
+                    remove(target)
+                if os.path.lexists(kept):
+                    kept.rename(target)
+        shutil.rmtree(before, ignore_errors=True)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore(path: Path) -> None:
+    """Puts back a folder that a killed process moved away by :func:`replace_all`, and removes its other leftovers."""
+    for partial in list(path.parent.iterdir()):
+        previous = partial / f"{path.name}.0"
+        if target_of(partial) == path and previous.exists() and not os.path.lexists(path):
+            previous.rename(path)
+    remove_leftovers([path])
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Lets one process at a time write ``path``.
+
+    Args:
+        on_wait: Called before waiting for another process. By default, another process is an error.
+
+    Raises:
+        OSError: If another process is writing ``path``.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        if on_wait is None:
+            raise OSError(f"another process is writing {path}; wait for it") from error
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        try:
+            # Removed while the lock is held: the next process notices, and creates a new file.
+            with suppress(OSError):  # Windows cannot remove an open file; it may stay
+                Path(lock.lock_file).unlink()
+        finally:
+            lock.release()
 
 
 def resolve_symlinks(path: Path) -> Path:
@@ -123,14 +177,15 @@ def expanded(path: str | Path) -> Path:
         return NOWHERE.joinpath(*path.parts[1:])
 
 
-def unique_number() -> int:
-    """A random number for a unique name; process ids are not unique across containers."""
-    return int.from_bytes(os.urandom(6), "big")
+def beside(path: Path) -> Path:
+    """Returns the temporary path ``.NAME.NUMBER.part`` for a path; see :func:`target_of`."""
+    return path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6), 'big')}.part")
 
 
-def beside(path: Path, ending: str = "part") -> Path:
-    """Returns the temporary path ``.NAME.NUMBER.part`` for a path."""
-    return path.with_name(f".{path.name}.{unique_number()}.{ending}")
+def target_of(partial: Path) -> Path | None:
+    """Returns the path that a temporary path is for, or None if the path is not temporary."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]+\.part", partial.name)
+    return partial.with_name(found[1]) if found else None
 
 
 def remove(path: Path) -> None:
@@ -147,19 +202,17 @@ def remove_leftovers(paths: Iterable[Path], is_spread: bool = False) -> None:
     Args:
         is_spread: True if other processes may write the paths. Then recently changed files and folders stay.
     """
-    names: dict[Path, set[str]] = {}
+    wanted = set(map(resolve_symlinks, paths))
     latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
-    for path in map(resolve_symlinks, paths):
-        names.setdefault(path.parent, set()).add(path.name)
-    for folder in filter(Path.is_dir, names):
+    for folder in filter(Path.is_dir, {path.parent for path in wanted}):
         for path in list(folder.iterdir()):
-            found = PARTIAL.fullmatch(path.name)
+            target = target_of(path)
             with suppress(FileNotFoundError):  # another process removed it first
-                if found and found["name"] in names[folder] and _changed(path) <= latest:
+                if target in wanted and _changed(path) <= latest:
                     if path.is_dir():
                         # A process that still writes it cannot move an incomplete folder to its place.
                         with suppress(OSError):
-                            path = path.rename(beside(folder / found["name"]))
+                            path = path.rename(beside(target))
                             shutil.rmtree(path, ignore_errors=True)
                     else:
                         path.unlink()

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,14 @@ import torch
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.checkpoints.weight_files import first_line
 from sam2fast.checkpoints.writing import save_torch
-from sam2fast.io.atomic import annotate_oserror, atomic_write, resolve_symlinks, unique_number
+from sam2fast.io.atomic import (
+    annotate_oserror,
+    atomic_write,
+    remove_leftovers,
+    resolve_symlinks,
+    target_of,
+    temporary_path,
+)
 from sam2fast.training.distributed.ranks import Ranks
 
 _log = logging.getLogger(__name__)
@@ -35,17 +41,13 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
     current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
     if current.exists():
         # A hard link first, so that there is a checkpoint at every moment.
-        link = previous.with_name(f".{previous.name}.{unique_number()}.tmp")
-        try:
+        with temporary_path(previous) as link:
             try:
                 os.link(os.path.realpath(current), link)  # not to a symlink, which would lead to the new one
             except OSError:  # a file system without hard links
                 with annotate_oserror(link):
                     shutil.copyfile(current, link)
-            link.replace(previous)
-        finally:
-            # Replacing does nothing if both names are the same file; a copy may be incomplete on a full disk.
-            link.unlink(missing_ok=True)
+            link.replace(previous)  # does nothing if both names are the same file
     save(content, current)
 
 
@@ -130,12 +132,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
             # A lock of this process alone: forked workers of a killed run may live for seconds longer.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = list(folder.glob(".*.tmp"))
-            for target in (resolve_symlinks(folder / CURRENT), resolve_symlinks(folder / PREVIOUS)):
-                name = re.compile(rf"\.{re.escape(target.name)}\.\d+\.tmp")  # beside the target of a link
-                stale += [path for path in target.parent.glob(".*.tmp") if name.fullmatch(path.name)]
-            for path in stale:
-                path.unlink(missing_ok=True)
+            targets = filter(None, map(target_of, folder.iterdir()))
+            remove_leftovers([*targets, folder / CURRENT, folder / PREVIOUS])
         except ImportError:  # on Windows
             pass
         except BlockingIOError as error:

@@ -4,11 +4,10 @@ import errno
 import hashlib
 import logging
 import struct
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sam2fast.io.atomic import FULL, atomic_path, unique_number
+from sam2fast.io.atomic import FULL, atomic_path, remove_leftovers, target_of
 
 _log = logging.getLogger(__name__)
 
 GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
-ABANDONED = 3600.0  # age in seconds from which an unfinished file counts as abandoned
 # Exceptions from reading a damaged archive.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
 NO_ROOM = (*FULL, errno.EFBIG)  # the last one where files have a size limit
@@ -157,11 +155,7 @@ class _Folder(_Memory):
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # Unfinished files of killed processes, by age: the processes may have run on other machines.
-        for path in folder.glob("*.unfinished"):
-            with suppress(FileNotFoundError):  # other processes remove them too
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+        remove_leftovers(filter(None, map(target_of, folder.iterdir())), is_spread=True)
         super().__init__(limit, sum(file.stat().st_size for file in folder.glob("*.npz")))
         self._folder = folder
 
@@ -198,9 +192,8 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
     """Writes a file atomically; returns False if the disk is full."""
-    unfinished = path.with_suffix(f".{unique_number()}.unfinished")
     try:
-        with atomic_path(path, unfinished) as partial, partial.open("wb") as file:
+        with atomic_path(path) as partial, partial.open("wb") as file:
             arrays: dict[str, Any] = {_name(i, len(levels)): level.numpy() for i, level in enumerate(levels)}
             np.savez(file, **arrays)
     except OSError as error:

@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from sam2fast.io.atomic import annotate_oserror, atomic_path
+from sam2fast.io.atomic import annotate_oserror, atomic_path, remove_leftovers
 
 _log = logging.getLogger(__name__)
 
@@ -62,5 +62,6 @@ class Reporter:
                     kept.append(line + "\n")
             except (json.JSONDecodeError, KeyError):
                 _log.warning("%s: removed a line that is not a report", path)
-        with atomic_path(path, path.with_name(f".{path.name}.tmp")) as temporary:
+        remove_leftovers([path])
+        with atomic_path(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")

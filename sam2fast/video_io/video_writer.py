@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2fast.io.atomic import AtomicFile
+from sam2fast.io.atomic import atomic_path
 from sam2fast.utils.errors import FixableError
 
 if TYPE_CHECKING:
@@ -95,14 +95,12 @@ class VideoWriter:
         if name is None:
             raise NoEncoderError("this PyAV has no encoder for H.264")
         with ExitStack() as opened:
-            self._file = AtomicFile(path)
-            opened.callback(self._file.discard)
-            where = str(self._file.name.absolute())
-            self._container = av.open(where, "w", format="mp4", options=file_options or {})
-            opened.callback(self._container.close)
+            partial = opened.enter_context(atomic_path(path))
+            self._container = av.open(str(partial.absolute()), "w", format="mp4", options=file_options or {})
+            opened.callback(self._close)
             options = {**encoder_options(name, crf), **(stream_options or {})}
             stream = self._container.add_stream(name, rate=rate, options=options)
-            opened.pop_all()
+            self._opened = opened.pop_all()
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
@@ -119,17 +117,14 @@ class VideoWriter:
 
     def finish(self) -> None:
         """Finishes the file, which needs at least one frame. On an error nothing is left."""
-        try:
+        with self._opened:
             self._container.mux(self._stream.encode())
             self._container.close()
-            self._file.finish()
-        finally:
-            self.discard()
 
     def discard(self) -> None:
         """Removes an unfinished file."""
-        try:
-            with suppress(*self._failures):  # such as a full disk; the file is discarded anyway
-                self._container.close()
-        finally:
-            self._file.discard()
+        self._opened.__exit__(GeneratorExit, GeneratorExit(), None)
+
+    def _close(self) -> None:
+        with suppress(*self._failures):  # such as a full disk; the file is discarded anyway
+            self._container.close()

@@ -238,14 +238,14 @@ def test_a_link_stays(sources, tmp_path, layout):
 
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):
     convert_checkpoint(nano_file, tmp_path / "x", "transformers", dtype=torch.bfloat16)
-    before, rename = contents(tmp_path), os.rename
+    before, rename = contents(tmp_path), Path.rename
 
     def refuse(source, target):
-        if ".part." in str(source):
+        if source.parent.suffix == ".part" and source.name == "x":
             raise OSError("no space")
-        rename(source, target)
+        return rename(source, target)
 
-    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="no space"):
         convert_checkpoint(nano_file, tmp_path / "x", "transformers", overwrite=True)
     assert contents(tmp_path) == before

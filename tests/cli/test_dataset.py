@@ -142,8 +142,8 @@ def test_convert_resumes_without_repeating_work(run, sav, tmp_path):
     assert run(*ask).exit_code == 0
     whole = read_files(tmp_path / "out")
     (tmp_path / "out/other.jsonl").unlink()
-    (tmp_path / "out/.other.part").mkdir()
-    (tmp_path / "out/.other.part/other.jsonl").write_text("half")
+    (tmp_path / "out/.other.1.part").mkdir()
+    (tmp_path / "out/.other.1.part/other.jsonl").write_text("half")
     (tmp_path / "out/clip.jsonl").write_text('{"is": "not made again"}')
     result = run(*ask)
     assert result.exit_code == 0 and "; 1 videos were done before" in result.stdout

@@ -55,8 +55,8 @@ def test_the_same_command_continues_and_another_is_refused(run, tmp_path):
         shutil.rmtree(out / kind / "00001")
     shutil.rmtree(out / "JPEGImages/00002")
     (out / "Annotations/00002/00001.png").unlink()
-    (out / ".00002.part/Annotations").mkdir(parents=True)
-    (out / ".00002.part/Annotations/00009.png").write_text("")
+    (out / ".00002.1.part/Annotations").mkdir(parents=True)
+    (out / ".00002.1.part/Annotations/00009.png").write_text("")
     first = (out / "JPEGImages/00000/00000.jpg").stat().st_mtime_ns
     result = ok(run(*ask, "--clips", 3))
     assert files_of(out) == whole

@@ -37,7 +37,7 @@ def test_accepted_folders(kind, model, quick_programs, tmp_path):
     metadata = exported.write_artifact(model, folder)
     assert exported.read_metadata(folder) == metadata and sorted(path.name for path in target.iterdir()) == FILES
     assert before in (None, target.stat().st_ino), "an empty folder stays: it may be a mount point"
-    assert not list(tmp_path.glob(".sam2fast-*")) and folder.is_symlink() == kind.startswith("link")
+    assert not list(tmp_path.rglob(".*.part")) and folder.is_symlink() == kind.startswith("link")
 
 
 @pytest.mark.parametrize("exists", [False, True])

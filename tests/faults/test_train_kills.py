@@ -37,7 +37,7 @@ def test_leftovers_behind_links_are_removed(tmp_path: Path) -> None:
     disk.mkdir()
     (run / checkpointing.CURRENT).symlink_to("../disk/a.pt")
     (run / checkpointing.PREVIOUS).symlink_to("../disk/b.pt")
-    others = {".checkpoint.pt.1.tmp", ".c.pt.1.tmp", ".a.pt.x.1.tmp", ".a.pt.tmp"}
+    others = {".checkpoint.pt.1.part", ".c.pt.1.part", ".a.pt.x.1.part", ".a.pt.part"}
     for name in others:
         (disk / name).touch()
 

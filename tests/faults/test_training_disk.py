@@ -26,7 +26,7 @@ def test_features_are_not_cached_on_a_full_disk(tmp_path: Path) -> None:
         assert (ended.code, ended.stderr, files_of(tmp_path)) == (0, "", {})
         forked(lambda: write_levels(tmp_path / "a.npz", LEVELS), Fault(size=size))
         assert list(tmp_path.glob("*.npz")) == []
-        (left,) = tmp_path.glob("*.unfinished")
+        (left,) = tmp_path.glob(".*.part")
         left.unlink()
 
 

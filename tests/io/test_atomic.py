@@ -65,7 +65,7 @@ def test_temporary_name_behind_a_link(tmp_path: Path) -> None:
     os.symlink("to/file", tmp_path / "link")
     with atomic_write(tmp_path / "link"):
         (left,) = os.listdir(tmp_path / "to")
-    assert re.fullmatch(r"\.file\.\d+\.tmp", left)
+    assert re.fullmatch(r"\.file\.\d+\.part", left)
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -76,10 +76,10 @@ def test_what_a_killed_save_left_is_removed(tmp_path):
     # Killed between the two: the previous checkpoint is another name of the current one.
     (tmp_path / PREVIOUS).hardlink_to(tmp_path / CURRENT)
     save(2, tmp_path)
-    assert not list(tmp_path.glob(".*.tmp"))
-    (tmp_path / ".checkpoint.pt.123.tmp").write_bytes(b"half")
+    assert not list(tmp_path.glob(".*.part"))
+    (tmp_path / ".checkpoint.pt.123.part").write_bytes(b"half")
     with lock_folder(tmp_path):
-        assert not list(tmp_path.glob(".*.tmp"))
+        assert not list(tmp_path.glob(".*.part"))
 
 
 def test_links_stay_and_the_previous_one_is_another(tmp_path):
@@ -98,7 +98,7 @@ def test_without_locks_it_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", lockf)
-    left = tmp_path / ".checkpoint.pt.123.tmp"
+    left = tmp_path / ".checkpoint.pt.123.part"
     left.write_bytes(b"half")
     with caplog.at_level(logging.WARNING), lock_folder(tmp_path):
         assert left.exists()  # another run may be at it

@@ -9,7 +9,8 @@ from small_training import assert_same, build, checkpoint_of
 from torch import nn
 
 from sam2fast.config import ConfigError
-from sam2fast.training.feature_cache import ABANDONED, EncoderCache, EncoderCacheConf
+from sam2fast.io.atomic import STALE_AFTER_SECONDS
+from sam2fast.training.feature_cache import EncoderCache, EncoderCacheConf
 
 FROZEN = ("+trainer.model.freeze_image_encoder=true", "+trainer.model.freeze=[sam_mask_decoder.conv_s*]")
 
@@ -102,13 +103,13 @@ def test_a_damaged_file_is_replaced(tmp_path, caplog):
 def test_files_of_killed_runs_are_removed(tmp_path):
     cache(Encoder(), folder=str(tmp_path))(frames(1))
     (folder,) = tmp_path.iterdir()
-    for name, age in (("old", 2 * ABANDONED), ("young", 0.0)):
-        path = folder / f"{name}.1.unfinished"
+    for name, age in (("old", 2 * STALE_AFTER_SECONDS), ("young", 0.0)):
+        path = folder / f".{name}.1.part"
         path.write_bytes(b"x")
         os.utime(path, (time.time() - age,) * 2)
     later = cache(Encoder(), folder=str(tmp_path))
     assert_same(later(frames(1))[:1], [expected(0.1, 1)])
-    assert later.computed == 0 and [path.stem for path in folder.glob("*.unfinished")] == ["young.1"]
+    assert later.computed == 0 and [path.stem for path in folder.glob(".*.part")] == [".young.1"]
 
 
 def options(folder=None):

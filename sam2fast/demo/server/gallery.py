@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +61,7 @@ def fill_gallery(folder: Path, workspace: Path) -> None:
 def _copy_flower(folder: Path, workspace: Path) -> None:
     target = folder / FLOWER
     if not target.exists():
-        with atomic_path(target, workspace / f"{uuid4()}.mp4") as partial:
+        with atomic_path(target, workspace) as partial:
             shutil.copyfile(MEDIA / "flower.mp4", partial)
 
 

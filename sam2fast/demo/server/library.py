@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from PIL import Image
 
 from sam2fast.demo.server.demo_errors import NotFoundError, shortened
 from sam2fast.demo.server.photos import is_photo, poster_of
 from sam2fast.demo.server.transcode import Transcoded
-from sam2fast.io.atomic import atomic_path
+from sam2fast.io.atomic import atomic_path, remove
 from sam2fast.io.images import write_jpeg
 from sam2fast.video_io import VideoError, read_frames
 from sam2fast.video_io.video_types import PROBE_SIZE
@@ -65,12 +64,9 @@ class Library:
         for name in (GALLERY, UPLOADS, POSTERS, SOURCES, INCOMING):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for leftover in self.incoming.iterdir():  # of a server that was killed; another one may be using the folder
-            with suppress(FileNotFoundError):  # the other one has deleted it
+            with suppress(OSError):  # the other one has deleted it
                 if leftover.stat().st_mtime < time.time() - STALE_SECONDS:
-                    if leftover.is_dir():
-                        shutil.rmtree(leftover, ignore_errors=True)
-                    else:
-                        leftover.unlink()
+                    remove(leftover)
         # By path: modification time and size of a file, and its description.
         self._descriptions: dict[str, tuple[tuple[int, int], LibraryVideo]] = {}
         self._lock = threading.Lock()
@@ -193,17 +189,17 @@ class Library:
     def _keep_source(self, digest: str, source: UploadSource, has_file: bool) -> None:
         file, made = self.root / SOURCES / digest, source.made
         if has_file:
-            with atomic_path(file, self.incoming / f"{uuid4()}.source") as partial:
+            with atomic_path(file, self.incoming) as partial:
                 shutil.copyfile(source.file, partial)
         facts = {**asdict(made), "rate": str(made.rate)}
-        with atomic_path(file.with_suffix(FACTS_SUFFIX), self.incoming / f"{uuid4()}.json") as partial:
+        with atomic_path(file.with_suffix(FACTS_SUFFIX), self.incoming) as partial:
             partial.write_text(json.dumps(facts), encoding="utf-8")
 
     def _write_poster(self, file: Path, image: Image.Image) -> bool:
         """Writes the poster atomically, by a temporary file in ``incoming``; returns whether that succeeded."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(file, self.incoming / f"{uuid4()}.jpg") as partial:
+            with atomic_path(file, self.incoming) as partial:
                 write_jpeg(image, partial, POSTER_QUALITY)
         except OSError as error:
             _log.warning("cannot write the poster %s: %s", file, error)

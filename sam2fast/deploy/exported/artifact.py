@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +22,7 @@ from sam2fast.deploy.exported.programs import (
     export_encoder,
     save_program,
 )
+from sam2fast.io.atomic import temporary_path
 from sam2fast.io.made_from import files_below
 from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -69,8 +69,8 @@ def write_artifact(
     """Exports a model's encoder and decoder into a folder. The metadata file is written last and completes it.
 
     Args:
-        folder: must be empty or not exist. A killed process leaves a folder ``.sam2fast-*`` beside it, or in it if it
-            existed.
+        folder: must be empty or not exist. A killed process leaves a folder ``.NAME.NUMBER.part`` beside it, or in it
+            if it existed.
         config: the configuration's name, for the metadata.
         aot: compile the programs for this machine, which takes minutes and a C++ compiler.
         prompts: batch size of the decoder; fewer prompts are padded, more take several calls.
@@ -143,15 +143,13 @@ def filled(target: Path, last: str) -> Iterator[Path]:
     """
     exists = target.is_dir()
     target.parent.mkdir(parents=True, exist_ok=True)
-    base = target if exists else target.parent
-    with tempfile.TemporaryDirectory(prefix=".sam2fast-", dir=base, ignore_cleanup_errors=True) as temporary:
-        partial = Path(temporary) / "artefact"
+    with temporary_path(target, target if exists else None) as partial:
         partial.mkdir()
         yield partial
         if not exists:
             os.replace(partial, target)
             return
-        if others := sorted(set(os.listdir(target)) - {Path(temporary).name}):
+        if others := sorted(set(os.listdir(target)) - {partial.name}):
             raise FileExistsError(f"another process has written {others[0]!r} into the folder {str(target)!r}")
         for name in sorted(os.listdir(partial), key=lambda name: name == last):
             os.replace(partial / name, target / name)

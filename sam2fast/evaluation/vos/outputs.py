@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2fast.datasets.palette_masks import extended, label_png
-from sam2fast.io.atomic import annotate_oserror, beside
+from sam2fast.io.atomic import annotate_oserror, replace_all, temporary_path
 from sam2fast.io.made_from import described, differences, is_whole
 
-# In hidden folders: the future note beside the output folder, and the previous output folder.
-NOTE, FOLDER = ".note.json", "before"
+NOTE = ".note.json"  # in a hidden folder: the future note beside the output folder
 # Most frames waiting to be written: a queue, so that one slow write does not stop the device.
 MOST_WAITING = 8
 
@@ -60,43 +58,17 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
     folders. Raises FileExistsError if the folder has another record, unless ``replace``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = beside(folder)
-    partial.mkdir()
-    try:
+    with temporary_path(folder) as partial:
+        partial.mkdir()
         yield partial
         if not replace and (other := conflicts(folder, made_from)):
             raise FileExistsError(f"{folder} already exists, and {described(other)}")
-        _put(partial, folder, made_from)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _put(partial: Path, folder: Path, made_from: Any) -> None:
-    note, new_note, before = _note(folder), partial / NOTE, beside(folder)
-    content = json.dumps({"made_from": made_from, "masks": len(_masks(partial))}, indent=1) + "\n"
-    # First, as the disk may be full.
-    with annotate_oserror(new_note):
-        new_note.write_text(content, encoding="utf-8")
-    before.mkdir()
-    try:
-        # In this order, a note is never beside a folder that it does not describe. From here on, only renames.
-        if note.exists():
-            note.rename(before / NOTE)
-        if folder.exists():
-            folder.rename(before / FOLDER)
-        new_note.rename(note)
-        partial.rename(folder)
-    except BaseException:
-        if partial.exists():
-            # If this fails, the previous folder is still in the hidden folder.
-            if (before / FOLDER).exists():
-                note.unlink(missing_ok=True)
-                (before / FOLDER).rename(folder)
-            if (before / NOTE).exists():
-                (before / NOTE).rename(note)
-        shutil.rmtree(before, ignore_errors=True)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
+        note = partial / NOTE
+        with annotate_oserror(note):  # before the moves, as the disk may be full
+            content = {"made_from": made_from, "masks": len(_masks(partial))}
+            note.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        # In this order, a note is never beside a folder that it does not describe.
+        replace_all([(note, _note(folder)), (partial, folder)])
 
 
 def _note(folder: Path) -> Path:

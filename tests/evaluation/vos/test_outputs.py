@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_restored_is_kept(tmp_path, monkeypatch):
     fail_renames(monkeypatch, OSError(errno.EIO, "the disk is gone"), lambda source, target: target == tmp_path / "a")
     with pytest.raises(OSError, match="the disk is gone"):
         write(tmp_path / "a", "y", "second", replace=True)
-    (kept,) = tmp_path.glob(".a.*.part/before")
+    (kept,) = tmp_path.glob(".a.*.part/a.1")
     assert list(files_of(kept).values()) == before
 
 
