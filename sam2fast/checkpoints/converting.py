@@ -21,8 +21,8 @@ from sam2fast.checkpoints.writing import (
     written_files,
 )
 from sam2fast.config import ConfigError, build_from_config, load_config
-from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import expanded
+from sam2fast.io.file_records import file_sha256
 from sam2fast.io.made_from import described, differences, is_whole
 from sam2fast.modeling.layers import init_empty_weights
 

@@ -18,7 +18,7 @@ import click
 
 from sam2fast.cli.left_out import LeftOut
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, UserError, as_user_error, format_error
-from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.file_records import file_sha256
 from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, files_of_kind, numbered_files_hint, open_image
 from sam2fast.io.tiff_header import read_tiff_header
 

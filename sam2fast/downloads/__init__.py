@@ -10,7 +10,8 @@ from urllib.parse import quote
 from sam2fast._official_names import SAM3_ID, SAM3_NAMES
 from sam2fast.downloads import catalog
 from sam2fast.downloads.catalog import Published, is_repository, published
-from sam2fast.downloads.transfer import DownloadError, fetch, file_sha256, install
+from sam2fast.downloads.transfer import DownloadError, fetch, install
+from sam2fast.io.file_records import file_sha256
 
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from sam2fast.downloads.catalog import own_cache
-from sam2fast.downloads.transfer import file_sha256
 from sam2fast.io.atomic import atomic_path
+from sam2fast.io.file_records import file_sha256
 
 KEPT_FROM = 1 << 20  # bytes; smaller files are read again
 # A file can change again within the resolution of its times, so the digest of a newer file is not kept.

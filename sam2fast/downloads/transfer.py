@@ -1,6 +1,5 @@
 """Downloads one file over HTTP: resumable, checked, atomic, and in one process at a time."""
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2fast.io.atomic import locked
+from sam2fast.io.file_records import file_sha256
 from sam2fast.utils.errors import FixableError
 
 ANSWER_TIMEOUT = 5.0  # seconds until a server answers: name, connection, TLS and headers together
@@ -91,15 +91,6 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
         except DownloadError as error:
             reasons.append(f"{url.rpartition('@')[2]}: {error}")  # without a password
     raise DownloadError("; ".join(reasons))
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:

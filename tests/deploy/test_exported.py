@@ -255,7 +255,7 @@ WRONG = {
     "another torch": ({"kind": "aot", "torch": "2.4.0"}, "for torch 2.4.0"),
     "another processor": ({"kind": "aot", "processor": "Darwin arm64"}, "for Darwin arm64"),
     "another device": ({"device": "xpu"}, "xpu"),
-    "another format": ({"format": 2}, "version 2"),
+    "another format": ({"format": 2}, "has the format 2; this program reads 1"),
     "another file": ({"sizes": {ENCODER: 5, DECODER: 5}}, "encoder.pt2 is missing or incomplete"),
     "no end": ({"sizes": {ENCODER: math.inf, DECODER: 5}}, "artifact.json is damaged"),
     "no sizes": ({"sizes": None}, "artifact.json is damaged"),

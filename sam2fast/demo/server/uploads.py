@@ -22,7 +22,7 @@ from sam2fast.demo.server.photos import BRANDS, SIGNATURES, store_photo
 from sam2fast.demo.server.sessions import SessionStore
 from sam2fast.demo.server.settings import MEBIBYTE, ServerSettings
 from sam2fast.demo.server.transcode import choose_cut, transcode
-from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.file_records import file_sha256
 
 FORMATS = (".mp4", ".m4v", ".mov", ".webm", ".mkv")
 # Signatures of these formats: the type of the first box, from the fifth byte on, or EBML's magic number.

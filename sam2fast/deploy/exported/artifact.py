@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sam2fast.deploy.exported.programs import (
     save_program,
 )
 from sam2fast.io.atomic import temporary_path
+from sam2fast.io.file_records import read_record
 from sam2fast.io.made_from import files_below
 from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.modeling.sam2_base import SAM2Base
@@ -54,6 +55,12 @@ class ArtifactMetadata:
     mean: list[float] = field(default_factory=lambda: list(MEAN))  # of pixels in [0, 1]
     std: list[float] = field(default_factory=lambda: list(STD))
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.kind not in (EXPORTED, COMPILED):
+            raise ValueError(f"kind is {self.kind!r}; expected {EXPORTED!r} or {COMPILED!r}")
+        if not all(isinstance(self.sizes[name], int) for name in (ENCODER, DECODER)):
+            raise ValueError(f"sizes are {self.sizes}; expected bytes")
 
 
 def write_artifact(
@@ -178,21 +185,10 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
     path = Path(folder) / METADATA
     if not path.is_file():
         raise FileNotFoundError(f"no artefact in {str(folder)!r}: it has no {METADATA}")
-    try:
-        content = dict(json.loads(path.read_text(encoding="utf-8")))
-        if content["format"] != FORMAT:
-            raise ArtifactError(f"{path} has version {content['format']!r} of the format; this program reads {FORMAT}")
-        metadata = ArtifactMetadata(
-            **{field.name: content[field.name] for field in fields(ArtifactMetadata) if field.name in content}
-        )
-        sizes = {name: int(metadata.sizes[name]) for name in (ENCODER, DECODER)}
-        if metadata.kind not in (EXPORTED, COMPILED):
-            raise ValueError(f"kind is {metadata.kind!r}; expected {EXPORTED!r} or {COMPILED!r}")
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ArtifactError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
-    for name, size in sizes.items():
+    metadata = read_record(path, ArtifactMetadata, ArtifactError)
+    for name in (ENCODER, DECODER):
         file = Path(folder) / name
-        if not file.is_file() or file.stat().st_size != size:
+        if not file.is_file() or file.stat().st_size != metadata.sizes[name]:
             raise ArtifactError(f"{file} is missing or incomplete; export the model again")
     return metadata
 

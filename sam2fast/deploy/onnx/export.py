@@ -15,9 +15,10 @@ from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, w
 from sam2fast.deploy.exported.programs import EncoderModule, export_module
 from sam2fast.deploy.onnx.conversion import converted, quiet
 from sam2fast.deploy.onnx.graph_modules import MemoryAttentionGraph, MemoryEncoderGraph, PromptGraph
-from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest, sha256
+from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
 from sam2fast.engine.parts import is_unmodified
+from sam2fast.io.file_records import file_sha256
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.strategies import Sam2
@@ -119,7 +120,9 @@ def write_onnx(
             check_graph(graph, file)
             converted(file, graph.name, dtype)
         (partial / TRACKER).write_text(tracker_source(), encoding="utf-8")
-        files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(partial.iterdir())}
+        files = {
+            file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)} for file in sorted(partial.iterdir())
+        }
         manifest = manifest_of(model, config, dtype, versions, files)
         content = {**asdict(manifest), **record_of(partial, made_from)}
         (partial / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ _RUNTIME = Path(__file__).parent / "runtime"
 # Each module uses only those before it.
 SOURCES = (
     _PACKAGE / "utils" / "numbers.py",
+    _PACKAGE / "io" / "file_records.py",
     _PACKAGE / "modeling" / "memory_selection.py",
     _PACKAGE / "tracking" / "records.py",
     *(_RUNTIME / f"{name}.py" for name in ("manifest", "arrays", "prompts", "frames", "graphs", "images", "objects")),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
 from sam2fast.downloads.digests import digest_of
-from sam2fast.downloads.transfer import file_sha256
+from sam2fast.io.file_records import file_sha256
 from sam2fast.io.images import VIDEO_SUFFIXES
 
 

@@ -1,11 +1,10 @@
 """The manifest of a folder of ONNX graphs: constants of the model, and digests of the files."""
 
-import hashlib
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam2fast.io.file_records import file_sha256, read_record
 from sam2fast.modeling.memory_selection import MemoryRules
 
 MANIFEST = "model.json"
@@ -48,6 +47,11 @@ class OnnxManifest:
     stride: int = 16  # pixels of the image per position of a feature map
     format: str = FORMAT
 
+    def __post_init__(self) -> None:
+        MemoryRules(**self.memory_rules)
+        if not all(file["sha256"] for file in self.files.values()):
+            raise ValueError("a file has no digest")
+
 
 def read_manifest(folder: str | Path) -> OnnxManifest:
     """Reads the manifest of an exported model, and checks its graphs.
@@ -60,30 +64,11 @@ def read_manifest(folder: str | Path) -> OnnxManifest:
         raise OnnxModelError(
             f"no exported model in {str(folder)!r}: it has no {MANIFEST}; sam2fast export --format onnx makes one"
         )
-    try:
-        content = dict(json.loads(path.read_text(encoding="utf-8")))
-        if content.get("format") != FORMAT:
-            raise OnnxModelError(f"{path} has the format {content.get('format')!r}; this program reads {FORMAT!r}")
-        manifest = OnnxManifest(
-            **{field.name: content[field.name] for field in fields(OnnxManifest) if field.name in content}
-        )
-        MemoryRules(**manifest.memory_rules)
-        expected = {f"{name}.onnx": manifest.files[f"{name}.onnx"]["sha256"] for name in GRAPHS}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OnnxModelError(f"{path} is damaged: {type(error).__name__}: {error}; export the model again") from error
-    for name, digest in expected.items():
+    manifest = read_record(path, OnnxManifest, OnnxModelError)
+    for name in (f"{graph}.onnx" for graph in GRAPHS):
         file = Path(folder) / name
         if not file.is_file():
             raise OnnxModelError(f"{file} is missing; export the model again")
-        if sha256(file) != digest:
+        if file_sha256(file) != manifest.files.get(name, {}).get("sha256"):
             raise OnnxModelError(f"{file} is not the file that {MANIFEST} describes; export the model again")
     return manifest
-
-
-def sha256(file: Path) -> str:
-    """The hexadecimal digest of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while chunk := opened.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""Digests of files, and records of exports in JSON. A part of tracker.py, so only the standard library is imported."""
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+Record = TypeVar("Record", bound=Any)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 18):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_record(path: Path, kind: type[Record], failure: type[Exception]) -> Record:
+    """Reads the JSON of an export into a dataclass with a field ``format``. Raises ``failure`` if it is damaged."""
+    try:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        known = {field.name: field.default for field in fields(kind)}
+        if content["format"] != known["format"]:
+            raise failure(f"{path} has the format {content['format']!r}; this program reads {known['format']!r}")
+        return kind(**{name: content[name] for name in known if name in content})
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise failure(f"{path} is damaged: {type(error).__name__}: {reason}; export the model again") from error
