@@ -157,10 +157,7 @@ class SurfaceOfRevolution:
         canvas.blend(filling, mouth & canvas.ellipse(x, y + 6, radius - 4, (radius - 4) * TILT))
 
     def _rings(self, canvas: Canvas, rise: Point) -> np.ndarray:
-        """Stacks horizontal circles from the foot up; the index of the topmost at every pixel ``(h, w)``, -1 for none.
-
-        ``rise`` is the offset of a circle, right and up, for every pixel of height.
-        """
+        """The index of the topmost circle at each pixel ``(h, w)``, or -1; ``rise``: offset per pixel of height."""
         ring = np.full(canvas.x.shape, -1)
         for i, (height, radius) in enumerate(zip(self.heights, self.radii, strict=True)):
             x, y = self.foot[0] + rise[0] * height, self.foot[1] - rise[1] * height

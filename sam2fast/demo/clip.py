@@ -22,11 +22,7 @@ CRF = 20  # x264's quality
 
 
 def read_clip(every: int) -> list[NDArray[np.uint8]]:
-    """Returns each ``every``-th frame ``(540, 960, 3)`` of the package's video, from the first.
-
-    Raises:
-        ImportError: If PyAV is not installed.
-    """
+    """Returns each ``every``-th frame ``(540, 960, 3)`` of the package's video. Raises ImportError without PyAV."""
     with read_frames(CLIP, 1) as reader:
         return [frame.rgb for frame in islice(reader, 0, None, every)]
 
@@ -47,11 +43,7 @@ def track(
 
 
 def encode_mp4(images: Sequence[Image.Image]) -> bytes:
-    """Encodes images with even sides as an MP4 file: H.264 if PyAV has an encoder for it, else MPEG-4.
-
-    Raises:
-        ImportError: If PyAV is not installed.
-    """
+    """Encodes images with even sides as MP4: H.264 if PyAV has an encoder, else MPEG-4. Raises ImportError."""
     require_pyav("writing")
     import av
 

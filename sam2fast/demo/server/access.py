@@ -67,18 +67,13 @@ def _limit_of_body() -> int:
     return MAX_MASKS_BYTES if request.path.endswith(MASKS) else MAX_JSON_BYTES
 
 
-def _describe_size(size: int) -> str:
-    return f"{size // MEBIBYTE} MB" if size >= MEBIBYTE else f"{size // 1024} kB"
-
-
 def describe_error(error: Exception, settings: ServerSettings) -> tuple[str, str, int]:
     """The message, code and HTTP status that a client gets for an error of the current request."""
     if isinstance(error, RequestEntityTooLarge):
-        limit = (
-            f"a file may have {settings.max_upload_megabytes} MB"
-            if is_upload()
-            else f"it may have {_describe_size(_limit_of_body())}"
-        )
+        size = _limit_of_body()
+        limit = f"it may have {size // MEBIBYTE} MB" if size >= MEBIBYTE else f"it may have {size // 1024} kB"
+        if is_upload():
+            limit = f"a file may have {settings.max_upload_megabytes} MB"
         error = TooLargeError(f"the request is too large; {limit}")
     if isinstance(error, HTTPException):
         return error.description or error.name, error.name.upper().replace(" ", "_"), error.code or 500

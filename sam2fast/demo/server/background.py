@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,10 @@ class Downloads:
         with self._lock:
             is_running, problem = name in self._running, self._problems.get(name)
         if is_running:
-            arrived = sum(map(_size, download.parts()))
+            arrived = 0
+            for file in download.parts():
+                with suppress(FileNotFoundError):  # it has not begun, or was renamed just now
+                    arrived += file.stat().st_size
             return {"state": "downloading", "share": round(min(1.0, arrived / download.size), 3), "problem": None}
         state = "ready" if download.is_ready() else "missing" if problem is None else "failed"
         return {"state": state, "share": float(state == "ready"), "problem": problem if state == "failed" else None}
@@ -71,10 +75,3 @@ class Downloads:
             self._running.discard(name)
             if problem is not None:
                 self._problems[name] = problem
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:  # it has not begun, or was renamed just now
-        return 0

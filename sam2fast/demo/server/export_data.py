@@ -111,11 +111,7 @@ class ExportData(NamedTuple):
         )
 
     def images(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """All frames ``(H, W, 3)`` in order with their indices; reports the progress.
-
-        Raises:
-            NotFoundError: the video cannot be read to its end.
-        """
+        """All frames ``(H, W, 3)`` in order with their indices; reports the progress."""
         images = iterate_frames(self.file) if self.source is None else enumerate(source_frames(*self.source))
         for frame, image in images:
             self.report(frame / self.frames)

@@ -58,11 +58,7 @@ class _Format(NamedTuple):
 
 @contextmanager
 def export_slot() -> Iterator[None]:
-    """Waits until one of the few exports that may run at a time can begin.
-
-    Raises:
-        BusyError: If too many exports are running.
-    """
+    """Waits until one of the few exports that may run at a time can begin. Raises BusyError after some seconds."""
     if not _SLOTS.acquire(timeout=SECONDS_TO_WAIT):
         raise BusyError("busy with other downloads; try again in a minute")
     try:

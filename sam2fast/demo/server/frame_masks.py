@@ -81,15 +81,10 @@ def encode_candidates(found: ClickCandidates, size: tuple[int, int]) -> list[Pro
 
 def encode_part(frame: int, masks: Mapping[int, ObjectMask]) -> bytes:
     """One frame's part of the stream; neither a line break nor a closing boundary follows it."""
-    results = [
-        {"object_id": object_id, "mask": {"size": mask.rle["size"], "counts": mask.rle["counts"]}, **_scores(mask)}
-        for object_id, mask in masks.items()
-    ]
+    results = []
+    for object_id, mask in masks.items():
+        scores = zip(("iou", "object_score"), (round(value, SCORE_DIGITS) for value in mask.scores or ()), strict=False)
+        rle = {"size": mask.rle["size"], "counts": mask.rle["counts"]}
+        results.append({"object_id": object_id, "mask": rle, **dict(scores)})
     body = json.dumps({"frame_index": frame, "results": results}).encode()
     return _HEADERS % len(body) + body
-
-
-def _scores(mask: ObjectMask) -> dict[str, float]:
-    if mask.scores is None:
-        return {}
-    return dict(zip(("iou", "object_score"), (round(value, SCORE_DIGITS) for value in mask.scores), strict=True))

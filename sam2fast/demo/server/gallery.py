@@ -75,17 +75,13 @@ def _draw(folder: Path, workspace: Path) -> None:
         missing = [name for name in videos if not (folder / name).exists()]
         for name in missing:
             draw, rate = videos[name]
-            _write(Path(unfinished) / name, draw(), rate)
+            frames = list(draw())
+            height, width = frames[0].shape[:2]
+            with DemoVideoWriter(Path(unfinished) / name, height, width, Fraction(rate)) as video:
+                for image in frames:
+                    video.add(image)
         for name in missing:
             os.replace(Path(unfinished) / name, folder / name)
-
-
-def _write(file: Path, images: Iterable[NDArray[np.uint8]], rate: int) -> None:
-    frames = list(images)
-    height, width = frames[0].shape[:2]
-    with DemoVideoWriter(file, height, width, Fraction(rate)) as video:
-        for image in frames:
-            video.add(image)
 
 
 def still_life() -> Iterator[NDArray[np.uint8]]:

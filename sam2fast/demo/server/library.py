@@ -143,7 +143,11 @@ class Library:
             described = self._descriptions.get(path)
             if described is None or described[0] != version:
                 poster = f"{POSTERS}/{path.removesuffix(file.suffix)}.jpg"
-                first, (height, width) = poster_of(file) if is_photo(file) else _first_frame(file)
+                if is_photo(file):
+                    first, (height, width) = poster_of(file)
+                else:
+                    with read_frames(file, PROBE_SIZE) as reader:
+                        first, height, width = Image.fromarray(next(reader).rgb), reader.height, reader.width
                 has_poster = self._write_poster(self.root / poster, first)
                 described = version, LibraryVideo(path, poster if has_poster else None, width, height)
                 self._descriptions[path] = described
@@ -196,7 +200,7 @@ class Library:
             partial.write_text(json.dumps(facts), encoding="utf-8")
 
     def _write_poster(self, file: Path, image: Image.Image) -> bool:
-        """Writes the poster atomically, by a temporary file in ``incoming``; returns whether that succeeded."""
+        """Writes the poster atomically; returns False if that failed."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(file, self.incoming) as partial:
@@ -220,9 +224,3 @@ class Library:
                     part.unlink(missing_ok=True)
                 with self._lock:
                     self._descriptions.pop(path, None)
-
-
-def _first_frame(file: Path) -> tuple[Image.Image, tuple[int, int]]:
-    """The first frame of a video, and the size (H, W) of its frames."""
-    with read_frames(file, PROBE_SIZE) as reader:
-        return Image.fromarray(next(reader).rgb), (reader.height, reader.width)

@@ -56,10 +56,7 @@ class VideoShape(NamedTuple):
 
 
 def read_masks(content: bytes, video: VideoShape, frame: int) -> list[ImportedObject]:
-    """The objects of a file in the order in which they are found.
-
-    Args:
-        frame: the frame that a single label image belongs to.
+    """The objects of a file in the order in which they are found. A single label image belongs to ``frame``.
 
     Raises:
         BadInputError: the content is of no known format, damaged, empty, or for another video; says what is wrong.
@@ -173,11 +170,7 @@ def _segmentation(segmentation: Any, stated: Mapping[str, Any], size: tuple[int,
 
 
 def _fitted(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """A mask or label image resized to the video, by the nearest pixels.
-
-    Raises:
-        BadInputError: it has another shape.
-    """
+    """Resizes a mask or label image to the video by the nearest pixels. Raises BadInputError for another shape."""
     (height, width), (rows, columns) = mask.shape, size
     if not 0.99 < height * columns / (width * rows) < 1.01:  # more than rounding of a side
         raise BadInputError(f"a mask has the size {[height, width]}; expected the shape of {list(size)}")

@@ -48,7 +48,11 @@ class Clicks(NamedTuple):
 
 
 class SessionCalls:
-    """Operations on one session's video, to be run in the model's thread. A failed call changes nothing."""
+    """Operations on one session's video, to be run in the model's thread. A failed call changes nothing.
+
+    Methods raise BadInputError if there is no such frame or object, or an argument is invalid, and TooManyError if
+    there is no room for another object or prompt.
+    """
 
     def __init__(self, predictor: SAM2VideoPredictor, budget: MemoryBudget) -> None:
         self._predictor, self._budget = predictor, budget
@@ -79,10 +83,6 @@ class SessionCalls:
         Args:
             points, labels: see :func:`sam2fast.demo.server.prompt_limits.check_points`. No points with
                 ``clear_old_points`` remove the earlier ones.
-
-        Raises:
-            BadInputError: If there is no such frame, or the points are invalid or too many.
-            TooManyError: If there is no room for another object or prompt.
         """
         if clear_old_points and not len(points) and not len(labels):
             return self.clear_points(session, frame, object_id)
@@ -119,9 +119,6 @@ class SessionCalls:
             object_id: the object, which may be new.
             clicks: all clicks of the object on the frame.
             refine: they refine the object's mask there, otherwise they replace its prompts.
-
-        Raises:
-            BadInputError: If there is no such frame, or the clicks are invalid.
         """
         if ticket not in (None, session.newest_preview):
             return []
@@ -138,10 +135,7 @@ class SessionCalls:
         """The masks of all that is seen in the session's photograph, the largest first; changes nothing.
 
         Args:
-            report: receives the share of the points that are done.
-
-        Raises:
-            CancelledError: If the report raises it.
+            report: receives the share of the points that are done, and may raise CancelledError.
         """
         report(0)
         generator = SAM2AutomaticMaskGenerator(
@@ -161,10 +155,6 @@ class SessionCalls:
 
         Args:
             mask: ``(H, W)`` of the video's size, with at least one pixel inside.
-
-        Raises:
-            BadInputError: If there is no such frame, or the mask is empty or of another size.
-            TooManyError: If there is no room for another object or prompt.
         """
         state = session.state
         _check_frame(state, frame)
@@ -191,9 +181,6 @@ class SessionCalls:
         """Removes an object's points on a frame; returns the masks of all objects there.
 
         The running track is cancelled if the object has no others: nothing shows where it is.
-
-        Raises:
-            BadInputError: If there is no such frame or object.
         """
         state = session.state
         _check_frame(state, frame)
@@ -228,12 +215,7 @@ class SessionCalls:
         return changed
 
     def begin_track(self, session: Session, plan: TrackPlan) -> Event:
-        """Checks that all objects can be tracked, and replaces the running track; see :meth:`Session.begin_track`.
-
-        Raises:
-            BadInputError: If there is no such frame or object.
-            NothingToTrackError: If an object has no points.
-        """
+        """Replaces the running track; see :meth:`Session.begin_track`. Raises NothingToTrackError without points."""
         _check_frame(session.state, plan.start)
         if plan.end is not None:
             _check_frame(session.state, plan.end)
@@ -286,16 +268,13 @@ class SessionCalls:
         found, earlier = encode_frame(ids, logits, session.state.video_size, scores), session.masks.get(frame, {})
         masks = {}
         for object_id, tracked in session.state.objects.items():
-            is_new = object_id in found and (object_id == cleared or _has_result(tracked, frame))
+            has_result = any(tracked.result_on(frame, conditioning) is not None for conditioning in (True, False))
+            is_new = object_id in found and (object_id == cleared or has_result)
             source = found if is_new or object_id not in earlier else earlier
             if object_id in source:
                 masks[object_id] = source[object_id]
         session.masks[frame] = masks
         return masks
-
-
-def _has_result(tracked: TrackedObject, frame: int) -> bool:
-    return any(tracked.result_on(frame, conditioning) is not None for conditioning in (True, False))
 
 
 def _is_prompted(tracked: TrackedObject, frame: int) -> bool:

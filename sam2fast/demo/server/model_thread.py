@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -90,10 +90,6 @@ class ModelThread:
             future.set_exception(error)
 
     def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._autocast():
+        is_cuda = self._device.type == "cuda"
+        with torch.autocast("cuda", autocast_dtype_for(self._device)) if is_cuda else nullcontext():
             return function(*args, **kwargs)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._device.type == "cuda":
-            return torch.autocast("cuda", autocast_dtype_for(self._device))
-        return nullcontext()

@@ -57,11 +57,7 @@ def offline_reason() -> str | None:
 
 
 def check_online() -> None:
-    """Checks that the server may download.
-
-    Raises:
-        NotAllowedError: it is offline.
-    """
+    """Raises NotAllowedError if the server is offline."""
     if reason := offline_reason():
         raise NotAllowedError(reason)
 
@@ -98,11 +94,7 @@ class Models:
         }
 
     def download(self, name: str) -> None:
-        """Starts a download.
-
-        Raises:
-            NotAllowedError, NotFoundError: see :meth:`use`; or the server is offline.
-        """
+        """Starts a download. Raises errors as :meth:`use` does, and NotAllowedError if the server is offline."""
         self._check(name)
         check_online()
         self._downloads.start(name)
@@ -129,11 +121,7 @@ class Models:
             self._changing.release()
 
     def check_strategy(self, name: object) -> str:
-        """Returns the name of a strategy from a client.
-
-        Raises:
-            BadInputError: the server has no such strategy.
-        """
+        """Returns the name of a strategy from a client. Raises BadInputError if there is no such strategy."""
         if not isinstance(name, str) or name not in STRATEGIES:
             raise BadInputError(f"there is no strategy {shortened(name)}; expected {', '.join(STRATEGIES)}")
         return name

@@ -51,11 +51,7 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
 
 
 def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask ``(H, W)`` of run lengths of a client.
-
-    Raises:
-        BadInputError: it is damaged, or of another size.
-    """
+    """The mask ``(H, W)`` of run lengths of a client. Raises BadInputError if it is damaged or of another size."""
     found = rle.get("size") if isinstance(rle, Mapping) else None
     if found != list(size):
         raise BadInputError(f"a mask has the size {shortened(found)}; the video has {list(size)}")

@@ -1,6 +1,7 @@
 """Photographs: images that are opened as sessions of one frame, in their full size.
 
-Transparent parts are shown over grey, to users and to the model: a file may have any colours there.
+Transparent parts are shown over grey, to users and to the model: a file may have any colours there. Functions that
+read a photograph raise BadPhotoError if it cannot be read or has too many pixels.
 """
 
 import shutil
@@ -66,13 +67,7 @@ def store_photo(source: Path, target: Path) -> Path:
 
     Args:
         source: File of an untrusted client.
-        target: Path of the result without its suffix.
-
-    Returns:
-        The result's path.
-
-    Raises:
-        BadPhotoError: If the file cannot be read, or has too many pixels.
+        target: Path of the result without its suffix. The result's path is returned.
     """
     with _reading(source):
         is_lossy = False
@@ -106,31 +101,19 @@ def check_pixels(width: int, height: int) -> None:
 
 
 def read_photo(file: Path) -> NDArray[np.uint8]:
-    """Reads the pixels ``(H, W, 3)`` of a stored photograph, with grey behind transparent parts.
-
-    Raises:
-        BadPhotoError: If it cannot be read.
-    """
+    """Reads the pixels ``(H, W, 3)`` of a stored photograph, with grey behind transparent parts."""
     with _reading(file), open_image(file, _FORMATS) as image:
         return np.asarray(_over_grey(image))
 
 
 def model_input(file: Path) -> Path | NDArray[np.uint8]:
-    """Returns the model's input for a stored photograph: the file, or its pixels if parts are transparent.
-
-    Raises:
-        BadPhotoError: If it cannot be read.
-    """
+    """Returns the model's input for a stored photograph: the file, or its pixels if parts are transparent."""
     with _reading(file), open_image(file, _FORMATS) as image:
         return read_photo(file) if image.has_transparency_data else file
 
 
 def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask. All other pixels are transparent black.
-
-    Raises:
-        BadPhotoError: If it cannot be read.
-    """
+    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask. All other pixels are transparent black."""
     with _reading(file), open_image(file, _FORMATS) as image:
         pixels = np.array(image.convert("RGBA"))
     pixels[~mask | (pixels[..., 3] == 0)] = 0  # colours under transparent parts may be erased content
@@ -138,11 +121,7 @@ def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def poster_of(file: Path) -> tuple[Image.Image, tuple[int, int]]:
-    """Returns a small image of a stored photograph, and the photograph's size (H, W).
-
-    Raises:
-        BadPhotoError: If it cannot be read.
-    """
+    """Returns a small image of a stored photograph, and the photograph's size (H, W)."""
     with _reading(file), open_image(file, _FORMATS) as image:
         height, width = image.height, image.width
         image.draft("RGB", (POSTER_SIDE, POSTER_SIDE))  # JPEG files are decoded in a smaller size
@@ -152,11 +131,7 @@ def poster_of(file: Path) -> tuple[Image.Image, tuple[int, int]]:
 
 
 def thumbnail_of(file: Path) -> Image.Image:
-    """Returns a small image of a file that need not be stored yet.
-
-    Raises:
-        BadPhotoError: If it cannot be read, or has too many pixels.
-    """
+    """Returns a small image of a file that need not be stored yet."""
     with _reading(file):
         if read_header(file) is None:
             with open_image(file, _FORMATS) as image:

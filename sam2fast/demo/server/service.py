@@ -51,9 +51,8 @@ class DemoService:
             strategy: the name of a tracking strategy; None for the predictor's.
 
         Raises:
-            NotFoundError: there is no such video.
+            NotFoundError, BadInputError: there is no such video, or it cannot be read.
             BusyError: too many sessions are open.
-            BadInputError: the file cannot be read as a video.
         """
         session = Session(path, self.library.find(path), strategy)
         self.sessions.add(session)
@@ -68,12 +67,7 @@ class DemoService:
     def call(
         self, operation: Callable[Concatenate[Session, P], T], session_id: str, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs one of ``calls`` on a session, in the model's thread.
-
-        Raises:
-            NoSessionError: there is no such session.
-            BusyError, BadInputError, NothingToTrackError, TooManyError: see ``operation``.
-        """
+        """Runs one of ``calls`` on a session in the model's thread. Raises NoSessionError, or as ``operation`` does."""
         return self.model.call(operation, self.sessions.use(session_id), *args, **kwargs)
 
     def track(self, session_id: str, plan: TrackPlan, direction: Direction = "both") -> Iterator[FrameMasks]:
@@ -124,11 +118,8 @@ class DemoService:
             session.close()
 
     def _frames(self, session: Session, track: Event, plan: TrackPlan, direction: Direction) -> Iterator[FrameMasks]:
-        directions = [
-            reverse for reverse, name in ((False, "forward"), (True, "backward")) if direction in ("both", name)
-        ]
         try:
-            for reverse in directions:
+            for reverse in {"forward": [False], "backward": [True]}.get(direction, [False, True]):
                 frames = self.calls.propagate(session, plan, reverse)
                 while (found := self.model.track_frame(self.calls.next_frame, session, track, frames)) is not None:
                     session.touch()

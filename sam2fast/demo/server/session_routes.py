@@ -13,7 +13,6 @@ from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import encode
 from sam2fast.demo.server.export_data import QUALITIES, ExportData
-from sam2fast.demo.server.library import UploadSource
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
@@ -34,6 +33,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
     def session_status(session_id: str) -> Response:
         session = sessions.get(session_id)
         height, width = session.state.video_size
+        source = service.library.source_of(session.path)
         return jsonify(
             {
                 "path": session.path,
@@ -47,7 +47,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
                 "framesWithMasks": sorted(session.masks),
                 "objects": list(session.state.objects),
                 "problem": session.problem,
-                "source": _source_size(service.library.source_of(session.path)),
+                "source": source and dict(zip(("height", "width"), source.made.size, strict=True)),
                 "numbering": _numbering(service.library.made_of(session.path)),
             }
         )
@@ -145,10 +145,6 @@ def make_session_routes(service: DemoService) -> Blueprint:
             path.unlink()  # it is open already
 
     return routes
-
-
-def _source_size(source: UploadSource | None) -> dict[str, int] | None:
-    return None if source is None else dict(zip(("height", "width"), source.made.size, strict=True))
 
 
 def _numbering(made: Transcoded | None) -> dict[str, int] | None:

@@ -39,11 +39,7 @@ class Session:
 
     @property
     def state(self) -> VideoState:
-        """The tracking state of the video.
-
-        Raises:
-            NoSessionError: the session has been closed.
-        """
+        """The tracking state of the video. Raises NoSessionError if the session was closed."""
         if self._state is None:
             raise NoSessionError(self.id)
         return self._state
@@ -127,11 +123,7 @@ class SessionStore:
         return len(self._sessions)
 
     def add(self, session: Session) -> None:
-        """Registers a session before its video is opened.
-
-        Raises:
-            BusyError: the limit is reached; says how long to wait at most.
-        """
+        """Registers a session before its video is opened. Raises BusyError with the time to wait at the limit."""
         self.sweep()
         with self._lock:
             if self._is_closed.is_set():
@@ -146,11 +138,7 @@ class SessionStore:
             self._sessions[session.id] = session
 
     def get(self, session_id: str) -> Session:
-        """An open session.
-
-        Raises:
-            NoSessionError: no session has this id.
-        """
+        """An open session. Raises NoSessionError if no session has this id."""
         session = self._sessions.get(session_id)
         if session is None or session.is_closed:
             raise NoSessionError(session_id)

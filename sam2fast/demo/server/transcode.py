@@ -75,11 +75,7 @@ class Transcoded:
 
 
 def choose_cut(start: float | None, seconds: float | None, longest: float, fps: int | None) -> Cut:
-    """The part that a client asked for, at most ``longest`` seconds.
-
-    Raises:
-        BadInputError: If a time is negative, not finite or too large.
-    """
+    """The part that a client asked for, at most ``longest`` seconds. Raises BadInputError for invalid times."""
     begin = 0.0 if start is None else start
     length = longest if seconds is None else seconds
     if not 0 <= begin <= MAX_START:
@@ -142,11 +138,7 @@ def transcode(source: Path, target: Path, cut: Cut, report: Report = ignore_prog
 
 
 def source_frames(source: Path, made: Transcoded) -> Iterator[NDArray[np.uint8]]:
-    """The frames ``(H, W, 3)`` of a transcoded video, read from its source in the size ``made.size``.
-
-    Raises:
-        NotFoundError: If the source cannot be read.
-    """
+    """The frames ``(H, W, 3)`` of a transcoded video from its source, of ``made.size``. Raises NotFoundError."""
     height, width = made.size
     try:
         with FrameReader(DecodedStream(_uploaded(source), PROBE_SIZE)) as reader:

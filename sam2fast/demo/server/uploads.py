@@ -72,7 +72,8 @@ class IncomingFile:
         if len(self._beginning) < SIGNATURE_BYTES:
             self._beginning += bytes(data[:SIGNATURE_BYTES])
             self.is_photo = self._beginning.startswith(SIGNATURES) or self._beginning[8:12] in BRANDS
-            if len(self._beginning) >= SIGNATURE_BYTES and not (self.is_photo or _is_video(self._beginning)):
+            is_video = self._beginning[4:8] in FIRST_BOXES or self._beginning.startswith(EBML)
+            if len(self._beginning) >= SIGNATURE_BYTES and not (self.is_photo or is_video):
                 raise BadVideoError(
                     "the file is not MP4, QuickTime, Matroska or WebM, and not JPEG, PNG, WebP, BMP, TIFF, AVIF or HEIC"
                 )
@@ -80,10 +81,6 @@ class IncomingFile:
 
     def __getattr__(self, name: str) -> Any:  # read, seek, tell, close: form parsers expect a file
         return getattr(self._file, name)
-
-
-def _is_video(beginning: bytes) -> bool:
-    return beginning[4:8] in FIRST_BOXES or beginning.startswith(EBML)
 
 
 class UploadRequest(Request):

@@ -1,4 +1,7 @@
-"""Video files of the demo: H.264 in MP4 written for browsers, and frames read back."""
+"""Video files of the demo: H.264 in MP4 written for browsers, and frames read back.
+
+Functions raise NotFoundError if a video, or one of its frames, cannot be read.
+"""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -68,11 +71,7 @@ class DemoVideoWriter:
         self._frame_from = VideoFrame.from_ndarray
 
     def add(self, image: NDArray[np.uint8]) -> None:
-        """Adds a frame ``(H, W, 3)``, resized if it has another size.
-
-        Raises:
-            BadVideoError: the frame cannot be encoded.
-        """
+        """Adds a frame ``(H, W, 3)``, resized if it has another size. Raises BadVideoError if it cannot be encoded."""
         height, width = self._size
         frame = self._frame_from(np.ascontiguousarray(image), format="rgb24")
         frame = to_yuv(frame, width=width, height=height, interpolation="BICUBIC")
@@ -98,11 +97,7 @@ class DemoVideoWriter:
 
 
 def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
-    """One frame ``(H, W, 3)`` of a video of ``count`` frames, in its original size.
-
-    Raises:
-        NotFoundError: there is no such frame, or it cannot be read.
-    """
+    """One frame ``(H, W, 3)`` of a video of ``count`` frames, in its original size."""
     if not 0 <= frame < count:
         raise NotFoundError(f"there is no frame {frame} in this video; its frames are 0 to {count - 1}")
     if is_photo(file):
@@ -112,21 +107,13 @@ def read_frame(file: Path, frame: int, count: int) -> NDArray[np.uint8]:
 
 
 def pixel_aspect_of(file: Path) -> Fraction:
-    """Width of a video's pixels divided by their height.
-
-    Raises:
-        NotFoundError: the video cannot be read.
-    """
+    """Width of a video's pixels divided by their height."""
     with _reading(file), read_frames(file, PROBE_SIZE) as reader:
         return reader.pixel_aspect
 
 
 def iterate_frames(file: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """All frames ``(H, W, 3)`` in order with their indices, in their original size.
-
-    Raises:
-        NotFoundError: the video cannot be read to its end.
-    """
+    """All frames ``(H, W, 3)`` in order with their indices, in their original size."""
     if is_photo(file):
         yield 0, read_photo(file)
         return
