@@ -153,11 +153,7 @@ def fitting_config(source: str | Path, prefix: str = "") -> Choice | None:
 
 
 def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice) -> bool:
-    """Whether the weights are those of the configuration's whole model (true), or of its part for images (false).
-
-    Raises:
-        CheckpointError: neither fits.
-    """
+    """Returns True for weights of the whole model, False for its part for images. Raises CheckpointError for others."""
     config = load_config(choice.config, choice.overrides)
     if "model" not in config:
         raise ConfigError(f"{choice.config} has no 'model'")

@@ -186,19 +186,15 @@ def load_partial(
         )
     found = read_checkpoint(path, prefix)
     if rename is not None:
-        found = _renamed(path, found, rename)
+        renamed: dict[str, Tensor] = {}
+        for name, tensor in found.items():
+            if (new := rename(name)) in renamed:
+                raise CheckpointError(f"rename gives {new!r} to two weights of {path}, the second of them {name}")
+            renamed[new] = tensor
+        found = renamed
     report = _compared(path, wanted, found)
     if not report.loaded:
         raise CheckpointError(f"nothing of the checkpoint fits the model: {report}")
     model.load_state_dict({name: found[name] for name in report.loaded}, strict=False, assign=False)
     _log.log(logging.INFO if report.complete else logging.WARNING, "%s", report)
     return report
-
-
-def _renamed(path: str | Path, found: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    out: dict[str, Tensor] = {}
-    for name, tensor in found.items():
-        if (new := rename(name)) in out:
-            raise CheckpointError(f"rename gives {new!r} to two weights of {path}, the second of them {name}")
-        out[new] = tensor
-    return out

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
@@ -74,7 +73,10 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
     """The weights of a checkpoint as :func:`read_checkpoint` returns them, without its note."""
     file = find_weights(path)
     found = read_file(file)
-    tensors = _unwrapped(file, {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)})
+    below = {name.removeprefix(prefix): x for name, x in found.items() if name.startswith(prefix)}
+    tensors = {WRAPPERS.sub("", name): x for name, x in below.items()}
+    if len(tensors) < len(below):
+        raise CheckpointError(f"{file} has the same weight with and without {WRAPPERS.pattern}")
     if not tensors:
         raise CheckpointError(f"no name in {file} begins with {prefix!r}; the first is {next(iter(found))}")
     if any(".base_layer." in name for name in tensors):
@@ -97,20 +99,8 @@ def read_layout(path: str | Path, prefix: str) -> StoredWeights:
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def _unwrapped(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``tensors`` without the names of torch's wrappers."""
-    out = {WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
-    if len(out) < len(tensors):
-        raise CheckpointError(f"{path} has the same weight with and without {WRAPPERS.pattern}")
-    return out
-
-
 def _without_prefix(path: Path, tensors: dict[str, Tensor], asked: str) -> dict[str, Tensor]:
-    """``tensors`` without the prefix that all names have before SAM 2's.
-
-    Raises:
-        CheckpointError: there are several prefixes, or other names beside.
-    """
+    """Removes the prefix that all names have before SAM 2's. Raises CheckpointError if there are other names."""
     prefixes = {match[1] for name in tensors if (match := WRAPPED.match(name))}
     if not prefixes or "" in prefixes:
         return tensors

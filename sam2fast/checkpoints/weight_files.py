@@ -171,7 +171,8 @@ def _unusable(tensor: Tensor) -> str | None:
 
 def _read_pickle(path: Path) -> Any:
     # torch takes a path with this suffix for a safetensors file, and maps paths only.
-    is_mapped = _starts_with(path, ZIP) and _is_utf8(path) and path.suffix != ".safetensors"
+    is_utf8 = os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")  # torch assumes it in every locale
+    is_mapped = _starts_with(path, ZIP) and is_utf8 and path.suffix != ".safetensors"
 
     def load() -> Any:
         with path.open("rb") as file:
@@ -199,11 +200,6 @@ def _read_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # damaged files make torch.load raise many kinds, such as struct.error
         raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})") from error
-
-
-def _is_utf8(path: Path) -> bool:
-    """Returns True if the path is encoded as UTF-8. For mapped files torch assumes UTF-8 in every locale."""
-    return os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

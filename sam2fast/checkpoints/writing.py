@@ -170,20 +170,17 @@ def _save_safetensors(tensors: Mapping[str, Tensor], path: Path, made_from: Reco
     except UnicodeEncodeError as error:
         raise CheckpointError(f"the name {error.object!r} of a weight is no text that safetensors can store") from error
     end = 8 + int.from_bytes(content[:8], "little")
-    header = content[:end] if made_from is None else _with_record(content[8:end], made_from)
+    header = content[:end]
+    if made_from is not None:  # safetensors' own writer orders keys at random
+        facts = json.loads(header[8:])
+        facts["__metadata__"][RECORD] = json.dumps(made_from)
+        text = json.dumps(facts, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # tensors are aligned
+        header = len(text).to_bytes(8, "little") + text
     with path.open("wb") as file:
         file.write(header)
         file.write(memoryview(content)[end:])
         _fsync(file)
-
-
-def _with_record(header: bytes, made_from: Record) -> bytes:
-    """Returns the length and the header of a safetensors file with a record. Its own writer orders keys at random."""
-    facts = json.loads(header)
-    facts["__metadata__"][RECORD] = json.dumps(made_from)
-    text = json.dumps(facts, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors are aligned
-    return len(text).to_bytes(8, "little") + text
 
 
 def _fsync(file: Any) -> None:

@@ -201,12 +201,8 @@ class TiffHeader:
         most = max(page.width * page.height for page in pages)
         while 2 * pages[0].width * pages[0].height < most:
             del pages[0]
-        _, step = self.channels
-        return tuple(page for i, page in enumerate(pages) if not self._channel(i)) if step else tuple(pages)
-
-    def _channel(self, index: int) -> int:
         count, step = self.channels
-        return index // step % count
+        return tuple(page for i, page in enumerate(pages) if not step or i // step % count == 0)
 
     @cached_property
     def channels(self) -> tuple[int, int]:

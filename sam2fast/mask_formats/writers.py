@@ -1,10 +1,11 @@
 """Writes the masks of images as COCO, YOLO, LabelMe, Label Studio, PNG, NPZ and GeoJSON."""
 
+import functools
 import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +88,11 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
-    WRITERS[name](folder, _with_equal_classes(images), tolerance)
+    items = _with_equal_classes(images)
+    if name == "coco":
+        return _write_coco(folder, items)
+    for item in items:
+        WRITERS[name](folder, item, tolerance)
 
 
 def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
@@ -103,7 +108,7 @@ def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedI
         yield item
 
 
-def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
+def _write_coco(folder: Path, images: Iterable[AnnotatedImage]) -> None:
     found: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
     for number, item in enumerate(images, 1):
         file = item.image.name if isinstance(item.image, Path) else f"{item.stem}.jpg"
@@ -117,119 +122,86 @@ def _write_coco(folder: Path, images: Iterable[AnnotatedImage], tolerance: float
     _write(folder / COCO_FILE, json.dumps(found).encode())
 
 
-def _write_yolo(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    def line(box: list[int], rle: RLE, height: int, width: int) -> list[float]:
-        x, y, w, h = box
-        return [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
-
-    _write_yolo_lines(folder, images, line)
-
-
-def _write_yolo_polygons(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    def line(box: list[int], rle: RLE, height: int, width: int) -> list[float]:
-        return yolo_polygon(polygons_of(rle, tolerance), (height, width))
-
-    _write_yolo_lines(folder, images, line)
-
-
-def _write_yolo_lines(
-    folder: Path, images: Iterable[AnnotatedImage], line: Callable[[list[int], RLE, int, int], list[float]]
-) -> None:
+def _write_yolo(folder: Path, item: AnnotatedImage, tolerance: float, with_polygons: bool = False) -> None:
     """A data set as ultralytics reads it: ``data.yaml``, images, and a line of numbers for each object."""
-    for item in images:
-        lines = [
-            yolo_line(list(item.classes).index(label), line(box, rle, *item.size))
-            for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True)
-            if box
-        ]
-        _write_image(folder / "images", item)
-        _write(folder / FILES["yolo"].format(item.stem), "".join(lines).encode())
-        _write(folder / "data.yaml", yolo_data(item.classes).encode())
+    lines, (height, width) = [], item.size
+    for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True):
+        if box:
+            x, y, w, h = box
+            values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+            if with_polygons:
+                values = yolo_polygon(polygons_of(rle, tolerance), item.size)
+            lines.append(yolo_line(list(item.classes).index(label), values))
+    _write_image(folder / "images", item)
+    _write(folder / FILES["yolo"].format(item.stem), "".join(lines).encode())
+    _write(folder / "data.yaml", yolo_data(item.classes).encode())
 
 
-def _write_labelme(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        shapes = [
-            shape
-            for number, (rle, label, _) in enumerate(_objects(item), 1)
-            for shape in labelme_polygons(polygons_of(rle, tolerance), label, number)
-        ]
-        _write_labelme_file(folder, item, shapes)
-
-
-def _write_labelme_masks(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        shapes = [
-            labelme_mask(decode_rle(rle), box, label, number)
-            for number, (box, (rle, label, _)) in enumerate(zip(item.boxes, _objects(item), strict=True), 1)
-            if box
-        ]
-        _write_labelme_file(folder, item, shapes)
-
-
-def _write_labelme_file(folder: Path, item: AnnotatedImage, shapes: Sequence[Mapping[str, Any]]) -> None:
+def _write_labelme(folder: Path, item: AnnotatedImage, tolerance: float, with_pixels: bool = False) -> None:
+    shapes: list[dict[str, Any]] = []
+    for number, (box, (rle, label, _)) in enumerate(zip(item.boxes, _objects(item), strict=True), 1):
+        if box and with_pixels:
+            shapes.append(labelme_mask(decode_rle(rle), box, label, number))
+        elif box:
+            shapes += labelme_polygons(polygons_of(rle, tolerance), label, number)
     document = labelme_document(_write_image(folder, item).name, item.size, shapes)
     _write(folder / FILES["labelme"].format(item.stem), document.encode())
 
 
-def _write_label_studio(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        image = f"{folder.resolve().name}/{_write_image(folder, item, BROWSER_SUFFIXES).name}"
-        shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
-        task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
-        _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())
-        _write(folder / "label_config.xml", label_studio_interface(item.classes).encode())
+def _write_label_studio(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
+    image = f"{folder.resolve().name}/{_write_image(folder, item, BROWSER_SUFFIXES).name}"
+    shown = [entry for entry, box in zip(_objects(item), item.boxes, strict=True) if box]
+    task = label_studio_task(image, ((decode_rle(rle), label, score) for rle, label, score in shown))
+    _write(folder / FILES["label-studio"].format(item.stem), json.dumps(task).encode())
+    _write(folder / "label_config.xml", label_studio_interface(item.classes).encode())
 
 
-def _write_png(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        _write(folder / FILES["png"].format(item.stem), label_png(paint_labels(item.rles, *item.size)))
+def _write_png(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
+    _write(folder / FILES["png"].format(item.stem), label_png(paint_labels(item.rles, *item.size)))
 
 
-def _write_npz(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        count = len(item.rles)
-        boxes = np.array([box or [0, 0, 0, 0] for box in item.boxes], dtype=np.int64).reshape(count, 4)
-        columns = {
-            "boxes": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-            "scores": np.array(item.scores, dtype=np.float32),
-            "labels": np.array(item.labels, dtype=np.str_),
+def _write_npz(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
+    count = len(item.rles)
+    boxes = np.array([box or [0, 0, 0, 0] for box in item.boxes], dtype=np.int64).reshape(count, 4)
+    columns = {
+        "boxes": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        "scores": np.array(item.scores, dtype=np.float32),
+        "labels": np.array(item.labels, dtype=np.str_),
+    }
+    head = {"descr": "|b1", "fortran_order": False, "shape": (count, *item.size)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_path(folder / FILES["npz"].format(item.stem)) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for name, column in columns.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, column, allow_pickle=False)
+        with archive.open("masks.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, head)
+            for rle in item.rles:  # one mask in memory at a time
+                file.write(row_major(decode_rle(rle)).data)
+
+
+def _write_geojson(folder: Path, item: AnnotatedImage, tolerance: float) -> None:
+    place = _place_of(item)
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"id": number, "name": label, "score": score},
+            "geometry": {
+                "type": "MultiPolygon",
+                "coordinates": [[_closed(ring, place) for ring in (part.outer, *part.holes)] for part in parts],
+            },
         }
-        head = {"descr": "|b1", "fortran_order": False, "shape": (count, *item.size)}
-        folder.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_path(folder / FILES["npz"].format(item.stem)) as partial,
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        ):
-            for name, column in columns.items():
-                with archive.open(f"{name}.npy", "w") as file:
-                    np.lib.format.write_array(file, column, allow_pickle=False)
-            with archive.open("masks.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, head)
-                for rle in item.rles:  # one mask in memory at a time
-                    file.write(row_major(decode_rle(rle)).data)
-
-
-def _write_geojson(folder: Path, images: Iterable[AnnotatedImage], tolerance: float) -> None:
-    for item in images:
-        place = _place_of(item)
-        features = [
-            {
-                "type": "Feature",
-                "properties": {"id": number, "name": label, "score": score},
-                "geometry": {
-                    "type": "MultiPolygon",
-                    "coordinates": [[_closed(ring, place) for ring in (part.outer, *part.holes)] for part in parts],
-                },
-            }
-            for number, (rle, label, score) in enumerate(_objects(item), 1)
-            if (parts := polygons_of(rle, tolerance))
-        ]
-        system = {}
-        if place is not None and place.epsg != WGS84:  # GDAL, QGIS and geopandas read this member
-            system = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{place.epsg}"}}}
-        content = json.dumps({"type": "FeatureCollection", **system, "features": features})
-        _write(folder / FILES["geojson"].format(item.stem), content.encode())
+        for number, (rle, label, score) in enumerate(_objects(item), 1)
+        if (parts := polygons_of(rle, tolerance))
+    ]
+    system = {}
+    if place is not None and place.epsg != WGS84:  # GDAL, QGIS and geopandas read this member
+        system = {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{place.epsg}"}}}
+    content = json.dumps({"type": "FeatureCollection", **system, "features": features})
+    _write(folder / FILES["geojson"].format(item.stem), content.encode())
 
 
 def _place_of(item: AnnotatedImage) -> Place | None:
@@ -291,16 +263,15 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-# The writers by name: each takes a folder, images, and the tolerance of polygons.
-WRITERS: dict[str, Callable[[Path, Iterable[AnnotatedImage], float], None]] = {
-    "coco": _write_coco,
+# The writers of an image by name: each takes a folder, the image, and the tolerance of polygons.
+WRITERS: dict[str, Callable[[Path, AnnotatedImage, float], None]] = {
     "yolo": _write_yolo,
-    "yolo-seg": _write_yolo_polygons,
+    "yolo-seg": functools.partial(_write_yolo, with_polygons=True),
     "labelme": _write_labelme,
-    "labelme-mask": _write_labelme_masks,
+    "labelme-mask": functools.partial(_write_labelme, with_pixels=True),
     "label-studio": _write_label_studio,
     "png": _write_png,
     "npz": _write_npz,
     "geojson": _write_geojson,
 }
-FORMATS = tuple(WRITERS)
+FORMATS = ("coco", *WRITERS)

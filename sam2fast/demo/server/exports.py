@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
+from flask import Response, send_file
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,6 +55,14 @@ class _Format(NamedTuple):
     write: Callable[[ExportData, Path], None]
     suffix: str
     content_type: str
+
+
+def send_once(path: Path, content_type: str, **options: Any) -> Response:
+    """Sends a file, and deletes it: it is open already, and its space on the disk is freed after sending."""
+    try:
+        return send_file(path, content_type, max_age=0, **options)
+    finally:
+        path.unlink()
 
 
 @contextmanager
@@ -132,7 +141,7 @@ def _coco_files(data: ExportData) -> _Entries:
                     (entry["rle"], entry["box"], entry["area"]),
                 )
                 annotations.append(ids | coco_entry(category_of[entry["id"]], *facts, track_id=entry["id"]))
-        yield f"images/{name}", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        yield f"images/{name}", encoded(image, "JPEG", quality=JPEG_QUALITY)
     document = {"images": images, "annotations": annotations, "categories": categories}
     yield "annotations.json", json.dumps(document)
 
@@ -174,7 +183,7 @@ def _cutouts(data: ExportData) -> _Entries:
             cutout = read_cutout(data.file, seen)
         else:
             cutout = np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
-        yield f"{frame:05d}.png", _encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
+        yield f"{frame:05d}.png", encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
 
 
 def _yolo_files(data: ExportData) -> _Entries:
@@ -187,7 +196,7 @@ def _yolo_files(data: ExportData) -> _Entries:
             for i, parts in found.items()
             if parts
         ]
-        yield f"images/{frame:05d}.jpg", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        yield f"images/{frame:05d}.jpg", encoded(image, "JPEG", quality=JPEG_QUALITY)
         yield f"labels/{frame:05d}.txt", "".join(lines)
 
 
@@ -199,7 +208,7 @@ def _labelme_files(data: ExportData) -> _Entries:
             for i, mask in data.masks[frame].items()
             for shape in labelme_polygons(polygons_of(mask.rle, tolerance=0), data.class_of(i), i)
         ]
-        yield f"{frame:05d}.jpg", _encoded(image, "JPEG", quality=JPEG_QUALITY)
+        yield f"{frame:05d}.jpg", encoded(image, "JPEG", quality=JPEG_QUALITY)
         yield f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", data.size, shapes)
 
 
@@ -212,7 +221,7 @@ def _frames_with_masks(data: ExportData) -> Iterator[tuple[int, NDArray[np.uint8
             return
 
 
-def _encoded(image: NDArray[np.uint8], form: str, **options: int) -> bytes:
+def encoded(image: NDArray[np.uint8], form: str, **options: int) -> bytes:
     file = BytesIO()
     Image.fromarray(image).save(file, form, **options)
     return file.getvalue()

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from flask import Blueprint, Response, current_app, jsonify, request, send_file
-from PIL import Image
+from flask import Blueprint, Response, current_app, jsonify, request
 
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
-from sam2fast.demo.server.exports import PNG_COMPRESSION, export_slot
+from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, send_once
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
 from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
 from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
@@ -48,10 +47,7 @@ def make_photo_routes(service: DemoService) -> Blueprint:
     @routes.post("/api/photographs/export")
     def export_photos() -> Response:
         path = export(request.get_json(force=True, silent=True), request.args.get("format", ""), service.library)
-        try:
-            return send_file(path, "application/zip", max_age=0)
-        finally:
-            path.unlink()  # it is open already
+        return send_once(path, "application/zip")
 
     @routes.post("/api/photographs/thumbnail")
     def thumbnail() -> Response:
@@ -171,6 +167,5 @@ def _write_cutouts(folder: Path, photos: Iterable[_Photo]) -> None:
         seen = np.zeros(photo.size, dtype=bool)
         for mask in photo.found.masks[0].values():
             seen |= decode_rle(mask.rle)
-        content = BytesIO()
-        Image.fromarray(read_cutout(photo.file, seen)).save(content, "PNG", compress_level=PNG_COMPRESSION)
-        (folder / f"{photo.stem}.png").write_bytes(content.getvalue())
+        cutout = encoded(read_cutout(photo.file, seen), "PNG", compress_level=PNG_COMPRESSION)
+        (folder / f"{photo.stem}.png").write_bytes(cutout)

@@ -65,9 +65,10 @@ def make_routes(service: DemoService) -> Blueprint:
         session_id = body.get("session_id")
         if not isinstance(session_id, str):
             raise BadInputError(f"session_id is {shortened(session_id)}; expected the id that startSession returned")
-        plan = TrackPlan(
-            _integer(body, "start_frame_index", 0), _integer(body, "end_frame_index", None), _object_ids(body)
-        )
+        ids = body.get("object_ids")
+        if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int for i in ids)):
+            raise BadInputError(f"object_ids is {shortened(ids)}; expected a list of objects' ids")
+        plan = TrackPlan(_integer(body, "start_frame_index", 0), _integer(body, "end_frame_index", None), ids)
         frames = service.track(session_id, plan, body.get("direction", "both"))
         return Response(_stream(frames), content_type=CONTENT_TYPE)
 
@@ -106,13 +107,6 @@ def _integer(body: dict[str, Any], name: str, default: Any) -> Any:
     if found is not default and type(found) is not int:
         raise BadInputError(f"{name} is {shortened(found)}; expected the number of a frame")
     return found
-
-
-def _object_ids(body: dict[str, Any]) -> list[int] | None:
-    ids = body.get("object_ids")
-    if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int for i in ids)):
-        raise BadInputError(f"object_ids is {shortened(ids)}; expected a list of objects' ids")
-    return ids
 
 
 def _stream(frames: Iterator[FrameMasks]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request, send_file
+from flask import Blueprint, Response, jsonify, request
 from PIL import Image
 
 from sam2fast.demo.server import exports
@@ -84,12 +84,8 @@ def make_session_routes(service: DemoService) -> Blueprint:
             if source is not None and request.args.get("size") != "seen":
                 data = data.at_source(source, service.call(service.calls.mask_logits, session_id))
             exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
-        try:
-            return send_file(
-                exported.path, exported.content_type, as_attachment=True, download_name=exported.name, max_age=0
-            )
-        finally:
-            exported.path.unlink()  # it is open already; the disk space is freed after sending
+        options = {"as_attachment": True, "download_name": exported.name}
+        return exports.send_once(exported.path, exported.content_type, **options)
 
     @routes.post("/api/sessions/<session_id>/preview")
     def preview(session_id: str) -> Response:
@@ -139,10 +135,7 @@ def make_session_routes(service: DemoService) -> Blueprint:
             data = _export_data(session)._replace(report=report)
             with exports.export_slot():
                 path = encode(Path(frames.name), data, folder)
-        try:
-            return send_file(path, "video/mp4", max_age=0)
-        finally:
-            path.unlink()  # it is open already
+        return exports.send_once(path, "video/mp4")
 
     return routes
 
