@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from file_contents import files_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_nano import write_small_nano
@@ -46,14 +47,6 @@ def sources(nano_file, nano_weights, tmp_path_factory):
     return dict.fromkeys(TARGETS, path) | {"transformers": nano_file}
 
 
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def files(folder):
-    return list(contents(folder))
-
-
 def without_scores(weights):
     return {name: x for name, x in weights.items() if "pred_obj_score" not in name}
 
@@ -81,7 +74,7 @@ def test_from_layout_to_layout(convert, nano_file, nano_weights, tmp_path, first
     for line in result.stdout.splitlines()[4:]:
         _, digest, file = line.split()
         assert hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() == digest
-    assert len(files(tmp_path / "there")) == (2 if second == "transformers" else 1)
+    assert len(files_of(tmp_path / "there")) == (2 if second == "transformers" else 1)
     if second == "official":
         content = torch.load(target, weights_only=True)
         assert content.keys() == {"model", "made_from"} and content["model"].keys() == nano_weights.keys()
@@ -172,7 +165,7 @@ def test_prefix_and_model(convert, nano_weights, tmp_path):
 def test_weights_of_no_configuration(convert, tmp_path):
     torch.save({"head.weight": torch.ones(2)}, tmp_path / "x.pt")
     assert "fits     no configuration" in convert("x.pt", "y.safetensors").stdout
-    assert files(tmp_path) == ["x.pt", "y.safetensors"]
+    assert [*files_of(tmp_path)] == ["x.pt", "y.safetensors"]
 
 
 @pytest.mark.parametrize("layout", TARGETS)
@@ -180,16 +173,16 @@ def test_nothing_is_overwritten_without_overwrite(convert, sources, nano_weights
     """With it also in place."""
     source, target = sources[layout], TARGETS[layout]
     convert(source, target, "--dtype", "bfloat16")
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     result = convert(source, target)
     assert result.exit_code == 1 and "already exists" in result.stderr
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
     assert convert(source, target, "--overwrite").exit_code == 0
     assert torch.equal(read_checkpoint(target)["no_mem_embed"], nano_weights["no_mem_embed"])
     assert convert(target, target, "--overwrite", "--dtype", "float16").exit_code == 0
     found = read_checkpoint(target)
     assert found and all(torch.equal(x, nano_weights[name].half()) for name, x in found.items())
-    assert files(tmp_path) == list(before)
+    assert [*files_of(tmp_path)] == list(before)
 
 
 def test_a_folder_with_other_files_is_not_replaced(convert, nano_file, tmp_path):
@@ -200,7 +193,7 @@ def test_a_folder_with_other_files_is_not_replaced(convert, nano_file, tmp_path)
     (tmp_path / "f").write_text("a file")
     result = convert(nano_file, "f", "--overwrite")
     assert result.exit_code == 1 and "f is a file, and is not replaced" in result.stderr
-    assert (tmp_path / "f").read_text() == "a file" and len(files(tmp_path)) == 4
+    assert (tmp_path / "f").read_text() == "a file" and len(files_of(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("layout", TARGETS)
@@ -208,7 +201,7 @@ def test_a_file_that_reads_back_differently_is_removed(sources, tmp_path, monkey
     """The previous checkpoint is complete, and nothing of the new one is left."""
     target = tmp_path / TARGETS[layout]
     convert_checkpoint(sources[layout], target, layout, dtype=torch.bfloat16)
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
 
     def damaged(path):
         weights = read_checkpoint(path)
@@ -218,7 +211,7 @@ def test_a_file_that_reads_back_differently_is_removed(sources, tmp_path, monkey
     monkeypatch.setattr(writing, "read_checkpoint", damaged)
     with pytest.raises(CheckpointError, match="no_mem_embed is another"):
         convert_checkpoint(sources[layout], target, layout, overwrite=True)
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
     assert len(list((tmp_path / "out").iterdir())) == 1
 
 
@@ -229,16 +222,16 @@ def test_a_link_stays(sources, tmp_path, layout):
     (tmp_path / "store").mkdir()
     os.symlink(f"store/x{link.suffix}", link)
     convert_checkpoint(sources[layout], link, layout, dtype=torch.bfloat16)
-    first = contents(tmp_path)
+    first = files_of(tmp_path)
     convert_checkpoint(sources[layout], link, layout, overwrite=True)
     assert os.readlink(link) == f"store/x{link.suffix}" and os.listdir(tmp_path / "store") == [f"x{link.suffix}"]
-    assert contents(tmp_path) != first
+    assert files_of(tmp_path) != first
     read_checkpoint(link)
 
 
 def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path, monkeypatch):
     convert_checkpoint(nano_file, tmp_path / "x", "transformers", dtype=torch.bfloat16)
-    before, rename = contents(tmp_path), Path.rename
+    before, rename = files_of(tmp_path), Path.rename
 
     def refuse(source, target):
         if source.parent.suffix == ".part" and source.name == "x":
@@ -248,7 +241,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(nano_file, tmp_path,
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="no space"):
         convert_checkpoint(nano_file, tmp_path / "x", "transformers", overwrite=True)
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -275,7 +268,7 @@ def test_refusals(convert, nano_weights, tmp_path, content, arguments, code, wor
     result = convert(*arguments.split())
     assert result.exit_code == code and word in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
-    assert files(tmp_path) == ["in.pt"]
+    assert [*files_of(tmp_path)] == ["in.pt"]
 
 
 def test_more_weights_than_the_model_has(convert, nano_weights, tmp_path, monkeypatch):
@@ -292,7 +285,7 @@ def test_refused_arguments(nano_file, tmp_path):
             convert_checkpoint(nano_file, tmp_path / "x.pt", "official", dtype=dtype)
     with pytest.raises(ConfigError, match="has no 'model'"):
         convert_checkpoint(nano_file, tmp_path / "x.pt", "official", config="nano/sam2fast_nano_own_masks")
-    assert files(tmp_path) == []
+    assert [*files_of(tmp_path)] == []
 
 
 def test_the_command_takes_a_folder(tmp_path, nano_file, nano_weights):

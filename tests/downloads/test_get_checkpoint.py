@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from checkpoint_server import make_checkpoint
+from file_contents import files_of
 
 from sam2fast.build_sam import _hf_download
 from sam2fast.checkpoints import find_weights
@@ -23,11 +24,6 @@ def hub_cache(machine, monkeypatch) -> Path:
     """The cache of huggingface_hub, which reads the environment on import."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(machine / "hugging/hub"))
     return machine / "hugging/hub"
-
-
-def files(folder) -> list[str]:
-    found = (path for path in folder.rglob("*") if not path.is_dir() and path.suffix != ".lock")
-    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def test_the_order_of_the_search(machine, hub_cache, monkeypatch):
@@ -64,7 +60,7 @@ def test_from_meta(server, machine):
     server.add(f"/meta/{FILE}", DATA)
     config, path = _hf_download(REPO)
     assert config == "configs/sam2.1/sam2.1_hiera_t.yaml" and path == str(machine / "own" / FILE)
-    assert files(machine) == [f"own/{FILE}"] and Path(path).read_bytes() == DATA
+    assert [*files_of(machine)] == [f"own/{FILE}"] and Path(path).read_bytes() == DATA
     assert str(get_checkpoint("tiny")) == path and len(server.asked) == 1
 
 
@@ -84,7 +80,7 @@ def test_to_a_folder(server, machine, cached):
         get_checkpoint("tiny")
         server.asked.clear()
     path = get_checkpoint("tiny", folder=machine / "new/folder")
-    assert path.read_bytes() == DATA and files(machine) == [f"new/folder/{FILE}"] + [f"own/{FILE}"] * cached
+    assert path.read_bytes() == DATA and [*files_of(machine)] == [f"new/folder/{FILE}"] + [f"own/{FILE}"] * cached
     assert len(server.asked) == (0 if cached else 1)
     mask = os.umask(0)
     os.umask(mask)
@@ -135,7 +131,7 @@ def test_refused(server, machine, monkeypatch, name, options, variable, error, m
         monkeypatch.setenv(variable, "1")
     with pytest.raises(error, match=message) as raised:
         get_checkpoint(name, **options)
-    assert "secret" not in str(raised.value) and not [file for file in files(machine) if FILE in file]
+    assert "secret" not in str(raised.value) and not [file for file in files_of(machine) if FILE in file]
     assert bool(server.asked) == ("mirror" in options)  # then Meta is asked, too
 
 

@@ -1,5 +1,6 @@
 """Downloads of one file from an unreliable server: resumed, checked, and never incomplete under the final name."""
 
+import os
 import shutil
 import socket
 from contextlib import nullcontext
@@ -30,7 +31,7 @@ def download(tmp_path, server, waits):
 
 @pytest.fixture
 def names(tmp_path):
-    return lambda: sorted(path.name for path in (tmp_path / "to").iterdir() if path.suffix != ".lock")
+    return lambda: sorted(os.listdir(tmp_path / "to"))
 
 
 def ranges(server):
