@@ -8,16 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from sam2fast.demo.server.demo_errors import BadInputError, BadVideoError, shortened
+from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.export_data import ExportData
 from sam2fast.demo.server.settings import MEBIBYTE
+from sam2fast.demo.server.video_exports import add_sound_of
 from sam2fast.demo.server.video_files import DemoVideoWriter, pixel_aspect_of
 from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
-from sam2fast.video_io.containers import VideoInput
-from sam2fast.video_io.sound import add_sound
 
 MARGIN = 1  # pixels by which drawn frames may be larger than the video: sizes are even
 MAX_FRAME_BYTES = 16 * MEBIBYTE
@@ -46,10 +44,7 @@ def encode(frames: Path, video: ExportData, folder: Path) -> Path:
             for image in chain([first], images):
                 video.report(file.count / video.frames)
                 file.add(image)
-        try:
-            add_sound(target, VideoInput.of_file(video.file))
-        except (FFmpegError, ValueError, OSError) as error:
-            raise BadVideoError(f"the sound cannot be encoded: {error}") from error
+        add_sound_of(video, target)
     except BaseException:
         target.unlink(missing_ok=True)
         raise

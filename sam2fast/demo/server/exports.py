@@ -21,6 +21,7 @@ from sam2fast.demo.server.export_data import HIGH, ExportData
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.photos import is_photo, read_cutout
 from sam2fast.demo.server.video_exports import (
+    union_of,
     write_green_screen,
     write_matte,
     write_overlay,
@@ -176,9 +177,7 @@ def _coco_objects(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
 def _cutouts(data: ExportData) -> _Entries:
     """Yields RGBA images: the objects opaque or with a photograph's own alpha, all else transparent black."""
     for frame, image in _frames_with_masks(data):
-        seen = np.zeros(data.size, dtype=bool)
-        for mask in data.masks[frame].values():
-            seen |= decode_rle(mask.rle)
+        seen = union_of(data, frame)
         if is_photo(data.file):
             cutout = read_cutout(data.file, seen)
         else:

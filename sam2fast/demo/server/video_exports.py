@@ -29,7 +29,6 @@ _Draw = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]  # of an image and
 def write_plain(data: ExportData, path: Path) -> None:
     """The video itself, with its sound: for a page that draws on it."""
     _write_mp4(data, path, lambda image, frame: image)
-    _add_sound(data, path)
 
 
 def write_overlay(data: ExportData, path: Path) -> None:
@@ -41,13 +40,11 @@ def write_overlay(data: ExportData, path: Path) -> None:
         return draw_masks(image, np.stack(pixels), list(shown), list(map(object_colour, shown))) if shown else image
 
     _write_mp4(data, path, draw)
-    _add_sound(data, path)
 
 
 def write_green_screen(data: ExportData, path: Path) -> None:
     """The objects before green, with the video's sound."""
     _write_mp4(data, path, lambda image, frame: np.where(union_of(data, frame)[..., None], image, GREEN))
-    _add_sound(data, path)
 
 
 def write_matte(data: ExportData, path: Path) -> None:
@@ -56,7 +53,7 @@ def write_matte(data: ExportData, path: Path) -> None:
     def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
         return np.repeat(np.where(union_of(data, frame), WHITE, BLACK)[..., None], 3, axis=2)
 
-    _write_mp4(data, path, draw)
+    _write_mp4(data, path, draw, has_sound=False)
 
 
 def write_transparent(data: ExportData, path: Path) -> None:
@@ -86,7 +83,7 @@ def _write_with_alpha(
             container.mux(stream.encode())
     except (FFmpegError, ValueError) as error:
         raise BadVideoError(f"the video cannot be encoded: {error}") from error
-    _add_sound(data, path)
+    add_sound_of(data, path)
 
 
 def union_of(data: ExportData, frame: int) -> NDArray[np.bool_]:
@@ -97,13 +94,15 @@ def union_of(data: ExportData, frame: int) -> NDArray[np.bool_]:
     return found
 
 
-def _write_mp4(data: ExportData, path: Path, draw: _Draw) -> None:
+def _write_mp4(data: ExportData, path: Path, draw: _Draw, has_sound: bool = True) -> None:
     with DemoVideoWriter(path, *data.size, data.steady_rate, data.pixel_aspect, data.quality.x264) as video:
         for frame, image in data.images():
             video.add(draw(image, frame))
+    if has_sound:
+        add_sound_of(data, path)
 
 
-def _add_sound(data: ExportData, path: Path) -> None:
+def add_sound_of(data: ExportData, path: Path) -> None:
     """Adds the sound of the video that the page plays, which has the part that the source's frames show."""
     try:
         add_sound(path, VideoInput.of_file(data.file))
