@@ -94,11 +94,7 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:
-    """Checks a file by ``torch.save`` against its hash, or without one against the checksums inside it.
-
-    Raises:
-        DamagedError: If they differ, or the file is not a checkpoint.
-    """
+    """Checks a file by ``torch.save`` against its hash, or the checksums inside it. Raises DamagedError."""
     if sha256 is not None:
         if (found := file_sha256(path)) != sha256:
             raise DamagedError(f"the SHA-256 of what arrived is {found}; expected {sha256}")

@@ -21,11 +21,7 @@ NOWHERE = Path(os.devnull, "no home directory")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, which is flushed to the disk and moved to ``path`` at the end. Creates the folder.
-
-    Raises:
-        OSError: See :func:`atomic_path`.
-    """
+    """A binary file, which is flushed to the disk and moved to ``path`` at the end; see :func:`atomic_path`."""
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial, partial.open("wb") as file:
@@ -70,13 +66,7 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """A path ``.NAME.NUMBER.part`` for a file or folder, which is removed at the end.
-
-    A killed process leaves it; see :func:`remove_leftovers`.
-
-    Args:
-        workspace: Folder of the path. Defaults to the folder of ``path``.
-    """
+    """A path ``.NAME.NUMBER.part`` for a file or folder, which is removed at the end. ``workspace`` is its folder."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial

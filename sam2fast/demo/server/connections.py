@@ -169,11 +169,7 @@ class _PacedSocket:
         self._socket, self._waited, self._received = sock, 0.0, 0
 
     def recv(self, size: int) -> bytes:
-        """Receives at most ``size`` bytes.
-
-        Raises:
-            TimeoutError: If fewer than :data:`PACE_BYTES` arrived in :data:`PACE_SECONDS`.
-        """
+        """Receives at most ``size`` bytes. Raises TimeoutError for fewer than PACE_BYTES in PACE_SECONDS."""
         begin = time.monotonic()
         block = self._socket.recv(size)
         self._waited += time.monotonic() - begin

@@ -53,11 +53,7 @@ class LibraryVideo:
 
 
 class Library:
-    """The videos in a folder, which is created if it is missing.
-
-    Raises:
-        OSError: If the folder cannot be created.
-    """
+    """The videos in a folder, which is created if it is missing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -89,11 +85,7 @@ class Library:
         return found
 
     def default(self, path: str | None) -> LibraryVideo:
-        """The gallery's video with this path, or else the first.
-
-        Raises:
-            NotFoundError: If the gallery is empty.
-        """
+        """The gallery's video with this path, or else the first. Raises NotFoundError if the gallery is empty."""
         videos = self.gallery()
         if not videos:
             raise NotFoundError(
@@ -102,11 +94,7 @@ class Library:
         return next((video for video in videos if video.path == path), videos[0])
 
     def find(self, path: str) -> Path:
-        """The file of a video or photograph of the gallery or the uploads.
-
-        Raises:
-            NotFoundError: If there is no such video, or the path leads out of the folders.
-        """
+        """The file of a video or photograph of the gallery or the uploads. Raises NotFoundError for other paths."""
         folder, _, name = path.partition("/")
         if folder in (GALLERY, UPLOADS) and (name.endswith(SUFFIX) or is_photo(name)):
             return self.file(folder, name)

@@ -84,11 +84,7 @@ class MemoryBudget:
         return max(1, min(MAX_OBJECTS, self.results // (2 * needed)))
 
     def check_room(self, state: VideoState, frame: int, object_id: int) -> None:
-        """Checks that an object may be prompted on a frame.
-
-        Raises:
-            TooManyError: the session would have too many objects, or too many prompted frames, which are never dropped.
-        """
+        """Checks that an object may be prompted on a frame. Raises TooManyError."""
         most = replace(self, keeps_all=state.strategy.looks_further).objects(state.num_frames)
         if object_id not in state.objects and len(state.objects) >= most:
             raise TooManyError(f"this session may have {most} objects; remove one first")

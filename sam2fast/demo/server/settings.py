@@ -48,11 +48,7 @@ class ServerSettings:
 
 
 def parse_origin(text: str) -> str:
-    """Normalises an origin such as ``https://demo.example:8443``: lower case, no default port.
-
-    Raises:
-        ValueError: If the text is not a scheme with a host and an optional port.
-    """
+    """Normalises an origin such as ``https://demo.example:8443``: lower case, no default port. Raises ValueError."""
     parts = urlsplit(text)
     host, port = parts.hostname, parts.port
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
