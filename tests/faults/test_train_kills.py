@@ -99,8 +99,9 @@ def test_results_are_reported_once_and_without_truncated_lines(tmp_path: Path) -
     assert reported() == steps[:2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "ki')
+    (tmp_path / ".metrics.jsonl.1.part").touch()  # of a killed process
     Reporter(tmp_path, None, tensorboard=False).report(2, "val", {"x": 2.0})
-    assert reported() == steps
+    assert reported() == steps and [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 @pytest.mark.long
