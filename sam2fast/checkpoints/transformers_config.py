@@ -276,7 +276,12 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
         NoConfigError: the file describes another model than the configuration.
         CheckpointError: the file is no JSON mapping.
     """
-    found = _read(file)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no JSON file: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} is no configuration: expected a mapping")
     if found.get("model_type") == WHOLE_SAM3:
         found = _tracker_config(file, found)
     kind = found.get("model_type")
@@ -327,16 +332,6 @@ def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[st
     if len(size) != 2 or not all(isinstance(side, int) for side in size) or size[0] != size[1]:
         raise NoConfigError(f"{file} is for images of the size {size}, and only squares are supported; {NAME}")
     return [] if size == ours else [f"++model.image_size={size[0]}"]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is no JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is no configuration: expected a mapping")
-    return content
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:

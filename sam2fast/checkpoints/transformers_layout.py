@@ -172,7 +172,15 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: names without a counterpart in transformers.
     """
     merged, kind = (*POINTS, POSITIONS), _kind(weights)
-    weights = _with_split(weights, SPLIT[kind])
+    parts: dict[str, Tensor] = {}  # with each joined weight in its parts
+    for name, tensor in weights.items():
+        whole = next((end for end in SPLIT[kind] if name.endswith(end)), None)
+        if whole is None:
+            parts[name] = tensor
+            continue
+        below = [name.removesuffix(whole) + part for part in SPLIT[kind][whole]]
+        parts |= {part: x.clone() for part, x in zip(below, tensor.chunk(len(below)), strict=True)}
+    weights = parts
     names = {name: _renamed(name, False, kind) for name in weights if name not in merged}
     if unknown := [name for name, theirs in names.items() if theirs is None]:
         raise CheckpointError(f"{len(unknown)} names have no counterpart in transformers: {listed(unknown)}")
@@ -225,19 +233,6 @@ def _kind(names: Collection[str]) -> str:
         return "edgetam"
     is_sam3 = any(name.startswith((f"{_TRUNK}.ln_pre.", f"{_TRUNK_THERE}.embeddings.")) for name in names)
     return "sam3" if is_sam3 else "sam2"
-
-
-def _with_split(weights: Mapping[str, Tensor], split: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """Returns the weights with each joined weight in its parts."""
-    out: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        whole = next((end for end in split if name.endswith(end)), None)
-        if whole is None:
-            out[name] = tensor
-            continue
-        names = [name.removesuffix(whole) + part for part in split[whole]]
-        out |= {part: x.clone() for part, x in zip(names, tensor.chunk(len(names)), strict=True)}
-    return out
 
 
 def _renamed(name: str, back: bool, kind: str) -> str | None:

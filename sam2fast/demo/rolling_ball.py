@@ -58,7 +58,9 @@ def draw_rolling_ball(frames: int = 32, mug_from: Literal["left", "right", "star
             mug = body.cover(canvas)
         noisy = canvas.finished() + rng.normal(0, 0.01, (HEIGHT, WIDTH, 1))
         images.append((255 * np.clip(noisy, 0, 1)).round().astype(np.uint8))
-        masks.append([_reduced(seen) for seen in (ball & ~vase & ~mug, vase & ~mug, mug)])
+        # Pixels of the image are covered by more than half.
+        seen = np.stack([ball & ~vase & ~mug, vase & ~mug, mug]).reshape(3, HEIGHT, SCALE, WIDTH, SCALE)
+        masks.append(seen.mean(axis=(2, 4)) > 0.5)
     return Clip(np.array(images), np.array(masks))
 
 
@@ -97,9 +99,3 @@ def draw_ball(canvas: Canvas, centre: tuple[float, float], radius: float, wedges
     normal = np.stack([right, up, np.sqrt(np.clip(1 - right**2 - up**2, 0.01, None))], axis=-1)
     wedge = np.floor((np.arctan2(up, right) + angle) / (np.pi / 3)).astype(int) % 2
     part.blend(lit(normal, np.array(wedges)[wedge], gloss=0.5), right**2 + up**2 <= 1)
-
-
-def _reduced(cover: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask at the image's size: pixels that are covered by more than half."""
-    shares: NDArray[np.float64] = cover.reshape(HEIGHT, SCALE, WIDTH, SCALE).mean(axis=(1, 3))
-    return shares > 0.5

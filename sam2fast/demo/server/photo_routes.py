@@ -122,16 +122,12 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         if not is_photo(file):
             raise BadInputError(f"{shortened(entry.get('path'))} is not a photograph")
         _, size = poster_of(file)
-        name = _file_name(str(entry.get("name") or file.name))
+        # The last part of the client's name, without characters that file systems refuse.
+        last = re.split(r"[/\\]", str(entry.get("name") or file.name))[-1]
+        name = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[-100:] or "photograph"
         stem = _unique(Path(name).stem, stems)
         photos.append(_Photo(file, name, stem, size, read_page_masks(entry, 1, size)))
     return photos
-
-
-def _file_name(name: str) -> str:
-    """The last part of a client's file name, without characters that file systems refuse."""
-    last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[-100:] or "photograph"
 
 
 def _unique(stem: str, taken: set[str]) -> str:
