@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -19,7 +18,7 @@ from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.results import DIGITS
 from sam2fast.cli.segmenter import NOT_FINITE
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.io.atomic import annotate_oserror, atomic_path
+from sam2fast.io.atomic import annotate_oserror, atomic_path, remove, target_of
 from sam2fast.io.made_from import files_below
 from sam2fast.io.mask_formats import VOLUME_FILES
 from sam2fast.io.rle import compress_run_lengths
@@ -32,13 +31,11 @@ from sam2fast.video_results.record import RecordIndex
 MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
 BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
-# The names of this command's files, and the hidden partial files of killed runs.
-PART = r"(?(1)\.[\d.]+(part|tmp))"  # after a name that begins with a dot
+# The names of this command's files.
 NAMES = "|".join(
     ["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES, *VOLUME_FILES.values()]
 ).replace(".", r"\.")
-OURS = re.compile(rf"(\.)?({NAMES}|{STATES.pattern}){PART}")
-OUR_PNG = re.compile(rf"(\.)?(.+)\.png{PART}")
+OURS = re.compile(f"{NAMES}|{STATES.pattern}")
 NUMBER = re.compile(r"\d{5,}")  # the name of a frame that has no other
 CHANGE = "give another --out folder, or --overwrite it"
 KEYS = ("id", "rle", "area", "box", "score", "object_score")  # keys of an object in the record
@@ -126,11 +123,8 @@ class RunFolder:
         if self.is_new:
             (self.path / MANIFEST).unlink(missing_ok=True)
         for path in files:
-            is_unused = self.is_new or path.name.startswith(".") or (self.complete and STATES.fullmatch(path.name))
-            if is_unused and path.is_dir():  # a partial state
-                shutil.rmtree(path)
-            elif is_unused:
-                path.unlink(missing_ok=True)
+            if self.is_new or target_of(path) or (self.complete and STATES.fullmatch(path.name)):
+                remove(path)
         if self.is_new:
             self.note()
             self.is_new = False
@@ -222,7 +216,7 @@ class RunFolder:
     def _read_manifest(self) -> dict[str, Any] | None:
         manifest = self.path / MANIFEST
         if not manifest.exists():
-            ours = [path for path in self._files() if not path.name.startswith(".")]
+            ours = [path for path in self._files() if not target_of(path)]
             if ours:
                 raise UserError(f"{ours[0]} exists, but no {MANIFEST} that says what of; {CHANGE}")
             return None
@@ -241,14 +235,14 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """Returns the files of this command, finished or not."""
-        found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch(path.name)]
+        found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch((target_of(path) or path).name)]
         try:
             names = set(json.loads((self.path / MANIFEST).read_bytes())["frame_names"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             names = set()  # no run yet, or a damaged manifest
         for path in sorted((self.path / PNGS).glob("*")):
-            name = OUR_PNG.fullmatch(path.name)
-            if name and (name[2] in names or NUMBER.fullmatch(name[2])):
+            name = target_of(path) or path
+            if name.suffix == ".png" and (name.stem in names or NUMBER.fullmatch(name.stem)):
                 found.append(path)
         return found
 
