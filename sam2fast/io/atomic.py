@@ -65,6 +65,30 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
 
 
 @contextmanager
+def filled(target: Path, last: str) -> Iterator[Path]:
+    """A temporary folder, which is moved to ``target`` at the end; on an error it is removed.
+
+    An existing empty folder may be a mount point, which cannot be replaced. Then the files are moved into it one by
+    one, the one named ``last`` last.
+
+    Raises:
+        FileExistsError: If another process has written files into ``target``.
+    """
+    exists = target.is_dir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_path(target, target if exists else None) as partial:
+        partial.mkdir()
+        yield partial
+        if not exists:
+            os.replace(partial, target)
+            return
+        if others := sorted(set(os.listdir(target)) - {partial.name}):
+            raise FileExistsError(f"another process has written {others[0]!r} into the folder {str(target)!r}")
+        for name in sorted(os.listdir(partial), key=lambda name: name == last):
+            os.replace(partial / name, target / name)
+
+
+@contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
     """A path ``.NAME.NUMBER.part`` for a file or folder, which is removed at the end. ``workspace`` is its folder."""
     partial = beside(path if workspace is None else workspace / path.name)

@@ -13,8 +13,9 @@ from sam2fast import __version__
 from sam2fast.demo.in_browser.runtime import BUNDLE, PINNED, write_runtime
 from sam2fast.demo.server.gallery import fill_gallery
 from sam2fast.demo.server.library import GALLERY, POSTERS, Library, LibraryVideo
-from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, size_of
+from sam2fast.deploy.exported.artifact import check_folder, record_of, size_of
 from sam2fast.deploy.onnx import write_onnx
+from sam2fast.io.atomic import filled
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
 INDEX = "index.html"

@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from sam2fast.deploy.exported.programs import (
     export_encoder,
     save_program,
 )
-from sam2fast.io.atomic import temporary_path
+from sam2fast.io.atomic import filled
 from sam2fast.io.file_records import read_record
 from sam2fast.io.made_from import files_below
 from sam2fast.kernels.preprocess import MEAN, STD
@@ -139,27 +138,6 @@ def check_folder(folder: str | Path) -> Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OSError(f"no artefact can be written into {str(parent)!r}: not a folder, or no permission")
     return target
-
-
-@contextmanager
-def filled(target: Path, last: str) -> Iterator[Path]:
-    """A temporary folder whose files are moved to ``target`` at the end; on an error it is removed.
-
-    An existing folder may be a mount point, which cannot be replaced. Then the files are moved into it one by one, the
-    one named ``last`` last.
-    """
-    exists = target.is_dir()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_path(target, target if exists else None) as partial:
-        partial.mkdir()
-        yield partial
-        if not exists:
-            os.replace(partial, target)
-            return
-        if others := sorted(set(os.listdir(target)) - {partial.name}):
-            raise FileExistsError(f"another process has written {others[0]!r} into the folder {str(target)!r}")
-        for name in sorted(os.listdir(partial), key=lambda name: name == last):
-            os.replace(partial / name, target / name)
 
 
 def record_of(folder: Path, made_from: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sam2fast import __version__
-from sam2fast.deploy.exported.artifact import check_folder, filled, record_of, weights_digest
+from sam2fast.deploy.exported.artifact import check_folder, record_of, weights_digest
 from sam2fast.deploy.exported.programs import EncoderModule, export_module
 from sam2fast.deploy.onnx.conversion import converted, quiet
 from sam2fast.deploy.onnx.graph_modules import MemoryAttentionGraph, MemoryEncoderGraph, PromptGraph
 from sam2fast.deploy.onnx.runtime.manifest import MANIFEST, OnnxManifest
 from sam2fast.deploy.onnx.standalone import TRACKER, tracker_source
 from sam2fast.engine.parts import is_unmodified
+from sam2fast.io.atomic import filled
 from sam2fast.io.file_records import file_sha256
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
