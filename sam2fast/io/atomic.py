@@ -21,7 +21,7 @@ NOWHERE = Path(os.devnull, "no home directory")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file, which is flushed to the disk and moved to ``path`` at the end; see :func:`atomic_path`."""
+    """Yields a binary file, which is flushed and moved to ``path`` at the end; see :func:`atomic_path`."""
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial, partial.open("wb") as file:
@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
-    """A temporary path for a file or folder, which replaces ``path`` at the end. It is removed on an error.
+    """Yields a temporary path for a file or folder, which replaces ``path`` at the end. It is removed on an error.
 
     A symlink stays, and its target is replaced or created. Replaced files keep their modes, but not their owners or
     hard links.
@@ -66,7 +66,7 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
 
 @contextmanager
 def filled(target: Path, last: str) -> Iterator[Path]:
-    """A temporary folder, which is moved to ``target`` at the end; on an error it is removed.
+    """Yields a temporary folder, which is moved to ``target`` at the end; on an error it is removed.
 
     An existing empty folder may be a mount point, which cannot be replaced. Then the files are moved into it one by
     one, the one named ``last`` last.
@@ -90,7 +90,7 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """A path ``.NAME.NUMBER.part`` for a file or folder, which is removed at the end. ``workspace`` is its folder."""
+    """Yields a path ``.NAME.NUMBER.part``, which is removed at the end. ``workspace`` is its folder."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial
@@ -166,7 +166,7 @@ def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[
 
 
 def resolve_symlinks(path: Path) -> Path:
-    """The file that ``open`` would create or replace: ``path``, or the target of a symlink, which need not exist.
+    """Returns the file that ``open`` would create or replace: ``path``, or the target of a symlink, if any.
 
     Raises:
         OSError: the symlinks form a loop.
@@ -183,7 +183,7 @@ def resolve_symlinks(path: Path) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with ``~`` expanded. Without a home directory it is below :data:`NOWHERE`, which does not exist."""
+    """Expands ``~`` in a path. Without a home directory the result is below :data:`NOWHERE`, which does not exist."""
     path = Path(path)
     try:
         return path.expanduser()
