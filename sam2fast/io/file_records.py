@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-Record = TypeVar("Record", bound=Any)
+Facts = TypeVar("Facts", bound=Any)
 
 
 def file_sha256(path: Path) -> str:
@@ -18,7 +18,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_record(path: Path, kind: type[Record], failure: type[Exception]) -> Record:
+def read_record(path: Path, kind: type[Facts], failure: type[Exception]) -> Facts:
     """Reads the JSON of an export into a dataclass with a field ``format``. Raises ``failure`` if it is damaged."""
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
