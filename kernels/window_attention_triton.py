@@ -58,7 +58,7 @@ def _load_piece(
     qkv,  # (H·W, ROW) of one image
     bias,  # (3·C)
     row,  # (BLOCK) position in the map times ROW
-    valid,  # (BLOCK) bool; the others are 0
+    valid,  # (BLOCK) bool; the others are 0 or, where they are not inside, the bias
     inside,  # (BLOCK) bool with PAD; the others hold the bias
     first,  # channel
     SIZE: tl.constexpr,
@@ -66,13 +66,22 @@ def _load_piece(
     PAD: tl.constexpr,
 ):
     source = qkv + row
-    if PAD:
+    loaded = valid
+    # Selected values are split once for products in TF32. Loaded ones are split by each warp.
+    SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty.primitive_bitwidth == 32
+    if SELECTS:
+        loaded = valid & inside
+    elif PAD:
         source = tl.where(inside, source, bias)
     channel = tl.arange(0, PIECE)
-    mask = valid[:, None]
+    mask = loaded[:, None]
     if SIZE < PIECE:
         mask = mask & (channel < SIZE)[None, :]
-    return tl.load(source[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
+    x = tl.load(source[:, None] + (first + channel)[None, :], mask=mask, other=0.0)
+    if SELECTS:
+        padding = tl.load(bias + first + channel, mask=channel < SIZE, other=0.0)
+        x = tl.where(inside[:, None], x, padding[None, :])
+    return x
 
 
 @triton.jit
