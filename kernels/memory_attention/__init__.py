@@ -128,20 +128,25 @@ def add_memory_attention(
 
     Returns:
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of ``query``.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
     """
     norm = x, norm_weight, norm_bias, eps
-    can_join = _is_row(x, query) and memory.pages.shape[-1] <= 64  # wider ones do not fit every GPU's shared memory
+    # Memories of more channels do not fit every GPU's shared memory.
+    can_join = _is_row(x, norm_weight, query, len(rest[2])) and memory.pages.shape[-1] <= 64
     if can_join and not implementation_of("memory_attention"):
         _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
             return joined
     found = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
-    return add_layer_norm(x.expand_as(found), found, *norm[1:], query.dtype)
+    return add_layer_norm(x.expand(len(found), -1, -1), found, *norm[1:], query.dtype)
 
 
-def _is_row(x: Tensor, query: Tensor) -> bool:
-    """Returns True if a program of the kernel can combine all channels of a residual ``(..., C)``."""
-    return query.shape[1] == 1 and x.shape[-1] <= WIDEST and x.dtype in FLOATS
+def _is_row(x: Tensor, norm_weight: Tensor, query: Tensor, channels: int) -> bool:
+    """Returns True if a program of the kernel can add all ``channels`` of one head to a residual that fits."""
+    fits = x.shape[-2:] == (query.shape[2], channels) and norm_weight.shape == (channels,)
+    return fits and query.shape[1] == 1 and channels <= WIDEST and x.dtype in FLOATS
 
 
 def _by_kernel(
@@ -243,7 +248,7 @@ def add_rope_attention(
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of the queries.
     """
     norm = x, norm_weight, norm_bias
-    can_join = _is_row(x, given[0]) and not implementation_of("rope_attention")
+    can_join = _is_row(x, norm_weight, given[0], given[2].shape[-1]) and not implementation_of("rope_attention")
     if can_join and rope_attention_op.uses_kernel(*given, *norm, 0, eps):
         return rope_attention_op.run(*given, *norm, 0, eps)
     found = rope_attention(*given).transpose(1, 2).flatten(2)

@@ -135,6 +135,19 @@ def test_a_residual_and_the_norm_of_the_sum(triton_device, monkeypatch, dtypes, 
         check_sum(*each)
 
 
+@pytest.mark.parametrize(("tokens", "channels", "normed"), [(16, 8, 24), (15, 24, 24), (16, 24, 8)])
+def test_a_residual_that_does_not_fit(triton_device, tokens, channels, normed):
+    def zeros(*shape):
+        return torch.zeros(shape, device=triton_device)
+
+    x, norm, query = zeros(1, tokens, channels), (zeros(normed), zeros(normed), 1e-5), zeros(1, 1, 16, 32)
+    memory, tables = moved(memory_of(2, m=32), triton_device, torch.float32), rope(4, 32, triton_device)
+    weights = zeros(32, 32), None, zeros(24, 32), None
+    for add, *rest in ((add_memory_attention, memory, *weights), (add_rope_attention, query, query[..., :24])):
+        with backend("triton"), pytest.raises(ValueError, match="a delta of the shape of x"):
+            add(x, *norm, query, *rest, *tables)
+
+
 @pytest.mark.parametrize("splits", [1, 3])
 @torch.no_grad()
 def test_an_empty_bank_gives_the_bias(triton_device, splits):
