@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -145,6 +146,11 @@ def test_kernels_are_optional(model, tmp_path):
         assert_same(exported.EncoderModule(model)(pixels), program.module()(pixels))
     assert "sam2fast.window_attention.default" in kept
     assert operators(exported.load_program(tmp_path / "kept.pt2")) == kept
+    with ZipFile(tmp_path / "kept.pt2") as new, ZipFile(tmp_path / "older.pt2", "w") as older:
+        for name in new.namelist():
+            older.writestr(name, new.read(name).replace(b"sam2fast.window_attention", b"sam2fast.old_attention"))
+    with pytest.raises(exported.ArtifactError, match="with keep_kernels=True, of sam2fast; export it again"):
+        exported.load_program(tmp_path / "older.pt2")
 
 
 def test_programs_need_torch_alone(folder, tmp_path):

@@ -207,7 +207,7 @@ def load_program(path: str | Path) -> "ExportedProgram":
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged, or this version of torch cannot load it.
+        ArtifactError: it is damaged, or this version of torch, or of sam2fast for ``keep_kernels``, cannot load it.
     """
     _check_archive(path, "exported program")
     try:
@@ -216,8 +216,9 @@ def load_program(path: str | Path) -> "ExportedProgram":
     except MemoryError:
         raise
     except Exception as error:  # torch.export.load has no error class
-        what = f"{path} is damaged, or not a program that torch {torch.__version__} can load"
-        raise ArtifactError(f"{what}: {first_line(error)}") from error
+        what = f"{path} is damaged, or was exported by another version of torch or, with keep_kernels=True, of sam2fast"
+        again = f"export it again with torch {torch.__version__} and this sam2fast"
+        raise ArtifactError(f"{what}; {again}: {first_line(error)}") from error
 
 
 def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
