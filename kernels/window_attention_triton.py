@@ -166,11 +166,12 @@ def _window_attention_kernel(
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1
     STRIDE: tl.constexpr = 2 if POOL else 1
-    FULL: tl.constexpr = GROUP == 1 and WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0  # each block has keys alone
+    # Triton 3.2 refuses chains of `and` without parentheses.
+    FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # each block has keys alone
     # Keys and values of a block that are loaded at once take one wait. Few queries have one warp, which lacks registers
     # for both, as do products in TF32.
     IS_16_BIT: tl.constexpr = qkv.dtype.element_ty.primitive_bitwidth == 16
-    AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and BLOCK_M >= BLOCK_N and IS_16_BIT
+    AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and (BLOCK_M >= BLOCK_N and IS_16_BIT)
     # As constants they are cheap to divide by.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)

@@ -1,9 +1,11 @@
 """What kernels refuse because some GPU could not launch it; all that they support is compiled ahead of time."""
 
+import ast
 from functools import cache
 
 import pytest
 import torch
+from checkout import ROOT
 from parity import random_map
 
 from sam2fast.kernels import _dispatch
@@ -95,6 +97,16 @@ def test_the_widest_memories_are_compiled(dtype):
         if kernel == "attend_kernel":
             itself = [c for c in made if c["DIRECT"]]
             assert max(min(c["D"], c["WIDTH"]) for c in itself) == memory_shapes.WIDEST
+
+
+def test_conditions_of_kernels_have_two_sides():
+    """Triton 3.2 refuses chains of ``and`` or ``or`` without parentheses."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "kernels").rglob("*.py")]
+    functions = [x for tree in trees for x in ast.walk(tree) if isinstance(x, ast.FunctionDef)]
+    kernels = [x for x in functions if any("jit" in ast.unparse(each) for each in x.decorator_list)]
+    inside = [x for kernel in kernels for x in ast.walk(kernel)]
+    assert len(kernels) > 30
+    assert not [ast.unparse(x) for x in inside if isinstance(x, ast.BoolOp) and len(x.values) > 2]
 
 
 # ---- grids ----
