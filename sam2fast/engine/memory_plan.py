@@ -124,10 +124,13 @@ class MemoryPlan(PlanOfPart):
         *steps, last = encoder.mask_downsampler.encoder  # type: ignore[misc]
         self.downsampling = [(conv_of(conv), norm_of(norm)) for conv, norm in zip(steps[::3], steps[1::3], strict=True)]
         self.downsampled, self.pixels = conv_of(last), conv_of(encoder.pix_feat_proj)
-        self.fuser = list(map(_fusing, encoder.fuser.layers))  # type: ignore[arg-type]
+        self.fuser = [
+            FuserLayer(conv_of(x.dwconv), norm_of(x.norm), (linear_of(x.pwconv1), linear_of(x.pwconv2)), x.gamma)
+            for x in encoder.fuser.layers  # type: ignore[union-attr]
+        ]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.perceiver, self.position = perceiver, encoder.position_encoding
-        self.pointer = _pointer(pointer)
+        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # none if pointers are tokens
         # Of given masks, of which pointers are made.
         self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
         self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
@@ -166,19 +169,6 @@ def plan_memory(model: Any) -> MemoryPlan | None:
     is_known = downsample is None or type(downsample) is nn.Conv2d and is_plain(downsample)
     is_known = is_known and (perceiver is None) == (model.spatial_perceiver is None)
     return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_known else None
-
-
-def _fusing(layer: Any) -> FuserLayer:
-    return FuserLayer(
-        conv_of(layer.dwconv), norm_of(layer.norm), (linear_of(layer.pwconv1), linear_of(layer.pwconv2)), layer.gamma
-    )
-
-
-def _pointer(layer: nn.Module) -> tuple[Linear, ...]:
-    """Its linear layers; none where pointers are tokens."""
-    if isinstance(layer, nn.Identity):
-        return ()
-    return mlp_of(layer) if isinstance(layer, MLP) else (linear_of(layer),)
 
 
 class MemorySettings(NamedTuple):

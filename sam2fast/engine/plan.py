@@ -220,8 +220,8 @@ def conv_of(layer: Any) -> Conv:
 
 
 def mlp_of(layers: Any) -> tuple[Linear, ...]:
-    """Reads the layers of an :class:`~sam2fast.modeling.layers.MLP`."""
-    return tuple(map(linear_of, layers.layers))
+    """Reads the layers of an :class:`~sam2fast.modeling.layers.MLP`, or one linear layer."""
+    return tuple(map(linear_of, getattr(layers, "layers", (layers,))))
 
 
 class Projections(NamedTuple):
@@ -281,7 +281,7 @@ class MaskPlan(PlanOfPart):
         self._transposed, self.up_norm = (linear_of(first), linear_of(second)), norm_of(norm)
         self.networks = [mlp_of(network) for network in decoder.output_hypernetworks_mlps]
         self.iou, self.has_sigmoid = mlp_of(decoder.iou_prediction_head), decoder.iou_prediction_head.sigmoid_output
-        self.score = _score_head(decoder) if self.has_score else None
+        self.score = mlp_of(decoder.pred_obj_score_head) if self.has_score else None
         self.is_dynamic = decoder.dynamic_multimask_via_stability
         self.delta = decoder.dynamic_multimask_stability_delta
         self.threshold = decoder.dynamic_multimask_stability_thresh
@@ -338,11 +338,6 @@ def _two_way(layer: Any) -> TwoWayLayer:
         projections_of(layer.cross_attn_image_to_token),
         norm_of(layer.norm4),
     )
-
-
-def _score_head(decoder: MaskDecoder) -> tuple[Linear, ...]:
-    head = decoder.pred_obj_score_head
-    return mlp_of(head) if isinstance(head, MLP) else (linear_of(head),)
 
 
 def by_blocks(layer: Linear) -> Linear:

@@ -154,7 +154,9 @@ def add_detections(
     around = masks_to_boxes(masks[:, 0] > 0).cpu().double().numpy()
     around[:, 2:] += 1  # the last pixels belong to the boxes
     seen = dict(known.seen)
-    may_match = _are_alike(found.labels, [seen[i].label if i in seen else None for i in objects])
+    labels = [seen[i].label if i in seen else None for i in objects]
+    alike = [None in (one, other) or one == other for one in found.labels for other in labels]
+    may_match = np.array(alike, dtype=bool).reshape(len(found.labels), len(labels))
     matched = match_boxes(found.boxes.double().numpy(), around, may_match, min_iou)
     next_id = max([known.next_id, *(i + 1 for i in objects if isinstance(i, int))])
     ids: list[Any] = []
@@ -172,12 +174,6 @@ def add_detections(
         ids.append(obj_id)
     gone = [obj_id for obj_id, one in seen.items() if frame - one.frame >= max_unseen]
     return ids, DetectedObjects(seen, next_id).without(gone), gone
-
-
-def _are_alike(labels: Sequence[Label | None], others: Sequence[Label | None]) -> NDArray[np.bool_]:
-    """Returns ``(N, M)`` bool, True if two labels are equal or one is missing."""
-    pairs = [None in (one, other) or one == other for one in labels for other in others]
-    return np.array(pairs, dtype=bool).reshape(len(labels), len(others))
 
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:

@@ -44,10 +44,6 @@ class _Owner(weakref.ref[Page]):
     row: int
 
 
-def _free_row_of(owner: _Owner) -> None:
-    owner.free.append(owner.row)
-
-
 class PagePool:
     """Stores rows ``(rows, *shape)`` on a device, and returns them as pages.
 
@@ -154,7 +150,7 @@ class PagePool:
         return copy_to_device(torch.tensor([page.row for page in pages], device="cpu"), self.data.device)
 
     def _give(self, row: int, page: Page) -> None:
-        owner = _Owner(page, _free_row_of)
+        owner = _Owner(page, lambda owner: owner.free.append(owner.row))
         owner.row, owner.free = row, self._free
         self._owners[row] = owner
         page.row = row

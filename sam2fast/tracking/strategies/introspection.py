@@ -90,12 +90,9 @@ def _least_overlap(shown: Tensor, choice: Tensor, chosen: Tensor, last: int) -> 
     first = torch.where(is_largest, labels, H * W + 1).amin(dim=(2, 3), keepdim=True)
     parts = beside & (labels == first)
     own = boxes_of(chosen)
-    inner, outer = (_with_last(boxes, last) for boxes in (own, hull_of(own, boxes_of(parts))))
+    both = own, hull_of(own, boxes_of(parts))
+    inner, outer = (torch.cat([boxes[..., :2], boxes[..., 2:] + last], dim=-1) for boxes in both)
     width, height = outer[..., 2] - outer[..., 0], outer[..., 3] - outer[..., 1]
     is_box = (width > 1) & (height > 1) & parts.any(dim=3).any(dim=2)
     share = area_of(inner) / torch.where(is_box, area_of(outer), 1.0)
     return torch.where(is_box, share, 1.0).amin(dim=1, keepdim=True)
-
-
-def _with_last(boxes: Tensor, last: int) -> Tensor:
-    return torch.cat([boxes[..., :2], boxes[..., 2:] + last], dim=-1)
