@@ -68,7 +68,7 @@ def _load_piece(
     source = qkv + row
     loaded = valid
     # Selected values are split once for products in TF32. Loaded ones are split by each warp.
-    SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty.primitive_bitwidth == 32
+    SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty == tl.float32
     if SELECTS:
         loaded = valid & inside
     elif PAD:
@@ -170,7 +170,7 @@ def _window_attention_kernel(
     FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # each block has keys alone
     # Keys and values of a block that are loaded at once take one wait. Few queries have one warp, which lacks registers
     # for both, as do products in TF32.
-    IS_16_BIT: tl.constexpr = qkv.dtype.element_ty.primitive_bitwidth == 16
+    IS_16_BIT: tl.constexpr = qkv.dtype.element_ty != tl.float32
     AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and (BLOCK_M >= BLOCK_N and IS_16_BIT)
     # As constants they are cheap to divide by.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
@@ -184,7 +184,9 @@ def _window_attention_kernel(
 
     m = (tl.program_id(2) % tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     query_group, query_window, token = _in_group(m, group, queries, GROUP)
-    valid = (m < GROUP * queries) & (query_window < windows)
+    valid = m < GROUP * queries
+    if GROUP > 1:
+        valid &= query_window < windows
     source = qkv
     if RESIDUAL:
         source += tl.where(tl.program_id(1) < C // D, 0, 3 * C)
@@ -216,7 +218,9 @@ def _window_attention_kernel(
             row = n * ROW
         else:
             key_group, key_window, key_token = _in_group(n, group, keys, GROUP)
-            key_mask = (n < GROUP * keys) & (key_window < windows)
+            key_mask = n < GROUP * keys
+            if GROUP > 1:
+                key_mask &= key_window < windows
             y, x = _position(key_token, key_window, columns, WINDOW, WINDOW)
             inside = (y < H) & (x < W)
             row = (y * W + x) * ROW
