@@ -563,7 +563,7 @@ def launched() -> Iterator[Call]:
         for pooling in ("", "counted", "raised"):
             yield memory_call(dtype, 256, 64, False, pooling)
             yield memory_call(dtype, 256, WIDEST_MEMORY[dtype], False, pooling)
-        yield memory_call(dtype, 256, 64, False, "", adds=True)
+        yield memory_call(dtype, 256, 128 // dtype.itemsize, False, "", adds=True)
         yield memory_call(dtype, 128, 64, False, "")
         for d in (256, 128):
             yield memory_call(dtype, d, 64, True, "")

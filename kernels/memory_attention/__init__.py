@@ -133,8 +133,9 @@ def add_memory_attention(
         ValueError: If the shapes do not fit together.
     """
     norm = x, norm_weight, norm_bias, eps
-    # Memories of more channels do not fit every GPU's shared memory.
-    can_join = _is_row(x, norm_weight, query, len(rest[2])) and memory.pages.shape[-1] <= 64
+    # Memories of more than 64 channels in 16 bits, or 32 in fp32, do not fit every GPU's shared memory.
+    fits = memory.pages.shape[-1] * query.element_size() <= 128
+    can_join = fits and _is_row(x, norm_weight, query, len(rest[2]))
     if can_join and not implementation_of("memory_attention"):
         _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
