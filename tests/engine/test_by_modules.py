@@ -6,22 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from mini_model import mini_model
 from planned import difference, parts_of, results, without
 from torch import nn
 
 from sam2fast.engine.by_modules import FastProducts
 from sam2fast.kernels import _cpu
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
 
 
 @pytest.fixture

@@ -4,22 +4,11 @@ import copy
 
 import pytest
 import torch
-from mini_model import mini_model
 from planned import ALL, difference, parts_of, results, without
 
 from sam2fast.deploy.compilation import compile_model, uncompile
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
 
 
 def graphs_of(model, *parts):

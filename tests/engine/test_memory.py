@@ -1,13 +1,11 @@
 """What a video takes besides images: plans compute what the modules do."""
 
-import copy
-
 import pytest
 import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_map
-from planned import ALL, away_from_the_cpu, difference, parts_of, without_plans
+from planned import ALL, assert_same, away_from_the_cpu, difference, everywhere, parts_of, without_plans
 from planned_memory import by_modules, memories, tracked
 
 from sam2fast import mini
@@ -49,39 +47,23 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
-
-
-def assert_same(model, tolerance=1e-5, *args, **kwargs):
+def assert_as_by_modules(model, *args, **kwargs):
     assert parts_of(model) == ALL
-    expected, found = by_modules(model, *args, **kwargs), tracked(model, *args, **kwargs)
-    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
-    assert difference(expected, found) <= tolerance
-    with away_from_the_cpu():
-        found = tracked(model, *args, **kwargs)
-    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
-    assert difference(expected, found) <= max(tolerance, 1e-5)
+    assert_same(by_modules(model, *args, **kwargs) * 2, everywhere(tracked)(model, *args, **kwargs))
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_configurations(changes):
     model = mini_model(changes)
     for from_prompt in (False, True):
-        assert_same(model, multimask=from_prompt, from_prompt=from_prompt)
+        assert_as_by_modules(model, multimask=from_prompt, from_prompt=from_prompt)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_models(name):
     config, size, changes = PUBLISHED[name]
     model = build_sam2(config, None, device="cpu", hydra_overrides_extra=[f"++model.image_size={size}", *changes])
-    assert_same(tame_weights.fill(model, 0), from_prompt=True)
+    assert_as_by_modules(tame_weights.fill(model, 0), from_prompt=True)
 
 
 @pytest.mark.parametrize(
@@ -95,16 +77,14 @@ def test_models(name):
     ids=["one", "pointers alone", "many", "different"],
 )
 def test_memories(model, pages, pointers):
-    assert_same(model, 1e-5, memories(model, pages, pointers))
+    assert_as_by_modules(model, memories(model, pages, pointers))
 
 
 def assert_same_away_from_the_cpu(model, *args, **kwargs):
     assert parts_of(model) == ALL
     expected = tracked(model, *args, **kwargs)
     with away_from_the_cpu():
-        found = tracked(model, *args, **kwargs)
-    assert [(x.shape, x.dtype) for x in expected] == [(x.shape, x.dtype) for x in found]
-    assert difference(expected, found) <= 1e-5
+        assert_same(expected, tracked(model, *args, **kwargs))
 
 
 def test_nothing_to_attend_to(model):
@@ -116,14 +96,14 @@ def test_nothing_to_attend_to(model):
 def test_chunks(size, chunk, monkeypatch):
     """1024 positions are attended to in blocks."""
     monkeypatch.setattr(ops, "CHUNK", chunk)
-    assert_same(mini_model([f"++model.image_size={size}"]))
+    assert_as_by_modules(mini_model([f"++model.image_size={size}"]))
 
 
 def test_emulated_fp8_and_factors(model):
     memory = memories(model)
     slots = memory.page_table.shape[1] + memory.pointers.shape[1]
     memory = memory._replace(key_factors=0.5 + random_map(2, slots).sigmoid())
-    assert_same(model, 1e-5, memory)
+    assert_as_by_modules(model, memory)
     assert_same_away_from_the_cpu(model, memory, fp8="emulated")
 
 
@@ -133,7 +113,7 @@ def test_prompts(model, points, prompt):
     """Of one object; masks of another size than the decoder's."""
     coords = {"point_coords": torch.rand(1, points, 2) * 128, "point_labels": torch.ones(1, points, dtype=torch.int32)}
     mask = 5 * random_map(1, 1, 128, 128) if prompt else None
-    assert_same(model, 1e-5, memories(model, [[0]], [2]), coords if points else None, mask, True)
+    assert_as_by_modules(model, memories(model, [[0]], [2]), coords if points else None, mask, True)
 
 
 class Best:
@@ -156,14 +136,10 @@ def test_selections(model, parents):
     high_res = [random_map(1, 16, 32, 32), random_map(1, 32, 16, 16)]
     middle = engine.track(maps, high_res, None, None, True).score.median().item()
     found = engine.track(maps, high_res, None, None, True, middle, Best(parents))
+    given = lambda: [*engine.track(maps, high_res, None, None, True, middle, Best(parents))]  # noqa: E731
     with without_plans():
-        expected = engine.track(maps, high_res, None, None, True, middle, Best(parents))
-    with away_from_the_cpu():
-        assert (
-            difference(list(expected), list(engine.track(maps, high_res, None, None, True, middle, Best(parents))))
-            <= 1e-5
-        )
-    assert difference(list(expected), list(found)) <= 1e-5 and found.choice.eq(1).all()
+        expected = given()
+    assert difference(expected * 2, everywhere(given)()) <= 1e-5 and found.choice.eq(1).all()
     assert (found.mask == -1024).flatten(1).all(dim=1).sum() in (1, 2, 3)
 
 
@@ -208,7 +184,7 @@ def test_weights_made_in_inference_mode():
         before = tracked(model)
         model.memory_attention.layers[0].self_attn.v_proj.weight.mul_(1.5)
         assert difference(before, tracked(model)) > 1e-4
-    assert_same(model)
+    assert_as_by_modules(model)
 
 
 @pytest.mark.parametrize("emulates", [True, False])

@@ -1,16 +1,27 @@
 """Changes of what a video takes besides images take effect in the next call, and only their part is called module by
 module."""
 
-import copy
 import types
+from functools import partial
 from itertools import cycle
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mini_model import mini_model
 from parity import random_map
-from planned import ALL, difference, parts_of, without, without_plans
+from planned import (
+    ALL,
+    Larger,
+    Wrapped,
+    assert_takes_effect,
+    difference,
+    everywhere,
+    parts_of,
+    set_at,
+    shift,
+    without,
+    without_plans,
+)
 from planned_memory import by_modules, tracked
 from torch import nn
 from torch.nn.utils import parametrize
@@ -21,32 +32,8 @@ from sam2fast.modeling.memory_attention import MemoryAttention
 from sam2fast.modeling.sam2_base import OF_GIVEN_MASKS, OF_OBJECTS, SAM2Base
 
 
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
-
-
 def larger(forward):
     return lambda self, *args, **kwargs: forward(self, *args, **kwargs) * 1.5
-
-
-class Wrapped(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x) * 1.5
-
-
-class Larger(nn.Module):
-    def forward(self, weight):
-        return weight * 1.5
 
 
 def patched(owner, name, layer):
@@ -106,12 +93,13 @@ def test_given_masks(model):
 
 
 def test_what_downsamples_given_masks(model):
-    before = tracked(model)
-    handle = model.mask_downsample.register_forward_hook(lambda module, args, result: result * 1.5)
-    assert parts_of(model) == without("memory")
+    def hook():
+        return handles.append(model.mask_downsample.register_forward_hook(lambda module, args, result: result * 1.5))
+
+    handles = []
+    assert_takes_effect(tracked, model, hook, without("memory"))
     after = tracked(model)
-    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
-    handle.remove()
+    handles[0].remove()
     with torch.no_grad():
         for parameter in model.mask_downsample.parameters():
             parameter.mul_(1.5)
@@ -152,13 +140,27 @@ VALUES = {
 @pytest.mark.parametrize(
     ("path", "name"), list(zip([*LAYERS, "memory_encoder.pix_feat_proj"], cycle(VALUES), strict=False))
 )
-@torch.no_grad()
 def test_changed_values(model, path, name):
-    before = tracked(model)
-    VALUES[name](model.get_submodule(path))
-    after = tracked(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+    assert_takes_effect(tracked, model, lambda: VALUES[name](model.get_submodule(path)))
+
+
+# What is computed of them is kept.
+DERIVED = [
+    "memory_attention.layers.0.self_attn.v_proj.weight",
+    "memory_attention.layers.0.self_attn.out_proj.weight",
+    "memory_attention.layers.0.cross_attn_image.v_proj.bias",
+    "memory_attention.layers.0.cross_attn_image.out_proj.weight",
+    "memory_attention.layers.0.linear1.bias",
+    "memory_encoder.mask_downsampler.encoder.3.weight",
+    "memory_encoder.fuser.layers.0.pwconv1.weight",
+    "memory_encoder.fuser.layers.0.gamma",
+    "obj_ptr_proj.layers.1.weight",
+]
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_values_from_which_others_are_derived(model, name):
+    assert_takes_effect(everywhere(tracked), model, lambda: shift(model.get_parameter(name)))
 
 
 SETTINGS = {
@@ -177,11 +179,7 @@ SETTINGS = {
 @torch.no_grad()
 def test_changed_settings(model, name):
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.sub_(6.0)  # an object is absent
-    before, (owner, _, attribute) = tracked(model), name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, SETTINGS[name])
-    after = tracked(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
+    assert_takes_effect(tracked, model, partial(set_at, model, name, SETTINGS[name]), least=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +191,10 @@ def test_changed_settings(model, name):
         ("layers.0.pos_enc_at_cross_attn_keys", False),
     ],
 )
-@torch.no_grad()
 def test_positions_elsewhere_than_in_published_models(model, name, value):
     """Plans have none there, so that modules are called."""
-    before, (owner, _, attribute) = tracked(model), name.rpartition(".")
-    setattr(model.memory_attention.get_submodule(owner), attribute, value)
-    after = tracked(model)
-    assert parts_of(model) == without("attention")
-    assert difference(before, after) > 1e-5 and difference(by_modules(model), after) < 1e-5
+    change = partial(set_at, model.memory_attention, name, value)
+    assert_takes_effect(tracked, model, change, without("attention"), least=1e-5)
 
 
 def test_the_hook_of_attention(model):

@@ -8,7 +8,19 @@ import tame_weights
 import torch
 from mini_model import mini_model
 from parity import NARROW, random_image, random_map
-from planned import ALL, assert_as_near, by_modules, difference, parts_of, results, without_plans
+from planned import (
+    ALL,
+    assert_as_near,
+    assert_same,
+    away_from_the_cpu,
+    by_modules,
+    difference,
+    everywhere,
+    parts_of,
+    results,
+    without_plans,
+)
+from planned_masks import CASES, B, levels_of, prompts
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
@@ -17,109 +29,94 @@ from sam2fast.engine.plan import projections_of
 from sam2fast.kernels import _cpu
 from sam2fast.modeling.attention import Attention
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
-from sam2fast.utils.testing import relative_error
 
 TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
+DECODER = "++model.sam_mask_decoder_extra_args.dynamic_multimask"
 CONFIGURATIONS = {
     "nano, narrow": (),
+    "biases are added to the map twice": (f"{TRUNK}.stages=[1,2,5,2]", f"{TRUNK}.global_att_blocks=[4]"),
     "another size": ("++model.image_size=160",),
     "windows that do not fit": (f"{TRUNK}.window_spec=[8,6,14,3]", f"{TRUNK}.stages=[1,2,2,2]"),
     "all windows global": (f"{TRUNK}.global_att_blocks=[0,1,2,3]",),
     "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
+    "bilinear sums": (f"{NECK}.fpn_interp_model=bilinear",),
     "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
     "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
     "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
     "linear object scores": ("++model.pred_obj_scores_mlp=false",),
     "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
+    "one pointer for three masks": ("++model.use_multimask_token_for_obj_ptr=false",),
+    "choice by stability": (f"{DECODER}_via_stability=true", f"{DECODER}_stability_thresh=0.9"),
 }
 NAMES = ("sam2/sam2_hiera_t", "sam2.1/sam2.1_hiera_b+", "medsam2/sam2.1_hiera_t512")
 
 
-@pytest.fixture(scope="module")
-def model():
-    return mini_model()
-
-
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_configurations(changes):
-    model = mini_model(changes)
+    assert_as_by_modules(mini_model(changes))
+
+
+def assert_as_by_modules(model):
+    """Features and masks of a click, and of several prompts."""
     assert parts_of(model) == ALL
-    assert_same(by_modules(model), results(model), 1e-5)
-
-
-def assert_same(expected, actual, tolerance):
-    for a, b in zip(expected, actual, strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert relative_error(a.float(), b.float()) <= tolerance
+    assert_same(by_modules(model) * 2, everywhere(results)(model))
+    mask = prompts(2, 3, 3, 4 * model.sam_image_embedding_size)
+    for case, multimask in ((prompts(2, 3), True), (mask, False), (CASES["nothing"], True)):
+        assert_same_masks(model, (*levels_of(model, 1), *case, multimask))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models(name):
     overrides = ["++model.image_size=256", *NARROW]
     model = build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=overrides)
-    tame_weights.fill(model, 0)
-    assert parts_of(model) == ALL
-    assert_same(by_modules(model), results(model), 1e-5)
+    assert_as_by_modules(tame_weights.fill(model, 0))
 
 
+LAST_MAP = (
+    f"{TRUNK}.return_interm_layers=false",
+    f"{NECK}.backbone_channel_list=[128]",
+    "++model.image_encoder.scalp=0",
+    "++model.use_high_res_features_in_sam=false",
+)
+
+
+@pytest.mark.parametrize("changes", [(), LAST_MAP], ids=["all maps", "the last map alone"])
 @torch.no_grad()
-def test_features_of_several_images(model):
+def test_features_of_several_images(changes):
     """Maps that are computed in chunks are equal bit by bit to those that are computed at once."""
-    images, found = random_map(2, 3, 128, 128), []
+    model, images, found = mini_model(changes), random_map(2, 3, 128, 128), []
+    assert parts_of(model).image
     for elements in (2**12, ops.CHUNK):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ops, "CHUNK", elements)
             found.append(engine_for(model).encode(images))
     assert all(map(torch.equal, *found))
-    assert_same(model.encode_image(images), found[0], 1e-5)
+    with away_from_the_cpu():
+        found.append(engine_for(model).encode(images))
+    for each in found[1:]:
+        assert_same(model.encode_image(images), each)
 
 
-def prompts(points, B, masks_of=0):
-    """``B`` prompts of some points with all kinds of labels, and mask prompts."""
-    coords, labels = 128 * random_map(B, points, 2, seed=3).sigmoid(), torch.arange(B * points).view(B, points) % 5 - 1
-    prompt = (coords, labels.int()) if points else None
-    return prompt, 5 * random_map(masks_of, 1, 32, 32, seed=4) if masks_of else None
+@torch.no_grad()
+def assert_same_masks(model, given, where=everywhere):
+    assert engine_for(model).parts().masks
+    with without_plans():
+        expected = engine_for(model).decode(*given)
+    found = where(engine_for(model).decode)(*given)
+    assert_same([*expected] * (len(found) // len(expected)), found)
 
 
-B = 6
-CASES = {
-    "one point": prompts(1, 1),
-    "20 points": prompts(20, 1),
-    "many prompts": prompts(1, B),
-    "many prompts of 20 points": prompts(20, B),
-    "a mask alone": prompts(0, 0, 1),
-    "masks alone": prompts(0, 0, B),
-    "a mask for each": prompts(2, B, B),
-    "one mask for all": prompts(2, B, 1),
-    "nothing": (None, None),
-}
-
-
-def levels_of(images, side=8):
-    """An embedding, and the high-resolution features."""
-    levels = [(16, 4 * side), (32, 2 * side)]
-    high_res = [random_map(images, C, s, s, seed=i) for i, (C, s) in enumerate(levels)]
-    return random_map(images, 128, side, side, seed=2), high_res
-
-
-def assert_same_masks(model, given, tolerance=1e-5):
-    with torch.no_grad():
-        assert engine_for(model).parts().masks
-        found = engine_for(model).decode(*given)
-        with without_plans():
-            expected = engine_for(model).decode(*given)
-    assert_same(expected, found, tolerance)
+def on_the_cpu(compute):
+    return compute
 
 
 @pytest.mark.parametrize("multimask", [True, False])
-@pytest.mark.parametrize("images", [1, B])
+@pytest.mark.parametrize("images", [1, "each"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_prompts(model, case, images, multimask):
     points, mask = case
     count = len(points[0]) if points is not None else 1 if mask is None else len(mask)
-    if count < images:
-        images = count
-    assert_same_masks(model, (*levels_of(images), points, mask, multimask))
+    assert_same_masks(model, (*levels_of(model, 1 if images == 1 else count), points, mask, multimask))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_ways_to_compute_it(model, case, changed, value, monkeypatch):
     owner, name = changed
     monkeypatch.setattr({"masks": masks, "ops": ops, "_cpu": _cpu}[owner], name, value)
     for images in (1, B) if "20" not in case else (1,):
-        assert_same_masks(model, (*levels_of(images), *CASES[case], True))
+        assert_same_masks(model, (*levels_of(model, images), *CASES[case], True), on_the_cpu)
 
 
 def test_few_tokens_are_folded():
@@ -159,7 +156,7 @@ def test_memory_does_not_grow_with_prompts(model, monkeypatch):
 
     monkeypatch.setattr(masks, "AT_ONCE", 4 * 8 * 8 * 128)
     monkeypatch.setattr(masks, "_decode", recorded)
-    engine_for(model).decode(*levels_of(1), *CASES["many prompts"], True)
+    engine_for(model).decode(*levels_of(model, 1), *CASES["many prompts"], True)
     assert seen == [(count, [(64, 128)] * count) for count in (4, 2)]
 
 
@@ -167,7 +164,7 @@ def test_memory_does_not_grow_with_prompts(model, monkeypatch):
 def test_choice_by_stability(threshold):
     changes = {"dynamic_multimask_via_stability": True, "dynamic_multimask_stability_delta": 0.5}
     model = mini_model([f"++model.sam_mask_decoder_extra_args.{name}={value}" for name, value in changes.items()])
-    given = (*levels_of(1), *prompts(1, 30), False)
+    given = (*levels_of(model, 1), *prompts(1, 30), False)
     with torch.no_grad():
         every = engine_for(model).decode(*given[:-1], True).masks
         scores = model.sam_mask_decoder._get_stability_scores(every[:, 0])

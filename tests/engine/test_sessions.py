@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tame_weights
 import torch
 from mini_model import mini_predictor
 from moving_shapes import make_frames
@@ -15,7 +14,6 @@ from planned import difference, without_plans
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import sam2fast.modeling
-from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.engine import Engine, engine_for
 from sam2fast.tracking.prompting import predict_candidates
 
@@ -132,19 +130,3 @@ def test_sessions_in_bfloat16(is_autocast):
     for errors in seen.values():
         of_modules, of_plans = (max(x) for x in zip(*errors, strict=True))
         assert of_plans <= 2 * of_modules
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param("edgetam", 256, marks=pytest.mark.long), ("efficienttam_ti", 128)]
-)
-def test_sessions_of_relatives(name, size):
-    """Whose image encoders, and EdgeTAM's memories, are others."""
-    changes = [f"++model.image_size={size}"]
-    predictor = build_sam2_video_predictor(name, device="cpu", hydra_overrides_extra=changes)
-    tame_weights.fill(predictor, 0)
-    with without_plans():
-        expected = session(predictor)
-    with forwards() as called:
-        found = session(predictor)
-    assert called <= WITHOUT_A_PLAN
-    assert difference(expected, found) <= 1e-4

@@ -1,6 +1,5 @@
 """What is computed by few operations from plans equals what the modules compute, with and without kernels."""
 
-import copy
 from contextlib import nullcontext
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from mini_model import mini_model
 from parity import NARROW, build_pair, random_map
 from planned import assert_as_near, assert_same, bfloat16, in_low_precision, without_plans
+from planned_masks import CASES, levels_of, prompts
 
 from sam2fast.build_sam import build_sam2
 from sam2fast.engine import engine_for
@@ -20,24 +20,8 @@ from sam2fast.kernels.mlp import mlp
 from sam2fast.kernels.preprocess import MEAN, STD
 from sam2fast.utils.testing import relative_error
 
-TRUNK, NECK = "++model.image_encoder.trunk", "++model.image_encoder.neck"
+TRUNK = "++model.image_encoder.trunk"
 DEEP = (f"{TRUNK}.stages=[1,2,5,2]", f"{TRUNK}.global_att_blocks=[4]")  # biases are added to the map twice
-IMAGES = {
-    "nano, narrow": (),
-    "deep": DEEP,
-    "windows that do not fit": (f"{TRUNK}.window_spec=[8,6,14,3]", f"{TRUNK}.stages=[1,2,2,2]"),
-    "an odd map": ("++model.image_size=160",),
-    "all levels summed": (f"{NECK}.fpn_top_down_levels=null",),
-    "bilinear sums": (f"{NECK}.fpn_interp_model=bilinear",),
-    "no level summed": (f"{NECK}.fpn_top_down_levels=[]",),
-    "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
-    "the last map alone": (
-        f"{TRUNK}.return_interm_layers=false",
-        f"{NECK}.backbone_channel_list=[128]",
-        "++model.use_high_res_features_in_sam=false",
-    ),
-}
-MODELS = ["sam2/sam2_hiera_t", "sam2.1/sam2.1_hiera_b+", "medsam2/sam2.1_hiera_t512"]
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +42,6 @@ def assert_same_images(model):
     found = image.encode(image_plan(model), images)[-model.num_feature_levels :]
     assert_same(expected, found)
     return found
-
-
-@pytest.mark.parametrize("changes", IMAGES.values(), ids=IMAGES)
-def test_images(changes):
-    assert_same_images(mini_model(changes))
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_images_of_models(name):
-    changes = ["++model.image_size=256", *NARROW]
-    assert_same_images(
-        tame_weights.fill(build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=changes), 0)
-    )
 
 
 @pytest.mark.long
@@ -115,8 +86,13 @@ def test_images_in_bfloat16(has_low_weights):
         assert_same_images(model)  # again without autocast
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
-@pytest.mark.parametrize("context", [nullcontext, bfloat16])
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        *(("torch", nullcontext), ("torch", bfloat16), ("triton", bfloat16)),
+        pytest.param("triton", nullcontext, marks=pytest.mark.long),
+    ],
+)
 @torch.no_grad()
 def test_pixels(triton_device, name, context):
     """They give what their normalized images give, through plans and modules. A kernel reads them for 16-bit products.
@@ -146,51 +122,6 @@ def test_weights_are_cast_once(model):
     assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
 
 
-WEIGHTS = [
-    "patch_embed.proj.bias",
-    "blocks.1.attn.proj.bias",
-    "blocks.3.mlp.layers.1.bias",
-    "blocks.3.mlp.layers.1.weight",
-    "pos_embed",
-    "blocks.2.norm1.weight",
-    "{projected}.attn.qkv.weight",
-    "{projected}.proj.bias",
-]
-
-
-def in_both(names):
-    """All weights in fp32, where a list says which are read. Under autocast all are cast: two of them show it."""
-    return [*((name, nullcontext) for name in names), *((name, bfloat16) for name in names[:2])]
-
-
-@pytest.mark.parametrize(("name", "context"), [*in_both(WEIGHTS), ("patch_embed.proj.weight", bfloat16)])
-@torch.no_grad()
-def test_changed_weights_take_effect(model, name, context):
-    model, images = copy.deepcopy(model), random_map(1, 3, 128, 128)
-    with context():
-        before = image.encode(image_plan(model), images)
-        (projected, *_) = (i for i, block in enumerate(model.image_encoder.trunk.blocks) if block.dim != block.dim_out)
-        name = name.format(projected=f"blocks.{projected}")
-        model.image_encoder.trunk.get_parameter(name).mul_(3).add_(0.1)
-        after = image.encode(image_plan(model), images)
-        assert max(map(relative_error, before, after)) > 1e-3
-        expected = model.encode_image(images)
-    if context is nullcontext:
-        assert_same(expected, after)
-    else:
-        assert_as_near(model.encode_image(images), expected, after)
-
-
-@torch.no_grad()
-def test_a_changed_bias_of_the_coarsest_level(model):
-    model, images = copy.deepcopy(model), random_map(1, 3, 128, 128)
-    before = image.encode(image_plan(model), images)
-    model.image_encoder.neck.convs[0].conv.bias.add_(1)
-    after = image.encode(image_plan(model), images)
-    assert max(map(relative_error, before, after)) > 1e-3
-    assert_same(model.encode_image(images), after)
-
-
 @torch.no_grad()
 def test_biases_that_cancel():
     """As in trained models: attention subtracts again what its biases add to the map, block after block.
@@ -218,50 +149,8 @@ def test_biases_that_cancel():
 
 # ---- masks ----
 
-DECODER = "++model.sam_mask_decoder_extra_args"
-MASKS = {
-    "nano, narrow": (),
-    "an odd map": ("++model.image_size=160",),
-    "without high-resolution features": ("++model.use_high_res_features_in_sam=false",),
-    "without object scores": ("++model.pred_obj_scores=false", "++model.fixed_no_obj_ptr=false"),
-    "linear object scores": ("++model.pred_obj_scores_mlp=false",),
-    "logits as IoUs": ("++model.iou_prediction_use_sigmoid=false",),
-    "one pointer for three masks": ("++model.use_multimask_token_for_obj_ptr=false",),
-    "choice by stability": tuple(
-        f"{DECODER}.dynamic_multimask_{name}" for name in ("via_stability=true", "stability_thresh=0.9")
-    ),
-}
-MANY = masks.GROUP + 3
-
-
-def prompts(points, B, masks_of=0, side=32):
-    """``B`` prompts of some points with all kinds of labels, and mask prompts."""
-    coords, labels = 128 * random_map(B, points, 2, seed=3).sigmoid(), torch.arange(B * points).view(B, points) % 5 - 1
-    prompt = (coords, labels.int()) if points else None
-    return prompt, 5 * random_map(masks_of, 1, side, side, seed=4) if masks_of else None
-
-
-CASES = {
-    "one point": prompts(1, 1),
-    "20 points": prompts(20, 1),
-    "several prompts": prompts(2, 3),
-    "several groups": prompts(1, MANY),
-    "a mask alone": prompts(0, 0, 1),
-    "masks alone": prompts(0, 0, 3),
-    "masks alone, several groups": prompts(0, 0, MANY),
-    "a mask for each": prompts(2, 3, 3),
-    "one mask for all": prompts(2, 3, 1),
-    "nothing": (None, None),
-}
-
-
-def levels_of(model, images):
-    """An embedding, and the high-resolution features."""
-    C, side = model.hidden_dim, model.sam_image_embedding_size
-    high_res = [random_map(images, C // 8 * k, 4 // k * side, 4 // k * side, seed=k) for k in (1, 2)]
-    dtype = model.no_mem_embed.dtype
-    high_res = [x.to(dtype) for x in high_res] if model.use_high_res_features_in_sam else []
-    return random_map(images, C, side, side, seed=2).to(dtype), high_res
+LINEAR_SCORES = "++model.pred_obj_scores_mlp=false"
+MASKED = prompts(1, 1, 1)
 
 
 def mask_plan(model):
@@ -278,23 +167,6 @@ def both_masks(model, case, images, multimask):
     return expected, masks.decode(mask_plan(model), *given)
 
 
-@pytest.mark.parametrize("multimask", [True, False])
-@pytest.mark.parametrize("images", [1, "each"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_prompts(model, case, images, multimask):
-    points, mask = case
-    count = len(points[0]) if points is not None else 1 if mask is None else len(mask)
-    assert_same(*both_masks(model, case, 1 if images == 1 else count, multimask))
-
-
-@pytest.mark.parametrize("changes", MASKS.values(), ids=MASKS)
-def test_masks(changes):
-    model = mini_model(changes)
-    mask = prompts(2, 3, 3, 4 * model.sam_image_embedding_size)
-    for case, multimask in ((prompts(2, 3), True), (mask, False), (CASES["nothing"], True)):
-        assert_same(*both_masks(model, case, 1, multimask))
-
-
 def test_heads_of_three_layers(triton_device):
     """They are computed as a batch, padded to the widest; also by the kernel, interpreted."""
     changes = ["++model.image_size=128", *NARROW]
@@ -302,25 +174,16 @@ def test_heads_of_three_layers(triton_device):
         build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=changes), 0
     )
     for multimask in (True, False):
-        assert_same(*both_masks(model, CASES["several prompts"], 1, multimask))
-    before, (expected, _) = launches["grouped_mlp"], both_masks(model, CASES["one point"], 1, True)
+        assert_same(*both_masks(model, CASES["a mask for each"], 1, multimask))
+    before, (expected, _) = launches.copy(), both_masks(model, MASKED, 1, True)
     with torch.no_grad(), backend("triton"):
-        found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["one point"], True)
+        found = masks.decode(mask_plan(model), *levels_of(model, 1), *MASKED, True)
     assert_same(expected, found)
-    assert launches["grouped_mlp"] == before + 1
-    for each, is_batch in ((model, True), (mini_model(), True), (mini_model(MASKS["linear object scores"]), False)):
+    assert launches["grouped_mlp"] == before["grouped_mlp"] + 1 and launches["layer_norm"] > before["layer_norm"]
+    for op in ("norm_linear", "token_attention"):
+        assert launches[op] == before[op] + 7
+    for each, is_batch in ((model, True), (mini_model(), True), (mini_model([LINEAR_SCORES]), False)):
         assert bool(masks._weights(mask_plan(each), torch.device("cpu")).heads) == is_batch
-
-
-@torch.no_grad()
-def test_masks_by_kernels(model, triton_device):
-    """Interpreted."""
-    before, (_, expected) = launches.copy(), both_masks(model, CASES["a mask for each"], 1, True)
-    with backend("triton"):
-        found = masks.decode(mask_plan(model), *levels_of(model, 1), *CASES["a mask for each"], True)
-    assert_same(expected, found)
-    assert launches["layer_norm"] > before["layer_norm"] and launches["norm_linear"] == before["norm_linear"] + 7
-    assert launches["token_attention"] == before["token_attention"] + 7
 
 
 @pytest.mark.parametrize("has_low_weights", [False, True], ids=["autocast", "weights"])
@@ -351,34 +214,3 @@ def test_tracked_prompts(model, points):
     found = masks.decode(plan, embedding, high_res, *tracked_prompts(plan, given, mask, B), True)
     seen = (found.scores > 0)[:, None, None]
     assert_same(expected, found._replace(masks=torch.where(seen, found.masks, -1024.0)))
-
-
-MASK_WEIGHTS = [
-    "sam_mask_decoder.transformer.layers.0.self_attn.v_proj.weight",
-    "sam_mask_decoder.transformer.layers.1.self_attn.q_proj.bias",
-    "sam_mask_decoder.transformer.layers.1.self_attn.v_proj.weight",
-    "sam_mask_decoder.transformer.layers.0.cross_attn_image_to_token.v_proj.bias",
-    "sam_mask_decoder.transformer.final_attn_token_to_image.q_proj.weight",
-    "sam_mask_decoder.transformer.layers.1.cross_attn_token_to_image.k_proj.weight",
-    "sam_mask_decoder.transformer.layers.0.norm1.weight",
-    "sam_mask_decoder.output_upscaling.0.weight",
-    "sam_mask_decoder.output_hypernetworks_mlps.1.layers.2.weight",
-    "sam_mask_decoder.iou_token.weight",
-    "sam_prompt_encoder.not_a_point_embed.weight",
-]
-
-
-@pytest.mark.parametrize(("name", "context"), in_both(MASK_WEIGHTS))
-@torch.no_grad()
-def test_changed_weights_of_masks_take_effect(model, name, context):
-    model, given = copy.deepcopy(model), tracked_prompts
-    embedding, high_res = levels_of(model, 1)
-    plan = mask_plan(model)
-    given = embedding, high_res, *given(plan, None, None, 1), True
-    with context():
-        masks.decode(plan, *given)
-        values = model.get_parameter(name)
-        values.add_(torch.linspace(-1, 1, values.numel()).view_as(values))
-        found = masks.decode(mask_plan(model), *given)
-        again = masks.decode(mask_plan(copy.deepcopy(model)), *given)
-    assert all(map(torch.equal, found, again))

@@ -13,10 +13,22 @@ from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from at_once import at_once
 from mini_model import mini_model
-from planned import ALL, IMAGE, NONE, by_modules, difference, parts_of, results, without, without_plans
+from planned import (
+    ALL,
+    IMAGE,
+    NONE,
+    Larger,
+    OnlyLinear,
+    Wrapped,
+    by_modules,
+    difference,
+    parts_of,
+    results,
+    without,
+    without_plans,
+)
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -33,16 +45,6 @@ from sam2fast.research import backend, override_op
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 BLOCKS = {"image": "image_encoder.trunk.blocks.1", "masks": "sam_mask_decoder.transformer.layers.1"}
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
 
 
 def test_an_unchanged_model(model):
@@ -64,33 +66,6 @@ def larger(module, args, result):
 
 def with_larger_result(forward):
     return lambda self, *args, **kwargs: larger(None, None, forward(self, *args, **kwargs))
-
-
-class Wrapped(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x) * 1.5
-
-
-class OnlyLinear(torch.Tensor):
-    """A weight of linear layers that knows no other operation, as torchao's; rounded coarsely."""
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        with torch._C.DisableTorchFunctionSubclass():
-            if func is F.linear:
-                x, weight, *bias = args
-                return F.linear(x, (8 * weight.as_subclass(torch.Tensor)).round() / 8, *bias, **(kwargs or {}))
-            assert func.__name__ in ("__get__", "is_floating_point"), func
-            return func(*args, **(kwargs or {}))
-
-
-class Larger(nn.Module):
-    def forward(self, weight):
-        return weight * 1.5
 
 
 def replaced_in_place_of_its_weight(layer, weight):
@@ -144,6 +119,34 @@ def test_a_change_of_a_part(model, part, name, monkeypatch):
     assert parts_of(model) == without(part)
     assert difference(by_modules(model), after) < 1e-5
     assert (difference(before, after) > 1e-3) == (name in CHANGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("image_encoder.neck", "image"),
+        ("sam_mask_decoder.output_upscaling.0", "masks"),
+        ("sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token", "masks"),
+        ("sam_prompt_encoder.pe_layer", "masks"),
+    ],
+)
+@pytest.mark.parametrize("where", ["instance", "subclass", "call"])
+def test_a_patched_forward_is_called(model, name, part, where):
+    module, called = model.get_submodule(name), []
+    forward = type(module).forward
+
+    def patched(self, *args, **kwargs):
+        called.append(self)
+        return forward(self, *args, **kwargs)
+
+    results(model)
+    if where == "subclass":
+        module.__class__ = type("Custom", (type(module),), {"forward": patched})
+    else:
+        name = "forward" if where == "instance" else "_compiled_call_impl"  # as nn.Module.compile sets it
+        setattr(module, name, types.MethodType(patched, module))
+    results(model)
+    assert module in called and parts_of(model) == without(part)
 
 
 def put(owner, name, layer):

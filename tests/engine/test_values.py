@@ -1,24 +1,31 @@
 """Changed values and settings of a model take effect in the next call, which is computed from plans."""
 
 import copy
+from functools import partial
+from itertools import cycle
 
 import pytest
 import torch
 from mini_model import mini_model
-from planned import ALL, assert_as_near, by_modules, difference, parts_of, results, without
+from planned import (
+    ALL,
+    assert_as_near,
+    assert_takes_effect,
+    away_from_the_cpu,
+    bfloat16,
+    by_modules,
+    difference,
+    everywhere,
+    parts_of,
+    results,
+    set_at,
+    shift,
+    without,
+)
+from planned_memory import tracked
 from torch import nn
 
 from sam2fast.engine import engine_for
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return mini_model()
-
-
-@pytest.fixture
-def model(untouched):
-    return copy.deepcopy(untouched)
 
 
 def optimiser_step(layer):
@@ -52,20 +59,32 @@ LAYERS = {
 
 @pytest.mark.parametrize("layer", sum(LAYERS.values(), []))
 @pytest.mark.parametrize("name", VALUES)
-@torch.no_grad()
 def test_changed_values(model, layer, name):
-    before = results(model)
-    VALUES[name](model.get_submodule(layer))
-    after = results(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-3 and difference(by_modules(model), after) < 1e-5
+    assert_takes_effect(results, model, lambda: VALUES[name](model.get_submodule(layer)), least=1e-3)
 
 
+TRANSFORMER = "sam_mask_decoder.transformer"
 DERIVED = [
     "image_encoder.trunk.pos_embed",
     "image_encoder.trunk.pos_embed_window",
     "image_encoder.trunk.patch_embed.proj.weight",
+    "image_encoder.trunk.patch_embed.proj.bias",
+    "image_encoder.trunk.blocks.1.attn.proj.bias",
+    "image_encoder.trunk.blocks.1.attn.qkv.weight",
+    "image_encoder.trunk.blocks.1.proj.bias",
+    "image_encoder.trunk.blocks.2.norm1.weight",
+    "image_encoder.trunk.blocks.3.mlp.layers.1.weight",
+    "image_encoder.trunk.blocks.3.mlp.layers.1.bias",
     "image_encoder.neck.convs.3.conv.weight",
+    "image_encoder.neck.convs.0.conv.bias",
+    f"{TRANSFORMER}.layers.0.self_attn.v_proj.weight",
+    f"{TRANSFORMER}.layers.1.self_attn.q_proj.bias",
+    f"{TRANSFORMER}.layers.1.self_attn.v_proj.weight",
+    f"{TRANSFORMER}.layers.0.cross_attn_image_to_token.v_proj.bias",
+    f"{TRANSFORMER}.final_attn_token_to_image.q_proj.weight",
+    f"{TRANSFORMER}.layers.1.cross_attn_token_to_image.k_proj.weight",
+    f"{TRANSFORMER}.layers.0.norm1.weight",
+    "sam_mask_decoder.output_hypernetworks_mlps.1.layers.2.weight",
     "sam_mask_decoder.conv_s0.weight",
     "sam_mask_decoder.output_upscaling.0.weight",
     "sam_mask_decoder.output_upscaling.3.weight",
@@ -73,19 +92,32 @@ DERIVED = [
     "sam_prompt_encoder.point_embeddings.1.weight",
     "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     "sam_prompt_encoder.mask_downscaling.0.weight",
+    "sam_prompt_encoder.not_a_point_embed.weight",
 ]
 
 
-@pytest.mark.parametrize("through_data", [False, True])
-@pytest.mark.parametrize("name", DERIVED)
-@torch.no_grad()
+@pytest.mark.parametrize(("name", "through_data"), list(zip(DERIVED, cycle([False, True]), strict=False)))
 def test_values_from_which_others_are_derived(model, name, through_data):
     """Written where they are, also unseen by version counters."""
-    before, value = results(model), model.get_parameter(name) if "matrix" not in name else model.get_buffer(name)
-    (value.data if through_data else value).add_(torch.linspace(-1, 1, value.numel()).view_as(value))
-    after = results(model)
-    assert parts_of(model) == ALL
-    assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+    values = model.get_parameter(name) if "matrix" not in name else model.get_buffer(name)
+    assert_takes_effect(everywhere(results), model, lambda: shift(values, through_data))
+
+
+@pytest.mark.parametrize(
+    ("compute", "name"),
+    [
+        (results, "image_encoder.trunk.blocks.1.attn.proj.bias"),
+        (results, f"{TRANSFORMER}.layers.0.self_attn.v_proj.weight"),
+        (tracked, "memory_attention.layers.0.self_attn.v_proj.weight"),
+    ],
+)
+@torch.no_grad()
+def test_values_that_are_cast(model, compute, name):
+    with away_from_the_cpu(), bfloat16():
+        before = compute(model)
+        shift(model.get_parameter(name))
+        after = compute(model)
+        assert difference(before, after) > 1e-3 and all(map(torch.equal, after, compute(copy.deepcopy(model))))
 
 
 @torch.no_grad()
@@ -118,17 +150,15 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 @torch.no_grad()
 def test_changed_settings(model, name):
-    before, (owner, _, attribute) = results(model), name.rpartition(".")
-    assert getattr(model.get_submodule(owner), attribute) != SETTINGS[name]
-    setattr(model.get_submodule(owner), attribute, SETTINGS[name])
-    assert parts_of(model) == ALL
+    change = partial(set_at, model, name, SETTINGS[name])
     if name in ("image_encoder.scalp", "num_feature_levels"):  # other levels, for which the decoder is not made
+        results(model)
+        change()
         images = torch.zeros(1, 3, 128, 128)
         expected, actual = model.encode_image(images), engine_for(model).encode(images)
-        assert len(actual) == len(expected) and difference(expected, actual) < 1e-5
+        assert parts_of(model) == ALL and len(actual) == len(expected) and difference(expected, actual) < 1e-5
     else:
-        after = results(model)
-        assert difference(before, after) > 1e-4 and difference(by_modules(model), after) < 1e-5
+        assert_takes_effect(results, model, change)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +172,7 @@ def test_changed_settings(model, name):
 @torch.no_grad()
 def test_settings_without_a_plan(model, name, value, part):
     results(model)
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, value)
+    set_at(model, name, value)
     assert parts_of(model) == without(part)
     assert difference(by_modules(model), results(model)) < 1e-5
 

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from interpreter import shuffled_programs
+from kernel_checks import by_kernel
 from kernel_records.choose_masks import arguments
 
-from sam2fast.kernels._dispatch import backend, launches
 from sam2fast.kernels.choose_masks import ABSENT, choose_masks, choose_masks_reference
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, gather_chosen
 
@@ -27,19 +26,15 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_kernel(triton_device, dtype, presence, has_tokens, shape):
     """Also of equal IoUs and NaN."""
-    tensors, before = given(shape, dtype, has_tokens, triton_device), launches["choose_masks"]
-    with backend("triton"), shuffled_programs(2):
-        found = choose_masks(*tensors, presence)
-    assert launches["choose_masks"] == before + 1
-    assert_equal(found, choose_masks_reference(*tensors, presence))
+    tensors = given(shape, dtype, has_tokens, triton_device)
+    assert_equal(by_kernel(choose_masks, *tensors, presence), choose_masks_reference(*tensors, presence))
 
 
 def test_rows_apart(triton_device):
     """Heads of the mask decoder are views of one tensor, and are not copied."""
     masks, ious, tokens, scores = given((4, 3, 5, 6, 8), device=triton_device)
     apart = [torch.cat([x, torch.full_like(x, 9)], dim=1)[:, : x.shape[1]] for x in (ious, tokens, scores)]
-    with backend("triton"):
-        found = choose_masks(masks, *apart, 0.0)
+    found = by_kernel(choose_masks, masks, *apart, 0.0)
     assert_equal(found, choose_masks_reference(masks, ious, tokens, scores, 0.0))
 
 

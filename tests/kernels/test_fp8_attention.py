@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from memories import memory_of, memory_of_tokens, moved, on_cpu, rope_of_tokens, weights_of, written_out
+from memories import attention_arguments, on_cpu, written_out
 from parity import random_map
 
 from sam2fast.kernels import _custom_ops
@@ -16,7 +16,6 @@ from sam2fast.kernels.memory_attention import (
     memory_attention_cpu,
     memory_attention_reference,
 )
-from sam2fast.modeling.position_encoding import axial_rope
 from sam2fast.utils.testing import relative_error
 
 PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "op": memory_attention}
@@ -64,46 +63,35 @@ def test_rounding(wide):
 @torch.no_grad()
 def test_the_torch_implementations(compute, shared, heads):
     """Pages of tokens, whole maps, pointers, an empty bank."""
-    query, weights = random_map(1 if shared else 4, heads, 16, 32), weights_of(32, 8, heads)
-    cases = (
-        (memory_of_tokens(2, 0, 3, 1), rope_of_tokens(4, 32)),
-        (memory_of(2, 0, 3, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))),
-    )
-    for memory, tables in cases:
-        exact = compute(query, memory, *weights, *tables)
-        rough = compute(query, memory, *weights, *tables, fp8=True)
-        expected = written_out(query, memory, *weights, *tables, rounded=rounded_by_hand)
-        assert relative_error(expected, rough) < CLOSE
+    for has_tokens in (True, False):
+        given = attention_arguments(2, 0, 3, 1, m=8, heads=heads, rows=1 if shared else 4, has_tokens=has_tokens)
+        exact, rough = compute(*given), compute(*given, fp8=True)
+        assert relative_error(written_out(*given, rounded=rounded_by_hand), rough) < CLOSE
         assert FLOOR < relative_error(exact, rough) < CEILING
-        assert relative_error(written_out(query, memory, *weights, *tables), exact) < 1e-5
+        assert relative_error(written_out(*given), exact) < 1e-5
 
 
 @torch.no_grad()
 def test_bfloat16_is_rounded_like_fp32():
     """From values rounded to bfloat16 before; the result is rounded, too."""
-    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
-    query, weights = random_map(1, 1, 16, 32), weights_of(32, 8)
-    exact = memory_attention_reference(query, memory, *weights, *tables, fp8=True)
-    narrow = moved(memory, "cpu", torch.bfloat16), *(w.bfloat16() for w in weights)
+    exact = memory_attention_reference(*attention_arguments(2, 1, m=8), fp8=True)
     for compute in (memory_attention_reference, memory_attention_cpu):
-        found = compute(query.bfloat16(), *narrow, *tables, fp8=True)
+        found = compute(*attention_arguments(2, 1, m=8, dtype=torch.bfloat16), fp8=True)
         assert found.dtype == torch.bfloat16 and relative_error(exact, found) < CEILING / 2
 
 
 def test_there_is_no_gradient():
-    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
-    query, weights = random_map(1, 1, 16, 32).requires_grad_(), weights_of(32, 8)
+    query, *rest = attention_arguments(2, 1)
     with pytest.raises(RuntimeError, match=r"fp8 has no gradient; compute it under torch\.no_grad"):
-        memory_attention(query, memory, *weights, *tables, fp8=True)
+        memory_attention(query.requires_grad_(), *rest, fp8=True)
     with torch.no_grad():
-        memory_attention(query, memory, *weights, *tables, fp8="emulated")
+        memory_attention(query, *rest, fp8="emulated")
 
 
 @torch.no_grad()
 def test_custom_implementations_do_not_get_the_argument():
     """Their arguments are the same as without fp8."""
-    memory, tables = memory_of(2, 1), axial_rope(32, 4, 4, 10000.0, torch.device("cpu"))
-    arguments = random_map(1, 1, 16, 32), memory, *weights_of(32, 8), *tables
+    arguments = attention_arguments(2, 1)
 
     def own(query, memory, key_weight, key_bias, value_weight, value_bias, cos, sin):
         return "own"
@@ -129,12 +117,8 @@ CASES = {
 
 def arguments_of(case, device, dtype=torch.float32, shared=True):
     side, d, m, heads, filled, pointers, _, has_tokens = case
-    make = memory_of_tokens if has_tokens else memory_of
-    memory = moved(make(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
-    weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
-    query = random_map(1 if shared else len(filled), heads, side**2, d).to(device, dtype)
-    tables = rope_of_tokens(side, d, device)
-    return query, memory, *weights, *(tables if has_tokens else [t[: side**2].contiguous() for t in tables])
+    sizes = {"side": side, "d": d, "m": m, "heads": heads, "pointers": pointers, "rows": 1 if shared else len(filled)}
+    return attention_arguments(*filled, **sizes, has_tokens=has_tokens, device=device, dtype=dtype)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

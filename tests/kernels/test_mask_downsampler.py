@@ -2,21 +2,14 @@
 
 import pytest
 import torch
-from interpreter import shuffled_programs
+from kernel_checks import as_accurate
 from kernel_records.mask_downsampler import EPS, layers
 
-from sam2fast.kernels._dispatch import backend, launches
-from sam2fast.kernels.mask_downsampler import (
-    downsample_logits,
-    downsample_logits_reference,
-    downsample_map,
-    downsample_map_reference,
-)
+from sam2fast.kernels._dispatch import backend
+from sam2fast.kernels.mask_downsampler import downsample_logits, downsample_map, downsample_map_reference
 from sam2fast.kernels.mask_ops import scaled_masks
 from sam2fast.modeling.memory_encoder import MaskDownSampler
-from sam2fast.utils.testing import relative_error
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 MASKS = {  # logits, size, kernel, stride and padding
     "one pixel": ((1, 1, 1, 1), (1, 1), 1, 1, 0),
     "one logit": ((2, 1, 1, 1), (9, 70), 3, 2, 1),
@@ -35,39 +28,28 @@ MAPS = {  # map, channels of the result, kernel, stride and padding
 }
 
 
-@torch.no_grad()
-def checked(op, reference, dtype, tensors, rest):
-    """At most twice as far from float64 as the reference implementation."""
-    names = {downsample_logits: "downsample_logits", downsample_map: "downsample_map"}
-    before = launches[names[op]]
-    with backend("triton"):
-        found = op(*tensors, *rest)
-    assert launches[names[op]] == before + 1
-    expected, exact = reference(*tensors, *rest), reference(*(x.double() for x in tensors), *rest)
-    assert found.shape == expected.shape and found.dtype == dtype and found.is_contiguous()
-    assert relative_error(exact, found) <= max(2e-5, 2 * relative_error(exact, expected))
-
-
-@DTYPES
-@pytest.mark.parametrize("is_binary", [False, True], ids=["sigmoid", "binary"])
+@pytest.mark.parametrize(
+    ("dtype", "is_binary"),
+    [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False), (torch.float16, True)],
+    ids=str,
+)
 @pytest.mark.parametrize(("shape", "size", "k", "stride", "padding"), MASKS.values(), ids=MASKS)
+@torch.no_grad()
 def test_logits(triton_device, dtype, shape, size, k, stride, padding, is_binary):
     """Binary masks of logits that are powers of two, so that interpolation is exact beside zero."""
     logits = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(3))
     if is_binary:
         logits = logits.sign() * 4
     given = logits.to(triton_device), *layers(4, 1, k, dtype, triton_device, 5)
-    rest = size, 20.0, -10.0, is_binary, stride, padding, EPS
-    checked(downsample_logits, downsample_logits_reference, dtype, given, rest)
+    as_accurate(downsample_logits, *given, size, 20.0, -10.0, is_binary, stride, padding, EPS, least=2e-5)
 
 
-@DTYPES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("shape", "N", "k", "stride", "padding"), MAPS.values(), ids=MAPS)
+@torch.no_grad()
 def test_maps(triton_device, dtype, shape, N, k, stride, padding):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(triton_device, dtype)
-    given = x, *layers(N, shape[-1], k, dtype, triton_device, 5)
-    with shuffled_programs(1):
-        checked(downsample_map, downsample_map_reference, dtype, given, (stride, padding, EPS))
+    as_accurate(downsample_map, x, *layers(N, shape[-1], k, dtype, triton_device, 5), stride, padding, EPS, least=2e-5)
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Masks from low-resolution logits: statistics, masks and bits of the upsampled ones, without their floats."""
 
-import contextlib
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
 import torch.nn.functional as F
+from interpreter import shuffled_programs
 from parity import random_map
 from sam2.utils.amg import batched_mask_to_box, calculate_stability_score
 from upsampled_logits import SIZES, full_size, kinds, smooth
@@ -258,8 +258,7 @@ def test_logits_of_the_right_size_are_copied_on_gpus(monkeypatch, triton_device)
         assert torch.equal(count.cpu(), (logits > level).sum((1, 2), dtype=torch.int32))
 
 
-@pytest.mark.parametrize("seed", [None, 0])
-def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
+def test_small_blocks_in_any_order(monkeypatch, triton_device):
     """Many programs for a mask, which all add to the same counts and box."""
     table = dict(_launch.custom_rows())
     table["mask_ops"] = [
@@ -267,14 +266,7 @@ def test_small_blocks_in_any_order(seed, monkeypatch, triton_device):
     ]
     monkeypatch.setattr(_launch, "custom_rows", lambda: table)
     logits, size = smooth(2, 6, 9), (18, 35)
-    shuffled = contextlib.nullcontext()
-    if seed is not None:
-        if triton_device.type == "cuda":
-            pytest.skip("programs are shuffled by the interpreter")
-        import interpreter
-
-        shuffled = interpreter.shuffled_programs(seed)
-    with shuffled, backend("triton"):
+    with shuffled_programs(0), backend("triton"):
         statistics = mask_statistics(logits.to(triton_device), size)
         masks = upsample_and_threshold(logits.to(triton_device), size)
         packed = upsample_and_pack(logits.to(triton_device), size)

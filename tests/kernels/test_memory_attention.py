@@ -1,13 +1,7 @@
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
-from memories import (
-    memory_of,
-    memory_of_tokens,
-    rope_of_tokens,
-    weights_of,
-    written_out,
-)
+from memories import attention_arguments, memory_of, memory_of_tokens, rope_of_tokens, weights_of, written_out
 from parity import random_map
 from sam2.modeling.position_encoding import apply_rotary_enc, compute_axial_cis
 
@@ -91,29 +85,24 @@ PATHS = {"reference": memory_attention_reference, "cpu": memory_attention_cpu, "
 @torch.no_grad()
 def test_memory_attention(compute, shared, heads, pages):
     """Objects with histories of different length, one with none; masked tokens hold NaN."""
-    memory, rope = {
-        "maps": lambda: (memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))),
-        "tokens": lambda: (memory_of_tokens(3, 1, 0, 5), rope_of_tokens(4, 12)),
-    }[pages]()
-    query = random_map(1 if shared else 4, heads, 16, 12)
-    weights = weights_of(12, 8, heads)
-    actual = compute(query, memory, *weights, *rope)
-    assert relative_error(written_out(query, memory, *weights, *rope), actual) < 1e-5
-    assert torch.equal(actual[2], weights[3].expand(16, -1))
+    sizes = {"d": 12, "m": 8, "heads": heads, "rows": 1 if shared else 4}
+    given = attention_arguments(3, 1, 0, 5, **sizes, has_tokens=pages == "tokens")
+    actual = compute(*given)
+    assert relative_error(written_out(*given), actual) < 1e-5
+    assert torch.equal(actual[2], given[5].expand(16, -1))
 
 
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
 @torch.no_grad()
 def test_factors_of_keys(compute):
     """A factor of 1 changes no bit."""
-    memory, rope = memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
-    query, weights = random_map(4, 2, 16, 12), weights_of(12, 8, 2)
+    query, memory, *rest = attention_arguments(3, 1, 0, 5, d=12, m=8, heads=2, rows=4)
     shape = 4, memory.page_table.shape[1] + memory.pointers.shape[1]
-    plain = compute(query, memory, *weights, *rope)
-    assert torch.equal(plain, compute(query, memory._replace(key_factors=torch.ones(shape)), *weights, *rope))
+    plain = compute(query, memory, *rest)
+    assert torch.equal(plain, compute(query, memory._replace(key_factors=torch.ones(shape)), *rest))
     weighted = memory._replace(key_factors=1 + random_map(*shape).tanh() / 2)
-    actual = compute(query, weighted, *weights, *rope)
-    assert relative_error(written_out(query, weighted, *weights, *rope), actual) < 1e-5 < relative_error(plain, actual)
+    actual = compute(query, weighted, *rest)
+    assert relative_error(written_out(query, weighted, *rest), actual) < 1e-5 < relative_error(plain, actual)
 
 
 @pytest.mark.parametrize("compute", PATHS.values(), ids=PATHS.keys())
@@ -121,22 +110,18 @@ def test_factors_of_keys(compute):
 @torch.no_grad()
 def test_pooling(compute, pooling):
     """Of several memories; one alone is attended to as it is, also where another object has several."""
-    memory, rope = memory_of(3, 1, 0, 5), axial_rope(12, 4, 4, 10000.0, torch.device("cpu"))
-    query, weights = random_map(4, 2, 16, 12), weights_of(12, 8, 2)
-    plain = compute(query, memory, *weights, *rope)
-    actual = compute(query, memory, *weights, *rope, pooling=pooling)
-    assert relative_error(written_out(query, memory, *weights, *rope, pooling=pooling), actual) < 1e-5
+    given = attention_arguments(3, 1, 0, 5, d=12, m=8, heads=2, rows=4)
+    plain, actual = compute(*given), compute(*given, pooling=pooling)
+    assert relative_error(written_out(*given, pooling=pooling), actual) < 1e-5
     for b, is_pooled in enumerate([True, False, False, True]):
         assert (relative_error(plain[b], actual[b]) > 1e-3) == is_pooled
 
 
 def test_pages_that_cannot_be_pooled():
-    arguments = random_map(1, 1, 16, 12), memory_of_tokens(2), *weights_of(12, 8), *rope_of_tokens(4, 12)
     with pytest.raises(ValueError, match="pages have 28 tokens; pooling needs whole maps of 16"):
-        memory_attention(*arguments, pooling="counted")
-    odd = random_map(1, 1, 25, 12), memory_of(2, side=5), *weights_of(12, 8)
+        memory_attention(*attention_arguments(2, has_tokens=True), pooling="counted")
     with pytest.raises(ValueError, match="pages have 25 tokens; pooling needs whole maps of 25, with an even side"):
-        memory_attention(*odd, *axial_rope(12, 5, 5, 10000.0, torch.device("cpu")), pooling="counted")
+        memory_attention(*attention_arguments(2, side=5), pooling="counted")
 
 
 @torch.no_grad()

@@ -6,19 +6,11 @@ import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
 import torch.nn.functional as F
-from memories import (
-    memory_of,
-    memory_of_tokens,
-    moved,
-    on_cpu,
-    rope_of_tokens,
-    weights_of,
-    written_out,
-)
+from interpreter import shuffled_programs
+from memories import attention_arguments, on_cpu, written_out
 from parity import random_map
 
 pytest.importorskip("triton")
-from sam2.modeling.sam.transformer import RoPEAttention as OfficialRoPEAttention  # noqa: E402
 
 from sam2fast.kernels import _launch  # noqa: E402
 from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
@@ -29,12 +21,10 @@ from sam2fast.kernels.memory_attention import (  # noqa: E402
     add_memory_attention,
     add_rope_attention,
     launch,
-    memory_attention,
     memory_attention_reference,
     rope_attention,
     rope_attention_reference,
 )
-from sam2fast.modeling.attention import RoPEAttention  # noqa: E402
 from sam2fast.modeling.position_encoding import axial_rope  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
@@ -92,18 +82,13 @@ def test_memory_attention(triton_device, name, dtype):
     """
     side, d, m, heads, filled, pointers, splits = CASES[name]
     kind = name.partition(",")[0]
-    bank, rotation = (memory_of_tokens, rope_of_tokens) if kind == "tokens" else (memory_of, rope)
     pooling = kind if kind in ("counted", "raised") else None
-    memory = bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype)
-    memory = moved(memory, triton_device, dtype)
-    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
-    for query in (random_map(len(filled), heads, side**2, d), random_map(1, heads, side**2, d)):
-        query = query.to(triton_device, dtype)
-        tables = rotation(side, d, triton_device)
-        exact = written_out(*on_cpu(query, memory, *weights, *tables), pooling=pooling)
-        reference = memory_attention_reference(query, memory, *weights, *tables, pooling=pooling)
-        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits, pooling=pooling)
-        check(exact, reference, actual, dtype)
+    sizes = {"side": side, "d": d, "m": m, "heads": heads, "pointers": pointers, "has_tokens": kind == "tokens"}
+    for rows in (len(filled), 1):
+        given = attention_arguments(*filled, **sizes, rows=rows, device=triton_device, dtype=dtype)
+        exact = written_out(*on_cpu(*given), pooling=pooling)
+        reference = memory_attention_reference(*given, pooling=pooling)
+        check(exact, reference, launch.memory_attention_triton(*given, splits=splits, pooling=pooling), dtype)
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.bfloat16, torch.float32)])
@@ -112,25 +97,24 @@ def test_memory_attention(triton_device, name, dtype):
 def test_a_residual_and_the_norm_of_the_sum(triton_device, monkeypatch, dtypes, shared):
     """In the launch that combines splits, also if objects come in groups. Channels are no power of two."""
     dtype, stream = dtypes
-    memory = moved(memory_of(2, 1, 0, m=32, dtype=dtype), triton_device, dtype)
-    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(32, 32, dtype=dtype)]
-    C, tables = len(weights[2]), rope(4, 32, triton_device)
-    query = random_map(1 if shared else 3, 1, 16, 32).to(triton_device, dtype)
+    given = attention_arguments(2, 1, 0, rows=1 if shared else 3, device=triton_device, dtype=dtype)
+    query, memory, *rest = given
+    C = len(rest[2])
     x = random_map(1 if shared else 3, 16, C, seed=7).to(triton_device, stream)
     norm = [random_map(C, seed=seed).to(triton_device) for seed in (8, 9)]
-    total = x + written_out(*on_cpu(query, memory, *weights, *tables)).to(x.device)
+    total = x + written_out(*on_cpu(*given)).to(x.device)
     exact = total, F.layer_norm(total.double(), (C,), *(each.double() for each in norm))
-    reference = memory_attention_reference(query, memory, *weights, *tables)
+    reference = memory_attention_reference(*given)
     reference = add_layer_norm_reference(x.expand_as(reference), reference, *norm, 1e-5, dtype)
     monkeypatch.setattr(launch, "MAX_KEY_BYTES", 2 * 86 * 32 * 4)  # at most two objects' keys
     before = launches["layer_norm"]
     with backend("triton"):
-        found = add_memory_attention(x, *norm, 1e-5, query, memory, *weights, *tables)
+        found = add_memory_attention(x, *norm, 1e-5, *given)
     assert launches["layer_norm"] == before and C == 24
     for each in zip(exact, reference, found, strict=True):
         check_sum(*each)
     factors = torch.ones(3, memory.page_table.shape[1] + memory.pointers.shape[1], device=triton_device)
-    others = add_memory_attention(x, *norm, 1e-5, query, memory._replace(key_factors=factors), *weights, *tables)
+    others = add_memory_attention(x, *norm, 1e-5, query, memory._replace(key_factors=factors), *rest)
     for each in zip(exact, reference, others, strict=True):
         check_sum(*each)
 
@@ -151,41 +135,33 @@ def test_a_residual_that_does_not_fit(triton_device, tokens, channels, normed):
 @pytest.mark.parametrize("splits", [1, 3])
 @torch.no_grad()
 def test_an_empty_bank_gives_the_bias(triton_device, splits):
-    memory = moved(memory_of(0, 2, m=32), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    query = random_map(1, 1, 16, 32).to(triton_device)
-    tables = rope(4, 32, triton_device)
-    actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
-    assert torch.equal(actual[0], weights[3].expand(16, -1))
+    query, memory, *rest = attention_arguments(0, 2, device=triton_device)
+    actual = launch.memory_attention_triton(query, memory, *rest, splits=splits)
+    assert torch.equal(actual[0], rest[3].expand(16, -1))
     # Neither a slot nor a pointer at all.
     nothing = memory._replace(
         page_table=memory.page_table[:, :0], page_time=memory.page_time[:, :0], pointers=memory.pointers[:, :0],
         pointer_encoding=memory.pointer_encoding[:, :0], pointer_valid=memory.pointer_valid[:, :0],
     )  # fmt: skip
-    actual = launch.memory_attention_triton(query, nothing, *weights, *tables, splits=splits)
-    assert torch.equal(actual, weights[3].expand(2, 16, -1))
+    actual = launch.memory_attention_triton(query, nothing, *rest, splits=splits)
+    assert torch.equal(actual, rest[3].expand(2, 16, -1))
 
 
 @torch.no_grad()
 def test_many_objects_come_in_groups(triton_device, monkeypatch):
-    memory = moved(memory_of(2, 1, 0, 3, 1, m=32), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    tables = rope(4, 32, triton_device)
     for rows in (1, 5):
-        query = random_map(rows, 1, 16, 32).to(triton_device)
-        expected = launch.memory_attention_triton(query, memory, *weights, *tables, splits=2)
+        given = attention_arguments(2, 1, 0, 3, 1, rows=rows, device=triton_device)
+        expected = launch.memory_attention_triton(*given, splits=2)
         with monkeypatch.context() as patch:
             patch.setattr(launch, "MAX_KEY_BYTES", 2 * 86 * 32 * 4)  # two objects' keys
-            assert torch.equal(expected, launch.memory_attention_triton(query, memory, *weights, *tables, splits=2))
+            assert torch.equal(expected, launch.memory_attention_triton(*given, splits=2))
 
 
 @torch.no_grad()
 def test_no_objects(triton_device):
-    memory = moved(memory_of(1, m=32), triton_device, torch.float32)
+    query, memory, *rest = attention_arguments(1, device=triton_device)
     memory = AttendedMemory(*(x[:0] if i in (1, 2, 5, 6, 7) else x for i, x in enumerate(memory[:8])))
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    query = random_map(1, 1, 16, 32).to(triton_device)
-    assert launch.memory_attention_triton(query, memory, *weights, *rope(4, 32, triton_device)).shape == (0, 16, 24)
+    assert launch.memory_attention_triton(query, memory, *rest).shape == (0, 16, 24)
 
 
 # batch, heads, side, d, width of values, maps of keys, unrotated keys, splits
@@ -273,18 +249,13 @@ def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
     """Also with programs in another order."""
     config = Row("*", "*", "*", {"BLOCK_M": 16, "BLOCK_N": 16, "CHUNK": chunk}, {"num_warps": 4})
     monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [config]})
-    memory = moved(memory_of(3, 1, 0, m=32, side=5), triton_device, torch.float32)
-    weights = [w.to(triton_device) for w in weights_of(64, 32)]
-    query, tables = random_map(1, 1, 25, 64).to(triton_device), rope(5, 64, triton_device)
-    exact = written_out(*on_cpu(query, memory, *weights, *tables))
+    given = attention_arguments(3, 1, 0, side=5, d=64, device=triton_device)
+    exact = written_out(*on_cpu(*given))
     for splits in (3, 8):  # there are six blocks of keys
-        actual = launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits)
+        actual = launch.memory_attention_triton(*given, splits=splits)
         assert relative_error(exact, actual.cpu()) < 1e-5
-    if triton_device.type == "cpu":
-        import interpreter
-
-        with interpreter.shuffled_programs(1):
-            assert torch.equal(actual, launch.memory_attention_triton(query, memory, *weights, *tables, splits=splits))
+    with shuffled_programs(1):
+        assert torch.equal(actual, launch.memory_attention_triton(*given, splits=splits))
 
 
 @torch.no_grad()
@@ -301,42 +272,6 @@ def test_what_the_kernels_do_not_support(triton_device):
         rope_attention(odd, odd, odd, *rope(4, 32, triton_device))
     with backend("triton"), pytest.raises(RuntimeError, match="rope_attention has no dropout"):
         rope_attention(x, x, x, *tables, dropout_p=0.1)
-
-
-@pytest.mark.parametrize("side", [4, 7])
-@torch.no_grad()
-def test_official_attention(triton_device, side):
-    """Self-attention, and cross-attention to maps and pointers, on the same weights."""
-    torch.manual_seed(0)
-    own = {"embedding_dim": 64, "num_heads": 1, "rope_k_repeat": True, "feat_sizes": (side, side), "kv_in_dim": 32}
-    theirs, ours = OfficialRoPEAttention(**own).eval(), RoPEAttention(**own).eval()
-    ours.load_state_dict(theirs.state_dict())
-    ours.to(triton_device)
-    q, k, v = random_map(2, side**2, 64), *(random_map(2, 3 * side**2 + 4, 32, seed=i) for i in (1, 2))
-    expected = theirs(q, k, v, num_k_exclude_rope=4)
-    tables = ours._table(side**2, triton_device)
-    with backend("triton"):
-        attended = rope_attention(*ours._projected(*(x.to(triton_device) for x in (q, k, v))), *tables, 4)
-    assert relative_error(expected, ours._output(attended).cpu()) < 1e-5
-
-    # The same keys and values as a bank: three pages and four pointers each, without encodings.
-    memory = AttendedMemory(
-        pages=k[:, : 3 * side**2].reshape(6, side**2, 32),
-        page_table=torch.arange(6, dtype=torch.int32).view(2, 3),
-        page_time=torch.zeros(2, 3, dtype=torch.int32),
-        position_encoding=torch.zeros(side**2, 32),
-        time_encoding=torch.zeros(1, 32),
-        pointers=k[:, 3 * side**2 :],
-        pointer_encoding=torch.zeros(2, 4, 32),
-        pointer_valid=torch.ones(2, 4, dtype=torch.bool),
-    )
-    expected = theirs(q, k, k, num_k_exclude_rope=4)
-    before = launches["memory_attention"]
-    weights = ours.k_proj.weight, ours.k_proj.bias, ours.v_proj.weight, ours.v_proj.bias
-    query, memory = ours.q_proj(q.to(triton_device))[:, None], moved(memory, triton_device, torch.float32)
-    with backend("triton"):
-        actual = ours.out_proj(memory_attention(query, memory, *weights, *tables)).cpu()
-    assert relative_error(expected, actual) < 1e-5 and launches["memory_attention"] == before + 1
 
 
 def test_keys_are_split_further_where_a_processor_runs_several_programs():
@@ -377,27 +312,20 @@ def test_a_group_of_objects_begins_at_aligned_tables(monkeypatch):
 
 @torch.no_grad()
 def test_more_tokens_than_can_be_addressed(triton_device):
-    memory = moved(memory_of(1, m=32), triton_device, torch.float32)
+    query, memory, *rest = attention_arguments(1, device=triton_device)
     table = torch.full((1, 2**22), -1, dtype=torch.int32, device=triton_device)
-    memory = memory._replace(page_table=table, page_time=table)
-    weights = [w.to(triton_device) for w in weights_of(32, 32)]
-    query = random_map(1, 1, 16, 32).to(triton_device)
     with pytest.raises(ValueError, match="more than the kernels can address"):
-        launch.memory_attention_triton(query, memory, *weights, *rope(4, 32, triton_device))
+        launch.memory_attention_triton(query, memory._replace(page_table=table, page_time=table), *rest)
 
 
 @torch.no_grad()
 def test_a_bfloat16_query_with_fp32_weights_and_memory(triton_device):
     """As under autocast."""
-    memory = moved(memory_of(2, 1, m=32, side=8), triton_device, torch.float32)
-    weights = [w.to(triton_device) / w.shape[-1] ** 0.5 for w in weights_of(32, 32)]
-    query = random_map(2, 1, 64, 32).to(triton_device, torch.bfloat16)
-    tables = rope(8, 32, triton_device)
-    exact = written_out(*on_cpu(query, memory, *weights, *tables))
-    rounded = [w.bfloat16() for w in weights]
-    reference = memory_attention_reference(query, moved(memory, triton_device, torch.bfloat16), *rounded, *tables)
-    actual = launch.memory_attention_triton(query, memory, *weights, *tables)
-    check(exact, reference, actual, torch.bfloat16)
+    query, *rest = attention_arguments(2, 1, side=8, rows=2, device=triton_device)
+    rounded = attention_arguments(2, 1, side=8, rows=2, device=triton_device, dtype=torch.bfloat16)
+    exact = written_out(*on_cpu(query.bfloat16(), *rest))
+    actual = launch.memory_attention_triton(query.bfloat16(), *rest)
+    check(exact, memory_attention_reference(*rounded), actual, torch.bfloat16)
 
 
 def test_gradients_of_gradients(triton_device):

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from interpreter import shuffled_programs
 from kernel_records import RECORDS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,16 +33,17 @@ def samples_but(*names):
     return pytest.mark.parametrize("sample", chosen)
 
 
-class Watch(TorchDispatchMode):
-    """Operators of the package, with their arguments."""
+class Found(Exception):
+    """An operator of the package is called."""
 
-    def __init__(self):
-        super().__init__()
-        self.seen = []
+
+class Watch(TorchDispatchMode):
+    """Stops at the first operator of the package, and keeps it with its arguments."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "sam2fast":
-            self.seen.append((func, args))
+            self.found = func, args
+            raise Found
         return func(*args, **(kwargs or {}))
 
 
@@ -70,7 +72,8 @@ def run(sample, name, arguments):
 @functools.cache
 def by_kernel(sample, device):
     """The kernel's result, which no test changes."""
-    return run(sample, "triton", given(sample, device))
+    with torch.no_grad():
+        return run(sample, "triton", given(sample, device))
 
 
 def assert_same(expected, actual, allowed=1e-5):
@@ -91,21 +94,14 @@ def test_every_kernel_has_a_sample():
 @EACH
 @torch.no_grad()
 def test_the_kernel_computes_what_the_reference_does(sample, triton_device):
+    actual, arguments = by_kernel(sample, triton_device), given(sample, triton_device)
     before = launches[sample.launches]
-    arguments = given(sample, triton_device)
-    expected = run(sample, "torch", arguments)
+    assert_same(run(sample, "torch", arguments), actual)
     assert launches[sample.launches] == before
-    actual = run(sample, "triton", arguments)
-    assert launches[sample.launches] == before + 1
-    assert_same(expected, actual)
     assert all(x.device.type == triton_device.type for x in tensors(actual))
-    any_order = contextlib.nullcontext()
-    if triton_device.type == "cpu":
-        import interpreter
-
-        any_order = interpreter.shuffled_programs(1)
-    with any_order:
+    with shuffled_programs(1):
         assert_same(actual, run(sample, "triton", arguments), allowed=0)
+    assert launches[sample.launches] == before + 1
 
 
 @EACH
@@ -163,28 +159,15 @@ def test_no_gradient(sample, triton_device):
 
 @EACH
 @torch.no_grad()
-def test_without_a_graph_the_operator_is_not_called(sample, triton_device, monkeypatch):
-    """Its function is, with results that are equal bit by bit."""
-    arguments, expected = given(sample, triton_device), by_kernel(sample, triton_device)
-
-    def refused(*_):
-        raise AssertionError("an operator was called")
-
-    monkeypatch.setattr(torch._library.custom_ops.CustomOpDef, "__call__", refused)
-    assert_same(expected, run(sample, "triton", arguments), allowed=0)
-
-
-@EACH
-@torch.no_grad()
 def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
     """Schema, fake result, autograd registration, tracing; where there is a gradient, tracing of it too.
 
     Of an operator's other samples the fake result alone; they are compiled and exported below.
     """
-    with monkeypatch.context() as patch, Watch() as watch:
+    with monkeypatch.context() as patch, Watch() as watch, pytest.raises(Found):
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         run(sample, "triton", given(sample, triton_device))
-    ((operator, arguments),) = watch.seen
+    operator, arguments = watch.found
     assert operator.name() == f"sam2fast::{sample.operator or sample.launches}"
     tracing = f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}"
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -250,12 +233,16 @@ def test_an_exported_op(sample):
 @torch.no_grad()
 def test_launches(sample, triton_device, monkeypatch):
     """Each is inside a block for the tensor's device, since Triton launches on the current one, and says whether
-    products are fused with sums, of which versions of Triton have other defaults."""
+    products are fused with sums, of which versions of Triton have other defaults. Without a graph no operator is called
+    on the way, and the results are equal bit by bit."""
     if triton_device.type != "cpu":
         pytest.skip("launches are watched in Triton's interpreter")
     from triton.runtime import interpreter
 
-    inside, launched = [], []
+    inside, launched, expected = [], [], by_kernel(sample, triton_device)
+
+    def refused(*_):
+        raise AssertionError("an operator was called")
 
     @contextlib.contextmanager
     def on_device(self, tensor):
@@ -271,5 +258,6 @@ def test_launches(sample, triton_device, monkeypatch):
 
     monkeypatch.setattr(_launch.LaunchConfig, "on_device", on_device)
     monkeypatch.setattr(interpreter.GridExecutor, "__call__", watched)
-    run(sample, "triton", given(sample))
+    monkeypatch.setattr(torch._library.custom_ops.CustomOpDef, "__call__", refused)
+    assert_same(expected, run(sample, "triton", given(sample)), allowed=0)
     assert launched and all(launched) and not inside

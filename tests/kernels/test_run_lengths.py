@@ -1,16 +1,18 @@
 """Run lengths: the CPU implementation, the reference and the kernel against a slow definition and the original."""
 
 import itertools
+from functools import partial
 
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
+from kernel_checks import by_kernel
 from parity import random_map
 from upsampled_logits import SIZES, full_size, kinds
 
 from sam2fast.kernels import _launch
 from sam2fast.kernels import run_lengths_cpu as cpu
-from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._launch import Row
 from sam2fast.kernels.run_lengths import (
     Placement,
@@ -23,6 +25,8 @@ from sam2fast.kernels.run_lengths import (
     encode_upsampled_reference,
     run_length_areas,
 )
+
+by_triton = partial(by_kernel, name="run_lengths")
 
 
 def slowly(masks):
@@ -192,15 +196,6 @@ def small_blocks(monkeypatch):
     decode = encode._replace(shape="decode", meta={"BLOCK": 128})
     rows = [encode, encode._replace(shape="upsampled"), decode]
     monkeypatch.setattr(_launch, "custom_rows", lambda: {"run_lengths": rows})
-
-
-def by_triton(call, *inputs):
-    """The result of the kernel; asserts that it ran."""
-    before = launches["run_lengths"]
-    with backend("triton"):
-        out = call(*inputs)
-    assert launches["run_lengths"] == before + 1
-    return out
 
 
 @ALL_MASKS

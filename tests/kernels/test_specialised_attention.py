@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_records import RECORDS
-from memories import memory_of, moved, on_cpu, weights_of, written_out
+from memories import attention_arguments, on_cpu, written_out
 from parity import random_map
 
 pytest.importorskip("triton", "3.7", reason="with older versions no row takes this kernel")
@@ -43,18 +43,15 @@ def launched(monkeypatch):
     return found
 
 
-def inputs(filled, device, dtype, side=5, d=64, m=32, pointers=3):
-    memory = moved(memory_of(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
-    weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, 1, dtype)]
-    query = random_map(len(filled), 1, side**2, d).to(device, dtype)
-    return query, memory, *weights, *axial_rope(d, side, side, 10000.0, device)
+def inputs(*filled, device, dtype):
+    return attention_arguments(*filled, side=5, d=64, pointers=3, rows=len(filled), device=device, dtype=dtype)
 
 
 @pytest.mark.parametrize(("splits", "dtype"), [(1, torch.bfloat16), (3, torch.float16), (8, torch.bfloat16)], ids=str)
 @torch.no_grad()
 def test_it_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, dtype, splits):
     """Banks of different length, an empty one among them; ends of blocks, tiles and splits are ragged."""
-    arguments = inputs((2, 0, 1), triton_device, dtype)
+    arguments = inputs(2, 0, 1, device=triton_device, dtype=dtype)
     exact = written_out(*on_cpu(*arguments))
     allowed = 2 * relative_error(exact, memory_attention_reference(*arguments).cpu())
     monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row(SPECIALISED=2)]})
@@ -68,7 +65,7 @@ def test_it_is_as_exact_as_the_reference(triton_device, monkeypatch, launched, d
 @torch.no_grad()
 def test_other_rows_take_the_other_kernel(triton_device, monkeypatch, launched):
     monkeypatch.setattr(_launch, "custom_rows", lambda: {"memory_attention": [row(SPECIALISED=2)]})
-    launch.memory_attention_triton(*inputs((1,), triton_device, torch.float32), splits=1)
+    launch.memory_attention_triton(*inputs(1, device=triton_device, dtype=torch.float32), splits=1)
     maps = random_map(1, 1, 16, 32).to(triton_device, torch.bfloat16)
     for width, first in ((40, 4), (36, 0)):  # all rows, or every other one, begin 8 bytes beside a multiple of 16
         values = random_map(1, 1, 16, width).to(triton_device, torch.bfloat16)[..., first : first + 32]
@@ -127,7 +124,7 @@ def test_where_it_is_supported(monkeypatch, version, arch, expected):
 @torch.no_grad()
 def test_full_blocks_without_masks_give_the_same(triton_device, monkeypatch, splits):
     """With PEELED in the row; the last block is partly filled."""
-    arguments, found = inputs((2, 0, 1), triton_device, torch.float32), []
+    arguments, found = inputs(2, 0, 1, device=triton_device, dtype=torch.float32), []
     for more in ({}, {"PEELED": 1}):
         monkeypatch.setattr(_launch, "custom_rows", lambda more=more: {"memory_attention": [row(**more)]})
         found.append(launch.memory_attention_triton(*arguments, splits=splits))

@@ -5,13 +5,13 @@ import math
 import oracle  # noqa: F401  (makes the official package importable)
 import pytest
 import torch
+from kernel_checks import as_accurate, by_kernel, in_float64
 from kernel_records.token_attention import Use, arguments
 from sam2.modeling.sam.transformer import Attention
 
-from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.kernels._dispatch import backend
 from sam2fast.kernels._op import OPS
 from sam2fast.kernels.token_attention import token_attention, token_attention_reference
-from sam2fast.utils.testing import relative_error
 
 # Items, queries, keys and channels of a head. Up to 128 keys are one block. With more, each of eight warps has 32 keys
 # at a time in fp32, 64 in bf16 and fp16: 129 keys leave warps without any, and 1,024 fill all blocks.
@@ -34,29 +34,16 @@ def random_arguments(items, queries, keys, d, dtype=torch.float32, device="cpu",
     return arguments(items, Use(queries, keys, d, False, placed), dtype, device)
 
 
-def by_kernel(*given):
-    before = launches["token_attention"]
-    with backend("triton"):
-        found = token_attention(*given)
-    assert launches["token_attention"] == before + 1
-    return found
-
-
-def in_float64(*given):
-    return [x.double() if isinstance(x, torch.Tensor) else x for x in given]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "placed"),
+    [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True), (torch.float16, False)],
+    ids=str,
+)
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("placed", [False, True])
 @torch.no_grad()
 def test_as_accurate_as_the_reference(triton_device, dtype, sizes, placed):
-    """At most twice as far from float64, on parts of joined projections, with or without positions."""
-    given = random_arguments(*sizes, dtype, triton_device, placed)
-    found, reference = by_kernel(*given), token_attention_reference(*given)
-    exact = token_attention_reference(*in_float64(*given))
-    assert found.shape == reference.shape and found.dtype == reference.dtype
-    assert relative_error(exact, found) <= max(1e-5, 2 * relative_error(exact, reference))
+    """On parts of joined projections, with or without positions."""
+    as_accurate(token_attention, *random_arguments(*sizes, dtype, triton_device, placed))
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(7, 300), (70, 7)], ids=["to the image", "to tokens"])
@@ -67,9 +54,9 @@ def test_one_item_for_all(triton_device, queries, keys, shared):
     q, k, v, *rest = random_arguments(3, queries, keys, 16, device=triton_device, placed=True)
     q, k, v = (q[:1], k, v) if shared == "queries" else (q, k[:1], v[:1])
     expanded = [x.expand(3, -1, -1).contiguous() for x in (q, k, v)]
-    for attend in (by_kernel, token_attention):
-        torch.testing.assert_close(attend(q, k, v, *rest), attend(*expanded, *rest))
-    torch.testing.assert_close(by_kernel(q, k, v, *rest), token_attention_reference(*expanded, *rest))
+    expected = token_attention_reference(*expanded, *rest)
+    torch.testing.assert_close(token_attention(q, k, v, *rest), token_attention(*expanded, *rest))
+    torch.testing.assert_close(by_kernel(token_attention, q, k, v, *rest), expected)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(40, 9), (9, 300)])
@@ -78,8 +65,8 @@ def test_positions_are_added_before_the_scores(triton_device, queries, keys):
     given = random_arguments(2, queries, keys, 16, device=triton_device, placed=True)
     q, k, v, *positions, heads = given
     expected = token_attention_reference(q + positions[0], k + positions[1], v, *NONE, heads)
-    for attend in (by_kernel, token_attention):
-        torch.testing.assert_close(attend(*given), expected)
+    for found in (by_kernel(token_attention, *given), token_attention(*given)):
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("downsample", [1, 2])
@@ -106,7 +93,7 @@ def test_scores_far_apart(triton_device, keys):
     for key in (0, keys // 2, keys - 1):
         k = torch.zeros_like(k)
         k[:, key] = 60 * q[:, 0].sign()
-        found = by_kernel(q, k, v, *NONE, heads)
+        found = by_kernel(token_attention, q, k, v, *NONE, heads)
         torch.testing.assert_close(found, token_attention_reference(q, k, v, *NONE, heads), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(found[:, 0], v[:, key])
 
@@ -118,7 +105,7 @@ def test_nan_stays(triton_device, keys):
     q, k, v, *_, heads = random_arguments(2, 20, keys, 16, device=triton_device)
     q = q.clone()
     q[1, 3, 16] = float("nan")
-    found = by_kernel(q, k, v, *NONE, heads).isnan().unflatten(-1, (heads, -1)).all(-1).nonzero()
+    found = by_kernel(token_attention, q, k, v, *NONE, heads).isnan().unflatten(-1, (heads, -1)).all(-1).nonzero()
     assert found.tolist() == [[1, 3, 1]]
 
 
@@ -163,7 +150,7 @@ def test_unsupported_inputs(triton_device):
         with pytest.raises(RuntimeError, match="one dtype"):
             token_attention(q.bfloat16(), k, v, *NONE, heads)
         with pytest.raises(RuntimeError, match="float64"):
-            token_attention(*in_float64(q, k, v, *NONE, heads))
+            token_attention(*in_float64([q, k, v, *NONE, heads]))
         with torch.autocast(triton_device.type, torch.bfloat16), pytest.raises(RuntimeError, match="autocast"):
             token_attention(q, k, v, *NONE, heads)
         with pytest.raises(RuntimeError, match="at most 32 channels with 5 keys"):

@@ -6,11 +6,10 @@ import torch
 from parity import random_map
 
 pytest.importorskip("triton")
-from sam2.modeling.backbones.hieradet import MultiScaleBlock as OfficialBlock  # noqa: E402
 
 from sam2fast.kernels import _cpu, _launch  # noqa: E402
 from sam2fast.kernels import window_attention as module  # noqa: E402
-from sam2fast.kernels._dispatch import backend, launches  # noqa: E402
+from sam2fast.kernels._dispatch import backend  # noqa: E402
 from sam2fast.kernels._launch import Row  # noqa: E402
 from sam2fast.kernels.window_attention import (  # noqa: E402
     pooled_window_attention,
@@ -21,7 +20,6 @@ from sam2fast.kernels.window_attention_triton import (  # noqa: E402
     pooled_window_attention_triton,
     window_attention_triton,
 )
-from sam2fast.modeling.hiera_block import MultiScaleBlock  # noqa: E402
 from sam2fast.utils.testing import relative_error  # noqa: E402
 
 POOLED = (2, 2)
@@ -120,51 +118,6 @@ def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):
         exact = window_attention_reference(qkv.double().cpu(), bias.double().cpu(), case[3], *case[5:])
         actual = window_attention_triton(qkv, bias, case[3], *case[5:])
         assert relative_error(exact, actual.cpu()) < 1e-5
-
-
-# dim, dim_out, heads, window, query stride, height, width
-BLOCKS = {
-    "window": (32, 32, 1, 8, None, 16, 8),
-    "padded": (32, 32, 2, 7, None, 9, 8),
-    "pooled": (32, 64, 2, 4, POOLED, 8, 12),
-    "padded and pooled": (32, 64, 2, 14, POOLED, 16, 20),
-    "whole map": (32, 32, 2, 0, None, 6, 8),
-}
-
-
-def by_the_op(block, x):
-    """A block whose windows are not cut."""
-    normed = block.norm1(x)
-    qkv = block.attn.qkv(normed)
-    attended = window_attention(qkv, block.attn.qkv.bias, block.attn.num_heads, block.window_size, block.q_stride)
-    if hasattr(block, "proj"):
-        x = block.proj(normed)
-        x = x if block.pool is None else block.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    x = x + block.attn.proj(attended)
-    return x + block.mlp(block.norm2(x))
-
-
-@pytest.mark.parametrize("case", BLOCKS.values(), ids=BLOCKS.keys())
-def test_official_block(triton_device, case):
-    """Output and every gradient, on the same weights."""
-    dim, dim_out, heads, window, stride, H, W = case
-    torch.manual_seed(0)
-    theirs = OfficialBlock(dim, dim_out, heads, window_size=window, q_stride=stride)
-    ours = MultiScaleBlock(dim, dim_out, heads, window_size=window, q_stride=stride)
-    ours.load_state_dict(theirs.state_dict())
-    ours.to(triton_device)
-    x = random_map(2, H, W, dim)
-    before = launches["window_attention"]
-    results = []
-    for block, name in ((theirs, "auto"), (ours, "triton")):
-        leaf = x.to(next(block.parameters()).device).requires_grad_()
-        with backend(name):
-            out = block(leaf) if block is theirs else by_the_op(block, leaf)
-            out.backward(random_map(*out.shape, seed=1).to(out))
-        results.append([out, leaf.grad, *(p.grad for p in block.parameters())])
-    assert launches["window_attention"] > before
-    for expected, actual in zip(*results, strict=True):
-        assert relative_error(expected.detach(), actual.detach().cpu()) < 1e-4
 
 
 @torch.no_grad()

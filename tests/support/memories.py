@@ -6,6 +6,7 @@ import torch
 from parity import random_map
 
 from sam2fast.kernels.memory_attention import AttendedMemory
+from sam2fast.modeling.position_encoding import axial_rope
 
 
 def memory_of(*filled: int, side: int = 4, m: int = 8, pointers: int = 6, dtype=torch.float32) -> AttendedMemory:
@@ -53,6 +54,25 @@ def rope_of_tokens(side: int, d: int, device="cpu") -> tuple[torch.Tensor, torch
     places += [(0, 0)] * 3 + [(y, x) for y in range(side + 1) for x in range(side + 1)]
     angles = torch.stack([torch.cat([x * frequency, y * frequency]) for y, x in places])
     return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+def attention_arguments(
+    *filled: int, side: int = 4, d: int = 32, m: int = 32, heads: int = 1, pointers: int = 6, rows: int = 1,
+    has_tokens: bool = False, device="cpu", dtype=torch.float32,
+):  # fmt: skip
+    """Arguments of memory attention: queries of ``rows`` objects, memories, scaled weights, and rotations.
+
+    Args:
+        filled: Number of pages of each object.
+        d: Channels of a head.
+        m: Channels of a memory.
+        has_tokens: If True, pages are tokens, not maps.
+    """
+    bank = memory_of_tokens if has_tokens else memory_of
+    memory = moved(bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
+    weights = [w.to(device) / w.shape[-1] ** 0.5 for w in weights_of(d, m, heads, dtype)]
+    tables = rope_of_tokens(side, d, device) if has_tokens else axial_rope(d, side, side, 10000.0, torch.device(device))
+    return random_map(rows, heads, side**2, d).to(device, dtype), memory, *weights, *tables
 
 
 def written_out(

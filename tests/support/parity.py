@@ -11,6 +11,7 @@ import sam2.build_sam
 import tame_weights
 import torch
 from numpy.typing import NDArray
+from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
 from torch.overrides import TorchFunctionMode
 
 import sam2fast.build_sam
@@ -66,6 +67,13 @@ def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple
     tame_weights.fill(official, seed)
     ours.load_state_dict(official.state_dict(), strict=True)
     return official, ours
+
+
+def official_image_predictor(model: Any, **options: Any) -> Any:
+    """The official image predictor, which assumes 1024 pixels, for a model of any size."""
+    predictor = OfficialImagePredictor(model, **options)
+    predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    return predictor
 
 
 def random_image(height: int = 600, width: int = 800, seed: int = 0) -> NDArray[np.uint8]:

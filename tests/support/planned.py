@@ -1,13 +1,14 @@
-"""What an image predictor computes of a model, from plans and by calls of its modules."""
+"""What an image predictor computes of a model, from plans and by calls of its modules; and changes of a model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import random_image
-from torch import Tensor
+from torch import Tensor, nn
 
 import sam2fast.engine
 from sam2fast.engine import Engine, Parts, engine_for
@@ -67,6 +68,80 @@ def away_from_the_cpu() -> Iterator[None]:
         yield
 
 
+def everywhere(compute: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
+    """Returns a function that computes on the CPU, and again as on a GPU."""
+
+    def twice(*args: Any, **kwargs: Any) -> list[Tensor]:
+        found = compute(*args, **kwargs)
+        with away_from_the_cpu():
+            return [*found, *compute(*args, **kwargs)]
+
+    return twice
+
+
+# ---- changes ----
+
+
+class Wrapped(nn.Module):
+    """Multiplies the result of a layer by 1.5."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * 1.5
+
+
+class Larger(nn.Module):
+    """Multiplies a weight by 1.5, as a parametrisation."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * 1.5
+
+
+class OnlyLinear(Tensor):
+    """A weight of linear layers that knows no other operation, as torchao's; rounded coarsely."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is F.linear:
+                x, weight, *bias = args
+                return F.linear(x, (8 * weight.as_subclass(Tensor)).round() / 8, *bias, **(kwargs or {}))
+            assert func.__name__ in ("__get__", "is_floating_point"), func
+            return func(*args, **(kwargs or {}))
+
+
+def set_at(model: nn.Module, path: str, value: Any) -> None:
+    """Sets an attribute of a module, which has another value."""
+    owner, _, name = path.rpartition(".")
+    assert value is None or getattr(model.get_submodule(owner), name) != value
+    setattr(model.get_submodule(owner), name, value)
+
+
+def shift(values: Tensor, through_data: bool = False) -> None:
+    """Adds another number to each value, which version counters do not see through ``data``."""
+    (values.data if through_data else values).add_(torch.linspace(-1, 1, values.numel()).view_as(values))
+
+
+@torch.no_grad()
+def assert_takes_effect(
+    compute: Callable[[Any], list[Tensor]],
+    model: Any,
+    change: Callable[[], Any],
+    parts: Parts = ALL,
+    least: float = 1e-4,
+) -> None:
+    """A change makes a difference to what is computed, from plans of these parts as by calls of all modules."""
+    before = compute(model)
+    change()
+    assert parts_of(model) == parts
+    after = compute(model)
+    with without_plans():
+        assert difference(before, after) > least and difference(compute(model), after) < 1e-5
+
+
 # ---- precision ----
 
 
@@ -74,7 +149,7 @@ def assert_same(expected: Sequence[Tensor], found: Sequence[Tensor], tolerance: 
     """Shapes, dtypes and values."""
     for a, b in zip(expected, found, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
-        assert relative_error(a.float(), b.float()) <= tolerance
+        assert torch.equal(a, b) or relative_error(a.float(), b.float()) <= tolerance
 
 
 def assert_as_near(truth: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> None:

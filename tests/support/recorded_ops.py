@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from sam2fast import engine
 from sam2fast.engine import common, recorded
 from sam2fast.engine.derived import Constants
+from sam2fast.engine.graphs import RecordingError
 from sam2fast.kernels import memory_attention
 from sam2fast.kernels.preprocess import resize_and_normalise_reference
 from sam2fast.tracking import steps
@@ -74,6 +75,18 @@ class RecordedOps(CalledAgain):
                 recording.replay()
 
         return replay
+
+
+class NoRecorder(RecordedOps):
+    """Runs a function once, and then cannot record it as long as it is broken."""
+
+    is_broken = True
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        if not self.is_broken:
+            return super().record(function)
+        function()
+        raise RecordingError("not here") from RuntimeError("operation not permitted when stream is capturing")
 
 
 class _Recording(TorchDispatchMode):

@@ -1,0 +1,51 @@
+"""Results of a kernel, compared with the reference implementation of its op."""
+
+from typing import Any
+
+import torch
+from interpreter import shuffled_programs
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sam2fast.kernels._dispatch import backend, launches
+from sam2fast.utils.testing import relative_error
+
+
+def by_kernel(op: Any, *arguments: Any, name: str = "", launched: int = 1) -> Any:
+    """Returns the result of the kernel, whose programs run in random order. Asserts that it was launched.
+
+    Args:
+        op: An op, or a function that calls the op ``name``.
+    """
+    name = name or op.launches
+    before = launches[name]
+    with backend("triton"), shuffled_programs(2):
+        found = op(*arguments)
+    assert launches[name] == before + launched
+    return found
+
+
+def in_float64(arguments: Any) -> Any:
+    """Returns the arguments with float64 in the place of other floating dtypes."""
+
+    def widened(x: Any) -> Any:
+        if isinstance(x, torch.dtype):
+            return torch.float64
+        return x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+    return tree_map(widened, arguments)
+
+
+def as_accurate(op: Any, *arguments: Any, least: float = 1e-5, exact: Any = None) -> Any:
+    """Returns the result of the kernel, which is at most twice as far from float64 as the reference implementation.
+
+    Args:
+        least: Relative error that is always allowed.
+        exact: Result in float64. By default the reference implementation computes it.
+    """
+    found, reference = by_kernel(op, *arguments), op.reference(*arguments)
+    exact = op.reference(*in_float64(arguments)) if exact is None else exact
+    for right, expected, one in zip(*map(tree_leaves, (exact, reference, found)), strict=True):
+        assert (one.shape, one.dtype) == (expected.shape, expected.dtype) and one.is_contiguous()
+        if one.numel() > 1:  # the rounding of one number may be exact by chance
+            assert relative_error(right, one) <= max(least, 2 * relative_error(right, expected))
+    return found
