@@ -1,5 +1,6 @@
 """The attributes of all modules are the original's, and setting one has the original's effect."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -21,7 +22,7 @@ def simple_attributes(module):
     return {name: value for name, value in values.items() if is_simple(value)}
 
 
-@pytest.mark.parametrize("size", ["sam2.1_t", "sam2.1_b+"])
+@pytest.mark.parametrize("size", ["sam2.1_t", pytest.param("sam2.1_b+", marks=pytest.mark.long)])
 def test_simple_attributes_of_every_module(size):
     official, ours = build_video_pair(size)
     expected, actual = dict(official.named_modules()), dict(ours.named_modules())
@@ -70,10 +71,15 @@ def smaller_windows(predictor):
 CHANGES = [other_rotations, other_rotations_of_all_sizes, other_positions, one_activation_less, smaller_windows]
 
 
+@pytest.fixture(scope="module")
+def pair():
+    return build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
+
+
 @pytest.mark.parametrize("change", CHANGES)
-def test_setting_an_attribute_has_the_originals_effect(change, tmp_path):
+def test_setting_an_attribute_has_the_originals_effect(pair, change, tmp_path):
     """Also between two passes, when the engine has its plan."""
-    official, ours = build_video_pair("sam2.1_t", NARROW, image_size=SMALL)
+    official, ours = copy.deepcopy(pair)
     video = jpeg_folder(tmp_path, clip(4, SMALL, SMALL))
 
     def scenario(session):
@@ -82,7 +88,7 @@ def test_setting_an_attribute_has_the_originals_effect(change, tmp_path):
 
     before = run(ours, video, scenario)
     if change is other_rotations_of_all_sizes:  # both packages keep the rotations of earlier passes
-        ours = build_video_pair("sam2.1_t", NARROW, image_size=SMALL)[1]
+        ours = copy.deepcopy(pair[1])
     for predictor in (official, ours):
         change(predictor)
     expected = run_official(official, video, scenario, check_itself=False)

@@ -5,58 +5,27 @@ import types
 from collections import Counter
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from parity import build_pair, random_image, random_map
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
+from pair_results import attended, masks_of
+from parity import random_map
+from planned import OnlyLinear
 from torch import nn
 from torch.utils._pytree import tree_leaves
 from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast.engine import engine_for
 from sam2fast.modeling.memory_attention import MemoryAttention
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.tracking.features import FeatureCache
 from sam2fast.tracking.steps import Steps
 from sam2fast.utils.testing import relative_error
 
-IMAGE = random_image(90, 120)
 PARTS = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
-
-
-@pytest.fixture
-def models(untouched):
-    return copy.deepcopy(untouched)
-
-
-def masks_of(model):
-    """All that a click yields, with the gradients that are on."""
-    kind = SAM2ImagePredictor if type(model).__module__.startswith("sam2fast") else OfficialImagePredictor
-    predictor = kind(model)
-    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the original assumes 1024 pixels
-    predictor.set_image(IMAGE)
-    clicks = {"point_coords": np.array([[60, 40]]), "point_labels": np.array([1])}
-    return [torch.from_numpy(x) for x in predictor.predict(**clicks, return_logits=True)]
 
 
 def assert_same_masks(models):
     for expected, actual in zip(*map(masks_of, models), strict=True):
         assert relative_error(expected, actual) <= 1e-4
-
-
-def memory_attention(model):
-    """Its answer for two frames of memory and two pointers."""
-    side, width = 8, model.hidden_dim
-    frame, position = random_map(side**2, 1, width), random_map(side**2, 1, width, seed=1)
-    memory, memory_position = (random_map(2 * side**2 + 8, 1, 64, seed=seed) for seed in (2, 3))
-    return model.memory_attention([frame], memory, [position], memory_position, num_obj_ptr_tokens=8)
 
 
 class Wrapped(nn.Module):
@@ -90,7 +59,7 @@ def wrap_all(model, names, **options):
 def test_wrapped_linear_layers(models, shows_weight):
     wrapped = [wrap_all(model, (*PARTS, "memory_attention"), shows_weight=shows_weight) for model in models]
     assert_same_masks(models)
-    assert relative_error(*map(memory_attention, models)) <= 1e-4
+    assert relative_error(*map(attended, models)) <= 1e-4
     calls = [{name: layer.calls for name, layer in each.items()} for each in wrapped]
     assert calls[0] == calls[1] and min(calls[0].values()) > 0
 
@@ -101,7 +70,7 @@ def test_gradients_of_wrapped_layers(models):
         model.requires_grad_(False)
         wrapped = wrap_all(model, ("image_encoder", "memory_attention"), shows_weight=True)
         levels = model.forward_image(random_map(1, 3, 128, 128))["backbone_fpn"]
-        (sum(x.square().mean() for x in levels) + memory_attention(model).square().mean()).backward()
+        (sum(x.square().mean() for x in levels) + attended(model).square().mean()).backward()
         gradients.append(torch.stack([layer.scale.grad for layer in wrapped.values()]))
     assert relative_error(*gradients) <= 1e-4 and gradients[0].abs().min() > 0
 
@@ -116,46 +85,6 @@ def counting(calls, name):
     return hook
 
 
-@torch.no_grad()
-def test_hooks_on_every_module(models):
-    """They see as many calls, with results of the same shapes."""
-    seen = []
-    for model in models:
-        calls = Counter()
-
-        handles = [module.register_forward_hook(counting(calls, name)) for name, module in model.named_modules()]
-        masks_of(model)
-        memory_attention(model)
-        seen.append(calls)
-        for handle in handles:
-            handle.remove()
-    assert len(seen[0]) > 100 and seen[0] == seen[1]
-    assert engine_for(models[1]).parts().image
-
-
-@pytest.mark.parametrize("kind", ["forward", "pre", "backward", "global"])
-def test_each_kind_of_hook(models, kind):
-    model, calls = models[1], []
-    layer = model.image_encoder.trunk.blocks[1].mlp.layers[0]
-    masks_of(model)
-    register = {
-        "forward": layer.register_forward_hook,
-        "pre": layer.register_forward_pre_hook,
-        "backward": layer.register_full_backward_hook,
-        "global": torch.nn.modules.module.register_module_forward_hook,
-    }[kind]
-    handle = register(lambda *args: calls.append(args[0]))
-    try:
-        with torch.enable_grad():
-            sum(x.mean() for x in model.encode_image(random_map(1, 3, 128, 128))).backward()
-    finally:
-        handle.remove()
-    assert layer in calls
-    calls.clear()
-    masks_of(model)
-    assert not calls
-
-
 def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
     """As a user's selection_watch or strategy calls one."""
     models, called = [copy.deepcopy(untouched[1]) for _ in range(2)], []
@@ -167,42 +96,6 @@ def test_hooks_on_a_model_that_is_called_during_a_step_of_another(untouched):
             masks_of(models[1])
         assert all(engine_for(models[0]).watches())
     assert len(called) == 2 and [runner.is_changed for runner in runners] == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("name", "where"),
-    [
-        ("image_encoder", "compile"),
-        ("image_encoder.neck", "class"),
-        ("image_encoder.trunk.blocks.2.attn", "instance"),
-        ("image_encoder.trunk.blocks.2.attn", "compile"),
-        ("sam_mask_decoder.transformer.layers.0", "subclass"),
-        ("sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token", "instance"),
-        *(("sam_mask_decoder.output_upscaling.0", where) for where in ("instance", "class", "subclass", "compile")),
-        ("sam_prompt_encoder.pe_layer", "class"),
-    ],
-)
-@torch.no_grad()
-def test_patched_forward(untouched, name, where, monkeypatch):
-    model, called = copy.deepcopy(untouched[1]), []
-    module = model.get_submodule(name)
-    masks_of(model)
-    original = type(module).forward
-
-    def forward(self, *args, **kwargs):
-        called.append(self)
-        return original(self, *args, **kwargs)
-
-    if where == "instance":
-        module.forward = types.MethodType(forward, module)
-    elif where == "class":
-        monkeypatch.setattr(type(module), "forward", forward)
-    elif where == "subclass":
-        module.__class__ = type("Custom", (type(module),), {"forward": forward})
-    else:
-        module._compiled_call_impl = types.MethodType(forward, module)  # as nn.Module.compile sets it
-    masks_of(model)
-    assert module in called
 
 
 @torch.no_grad()
@@ -255,19 +148,6 @@ def test_dynamic_quantization_finds_every_layer(models):
     assert_same_masks(quantised)
 
 
-class OnlyLinear(torch.Tensor):
-    """A weight of linear layers that knows no other operation, as torchao's; rounded coarsely."""
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        with torch._C.DisableTorchFunctionSubclass():
-            if func is F.linear:
-                x, weight, *bias = args
-                return F.linear(x, (8 * weight.as_subclass(torch.Tensor)).round() / 8, *bias, **(kwargs or {}))
-            assert func.__name__ in ("__get__", "is_floating_point"), func
-            return func(*args, **(kwargs or {}))
-
-
 @torch.no_grad()
 def test_weights_that_are_tensors_of_another_class(models):
     before = masks_of(models[1])
@@ -277,7 +157,7 @@ def test_weights_that_are_tensors_of_another_class(models):
             layer._parameters["weight"] = layer.weight.detach().as_subclass(OnlyLinear)
     assert len(layers) > 90
     assert_same_masks(models)
-    assert relative_error(*map(memory_attention, models)) <= 1e-4
+    assert relative_error(*map(attended, models)) <= 1e-4
     assert relative_error(before[0], masks_of(models[1])[0]) > 0.01
 
 

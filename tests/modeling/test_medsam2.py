@@ -9,8 +9,7 @@ import pytest
 import sam2.build_sam
 import tame_weights
 import torch
-from parity import NothingDrawn, random_image
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
+from parity import NothingDrawn, official_image_predictor, random_image
 from video import Session, clip, compare, jpeg_folder, run, run_official
 
 from sam2fast import SAM2ImagePredictor
@@ -51,8 +50,7 @@ def test_names_and_shapes_are_the_published_ones(pair):
 @pytest.fixture(scope="module")
 def predictors(pair):
     """Both with one image."""
-    official, ours = OfficialPredictor(pair[0]), SAM2ImagePredictor(pair[1])
-    official._bb_feat_sizes = [(512 // stride, 512 // stride) for stride in (4, 8, 16)]
+    official, ours = official_image_predictor(pair[0]), SAM2ImagePredictor(pair[1])
     for predictor in (official, ours):
         predictor.set_image(random_image())
     return official, ours

@@ -7,9 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from own_trunk import ConvTrunk
-from parity import random_image
+from parity import official_image_predictor, random_image
 from planned import parts_of, without
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
 from small_training import build, reports
 from video import NARROW, SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
@@ -37,14 +36,6 @@ OTHERS = [override for override in NARROW if not override.startswith("++model.im
 OVERRIDES = [f"++model.image_size={SMALL}", *OTHERS, *TRUNK]
 IMAGES = [random_image(90, 120), random_image(80, 60, seed=1)]
 CLICK = {"point_coords": np.array([[50, 40]]), "point_labels": np.array([1])}
-
-
-def image_predictor(kind, model):
-    predictor = kind(model)
-    predictor._bb_feat_sizes = [
-        (SMALL // stride, SMALL // stride) for stride in (4, 8, 16)
-    ]  # the original assumes 1024
-    return predictor
 
 
 def mask_of(predictor):
@@ -77,10 +68,7 @@ def model(pair):
 
 @torch.no_grad()
 def test_images_are_those_of_the_official_package(pair):
-    official, ours = (
-        masks_of(image_predictor(kind, model))
-        for kind, model in zip((OfficialImagePredictor, SAM2ImagePredictor), pair, strict=True)
-    )
+    official, ours = masks_of(official_image_predictor(pair[0])), masks_of(SAM2ImagePredictor(pair[1]))
     assert_near(official, ours)
 
 
@@ -104,7 +92,7 @@ def test_an_encoder_that_is_constructed(model):
     neck = FpnNeck(position, 256, trunk.channel_list, fpn_interp_model="nearest", fpn_top_down_levels=[2, 3])
     other.image_encoder = ImageEncoder(trunk, neck, scalp=1).eval()
     other.load_state_dict(model.state_dict())
-    assert_near(*(masks_of(image_predictor(SAM2ImagePredictor, each)) for each in (model, other)), tolerance=1e-5)
+    assert_near(*(masks_of(SAM2ImagePredictor(each)) for each in (model, other)), tolerance=1e-5)
 
 
 def test_a_trunk_of_other_channels_than_the_neck_is_refused(model):
@@ -164,7 +152,7 @@ def test_a_configuration_in_a_file(pair, tmp_path):
 def test_bfloat16(pair, checkpoint):
     rounded = build_sam2(ckpt_path=checkpoint, **BUILT, allow_targets=["own_trunk"], dtype=torch.bfloat16)
     assert {x.dtype for x in rounded.image_encoder.trunk.stages[0][0].parameters()} == {torch.bfloat16}
-    expected, found = (masks_of(image_predictor(SAM2ImagePredictor, model)) for model in (pair[1], rounded))
+    expected, found = (masks_of(SAM2ImagePredictor(model)) for model in (pair[1], rounded))
     assert_near(expected, found, tolerance=0.1)
 
 
@@ -173,7 +161,7 @@ def test_compiled(pair, model):
     """The trunk's own forward; other parts from plans."""
     trunk = model.image_encoder.trunk
     compiled = compile_model(model, ["image_encoder"], backend="eager")
-    masks = (mask_of(image_predictor(SAM2ImagePredictor, each)) for each in (pair[1], compiled))
+    masks = (mask_of(SAM2ImagePredictor(each)) for each in (pair[1], compiled))
     assert relative_error(*masks) < 1e-4
     assert compiled.image_encoder.trunk is trunk and parts_of(compiled) == without("image")
 
@@ -182,7 +170,7 @@ def test_compiled(pair, model):
 def test_an_artefact(pair, tmp_path):
     write_artifact(pair[1], tmp_path / "mine")
     loaded = load_predictor(tmp_path / "mine")
-    assert relative_error(mask_of(image_predictor(SAM2ImagePredictor, pair[1])), mask_of(loaded)) < 1e-4
+    assert relative_error(mask_of(SAM2ImagePredictor(pair[1])), mask_of(loaded)) < 1e-4
 
 
 @torch.no_grad()

@@ -43,11 +43,6 @@ def test_parameters_have_the_same_order(pair):
     assert official == ours
 
 
-def test_image_encoder(pair):
-    image = random_map(2, 3, SIZE, SIZE)
-    assert_same(lambda model: tuple(model.image_encoder(image)["backbone_fpn"]), *pair)
-
-
 def test_gelu_by_tanh_takes_effect():
     mlp, x = MLP(8, 16, 8, 2, activation=torch.nn.GELU), random_map(5, 8) * 3
     mlp.act = torch.nn.GELU(approximate="tanh")
@@ -166,7 +161,7 @@ def test_forward_image(pair):
 
 def test_image_encoder_forward(pair):
     def call(model):
-        out = model.image_encoder(random_map(1, 3, SIZE, SIZE))
+        out = model.image_encoder(random_map(2, 3, SIZE, SIZE))
         return (out["vision_features"], *out["backbone_fpn"], *out["vision_pos_enc"])
 
     assert_same(call, *pair)

@@ -1,33 +1,17 @@
 """LoRA by peft on the original's model and on ours, and its files, which are also those of our adapters."""
 
-import copy
-
-import numpy as np
 import pytest
 import torch
-from parity import NARROW, build_pair, random_image, random_map
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
+from pair_results import attended, masks_of
+from parity import random_map
 from torch import nn
 
-from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.training.adapters import AdapterConf, add_adapters, load_adapters, merge_adapters, save_adapters
 from sam2fast.utils.testing import relative_error
 
 peft = pytest.importorskip("peft")
 
 PARTS = ("image_encoder", "memory_attention", "sam_mask_decoder")
-IMAGE = random_image(90, 120)
-
-
-@pytest.fixture(scope="module")
-def untouched():
-    return build_pair("sam2.1_t", ["++model.image_size=128", *NARROW])
-
-
-@pytest.fixture
-def models(untouched):
-    """The original's model and ours."""
-    return copy.deepcopy(untouched)
 
 
 def linear_layers(model):
@@ -44,22 +28,10 @@ def draw(model, marks=("lora_",)):
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
-def attended(model):
-    """Memory attention's answer for two frames of memory and two pointers."""
-    frame, position = (random_map(64, 1, model.hidden_dim, seed=seed) for seed in (0, 1))
-    memory, memory_position = (random_map(2 * 64 + 8, 1, 64, seed=seed) for seed in (2, 3))
-    return model.memory_attention([frame], memory, [position], memory_position, num_obj_ptr_tokens=8)
-
-
 @torch.no_grad()
 def results(model):
     """Of a click on an image, and of memory attention."""
-    kind = SAM2ImagePredictor if type(model).__module__.startswith("sam2fast") else OfficialImagePredictor
-    predictor = kind(model)
-    predictor._bb_feat_sizes = [(32, 32), (16, 16), (8, 8)]  # the original assumes 1024 pixels
-    predictor.set_image(IMAGE)
-    clicked = predictor.predict(np.array([[60, 40]]), np.array([1]), return_logits=True)
-    return [*map(torch.from_numpy, clicked), attended(model)]
+    return [*masks_of(model), attended(model)]
 
 
 def assert_same(expected, actual):
