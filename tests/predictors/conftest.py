@@ -1,7 +1,19 @@
 from pathlib import Path
 
 import pytest
+from mini_model import mini_model
 from video import Session, clip, jpeg_folder, narrow_predictor
+
+
+@pytest.fixture(scope="session")
+def checkpoint(weights_folder) -> Path:
+    """Real weights for images."""
+    return weights_folder / "sam2_hiera_tiny_image_fp16.pt"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mini_model()
 
 
 @pytest.fixture(scope="module")

@@ -313,6 +313,43 @@ def test_invalid_parameters(options, word):
         SAM2AutomaticMaskGenerator(PaintedModel(), **(GRID | options))
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_crop_layers_that_are_raised_after_the_construction(factor):
+    """Which is an IndexError in the original: the records are those of the constructor."""
+    options, done = LOOSE | {"crop_n_points_downscale_factor": factor}, []
+    expected, raised = pair(options | {"crop_n_layers": 2})[1], pair(options)[1]
+    before = raised.generate(image(150, 200))
+    raised.crop_n_layers, raised.progress = 2, lambda *x: done.append(x)
+    assert_same_records(expected.generate(image(150, 200)), raised.generate_batch([image(150, 200)])[0])
+    assert before and done[-1] == (done[-1][1],) * 2
+    raised.crop_n_layers = 0
+    assert_same_records(before, raised.generate(image(150, 200)))
+
+
+def test_explicit_grids_name_what_is_missing():
+    ours = pair(LOOSE | {"points_per_side": None, "point_grids": [np.array([[0.5, 0.5]])]})[1]
+    ours.crop_n_layers = 1
+    with pytest.raises(ValueError, match="point_grids holds 1 grids, but crop_n_layers 1 needs 2"):
+        ours.generate(image(150, 200))
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV .* is not installed")  # as supervision says when it is imported
+@pytest.mark.parametrize("crops", [0, 1])
+@pytest.mark.parametrize("output_mode", automatic_mask_generator.OUTPUT_MODES)
+def test_supervision_takes_the_records(output_mode, crops):
+    import supervision
+
+    options = LOOSE | {"crop_n_layers": crops}
+    expected = sorted(pair(options)[1].generate(image(150, 200)), key=lambda record: -record["area"])
+    found = pair(options | {"output_mode": output_mode})[1].generate(image(150, 200))
+    detections = supervision.Detections.from_sam(found)
+    assert len(detections) == len(expected) > 5
+    np.testing.assert_array_equal(detections.mask, [record["segmentation"] for record in expected])
+    # supervision's boxes end at the last pixel, as the records' do.
+    np.testing.assert_array_equal(detections.xyxy, supervision.mask_to_xyxy(detections.mask))
+    np.testing.assert_array_equal(detections.area, [record["area"] for record in expected])
+
+
 def test_nano_from_pretrained():
     made = SAM2AutomaticMaskGenerator.from_pretrained(
         "sam2fast/nano", device="cpu", points_per_side=2, output_mode="coco_rle", pred_iou_thresh=0.1

@@ -16,11 +16,6 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 CONFIG = "configs/sam2/sam2_hiera_t.yaml"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(weights_folder):
-    return weights_folder / "sam2_hiera_tiny_image_fp16.pt"
-
-
 @pytest.mark.parametrize("name", ["truck.jpg", "cars.jpg", "groceries.jpg"])
 def test_photographs(checkpoint, data_folder, name):
     """A mask may be missing on one side only if it lies at a threshold, within rounding; which one is printed."""

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from parity import NothingDrawn, build_pair, config_name, random_image
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
+from parity import NothingDrawn, build_pair, config_name, official_image_predictor, random_image
 
 from sam2fast import SAM2ImagePredictor, build_sam2
 from sam2fast.utils.testing import relative_error
@@ -45,8 +44,7 @@ def models(request):
     size, side = request.param
     overrides = [f"++model.image_size={side}"]
     official, ours = build_pair(size, overrides)
-    predictor = OfficialPredictor(official)
-    predictor._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]  # it knows those of 1024
+    predictor = official_image_predictor(official)
     predictor.set_image(random_image())
     exact = predictor._features
     with autocast():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mini_model import mini_model
 from parity import random_image
 
 from sam2fast import SAM2ImagePredictor
@@ -43,11 +42,6 @@ WRONG_PROMPTS = [
     (RAGGED | {"mask_input": 0.0}, r"mask_input has shape \(\)"),
     (RAGGED | {"box": [BOX] * 3}, "4 of points, 3 of box"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mini_model()
 
 
 @pytest.fixture

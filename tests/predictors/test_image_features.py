@@ -23,11 +23,6 @@ SIZES = [(40, 60), (60, 40), (33, 70), (50, 50), (1, 90)]
 CLICK = {"point_coords": [[20, 15]], "point_labels": [1]}
 
 
-@pytest.fixture(scope="module")
-def model():
-    return mini_model()
-
-
 @pytest.fixture
 def predictor(model):
     return SAM2ImagePredictor(model)

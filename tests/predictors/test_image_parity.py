@@ -10,8 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from parity import NARROW, TOLERANCE, build_pair, random_image
-from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialPredictor
+from parity import NARROW, TOLERANCE, build_pair, official_image_predictor, random_image
 from tameness import CHECK_ITSELF
 
 from sam2fast import SAM2ImagePredictor
@@ -76,11 +75,8 @@ def with_own_attention(predictor: Any, image: np.ndarray) -> list[torch.Tensor]:
 
 
 def predictors(size: str, side: int, *overrides: str) -> tuple[Any, SAM2ImagePredictor]:
-    """At sizes other than 1024 the official predictor needs its hard-coded map sizes corrected; ours does not."""
     official_model, model = build_pair(size, [f"++model.image_size={side}", *overrides])
-    official, ours = OfficialPredictor(official_model), SAM2ImagePredictor(model)
-    official._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]
-    return official, ours
+    return official_image_predictor(official_model), SAM2ImagePredictor(model)
 
 
 @pytest.fixture(
@@ -148,7 +144,10 @@ def test_thresholded_masks_have_the_official_dtype_and_values(pair):
 )
 def test_holes_and_sprinkles(pair, threshold, hole, sprinkle):
     options = {"mask_threshold": threshold, "max_hole_area": hole, "max_sprinkle_area": sprinkle}
-    official, ours = OfficialPredictor(pair.official.model, **options), SAM2ImagePredictor(pair.ours.model, **options)
+    official, ours = (
+        official_image_predictor(pair.official.model, **options),
+        SAM2ImagePredictor(pair.ours.model, **options),
+    )
     for copy, original in ((official, pair.official), (ours, pair.ours)):
         copy.__dict__.update({k: original.__dict__[k] for k in ("_features", "_orig_hw", "_is_image_set", "_is_batch")})
     for point in ([310.0, 240.0], [600.0, 100.0], [40.0, 560.0], [333.0, 333.0]):

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mini_model import mini_model
 from parity import random_image
 
 from sam2fast import SAM2ImagePredictor
@@ -14,11 +13,6 @@ from sam2fast.utils.testing import relative_error
 S = 32  # side of the low-resolution logits
 H, W = 40, 60
 BOX = [5, 8, 40, 30]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mini_model()
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,6 @@ WHEEL = {"box": np.array([425, 600, 700, 875]), "multimask_output": False}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(weights_folder):
-    return weights_folder / "sam2_hiera_tiny_image_fp16.pt"
-
-
-@pytest.fixture(scope="module")
 def truck(data_folder):
     return np.array(Image.open(data_folder / "images" / "truck.jpg"))
 

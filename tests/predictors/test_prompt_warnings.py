@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-from mini_model import mini_model
 from parity import random_image
 from video import narrow_predictor
 
@@ -32,11 +31,6 @@ WARNED = {
     "nothing": ({}, "there is no prompt"),
     "no points": ({"point_coords": [], "point_labels": []}, "there is no prompt"),
 }
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mini_model()
 
 
 @pytest.fixture

@@ -167,7 +167,10 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
 @pytest.mark.parametrize(
     ("size", "overrides"),
     [
-        *(pytest.param(*item, marks=() if item[0] in FAST else pytest.mark.slow) for item in SHALLOW.items()),
+        *(
+            pytest.param(*item, marks=pytest.mark.long if item[0] in FAST else pytest.mark.slow)
+            for item in SHALLOW.items()
+        ),
         *(pytest.param(size, [], marks=pytest.mark.slow) for size in SHALLOW),
     ],
     ids=lambda value: value if isinstance(value, str) else "shallow" if value else "whole",

@@ -1,7 +1,5 @@
 """All objects of a frame as one batch: its shapes, its spare rows, and what its objects share."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from video import Session, clip, errors, jpeg_folder, narrow_predictor
@@ -17,11 +15,6 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def predictor():
     return narrow_predictor(apply_postprocessing=False)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
-    return jpeg_folder(tmp_path_factory.mktemp("video"), clip(8))
 
 
 def prompted(predictor, video) -> Session:

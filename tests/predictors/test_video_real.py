@@ -1,7 +1,5 @@
 """A real clip with random weights, and with real image weights if available."""
 
-from pathlib import Path
-
 import pytest
 import tame_weights
 import torch
@@ -14,18 +12,13 @@ pytestmark = pytest.mark.weights
 CONFIG = "configs/sam2/sam2_hiera_t.yaml"
 
 
-@pytest.fixture(scope="module")
-def image_weights(weights_folder) -> Path:
-    return weights_folder / "sam2_hiera_tiny_image_fp16.pt"
-
-
 @pytest.mark.parametrize("source", ["bedroom", "bedroom.mp4"])
-def test_a_clip_end_to_end(source, image_weights, data_folder):
+def test_a_clip_end_to_end(source, checkpoint, data_folder):
     """From a folder and from a video file; what counts is that it runs and finds something where it was told to."""
     overrides = ["++model.image_size=256"]
     predictor = build_sam2_video_predictor(CONFIG, None, device="cpu", hydra_overrides_extra=overrides)
     tame_weights.fill(predictor, seed=0)
-    given = {name: x.float() for name, x in read_checkpoint(image_weights).items()}
+    given = {name: x.float() for name, x in read_checkpoint(checkpoint).items()}
     assert not predictor.load_state_dict(given, strict=False).unexpected_keys
     predictor = cast_weights(predictor, torch.bfloat16)
     state = predictor.init_state(data_folder / "videos" / source)
@@ -37,6 +30,6 @@ def test_a_clip_end_to_end(source, image_weights, data_folder):
     assert all(0 < float((mask > 0).float().mean()) < 1 for mask in tracked[0][2])
 
 
-def test_image_weights_alone_are_refused(image_weights):
+def test_image_weights_alone_are_refused(checkpoint):
     with pytest.raises(CheckpointError, match="weights for images only.*memory_encoder"):
-        build_sam2_video_predictor(CONFIG, image_weights, device="cpu")
+        build_sam2_video_predictor(CONFIG, checkpoint, device="cpu")
