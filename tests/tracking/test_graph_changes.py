@@ -44,17 +44,12 @@ def rotations(model):
     "change",
     [
         lambda m: setattr(m, "sigmoid_bias_for_mem_enc", -7.0),
-        lambda m: setattr(m.sam_mask_decoder, "dynamic_multimask_stability_thresh", 0.2),
         lambda m: setattr(
             m.memory_encoder.out_proj, "weight", torch.nn.Parameter(m.memory_encoder.out_proj.weight * 2)
         ),
         lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
-        lambda m: m.memory_encoder.out_proj.weight.data.mul_(2),
         # Recordings read what was computed from these.
         lambda m: m.memory_attention.layers[1].self_attn.v_proj.weight.data.mul_(2),
-        lambda m: m.sam_mask_decoder.output_hypernetworks_mlps[1].layers[0].weight.data.mul_(2),
-        lambda m: m.sam_mask_decoder.conv_s0.weight.data.mul_(2),
-        lambda m: m.image_encoder.trunk.pos_embed.data.add_(0.1),
         # Attributes of modules inside the parts.
         lambda m: setattr(m.obj_ptr_proj, "num_layers", 2),
         lambda m: setattr(m.image_encoder.trunk.blocks[0], "window_size", 4),
@@ -62,8 +57,7 @@ def rotations(model):
         lambda m: m.image_encoder.neck.position_encoding.cache.update({map_size(m): torch.ones(256, *map_size(m))}),
     ],
     ids=[
-        *("setting", "setting of the decoder", "parameter", "memory of a parameter", "values of a parameter"),
-        *("projection", "head", "composed", "positions"),
+        *("setting", "parameter", "memory of a parameter", "projection"),
         *("activation", "window", "rotations", "encoding"),
     ],
 )
@@ -103,26 +97,6 @@ def test_switches_count_from_the_next_frame_on(fast, video):
     assert made == [1, 2, 2, 2]
 
 
-@pytest.mark.parametrize(
-    "name", ["memory_attention.layers.1.self_attn.v_proj", "sam_mask_decoder.output_hypernetworks_mlps.1.layers.0"]
-)
-def test_weights_written_in_place_count_on_the_next_frame(name, replaying, plain, video):
-    """Also those of which recordings read what was computed from them."""
-
-    def life(predictor):
-        s, found = begun(predictor, video), []
-        weight = predictor.get_submodule(name).weight
-        for frame, _, masks in predictor.propagate_in_video(s.state, max_frame_num_to_track=4):
-            found.append(masks.clone())
-            if frame == 2:
-                with torch.no_grad():
-                    weight.mul_(3)
-        return found
-
-    for a, b in zip(life(copy.deepcopy(plain)), life(replaying), strict=True):
-        assert relative_error(a, b) < TOLERANCE
-
-
 def replace_layer(model):
     """Replaces a layer by another one of its class, at other addresses."""
     layer = copy.deepcopy(model.memory_encoder.out_proj)
@@ -139,7 +113,18 @@ def hook_and_unhook(model):
     model.sam_mask_decoder.register_forward_hook(lambda *_: None).remove()
 
 
-@pytest.mark.parametrize("change", [replace_layer, change_setting, hook_and_unhook])
+@torch.no_grad()
+def write_projection(model):
+    """Recordings read what was computed from it."""
+    model.memory_attention.layers[1].self_attn.v_proj.weight.mul_(3)
+
+
+@torch.no_grad()
+def write_head(model):
+    model.sam_mask_decoder.output_hypernetworks_mlps[1].layers[0].weight.mul_(3)
+
+
+@pytest.mark.parametrize("change", [replace_layer, change_setting, hook_and_unhook, write_projection, write_head])
 def test_changes_within_a_pass_count(change, replaying, plain, video):
     def life(predictor):
         s, found = begun(predictor, video), []

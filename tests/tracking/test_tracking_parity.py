@@ -14,11 +14,10 @@ import pytest
 import tame_weights
 import torch
 from parity_rows import FEW_DTYPES, Row, allowed_error, name_of, planned
-from recorded_ops import CalledAgain, recorded_by
+from recorded_ops import CalledAgain, NoRecorder, recorded_by
 from torch import Tensor
 
 from sam2fast import SAM2ImagePredictor, build_sam
-from sam2fast.engine.graphs import RecordingError
 from sam2fast.engine.recorded import recorded_of
 from sam2fast.utils.testing import mask_iou, relative_error
 
@@ -257,12 +256,6 @@ def test_recorded_steps(device, monkeypatch):
 
 def test_steps_that_cannot_be_recorded_are_no_success(monkeypatch):
     """Tracking goes on without them, and gives the right masks."""
-
-    class NoRecorder(CalledAgain):
-        def record(self, function):
-            function()
-            raise RecordingError("not here")
-
     make_narrow(monkeypatch)
     recorded_by(monkeypatch, NoRecorder)
     plan = Plan(image_size=64, dtypes=(torch.float32,), objects=(1,), frames=3)
