@@ -122,6 +122,7 @@ def test_weights_are_cast_once(model):
     assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_biases_that_cancel():
     """As in trained models: attention subtracts again what its biases add to the map, block after block.

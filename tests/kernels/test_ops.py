@@ -158,18 +158,19 @@ def test_no_gradient(sample, triton_device):
 
 
 @EACH
+@pytest.mark.parametrize("is_traced", [False, pytest.param(True, marks=pytest.mark.long)])
 @torch.no_grad()
-def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
+def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypatch):
     """Schema, fake result, autograd registration, tracing; where there is a gradient, tracing of it too.
 
-    Of an operator's other samples the fake result alone; they are compiled and exported below.
+    Of an operator's other samples the fake result alone; all are compiled and exported below.
     """
     with monkeypatch.context() as patch, Watch() as watch, pytest.raises(Found):
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         run(sample, "triton", given(sample, triton_device))
     operator, arguments = watch.found
     assert operator.name() == f"sam2fast::{sample.operator or sample.launches}"
-    tracing = f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}"
+    tracing = (f"test_aot_dispatch_{'static' if sample.is_bounded else 'dynamic'}",) if is_traced else ()
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     leaves = tree_map_only(torch.Tensor, lambda x: x.clone().requires_grad_(x.is_floating_point()), arguments)
     if sample is not FIRST[sample.operator or sample.launches]:
@@ -177,9 +178,9 @@ def test_the_operator_is_well_formed(sample, triton_device, monkeypatch):
         return
     with torch.enable_grad():
         if sample.has_gradient:
-            torch.library.opcheck(operator, leaves, test_utils=(*checks, tracing))
+            torch.library.opcheck(operator, leaves, test_utils=(*checks, *tracing))
         else:
-            torch.library.opcheck(operator, arguments, test_utils=(*checks, tracing))
+            torch.library.opcheck(operator, arguments, test_utils=(*checks, *tracing))
             if sample.launches != "preprocess":
                 torch.library.opcheck(operator, leaves, test_utils=checks[1:2])
 
