@@ -33,6 +33,7 @@ CASES = {
     "large, 16 padded, pooled": (1, 20, 16, 1, 72, 16, POOLED),
     "large, 8 of 4 x 4": (1, 4, 4, 2, 72, 8, None),
     "whole map, pooled": (2, 6, 4, 1, 72, 0, POOLED),
+    "whole map": (1, 6, 8, 2, 16, 0, None),
     "one position": (1, 1, 1, 1, 8, 4, None),
     "odd sides, pooled": (1, 9, 7, 1, 24, 4, POOLED),
     "a narrow map": (1, 3, 17, 1, 40, 14, None),
