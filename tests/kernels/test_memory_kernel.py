@@ -125,11 +125,11 @@ def test_a_residual_that_does_not_fit(triton_device, tokens, channels, normed):
         return torch.zeros(shape, device=triton_device)
 
     x, norm, query = zeros(1, tokens, channels), (zeros(normed), zeros(normed), 1e-5), zeros(1, 1, 16, 32)
-    memory, tables = moved(memory_of(2, m=32), triton_device, torch.float32), rope(4, 32, triton_device)
+    _, memory, *_, cos, sin = attention_arguments(2, device=triton_device)
     weights = zeros(32, 32), None, zeros(24, 32), None
     for add, *rest in ((add_memory_attention, memory, *weights), (add_rope_attention, query, query[..., :24])):
         with backend("triton"), pytest.raises(ValueError, match="a delta of the shape of x"):
-            add(x, *norm, query, *rest, *tables)
+            add(x, *norm, query, *rest, cos, sin)
 
 
 @pytest.mark.parametrize("splits", [1, 3])
