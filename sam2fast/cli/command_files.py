@@ -104,7 +104,8 @@ class OutputFolder:
 
     def begin(self, videos: Mapping[str, Mapping[str, Any] | None], there: Collection[str]) -> None:
         """Removes leftovers, and writes what the videos are made from. Raises UserError if it differs for one there."""
-        remove_leftovers(self._record.with_name(name) for name in videos)
+        # Names in a meta.json may be no file names.
+        remove_leftovers(self._record.with_name(name) for name in videos if name and name == Path(name).name)
         before = self._content.get("videos", {})
         others = {name: other for name in there if (other := differences(before.get(name), videos.get(name)))}
         if others:

@@ -116,6 +116,17 @@ def test_convert(run, sav, tmp_path):
         assert load(tmp_path / f"back/{Path(name).name}_manual.json") == load(sav / f"{name}_manual.json")
 
 
+@pytest.mark.parametrize("name", ["", ".", "a/b"])
+def test_names_in_a_data_set_that_are_no_file_names(name, run, tmp_path):
+    write_palette(tmp_path / "in/Annotations/v1/00000.png", np.ones((HEIGHT, WIDTH)))
+    (tmp_path / "in/Annotations" / name).mkdir(parents=True, exist_ok=True)
+    objects = {"objects": {"1": {"category": "bear", "frames": ["00000"]}}}
+    (tmp_path / "in/meta.json").write_text(json.dumps({"videos": {"v1": objects, name: {"objects": {}}}}))
+    result = run("dataset", "convert", "in", "out", "--to", "davis", "--images", "none", "--jobs", 1)
+    ends(result, 1, "videos had problems; all else was done\n")
+    assert list(read_files(tmp_path / "out/Annotations")) == ["v1/00000.png"]
+
+
 def test_convert_one_file_of_automatic_masklets_with_its_video(run, sav, tmp_path, video):
     result = run("dataset", "convert", sav / "clip_auto.json", "out", "--to", "coco-jsonl")
     assert result.exit_code == 0 and result.stdout.startswith("1 videos with 2 objects in 3 annotated frames in out")
