@@ -1,5 +1,6 @@
 """``reading`` and ``loading`` of checkpoints in every layout, refusals, and that a failed load changes nothing."""
 
+import copy
 import io
 import logging
 import os
@@ -29,9 +30,14 @@ def image_file(nano_weights, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model():
-    """The model that files are loaded into."""
+def empty_model():
     return build_sam2(nano.CONFIG, None, device="cpu")
+
+
+@pytest.fixture
+def model(empty_model):
+    """The model that files are loaded into. No other test has loaded one into it."""
+    return copy.deepcopy(empty_model)
 
 
 def image_only(weights):
