@@ -49,7 +49,8 @@ COMMANDS = (
     "env",
 )
 
-STREAM_ERRNOS = (*FULL, errno.EFBIG, errno.EIO)  # errors of writing to stdout
+# Errors without a file name: of writing to stdout, and of reading from a lost network drive.
+STREAM_ERRNOS = (*FULL, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class _CommandGroup(click.Group):
