@@ -63,7 +63,9 @@ class AMGHooks:
         orig_size: tuple[int, ...],
         normalize: bool = False,
     ) -> MaskData:
-        """Returns the filtered masks of points ``(P, 2)`` (x, y), in pixels of the crop, or in [0, 1].
+        """Returns the filtered masks of points ``(P, 2)`` (x, y).
+
+        The points are in pixels of the crop if ``normalize``, else in [0, 1]. ``im_size`` is the crop's (H, W).
 
         The keys are ``rles`` in the image, ``boxes`` and ``points`` in the crop, ``iou_preds``, ``stability_score``,
         and the decoder's clamped ``low_res_masks (N, h, w)``. Without an override, masks are encoded after NMS.

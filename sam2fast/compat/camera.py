@@ -20,7 +20,10 @@ COEFFICIENT = 2048  # OpenCV's weight of a pixel, an integer, for 1
 
 @dataclass(frozen=True)
 class CameraMemories(Strategy):
-    """SAM 2's rule with the forks' pointers: of the last ``num_maskmem`` frames, distances by the frames so far."""
+    """SAM 2's rule with the forks' object pointers.
+
+    Only the last ``num_maskmem`` frames have some. Distances are divided by the number of frames so far.
+    """
 
     has_span: ClassVar[bool] = True
 

@@ -32,14 +32,17 @@ def get_1d_sine_pe(pos_inds: Tensor, dim: int, temperature: float = 10000) -> Te
 
 
 def reshape_for_broadcast(freqs_cis: Tensor, x: Tensor) -> Tensor:
-    """Returns ``freqs_cis (N, C)`` with the dimensions of ``x (..., N, C)``. Raises ValueError if N, C differ."""
+    """Returns ``freqs_cis (N, C)`` as ``(1, ..., N, C)``, for ``x (..., N, C)``. Raises ValueError if N, C differ."""
     if freqs_cis.shape != x.shape[-2:]:
         raise ValueError(f"rotations {tuple(freqs_cis.shape)} do not fit {tuple(x.shape)}")
     return freqs_cis.view(*(1,) * (x.ndim - 2), *freqs_cis.shape)
 
 
 def apply_rotary_enc(xq: Tensor, xk: Tensor, freqs_cis: Tensor, repeat_freqs_k: bool = False) -> tuple[Tensor, Tensor]:
-    """Rotates ``(B, heads, N, C)`` by complex ``freqs_cis (N, C / 2)``; with ``repeat_freqs_k`` several maps."""
+    """Rotates channel pairs of queries and keys ``(B, heads, N, C)`` by complex ``freqs_cis (N, C / 2)``.
+
+    With ``repeat_freqs_k``, the keys may be several maps in a row, which get the same rotations.
+    """
     repeats = xk.shape[-2] // xq.shape[-2] if repeat_freqs_k else 1
     return _rotated(xq, freqs_cis), _rotated(xk, freqs_cis.repeat(repeats, 1)) if xk.shape[-2] else xk
 

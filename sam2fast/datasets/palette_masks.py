@@ -71,8 +71,8 @@ def paint(
 ) -> tuple[NDArray[np.uint8], list[int]]:
     """Returns palette indices ``(H, W)`` uint8, and the objects that lost pixels to others, of masks of ``size``.
 
-    A pixel of several objects gets the smaller id, or that of the larger area, as ``overlaps`` says. If it is
-    ``refuse``, raises OverlapError, which names the objects.
+    A pixel of several objects gets the smaller id, or that of the larger area, as ``overlaps`` says. Of equal areas
+    the smaller id gets it. If ``overlaps`` is ``refuse``, raises OverlapError, which names the objects.
     """
     pixels = {number: decode_rle(rle) for number, rle in masks.items()}
     labels, taken, losers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=bool), []

@@ -107,7 +107,8 @@ class FolderScores(_ObjectMeans):
 def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectScore]:
     """Returns means over the frames of a video, in order, of the objects that the ground truth shows in any of them.
 
-    An object counts from its first frame on. In later frames where neither shows it, they agree.
+    An object counts from the first frame in which the truth or the prediction shows it. In later frames where neither
+    does, they agree.
     """
     shown = sorted({i for frame in frames for i, agreement in frame.items() if agreement.in_truth})
     out = {}

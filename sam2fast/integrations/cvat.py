@@ -75,7 +75,10 @@ def in_boxes(predictor: SAM2ImagePredictor, detect: Callable[[Image.Image], tupl
 
 
 class CvatDetector:
-    """A ``cvat_sdk.auto_annotation.DetectionFunction`` of ``find``; see :func:`everything` and :func:`in_boxes`."""
+    """A ``cvat_sdk.auto_annotation.DetectionFunction`` of ``find``; see :func:`everything` and :func:`in_boxes`.
+
+    ``labels`` are names in the task, by the numbers that ``find`` gives. ``shape`` is one of :data:`SHAPES`.
+    """
 
     def __init__(self, find: FindObjects, labels: Sequence[str], shape: str = "mask") -> None:
         if shape not in SHAPES:
@@ -85,7 +88,10 @@ class CvatDetector:
         self.spec = cvataa.DetectionFunctionSpec(labels=named)
 
     def detect(self, context: Any, image: Image.Image) -> list[Any]:
-        """Returns shapes with scores from ``context.conf_threshold``. A polygon is the largest part of a mask."""
+        """Returns shapes, with scores, of the objects with a score of at least ``context.conf_threshold``.
+
+        A polygon is the largest part of its mask.
+        """
         shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
         least = context.conf_threshold or 0
         with _as_bad_function():

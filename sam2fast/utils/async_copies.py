@@ -67,7 +67,10 @@ class PendingCopies:
 
 
 def copy_to_host(*tensors: Tensor) -> list[Tensor]:
-    """Copies tensors of one device to the CPU with a single copy, and waits. They are views of one buffer."""
+    """Copies tensors of one device to the CPU with a single copy, and waits.
+
+    From CUDA, the results are views of one pinned buffer. torch reuses the buffer once all results are freed.
+    """
     if not tensors[0].is_cuda:
         return [x.cpu() for x in tensors]
     # Tensors with the widest elements come first, so that each begins at a multiple of its element size.

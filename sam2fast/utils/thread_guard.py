@@ -49,7 +49,7 @@ class CallGuard:
         calls.changed_by = calls.exclusive_calls
 
     def check_change(self, what: str) -> None:
-        """Checks that this thread was not refused since ``what``, such as an image, was set; threads may take turns."""
+        """Raises ConcurrentUseError if this thread was refused during the call that set ``what``, such as an image."""
         calls = self._ongoing.get(os.getpid())
         if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
             raise ConcurrentUseError(
@@ -65,7 +65,10 @@ _process = os.getpid()  # the process that imported this module, or the child th
 
 
 def limit_threads_after_fork() -> None:
-    """Limits torch to one thread in a forked process, once, as its threads end there: operations would wait."""
+    """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` have effect.
+
+    Torch's threads do not survive a fork, and the first large operation would wait for them forever.
+    """
     global _process
     if _process == os.getpid():
         return
@@ -122,7 +125,10 @@ class GuardedCall:
 
 
 def exclusive(method: Method) -> Method:
-    """Decorates a method that changes its object, which has a :class:`CallGuard` named ``guard``."""
+    """Decorates a method that changes its object. It is refused while another thread calls the object.
+
+    The object has a :class:`CallGuard` named ``guard``.
+    """
     return _guarded(method, 0, changes=True)
 
 

@@ -42,7 +42,10 @@ def stated_rate(stream: VideoStream) -> float | None:
 
 
 class Clock:
-    """Seconds to each frame, in order; None if unknown. A time not after the last follows by the stated rate."""
+    """Seconds from the first frame to each frame, in presentation order; None if unknown.
+
+    A frame whose time is not after the one before it follows by the stated rate.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         # AVI stores decoding order only, not presentation times.

@@ -106,7 +106,7 @@ class VideoFile(Source):
         self._close_container()
 
     def _starts(self, rank: int) -> list[int | None]:
-        """Where to start decoding for a frame: here (None), or at keyframes, of which later ones may fail."""
+        """Where to start decoding for a frame: here (None), or at keyframes. If one fails, an earlier one follows."""
         keyframe = self._timeline.keyframe_before(rank)
         is_on_the_way = self._timeline.rank_of_keyframe(keyframe) <= self._next <= rank
         return [*([None] if is_on_the_way else []), *dict.fromkeys((keyframe, max(keyframe - 1, 0), 0))]

@@ -45,7 +45,10 @@ def to_numpy(result: Any) -> FrameMasks:
 
 
 def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
-    """Converts bool masks or logits ``(N, H, W)`` or ``(N, 1, H, W)`` to bool ``(N, H, W)``. Raises ValueError."""
+    """Converts bool masks or logits ``(N, H, W)`` or ``(N, 1, H, W)`` to bool ``(N, H, W)``.
+
+    Raises ValueError for another shape, for another number than ``count``, or for bits.
+    """
     pixels = _array(masks)
     if pixels.dtype == np.uint8:
         raise ValueError("the masks are uint8, as of output='bits'; sam2fast.kernels.mask_ops.unpack_masks makes bool")

@@ -185,8 +185,8 @@ class Results:
             for o, (label, area) in enumerate(zip(scores.objects, scores.areas.tolist(), strict=True)):
                 ious = [f"{column[o]:.{DIGITS}f}" for column in columns.values()]
                 clicks = zip(scores.clicks.points[o].tolist(), scores.clicks.labels[o].tolist(), strict=True)
-                text_of = ";".join(f"{x},{y},{is_on}" for (x, y), is_on in clicks if is_on >= 0)
-                writer.writerow([name, label, area, size_of(area), *ious, text_of])
+                texts = ";".join(f"{x},{y},{label_of}" for (x, y), label_of in clicks if label_of >= 0)
+                writer.writerow([name, label, area, size_of(area), *ious, texts])
         return text.getvalue()
 
     def table(self) -> list[str]:

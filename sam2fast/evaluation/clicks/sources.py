@@ -185,6 +185,7 @@ def open_data_set(
         format: ``sa1b``, ``coco`` or ``png``. ``auto`` is ``coco`` for a file, ``sa1b`` if an image has a JSON file of
             its name, otherwise ``png``.
         skip_unmasked: True if an image without masks is no problem.
+        with_crowds: True to include COCO's crowd annotations.
         ignored_labels: Values of label images that are no objects.
 
     Raises:
