@@ -1,6 +1,7 @@
 """Position encodings: sines on a grid, random Fourier features of points, axial rotations."""
 
 import math
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ class PositionEmbeddingSine(nn.Module):
     are ignored, since tables are computed when first needed.
 
     Attributes:
-        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Graphs that are compiled later read replaced
-            entries, too.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries take effect, except in graphs
+            that were compiled before.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class PositionEmbeddingSine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the encoding ``(B, num_pos_feats, H, W)``, fp32 and expanded over B, of a map ``x (B, C, H, W)``."""
         B, _, H, W = x.shape
-        return self._table(H, W, x.device).expand(B, -1, -1, -1)
+        # index() makes dynamic sizes of torch.compile constants.
+        return self._table(index(H), index(W), x.device).expand(B, -1, -1, -1)
 
     def _table(self, H: int, W: int, device: torch.device) -> Tensor:
         """Returns the encoding of a map, computed once for each device. In compiled graphs it is a constant."""

@@ -218,6 +218,17 @@ def test_the_encoder_of_a_configuration_is_compiled_once(build, monkeypatch):
         assert torch.equal(a, b) and relative_error(c, a) <= 1e-5
 
 
+@pytest.mark.parametrize("build", [small_sam3, mini_model])
+@torch.no_grad()
+def test_an_encoder_that_a_user_compiles_takes_other_sizes(build):
+    encoder = build().image_encoder
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    for side in (128, 192, 256):
+        images = random_map(1, 3, side, side)
+        for a, b in zip(flat(compiled(images)), flat(encoder(images)), strict=True):
+            assert relative_error(b, a) <= 1e-5
+
+
 @pytest.mark.parametrize("mode", [None, "reduce-overhead"])
 def test_it_is_inlined_in_an_outer_compilation(mode):
     module, graphs = Scale(), []
