@@ -135,18 +135,20 @@ def add_memory_attention(
     norm = x, norm_weight, norm_bias, eps
     # Memories of more than 64 channels in 16 bits, or 32 in fp32, do not fit every GPU's shared memory.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
-    can_join = fits and _is_row(x, norm_weight, query, len(rest[2]))
+    can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):
         _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
             return joined
     found = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
-    return add_layer_norm(x.expand(len(found), -1, -1), found, *norm[1:], query.dtype)
+    return add_layer_norm(x.expand(len(found), -1, -1) if len(x) == 1 else x, found, *norm[1:], query.dtype)
 
 
-def _is_row(x: Tensor, norm_weight: Tensor, query: Tensor, channels: int) -> bool:
+def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> bool:
     """Returns True if a program of the kernel can add all ``channels`` of one head to a residual that fits."""
-    fits = x.shape[-2:] == (query.shape[2], channels) and norm_weight.shape == (channels,)
+    x, weight, bias, *_ = norm
+    fits = x.shape in ((1, query.shape[2], channels), (batch, query.shape[2], channels))
+    fits = fits and weight.shape == bias.shape == (channels,)
     return fits and query.shape[1] == 1 and channels <= WIDEST and x.dtype in FLOATS
 
 
@@ -249,7 +251,7 @@ def add_rope_attention(
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of the queries.
     """
     norm = x, norm_weight, norm_bias
-    can_join = _is_row(x, norm_weight, given[0], given[2].shape[-1]) and not implementation_of("rope_attention")
+    can_join = _is_row(norm, given[0], len(given[0]), given[2].shape[-1]) and not implementation_of("rope_attention")
     if can_join and rope_attention_op.uses_kernel(*given, *norm, 0, eps):
         return rope_attention_op.run(*given, *norm, 0, eps)
     found = rope_attention(*given).transpose(1, 2).flatten(2)

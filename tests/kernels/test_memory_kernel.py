@@ -119,12 +119,22 @@ def test_a_residual_and_the_norm_of_the_sum(triton_device, monkeypatch, dtypes, 
         check_sum(*each)
 
 
-@pytest.mark.parametrize(("tokens", "channels", "normed"), [(16, 8, 24), (15, 24, 24), (16, 24, 8)])
-def test_a_residual_that_does_not_fit(triton_device, tokens, channels, normed):
+@pytest.mark.parametrize(
+    ("shape", "weight", "bias"),
+    [
+        ((1, 16, 8), 24, 24),
+        ((1, 15, 24), 24, 24),
+        ((3, 16, 24), 24, 24),
+        ((16, 24), 24, 24),
+        ((1, 16, 24), 8, 8),
+        ((1, 16, 24), 24, 8),
+    ],
+)
+def test_a_residual_that_does_not_fit(triton_device, shape, weight, bias):
     def zeros(*shape):
         return torch.zeros(shape, device=triton_device)
 
-    x, norm, query = zeros(1, tokens, channels), (zeros(normed), zeros(normed), 1e-5), zeros(1, 1, 16, 32)
+    x, norm, query = zeros(*shape), (zeros(weight), zeros(bias), 1e-5), zeros(1, 1, 16, 32)
     _, memory, *_, cos, sin = attention_arguments(2, device=triton_device)
     weights = zeros(32, 32), None, zeros(24, 32), None
     for add, *rest in ((add_memory_attention, memory, *weights), (add_rope_attention, query, query[..., :24])):
