@@ -17,6 +17,7 @@ from sam2fast.modeling.attention import (
     RoPEAttentionv2,
 )
 from sam2fast.modeling.memory_attention import MemoryAttentionLayer
+from sam2fast.modeling.memory_encoder import MemoryEncoder
 from sam2fast.modeling.position_encoding import sine_periods
 from sam2fast.modeling.sam2_base import SAM2Base
 
@@ -222,7 +223,8 @@ class MemoryEncoderGraph(nn.Module):
         masks = self.resize(masks)
         binary = from_prompt[:, None, None, None] > 0.5
         x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
-        x = self.encoder(features, x, skip_mask_sigmoid=True)["vision_features"]
+        # Not the instance's forward, which may be compiled.
+        x = MemoryEncoder.forward(self.encoder, features, x, skip_mask_sigmoid=True)["vision_features"]
         if self.absent is not None:
             x = x + (scores <= 0).float()[..., None, None] * self.absent[..., None, None]
         if self.perceiver is not None:
