@@ -266,7 +266,7 @@ class Trainer(TrainerState):
                 names += batch.names
                 self.scaler.scale(losses["loss"] / self.conf.accumulate).backward()
         self.scaler.unscale_(self.optimizer.optimizer)
-        total: Any = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
+        total: Any = self.clipper([p for group in self.optimizer.param_groups for p in group["params"]])
         norm = float(total.full_tensor() if is_sharded(total) else total)
         if not self.scaler.is_enabled():
             self._raise_if_nonfinite(find_nonfinite_gradient(norm, self.model, names, self.ranks))

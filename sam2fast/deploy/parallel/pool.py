@@ -109,11 +109,11 @@ def run_jobs(
         WorkerError: jobs are left but no process: none could start, or all have died.
         TypeError: ``build`` or ``function`` cannot be pickled, such as a lambda.
     """
-    names = device_list(devices)  # at the call, and not at the first result
+    # At the call, and not at the first result.
+    names, source = device_list(devices), JobSource(iter(jobs))
     share = threads_for_each(len(names), threads)
 
     def results() -> Iterator[JobResult]:
-        source = JobSource(iter(jobs))
         if not source.has_next():
             return
         workers: list[WorkerProcess] = []
