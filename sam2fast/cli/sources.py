@@ -76,7 +76,7 @@ class InputSource:
     def file(self) -> Iterator[Path]:
         """Yields the local file or folder. An address and stdin are a temporary file in the block.
 
-        If a UserError in the block names the temporary file, it is raised with the name of the input.
+        Errors of USER_ERRORS in the block become UserErrors that name the input instead of the temporary file.
         """
         if self.path is not None:
             yield self.path
@@ -90,6 +90,8 @@ class InputSource:
                     _download(self.text, file)
             try:
                 yield file
+            except BrokenPipeError:  # of stdout
+                raise
             except USER_ERRORS as error:
                 kind = type(error) if isinstance(error, UserError) else UserError
                 raise kind(format_error(error).replace(str(file), str(self))) from error

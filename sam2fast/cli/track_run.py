@@ -67,8 +67,8 @@ def run(
         load: Function that returns the model and its part of the record; see :func:`load_predictor`.
 
     Raises:
-        UserError: If the input is invalid; then nothing was written. If a file cannot be written, a frame cannot be
-            read, or the scores are not finite; then earlier results remain.
+        FixableError, OSError: If the input is invalid; then nothing was written. If a file cannot be written, a frame
+            cannot be read, or the scores are not finite; then earlier results remain.
         ModelError: If ``load`` raises it.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}

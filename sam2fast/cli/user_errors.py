@@ -44,7 +44,7 @@ USER_ERRORS = FixableError, OSError  # their messages need no traceback
 
 @contextmanager
 def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Raises exceptions of other packages as UserError. Use it for code that fails only by the user's input."""
+    """Raises exceptions of these types as UserError. Use it for errors without the base FixableError."""
     try:
         yield
     except kinds as error:

@@ -1,5 +1,6 @@
 """``sam2fast evaluate``: table, results.csv, JSON, and missing files."""
 
+import errno
 import json
 import os
 import shutil
@@ -62,6 +63,15 @@ def test_original_option_names(run, score, pair, tmp_path):
     ours = ("--processes", 1, "--strict", "--quiet", "--keep-first-and-last", "--csv", tmp_path / "ours.csv")
     assert score(*ours).exit_code == 0
     assert (tmp_path / "ours.csv").read_bytes() == (pred / "results.csv").read_bytes()
+
+
+def test_a_closed_stdout_ends_the_command_quietly(run, pair, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("sam2fast.cli.evaluate.say", closed)
+    result = run("evaluate", "--gt", pair[0], "--pred", pair[1], "--gt", pair[0], "--pred", pair[1])
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
 
 
 def test_json(score, pair):
