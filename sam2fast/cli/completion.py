@@ -7,7 +7,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from sam2fast.cli.command_files import write_atomically
-from sam2fast.cli.user_errors import UserError
+from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import expanded
 
 # Folder and name of the script, below the home directory. bash-completion and fish find theirs.
@@ -29,7 +29,8 @@ def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked
     kind = get_completion_class(shell)
     assert kind is not None
     file = expanded("~") / SCRIPTS[shell].format(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with as_user_error(OSError):  # the group's options are read outside of commands, which print errors
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, kind(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
     click.echo(f"written to {click.format_filename(file)}; new shells use it")
     if shell == "zsh":

@@ -6,6 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from commands import ends
+
+
+def test_a_home_that_is_no_folder(run, monkeypatch):
+    monkeypatch.setenv("HOME", os.devnull)
+    monkeypatch.setenv("SHELL", "bash")
+    ends(run("--install-completion"), 1, "Not a directory")
 
 
 @pytest.mark.parametrize(
