@@ -167,7 +167,7 @@ setup(
         "safetensors>=0.4.3",
         "click>=8.1.3",
         "tqdm>=4.66.3",
-        "filelock>=3.20.3",  # torch needs it, too
+        "filelock>=3.21.0",  # earlier ones cannot remove a lock file safely
     ],
     extras_require=EXTRAS,
     entry_points={
