@@ -16,7 +16,7 @@ from sam2fast.io.rle import decode_rle
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_writer import label_colours, to_yuv
-from sam2fast.video_results.drawing import draw_masks
+from sam2fast.video_results.drawing import area_of, tint
 
 GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
 WHITE, BLACK = np.uint8(255), np.uint8(0)
@@ -35,9 +35,12 @@ def write_overlay(data: ExportData, path: Path) -> None:
     """The video with the masks in colour, and its sound; frames without masks stay unchanged."""
 
     def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
-        shown = data.masks.get(frame, {})
-        pixels = [decode_rle(mask.visible) for mask in shown.values()]
-        return draw_masks(image, np.stack(pixels), list(shown), list(map(object_colour, shown))) if shown else image
+        drawn = np.array(image, order="C")
+        for object_id, mask in data.masks.get(frame, {}).items():  # one mask in memory at a time
+            pixels = decode_rle(mask.visible)
+            if (area := area_of(pixels)) is not None:
+                tint(drawn, area, pixels[area], object_colour(object_id))
+        return drawn
 
     _write_mp4(data, path, draw)
 
