@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2fast.io.atomic import atomic_path, atomic_write
+from sam2fast.io.atomic import atomic_path, atomic_write, restore
 
 WRITERS = ["atomic_path", "atomic_write", "in_folder"]
 
@@ -19,6 +19,16 @@ def write(writer: str, path: Path, content: bytes) -> None:
     else:
         with atomic_path(path, in_folder=writer == "in_folder") as partial:
             partial.write_bytes(content)
+
+
+def test_a_killed_replacement_is_undone(tmp_path: Path) -> None:
+    """The old folder had been moved away, and the new one was not at its place yet."""
+    previous = tmp_path / ".x.1.part" / "x.0"
+    previous.mkdir(parents=True)
+    (previous / "a").write_text("before")
+    (tmp_path / ".x.2.part").mkdir()
+    restore(tmp_path / "x")
+    assert [*tmp_path.iterdir()] == [tmp_path / "x"] and (tmp_path / "x/a").read_text() == "before"
 
 
 def test_two_at_once(tmp_path: Path) -> None:
