@@ -43,7 +43,7 @@ def track(
 
 
 def encode_mp4(images: Sequence[Image.Image]) -> bytes:
-    """Encodes images with even sides as MP4: H.264 if PyAV has an encoder, else MPEG-4. Raises ImportError."""
+    """Encodes images with even sides as MP4, in H.264 or else MPEG-4. Raises ImportError without PyAV."""
     require_pyav("writing")
     import av
 

@@ -54,7 +54,9 @@ def _bits(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float]]) -> dict[str, Any]:
-    """A task with its prediction, from mask, class and score of each object. The image's path is below the root."""
+    """Returns a task with its prediction, from mask, class and score of each object. ``image`` is relative to the root
+    of Label Studio's files.
+    """
     control = Control("BrushLabels", "label", "image", "image", [])
     result = [image_region(control, mask, label, score) for mask, label, score in objects]
     prediction = {
@@ -167,7 +169,10 @@ def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[fl
 def keyframes(
     given: Sequence[Mapping[str, Any]], frames: range, found: Mapping[int, Mapping[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    """The given keyframes, and geometry found on ``frames``, which count from 1. Without it the region is hidden."""
+    """Returns the given keyframes, and geometry found on ``frames``, which count from 1 and last ``seconds`` each.
+
+    The region is hidden on frames without geometry.
+    """
     keys = [dict(key) for key in given]
     for frame in frames:
         if frame in found:

@@ -34,7 +34,7 @@ def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Returns the mean ``(...)`` of the mean cross entropies of foreground and background, 0 for one without pixels."""
+    """Averages the mean cross entropies of foreground and background, ``(...)``. A side without pixels counts as 0."""
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 

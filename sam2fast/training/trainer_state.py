@@ -58,7 +58,7 @@ class TrainerState:
         return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
 
     def save(self, is_kept: bool = False) -> None:
-        """Writes the checkpoint, the weights for predictors and, with ``is_kept``, a configured epoch's checkpoint."""
+        """Writes the checkpoint and the weights for predictors, and if ``is_kept`` a copy for a configured epoch."""
         folder = Path(self.checkpoint.save_dir)
         # All processes gather sharded tensors; the first one writes them.
         content = self._content()

@@ -107,7 +107,7 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports an error of this process to :func:`launch`. With ``is_lost``, another process was lost: not the cause."""
+    """Reports an error of this process to :func:`launch`. ``is_lost`` errors follow the loss of another process."""
     said = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
     Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
 
