@@ -135,7 +135,7 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
         OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
             files. If an extra is missing, the message names it.
     """
-    with _opened(file) as stream:
+    with _opened(_seekable(file)) as stream:
         header = header or read_tiff_header(stream)
         if header is None:
             return FileImage(_by_pillow(stream, None, upright))
@@ -208,19 +208,24 @@ def has_eight_bits(file: AnyFile) -> bool:
             return image.mode in EIGHT_BITS and not is_deep and read_deep_colours(stream, image) is None
 
 
+def _seekable(file: AnyFile) -> AnyFile:
+    """Returns the content of a file that cannot be rewound, such as an answer of a web server; others unchanged."""
+    if isinstance(file, str | Path | bytes | bytearray | memoryview):
+        return file
+    try:
+        file.seek(0)
+    except (AttributeError, io.UnsupportedOperation):
+        return file.read()
+    return file
+
+
 @contextmanager
 def _opened(file: AnyFile) -> Iterator[BinaryIO]:
-    """A file from its start; the content of a file that cannot be rewound, such as an answer of a web server."""
     if isinstance(file, str | Path):
         with open(file, "rb") as stream:
             yield stream
-        return
-    if not isinstance(file, bytes | bytearray | memoryview):
-        try:
-            file.seek(0)
-        except (AttributeError, io.UnsupportedOperation):
-            file = file.read()
-    yield io.BytesIO(file) if isinstance(file, bytes | bytearray | memoryview) else file
+    else:
+        yield io.BytesIO(file) if isinstance(file, bytes | bytearray | memoryview) else file
 
 
 def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArray[Any]:
