@@ -383,9 +383,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         flow = flow_of(self, state)
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
-        order = frames_of_pass(
-            state.objects.values(), state.num_frames, start_frame_idx, max_frame_num_to_track, reverse
-        )
+        objects = state.objects.values() if start_frame_idx is None else ()  # a caller's dict may have none
+        order = frames_of_pass(objects, state.num_frames, start_frame_idx, max_frame_num_to_track, reverse)
         answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
