@@ -333,7 +333,7 @@ def _objects_by_image(
         if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
     for image, found in objects.items():  # by their order if ids are not integers, missing or repeated
-        if any(type(i) is not int for i, _ in found) or len({i for i, _ in found}) < len(found):
+        if len({i for i, _ in found}) < len(found) or any(type(i) is not int for i, _ in found):
             objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(found, 1)]
     return objects
 
