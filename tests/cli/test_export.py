@@ -45,7 +45,9 @@ def test_options_reach_the_export(run, mini, monkeypatch, tmp_path):
 
     def write(model, folder, config, aot, prompts, points, made_from):
         asked.append((model.image_size, folder, config, aot, prompts, points))
-        return artifact.ArtifactMetadata(*[""] * 11, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0})
+        return artifact.ArtifactMetadata(
+            artifact.EXPORTED, *[""] * 10, sizes={"encoder.pt2": 2500000, "decoder.pt2": 0}
+        )
 
     monkeypatch.setattr(artifact, "write_artifact", write)
     result = run("export", *mini, "--aot", "--prompts", 64, "--points", 3)

@@ -25,7 +25,8 @@ def known_of_training(trainer: Trainer) -> Any:
     """Weights with auxiliary heads, the optimizer's moments, the average and the counters."""
     assert trainer.ema is not None
     moments = trainer.optimizer.optimizer.state_dict()["state"]
-    weights = [*trainer._parameters(), *trainer.model.state_dict().values()]
+    trained = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    weights = [*trained, *trainer.model.state_dict().values()]
     return plain([weights, moments, trainer.ema.average, trainer.steps, trainer.steps_in_epoch])
 
 
