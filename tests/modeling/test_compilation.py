@@ -18,6 +18,7 @@ from sam2fast.deploy.compilation import PARTS, compile_model, uncompile
 from sam2fast.modeling import compiled
 from sam2fast.modeling.compiled import CompiledFunction, CompiledMethod, compile_method
 from sam2fast.modeling.image_encoder import ImageEncoder
+from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.testing import relative_error
 
@@ -218,12 +219,20 @@ def test_the_encoder_of_a_configuration_is_compiled_once(build, monkeypatch):
         assert torch.equal(a, b) and relative_error(c, a) <= 1e-5
 
 
+def test_tables_of_positions_take_dynamic_sizes():
+    encoding = PositionEmbeddingSine(32)
+    compiled = torch.compile(encoding, fullgraph=True, backend="eager", dynamic=True)
+    for side in (8, 12):
+        assert torch.equal(compiled(torch.ones(1, 4, side, side)), encoding(torch.ones(1, 4, side, side)))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("build", [small_sam3, mini_model])
 @torch.no_grad()
 def test_an_encoder_that_a_user_compiles_takes_other_sizes(build):
     encoder = build().image_encoder
     compiled = torch.compile(encoder, fullgraph=True, backend="eager")
-    for side in (128, 192, 256):
+    for side in (128, 192):
         images = random_map(1, 3, side, side)
         for a, b in zip(flat(compiled(images)), flat(encoder(images)), strict=True):
             assert relative_error(b, a) <= 1e-5
