@@ -1,6 +1,6 @@
 """SAM 2's relatives, and SAM 2.1 tiny, beside their published code: an image encoded, and a frame with full memories.
 
-With ``--model sam3 --runs 1``, SAM 3's tracker is beside that of transformers, in ``results/sam3-cpu-DATE.json``.
+``--model sam3 --runs 1`` compares SAM 3's tracker with transformers and writes ``results/sam3-cpu-DATE.json``.
 
     make bench-family
 

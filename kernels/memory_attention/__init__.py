@@ -133,7 +133,7 @@ def add_memory_attention(
         ValueError: If the shapes do not fit together.
     """
     norm = x, norm_weight, norm_bias, eps
-    # Memories of more than 64 channels in 16 bits, or 32 in fp32, do not fit every GPU's shared memory.
+    # Some GPUs have too little shared memory for more than 64 channels of memories in 16 bits, or 32 in fp32.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
     can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):

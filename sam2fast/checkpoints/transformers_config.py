@@ -315,7 +315,7 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
 
 
 def _tracker_config(file: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tracker's configuration. Its image encoder is that of the detector."""
+    """Returns the tracker's configuration. The detector has the same image encoder."""
     tracker, detector = (whole.get(f"{part}_config") for part in ("tracker", "detector"))
     if not isinstance(tracker, dict):
         raise NoConfigError(f"{file} is of the model type {WHOLE_SAM3!r}, but has no tracker_config; {NAME}")

@@ -36,7 +36,7 @@ def argument(**settings: Any) -> Any:
 
 
 def shared(*decorators: Callable[[Any], Any]) -> Any:
-    """Declares a field whose value comes from decorators that several commands share."""
+    """Declares a field whose options several commands share. The decorators add them."""
     return field(metadata={"decorators": lambda _: decorators})
 
 

@@ -50,7 +50,7 @@ class ObjectRecord(Generic[Result]):
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def _histories(self) -> list[dict[int, Result]]:
-        """Returns the tracked results, those of each hypothesis if there are several."""
+        """Returns the tracked results, a dict for each hypothesis."""
         return [self.tracked]
 
     def set_prompt(self, frame: int, points: Any, mask: Any) -> None:
