@@ -262,7 +262,8 @@ def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.Image
 
 
 def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
-    image = (ImageOps.exif_transpose(image) or image) if upright else image
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would take a fifth of the time
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         return values.astype(values.dtype.newbyteorder("="))
