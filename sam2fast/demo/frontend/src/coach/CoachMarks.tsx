@@ -1,8 +1,8 @@
 import { useCallback, useEffect, useLayoutEffect, useRef, useState, type RefObject } from "react";
 import { firstPromptedFrame } from "../scene/scene";
 import { isTracking, useStore, type State } from "../state/store";
+import { readStored, store } from "../state/stored";
 import { placeBeside } from "./place";
-import { rememberCoach, wasCoached } from "./remembered";
 
 interface Step {
   /** Select the element that the mark points to; the first one that is visible. */
@@ -12,6 +12,8 @@ interface Step {
   /** Whether the user has done it. */
   readonly isDone: (state: State) => boolean;
 }
+
+const KEY = "sam2fast-coach"; // in localStorage; where nothing is remembered, hints would come at every visit
 
 const hasPrompt = ({ scene }: State) => firstPromptedFrame(scene) !== null;
 
@@ -38,11 +40,11 @@ const STEPS: readonly Step[] = [
 
 /** Three hints on the first visit. Doing what one says shows the next; Escape ends them. */
 export function CoachMarks() {
-  const [step, setStep] = useState(() => (wasCoached() ? STEPS.length : 0));
+  const [step, setStep] = useState(() => (readStored(KEY) !== null ? STEPS.length : 0));
   const isReady = useStore((state) => state.phase === "ready" && state.dialog === null);
   const isDone = useStore((state) => STEPS[step]?.isDone(state) ?? false);
   const end = useCallback(() => {
-    rememberCoach();
+    store(KEY, "seen");
     setStep(STEPS.length);
   }, []);
   const next = useCallback(() => (step + 1 < STEPS.length ? setStep(step + 1) : end()), [step, end]);

@@ -4,6 +4,7 @@ import { changeModel, downloadModel, getModels, type Models } from "../api/model
 import { getLimits } from "../api/rest";
 import { restart } from "../project/session";
 import { announce, getState, notify, setState, useStore } from "../state/store";
+import { readStored, store } from "../state/stored";
 
 const POLL_MS = 700; // while something is downloaded
 
@@ -46,12 +47,8 @@ export function watchRate(): () => void {
     if ("done" in tracking && tracking.framesPerSecond !== null) {
       useModels.setState({ framesPerSecond: tracking.framesPerSecond });
     } else if ("done" in before.tracking && before.tracking.framesPerSecond !== null && limits) {
-      try {
-        const rates = { ...readRates(), [limits.model]: before.tracking.framesPerSecond };
-        localStorage.setItem(RATES, JSON.stringify(rates));
-      } catch {
-        // Storage may be forbidden.
-      }
+      const rates = { ...readRates(), [limits.model]: before.tracking.framesPerSecond };
+      store(RATES, JSON.stringify(rates));
     }
   });
 }
@@ -62,11 +59,7 @@ export function lastRate(model: string | undefined): number | null {
 }
 
 function readRates(): Record<string, number> {
-  try {
-    return JSON.parse(localStorage.getItem(RATES) ?? "{}") as Record<string, number>;
-  } catch {
-    return {};
-  }
+  return JSON.parse(readStored(RATES) ?? "{}") as Record<string, number>;
 }
 
 export async function download(name: string): Promise<void> {

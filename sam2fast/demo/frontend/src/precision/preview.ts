@@ -6,6 +6,7 @@ import type { Spot } from "../scene/geometry";
 import { findObject, promptAt } from "../scene/scene";
 import { encodePrompt } from "../state/commands";
 import { getState, isTracking, useStore } from "../state/store";
+import { readStored, store } from "../state/stored";
 
 /** Shows the mask that a click at the pointer would find. One request at a time; the newest position is next. */
 
@@ -17,7 +18,7 @@ interface Preview {
   mask: Mask | null;
 }
 
-export const usePreview = create<Preview>(() => ({ isOn: readSetting(), mask: null }));
+export const usePreview = create<Preview>(() => ({ isOn: readStored(KEY) !== "off", mask: null }));
 
 let wanted: Spot | null = null;
 let running: AbortController | null = null;
@@ -41,11 +42,7 @@ export function togglePreview(): void {
   const isOn = !usePreview.getState().isOn;
   endPreview();
   usePreview.setState({ isOn });
-  try {
-    localStorage.setItem(KEY, isOn ? "on" : "off");
-  } catch {
-    // Storage may be forbidden.
-  }
+  store(KEY, isOn ? "on" : "off");
 }
 
 async function request(): Promise<void> {
@@ -104,11 +101,3 @@ useStore.subscribe((state, before) => {
   if (state.session !== before.session) isSupported = true;
   if (names.some((name) => state[name] !== before[name])) usePreview.setState({ mask: null });
 });
-
-function readSetting(): boolean {
-  try {
-    return localStorage.getItem(KEY) !== "off";
-  } catch {
-    return true;
-  }
-}

@@ -2,6 +2,7 @@ import { createStore, del, get, set, values } from "idb-keyval";
 import type { Clip } from "../api/video";
 import { firstPromptedFrame } from "../scene/scene";
 import { getState, notify, useStore } from "../state/store";
+import { readStored, store } from "../state/stored";
 import { makeProject, withHistory, type Project } from "./project";
 
 /** Saves the work on each video in the browser, by the video's path. */
@@ -73,7 +74,7 @@ export async function saveNow(): Promise<void> {
   timer = 0;
   writing += 1;
   const project = makeProject(getState());
-  if (project) rememberOpened(project.clip.path);
+  if (project) store(LAST, project.clip.path);
   try {
     // Saved work that does not fit the video is kept until the user edits.
     const isKept = project && isUntouched(project) && hasWork(await loadProject(project.clip.path));
@@ -127,19 +128,7 @@ export async function loadUploads(): Promise<Clip[]> {
   }
 }
 
-function rememberOpened(path: string): void {
-  try {
-    localStorage.setItem(LAST, path);
-  } catch {
-    // The next visit begins with the default video.
-  }
-}
-
 /** The path of the video that was open last. */
 export function lastOpened(): string | null {
-  try {
-    return localStorage.getItem(LAST);
-  } catch {
-    return null;
-  }
+  return readStored(LAST) ?? null;
 }

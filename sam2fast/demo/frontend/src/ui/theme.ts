@@ -1,4 +1,5 @@
 import { create } from "zustand";
+import { readStored, store } from "../state/stored";
 
 const THEMES = ["system", "light", "dark"] as const;
 export type Theme = (typeof THEMES)[number];
@@ -9,12 +10,7 @@ export const useTheme = create<{ theme: Theme }>(() => ({ theme: "system" }));
 
 /** Applies the theme of the last visit. */
 export function applyStoredTheme(): void {
-  let stored: string | null = null;
-  try {
-    stored = localStorage.getItem(KEY);
-  } catch {
-    // Storage may be forbidden; use the system's theme.
-  }
+  const stored = readStored(KEY);
   setTheme(THEMES.find((theme) => theme === stored) ?? "system");
 }
 
@@ -26,9 +22,5 @@ export function nextTheme(): void {
 function setTheme(theme: Theme): void {
   document.documentElement.dataset["theme"] = theme;
   useTheme.setState({ theme });
-  try {
-    localStorage.setItem(KEY, theme);
-  } catch {
-    // As above.
-  }
+  store(KEY, theme);
 }
