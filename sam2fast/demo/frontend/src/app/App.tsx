@@ -64,7 +64,7 @@ export function App() {
         {isStill ? isChoosing ? <EverythingStrip /> : <PhotoStrip /> : <Timeline />}
         <aside aria-label="Objects and effects">
           <ObjectPanel />
-          <LookPanel />
+          <LookPanel isPhoto={isStill} />
           {isStill ? <PhotoActions /> : <Actions />}
         </aside>
       </div>

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "react";
+import { useEffect, useRef, useState } from "react";
 import { WORDS } from "../effects/backgrounds";
 import {
   BACKGROUND_EFFECTS,
@@ -15,15 +15,28 @@ import { drawLook, useSmallFrame, type SmallFrame } from "./effectPreviews";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
 
-/** Selects how objects and background are drawn. Each effect is shown on the current frame. */
-export function LookPanel() {
+/** Selects how objects and background are drawn. Each effect is shown on the current frame. Photographs hide it first. */
+export function LookPanel({ isPhoto }: { isPhoto: boolean }) {
+  const [isWanted, setWanted] = useState(false);
+  const isClosed = isPhoto && !isWanted;
   const look = useStore((state) => state.look);
   const panel = useRef<HTMLElement>(null);
   const small = useSmallFrame(panel);
   return (
-    <section className="panel look" aria-label="Effects" ref={panel}>
+    <section className={`panel look ${isClosed ? "closed" : ""}`} aria-label="Effects" ref={panel}>
       <header>
         <h2>Effects</h2>
+        {isPhoto && (
+          <button
+            type="button"
+            className="quiet-button unfold"
+            aria-expanded={isWanted}
+            onClick={() => setWanted(!isWanted)}
+          >
+            {isWanted ? "Hide" : "Show"}
+            <span className="visually-hidden"> effects</span>
+          </button>
+        )}
         <button type="button" className="quiet-button" onClick={() => setState({ look: surprise(look) })}>
           <Icon name="sparkles" />
           Surprise me

@@ -1,4 +1,4 @@
-import { ModelBadge } from "../models/ModelBadge";
+import { BetterModel, ModelBadge } from "../models/ModelBadge";
 import { setState, useStore } from "../state/store";
 import { Icon, IconButton } from "../ui/Icon";
 import { nextTheme, useTheme } from "../ui/theme";
@@ -13,6 +13,7 @@ export function TopBar() {
     <header className="top-bar">
       <h1>sam2fast</h1>
       <ModelBadge />
+      <BetterModel />
       <span className="clip-name">{clip?.name}</span>
       <button
         type="button"

@@ -3,7 +3,7 @@ import type { Loading } from "../local/calls";
 import { onLoading } from "../local/loading";
 import { setState, useStore } from "../state/store";
 import { Icon } from "../ui/Icon";
-import { refreshModels, useModels, watchRate } from "./models";
+import { refreshModels, use, useModels, watchRate } from "./models";
 
 /** Names model, device and speed; opens the dialog of models. */
 export function ModelBadge() {
@@ -31,6 +31,32 @@ export function ModelBadge() {
       {device && <span className="more">{device}</span>}
       {framesPerSecond !== null && <span className="more">{framesPerSecond.toFixed(1)} frames/s</span>}
     </button>
+  );
+}
+
+/** Names mini where nano runs. The page changes the model if it may. */
+export function BetterModel() {
+  const model = useStore((state) => state.limits?.model);
+  const models = useModels((state) => state.models);
+  if ((models?.current ?? model) !== "nano") return null;
+  return (
+    <span className="better-model">
+      <span>Better masks: </span>
+      {models?.mayChange ? (
+        <button
+          type="button"
+          className="quiet-button"
+          onClick={() => {
+            setState({ dialog: "models" }); // shows that it is loaded, or what went wrong
+            void use("mini");
+          }}
+        >
+          use mini
+        </button>
+      ) : (
+        <code>--model mini</code>
+      )}
+    </span>
   );
 }
 

@@ -34,7 +34,12 @@ test("a photograph is opened, and a click finds an object in its full size", asy
   await demo.click(...VASE);
   await demo.said(/Object 1: the mask covers .* of the image/);
   expect(await demo.page.locator(".point").count()).toBe(1);
+  expect(await demo.page.getByRole("group", { name: "Objects", exact: true }).isVisible()).toBe(false); // its effects
   await demo.shot("photograph");
+  await demo.button("Show effects").click();
+  await demo.effect("Objects", "Outline");
+  await demo.effect("Objects", "Overlay");
+  await demo.button("Hide effects").click();
   const text = await demo.page.locator("body").innerText();
   expect(text).not.toMatch(/track|\bframes?\b|play/i);
   expect(await demo.page.locator(".object .thumbnail canvas").count()).toBe(1);
