@@ -24,8 +24,7 @@ export function DownloadDialog() {
   const [quality, setQuality] = useState<FileQuality>("high");
   const lacks = useStore((state) => state.limits?.lacks);
   const offers = FORMATS.filter(({ format }) => !lacks?.some((lacking) => lacking === format)).map((format) => ({
-    name: format.name,
-    what: format.what,
+    ...{ name: format.name, group: format.group, what: format.what },
     make: makeDownload.bind(null, format, size, quality),
   }));
 
@@ -52,7 +51,11 @@ export function DownloadDialog() {
           <option value="smaller">Smaller MP4 and WebM files</option>
         </select>
       </label>
-      <DownloadList offers={offers} hint="Files number frames from 0, this page from 1." />
+      <DownloadList
+        offers={offers}
+        hint="Files number frames from 0, this page from 1."
+        remembered="sam2fast-download-video"
+      />
     </Dialog>
   );
 }

@@ -1,79 +1,67 @@
-import { useEffect, useRef, useState } from "react";
-import { asApiError } from "../api/errors";
-import { handleFailure } from "../state/failures";
-import { announce, setState } from "../state/store";
-import { formatSize, saveFile } from "./files";
+import { useEffect, useState } from "react";
+import { readStored } from "../state/stored";
+import { cancelDownload, download, forgetOutcome, useDownload, type Offer, type Progress } from "./running";
 
-export interface Progress {
-  /** What is being done. */
-  readonly what: string;
-  /** 0 to 1; null if it is not known. */
-  readonly share: number | null;
+const PHONE = "(width < 768px) or (height < 500px)"; // as in small.css
+
+interface ListProps {
+  offers: readonly Offer[];
+  hint: string;
+  /** Names the setting that remembers the last download. */
+  remembered: string;
 }
 
-/** A file that is offered. */
-export interface Offer {
-  readonly name: string;
-  readonly what: string;
-  readonly make: (
-    report: (progress: Progress) => void,
-    signal: AbortSignal,
-  ) => Promise<{ name: string; content: Blob } | null>;
-}
-
-const BEGUN: Progress = { what: "Writing", share: null };
-
-/** Makes one of the offered files at a time, with its progress, and saves it. */
-export function DownloadList({ offers, hint }: { offers: readonly Offer[]; hint: string }) {
-  const [busy, setBusy] = useState<string | null>(null);
-  const [progress, setProgress] = useState(BEGUN);
-  const [finished, setFinished] = useState("");
-  const [problem, setProblem] = useState("");
-  const abort = useRef<AbortController | null>(null);
-  useEffect(() => () => abort.current?.abort(), []);
-
-  const download = async ({ name, make }: Offer) => {
-    const { signal } = (abort.current = new AbortController());
-    setBusy(name);
-    setProgress(BEGUN);
-    setProblem("");
-    setFinished("");
-    try {
-      const file = await make(setProgress, signal);
-      if (!file || signal.aborted) return;
-      saveFile(file.content, file.name);
-      setFinished(`${file.name}, ${formatSize(file.content.size)}`);
-      announce(`${file.name} is downloaded.`);
-    } catch (error) {
-      if (signal.aborted) return;
-      const { failure, message } = asApiError(error);
-      setProblem(message);
-      if (failure === "network" || failure === "session") {
-        setState({ dialog: null });
-        handleFailure(error);
-      }
-    } finally {
-      setBusy(null);
-    }
-  };
+/**
+ * Makes one of the offered files at a time, with its progress. The last one has the focus at the next visit; on phones
+ * its group alone is open.
+ */
+export function DownloadList({ offers, hint, remembered }: ListProps) {
+  const { busy, progress, finished, problem } = useDownload();
+  const [last] = useState(() => readStored(remembered));
+  useEffect(() => forgetOutcome, []);
+  const groups = [...new Set(offers.map(({ group }) => group))];
+  const lastGroup = offers.find(({ name }) => name === last)?.group ?? groups[0];
 
   return (
     <>
-      <ul className="downloads">
-        {offers.map((offer) => (
-          <li key={offer.name}>
-            <button type="button" disabled={busy !== null} onClick={() => void download(offer)}>
-              {offer.name}
-            </button>
-            {busy === offer.name ? <ProgressLine {...progress} /> : <span>{offer.what}</span>}
-          </li>
-        ))}
-      </ul>
+      {groups.map((group) => (
+        <details key={group} className="downloads" open={group === lastGroup || !matchMedia(PHONE).matches}>
+          <summary>
+            <h3>{group}</h3>
+          </summary>
+          <ul>
+            {offers.map(
+              (offer) =>
+                offer.group === group && (
+                  <li key={offer.name}>
+                    <button
+                      type="button"
+                      className={offer.name === last ? "primary" : ""}
+                      ref={offer.name === last ? takeFocus : null}
+                      disabled={busy !== null}
+                      onClick={() => void download(remembered, offer)}
+                    >
+                      {offer.name}
+                    </button>
+                    {busy === `${remembered} ${offer.name}` ? (
+                      <ProgressLine {...progress} />
+                    ) : (
+                      <span>{offer.what}</span>
+                    )}
+                  </li>
+                ),
+            )}
+          </ul>
+        </details>
+      ))}
       <p className="hint">{hint}</p>
       {busy && (
-        <button type="button" onClick={() => abort.current?.abort()}>
-          Cancel
-        </button>
+        <div className="row">
+          <button type="button" onClick={cancelDownload}>
+            Cancel
+          </button>
+          <p className="hint">You can close this and go on: the file is saved when it is ready.</p>
+        </div>
       )}
       {finished && <p>{finished}</p>}
       {problem && (
@@ -83,6 +71,11 @@ export function DownloadList({ offers, hint }: { offers: readonly Offer[]; hint:
       )}
     </>
   );
+}
+
+/** The browser gives the focus to it when the dialog opens. */
+function takeFocus(button: HTMLButtonElement | null): void {
+  button?.setAttribute("autofocus", "");
 }
 
 function ProgressLine({ what, share }: Progress) {

@@ -4,9 +4,10 @@ import { currentPhoto, usePhotos } from "../photos/list";
 import { projectOf } from "../photos/project";
 import { getState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
-import { DownloadList, type Offer } from "./DownloadList";
+import { DownloadList } from "./DownloadList";
 import { stemOf } from "./files";
 import { FrameRenderer } from "./frames";
+import type { Offer } from "./running";
 
 /** Files of one photograph, or of all in the list. */
 export function PhotoDownloadDialog() {
@@ -17,7 +18,7 @@ export function PhotoDownloadDialog() {
   const stem = () => (all ? "photographs" : stemOf(getState().clip!.name));
   const formats = PHOTO_FORMATS.filter(({ kind }) => !lacks?.includes(kind));
   const masks = formats.map(({ name, what, suffix, kind }): Offer => ({
-    ...{ name, what },
+    ...{ name, what, group: kind === "cutout" ? "For editing" : "For training" },
     make: async (_, signal) => ({
       name: stem() + suffix,
       content: await exportPhotos(kind, await withMasks(chosen()), signal),
@@ -25,12 +26,14 @@ export function PhotoDownloadDialog() {
   }));
   const image: Offer = {
     name: "Image",
+    group: "For editing",
     what: "As you see it, in its full size (PNG).",
     make: async () => ({ name: `${stem()}_masks.png`, content: await drawnPhoto() }),
   };
   const project: Offer = {
     name: "Project",
-    what: "To continue later, here or elsewhere, without the photographs themselves.",
+    group: "To continue",
+    what: "The work, here or elsewhere, without the photographs themselves.",
     make: async () => ({ name: `${stem()}.sam2fast.json`, content: await projectOf(chosen()) }),
   };
 
@@ -48,6 +51,7 @@ export function PhotoDownloadDialog() {
       )}
       <DownloadList
         offers={[...masks, ...(all ? [] : [image]), project]}
+        remembered="sam2fast-download-photo"
         hint={`Masks have the size of the photograph. Photographs without masks are left out${lacks ? NEEDS_SERVER : "."}`}
       />
     </Dialog>

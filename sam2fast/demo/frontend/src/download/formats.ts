@@ -9,8 +9,8 @@ import { makeProject } from "../project/project";
 import { getState, type Session } from "../state/store";
 import { evenSize, findCodec, renderVideo } from "./renderVideo";
 import { drawnFrames, FrameRenderer, type Work } from "./frames";
-import type { Progress } from "./DownloadList";
 import { stemOf } from "./files";
+import type { Group, Progress } from "./running";
 
 interface Task {
   readonly clip: Clip;
@@ -24,6 +24,7 @@ interface Task {
 
 export interface Format {
   readonly name: string;
+  readonly group: Group;
   readonly what: string;
   /** Follows the video's name in the name of the file. */
   readonly suffix: string;
@@ -32,30 +33,40 @@ export interface Format {
   readonly make: (task: Task) => Promise<Blob>;
 }
 
+const forEditing = fromServer.bind(null, "For editing");
+const forTraining = fromServer.bind(null, "For training");
+
 export const FORMATS: readonly Format[] = [
   {
     name: "Video",
+    group: "For editing",
     what: "As you see it, with its sound (MP4). Transparent parts are black.",
     suffix: ".mp4",
     make: makeVideo,
   },
-  fromServer("Green screen", "The objects before green, with the sound (MP4).", "_green.mp4", "green_mp4"),
-  fromServer("Matte", "The objects in white on black (MP4).", "_matte.mp4", "matte_mp4"),
-  fromServer(
+  forEditing("Green screen", "The objects before green, with the sound (MP4).", "_green.mp4", "green_mp4"),
+  forEditing("Matte", "The objects in white on black (MP4).", "_matte.mp4", "matte_mp4"),
+  forEditing(
     "Transparent video",
     "The objects alone, for video editors (WebM with alpha).",
     "_cutout.webm",
     "transparent_webm",
   ),
-  fromServer("ProRes 4444", "The same for editors that read no WebM: a large file (MOV).", "_cutout.mov", "prores_mov"),
-  fromServer("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
-  fromServer("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
-  fromServer("COCO", "Images and masks with classes for training (ZIP).", "_coco.zip", "coco"),
-  fromServer("YouTube-VIS", "All masks, with names, classes and times (JSON).", "_youtube_vis.json", "coco_rle"),
-  fromServer("YOLO", "Images and polygons for training (ZIP).", "_yolo.zip", "yolo"),
-  fromServer("LabelMe", "Images and polygons for labelling (ZIP).", "_labelme.zip", "labelme"),
-  { name: "Frame", what: "This frame as you see it (PNG).", suffix: "", make: makeFrame },
-  { name: "Project", what: "To continue later, here or elsewhere.", suffix: ".sam2fast.json", make: makeProjectFile },
+  forEditing("ProRes 4444", "The same for editors that read no WebM: a large file (MOV).", "_cutout.mov", "prores_mov"),
+  forEditing("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
+  { name: "Frame", group: "For editing", what: "This frame as you see it (PNG).", suffix: "", make: makeFrame },
+  forTraining("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
+  forTraining("COCO", "Images and masks with classes for training (ZIP).", "_coco.zip", "coco"),
+  forTraining("YouTube-VIS", "All masks, with names, classes and times (JSON).", "_youtube_vis.json", "coco_rle"),
+  forTraining("YOLO", "Images and polygons for training (ZIP).", "_yolo.zip", "yolo"),
+  forTraining("LabelMe", "Images and polygons for labelling (ZIP).", "_labelme.zip", "labelme"),
+  {
+    name: "Project",
+    group: "To continue",
+    what: "The work, here or elsewhere.",
+    suffix: ".sam2fast.json",
+    make: makeProjectFile,
+  },
 ];
 
 /** Formats of the server that have a choice of quality; "source_mp4" is drawn on, not kept. */
@@ -116,8 +127,8 @@ async function encodeOnServer({ clip, session, quality, work, report, signal }: 
   return withJob((job) => encodeFrames(session.id, zip, quality, job, signal), encoding, signal);
 }
 
-function fromServer(name: string, what: string, suffix: string, format: ExportFormat): Format {
-  return { name, what, suffix, format, make: (task) => fetchFile(task, format, "Writing") };
+function fromServer(group: Group, name: string, what: string, suffix: string, format: ExportFormat): Format {
+  return { name, group, what, suffix, format, make: (task) => fetchFile(task, format, "Writing") };
 }
 
 function fetchFile(

@@ -21,12 +21,12 @@ const FILES: Record<string, [name: string, facts: object]> = {
   "Transparent video": ["large_cutout.webm", { codec: "vp9", rate: 10, frames: FRAMES, size: SIZE }],
   "ProRes 4444": ["large_cutout.mov", { codec: "prores", rate: 10, frames: FRAMES, size: SIZE }],
   "Cut-outs": ["large_cutouts.zip", {}],
+  Frame: ["large_00000.png", { size: SEEN }],
   "PNG masks": ["large_masks.zip", {}],
   COCO: ["large_coco.zip", {}],
   "YouTube-VIS": ["large_youtube_vis.json", {}],
   YOLO: ["large_yolo.zip", {}],
   LabelMe: ["large_labelme.zip", {}],
-  Frame: ["large_00000.png", { size: SEEN }],
   Project: ["large.sam2fast.json", {}],
 };
 /** Browsers write no ProRes. */

@@ -124,6 +124,7 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   const dialog = demo.page.getByRole("dialog", { name: "Model" });
   await dialog.getByText("one click often takes more than the object").waitFor();
   expect(await violations(demo.page)).toEqual([]);
+  expect(await demo.page.locator(".better-model").textContent()).toBe("Better masks: use mini");
   await dialog.getByRole("combobox").selectOption("samurai");
   await demo.page.keyboard.press("Escape");
   await demo.ready();
@@ -133,6 +134,46 @@ test("filmstrip and thumbnails show the video, the badge its model and speed", a
   await demo.page.keyboard.press("k");
   await demo.said(/Tracking 12 frames/);
   await demo.said(/Tracking is finished/);
+  expect(demo.problems).toEqual([]);
+  await demo.close();
+});
+
+test("downloads are grouped; the last one has the focus, and phones open its group alone", async () => {
+  const demo = await Demo.open(browser, inject("address"), { viewport: SIZES[0] });
+  await demo.ready();
+  await demo.click(0.26, 0.62);
+  const open = async () => {
+    await demo.button("Download", true).click();
+    const groups = await demo.page.locator(".downloads[open] h3").allTextContents();
+    await expect.poll(() => rests(demo.page, "dialog")).toBe(true);
+    await demo.shot(`downloads ${demo.page.viewportSize()!.width}`);
+    expect(await violations(demo.page)).toEqual([]);
+    return groups;
+  };
+  const close = () => demo.page.keyboard.press("Escape");
+  expect(await open()).toEqual(["For editing", "For training", "To continue"]);
+  const waiting = demo.page.waitForEvent("download");
+  await demo.button("YouTube-VIS").click();
+  await waiting;
+  await close();
+  for (const viewport of [SIZES[2], { width: 360, height: 225 }]) {
+    await demo.page.setViewportSize(viewport);
+    expect(await open()).toEqual(["For training"]);
+    expect(await demo.page.evaluate(() => document.activeElement?.textContent)).toBe("YouTube-VIS");
+    await close();
+  }
+  await demo.page.setViewportSize(SIZES[0]);
+  let send = (): void => undefined;
+  const held = new Promise<void>((resolve) => (send = resolve));
+  await demo.page.route(/\/export\?/, (route) => held.then(() => route.continue()));
+  await open();
+  await demo.button("COCO").click();
+  await demo.page.getByText(/You can close this/).waitFor();
+  await close();
+  const later = demo.page.waitForEvent("download");
+  await demo.click(0.6, 0.8); // meanwhile
+  send();
+  expect((await later).suggestedFilename()).toMatch(/_coco.zip$/);
   expect(demo.problems).toEqual([]);
   await demo.close();
 });
