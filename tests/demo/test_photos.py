@@ -265,6 +265,29 @@ def test_a_click_and_everything_find_the_disc(nano_client):
     assert areas == sorted(areas, reverse=True)
 
 
+def test_a_prepared_photograph_is_not_encoded_again(nano_client, nano_predictor, monkeypatch):
+    encoded_files = []
+    init_state = nano_predictor.init_state
+    monkeypatch.setattr(
+        nano_predictor, "init_state", lambda *args, **named: encoded_files.append(args) or init_state(*args, **named)
+    )
+    path = nano_client.upload(encoded("JPEG", quality=95))["path"]
+    for _ in range(2):
+        assert nano_client.http.post("/api/photographs/prepare", json={"path": path}).status_code == 200
+    session = nano_client.start(path)
+    assert len(encoded_files) == 1
+    (mask,) = nano_client.add(session, [[DISC[1] / WIDTH, DISC[0] / HEIGHT]]).values()
+    assert (mask & disc()).sum() / (mask | disc()).sum() > 0.8
+    nano_client.start(path)  # a second session is not on the same state
+    assert len(encoded_files) == 2
+
+
+def test_only_photographs_are_prepared(client, session):
+    video = client.facts(session)["path"]
+    answer = client.http.post("/api/photographs/prepare", json={"path": video})
+    assert answer.status_code == 400 and "only photographs" in answer.get_json()["error"]["message"]
+
+
 def test_everything_is_for_photographs(client, session):
     answer = client.http.post(f"/api/sessions/{session}/everything")
     assert answer.status_code == 400 and "photographs only" in answer.get_json()["error"]["message"]

@@ -1,6 +1,7 @@
 """The calls on sessions that run in the model's thread."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from sam2fast.video_io import VideoError
 
 GRID = 16  # points along a side of the image, where everything is looked for
 LEAST_IOU, LEAST_STABILITY = 0.7, 0.85  # less than by default: people choose among the masks
+PREPARED = 4  # photographs that are encoded before they are opened
 SPECKS = 4  # low-resolution pixels of the holes and islands that are removed there
 
 
@@ -56,18 +58,28 @@ class SessionCalls:
 
     def __init__(self, predictor: SAM2VideoPredictor, budget: MemoryBudget) -> None:
         self._predictor, self._budget = predictor, budget
+        self._prepared: dict[str, VideoState] = {}  # by path
 
     def open(self, session: Session) -> None:
         """Opens the session's video, unless the session was closed while it waited."""
         if session.is_closed:
             raise NoSessionError(session.id)
+        prepared = None if session.strategy else self._prepared.pop(session.path, None)
+        session.open(prepared or self._open(session.path, session.file, session.strategy))
+
+    def prepare(self, path: str, file: Path) -> None:
+        """Encodes a photograph for the next session on it. The newest few are kept."""
+        if path not in self._prepared:
+            self._prepared[path] = self._open(path, file)
+        if len(self._prepared) > PREPARED:
+            del self._prepared[next(iter(self._prepared))]
+
+    def _open(self, path: str, file: Path, strategy: str | None = None) -> VideoState:
         try:
-            source = [model_input(session.file)] if is_photo(session.file) else session.file
-            state = self._predictor.init_state(source, strategy=session.strategy)
+            return self._predictor.init_state([model_input(file)] if is_photo(file) else file, strategy=strategy)
         except (VideoError, OSError) as error:
-            reason = message_without_path(error, session.file)
-            raise BadInputError(f"{session.path} cannot be read as a video: {reason}") from error
-        session.open(state)
+            reason = message_without_path(error, file)
+            raise BadInputError(f"{path} cannot be read as a video: {reason}") from error
 
     def add_points(
         self,

@@ -58,6 +58,15 @@ def make_photo_routes(service: DemoService) -> Blueprint:
                 thumbnail_of(file.path).save(content, "JPEG", quality=POSTER_QUALITY)
         return Response(content.getvalue(), content_type="image/jpeg")
 
+    @routes.post("/api/photographs/prepare")
+    def prepare() -> Response:
+        path = str((request.get_json(force=True, silent=True) or {}).get("path"))
+        file = service.library.find(path)
+        if not is_photo(file):
+            raise BadInputError(f"{shortened(path)} is not a photograph: only photographs are prepared")
+        service.model.call(lambda: service.calls.prepare(path, file))  # of the model at that time
+        return jsonify({})
+
     @routes.post("/api/sessions/<session_id>/everything")
     def everything(session_id: str) -> Response:
         session = service.sessions.use(session_id)

@@ -72,6 +72,15 @@ export const getLimits = () => json<Limits>("/api/limits");
 export const getSession = (id: string) => json<SessionFacts>(sessionPath(id));
 export const renewSession = (id: string) => json<unknown>(`${sessionPath(id)}/renew`, { method: "POST" });
 
+/** Encodes a photograph that is opened next. @throws ApiError */
+export async function preparePhoto(path: string): Promise<void> {
+  await request("/api/photographs/prepare", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ path }),
+  });
+}
+
 /** Sets an object's mask on a frame, as a prompt. @throws ApiError */
 export async function addMask(id: string, objectId: number, frameIndex: number, mask: Mask): Promise<void> {
   const { height, width, counts } = mask;

@@ -33,6 +33,7 @@ interface Input {
 export class LocalServer {
   private readonly sessions = new Map<string, LocalSession>();
   private readonly queue = new Queue();
+  private prepared: LocalSession | null = null; // on the photograph that is opened next
   private readonly jobs = new Map<string, number>(); // the share that is done, by the request's id
 
   /** @param root the page's address, with a slash at the end */
@@ -65,6 +66,12 @@ export class LocalServer {
     const format = url.searchParams.get("format") ?? "";
     if (url.pathname === "/api/photographs/export") {
       return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path)));
+    }
+    if (url.pathname === "/api/photographs/prepare") {
+      const session = await this.open((body as { path: string }).path);
+      await session.prepare();
+      this.prepared = session;
+      return json({});
     }
     const [, id, action] = SESSION.exec(url.pathname) ?? [];
     if (id === undefined) throw new Refusal("NOT_FOUND", `this page has nothing at ${url.pathname}`, 404);
@@ -186,11 +193,16 @@ export class LocalServer {
   }
 
   private async startSession(path: string): Promise<string> {
-    const kind = isPhotoFile(path) ? LocalPhoto : LocalVideo;
-    const video = await kind.open(await this.read(path), this.settings.imageSize);
-    const session = new LocalSession(path, video, this.loading, this.queue);
+    const session = this.prepared?.path === path ? this.prepared : await this.open(path);
+    this.prepared = null;
     this.sessions.set(session.id, session);
     return session.id;
+  }
+
+  private async open(path: string): Promise<LocalSession> {
+    const kind = isPhotoFile(path) ? LocalPhoto : LocalVideo;
+    const video = await kind.open(await this.read(path), this.settings.imageSize);
+    return new LocalSession(path, video, this.loading, this.queue);
   }
 
   private async closeSession(id: string): Promise<boolean> {

@@ -49,6 +49,12 @@ export class LocalSession {
     private readonly queue: Queue,
   ) {}
 
+  /** Encodes the first frame. */
+  async prepare(): Promise<void> {
+    const tracker = await this.open();
+    await this.queue.run(() => tracker.levelsOf(0));
+  }
+
   /** Sets an object's points on a frame. @param points shares of the frame's width and height */
   setPoints(frame: number, id: number, points: readonly number[][], labels: readonly number[]): Promise<FrameAnswer> {
     return this.compute(frame, async (tracker, side) => {

@@ -299,7 +299,7 @@ export class Tracker {
   }
 
   /** The frame's levels; those of the last few frames are kept. */
-  private async levelsOf(frame: number): Promise<Tensor[]> {
+  async levelsOf(frame: number): Promise<Tensor[]> {
     const levels = this.encoded.get(frame) ?? (await this.model.encode(await this.frames.read(frame)));
     this.encoded.delete(frame);
     this.encoded.set(frame, levels);

@@ -1,7 +1,7 @@
 import { create } from "zustand";
 import { asApiError } from "../api/errors";
 import { uploadVideo, whyLeftOut, type UploadProgress } from "../api/upload";
-import type { Limits } from "../api/rest";
+import { preparePhoto, type Limits } from "../api/rest";
 import { isPhoto, type Clip } from "../api/video";
 import { loadProject, saveNow } from "../project/autosave";
 import { makeProject, withHistory, type Project } from "../project/project";
@@ -40,7 +40,7 @@ export const usePhotos = create<PhotoList>(() => ({ items: [], current: null }))
 let ids = 0;
 let wishes = 0; // photographs that were asked for
 let showing = 0; // those that began to open
-let upload: AbortController | null = null;
+let upload: Upload | null = null; // the one that runs
 
 const change = (id: number, part: Partial<PhotoItem>) =>
   usePhotos.setState(({ items }) => ({ items: items.map((item) => (item.id === id ? { ...item, ...part } : item)) }));
@@ -137,7 +137,7 @@ export async function showPhoto(id: number): Promise<void> {
   // What is opening until then goes on: its clicks wait for it.
   if (currentPhoto() && (await haveClicksWaited()) && wish !== wishes) return;
   const turn = (showing += 1);
-  upload?.abort();
+  if (upload?.id !== id) upload?.abort.abort();
   keepWork();
   const item = find() ?? wanted;
   const { current: before } = usePhotos.getState();
@@ -197,31 +197,75 @@ async function open(clip: Clip, work: Project | null): Promise<boolean> {
   return openClip(clip, work ?? undefined);
 }
 
-/** Uploads a photograph. */
+interface Upload {
+  readonly id: number;
+  readonly abort: AbortController;
+  readonly clip: Promise<Clip>;
+}
+
+/** Waits until the server has a photograph that the user wants to see. */
 async function send(item: PhotoItem, file: Blob): Promise<Clip> {
-  upload = new AbortController();
-  await saveNow();
-  const { items: all } = usePhotos.getState();
-  const what = `Sending ${item.name}${all.length > 1 ? `, ${all.indexOf(item) + 1} of ${all.length}` : ""}`;
-  const progress: UploadProgress = (doing, share) =>
-    setState({ sending: doing === "uploading" ? `${what}: ${Math.floor(100 * share)} %` : `Reading ${item.name} …` });
   // What is open can be clicked until then.
-  setState({ sending: what, ...(!getState().session && { phase: "opening" as const }) });
-  const named = file instanceof File ? file : new File([file], item.name);
-  const sent = uploadVideo(named, null, progress, upload.signal).finally(() => setState({ sending: "" }));
-  const clip = { ...(await sent), name: item.name };
-  // The same photograph may be in the list already, from a project or under another name.
+  setState({ sending: describeSending(item), ...(!getState().session && { phase: "opening" as const }) });
+  upload = upload?.id === item.id ? upload : begin(item, file);
+  return upload.clip.finally(() => setState({ sending: "" }));
+}
+
+function describeSending({ id, name }: PhotoItem): string {
   const { items } = usePhotos.getState();
-  const same = items.find((other) => other.id !== item.id && other.clip?.path === clip.path);
-  if (same) usePhotos.setState({ items: items.filter(({ id }) => id !== same.id) });
-  const thumbnail = items.find((other) => other.id === item.id)?.thumbnail || clip.poster;
-  change(item.id, {
+  const place = items.findIndex((item) => item.id === id) + 1;
+  return `Sending ${name}${items.length > 1 ? `, ${place} of ${items.length}` : ""}`;
+}
+
+/** Begins to upload a photograph. */
+function begin(item: PhotoItem, file: Blob): Upload {
+  const { id, name } = item;
+  const abort = new AbortController();
+  const progress: UploadProgress = (doing, share) => {
+    if (usePhotos.getState().current !== id) return; // it is sent ahead
+    const uploading = `${describeSending(item)}: ${Math.floor(100 * share)} %`;
+    setState({ sending: doing === "uploading" ? uploading : `Reading ${name} …` });
+  };
+  const named = file instanceof File ? file : new File([file], name);
+  const clip = saveNow()
+    .then(() => uploadVideo(named, null, progress, abort.signal))
+    .then((sent) => keepClip(id, { ...sent, name }))
+    .finally(() => {
+      if (upload?.id === id) upload = null;
+    });
+  return { id, abort, clip };
+}
+
+/** The photograph of the list is on the server. The same one may be in the list, from a project or by another name. */
+function keepClip(id: number, clip: Clip): Clip {
+  const { items } = usePhotos.getState();
+  const same = items.find((other) => other.id !== id && other.clip?.path === clip.path);
+  if (same) usePhotos.setState({ items: items.filter((item) => item.id !== same.id) });
+  const thumbnail = items.find((other) => other.id === id)?.thumbnail || clip.poster;
+  change(id, {
     clip,
     ...(clip.poster && { thumbnail }),
     ...(same && { work: same.work, done: same.done, objects: same.objects }),
   });
   return clip;
 }
+
+/** Sends and encodes the next photograph while one works on this one. Opening it reports what goes wrong. */
+async function prepareNext(): Promise<void> {
+  const { items, current } = usePhotos.getState();
+  const next = items[items.findIndex(({ id }) => id === current) + 1];
+  if (!next || upload || prepared === next.id) return;
+  prepared = next.id;
+  try {
+    if (!next.clip && next.file) upload = begin(next, next.file);
+    const clip = next.clip ?? (await upload?.clip);
+    if (clip) await preparePhoto(clip.path);
+  } catch {
+    prepared = null;
+  }
+}
+
+let prepared: number | null = null; // the id of the photograph
 
 /** Removes all photographs but the open one from the list. The work on each stays saved in the browser. */
 export function emptyList(): void {
@@ -293,6 +337,7 @@ export function watchPhotos(): () => void {
     } else if (item && state.scene !== before.scene) {
       change(item.id, { objects: countObjects(state.scene) });
     }
+    if (before.pending && !state.pending && state.phase === "ready") void prepareNext();
   });
 }
 

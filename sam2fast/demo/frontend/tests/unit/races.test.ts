@@ -2,7 +2,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { ApiError } from "../../src/api/errors";
 import type { Clip } from "../../src/api/video";
 import { withMasks } from "../../src/photos/downloads";
-import { addPhotos, showPhoto, toggleDone, usePhotos } from "../../src/photos/list";
+import { addPhotos, showPhoto, toggleDone, usePhotos, watchPhotos } from "../../src/photos/list";
 import { openPhotosProject } from "../../src/photos/project";
 import { rememberPhotos, save } from "../../src/photos/remembered";
 import { cycleCandidates, useCandidates } from "../../src/precision/candidates";
@@ -357,6 +357,25 @@ test("what is done while another photograph is sent is the one that is shown", a
   expect(usePhotos.getState().items.map(({ done }) => done)).toEqual([true, false]);
   expect(sending.uploadVideo).toHaveBeenCalledOnce();
   expect(getState().clip?.path).toBe("uploads/b.jpg");
+});
+
+test("the next photograph is sent and encoded while one works on this one", async () => {
+  const requests = answerWith(clicked, {}, {}, clicked, {}, started("2"), facts);
+  usePhotos.setState({ items: [photos[0]!, { ...photos[1]!, clip: null, file: ADDED }], current: 0 });
+  setState({ clip: photos[0]!.clip });
+  sending.uploadVideo.mockReset();
+  sending.uploadVideo.mockResolvedValueOnce(photos[1]!.clip);
+  const stop = watchPhotos();
+  editing.addPoint(POINT);
+  const paths = () => requests.map(({ operation }) => operation);
+  await vi.waitFor(() => expect(paths()).toContain("/api/photographs/prepare"));
+  expect(getState()).toMatchObject({ sending: "", clip: { path: "uploads/a.jpg" } });
+  editing.addPoint({ ...POINT, positive: false });
+  await synchronise();
+  await showPhoto(1);
+  stop();
+  expect(sending.uploadVideo).toHaveBeenCalledOnce();
+  expect(paths().filter((path) => path === "/api/photographs/prepare")).toHaveLength(1);
 });
 
 test("a photograph that cannot be opened is left although it was clicked", async () => {
