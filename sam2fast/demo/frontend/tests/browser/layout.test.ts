@@ -167,7 +167,7 @@ test("downloads are grouped; the last one has the focus, and phones open its gro
   const held = new Promise<void>((resolve) => (send = resolve));
   await demo.page.route(/\/export\?/, (route) => held.then(() => route.continue()));
   await open();
-  await demo.button("COCO").click();
+  await demo.button("COCO", true).click();
   await demo.page.getByText(/You can close this/).waitFor();
   await close();
   const later = demo.page.waitForEvent("download");
