@@ -1,5 +1,6 @@
 """Polygons of masks: exact outlines, or simplified by shapely."""
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
@@ -36,7 +37,10 @@ def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
 
     Raises:
         ImportError: shapely is not installed, and the tolerance is not 0.
+        ValueError: the tolerance is negative or not finite.
     """
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"the tolerance of polygons must be at least 0 pixels and finite, got {tolerance}")
     mask = decode_rle(rle)
     area = area_of(mask)
     if area is None:

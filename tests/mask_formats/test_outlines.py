@@ -129,6 +129,12 @@ def test_outlines(mask, expected):
     assert found == expected
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, float("inf"), float("nan")])
+def test_wrong_tolerances_are_refused(tolerance):
+    with pytest.raises(ValueError, match="at least 0 pixels and finite"):
+        polygons_of(encode_rle(np.eye(3)), tolerance)
+
+
 @pytest.mark.parametrize("tolerance", [1.0, 5.0, 100.0])
 @pytest.mark.parametrize(
     "mask",
