@@ -24,6 +24,7 @@ CLUSTER = ["ray>=2.54,<3", "submitit>=1.5"]
 # What the web demo is served by.
 SERVE = [
     *VIDEO,
+    *POLYGONS,  # of files
     "pycocotools>=2.0.7",  # polygons of imported masks
     "flask>=3.1,<4",
     "werkzeug>=3.1.6,<4",
@@ -32,7 +33,6 @@ SERVE = [
     "gunicorn>=25,<28; sys_platform != 'win32'",
 ]
 CVAT = ["cvat-sdk>=2.75,<3", *POLYGONS, "pycocotools>=2.0.7"]
-LABEL_STUDIO = [*SERVE, *POLYGONS]
 MCP = [*VIDEO, "mcp>=2,<3"]
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1.0,<2"]
 DATASETS = [*VIDEO, "matplotlib>=3.8"]
@@ -78,7 +78,7 @@ EXTRAS = {
     "eval": ["scikit-image>=0.22", "scipy>=1.11", "pycocotools>=2.0.7"],
     "serve": SERVE,
     "cvat": CVAT,
-    "label-studio": LABEL_STUDIO,
+    "label-studio": SERVE,
     "mcp": MCP,
     "notebooks": NOTEBOOKS,
     "interactive-demo": SERVE,  # as the original calls it

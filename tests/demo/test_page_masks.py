@@ -14,6 +14,9 @@ from sam2fast.datasets.palette_masks import label_png
 from sam2fast.demo.server.demo_errors import BadInputError
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.io.rle import decode_rle, encode_rle
+from sam2fast.mask_formats import polygons_of
+from sam2fast.mask_formats.label_files import yolo_line, yolo_polygon
+from sam2fast.mask_formats.writers import TOLERANCE
 
 FRAMES, SIZE = 5, (48, 64)
 VIDEO = VideoShape(FRAMES, SIZE)
@@ -225,6 +228,67 @@ def test_holes_are_in_the_polygons(client, session):
     content = coco([outline.ravel().tolist()])
     (found,) = read_masks(content, VIDEO, 0)
     np.testing.assert_array_equal(decode_rle(found.masks[3]), ring)
+
+
+# A disc with a hole of 4 pixels and a speck of 6.
+ROUND = np.hypot(*np.mgrid[-20:28, -24:40]) < 14
+SPECKLED = ROUND.copy()
+SPECKLED[20:22, 22:24] = False
+SPECKLED[1:3, 50:53] = True
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(0, SPECKLED), (4, SPECKLED), (6, SPECKLED | ROUND), (7, ROUND)],
+    ids=["nothing is small", "at the limit", "the hole", "both"],
+)
+def test_files_have_cleaned_masks(client, session, limit, expected):
+    body = page((1, "Clean"), (2, "Other"), frames={1: {1: SPECKLED, 2: SPECKLED}, 3: {1: SPECKLED}})
+    body["objects"][0]["clean"] = limit / ROUND.size
+    for annotation in json.loads(post(client, session, "export?format=coco_rle", body).data)["annotations"]:
+        wanted = expected if annotation["object"] == 1 else SPECKLED
+        np.testing.assert_array_equal(decode_rle(annotation["segmentations"][1]), wanted)
+    cutout = np.asarray(Image.open(BytesIO(export(client, session, "cutout", body)["00003.png"])))
+    np.testing.assert_array_equal(cutout[..., 3] == 255, expected)
+
+
+@pytest.mark.parametrize("limit", [2, -1, "many", [3], float("nan")])
+def test_wrong_limits_of_cleaning_are_refused(client, session, limit):
+    body = page((1, "One"), frames={1: {1: ONE}})
+    body["objects"][0]["clean"] = limit
+    assert post(client, session, "export?format=coco", body).status_code == 400
+
+
+def points_of_labelme(client, session, body, tolerance):
+    document = json.loads(export(client, session, f"labelme&tolerance={tolerance}", body)["00001.json"])
+    return sum(len(shape["points"]) for shape in document["shapes"])
+
+
+def test_polygons_are_simplified_as_by_the_commands(client, session):
+    body = page((1, "Disc"), frames={1: {1: ROUND}})
+    for tolerance in (0, TOLERANCE, 3):
+        (part,) = polygons_of(encode_rle(ROUND), tolerance)
+        assert points_of_labelme(client, session, body, tolerance) == len(part.outer)
+        line = export(client, session, f"yolo&tolerance={tolerance}", body)["labels/00001.txt"].decode()
+        assert line == yolo_line(0, yolo_polygon([part], SIZE))
+    default, exact = (export(client, session, f"yolo{more}", body) for more in ("", "&tolerance=0"))
+    assert len(default["labels/00001.txt"]) < len(exact["labels/00001.txt"]) / 2
+
+
+def test_points_are_counted_before_an_export(client, session):
+    body = page((1, "Disc"), frames={1: {1: SPECKLED}})
+    counts = [post(client, session, f"points?tolerance={t}", body).get_json()["points"] for t in (0, 1)]
+    assert counts[0] == points_of_labelme(client, session, body, 0) - 2  # which link the hole
+    assert counts[1] < counts[0] / 2
+    body["objects"][0]["clean"] = 100 / ROUND.size
+    cleaned = post(client, session, "points?tolerance=0", body).get_json()["points"]
+    assert cleaned == counts[0] - 8  # the corners of the hole and the speck
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "inf", "nan", "much"])
+def test_wrong_tolerances_are_refused(client, session, tolerance):
+    answer = post(client, session, f"points?tolerance={tolerance}", page((1, "One"), frames={1: {1: ONE}}))
+    assert answer.status_code == 400 and "expected pixels from 0 to 100" in answer.get_json()["error"]["message"]
 
 
 def test_the_masks_of_a_photograph_are_read_whatever_their_name():

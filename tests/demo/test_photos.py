@@ -355,6 +355,23 @@ def test_other_formats(client, listed):
     assert feature["properties"]["name"] == "ball"
 
 
+def test_masks_of_photographs_are_cleaned_and_polygons_simplified(client, listed):
+    speckled = disc()
+    speckled[28:31, 38:41] = False
+    speckled[80:83, 100:103] = True
+    listed = [listed[0] | masks_of((3, speckled), (7, speckled))]
+    listed[0]["objects"][0] = listed[0]["objects"][0] | {"clean": 10 / speckled.size}
+    lengths = []
+    for kind in ("geojson", "geojson&tolerance=0"):
+        features = json.loads(exported(client, listed, kind).read("cat.geojson"))["features"]
+        clean, other = (feature["geometry"]["coordinates"] for feature in features)
+        assert [(len(parts), *map(len, parts)) for parts in (clean, other)] == [(1, 1), (2, 2, 1)]
+        lengths.append(len(clean[0][0]))
+    assert lengths[0] < lengths[1] / 2
+    cutout = np.asarray(Image.open(exported(client, [listed[0] | masks_of((3, speckled))], "cutout").open("cat.png")))
+    assert np.array_equal(cutout[..., 3] == 255, disc())
+
+
 def test_wrong_requests_are_refused(client, listed):
     def refused(body, kind="coco") -> str:
         answer = client.http.post(f"/api/photographs/export?format={kind}", json=body)

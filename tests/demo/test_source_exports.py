@@ -119,6 +119,19 @@ def test_masks_of_the_page_alone_are_resized(uploaded):
     assert (found ^ expected).sum() <= 8  # the corners
 
 
+def test_specks_and_holes_are_measured_in_pixels_of_the_file(uploaded):
+    """At the size that a page sees, a limit is smaller."""
+    app, client, session, _ = uploaded
+    page, mask = page_masks(app, session), np.zeros((720, 960), bool)
+    mask[150:450, 300:600] = mask[10:13, 10:15] = True  # a speck of 15 pixels, 40 of the source
+    page["frames"] = [{"frame": 1, "masks": [{"object": 1, **encode_rle(mask)}]}]
+    for limit, stays in ((35, True), (60, False)):
+        page["objects"][0]["clean"] = limit / (SIZE[0] * SIZE[1])
+        for more in ("", "&size=seen"):
+            (annotation,) = json.loads(export(client, session, "coco_rle", more, json=page))["annotations"]
+            assert decode_rle(annotation["segmentations"][1])[:100, :100].any() == stays
+
+
 def test_images_are_the_sources(uploaded, exported):
     app, _, session, frames = uploaded
     with zipfile.ZipFile(BytesIO(exported("cutout"))) as archive:

@@ -1,7 +1,7 @@
 """The data that downloads are made of: a video's frames, and masks of its objects."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.demo.server.clean_masks import clean_masks
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.library import UploadSource
-from sam2fast.demo.server.source_masks import Logits, resize_masks
+from sam2fast.demo.server.source_masks import FrameMaskTable, Logits, resize_masks
 from sam2fast.demo.server.transcode import source_frames
 from sam2fast.demo.server.video_files import iterate_frames, pixel_aspect_of
 from sam2fast.io.overlay import Colour
+from sam2fast.mask_formats.writers import TOLERANCE
 
 DEFAULT_RATE = 24.0
 
@@ -59,6 +61,7 @@ class ExportData(NamedTuple):
         labels: class labels of objects by id; not of all.
         source: what the video was made of, if frames are read from there; ``size`` is that of its frames.
         quality: of videos in MP4 and WebM.
+        tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
         report: receives the share of the file that is made, and may cancel it.
     """
 
@@ -71,6 +74,7 @@ class ExportData(NamedTuple):
     labels: Mapping[int, str] = MappingProxyType({})
     source: UploadSource | None = None
     quality: Quality = HIGH
+    tolerance: float = TOLERANCE
     report: Report = ignore_progress
 
     @property
@@ -103,12 +107,20 @@ class ExportData(NamedTuple):
         return list(dict.fromkeys(map(self.class_of, self.objects)))
 
     def at_source(self, source: UploadSource, logits: Logits) -> "ExportData":
-        """The same at the source's size; resizing the masks is the first tenth of the progress."""
-        masks = resize_masks(self.masks, logits, source.made.size, lambda share: self.report(0.1 * share))
+        """The same at the source's size."""
+        size = source.made.size
+        resized = self._changed(lambda masks, report: resize_masks(masks, logits, size, report))
+        return resized._replace(source=source, size=size)
+
+    def cleaned(self, limits: Mapping[int, float]) -> "ExportData":
+        """The same without specks and small holes: see :func:`~sam2fast.demo.server.clean_masks.clean_masks`."""
+        return self._changed(lambda masks, report: clean_masks(masks, limits, report)) if limits else self
+
+    def _changed(self, change: Callable[[FrameMaskTable, Report], FrameMaskTable]) -> "ExportData":
+        """The same with changed masks; the change is the first tenth of the progress."""
         report = self.report
-        return self._replace(
-            source=source, size=source.made.size, masks=masks, report=lambda share: report(0.1 + 0.9 * share)
-        )
+        masks = change(self.masks, lambda share: report(0.1 * share))
+        return self._replace(masks=masks, report=lambda share: report(0.1 + 0.9 * share))
 
     def images(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """All frames ``(H, W, 3)`` in order with their indices; reports the progress."""

@@ -4,14 +4,14 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from flask import Response, send_file
+from flask import Response, request, send_file
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,12 +32,15 @@ from sam2fast.demo.server.video_exports import (
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
 from sam2fast.mask_formats.layers import paint_labels
+from sam2fast.mask_formats.outlines import Polygon
 from sam2fast.mask_formats.polygons import polygons_of
+from sam2fast.mask_formats.writers import TOLERANCE
 from sam2fast.video_results.coco_video import CATEGORY, coco_box, coco_entry, to_coco_video
 
 _SLOTS = threading.Semaphore(2)  # each export keeps one CPU core busy
 JPEG_QUALITY = 92
 PNG_COMPRESSION = 1  # photographs gain little from more
+MOST_TOLERANCE = 100  # pixels
 SECONDS_TO_WAIT = 10.0  # for other exports; a waiting request holds a thread
 
 
@@ -64,6 +67,15 @@ def send_once(path: Path, content_type: str, **options: Any) -> Response:
         return send_file(path, content_type, max_age=0, **options)
     finally:
         path.unlink()
+
+
+def requested_tolerance() -> float:
+    """Returns the request's tolerance of polygons. Raises BadInputError if it is no such number."""
+    text = request.args.get("tolerance", str(TOLERANCE))
+    with suppress(ValueError):
+        if 0 <= float(text) <= MOST_TOLERANCE:
+            return float(text)
+    raise BadInputError(f"tolerance is {shortened(text)}; expected pixels from 0 to {MOST_TOLERANCE}")
 
 
 @contextmanager
@@ -110,6 +122,18 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
             path.unlink(missing_ok=True)
             raise
     return ExportedFile(path, data.stem + suffix, content_type)
+
+
+def count_points(data: ExportData) -> int:
+    """Counts the corners of all polygons. Raises BusyError if too many exports are running."""
+    with export_slot():
+        polygons = (part for frame in data.masks for parts in _polygons(data, frame).values() for part in parts)
+        return sum(len(ring) for part in polygons for ring in (part.outer, *part.holes))
+
+
+def _polygons(data: ExportData, frame: int) -> dict[int, list[Polygon]]:
+    """The polygons of each object on a frame."""
+    return {i: polygons_of(mask.rle, data.tolerance) for i, mask in data.masks[frame].items()}
 
 
 def _mask_images(data: ExportData) -> _Entries:
@@ -189,10 +213,9 @@ def _yolo_files(data: ExportData) -> _Entries:
     """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
     yield "data.yaml", yolo_data(data.classes)
     for frame, image in _frames_with_masks(data):
-        found = {i: polygons_of(mask.rle, tolerance=0) for i, mask in data.masks[frame].items()}
         lines = [
             yolo_line(data.classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
-            for i, parts in found.items()
+            for i, parts in _polygons(data, frame).items()
             if parts
         ]
         yield f"images/{frame:05d}.jpg", encoded(image, "JPEG", quality=JPEG_QUALITY)
@@ -204,8 +227,8 @@ def _labelme_files(data: ExportData) -> _Entries:
     for frame, image in _frames_with_masks(data):
         shapes = [
             shape
-            for i, mask in data.masks[frame].items()
-            for shape in labelme_polygons(polygons_of(mask.rle, tolerance=0), data.class_of(i), i)
+            for i, parts in _polygons(data, frame).items()
+            for shape in labelme_polygons(parts, data.class_of(i), i)
         ]
         yield f"{frame:05d}.jpg", encoded(image, "JPEG", quality=JPEG_QUALITY)
         yield f"{frame:05d}.json", labelme_document(f"{frame:05d}.jpg", data.size, shapes)

@@ -9,17 +9,25 @@ from numpy.typing import NDArray
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.prompt_limits import MAX_OBJECTS
+from sam2fast.demo.server.source_masks import FrameMaskTable
 from sam2fast.io.rle import RLE, decode_rle
 
 EXAMPLE = '{"objects": [{"id": 1, "name": "Mug"}], "frames": [{"frame": 0, "masks": [{"object": 1, "size": ...}]}]}'
 
 
 class PageMasks(NamedTuple):
-    """The masks of a page by frame and object, in the page's order: where masks overlap, the later object is seen."""
+    """The masks of a page by frame and object, in the page's order: where masks overlap, the later object is seen.
+
+    Attributes:
+        names, labels: of objects by id; not all have a label.
+        limits: area limits of specks and small holes by object, as shares of the frame's area; not of all.
+        masks: as the model and the user have made them, with specks and holes.
+    """
 
     names: dict[int, str]
     labels: dict[int, str]
-    masks: dict[int, dict[int, ObjectMask]]
+    limits: dict[int, float]
+    masks: FrameMaskTable
 
 
 def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
@@ -35,6 +43,7 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in body["objects"]}
         labels = {int(entry["id"]): str(entry["label"]) for entry in body["objects"] if entry.get("label")}
+        limits = {int(entry["id"]): float(entry["clean"]) for entry in body["objects"] if entry.get("clean")}
         found: dict[int, dict[int, ObjectMask]] = {}
         if len(names) > MAX_OBJECTS or len(body["frames"]) > frames:
             raise BadInputError(f"expected at most {MAX_OBJECTS} objects, and at most {frames} frames")
@@ -44,10 +53,12 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
             found[int(entry["frame"])] = {i: _object_mask(masks[i], size) for i in names if i in masks}
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInputError(f"expected masks such as {EXAMPLE}") from error
+    if not all(0 <= limit <= 1 for limit in limits.values()):
+        raise BadInputError(f"expected shares of the frame's area, 0 to 1, for clean; got {limits}")
     outside = [frame for frame in found if not 0 <= frame < frames]
     if outside:
         raise BadInputError(f"there is no frame {outside[0]} in this video; its frames are 0 to {frames - 1}")
-    return PageMasks(names, labels, dict(sorted(found.items())))
+    return PageMasks(names, labels, limits, dict(sorted(found.items())))
 
 
 def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -14,8 +14,10 @@ from uuid import uuid4
 import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from sam2fast.demo.server.clean_masks import clean_masks
 from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
-from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, send_once
+from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, requested_tolerance, send_once
+from sam2fast.demo.server.jobs import ignore_progress
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
 from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
 from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
@@ -46,7 +48,8 @@ def make_photo_routes(service: DemoService) -> Blueprint:
 
     @routes.post("/api/photographs/export")
     def export_photos() -> Response:
-        path = export(request.get_json(force=True, silent=True), request.args.get("format", ""), service.library)
+        body, kind = request.get_json(force=True, silent=True), request.args.get("format", "")
+        path = export(body, kind, service.library, requested_tolerance())
         return send_once(path, "application/zip")
 
     @routes.post("/api/photographs/thumbnail")
@@ -79,12 +82,13 @@ def make_photo_routes(service: DemoService) -> Blueprint:
     return routes
 
 
-def export(body: Any, kind: str, library: Library) -> Path:
+def export(body: Any, kind: str, library: Library, tolerance: float) -> Path:
     """Makes a ZIP of the masks of photographs, which have at least one; the caller deletes it.
 
     Args:
         body: as in ``EXAMPLE``, each photograph with masks as for the export of a session.
         kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
+        tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
 
     Raises:
         BadInputError: If there is no such format, or the body has another form.
@@ -103,16 +107,21 @@ def export(body: Any, kind: str, library: Library) -> Path:
         target = written / kind if kind == "label-studio" else written
         images.mkdir()
         target.mkdir(parents=True)
+        cleaned = [photo._replace(found=_cleaned(photo.found)) for photo in photos]
         if kind == "cutout":
-            _write_cutouts(target, photos)
+            _write_cutouts(target, cleaned)
         else:
-            write_masks(target, _annotated(photos, images, kind), kind, tolerance=0)
+            write_masks(target, _annotated(cleaned, images, kind), kind, tolerance)
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(written.rglob("*")):
                 if file.is_file():
                     archive.write(file, file.relative_to(written).as_posix())
     return path
+
+
+def _cleaned(found: PageMasks) -> PageMasks:
+    return found._replace(masks=clean_masks(found.masks, found.limits, ignore_progress))
 
 
 def _read(body: Any, library: Library) -> list[_Photo]:

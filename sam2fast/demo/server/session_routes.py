@@ -1,6 +1,7 @@
 """Routes of a session: its status, its frames, masks in both directions, and files."""
 
 import shutil
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -13,6 +14,7 @@ from sam2fast.demo.server import exports
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import encode
 from sam2fast.demo.server.export_data import QUALITIES, ExportData
+from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
@@ -28,6 +30,18 @@ def make_session_routes(service: DemoService) -> Blueprint:
     """Routes under ``/api/sessions`` and ``/api/jobs``. They raise DemoError."""
     routes = Blueprint("sessions", __name__)
     sessions = service.sessions
+
+    def requested_data(session: Session, report: Report) -> ExportData:
+        """The masks of the session or of the request, at the requested size."""
+        data = _export_data(session)._replace(report=report, tolerance=exports.requested_tolerance())
+        limits: Mapping[int, float] = {}
+        if request.method == "POST":
+            page = read_page_masks(_json_object(), data.frames, data.size)
+            data, limits = data._replace(masks=page.masks, names=page.names, labels=page.labels), page.limits
+        source = service.library.source_of(session.path)
+        if source is not None and request.args.get("size") != "seen":
+            data = data.at_source(source, service.call(service.calls.mask_logits, session.id))
+        return data.cleaned(limits)
 
     @routes.get("/api/sessions/<session_id>")
     def session_status(session_id: str) -> Response:
@@ -76,16 +90,14 @@ def make_session_routes(service: DemoService) -> Blueprint:
     def export(session_id: str) -> Response:
         session = sessions.use(session_id)
         with service.jobs.run(request.args.get("job")) as report:
-            data = _export_data(session)._replace(report=report)
-            if request.method == "POST":
-                page = read_page_masks(_json_object(), data.frames, data.size)
-                data = data._replace(masks=page.masks, names=page.names, labels=page.labels)
-            source = service.library.source_of(session.path)
-            if source is not None and request.args.get("size") != "seen":
-                data = data.at_source(source, service.call(service.calls.mask_logits, session_id))
+            data = requested_data(session, report)
             exported = exports.export(data, request.args.get("format", ""), service.library.incoming)
         options = {"as_attachment": True, "download_name": exported.name}
         return exports.send_once(exported.path, exported.content_type, **options)
+
+    @routes.post("/api/sessions/<session_id>/points")
+    def count_points(session_id: str) -> Response:
+        return jsonify({"points": exports.count_points(requested_data(sessions.use(session_id), ignore_progress))})
 
     @routes.post("/api/sessions/<session_id>/preview")
     def preview(session_id: str) -> Response:
