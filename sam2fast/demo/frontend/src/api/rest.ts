@@ -1,7 +1,7 @@
 import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
 import type { FileQuality } from "../media/quality";
-import type { Scene } from "../scene/scene";
+import type { Scene, SceneObject } from "../scene/scene";
 import { responseError, sendingError } from "./errors";
 import { send } from "./transport";
 
@@ -16,7 +16,7 @@ export interface Limits {
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models" | "everything" | "prores_mov" | PhotoKind)[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | "prores_mov" | "simplifying" | PhotoKind)[];
 }
 
 export interface SessionFacts {
@@ -187,6 +187,8 @@ export interface ExportRequest {
   readonly size: FileSize;
   /** Only of formats that have a choice. */
   readonly quality: FileQuality | null;
+  /** The largest distance of polygons from the masks' outlines, in pixels. */
+  readonly tolerance: number;
   readonly scene: Scene;
   readonly masks: Masks;
   /** See `withJob`. */
@@ -201,21 +203,12 @@ export interface ExportRequest {
  */
 export async function exportMasks(
   id: string,
-  { format, size, quality, scene, masks, job }: ExportRequest,
+  { format, size, quality, tolerance, scene, masks, job }: ExportRequest,
   signal: AbortSignal,
   progress: (share: number) => void,
 ): Promise<Blob> {
-  const frames = [...masks].map(([frame, entries]) => ({
-    frame,
-    masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
-  }));
-  const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&job=${job}`;
-  const response = await request(`${sessionPath(id)}/export?${options}`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })), frames }),
-    signal,
-  });
+  const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&tolerance=${tolerance}&job=${job}`;
+  const response = await request(`${sessionPath(id)}/export?${options}`, { ...posted(scene, masks), signal });
   const total = Number(response.headers.get("Content-Length"));
   let received = 0;
   const counted = new TransformStream<Uint8Array, Uint8Array>({
@@ -226,6 +219,33 @@ export async function exportMasks(
     },
   });
   return new Response(response.body!.pipeThrough(counted)).blob();
+}
+
+/** The number of corners of all polygons in a file. @throws ApiError, or a DOMException named AbortError */
+export async function countPoints(
+  id: string,
+  { size, tolerance, scene, masks }: Pick<ExportRequest, "size" | "tolerance" | "scene" | "masks">,
+  signal: AbortSignal,
+): Promise<number> {
+  const path = `${sessionPath(id)}/points?size=${size}&tolerance=${tolerance}`;
+  return (await json<{ points: number }>(path, { ...posted(scene, masks), signal })).points;
+}
+
+function posted(scene: Scene, masks: Masks): RequestInit {
+  const frames = [...masks].map(([frame, entries]) => ({
+    frame,
+    masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
+  }));
+  return {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ objects: scene.objects.map(exported), frames }),
+  };
+}
+
+/** What files need of an object. */
+export function exported({ id, name, label, clean }: SceneObject) {
+  return { id, name, label, clean };
 }
 
 /**

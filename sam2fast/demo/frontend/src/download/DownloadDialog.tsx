@@ -6,6 +6,7 @@ import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { DownloadList } from "./DownloadList";
 import { FORMATS, makeDownload } from "./formats";
+import { SimplifyChoice, TOLERANCE } from "./SimplifyChoice";
 
 const UNTRACKED = "Some frames are not tracked: they have no masks in the files.";
 const MISSING = {
@@ -21,11 +22,12 @@ export function DownloadDialog() {
   const clip = useStore((state) => state.clip);
   const source = useStore((state) => state.session?.source ?? null);
   const [size, setSize] = useState<FileSize>("source");
+  const [tolerance, setTolerance] = useState(TOLERANCE);
   const [quality, setQuality] = useState<FileQuality>("high");
   const lacks = useStore((state) => state.limits?.lacks);
   const offers = FORMATS.filter(({ format }) => !lacks?.some((lacking) => lacking === format)).map((format) => ({
     ...{ name: format.name, group: format.group, what: format.what },
-    make: makeDownload.bind(null, format, size, quality),
+    make: makeDownload.bind(null, format, size, quality, tolerance),
   }));
 
   return (
@@ -51,6 +53,7 @@ export function DownloadDialog() {
           <option value="smaller">Smaller MP4 and WebM files</option>
         </select>
       </label>
+      <SimplifyChoice formats="YOLO and LabelMe" size={size} tolerance={tolerance} onChange={setTolerance} />
       <DownloadList
         offers={offers}
         hint="Files number frames from 0, this page from 1."

@@ -8,12 +8,14 @@ import { DownloadList } from "./DownloadList";
 import { stemOf } from "./files";
 import { FrameRenderer } from "./frames";
 import type { Offer } from "./running";
+import { SimplifyChoice, TOLERANCE } from "./SimplifyChoice";
 
 /** Files of one photograph, or of all in the list. */
 export function PhotoDownloadDialog() {
   const items = usePhotos((state) => state.items);
   const lacks = useStore((state) => state.limits?.lacks);
   const [all, setAll] = useState(items.length > 1);
+  const [tolerance, setTolerance] = useState(TOLERANCE);
   const chosen = () => (all ? usePhotos.getState().items : [currentPhoto()!]);
   const stem = () => (all ? "photographs" : stemOf(getState().clip!.name));
   const formats = PHOTO_FORMATS.filter(({ kind }) => !lacks?.includes(kind));
@@ -21,7 +23,7 @@ export function PhotoDownloadDialog() {
     ...{ name, what, group: kind === "cutout" ? "For editing" : "For training" },
     make: async (_, signal) => ({
       name: stem() + suffix,
-      content: await exportPhotos(kind, await withMasks(chosen()), signal),
+      content: await exportPhotos(kind, tolerance, await withMasks(chosen()), signal),
     }),
   }));
   const image: Offer = {
@@ -49,6 +51,7 @@ export function PhotoDownloadDialog() {
           </button>
         </div>
       )}
+      <SimplifyChoice formats="YOLO, LabelMe and GeoJSON" size="seen" tolerance={tolerance} onChange={setTolerance} />
       <DownloadList
         offers={[...masks, ...(all ? [] : [image]), project]}
         remembered="sam2fast-download-photo"

@@ -17,6 +17,7 @@ interface Task {
   readonly session: Session;
   readonly size: FileSize;
   readonly quality: FileQuality;
+  readonly tolerance: number;
   readonly work: Work;
   readonly report: (progress: Progress) => void;
   readonly signal: AbortSignal;
@@ -77,12 +78,14 @@ export async function makeDownload(
   format: Format,
   size: FileSize,
   quality: FileQuality,
+  tolerance: number,
   report: Task["report"],
   signal: AbortSignal,
 ): Promise<{ name: string; content: Blob } | null> {
   const { clip, session, scene, masks, look, frame } = getState();
   if (!clip || !session) return null;
-  const content = await format.make({ clip, session, size, quality, work: { scene, masks, look }, report, signal });
+  const work = { scene, masks, look };
+  const content = await format.make({ clip, session, size, quality, tolerance, work, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
   const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
   return { name: stem + suffix, content };
@@ -132,7 +135,7 @@ function fromServer(group: Group, name: string, what: string, suffix: string, fo
 }
 
 function fetchFile(
-  { session, size, quality, work: { scene, masks }, report, signal }: Task,
+  { session, size, quality, tolerance, work: { scene, masks }, report, signal }: Task,
   format: ExportFormat,
   what: string,
 ): Promise<Blob> {
@@ -141,7 +144,8 @@ function fetchFile(
   const chosen = WITH_QUALITY.includes(format) ? quality : null;
   progress(0);
   return withJob(
-    (job) => exportMasks(session.id, { format, size, quality: chosen, scene, masks, job }, signal, receiving),
+    (job) =>
+      exportMasks(session.id, { format, size, quality: chosen, tolerance, scene, masks, job }, signal, receiving),
     progress,
     signal,
   );

@@ -2,6 +2,7 @@ import type { MaskBitmaps } from "../masks/bitmaps";
 import { masksAt, type Masks } from "../masks/masks";
 import { maskBounds } from "../masks/rle";
 import type { Scene } from "../scene/scene";
+import { shownMask } from "../scene/shown";
 import type { Layer } from "./render";
 
 /**
@@ -16,11 +17,13 @@ export function layersOf(
   scale = 1,
 ): Layer[] {
   const entries = masksAt(masks, frame);
-  return scene.objects.flatMap(({ id, colour }) => {
+  return scene.objects.flatMap((object) => {
+    const { id, colour } = object;
     const entry = entries.get(id);
     if (!entry?.area) return [];
-    const mask = bitmaps.get(entry, colour);
-    const { left, top, width, height } = maskBounds(entry);
+    const shown = shownMask(object, entry);
+    const mask = bitmaps.get(shown, colour);
+    const { left, top, width, height } = maskBounds(shown);
     const bounds = { left: scale * left, top: scale * top, width: scale * width, height: scale * height };
     return [{ mask, colour, bounds, isHighlighted: id === hovered }];
   });

@@ -4,7 +4,7 @@ import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import type { ExportTask, Task } from "./convert";
 import { joined, polygonsOf, type Polygon } from "./outlines";
-import type { PageMasks, PageObject } from "./pageMasks";
+import { cleaned, type PageMasks, type PageObject } from "./pageMasks";
 import { palettePng } from "./png";
 import { allFrames, type LocalVideo } from "./video";
 import { exportVideo, isVideoFormat } from "./videoExports";
@@ -20,13 +20,14 @@ type Facts = Pick<LocalVideo, "fps" | "count" | "height" | "width">;
 /** @param path of the video, for names in the file */
 export async function exportFile(
   format: string,
-  page: PageMasks,
+  found: PageMasks,
   video: Facts,
   file: Blob,
   path: string,
   task: ExportTask,
 ): Promise<Blob> {
   if (format === "source_mp4") return file;
+  const page = cleaned(found);
   if (page.frames.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);
   if (isVideoFormat(format)) return exportVideo(format, page, video, file, task);
   const images = watchedFrames(file, video.count, task);

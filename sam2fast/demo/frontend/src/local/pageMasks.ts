@@ -1,3 +1,5 @@
+import { shownMask } from "../scene/shown";
+
 /** The masks that a page sends to have files made of them. */
 
 interface PageMask {
@@ -11,10 +13,22 @@ export interface PageObject {
   readonly name: string;
   /** Its class; an object without one is a class of its own. */
   readonly label?: string;
+  /** Parts and holes of its masks below this share of the frame's area go. */
+  readonly clean?: number;
 }
 
 export interface PageMasks {
   /** In their order: where masks overlap, the later object is seen. */
   readonly objects: readonly PageObject[];
   readonly frames: readonly { readonly frame: number; readonly masks: readonly PageMask[] }[];
+}
+
+/** The masks without specks and small holes. */
+export function cleaned({ objects, frames }: PageMasks): PageMasks {
+  const clean = ({ object: id, size, counts }: PageMask): PageMask => {
+    const [height, width] = size;
+    const object = objects.find((other) => other.id === id);
+    return { object: id, size, counts: object ? shownMask(object, { height, width, counts }).counts : counts };
+  };
+  return { objects, frames: frames.map(({ frame, masks }) => ({ frame, masks: masks.map(clean) })) };
 }

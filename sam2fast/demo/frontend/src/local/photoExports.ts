@@ -4,7 +4,7 @@ import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import { bytesOf, labelMeShapes, LABELME, NOTE, yoloLine, zip } from "./exports";
 import { polygonsOf } from "./outlines";
-import type { PageMasks } from "./pageMasks";
+import { cleaned, type PageMasks } from "./pageMasks";
 import { drawn } from "./photo";
 import { palettePng } from "./png";
 
@@ -52,7 +52,8 @@ const WRITERS: Record<string, (data: Data) => Promise<Files>> = {
 
 function photosOf({ photographs }: PhotosRequest): Photo[] {
   const taken = new Set<string>();
-  return photographs.map(({ path, name, objects, frames }) => {
+  return photographs.map(({ path, name, ...page }) => {
+    const { objects, frames } = cleaned(page);
     const [, stem = "photograph", ending = ""] = /^(.+?)(\.[^.]*)?$/.exec(name.replace(/[\\/:*?"<>|]/g, "_")) ?? [];
     let unique = stem;
     for (let number = 2; taken.has(unique.toLowerCase()); number += 1) unique = `${stem}_${number}`;

@@ -188,7 +188,7 @@ export class LocalServer {
     return {
       ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
       ...{ maxSessions: 1, model, imageSize, photoFormats: PHOTO_ENDINGS },
-      lacks: ["importing masks", "models", "everything", "prores_mov", "label-studio", "geojson"],
+      lacks: ["importing masks", "models", "everything", "prores_mov", "label-studio", "geojson", "simplifying"],
     };
   }
 

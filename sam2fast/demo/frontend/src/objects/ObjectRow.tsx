@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "react";
+import { CleanSlider } from "../precision/CleanSlider";
 import { LabelField } from "../precision/LabelField";
 import { promptedFrames, type SceneObject } from "../scene/scene";
 import { deleteObject, renameObject } from "../state/editing";
@@ -63,6 +64,7 @@ export function ObjectRow({ object, locked }: { object: SceneObject; locked: boo
         onClick={() => deleteObject(object.id)}
       />
       {isActive && <LabelField object={object} locked={locked} />}
+      {isActive && <CleanSlider object={object} locked={locked} />}
     </li>
   );
 }

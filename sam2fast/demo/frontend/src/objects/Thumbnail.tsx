@@ -6,6 +6,7 @@ import { readPhoto, readStill } from "../media/stills";
 import { sizeOf } from "../media/shown";
 import type { Size } from "../scene/geometry";
 import { promptedFrames, type SceneObject } from "../scene/scene";
+import { shownMask } from "../scene/shown";
 import { useStore } from "../state/store";
 
 const SIDE = 80; // pixels; twice the shown size
@@ -17,7 +18,8 @@ export function Thumbnail({ object }: { object: SceneObject }) {
   const clip = useStore((state) => state.clip);
   const fps = useStore((state) => state.session?.fps);
   const frame = promptedFrames(object)[0];
-  const mask = useStore((state) => (frame === undefined ? undefined : masksAt(state.masks, frame).get(object.id)));
+  const entry = useStore((state) => (frame === undefined ? undefined : masksAt(state.masks, frame).get(object.id)));
+  const mask = entry && shownMask(object, entry);
   const isSeen = mask !== undefined && mask.area > 0;
 
   useEffect(() => {

@@ -1,4 +1,4 @@
-import { request, type PhotoKind } from "../api/rest";
+import { exported, request, type PhotoKind } from "../api/rest";
 import type { Project } from "../project/project";
 import { counted } from "../scene/counted";
 import { notify } from "../state/store";
@@ -53,14 +53,19 @@ export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> 
 }
 
 /** A ZIP of the masks of photographs. @throws ApiError, or a DOMException named AbortError after `signal` */
-export async function exportPhotos(kind: PhotoKind, photos: readonly Opened[], signal: AbortSignal): Promise<Blob> {
+export async function exportPhotos(
+  kind: PhotoKind,
+  tolerance: number,
+  photos: readonly Opened[],
+  signal: AbortSignal,
+): Promise<Blob> {
   const photographs = photos.map(({ item, work: { clip, scene, masks } }) => ({
     path: clip.path,
     name: item.name,
-    objects: scene.objects.map(({ id, name, label }) => ({ id, name, label })),
+    objects: scene.objects.map(exported),
     frames: [{ frame: 0, masks: masks.map(({ object, size, counts }) => ({ object, size, counts })) }],
   }));
-  const response = await request(`/api/photographs/export?format=${kind}`, {
+  const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ photographs }),

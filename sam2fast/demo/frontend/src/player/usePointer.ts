@@ -6,6 +6,7 @@ import { candidateAt, chooseAt, isChoosing, useEverything } from "../precision/e
 import { endPreview, hoverPreview } from "../precision/preview";
 import { boxBetween, toShares, type Spot } from "../scene/geometry";
 import type { Box } from "../scene/scene";
+import { shownMask } from "../scene/shown";
 import * as editing from "../state/editing";
 import { getState, notify, setState, useStore } from "../state/store";
 import { DRAG, HOLD_MS, readGesture } from "./gestures";
@@ -161,11 +162,15 @@ export function usePointer(surface: RefObject<HTMLElement | null>) {
 
 /** Marks the object under the pointer, the smallest where several overlap. */
 function hover({ x, y }: Spot): void {
-  const { masks, frame, hovered, playing } = getState();
+  const { masks, frame, hovered, playing, scene } = getState();
   let best: { id: number; area: number } | null = null;
-  for (const [id, mask] of playing ? [] : masksAt(masks, frame)) {
+  const entries = masksAt(masks, frame);
+  for (const object of playing ? [] : scene.objects) {
+    const entry = entries.get(object.id);
+    if (!entry) continue;
+    const mask = shownMask(object, entry);
     const isInside = maskHas(mask, Math.floor(x * mask.width), Math.floor(y * mask.height));
-    if (isInside && (!best || mask.area < best.area)) best = { id, area: mask.area };
+    if (isInside && (!best || mask.area < best.area)) best = { id: object.id, area: mask.area };
   }
   if ((best?.id ?? null) !== hovered) setState({ hovered: best?.id ?? null });
 }

@@ -151,8 +151,8 @@ const PARTS: readonly (readonly [string, (project: Project) => boolean])[] = [
   ],
 ];
 
-function isObject({ id, name, colour }: SceneObject): boolean {
-  return isCount(id) && typeof name === "string" && typeof colour === "string";
+function isObject({ id, name, colour, clean = 0 }: SceneObject): boolean {
+  return isCount(id) && typeof name === "string" && typeof colour === "string" && isShare(clean);
 }
 
 function isDistinct(objects: readonly SceneObject[]): boolean {

@@ -31,6 +31,8 @@ export interface SceneObject {
   readonly colour: string;
   /** The class, for exports. */
   readonly label?: string;
+  /** Parts and holes of its masks below this share of the frame's area are not shown; see `shownMask`. */
+  readonly clean?: number;
   readonly prompts: Readonly<Record<number, Prompt>>; // by frame; never an empty prompt
 }
 
@@ -76,6 +78,10 @@ export function renameObject(scene: Scene, id: number, name: string): Scene {
 
 export function labelObject(scene: Scene, id: number, label: string): Scene {
   return changeObject(scene, id, (object) => ({ ...object, label: label.trim().slice(0, 60) }));
+}
+
+export function cleanObjects(scene: Scene, ids: readonly number[], clean: number): Scene {
+  return { objects: scene.objects.map((object) => (ids.includes(object.id) ? { ...object, clean } : object)) };
 }
 
 export function findObject(scene: Scene, id: number): SceneObject | undefined {

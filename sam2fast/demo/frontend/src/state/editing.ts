@@ -56,6 +56,11 @@ export function labelObject(id: number, label: string): void {
   edit((scene) => scenes.labelObject(scene, id, label));
 }
 
+/** Sets the size of specks and holes that are not shown. @param isContinued as a part of the last undo step */
+export function cleanObjects(ids: readonly number[], clean: number, isContinued = false): void {
+  edit((scene) => scenes.cleanObjects(scene, ids, clean), undefined, undefined, isContinued);
+}
+
 /** Sets a prompt whose mask is known: one that was chosen or painted. */
 export function setAnswer(id: number, frame: number, prompt: Prompt, mask: Mask): void {
   const masks = withAnswer(getState().masks, frame, id, mask, promptKey(prompt));
@@ -108,11 +113,12 @@ function edit(
   change: (scene: Scene, target: Target) => Scene,
   activate?: (scene: Scene, target: Target) => number,
   masks?: Masks,
+  isContinued = false,
 ): void {
   const state = getState();
   if (state.phase !== "ready") return;
   const scene = change(state.scene, state);
-  setState({ history: history.remember(state.history, { scene: state.scene, masks: state.masks }) });
+  if (!isContinued) setState({ history: history.remember(state.history, { scene: state.scene, masks: state.masks }) });
   show({ scene, masks: masks ?? dropRemoved(state, scene) }, activate ? activate(scene, state) : state.active);
 }
 

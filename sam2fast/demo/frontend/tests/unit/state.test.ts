@@ -382,6 +382,6 @@ test.each([
 ])("files of %s, %s, are named %s", async (path, name, file) => {
   setState({ clip: { path, name, url: "", poster: null, width: 2, height: 2 } });
   const project = FORMATS.find(({ name }) => name === "Project")!;
-  const download = await makeDownload(project, "seen", "high", () => undefined, new AbortController().signal);
+  const download = await makeDownload(project, "seen", "high", 1, () => undefined, new AbortController().signal);
   expect(download?.name).toBe(file);
 });
