@@ -21,10 +21,11 @@ def case(name: str, mask: np.ndarray, area: int) -> dict[str, object]:
 def cases() -> list[dict[str, object]]:
     random = np.random.default_rng(0)
     nothing = np.zeros((6, 9), bool)
-    equal, diagonal, framed = nothing.copy(), nothing.copy(), ~nothing
+    equal, diagonal, framed, crossed = nothing.copy(), nothing.copy(), ~nothing, ~nothing
     equal[0, 5] = equal[3, 0] = True  # the first in rows is not the first in columns
     diagonal[1, 1] = diagonal[2, 2] = diagonal[3, 1] = diagonal[5, 5] = True
     framed[0, 0] = framed[2:4, 2:4] = framed[3, 8] = False
+    crossed[2] = False
     radius = np.hypot(*np.mgrid[-40:40, -50:50])
     rings = (radius < 3) | ((radius > 6) & (radius < 30))
     disc = (radius < 30) ^ (random.random(radius.shape) < 0.02)
@@ -36,6 +37,7 @@ def cases() -> list[dict[str, object]]:
         case("diagonal neighbours at the limit", diagonal, 4),
         case("holes at the border", framed, 4),
         case("a hole at the limit", framed, 5),
+        case("two parts that become one", crossed, 20),
         case("a speck in a hole", rings, 64),
         case("a speck in a small hole", rings, 200),
         *(case(f"a disc with noise, {area} pixels", disc, area) for area in (1, 2, 3, 8, 100)),
@@ -47,4 +49,4 @@ def cases() -> list[dict[str, object]]:
     ]
 
 
-OUT.write_text(json.dumps(cases(), indent=1) + "\n")
+OUT.write_text(json.dumps(cases(), indent=2) + "\n")

@@ -18,8 +18,8 @@ export function cleanMask<M extends Mask>(mask: M, area: number): M {
   if (!area) return mask;
   const known = cache.get(mask);
   if (known?.area === area) return known.cleaned as M;
-  const filled = flip(runsOf(mask), false, mask, area);
-  const cleaned = { ...mask, counts: countsOf(flip(merged(filled), true, mask, area)) };
+  const filled = flip(runsOf(mask), false, mask, area); // runs that now touch in a column also do in the next one
+  const cleaned = { ...mask, counts: countsOf(flip(filled, true, mask, area)) };
   cache.set(mask, { area, cleaned });
   return cleaned;
 }
@@ -72,17 +72,6 @@ function runsOf({ height, counts }: Mask): Run[] {
     }
   });
   return runs;
-}
-
-/** Runs of one value that follow each other in a column as one. */
-function merged(runs: readonly Run[]): Run[] {
-  const found: Run[] = [];
-  for (const run of runs) {
-    const last = found.at(-1);
-    if (last?.x === run.x && last.inside === run.inside) found[found.length - 1] = { ...last, end: run.end };
-    else found.push(run);
-  }
-  return found;
 }
 
 function countsOf(runs: readonly Run[]): string {
