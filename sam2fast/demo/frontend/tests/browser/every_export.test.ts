@@ -125,16 +125,21 @@ describe.each([
   test("all files agree", () => {
     const paths = READ.map((format) => files.get(format)!.path);
     const read = execFileSync(PYTHON, [join(import.meta.dirname, "read_exports.py"), ...paths]);
-    const { names, size, inside, difference, webm, ...lossless } = JSON.parse(read.toString()) as {
+    const { names, size, inside, difference, webm, yolo, labelme, ...lossless } = JSON.parse(read.toString()) as {
       names: string[];
       size: number[];
       inside: number[];
       difference: number;
       webm: number;
+      yolo: number;
+      labelme: number;
     };
     expect({ names, size }).toEqual({ names: ["Object 1", "Object 2"], size: SIZE });
     expect(Math.min(...inside)).toBeGreaterThan(0.01);
-    expect(lossless).toEqual({ png: 1, cutouts: 1, yolo: 1, coco: 1, labelme: 1 });
+    expect(lossless).toEqual({ png: 1, cutouts: 1, coco: 1 });
+    const polygons = Math.min(yolo, labelme);
+    expect(polygons).toBeGreaterThan(0.95);
+    if (where !== "serve") expect(polygons).toBe(1); // the server simplifies outlines
     expect(webm).toBeGreaterThan(0.99);
     expect(difference).toBeLessThan(8);
 
