@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 KEYS = ("model", "checkpoint", "image-size", "device", "dtype", "strategy")
 SHEET, TABLE = "compare.png", "compare.json"
 SHOWN = 6  # frames of a video on the contact sheet
-TILE_WIDTH, CAPTION, GAP = 480, 24, 6  # pixels
+TILE_WIDTH = 480  # pixels
 DIGITS = 4
 
 
@@ -295,21 +295,19 @@ def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.n
 def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Sequence[ComparedMasks]) -> "Image":
     """Draws a row for each frame and a column for each run."""
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
+    from sam2fast.io.overlay import draw_columns
     from sam2fast.io.rle import decode_rle
     from sam2fast.video_results import draw_masks
 
     height, width = next(iter(frames.values())).shape[:2]
     tile = TILE_WIDTH, max(1, round(TILE_WIDTH * height / width))
-    size = len(labels) * (TILE_WIDTH + GAP) - GAP, CAPTION + len(frames) * (tile[1] + GAP)
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
-    for column, (label, result) in enumerate(zip(labels, found, strict=True)):
-        x = column * (TILE_WIDTH + GAP)
-        draw.text((x + 4, 2), label, (0, 0, 0), font)
-        for row, (frame, rgb) in enumerate(frames.items()):
-            masks = [decode_rle(rle) for (at, _), rle in result.masks.items() if at == frame]
-            drawn = Image.fromarray(draw_masks(rgb, np.stack(masks)))
-            sheet.paste(drawn.resize(tile, Image.Resampling.LANCZOS), (x, CAPTION + row * (tile[1] + GAP)))
-    return sheet
+
+    def drawn(result: ComparedMasks, frame: int) -> Image.Image:
+        masks = [decode_rle(rle) for (at, _), rle in result.masks.items() if at == frame]
+        return Image.fromarray(draw_masks(frames[frame], np.stack(masks))).resize(tile, Image.Resampling.LANCZOS)
+
+    return draw_columns(
+        [(label, [drawn(result, frame) for frame in frames]) for label, result in zip(labels, found, strict=True)]
+    )

@@ -21,9 +21,11 @@ from sam2fast.cli.results import DIGITS, to_uint8
 from sam2fast.cli.segmenter import NOT_FINITE, Segmenter
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, as_user_error
+from sam2fast.io.label_maps import label_png, paint_labels
 from sam2fast.io.made_from import differences, is_whole
+from sam2fast.io.mask_formats import MOST_OBJECTS
+from sam2fast.io.overlay import label_colours, layers_png
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, write_masks
-from sam2fast.mask_formats.layers import label_png, layers_png, paint_labels
 from sam2fast.video_results.coco_video import CATEGORY, coco_entry
 
 # Each save writes the whole results file, so it is not saved after every image.
@@ -111,7 +113,7 @@ class MaskTask:
             with as_user_error(ValueError):
                 ids = paint_labels(rles, *size)
         if "layers" in files:
-            write_atomically(files["layers"], label_png(ids))
+            write_atomically(files["layers"], label_png(ids, label_colours(MOST_OBJECTS).tobytes()))
         if "overlay" in files:
             write_atomically(files["overlay"], layers_png(to_uint8(pixels), ids))
         scores = [round(record["predicted_iou"], DIGITS) for record in records]

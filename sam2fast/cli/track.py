@@ -32,9 +32,9 @@ from sam2fast.cli.reporting import output_options
 from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
-from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest, VideoSource
+from sam2fast.cli.track_request import TrackRequest, VideoSource
 from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, as_user_error, format_error
-from sam2fast.io.mask_formats import VOLUME_FILES, WITH_IMAGES
+from sam2fast.io.mask_formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
 FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES, *VOLUME_FILES)
@@ -274,10 +274,9 @@ def _check(request: TrackRequest) -> None:
         raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
     if request.end is not None and request.start > request.end:
         raise click.UsageError(f"--start {request.start} lies after --end {request.end}")
-    if "png" in request.formats and len(request.objects) > MAX_PALETTE_OBJECTS:
+    if "png" in request.formats and len(request.objects) > MOST_OBJECTS:
         raise click.UsageError(
-            f"{len(request.objects)} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; "
-            "leave out --format png"
+            f"{len(request.objects)} objects, but a palette image holds at most {MOST_OBJECTS}; leave out --format png"
         )
     images = [name for name in WITH_IMAGES if name in request.formats]
     if request.source.is_live and images:

@@ -12,12 +12,12 @@ from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.reporting import progress_bar
 from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, Line, RunFolder, label_map
 from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
-from sam2fast.cli.track_request import MAX_PALETTE_OBJECTS, TrackRequest
+from sam2fast.cli.track_request import TrackRequest
 from sam2fast.cli.user_errors import UserError, as_user_error
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.io.images import SUFFIXES
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.made_from import is_whole
-from sam2fast.io.mask_formats import FILES, VOLUME_FILES, WITH_IMAGES
+from sam2fast.io.mask_formats import FILES, MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
@@ -53,8 +53,8 @@ def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MAX_PALETTE_OBJECTS:  # only detections: `track` checks the number of prompted objects
-        raise UserError(f"{count} objects, but a palette image holds at most {MAX_PALETTE_OBJECTS}; no png was written")
+    if count > MOST_OBJECTS:  # only detections: `track` checks the number of prompted objects
+        raise UserError(f"{count} objects, but a palette image holds at most {MOST_OBJECTS}; no png was written")
     make_folder(images)
     with progress_bar("images", len(frames), "images") as bar:
         for frame in frames:

@@ -5,17 +5,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from sam2fast.cli.prompts import ObjectId
 from sam2fast.cli.track_folder import OVERLAY, Line, RunFolder
 from sam2fast.cli.user_errors import as_user_error, print_note
-from sam2fast.io.overlay import Area
+from sam2fast.io.overlay import colour_of_number, draw_ids, draw_objects
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_io import FrameReader
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
-from sam2fast.video_results import colour_of
-from sam2fast.video_results.drawing import draw_id, tint
 
 CRF = 20  # x264's quality
 FINEST = 90_000  # least number of units per second of the time base
@@ -98,27 +95,16 @@ class FrameDrawing:
     """Draws recorded masks on frames, each object in its colour, and with ``show_ids`` its id."""
 
     def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
-        self._colours = {obj_id: colour_of(number) for number, obj_id in enumerate(objects)}
+        self._colours = {obj_id: colour_of_number(number) for number, obj_id in enumerate(objects)}
         self._show_ids = show_ids
 
     def draw(self, rgb: np.ndarray, line: Line) -> np.ndarray:
         """Returns a copy of the frame ``(H, W, 3)`` uint8 with the masks of its line."""
-        image = np.array(rgb, order="C")
-        for entry in line["objects"]:
-            if entry["area"]:
-                x, y, width, height = entry["box"]
-                area: Area = slice(y, y + height), slice(x, x + width)
-                mask = decode_rle(entry.get("visible", entry["rle"]))[area]
-                tint(image, area, mask, self._colours[entry["id"]])
+        shown = [(entry, self._colours[entry["id"]]) for entry in line["objects"] if entry["area"]]
+        image = draw_objects(rgb, ((decode_rle(one.get("visible", one["rle"])), colour) for one, colour in shown))
         if not self._show_ids:
             return image
-        shown = Image.fromarray(image)
-        draw, size = ImageDraw.Draw(shown), max(12, max(rgb.shape[:2]) // 50)
-        for entry in line["objects"]:
-            if entry["area"]:
-                x, y = entry["box"][:2]
-                draw_id(draw, str(entry["id"]), (x, y), size, self._colours[entry["id"]])
-        return np.asarray(shown)
+        return np.asarray(draw_ids(image, ((str(one["id"]), one["box"][:2], colour) for one, colour in shown)))
 
 
 def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None:

@@ -16,8 +16,6 @@ from sam2fast.cli.user_errors import as_user_error
 from sam2fast.downloads.digests import digest_of
 from sam2fast.tracking.approximations import Approximations
 
-MAX_PALETTE_OBJECTS = 255
-
 
 class VideoSource(NamedTuple):
     """A video: a file, a folder of images, a URL or a camera. ``axis`` and ``window`` are options of a volume."""

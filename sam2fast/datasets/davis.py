@@ -28,18 +28,11 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.datasets.frame_files import QUALITY, FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
-from sam2fast.datasets.palette_masks import (
-    MOST_OBJECTS,
-    extended,
-    indices_of,
-    label_png,
-    masks_in,
-    paint,
-    palette,
-    palette_of,
-)
+from sam2fast.datasets.palette_masks import indices_of, masks_in, paint
 from sam2fast.io.atomic import atomic_path, remove_leftovers
+from sam2fast.io.label_maps import extended, label_png, palette, palette_of, stack_masks
 from sam2fast.io.made_from import are_whole, files_below, is_whole
+from sam2fast.io.mask_formats import MOST_OBJECTS
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
@@ -178,13 +171,14 @@ class DavisWriter:
         count = masks.shape[1]
         if count > MOST_OBJECTS:
             raise ValueError(f"a palette has room for {MOST_OBJECTS} objects, the clip has {count}")
-        ids = np.arange(1, count + 1, dtype=np.uint8)[:, None, None]
         paths = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames last: they mark the clip as complete
         with StagingFolder(self.root, name) as stage:
             for t, (frame, each) in enumerate(zip(frames, masks, strict=True)):
                 image = stage.file(f"{paths[1]}/{t:05d}.jpg")
                 Image.fromarray(frame).save(image, "JPEG", quality=QUALITY, subsampling=0)
-                stage.file(f"{paths[0]}/{t:05d}.png").write_bytes(label_png((each * ids).max(axis=0)))
+                stage.file(f"{paths[0]}/{t:05d}.png").write_bytes(
+                    label_png(stack_masks(enumerate(each, 1), each.shape[1:]))
+                )
             stage.move(paths)
 
     def list_clips(self, names: list[str]) -> None:

@@ -23,7 +23,7 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.datasets.frame_files import FrameFiles
 from sam2fast.datasets.layout import Layout, StagingFolder, Written, refuse_unknown
-from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import decode_rle, encode_rle
 
 VIDEO = "other masks of the video"  # for messages

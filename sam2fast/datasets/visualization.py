@@ -5,17 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from sam2fast.datasets.annotations import Masks
 from sam2fast.datasets.dataset_files import DatasetError
+from sam2fast.io.overlay import area_of, colour_of_number, draw_columns, draw_ids
 from sam2fast.io.rle import decode_rle
-from sam2fast.video_results.drawing import PADDING, area_of, colour_of, draw_id, draw_masks
+from sam2fast.video_results import draw_masks
 
 GREY = 128  # background without a frame
-GAP = 4  # pixels between panels
-TEXT_SHARE = 40  # longer side of an image divided by the height of text
-PAPER, INK = (24, 24, 24), (255, 255, 255)
 
 
 class Panel(NamedTuple):
@@ -33,17 +31,7 @@ def draw_panels(rgb: NDArray[np.uint8] | None, panels: Sequence[Panel]) -> Image
     An object has the same colour in every image, and its id at the upper left of its mask. Small objects are drawn over
     large ones. The frame is ``(H, W, 3)`` uint8, or None for a grey background.
     """
-    drawn = [_draw(rgb, panel) for panel in panels]
-    width = sum(image.width for image in drawn) + GAP * (len(drawn) - 1)
-    height = _text_height(drawn[0])
-    font, strip = ImageFont.load_default(height), height + 2 * PADDING
-    whole = Image.new("RGB", (width, strip + max(image.height for image in drawn)), PAPER)
-    draw, left = ImageDraw.Draw(whole), 0
-    for panel, image in zip(panels, drawn, strict=True):
-        whole.paste(image, (left, strip))
-        draw.text((left + PADDING, PADDING // 2), panel.title, INK, font)
-        left += image.width + GAP
-    return whole
+    return draw_columns([(panel.title, [_draw(rgb, panel)]) for panel in panels])
 
 
 def _draw(rgb: NDArray[np.uint8] | None, panel: Panel) -> Image.Image:
@@ -56,16 +44,8 @@ def _draw(rgb: NDArray[np.uint8] | None, panel: Panel) -> Image.Image:
     order = sorted(pixels, key=lambda number: -int(pixels[number].sum()))
     masks = np.stack([pixels[number] for number in order]) if order else np.zeros((0, height, width), dtype=bool)
     # The first objects get the colours that are easiest to distinguish.
-    colours = {number: colour_of(number - 1) for number in order}
-    image = Image.fromarray(draw_masks(rgb, masks, order, list(colours.values())))
-    draw, text = ImageDraw.Draw(image), _text_height(image)
-    for number in order:
-        area = area_of(pixels[number])
-        if area is not None:
-            corner = (area[1].start, area[0].start)
-            draw_id(draw, str(number - 1 + panel.first_id), corner, text, colours[number])
-    return image
-
-
-def _text_height(image: Image.Image) -> int:
-    return max(12, max(image.size) // TEXT_SHARE)
+    colours = [colour_of_number(number - 1) for number in order]
+    image = draw_masks(rgb, masks, order, colours)
+    areas = [area_of(mask) for mask in masks]
+    shown = ((number, area, colour) for number, area, colour in zip(order, areas, colours, strict=True) if area)
+    return draw_ids(image, ((str(n - 1 + panel.first_id), (area[1].start, area[0].start), c) for n, area, c in shown))

@@ -13,4 +13,5 @@ FILES = {
 }
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
 WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
+MOST_OBJECTS = 255  # of a palette image; label 0 is the background
 VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}

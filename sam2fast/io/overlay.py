@@ -1,25 +1,33 @@
-"""Draws masks and prompts on top of their image."""
+"""Draws masks, ids and prompts on their image, and images side by side."""
 
-import math
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from sam2fast.io.label_maps import stack_masks
+from sam2fast.io.png import encode_rows
 
 Colour: TypeAlias = tuple[int, int, int]
 Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 
 # Tints of masks, which people with any colour vision can distinguish.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
-TINT = 0.5  # share of the colour inside a mask
+# Other colours: the distance of consecutive hues (golden ratio); saturations and values, in turn.
+HUE_STEP = (5**0.5 - 1) / 2
+SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))
+LINE_SHARE = 900  # longer side of a frame divided by the width of outlines in its objects' colours
 CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
 OUTLINE_COLOUR = (255, 255, 255)
 BOX_COLOUR = (255, 255, 255)
 BOX_SHADOW = (30, 30, 30)
 MOST_SAMPLES = 1 << 20  # pixels of an object's box that its mean colour is taken from
-SMOOTH = 4  # markers are drawn so many times larger, then reduced
+SMOOTH = 4  # markers are drawn this many times larger, then reduced
+TEXT_SHARE, PADDING = 50, 3  # longer side of an image divided by the height of text; pixels around text
+PAPER, INK, GAP = (24, 24, 24), (255, 255, 255), 4  # around columns of images
 
 
 def draw_overlay(
@@ -30,9 +38,9 @@ def draw_overlay(
     boxes: Any = None,
     colours: Sequence[Colour] | None = None,
 ) -> Image.Image:
-    """The image with masks tinted and outlined, and the prompts drawn.
+    """The image with masks tinted and outlined in white, and the prompts drawn.
 
-    Line widths follow the image's size. Prompts outside the image are cut off.
+    Line widths follow the image's size. Small masks are drawn over large ones. Prompts outside the image are cut off.
 
     Args:
         image: ``(H, W, 3)`` RGB uint8.
@@ -60,9 +68,9 @@ def draw_overlay(
         raise ValueError(f"{len(colours)} colours for {len(masks)} masks")
 
     unit = max(image.shape[:2]) / 1000
-    canvas = Image.fromarray(np.ascontiguousarray(image))
-    for mask, colour in zip(masks, colours, strict=True):
-        _tint(canvas, mask != 0, colour, max(1.0, 1.5 * unit))
+    order = np.argsort([-np.count_nonzero(mask) for mask in masks], kind="stable")
+    ids = stack_masks(((i + 1, masks[i] != 0) for i in order), image.shape[:2], np.uint16)
+    canvas = Image.fromarray(_tint_labels(image, ids, np.array([(0, 0, 0), *colours], dtype=np.uint8), round(unit)))
     for box in _array(boxes, 4, "boxes"):
         _draw_box(canvas, box, max(1, round(2.5 * unit)))
     for (x, y), is_foreground in zip(clicks, foreground, strict=True):
@@ -85,6 +93,19 @@ def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
     return chosen
 
 
+def colour_of_number(number: int) -> Colour:
+    """The RGB colour of a number; 0 to 4 have the colours that are easiest to distinguish."""
+    if 0 <= number < len(COLOURS):
+        return COLOURS[number]
+    red, green, blue = colorsys.hsv_to_rgb(number * HUE_STEP % 1, *SHADES[number % len(SHADES)])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def label_colours(count: int) -> NDArray[np.uint8]:
+    """Colours ``(count + 1, 3)`` of labels from 0, which is black."""
+    return np.array([(0, 0, 0), *map(colour_of_number, range(count))], dtype=np.uint8)
+
+
 def area_of(mask: NDArray[np.bool_]) -> Area | None:
     """The bounding box of a bool mask ``(H, W)`` as slices of rows and columns; None for an empty mask."""
     rows = np.flatnonzero(mask.any(axis=1))
@@ -92,6 +113,118 @@ def area_of(mask: NDArray[np.bool_]) -> Area | None:
         return None
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
+    """A PNG file of ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, made strip by strip."""
+    width = round(max(image.shape[:2]) / 1000)
+    colours, margin = label_colours(int(ids.max(initial=0))), 2 * width
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        first, last = max(start - margin - 1, 0), min(stop + margin + 1, len(ids))
+        drawn = _tint_labels(image[first:last], ids[first:last], colours, width)
+        return drawn[start - first : stop - first]
+
+    return encode_rows(rows, image.shape, image.dtype)
+
+
+def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
+    """A copy of the image with ids ``(H, W)`` tinted, and outlined in white by 2 + 2 ``width`` pixels."""
+    # Entries of four bytes, and pixels of three, are copied at once.
+    halves = np.pad(colours >> 1, ((0, 0), (0, 1))).view(np.uint32)[:, 0]
+    tints = halves[ids].view(np.uint8).reshape(*ids.shape, 4)[..., :3]
+    drawn = np.array(image, order="C")
+    np.copyto(drawn.view("V3")[..., 0], ((drawn >> 1) + tints).view("V3")[..., 0], where=ids > 0)
+    edges = np.zeros(ids.shape, dtype=np.uint8)
+    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    if not edges.any():
+        return drawn
+    canvas = Image.fromarray(drawn)
+    canvas.paste(OUTLINE_COLOUR, mask=_widened(Image.fromarray(edges * np.uint8(255)), width))
+    return np.asarray(canvas)
+
+
+def _widened(edges: Image.Image, width: int) -> Image.Image:
+    """Lines of 255 on 0 that are ``width`` pixels wider to each side, and soft."""
+    if width == 0:
+        return edges
+    # What a box blur leaves above 0 is what a maximum filter finds, in time that does not depend on the width.
+    for radius in ((width, 0), (0, width)):
+        edges = edges.filter(ImageFilter.BoxBlur(radius)).point(lambda value: 255 * (value > 0))
+    return edges.filter(ImageFilter.BoxBlur(width / 2))
+
+
+def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool_], Colour]]) -> NDArray[np.uint8]:
+    """A copy of ``(H, W, 3)`` with objects half-transparent and outlined in their colours, fast enough for videos.
+
+    Masks ``(H, W)`` must not overlap. Only one is in memory at a time.
+    """
+    image = np.array(rgb, order="C")
+    height, width = image.shape[:2]
+    for mask, colour in objects:
+        area = area_of(mask)
+        if area is None:
+            continue
+        rows, columns = area
+        # Rows of bytes rather than of pixels, so that NumPy can vectorise.
+        half = image.reshape(height, 3 * width)[rows, 3 * columns.start : 3 * columns.stop] >> 1
+        half += np.tile(np.array(colour, dtype=np.uint8) >> 1, columns.stop - columns.start)
+        pixels = image.view("V3")[..., 0][area]
+        np.copyto(pixels, half.view("V3"), where=mask[area])
+        edge = _inner_edge(mask[area], max(1, round(max(height, width) / LINE_SHARE)))
+        pixels[edge] = np.array(colour, dtype=np.uint8).view("V3")
+    return image
+
+
+def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """The pixels of a mask within ``thickness`` of its edge along rows or columns."""
+    padded = np.pad(mask, thickness)
+    height, width = mask.shape
+    inner = mask.copy()
+    for step in (-thickness, thickness):
+        inner &= padded[thickness + step : thickness + step + height, thickness : thickness + width]
+        inner &= padded[thickness : thickness + height, thickness + step : thickness + step + width]
+    return np.logical_xor(mask, inner, out=inner)
+
+
+def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], Colour]]) -> Image.Image:
+    """The image with objects' ids on their colours, each above the upper left corner (x, y) of its object."""
+    image = Image.fromarray(rgb)
+    draw, height = ImageDraw.Draw(image), _text_height(image.size)
+    font = ImageFont.load_default(height)
+    for text, (x, y), colour in ids:
+        place = x + PADDING, max(y - height - 2 * PADDING, PADDING)
+        left, top, right, bottom = draw.textbbox(place, text, font)
+        draw.rectangle((left - PADDING, top - PADDING, right + PADDING, bottom + PADDING), fill=colour)
+        luminance = np.dot((np.array(colour) / 255) ** 2.2, (0.2126, 0.7152, 0.0722))
+        draw.text(place, text, INK if luminance < 0.18 else (0, 0, 0), font)  # the ink with the better contrast
+    return image
+
+
+def draw_columns(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """Draws columns of images side by side, each below its title."""
+    widths = [images[0].width for _, images in columns]
+    heights = [sum(image.height + GAP for image in images) for _, images in columns]
+    size = _text_height(columns[0][1][0].size)
+    font, strip = ImageFont.load_default(size), size + 2 * PADDING
+    sheet = Image.new("RGB", (sum(widths) + GAP * (len(widths) - 1), strip + max(heights) - GAP), PAPER)
+    draw, x = ImageDraw.Draw(sheet), 0
+    for width, (title, images) in zip(widths, columns, strict=True):
+        draw.text((x + PADDING, PADDING // 2), title, INK, font)
+        y = strip
+        for image in images:
+            sheet.paste(image, (x, y))
+            y += image.height + GAP
+        x += width + GAP
+    return sheet
+
+
+def _text_height(size: tuple[int, int]) -> int:
+    return max(12, max(size) // TEXT_SHARE)
 
 
 def _array(value: Any, width: int, name: str) -> np.ndarray:
@@ -109,22 +242,6 @@ def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
         return colours[0]
     mean = pixels.mean(axis=0)
     return max(colours, key=lambda colour: float(np.square(mean - colour).sum()))
-
-
-def _tint(canvas: Image.Image, mask: np.ndarray, colour: Colour, width: float) -> None:
-    """Tints and outlines one mask ``(H, W)`` in place; the outline is ``width`` pixels to either side of the edge."""
-    area = area_of(mask)
-    if area is None:
-        return
-    # Beyond this margin the blurred mask is 0.
-    y, x = (max(side.start - math.ceil(4 * width), 0) for side in area)
-    bottom, right = (side.stop + math.ceil(4 * width) for side in area)
-    shape = Image.fromarray(mask[y:bottom, x:right].astype(np.uint8) * np.uint8(255))
-    canvas.paste(colour, (x, y), shape.point(lambda value: round(value * TINT)))
-    # A blurred mask is at half its height on the edge and falls off smoothly to both sides.
-    blurred = shape.filter(ImageFilter.GaussianBlur(width))
-    edge = blurred.point(lambda value: round(255 * max(0.0, 1 - (abs(value - 127.5) / 100) ** 4)))
-    canvas.paste(OUTLINE_COLOUR, (x, y), edge)
 
 
 def _draw_box(canvas: Image.Image, box: np.ndarray, width: int) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from sam2fast.io.label_maps import row_major
 from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import decode_rle
-from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.outlines import Polygon, outlines
 from sam2fast.utils.errors import requires
 

@@ -31,8 +31,8 @@ def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
         f"{row['iou']:.3f}" for row in table["runs"]
     ]
     sheet = np.asarray(Image.open(tmp_path / "out/compare/compare.png"))
-    assert sheet.shape == (24 + 320 + 6, 3 * 480 + 2 * 6, 3)
-    tiles = [sheet[24:344, i * 486 : i * 486 + 480] for i in range(3)]
+    assert sheet.shape == (18 + 320, 3 * 480 + 2 * 4, 3)
+    tiles = [sheet[18:, i * 484 : i * 484 + 480] for i in range(3)]
     assert (tiles[0] != tiles[2]).any()
 
 

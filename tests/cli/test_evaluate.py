@@ -15,8 +15,8 @@ import pytest
 from commands import ends, ok
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.folders import evaluate_folders
+from sam2fast.io.label_maps import label_png
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from PIL import Image
 from thread_workers import instead_of_processes
 
 from sam2fast import SAM2ImagePredictor, nano
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks, image_evaluation
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.synthetic import SyntheticClips
 

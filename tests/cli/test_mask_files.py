@@ -14,7 +14,7 @@ from track_runs import lines_of
 
 from sam2fast.cli.mask_files import masks_of_labels, read_foreground
 from sam2fast.datasets.dataset_files import read_labels
-from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import decode_rle
 from sam2fast.utils.errors import FixableError
 

@@ -12,7 +12,7 @@ from sam2fast.datasets.dataset_files import (
     read_labels,
     read_object_ids,
 )
-from sam2fast.datasets.palette_masks import palette
+from sam2fast.io.label_maps import palette
 from sam2fast.transforms import to_pixels
 
 

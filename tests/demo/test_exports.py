@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import palette
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.export_data import ExportData, object_colour
+from sam2fast.io.label_maps import palette
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 

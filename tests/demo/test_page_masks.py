@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.demo.server.demo_errors import BadInputError
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.mask_formats import polygons_of
 from sam2fast.mask_formats.label_files import yolo_line, yolo_polygon

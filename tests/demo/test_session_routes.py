@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.demo.server.app import SERVICE
+from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import encode_rle
 
 FRAMES, SIZE = 5, (48, 64)

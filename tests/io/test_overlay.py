@@ -1,7 +1,11 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from sam2fast.io.overlay import COLOURS, TINT, draw_overlay
+from sam2fast.io import png
+from sam2fast.io.overlay import COLOURS, draw_overlay, label_colours, layers_png
 
 GREY = np.full((120, 200, 3), 128, dtype=np.uint8)
 
@@ -26,7 +30,7 @@ def test_without_masks_and_prompts_it_is_the_image(masks):
 def test_mask_is_tinted_inside_and_outlined_on_its_edge():
     before = GREY.copy()
     pixels = np.asarray(draw_overlay(GREY, square(50, 30, 150, 90)[None]))
-    tints = [np.rint((1 - TINT) * 128 + TINT * np.array(colour)) for colour in COLOURS]
+    tints = [(128 + np.array(colour)) / 2 for colour in COLOURS]
     assert min(np.abs(pixels[60, 100] - tint).max() for tint in tints) <= 1
     assert (pixels[60, 50:150][[0, -1]] > 200).all()
     assert not changed(pixels)[:20].any() and not changed(pixels)[:, :40].any()
@@ -44,7 +48,14 @@ def test_given_colours():
     masks = np.stack([square(10, 20, 60, 100), square(100, 20, 160, 100)])
     pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[2:4])).astype(int)
     for x, colour in ((35, COLOURS[2]), (130, COLOURS[3])):
-        np.testing.assert_allclose(pixels[60, x], (1 - TINT) * 128 + TINT * np.array(colour), atol=1)
+        np.testing.assert_allclose(pixels[60, x], (128 + np.array(colour)) / 2, atol=1)
+
+
+def test_small_masks_are_drawn_over_large_ones():
+    masks = np.stack([square(80, 50, 110, 70), square(40, 20, 160, 100)])
+    pixels = np.asarray(draw_overlay(GREY, masks, colours=COLOURS[:2])).astype(int)
+    for x, colour in ((95, COLOURS[0]), (60, COLOURS[1])):
+        np.testing.assert_allclose(pixels[60, x], (128 + np.array(colour)) / 2, atol=1)
 
 
 def test_clicks_are_green_plus_and_red_minus_around_their_point():
@@ -84,3 +95,22 @@ def test_prompts_outside_the_image_are_clipped(far):
 def test_refusals(arguments, word):
     with pytest.raises(ValueError, match=word):
         draw_overlay(**arguments)
+
+
+@pytest.mark.parametrize("scale", [1, 20])
+def test_labels_are_tinted_and_outlined_and_the_rest_is_left(scale, monkeypatch):
+    ids = np.zeros((40 * scale, 60 * scale), dtype=np.uint16)
+    ids[10 * scale : 30 * scale, 10 * scale : 30 * scale] = 1
+    ids[10 * scale : 30 * scale, 30 * scale : 50 * scale] = 2
+    image = np.full((*ids.shape, 3), 100, dtype=np.uint8)
+    pixels = np.asarray(Image.open(BytesIO(layers_png(image, ids)))).astype(int)
+    colours = label_colours(2).astype(int)
+    for x, number in ((20, 1), (40, 2)):
+        np.testing.assert_allclose(pixels[20 * scale, x * scale], (100 + colours[number]) / 2, atol=1)
+    for x in (10, 30, 50):  # the last edge is to the background
+        assert (pixels[20 * scale, x * scale - 1 : x * scale + 1] > 200).all()
+    assert (pixels[: 9 * scale] == 100).all() and (pixels[:, 52 * scale :] == 100).all()
+    assert (image == 100).all()
+    # Strips of ten rows join to the same image.
+    monkeypatch.setattr(png, "STRIP_BYTES", 10 * 3 * ids.shape[1])
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(layers_png(image, ids)))), pixels)

@@ -18,10 +18,10 @@ from pycocotools.coco import COCO
 from skimage.draw import polygon2mask
 from supervision import DetectionDataset
 
+from sam2fast.io.label_maps import row_major
 from sam2fast.io.rle import decode_rle, encode_rle, rasterise_polygons
 from sam2fast.mask_formats import FORMATS, AnnotatedImage, polygons_of, write_masks
 from sam2fast.mask_formats.label_studio import FILES_ADDRESS, brush_run_lengths
-from sam2fast.mask_formats.layers import row_major
 from sam2fast.mask_formats.polygons import joined
 from sam2fast.transforms import to_pixels
 

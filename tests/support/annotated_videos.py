@@ -9,7 +9,7 @@ from numbered_videos import drawing_of, encode
 from PIL import Image
 
 from sam2fast.datasets.annotations import VideoAnnotations
-from sam2fast.datasets.palette_masks import palette
+from sam2fast.io.label_maps import palette
 from sam2fast.io.rle import encode_rle
 
 HEIGHT, WIDTH = 34, 46

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import label_png
+from sam2fast.io.label_maps import label_png
 
 FRAMES = 9
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from video import clip, jpeg_folder
 
-from sam2fast.datasets.palette_masks import palette
+from sam2fast.io.label_maps import palette
 
 HEIGHT, WIDTH = 90, 120
 # By frame and object: middle (x, y) and radius of a disc.

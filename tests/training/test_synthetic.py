@@ -12,7 +12,7 @@ import pytest
 from fake_teacher import FakePredictor
 from PIL import Image, ImageDraw
 
-from sam2fast.datasets.palette_masks import palette
+from sam2fast.io.label_maps import palette
 from sam2fast.training.data.synthetic import MediaError, SyntheticClips, scene
 from sam2fast.training.data.synthetic.clips import LEAST_AREA, labelled_objects
 from sam2fast.training.data.synthetic.compositing import SceneObject

@@ -15,7 +15,6 @@ from flask import Response, request, send_file
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2fast.datasets.palette_masks import MOST_OBJECTS, label_png
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
 from sam2fast.demo.server.export_data import HIGH, ExportData
 from sam2fast.demo.server.frame_masks import ObjectMask
@@ -29,9 +28,10 @@ from sam2fast.demo.server.video_exports import (
     write_prores,
     write_transparent,
 )
+from sam2fast.io.label_maps import label_png, paint_labels
+from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_files import labelme_document, labelme_polygons, yolo_data, yolo_line, yolo_polygon
-from sam2fast.mask_formats.layers import paint_labels
 from sam2fast.mask_formats.outlines import Polygon
 from sam2fast.mask_formats.polygons import polygons_of
 from sam2fast.mask_formats.writers import TOLERANCE

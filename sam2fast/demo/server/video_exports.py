@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sam2fast.demo.server.demo_errors import BadVideoError
 from sam2fast.demo.server.export_data import ExportData, object_colour
 from sam2fast.demo.server.video_files import DemoVideoWriter
+from sam2fast.io.overlay import draw_objects
 from sam2fast.io.rle import decode_rle
 from sam2fast.video_io.containers import VideoInput
 from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_writer import label_colours, to_yuv
-from sam2fast.video_results.drawing import area_of, tint
 
 GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
 WHITE, BLACK = np.uint8(255), np.uint8(0)
@@ -35,12 +35,8 @@ def write_overlay(data: ExportData, path: Path) -> None:
     """The video with the masks in colour, and its sound; frames without masks stay unchanged."""
 
     def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
-        drawn = np.array(image, order="C")
-        for object_id, mask in data.masks.get(frame, {}).items():  # one mask in memory at a time
-            pixels = decode_rle(mask.visible)
-            if (area := area_of(pixels)) is not None:
-                tint(drawn, area, pixels[area], object_colour(object_id))
-        return drawn
+        masks = data.masks.get(frame, {})
+        return draw_objects(image, ((decode_rle(masks[i].visible), object_colour(i)) for i in masks))
 
     _write_mp4(data, path, draw)
 

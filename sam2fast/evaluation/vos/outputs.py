@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2fast.datasets.palette_masks import extended, label_png
 from sam2fast.io.atomic import annotate_oserror, replace_all, temporary_path
+from sam2fast.io.label_maps import extended, label_png, stack_masks
 from sam2fast.io.made_from import described, differences, is_whole
 
 NOTE = ".note.json"  # in a hidden folder: the future note beside the output folder
@@ -127,9 +127,8 @@ class MaskWriter:
     def _write(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
-            labels = np.zeros(self._size, dtype=np.uint8)
-            for i in sorted(pixels, reverse=True):  # where masks overlap, the smaller id
-                np.copyto(labels, np.uint8(i), where=pixels[i].view(np.bool_))
+            # Where masks overlap, the smaller id.
+            labels = stack_masks(((i, pixels[i].view(np.bool_)) for i in sorted(pixels, reverse=True)), self._size)
             colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
             return

@@ -14,7 +14,6 @@ from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
 from sam2fast.datasets.dataset_files import DatasetError
-from sam2fast.datasets.palette_masks import label_png
 from sam2fast.datasets.segmentations import decode_segmentation
 from sam2fast.evaluation.clicks.sources import (
     ClickDataset,
@@ -25,6 +24,7 @@ from sam2fast.evaluation.clicks.sources import (
     open_data_set,
     sample,
 )
+from sam2fast.io.label_maps import label_png
 
 SIZE = (40, 60)
 NAMES = ["a", "b_1", "sub/c"]

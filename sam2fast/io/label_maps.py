@@ -1,0 +1,96 @@
+"""Label maps: images whose pixels are ids of objects, and their palettes and PNG files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2fast.io.images import open_image
+from sam2fast.io.mask_formats import MOST_OBJECTS
+from sam2fast.io.png import encode_png
+from sam2fast.io.rle import read_run_lengths
+
+COLOURS = 256  # of a palette
+MOST_LABELS = 65535  # of a PNG file with 16 bits
+COLUMNS = 256  # copied together, so that they stay in the processor's cache
+
+
+def paint_labels(
+    segmentations: Sequence[Mapping[str, Any]], height: int, width: int, numbers: Sequence[int] | None = None
+) -> np.ndarray:
+    """Ids ``(H, W)``: the number, by default the position from 1, of the last mask that has the pixel; 0 for none.
+
+    uint8 for up to 255 masks, else uint16. If the largest mask comes first, no mask is hidden.
+
+    Args:
+        segmentations: Run lengths of the masks.
+    """
+    if len(segmentations) > MOST_LABELS:
+        raise ValueError(
+            f"{len(segmentations)} masks, but an image holds at most {MOST_LABELS} ids; write them as coco or npz, "
+            "or write fewer"
+        )
+    ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= MOST_OBJECTS else np.uint16)
+    for number, segmentation in zip(numbers or range(1, len(segmentations) + 1), segmentations, strict=True):
+        ends = read_run_lengths([segmentation]).counts.numpy().cumsum(dtype=np.int64).tolist()
+        for begin, end in zip(ends[0::2], ends[1::2], strict=False):
+            ids[begin:end] = number
+    return row_major(ids.reshape(width, height).T)
+
+
+def stack_masks(
+    masks: Iterable[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], dtype: type[np.integer[Any]] = np.uint8
+) -> NDArray[Any]:
+    """:func:`paint_labels` of ids and bool masks ``(H, W)``."""
+    labels = np.zeros(size, dtype)
+    for number, mask in masks:
+        np.copyto(labels, dtype(number), where=mask)
+    return labels
+
+
+def row_major(pixels: np.ndarray) -> np.ndarray:
+    """A row-major copy of ``pixels (H, W)``; several times as fast as NumPy's if they are column-major and large."""
+    rows = np.empty(pixels.shape, dtype=pixels.dtype)
+    for first in range(0, pixels.shape[1], COLUMNS):
+        rows[:, first : first + COLUMNS] = pixels[:, first : first + COLUMNS]
+    return rows
+
+
+def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
+    """Returns a PNG file of labels ``(H, W)``, 0 for none: uint8 with a palette, uint16 as 16-bit grey.
+
+    Args:
+        colours: RGB bytes of the palette, by default DAVIS's.
+
+    Raises ValueError for an invalid palette.
+    """
+    if labels.dtype != np.uint8:
+        return encode_png(labels)
+    if colours is not None and (len(colours) % 3 or len(colours) > 3 * COLOURS):
+        raise ValueError(f"a palette has at most {COLOURS} colours of 3 bytes, got {len(colours)} bytes")
+    return encode_png(labels, np.frombuffer(colours, dtype=np.uint8).reshape(-1, 3) if colours else palette())
+
+
+def palette() -> NDArray[np.uint8]:
+    """The DAVIS palette ``(256, 3)``: bits 3k, 3k + 1, 3k + 2 of an id are bit 7 - k of its red, green and blue."""
+    ids = np.arange(COLOURS)
+    colours = np.zeros((COLOURS, 3), dtype=np.uint8)
+    for level in range(8):
+        for channel in range(3):
+            bit = (ids >> (3 * level + channel)) & 1
+            colours[:, channel] |= (bit << (7 - level)).astype(np.uint8)
+    return colours
+
+
+def palette_of(path: Path) -> bytes | None:
+    """The RGB bytes of an image's palette, for :func:`label_png`; None for an image without a palette."""
+    with open_image(path) as image:
+        colours = image.getpalette("RGB") if image.mode == "P" else None
+        return None if colours is None else bytes(colours)
+
+
+def extended(colours: bytes, count: int = COLOURS) -> bytes:
+    """Extends a palette to at least ``count`` colours by DAVIS's: every stored index needs a colour."""
+    return colours + palette().tobytes()[len(colours) : 3 * count]
