@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import Field, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,14 @@ def shared(*decorators: Callable[[Any], Any]) -> Any:
 
 
 def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Command] = click.Command) -> click.Command:
-    """Returns the command of a dataclass with a method ``run``. The docstring of the dataclass is the help.
+    """Makes a class with a method ``run`` a dataclass, and returns its command. The docstring of the class is the help.
 
-    The name of the dataclass gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
+    The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
 
     Args:
         decorators: Options that are no fields. They stand after the options of the fields.
     """
+    owner = dataclass(frozen=True)(owner)
 
     def made(**values: Any) -> Any:
         return owner(**values).run()

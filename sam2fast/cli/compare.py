@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.model_choice import ModelChoice, choose_model
 from sam2fast.cli.options import (
     DTYPES,
-    PATH,
     ModelOptions,
     checked_strategy,
     model_options,
@@ -86,32 +86,7 @@ class ComparedMasks(NamedTuple):
     problem: str | None = None  # why the last frames are missing
 
 
-@click.command()
-@click.argument("source", type=PATH)
-@click.option("--point", "points", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
-@click.option("--box", "boxes", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
-@click.option(
-    "--with",
-    "others",
-    multiple=True,
-    required=True,
-    type=VariantType(),
-    help="What is different in another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, dtype=bfloat16, "
-    "strategy=samurai, or several of them separated by commas. Repeatable.",
-)
-@model_options
-@strategy_option
-@out_option("out/compare")
-@output_options()
-def compare(
-    source: Path,
-    points: Sequence[str],
-    boxes: Sequence[str],
-    others: Sequence[Mapping[str, str]],
-    model: ModelOptions,
-    strategy: str,
-    out: Path,
-) -> None:
+class CompareCommand:
     """Segment an image or track a video (SOURCE) by the same prompts with several models or settings.
 
     The first run has the usual options, each further one what --with changes. Prints, for each run, the mean IoU with
@@ -125,53 +100,75 @@ def compare(
     Runs that fail are listed at the end, and so are videos with unreadable frames. Then the exit code is 1. Without the
     first run, or with no other, nothing is compared.
     """
-    if (hint := numbered_files_hint(source)) and not os.path.exists(source):
-        raise UserError(f"no file {str(source)!r}{hint}")
-    is_image = source.suffix.lower() in SUFFIXES
-    point_type, box_type = (POINT, BOX) if is_image else (VIDEO_POINT, VIDEO_BOX)
-    clicks, corners = _parsed(points, point_type, "--point"), _parsed(boxes, box_type, "--box")
-    if not clicks and not corners:
-        raise click.UsageError("say what to find, with --point or --box")
-    if is_image and len(corners) > 1:
-        raise click.UsageError("give one --box: one object is segmented")
-    name, checkpoint, size, device, dtype = model
-    variants = _variants(dict(zip(KEYS, (name, checkpoint, size, device, dtype, strategy), strict=True)), others)
-    if is_image and any(variant.strategy != "sam2" for variant in variants):
-        raise click.UsageError("strategies are for videos, and this is an image")
-    models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
-    if any("model" in other for other in others) and len(models) == 1 and variants[0].choice.fallback:
-        print_note("all runs use mini, which replaces the default model; give --model too")
-    make_folder(out)
-    compute: Callable[[Variant], ComparedMasks]
-    if is_image:
-        (prompt,) = merged([*clicks, *corners], lambda _: None)
-        compute = functools.partial(_segment, source, prompt)
-    else:
-        compute = functools.partial(_track, source, merge_prompts([*clicks, *corners], each_shows_object=True))
-    count, problems = len(variants), ErrorReport("runs")
-    variants, found = _run_all(variants, compute, problems)
-    rows: list[dict[str, Any]] = [
-        {
-            "run": variant.label,
-            "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
-            "seconds": round(result.seconds, DIGITS),
-            "model": {**variant.choice.as_json(), "device": variant.device, "dtype": variant.dtype},
-        }
-        for variant, result in zip(variants, found, strict=True)
-    ]
-    write_atomically(out / TABLE, (json.dumps({"source": str(source), "runs": rows}, indent=2) + "\n").encode())
-    from sam2fast.cli.results import to_uint8
-    from sam2fast.io.png import encode_image
-    from sam2fast.transforms import to_pixels
 
-    frames = {0: to_uint8(to_pixels(source).numpy())} if is_image else _some_frames(source, found)
-    write_atomically(out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
-    shown = ((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)
-    say_table([("run", "IoU", "s/frame"), *shown], (1, 2))
-    for row in rows:
-        emit({"source": str(source), **row})
-    say(f"written to {click.format_filename(out)}")
-    problems.raise_if_any(count)
+    source: Path = argument()
+    points: Sequence[str] = option(
+        "--point", multiple=True, help="As of segment, or for a video as of track. Repeatable."
+    )
+    boxes: Sequence[str] = option("--box", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
+    others: Sequence[Mapping[str, str]] = option(
+        "--with",
+        multiple=True,
+        required=True,
+        type=VariantType(),
+        help="What is different in another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, "
+        "dtype=bfloat16, strategy=samurai, or several of them separated by commas. Repeatable.",
+    )
+    model: ModelOptions = shared(model_options)
+    strategy: str = shared(strategy_option)
+    out: Path = shared(out_option("out/compare"))
+
+    def run(self) -> None:
+        if (hint := numbered_files_hint(self.source)) and not os.path.exists(self.source):
+            raise UserError(f"no file {str(self.source)!r}{hint}")
+        is_image = self.source.suffix.lower() in SUFFIXES
+        point_type, box_type = (POINT, BOX) if is_image else (VIDEO_POINT, VIDEO_BOX)
+        clicks, corners = _parsed(self.points, point_type, "--point"), _parsed(self.boxes, box_type, "--box")
+        if not clicks and not corners:
+            raise click.UsageError("say what to find, with --point or --box")
+        if is_image and len(corners) > 1:
+            raise click.UsageError("give one --box: one object is segmented")
+        variants = _variants(dict(zip(KEYS, (*self.model, self.strategy), strict=True)), self.others)
+        if is_image and any(variant.strategy != "sam2" for variant in variants):
+            raise click.UsageError("strategies are for videos, and this is an image")
+        models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
+        if any("model" in other for other in self.others) and len(models) == 1 and variants[0].choice.fallback:
+            print_note("all runs use mini, which replaces the default model; give --model too")
+        make_folder(self.out)
+        compute: Callable[[Variant], ComparedMasks]
+        if is_image:
+            (prompt,) = merged([*clicks, *corners], lambda _: None)
+            compute = functools.partial(_segment, self.source, prompt)
+        else:
+            compute = functools.partial(_track, self.source, merge_prompts([*clicks, *corners], each_shows_object=True))
+        count, problems = len(variants), ErrorReport("runs")
+        variants, found = _run_all(variants, compute, problems)
+        rows: list[dict[str, Any]] = [
+            {
+                "run": variant.label,
+                "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
+                "seconds": round(result.seconds, DIGITS),
+                "model": {**variant.choice.as_json(), "device": variant.device, "dtype": variant.dtype},
+            }
+            for variant, result in zip(variants, found, strict=True)
+        ]
+        content = {"source": str(self.source), "runs": rows}
+        write_atomically(self.out / TABLE, (json.dumps(content, indent=2) + "\n").encode())
+        from sam2fast.cli.results import to_uint8
+        from sam2fast.io.png import encode_image
+        from sam2fast.transforms import to_pixels
+
+        frames = {0: to_uint8(to_pixels(self.source).numpy())} if is_image else _some_frames(self.source, found)
+        write_atomically(self.out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
+        shown = ((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)
+        say_table([("run", "IoU", "s/frame"), *shown], (1, 2))
+        for row in rows:
+            emit({"source": str(self.source), **row})
+        say(f"written to {click.format_filename(self.out)}")
+        problems.raise_if_any(count)
+
+
+compare = command(CompareCommand, output_options())
 
 
 def _run_all(

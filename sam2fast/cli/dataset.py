@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sam2fast import __version__
+from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import OutputFolder, make_folder, write_atomically
 from sam2fast.cli.jobs import work_through
 from sam2fast.cli.left_out import LeftOut
@@ -84,49 +85,53 @@ def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collectio
     return select_videos(list(videos) or data.videos(), asked, data.root)
 
 
-@click.command()
-@source_argument
-@layout_option
-@rate_option
-@click.option("--count", is_flag=True, help="Read every mask: counts them, and finds damaged ones.")
-@video_option
-@click.option("--json", "as_json", is_flag=True, help="Print a list of JSON instead of a table.")
-@output_options()
-def info(source: Path, layout: str | None, rate: int, count: bool, as_json: bool, videos: Sequence[str]) -> None:
+class _InfoCommand:
     """List the videos of the data set in the folder IN, or of one file of it, with their objects, frames and sizes.
 
     Frames and sizes are those of masks. Unreadable videos are listed at the end.
     """
-    from sam2fast.datasets.dataset_files import DatasetError
-    from sam2fast.datasets.layout_registry import summarise
 
-    problems, rows = ErrorReport("videos"), []
-    kinds = open_masklets(source, layout, rate)
-    asked = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
-    total = 0
-    for data, present in kinds:
-        names = [name for name in present if name in asked]
-        total += len(names)
-        for name in names:
-            try:
-                rows.append(summarise(data, name, count))
-            except (DatasetError, OSError) as error:
-                problems.add(name, format_error(error))
-    for row in rows:
-        emit(row.content())
-    if as_json:
-        click.echo(json.dumps([row.content() for row in rows], indent=2))
-    else:
-        table: list[tuple[str, ...]] = [HEADERS]
+    source: Path = shared(source_argument)
+    layout: str | None = shared(layout_option)
+    rate: int = shared(rate_option)
+    count: bool = option(help="Read every mask: counts them, and finds damaged ones.")
+    videos: Sequence[str] = shared(video_option)
+    as_json: bool = option("--json", help="Print a list of JSON instead of a table.")
+
+    def run(self) -> None:
+        from sam2fast.datasets.dataset_files import DatasetError
+        from sam2fast.datasets.layout_registry import summarise
+
+        problems, rows = ErrorReport("videos"), []
+        kinds = open_masklets(self.source, self.layout, self.rate)
+        asked = select_videos(sorted({name for _, names in kinds for name in names}), self.videos, self.source)
+        total = 0
+        for data, present in kinds:
+            names = [name for name in present if name in asked]
+            total += len(names)
+            for name in names:
+                try:
+                    rows.append(summarise(data, name, self.count))
+                except (DatasetError, OSError) as error:
+                    problems.add(name, format_error(error))
         for row in rows:
-            numbers = ("-" if value is None else str(value) for value in (row.masks, row.visible))
-            size, images = f"{row.width}x{row.height}", "video" if row.images is None else str(row.images)
-            of_frames = str(row.objects), str(row.frames), row.first, row.last
-            table.append((f"{row.video} {row.masklets}".rstrip(), *of_frames, size, images, *numbers))
-        say_table(table)
-        objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
-        say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {kinds[0][0].name}")
-    problems.raise_if_any(total)
+            emit(row.content())
+        if self.as_json:
+            click.echo(json.dumps([row.content() for row in rows], indent=2))
+        else:
+            table: list[tuple[str, ...]] = [HEADERS]
+            for row in rows:
+                numbers = ("-" if value is None else str(value) for value in (row.masks, row.visible))
+                size, images = f"{row.width}x{row.height}", "video" if row.images is None else str(row.images)
+                of_frames = str(row.objects), str(row.frames), row.first, row.last
+                table.append((f"{row.video} {row.masklets}".rstrip(), *of_frames, size, images, *numbers))
+            say_table(table)
+            objects, frames = sum(row.objects for row in rows), sum(row.frames for row in rows)
+            say(f"{len(rows)} videos, {objects} objects, {frames} annotated frames; layout {kinds[0][0].name}")
+        problems.raise_if_any(total)
+
+
+info = command(_InfoCommand, output_options())
 
 
 def open_masklets(source: Path, layout: str | None, rate: int, both: bool = False) -> "list[tuple[Layout, list[str]]]":
@@ -143,50 +148,52 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
     return present
 
 
-@click.command()
-@source_argument
-@layout_option
-@rate_option
-@click.option(
-    "--frames",
-    metavar="A,B,C",
-    help="Annotated frames by number or file name: 0,40,480.  [default: up to four, evenly spaced]",
-)
-@video_option
-@out_option("out/dataset")
-@output_options()
-def show(source: Path, layout: str | None, rate: int, frames: str | None, videos: Sequence[str], out: Path) -> None:
+class _ShowCommand:
     """Draw the masks of annotated frames, of the data set in the folder IN or of one file of it.
 
     They are drawn on the frames, or on grey without frames. SA-V's manual and automatic masklets are drawn side by
     side. Each image is OUT/VIDEO_FRAME.png.
     """
-    asked = None if frames is None else [part.strip() for part in frames.split(",") if part.strip()]
-    if asked == []:
-        raise click.UsageError("--frames names no frame; expected such as 0,40,480")
-    kinds = open_masklets(source, layout, rate, both=True)
-    names = select_videos(sorted({name for _, names in kinds for name in names}), videos, source)
-    make_folder(out)
 
-    from sam2fast.datasets.dataset_files import DatasetError
-    from sam2fast.video_io import VideoError
+    source: Path = shared(source_argument)
+    layout: str | None = shared(layout_option)
+    rate: int = shared(rate_option)
+    frames: str | None = option(
+        metavar="A,B,C", help="Annotated frames by number or file name: 0,40,480.  [default: up to four, evenly spaced]"
+    )
+    videos: Sequence[str] = shared(video_option)
+    out: Path = shared(out_option("out/dataset"))
 
-    problems, count = ErrorReport("videos"), 0
-    for name in names:
-        opened = []
-        for data, present in kinds:
-            if name in present:
-                try:
-                    opened.append((data, data.open(name)))
-                except DatasetError as error:
-                    problems.add(name, format_error(error))
-        try:
-            count += _draw_video(name, opened, asked, out)
-        except (DatasetError, VideoError, OSError, ImportError) as error:
-            problems.add(name, format_error(error))
-    emit({"out": str(out), "images": count})
-    say(f"{count} images in {out}")
-    problems.raise_if_any(sum(name in present for name in names for _, present in kinds))
+    def run(self) -> None:
+        asked = None if self.frames is None else [part.strip() for part in self.frames.split(",") if part.strip()]
+        if asked == []:
+            raise click.UsageError("--frames names no frame; expected such as 0,40,480")
+        kinds = open_masklets(self.source, self.layout, self.rate, both=True)
+        names = select_videos(sorted({name for _, names in kinds for name in names}), self.videos, self.source)
+        make_folder(self.out)
+
+        from sam2fast.datasets.dataset_files import DatasetError
+        from sam2fast.video_io import VideoError
+
+        problems, count = ErrorReport("videos"), 0
+        for name in names:
+            opened = []
+            for data, present in kinds:
+                if name in present:
+                    try:
+                        opened.append((data, data.open(name)))
+                    except DatasetError as error:
+                        problems.add(name, format_error(error))
+            try:
+                count += _draw_video(name, opened, asked, self.out)
+            except (DatasetError, VideoError, OSError, ImportError) as error:
+                problems.add(name, format_error(error))
+        emit({"out": str(self.out), "images": count})
+        say(f"{count} images in {self.out}")
+        problems.raise_if_any(sum(name in present for name in names for _, present in kinds))
+
+
+show = command(_ShowCommand, output_options())
 
 
 def _draw_video(
@@ -238,88 +245,78 @@ def _draw_frame(
     write_atomically(file, content.getvalue())
 
 
-@click.command()
-@source_argument
-@click.argument("target", metavar="OUT", type=PATH)
-@click.option("--to", "to", type=click.Choice(LAYOUTS), required=True, help="Layout of OUT.")
-@layout_option
-@click.option(
-    "--masklets",
-    type=click.Choice(MASKLETS),
-    default="manual",
-    help="Which of SA-V's two JSON files of a video to read or write.",
-)
-@rate_option
-@click.option(
-    "--images",
-    type=click.Choice(("all", "annotated", "none")),
-    default="all",
-    help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
-)
-@click.option(
-    "--overlaps",
-    type=click.Choice(("refuse", "smaller-id", "larger-area")),
-    default="refuse",
-    help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
-)
-@click.option("--check", is_flag=True, help="Read every mask back and compare.")
-@click.option("--overwrite", is_flag=True, help="Replace existing videos, also those of other options.")
-@video_option
-@jobs_option()
-@output_options(has_bar=True)
-def convert(
-    source: Path,
-    target: Path,
-    to: str,
-    layout: str | None,
-    masklets: str,
-    rate: int,
-    images: str,
-    overlaps: str,
-    check: bool,
-    overwrite: bool,
-    videos: Sequence[str],
-    processes: int | None,
-) -> None:
+class _ConvertCommand:
     """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
 
     Nothing is lost: what a layout cannot hold is written to OUT/Facts (in SA-V's JSON under the key sam2fast), and
     restored when converting back. Each video is written atomically. Existing videos are skipped, so the same
     command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
     """
-    data, only = open_source(source, layout, masklets, rate)
-    names = select_source_videos(data, only, videos)
-    if os.path.realpath(target) == os.path.realpath(data.root):
-        raise click.UsageError("OUT is the folder of IN; choose another one")
-    if data.name == to == "sav" and data.settings.masklets != masklets:
-        masklets = data.settings.masklets
 
-    from sam2fast.datasets.conversion import ConvertJob, convert_video
-    from sam2fast.datasets.layout import Settings
-    from sam2fast.datasets.layout_registry import open_layout
-
-    options = {"to": to, "masklets": masklets, "rate": rate, "images": images, "overlaps": overlaps}
-    run = {"version": __version__, "options": options}
-    folder = OutputFolder(target / ".convert.json", run, overwrite, "choose another folder, or --overwrite")
-    output = open_layout(target, to, Settings(masklets, rate, overlaps))
-    problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
-    jobs = {name: ConvertJob(data, output, name, images, check) for name in names}
-    results, done_before = _run(convert_video, jobs, folder, problems, processes, overwrite)
-    for video, done in results.items():
-        count, frames, objects = count + 1, frames + done.frames, objects + done.objects
-        bare += not done.has_images
-        if done.lost:
-            lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
-            of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
-            say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
-    output.finish()
-    emit({"out": str(target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before})
-    say(
-        f"{count} videos with {objects} objects in {frames} annotated frames in {target}, layout {to}"
-        + (f"; {done_before} videos were done before" if done_before else "")
-        + (f"; of {bare} videos IN has no images" if bare and images != "none" else "")
+    source: Path = shared(source_argument)
+    target: Path = argument(metavar="OUT")
+    to: str = option(type=click.Choice(LAYOUTS), required=True, help="Layout of OUT.")
+    layout: str | None = shared(layout_option)
+    masklets: str = option(
+        type=click.Choice(MASKLETS),
+        default="manual",
+        help="Which of SA-V's two JSON files of a video to read or write.",
     )
-    problems.raise_if_any(len(names))
+    rate: int = shared(rate_option)
+    images: str = option(
+        type=click.Choice(("all", "annotated", "none")),
+        default="all",
+        help="Which frames to copy: byte for byte, or, from video files into layouts of images, as JPEG of quality 95.",
+    )
+    overlaps: str = option(
+        type=click.Choice(("refuse", "smaller-id", "larger-area")),
+        default="refuse",
+        help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
+    )
+    check: bool = option(help="Read every mask back and compare.")
+    overwrite: bool = option(help="Replace existing videos, also those of other options.")
+    videos: Sequence[str] = shared(video_option)
+    processes: int | None = shared(jobs_option())
+
+    def run(self) -> None:
+        data, only = open_source(self.source, self.layout, self.masklets, self.rate)
+        names = select_source_videos(data, only, self.videos)
+        if os.path.realpath(self.target) == os.path.realpath(data.root):
+            raise click.UsageError("OUT is the folder of IN; choose another one")
+        masklets = data.settings.masklets if data.name == self.to == "sav" else self.masklets
+
+        from sam2fast.datasets.conversion import ConvertJob, convert_video
+        from sam2fast.datasets.layout import Settings
+        from sam2fast.datasets.layout_registry import open_layout
+
+        options = {"to": self.to, "masklets": masklets, "rate": self.rate}
+        options |= {"images": self.images, "overlaps": self.overlaps}
+        run, file = {"version": __version__, "options": options}, self.target / ".convert.json"
+        folder = OutputFolder(file, run, self.overwrite, "choose another folder, or --overwrite")
+        output = open_layout(self.target, self.to, Settings(masklets, self.rate, self.overlaps))
+        problems, count, frames, objects, bare = ErrorReport("videos"), 0, 0, 0, 0
+        jobs = {name: ConvertJob(data, output, name, self.images, self.check) for name in names}
+        results, done_before = _run(convert_video, jobs, folder, problems, self.processes, self.overwrite)
+        for video, done in results.items():
+            count, frames, objects = count + 1, frames + done.frames, objects + done.objects
+            bare += not done.has_images
+            if done.lost:
+                lost = ", ".join(map(str, sorted({number for numbers in done.lost.values() for number in numbers})))
+                of_frames = f"{len(done.lost)} frames from {next(iter(done.lost))} on"
+                say(f"{video}: lost pixels where masks overlap, {of_frames}, objects {lost}")
+        output.finish()
+        emit(
+            {"out": str(self.target), "videos": count, "objects": objects, "frames": frames, "done_before": done_before}
+        )
+        say(
+            f"{count} videos with {objects} objects in {frames} annotated frames in {self.target}, layout {self.to}"
+            + (f"; {done_before} videos were done before" if done_before else "")
+            + (f"; of {bare} videos IN has no images" if bare and self.images != "none" else "")
+        )
+        problems.raise_if_any(len(names))
+
+
+convert = command(_ConvertCommand, output_options(has_bar=True))
 
 
 def _run(
@@ -357,67 +354,67 @@ def _run(
     return found, len(there)
 
 
-@click.command()
-@click.option(
-    "--videos",
-    "--sav-vid-dir",
-    "videos",
-    required=True,
-    metavar="DIR",
-    type=PATH,
-    help="Folder of video files, or of folders with such files.",
-)
-@click.option(
-    "--out",
-    "--output-dir",
-    "out",
-    required=True,
-    metavar="DIR",
-    type=PATH,
-    help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
-)
-@click.option(
-    "--rate",
-    "--sav-frame-sample-rate",
-    "rate",
-    type=click.IntRange(1),
-    default=4,
-    help="Take every RATEth frame. 4 are SA-V's annotated ones.",
-)
-@click.option("--quality", type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
-@jobs_option("--n-jobs")
-@output_options(has_bar=True)
-def extract(videos: Path, out: Path, rate: int, quality: int, processes: int | None) -> None:
+class _ExtractCommand:
     """Extract every RATEth frame of videos, several videos at once.
 
     The folder of a video appears when all its frames are written. Existing folders are skipped, so the same command
     continues an interrupted run. Videos that cannot be read to their end get no folder, and are listed at the end.
     """
-    from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
-    from sam2fast.video_io.video_types import require_pyav
 
-    files, hidden = list_videos(videos)
-    require_pyav()
-    problems, left_out = ErrorReport("videos"), LeftOut()
-    for file in hidden:
-        left_out.add("file", "it is hidden", file)
-    jobs = dict[str, ExtractJob]()
-    for file in files:
-        job = ExtractJob(file, out, rate, quality)
-        if jobs.setdefault(job.name, job) is not job:
-            problems.add(file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder")
-    folder = OutputFolder(
-        out / ".extract.json", {"version": __version__, "options": {"rate": rate, "quality": quality}}
+    videos: Path = option(
+        "--videos",
+        "--sav-vid-dir",
+        required=True,
+        metavar="DIR",
+        help="Folder of video files, or of folders with such files.",
     )
-    results, done_before = _run(extract_frames, jobs, folder, problems, processes)
-    count, frames = len(results), sum(results.values())
-    emit({"out": str(out), "videos": count, "frames": frames, "done_before": done_before})
-    say(
-        f"{frames} frames of {count} videos in {out}"
-        + (f"; {done_before} videos were done before" if done_before else "")
+    out: Path = option(
+        "--out",
+        "--output-dir",
+        required=True,
+        metavar="DIR",
+        help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
     )
-    left_out.report()
-    problems.raise_if_any(len(files))
+    rate: int = option(
+        "--rate",
+        "--sav-frame-sample-rate",
+        type=click.IntRange(1),
+        default=4,
+        help="Take every RATEth frame. 4 are SA-V's annotated ones.",
+    )
+    quality: int = option(type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
+    processes: int | None = shared(jobs_option("--n-jobs"))
+
+    def run(self) -> None:
+        from sam2fast.datasets.conversion import ExtractJob, extract_frames, list_videos
+        from sam2fast.video_io.video_types import require_pyav
+
+        files, hidden = list_videos(self.videos)
+        require_pyav()
+        problems, left_out = ErrorReport("videos"), LeftOut()
+        for file in hidden:
+            left_out.add("file", "it is hidden", file)
+        jobs = dict[str, ExtractJob]()
+        for file in files:
+            job = ExtractJob(file, self.out, self.rate, self.quality)
+            if jobs.setdefault(job.name, job) is not job:
+                problems.add(
+                    file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder"
+                )
+        run = {"version": __version__, "options": {"rate": self.rate, "quality": self.quality}}
+        folder = OutputFolder(self.out / ".extract.json", run)
+        results, done_before = _run(extract_frames, jobs, folder, problems, self.processes)
+        count, frames = len(results), sum(results.values())
+        emit({"out": str(self.out), "videos": count, "frames": frames, "done_before": done_before})
+        say(
+            f"{frames} frames of {count} videos in {self.out}"
+            + (f"; {done_before} videos were done before" if done_before else "")
+        )
+        left_out.report()
+        problems.raise_if_any(len(files))
+
+
+extract = command(_ExtractCommand, output_options(has_bar=True))
 
 
 @click.group()
@@ -429,5 +426,5 @@ def dataset() -> None:
     """
 
 
-for command in (info, show, convert, extract):
-    dataset.add_command(command)
+for one in (info, show, convert, extract):
+    dataset.add_command(one)

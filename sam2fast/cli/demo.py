@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from sam2fast.io.atomic import remove_leftovers
 DEFAULT_MODEL = "mini"
 
 
-@dataclass(frozen=True)
 class DemoCommand:
     """Segment objects in two photographs, and track three through a video.
 

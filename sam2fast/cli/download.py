@@ -1,7 +1,6 @@
 """``sam2fast download``: checkpoints from Meta, a mirror or the Hugging Face hub."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -23,7 +22,6 @@ from sam2fast.downloads.catalog import (
 from sam2fast.utils.embedded import EMBEDDED, find_embedded
 
 
-@dataclass(frozen=True)
 class DownloadCommand:
     """Download checkpoints, and print where they are.
 

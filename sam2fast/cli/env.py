@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import sam2fast
+from sam2fast.cli.command import command, option
 from sam2fast.cli.reporting import emit, output_options, say
 
 # Packages by extra, of the extras for users. One text with several names is one package under any of them.
@@ -43,25 +44,29 @@ VARIABLES = (
 MISSING = "not installed"
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@output_options()
-def env(as_json: bool) -> None:
+class EnvCommand:
     """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.
 
     Only a fixed list of environment variables is shown, none of which holds secrets. The home directory is shown as ~.
     A section that fails shows its error.
     """
-    found = describe()
-    emit(found)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    for section, facts in found.items():
-        say(section)
-        for name, value in facts.items():
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            say(f"  {name}: " + shown.strip().replace("\n", "\n    "))
+
+    as_json: bool = option("--json", help="Print one JSON document.")
+
+    def run(self) -> None:
+        found = describe()
+        emit(found)
+        if self.as_json:
+            click.echo(json.dumps(found, indent=2))
+            return
+        for section, facts in found.items():
+            say(section)
+            for name, value in facts.items():
+                shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+                say(f"  {name}: " + shown.strip().replace("\n", "\n    "))
+
+
+env = command(EnvCommand, output_options())
 
 
 def describe() -> dict[str, dict[str, Any]]:

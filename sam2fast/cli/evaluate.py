@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from sam2fast.evaluation.scores import FolderScores, ObjectScore, VideoScore
 
 
-@dataclass(frozen=True)
 class EvaluateCommand:
     """Score predicted masks of videos by J (region overlap), F (contour accuracy) and their mean.
 

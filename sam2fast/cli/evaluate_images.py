@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,6 @@ MAX_SHOWN = 3  # problems of one image
 MOST_NOISE = 0.5  # fraction of a box side; larger values could invert the box
 
 
-@dataclass(frozen=True)
 class EvaluateImagesCommand:
     """Measure how well a model segments the objects in the images of the folder IMAGES from clicks and boxes.
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ RECORDS = {"torch": "artifact.json", "onnx": "model.json", "web": "in_browser/se
 IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
 
 
-@dataclass(frozen=True)
 class ExportCommand:
     """Export a model for other programs.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sam2fast.cli.command import command, option, shared
 from sam2fast.cli.options import ModelOptions, model_options
 from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
@@ -17,58 +18,60 @@ if TYPE_CHECKING:
 NEEDED = ("flask", "gunicorn", "av", "shapely")
 
 
-@click.command("label-studio")
-@model_options
-@click.option(
-    "--url",
-    envvar="LABEL_STUDIO_URL",
-    default="http://localhost:8080",
-    help="Label Studio, whose files are read; also from LABEL_STUDIO_URL in the environment. Other addresses are not.",
-)
-@click.option(
-    "--token",
-    metavar="TEXT",
-    envvar="LABEL_STUDIO_API_KEY",
-    help="Its access token, for files; also from LABEL_STUDIO_API_KEY in the environment.",
-)
-@click.option("--host", default="127.0.0.1", help="Address to listen on. Everybody who can reach it gets answers.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9090, help="0 for any that is free.")
-@click.option("--images", type=click.IntRange(1), default=16, help="Images whose embeddings are kept, of 16 MB each.")
-@click.option("--frames", type=click.IntRange(1), default=50, help="Frames of a video that a request tracks.")
-@click.option("--max-mb", type=click.IntRange(1), default=256, help="Size of an image or a video.")
-@output_options()
-def label_studio(
-    model: ModelOptions, url: str, token: str | None, host: str, port: int, images: int, frames: int, max_mb: int
-) -> None:
+class LabelStudioCommand:
     """An ML backend for Label Studio: masks in images, boxes and outlines in videos.
 
     Serves until Ctrl-C. Give its address to Label Studio under Settings, Model, and switch interactive preannotations
     on. docs/label_studio.md has labelling interfaces.
     """
-    if any(find_spec(package) is None for package in NEEDED):
-        raise UserError(f"the Label Studio backend needs {', '.join(NEEDED)}: pip install 'sam2fast[label-studio]'")
-    from sam2fast.demo.server import serving
 
-    with as_user_error(ValueError):
-        HostFiles(url, max_mb)
-    choice = model.choose()
+    model: ModelOptions = shared(model_options)
+    url: str = option(
+        envvar="LABEL_STUDIO_URL",
+        default="http://localhost:8080",
+        help="Label Studio, whose files are read; also from LABEL_STUDIO_URL in the environment. Other addresses are "
+        "not.",
+    )
+    token: str | None = option(
+        metavar="TEXT",
+        envvar="LABEL_STUDIO_API_KEY",
+        help="Its access token, for files; also from LABEL_STUDIO_API_KEY in the environment.",
+    )
+    host: str = option(default="127.0.0.1", help="Address to listen on. Everybody who can reach it gets answers.")
+    port: int = option(type=click.IntRange(0, 65535), default=9090, help="0 for any that is free.")
+    images: int = option(type=click.IntRange(1), default=16, help="Images whose embeddings are kept, of 16 MB each.")
+    frames: int = option(type=click.IntRange(1), default=50, help="Frames of a video that a request tracks.")
+    max_mb: int = option(type=click.IntRange(1), default=256, help="Size of an image or a video.")
 
-    def build() -> "Flask":
-        # In the serving process: torch's threads do not survive a fork.
-        from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
-        from sam2fast.integrations.models import load_predictors
+    def run(self) -> None:
+        if any(find_spec(package) is None for package in NEEDED):
+            raise UserError(f"the Label Studio backend needs {', '.join(NEEDED)}: pip install 'sam2fast[label-studio]'")
+        from sam2fast.demo.server import serving
 
-        try:
-            with as_model_error():
-                of_model = choice.config, choice.checkpoint, model.device, model.dtype, model.image_size
-                loaded = load_predictors(*of_model)
-        except UserError as error:
-            error.show()
-            sys.exit(serving.FAILED_TO_START)
-        return make_app(LabelStudioBackend(loaded[0], reader_of(url, token, max_mb), images, frames, loaded[1]))
+        with as_user_error(ValueError):
+            HostFiles(self.url, self.max_mb)
+        choice = self.model.choose()
 
-    def announce(address: str) -> None:
-        emit({"address": address, "url": url, "model": choice.as_json()})
-        say(f"Give Label Studio the address {address}; files are read from {url}; Ctrl-C ends it")
+        def build() -> "Flask":
+            # In the serving process: torch's threads do not survive a fork.
+            from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
+            from sam2fast.integrations.models import load_predictors
 
-    serving.serve(build, serving.Address(host, port), announce)
+            try:
+                with as_model_error():
+                    settings = self.model.device, self.model.dtype, self.model.image_size
+                    predictor, of_images = load_predictors(choice.config, choice.checkpoint, *settings)
+            except UserError as error:
+                error.show()
+                sys.exit(serving.FAILED_TO_START)
+            reader = reader_of(self.url, self.token, self.max_mb)
+            return make_app(LabelStudioBackend(predictor, reader, self.images, self.frames, of_images))
+
+        def announce(address: str) -> None:
+            emit({"address": address, "url": self.url, "model": choice.as_json()})
+            say(f"Give Label Studio the address {address}; files are read from {self.url}; Ctrl-C ends it")
+
+        serving.serve(build, serving.Address(self.host, self.port), announce)
+
+
+label_studio = command(LabelStudioCommand, output_options())

@@ -1,7 +1,6 @@
 """``sam2fast masks``: masks of everything in each image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +42,6 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
 class MasksCommand:
     """Generate the masks of everything in each IMAGE.
 

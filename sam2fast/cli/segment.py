@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
 class SegmentCommand:
     """Find objects in each IMAGE by points, boxes or masks: one object, or several with names.
 

@@ -4,7 +4,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,6 @@ class OriginType(click.ParamType):
             self.fail(f"{value!r} is not an origin; expected one such as https://demo.example:8443", param, ctx)
 
 
-@dataclass(frozen=True)
 class ServeCommand:
     """The web demo: click on objects in a video, track them, download the masks.
 

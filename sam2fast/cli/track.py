@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -50,7 +50,6 @@ def read_approximations(_ctx: click.Context, _option: click.Parameter, names: Se
         raise click.BadParameter(str(error)) from None
 
 
-@dataclass(frozen=True)
 class TrackCommand:
     """Track objects through each VIDEO, from clicks, boxes and masks on any of its frames.
 

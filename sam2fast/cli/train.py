@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,7 +12,6 @@ from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.train_run import TrainingRun
 
 
-@dataclass(frozen=True)
 class TrainCommand(TrainingRun):
     """Train a model.
 

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +38,6 @@ REASONS = {
 }
 
 
-@dataclass(frozen=True)
 class VosCommand:
     """Track the objects of a data set's videos from given masks, and write a PNG for every frame.
 
