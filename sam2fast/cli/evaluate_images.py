@@ -115,9 +115,8 @@ class EvaluateImagesCommand:
 
         if find_spec("scipy") is None:
             raise UserError("clicks need scipy: pip install 'sam2fast[eval]'")
-        with as_user_error(ValueError, OSError, ImportError):
-            options = {"skip_unmasked": self.skip_unmasked, "with_crowds": self.with_crowds}
-            data = open_data_set(self.images, masks, self.format, **options, ignored_labels=self.ignored_labels)
+        options = {"skip_unmasked": self.skip_unmasked, "with_crowds": self.with_crowds}
+        data = open_data_set(self.images, masks, self.format, **options, ignored_labels=self.ignored_labels)
         if self.out is not None:
             inputs = {os.path.realpath(file) for job in data.jobs for file in (job.image, *job.masks.files)}
             for file in output_files(self.out):

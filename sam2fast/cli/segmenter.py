@@ -17,7 +17,7 @@ from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.prompts import Box, Prompts
 from sam2fast.cli.sources import InputSource
 from sam2fast.cli.user_errors import UserError, as_model_error, as_user_error
-from sam2fast.io.images import VIDEO_SUFFIXES
+from sam2fast.io.images import is_video_file
 from sam2fast.io.overlay import area_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, read_pixels
@@ -81,11 +81,10 @@ class Segmenter:
         """Reads the pixels ``(H, W, 3)`` of an image, upright, as uint8 or fp32 in [0, 1]."""
         with self.stage("read image"), image.file() as file:
             try:
-                with as_user_error(FileNotFoundError):
-                    pixels, self.choices = read_pixels(file)
+                pixels, self.choices = read_pixels(file)
                 return pixels.numpy()
             except ImageError as error:
-                if file.suffix.lower() in VIDEO_SUFFIXES:
+                if is_video_file(file.name):
                     raise UserError(f"{file} is a video: use `sam2fast track`") from error
                 reason = " ".join(str(error).split())
                 raise UserError(reason if str(file) in reason else f"{file}: {reason}") from error

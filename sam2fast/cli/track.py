@@ -33,7 +33,7 @@ from sam2fast.cli.runner_options import names_several
 from sam2fast.cli.sources import list_sources, videos_in
 from sam2fast.cli.terminal import report_interrupt
 from sam2fast.cli.track_request import TrackRequest, VideoSource
-from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, as_user_error, format_error
+from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, format_error
 from sam2fast.io.mask_formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
@@ -232,8 +232,7 @@ class TrackCommand:
             )
         if find_spec("scipy") is None:
             raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
-        with as_user_error(OSError, ValueError):
-            names = [os.path.join(request.source.text, name) for name in request.frame_names]
+        names = [os.path.join(request.source.text, name) for name in request.frame_names]
         assert self.boxes_file is not None
         found = read_detections(self.boxes_file, names, left_out, Path(request.source.text).stem)
         return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))

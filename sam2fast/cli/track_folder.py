@@ -185,7 +185,7 @@ class RunFolder:
 
     def sort(self) -> None:
         """Sorts the record by frame, since the backward pass appends in descending order."""
-        with as_user_error(OSError, ValueError), closing(RecordIndex(self.record)) as index:
+        with closing(RecordIndex(self.record)) as index:
             if not index.is_sorted:
                 with atomic_path(self.record) as partial, open(partial, "wb") as file:
                     file.writelines(index.raw(frame) for frame in sorted(index))

@@ -24,7 +24,7 @@ from sam2fast.cli.user_errors import ErrorReport, UserError, as_user_error, prin
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.evaluation.vos.inference import VosDone, VosJob, VosSettings, build_for_vos, run_vos
 from sam2fast.io.atomic import remove_leftovers
-from sam2fast.io.images import SUFFIXES
+from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.io.made_from import described_videos
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class VosCommand:
     ) -> tuple[list[VosJob], list[str], int]:
         """Returns the videos to track, the names of all videos, and the number of finished videos."""
         from sam2fast.datasets.dataset_files import DatasetError
-        from sam2fast.evaluation.vos.listing import inputs_of, is_video_file, listed_names, videos_in
+        from sam2fast.evaluation.vos.listing import inputs_of, listed_names, videos_in
         from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done
         from sam2fast.video_io import VideoError
 
@@ -241,7 +241,6 @@ class VosCommand:
     def _add_unused(self, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
         """Adds files that are no videos, hidden frames, files beside frames, and folders of masks without a video."""
         from sam2fast.datasets.dataset_files import list_entries
-        from sam2fast.evaluation.vos.listing import is_video_file
 
         videos = {path.name for path in found.values()}
         for path in sorted(list_entries(self.videos)):

@@ -38,6 +38,11 @@ IMAGE_READ_ERRORS = (
 )
 
 
+def is_video_file(name: str) -> bool:
+    """Returns True if a name has the suffix of a video file, in any case."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
 def files_of_kind(paths: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXES) -> tuple[list[Path], list[Path]]:
     """Returns the visible and the hidden files with these suffixes, in any case. Includes broken links."""
     found = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]

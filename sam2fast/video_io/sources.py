@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2fast.io.image_files import FileImage, as_rgb, read_header, read_image, read_image_size
-from sam2fast.io.images import IMAGE_READ_ERRORS, VIDEO_SUFFIXES, open_image, skipped_note
+from sam2fast.io.images import IMAGE_READ_ERRORS, is_video_file, open_image, skipped_note
 from sam2fast.transforms import ImageLike, read_file_image
 from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, log_once, resized, to_rgb_image
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
@@ -71,7 +71,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
         )
     # Where there are files that the original reads, only these.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
-    others = {*sum(kinds, []), *(name for name in names if name.lower().endswith(VIDEO_SUFFIXES))} - {*chosen}
+    others = {*sum(kinds, []), *(name for name in names if is_video_file(name))} - {*chosen}
     paths = [folder / name for name in chosen]
     if all(re.fullmatch("-?[0-9]+", path.stem) for path in paths):
         return sorted(paths, key=lambda path: (int(path.stem), path.name)), sorted(others)

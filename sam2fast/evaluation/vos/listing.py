@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sam2fast.datasets.dataset_files import DatasetError, list_entries
 from sam2fast.downloads.digests import digest_of
 from sam2fast.io.file_records import file_sha256
-from sam2fast.io.images import VIDEO_SUFFIXES
+from sam2fast.io.images import is_video_file
 
 
 class Inputs(NamedTuple):
@@ -31,11 +31,6 @@ def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
         elif is_video_file(path.name) and not found[name].is_dir():
             ambiguous.setdefault(name, f"{found[name]} and {path.name} have the same name")
     return {name: path for name, path in sorted(found.items()) if name not in ambiguous}, ambiguous
-
-
-def is_video_file(name: str) -> bool:
-    """Returns True if a name has the suffix of a video file, in any case."""
-    return name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def listed_names(file: Path) -> list[str]:

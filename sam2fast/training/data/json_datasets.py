@@ -22,8 +22,7 @@ from sam2fast.datasets.frame_annotations import MaskletAnnotations, SegmentAnnot
 from sam2fast.datasets.frame_files import count_frames, decode_video_frames
 from sam2fast.datasets.layout import MASKLETS
 from sam2fast.datasets.segmentations import area_of, read_coco, read_sa1b, require_pycocotools
-from sam2fast.io.images import SUFFIXES
-from sam2fast.io.images import VIDEO_SUFFIXES as ALL_VIDEO_SUFFIXES
+from sam2fast.io.images import SUFFIXES, is_video_file
 from sam2fast.training.data.clip import DataError
 from sam2fast.training.data.raw_dataset import (
     FolderVideo,
@@ -135,7 +134,7 @@ def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
     names, others = [], []
     for path in list_entries(folder):
         is_folder = path.is_dir()
-        files = [f for f in (list_entries(path) if is_folder else [path]) if f.suffix.lower() in ALL_VIDEO_SUFFIXES]
+        files = [f for f in (list_entries(path) if is_folder else [path]) if is_video_file(f.name)]
         read = [file for file in files if file.suffix in VIDEO_SUFFIXES and file.is_file()]
         others += [file for file in files if file.suffix not in VIDEO_SUFFIXES]
         names += [file.relative_to(folder).with_suffix("").as_posix() for file in read]
