@@ -18,7 +18,7 @@ from sam2fast.cli.results import write_results
 from sam2fast.cli.segment import predict_objects
 from sam2fast.cli.segmenter import Segmenter
 from sam2fast.cli.sources import InputSource
-from sam2fast.cli.user_errors import as_user_error, print_note
+from sam2fast.cli.user_errors import print_note
 from sam2fast.demo.clip import CLIP, encode_mp4, read_clip, track
 from sam2fast.io.images import open_image
 from sam2fast.io.overlay import choose_colours, draw_overlay
@@ -113,7 +113,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
     except CheckpointError:  # the file fits: the segmenter has loaded it
         print_note(f"no video, since {choice.checkpoint} has weights for images only")
         return []
-    with segmenter.stage("track"), as_user_error(torch.OutOfMemoryError):
+    with segmenter.stage("track"):
         masks = track(predictor, frames, [one.as_arguments() for one in TRACKED])
 
     with segmenter.stage("write"):

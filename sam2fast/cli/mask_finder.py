@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -91,7 +90,7 @@ class MaskTask:
         with finder.stage("read image"):
             made_from = image.made_from()  # before the image is read, which another program may replace meanwhile
         pixels = finder.read(image)
-        with finder.stage("find masks"), as_user_error(torch.OutOfMemoryError):
+        with finder.stage("find masks"):
             records = finder.generator.generate(pixels)
         records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
         with finder.stage("write"):

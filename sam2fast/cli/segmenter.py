@@ -63,9 +63,10 @@ class Segmenter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block, with device synchronization, to ``seconds[name]``."""
+        """Adds the time of the block, with device synchronization, to ``seconds[name]``. No memory is a UserError."""
         start = time.perf_counter()
-        yield
+        with as_user_error(torch.OutOfMemoryError):
+            yield
         if self._device is not None and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         elif self._device is not None and self._device.type == "mps":
@@ -107,13 +108,13 @@ class Segmenter:
 
     def encode(self, pixels: np.ndarray) -> None:
         """Encodes ``pixels (H, W, 3)`` for :meth:`predict`."""
-        with self.stage("encode"), as_user_error(torch.OutOfMemoryError):
+        with self.stage("encode"):
             self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
         """Predicts the best mask for the prompts. For a single click it has the best score of three."""
         clicks = prompts.clicks
-        with self.stage("predict"), as_user_error(ValueError, torch.OutOfMemoryError):
+        with self.stage("predict"), as_user_error(ValueError):
             masks, scores, _ = self.predictor.predict(
                 point_coords=np.array([(c.x, c.y) for c in clicks]) if clicks else None,
                 point_labels=np.array([c.label for c in clicks]) if clicks else None,
