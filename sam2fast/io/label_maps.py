@@ -20,12 +20,13 @@ COLUMNS = 256  # copied together, so that they stay in the processor's cache
 def paint_labels(
     segmentations: Sequence[Mapping[str, Any]], height: int, width: int, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Ids ``(H, W)``: the number, by default the position from 1, of the last mask that has the pixel; 0 for none.
+    """Returns ids ``(H, W)``: the number of the last mask that has the pixel, or 0. uint16 for more than 255 masks.
 
-    uint8 for up to 255 masks, else uint16. If the largest mask comes first, no mask is hidden.
+    If the largest mask comes first, no mask is hidden.
 
     Args:
         segmentations: Run lengths of the masks.
+        numbers: Ids of the masks. Defaults to their positions from 1.
     """
     if len(segmentations) > MOST_LABELS:
         raise ValueError(
@@ -43,7 +44,7 @@ def paint_labels(
 def stack_masks(
     masks: Iterable[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], dtype: type[np.integer[Any]] = np.uint8
 ) -> NDArray[Any]:
-    """:func:`paint_labels` of ids and bool masks ``(H, W)``."""
+    """Does the same as :func:`paint_labels` for ids and bool masks ``(H, W)``."""
     labels = np.zeros(size, dtype)
     for number, mask in masks:
         np.copyto(labels, dtype(number), where=mask)
@@ -51,7 +52,7 @@ def stack_masks(
 
 
 def row_major(pixels: np.ndarray) -> np.ndarray:
-    """A row-major copy of ``pixels (H, W)``; several times as fast as NumPy's if they are column-major and large."""
+    """Returns a row-major copy of ``pixels (H, W)``. Several times as fast as NumPy for large column-major ones."""
     rows = np.empty(pixels.shape, dtype=pixels.dtype)
     for first in range(0, pixels.shape[1], COLUMNS):
         rows[:, first : first + COLUMNS] = pixels[:, first : first + COLUMNS]
@@ -62,9 +63,10 @@ def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
     """Returns a PNG file of labels ``(H, W)``, 0 for none: uint8 with a palette, uint16 as 16-bit grey.
 
     Args:
-        colours: RGB bytes of the palette, by default DAVIS's.
+        colours: RGB bytes of the palette. Defaults to DAVIS's.
 
-    Raises ValueError for an invalid palette.
+    Raises:
+        ValueError: If the palette is invalid.
     """
     if labels.dtype != np.uint8:
         return encode_png(labels)
@@ -74,7 +76,7 @@ def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
 
 
 def palette() -> NDArray[np.uint8]:
-    """The DAVIS palette ``(256, 3)``: bits 3k, 3k + 1, 3k + 2 of an id are bit 7 - k of its red, green and blue."""
+    """Returns DAVIS's palette ``(256, 3)``. Bits 3k, 3k + 1, 3k + 2 of an id are bit 7 - k of red, green and blue."""
     ids = np.arange(COLOURS)
     colours = np.zeros((COLOURS, 3), dtype=np.uint8)
     for level in range(8):
@@ -85,7 +87,7 @@ def palette() -> NDArray[np.uint8]:
 
 
 def palette_of(path: Path) -> bytes | None:
-    """The RGB bytes of an image's palette, for :func:`label_png`; None for an image without a palette."""
+    """Returns the RGB bytes of an image's palette, for :func:`label_png`, or None if it has no palette."""
     with open_image(path) as image:
         colours = image.getpalette("RGB") if image.mode == "P" else None
         return None if colours is None else bytes(colours)

@@ -38,20 +38,20 @@ def draw_overlay(
     boxes: Any = None,
     colours: Sequence[Colour] | None = None,
 ) -> Image.Image:
-    """The image with masks tinted and outlined in white, and the prompts drawn.
+    """Returns the image with masks tinted and outlined in white, and with the prompts.
 
     Line widths follow the image's size. Small masks are drawn over large ones. Prompts outside the image are cut off.
 
     Args:
         image: ``(H, W, 3)`` RGB uint8.
         masks: ``(N, H, W)`` bool.
-        points: ``(P, 2)`` clicks (x, y) in pixels; a plus on green or a minus on red.
-        labels: ``(P)``; 1 foreground, 0 background. Without labels all are foreground.
+        points: ``(P, 2)`` clicks (x, y) in pixels, drawn as a plus on green or a minus on red.
+        labels: ``(P)``, 1 for foreground and 0 for background. Defaults to foreground.
         boxes: ``(B, 4)`` XYXY in pixels.
-        colours: tints of the N masks; without, those of :func:`choose_colours`.
+        colours: Tints of the N masks. Defaults to :func:`choose_colours`.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: If a shape or dtype does not fit.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an RGB uint8 image (H, W, 3), got {image.dtype} {image.shape}")
@@ -79,7 +79,7 @@ def draw_overlay(
 
 
 def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
-    """For each of ``masks (N, H, W)`` the tint least like what is below it; five masks get five different ones."""
+    """Returns the tint of each mask ``(H, W)`` that differs most from the pixels below; five masks get five tints."""
     chosen: list[Colour] = []
     unused: list[Colour] = []
     for mask in masks:
@@ -94,7 +94,7 @@ def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
 
 
 def colour_of_number(number: int) -> Colour:
-    """The RGB colour of a number; 0 to 4 have the colours that are easiest to distinguish."""
+    """Returns the RGB colour of a number. 0 to 4 have the colours that are easiest to distinguish."""
     if 0 <= number < len(COLOURS):
         return COLOURS[number]
     red, green, blue = colorsys.hsv_to_rgb(number * HUE_STEP % 1, *SHADES[number % len(SHADES)])
@@ -102,12 +102,12 @@ def colour_of_number(number: int) -> Colour:
 
 
 def label_colours(count: int) -> NDArray[np.uint8]:
-    """Colours ``(count + 1, 3)`` of labels from 0, which is black."""
+    """Returns colours ``(count + 1, 3)`` of labels from 0, which is black."""
     return np.array([(0, 0, 0), *map(colour_of_number, range(count))], dtype=np.uint8)
 
 
 def area_of(mask: NDArray[np.bool_]) -> Area | None:
-    """The bounding box of a bool mask ``(H, W)`` as slices of rows and columns; None for an empty mask."""
+    """Returns the bounding box of a bool mask ``(H, W)`` as slices of rows and columns, or None if it is empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return None
@@ -116,7 +116,7 @@ def area_of(mask: NDArray[np.bool_]) -> Area | None:
 
 
 def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
-    """A PNG file of ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, made strip by strip."""
+    """Returns a PNG file of ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, made strip by strip."""
     width = round(max(image.shape[:2]) / 1000)
     colours, margin = label_colours(int(ids.max(initial=0))), 2 * width
 
@@ -129,7 +129,7 @@ def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
 
 
 def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
-    """A copy of the image with ids ``(H, W)`` tinted, and outlined in white by 2 + 2 ``width`` pixels."""
+    """Returns a copy of the image with ids ``(H, W)`` tinted, and with white outlines of 2 + 2 ``width`` pixels."""
     # Entries of four bytes, and pixels of three, are copied at once.
     halves = np.pad(colours >> 1, ((0, 0), (0, 1))).view(np.uint32)[:, 0]
     tints = halves[ids].view(np.uint8).reshape(*ids.shape, 4)[..., :3]
@@ -149,7 +149,7 @@ def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width:
 
 
 def _widened(edges: Image.Image, width: int) -> Image.Image:
-    """Lines of 255 on 0 that are ``width`` pixels wider to each side, and soft."""
+    """Returns lines of 255 on 0 that are ``width`` pixels wider to each side, and soft."""
     if width == 0:
         return edges
     # What a box blur leaves above 0 is what a maximum filter finds, in time that does not depend on the width.
@@ -159,7 +159,7 @@ def _widened(edges: Image.Image, width: int) -> Image.Image:
 
 
 def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool_], Colour]]) -> NDArray[np.uint8]:
-    """A copy of ``(H, W, 3)`` with objects half-transparent and outlined in their colours, fast enough for videos.
+    """Returns a copy of ``(H, W, 3)`` uint8 with tinted objects, outlined in their colours. Fast enough for videos.
 
     Masks ``(H, W)`` must not overlap. Only one is in memory at a time.
     """
@@ -181,7 +181,7 @@ def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool
 
 
 def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
-    """The pixels of a mask within ``thickness`` of its edge along rows or columns."""
+    """Returns the pixels of a mask within ``thickness`` of its edge along rows or columns."""
     padded = np.pad(mask, thickness)
     height, width = mask.shape
     inner = mask.copy()
@@ -192,7 +192,7 @@ def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
 
 
 def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], Colour]]) -> Image.Image:
-    """The image with objects' ids on their colours, each above the upper left corner (x, y) of its object."""
+    """Returns the image with ids on their colours, each above the upper left corner (x, y) of its object."""
     image = Image.fromarray(rgb)
     draw, height = ImageDraw.Draw(image), _text_height(image.size)
     font = ImageFont.load_default(height)
@@ -237,7 +237,7 @@ def _array(value: Any, width: int, name: str) -> np.ndarray:
 
 
 def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
-    """The colour farthest from the mean of ``pixels (P, 3)``, so that a pink car is not tinted pink."""
+    """Returns the colour farthest from the mean of ``pixels (P, 3)``, so that a pink car is not tinted pink."""
     if not len(pixels):
         return colours[0]
     mean = pixels.mean(axis=0)
@@ -263,7 +263,7 @@ def _draw_click(canvas: Image.Image, x: float, y: float, is_foreground: bool, ra
 
 
 def _marker(is_foreground: bool, radius: int) -> Image.Image:
-    """A disc with a white rim and a plus or minus; RGBA, 2 ``radius`` + 1 pixels wide."""
+    """Returns a disc with a white rim and a plus or minus, RGBA, 2 ``radius`` + 1 pixels wide."""
     size = (2 * radius + 1) * SMOOTH
     big = Image.new("RGBA", (size, size), (255, 255, 255, 0))
     draw = ImageDraw.Draw(big)

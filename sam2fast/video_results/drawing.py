@@ -13,7 +13,7 @@ from sam2fast.video_results.frame_masks import mask_array, object_number
 def draw_masks(
     rgb: NDArray[np.uint8], masks: Any, ids: Sequence[Any] | None = None, colours: Sequence[Colour] | None = None
 ) -> NDArray[np.uint8]:
-    """The image with half-transparent, outlined masks, ``(H, W, 3)`` uint8; later masks cover earlier ones.
+    """Returns the image with tinted, outlined masks, ``(H, W, 3)`` uint8. Later masks cover earlier ones.
 
     Args:
         rgb: ``(H, W, 3)`` uint8; not modified.
