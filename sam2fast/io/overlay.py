@@ -108,6 +108,9 @@ def label_colours(count: int) -> NDArray[np.uint8]:
 
 def area_of(mask: NDArray[np.bool_]) -> Area | None:
     """Returns the bounding box of a bool mask ``(H, W)`` as slices of rows and columns, or None if it is empty."""
+    if mask.flags.fnc:  # decoded run lengths are column-major
+        area = area_of(mask.T)
+        return area and (area[1], area[0])
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return None
@@ -161,21 +164,26 @@ def _widened(edges: Image.Image, width: int) -> Image.Image:
 def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool_], Colour]]) -> NDArray[np.uint8]:
     """Returns a copy of ``(H, W, 3)`` uint8 with tinted objects, outlined in their colours. Fast enough for videos.
 
-    Masks ``(H, W)`` must not overlap. Only one is in memory at a time.
+    Earlier objects cover later ones. Only one mask ``(H, W)`` is in memory at a time.
     """
     image = np.array(rgb, order="C")
     height, width = image.shape[:2]
+    hidden: NDArray[np.bool_] | None = None
     for mask, colour in objects:
         area = area_of(mask)
         if area is None:
             continue
+        if hidden is None:  # in the order of the masks, since mixed orders are slow
+            hidden = np.zeros(mask.shape, dtype=bool, order="F" if mask.flags.fnc else "C")
         rows, columns = area
+        shown = mask[area] & ~hidden[area]
+        hidden[area] |= shown
         # Rows of bytes rather than of pixels, so that NumPy can vectorise.
         half = image.reshape(height, 3 * width)[rows, 3 * columns.start : 3 * columns.stop] >> 1
         half += np.tile(np.array(colour, dtype=np.uint8) >> 1, columns.stop - columns.start)
         pixels = image.view("V3")[..., 0][area]
-        np.copyto(pixels, half.view("V3"), where=mask[area])
-        edge = _inner_edge(mask[area], max(1, round(max(height, width) / LINE_SHARE)))
+        np.copyto(pixels, half.view("V3"), where=shown)
+        edge = _inner_edge(shown, max(1, round(max(height, width) / LINE_SHARE)))
         pixels[edge] = np.array(colour, dtype=np.uint8).view("V3")
     return image
 

@@ -1,6 +1,6 @@
 """Draws masks from any source on frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,7 @@ def draw_masks(
     tints = [colour_of(name) for name in names] if colours is None else list(colours)
     if len(tints) != len(pixels):
         raise ValueError(f"{len(tints)} colours for {len(pixels)} masks")
-
-    def visible() -> Iterator[tuple[NDArray[np.bool_], Colour]]:
-        hidden = np.zeros(rgb.shape[:2], dtype=bool)
-        for mask, colour in reversed(list(zip(pixels, tints, strict=True))):
-            yield mask & ~hidden, colour
-            hidden |= mask
-
-    return draw_objects(rgb, visible())
+    return draw_objects(rgb, reversed(list(zip(pixels, tints, strict=True))))
 
 
 def colour_of(obj_id: Any) -> Colour:
