@@ -1,7 +1,7 @@
 """The data that downloads are made of: a video's frames, and masks of its objects."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -10,14 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2fast.demo.server.alpha import HARD, Edges, MaskWithLogits, alpha_of
 from sam2fast.demo.server.clean_masks import clean_masks
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.library import UploadSource
-from sam2fast.demo.server.source_masks import FrameMaskTable, Logits, resize_masks
+from sam2fast.demo.server.source_masks import FrameMaskTable, Logits, MatchedLogits, resize_masks
 from sam2fast.demo.server.transcode import source_frames
 from sam2fast.demo.server.video_files import iterate_frames, pixel_aspect_of
 from sam2fast.io.overlay import Colour
+from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import TOLERANCE
 
 DEFAULT_RATE = 24.0
@@ -62,6 +64,9 @@ class ExportData(NamedTuple):
         source: what the video was made of, if frames are read from there; ``size`` is that of its frames.
         quality: of videos in MP4 and WebM.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
+        edges: outlines of cut-outs and mattes.
+        logits: what masks were made of, for mattes.
+        first: the source's number of the first frame.
         report: receives the share of the file that is made, and may cancel it.
     """
 
@@ -75,6 +80,9 @@ class ExportData(NamedTuple):
     source: UploadSource | None = None
     quality: Quality = HIGH
     tolerance: float = TOLERANCE
+    edges: Edges = HARD
+    logits: MatchedLogits = MappingProxyType({})
+    first: int = 0
     report: Report = ignore_progress
 
     @property
@@ -130,10 +138,24 @@ class ExportData(NamedTuple):
             if frame < self.frames:  # of a source that changed
                 yield frame, image
 
+    def alpha(self, frame: int, image: NDArray[np.uint8], objects: Container[int] | None = None) -> NDArray[np.uint8]:
+        """The alpha ``(H, W)`` of objects, by default of all, on a frame with its image."""
+        logits = self.logits.get(frame, {})
+        masks = self.masks.get(frame, {}).items()
+        parts = [
+            MaskWithLogits(decode_rle(mask.rle), logits.get(i)) for i, mask in masks if objects is None or i in objects
+        ]
+        return alpha_of(parts, self.edges, image)
+
     @property
     def pixel_aspect(self) -> Fraction:
         """Width of a pixel divided by its height; those of sources are made square."""
         return pixel_aspect_of(self.file) if self.source is None else Fraction(1)
+
+
+def safe_name(name: str) -> str:
+    """A name of a client without characters that file systems refuse; may be empty."""
+    return re.sub(r'[\x00-\x1f\x7f<>:"|?*/\\]', "_", name).strip(". ")[-100:]
 
 
 def object_colour(object_id: int) -> Colour:

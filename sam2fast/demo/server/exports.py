@@ -15,12 +15,12 @@ from flask import Response, request, send_file
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2fast.demo.server.alpha import HARD
 from sam2fast.demo.server.demo_errors import BadInputError, BusyError, NotFoundError, shortened
-from sam2fast.demo.server.export_data import HIGH, ExportData
+from sam2fast.demo.server.export_data import HIGH, ExportData, safe_name
 from sam2fast.demo.server.frame_masks import ObjectMask
 from sam2fast.demo.server.photos import is_photo, read_cutout
 from sam2fast.demo.server.video_exports import (
-    union_of,
     write_green_screen,
     write_matte,
     write_overlay,
@@ -97,11 +97,14 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
             of YouTube-VIS, COCO's for videos; ``overlay_mp4``: the video with the masks in colour; ``source_mp4``: the
             video without them; ``green_mp4``, ``matte_mp4``: the objects before a green screen, and white on black;
             ``transparent_webm``, ``prores_mov``: the objects alone; ``cutout``: a zip of images that are transparent
-            except for the objects; ``yolo``, ``labelme``: a zip of images with the labels of these programs.
+            except for the objects; ``object_mattes``, ``object_cutouts``: a zip with a folder for each object, which
+            has an image of each frame: the object in white on black, or alone; ``yolo``, ``labelme``: a zip of images
+            with the labels of these programs.
         folder: the folder of the new file.
 
     Raises:
-        BadInputError: If there is no such format, or a quality was chosen for one that is neither MP4 nor WebM.
+        BadInputError: If there is no such format, or a quality was chosen for one that is neither MP4 nor WebM, or
+            soft edges for one that has no alpha.
         NotFoundError: If there are no masks yet.
         BusyError: If too many exports are running.
         BadVideoError: If the video cannot be encoded.
@@ -112,6 +115,8 @@ def export(data: ExportData, kind: str, folder: Path) -> ExportedFile:
     write, suffix, content_type = FORMATS[kind]
     if data.quality != HIGH and content_type not in ("video/mp4", "video/webm"):
         raise BadInputError(f"{kind} has no choice of quality; MP4 and WebM have")
+    if data.edges != HARD and kind not in SOFT:
+        raise BadInputError(f"{kind} has no soft edges; expected one of {', '.join(SOFT)}")
     if not data.masks and kind != "source_mp4":
         raise NotFoundError("there are no masks yet: click on something first")
     path = folder / f"{uuid4()}{suffix}"
@@ -201,12 +206,33 @@ def _coco_objects(masks: Mapping[int, ObjectMask]) -> Iterator[dict[str, Any]]:
 def _cutouts(data: ExportData) -> _Entries:
     """Yields RGBA images: the objects opaque or with a photograph's own alpha, all else transparent black."""
     for frame, image in _frames_with_masks(data):
-        seen = union_of(data, frame)
-        if is_photo(data.file):
-            cutout = read_cutout(data.file, seen)
-        else:
-            cutout = np.dstack([image * seen[..., None], np.where(seen, 255, 0)]).astype(np.uint8)
+        alpha = data.alpha(frame, image)
+        cutout = read_cutout(data.file, alpha) if is_photo(data.file) else _cutout(image, alpha)
         yield f"{frame:05d}.png", encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
+
+
+def _cutout(image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.dstack([image * (alpha > 0)[..., None], alpha])
+
+
+def _object_mattes(data: ExportData) -> _Entries:
+    """Yields the alpha of each object on all frames."""
+    return _of_objects(data, lambda image, alpha: alpha)
+
+
+def _object_cutouts(data: ExportData) -> _Entries:
+    return _of_objects(data, _cutout)
+
+
+def _of_objects(
+    data: ExportData, draw: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+) -> _Entries:
+    """Yields an image of each object on all frames, with the source's numbers of frames, in a folder per object."""
+    folders = {i: f"{number:02d}_{safe_name(data.name_of(i))}" for number, i in enumerate(data.objects, 1)}
+    for frame, image in data.images():
+        for i, folder in folders.items():
+            drawn = draw(image, data.alpha(frame, image, (i,)))
+            yield f"{folder}/{data.first + frame:05d}.png", encoded(drawn, "PNG", compress_level=PNG_COMPRESSION)
 
 
 def _yolo_files(data: ExportData) -> _Entries:
@@ -269,6 +295,10 @@ FORMATS: Mapping[str, _Format] = {
     "transparent_webm": _Format(write_transparent, "_cutout.webm", "video/webm"),
     "prores_mov": _Format(write_prores, "_cutout.mov", "video/quicktime"),
     "cutout": _zipped(_cutouts, "_cutout.zip"),
+    "object_mattes": _zipped(_object_mattes, "_mattes.zip"),
+    "object_cutouts": _zipped(_object_cutouts, "_objects.zip"),
     "yolo": _zipped(_yolo_files, "_yolo.zip"),
     "labelme": _zipped(_labelme_files, "_labelme.zip"),
 }
+# Formats with alpha, which may have soft edges.
+SOFT = ("green_mp4", "matte_mp4", "transparent_webm", "prores_mov", "cutout", "object_mattes", "object_cutouts")

@@ -3,38 +3,42 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
+from torch import Tensor
 
+from sam2fast.demo.server.alpha import HARD, Edges, read_edges, surroundings
 from sam2fast.demo.server.clean_masks import clean_masks
-from sam2fast.demo.server.demo_errors import BadInputError, NotFoundError, shortened
+from sam2fast.demo.server.demo_errors import BadInputError, NoSessionError, NotFoundError, shortened
+from sam2fast.demo.server.export_data import ExportData, safe_name
 from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, requested_tolerance, send_once
 from sam2fast.demo.server.jobs import ignore_progress
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
 from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
-from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
+from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, read_photo, thumbnail_of
 from sam2fast.demo.server.service import DemoService
+from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
-from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 
 FORMATS = ("coco", "yolo", "yolo-seg", "labelme", "label-studio", "png", "geojson", "cutout")
 MAX_PHOTOS = 500
 NO_CLASS = "object"
+CROP_MARGIN = 8  # pixels around the objects
 EXAMPLE = '{"photographs": [{"path": "uploads/...", "name": "cat.jpg", "objects": [...], "frames": [...]}]}'
 
 
 class _Photo(NamedTuple):
     """A photograph with its masks; ``stem`` is its own among all of an export."""
 
+    path: str
     file: Path
     name: str
     stem: str
@@ -42,14 +46,39 @@ class _Photo(NamedTuple):
     found: PageMasks
 
 
+class CutoutForm(NamedTuple):
+    """How cut-outs are made.
+
+    Attributes:
+        edges: their outlines.
+        crops: whether images end near the objects.
+        logits_of: finds what the masks of a photograph may have been made of, by its path.
+    """
+
+    edges: Edges
+    crops: bool
+    logits_of: Callable[[str], Logits]
+
+
 def make_photo_routes(service: DemoService) -> Blueprint:
     """The routes; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
     routes = Blueprint("photographs", __name__)
 
+    def logits_of(path: str) -> Logits:
+        """The logits of all open sessions on a photograph: a mask that equals none of them has another origin."""
+        found: dict[int, list[Tensor]] = {}
+        for session in service.sessions.opened():
+            if session.path == path:
+                with suppress(NoSessionError):  # it was closed just now
+                    for i, logits in service.model.call(service.calls.mask_logits, session).get(0, {}).items():
+                        found.setdefault(i, []).extend(logits)
+        return {0: found}
+
     @routes.post("/api/photographs/export")
     def export_photos() -> Response:
         body, kind = request.get_json(force=True, silent=True), request.args.get("format", "")
-        path = export(body, kind, service.library, requested_tolerance())
+        form = CutoutForm(read_edges(request.args), request.args.get("crop") == "true", logits_of)
+        path = export(body, kind, service.library, requested_tolerance(), form)
         return send_once(path, "application/zip")
 
     @routes.post("/api/photographs/thumbnail")
@@ -82,21 +111,25 @@ def make_photo_routes(service: DemoService) -> Blueprint:
     return routes
 
 
-def export(body: Any, kind: str, library: Library, tolerance: float) -> Path:
+def export(body: Any, kind: str, library: Library, tolerance: float, form: CutoutForm) -> Path:
     """Makes a ZIP of the masks of photographs, which have at least one; the caller deletes it.
 
     Args:
         body: as in ``EXAMPLE``, each photograph with masks as for the export of a session.
         kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
+        form: of cut-outs.
 
     Raises:
-        BadInputError: If there is no such format, or the body has another form.
+        BadInputError: If there is no such format, the body has another form, or a form was chosen for other files than
+            cut-outs.
         NotFoundError: If the library does not have a photograph, or there are no masks.
         BusyError: If too many exports are running.
     """
     if kind not in FORMATS:
         raise BadInputError(f"there is no format {shortened(kind)}; expected one of {', '.join(FORMATS)}")
+    if kind != "cutout" and (form.crops or form.edges != HARD):
+        raise BadInputError(f"{kind} has neither soft edges nor a crop; cutout has")
     photos = [photo for photo in _read(body, library) if photo.found.masks.get(0)]
     if not photos:
         raise NotFoundError("there are no masks yet: click on something first")
@@ -107,10 +140,10 @@ def export(body: Any, kind: str, library: Library, tolerance: float) -> Path:
         target = written / kind if kind == "label-studio" else written
         images.mkdir()
         target.mkdir(parents=True)
-        cleaned = [photo._replace(found=_cleaned(photo.found)) for photo in photos]
         if kind == "cutout":
-            _write_cutouts(target, cleaned)
+            _write_cutouts(target, photos, form)
         else:
+            cleaned = [photo._replace(found=_cleaned(photo.found)) for photo in photos]
             write_masks(target, _annotated(cleaned, images, kind), kind, tolerance)
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -142,9 +175,9 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         _, size = poster_of(file)
         # The last part of the client's name, without characters that file systems refuse.
         last = re.split(r"[/\\]", str(entry.get("name") or file.name))[-1]
-        name = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[-100:] or "photograph"
+        name = safe_name(last) or "photograph"
         stem = _unique(Path(name).stem, stems)
-        photos.append(_Photo(file, name, stem, size, read_page_masks(entry, 1, size)))
+        photos.append(_Photo(str(entry["path"]), file, name, stem, size, read_page_masks(entry, 1, size)))
     return photos
 
 
@@ -160,7 +193,7 @@ def _unique(stem: str, taken: set[str]) -> str:
 
 def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[AnnotatedImage]:
     """The photographs for ``write_masks``, under the names that they have at the client."""
-    classes = list(dict.fromkeys(found.labels.get(i, NO_CLASS) for _, _, _, _, found in photos for i in found.masks[0]))
+    classes = list(dict.fromkeys(found.labels.get(i, NO_CLASS) for *_, found in photos for i in found.masks[0]))
     names = set[str]()
     for photo in photos:
         masks = photo.found.masks[0]
@@ -175,11 +208,15 @@ def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[Ann
         yield AnnotatedImage(image, photo.stem, photo.size, rles, labels, [1.0] * len(rles), classes)
 
 
-def _write_cutouts(folder: Path, photos: Iterable[_Photo]) -> None:
+def _write_cutouts(folder: Path, photos: Iterable[_Photo], form: CutoutForm) -> None:
     """Writes RGBA images: the objects with the photograph's own alpha, all else transparent black."""
     for photo in photos:
-        seen = np.zeros(photo.size, dtype=bool)
-        for mask in photo.found.masks[0].values():
-            seen |= decode_rle(mask.rle)
-        cutout = encoded(read_cutout(photo.file, seen), "PNG", compress_level=PNG_COMPRESSION)
-        (folder / f"{photo.stem}.png").write_bytes(cutout)
+        masks = photo.found.masks
+        data = ExportData(photo.file, 1, photo.size, None, masks, edges=form.edges)
+        if form.edges.kind == "matte":
+            data = data._replace(logits=match_logits(masks, form.logits_of(photo.path)))
+        data = data.cleaned(photo.found.limits)
+        cutout = read_cutout(photo.file, data.alpha(0, read_photo(photo.file)))
+        if form.crops and cutout[..., 3].any():
+            cutout = cutout[surroundings(cutout[..., 3] > 0, CROP_MARGIN)]
+        (folder / f"{photo.stem}.png").write_bytes(encoded(cutout, "PNG", compress_level=PNG_COMPRESSION))

@@ -112,11 +112,13 @@ def model_input(file: Path) -> Path | NDArray[np.uint8]:
         return read_photo(file) if image.has_transparency_data else file
 
 
-def read_cutout(file: Path, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Reads the pixels ``(H, W, 4)`` of a stored photograph in a mask. All other pixels are transparent black."""
+def read_cutout(file: Path, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Reads the pixels ``(H, W, 4)`` of a stored photograph with ``alpha``. Transparent pixels are black."""
     with _reading(file), open_image(file, _FORMATS) as image:
         pixels = np.array(image.convert("RGBA"))
-    pixels[~mask | (pixels[..., 3] == 0)] = 0  # colours under transparent parts may be erased content
+    own = pixels[..., 3].astype(np.uint16)
+    pixels[..., 3] = (own * alpha + 127) // 255
+    pixels[pixels[..., 3] == 0] = 0  # colours under transparent parts may be erased content
     return pixels
 
 

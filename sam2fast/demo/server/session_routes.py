@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from PIL import Image
 
 from sam2fast.demo.server import exports
+from sam2fast.demo.server.alpha import read_edges
 from sam2fast.demo.server.demo_errors import BadInputError, shortened
 from sam2fast.demo.server.encode import encode
 from sam2fast.demo.server.export_data import QUALITIES, ExportData
@@ -20,6 +21,7 @@ from sam2fast.demo.server.model_calls import Clicks
 from sam2fast.demo.server.page_masks import read_mask, read_page_masks
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session
+from sam2fast.demo.server.source_masks import match_logits
 from sam2fast.demo.server.transcode import Transcoded
 from sam2fast.demo.server.video_files import read_frame
 
@@ -33,14 +35,25 @@ def make_session_routes(service: DemoService) -> Blueprint:
 
     def requested_data(session: Session, report: Report) -> ExportData:
         """The masks of the session or of the request, at the requested size."""
-        data = _export_data(session)._replace(report=report, tolerance=exports.requested_tolerance())
+        data = _export_data(session)._replace(report=report, edges=read_edges(request.args))
+        data = data._replace(tolerance=exports.requested_tolerance())
         limits: Mapping[int, float] = {}
         if request.method == "POST":
             page = read_page_masks(_json_object(), data.frames, data.size)
             data, limits = data._replace(masks=page.masks, names=page.names, labels=page.labels), page.limits
-        source = service.library.source_of(session.path)
-        if source is not None and request.args.get("size") != "seen":
-            data = data.at_source(source, service.call(service.calls.mask_logits, session.id))
+        source, made = service.library.source_of(session.path), service.library.made_of(session.path)
+        if made is not None:
+            data = data._replace(first=round(made.start * made.rate))
+        is_larger = source is not None and request.args.get("size") != "seen"
+        if is_larger or data.edges.kind == "matte":
+            logits = service.call(service.calls.mask_logits, session.id)
+            if data.edges.kind == "matte":
+                data = data._replace(logits=match_logits(data.masks, logits))
+        if source is not None and is_larger:
+            data = data.at_source(source, logits)
+        elif source is not None:
+            feather = data.edges.feather * data.size[0] / source.made.size[0]  # given in pixels of the source
+            data = data._replace(edges=data.edges._replace(feather=feather))
         return data.cleaned(limits)
 
     @routes.get("/api/sessions/<session_id>")

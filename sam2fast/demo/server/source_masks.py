@@ -12,6 +12,8 @@ from sam2fast.kernels.run_lengths import encode_upsampled
 
 # For each frame and object, low-resolution logits (1, h, w) that its mask may have been made of.
 Logits = Mapping[int, Mapping[int, Sequence[Tensor]]]
+# For each frame and object, the logits of its mask; those of other masks are not known.
+MatchedLogits = Mapping[int, Mapping[int, Tensor]]
 FrameMaskTable = Mapping[int, Mapping[int, ObjectMask]]
 
 
@@ -34,14 +36,27 @@ def resize_masks(masks: FrameMaskTable, logits: Logits, size: tuple[int, int], r
     return resized
 
 
-def _resize_object(mask: ObjectMask, logits: Sequence[Tensor], size: tuple[int, int]) -> ObjectMask:
+@torch.inference_mode()
+def match_logits(masks: FrameMaskTable, logits: Logits) -> MatchedLogits:
+    """The logits of the masks that the model has made."""
+    matched: dict[int, dict[int, Tensor]] = {}
+    for frame, entries in masks.items():
+        for i, mask in entries.items():
+            found = _logits_of(mask, logits.get(frame, {}).get(i, ()))
+            if found is not None:
+                matched.setdefault(frame, {})[i] = found
+    return matched
+
+
+def _logits_of(mask: ObjectMask, logits: Sequence[Tensor]) -> Tensor | None:
+    """The logits that a mask was made of; None for one that the model has not made."""
     height, width = mask.rle["size"]
-    for candidate in logits:
-        if _upsampled(candidate, (height, width)) == mask.rle:
-            rle = _upsampled(candidate, size)
-            break
-    else:
-        rle = _resized(mask.rle, size)
+    return next((candidate for candidate in logits if _upsampled(candidate, (height, width)) == mask.rle), None)
+
+
+def _resize_object(mask: ObjectMask, logits: Sequence[Tensor], size: tuple[int, int]) -> ObjectMask:
+    found = _logits_of(mask, logits)
+    rle = _resized(mask.rle, size) if found is None else _upsampled(found, size)
     if mask.visible == mask.rle:
         return ObjectMask(rle, rle, mask.scores)
     visible = decode_rle(_resized(mask.visible, size)) & decode_rle(rle)

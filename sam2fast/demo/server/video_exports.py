@@ -19,7 +19,6 @@ from sam2fast.video_io.sound import add_sound
 from sam2fast.video_io.video_writer import label_colours, to_yuv
 
 GREEN = np.array((0x00, 0xB1, 0x40), dtype=np.uint8)  # of chroma keys
-WHITE, BLACK = np.uint8(255), np.uint8(0)
 VP9_OPTIONS = {"b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0"}
 PRORES_OPTIONS = {"profile": "4444", "vendor": "apl0"}  # some editors refuse files of other vendors
 
@@ -43,14 +42,19 @@ def write_overlay(data: ExportData, path: Path) -> None:
 
 def write_green_screen(data: ExportData, path: Path) -> None:
     """The objects before green, with the video's sound."""
-    _write_mp4(data, path, lambda image, frame: np.where(union_of(data, frame)[..., None], image, GREEN))
+
+    def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
+        alpha = data.alpha(frame, image)[..., None].astype(np.uint16)
+        return ((image * alpha + GREEN * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+    _write_mp4(data, path, draw)
 
 
 def write_matte(data: ExportData, path: Path) -> None:
     """The objects in white on black, without sound."""
 
     def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
-        return np.repeat(np.where(union_of(data, frame), WHITE, BLACK)[..., None], 3, axis=2)
+        return np.repeat(data.alpha(frame, image)[..., None], 3, axis=2)
 
     _write_mp4(data, path, draw, has_sound=False)
 
@@ -76,21 +80,12 @@ def _write_with_alpha(
             stream.height, stream.width, stream.pix_fmt = height, width, pixels
             label_colours(stream)
             for index, image in data.images():
-                alpha = np.where(union_of(data, index), WHITE, BLACK)
-                frame = av.VideoFrame.from_ndarray(np.dstack([image, alpha]), format="rgba")
+                frame = av.VideoFrame.from_ndarray(np.dstack([image, data.alpha(index, image)]), format="rgba")
                 container.mux(stream.encode(to_yuv(frame, pixels, width=width)))
             container.mux(stream.encode())
     except (FFmpegError, ValueError) as error:
         raise BadVideoError(f"the video cannot be encoded: {error}") from error
     add_sound_of(data, path)
-
-
-def union_of(data: ExportData, frame: int) -> NDArray[np.bool_]:
-    """Where any object is on a frame, ``(H, W)``."""
-    found = np.zeros(data.size, dtype=bool)
-    for mask in data.masks.get(frame, {}).values():
-        found |= decode_rle(mask.rle)
-    return found
 
 
 def _write_mp4(data: ExportData, path: Path, draw: _Draw, has_sound: bool = True) -> None:

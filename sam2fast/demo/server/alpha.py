@@ -1,0 +1,185 @@
+"""The alpha of exported objects: hard, feathered, or a matte that follows the model's logits and the image."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2fast.demo.server.demo_errors import BadInputError, shortened
+
+KINDS = ("hard", "feather", "matte")
+MAX_FEATHER = 40  # pixels: the time grows with it
+# Radius of the windows in which a matte follows the image: shares of its longer and of the objects' shorter side.
+PER_IMAGE, PER_OBJECT = 30, 12
+FINE = 4  # steps of a radius on the grid of a matte's windows
+EPS = 1e-4  # smallest variance of colours, 0 to 1, that a matte follows
+HAZE = 0.15  # alpha that is rounded to 0, as 1 - HAZE is to 1
+
+
+class Edges(NamedTuple):
+    """How outlines are drawn.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        feather: pixels to each side of the outline over which a feathered alpha rises from 0 to 1.
+    """
+
+    kind: str = "hard"
+    feather: float = 0.0
+
+
+class MaskWithLogits(NamedTuple):
+    """The mask ``(H, W)`` of an object with the low-resolution logits ``(1, h, w)`` that it was made of, if known."""
+
+    mask: NDArray[np.bool_]
+    logits: Tensor | None = None
+
+
+HARD = Edges()
+
+
+def read_edges(options: Mapping[str, str]) -> Edges:
+    """Reads the edges of a request, which are hard by default. Raises BadInputError for others than there are."""
+    kind, feather = options.get("edges", HARD.kind), options.get("feather", "0")
+    if kind not in KINDS:
+        raise BadInputError(f"there are no edges {shortened(kind)}; expected one of {', '.join(KINDS)}")
+    if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", feather) or float(feather) > MAX_FEATHER:
+        raise BadInputError(f"feather is {shortened(feather)}; expected 0 to {MAX_FEATHER} pixels")
+    return Edges(kind, float(feather))
+
+
+def alpha_of(parts: Sequence[MaskWithLogits], edges: Edges, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The alpha ``(H, W)``, 0 to 255, of all objects together; 127 or 128 at the outline.
+
+    Args:
+        image: the frame ``(H, W, 3)``.
+    """
+    mask = np.zeros(image.shape[:2], dtype=bool)
+    for part in parts:
+        mask |= part.mask
+    alpha = np.where(mask, np.uint8(255), np.uint8(0))
+    if edges.kind == "hard" or not mask.any():
+        return alpha
+    box = surroundings(mask, 0)
+    if edges.kind == "feather":
+        near = surroundings(mask, int(edges.feather) + 1)
+        share = _ramp(mask[near], edges.feather)
+    else:
+        shorter = min(side.stop - side.start for side in box)
+        radius = max(2, round(min(max(mask.shape) / PER_IMAGE, shorter / PER_OBJECT)))
+        near = surroundings(mask, 3 * radius)
+        share = _matte(parts, mask, near, image[near], radius)
+    alpha[near] = np.rint(255 * share).astype(np.uint8)
+    return alpha
+
+
+def surroundings(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The rows and columns of a mask that is not empty, and of a margin around it."""
+    found = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    rows, columns = (slice(max(0, int(at[0]) - margin), int(at[-1]) + 1 + margin) for at in found)
+    return rows, columns
+
+
+def _ramp(mask: NDArray[np.bool_], feather: float) -> NDArray[np.float32]:
+    """A smooth ramp by the distance to the outline."""
+    reach = int(feather) + 1
+    distance = _distance(~mask, reach) - _distance(mask, reach)  # positive inside
+    distance += np.where(mask, np.float32(-0.5), np.float32(0.5))  # the outline is between two pixels
+    share = np.clip(0.5 + distance / (2 * max(feather, 0.5)), 0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def _distance(targets: NDArray[np.bool_], reach: int) -> NDArray[np.float32]:
+    """The distance of each pixel to the nearest target, at most ``reach + 1``."""
+    height, width = targets.shape
+    rows = np.arange(height, dtype=np.int32)[:, None]
+    far = reach + 1
+    above = np.maximum.accumulate(np.where(targets, rows, -far - 1), axis=0)
+    below = np.minimum.accumulate(np.where(targets, rows, height + far)[::-1], axis=0)[::-1]
+    along = np.minimum(np.minimum(rows - above, below - rows), far).astype(np.uint16) ** 2
+    nearest = along.copy()
+    for shift in range(1, min(reach, width - 1) + 1):
+        added = along + np.uint16(shift * shift)
+        np.minimum(nearest[:, shift:], added[:, :-shift], out=nearest[:, shift:])
+        np.minimum(nearest[:, :-shift], added[:, shift:], out=nearest[:, :-shift])
+    return np.sqrt(np.minimum(nearest, far * far), dtype=np.float32)
+
+
+@torch.inference_mode()
+def _matte(
+    parts: Sequence[MaskWithLogits],
+    mask: NDArray[np.bool_],
+    near: tuple[slice, slice],
+    image: NDArray[np.uint8],
+    radius: int,
+) -> NDArray[np.float32]:
+    """The probabilities of the logits near the outline, filtered along the image's edges.
+
+    It is a guided filter by colours (He, Sun, Tang: Guided Image Filtering): in each window, alpha is the linear
+    function of the colours that fits the probabilities best. Windows are placed on a coarse grid.
+    """
+    step = max(1, radius // FINE)
+    window = 2 * (radius // step) + 1
+
+    def smooth(grid: Tensor) -> Tensor:
+        """Means of windows of a grid ``(n, h, w)``."""
+        for kernel in ((window, 1), (1, window)):
+            padding = (kernel[0] // 2, kernel[1] // 2)
+            grid = F.avg_pool2d(grid, kernel, 1, padding, count_include_pad=False)
+        return grid
+
+    def means(*maps: Tensor) -> Tensor:
+        """Means of each map ``(h, w)`` in the windows of the grid."""
+        cells = [F.avg_pool2d(m[None], step, ceil_mode=True, count_include_pad=False) for m in maps]
+        return smooth(torch.cat(cells))
+
+    def enlarge(grid: Tensor) -> Tensor:
+        """A grid ``(h, w)`` at the image's size."""
+        size = [side * step for side in grid.shape]
+        large = F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        return large[: image.shape[0], : image.shape[1]]
+
+    inside = torch.from_numpy(mask[near]).float()
+    covered = means(inside)
+    is_near = enlarge(((covered > 0) & (covered < 1)).float()[0]) > 0
+    target = torch.where(is_near, _probability(parts, near), inside)
+    colours = [torch.from_numpy(np.ascontiguousarray(image[..., c])).float() / 255 for c in range(3)]
+    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+    colour, mean = means(*colours), means(target)
+    products = torch.cat([means(colours[i] * colours[j]) for i, j in pairs])
+    mixed = torch.cat([means(c * target) for c in colours]) - colour * mean
+    # The 3 x 3 linear systems are solved only where alpha varies.
+    rows, columns = torch.nonzero((mean[0] > 0) & (mean[0] < 1), as_tuple=True)
+    spread = torch.zeros(len(rows), 3, 3)
+    for at, (i, j) in enumerate(pairs):
+        variance = products[at] - colour[i] * colour[j]
+        spread[:, i, j] = spread[:, j, i] = variance[rows, columns] + (EPS if i == j else 0)
+    slope = torch.zeros_like(colour)
+    slope[:, rows, columns] = torch.linalg.solve(spread, mixed[:, rows, columns].T).T
+    offset = mean - (slope * colour).sum(0, keepdim=True)
+    *slopes, offset = smooth(torch.cat([slope, offset]))
+    share = enlarge(offset)
+    for one, c in zip(slopes, colours, strict=True):
+        share = share + enlarge(one) * c
+    share = ((share - HAZE) / (1 - 2 * HAZE)).clamp(0, 1)
+    # Parts of the object that look like the background stay opaque deep inside.
+    share = torch.maximum(share, enlarge((2 * covered[0] - 1).clamp(min=0) ** 2))
+    is_near = enlarge(((smooth(covered) > 0) & (smooth(covered) < 1)).float()[0]) > 0
+    return torch.where(is_near, share, inside).numpy()
+
+
+def _probability(parts: Sequence[MaskWithLogits], near: tuple[slice, slice]) -> Tensor:
+    """The greatest probability of any object at each pixel; that of a mask without logits is 0 or 1."""
+    found: list[Tensor] = []
+    for mask, logits in parts:
+        if logits is None:
+            found.append(torch.from_numpy(mask[near]).float())
+        else:
+            large = F.interpolate(logits[None].float(), mask.shape, mode="bilinear", align_corners=False)[0, 0]
+            found.append(torch.sigmoid(large[near]))
+    return torch.stack(found).amax(0)
