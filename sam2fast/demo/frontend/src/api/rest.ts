@@ -1,5 +1,6 @@
 import type { Masks } from "../masks/masks";
 import type { Mask } from "../masks/rle";
+import { edgesQuery, type Edges } from "../media/edges";
 import type { FileQuality } from "../media/quality";
 import type { Scene, SceneObject } from "../scene/scene";
 import { responseError, sendingError } from "./errors";
@@ -16,7 +17,7 @@ export interface Limits {
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models" | "everything" | "prores_mov" | "simplifying" | PhotoKind)[];
+  lacks?: readonly ("importing masks" | "models" | "everything" | "matte" | "simplifying" | ExportFormat | PhotoKind)[];
 }
 
 export interface SessionFacts {
@@ -45,6 +46,7 @@ export type PhotoKind = "coco" | "yolo" | "yolo-seg" | "labelme" | "label-studio
 
 export type ExportFormat =
   | ("masks_png" | "coco" | "coco_rle" | "yolo" | "labelme" | "cutout")
+  | ("object_mattes" | "object_cutouts")
   | ("source_mp4" | "green_mp4" | "matte_mp4" | "transparent_webm" | "prores_mov");
 
 /** Of exported files: that of the source, or of the video as the page plays it. */
@@ -189,6 +191,8 @@ export interface ExportRequest {
   readonly quality: FileQuality | null;
   /** The largest distance of polygons from the masks' outlines, in pixels. */
   readonly tolerance: number;
+  /** Only of formats with alpha. */
+  readonly edges: Edges | null;
   readonly scene: Scene;
   readonly masks: Masks;
   /** See `withJob`. */
@@ -203,11 +207,12 @@ export interface ExportRequest {
  */
 export async function exportMasks(
   id: string,
-  { format, size, quality, tolerance, scene, masks, job }: ExportRequest,
+  { format, size, quality, tolerance, edges, scene, masks, job }: ExportRequest,
   signal: AbortSignal,
   progress: (share: number) => void,
 ): Promise<Blob> {
-  const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&tolerance=${tolerance}&job=${job}`;
+  const soft = edges ? edgesQuery(edges) : "";
+  const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&tolerance=${tolerance}${soft}&job=${job}`;
   const response = await request(`${sessionPath(id)}/export?${options}`, { ...posted(scene, masks), signal });
   const total = Number(response.headers.get("Content-Length"));
   let received = 0;

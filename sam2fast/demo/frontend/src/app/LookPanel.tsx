@@ -1,7 +1,9 @@
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
+import { loadBackdrop, readBackdrop } from "../effects/backdrop";
 import { WORDS } from "../effects/backgrounds";
 import {
   BACKGROUND_EFFECTS,
+  COLOUR,
   MAX_WORDS,
   OBJECT_EFFECTS,
   PRESETS,
@@ -12,7 +14,8 @@ import {
   type Look,
 } from "../effects/look";
 import { drawLook, useSmallFrame, type SmallFrame } from "./effectPreviews";
-import { setState, useStore } from "../state/store";
+import { notify, setState, useStore } from "../state/store";
+import { FileButton } from "../ui/FileButton";
 import { Icon } from "../ui/Icon";
 
 /** Selects how objects and background are drawn. Each effect is shown on the current frame. Photographs hide it first. */
@@ -21,7 +24,24 @@ export function LookPanel({ isPhoto }: { isPhoto: boolean }) {
   const isClosed = isPhoto && !isWanted;
   const look = useStore((state) => state.look);
   const panel = useRef<HTMLElement>(null);
-  const small = useSmallFrame(panel);
+  const frame = useSmallFrame(panel);
+  const [loaded, setLoaded] = useState<string>();
+  const small = useMemo(() => frame && { ...frame, loaded }, [frame, loaded]); // previews are drawn again
+  // The image is drawn when it is decoded, also that of an earlier visit.
+  useEffect(() => {
+    void loadBackdrop(look.image).then(() => {
+      setLoaded(look.image);
+      setState(({ look }) => ({ look: { ...look } }));
+    });
+  }, [look.image]);
+  const choose = async ([file]: File[]) => {
+    try {
+      const image = await readBackdrop(file!);
+      setState(({ look }) => ({ look: { ...look, image } }));
+    } catch {
+      notify("error", "This browser cannot read the image; convert it to JPEG or PNG.");
+    }
+  };
   return (
     <section className={`panel look ${isClosed ? "closed" : ""}`} aria-label="Effects" ref={panel}>
       <header>
@@ -71,6 +91,21 @@ export function LookPanel({ isPhoto }: { isPhoto: boolean }) {
         small={small}
         onChange={(background) => setState({ look: { ...look, background } })}
       />
+      {look.background.effect === "colour" && (
+        <label className="words">
+          Colour
+          <input
+            type="color"
+            value={look.colour ?? COLOUR}
+            onChange={(event) => setState({ look: { ...look, colour: event.target.value } })}
+          />
+        </label>
+      )}
+      {look.background.effect === "image" && (
+        <FileButton field="Background image" accept="image/*" icon="upload" onFiles={(files) => void choose(files)}>
+          {look.image ? "Another image" : "Choose an image"}
+        </FileButton>
+      )}
       {look.background.effect === "text" && (
         <label className="words">
           Words

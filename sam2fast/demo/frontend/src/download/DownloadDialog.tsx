@@ -5,6 +5,7 @@ import { trackedState } from "../state/plan";
 import { useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { DownloadList } from "./DownloadList";
+import { EdgesChoice } from "./EdgesChoice";
 import { FORMATS, makeDownload } from "./formats";
 import { SimplifyChoice, TOLERANCE } from "./SimplifyChoice";
 
@@ -58,6 +59,7 @@ export function DownloadDialog() {
         offers={offers}
         hint="Files number frames from 0, this page from 1."
         remembered="sam2fast-download-video"
+        editing={<EdgesChoice drawn="Video" />}
       />
     </Dialog>
   );

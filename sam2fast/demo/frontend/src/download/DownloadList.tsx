@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { useEffect, useState, type ReactNode } from "react";
 import { readStored } from "../state/stored";
 import { cancelDownload, download, forgetOutcome, useDownload, type Offer, type Progress } from "./running";
 
@@ -9,13 +9,15 @@ interface ListProps {
   hint: string;
   /** Names the setting that remembers the last download. */
   remembered: string;
+  /** Choices for the files for editing. */
+  editing: ReactNode;
 }
 
 /**
  * Makes one of the offered files at a time, with its progress. The last one has the focus at the next visit; on phones
  * its group alone is open.
  */
-export function DownloadList({ offers, hint, remembered }: ListProps) {
+export function DownloadList({ offers, hint, remembered, editing }: ListProps) {
   const { busy, progress, finished, problem } = useDownload();
   const [last] = useState(() => readStored(remembered));
   useEffect(() => forgetOutcome, []);
@@ -29,6 +31,7 @@ export function DownloadList({ offers, hint, remembered }: ListProps) {
           <summary>
             <h3>{group}</h3>
           </summary>
+          {group === "For editing" && editing}
           <ul>
             {offers.map(
               (offer) =>

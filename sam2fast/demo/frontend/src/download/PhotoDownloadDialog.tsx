@@ -1,11 +1,15 @@
 import { useState } from "react";
-import { exportPhotos, PHOTO_FORMATS, withMasks } from "../photos/downloads";
+import { loadBackdrop } from "../effects/backdrop";
+import { featherOf } from "../media/edges";
+import { cutoutOf, exportPhotos, PHOTO_FORMATS, withMasks } from "../photos/downloads";
 import { currentPhoto, usePhotos } from "../photos/list";
 import { projectOf } from "../photos/project";
 import { getState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
 import { DownloadList } from "./DownloadList";
 import { stemOf } from "./files";
+import { CopyCutout } from "./CopyCutout";
+import { EdgesChoice } from "./EdgesChoice";
 import { FrameRenderer } from "./frames";
 import type { Offer } from "./running";
 import { SimplifyChoice, TOLERANCE } from "./SimplifyChoice";
@@ -16,6 +20,7 @@ export function PhotoDownloadDialog() {
   const lacks = useStore((state) => state.limits?.lacks);
   const [all, setAll] = useState(items.length > 1);
   const [tolerance, setTolerance] = useState(TOLERANCE);
+  const [crop, setCrop] = useState(false);
   const chosen = () => (all ? usePhotos.getState().items : [currentPhoto()!]);
   const stem = () => (all ? "photographs" : stemOf(getState().clip!.name));
   const formats = PHOTO_FORMATS.filter(({ kind }) => !lacks?.includes(kind));
@@ -23,7 +28,7 @@ export function PhotoDownloadDialog() {
     ...{ name, what, group: kind === "cutout" ? "For editing" : "For training" },
     make: async (_, signal) => ({
       name: stem() + suffix,
-      content: await exportPhotos(kind, tolerance, await withMasks(chosen()), signal),
+      content: await exportPhotos(kind, tolerance, await withMasks(chosen()), signal, crop),
     }),
   }));
   const image: Offer = {
@@ -55,6 +60,16 @@ export function PhotoDownloadDialog() {
       <DownloadList
         offers={[...masks, ...(all ? [] : [image]), project]}
         remembered="sam2fast-download-photo"
+        editing={
+          <>
+            <EdgesChoice drawn="Image" />
+            <label className="file-choice">
+              <input type="checkbox" checked={crop} onChange={({ target }) => setCrop(target.checked)} />
+              Crop cut-outs to the objects
+            </label>
+            {!all && <CopyCutout make={() => cutoutOf(currentPhoto()!, crop)} />}
+          </>
+        }
         hint={`Masks have the size of the photograph. Photographs without masks are left out${lacks ? NEEDS_SERVER : "."}`}
       />
     </Dialog>
@@ -65,11 +80,11 @@ const NEEDS_SERVER = "; Label Studio and GeoJSON need sam2fast serve: this page 
 
 /** The photograph as the page shows it, in its full size. */
 async function drawnPhoto(): Promise<Blob> {
-  const { clip, scene, masks, look } = getState();
+  const { clip, scene, masks, look, edges } = getState();
   const image = new Image();
   image.src = clip!.url;
-  await image.decode();
-  const canvas = new FrameRenderer({ scene, masks, look }, clip!).draw(image, 0).canvas;
+  await Promise.all([image.decode(), loadBackdrop(look.image)]);
+  const canvas = new FrameRenderer({ scene, masks, look, feather: featherOf(edges) }, clip!).draw(image, 0).canvas;
   return new Promise((resolve, reject) => {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The photograph cannot be drawn."))));
   });

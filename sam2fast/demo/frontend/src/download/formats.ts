@@ -3,6 +3,8 @@ import { withJob } from "../api/jobs";
 import { encodeFrames, exportMasks, type ExportFormat, type FileSize } from "../api/rest";
 import type { Clip } from "../api/video";
 import { readVideoMasks } from "../masks/masks";
+import { loadBackdrop } from "../effects/backdrop";
+import { featherOf } from "../media/edges";
 import type { FileQuality } from "../media/quality";
 import { isUpload } from "../project/autosave";
 import { makeProject } from "../project/project";
@@ -55,6 +57,18 @@ export const FORMATS: readonly Format[] = [
   ),
   forEditing("ProRes 4444", "The same for editors that read no WebM: a large file (MOV).", "_cutout.mov", "prores_mov"),
   forEditing("Cut-outs", "The objects alone, an image per frame (ZIP of PNG).", "_cutouts.zip", "cutout"),
+  forEditing(
+    "Object mattes",
+    "Each object in white on black, a folder of all frames (ZIP of PNG).",
+    "_mattes.zip",
+    "object_mattes",
+  ),
+  forEditing(
+    "Object cut-outs",
+    "Each object alone, a folder of all frames (ZIP of PNG).",
+    "_objects.zip",
+    "object_cutouts",
+  ),
   { name: "Frame", group: "For editing", what: "This frame as you see it (PNG).", suffix: "", make: makeFrame },
   forTraining("PNG masks", "A palette image per frame: 0 is the background (ZIP).", "_masks.zip", "masks_png"),
   forTraining("COCO", "Images and masks with classes for training (ZIP).", "_coco.zip", "coco"),
@@ -73,6 +87,15 @@ export const FORMATS: readonly Format[] = [
 /** Formats of the server that have a choice of quality; "source_mp4" is drawn on, not kept. */
 const WITH_QUALITY: readonly ExportFormat[] = ["green_mp4", "matte_mp4", "transparent_webm"];
 
+/** Those with alpha, which may be soft. */
+const WITH_EDGES: readonly ExportFormat[] = [
+  ...WITH_QUALITY,
+  "prores_mov",
+  "cutout",
+  "object_mattes",
+  "object_cutouts",
+];
+
 /** Makes a file of the page's current work; returns it with its name. */
 export async function makeDownload(
   format: Format,
@@ -82,9 +105,10 @@ export async function makeDownload(
   report: Task["report"],
   signal: AbortSignal,
 ): Promise<{ name: string; content: Blob } | null> {
-  const { clip, session, scene, masks, look, frame } = getState();
+  const { clip, session, scene, masks, look, frame, edges } = getState();
   if (!clip || !session) return null;
-  const work = { scene, masks, look };
+  await loadBackdrop(look.image);
+  const work = { scene, masks, look, feather: featherOf(edges) };
   const content = await format.make({ clip, session, size, quality, tolerance, work, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
   const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
@@ -96,7 +120,7 @@ async function makeVideo(task: Task): Promise<Blob> {
   const source = size === "source" && session.source ? { ...task.clip, ...session.source } : null;
   const codec = await findCodec(source ?? task.clip, quality);
   if (!codec) return encodeOnServer(task);
-  const { clip, work } = source ? await drawnOnSource(task, source) : task;
+  const { clip, work } = source ? await drawnOnSource(task, source) : { ...task, work: seenWork(task) };
   const progress = (share: number) => report({ what: "Rendering", share });
   try {
     return (
@@ -114,8 +138,14 @@ async function drawnOnSource(task: Task, clip: Clip): Promise<{ clip: Clip; work
   return { clip: { ...clip, url: URL.createObjectURL(video) }, work: { ...task.work, masks } };
 }
 
-async function encodeOnServer({ clip, session, quality, work, report, signal }: Task): Promise<Blob> {
-  const renderer = new FrameRenderer(work, evenSize(clip));
+/** The work in pixels of what the page plays: feathers are in those of the source. */
+function seenWork({ clip, session, work }: Task): Work {
+  return { ...work, feather: (work.feather * clip.height) / (session.source ?? clip).height };
+}
+
+async function encodeOnServer(task: Task): Promise<Blob> {
+  const { clip, session, quality, report, signal } = task;
+  const renderer = new FrameRenderer(seenWork(task), evenSize(clip));
   const frames: Record<string, Uint8Array> = {};
   let done = 0;
   for await (const image of drawnFrames(renderer, clip.url, session)) {
@@ -142,10 +172,16 @@ function fetchFile(
   const progress = (share: number) => report({ what, share });
   const receiving = (share: number) => report({ what: "Receiving", share });
   const chosen = WITH_QUALITY.includes(format) ? quality : null;
+  const edges = WITH_EDGES.includes(format) ? getState().edges : null;
   progress(0);
   return withJob(
     (job) =>
-      exportMasks(session.id, { format, size, quality: chosen, tolerance, scene, masks, job }, signal, receiving),
+      exportMasks(
+        session.id,
+        { format, size, quality: chosen, tolerance, edges, scene, masks, job },
+        signal,
+        receiving,
+      ),
     progress,
     signal,
   );

@@ -15,17 +15,20 @@ export interface Work {
   readonly scene: Scene;
   readonly masks: Masks;
   readonly look: Look;
+  /** Pixels of the masks over which their outlines are soft. */
+  readonly feather: number;
 }
 
 /** Draws frames as the page does, without the highlight of the object under the pointer. */
 export class FrameRenderer {
   private readonly context: CanvasRenderingContext2D;
-  private readonly bitmaps = new MaskBitmaps();
+  private readonly bitmaps: MaskBitmaps;
 
   constructor(
     private readonly work: Work,
     private readonly size: Size,
   ) {
+    this.bitmaps = new MaskBitmaps(work.feather);
     this.context = document.createElement("canvas").getContext("2d", { willReadFrequently: true })!;
     this.context.canvas.width = size.width;
     this.context.canvas.height = size.height;

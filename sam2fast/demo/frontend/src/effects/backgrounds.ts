@@ -1,6 +1,7 @@
 import type { Size } from "../scene/geometry";
+import { drawBackdrop } from "./backdrop";
 import { drawBlurred, drawPixelated, fill, type Context } from "./canvases";
-import type { Look } from "./look";
+import { COLOUR, type Look } from "./look";
 import { dark, drawEdges, drawToned, gradient, grey, vivid } from "./tones";
 
 export const BLURS = [3, 4, 5]; // halvings of the size
@@ -16,7 +17,7 @@ export function drawBackground(
   context: Context,
   image: CanvasImageSource,
   size: Size,
-  { background: { effect, variant }, words = "" }: Look,
+  { background: { effect, variant }, words = "", colour = COLOUR }: Look,
   frame: number,
 ): void {
   switch (effect) {
@@ -28,6 +29,10 @@ export function drawBackground(
       const style = FILLS[variant];
       return style ? fill(context, size, style) : undefined;
     }
+    case "colour":
+      return fill(context, size, colour);
+    case "image":
+      return drawBackdrop(context, size);
     case "gradient":
       return drawToned(context, image, size, gradient(variant));
     case "pixelate":

@@ -1,3 +1,5 @@
+import { MAX_BACKDROP } from "./backdrop";
+
 /** How objects and their background are drawn: an effect and one of its variants for each. */
 
 export interface Choice<Effect extends string> {
@@ -11,9 +13,15 @@ export interface Look {
   readonly background: Choice<BackgroundEffect>;
   /** Of the background's text; without them it has its own. */
   readonly words?: string;
+  /** Of the background, `#rrggbb`. */
+  readonly colour?: string;
+  /** The address of the user's image behind the objects; see `backdrop.ts`. */
+  readonly image?: string;
 }
 
 export const MAX_WORDS = 200; // characters
+export const COLOUR = "#2f6df6"; // of the background, until the user chooses one
+const IMAGE = "data:image/"; // the beginning of addresses
 
 interface EffectInfo {
   readonly name: string;
@@ -40,6 +48,8 @@ export type ObjectEffect = keyof typeof OBJECT_EFFECTS;
 export const BACKGROUND_EFFECTS = {
   original: { name: "Original", variants: 3 },
   erase: { name: "Erase", variants: 4 },
+  colour: { name: "Colour", variants: 1 },
+  image: { name: "Image", variants: 1 },
   gradient: { name: "Gradient", variants: 3 },
   pixelate: { name: "Pixelate", variants: 3 },
   desaturate: { name: "Desaturate", variants: 3 },
@@ -95,11 +105,18 @@ export function isSameLook(a: Look, b: Look): boolean {
 }
 
 /** Whether a value from a file is a look that this page knows. */
-export function isLook({ objects, background, words }: Look): boolean {
+export function isLook({ objects, background, words, colour = COLOUR, image = IMAGE }: Look): boolean {
   const isKnown = (table: Record<string, EffectInfo>, { effect, variant }: Choice<string>) =>
     Object.hasOwn(table, effect) && Number.isInteger(variant) && variant >= 0 && variant < table[effect]!.variants;
   const isText = words === undefined || (typeof words === "string" && words.length <= MAX_WORDS);
-  return isText && isKnown(OBJECT_EFFECTS, objects) && isKnown(BACKGROUND_EFFECTS, background);
+  const isImage = typeof image === "string" && image.startsWith(IMAGE) && image.length <= MAX_BACKDROP;
+  return (
+    isText &&
+    isImage &&
+    /^#[0-9a-f]{6}$/.test(colour) &&
+    isKnown(OBJECT_EFFECTS, objects) &&
+    isKnown(BACKGROUND_EFFECTS, background)
+  );
 }
 
 /** The look after the current one in a list of unusual ones. */

@@ -42,9 +42,10 @@ export interface Task {
   readonly signal: AbortSignal;
 }
 
-/** That of an export, with the quality of videos. */
+/** That of an export, with the quality of videos and the soft outlines of objects: see `alphaOf`. */
 export interface ExportTask extends Task {
   readonly quality: FileQuality;
+  readonly feather: number;
 }
 
 /** A part of a video as the page plays it: MP4, of a constant rate, upright, of at most `largest` or that upright. */

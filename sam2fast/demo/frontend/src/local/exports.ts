@@ -1,4 +1,5 @@
 import { strToU8, zipSync } from "fflate";
+import { alphaOf } from "../masks/alpha";
 import { maskArea, maskBounds, paintMask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
@@ -39,7 +40,7 @@ export async function exportFile(
     case "coco_rle":
       return new Blob([JSON.stringify(youtubeVisOf(page, video, stemOf(path)))], { type: "application/json" });
     case "cutout":
-      return zip(await cutOuts(page, images));
+      return zip(await cutOuts(page, images, task.feather));
     case "yolo":
       return zip(await yoloOf(page, images));
     case "labelme":
@@ -150,7 +151,7 @@ function classOf({ label, name }: PageObject): string {
 }
 
 /** RGBA images, transparent except for the objects. */
-async function cutOuts({ frames }: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
+async function cutOuts({ frames }: PageMasks, video: Images, feather: number): Promise<Record<string, Uint8Array>> {
   const found: Record<string, Uint8Array> = {};
   for await (const [frame, canvas] of video) {
     const masks = frames.find((entry) => entry.frame === frame)?.masks;
@@ -158,16 +159,22 @@ async function cutOuts({ frames }: PageMasks, video: Images): Promise<Record<str
     const { width, height } = canvas;
     const inside = new Uint32Array(height * width);
     for (const { counts } of masks) paintMask({ height, width, counts }, inside, 1);
-    const context = canvas.getContext("2d")!;
-    const image = context.getImageData(0, 0, width, height);
-    const pixels = new Uint32Array(image.data.buffer);
-    inside.forEach((value, pixel) => {
-      if (!value) pixels[pixel] = 0;
-    });
-    context.putImageData(image, 0, 0);
+    cutOut(canvas, alphaOf(inside, { height, width }, feather));
     found[`${numbered(frame)}.png`] = await bytesOf(await canvas.convertToBlob({ type: "image/png" }));
   }
   return found;
+}
+
+/** Makes what is on a canvas transparent, by the alpha of each pixel; transparent pixels become black. */
+export function cutOut(canvas: OffscreenCanvas, alpha: Uint8Array): void {
+  const context = canvas.getContext("2d")!;
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  alpha.forEach((value, pixel) => {
+    const own = Math.round((image.data[4 * pixel + 3]! * value) / 255);
+    if (own) image.data[4 * pixel + 3] = own;
+    else image.data.fill(0, 4 * pixel, 4 * pixel + 4);
+  });
+  context.putImageData(image, 0, 0);
 }
 
 interface FrameImage {

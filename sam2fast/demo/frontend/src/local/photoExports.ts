@@ -1,8 +1,9 @@
 import { strToU8 } from "fflate";
-import { maskArea, maskBounds, paintMask, type Mask } from "../masks/rle";
+import { alphaOf } from "../masks/alpha";
+import { maskArea, maskBounds, maskOf, paintMask, type Mask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
-import { bytesOf, labelMeShapes, LABELME, NOTE, yoloLine, zip } from "./exports";
+import { bytesOf, cutOut, labelMeShapes, LABELME, NOTE, yoloLine, zip } from "./exports";
 import { polygonsOf } from "./outlines";
 import { cleaned, type PageMasks } from "./pageMasks";
 import { drawn } from "./photo";
@@ -11,6 +12,7 @@ import { palettePng } from "./png";
 /** ZIPs of the masks of photographs, with the files that `sam2fast/mask_formats` writes. */
 
 const NO_CLASS = "object";
+const CROP_MARGIN = 8; // pixels around the objects
 
 export interface PhotosRequest {
   readonly photographs: readonly (PageMasks & { readonly path: string; readonly name: string })[];
@@ -27,18 +29,25 @@ interface Data {
   readonly photos: readonly Photo[];
   readonly classes: readonly string[];
   readonly read: (path: string) => Promise<Blob>;
+  /** Pixels of soft outlines, and whether images end near the objects. */
+  readonly form: { readonly feather: number; readonly crop: boolean };
 }
 
 type Files = Record<string, Uint8Array>;
 
-/** @param read a photograph's file */
-export async function exportPhotos(kind: string, request: PhotosRequest, read: Data["read"]): Promise<Blob> {
+/** @param read a photograph's file @param form of cut-outs */
+export async function exportPhotos(
+  kind: string,
+  request: PhotosRequest,
+  read: Data["read"],
+  form: Data["form"],
+): Promise<Blob> {
   const photos = photosOf(request).filter(({ masks }) => masks.length > 0);
   if (photos.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);
   const classes = [...new Set(photos.flatMap(({ masks }) => masks.map(({ label }) => label)))];
   const write = WRITERS[kind];
   if (!write) throw new Refusal("BAD_INPUT", `${kind} needs sam2fast serve: this page has no server`);
-  return zip(await write({ photos, classes, read }));
+  return zip(await write({ photos, classes, read, form }));
 }
 
 const WRITERS: Record<string, (data: Data) => Promise<Files>> = {
@@ -140,19 +149,25 @@ function labelImages({ photos }: Data): Files {
 }
 
 /** RGBA images, transparent except for the objects. */
-async function cutOuts({ photos, read }: Data): Promise<Files> {
+async function cutOuts({ photos, read, form: { feather, crop } }: Data): Promise<Files> {
   const found: Files = {};
   for (const { path, stem, masks } of photos) {
-    const { canvas, context } = await drawn(await read(path));
+    const { canvas } = await drawn(await read(path));
     const inside = new Uint32Array(canvas.height * canvas.width);
     for (const { mask } of masks) paintMask(mask, inside, 1);
-    const image = context.getImageData(0, 0, canvas.width, canvas.height);
-    const pixels = new Uint32Array(image.data.buffer);
-    inside.forEach((value, pixel) => {
-      if (!value) pixels[pixel] = 0;
-    });
-    context.putImageData(image, 0, 0);
-    found[`${stem}.png`] = await bytesOf(await canvas.convertToBlob({ type: "image/png" }));
+    const alpha = alphaOf(inside, canvas, feather);
+    cutOut(canvas, alpha);
+    const shown = crop ? cropped(canvas, maskBounds(maskOf(alpha, canvas))) : canvas;
+    found[`${stem}.png`] = await bytesOf(await shown.convertToBlob({ type: "image/png" }));
   }
   return found;
+}
+
+/** A part of a canvas, with a margin. */
+function cropped(canvas: OffscreenCanvas, { left, top, width, height }: ReturnType<typeof maskBounds>) {
+  const [x, y] = [Math.max(0, left - CROP_MARGIN), Math.max(0, top - CROP_MARGIN)];
+  const [right, bottom] = [left + width + CROP_MARGIN, top + height + CROP_MARGIN];
+  const part = new OffscreenCanvas(Math.min(canvas.width, right) - x, Math.min(canvas.height, bottom) - y);
+  part.getContext("2d")!.drawImage(canvas, -x, -y);
+  return part;
 }

@@ -65,7 +65,8 @@ export class LocalServer {
     if (job !== undefined) return json({ share: this.jobs.get(job) ?? null });
     const format = url.searchParams.get("format") ?? "";
     if (url.pathname === "/api/photographs/export") {
-      return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path)));
+      const form = { feather: featherOf(url), crop: url.searchParams.get("crop") === "true" };
+      return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path), form));
     }
     if (url.pathname === "/api/photographs/prepare") {
       const session = await this.open((body as { path: string }).path);
@@ -100,6 +101,7 @@ export class LocalServer {
             this.export(session, format, body as PageMasks, url.searchParams.get("size") !== "seen", {
               ...task,
               quality: url.searchParams.get("quality") === "smaller" ? "smaller" : "high",
+              feather: featherOf(url),
             }),
           ),
         );
@@ -127,7 +129,9 @@ export class LocalServer {
   ): Promise<Blob> {
     const { video: seen } = session;
     if (seen instanceof LocalPhoto) throw new Refusal("BAD_INPUT", "this is a photograph: see photographs/export");
-    const source = isSource ? await readSource(session.path) : null;
+    const whole = await readSource(session.path);
+    const source = isSource ? whole : null;
+    if (whole && !source) task = { ...task, feather: (task.feather * seen.height) / whole.size.height };
     if (!source) return exportFile(format, page, seen, await this.read(session.path), session.path, task);
     const half = (begin: number): ExportTask => ({ ...task, report: (share) => task.report((begin + share) / 2) });
     const video = await sourceVideo(session.path, source, half(0));
@@ -188,7 +192,18 @@ export class LocalServer {
     return {
       ...{ maxUploadMB: MAX_UPLOAD_MB, maxSeconds: MAX_SECONDS, formats: ENDINGS, maxObjects: MAX_OBJECTS },
       ...{ maxSessions: 1, model, imageSize, photoFormats: PHOTO_ENDINGS },
-      lacks: ["importing masks", "models", "everything", "prores_mov", "label-studio", "geojson", "simplifying"],
+      lacks: [
+        "importing masks",
+        "models",
+        "everything",
+        "matte",
+        "prores_mov",
+        "object_mattes",
+        "object_cutouts",
+        "label-studio",
+        "geojson",
+        "simplifying",
+      ],
     };
   }
 
@@ -239,6 +254,11 @@ export class LocalServer {
     if (!file) throw new Refusal("NOT_FOUND", `there is no video ${path} in this browser or beside this page`, 404);
     return file;
   }
+}
+
+/** Pixels of the source, of soft outlines. */
+function featherOf({ searchParams }: URL): number {
+  return searchParams.get("edges") === "feather" ? Number(searchParams.get("feather")) : 0;
 }
 
 /** Keeps an upload in the browser, named by its content. */

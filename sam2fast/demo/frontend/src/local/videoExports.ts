@@ -1,16 +1,21 @@
+import { alphaOf } from "../masks/alpha";
 import { paintMask } from "../masks/rle";
 import { changeVideo, type ExportTask } from "./convert";
 import type { PageMasks } from "./pageMasks";
 
 /** Videos of the objects, as `sam2fast/demo/server/video_exports.py` makes them. */
 
-const GREEN = 0xff40b100; // #00b140 as ABGR
-const [WHITE, BLACK, CLEAR] = [0xffffffff, 0xff000000, 0];
+type Colour = readonly [red: number, green: number, blue: number];
+const [GREEN, WHITE, BLACK]: Colour[] = [
+  [0x00, 0xb1, 0x40],
+  [255, 255, 255],
+  [0, 0, 0],
+];
 
 const FORMATS = {
-  green_mp4: { isTransparent: false, hasSound: true, inside: null, outside: GREEN },
-  matte_mp4: { isTransparent: false, hasSound: false, inside: WHITE, outside: BLACK },
-  transparent_webm: { isTransparent: true, hasSound: true, inside: null, outside: CLEAR },
+  green_mp4: { isTransparent: false, hasSound: true, inside: null, outside: GREEN! },
+  matte_mp4: { isTransparent: false, hasSound: false, inside: WHITE!, outside: BLACK! },
+  transparent_webm: { isTransparent: true, hasSound: true, inside: null, outside: null },
 } as const;
 
 export function isVideoFormat(format: string): format is keyof typeof FORMATS {
@@ -37,14 +42,20 @@ export function exportVideo(
       for (const { counts } of byFrame.get(Math.round(time * fps)) ?? []) {
         paintMask({ height, width, counts }, found, 1);
       }
+      const alpha = alphaOf(found, { height, width }, task.feather);
       const { canvas } = context;
       const image = context.getImageData(0, 0, canvas.width, canvas.height);
-      const pixels = new Uint32Array(image.data.buffer);
       for (let y = 0; y < canvas.height; y += 1) {
         for (let x = 0; x < canvas.width; x += 1) {
-          const pixel = y * canvas.width + x;
-          const colour = found[y * width + x] ? inside : outside;
-          if (colour !== null) pixels[pixel] = colour;
+          const at = 4 * (y * canvas.width + x);
+          const opacity = alpha[y * width + x] ?? 0;
+          if (!outside) image.data[at + 3] = opacity;
+          else {
+            for (let part = 0; part < 3; part += 1) {
+              const colour = inside ? inside[part]! : image.data[at + part]!;
+              image.data[at + part] = (colour * opacity + outside[part]! * (255 - opacity)) / 255;
+            }
+          }
         }
       }
       context.putImageData(image, 0, 0);

@@ -1,3 +1,4 @@
+import { alphaOf } from "./alpha";
 import type { MaskEntry } from "./masks";
 import { paintMask, type Mask } from "./rle";
 
@@ -9,6 +10,9 @@ export class MaskBitmaps {
   private readonly cache = new Map<MaskEntry, { colour: string; canvas: HTMLCanvasElement }>();
   private pixels = 0;
 
+  /** @param feather see `maskCanvas` */
+  constructor(private readonly feather = 0) {}
+
   get(entry: MaskEntry, colour: string): HTMLCanvasElement {
     const found = this.cache.get(entry);
     if (found?.colour === colour) {
@@ -17,7 +21,7 @@ export class MaskBitmaps {
       return found.canvas;
     }
     if (found) this.forget(entry);
-    const canvas = maskCanvas(entry, colour);
+    const canvas = maskCanvas(entry, colour, this.feather);
     this.cache.set(entry, { colour, canvas });
     this.pixels += canvas.width * canvas.height;
     for (const oldest of this.cache.keys()) {
@@ -35,15 +39,25 @@ export class MaskBitmaps {
   }
 }
 
-/** A mask as a canvas in a colour, `#rrggbb`, transparent outside; a large one in a part of its size. */
-export function maskCanvas(mask: Mask, colour: string): HTMLCanvasElement {
+/**
+ * A mask as a canvas in a colour, `#rrggbb`, transparent outside; a large one in a part of its size.
+ *
+ * @param feather pixels of the mask over which its outline is soft: see `alphaOf`
+ */
+export function maskCanvas(mask: Mask, colour: string, feather = 0): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
   const step = Math.ceil(Math.sqrt((mask.width * mask.height) / MAX_CANVAS));
   canvas.width = Math.ceil(mask.width / step);
   canvas.height = Math.ceil(mask.height / step);
   const context = canvas.getContext("2d")!;
   const image = context.createImageData(canvas.width, canvas.height);
-  paintMask(mask, new Uint32Array(image.data.buffer), littleEndian(colour), step);
+  const pixels = new Uint32Array(image.data.buffer);
+  paintMask(mask, pixels, littleEndian(colour), step);
+  if (feather) {
+    const alpha = alphaOf(pixels, canvas, feather / step);
+    pixels.fill(littleEndian(colour));
+    alpha.forEach((value, pixel) => (image.data[4 * pixel + 3] = value));
+  }
   context.putImageData(image, 0, 0);
   return canvas;
 }

@@ -1,7 +1,9 @@
+import { unzipSync } from "fflate";
 import { exported, request, type PhotoKind } from "../api/rest";
+import { edgesQuery } from "../media/edges";
 import type { Project } from "../project/project";
 import { counted } from "../scene/counted";
-import { notify } from "../state/store";
+import { getState, notify } from "../state/store";
 import { countObjects, workOn, type PhotoItem } from "./list";
 
 export interface PhotoFormat {
@@ -52,12 +54,18 @@ export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> 
   return found.flatMap(({ item, work }) => (work && work.masks.length > 0 ? { item, work } : []));
 }
 
-/** A ZIP of the masks of photographs. @throws ApiError, or a DOMException named AbortError after `signal` */
+/**
+ * A ZIP of the masks of photographs.
+ *
+ * @param crop cut-outs end near the objects
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
 export async function exportPhotos(
   kind: PhotoKind,
   tolerance: number,
   photos: readonly Opened[],
   signal: AbortSignal,
+  crop: boolean,
 ): Promise<Blob> {
   const photographs = photos.map(({ item, work: { clip, scene, masks } }) => ({
     path: clip.path,
@@ -65,11 +73,19 @@ export async function exportPhotos(
     objects: scene.objects.map(exported),
     frames: [{ frame: 0, masks: masks.map(({ object, size, counts }) => ({ object, size, counts })) }],
   }));
-  const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}`, {
+  const options = kind === "cutout" ? `${edgesQuery(getState().edges)}${crop ? "&crop=true" : ""}` : "";
+  const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}${options}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ photographs }),
     signal,
   });
   return response.blob();
+}
+
+/** The cut-out of a photograph, PNG. @throws ApiError */
+export async function cutoutOf(item: PhotoItem, crop: boolean): Promise<Blob> {
+  const zip = await exportPhotos("cutout", 0, await withMasks([item]), new AbortController().signal, crop);
+  const [png] = Object.values(unzipSync(new Uint8Array(await zip.arrayBuffer())));
+  return new Blob([png as BlobPart], { type: "image/png" });
 }

@@ -2,6 +2,7 @@ import { create } from "zustand";
 import type { Limits } from "../api/rest";
 import type { Clip } from "../api/video";
 import { DEFAULT_LOOK, type Look } from "../effects/look";
+import type { Edges } from "../media/edges";
 import { NO_MASKS, type Masks } from "../masks/masks";
 import type { Size } from "../scene/geometry";
 import { emptyScene, type Scene } from "../scene/scene";
@@ -82,6 +83,7 @@ export interface State {
   hovered: number | null; // id of the object under the pointer
   tool: Tool;
   look: Look;
+  edges: Edges; // of cut-outs and mattes in files
   dialog: DialogName | Question | null;
 }
 
@@ -105,6 +107,7 @@ export const useStore = create<State>(() => ({
   hovered: null,
   tool: "include",
   look: DEFAULT_LOOK,
+  edges: { kind: "hard", feather: 3 },
   dialog: null,
 }));
 

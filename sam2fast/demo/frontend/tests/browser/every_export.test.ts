@@ -21,6 +21,8 @@ const FILES: Record<string, [name: string, facts: object]> = {
   "Transparent video": ["large_cutout.webm", { codec: "vp9", rate: 10, frames: FRAMES, size: SIZE }],
   "ProRes 4444": ["large_cutout.mov", { codec: "prores", rate: 10, frames: FRAMES, size: SIZE }],
   "Cut-outs": ["large_cutouts.zip", {}],
+  "Object mattes": ["large_mattes.zip", {}],
+  "Object cut-outs": ["large_objects.zip", {}],
   Frame: ["large_00000.png", { size: SEEN }],
   "PNG masks": ["large_masks.zip", {}],
   COCO: ["large_coco.zip", {}],
@@ -29,9 +31,11 @@ const FILES: Record<string, [name: string, facts: object]> = {
   LabelMe: ["large_labelme.zip", {}],
   Project: ["large.sam2fast.json", {}],
 };
-/** Browsers write no ProRes. */
+/** Browsers write no ProRes, and no ZIP larger than their memory. */
+const OF_SERVER = ["ProRes 4444", "Object mattes", "Object cut-outs"];
+
 function filesOf(where: string): typeof FILES {
-  return Object.fromEntries(Object.entries(FILES).filter(([name]) => where === "serve" || name !== "ProRes 4444"));
+  return Object.fromEntries(Object.entries(FILES).filter(([name]) => where === "serve" || !OF_SERVER.includes(name)));
 }
 
 const READ = ["YouTube-VIS", "PNG masks", "Cut-outs", "YOLO", "COCO", "LabelMe", "Transparent video"];

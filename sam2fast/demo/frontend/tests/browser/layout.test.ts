@@ -189,7 +189,7 @@ test("each effect is shown on the current frame; the text's words are the user's
   const pixels = (canvas: Locator) => canvas.evaluate((canvas: HTMLCanvasElement) => canvas.toDataURL());
   await preview("Objects", "Emoji").and(demo.page.locator("[data-drawn=true]")).waitFor();
   const all = await Promise.all((await demo.page.locator(".effects canvas").all()).map(pixels));
-  expect(all.length).toBe(27);
+  expect(all.length).toBe(29);
   expect(new Set(all).size).toBeGreaterThan(20); // some effects are among the ready-made ones, too
   const before = await pixels(preview("Objects", "Overlay"));
   await demo.click(0.26, 0.62);

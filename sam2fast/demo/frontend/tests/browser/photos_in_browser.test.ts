@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Browser } from "playwright-core";
@@ -5,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Demo, launch } from "./demo";
 import { PageServers } from "./page_servers";
 import { APPLE, checkTransparent, makePhotos, readExports, shown, VASE } from "./photographs";
+import { PYTHON } from "./serve";
 
 let photos: string;
 let pages: PageServers;
@@ -60,6 +62,31 @@ test("the page without a server opens photographs, keeps their objects, and writ
     expect(yolo).toBeGreaterThan(0.95);
     expect(cutout).toBe(1);
   }
+  await demo.page.keyboard.press("Escape");
+  expect(demo.problems).toEqual([]);
+});
+
+test("cut-outs are feathered and cropped; mattes need a server", async () => {
+  await demo.button("Download", true).click();
+  const dialog = demo.page.getByRole("dialog");
+  const edges = dialog.getByLabel("Edges");
+  expect(await edges.locator("option").allTextContents()).toEqual(["Hard", "Feathered"]);
+  await edges.selectOption("Feathered");
+  await dialog.getByLabel("Crop cut-outs").check();
+  await dialog.getByRole("button", { name: "This one" }).click();
+  const waiting = demo.page.waitForEvent("download");
+  await dialog.getByRole("button", { name: "Cut-outs", exact: true }).click();
+  const code = `import io, json, sys, zipfile, numpy as np
+from PIL import Image
+archive = zipfile.ZipFile(sys.argv[1])
+alpha = np.asarray(Image.open(io.BytesIO(archive.read(archive.namelist()[0]))))[..., 3]
+rows, columns = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
+margins = rows[0], columns[0], alpha.shape[0] - 1 - rows[-1], alpha.shape[1] - 1 - columns[-1]
+print(json.dumps({"margin": int(max(margins)), "soft": float(((alpha > 0) & (alpha < 255)).mean())}))`;
+  const read = execFileSync(PYTHON, ["-c", code, await (await waiting).path()]).toString();
+  const { margin, soft } = JSON.parse(read) as { margin: number; soft: number };
+  expect(margin).toBe(8);
+  expect(soft).toBeGreaterThan(0.01);
   await demo.page.keyboard.press("Escape");
   expect(demo.problems).toEqual([]);
 });

@@ -17,7 +17,7 @@ const MASKS = {
 } as const;
 
 test("objects of one class share their category in COCO", async () => {
-  const task = { report: () => undefined, signal: new AbortController().signal, quality: "high" } as const;
+  const task = { report: () => undefined, signal: new AbortController().signal, quality: "high", feather: 0 } as const;
   const file = await exportFile("coco_rle", MASKS, VIDEO, new Blob(), "uploads/a.mp4", task);
   const { categories, annotations } = JSON.parse(await file.text()) as {
     categories: unknown;

@@ -35,3 +35,11 @@ test("the text's words are kept with a look, and are no other look", () => {
   expect([isLook(typed), isLook({ ...typed, words: "x".repeat(201) })]).toEqual([true, false]);
   expect(isLook({ ...typed, words: 7 as unknown as string })).toBe(false);
 });
+
+test("the background's colour and image are kept with a look", () => {
+  const chosen = { ...DEFAULT_LOOK, colour: "#12ab34", image: "data:image/jpeg;base64,AAAA" };
+  expect([isLook(chosen), surprise(chosen).image]).toEqual([true, chosen.image]);
+  for (const wrong of [{ colour: "red" }, { colour: 7 }, { image: "https://example.org/a.png" }, { image: null }]) {
+    expect(isLook({ ...chosen, ...wrong } as typeof chosen)).toBe(false);
+  }
+});
