@@ -48,6 +48,7 @@ EXPORTS = {
     "web": f"export {MODEL} --format web --out out",
 }
 EVERY = {**COMMANDS, **EXPORTS}
+EVALUATE = f"evaluate-images photos --masks truth --clicks 1 {MODEL} --out out/run"
 NAMED_FILES = {"torch": "decoder.pt2", "onnx": "tracker.py", "web": "index.html"}
 WITH_MODEL = ("segment", "masks", "track", "vos")
 BUILDERS = {
@@ -64,11 +65,15 @@ Change = Callable[[str], str]  # of the command line; may change the inputs
 
 @pytest.fixture(scope="module")
 def inputs_of_commands(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
+    folder = tmp_path_factory.mktemp("made_from") / "inputs"
+    folder.mkdir()
     write_small_nano(folder / "quick.yaml", 64)
     shutil.copy(nano.WEIGHTS, folder / "weights.safetensors")
     for name in ("photos/1.png", "photos/2.png", "rough.png", "media/backgrounds/a.png"):
         write_image(folder / name, len(name))
+    for name in ("truth/1.png", "truth/2.png"):
+        write_image(folder / name, 2)
+        Image.open(folder / name).convert("L").point(lambda value: value > 100).save(folder / name)
     moving_shapes.write_folder(folder / "frames", moving_shapes.make_frames(3))
     prompt = {"object": "cup", "points": [[20, 30]], "labels": [1], "mask": "rough.png"}
     (folder / "prompts.json").write_text(json.dumps({"prompts": [prompt]}))
@@ -84,9 +89,12 @@ def inputs_of_commands(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path, inputs_of_commands, monkeypatch) -> Path:
-    """The working directory, with the inputs of all commands."""
-    monkeypatch.chdir(tmp_path)
+def root(inputs_of_commands, monkeypatch) -> Path:
+    """The working directory, with the inputs of all commands; always at one path, which records have."""
+    root = inputs_of_commands.with_name("root")
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(inputs_of_commands, root)
+    monkeypatch.chdir(root)
     for name, build in BUILDERS.items():
         monkeypatch.setattr(f"sam2fast.cli.{name}", build)
     # What is exported does not matter here: the graphs and videos are empty.
@@ -99,7 +107,25 @@ def root(tmp_path, inputs_of_commands, monkeypatch) -> Path:
     monkeypatch.setattr(onnx_export, "_version", lambda package: "1")
     monkeypatch.setattr(page, "write_runtime", lambda folder: folder.mkdir(parents=True))
     monkeypatch.setattr(page, "fill_gallery", lambda folder, workspace: None)
-    return shutil.copytree(inputs_of_commands, tmp_path, dirs_exist_ok=True)
+    return root
+
+
+@pytest.fixture
+def made(root) -> Callable[[str], str]:
+    """Returns the line of a command whose results are in ``out``: from the second time on, copies of the first."""
+
+    def make(command: str) -> str:
+        line, kept = {**EVERY, "evaluate": EVALUATE}[command], root.with_name(command)
+        if kept.exists():
+            shutil.copytree(kept, root / "out")
+            return line
+        assert run(line).exit_code == 0
+        before = files_of(root / "out")
+        assert run(line).exit_code == 0 and files_of(root / "out") == before, "the same is kept"
+        shutil.copytree(root / "out", kept)
+        return line
+
+    return make
 
 
 def cached_predictor(*arguments, hydra_overrides_extra=(), **options):
@@ -237,12 +263,8 @@ def run(line: str):
 
 
 @pytest.mark.parametrize(("command", "change", "outcome", "words"), [*OF_MODEL, *OF_INPUT, *UNRECORDED])
-def test_results_of_something_else_are_not_kept(root, command, change, outcome, words):
-    line = EVERY[command]
-    assert run(line).exit_code == 0
-    before = files_of(root / "out")
-    assert run(line).exit_code == 0 and files_of(root / "out") == before, "the same is kept"
-    line = change(line)
+def test_results_of_something_else_are_not_kept(root, made, command, change, outcome, words):
+    line = change(made(command))
     before = files_of(root / "out")
     result = run(line)
     assert words in result.stderr
@@ -258,23 +280,20 @@ def test_results_of_something_else_are_not_kept(root, command, change, outcome, 
 
 
 @pytest.mark.parametrize("command", EVERY)
-def test_another_version(root, command, monkeypatch):
-    assert run(EVERY[command]).exit_code == 0
+def test_another_version(root, made, command, monkeypatch):
+    line = made(command)
     before = files_of(root / "out")
     for module in ("model_choice", "dataset", "synthesize"):
         monkeypatch.setattr(f"sam2fast.cli.{module}.__version__", "99")
-    ends(run(EVERY[command]), 1, "differs in version (", ", now 99)")
+    ends(run(line), 1, "differs in version (", ", now 99)")
     assert files_of(root / "out") == before
 
 
 @pytest.mark.parametrize("size", [100, None])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_truncated_and_deleted_results_are_not_done(root, command, size):
-    """They are made again. A record of the whole run, which says what is there, is refused.
-
-    Without ``masks.json`` all images are. A converted checkpoint has its record in it.
-    """
-    assert run(COMMANDS[command]).exit_code == 0
+def test_truncated_and_deleted_results_are_not_done(root, made, command, size):
+    """They are made again, but a record of the whole run, which says what is there, is refused."""
+    line = made(command)
     whole = files_of(root / "out")
     assert all(is_whole(root / "out" / name) for name in whole)
     for name, content in whole.items():
@@ -287,7 +306,7 @@ def test_truncated_and_deleted_results_are_not_done(root, command, size):
             file.write_bytes(content[:size])
         else:
             continue
-        result = run(COMMANDS[command])
+        result = run(line)
         if name in (*RECORDS, *WITH_RECORD) and not (name in WITH_RECORD and size is None):
             assert result.exit_code == 1 and ("out has 1 of these videos" if name in NOTES else name) in result.stderr
             file.write_bytes(content)
@@ -297,28 +316,33 @@ def test_truncated_and_deleted_results_are_not_done(root, command, size):
             assert found.keys() == whole.keys() and len(found[name]) == len(content), name
 
 
-@pytest.mark.parametrize("name", ["info", "width", "made_from", "image_id", "segmentation", "predicted_iou", None])
-def test_damaged_masks_json(root, name):
-    """A key is missing, or an image is there twice."""
-    assert run(COMMANDS["masks"]).exit_code == 0
+KEYS = ("info", "width", "made_from", "image_id", "segmentation", "predicted_iou")
+
+
+@pytest.mark.parametrize("name", [*KEYS, "twice", "[]"])
+def test_damaged_masks_json(root, made, name):
+    """A key is missing, an image is there twice, or the content is of another kind."""
+    line = made("masks")
     content = json.loads((root / "out/masks.json").read_text())
-    if name is None:
+    if name == "twice":
         content["images"].append({**content["images"][0], "id": 99})
+    elif name == "[]":
+        content = []
     else:
         items = [content, *content["images"], *content["annotations"]]
         next(item for item in items if name in item).pop(name)
     (root / "out/masks.json").write_text(json.dumps(content))
-    ends(run(COMMANDS["masks"]), 1, "out/masks.json cannot be resumed (")
+    ends(run(line), 1, "out/masks.json cannot be resumed (")
 
 
 @pytest.mark.parametrize("key", ["made_from", "videos", "files"])
-def test_damaged_records_of_folders(root, key):
+def test_damaged_records_of_folders(root, made, key):
     """The number of files is only lost, as in a run that was interrupted."""
-    assert run(COMMANDS["convert"]).exit_code == 0
+    line = made("convert")
     record = root / "out/.convert.json"
     whole = json.loads(record.read_text())
     record.write_text(json.dumps({**whole, key: [3]}))
-    result = run(COMMANDS["convert"])
+    result = run(line)
     if key == "files":
         assert result.exit_code == 0 and json.loads(record.read_text()) == whole
     else:
@@ -326,29 +350,26 @@ def test_damaged_records_of_folders(root, key):
 
 
 @pytest.mark.parametrize("name", ["objects", "done", "files", "made_from"])
-def test_damaged_track_json(root, name):
-    assert run(COMMANDS["track"]).exit_code == 0
+def test_damaged_track_json(root, made, name):
+    line = made("track")
     content = json.loads((root / "out/track.json").read_text())
     (root / "out/track.json").write_text(json.dumps({key: content[key] for key in content if key != name}))
-    ends(run(COMMANDS["track"]), 1, "or --overwrite it")
+    ends(run(line), 1, "or --overwrite it")
 
 
-def test_images_of_one_name_in_several_folders(root):
+@pytest.mark.parametrize("command", ["segment", "masks"])
+def test_images_of_one_name_in_several_folders(root, made, command):
     """Each run replaces the results of the other image, although their content is equal."""
     shutil.copytree("photos", "copies")
-    for command in ("segment", "masks"):
-        line = COMMANDS[command]
-        assert run(line).exit_code == 0
-        result = run(line.replace("photos", "copies/1.png"))
-        assert result.exit_code == 0 and "0 of 1 images were done before; 1 of another input" in result.stderr
-        assert "copies/1.png differs in image path" in result.stderr
-        result = run(line)
-        assert "1 of 2 images were done before; 1 of another" in result.stderr
-        if command == "segment":
-            assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "photos/1.png"
-        else:
-            content = json.loads(Path("out/masks.json").read_text())
-            assert sorted(image["file_name"] for image in content["images"]) == ["photos/1.png", "photos/2.png"]
+    line = made(command)
+    words = ("0 of 1 images were done before; 1 of another input", "copies/1.png differs in image path")
+    ends(run(line.replace("photos", "copies/1.png")), 0, *words)
+    ends(run(line), 0, "1 of 2 images were done before; 1 of another")
+    if command == "segment":
+        assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "photos/1.png"
+    else:
+        content = json.loads(Path("out/masks.json").read_text())
+        assert sorted(image["file_name"] for image in content["images"]) == ["photos/1.png", "photos/2.png"]
 
 
 @pytest.mark.parametrize(
@@ -367,12 +388,12 @@ def test_a_mask_of_a_prompt_is_its_content_and_label(root, line):
 
 
 @pytest.mark.parametrize("command", ["segment", "masks"])
-def test_kept_results_name_what_this_run_names(root, command, monkeypatch):
+def test_kept_results_name_what_this_run_names(root, made, command, monkeypatch):
     """The results were moved, and the command runs in another folder."""
-    assert run(COMMANDS[command]).exit_code == 0
+    line = made(command)
     os.rename("out", "photos/moved")
     monkeypatch.chdir(root / "photos")
-    line = COMMANDS[command].replace("--out out", "--out moved --jsonl").replace("prompts.json", "../prompts.json")
+    line = line.replace("--out out", "--out moved --jsonl").replace("prompts.json", "../prompts.json")
     for word in ("photos", "quick.yaml", "weights.safetensors"):
         line = line.replace(f" {word}", " ." if word == "photos" else f" ../{word}")
     result = run(line)
@@ -406,9 +427,8 @@ def test_an_image_that_is_replaced_while_it_is_read(root, monkeypatch):
         assert "photos/1.png differs in image content" in run(COMMANDS[command]).stderr
 
 
-def test_overwritten_videos_are_not_taken_for_new_ones_after_an_interrupt(root, monkeypatch):
-    line = COMMANDS["convert"]
-    assert run(line).exit_code == 0
+def test_overwritten_videos_are_not_taken_for_new_ones_after_an_interrupt(root, made, monkeypatch):
+    line = made("convert")
     write_sav(root / "sav", "clip", seed=1, frames=2)
     with monkeypatch.context() as patch:
         patch.setattr("sam2fast.datasets.conversion.convert_video", interrupted)
@@ -438,18 +458,6 @@ def test_converted_checkpoints_of_other_layouts(root, layout):
     assert run(line).exit_code == 1 and files_of(root / "out") == before
 
 
-EVALUATE = f"evaluate-images photos --masks truth --clicks 1 {MODEL} --out out/run"
-
-
-@pytest.fixture
-def evaluation(root) -> Path:
-    for name in ("truth/1.png", "truth/2.png"):
-        write_image(root / name, 2)
-        Image.open(root / name).convert("L").point(lambda value: value > 100).save(root / name)
-    assert run(EVALUATE).exit_code == 0
-    return root
-
-
 def other_mask(line: str) -> str:
     Image.new("L", (96, 64), 1).save("truth/1.png")
     return line
@@ -471,34 +479,32 @@ def other_mask(line: str) -> str:
         (without_record, "does not say what it was made from"),
     ],
 )
-def test_evaluations_of_something_else_are_replaced(evaluation, change, words):
-    """Those of the same are kept, and printed again."""
-    before, same = files_of(evaluation / "out"), run(EVALUATE)
-    assert same.exit_code == 0 and "run.json was made from the same before, and is kept" in same.stderr
-    assert files_of(evaluation / "out") == before and "1 click" in same.stdout
-    line = change(EVALUATE)
+def test_evaluations_of_something_else_are_replaced(made, change, words):
+    line = change(made("evaluate"))
     ends(run(line), 0, words, ", and is replaced")
-    assert "is kept" in run(line).stderr
+    same = ends(run(line), 0, "run.json was made from the same before, and is kept")
+    assert " click" in same.stdout
 
 
 @pytest.mark.parametrize("name", ["run.json", "run.csv"])
 @pytest.mark.parametrize("size", [0, 100, None])
-def test_incomplete_evaluations_are_made_again(evaluation, name, size):
-    file = evaluation / "out" / name
+def test_incomplete_evaluations_are_made_again(root, made, name, size):
+    line, file = made("evaluate"), root / "out" / name
     whole = file.read_bytes()
     file.unlink() if size is None else file.write_bytes(whole[:size])
-    assert run(EVALUATE).exit_code == 0
+    assert run(line).exit_code == 0
     assert name == "run.json" or size == 100 or file.read_bytes() == whole
-    assert "is kept" in run(EVALUATE).stderr
+    assert "is kept" in run(line).stderr
 
 
-def test_evaluations_with_problems_are_made_again(evaluation):
+def test_evaluations_with_problems_are_made_again(root, made):
     """Also if all that was evaluated is the same."""
-    write_image(evaluation / "photos/alone.png", 2)
+    made("evaluate")
+    write_image(root / "photos/alone.png", 2)
     for _ in range(2):
         result = run(EVALUATE)
         assert result.exit_code == 1 and "alone.png" in result.stderr and "is kept" not in result.stderr
-    (evaluation / "photos/alone.png").unlink()
+    (root / "photos/alone.png").unlink()
     Path("photos/1.png").write_bytes(b"no image")
     for _ in range(2):
         result = run(EVALUATE)
@@ -520,9 +526,8 @@ def test_evaluations_of_paths_in_a_coco_file(root):
 
 
 @pytest.mark.parametrize("target", EXPORTS)
-def test_exports_in_other_formats_and_of_another_torch_are_refused(root, target, monkeypatch):
-    assert run(EXPORTS[target]).exit_code == 0
-    ends(run(EXPORTS[target]), 0, "out was made from the same before, and is kept")
+def test_exports_in_other_formats_and_of_another_torch_are_refused(made, target, monkeypatch):
+    ends(run(made(target)), 0, "out was made from the same before, and is kept")
     for other in EXPORTS.keys() - {target}:
         ends(run(EXPORTS[other]), 1, f"--format ({target}, now {other})")
     if target == "web":
@@ -534,17 +539,17 @@ def test_exports_in_other_formats_and_of_another_torch_are_refused(root, target,
 
 @pytest.mark.parametrize("target", EXPORTS)
 @pytest.mark.parametrize("size", [5, None])
-def test_incomplete_exports_are_refused(root, target, size):
+def test_incomplete_exports_are_refused(root, made, target, size):
     """They are loaded by programs that do not check them. The folder is the user's to remove."""
-    assert run(EXPORTS[target]).exit_code == 0
+    line = made(target)
     file = root / "out" / NAMED_FILES[target]
     whole = file.read_bytes()
     file.unlink() if size is None else file.write_bytes(whole[:size])
     before = files_of(root / "out")
-    ends(run(EXPORTS[target]), 1, f"{file.name} is missing or incomplete")
+    ends(run(line), 1, f"{file.name} is missing or incomplete")
     assert files_of(root / "out") == before
     shutil.rmtree(root / "out")
-    assert run(EXPORTS[target]).exit_code == 0 and file.read_bytes() == whole
+    assert run(line).exit_code == 0 and file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
