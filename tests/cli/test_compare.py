@@ -67,7 +67,7 @@ def test_devices(run, make_image, tmp_path, monkeypatch):
 
 def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
     """One warning for all runs, and no note; the table says which model it was."""
-    options = ["--with", "dtype=bfloat16", "--device", "cpu", "--jsonl"]
+    options = ["--with", "dtype=bfloat16", "--device", "cpu", "--image-size", 256, "--jsonl"]
     result = run("compare", make_image(), "--point", "70,30", *options)
     assert result.exit_code == 0 and result.stderr.count("THIS IS NOT SAM 2:") == 1 and NOTE not in result.stderr
     table = json.loads((tmp_path / "out/compare/compare.json").read_text())
@@ -78,7 +78,8 @@ def test_mini_in_the_place_of_the_default_model(run, make_image, tmp_path):
 
 
 def test_a_note_if_the_model_to_compare_is_that_of_the_fallback(run, make_image):
-    ends(run("compare", make_image(), "--point", "70,30", "--with", "model=mini", "--device", "cpu"), 0, NOTE)
+    options = ["--with", "model=mini", "--device", "cpu", "--image-size", 256]
+    ends(run("compare", make_image(), "--point", "70,30", *options), 0, NOTE)
 
 
 def test_prompts_outside_of_a_video(run, video_file):

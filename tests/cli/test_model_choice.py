@@ -53,14 +53,16 @@ def test_official_names(tmp_path, monkeypatch, name, config, file):
 
 def test_default_that_cannot_be_had_is_mini_with_a_warning(run, make_image, tmp_path):
     """In every record, too."""
-    result = run("segment", make_image(), "--point", "20,30", "--json", "--device", "cpu")
+    small = ["--device", "cpu", "--image-size", 256]
+    result = run("segment", make_image(), "--point", "20,30", "--json", *small)
     (line,) = result.stderr.splitlines()
     assert line.startswith("sam2fast: THIS IS NOT SAM 2: mini") and "SAM2FAST_OFFLINE is set" in line
     assert line.endswith("sam2fast download tiny. To hide this line: --model mini") and "ckpt_path" not in line
     (record,) = json.loads(result.stdout)["results"]
     assert record["model"]["name"] == "mini" and record["model"]["fallback"] is True
     assert json.loads((tmp_path / "out/image.json").read_text()) == record
-    before = run("masks", "image.png", "--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
+    found = ["--points-per-side", 1, "--pred-iou-thresh", 0, "--stability-score-thresh", 0]
+    before = run("masks", "image.png", *found, *small)
     assert "THIS IS NOT SAM 2:" in before.stderr
     assert json.loads((tmp_path / "out/masks.json").read_text())["info"]["model"]["fallback"] is True
 

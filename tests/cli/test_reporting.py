@@ -62,6 +62,10 @@ def test_every_command_has_the_options_and_documented_keys():
 @pytest.mark.parametrize(("line", "has_bar"), LINES)
 def test_outputs(run, inputs, line, has_bar, monkeypatch):
     monkeypatch.setattr("sam2fast.cli.demo_run.EVERY", 25)
+    for name in ("encoder", "decoder"):
+        monkeypatch.setattr(f"sam2fast.deploy.exported.artifact.export_{name}", lambda *_: None)
+    save = lambda program, path: path.write_bytes(b"program")  # noqa: E731
+    monkeypatch.setattr("sam2fast.deploy.exported.artifact.save_program", save)
     (inputs / "clips").mkdir()
     moving_shapes.write_video(inputs / "clips/a.mp4", moving_shapes.make_frames(2))
     words = shlex.split(line)
@@ -100,5 +104,5 @@ def test_scores_have_the_digits_of_the_file(run, inputs):
 
 
 def test_the_warning_of_a_fallback_is_never_quiet(run, inputs):
-    result = run("segment", "image.png", "--point", "5,5", "--quiet", "--device", "cpu")
+    result = run("segment", "image.png", "--point", "5,5", "--quiet", "--device", "cpu", "--image-size", 256)
     assert result.exit_code == 0 and "THIS IS NOT SAM 2" in result.stderr and result.stdout == ""

@@ -73,7 +73,7 @@ def test_stops_after_the_given_minutes(tmp_path: Path) -> None:
 
 
 def test_a_complete_run_is_not_trained_again(tmp_path: Path) -> None:
-    once = overrides(tmp_path, "scratch.updates=1")
+    once = overrides(tmp_path, "scratch.updates=1", "+trainer.mode=train_only")
     assert json.loads(train("-c", RECIPE, "--jsonl", *once).stdout.splitlines()[-1])["complete"]
     record = tmp_path / "logs/config_resolved.yaml"
     before = record.read_text()
@@ -162,7 +162,7 @@ def test_a_users_class_needs_permission(tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.syspath_prepend(tmp_path)
     loss = "trainer.loss.all._target_=my_losses.Doubled"
-    arguments = ("-c", RECIPE, *overrides(tmp_path / "run", loss, "scratch.updates=1"))
+    arguments = ("-c", RECIPE, *overrides(tmp_path / "run", loss, "scratch.updates=1", "+trainer.mode=train_only"))
     refused = train(*arguments)
     assert refused.exit_code == 1 and "'my_losses.Doubled'" in refused.output
     ok(train(*arguments, "--allow-target", "my_losses"))

@@ -35,7 +35,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(data):
-    with serving(data, threads=2) as process:
+    with serving(data, "--model", "nano", threads=2) as process:
         yield process
 
 

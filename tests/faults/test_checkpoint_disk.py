@@ -54,6 +54,8 @@ def test_a_save_that_ends_anywhere_leaves_a_checkpoint(
             checkpointing.save_current(checkpoint(4), folder)
         assert sorted(path.name for path in folder.iterdir()) == [".lock", *names]
         assert checkpointing.load(folder / checkpointing.PREVIOUS)["steps"] == found["steps"]
+        if fault.change is not None and ended.code == 0:
+            break
     assert codes == ({0, 1} if number is None else {0, -signal.SIGKILL, -signal.SIGXFSZ})
 
 
