@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,11 @@ from filelock import FileLock
 from sam2fast.deploy.onnx import export
 
 
-@pytest.fixture
-def nano_exported_once(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def exporting_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Each graph is exported by the first test of the run that needs it, whichever process runs that.
 
-    All exports of the test have to be nano's. Each compares its graphs with the model.
+    All exports of the block have to be nano's. Each compares its graphs with the model.
     """
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "graphs of nano"
@@ -29,4 +31,12 @@ def nano_exported_once(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
                 shutil.copyfile(file, kept)
         shutil.copyfile(kept, file)
 
-    monkeypatch.setattr(export, "export_graph", export_once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "export_graph", export_once)
+        yield
+
+
+@pytest.fixture
+def nano_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with exporting_once(tmp_path_factory):
+        yield

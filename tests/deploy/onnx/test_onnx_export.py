@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-import venv
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,19 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 import numpy as np
 import onnx
+import onnxruntime
+import PIL
 import torch
-from exported_once import nano_exported_once  # noqa: F401
+from exported_once import exporting_once
 from onnx_graphs import PROMPTS, AsTensors, compare_images, model_of_modules, several_objects
 from shallow_repvit import shallow_repvit  # noqa: F401
-from video import SMALL, build_video_pair, clip, compare, jpeg_folder, run, run_official
+from strategy_recordings import NANO_LAYERS
+from video import build_video_pair, clip, compare, jpeg_folder, run, run_official
 
 import sam2fast
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2_video_predictor
+from sam2fast.checkpoints import read_checkpoint
 from sam2fast.demo.rolling_ball import draw_rolling_ball
 from sam2fast.deploy.onnx import export
 from sam2fast.deploy.onnx.runtime.graphs import load_model
@@ -36,9 +40,20 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
+def pair():
+    """nano, whose graphs are exported once for several files of tests, and its modules of the original."""
+    pair = build_video_pair("sam2.1_t", NANO_LAYERS)
+    weights = {name: tensor.float() for name, tensor in read_checkpoint(nano.WEIGHTS).items()}
+    for model in pair:
+        model.load_state_dict(weights)
+    return pair
+
+
+@pytest.fixture(scope="module")
 def folder(pair, tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "narrow"
-    export.write_onnx(pair[1], path)
+    path = tmp_path_factory.mktemp("onnx") / "nano"
+    with exporting_once(tmp_path_factory):
+        export.write_onnx(pair[1], path)
     return path
 
 
@@ -122,14 +137,14 @@ def test_a_frozen_axis_is_refused(pair, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("nano_exported_once")
 @pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
-def test_smaller_weights(dtype, tmp_path):
-    """nano's own weights: the worst frame's IoU to fp32; docs/export.md has what was measured."""
+def test_smaller_weights(pair, dtype, tmp_path, tmp_path_factory):
+    """The worst frame's IoU to fp32; docs/export.md has what was measured."""
     ball = draw_rolling_ball(12)
     frames, boxes = [np.asarray(x) for x in ball.frames], masks_to_boxes(torch.as_tensor(ball.masks)[0, :2])
-    ours = build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu")
-    manifest = export.write_onnx(ours, tmp_path / dtype, dtype=dtype)
+    ours = pair[1]
+    with exporting_once(tmp_path_factory):
+        manifest = export.write_onnx(ours, tmp_path / dtype, dtype=dtype)
     plain = model_of_modules(ours)
     models = plain, load_model(tmp_path / dtype)
     expected, actual = (track_two(OnnxVideoPredictor(m), frames, boxes.tolist()) for m in models)
@@ -150,7 +165,7 @@ def track_two(predictor, video, boxes):
 
 @pytest.mark.parametrize(
     ("name", "value", "needed"),
-    [("image_size", 512, SMALL), ("image_size", None, SMALL), ("mean", [1.0], 3), ("no_obj_ptr", [], 256)],
+    [("image_size", 512, 256), ("image_size", None, 256), ("mean", [1.0], 3), ("no_obj_ptr", [], 128)],
 )
 def test_changed_constants_are_seen(name, value, needed, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -161,7 +176,7 @@ def test_changed_constants_are_seen(name, value, needed, folder, tmp_path):
 
 
 ALONE = """
-import json, sys
+import importlib.util, json, sys
 import numpy as np
 from tracker import OnnxImagePredictor, OnnxVideoPredictor, load_model
 model = load_model(sys.argv[1])
@@ -173,23 +188,18 @@ masks = [logits > 0 for _, _, logits in predictor.propagate_in_video(state)]
 images = OnnxImagePredictor(model)
 images.set_image(f"{sys.argv[2]}/00000.jpg")
 assert images.predict(box=[20, 20, 70, 60])[0].shape == (3, 90, 120)
-assert not {"torch", "sam2fast", "scipy"} & set(sys.modules)
+assert not any(map(importlib.util.find_spec, ("torch", "sam2fast", "onnx", "scipy")))
 np.save(sys.argv[3], np.stack(masks))
 """
 
 
-@pytest.mark.usefixtures("nano_exported_once")
-def test_without_torch(video, tmp_path):
-    """nano in an environment with numpy, Pillow and onnxruntime alone: the same masks as here."""
-    folder = tmp_path / "nano"
-    export.write_onnx(build_sam2_video_predictor(nano.CONFIG, nano.WEIGHTS, device="cpu"), folder)
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "numpy", "pillow", "onnxruntime"], check=True)
-    missing = "import importlib.util as u; print(any(map(u.find_spec, ('torch', 'sam2fast', 'onnx', 'scipy'))))"
-    clean = {"cwd": folder, "env": {"PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}}
-    assert subprocess.run([python, "-c", missing], capture_output=True, text=True, **clean).stdout == "False\n"
-    subprocess.run([python, "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)], check=True, **clean)
+def test_without_torch(folder, video, tmp_path):
+    """With numpy, Pillow and onnxruntime as the only packages: the same masks as here."""
+    for module in (np, PIL, onnxruntime):
+        (tmp_path / module.__name__).symlink_to(Path(module.__file__).parent)
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-S", "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)]
+    subprocess.run(command, check=True, cwd=folder, env=environment)
     expected = np.stack(track_two(OnnxVideoPredictor(load_model(folder)), video, BOXES))
     assert np.array_equal(np.load(tmp_path / "masks.npy"), expected)
 

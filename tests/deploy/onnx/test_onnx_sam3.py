@@ -11,8 +11,8 @@ from parity import random_image, random_map
 from small_sam3 import CLICK, MAP, SIDE, prompts, small_sam3
 from video import run
 
-from sam2fast.deploy.onnx.export import write_onnx
-from sam2fast.deploy.onnx.runtime.graphs import _check_constants, load_model
+from sam2fast.deploy.onnx import export
+from sam2fast.deploy.onnx.runtime.graphs import _check_constants
 from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.manifest import OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
@@ -42,7 +42,11 @@ def test_onnx(predictor, video):
 
 
 @pytest.mark.long
-def test_graphs_in_onnxruntime(predictor, video, tmp_path):
-    write_onnx(predictor, tmp_path / "graphs")
-    found = run(AsTensors(OnnxVideoPredictor(load_model(tmp_path / "graphs"))), video, prompts)
-    assert_same(run(predictor, video, prompts), found, 1e-4)
+def test_graphs_in_onnxruntime(predictor, tmp_path):
+    """Those whose modules or tables are others than SAM 2's; the others accept the shapes of their inputs."""
+    for graph in export.graphs_of(predictor):
+        if graph.name in ("encoder", "memory_attention"):
+            export.export_graph(graph, tmp_path / graph.name)
+            export.check_graph(graph, tmp_path / graph.name)
+        else:
+            graph.module(*graph.arguments(export.random_inputs(graph, export.TRACED)))

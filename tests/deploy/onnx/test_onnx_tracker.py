@@ -1,7 +1,4 @@
-"""The predictors of exported models beside the official ones, live, on the modules that are exported.
-
-Tame weights, fp32. That the graphs compute what these modules do is in test_onnx_export.py.
-"""
+"""The predictors of exported models beside the official ones, live, on the modules that are exported."""
 
 import ast
 import hashlib
