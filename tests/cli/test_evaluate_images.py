@@ -15,7 +15,6 @@ from thread_workers import instead_of_processes
 from sam2fast import SAM2ImagePredictor, nano
 from sam2fast.evaluation.clicks import evaluate_boxes, evaluate_clicks, image_evaluation
 from sam2fast.io.label_maps import label_png
-from sam2fast.io.rle import encode_rle
 from sam2fast.training.data.synthetic import SyntheticClips
 
 NANO = ["--model", "nano", "--device", "cpu"]
@@ -111,18 +110,6 @@ def test_broken_and_missing_files_do_not_affect_others(run, data):
     found = json.loads((data / "run.json").read_text())
     assert found["images"] == 1 and len(found["problems"]) == 4
     assert result.stdout.splitlines()[-2].startswith("time: ")
-
-
-def test_one_damaged_object_does_not_affect_others(run, data, clips):
-    content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 96, "height": 96}], "annotations": []}
-    for i, mask in enumerate(clips[0].masks[0]):
-        content["annotations"].append({"id": i, "image_id": 1, "segmentation": encode_rle(mask)})
-    content["annotations"].append({"id": 77, "image_id": 1, "segmentation": {"size": [96, 96], "counts": [5]}})
-    (data / "coco.json").write_text(json.dumps(content))
-    result = run("evaluate-images", "images", "--masks", "coco.json", "--clicks", 1, "--out", "run", *NANO)
-    assert result.exit_code == 1 and "annotation 77: the run lengths do not add up" in result.stderr
-    assert len(rows_of(data / "run.csv")) == len(clips[0].masks[0])
-    assert json.loads((data / "run.json").read_text())["data"]["format"] == "coco"
 
 
 def test_several_devices_give_the_same(run, data, monkeypatch):

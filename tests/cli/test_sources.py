@@ -53,10 +53,7 @@ def piped(monkeypatch, content: bytes) -> None:
 
 @pytest.mark.parametrize("command", OF_COMMAND)
 def test_images_of_every_kind(run, make_image, tmp_path, server, monkeypatch, command):
-    """The good ones are done, the bad ones are reported when they are met and again at the end.
-
-    Of a folder all images directly in it are taken, sorted by name. Duplicates are taken once.
-    """
+    """The good ones are done. The bad ones are reported when they are met and again at the end."""
     content = make_image("made.png").read_bytes()
     for name in ("photos/b.JPG", "photos/a.gif", "photos/deeper/x.png", "more/c[1].png", "d.png"):
         make_image(name)
@@ -254,17 +251,6 @@ def test_a_file_of_several_images_is_a_video(track, tmp_path):
         assert result.exit_code == 0 and "3 frames tracked" in result.stdout, result.stderr
         first.save(tmp_path / name)
         assert "is an image" in assert_one_line(track(tmp_path / name, *ONE))
-
-
-@pytest.mark.parametrize("command", ["segment", "masks"])
-def test_hidden_images_are_skipped_and_counted(run, make_image, tmp_path, command):
-    folder = make_image("photos/a.jpg").parent
-    for name in ("._a.jpg", ".b.png", ".DS_Store"):
-        (folder / name).write_bytes(b"Mac OS X")
-    result = run(command, folder, *NANO, *OF_COMMAND[command], "--out", tmp_path / "out")
-    assert (
-        result.exit_code == 0 and f"note: left out: 2 files (it is hidden; first: {folder}/._a.jpg)\n" in result.stderr
-    )
 
 
 def test_hidden_files_are_no_frames_or_videos_and_are_counted(track, video_file, tmp_path):

@@ -153,13 +153,6 @@ def test_finished_videos_are_skipped(data, whole, monkeypatch):
     assert "; 3 videos were done before" in result.stdout and data.files() == whole
 
 
-def test_a_video_whose_masks_were_removed_is_tracked_again(data, whole):
-    data.has_done(whole)
-    (data.root / "out/b/00001.png").unlink()
-    result = data()
-    assert result.exit_code == 0 and "; 2 videos were done before" in result.stdout and data.files() == whole
-
-
 def test_other_files_among_the_inputs_do_not_count(data, whole):
     data.has_done(whole)
     (data.root / "masks/b/Thumbs.db").write_bytes(b"")

@@ -65,8 +65,6 @@ def test_segment_resumes(run, photos, tmp_path):
     assert "2 of 2" in nothing.stderr and json.loads(nothing.stdout)["seconds"] == {}
     (tmp_path / "out/a.json").write_text("[]")
     assert "1 of 2" in run(*ask).stderr
-    assert "0 of 2" in run(*ask[:3], *NANO, "--point", "50,30", "--resume").stderr
-    assert "differs in --dtype" in run(*ask[:3], *NANO, "--point", "50,30", "--dtype", "bfloat16", "--resume").stderr
 
 
 class Counted(mask_finder.CheckedGenerator):
@@ -92,30 +90,6 @@ def test_masks_resumes(run, photos, expected, tmp_path, monkeypatch):
     assert Counted.calls == 1
     sizes = {image["file_name"]: image["width"] for image in masks_of(tmp_path / "one")["images"]}
     assert sizes == {f"photos/{name}.png": 96 + 8 * i for i, name in enumerate(NAMES)}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--box-nms-thresh", "0.6"], "differs in --box-nms-thresh (0.7, now 0.6)"),
-        (["--dtype", "bfloat16"], "differs in --dtype (float32, now bfloat16)"),
-    ],
-)
-def test_masks_with_other_options_are_not_resumed(run, photos, tmp_path, arguments, message):
-    ask = ["masks", "photos/a.png", *MASKS, "--format", "json", "--resume"]
-    assert run(*ask).exit_code == 0
-    before = (tmp_path / "out/masks.json").read_bytes()
-    result = run(*ask, *arguments)
-    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
-    assert (tmp_path / "out/masks.json").read_bytes() == before
-
-
-def test_unreadable_results(run, photos, tmp_path):
-    (tmp_path / "out").mkdir()
-    for text in ("{", "[]", '{"info": {"model": {}}}'):
-        (tmp_path / "out/masks.json").write_text(text)
-        result = run("masks", "photos/a.png", *MASKS, "--resume")
-        assert result.exit_code == 1 and "masks.json cannot be resumed" in result.stderr
 
 
 @pytest.mark.parametrize(
