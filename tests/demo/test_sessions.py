@@ -43,6 +43,7 @@ def test_a_video_that_cannot_be_opened_leaves_no_session(make_server):
 
 
 def test_idle_sessions_expire_and_used_ones_do_not(make_server):
+    gc.freeze()  # collections pass over what is older
     app = make_server(session_minutes=15)
     client, store = DemoClient(app.test_client()), app.extensions[SERVICE].sessions
     idle, used = client.start(), client.start()
@@ -93,7 +94,7 @@ def queued(service: DemoService) -> int:
 def test_closed_sessions_leave_no_objects(client, app):
     """Checks live objects, because the process's memory has other causes, too."""
     store, states = app.extensions[SERVICE].sessions, []
-    gc.collect()
+    gc.freeze()
     for number in range(100):
         session = client.start()
         states.append(weakref.ref(store.get(session).state))
@@ -107,10 +108,7 @@ def test_closed_sessions_leave_no_objects(client, app):
 
 
 def test_a_click_waits_only_for_earlier_calls(client, app, monkeypatch):
-    """A click that arrives while the model is busy runs before the track's first frame.
-
-    The order is recorded in the model's thread, because waiting callers may wake in any order.
-    """
+    """A click that arrives while the model is busy runs before the track's first frame, in the model's thread."""
     service, turns, go_on = app.extensions[SERVICE], [], threading.Event()
     tracking, clicking = client.start(), client.start()
     client.add(tracking)

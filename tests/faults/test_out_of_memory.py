@@ -1,7 +1,4 @@
-"""Calls that fail at any place change nothing, and succeed when repeated.
-
-``make inject`` tries every place, or the given number.
-"""
+"""Calls that fail at any place change nothing, and succeed when repeated. ``make inject`` tries every place."""
 
 import gc
 import itertools
@@ -63,13 +60,9 @@ def test_no_memory_is_leaked(name):
         return tensor_bytes()
 
     count = places(name, "out of memory")
-    gc.collect()
     gc.freeze()  # earlier tests' tensors count in neither
-    try:
-        expected = bytes_of(None)
-        assert bytes_of(int(0.9 * count)) <= expected
-    finally:
-        gc.unfreeze()
+    expected = bytes_of(None)
+    assert bytes_of(int(0.9 * count)) <= expected
 
 
 def test_a_video_that_cannot_be_opened_is_closed(monkeypatch):
@@ -148,11 +141,7 @@ def test_an_exception_of_the_caller_between_frames():
 
 
 def pool_program(seed: int, at: int | None, kind: str) -> int:
-    """Writes, reads and drops pages at random, with one failure; every page keeps its values.
-
-    Returns:
-        The number of places where it could fail.
-    """
+    """Writes, reads and drops pages with one failure; returns in how many places it could fail."""
     rng, pool = random.Random(seed), PagePool((3,), torch.float32, torch.device("cpu"))
     pages: dict[Page, list[float]] = {}
     with failing(kind, at) as place:

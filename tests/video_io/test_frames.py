@@ -156,15 +156,6 @@ class TestCache:
         assert len(source.reads) == 2
 
 
-@pytest.fixture
-def frozen():
-    """Collections pass over what is older."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 class TestPrefetch:
     @pytest.mark.parametrize("order", [[20], [50, 49, 20]], ids=["forwards", "backwards"])
     def test_only_the_next_frames_are_read(self, order, prefetching, source):
@@ -196,7 +187,8 @@ class TestPrefetch:
         with pytest.raises(VideoError, match="57"):
             prefetching[DAMAGED]
 
-    def test_garbage_collection_ends_the_thread(self, frozen):
+    def test_garbage_collection_ends_the_thread(self):
+        gc.freeze()  # collections pass over what is older
         frames = Frames(CountingSource(), SIZE, prefetch=True)
         (thread,) = frames._prefetcher._threads
         assert thread.daemon
@@ -257,7 +249,8 @@ class TestReaders:
         source.height //= 2
         assert FrameCache(source).readers == 3
 
-    def test_threads_end_if_another_cannot_be_started(self, source, monkeypatch, frozen):
+    def test_threads_end_if_another_cannot_be_started(self, source, monkeypatch):
+        gc.freeze()
         started = []
 
         def start(thread, plain=threading.Thread.start):
