@@ -30,10 +30,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def poison_uninitialised_memory():
-    """``torch.empty`` yields NaN (or the largest integer), so an unwritten output element fails the test.
-
-    Not under a memory checker, which finds unwritten memory itself.
-    """
+    """``torch.empty`` yields NaN or the largest integer. A memory checker finds unwritten memory itself."""
     torch.use_deterministic_algorithms(os.environ.get("SAM2FAST_PARITY") != "sanitizer", warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -282,11 +282,7 @@ def official_names() -> dict[str, dict[str, Any]]:
 
 
 def test_official_names():
-    """All resolve under both names, also imported ones: code takes ``MLP`` from ``sam2_base``.
-
-    Those without a counterpart, modules of the original and what popular forks add to it, say what to use. Unknown ones
-    are ordinary import errors. What is pickled under them is loaded without them. tests/api compares signatures.
-    """
+    """All resolve under both names, also imported ones; unknown ones are import errors, and others say what to use."""
     official = official_names()
     asked = json.dumps({module: [*names] for module, names in official.items()})
     done = subprocess.run(

@@ -77,11 +77,7 @@ def compiled(weights):
 class TestPrefixes:
     @pytest.mark.parametrize(
         ("prefix", "layout"),
-        [
-            ("model.", to_transformers),
-            ("module._orig_mod.", compiled),
-            ("base_model.model.sam2.", dict),
-        ],
+        [("model.", to_transformers), ("module._orig_mod.", compiled), ("base_model.model.sam2.", dict)],
     )
     def test_that_all_names_have_are_removed(self, prefix, layout, nano_weights, tmp_path):
         path = save(tmp_path / "wrapped.pt", with_prefix(prefix, layout(nano_weights)))

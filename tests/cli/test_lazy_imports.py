@@ -1,5 +1,4 @@
-"""Help and usage errors are quick: they need neither torch nor numpy. Choices of options that are therefore written in
-the commands match the libraries."""
+"""Help and usage errors need neither torch nor numpy. Choices written in the commands match the libraries."""
 
 import subprocess
 import sys

@@ -1,8 +1,4 @@
-"""Wrong usage and unusable inputs, in every command: the error says what is wrong, and no file is written.
-
-Refused models are in test_model_choice.py, paths without permission in test_unreachable_paths.py, trainings in
-test_train.py, downloads in tests/downloads.
-"""
+"""Wrong usage and unusable inputs, in every command: the error says what is wrong, and no file is written."""
 
 import json
 import os

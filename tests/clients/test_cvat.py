@@ -1,7 +1,4 @@
-"""CVAT's own code drives the functions, and gets the masks of the library: ``make test-clients``.
-
-cvat-cli's agent calls them as for a task of CVAT; only its server and worker process are replaced.
-"""
+"""CVAT's own code drives the functions, and gets the masks of the library: ``make test-clients``."""
 
 import json
 from types import SimpleNamespace

@@ -191,11 +191,7 @@ def test_internal_errors_are_not_described(client, app, monkeypatch, caplog):
 
 
 class Fuzzer:
-    """Calls random fields of the schema with random values, mostly of the right types.
-
-    Args:
-        valid: valid values by argument name, so that calls pass the first checks.
-    """
+    """Calls random fields of the schema with random values, mostly ``valid`` ones by argument name."""
 
     def __init__(self, schema: GraphQLSchema, seed: int, valid: dict[str, list[Any]]) -> None:
         self.schema, self.random, self.valid = schema, random.Random(seed), valid

@@ -62,10 +62,7 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         ([([*BOX_OF_DISC, ON_DISC], [2, 3, 1])], [{"box": [41, 25, 59, 43], "points": [[50, 34]], "labels": [1]}]),
         (
             [([ON_SQUARE], [1]), ([ON_DISC], [0], False)],
-            [
-                {"points": [[16, 19]], "labels": [1]},
-                {"points": [[50, 34]], "labels": [0], "clear_old_points": False},
-            ],
+            [{"points": [[16, 19]], "labels": [1]}, {"points": [[50, 34]], "labels": [0], "clear_old_points": False}],
         ),
         (
             [([ON_SQUARE], [1]), ([ON_DISC], [1])],

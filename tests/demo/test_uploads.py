@@ -128,11 +128,7 @@ def test_a_full_disk_while_a_file_is_made(client, session, monkeypatch):
 
 @pytest.mark.parametrize(
     ("variables", "first", "count"),
-    [
-        ({"start": 0.5}, 12, 12),
-        ({"start": 0.25, "seconds": 0.5}, 6, 12),
-        ({"start": 0.96}, 23, 1),
-    ],
+    [({"start": 0.5}, 12, 12), ({"start": 0.25, "seconds": 0.5}, 6, 12), ({"start": 0.96}, 23, 1)],
 )
 def test_a_part(client, app, variables, first, count):
     frames, _ = decode_upload(app, client.upload(encode(ramp(24), rate=24), **variables))

@@ -1,7 +1,4 @@
-"""Runs the documents: the Python, the ``sam2fast`` commands and the scripts of each page, from top to bottom.
-
-The working folder has small files under the documents' names (``support/document_stage.py``); all models are nano.
-"""
+"""Runs the Python, commands and scripts of each page with nano, from top to bottom; see support/document_stage.py."""
 
 import ast
 import re

@@ -23,12 +23,7 @@ def detector_folder(tmp_path_factory):
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
-    from transformers import (
-        OwlViTConfig,
-        OwlViTForObjectDetection,
-        OwlViTImageProcessor,
-        PreTrainedTokenizerFast,
-    )
+    from transformers import OwlViTConfig, OwlViTForObjectDetection, OwlViTImageProcessor, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("detector")
     words = Tokenizer(WordLevel({"<pad>": 0, "disc": 1, "square": 2, "<unk>": 3}, unk_token="<unk>"))

@@ -44,13 +44,7 @@ MOST_RATIOS = {"processor_p50_ms": 1.25, "processor_p99_ms": 2.0}
 
 
 class Soak:
-    """The stream, and what was measured of it in blocks of frames.
-
-    Args:
-        stream: newly opened.
-        period: frames until the video begins again; a multiple of 50.
-        block: frames that are measured together; a multiple of ``period``.
-    """
+    """A newly opened stream, and its measurements in blocks of frames, which are multiples of the video's period."""
 
     def __init__(self, stream: VideoStream, period: int = PERIOD, block: int = BLOCK) -> None:
         self.stream, self.period, self.block = stream, period, block
@@ -105,12 +99,7 @@ def resident_mib() -> float:
 
 
 def measured(frame: int, milliseconds: NDArray[np.float64]) -> dict[str, Any]:
-    """Latency of the frames before ``frame``, by the clock and in processor time, and what there is in memory now.
-
-    Args:
-        frame: how many there have been.
-        milliseconds: ``(frames, 2)``, of each by the clock and of the processor.
-    """
+    """Latency of the frames before ``frame``, from ``(frames, 2)`` of clock and processor time, and memory now."""
     gc.collect()
     things = gc.get_objects()
     # By their types: asking the thing itself may call what it stands in for. Not fake ones, which compilers leave.

@@ -1,7 +1,4 @@
-"""Writes on a full disk: the error is one line that names the file, no partial file stays, and a later run continues.
-
-A limit on the size of files replaces the disk, also for libraries in C; only the reason of the error differs.
-"""
+"""Writes beyond a limit on file sizes: the error names the file, no partial file stays, and a later run continues."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""Mutated files: each reader accepts one, or refuses it as documented. ``make fuzz`` tries more of them.
-
-Files that were ever misread are cases of their own, in ``test_fixed_files.py`` and ``test_fixed_media.py``.
-"""
+"""Mutated files: each reader accepts one, or refuses it as documented. ``make fuzz`` tries more of them."""
 
 import os
 import pickle
@@ -52,11 +49,7 @@ def valid(tmp_path_factory):
 
 
 class Acts(list[str]):
-    """What a reader does besides reading: commands, connections, and files outside of ``folder``.
-
-    An audit hook sees what Python opens. Readers themselves notice what FFmpeg, safetensors and torch open natively,
-    see :func:`companion_files.secret`.
-    """
+    """What a reader does besides reading, seen by an audit hook: commands, connections, files outside of ``folder``."""
 
     folder: Path | None = None
 

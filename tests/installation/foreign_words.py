@@ -1,7 +1,4 @@
-"""File names in other scripts, in any locale: every command works, or reports its error in one line.
-
-Runs with smoke.py in an environment with PyAV.
-"""
+"""File names in other scripts, in any locale, with smoke.py: commands work, or report their error in one line."""
 
 import json
 import os

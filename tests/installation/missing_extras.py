@@ -1,7 +1,4 @@
-"""Features that need an extra, without any extra installed: one line names the extra, and no partial results are left.
-
-Runs with smoke.py in an environment with the core only.
-"""
+"""Features without their extra, run with smoke.py: one line names the extra, and no partial results are left."""
 
 import json
 import subprocess

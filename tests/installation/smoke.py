@@ -1,7 +1,4 @@
-"""Smoke test of the environment whose Python runs this: prints one JSON document, or fails.
-
-It runs alone in a folder, so that imports find the installed package. No asserts: it also runs under -OO.
-"""
+"""Smoke test of the installed package in an empty folder: prints JSON, or fails. No asserts: it runs under -OO."""
 
 import importlib.util
 import json

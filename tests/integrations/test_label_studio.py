@@ -50,11 +50,7 @@ def rectangle(x0, y0, x1, y1, **more):
 
 
 def video_box(name, keys, label="disc", count=COUNT):
-    """A region with boxes XYXY by frame, from 1.
-
-    Args:
-        count: of Label Studio's frames in the time of the video's.
-    """
+    """A region with boxes XYXY by frame, from 1; ``count`` of Label Studio's frames last as long as the video."""
     duration = COUNT / FRAMES_PER_SECOND
     sequence = [
         {"frame": t, "enabled": True, "rotation": 0, "time": (t - 1) * duration / count}

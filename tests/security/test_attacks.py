@@ -1,7 +1,4 @@
-"""The web demo while clients attack it: it still answers others.
-
-All on the loopback, each attack bounded in connections and time.
-"""
+"""The web demo still answers others while clients attack it; all attacks are on the loopback, and bounded."""
 
 import contextlib
 import http.client
@@ -53,12 +50,7 @@ def drip(clients: list[socket.socket], more: bytes) -> None:
 
 
 def delay(server: DemoProcess, meanwhile: Callable[[], object]) -> float:
-    """Returns the median seconds of answers to ``/healthy`` during :data:`SECONDS`.
-
-    A server that waits for the attackers answers late again and again, or once and for longer than :data:`SECONDS`. The
-    first answer alone is no measure: it comes after hundreds of refusals. These take a fifth of a second of processor
-    time, and seconds if other processes hold the processors.
-    """
+    """Returns the median seconds of answers during :data:`SECONDS`; the first may wait for hundreds of refusals."""
     seconds, end = [], time.monotonic() + SECONDS
     while time.monotonic() < end:
         meanwhile()
@@ -68,10 +60,7 @@ def delay(server: DemoProcess, meanwhile: Callable[[], object]) -> float:
 
 
 def limit(server: DemoProcess) -> float:
-    """Returns the allowed delay: two seconds, and more if other processes hold the processors.
-
-    Call it before the attack: it measures the answer after as many requests of clients that do not attack.
-    """
+    """Returns the allowed delay, measured before the attack: two seconds, or more on busy processors."""
     with connections(server, CLIENTS, b"GET /healthy HTTP/1.1\r\n" + HOST + b"\r\n"):
         return 2 + 5 * _seconds_of_answer(server)
 

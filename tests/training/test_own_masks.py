@@ -1,7 +1,4 @@
-"""docs/own_masks.md from end to end: nano learns a kind of object that it has not seen.
-
-Settings differ from the document's to be short: 30 updates at a higher rate, no synthetic clips, a faster average.
-"""
+"""docs/own_masks.md from end to end, with fewer updates: nano learns a kind of object that it has not seen."""
 
 import json
 from pathlib import Path

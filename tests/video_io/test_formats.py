@@ -1,7 +1,4 @@
-"""Video files of every format by ``video_file`` and ``video_stream``: all frames in order, with equal bits and times.
-
-Also orientations (``decoding``) and unusual times (``timeline``).
-"""
+"""Video files of every format: all frames in order, with equal bits and times in both ways of reading."""
 
 import re
 import shutil

@@ -1,7 +1,4 @@
-"""Folders of images and images in memory, by random access and as streams; folders compared with the original.
-
-Also the refusals of ``opening``.
-"""
+"""Folders of images and images in memory, by random access and as streams; folders compared with the original."""
 
 import logging
 import os

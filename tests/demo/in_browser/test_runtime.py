@@ -19,10 +19,7 @@ def test_without_npm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("script", "message"),
-    [
-        ("echo no network >&2; exit 1", "no network"),
-        ("echo x > other.tgz", "not the package that this page"),
-    ],
+    [("echo no network >&2; exit 1", "no network"), ("echo x > other.tgz", "not the package that this page")],
 )
 def test_what_npm_cannot_fetch(tmp_path, monkeypatch, script, message):
     npm(tmp_path, script)

@@ -54,10 +54,7 @@ def test_another_version_on_a_machine(monkeypatch):
 
 
 def test_room():
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
-        {"Alive": True, "Resources": {"CPU": 3.0}},
-    ]
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}]
     assert ray_session.room(nodes, cpus=1, gpus=0) == 11
     assert ray_session.room(nodes, cpus=1, gpus=1) == 2 and ray_session.room(nodes, cpus=1, gpus=0.5) == 4
     with pytest.raises(ClusterError, match="no node of the Ray at local has 1 CPUs and 1 GPUs"):
