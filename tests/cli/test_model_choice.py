@@ -106,9 +106,10 @@ def test_a_network_without_an_answer_costs_seconds(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("embedded", [nano, mini])
 @pytest.mark.parametrize("name", ["{}", "sam2fast/{}", "sam2fast_{}", "configs/{0}/sam2fast_{0}.yaml"])
-def test_requested_models_of_the_package_need_no_note(name, embedded, model, nano_checkpoint, capfd, monkeypatch):
+def test_requested_models_of_the_package_need_no_note(name, embedded, nano_checkpoint, tmp_path, capfd, monkeypatch):
     """Also where the usual model is found."""
-    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(model.checkpoint.parent))
+    (tmp_path / "sam2.1_hiera_tiny.pt").touch()
+    monkeypatch.setenv("SAM2FAST_CHECKPOINTS", str(tmp_path))
     asked = name.format(embedded.__name__.rpartition(".")[2])
     assert choose_model(asked, None) == ModelChoice(embedded.CONFIG, embedded.WEIGHTS)
     assert choose_model(asked, nano_checkpoint) == ModelChoice(embedded.CONFIG, nano_checkpoint)
@@ -131,9 +132,9 @@ def test_help_names_the_relatives_of_sam2(command):
     assert "edgetam" in text and "--list" in text
 
 
-def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
+def test_checkpoint_alone_gives_its_configuration(tiny_checkpoint, tmp_path):
     renamed = tmp_path / "renamed.pt"
-    renamed.symlink_to(model.checkpoint)
+    renamed.symlink_to(tiny_checkpoint)
     assert choose_model(None, renamed) == ModelChoice("configs/sam2.1/sam2.1_hiera_t.yaml", renamed)
 
 
@@ -160,13 +161,13 @@ def test_checkpoint_alone_gives_its_configuration(model, tmp_path):
         (["--device", "cpu,xpu"], 2, "'xpu' is no device; expected cpu, cuda"),
     ],
 )
-def test_refused(run, make_image, tmp_path, model, arguments, code, message):
+def test_refused(run, make_image, tmp_path, tiny_checkpoint, arguments, code, message):
     configurations = {"own": "model: {}", "broken": "[", "foreign": "model: {_target_: os.system}"}
     for name, content in configurations.items():
         (tmp_path / f"{name}.yaml").write_text(content)
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
-    (tmp_path / "tiny.pt").symlink_to(model.checkpoint)
-    with model.checkpoint.open("rb") as source:
+    (tmp_path / "tiny.pt").symlink_to(tiny_checkpoint)
+    with tiny_checkpoint.open("rb") as source:
         (tmp_path / "broken.pt").write_bytes(source.read(1_000_000))
     result = run("segment", make_image(), "--point", "1,1", *arguments)
     assert result.exit_code == code and re.search(message, result.stderr)
