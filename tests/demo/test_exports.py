@@ -112,22 +112,6 @@ def test_overlay(client, tracked, tmp_path, clip_file):
     assert checked == {2, 5}
 
 
-def test_cutouts(client, tracked, clip_file):
-    session, masks = tracked
-    answer = export(client, session, "cutout")
-    assert answer.headers["Content-Disposition"] == "attachment; filename=clip_cutout.zip"
-    images, (plain, _) = unpacked(answer), moving_shapes.decoded(clip_file)
-    assert list(images) == ["00000.png", "00002.png", "00003.png", "00004.png"]
-    for name, image in images.items():
-        frame, pixels = int(name[:5]), np.asarray(image)
-        seen = masks[frame][2] | masks[frame][5]
-        assert image.mode == "RGBA"
-        np.testing.assert_array_equal(pixels[..., 3] == 255, seen)
-        assert not pixels[~seen].any()
-        # The expected frames were decoded by another converter.
-        assert np.abs(pixels[seen][:, :3].astype(int) - plain[frame][seen]).mean() < 8
-
-
 def test_invalid_exports(client, session):
     answer = export(client, session, "coco_rle")
     assert answer.status_code == 404 and "no masks yet" in answer.get_json()["error"]["message"]

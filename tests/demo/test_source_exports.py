@@ -140,6 +140,7 @@ def test_images_are_the_sources(uploaded, exported):
             image = np.asarray(Image.open(BytesIO(archive.read(f"{number:05d}.png"))))
             inside = upsampled(app, session, number, 1, 2)
             np.testing.assert_array_equal(image[..., 3] == 255, inside)
+            assert not image[~inside].any()
             assert np.abs(image[inside][:, :3].astype(int) - frames[shown][inside]).mean() < 6
 
 

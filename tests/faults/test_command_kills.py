@@ -1,16 +1,15 @@
-"""Every command that writes a folder, killed or without room at some file operations: the next run continues."""
+"""Commands that write a folder, killed or without room at some file operations: the next run continues."""
 
 import random
 import signal
 
 import pytest
 from chosen_places import some
-from command_kills import CommandKills, ExtractKills, ImageKills, TrackKills, VosKills
+from command_kills import CommandKills, ExtractKills, ImageKills, TrackKills
 from killed import Fault, forked
 
 SUBJECTS = {
     "reverse": lambda folder: TrackKills(folder, 4, 1, 2),
-    "late": lambda folder: VosKills(folder, {"a": 3, "b": 1}),
     "segment resumed": lambda folder: ImageKills(folder, "ab"),
     "masks": lambda folder: ImageKills(folder, "ab"),
     "extract": ExtractKills,
