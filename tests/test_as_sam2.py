@@ -157,7 +157,9 @@ PATCH_SCRIPT = """
         pass
 
     def decoder():
-        model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+        narrow = ["++model.image_encoder.trunk.embed_dim=16",
+                  "++model.image_encoder.neck.backbone_channel_list=[128,64,32,16]"]
+        model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu", hydra_overrides_extra=narrow)
         return type(model.sam_mask_decoder).__name__
 
     with mock.patch("sam2.modeling.sam2_base.MaskDecoder", Mine):

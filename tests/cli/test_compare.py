@@ -39,7 +39,7 @@ def test_an_image_with_two_models(run, make_image, tmp_path, nano_checkpoint):
 @pytest.mark.long
 def test_a_video_with_two_strategies(video_file, tmp_path):
     prompts = ["--point", "0,1,60,40", "--box", "2,disc,20,20,60,60"]
-    arguments = [*prompts, *QUICK, "--with", "strategy=samurai", "--out", tmp_path]
+    arguments = [*prompts, *QUICK, "--image-size", 64, "--with", "strategy=samurai", "--out", tmp_path]
     ok(invoke("compare", video_file, *arguments))
     rows = json.loads((tmp_path / "compare.json").read_text())["runs"]
     assert [row["run"] for row in rows] == ["sam2", "samurai"] and rows[0]["iou"] == 1 and 0 <= rows[1]["iou"] <= 1

@@ -92,7 +92,7 @@ def test_results_are_deterministic(run, tmp_path, short_clip):
 @pytest.mark.long
 def test_mini_finds_whole_objects(run, tmp_path, monkeypatch):
     """The masks of README's image: all parts of each object, and nothing beside it, also in the video's last frame."""
-    monkeypatch.setattr("sam2fast.cli.demo_run.EVERY", 6)
+    monkeypatch.setattr("sam2fast.cli.demo_run.EVERY", 12)
     assert run("demo", "--device", "cpu").exit_code == 0
     for stem in PHOTOGRAPHS:
         for record in load(tmp_path / f"out/demo/{stem}.json")["results"]:

@@ -143,17 +143,6 @@ def test_several_pairs_of_which_one_fails(run, tmp_path):
     assert content == {"results": [], "failed": [failed], "left_out": []}
 
 
-def test_videos_of_one_folder_only(score, pair):
-    truth, pred = pair
-    shutil.rmtree(pred / "video1")
-    ends(score(), 0, f"left out: 1 video (only {truth} has it; video1)\n")
-    (pred / "results.csv").unlink()
-    result = score("--strict")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"sam2fast: videos that are in {truth} but not in {pred}: video1\n"
-    assert not (pred / "results.csv").exists()
-
-
 def test_masks_of_one_folder_only(score, pair):
     truth, pred = pair
     for file in sorted((pred / "video1").iterdir(), reverse=True):

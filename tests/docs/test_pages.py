@@ -39,6 +39,8 @@ SUBSTITUTES = {
     "bench/kernels/layer_norm.py ": "bench/kernels/layer_norm.py --list ",
     "--clips 1 --objects 2": "--clips 1 --objects 2 --frames 3 --size 64",
     "--objects 2 --runs 3": "--objects 2 --runs 1",
+    "photo.jpg --model tiny --json": "photo.jpg --model tiny --runs 1 --json",
+    "--with model=mini": "--image-size 256 --with model=mini",
     "objects=4, frames=10": "objects=2, frames=2",
     '"sam2fast/mini"': '"sam2fast/nano"',
     # Exports, and compilations that take a minute.

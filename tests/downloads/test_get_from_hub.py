@@ -10,7 +10,6 @@ from checkpoint_server import make_checkpoint
 from huggingface_hub import errors
 
 from sam2fast import SAM2AutomaticMaskGenerator, SAM2ImagePredictor, SAM2VideoPredictor
-from sam2fast.build_sam import build_sam2_hf, build_sam2_video_predictor_hf
 from sam2fast.downloads import DownloadError, get_from_hub
 
 FILE, REPO = "sam2.1_hiera_tiny.pt", "facebook/sam2.1-hiera-tiny"
@@ -35,9 +34,7 @@ def test_a_replaced_function_is_called(asked):
     torch.save({"model": numbered_weights("sam2.1/sam2.1_hiera_t")}, file)
     for cls in (SAM2ImagePredictor, SAM2VideoPredictor, SAM2AutomaticMaskGenerator):
         cls.from_pretrained(REPO, device="cpu")
-    for build in (build_sam2_hf, build_sam2_video_predictor_hf):
-        build("tiny", device="cpu")
-    assert calls == [(REPO, FILE, {})] * 5
+    assert calls == [(REPO, FILE, {})] * 3
 
 
 def test_other_files_come_first(asked, machine, server, monkeypatch):

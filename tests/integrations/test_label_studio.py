@@ -22,7 +22,7 @@ from sam2fast.integrations.models import load_predictors
 from sam2fast.io.allowed_files import HostFiles
 from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.label_studio import box_around, brush_run_lengths, outline, vector_around
-from sam2fast.utils.embedded import MINI, NANO
+from sam2fast.utils.embedded import EMBEDDED, MINI, NANO
 
 IMAGES = """<View><Image name="image" value="$image"/>
   <KeyPointLabels name="point" toName="image" smart="true"><Label value="disc"/></KeyPointLabels>
@@ -252,8 +252,9 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("model", [NANO, MINI])
-def test_an_image_is_that_of_the_command(tmp_path, model):
+def test_an_image_is_that_of_the_command(tmp_path, model, monkeypatch):
     """Mask, score and class, of a photograph that its EXIF rotates. Mini has another input size for images."""
+    monkeypatch.setitem(EMBEDDED, MINI.model_id, MINI._replace(photograph_size=256))  # quicker than 768
     label, photo = "größe 'x' 猫 \N{CAT}", tmp_path / "photo.jpg"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

@@ -10,8 +10,6 @@ from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats.outlines import outlines
 from sam2fast.mask_formats.polygons import Polygon, joined, largest_ring, polygons_of
 
-TOLERANCES = (0.5, 1.0, 2.0, 5.0, 20.0)
-
 
 def random_mask(seed: int) -> np.ndarray:
     """A few of these shapes on 1 to 300 pixels in each direction."""
@@ -80,7 +78,7 @@ def test_outlines_of_random_masks(masks):
             assert coco.area(read) == area
 
 
-@pytest.mark.parametrize("tolerance", TOLERANCES[::2])
+@pytest.mark.parametrize("tolerance", [0.5, 2.0, 20.0])
 def test_simplified_polygons_of_random_masks(masks, tolerance):
     for seed, mask in enumerate(masks):
         exact, parts = outlines(mask), polygons_of(encode_rle(mask), tolerance)

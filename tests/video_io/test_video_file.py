@@ -70,7 +70,7 @@ def test_every_frame_in_any_order(name, prefetch):
     in_order = [frames.pixels(index) for index in range(len(frames))]
     assert [number_in(pixels) for pixels in in_order] == expected
     backwards = list(reversed(range(len(frames))))
-    for order in (backwards, random.Random(0).sample(backwards, len(backwards)), backwards[::5]):
+    for order in (backwards, random.Random(0).sample(backwards, (len(backwards) + 1) // 2), backwards[::5]):
         assert all(torch.equal(frames.pixels(index), in_order[index]) for index in order)
         frames.close()
         frames = open_frames(video(name), SIZE, prefetch=prefetch)

@@ -73,12 +73,11 @@ FIRST_AND_FOURTH = {t: FROM_THE_FIRST[t] for t in (0, 4)}
     [
         (FROM_THE_FIRST, VosSettings(), 0),
         (FROM_THE_FIRST, VosSettings(all_masks=True), 0),
-        (FROM_THE_FIRST, VosSettings(2.0), 0),
         (FROM_THE_FIRST, VosSettings(-10.5), 0),
         (BEGINS_LATE, VosSettings(all_masks=True), 2),  # tracking begins with the first mask, and so do the files
         (FIRST_AND_FOURTH, VosSettings(1.5, all_masks=True, per_object=True), 0),
     ],
-    ids=["first masks", "all masks", "high threshold", "low threshold", "the first is late", "per object"],
+    ids=["first masks", "all masks", "low threshold", "the first is late", "per object"],
 )
 def test_prompts_and_thresholds(predictors, video, tmp_path, masks, settings, first):
     """The palette is that of the first image; images of no frame are ignored."""
