@@ -120,12 +120,12 @@ def test_the_largest_batch_of_a_data_set():
 
 
 def test_a_dry_run_prints_yaml_and_the_memory(tmp_path):
-    result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *overrides(tmp_path)])
+    result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *overrides(tmp_path, CHANGES[0])])
     assert result.exit_code == 0, result.output
     assert yaml.safe_load(result.stdout)["trainer"]["model"]["image_size"] == 64
     last = result.stdout.splitlines()[-1].split()
     assert last[:2] == ["#", "total"] and 20 < float(last[2]) < 500
-    nothing = overrides(tmp_path, "+trainer.model.freeze=['*']")
+    nothing = overrides(tmp_path, CHANGES[0], "+trainer.model.freeze=['*']")
     result = CliRunner().invoke(main, ["train", "-c", RECIPE, "--dry-run", *nothing])
     assert result.exit_code == 1
     assert "the loss of clips of 2 frames with 1 object depends on no trainable parameter" in result.stderr
