@@ -53,12 +53,7 @@ def without_scores(weights):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [
-        ("official", "transformers"),
-        ("transformers", "safetensors"),
-        ("safetensors", "official"),
-        ("official", "official"),
-    ],
+    [("official", "transformers"), ("transformers", "safetensors"), ("safetensors", "official")],
 )
 def test_from_layout_to_layout(convert, nano_file, nano_weights, tmp_path, first, second):
     assert convert(nano_file, TARGETS[first]).exit_code == 0

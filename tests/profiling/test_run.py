@@ -175,14 +175,10 @@ def test_parts_of_plans_on_gpus(predictor, video):
 
 
 def test_a_compiled_part_is_one_part():
-    model = compile_model(image_model(), ["mask_decoder"], backend="eager")
-    root = profile_image(SAM2ImagePredictor(model), IMAGE, runs=1, limits=LIMITS).root
-    assert (
-        root["mask decoder"].calls == 1
-        and root["mask decoder"].flops > 0
-        and not root["mask decoder"].children
-        and root["encode/neck"].calls == 1
-    )
+    model = compile_model(video_predictor(), ["memory_encoder"], backend="eager")
+    root = profile_video(model, clip(2), frames=1, runs=1, limits=LIMITS).root
+    part = root["memory encoding"]
+    assert part.calls == 1 and part.flops > 0 and not part.children and root["encode/neck"].calls == 1
 
 
 def test_limits_of_this_machine(monkeypatch):

@@ -63,7 +63,6 @@ ROWS = {
     "approximations": 6,
     "attention_to_age": 12,
     "mask_choice": 5,
-    "memory_selection": 4,
     "memory_selection --ablate": 13,
     "own_attention": 3,
     "stage_features": 8,
