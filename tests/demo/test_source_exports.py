@@ -22,7 +22,7 @@ from sam2fast.demo.server.exports import FORMATS
 from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.video_io import read_frames
 
-SIZE, FRAMES, TIMES = (768, 1024), 4, (0.0, 0.04, 0.12, 0.16)  # the third frame comes late
+SIZE, FRAMES, TIMES = (1200, 1600), 4, (0.0, 0.04, 0.12, 0.16)  # the third frame comes late
 ON_SQUARE, ON_DISC = (16 / 64, 19 / 48), (48 / 64, 36 / 48)
 GREEN = (0x00, 0xB1, 0x40)
 
@@ -38,7 +38,7 @@ def large(frame: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def uploaded(make_server, tmp_path_factory):
-    """A server, a client, and a session on an upload of 1024x768 with two tracked objects; frame 2 is shown twice."""
+    """A server, a client, and a session on an upload of 1600x1200 with two tracked objects; frame 2 is shown twice."""
     frames = [large(frame) for frame in moving_shapes.make_frames(FRAMES)]
     source = moving_shapes.write_video(tmp_path_factory.mktemp("source") / "large.mp4", frames, TIMES)
     app = make_server(fps=25)
@@ -114,7 +114,7 @@ def test_masks_of_the_page_alone_are_resized(uploaded):
     page["frames"] = [{"frame": 1, "masks": [{"object": 1, **encode_rle(box)}]}]
     (annotation,) = json.loads(export(client, session, "coco_rle", json=page))["annotations"]
     expected = np.zeros(SIZE, bool)
-    expected[160:480, 320:640] = True
+    expected[250:750, 500:1000] = True
     found = decode_rle(annotation["segmentations"][1])
     assert (found ^ expected).sum() <= 8  # the corners
 
