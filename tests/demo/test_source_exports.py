@@ -22,7 +22,7 @@ from sam2fast.demo.server.exports import FORMATS
 from sam2fast.io.rle import decode_rle, encode_rle
 from sam2fast.video_io import read_frames
 
-SIZE, FRAMES, TIMES = (1200, 1600), 4, (0.0, 0.04, 0.12, 0.16)  # the third frame comes late
+SIZE, FRAMES, TIMES = (960, 1280), 4, (0.0, 0.04, 0.12, 0.16)  # the third frame comes late
 ON_SQUARE, ON_DISC = (16 / 64, 19 / 48), (48 / 64, 36 / 48)
 GREEN = (0x00, 0xB1, 0x40)
 
@@ -38,7 +38,7 @@ def large(frame: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def uploaded(make_server, tmp_path_factory):
-    """A server, a client, and a session on an upload of 1600x1200 with two tracked objects; frame 2 is shown twice."""
+    """A server, a client, and a session on an upload of 1280x960 with two tracked objects; frame 2 is shown twice."""
     frames = [large(frame) for frame in moving_shapes.make_frames(FRAMES)]
     source = moving_shapes.write_video(tmp_path_factory.mktemp("source") / "large.mp4", frames, TIMES)
     app = make_server(fps=25)
@@ -114,7 +114,7 @@ def test_masks_of_the_page_alone_are_resized(uploaded):
     page["frames"] = [{"frame": 1, "masks": [{"object": 1, **encode_rle(box)}]}]
     (annotation,) = json.loads(export(client, session, "coco_rle", json=page))["annotations"]
     expected = np.zeros(SIZE, bool)
-    expected[250:750, 500:1000] = True
+    expected[200:600, 400:800] = True
     found = decode_rle(annotation["segmentations"][1])
     assert (found ^ expected).sum() <= 8  # the corners
 
@@ -123,9 +123,9 @@ def test_specks_and_holes_are_measured_in_pixels_of_the_file(uploaded):
     """At the size that a page sees, a limit is smaller."""
     app, client, session, _ = uploaded
     page, mask = page_masks(app, session), np.zeros((720, 960), bool)
-    mask[150:450, 300:600] = mask[10:13, 10:15] = True  # a speck of 15 pixels, 40 of the source
+    mask[150:450, 300:600] = mask[10:13, 10:15] = True  # a speck of 15 pixels, 27 of the source
     page["frames"] = [{"frame": 1, "masks": [{"object": 1, **encode_rle(mask)}]}]
-    for limit, stays in ((35, True), (60, False)):
+    for limit, stays in ((20, True), (35, False)):
         page["objects"][0]["clean"] = limit / (SIZE[0] * SIZE[1])
         for more in ("", "&size=seen"):
             (annotation,) = json.loads(export(client, session, "coco_rle", more, json=page))["annotations"]
