@@ -1,8 +1,6 @@
-"""Checks a user's typed script against the installed package. ``make lint`` runs this, since mypy is slow.
+"""Checks a user's typed script with ``mypy --strict`` against the installed package; ``make lint`` runs this.
 
-The package is copied into the site-packages of an environment without anything else of ours, beside links to its
-dependencies; mypy uses its annotations because of ``py.typed``. The script passes ``--strict``, and every type that it
-reveals is the expected one.
+The package is copied into the site-packages of an environment without anything else of ours, beside its dependencies.
 """
 
 import re

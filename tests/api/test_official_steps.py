@@ -17,10 +17,7 @@ def pair(request):
 
 
 def tracked(model, reverse=False, prompted=(0, 3), objects=2, mask_first=False, prompts_first=False, corrected=()):
-    """Every tensor of every frame, some of which are prompted; ``prompts_first`` is the order of training.
-
-    Frames in ``corrected`` also keep another result, as if tracked before their prompt.
-    """
+    """Every tensor of every frame. ``corrected`` frames keep another result; ``prompts_first`` is training's order."""
     outputs = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     found = []
     steps = list(enumerate(range(FRAMES)[:: -1 if reverse else 1]))

@@ -1,7 +1,4 @@
-"""A user's script with types, for mypy --strict; check_user_types.py reads it in ``make lint``, and nothing runs it.
-
-A comment ``# reveal: TYPE`` after ``reveal_type`` states the type that mypy must find.
-"""
+"""A user's script, which check_user_types.py gives to mypy --strict. Comments state the types that it must find."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -22,8 +22,8 @@ from sam2fast.training.data.synthetic import SyntheticClips
 def drawn():
     """Its maps have 4x4 positions."""
     changes = [*NARROW, "++model.image_size=64"]
-    predictor = build_sam2_video_predictor(package.CONFIG, None, device="cpu", hydra_overrides_extra=changes)
-    return tame_weights.fill(predictor, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": changes}
+    return tame_weights.built(build_sam2_video_predictor, package.CONFIG, **given)
 
 
 @pytest.fixture

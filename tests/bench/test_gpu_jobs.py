@@ -97,10 +97,7 @@ def test_frames_are_profiled():
 
 
 def test_calls_of_images_are_profiled(monkeypatch):
-    """The timed part, with graphs that are recorded under the profiler, and without a copy of the result.
-
-    The host's first write is of an array with the bytes of three masks, their IoUs and logits.
-    """
+    """The timed part. The host's first write is of an array with the bytes of three masks, their IoUs and logits."""
     log, shapes = [], []
 
     def logged(owner, name):

@@ -50,11 +50,7 @@ class Graph:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """Streams and graphs; beginning to record waits for the device, which fails while anybody records.
-
-    The allocator keeps account of captures as torch's does. Where ``invalid`` is true, a capture ends in an error of
-    CUDA, of which torch tells it nothing.
-    """
+    """Streams and graphs; beginning to record waits. Where ``invalid`` is true, a capture ends in an error of CUDA."""
     monkeypatch.setattr(graphs, "_capture_streams", {})
     monkeypatch.setattr(graphs, "_abandoned", [])
     monkeypatch.setattr(Stream, "made", Counter())

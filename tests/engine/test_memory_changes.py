@@ -1,5 +1,4 @@
-"""Changes of what a video takes besides images take effect in the next call, and only their part is called module by
-module."""
+"""Changes of what a video takes besides images take effect in the next call; only their part is called by modules."""
 
 import types
 from functools import partial

@@ -68,8 +68,8 @@ def assert_as_by_modules(model):
 @pytest.mark.parametrize("name", NAMES)
 def test_models(name):
     overrides = ["++model.image_size=256", *NARROW]
-    model = build_sam2(f"configs/{name}.yaml", None, device="cpu", hydra_overrides_extra=overrides)
-    assert_as_by_modules(tame_weights.fill(model, 0))
+    given = {"device": "cpu", "hydra_overrides_extra": overrides}
+    assert_as_by_modules(tame_weights.built(build_sam2, f"configs/{name}.yaml", **given))
 
 
 LAST_MAP = (
@@ -110,8 +110,7 @@ def on_the_cpu(compute):
     return compute
 
 
-@pytest.mark.parametrize("multimask", [True, False])
-@pytest.mark.parametrize("images", [1, "each"])
+@pytest.mark.parametrize(("images", "multimask"), [(1, True), ("each", False)])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_prompts(model, case, images, multimask):
     points, mask = case

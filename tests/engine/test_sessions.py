@@ -79,8 +79,7 @@ STEPS = "encode", "attend", "propose", "track", "use_mask", "encode_memory", "en
 
 @contextmanager
 def compared(exact):
-    """Context manager that collects of each call of an engine, by its name, the errors of modules and of plans against
-    ``exact``, a model in fp32, from the same inputs: an error grows from frame to frame."""
+    """Collects of each call, by its name, the errors of modules and of plans against ``exact`` from the same inputs."""
     seen = defaultdict(list)
     inside = []
 

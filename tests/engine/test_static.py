@@ -95,10 +95,7 @@ def test_images_in_bfloat16(has_low_weights):
 )
 @torch.no_grad()
 def test_pixels(triton_device, name, context):
-    """They give what their normalized images give, through plans and modules. A kernel reads them for 16-bit products.
-
-    The kernel does not round normalized pixels as the reference does.
-    """
+    """They give what their normalized images give. The kernel does not round normalized pixels as the reference."""
     model, given = mini_model(()), Pixels(torch.randint(0, 256, (2, 64, 64, 3)).to(torch.uint8), MEAN, STD)
     engine, before = engine_for(model), launches["embed_patches"]
     with backend(name), context():
@@ -125,10 +122,7 @@ def test_weights_are_cast_once(model):
 @pytest.mark.long
 @torch.no_grad()
 def test_biases_that_cancel():
-    """As in trained models: attention subtracts again what its biases add to the map, block after block.
-
-    In bfloat16, if the map lacks all of them, the error is more than twice the official package's.
-    """
+    """As in trained models. In bfloat16, a map without any bias has more than twice the official package's error."""
     torch.manual_seed(0)
     official, ours = build_pair("sam2.1_t", ["++model.image_size=256", f"{TRUNK}.stages=[1,1,24,1]"])
     for attention in (block.attn for block in official.image_encoder.trunk.blocks):
@@ -171,9 +165,8 @@ def both_masks(model, case, images, multimask):
 def test_heads_of_three_layers(triton_device):
     """They are computed as a batch, padded to the widest; also by the kernel, interpreted."""
     changes = ["++model.image_size=128", *NARROW]
-    model = tame_weights.fill(
-        build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", None, device="cpu", hydra_overrides_extra=changes), 0
-    )
+    given = {"device": "cpu", "hydra_overrides_extra": changes}
+    model = tame_weights.built(build_sam2, "configs/sam2.1/sam2.1_hiera_t.yaml", **given)
     for multimask in (True, False):
         assert_same(*both_masks(model, CASES["a mask for each"], 1, multimask))
     before, (expected, _) = launches.copy(), both_masks(model, MASKED, 1, True)

@@ -1,5 +1,4 @@
-"""Which parts of a model are computed from plans: what is changed takes effect in the next call, and only its part is
-called module by module."""
+"""Which parts of a model are computed from plans: changes take effect in the next call, and only for their part."""
 
 import copy
 import gc
@@ -10,6 +9,7 @@ import sys
 import types
 import weakref
 from functools import partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -107,11 +107,10 @@ NO_CHANGE_OF_RESULTS = {
 }
 
 
-@pytest.mark.parametrize("part", BLOCKS)
-@pytest.mark.parametrize("name", [*CHANGES, *NO_CHANGE_OF_RESULTS])
+@pytest.mark.parametrize(("name", "part"), list(zip([*CHANGES, *NO_CHANGE_OF_RESULTS], cycle(BLOCKS), strict=False)))
 @torch.no_grad()
 def test_a_change_of_a_part(model, part, name, monkeypatch):
-    """It takes effect; the other part stays."""
+    """It takes effect; the other part stays. What notices it looks at all modules alike."""
     before, block = results(model), model.get_submodule(BLOCKS[part])
     assert parts_of(model) == ALL
     (CHANGES | NO_CHANGE_OF_RESULTS)[name](block, monkeypatch)
@@ -122,15 +121,14 @@ def test_a_change_of_a_part(model, part, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "part"),
+    ("name", "part", "where"),
     [
-        ("image_encoder.neck", "image"),
-        ("sam_mask_decoder.output_upscaling.0", "masks"),
-        ("sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token", "masks"),
-        ("sam_prompt_encoder.pe_layer", "masks"),
+        ("image_encoder.neck", "image", "instance"),
+        ("sam_mask_decoder.output_upscaling.0", "masks", "subclass"),
+        ("sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token", "masks", "call"),
+        ("sam_prompt_encoder.pe_layer", "masks", "instance"),
     ],
 )
-@pytest.mark.parametrize("where", ["instance", "subclass", "call"])
 def test_a_patched_forward_is_called(model, name, part, where):
     module, called = model.get_submodule(name), []
     forward = type(module).forward
@@ -250,8 +248,10 @@ def test_tensors_that_a_user_keeps_on_modules(model):
         assert parts_of(model) == ALL and difference(before, results(model)) == 0
 
 
-@pytest.mark.parametrize("name", ["encode_image", "forward_image", "_prepare_backbone_features"])
-@pytest.mark.parametrize("where", ["instance", "class", "subclass"])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("encode_image", "instance"), ("forward_image", "class"), ("_prepare_backbone_features", "subclass")],
+)
 def test_a_method_of_the_model(model, name, where, monkeypatch):
     """What encodes images; the decoder is not concerned."""
     called, original = [], getattr(SAM2Base, name)

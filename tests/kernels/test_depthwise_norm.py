@@ -21,14 +21,16 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
-    ("dtype", "has_shift"),
-    [(torch.float32, True), (torch.float32, False), (torch.bfloat16, True), (torch.float16, False)],
+    ("name", "dtype", "has_shift"),
+    [
+        *((name, torch.float32, True) for name in SHAPES),
+        *(("one row", *case) for case in ((torch.float32, False), (torch.bfloat16, True), (torch.float16, False))),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize(("shape", "kernel"), SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_kernel(triton_device, dtype, shape, kernel, has_shift):
-    x, shift, *rest = arguments(shape, kernel, dtype, triton_device)
+def test_kernel(triton_device, dtype, name, has_shift):
+    x, shift, *rest = arguments(*SHAPES[name], dtype, triton_device)
     as_accurate(depthwise_norm, x, shift if has_shift else None, *rest, EPS, least=2e-5)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -19,6 +20,11 @@ from sam2fast.utils.testing import relative_error
 pytest.importorskip("triton")
 SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
 EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+
+
+def each_with_one_of(name, values):
+    """Each sample with the next of the values, which are told apart in one place for all ops."""
+    return pytest.mark.parametrize(("sample", name), list(zip(SAMPLES.values(), cycle(values), strict=False)))
 
 
 def _faults():
@@ -88,8 +94,7 @@ def test_the_kernel_runs_in_auto(sample, auto):
     assert launches[sample.launches] == before + 1 and not _op.refused
 
 
-@pytest.mark.parametrize("fault", _faults())
-@EACH
+@each_with_one_of("fault", _faults())
 @torch.no_grad()
 def test_the_reference_computes_after_a_fault(sample, fault, auto, launching, caplog):
     with backend("torch"):
@@ -117,10 +122,7 @@ def test_a_forced_kernel_raises(sample, auto, launching):
     assert not _op.refused
 
 
-@EACH
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA: out of memory"), KeyError(1)]
-)
+@each_with_one_of("error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA: out of memory"), KeyError(1)])
 @torch.no_grad()
 def test_other_errors_are_raised(sample, error, auto, launching):
     launching(Faulty(error))

@@ -92,8 +92,7 @@ def test_gelu(triton_device, shape, dtype):
 @pytest.mark.parametrize("is_vector", [True, False])
 @torch.no_grad()
 def test_with_a_shift(triton_device, shape, dtypes, is_vector):
-    """Of the sum before it is rounded; at most as far from float64 as the reference. A sum that is written is rounded
-    to the dtype of the input, or of the sum if the shift is no vector."""
+    """Of the sum before it is rounded to the dtype of the input, or of the sum if the shift is no vector."""
     x, _, weight, bias = inputs(shape, triton_device, *dtypes[:2])
     shift = (random_map(*(shape[-1:] if is_vector else shape), seed=5) * 2).to(triton_device, dtypes[1])
     given = x, shift, weight, bias, EPS, dtypes[2]

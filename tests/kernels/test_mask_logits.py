@@ -19,14 +19,18 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
-    ("dtype", "features"),
-    [(torch.float32, "own"), (torch.float32, "none"), (torch.bfloat16, "shared"), (torch.float16, "own")],
+    ("name", "dtype", "features"),
+    [
+        *((name, torch.float32, "own") for name in SHAPES),
+        *((name, torch.float32, "none") for name in ("published", "rows of several programs")),
+        *((name, torch.bfloat16, "shared") for name in ("published", "a row of blocks")),
+        ("published", torch.float16, "own"),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize(("shape", "masks"), SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_kernel(triton_device, dtype, shape, masks, features):
-    given = arguments(shape, masks, dtype, triton_device, shared=features == "shared")
+def test_kernel(triton_device, name, dtype, features):
+    given = arguments(*SHAPES[name], dtype, triton_device, shared=features == "shared")
     if features == "none":
         given[1] = None
     assert as_accurate(mask_logits, *given, least=2e-5).dtype == torch.float32

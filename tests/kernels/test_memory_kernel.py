@@ -76,10 +76,7 @@ CASES = {
 )
 @torch.no_grad()
 def test_memory_attention(triton_device, name, dtype):
-    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps or tokens.
-
-    Of maps means may be attended to.
-    """
+    """Histories of different length, slots in disorder; masked tokens hold NaN. Pages are maps, tokens or means."""
     side, d, m, heads, filled, pointers, splits = CASES[name]
     kind = name.partition(",")[0]
     pooling = kind if kind in ("counted", "raised") else None

@@ -161,10 +161,7 @@ def test_no_gradient(sample, triton_device):
 @pytest.mark.parametrize("is_traced", [False, pytest.param(True, marks=pytest.mark.long)])
 @torch.no_grad()
 def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypatch):
-    """Schema, fake result, autograd registration, tracing; where there is a gradient, tracing of it too.
-
-    Of an operator's other samples the fake result alone; all are compiled and exported below.
-    """
+    """Schema, fake result, autograd registration, tracing. Of an operator's other samples the fake result alone."""
     with monkeypatch.context() as patch, Watch() as watch, pytest.raises(Found):
         patch.setattr(torch.compiler, "is_compiling", lambda: True)
         run(sample, "triton", given(sample, triton_device))
@@ -185,9 +182,10 @@ def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypat
                 torch.library.opcheck(operator, leaves, test_utils=checks[1:2])
 
 
-@samples_but(*UNTRACED)
+@samples_but(*UNTRACED, *(name for name, sample in SAMPLES.items() if sample not in FIRST.values()))
 @torch.no_grad()
 def test_a_compiled_op(sample):
+    """Other samples of an operator are traced and exported below."""
     torch._dynamo.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         compiled = torch.compile(sample.function, backend="aot_eager", fullgraph=True)
@@ -233,9 +231,7 @@ def test_an_exported_op(sample):
 @EACH
 @torch.no_grad()
 def test_launches(sample, triton_device, monkeypatch):
-    """Each is inside a block for the tensor's device, since Triton launches on the current one, and says whether
-    products are fused with sums, of which versions of Triton have other defaults. Without a graph no operator is called
-    on the way, and the results are equal bit by bit."""
+    """Each is on the tensor's device, says whether products are fused, calls no operator, and gives the same bits."""
     if triton_device.type != "cpu":
         pytest.skip("launches are watched in Triton's interpreter")
     from triton.runtime import interpreter

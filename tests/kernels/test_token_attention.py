@@ -27,6 +27,8 @@ SIZES = {
 }
 
 
+ONE_OF_EACH = "tokens to each other", "warps without keys"  # one block of keys, and several
+
 NONE = None, None  # no positions
 
 
@@ -35,15 +37,18 @@ def random_arguments(items, queries, keys, d, dtype=torch.float32, device="cpu",
 
 
 @pytest.mark.parametrize(
-    ("dtype", "placed"),
-    [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True), (torch.float16, False)],
+    ("name", "dtype", "placed"),
+    [
+        *((name, torch.float32, True) for name in SIZES),
+        *((name, torch.bfloat16, True) for name in ("a full block", "warps without keys", "many keys")),
+        *((name, dtype, False) for name in ONE_OF_EACH for dtype in (torch.float32, torch.float16)),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @torch.no_grad()
-def test_as_accurate_as_the_reference(triton_device, dtype, sizes, placed):
+def test_as_accurate_as_the_reference(triton_device, dtype, name, placed):
     """On parts of joined projections, with or without positions."""
-    as_accurate(token_attention, *random_arguments(*sizes, dtype, triton_device, placed))
+    as_accurate(token_attention, *random_arguments(*SIZES[name], dtype, triton_device, placed))
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(7, 300), (70, 7)], ids=["to the image", "to tokens"])
@@ -85,10 +90,7 @@ def test_the_reference_is_the_official_attention(downsample):
 @pytest.mark.parametrize("keys", [40, 1500])
 @torch.no_grad()
 def test_scores_far_apart(triton_device, keys):
-    """One key outweighs all others: the first, one in the midst, or the last.
-
-    The last changes the scale of all sums before it.
-    """
+    """One key outweighs all others: the first, one in the midst, or the last, which changes the scale of all sums."""
     q, k, v, *_, heads = random_arguments(1, 4, keys, 16, device=triton_device)
     for key in (0, keys // 2, keys - 1):
         k = torch.zeros_like(k)

@@ -21,8 +21,8 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def model():
-    overrides = [f"++model.image_size={SIZE}"]
-    return tame_weights.fill(build_sam2_video_predictor(CONFIG, device="cpu", hydra_overrides_extra=overrides), 0)
+    given = {"device": "cpu", "hydra_overrides_extra": [f"++model.image_size={SIZE}"]}
+    return tame_weights.built(build_sam2_video_predictor, CONFIG, **given)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def config_of(name):
 
 @pytest.fixture(scope="module", params=["ti", pytest.param("ti_1", marks=pytest.mark.long), "ti_2"])
 def model(request):
-    built = build_sam2_video_predictor(config_of(request.param), device="cpu", hydra_overrides_extra=OVERRIDES)
-    return tame_weights.fill(built, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": OVERRIDES}
+    return tame_weights.built(build_sam2_video_predictor, config_of(request.param), **given)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 import types
 from collections import Counter
 from functools import partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -301,9 +302,11 @@ def unchanged(request, video_pair, folder):
     return request.param, list(tracked(predictor, folder))
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    ("unchanged", "change"), list(zip(cycle([True, False]), CHANGES.values(), strict=False)), indirect=["unchanged"]
+)
 def test_each_kind_of_change_takes_effect_in_the_next_frame(video_pair, folder, change, unchanged, monkeypatch):
-    """With recorded steps, which are not replayed then, and without; `fast` records on the CPU, too."""
+    """With recorded steps, which are not replayed then, or without; `fast` records on the CPU, too."""
     predictor = copy.deepcopy(video_pair[1])
     predictor.fast, before = unchanged
     changed = tracked(predictor, folder, lambda: change(predictor, monkeypatch))

@@ -39,8 +39,8 @@ def config_of(name):
 @pytest.fixture(scope="module", params=[EDGETAM, TI, pytest.param(TI_1, marks=pytest.mark.long), TI_2, SAM3])
 def model(request):
     overrides = [f"++model.image_size={SIZES[request.param]}"]
-    built = build_sam2_video_predictor(config_of(request.param), device="cpu", hydra_overrides_extra=overrides)
-    return tame_weights.fill(built, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": overrides}
+    return tame_weights.built(build_sam2_video_predictor, config_of(request.param), **given)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_training_step(name, parts, moving):
     """The trainer's model tracks as the predictor does, and every part that it uses has a gradient."""
     node = load_config(config_of(name), [f"model.image_size={SIZES[name]}", *DETERMINISTIC]).model
     node._target_ = "sam2fast.training.model.SAM2Train"
-    model = tame_weights.fill(build_from_config(node, targets=TRAINING_TARGETS), 0).train()
+    model = tame_weights.built(build_from_config, node, targets=TRAINING_TARGETS).train()
     before = {name: x.clone() for name, x in model.state_dict().items()}
     frames = model(batch_of_discs(2, objects=(2,), size=SIZES[name])).frames
     sum(frame.masks_high_res[-1].float().square().mean() for frame in frames).backward()

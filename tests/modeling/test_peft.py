@@ -9,9 +9,12 @@ from torch import nn
 from sam2fast.training.adapters import AdapterConf, add_adapters, load_adapters, merge_adapters, save_adapters
 from sam2fast.utils.testing import relative_error
 
-peft = pytest.importorskip("peft")
-
 PARTS = ("image_encoder", "memory_attention", "sam_mask_decoder")
+
+
+@pytest.fixture
+def peft():
+    return pytest.importorskip("peft")  # two seconds, for those processes alone that need it
 
 
 def linear_layers(model):
@@ -56,7 +59,7 @@ def gradients(model):
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_lora_on_every_linear_layer(models):
+def test_lora_on_every_linear_layer(models, peft):
     """It takes effect in each, learns as in the original, and is merged by peft."""
     before, layers = results(models[1]), linear_layers(models[0])
     assert layers == linear_layers(models[1]) and len(layers) > 90
@@ -75,7 +78,7 @@ def test_lora_on_every_linear_layer(models):
     assert_same(expected, results(wrapped[1].merge_and_unload()))
 
 
-def test_our_adapters_are_loaded_by_peft(models, tmp_path):
+def test_our_adapters_are_loaded_by_peft(models, peft, tmp_path):
     official, ours = models
     trained = ["maskmem_tpos_enc", "sam_mask_decoder.iou_prediction_head.*", "memory_attention.layers.0.linear1.bias"]
     conf = AdapterConf(rank=4, alpha=8, targets=[f"{part}.*" for part in PARTS], train=trained)
@@ -98,7 +101,7 @@ def test_our_adapters_are_loaded_by_peft(models, tmp_path):
     ],
     ids=["rslora", "biases", "modules"],
 )
-def test_adapters_of_peft_are_loaded(models, tmp_path, options, learnt):
+def test_adapters_of_peft_are_loaded(models, peft, tmp_path, options, learnt):
     official, ours = models
     layers = [name for name in linear_layers(official) if "iou_prediction_head" not in name]
     adapted = peft.get_peft_model(official, peft.LoraConfig(r=4, lora_alpha=8, target_modules=layers, **options))

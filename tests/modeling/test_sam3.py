@@ -35,7 +35,7 @@ PREFIXES = [("sam3_model.", "sam2_predictor.model."), ("detector.", "tracker.")]
 @pytest.fixture(scope="module")
 def weights():
     """Of the small model."""
-    return tame_weights.fill(build_sam2(SMALL, device="cpu"), 0).state_dict()
+    return tame_weights.built(build_sam2, SMALL, device="cpu").state_dict()
 
 
 @pytest.fixture(scope="module")

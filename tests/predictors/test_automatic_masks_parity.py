@@ -1,10 +1,7 @@
 """Automatic masks of whole models against the official generator, live, on identical tame weights.
 
-The published model sees 256x256 pixels in every run and 1024x1024 among the slow tests; at 1024x1024 a narrow encoder
-stands for it in every run, before the whole decoder.
-
-Random weights give masks that fill the image, so NMS and the score filters are off; what they do is compared on painted
-masks in ``test_automatic_masks.py``.
+Random weights give masks that fill the image, so NMS and the score filters are off; ``test_automatic_masks.py`` has
+those.
 """
 
 from typing import Any, NamedTuple

@@ -1,8 +1,4 @@
-"""The image predictor against the official one, live, on identical tame weights.
-
-A narrow model sees 1024x1024 pixels in every run, a published one fewer, where more windows stick out; all of them see
-1024x1024 among the slow tests.
-"""
+"""The image predictor against the official one, live, on identical tame weights; published ones at 1024 are slow."""
 
 from typing import Any, NamedTuple
 

@@ -1,7 +1,4 @@
-"""Prompts are validated on the CPU, before the copy to a GPU, where reading values would synchronise.
-
-A meta tensor has no values, so reading one fails.
-"""
+"""Prompts are validated on the CPU, before the copy to a GPU: a meta tensor has no values, so reading one fails."""
 
 import numpy as np
 import pytest

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch._dynamo.testing
 from parity import NARROW, build_pair, random_map
 from video import SMALL, Session, build_video_pair, clip, compare, jpeg_folder, run, run_official
 
@@ -144,8 +143,10 @@ def test_a_compiled_memory_attention_does_not_compile_again(predictors, name, mo
     attention = predictors[1].memory_attention.to(triton_device)
     features, position = (random_map(1, 256, 8, 8, seed=i).to(triton_device) for i in (5, 6))
     _fill_tables(predictors[1])  # as compile_model does: what is made on the first call is not there yet in its graph
+    from torch._dynamo.testing import CompileCounterWithBackend
+
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
     plan = plan_attention(predictors[1])
     layers = static.memory._layers(plan, features.device)
     rotations = plan.rotations(8 * 8, 64, features.device)

@@ -1,8 +1,4 @@
-"""bfloat16: at most twice the official package's own error in bfloat16, both against fp32, step by step.
-
-Every step starts from the same fp32 features, memories and masks: over several frames errors would add up, and a
-different choice among masks would hide them.
-"""
+"""bfloat16: at most twice the official package's own error, both against fp32, from the same fp32 state."""
 
 import contextlib
 import copy
@@ -39,10 +35,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
-    """The official predictor with a state of fp32 memories, and its own features of one more frame.
-
-    Holes are not filled: rounding could change which are small enough.
-    """
+    """The official predictor with fp32 memories, and its features of one more frame. Holes are not filled."""
     predictor, ours = build_video_pair(overrides=THIN_ENCODER, image_size=SIZE)
     predictor.fill_hole_area = ours.fill_hole_area = 0
     video = jpeg_folder(tmp_path_factory.mktemp("video"), clip(FRAME + 1))

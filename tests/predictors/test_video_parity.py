@@ -1,8 +1,4 @@
-"""Every answer of the video predictor beside the official one's, live: identical tame weights, fp32, on the CPU.
-
-The logic of tracking is compared on a narrow architecture. On the published tiny one some cases are compared in every
-run, and all of them, on larger maps, in the slow tests.
-"""
+"""Every answer of the video predictor beside the official one's, live: identical tame weights, fp32, on the CPU."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence

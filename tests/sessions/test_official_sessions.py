@@ -1,7 +1,4 @@
-"""Random calls on the official package's video predictor and on ours, answer by answer.
-
-Sequences that the official predictor is known to handle wrongly are not made; each precondition says which that is.
-"""
+"""Random calls on the official predictor and ours. Sequences that the official one handles wrongly are not made."""
 
 import functools
 import itertools

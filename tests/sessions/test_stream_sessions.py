@@ -1,8 +1,4 @@
-"""Random streams: beside the same frames as a video, whose passes end and begin where the stream was prompted.
-
-Masks and scores are the same bits, whatever is prompted, corrected, cleared or removed, after wrong calls, and when the
-stream was saved and restored in between.
-"""
+"""Random streams beside the same frames as a video: masks and scores are the same bits, also when restored."""
 
 import functools
 import os

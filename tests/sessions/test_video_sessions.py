@@ -1,7 +1,4 @@
-"""Random calls on a video state, beside a model of what it should know, a restored copy and a session that repeats it.
-
-What a restored copy answers, and what a new session knows after the same calls, is compared bit for bit.
-"""
+"""Random calls on a video state, beside a model of what it knows, a restored copy and a session that repeats it."""
 
 import functools
 import os

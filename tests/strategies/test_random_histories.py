@@ -1,8 +1,4 @@
-"""Strategies against their plain implementations on random histories: choices, states and memories.
-
-Each history is a row of a batch. Prompts are on different frames, some of them in the middle. Memories are also chosen
-from no more than what a stream keeps.
-"""
+"""Strategies against plain implementations on random histories, a row each, with all memories and a stream's."""
 
 from typing import NamedTuple
 
@@ -33,12 +29,7 @@ class Result(NamedTuple):
 
 
 class Rows:
-    """The engine's side of a batch.
-
-    Args:
-        start: of each row, its first prompted frame.
-        most: tracked frames that a stream keeps for a row, beside those within the model's reach.
-    """
+    """The engine's side of a batch: each row's first prompted frame, and the tracked frames that a stream keeps."""
 
     def __init__(self, strategy, start, num_frames, most):
         self.strategy, self.num_frames, self.most = strategy, num_frames, most

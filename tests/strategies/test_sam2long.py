@@ -62,12 +62,10 @@ def store(strategy, frame, frames, tracked, results, as_stream):
         assert len(needed) <= 1 + 15 * len(paths) and all(one.tracked.keys() <= {*needed, frame} for one in paths)
 
 
-@pytest.mark.parametrize(
-    "strategy", [Sam2Long(), Sam2Long(memory_iou=0.3, uncertainty=1.0), Sam2Long(paths=2), Sam2Long(paths=1)], ids=str
-)
+@pytest.mark.parametrize("strategy", [Sam2Long(memory_iou=0.3, uncertainty=1.0), Sam2Long(paths=1)], ids=str)
 def test_plain_decisions_and_memories_on_random_histories(strategy):
     """Of many objects at once, also with no more than what a stream keeps."""
-    count, frames, paths, rng = 8 * FACTOR, 60, strategy.paths, np.random.default_rng(0)
+    count, frames, paths, rng = 6 * FACTOR, 60, strategy.paths, np.random.default_rng(0)
     plain = [PlainSam2Long(frames, paths, strategy.memory_iou, strategy.uncertainty) for _ in range(count)]
     batch = random_batch(2, count * paths, frames)
     prompted, uncertain, differing = {0: result_of(0.9, 5, 0)}, 0, 0

@@ -45,11 +45,7 @@ def random_video(
     overlap: bool = False,
     gaps: bool = True,
 ) -> VideoAnnotations:
-    """Annotations in memory.
-
-    Args:
-        gaps: some objects are not annotated in some frames, and none in the last one.
-    """
+    """Annotations in memory. With ``gaps``, some objects are not in some frames, and none in the last one."""
     rng = np.random.default_rng(seed)
     stored = {}
     for frame in frames:

@@ -9,12 +9,7 @@ LINKS = ("kernels", "configs")  # symbolic links in sam2fast/ to the folders of 
 
 
 def copy_checkout(target: Path, symlinks: bool = True) -> bool:
-    """Copies tracked files and files that git would add; False if this is no git checkout.
-
-    Args:
-        symlinks: False makes each symbolic link a text file with its target, as git does where
-            ``core.symlinks`` is false.
-    """
+    """Copies files that git has or would add; False without git. Links may become text files with their targets."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True)
     if listed.returncode:

@@ -1,7 +1,6 @@
 """A web server in this process that serves files with or without faults, and records requests.
 
-Each GET uses up one of the file's ``faults``; after them the file is served correctly. The server also answers
-as the Hugging Face hub does, under ``/hub``, with large files stored on another host, ``localhost``.
+Each GET uses up one of the file's ``faults``. ``/hub`` is a Hugging Face hub with large files on another host.
 """
 
 import contextlib

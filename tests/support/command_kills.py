@@ -28,11 +28,7 @@ from sam2fast.cli import main, mask_finder, segmenter, track_run, vos
 
 
 class CommandKills(ABC):
-    """See tests/faults/campaign.py.
-
-    Args:
-        folder: for inputs, a model's configuration and undisturbed runs.
-    """
+    """See tests/faults/campaign.py. ``folder`` has inputs, a model's configuration and undisturbed runs."""
 
     variants: Mapping[str, Sequence[Any]]  # options of the command by name of the variant
     small = (4, 200)  # smallest and largest KiB of its small disks
@@ -146,14 +142,7 @@ class CommandKills(ABC):
         return f"{disturbance.told} -> {ended.code}"
 
     def process(self, rng: random.Random, out: Path, variant: str, *workers: str) -> str:
-        """Sends signals to ``sam2fast`` as a process, from its first import on; its workers must end too.
-
-        Args:
-            workers: the options that give it any.
-
-        Returns:
-            A description of the disturbance and the end.
-        """
+        """Sends signals to ``sam2fast`` and its ``workers`` from the first import on; returns what happened."""
         number = rng.choice([*STOPPING, signal.SIGKILL])
         after = rng.uniform(0.0, 20.0 if workers else 9.0)
         sent = [Sent(number, after, to_group=number == signal.SIGINT and rng.random() < 0.6)]
@@ -168,12 +157,7 @@ class CommandKills(ABC):
 
 
 class TrackKills(CommandKills):
-    """``sam2fast track``.
-
-    Args:
-        frames: of the video.
-        first, later: frames with prompts.
-    """
+    """``sam2fast track`` of ``frames`` frames, of which ``first`` and ``later`` have prompts."""
 
     variants = {"whole": [], "reverse": ["--reverse"], "stream": ["--stream"]}
     small = (8, 400)
@@ -213,11 +197,7 @@ class TrackKills(CommandKills):
 
 
 class VosKills(CommandKills):
-    """``sam2fast vos``.
-
-    Args:
-        lengths: of the videos, in frames.
-    """
+    """``sam2fast vos`` of videos of some ``lengths``, in frames."""
 
     variants = {"whole": [], "late": ["--late-objects", "--all-masks"], "overwrite": ["--overwrite"]}
 
@@ -258,11 +238,7 @@ class VosKills(CommandKills):
 
 
 class ImageKills(CommandKills):
-    """``sam2fast segment`` and ``sam2fast masks``, which save results after each image.
-
-    Args:
-        images: their names, a letter each.
-    """
+    """``sam2fast segment`` and ``sam2fast masks``, which save results after each image, named by a letter."""
 
     _masks = ["--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"]
     variants = {

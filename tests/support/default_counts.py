@@ -1,11 +1,9 @@
-"""Counts the work that calls start on a GPU if a user sets nothing, on a fake one.
+"""Counts the work that calls start on a GPU, a fake one, if a user sets nothing.
 
     python tests/support/default_counts.py [--model tiny]
     python tests/support/default_counts.py --json > bench/results/YEAR/kernels/default-counts-DATE.json
 
-prints the table of docs/tracking.md and docs/images.md, or its JSON. Models and predictors are built with their
-defaults. Counts of videos and streams are means over frames after the first ones, others are of one call after an equal
-one.
+prints the table of docs/tracking.md and docs/images.md, or its JSON. Counts of videos are means over steady frames.
 """
 
 import argparse

@@ -33,11 +33,7 @@ class Refusal(NamedTuple):
 
 
 class DemoClient:
-    """Sends the front end's requests.
-
-    Args:
-        http: Flask's test client.
-    """
+    """Sends the front end's requests by Flask's test client."""
 
     def __init__(self, http: Any) -> None:
         self.http = http

@@ -14,12 +14,7 @@ from typing import Any
 
 
 class DemoProcess:
-    """A server that runs.
-
-    Attributes:
-        url: where it is.
-        said: what it has printed before it was ready.
-    """
+    """A server that runs at ``url``, and has ``said`` something before it was ready."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, said: str) -> None:
         self.process, self.url, self.said = process, url, said

@@ -1,6 +1,5 @@
-"""The torch operators that inference calls on Apple GPUs (MPS) and on CUDA, and the devices that torch has them for.
+"""The torch operators that inference calls on Apple GPUs (MPS) and CUDA, and the devices that torch has them for.
 
-Tensors on these devices are fake tensors of torch: they have no values, and need no GPU.
 ``python tests/support/device_operators.py`` writes the list that a test compares.
 """
 
@@ -41,11 +40,7 @@ aten = torch.ops.aten
 
 
 class FakeMps(TorchDispatchMode):
-    """Runs operations with a tensor on MPS on fake tensors, and others as they are. A value that is read is 0.
-
-    Attributes:
-        called: the operators of torch that were called on MPS.
-    """
+    """Runs operations with a tensor on MPS on fake tensors, notes them in ``called``, and reads values as 0."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -54,11 +54,7 @@ class Disturbance(NamedTuple):
 def chosen(rng: random.Random, folder: Path, changes: int, seconds: float = 0.8) -> Disturbance:
     """A random disturbance of any kind.
 
-    Args:
-        folder: of the results.
-        changes: number of file changes of a run that starts with an empty folder. Such a run is certainly killed; a
-            run that is told to stop may finish instead during its last changes.
-        seconds: that it takes.
+    A run that starts with an empty ``folder`` makes this number of ``changes`` of files and takes some ``seconds``.
     """
     kind = rng.choice(["kill at", "stop at", "full at", "kill in a write", "full in a write", "after", "twice"])
     change, size = rng.randrange(changes), int(10 ** rng.uniform(0, 5.3))
@@ -77,11 +73,7 @@ def chosen(rng: random.Random, folder: Path, changes: int, seconds: float = 0.8)
 
 
 def after_signal(ended: Ended, numbers: Sequence[int], from_the_first_import: bool = False) -> None:
-    """Checks the end of a command that was sent these signals, but may have been done before.
-
-    Args:
-        from_the_first_import: when Python itself may not have been ready to handle them.
-    """
+    """Checks the end of a command that was sent signals: perhaps it was done before, or Python was not yet ready."""
     deadly = {-number for number in numbers if number in (signal.SIGKILL, signal.SIGXFSZ)}
     allowed = {0, *deadly, *(128 + number for number in numbers if number in STOPPING)}
     if len(numbers) > 1 or any(line in ended.stdout for line in ("written to", "checkpoints in")):

@@ -19,13 +19,9 @@ HEIGHT, WIDTH = 40, 60
 
 
 class Disturbed(NamedTuple):
-    """A call and its surroundings.
+    """A call, the start of its object in the same state each time, and the complete state ``known`` before and after.
 
-    Attributes:
-        start: creates the object of the call, each time in the same state.
-        call: runs the call and returns its result.
-        known: the complete state; compared before and after.
-        resumes: the call is a propagation that keeps finished frames and continues there.
+    If it ``resumes``, it is a propagation that keeps finished frames and continues there.
     """
 
     start: Callable[[], Any]
@@ -239,11 +235,7 @@ def places(name: str, kind: str) -> int:
 
 
 def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
-    """Whether a state has the same objects in the same order, and each of their entries is from one of the stages.
-
-    Different entries may be from different stages. Entries are an object's attributes, and the items of attributes
-    that are mappings.
-    """
+    """Whether a state has the same objects in order, and each entry of an attribute is from one of the stages."""
 
     def facts(state: Any) -> Iterator[tuple[Any, ...]]:
         for obj_id, attributes in state[0]:
@@ -258,12 +250,7 @@ def is_mixture(known: Any, stages: Sequence[Any]) -> bool:
 
 
 class Trial(NamedTuple):
-    """A disturbed call.
-
-    Attributes:
-        session: the object of the call.
-        failed: whether the call raised the failure; code that only saves time may suppress it.
-    """
+    """A disturbed call of a session, and whether it raised the failure, which code that saves time may suppress."""
 
     session: Any
     failed: bool

@@ -12,11 +12,7 @@ from sam2fast.training.data.clip import Clip, ClipDataset
 
 
 class DisturbedClips:
-    """Another data set with a disturbance at the third clip.
-
-    Args:
-        file: created by the disturbance.
-    """
+    """Another data set with a disturbance at the third clip, which creates ``file``."""
 
     def __init__(self, dataset: ClipDataset, file: str) -> None:
         self.dataset, self.file, self.clips = dataset, Path(file), 0

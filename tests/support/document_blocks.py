@@ -15,14 +15,7 @@ _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 
 
 class Block(NamedTuple):
-    """A code block, or the code between backquotes in a sentence.
-
-    Attributes:
-        file: its document, from the root of the repository; for a notebook, the cell too.
-        line: of its first line, from 1.
-        language: what stands behind the opening fence; empty in a sentence.
-        text: without the fence and the common indentation.
-    """
+    """A code block with its document, first line and language, or the code between backquotes in a sentence."""
 
     file: str
     line: int

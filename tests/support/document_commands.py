@@ -31,21 +31,13 @@ def options(command: click.Command = main, name: str = "sam2fast") -> dict[str, 
 
 
 def parse_sam2fast(command: Command) -> None:
-    """Has every option converted and checked.
-
-    Raises:
-        click.ClickException: the command would be refused.
-    """
+    """Has every option converted and checked; raises click.ClickException if the command would be refused."""
     with patch("click.Command.invoke"):
         main.main(command.words[1:], "sam2fast", standalone_mode=False)
 
 
 def parse_script(script: str, *arguments: str) -> None:
-    """Has the ``argparse`` of a script of the repository read the arguments, and stops there.
-
-    Raises:
-        ValueError: the script refuses them, or reads none.
-    """
+    """Has a script's ``argparse`` read the arguments; raises ValueError if it refuses them or reads none."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(parser: argparse.ArgumentParser, *given: Any, **more: Any) -> NoReturn:

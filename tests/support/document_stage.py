@@ -1,7 +1,4 @@
-"""A folder in which the documents' code runs unchanged: it has small versions of all files that they name.
-
-Every model is nano at a quarter of its pixels, under the name of the other model.
-"""
+"""A folder in which the documents' code runs unchanged: every model is nano at a quarter of its pixels."""
 
 import json
 import os

@@ -1,7 +1,6 @@
-"""Runs code that insists on fp32 in fp64, so that gradients can be compared where a rounding error opens another gate.
+"""Runs code that insists on fp32 in fp64.
 
-The gradient of a ReLU, a maximum or a threshold jumps: two correct fp32 networks whose activations differ in the last
-bit have gradients that differ by a thousandth here and there.
+Gradients of a ReLU or a threshold jump: those of two correct fp32 networks differ by a thousandth here and there.
 """
 
 import contextlib

@@ -103,11 +103,7 @@ class Seen:
         return len(self.replayed)
 
     def check(self, *allowed: tuple[str, str]) -> None:
-        """Fails if there was any fault that is not allowed.
-
-        Args:
-            allowed: Pairs of a kind and a part of the place.
-        """
+        """Fails if there was any fault but the allowed ones, which are pairs of a kind and a part of the place."""
         left = [f for f in self.faults if not any(f.kind == kind and part in f.place for kind, part in allowed)]
         assert not left, f"{len(left)} faults:\n" + "\n".join(dict.fromkeys(map(str, left)))
 
@@ -442,11 +438,7 @@ def _cuda() -> FakeCuda:
 
 @contextlib.contextmanager
 def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
-    """Context manager that provides one fake H100; see the module.
-
-    Args:
-        mode: Mode of an earlier block, to continue with its tensors.
-    """
+    """Context manager that provides one fake H100, or continues with the tensors of an earlier ``mode``."""
     if torch.cuda.is_available():
         pytest.skip("only for machines without CUDA: with CUDA, torch's fake tensors use the driver")
     caches, mode = _uncached(), mode or FakeCuda()
@@ -568,11 +560,7 @@ def frames(count: int, height: int = 90, width: int = 120) -> list[np.ndarray]:
 
 
 def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
-    """Returns the events of each of ``count`` frames of a video, after the first few.
-
-    Args:
-        options: Arguments of ``propagate_in_video``.
-    """
+    """Returns the events of each of ``count`` frames of a video, tracked with ``options``, after the first few."""
     ahead = 2 * frames_at_once(options.get("encode_ahead"), GPU) + options.get("lag", 0)
     state = predictor.init_state(frames(SETTLING + count + ahead))  # the last frames form smaller batches
     for i in range(objects):
@@ -586,11 +574,7 @@ def steady_frames(cuda: FakeCuda, predictor: Any, objects: int, count: int, **op
 
 
 def steady_steps(cuda: FakeCuda, predictor: Any, objects: int, count: int, **options: Any) -> list[Seen]:
-    """Returns the events of frames passed to a stream.
-
-    Args:
-        options: Arguments of the stream's ``step``.
-    """
+    """Returns the events of frames passed to a stream's ``step`` with ``options``."""
     found = []
     with predictor.open_stream() as stream:
         for t, frame in enumerate(frames(SETTLING + count)):

@@ -19,11 +19,7 @@ LONGEST = 60  # seconds
 
 
 def in_child(work: Callable[[], Any], method: str = "fork") -> Any:
-    """The result or the exception of the work in a separate process.
-
-    Raises:
-        AssertionError: it takes longer than :data:`LONGEST`.
-    """
+    """The result or exception of the work in another process, which fails if it takes longer than :data:`LONGEST`."""
     context: Any = multiprocessing.get_context(method)
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(theirs, work), daemon=True)

@@ -1,7 +1,6 @@
-"""How property-based tests run: a few examples, always the same, in ``make test``; a long campaign when asked for.
+"""Property-based tests run a few examples, always the same, in ``make test``, and a long campaign when asked for.
 
-``SAM2FAST_EXAMPLES=20`` runs twenty times as many random examples; ``make properties`` also prints the seed. A failure
-prints the example and a ``@reproduce_failure`` line. Nothing is written into the tree.
+``SAM2FAST_EXAMPLES=20`` runs twenty times as many random examples; ``make properties`` also prints the seed.
 """
 
 import os
@@ -38,11 +37,7 @@ if not IS_CAMPAIGN and hasattr(providers, "Constants") and hasattr(providers, "_
 def examples(count: int, **more: Any) -> settings:
     """Settings of a test with ``count`` examples, multiplied in a campaign.
 
-    A decorator for functions with ``@given``; for a state machine, ``Machine.TestCase.settings``. The budget of a test
-    is its time in ``make test``: rather few examples of rich strategies.
-
-    Args:
-        **more: other settings, such as ``stateful_step_count``.
+    A decorator for functions with ``@given``; for a state machine, ``Machine.TestCase.settings``.
     """
     of_all: dict[str, Any] = {
         "deadline": None,

@@ -1,7 +1,4 @@
-"""Makes torchvision importable beside a build of torch that its compiled part is not for (test-only).
-
-The official ``sam2`` imports it, and so does transformers, which ``peft`` needs.
-"""
+"""Makes torchvision, which the official package imports, importable where its compiled part is not torch's."""
 
 import importlib.util
 from pathlib import Path

@@ -29,12 +29,7 @@ FAILURES: dict[str, Callable[[], BaseException]] = {
 
 
 class FailingOps(TorchDispatchMode):
-    """Counts torch's operations in this thread, and fails at one of them.
-
-    Args:
-        at: number of the operation, from 0; None for none.
-        failure: one of :data:`FAILURES` except ``signal``.
-    """
+    """Counts torch's operations in this thread, and fails at number ``at``, if any, by a key of :data:`FAILURES`."""
 
     def __init__(self, at: int | None = None, failure: str = "out of memory") -> None:
         super().__init__()
@@ -49,13 +44,9 @@ class FailingOps(TorchDispatchMode):
 
 
 class Signalled:
-    """Counts the places in the package where Python checks for signals in this thread, and raises at one of them.
+    """Counts the places where Python checks for signals in this thread, and raises at number ``at``, if any.
 
-    These are the beginnings of functions, and returns from functions in C. Elsewhere Python raises nothing: a signal
-    cannot interrupt ``with lock:`` between the lock and the block.
-
-    Args:
-        at: number of the place, from 0; None for none.
+    These are beginnings of functions and returns from functions in C: ``with lock:`` is not interrupted inside.
     """
 
     def __init__(self, at: int | None = None) -> None:

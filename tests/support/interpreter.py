@@ -1,10 +1,7 @@
 """Repairs Triton's CPU interpreter for tests (checked on triton 3.2.0, 3.7.1 and 3.9.0).
 
-Unrepaired, bfloat16 is stored as raw 16-bit integers and every operation on it, ``tl.dot`` included, silently computes
-on the bits; fp32 to bfloat16 or float8_e4m3fn truncates instead of rounding to nearest even; a fused multiply-add
-rounds twice; and with numpy 2.4 triton 3.6 cannot use a runtime loop bound. :func:`shuffled_programs` runs the programs
-of a launch in random order, which finds kernels that lean on the order (it finds no data race: programs still run one
-after another).
+Unrepaired, bfloat16 operations compute on the raw bits, casts truncate, fused multiply-adds round twice, and with numpy
+2.4 triton 3.6 cannot use a runtime loop bound. :func:`shuffled_programs` finds kernels that lean on an order.
 """
 
 import contextlib

@@ -11,11 +11,7 @@ from sam2fast.utils.testing import relative_error
 
 
 def by_kernel(op: Any, *arguments: Any, name: str = "", launched: int = 1) -> Any:
-    """Returns the result of the kernel, whose programs run in random order. Asserts that it was launched.
-
-    Args:
-        op: An op, or a function that calls the op ``name``.
-    """
+    """Returns the result of the op ``name``'s kernel, which was launched, with its programs in random order."""
     name = name or op.launches
     before = launches[name]
     with backend("triton"), shuffled_programs(2):
@@ -36,11 +32,9 @@ def in_float64(arguments: Any) -> Any:
 
 
 def as_accurate(op: Any, *arguments: Any, least: float = 1e-5, exact: Any = None) -> Any:
-    """Returns the result of the kernel, which is at most twice as far from float64 as the reference implementation.
+    """Returns the kernel's result, at most twice as far from float64 as the reference implementation.
 
-    Args:
-        least: Relative error that is always allowed.
-        exact: Result in float64. By default the reference implementation computes it.
+    A relative error of ``least`` is always allowed. By default the reference computes what is ``exact``.
     """
     found, reference = by_kernel(op, *arguments), op.reference(*arguments)
     exact = op.reference(*in_float64(arguments)) if exact is None else exact

@@ -1,7 +1,6 @@
-"""Runs work that is ended by a signal or meets a full disk at a chosen moment, and reports how it ended.
+"""Ends work by a signal or a full disk at a chosen moment, and reports how it ended.
 
-:func:`forked` is quick: it runs a copy of this process, with all imports and models. A :class:`Fault` occurs before the
-k-th change to files, or at a byte of any file. :func:`started` runs a new process, and sends it signals.
+:func:`forked` is quick: it runs a copy of this process. :func:`started` runs a new process, and sends it signals.
 """
 
 import errno
@@ -77,15 +76,7 @@ class Ended(NamedTuple):
 def forked(
     work: Callable[[], Any], fault: Fault | None = None, sent: Sequence[Sent] = (), seconds: float = SECONDS_TO_END
 ) -> Ended:
-    """Calls a function in a copy of this process.
-
-    Args:
-        work: returns the exit code, None for 0, or raises SystemExit, as a command does.
-
-    Raises:
-        TimeoutError: it has not ended in time, or another process still holds its stdout or stderr; its process group
-            is killed.
-    """
+    """Calls a function, which returns an exit code, in a copy of this process; raises TimeoutError if it goes on."""
     counter = mmap.mmap(-1, 8)  # shared, so that it can be read when the process was killed
     (out, its_out), (err, its_err) = os.pipe(), os.pipe()  # not files, which a fault may limit
     pid = os.fork()
@@ -116,11 +107,7 @@ def started(
     env: Mapping[str, str] | None = None,
     seconds: float = SECONDS_TO_END,
 ) -> Ended:
-    """Runs Python with these arguments in a new session, and sends it signals.
-
-    Raises:
-        TimeoutError: it has not ended in time; its session is killed.
-    """
+    """Runs Python in a new session, and sends it signals; raises TimeoutError, and kills it, if it goes on."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(arguments, out, err, env=env)
         try:

@@ -28,10 +28,7 @@ def launch_all(folder: Path) -> list[str]:
 
 
 def main(what: str, folder: Path) -> None:
-    """``wait`` has the launcher told to stop, and waits; whatever else fails in the second process's first turn.
-
-    ``abandoned`` has the launcher killed, and stops as a training does.
-    """
+    """``wait`` has the launcher told to stop, and waits; ``abandoned`` has it killed, and stops as a training does."""
     rank, turn = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
     if what == "abandoned":
         (folder / f"ready-{rank}").write_text(str(os.getpid()))

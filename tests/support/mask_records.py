@@ -64,12 +64,7 @@ def _ious(first: list[Record], second: list[Record]) -> np.ndarray:
 
 
 def near_threshold(record: Record, others: list[Record], thresholds: dict[str, float]) -> str | None:
-    """The threshold that this mask may have crossed by rounding, if any.
-
-    Args:
-        others: what the other generator found instead.
-        thresholds: ``pred_iou_thresh``, ``stability_score_thresh`` and ``box_nms_thresh``.
-    """
+    """The threshold of IoU, stability or NMS that rounding may have carried this mask across, if any."""
     values = {
         "pred_iou_thresh": [record["predicted_iou"]],
         "stability_score_thresh": [record["stability_score"]],

@@ -87,10 +87,9 @@ def written_out(
     rounded=lambda rows: rows,
     pooling=None,
 ):
-    """Memory attention object by object and key by key, values projected token by token, in float64.
+    """Memory attention object by object, key by key and token by token, in float64.
 
-    A mean that counts as four tokens is there four times. Scores are of ``rounded`` queries and keys, which it gets in
-    rows.
+    A mean that counts as four tokens is there four times. Scores are of ``rounded`` queries and keys, in rows.
     """
     heads, N, d = query.shape[1:]
     turns = torch.complex(cos.double(), sin.double())

@@ -23,11 +23,11 @@ OVERRIDES = ("++model.image_size=128", *NARROW)
 def mini_model(overrides: Sequence[str] = ()) -> Any:
     """For images, with tame weights."""
     changes = [*OVERRIDES, *overrides]
-    return tame_weights.fill(build_sam2(nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes), 0)
+    return tame_weights.built(build_sam2, nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes)
 
 
 def mini_predictor(overrides: Sequence[str] = ()) -> Any:
     """The same for video."""
     changes = [*OVERRIDES, *overrides]
-    predictor = build_sam2_video_predictor(nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes)
-    return tame_weights.fill(predictor, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": changes}
+    return tame_weights.built(build_sam2_video_predictor, nano.CONFIG, None, **given)

@@ -63,12 +63,9 @@ def encode(
     sound=0.0,
     rate=25,
 ):
-    """Bytes of a video file.
+    """Bytes of a video file, with ``sound`` seconds of silence.
 
-    Args:
-        edit: may change each packet, return another one instead, or drop it by returning False.
-        times: when each frame is shown, in units of 1 / ``rate`` seconds, instead of 0, 1, ...
-        sound: seconds of silence beside the video.
+    ``edit`` may change each packet, or drop it by returning False. ``times`` are in units of 1 / ``rate`` seconds.
     """
     with tempfile.NamedTemporaryFile() as file, ordinary_scheduling():
         with av.open(file.name, "w", format=form, options=muxing or {}) as container:
@@ -79,11 +76,7 @@ def encode(
 
 @contextlib.contextmanager
 def ordinary_scheduling():
-    """Afterwards the calling thread is scheduled as before.
-
-    As root, SVT-AV1 makes the thread that calls it a real-time one. Whatever that thread starts later is real-time too:
-    threads that wait for each other actively then keep all others from running, for ever.
-    """
+    """As root, SVT-AV1 makes its caller's thread a real-time one. Afterwards it is scheduled as before."""
     if not hasattr(os, "sched_getscheduler"):
         yield
         return
@@ -158,11 +151,7 @@ class BothWays(NamedTuple):
 
 
 def read_both_ways(data, size=32, exact=True):
-    """Reads a video by random access and as a stream, and checks that these agree.
-
-    Args:
-        exact: also in every bit and time; libavcodec conceals damage differently each time.
-    """
+    """Reads a video by random access and as a stream, which agree; also bit by bit, if ``exact``."""
     frames, numbers, times, end = open_frames(data, size), [], [], None
     with read_frames(data, size) as reader:
         try:

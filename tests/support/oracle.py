@@ -1,8 +1,4 @@
-"""The official ``sam2`` package as a live oracle on machines without CUDA (test-only).
-
-Importing this module makes ``sam2`` importable where torchvision's compiled part cannot be loaded, and gives it
-the connected-components extension it lacks there, so that its hole filling really runs.
-"""
+"""Makes the official ``sam2`` importable without CUDA, with the connected components that it lacks there."""
 
 import contextlib
 import sys

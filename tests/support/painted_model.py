@@ -1,8 +1,4 @@
-"""A fake model that paints a mask for each prompt; the official predictor and ours both accept it.
-
-The masks depend only on the prompts. So two automatic mask generators get identical logits in milliseconds, and must
-return identical records.
-"""
+"""A fake model that paints a mask for each prompt; the official predictor and ours both accept it."""
 
 import functools
 from typing import Any
@@ -15,12 +11,7 @@ SIDE = 80  # of the low-resolution logits
 
 
 class PaintedModel:
-    """The model interface that predictors use. The image is ignored.
-
-    Args:
-        radius: the largest of an ellipse, as a share of the image.
-        levels: predicted IoUs are multiples of ``1 / levels``; few levels make many equal scores.
-    """
+    """Paints ellipses of at most ``radius`` of the image; predicted IoUs are multiples of ``1 / levels``."""
 
     image_size = 1024
     hidden_dim = 8

@@ -62,10 +62,7 @@ def large(predictor: dict[str, Any], number: int) -> bytes:
 
 
 def killed_when_seen(predictor: dict[str, Any], job: tuple[int, str]) -> tuple[int, int]:
-    """Job 2 kills the first process that runs it, after a file says that the answer of job 1 was received.
-
-    A worker's last answer may be lost with it; then its job is retried.
-    """
+    """Job 2 kills its first process after job 1 was answered, as a worker's last answer may be lost with it."""
     number, folder = job
     killed = Path(folder, "killed")
     if number == 2 and not killed.exists():

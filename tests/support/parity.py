@@ -12,7 +12,7 @@ import tame_weights
 import torch
 from numpy.typing import NDArray
 from sam2.sam2_image_predictor import SAM2ImagePredictor as OfficialImagePredictor
-from torch.overrides import TorchFunctionMode
+from tame_weights import NothingDrawn
 
 import sam2fast.build_sam
 
@@ -45,17 +45,6 @@ def config_name(size: str) -> str:
     """Official configuration of a short name such as ``sam2.1_b+``."""
     generation, letter = size.split("_")
     return f"configs/{generation}/{generation}_hiera_{letter}.yaml"
-
-
-class NothingDrawn(TorchFunctionMode):
-    """Inside the block, modules skip parameter initialisation; weights are set afterwards."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        draws = func in (torch.Tensor.normal_, torch.Tensor.uniform_)
-        if draws or getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def build_pair(size: str, overrides: Sequence[str] = (), seed: int = 0) -> tuple[Any, Any]:

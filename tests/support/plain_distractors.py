@@ -1,7 +1,4 @@
-"""DAM4SAM and d4sm in plain numpy, one object at a time: memories of frames that show a distractor beside the object.
-
-They are told frames as those of :mod:`plain_strategies`, where the object is prompted on frame 0.
-"""
+"""DAM4SAM and d4sm in plain numpy, one object at a time, told frames as those of :mod:`plain_strategies`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,11 +40,7 @@ def overlap(inner: Mask, outer: Mask, last: int) -> float:
 
 
 class Introspection:
-    """Decides after each frame whether it shows a distractor.
-
-    Args:
-        last: 1 where boxes include their last pixel, 0 where they do not.
-    """
+    """Decides whether a frame shows a distractor. ``last`` is 1 where boxes include their last pixel, else 0."""
 
     LEAST_IOU, MOST_OVERLAP, RATIO, WINDOW, RECENT = 0.8, 0.7, (0.8, 1.2), 300, 10
 
@@ -79,11 +72,7 @@ class Introspection:
 
 
 class PlainDam4sam:
-    """Frames that show a distractor become conditioning ones, and their memories are encoded again.
-
-    Args:
-        video_size: height and width.
-    """
+    """Frames that show a distractor become conditioning ones. ``video_size`` is height and width."""
 
     CONDITIONING = 4  # of them, at most, are attended to
 
@@ -151,11 +140,7 @@ class Entry:
 
 
 class PlainD4sm:
-    """DAM4SAM's authors' version for several objects: an ordered list of memories, in which places become rows.
-
-    Args:
-        video_size: height and width.
-    """
+    """DAM4SAM's authors' version for several objects: an ordered list of memories, in which places become rows."""
 
     def __init__(self, video_size: tuple[int, int]) -> None:
         self.video_size = video_size

@@ -1,7 +1,4 @@
-"""A reference implementation of J&F for folders: the official evaluator's rules, without optimisation.
-
-Each file is decoded where it is needed, whole images are compared, and outlines are dilated by a disk of pixels.
-"""
+"""A reference implementation of J&F for folders: the official evaluator's rules, without optimisation."""
 
 import math
 from functools import lru_cache

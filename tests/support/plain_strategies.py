@@ -1,8 +1,6 @@
-"""Published tracking strategies in plain numpy, one object at a time, to compare the engine with.
+"""Published tracking strategies in plain numpy, one object at a time; nothing is shared with the package.
 
-Every strategy is told its frames in order: ``prompt`` on the first, and then ``attend`` and ``track`` for each further
-one. Written for clarity: nothing is shared with the package, nothing is fast. :mod:`plain_distractors` has the two that
-keep distractors.
+Each is told its frames in order: ``prompt`` on the first, and then ``attend`` and ``track`` for each further one.
 """
 
 import math
@@ -114,13 +112,7 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 class PlainSamurai:
-    """Motion chooses among masks; memories are of frames that scored well.
-
-    Args:
-        image_size: side of the model's input, in whose pixels boxes move.
-        num_frames: of the video.
-        weight: of motion in the choice of a mask; published are 0.15 for large and 0.25 for the smaller models.
-    """
+    """Motion chooses among masks, by a ``weight``; boxes are in pixels of the input. Good frames are remembered."""
 
     PRESENCE, STABLE, LEAST_IOU, MEMORY_IOU = -1.0, 15, np.float32(0.3), 0.5
 
@@ -132,10 +124,7 @@ class PlainSamurai:
         self.records: dict[int, tuple[float, float, float | None]] = {}  # of tracked frames: iou, score, motion's IoU
 
     def prompt(self, frame: int, decoded: Decoded | None = None) -> int:
-        """A prompted frame; with the decoder's candidates where there are three, as after a single click.
-
-        A later prompt begins the motion again.
-        """
+        """A prompted frame, with candidates after a single click. A later prompt begins the motion again."""
         self.prompted.append(frame)
         self.filter, self.stable = None, 0
         return 0 if decoded is None else self._choose(decoded.present(self.PRESENCE))[0]
@@ -193,10 +182,7 @@ def ranked(scores: Sequence[float]) -> list[float]:
 
 
 class PlainSam2Long:
-    """Several pathways, each with a history of its own; the masks are those of the best one when the video ends.
-
-    Slots are the rows of a frame: 0 on the first tracked one, and then one per pathway.
-    """
+    """Pathways with their own histories, of which the best is shown. Slots are a frame's rows, one per pathway."""
 
     PROMPT_SCORE = 10.0
 

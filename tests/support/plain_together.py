@@ -95,12 +95,7 @@ class PlainMotion:
 def plain_frame(
     logits: Logits, motions: Sequence[PlainMotion], exempt: Collection[tuple[int, int]]
 ) -> tuple[Logits, list[PlainMotion]]:
-    """Masks and motions after a frame.
-
-    Args:
-        logits: ``(N, h, w)`` of the chosen candidates.
-        exempt: pairs, in ascending order, that are not compared.
-    """
+    """Masks and motions after a frame of logits ``(N, h, w)``; ascending pairs that are ``exempt`` are not compared."""
     count, height, width = logits.shape
     claims, found = logits > 0, logits.copy()
 

@@ -1,7 +1,6 @@
 """Whole videos by the official network, one object at a time, where a plain strategy decides.
 
-What :mod:`plain_strategies` and :mod:`plain_distractors` leave to a network is here: it attends, with its positions and
-factors; decodes; makes pointers and memories. It is slow and plain, for comparisons on short clips.
+It attends, decodes, and makes the pointers and memories that :mod:`plain_strategies` leaves to a network.
 """
 
 import itertools
@@ -31,13 +30,7 @@ class Run:
 
 @torch.no_grad()
 def run(predictor: Any, folder: Path, strategy: Any, frames: int, **prompt: Any) -> Run:
-    """Tracks what is prompted on the first frame through so many frames of a folder.
-
-    Args:
-        predictor: the official video predictor.
-        strategy: a plain one, made for the number of frames in the folder.
-        prompt: arguments of ``add_new_points_or_box``, or ``mask``.
-    """
+    """Tracks what is prompted on the first of ``count`` frames by an official predictor and a plain strategy."""
     with float32_memory():
         tracker = PlainTracker(predictor, folder, HOLES[type(strategy)], getattr(strategy, "PRESENCE", 0.0))
         candidates = tracker.prompt(**prompt)

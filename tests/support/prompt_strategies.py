@@ -30,10 +30,7 @@ class Prompt(NamedTuple):
 
 
 def coordinates(side: int, far: bool) -> st.SearchStrategy[float]:
-    """In the image, on its border, outside; in halves, so that they are the same in every dtype.
-
-    Far outside, the phases of a position are lost to rounding: they are finite, and that is all.
-    """
+    """In the image, on its border, outside; in halves, so that they are the same in every dtype."""
     some = st.integers(0, 2 * side) | st.integers(-side, 4 * side) | st.sampled_from([0, 2 * side])
     return (some | st.sampled_from([-(10**4), 10**6]) if far else some).map(lambda x: x / 2)
 

@@ -1,7 +1,4 @@
-"""Imported once by the process that ranks are forked from: does the slow imports and initialisations for all of them.
-
-No gradients here: torch refuses to compute any in a process that was forked after the first.
-"""
+"""Imported by the process that ranks are forked from, for slow imports. No gradients: torch refuses them in forks."""
 
 from io import BytesIO
 from pathlib import Path

@@ -17,13 +17,7 @@ PRELOADED = ["rank_jobs", "rank_warmth"]
 
 
 def in_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(*arguments)`` returns in each of so many processes; it must be importable by its name.
-
-    A single process is alone, without a process group.
-
-    Raises:
-        AssertionError: it raised, with its traceback, or there is no answer.
-    """
+    """What an importable function returns in each process of a group, if there are several; or its traceback."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     _start_server()

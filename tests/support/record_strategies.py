@@ -2,8 +2,7 @@
 
     PYTHONPATH=SNAPSHOT:.:tests/support python tests/support/record_strategies.py NAME
 
-``SNAPSHOT`` is the folder with the tracker's own package ``sam2``, ``NAME`` a recipe of :mod:`strategy_recordings`.
-What is recorded, and from which commits, is in the README of ``tests/strategies/recorded``.
+The README of ``tests/strategies/recorded`` says of which package ``SNAPSHOT`` is, and what is recorded.
 """
 
 import sys
@@ -37,13 +36,7 @@ Named = Iterable[tuple[int, int, torch.Tensor]]  # object, frame, what is stored
 
 
 class Recorder:
-    """Listens to a model's parts.
-
-    Args:
-        stored: gives the memories and the pointers that the tracker has. Those attended to are known again by their
-            values, and rows of ``maskmem_tpos_enc`` by what was added to the positions of a map's cells.
-        cells: gives those positions.
-    """
+    """Listens to a model's parts; knows ``stored`` memories by their values, rows by the positions of ``cells``."""
 
     def __init__(
         self, model: Any, objects: int, stored: Callable[[], tuple[Named, Named]], cells: Callable[[], Any]

@@ -1,7 +1,6 @@
 """CUDA graphs simulated on the CPU: operations are recorded with their tensors and replayed without Python.
 
-As under a real graph, what the recorded function asked Python for is decided once; reading a value back from a tensor,
-shapes that depend on values, and tensors made from Python's numbers on the way are errors.
+Reading a value back, shapes that depend on values, and tensors made from Python's numbers are errors.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""A model of a video session's state by frame numbers, without tensors.
-
-It implements the rules of ``docs/tracking.md`` a second time, for tests with random calls.
-"""
+"""A model of a video session by frame numbers, without tensors: the rules of ``docs/tracking.md`` a second time."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -68,13 +65,9 @@ class ObjectFacts:
 
 
 class SessionModel:
-    """All objects of a session.
+    """All objects of a session, with its settings.
 
-    Args:
-        num_frames: of the video.
-        sticks: ``add_all_frames_to_correct_as_cond``.
-        clearing: how far from prompts tracked frames are forgotten; None for ``clear_non_cond_mem_around_input=False``.
-        max_history: as for ``init_state``.
+    ``sticks`` is ``add_all_frames_to_correct_as_cond``; frames nearer to prompts than ``clearing`` are forgotten.
     """
 
     def __init__(
@@ -151,11 +144,7 @@ class SessionModel:
 
 
 class PassModel:
-    """A pass over the video that is under way.
-
-    Raises:
-        RuntimeError: an object has no prompt; the session is as it was.
-    """
+    """A pass over the video. Raises RuntimeError if an object has no prompt; the session is as it was."""
 
     def __init__(self, session: SessionModel, start: int | None, count: int | None, backwards: bool, lag: int) -> None:
         if not session.can_be_tracked():
@@ -168,11 +157,7 @@ class PassModel:
         self._failure: RuntimeError | None = None
 
     def next(self) -> tuple[int, list[Hashable]] | None:
-        """The next frame and its ids, or None at the end.
-
-        Raises:
-            RuntimeError: an object's last prompt was taken back meanwhile.
-        """
+        """The next frame and its ids, None at the end, or RuntimeError if an object's last prompt was taken back."""
         while len(self._waiting) <= self._lag and self._failure is None:
             session = self._session
             self._objects = {i: o for i, o in self._objects.items() if session.objects.get(i) is o}

@@ -21,7 +21,7 @@ SHALLOW = ("model.memory_attention.num_layers=1", "model.memory_encoder.fuser.nu
 def small_sam3(side: int = SIDE, overrides: Sequence[str] = SHALLOW) -> Any:
     """A video predictor on the CPU."""
     options = {"device": "cpu", "hydra_overrides_extra": list(overrides), "image_size": side}
-    return tame_weights.fill(build_sam2_video_predictor(CONFIG, None, **options), 0)
+    return tame_weights.built(build_sam2_video_predictor, CONFIG, None, **options)
 
 
 def prompts(s: Session) -> None:

@@ -37,10 +37,9 @@ class Batch(NamedTuple):
 
 
 def random_batch(seed: int, count: int, frames: int, side: int = 8) -> Batch:
-    """What the decoder says on frames 1 to ``frames`` about ``count`` objects.
+    """What the decoder says on frames 1 to ``frames`` about ``count`` objects; some values lie on the thresholds.
 
-    The candidates are the object, the object a little larger, and the object with one that looks like it. Many IoUs and
-    scores are rounded, so that some are equal and some lie on the thresholds.
+    Candidates are the object, the object a little larger, and the object with one that looks like it.
     """
     rng = np.random.default_rng(seed)
     means = np.array(list(REGIMES.values()))  # (regimes, 2, 2): of IoU and score, mean and spread

@@ -49,11 +49,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one recording was made of, beside the clip and nano's weights.
-
-    ``iou`` and ``score`` are added to the biases that predict IoUs and the object score, so that they come to lie on
-    both sides of the rules' thresholds.
-    """
+    """What a recording was made of; ``iou`` and ``score`` are added to biases, for values around the thresholds."""
 
     tracker: str  # samurai or d4sm
     prompt: str  # box, click or mask

@@ -1,7 +1,4 @@
-"""Whether the oracle agrees with itself under a harmless change of rounding, which explains a comparison that fails.
-
-Where that takes as long as the comparison it is among the slow tests: a comparison that passes is none the worse.
-"""
+"""Whether the oracle agrees with itself under another rounding; where that is slow, it is among the slow tests."""
 
 import pytest
 

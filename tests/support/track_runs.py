@@ -25,13 +25,9 @@ _load_once = functools.cache(build_sam2_video_predictor)
 
 
 class QuickTrack:
-    """Runs the command with nano at a sixteenth of its pixels, which looks back six frames rather than fifteen.
+    """Runs the command with nano at a sixteenth of its pixels, which is loaded once and looks back six frames.
 
-    So videos may be short. The model is loaded once.
-
-    Args:
-        folder: for its configuration.
-        side: of the model's input.
+    ``folder`` has its configuration; ``side`` is that of the model's input.
     """
 
     def __init__(self, folder: Path, side: int = 64) -> None:

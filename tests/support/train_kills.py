@@ -31,11 +31,7 @@ OF_THE_PLACE = ("config_resolved.yaml", "error.txt", ".lock")
 
 
 class TrainKills:
-    """See tests/faults/campaign.py; epochs of two updates with a checkpoint each, a validation and a checkpoint kept.
-
-    Args:
-        folder: for an undisturbed run.
-    """
+    """See tests/faults/campaign.py; epochs of two updates with checkpoints. ``folder`` has an undisturbed run."""
 
     def __init__(self, folder: Path, epochs: int = 2) -> None:
         torch.set_num_threads(1)  # other threads do not survive a fork

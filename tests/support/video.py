@@ -57,11 +57,8 @@ def build_video_pair(
 def narrow_predictor(image_size: int = SMALL, **kwargs: Any) -> Any:
     """Ours of the narrow architecture alone, with tame weights: for tests that compare it with itself."""
     overrides = [f"++model.image_size={image_size}", *NARROW]
-    with NothingDrawn():
-        ours = sam2fast.build_sam.build_sam2_video_predictor(
-            config_name("sam2.1_t"), None, device="cpu", hydra_overrides_extra=overrides, **kwargs
-        )
-    return tame_weights.fill(ours, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": overrides, **kwargs}
+    return tame_weights.built(sam2fast.build_sam.build_sam2_video_predictor, config_name("sam2.1_t"), None, **given)
 
 
 def clip(frames: int, height: int = 90, width: int = 120, seed: int = 0) -> list[NDArray[np.uint8]]:
@@ -150,13 +147,9 @@ def run(predictor: Any, video: Path, scenario: Scenario, **init: Any) -> list[Re
 
 
 def run_official(predictor: Any, video: Path, scenario: Scenario, *, check_itself: bool = True) -> list[Record]:
-    """The official answers, after showing that they do not hang on the order of sums.
+    """The official answers, after an AssertionError if they depend on the order of sums.
 
-    Args:
-        check_itself: False leaves that out, where another test has it: a comparison that passes is none the worse.
-
-    Raises:
-        AssertionError: they do; the case says nothing, and must be drawn again with another seed.
+    Without ``check_itself`` another test shows that: a comparison that passes is none the worse.
     """
     with float32_memory():
         records = run(predictor, video, scenario)

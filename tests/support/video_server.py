@@ -1,7 +1,6 @@
-"""A web server for one video, as a separate process: ``python video_server.py FILE`` prints its address.
+"""A server for one video in another process: ``python video_server.py FILE`` prints its address.
 
-``/video`` is the file; ``/most`` says that it is the file and stops after nine tenths; ``/endless`` shows the file, one
-JPEG image, again and again; ``/cut`` stops that after the fortieth; ``/silent`` never answers.
+``/most`` stops after nine tenths, ``/endless`` repeats a JPEG image, ``/cut`` stops that, ``/silent`` never answers.
 """
 
 import sys

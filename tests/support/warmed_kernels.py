@@ -1,8 +1,4 @@
-"""Warms a predictor up as on a GPU without having one: kernels are compiled by Triton for an H100, and not launched.
-
-``python tests/support/warmed_kernels.py`` prints how many processes compiled kernels, how many kernels were to be
-launched after that, and how many of these were in Triton's cache then.
-"""
+"""Prints how many processes compiled kernels for a fake H100, how many were to be launched, and how many cached."""
 
 import json
 import os

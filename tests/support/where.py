@@ -1,8 +1,4 @@
-"""Prints where a name is defined, tested, measured and documented: ``make where NAME=fill_holes``.
-
-The name is that of a function, class, method, option, or of a module (``NAME=tracking/session.py``). The tests of a
-module have its name, import it, or use its public names.
-"""
+"""Prints where a name or module is defined, tested, measured and documented: ``make where NAME=fill_holes``."""
 
 import ast
 import re

@@ -12,7 +12,8 @@ LENGTH = 9
 
 @pytest.fixture(scope="module")
 def predictor():
-    return build_sam2_video_predictor_hf("sam2fast/nano", device="cpu")
+    smaller = ["++model.image_size=128"]
+    return build_sam2_video_predictor_hf("sam2fast/nano", device="cpu", hydra_overrides_extra=smaller)
 
 
 def clip():

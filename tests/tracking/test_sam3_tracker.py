@@ -14,7 +14,7 @@ from planned import without_plans
 from profiled import LIMITS
 from recorded_ops import CalledAgain, RecordedOps, recorded_by
 from small_sam3 import CONFIG, SHALLOW, SIDE, prompts, small_sam3
-from video import clip, run
+from video import clip, jpeg_folder, run
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2_video_predictor
@@ -30,8 +30,9 @@ def predictor():
     return small_sam3()
 
 
-def test_replayed_steps(predictor, video, monkeypatch):
+def test_replayed_steps(predictor, tmp_path, monkeypatch):
     """Replays give the masks of the recorded functions bit by bit, and those of plain steps."""
+    video = jpeg_folder(tmp_path / "video", clip(9))
     plain = run(predictor, video, prompts)
     recorded_ops.as_on_a_gpu(monkeypatch)
     found = []
@@ -55,8 +56,8 @@ def made():
 def test_frames_on_a_gpu(made):
     """A frame of a video or a stream takes one step, and an encoding in its batch. Nothing waits for the device."""
     with fake_cuda.fake_cuda(made[0]) as cuda:
-        of_video = steady_frames(cuda, made[1], 3, 4)
-        of_stream = steady_steps(cuda, made[1], 3, 2)
+        of_video = steady_frames(cuda, made[1], 1, 4)
+        of_stream = steady_steps(cuda, made[1], 1, 2)
         assert not failures(made[1])
         made[1].release_recordings()
     for frames, at_once in ((of_video, FRAMES_AT_ONCE_ON_CUDA), (of_stream, 1)):

@@ -1,7 +1,6 @@
-"""Recorded steps in bfloat16: at most twice the official package's own error, both against fp32, step by step.
+"""Recorded steps in bfloat16: at most twice the official package's own error, both against fp32.
 
-Every step starts from the same fp32 state, for errors add up over frames, and another choice among masks would hide
-them; that both made the same choices is asserted. Holes stay: whether a small one is filled is such a choice too.
+Each step starts from the same fp32 state and makes the same choices. Holes stay, as filling a small one is a choice.
 """
 
 import copy

@@ -1,7 +1,4 @@
-"""Recorded tracking steps and images against the plain path on a device, and what steps allocate and wait for.
-
-On CUDA the steps are graphs; elsewhere they are run again, which shows that this check itself works.
-"""
+"""Recorded steps (CUDA graphs; elsewhere run again) and images against the plain path, and what steps wait for."""
 
 import time
 import warnings
@@ -146,13 +143,8 @@ def results_of(predictor: Any, plan: Plan) -> dict[str, Tensor]:
 
 def predictor(plan: Plan, dtype: torch.dtype, device: torch.device, fast: bool) -> Any:
     """A tiny model with tame weights."""
-    built = build_sam.build_sam2_video_predictor(
-        "configs/sam2.1/sam2.1_hiera_t.yaml",
-        None,
-        device="cpu",
-        hydra_overrides_extra=[f"++model.image_size={plan.image_size}"],
-    )
-    tame_weights.fill(built, 0)
+    given = {"device": "cpu", "hydra_overrides_extra": [f"++model.image_size={plan.image_size}"]}
+    built = tame_weights.built(build_sam.build_sam2_video_predictor, "configs/sam2.1/sam2.1_hiera_t.yaml", **given)
     built = build_sam.cast_weights(built, None if dtype == torch.float32 else dtype).to(device)
     built.fast = fast
     return built
