@@ -120,7 +120,7 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "dtype", "factor"),
     [
-        *(("image encode", dtype, factor) for dtype, factor in (("fp32", 1.001), ("bf16", 1.3))),
+        ("image encode", "fp32", 1.001),
         *(("video steady frame", "bf16", factor) for factor in (1.3, 1.0)),
     ],
 )

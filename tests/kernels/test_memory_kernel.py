@@ -81,7 +81,7 @@ def test_memory_attention(triton_device, name, dtype):
     kind = name.partition(",")[0]
     pooling = kind if kind in ("counted", "raised") else None
     sizes = {"side": side, "d": d, "m": m, "heads": heads, "pointers": pointers, "has_tokens": kind == "tokens"}
-    for rows in (len(filled), 1):
+    for rows in (len(filled), 1) if kind == name else (len(filled),):
         given = attention_arguments(*filled, **sizes, rows=rows, device=triton_device, dtype=dtype)
         exact = written_out(*on_cpu(*given), pooling=pooling)
         reference = memory_attention_reference(*given, pooling=pooling)

@@ -1,6 +1,7 @@
 """The CUDA path of the image predictor, on fake CUDA tensors."""
 
 import logging
+from functools import partial
 
 import fake_cuda
 import numpy as np
@@ -17,6 +18,8 @@ from sam2fast.utils.async_copies import copy_to_device
 
 NANO = "configs/nano/sam2fast_nano.yaml"
 
+# Models of a few layers, whose weights have no values.
+build = partial(fake_cuda.build, build_sam2, NANO, hydra_overrides_extra=fake_cuda.SHALLOW)
 # The only wait of a prediction: for the copy of its results.
 RESULTS = "waits", "sam2fast/utils/async_copies.py"
 
@@ -40,7 +43,7 @@ def check_answer(seen, count=1):
 
 
 def test_an_image(cuda):
-    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO, dtype=torch.bfloat16))
+    predictor = SAM2ImagePredictor(build(dtype=torch.bfloat16))
     for image in (
         IMAGE,
         IMAGE / 255.0,
@@ -74,7 +77,7 @@ def test_an_image(cuda):
 
 
 def test_holes_and_sprinkles(cuda):
-    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO), max_hole_area=8, max_sprinkle_area=8)
+    predictor = SAM2ImagePredictor(build(), max_hole_area=8, max_sprinkle_area=8)
     predictor.set_image(IMAGE)
     with cuda.watched() as seen:
         predictor.predict(**POINT)
@@ -83,7 +86,7 @@ def test_holes_and_sprinkles(cuda):
 
 
 def test_a_batch(cuda):
-    predictor = SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
+    predictor = SAM2ImagePredictor(build())
     for images, replays in ([IMAGE, IMAGE[:50]] * 4, 1), ([IMAGE, IMAGE[:50], IMAGE], 0), ([IMAGE, IMAGE[:50]], 1):
         with cuda.watched() as seen:
             predictor.set_image_batch(images)
@@ -99,7 +102,7 @@ def test_a_batch(cuda):
 
 @pytest.fixture
 def predictor(cuda):
-    return SAM2ImagePredictor(fake_cuda.build(build_sam2, NANO))
+    return SAM2ImagePredictor(build())
 
 
 def test_an_image_and_a_click_are_a_replay_each(cuda, predictor):

@@ -131,7 +131,8 @@ def live(model: Any) -> None:
 def called_on_mps(config: str) -> set[str]:
     """The operators that a model calls on MPS, by name and overload."""
     with fake_mps() as mode:
-        live(build_sam2_video_predictor(config, None, device="cpu").to(MPS))
+        shallow = fake_cuda.SHALLOW if "nano" in config else []
+        live(build_sam2_video_predictor(config, device="cpu", hydra_overrides_extra=shallow).to(MPS))
     return mode.called
 
 

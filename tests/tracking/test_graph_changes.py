@@ -47,6 +47,7 @@ def rotations(model):
         lambda m: setattr(
             m.memory_encoder.out_proj, "weight", torch.nn.Parameter(m.memory_encoder.out_proj.weight * 2)
         ),
+        lambda m: setattr(m.memory_encoder.out_proj.weight, "data", m.memory_encoder.out_proj.weight.data * 2),
         # Recordings read what was computed from these.
         lambda m: m.memory_attention.layers[1].self_attn.v_proj.weight.data.mul_(2),
         # Attributes of modules inside the parts.
@@ -56,7 +57,7 @@ def rotations(model):
         lambda m: m.image_encoder.neck.position_encoding.cache.update({map_size(m): torch.ones(256, *map_size(m))}),
     ],
     ids=[
-        *("setting", "parameter", "projection"),
+        *("setting", "parameter", "memory of a parameter", "projection"),
         *("activation", "window", "rotations", "encoding"),
     ],
 )

@@ -224,13 +224,12 @@ def no_waiting(device: torch.device) -> Iterator[list[str]]:
 
 def make_narrow(monkeypatch):
     """The models, for the CPU."""
-    from parity import NARROW, NothingDrawn  # which takes the official package
+    from parity import NARROW  # which takes the official package
 
     right = build_sam.build_sam2_video_predictor
 
     def narrow(*args, hydra_overrides_extra, **kwargs):
-        with NothingDrawn():
-            return right(*args, hydra_overrides_extra=[*hydra_overrides_extra, *NARROW], **kwargs)
+        return right(*args, hydra_overrides_extra=[*hydra_overrides_extra, *NARROW], **kwargs)
 
     monkeypatch.setattr(build_sam, "build_sam2_video_predictor", narrow)
 
