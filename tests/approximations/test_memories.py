@@ -71,10 +71,7 @@ def test_the_nearest_frames_are_attended_to(slots):
 
 @pytest.mark.parametrize(
     ("asked", "pages", "tokens"),
-    [
-        (None, [*range(1, 8)], [16 * n for n in range(1, 8)]),
-        ("memory_slots=3", [1, 2, *[3] * 5], [16, 32, *[48] * 5]),
-    ],
+    [(None, [*range(1, 8)], [16 * n for n in range(1, 8)]), ("memory_slots=3", [1, 2, *[3] * 5], [16, 32, *[48] * 5])],
 )
 def test_so_much_is_attended_to(asked, pages, tokens, rough, video, monkeypatch):
     attended = Attended(monkeypatch)

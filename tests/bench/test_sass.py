@@ -480,10 +480,7 @@ def test_rows_that_are_broken_on_purpose(tmp_path):
     """Compiled for a GPU that is not here: too few stages, programs that do not fit, too few registers for wgmma."""
     pytest.importorskip("triton")
     tile = {"BLOCK_M": 128, "BLOCK_N": 64}
-    memory = [
-        row_of("bfloat16", "256x64", tile, 8, 2),
-        row_of("float16", "256x64", {**tile, "CTAS_PER_SM": 2}, 8, 3),
-    ]
+    memory = [row_of("bfloat16", "256x64", tile, 8, 2), row_of("float16", "256x64", {**tile, "CTAS_PER_SM": 2}, 8, 3)]
     window = [{**row_of("bfloat16", "*", {}, 4, 1), "meta": {"BLOCK_M": 128, "BLOCK_N": 128}}]
     found = read(tmp_path / "table.json", {"memory_attention": memory, "window_attention": window})
     lines = {each[0].partition(": ")[0]: each[0] for each in found}

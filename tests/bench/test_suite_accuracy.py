@@ -119,10 +119,7 @@ def test_history_that_is_not_the_official_one_is_seen(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "dtype", "factor"),
-    [
-        ("image encode", "fp32", 1.001),
-        *(("video steady frame", "bf16", factor) for factor in (1.3, 1.0)),
-    ],
+    [("image encode", "fp32", 1.001), *(("video steady frame", "bf16", factor) for factor in (1.3, 1.0))],
 )
 def test_results_that_are_wrong_on_purpose(name, dtype, factor, monkeypatch):
     """Refused in either dtype; those that are not are timed."""

@@ -127,11 +127,7 @@ def test_clicks(name, size):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        *((EDGETAM, 512), (TI, 256), (SAM3, 168)),
-        pytest.param(SAM3, 448, marks=pytest.mark.long),
-    ],
+    ("name", "size"), [*((EDGETAM, 512), (TI, 256), (SAM3, 168)), pytest.param(SAM3, 448, marks=pytest.mark.long)]
 )
 def test_results(name, size):
     """Windows stick out of these maps, but for SAM 3's of 168 pixels. 1024 positions are attended to in blocks."""

@@ -122,9 +122,7 @@ def test_a_recording_may_begin_in_the_first_run_of_another(cuda):
     """Which holds the lock, in the same thread."""
     inner, made = CudaGraphs(GPU), []
     outer = threading.Thread(
-        target=CudaGraphs(GPU).record,
-        args=(lambda: made or made.append(inner.record(lambda: None)),),
-        daemon=True,
+        target=CudaGraphs(GPU).record, args=(lambda: made or made.append(inner.record(lambda: None)),), daemon=True
     )
     outer.start()
     outer.join(20)

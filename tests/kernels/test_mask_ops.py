@@ -7,11 +7,7 @@ from sam2.utils.misc import fill_holes_in_mask_scores as official_fill_holes
 from sam2.utils.misc import mask_to_box
 from sam2.utils.transforms import SAM2Transforms as OfficialTransforms
 
-from sam2fast.kernels.mask_ops import (
-    fill_holes_and_remove_sprinkles,
-    fill_holes_in_mask_scores,
-    masks_to_boxes,
-)
+from sam2fast.kernels.mask_ops import fill_holes_and_remove_sprinkles, fill_holes_in_mask_scores, masks_to_boxes
 from sam2fast.transforms import SAM2Transforms
 
 

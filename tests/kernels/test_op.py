@@ -150,12 +150,7 @@ del OPS["declared"]
 @torch.no_grad()
 def test_an_op_is_called_as_its_function():
     x = torch.ones(1, 2)
-    for out in (
-        declared(x),
-        declared(x, 2.0),
-        declared(offset=1.0, x=x),
-        declared(x, 2.0, 1.0),
-    ):
+    for out in (declared(x), declared(x, 2.0), declared(offset=1.0, x=x), declared(x, 2.0, 1.0)):
         assert out.tolist() == [[3.0, 3.0]]
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: declared(x, offset=3.0), backend="eager", fullgraph=True)

@@ -90,11 +90,7 @@ def test_recorded_steps(predictor, records, video, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers", "before"),
-    [
-        (EDGETAM, 2, {"rsqrt", "sin", "cos"}),
-        (TI_1, 4, {"upsample_bicubic2d", "mean"}),
-        (SAM3, 4, {"sin", "cos"}),
-    ],
+    [(EDGETAM, 2, {"rsqrt", "sin", "cos"}), (TI_1, 4, {"upsample_bicubic2d", "mean"}), (SAM3, 4, {"sin", "cos"})],
 )
 def test_on_a_gpu_nothing_waits(name, layers, before):
     """Folded weights and position tables are computed before steps are recorded; the kernels take the means."""

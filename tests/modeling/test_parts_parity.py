@@ -52,9 +52,7 @@ def test_gelu_by_tanh_takes_effect():
 
 
 @pytest.mark.parametrize(
-    ("side", "maps", "pointers"),
-    [(SIDE, 1, 0), (SIDE, 3, 8)],
-    ids=["one map", "maps and pointers"],
+    ("side", "maps", "pointers"), [(SIDE, 1, 0), (SIDE, 3, 8)], ids=["one map", "maps and pointers"]
 )
 def test_memory_attention(pair, side, maps, pointers):
     call = memory_attention_call(side, maps, pointers)

@@ -89,8 +89,7 @@ def assert_same_records(expected: list[dict[str, Any]], actual: list[dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("case", "image_of"),
-    [*((case, "landscape") for case in CASES), *((case, "odd") for case in ODD)],
+    ("case", "image_of"), [*((case, "landscape") for case in CASES), *((case, "odd") for case in ODD)]
 )
 def test_records(case, image_of):
     options, size = CASES[case], IMAGES[image_of]

@@ -70,9 +70,7 @@ COUNTS_LIKE = st.lists(st.integers(0, 9) | st.integers() | st.floats() | SCALARS
 @example({"size": [2, 2], "counts": [1.5, 2.5]})
 @example({"size": [2, 2], "counts": "\ud800"})
 @example({"size": torch.empty(2, 0)})
-@given(
-    st.fixed_dictionaries({}, optional={"size": SIZE_LIKE | st.just([2, 3]), "counts": COUNTS_LIKE}) | anything(),
-)
+@given(st.fixed_dictionaries({}, optional={"size": SIZE_LIKE | st.just([2, 3]), "counts": COUNTS_LIKE}) | anything())
 def test_other_types_than_run_lengths(rle):
     """Any input gives a mask or a ``ValueError``, in little memory."""
     for read in (rle_to_mask, decode_rle):

@@ -15,17 +15,7 @@ from hypothesis_profiles import examples
 from parity import NARROW
 from session_model import PassModel, SessionModel
 from session_player import HEIGHT, IDS, WIDTH, boxes, click_lists, disc, discs
-from video import (
-    SELF_TOLERANCE,
-    Record,
-    Session,
-    build_video_pair,
-    clip,
-    compare,
-    float32_memory,
-    jpeg_folder,
-    worst,
-)
+from video import SELF_TOLERANCE, Record, Session, build_video_pair, clip, compare, float32_memory, jpeg_folder, worst
 
 LONGEST = 8
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]

@@ -5,15 +5,7 @@ import torch
 from plain_distractors import PlainD4sm, PlainDam4sam
 from plain_strategies import PlainConfident, PlainSam2Long, PlainSamurai
 from plain_tracker import PlainTracker, run
-from strategy_recordings import (
-    EVERY,
-    FRAMES,
-    HEIGHT,
-    IMAGE_SIZE,
-    RECIPES,
-    WIDTH,
-    Recording,
-)
+from strategy_recordings import EVERY, FRAMES, HEIGHT, IMAGE_SIZE, RECIPES, WIDTH, Recording
 
 from sam2fast.utils.testing import relative_error
 

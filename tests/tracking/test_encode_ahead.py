@@ -31,10 +31,7 @@ class Encodings:
 
 @pytest.mark.parametrize(
     ("batch", "expected"),
-    [
-        (1, [([t], t > 0) for t in range(7)]),
-        (4, [([0], False), ([1, 2, 3, 4], True), ([5, 6], True)]),
-    ],
+    [(1, [([t], t > 0) for t in range(7)]), (4, [([0], False), ([1, 2, 3, 4], True), ([5, 6], True)])],
 )
 def test_the_next_frames_are_encoded_while_one_is_tracked(fast, plain, video, batch, expected, monkeypatch):
     encodings = Encodings(fast, monkeypatch)
