@@ -20,7 +20,6 @@ from planned import (
     results,
     set_at,
     shift,
-    without,
 )
 from planned_memory import tracked
 from torch import nn
@@ -156,22 +155,6 @@ def test_changed_settings(model, name):
         assert parts_of(model) == ALL and len(actual) == len(expected) and difference(expected, actual) < 1e-5
     else:
         assert_takes_effect(results, model, change)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "part"),
-    [
-        ("image_encoder.neck.fuse_type", "avg", "image"),
-        ("image_encoder.trunk.blocks.1.mlp.act.approximate", "tanh", "image"),
-        ("sam_mask_decoder.output_upscaling.2.approximate", "tanh", "masks"),
-    ],
-)
-@torch.no_grad()
-def test_settings_without_a_plan(model, name, value, part):
-    results(model)
-    set_at(model, name, value)
-    assert parts_of(model) == without(part)
-    assert difference(by_modules(model), results(model)) < 1e-5
 
 
 def test_weights_made_in_inference_mode():

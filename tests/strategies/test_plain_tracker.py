@@ -20,17 +20,6 @@ def test_logits_are_those_of_the_published_code(name, obj, official, frames):
         assert relative_error(torch.from_numpy(recording.logits[t // EVERY, obj]), found.masks[t]) <= 1e-5, t
 
 
-def test_equal_pathways_are_one(official, frames):
-    """SAM2Long without an uncertain frame."""
-    recipe = RECIPES["samurai_box"]
-    recipe.weights(official)
-    one, two = (
-        run(official, frames, PlainSam2Long(FRAMES, paths, uncertainty=-1), 6, **recipe.prompt_of(0))
-        for paths in (1, 2)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(one.masks, two.masks, strict=True))
-
-
 def test_masks_are_those_of_the_best_pathway_when_the_video_ends(official, frames):
     recipe, seen, paths = RECIPES["samurai_box"], [], 2
     recipe.weights(official)

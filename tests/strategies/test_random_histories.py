@@ -16,7 +16,7 @@ SIDE, VIDEO, FRAMES = 8, (10, 12), 60
 RULES = MemoryRules(7, 1, -1, True, 16, True, True)
 # What is attended to is compared on every fourth frame of a history, another one in each.
 EVERY = 4
-COUNT = 100 * FACTOR
+COUNT = 60 * FACTOR
 
 
 class Result(NamedTuple):
