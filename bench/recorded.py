@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -89,14 +90,19 @@ def launches_of(op: str, calls: Iterable[Call], target: str) -> list[Launch]:
     return list(found.values())
 
 
+@cache
+def _jit_function(kernel: Any) -> Any:
+    """Returns what compiles a kernel. For an interpreted one Triton reads its source, which takes milliseconds."""
+    from triton.runtime.jit import JITFunction
+
+    return kernel if isinstance(kernel, JITFunction) else JITFunction(kernel.fn, **kernel.kwargs)
+
+
 def _compiled_for(
     kernel: Any, given: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """Types, constants and options, as Triton takes them from a launch."""
-    from triton.runtime.jit import JITFunction
-
-    if not isinstance(kernel, JITFunction):  # an interpreted one
-        kernel = JITFunction(kernel.fn, **kernel.kwargs)
+    kernel = _jit_function(kernel)
     values = dict(zip(kernel.arg_names, given, strict=False)) | named
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}

@@ -43,9 +43,10 @@ def streamed(stream, image_list, prompted) -> list[torch.Tensor]:
 
 def test_equals_the_video_under_autocast(video_predictor, image_list):
     """Bit for bit, beyond the reach of the memory. Of other sessions: tests/sessions/test_stream_sessions.py."""
+    images = image_list[:12]
     with torch.autocast("cpu", torch.bfloat16), video_predictor.open_stream() as stream:
-        expected = tracked(video_predictor, image_list, (0, 4))
-        assert all(map(torch.equal, expected, streamed(stream, image_list, (0, 4))))
+        expected = tracked(video_predictor, images, (0, 4))
+        assert all(map(torch.equal, expected, streamed(stream, images, (0, 4))))
 
 
 def test_a_short_clip_of_known_length(video_predictor, image_list):
@@ -87,13 +88,13 @@ def test_output_formats_of_masks(video_predictor, image_list):
 
 
 def test_memory_does_not_grow(video_predictor, image_list):
-    """After thirty frames with two objects no more memory is used than after eighteen, on the device and the host."""
+    """After 22 frames with two objects no more memory is used than after 18, on the device and the host."""
     sizes = []
     with video_predictor.open_stream() as stream:
         stream.step(image_list[0])
         for i in range(2):
             stream.add_new_points_or_box(i, [[20 + 25 * i, 40]], [1])
-        for t in range(1, 30):
+        for t in range(1, 22):
             stream.step(image_list[t % FRAMES])
             state = stream._opened()
             known = [sum(len(entries) for entries in vars(o).values()) for o in state.objects.values()]

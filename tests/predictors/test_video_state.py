@@ -224,8 +224,9 @@ def test_nothing_global_is_changed(video_predictor, video):
     generator.close()
 
 
-@pytest.mark.parametrize("name", ["_get_orig_video_res_output", "_apply_non_overlapping_constraints"])
-@pytest.mark.parametrize("where", ["instance", "class"])
+@pytest.mark.parametrize(
+    ("name", "where"), [("_get_orig_video_res_output", "instance"), ("_apply_non_overlapping_constraints", "class")]
+)
 def test_overridden_resizing_takes_effect(video_predictor, video, monkeypatch, name, where):
     """In answers to prompts, passes and streams."""
     ours = copy.deepcopy(video_predictor)

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sam2fast.engine import Engine
 from sam2fast.engine.common import Pixels
 from sam2fast.kernels import _dispatch, _launch, _op
+from sam2fast.modeling import model_identity
 from sam2fast.tracking.propagation import frames_at_once
 
 GPU = torch.device("cuda", 0)
@@ -453,6 +454,7 @@ def fake_cuda(mode: FakeCuda | None = None) -> Iterator[FakeCuda]:
         for name, method in _METHODS.items():
             patch.setattr(FakeTensor, name, method, raising=False)
         patch.setattr(_dispatch, "_build_unsupported_reason", lambda: None)
+        patch.setattr(model_identity, "model_facts", lambda model: {})  # weights have no values
         _patch_triton(patch)
         encode = Engine.encode
 
@@ -544,7 +546,7 @@ SETTLING = 2
 SHALLOW = [
     "model.image_encoder.trunk.stages=[1,1,2,1]",
     "model.image_encoder.trunk.global_att_blocks=[3]",
-    "model.memory_attention.num_layers=1",
+    *("model.memory_attention.num_layers=1", "model.memory_encoder.fuser.num_layers=1"),
 ]
 
 
