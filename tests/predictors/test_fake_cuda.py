@@ -11,7 +11,7 @@ from PIL import Image
 
 from sam2fast.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2fast.build_sam import build_sam2
-from sam2fast.engine import Engine, recorded
+from sam2fast.engine import recorded
 from sam2fast.kernels._dispatch import backend
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.utils.async_copies import copy_to_device
@@ -162,21 +162,6 @@ def test_prompts_on_the_cpu_are_refused_as_ever(cuda, predictor):
     with cuda.watched() as seen, pytest.raises(RuntimeError):
         predictor._predict_low_res(torch.zeros(1, 1, 2, device="cpu"), torch.ones(1, 1, device="cpu"))
     assert seen.replays == 0
-
-
-def test_a_wait_in_what_is_recorded_is_found(cuda, predictor, monkeypatch):
-    upscale = Engine.decode
-
-    def wrong(self, embedding, *given):
-        embedding.sum().item()
-        return upscale(self, embedding, *given)
-
-    monkeypatch.setattr(Engine, "decode", wrong)
-    predictor.set_image(IMAGE)
-    predictor.predict(**POINT)
-    with cuda.watched() as seen:
-        predictor.predict(**POINT)
-    assert "reads a value" in [fault.kind for fault in seen.faults]
 
 
 def test_another_stream(cuda, predictor, monkeypatch):

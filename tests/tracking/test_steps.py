@@ -294,15 +294,6 @@ def test_a_video_predictor_releases_images_before_it_tracks(fast):
     assert not recorded_of(fast)._calls
 
 
-@pytest.mark.parametrize("fast", [None, True])
-def test_on_the_cpu_nothing_is_recorded(plain, video, fast):
-    predictor = copy.deepcopy(plain)
-    predictor.fast = fast
-    predictor.warmup(2)
-    run(predictor, video, lambda s: (s.points(0, 1, (60, 40, 1)), s.propagate(max_frame_num_to_track=1)))
-    assert not has_recorded(predictor)
-
-
 class PoorRecorder(CalledAgain):
     """Cannot record the first function."""
 
