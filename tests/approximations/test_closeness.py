@@ -14,7 +14,7 @@ ASKED = {"all": ["memory_slots", "still_frames"]}
 
 
 def masks_of(predictor, clip):
-    state = predictor.init_state(list(clip.frames))
+    state = predictor.init_state(list(clip.frames[:6]))
     for i, mask in enumerate(clip.masks[0]):
         predictor.add_new_mask(state, 0, i, mask)
     return torch.stack([m[:, 0] for _, _, m in predictor.propagate_in_video(state, progress=False)][1:]) > 0

@@ -51,17 +51,17 @@ CASES = {
     "official widths": (4, 256, 64, 1, (3, 1), 8, 2),
     "nano's widths": (8, 128, 64, 1, (2, 0, 1), 12, 3),
     "odd side, odd slots": (5, 64, 32, 1, (3, 1, 5), 7, 5),
-    "two heads": (7, 32, 32, 2, (1, 2), 4, 2),
+    "two heads": (5, 32, 32, 2, (1, 2), 4, 2),
     "a width of no power of two": (6, 96, 64, 1, (2, 1), 5, 4),
-    "no pointers": (7, 32, 64, 1, (1, 4), 0, 8),
+    "no pointers": (5, 32, 64, 1, (1, 4), 0, 8),
     "more pointers than three blocks": (4, 32, 32, 1, (1, 0), 200, 2),
     "more splits than blocks": (4, 32, 32, 1, (1,), 3, 8),
     "tokens, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
-    "tokens, two heads, odd slots": (5, 32, 32, 2, (1, 0, 5), 4, 3),
+    "tokens, two heads, odd slots": (5, 32, 32, 2, (1, 0, 3), 4, 3),
     "counted, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
     "counted, two heads, odd means": (6, 32, 32, 2, (1, 0, 3), 40, 3),
     "raised, official widths": (4, 256, 64, 1, (3, 1), 8, 2),
-    "raised, a width of no power of two": (10, 96, 64, 1, (2, 0, 1), 5, 4),
+    "raised, a width of no power of two": (6, 96, 64, 1, (2, 0, 1), 5, 4),
 }
 
 

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide b
 SAMPLES = {name: sample for record in RECORDS.values() for name, sample in record.samples.items()}
 EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 FIRST = {sample.operator or sample.launches: sample for sample in reversed(SAMPLES.values())}
+# An operator's other samples are traced alone.
+OTHERS = [name for name, sample in SAMPLES.items() if sample not in FIRST.values()]
 DIFFERENTIABLE = {name for name, sample in SAMPLES.items() if sample.has_gradient}
 # They read values.
 UNTRACED = ("decode_masks",)
@@ -182,10 +184,9 @@ def test_the_operator_is_well_formed(sample, is_traced, triton_device, monkeypat
                 torch.library.opcheck(operator, leaves, test_utils=checks[1:2])
 
 
-@samples_but(*UNTRACED, *(name for name, sample in SAMPLES.items() if sample not in FIRST.values()))
+@samples_but(*UNTRACED, *OTHERS)
 @torch.no_grad()
 def test_a_compiled_op(sample):
-    """Other samples of an operator are traced and exported below."""
     torch._dynamo.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         compiled = torch.compile(sample.function, backend="aot_eager", fullgraph=True)
@@ -218,7 +219,7 @@ def test_on_a_gpu_a_kernel_is_one_node(sample, monkeypatch):
     assert ours == [f"sam2fast.{sample.operator or sample.launches}.default"]
 
 
-@samples_but(*UNTRACED)
+@samples_but(*UNTRACED, *OTHERS)
 @torch.no_grad()
 def test_an_exported_op(sample):
     """Also on other values, whose results may be of other sizes."""

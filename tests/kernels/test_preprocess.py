@@ -11,8 +11,8 @@ from sam2fast.video_io.frames import Frames
 from sam2fast.video_io.sources import ImageList
 
 # Input and output sides: smaller, larger, by odd factors, one pixel, and one axis alone.
-SIZES = [((60, 97), (32, 32)), ((13, 9), (32, 48)), ((32, 200), (32, 32)), ((1, 1), (7, 5)), ((9, 5), (1, 1)),
-         ((33, 32), (32, 33)), ((120, 7), (11, 64))]  # fmt: skip
+SIZES = [((30, 49), (16, 16)), ((13, 9), (32, 48)), ((16, 100), (16, 16)), ((1, 1), (7, 5)), ((9, 5), (1, 1)),
+         ((33, 32), (32, 33)), ((60, 7), (11, 64))]  # fmt: skip
 
 
 def pixels(batch, height, width, device, dtype=torch.uint8):

@@ -1,9 +1,12 @@
 """A small model with every part of SAM 2, which compiles and exports in seconds."""
 
+import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import tame_weights
+import torch
 
 from sam2fast import nano
 from sam2fast.build_sam import build_sam2, build_sam2_video_predictor
@@ -22,12 +25,16 @@ OVERRIDES = ("++model.image_size=128", *NARROW)
 
 def mini_model(overrides: Sequence[str] = ()) -> Any:
     """For images, with tame weights."""
-    changes = [*OVERRIDES, *overrides]
-    return tame_weights.built(build_sam2, nano.CONFIG, None, device="cpu", hydra_overrides_extra=changes)
+    return copy.deepcopy(_built_once(build_sam2, tuple(overrides)))
 
 
 def mini_predictor(overrides: Sequence[str] = ()) -> Any:
     """The same for video."""
-    changes = [*OVERRIDES, *overrides]
-    given = {"device": "cpu", "hydra_overrides_extra": changes}
-    return tame_weights.built(build_sam2_video_predictor, nano.CONFIG, None, **given)
+    return copy.deepcopy(_built_once(build_sam2_video_predictor, tuple(overrides)))
+
+
+@functools.cache
+def _built_once(builder: Any, overrides: tuple[str, ...]) -> Any:
+    with torch.inference_mode(False):  # tests in inference mode get copies that are made there
+        changes = [*OVERRIDES, *overrides]
+        return tame_weights.built(builder, nano.CONFIG, device="cpu", hydra_overrides_extra=changes)
