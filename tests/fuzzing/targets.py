@@ -37,25 +37,15 @@ from sam2fast.video_results.record import RecordError
 
 @dataclass(frozen=True)
 class Target:
-    """One reader.
+    """A function that reads one file, and its documented exceptions."""
 
-    Attributes:
-        kind: of its files, see :data:`seeds.SEEDS`.
-        file: the name of the mutated file in the target's folder.
-        allowed: the documented exceptions.
-        read: reads the file completely.
-        prepare: writes the files needed beside it, once.
-        share: relative frequency.
-        is_named: a refusal must name the file.
-    """
-
-    kind: str
-    file: str
+    kind: str  # a key of seeds.SEEDS
+    file: str  # the name of the mutated file in the target's folder
     allowed: tuple[type[Exception], ...]
     read: Callable[[Path], object]
-    prepare: Callable[[Path], object] = lambda folder: None
-    share: float = 1.0
-    is_named: bool = False
+    prepare: Callable[[Path], object] = lambda folder: None  # writes the files that are needed beside it, once
+    share: float = 1.0  # relative frequency
+    is_named: bool = False  # a refusal must name the file
 
 
 def named(kind: str, file: str, allowed: type[Exception], read: Callable[[Path], object], share: float = 1) -> Target:

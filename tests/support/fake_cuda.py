@@ -80,23 +80,15 @@ class Copy(NamedTuple):
 
 
 class Seen:
-    """Stores the events of a time span.
-
-    Attributes:
-        faults: All faults in order.
-        launches: Number of launches of each operation, kernel or copy on the device, including graph replays. A torch
-            operation counts once, even if it launches several kernels.
-        copies: All copies between the host and the device.
-        encoded: Number of images in each call of the image encoder outside of graphs, or inside this graph.
-        replayed: Events of each graph that was replayed.
-    """
+    """Stores the events of a time span."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
+        # Of operations, kernels and copies on the device, also in replayed graphs. A torch operation counts once.
         self.launches: Counter[str] = Counter()
-        self.copies: list[Copy] = []
-        self.encoded: list[int] = []
-        self.replayed: list[Seen] = []
+        self.copies: list[Copy] = []  # between the host and the device
+        self.encoded: list[int] = []  # images in each call of the image encoder outside of graphs, or in this graph
+        self.replayed: list[Seen] = []  # the events of each graph that was replayed
 
     @property
     def replays(self) -> int:

@@ -36,23 +36,13 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Fault(NamedTuple):
-    """A signal or a full disk in a process of :func:`forked`.
+    """A signal or a full disk in a process of :func:`forked`. One of ``change``, ``size`` and ``name`` says when."""
 
-    Attributes:
-        change: the fault occurs before the change of this number, from 0: opening a file to write, renaming, removing,
-            making a folder.
-        folder: only changes in it count.
-        number: the signal that the process sends itself; None for a full disk from there on.
-        size: instead of ``change``, the fault occurs when a file grows beyond so many bytes, also in libraries in C.
-            The process is killed during the write; with ``number`` None the write fails.
-        name: instead of ``change``, the fault occurs before the first change of a path that contains this.
-    """
-
-    change: int | None = None
-    folder: Path = Path("/")
-    number: int | None = signal.SIGKILL
-    size: int | None = None
-    name: str | None = None
+    change: int | None = None  # before this opening for writing, renaming, removing or making of a folder
+    folder: Path = Path("/")  # changes elsewhere do not count
+    number: int | None = signal.SIGKILL  # the signal that the process sends itself; None for a full disk from then on
+    size: int | None = None  # when a file grows beyond this number of bytes, also in libraries in C
+    name: str | None = None  # before the first change of a path that contains this
 
 
 class Sent(NamedTuple):

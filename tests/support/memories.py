@@ -62,11 +62,7 @@ def attention_arguments(
 ):  # fmt: skip
     """Arguments of memory attention: queries of ``rows`` objects, memories, scaled weights, and rotations.
 
-    Args:
-        filled: Number of pages of each object.
-        d: Channels of a head.
-        m: Channels of a memory.
-        has_tokens: If True, pages are tokens, not maps.
+    ``filled`` has the number of pages of each object. Heads have ``d`` channels, memories ``m``.
     """
     bank = memory_of_tokens if has_tokens else memory_of
     memory = moved(bank(*filled, side=side, m=m, pointers=pointers, dtype=dtype), device, dtype)
