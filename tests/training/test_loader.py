@@ -4,6 +4,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -54,6 +55,14 @@ class Lengths(Noise):
 
     def sample(self, index, rng):
         return Noise(self.length, 1 + index % 2).sample(index, rng)
+
+
+class Crowded(Noise):
+    """Clips whose worker has no shared memory for a batch."""
+
+    def sample(self, index, rng):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        return super().sample(index, rng)
 
 
 def bytes_of(batch):
@@ -204,6 +213,12 @@ FOUR = ClipSource(Noise(4), 1)
 def test_refusals(sources, settings, message):
     with pytest.raises(ValueError, match=message):
         ClipLoader(sources, **settings)
+
+
+def test_a_worker_without_shared_memory_ends_the_training():
+    """Torch would drop the batch, and wait for it forever."""
+    with pytest.raises(LostWorkerError, match=r"cannot put one into shared memory \(.*File too large.*--shm-size$"):
+        next(ClipLoader([ClipSource(Crowded(4), 2)], num_workers=1).epoch(0))
 
 
 RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")

@@ -1,12 +1,14 @@
 """Batches of clips from several data sets, made by worker processes; reproducible also when a run is resumed."""
 
 import logging
+import pickle
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +29,10 @@ Item = TypeVar("Item")
 # Prefixes of torch's error messages about lost workers. The thread that pins memory ends with the worker it reads from,
 # and so does a worker's named shared memory.
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
+_ADVICE = (
+    "take fewer (0 need no shared memory): trainer.data.train.num_workers, trainer.data.val.num_workers; or enlarge "
+    "/dev/shm, with docker by --shm-size"
+)
 SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
 
 
@@ -143,7 +149,7 @@ class ClipLoader:
         Raises:
             ValueError: ``start`` is no number of a batch.
             DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
-            LostWorkerError: while iterating: a worker process has exited.
+            LostWorkerError: while iterating: a worker process has exited or has no shared memory for a batch.
         """
         if not 0 <= start <= self.num_batches(epoch):
             raise ValueError(f"start must be in [0, {self.num_batches(epoch)}], the batches of an epoch; got {start}")
@@ -155,6 +161,7 @@ class ClipLoader:
             batch_size=None,  # an item is a batch
             sampler=range(start, len(maker.epoch), step),
             num_workers=self._num_workers,  # torch gives each worker one thread
+            collate_fn=_Pickled if self._num_workers else None,
             worker_init_fn=_ignore_sigterm,
             pin_memory=self._pin_memory,
             # By default, workers' seeds would be drawn from the global generator that the model uses.
@@ -167,8 +174,8 @@ class ClipLoader:
                 _log.warning("%s", report)
             reports += made.reports
             self.bad_samples += len(made.reports)
-            if made.error:
-                raise DataError(made.error)
+            if made.error is not None:
+                raise made.error
             assert made.batch is not None
             good, left = good + made.batch.num_videos, left - 1
             limit, bad = self._max_bad_samples if left else min(self._max_bad_samples, good), len(reports)
@@ -186,8 +193,8 @@ class _Made:
 
     batch: ClipBatch | None = None
     reports: list[str] = field(default_factory=list)
-    # As text: torch re-raises a worker's exception with the worker's traceback as its message.
-    error: str = ""
+    # Not raised in a worker: torch raises its exceptions again with the worker's traceback as the message.
+    error: FixableError | None = None
 
     def pin_memory(self) -> "_Made":
         if self.batch is not None:
@@ -198,6 +205,23 @@ class _Made:
 def _ignore_sigterm(worker: int) -> None:
     """Of a process group that is to stop, the main process saves, and then ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Pickled:
+    """An item pickled in the worker's main thread, and unpickled to the item itself or a :class:`_Made` with an error.
+
+    The thread of a worker's queue drops items that it cannot pickle. Tensors are pickled into shared memory.
+    """
+
+    def __init__(self, item: object) -> None:
+        try:
+            self._content = bytes(ForkingPickler.dumps(item))
+        except (OSError, RuntimeError) as error:
+            lost = f"a process that makes batches cannot put one into shared memory ({error}); {_ADVICE}"
+            self._content = pickle.dumps(_Made(error=LostWorkerError(lost)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self._content,)
 
 
 class _BatchMaker(Dataset[_Made]):
@@ -224,7 +248,7 @@ class _BatchMaker(Dataset[_Made]):
                 named = [clip.name for clip in clips]
                 raise DataError(f"data set {source.name}, clips {named}: {error}") from error
         except DataError as error:
-            made.error = str(error)
+            made.error = error
         return made
 
     @staticmethod
@@ -253,7 +277,7 @@ def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
 
 
 class LostWorkerError(FixableError, RuntimeError):
-    """A worker process of a loader was killed or has exited."""
+    """A worker process of a loader was killed, has exited or has no shared memory for a batch."""
 
 
 @contextmanager
@@ -296,10 +320,7 @@ def _exit_reason(batches: Iterator[Item]) -> str | None:
 
 
 def _lost_worker(reason: str) -> LostWorkerError:
-    return LostWorkerError(
-        f"a process that makes batches was lost ({reason}); where memory ran out, take fewer: "
-        "trainer.data.train.num_workers, trainer.data.val.num_workers"
-    )
+    return LostWorkerError(f"a process that makes batches was lost ({reason}); where memory ran out, {_ADVICE}")
 
 
 def _worker_message(error: BaseException) -> str | None:
