@@ -22,7 +22,7 @@ import click
 
 from sam2fast import __version__
 from sam2fast.cli.completion import install_completion
-from sam2fast.cli.terminal import exit_code, exit_quietly, handle_signals, print_message
+from sam2fast.cli.terminal import ClosedPipeError, exit_code, exit_quietly, handle_signals, print_message
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 from sam2fast.io.atomic import FULL
 from sam2fast.utils.errors import FixableError
@@ -118,6 +118,8 @@ class _CommandGroup(click.Group):
             ctx.exit(exit_code(stop))
         except EOFError as error:  # such as a truncated video; click would take it for Ctrl-D
             raise UserError(f"an input file ends too early: {format_error(error)}") from error
+        except ClosedPipeError as closed:
+            raise OSError(errno.EPIPE, "stdout or stderr is closed") from closed  # click ends quietly
         except USER_ERRORS as error:
             # An OSError without a file name may come from stdout. click handles closed pipes; other errors are bugs.
             is_bug = not isinstance(error, FixableError) and error.filename is None and error.errno not in STREAM_ERRNOS

@@ -8,7 +8,7 @@ import click
 from sam2fast._official_names import SAM2, SAM3_NAMES
 from sam2fast.cli.command import argument, command, option
 from sam2fast.cli.reporting import emit, output_options, reporting, say_table
-from sam2fast.cli.terminal import report_interrupt
+from sam2fast.cli.terminal import echo, report_interrupt
 from sam2fast.cli.user_errors import UserError, format_error
 from sam2fast.downloads import catalog, get_checkpoint, get_repository, is_sha256
 from sam2fast.downloads.catalog import (
@@ -62,7 +62,7 @@ class DownloadCommand:
                         path = get_checkpoint(name, folder=self.to, **options, overwrite=self.overwrite, quiet=quiet)
                     emit({"name": name, "path": str(path)})
                     if not reporting().jsonl:
-                        click.echo(path)
+                        echo(path)
                 except (OSError, ImportError) as error:
                     failed = True
                     emit({"input": name, "error": format_error(error)})

@@ -99,8 +99,6 @@ class EvaluateCommand:
                 remove_leftovers([file])
                 write_results_csv(file, scores)
                 print_note(f"written to {file}")
-            except BrokenPipeError:  # of stdout
-                raise
             except USER_ERRORS as error:  # the other pairs are still scored
                 message = format_error(error)
                 print_message(message)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from tqdm import tqdm
 
+from sam2fast.cli.terminal import echo
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 META = "sam2fast.reporting"  # the key of the settings in click's context
 JSONL = click.option(
@@ -58,7 +60,7 @@ def say(line: object = "") -> None:
     """Prints a line of text; nothing with ``--jsonl`` or ``--quiet``."""
     asked = reporting()
     if not (asked.jsonl or asked.quiet):
-        click.echo(line)
+        echo(line)
 
 
 def say_table(rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> None:
@@ -74,7 +76,7 @@ def say_table(rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> N
 def emit(record: Mapping[str, Any]) -> None:
     """With ``--jsonl``, prints a record as a line of JSON."""
     if reporting().jsonl:
-        click.echo(json.dumps(record, allow_nan=False))
+        echo(json.dumps(record, allow_nan=False))
 
 
 def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:

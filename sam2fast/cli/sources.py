@@ -90,8 +90,6 @@ class InputSource:
                     _download(self.text, file)
             try:
                 yield file
-            except BrokenPipeError:  # of stdout
-                raise
             except USER_ERRORS as error:
                 kind = type(error) if isinstance(error, UserError) else UserError
                 raise kind(format_error(error).replace(str(file), str(self))) from error

@@ -36,12 +36,24 @@ def print_message(line: str) -> None:
         click.echo(f"sam2fast: {line}", err=True)
 
 
+class ClosedPipeError(Exception):
+    """Stdout or stderr is a closed pipe, which ends the command quietly. It is no OSError, the error of an input."""
+
+
+def echo(line: object, err: bool = False) -> None:
+    """Calls ``click.echo``. Raises :class:`ClosedPipeError` if the stream is a closed pipe."""
+    try:
+        click.echo(line, err=err)
+    except BrokenPipeError as error:
+        raise ClosedPipeError from error
+
+
 @contextmanager
 def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
     """Discards what the block prints to a stream whose terminal or pipe is closed."""
     try:
         yield
-    except OSError:
+    except (OSError, ClosedPipeError):
         # Python would write the buffered text again at shutdown; it goes to /dev/null.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

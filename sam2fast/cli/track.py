@@ -208,7 +208,7 @@ class TrackCommand:
                         if file is not None:
                             request = replace(request, source=request.source._replace(text=str(file)))
                         code = run(_of_volume(request), choice, again, folders[source], self.overwrite)
-                except (ModelError, BrokenPipeError):  # a pipe of stdout
+                except ModelError:
                     raise
                 except USER_ERRORS as error:
                     problems.add(source, format_error(error))

@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from sam2fast.cli.reporting import emit, reporting
+from sam2fast.cli.terminal import echo
 from sam2fast.io.atomic import FULL
 from sam2fast.utils.errors import FixableError
 
@@ -72,7 +73,7 @@ def print_note(text: str) -> None:
     """Prints a note to stderr. Prints nothing with ``--quiet``."""
     if not reporting().quiet:
         with tqdm.external_write_mode(file=sys.stderr):  # above any progress bar
-            click.echo(f"sam2fast: note: {text}", err=True)
+            echo(f"sam2fast: note: {text}", err=True)
 
 
 MAX_REPORTED = 50  # lines of the final report
@@ -93,7 +94,7 @@ class ErrorReport:
         if self._is_single:
             return
         with tqdm.external_write_mode(file=sys.stderr):
-            click.echo(f"sam2fast: {_format_subject(str(subject), line)}", err=True)
+            echo(f"sam2fast: {_format_subject(str(subject), line)}", err=True)
 
     def raise_if_any(self, count: int) -> None:
         """Prints the report and raises UserError if any of ``count`` inputs failed."""

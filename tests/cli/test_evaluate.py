@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import mask_sets as sets
 import numpy as np
 import plain_evaluator as plain
@@ -65,12 +66,17 @@ def test_original_option_names(run, score, pair, tmp_path):
     assert (tmp_path / "ours.csv").read_bytes() == (pred / "results.csv").read_bytes()
 
 
-def test_a_closed_stdout_ends_the_command_quietly(run, pair, monkeypatch):
-    def closed(*_):
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+@pytest.mark.parametrize("options", [(), ("--jsonl",)])
+def test_a_closed_stdout_ends_the_command_quietly(run, pair, monkeypatch, options):
+    echo = click.echo
 
-    monkeypatch.setattr("sam2fast.cli.evaluate.say", closed)
-    result = run("evaluate", "--gt", pair[0], "--pred", pair[1], "--gt", pair[0], "--pred", pair[1])
+    def closed(*args, err=False, **kwargs):
+        if not err:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        echo(*args, err=err, **kwargs)
+
+    monkeypatch.setattr("click.echo", closed)
+    result = run("evaluate", "--gt", pair[0], "--pred", pair[1], "--gt", pair[0], "--pred", pair[1], *options)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "")
 
 
