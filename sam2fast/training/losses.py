@@ -334,16 +334,6 @@ class AtResolution(nn.Module):
         super().__init__()
         self.loss, self.size = loss, size
 
-    @property
-    def where(self) -> float:
-        """The completed share of the training, for losses that depend on it."""
-        return float(getattr(self.loss, "where", 0.0))
-
-    @where.setter
-    def where(self, value: float) -> None:
-        if hasattr(self.loss, "where"):
-            setattr(self.loss, "where", value)  # noqa: B010 (a module's attributes are tensors to mypy)
-
     def forward(self, frames: Sequence[PredictedFrame], masks: Tensor) -> dict[str, Tensor]:
         """The loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
         if masks.shape[-1] < self.size or masks.shape[-1] % self.size:

@@ -253,7 +253,7 @@ class Trainer(TrainerState):
     def _update(self, batches: Iterator[ClipBatch]) -> dict[str, float]:
         self.optimizer.zero_grad()
         where = self.where
-        for loss in self.loss.values():
+        for loss in self.loss.modules():
             if hasattr(loss, "where"):
                 setattr(loss, "where", where)  # noqa: B010 (a module's attributes are tensors to mypy)
         sums: dict[str, float] = {}

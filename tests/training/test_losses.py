@@ -256,6 +256,3 @@ def test_the_loss_at_a_lower_resolution_is_that_of_the_smaller_masks():
     found = AtResolution(loss, 8)([frame], truth)
     frame.multimasks_high_res = frame.multimasks
     torch.testing.assert_close(found, loss([frame], sample_masks(truth, 8)), rtol=0, atol=0)
-    fading = AtResolution(FromScratchLoss(WEIGHTS), 8)
-    fading.where = 0.25
-    assert fading.where == fading.loss.where == 0.25

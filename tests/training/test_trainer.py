@@ -15,6 +15,7 @@ from sam2fast.checkpoints import CheckpointError
 from sam2fast.cli import main
 from sam2fast.config import shipped_recipes
 from sam2fast.training.config import build_trainer, load_training_config
+from sam2fast.training.losses import AtResolution
 from sam2fast.training.settings import AmpConf
 from sam2fast.training.trainer import NonFiniteError
 
@@ -55,6 +56,24 @@ def test_options_of_the_configuration_count_when_a_run_goes_on(tmp_path):
 def test_the_last_update_is_reported(tmp_path):
     build(tmp_path, *TWO, "trainer.logging.log_freq=10").run()
     assert [line["step"] for line in reports(tmp_path, "train")] == [2]
+
+
+def test_losses_of_losses_get_the_completed_share(tmp_path):
+    trainer = build(tmp_path, "scratch.updates=2")
+    trainer.loss["all"] = AtResolution(trainer.loss["all"], 16)
+    trainer.run()
+    assert trainer.loss["all"].loss.where == 0.5
+
+
+def test_clippers_may_read_their_parameters_twice(tmp_path):
+    def clip(parameters):
+        list(parameters)
+        return torch.nn.utils.clip_grad_norm_(list(parameters), 1.0)
+
+    trainer = build(tmp_path, "scratch.updates=1")
+    trainer.clipper = clip
+    trainer.run()
+    assert reports(tmp_path, "train")[0]["gradient_norm"] > 0
 
 
 def test_the_seed_draws_the_weights(tmp_path):
