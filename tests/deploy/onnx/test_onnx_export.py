@@ -28,10 +28,12 @@ from sam2fast.build_sam import build_sam2_video_predictor
 from sam2fast.checkpoints import read_checkpoint
 from sam2fast.demo.rolling_ball import draw_rolling_ball
 from sam2fast.deploy.onnx import export
+from sam2fast.deploy.onnx.graph_modules import MemoryEncoderGraph
 from sam2fast.deploy.onnx.runtime.graphs import load_model
 from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.kernels.mask_ops import masks_to_boxes
+from sam2fast.modeling.compiled import compile_method, restore_methods
 from sam2fast.utils.testing import mask_iou, relative_error
 
 BOXES = [[20, 20, 70, 60], [50, 30, 100, 80]]
@@ -91,6 +93,19 @@ def test_any_number_of_objects_memories_and_pointers(pair, model, objects, memor
         arrays = {key: x.numpy() for key, x in inputs.items()}
         for expected, actual in zip(modules._run(name, arrays), model._run(name, arrays), strict=True):
             assert relative_error(expected, actual) <= 1e-4
+
+
+def test_a_compiled_memory_encoder_runs_uncompiled(pair):
+    encoder, size = pair[1].memory_encoder, pair[1].sam_image_embedding_size
+    graph = MemoryEncoderGraph(pair[1])
+    features, masks = torch.rand(1, pair[1].hidden_dim, size, size), torch.rand(2, 1, 4 * size, 4 * size)
+    inputs = features, masks, torch.ones(2, 1), torch.ones(2)
+    expected = graph(*inputs)
+    compile_method(encoder, "forward", backend=pytest.fail)
+    try:
+        assert torch.equal(graph(*inputs), expected)
+    finally:
+        restore_methods(encoder)
 
 
 def test_a_graph_that_differs_is_seen(pair, folder):

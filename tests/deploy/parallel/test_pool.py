@@ -74,6 +74,11 @@ def test_no_process_is_left():
     assert found == [(0, True), (1, True), (2, False)]
 
 
+def test_jobs_that_cannot_be_iterated_are_refused_at_the_call():
+    with pytest.raises(TypeError, match="not iterable"):
+        run_jobs(parallel_jobs.killed_always, 6, TWO, build_nothing)
+
+
 def test_tensors_that_cannot_leave_the_process():
     with pytest.raises(TypeError, match="a tensor on meta cannot go to another process"):
         packed({"masks": [torch.zeros(2, device="meta")]})
