@@ -217,7 +217,7 @@ def test_refusals(sources, settings, message):
 
 def test_a_worker_without_shared_memory_ends_the_training():
     """Torch would drop the batch, and wait for it forever."""
-    with pytest.raises(LostWorkerError, match=r"cannot put one into shared memory \(.*File too large.*--shm-size$"):
+    with pytest.raises(LostWorkerError, match=r"no room for one in shared memory \(.*File too large.*--shm-size$"):
         next(ClipLoader([ClipSource(Crowded(4), 2)], num_workers=1).epoch(0))
 
 

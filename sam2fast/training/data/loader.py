@@ -30,8 +30,8 @@ Item = TypeVar("Item")
 # and so does a worker's named shared memory.
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
 _ADVICE = (
-    "take fewer (0 need no shared memory): trainer.data.train.num_workers, trainer.data.val.num_workers; or enlarge "
-    "/dev/shm, with docker by --shm-size"
+    "take fewer by trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
+    "enlarge /dev/shm, with docker by --shm-size"
 )
 SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
 
@@ -208,17 +208,17 @@ def _ignore_sigterm(worker: int) -> None:
 
 
 class _Pickled:
-    """An item pickled in the worker's main thread, and unpickled to the item itself or a :class:`_Made` with an error.
+    """A batch pickled in the worker's main thread, since the thread of the worker's queue drops what it cannot pickle.
 
-    The thread of a worker's queue drops items that it cannot pickle. Tensors are pickled into shared memory.
+    It is unpickled to the batch, or to an error if shared memory is full.
     """
 
-    def __init__(self, item: object) -> None:
+    def __init__(self, made: _Made) -> None:
         try:
-            self._content = bytes(ForkingPickler.dumps(item))
+            self._content = bytes(ForkingPickler.dumps(made))
         except (OSError, RuntimeError) as error:
-            lost = f"a process that makes batches cannot put one into shared memory ({error}); {_ADVICE}"
-            self._content = pickle.dumps(_Made(error=LostWorkerError(lost)))
+            message = f"a process that makes batches has no room for one in shared memory ({error}); {_ADVICE}"
+            self._content = pickle.dumps(_Made(error=LostWorkerError(message)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickle.loads, (self._content,)
