@@ -1,5 +1,6 @@
 """Batches of clips: reproducible, with bad samples replaced, and lost worker processes reported."""
 
+import atexit
 import errno
 import logging
 import multiprocessing
@@ -156,6 +157,20 @@ def test_workers_outlive_a_signal_to_the_process_group():
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGTERM)
     assert found == [bytes_of(batch) for batch in mixture().epoch(0)]
+
+
+def test_workers_end_with_an_error_and_at_exit(monkeypatch):
+    """Python would wait for them, since they ignore SIGTERM, as long as the error or a frame has the batches."""
+    registered = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    broken = ClipLoader([ClipSource(Noise(4, bad=frozenset(range(4)), error=TypeError), 1)], num_workers=1).epoch(0)
+    with pytest.raises(TypeError, match="is broken"):
+        next(broken)
+    assert not multiprocessing.active_children()
+    batches = ClipLoader([ClipSource(Noise(8), 1)], num_workers=1).epoch(0)
+    next(batches)
+    registered[-1]()
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

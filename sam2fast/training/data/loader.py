@@ -1,5 +1,6 @@
 """Batches of clips from several data sets, made by worker processes; reproducible also when a run is resumed."""
 
+import atexit
 import logging
 import pickle
 import signal
@@ -213,7 +214,7 @@ class _Pickled:
     It is unpickled to the batch, or to an error if shared memory is full.
     """
 
-    def __init__(self, made: _Made) -> None:
+    def __init__(self, made: object) -> None:
         try:
             self._content = bytes(ForkingPickler.dumps(made))
         except (OSError, RuntimeError) as error:
@@ -294,13 +295,18 @@ def reporting_lost_workers() -> Iterator[None]:
 
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
     """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
-    batches = iter(made)
+    batches: Any = iter(made)
+    # At exit multiprocessing would end workers by SIGTERM, which they ignore, and wait for them forever.
+    atexit.register(batches._shutdown_workers)
     try:
         yield from batches
     # Torch raises errors of the worker's connection: also "got end of file during message", and deleted files.
     except (OSError, EOFError) as error:
         reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
         raise _lost_worker(reason) from error
+    finally:
+        atexit.unregister(batches._shutdown_workers)
+        batches._shutdown_workers()
 
 
 def _exit_reason(batches: Iterator[Item]) -> str | None:
