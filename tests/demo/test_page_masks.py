@@ -179,6 +179,21 @@ def test_coco_has_times_names_and_labels_as_categories(client, session):
     assert found == [("Left", "mug"), ("Right", "mug"), ('Plate "x"', "object")] and len(names) == 2
 
 
+def test_the_pages_list_numbers_the_classes(client, session):
+    body = {"classes": ["plate", "mug"], **LABELLED}
+    for categories in (
+        json.loads(post(client, session, "export?format=coco_rle", body).data)["categories"],
+        json.loads(export(client, session, "coco", body)["annotations.json"])["categories"],
+    ):
+        assert [tuple(one.values()) for one in categories] == [(1, "plate"), (2, "mug"), (3, "object")]
+    files = export(client, session, "yolo", body)
+    assert files["data.yaml"].decode().endswith('names:\n  0: "plate"\n  1: "mug"\n  2: "Plate \\"x\\""\n')
+    assert [line[:1] for line in files["labels/00001.txt"].splitlines()] == [b"1", b"1", b"2"]
+    for wrong in ("mug", [1], {"mug": 1}):
+        answer = post(client, session, "export?format=yolo", {**LABELLED, "classes": wrong})
+        assert answer.status_code == 400 and "expected a list of names" in answer.get_json()["error"]["message"]
+
+
 def test_pycocotools_reads_coco(client, session, tmp_path):
     body = page((3, "Left", "mug"), (5, "Plate"), frames={1: {3: ONE}, 4: {3: OTHER, 5: np.zeros_like(ONE)}})
     files = export(client, session, "coco", body)

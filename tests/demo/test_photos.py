@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from demo_client import DemoClient, Refusal
 from PIL import Image
+from pycocotools.coco import COCO
 
 from sam2fast.demo.server import library, photos
 from sam2fast.demo.server.app import SERVICE, make_app
@@ -314,16 +315,16 @@ def listed(client):
     ]
 
 
-def exported(client, listed, kind) -> zipfile.ZipFile:
-    answer = client.http.post(f"/api/photographs/export?format={kind}", json={"photographs": listed})
+def exported(client, listed, kind, classes=()) -> zipfile.ZipFile:
+    body = {"photographs": listed, "classes": [*classes]}
+    answer = client.http.post(f"/api/photographs/export?format={kind}", json=body)
     assert answer.status_code == 200, answer.get_json()
     return zipfile.ZipFile(BytesIO(answer.data))
 
 
 def test_coco_is_read_by_pycocotools(client, listed, tmp_path):
-    coco = pytest.importorskip("pycocotools.coco")
     exported(client, listed, "coco").extractall(tmp_path)
-    found = coco.COCO(str(tmp_path / "masks.json"))
+    found = COCO(str(tmp_path / "masks.json"))
     assert [image["file_name"] for image in found.imgs.values()] == ["cat.png", "Cat.bmp"]
     assert [category["name"] for category in found.cats.values()] == ["ball", "object"]
     assert [found.anns[i]["category_id"] for i in (1, 2, 3)] == [1, 1, 2]
@@ -331,6 +332,21 @@ def test_coco_is_read_by_pycocotools(client, listed, tmp_path):
     listed[1]["name"] = "other/cat.png"
     document = json.loads(exported(client, listed, "coco").read("masks.json"))
     assert [image["file_name"] for image in document["images"]] == ["cat.png", "cat_2.png"]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "label-studio"])
+def test_the_pages_list_numbers_the_classes(client, listed, kind):
+    files = exported(client, listed, kind, ["cube", "ball"])
+    if kind == "coco":
+        document = json.loads(files.read("masks.json"))
+        categories = [(one["id"], one["name"]) for one in document["categories"]]
+        assert categories == [(1, "cube"), (2, "ball"), (3, "object")]
+        assert [one["category_id"] for one in document["annotations"]] == [2, 2, 3]
+    elif kind == "yolo":
+        assert files.read("data.yaml").decode().endswith('names:\n  0: "cube"\n  1: "ball"\n  2: "object"\n')
+        assert [line.split()[0] for line in files.read("labels/Cat_2.txt").splitlines()] == [b"1", b"2"]
+    else:
+        assert b'value="cube"' in files.read("label-studio/label_config.xml")
 
 
 def test_other_formats(client, listed):

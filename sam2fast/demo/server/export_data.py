@@ -1,7 +1,7 @@
 """The data that downloads are made of: a video's frames, and masks of its objects."""
 
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -61,6 +61,7 @@ class ExportData(NamedTuple):
         masks: masks by frame, in order, and by object.
         names: names of objects by id, in their order; empty for numbers in the order of the ids.
         labels: class labels of objects by id; not of all.
+        listed: the page's list of classes, whose order numbers them; other labels follow.
         source: what the video was made of, if frames are read from there; ``size`` is that of its frames.
         quality: of videos in MP4 and WebM.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
@@ -77,6 +78,7 @@ class ExportData(NamedTuple):
     masks: Mapping[int, Mapping[int, ObjectMask]]
     names: Mapping[int, str] = MappingProxyType({})
     labels: Mapping[int, str] = MappingProxyType({})
+    listed: Sequence[str] = ()
     source: UploadSource | None = None
     quality: Quality = HIGH
     tolerance: float = TOLERANCE
@@ -111,8 +113,8 @@ class ExportData(NamedTuple):
 
     @property
     def classes(self) -> list[str]:
-        """All class labels, in the order of the objects."""
-        return list(dict.fromkeys(map(self.class_of, self.objects)))
+        """The listed classes, then other class labels in the order of the objects."""
+        return list(dict.fromkeys([*self.listed, *map(self.class_of, self.objects)]))
 
     def at_source(self, source: UploadSource, logits: Logits) -> "ExportData":
         """The same at the source's size."""

@@ -177,9 +177,9 @@ def _coco_files(data: ExportData) -> _Entries:
 
 
 def _coco_categories(data: ExportData) -> tuple[list[dict[str, Any]], dict[int, int]]:
-    """The categories, which are the class labels, and the category of each object."""
+    """Returns the categories, which are the classes, and the category of each object."""
     labels = [data.labels.get(i, CATEGORY["name"]) for i in data.objects]
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels), 1)}
+    numbers = {label: number for number, label in enumerate(dict.fromkeys([*data.listed, *labels]), 1)}
     categories = [{"id": number, "name": label} for label, number in numbers.items()]
     return categories, {i: numbers[label] for i, label in zip(data.objects, labels, strict=True)}
 

@@ -61,6 +61,14 @@ def read_page_masks(body: Any, frames: int, size: tuple[int, int]) -> PageMasks:
     return PageMasks(names, labels, limits, dict(sorted(found.items())))
 
 
+def read_classes(body: Mapping[str, Any]) -> list[str]:
+    """Returns the page's list of classes, in its order. Raises BadInputError if it is not a list of names."""
+    classes = body.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise BadInputError(f"classes are {shortened(classes)}; expected a list of names")
+    return classes
+
+
 def read_mask(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The mask ``(H, W)`` of run lengths of a client. Raises BadInputError if it is damaged or of another size."""
     found = rle.get("size") if isinstance(rle, Mapping) else None

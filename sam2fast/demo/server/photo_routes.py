@@ -3,7 +3,7 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from sam2fast.demo.server.export_data import ExportData, safe_name
 from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, requested_tolerance, send_once
 from sam2fast.demo.server.jobs import ignore_progress
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
-from sam2fast.demo.server.page_masks import PageMasks, read_page_masks
+from sam2fast.demo.server.page_masks import PageMasks, read_classes, read_page_masks
 from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, read_photo, thumbnail_of
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
@@ -115,7 +115,8 @@ def export(body: Any, kind: str, library: Library, tolerance: float, form: Cutou
     """Makes a ZIP of the masks of photographs, which have at least one; the caller deletes it.
 
     Args:
-        body: as in ``EXAMPLE``, each photograph with masks as for the export of a session.
+        body: as in ``EXAMPLE``, each photograph with masks as for the export of a session; and ``classes``, the page's
+            list of names, whose order numbers them.
         kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
         form: of cut-outs.
@@ -144,7 +145,10 @@ def export(body: Any, kind: str, library: Library, tolerance: float, form: Cutou
             _write_cutouts(target, photos, form)
         else:
             cleaned = [photo._replace(found=_cleaned(photo.found)) for photo in photos]
-            write_masks(target, _annotated(cleaned, images, kind), kind, tolerance)
+            listed = dict.fromkeys(read_classes(body))
+            found = dict.fromkeys(label for photo in photos for label in _labels(photo))
+            classes = [*(listed | found)]
+            write_masks(target, _annotated(cleaned, classes, images, kind), kind, tolerance)
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(written.rglob("*")):
@@ -191,9 +195,12 @@ def _unique(stem: str, taken: set[str]) -> str:
     return found
 
 
-def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[AnnotatedImage]:
+def _labels(photo: _Photo) -> list[str]:
+    return [photo.found.labels.get(i, NO_CLASS) for i in photo.found.masks[0]]
+
+
+def _annotated(photos: Iterable[_Photo], classes: Sequence[str], links: Path, kind: str) -> Iterator[AnnotatedImage]:
     """The photographs for ``write_masks``, under the names that they have at the client."""
-    classes = list(dict.fromkeys(found.labels.get(i, NO_CLASS) for *_, found in photos for i in found.masks[0]))
     names = set[str]()
     for photo in photos:
         masks = photo.found.masks[0]
@@ -203,9 +210,8 @@ def _annotated(photos: Iterable[_Photo], links: Path, kind: str) -> Iterator[Ann
         name = photo.stem + Path(photo.name).suffix if photo.name in names else photo.name
         names.add(photo.name)
         image = Path(name) if kind == "coco" else link
-        labels = [photo.found.labels.get(i, NO_CLASS) for i in masks]
         rles = [mask.rle for mask in masks.values()]
-        yield AnnotatedImage(image, photo.stem, photo.size, rles, labels, [1.0] * len(rles), classes)
+        yield AnnotatedImage(image, photo.stem, photo.size, rles, _labels(photo), [1.0] * len(rles), classes)
 
 
 def _write_cutouts(folder: Path, photos: Iterable[_Photo], form: CutoutForm) -> None:

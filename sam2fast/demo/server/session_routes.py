@@ -18,7 +18,7 @@ from sam2fast.demo.server.export_data import QUALITIES, ExportData
 from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.demo.server.model_calls import Clicks
-from sam2fast.demo.server.page_masks import read_mask, read_page_masks
+from sam2fast.demo.server.page_masks import read_classes, read_mask, read_page_masks
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.sessions import Session
 from sam2fast.demo.server.source_masks import match_logits
@@ -39,8 +39,10 @@ def make_session_routes(service: DemoService) -> Blueprint:
         data = data._replace(tolerance=exports.requested_tolerance())
         limits: Mapping[int, float] = {}
         if request.method == "POST":
-            page = read_page_masks(_json_object(), data.frames, data.size)
-            data, limits = data._replace(masks=page.masks, names=page.names, labels=page.labels), page.limits
+            body = _json_object()
+            page = read_page_masks(body, data.frames, data.size)
+            data = data._replace(masks=page.masks, names=page.names, labels=page.labels, listed=read_classes(body))
+            limits = page.limits
         source, made = service.library.source_of(session.path), service.library.made_of(session.path)
         if made is not None:
             data = data._replace(first=round(made.start * made.rate))

@@ -193,6 +193,7 @@ export interface ExportRequest {
   readonly tolerance: number;
   /** Only of formats with alpha. */
   readonly edges: Edges | null;
+  readonly classes: readonly string[];
   readonly scene: Scene;
   readonly masks: Masks;
   /** See `withJob`. */
@@ -207,13 +208,13 @@ export interface ExportRequest {
  */
 export async function exportMasks(
   id: string,
-  { format, size, quality, tolerance, edges, scene, masks, job }: ExportRequest,
+  { format, size, quality, tolerance, edges, classes, scene, masks, job }: ExportRequest,
   signal: AbortSignal,
   progress: (share: number) => void,
 ): Promise<Blob> {
   const soft = edges ? edgesQuery(edges) : "";
   const options = `format=${format}&size=${size}${quality ? `&quality=${quality}` : ""}&tolerance=${tolerance}${soft}&job=${job}`;
-  const response = await request(`${sessionPath(id)}/export?${options}`, { ...posted(scene, masks), signal });
+  const response = await request(`${sessionPath(id)}/export?${options}`, { ...posted(scene, masks, classes), signal });
   const total = Number(response.headers.get("Content-Length"));
   let received = 0;
   const counted = new TransformStream<Uint8Array, Uint8Array>({
@@ -236,7 +237,7 @@ export async function countPoints(
   return (await json<{ points: number }>(path, { ...posted(scene, masks), signal })).points;
 }
 
-function posted(scene: Scene, masks: Masks): RequestInit {
+function posted(scene: Scene, masks: Masks, classes: readonly string[] = []): RequestInit {
   const frames = [...masks].map(([frame, entries]) => ({
     frame,
     masks: [...entries].map(([object, { height, width, counts }]) => ({ object, size: [height, width], counts })),
@@ -244,7 +245,7 @@ function posted(scene: Scene, masks: Masks): RequestInit {
   return {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ objects: scene.objects.map(exported), frames }),
+    body: JSON.stringify({ classes, objects: scene.objects.map(exported), frames }),
   };
 }
 

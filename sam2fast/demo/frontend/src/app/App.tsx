@@ -6,6 +6,7 @@ import { PhotoDownloadDialog } from "../download/PhotoDownloadDialog";
 import { DropTarget } from "../library/DropTarget";
 import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
+import { ClassesDialog } from "../objects/ClassesDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
 import { EverythingStrip } from "../photos/EverythingStrip";
 import { PhotoActions } from "../photos/PhotoActions";
@@ -18,6 +19,7 @@ import { Candidates } from "../precision/Candidates";
 import { useEverything } from "../precision/everything";
 import { watchWork } from "../project/autosave";
 import { begin, watchSession } from "../project/session";
+import { watchClasses } from "../state/classes";
 import { useStore } from "../state/store";
 import { Timeline } from "../timeline/Timeline";
 import { ConfirmDialog } from "../ui/ConfirmDialog";
@@ -35,6 +37,7 @@ export function App() {
   useShortcuts();
   useEffect(() => {
     watchSession();
+    watchClasses();
     watchWork();
     watchPhotos();
     void rememberPhotos().then(begin);
@@ -72,6 +75,7 @@ export function App() {
       <Banners />
       {dialog === "videos" && <VideosDialog />}
       {dialog === "models" && <ModelsDialog />}
+      {dialog === "classes" && <ClassesDialog />}
       {dialog === "help" && <HelpDialog />}
       {dialog === "download" && (isStill ? <PhotoDownloadDialog /> : <DownloadDialog />)}
       {typeof dialog === "object" && dialog && <ConfirmDialog {...dialog} />}

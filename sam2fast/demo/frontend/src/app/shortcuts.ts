@@ -7,8 +7,9 @@ import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
 import { cycleCandidates } from "../precision/candidates";
 import { togglePreview } from "../precision/preview";
+import { findObject } from "../scene/scene";
 import * as editing from "../state/editing";
-import { getState, isTracking, setState, type Tool } from "../state/store";
+import { announce, getState, isTracking, notify, setState, type Tool } from "../state/store";
 import { cancelTracking, track } from "../state/track";
 import { goToWeakest } from "../timeline/ConfidenceLane";
 
@@ -40,6 +41,12 @@ function key(name: string, shift?: boolean) {
 function command(name: string, shift: boolean) {
   return (event: KeyboardEvent) =>
     event.key.toLowerCase() === name && isCommand(event) && !event.altKey && event.shiftKey === shift;
+}
+
+/** The number of a digit's key, wherever its keyboard has the digit, or of the keypad; 0 for other keys. */
+function digitOf(event: KeyboardEvent): number {
+  if (isCommand(event) || event.altKey) return 0;
+  return Number(/^Digit([1-9])$/.exec(event.code)?.[1] ?? /^[1-9]$/.exec(event.key)?.[0] ?? 0);
 }
 
 const alt = (name: string) => (event: KeyboardEvent) => event.altKey && event.key.toLowerCase() === name;
@@ -105,7 +112,12 @@ const SHORTCUTS: readonly Shortcut[] = [
   {
     keys: "1 – 9",
     does: "Select an object",
-    bindings: [[(event) => /^[1-9]$/.test(event.key) && !isCommand(event), ({ key }) => chooseObject(Number(key))]],
+    bindings: [[(event) => digitOf(event) > 0 && !event.shiftKey, (event) => chooseObject(digitOf(event))]],
+  },
+  {
+    keys: "Shift 1 – 9",
+    does: "Give the object this class of the list",
+    bindings: [[(event) => digitOf(event) > 0 && event.shiftKey, (event) => chooseClass(digitOf(event))]],
   },
   { keys: "L", does: "Class of the object; Enter goes back", bindings: [[key("l"), focusLabel]] },
   {
@@ -223,6 +235,15 @@ function markRange(end: "first" | "last"): void {
 function chooseObject(place: number): void {
   const object = getState().scene.objects[place - 1];
   if (object) setState({ active: object.id });
+}
+
+function chooseClass(place: number): void {
+  const { classes, scene, active } = getState();
+  const [chosen, object] = [classes[place - 1], findObject(scene, active)];
+  if (!chosen) return notify("info", `There is no class ${place} yet. Press L to type one.`);
+  if (!object) return;
+  if (object.label !== chosen.name) editing.labelObject(active, chosen.name);
+  announce(`${object.name}: ${chosen.name}.`);
 }
 
 function focusLabel(): void {

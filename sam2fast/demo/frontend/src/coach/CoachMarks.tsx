@@ -27,7 +27,7 @@ const STEPS: readonly Step[] = [
   {
     targets: [".add-object", ".sheet-tabs button"],
     title: "Another object? Add it first",
-    text: "Use this button or press N. Without it, the next click belongs to the same object.",
+    text: "Use this button or press N. Without it, the next click belongs to the same object. L gives it a class, for training.",
     isDone: ({ scene }) => scene.objects.length > 1,
   },
   {

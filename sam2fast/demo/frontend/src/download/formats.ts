@@ -5,6 +5,7 @@ import type { Clip } from "../api/video";
 import { readVideoMasks } from "../masks/masks";
 import { loadBackdrop } from "../effects/backdrop";
 import { featherOf } from "../media/edges";
+import { namesOf } from "../scene/classes";
 import type { FileQuality } from "../media/quality";
 import { isUpload } from "../project/autosave";
 import { makeProject } from "../project/project";
@@ -175,13 +176,20 @@ function fetchFile(
   const edges = WITH_EDGES.includes(format) ? getState().edges : null;
   progress(0);
   return withJob(
-    (job) =>
-      exportMasks(
-        session.id,
-        { format, size, quality: chosen, tolerance, edges, scene, masks, job },
-        signal,
-        receiving,
-      ),
+    (job) => {
+      const request = {
+        format,
+        size,
+        quality: chosen,
+        tolerance,
+        edges,
+        classes: namesOf(getState().classes),
+        scene,
+        masks,
+        job,
+      };
+      return exportMasks(session.id, request, signal, receiving);
+    },
     progress,
     signal,
   );
@@ -195,5 +203,7 @@ function makeFrame(): Promise<Blob> {
 }
 
 function makeProjectFile(): Promise<Blob> {
-  return Promise.resolve(new Blob([JSON.stringify(makeProject(getState()))], { type: "application/json" }));
+  const state = getState();
+  const project = { ...makeProject(state), classes: state.classes };
+  return Promise.resolve(new Blob([JSON.stringify(project)], { type: "application/json" }));
 }

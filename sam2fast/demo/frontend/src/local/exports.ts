@@ -5,7 +5,7 @@ import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import type { ExportTask, Task } from "./convert";
 import { joined, polygonsOf, type Polygon } from "./outlines";
-import { cleaned, type PageMasks, type PageObject } from "./pageMasks";
+import { cleaned, numberedClasses, type PageMasks, type PageObject } from "./pageMasks";
 import { palettePng } from "./png";
 import { allFrames, type LocalVideo } from "./video";
 import { exportVideo, isVideoFormat } from "./videoExports";
@@ -14,7 +14,7 @@ import { exportVideo, isVideoFormat } from "./videoExports";
 
 const JPEG_QUALITY = 0.92;
 export const LABELME = "5.5.0"; // the version of the format
-export const NOTE = "# All images are in both: divide them before you train.\n";
+const NOTE = "# All images are in both: divide them before you train.\n";
 
 type Facts = Pick<LocalVideo, "fps" | "count" | "height" | "width">;
 
@@ -75,8 +75,11 @@ function labelImages({ objects, frames }: PageMasks, { height, width }: Facts): 
 }
 
 /** Images, and `annotations.json` as pycocotools reads it. */
-async function cocoOf({ objects, frames }: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
-  const classes = [...new Set(objects.map(categoryOf))];
+async function cocoOf(
+  { classes: listed, objects, frames }: PageMasks,
+  video: Images,
+): Promise<Record<string, Uint8Array>> {
+  const classes = numberedClasses(listed, objects.map(categoryOf));
   const found: Record<string, Uint8Array> = {};
   const images: object[] = [];
   const annotations: object[] = [];
@@ -103,9 +106,10 @@ async function cocoOf({ objects, frames }: PageMasks, video: Images): Promise<Re
 }
 
 /** YouTube-VIS, COCO's format for videos. */
-function youtubeVisOf({ objects, frames }: PageMasks, { height, width, count, fps }: Facts, stem: string) {
+function youtubeVisOf(page: PageMasks, { height, width, count, fps }: Facts, stem: string) {
+  const { objects, frames } = page;
   const everyFrame = Array.from({ length: count }, (_, frame) => frame);
-  const classes = [...new Set(objects.map(categoryOf))];
+  const classes = numberedClasses(page.classes, objects.map(categoryOf));
   const annotations = objects.map((object, index) => {
     const { id, name } = object;
     const shown = everyFrame.map((frame) => {
@@ -215,14 +219,19 @@ async function* labelledFrames({ objects, frames }: PageMasks, video: Images): A
 
 /** A data set as Ultralytics reads it: images, labels, and the classes' names. */
 async function yoloOf(page: PageMasks, video: Images): Promise<Record<string, Uint8Array>> {
-  const classes = [...new Set(page.objects.map(classOf))];
-  const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
-  const found = { "data.yaml": strToU8(`${NOTE}train: images\nval: images\nnames:\n${names}`) };
+  const classes = numberedClasses(page.classes, page.objects.map(classOf));
+  const found = { "data.yaml": yoloData(classes) };
   for await (const { name, size, image, shapes } of labelledFrames(page, video)) {
     const lines = shapes.map(({ object, parts }) => yoloLine(classes.indexOf(classOf(object)), parts, size));
     Object.assign(found, { [`images/${name}.jpg`]: image, [`labels/${name}.txt`]: strToU8(lines.join("")) });
   }
   return found;
+}
+
+/** @param train the folder of images for training @param val that for validation */
+export function yoloData(classes: readonly string[], train = "images", val = "images"): Uint8Array {
+  const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
+  return strToU8(`${train === val ? NOTE : ""}train: ${train}\nval: ${val}\nnames:\n${names}`);
 }
 
 /** All parts and holes of an object as one polygon, from 0 to 1 of the image's size. */

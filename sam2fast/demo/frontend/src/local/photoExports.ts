@@ -3,9 +3,9 @@ import { alphaOf } from "../masks/alpha";
 import { maskArea, maskBounds, maskOf, paintMask, type Mask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
-import { bytesOf, cutOut, labelMeShapes, LABELME, NOTE, yoloLine, zip } from "./exports";
+import { bytesOf, cutOut, labelMeShapes, LABELME, yoloData, yoloLine, zip } from "./exports";
 import { polygonsOf } from "./outlines";
-import { cleaned, type PageMasks } from "./pageMasks";
+import { cleaned, numberedClasses, type PageMasks } from "./pageMasks";
 import { drawn } from "./photo";
 import { palettePng } from "./png";
 
@@ -15,7 +15,8 @@ const NO_CLASS = "object";
 const CROP_MARGIN = 8; // pixels around the objects
 
 export interface PhotosRequest {
-  readonly photographs: readonly (PageMasks & { readonly path: string; readonly name: string })[];
+  readonly classes: PageMasks["classes"];
+  readonly photographs: readonly (Omit<PageMasks, "classes"> & { readonly path: string; readonly name: string })[];
 }
 
 interface Photo {
@@ -35,7 +36,10 @@ interface Data {
 
 type Files = Record<string, Uint8Array>;
 
-/** @param read a photograph's file @param form of cut-outs */
+/**
+ * @param read a photograph's file
+ * @param form of cut-outs
+ */
 export async function exportPhotos(
   kind: string,
   request: PhotosRequest,
@@ -44,7 +48,8 @@ export async function exportPhotos(
 ): Promise<Blob> {
   const photos = photosOf(request).filter(({ masks }) => masks.length > 0);
   if (photos.length === 0) throw new Refusal("NOT_FOUND", "there are no masks yet: click on something first", 404);
-  const classes = [...new Set(photos.flatMap(({ masks }) => masks.map(({ label }) => label)))];
+  const labels = photos.flatMap(({ masks }) => masks.map(({ label }) => label));
+  const classes = numberedClasses(request.classes, labels);
   const write = WRITERS[kind];
   if (!write) throw new Refusal("BAD_INPUT", `${kind} needs sam2fast serve: this page has no server`);
   return zip(await write({ photos, classes, read, form }));
@@ -102,8 +107,7 @@ async function imageOf({ path, stem }: Photo, read: Data["read"]): Promise<[name
 
 /** @param values the numbers of an object; null for its polygon */
 async function yoloOf({ photos, classes, read }: Data, values: ((mask: Mask) => number[]) | null): Promise<Files> {
-  const names = classes.map((name, index) => `  ${index}: ${JSON.stringify(name)}\n`).join("");
-  const found: Files = { "data.yaml": strToU8(`${NOTE}train: images\nval: images\nnames:\n${names}`) };
+  const found: Files = { "data.yaml": yoloData(classes) };
   for (const photo of photos) {
     const [name, content] = await imageOf(photo, read);
     const lines = photo.masks.map(({ mask, label }) => {

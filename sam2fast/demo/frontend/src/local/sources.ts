@@ -25,7 +25,7 @@ export async function sourceVideo(path: string, { file, part }: Source, task: Ta
  * @param logitsOf the logits of a frame's objects, of the size `from`
  */
 export function resizeMasks(
-  { objects, frames }: PageMasks,
+  { frames, ...page }: PageMasks,
   logitsOf: (frame: number) => ReadonlyMap<number, Float32Array>,
   from: Size,
   size: Size,
@@ -42,7 +42,7 @@ export function resizeMasks(
       }),
     };
   });
-  return { objects, frames: resized };
+  return { ...page, frames: resized };
 }
 
 function resizeMask(mask: Mask, size: Size): Mask {

@@ -2,7 +2,9 @@ import { unzipSync } from "fflate";
 import { exported, request, type PhotoKind } from "../api/rest";
 import { edgesQuery } from "../media/edges";
 import type { Project } from "../project/project";
+import { namesOf } from "../scene/classes";
 import { counted } from "../scene/counted";
+import { joinClasses } from "../state/classes";
 import { getState, notify } from "../state/store";
 import { countObjects, workOn, type PhotoItem } from "./list";
 
@@ -67,6 +69,7 @@ export async function exportPhotos(
   signal: AbortSignal,
   crop: boolean,
 ): Promise<Blob> {
+  joinClasses(photos.flatMap(({ work }) => work.scene.objects)); // those that were saved before there was a list
   const photographs = photos.map(({ item, work: { clip, scene, masks } }) => ({
     path: clip.path,
     name: item.name,
@@ -77,7 +80,7 @@ export async function exportPhotos(
   const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}${options}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ photographs }),
+    body: JSON.stringify({ classes: namesOf(getState().classes), photographs }),
     signal,
   });
   return response.blob();

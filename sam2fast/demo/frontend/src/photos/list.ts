@@ -7,6 +7,7 @@ import { loadProject, saveNow } from "../project/autosave";
 import { makeProject, withHistory, type Project } from "../project/project";
 import { openClip } from "../project/session";
 import type { Scene } from "../scene/scene";
+import { joinClasses } from "../state/classes";
 import { announce, getState, isOpening, notify, setState, useStore } from "../state/store";
 import { isSynchronised, synchronise } from "../state/synchronise";
 import { thumbnailOf } from "./thumbnails";
@@ -114,7 +115,7 @@ export async function openSavedPhotos(
   });
   const isKept = ({ id }: PhotoItem) => !items.some((item) => item.id === id);
   usePhotos.setState((list) => ({ items: [...list.items.filter(isKept), ...items], current: null }));
-  setState({ labels: sharedLabels(usePhotos.getState().items) });
+  joinClasses(saved.flatMap(({ work }) => work.scene.objects));
   await showPhoto(items[0]!.id);
 }
 
@@ -271,7 +272,6 @@ let prepared: number | null = null; // the id of the photograph
 export function emptyList(): void {
   const kept = currentPhoto();
   usePhotos.setState({ items: kept ? [kept] : [] });
-  setState({ labels: [] });
 }
 
 /** Shows the list of an earlier visit. */
@@ -311,17 +311,10 @@ function keepWork(): void {
   if (!item || !project) return;
   const work = withHistory(project, getState().history);
   change(item.id, { work, objects: countObjects(work.scene) });
-  setState({ labels: sharedLabels(usePhotos.getState().items) });
 }
 
 export function countObjects({ objects }: Scene): number {
   return objects.filter(({ prompts }) => Object.keys(prompts).length > 0).length;
-}
-
-/** The class labels of all photographs of the list. */
-function sharedLabels(items: readonly PhotoItem[]): string[] {
-  const found = items.flatMap(({ work }) => work?.scene.objects ?? []).flatMap(({ label }) => label || []);
-  return [...new Set(found)];
 }
 
 /** The list follows what is opened elsewhere, and counts the objects. */

@@ -1,7 +1,9 @@
 import { hasWork, loadProject, saveNow } from "../project/autosave";
 import { replacing } from "../project/files";
 import { parseProject } from "../project/project";
-import { setState } from "../state/store";
+import { isClasses, type Classes } from "../scene/classes";
+import { adoptClasses, joinClasses } from "../state/classes";
+import { getState, setState } from "../state/store";
 import { openSavedPhotos, workOn, type PhotoItem } from "./list";
 
 const FORMAT = "sam2fast photographs";
@@ -9,6 +11,7 @@ const FORMAT = "sam2fast photographs";
 interface SavedPhotos {
   readonly format: typeof FORMAT;
   readonly version: 1;
+  readonly classes?: Classes;
   readonly photographs: readonly { readonly name: string; readonly done: boolean; readonly work: unknown }[];
 }
 
@@ -20,7 +23,10 @@ export async function projectOf(items: readonly PhotoItem[]): Promise<Blob> {
     const { history: _, ...saved } = work; // undo and redo stay in the browser
     return { name, done, work: saved };
   });
-  const content = items.length === 1 ? photographs[0]?.work : { format: FORMAT, version: 1, photographs };
+  joinClasses(photographs.flatMap(({ work }) => work.scene.objects));
+  const { classes } = getState();
+  const content =
+    items.length === 1 ? { ...photographs[0]?.work, classes } : { format: FORMAT, version: 1, classes, photographs };
   return new Blob([JSON.stringify(content)], { type: "application/json" });
 }
 
@@ -37,7 +43,8 @@ export async function openPhotosProject(text: string): Promise<void> {
   } catch {
     // reported below
   }
-  if (saved?.format !== FORMAT || saved.version !== 1 || !Array.isArray(saved.photographs)) {
+  const classes = saved?.classes ?? [];
+  if (saved?.format !== FORMAT || saved.version !== 1 || !Array.isArray(saved.photographs) || !isClasses(classes)) {
     throw new Error("This is not a project of photographs that was saved by this page.");
   }
   const photographs = (saved as SavedPhotos).photographs.map(({ name, done, work }) => {
@@ -50,7 +57,11 @@ export async function openPhotosProject(text: string): Promise<void> {
     photographs.map(async ({ work: { clip } }) => hasWork(await loadProject(clip.path))),
   );
   const count = others.filter(Boolean).length;
-  if (count === 0) return openSavedPhotos(photographs);
-  const onYes = () => void openSavedPhotos(photographs);
+  const open = () => {
+    adoptClasses(classes);
+    return openSavedPhotos(photographs);
+  };
+  if (count === 0) return open();
+  const onYes = () => void open();
   setState({ dialog: { ...replacing(`${count} of these photographs`), onYes } });
 }

@@ -1,19 +1,20 @@
 import { useRef } from "react";
 import type { SceneObject } from "../scene/scene";
 import { labelObject } from "../state/editing";
-import { useStore } from "../state/store";
+import { setState, useStore } from "../state/store";
+import { IconButton } from "../ui/Icon";
 
-/** The class of an object, for exports. It proposes those of other objects, also of other photographs. */
+const NUM_KEYS = 9; // Shift 1 to Shift 9
+
+/** The class of an object: typed, or one of the list. */
 export function LabelField({ object, locked }: { object: SceneObject; locked: boolean }) {
-  const objects = useStore((state) => state.scene.objects);
-  const others = useStore((state) => state.labels);
+  const classes = useStore((state) => state.classes);
   const before = useRef<EventTarget | null>(null); // had the focus
-  const labels = [...new Set([...objects.map(({ label }) => label), ...others].filter(Boolean))];
   const save = (label: string) => {
     if (label.trim() !== (object.label ?? "")) labelObject(object.id, label);
   };
   return (
-    <>
+    <div className="label">
       <input
         key={object.label ?? ""} // undo changes it, too
         className="label-field"
@@ -32,10 +33,29 @@ export function LabelField({ object, locked }: { object: SceneObject; locked: bo
         }}
       />
       <datalist id="labels">
-        {labels.map((label) => (
-          <option key={label} value={label} />
+        {classes.map(({ name }) => (
+          <option key={name} value={name} />
         ))}
       </datalist>
-    </>
+      <IconButton icon="tags" label="Edit the classes" onClick={() => setState({ dialog: "classes" })} />
+      {classes.length > 0 && (
+        <div className="label-choice" role="group" aria-label={`Classes for ${object.name}`}>
+          {classes.map(({ name, colour }, place) => (
+            <button
+              key={name}
+              type="button"
+              aria-pressed={name === object.label}
+              disabled={locked}
+              title={place < NUM_KEYS ? `${name} (Shift ${place + 1})` : name}
+              style={{ "--colour": colour } as React.CSSProperties}
+              onClick={() => labelObject(object.id, name === object.label ? "" : name)}
+            >
+              <span>{name}</span>
+              {place < NUM_KEYS && <kbd aria-hidden="true">{place + 1}</kbd>}
+            </button>
+          ))}
+        </div>
+      )}
+    </div>
   );
 }

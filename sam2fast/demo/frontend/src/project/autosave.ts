@@ -1,9 +1,9 @@
-import { createStore, del, get, set, values } from "idb-keyval";
+import { createStore, del, get, keys, set, update, values } from "idb-keyval";
 import type { Clip } from "../api/video";
 import { firstPromptedFrame } from "../scene/scene";
 import { getState, notify, useStore } from "../state/store";
 import { readStored, store } from "../state/stored";
-import { makeProject, withHistory, type Project } from "./project";
+import { makeProject, replaceInProject, withHistory, type Project } from "./project";
 
 /** Saves the work on each video in the browser, by the video's path. */
 
@@ -115,6 +115,28 @@ export async function loadProject(path: string): Promise<Project | null> {
     return (await get<Project>(path, SAVED)) ?? null;
   } catch {
     return null; // `saveNow` reports that nothing can be stored
+  }
+}
+
+/** How many objects of a class the saved work on other videos has. */
+export async function countSaved(label: string): Promise<number> {
+  const open = getState().clip?.path;
+  try {
+    const others = (await values<Project>(SAVED)).filter(({ clip }) => clip.path !== open);
+    return others.flatMap(({ scene }) => scene.objects).filter((object) => object.label === label).length;
+  } catch {
+    return 0;
+  }
+}
+
+/** Gives the objects of a class another one in all saved work, or none for "". */
+export async function replaceSaved(from: string, to: string): Promise<void> {
+  try {
+    for (const path of await keys<string>(SAVED)) {
+      await update<Project>(path, (project) => replaceInProject(project!, from, to), SAVED);
+    }
+  } catch {
+    // `saveNow` reports that nothing can be stored.
   }
 }
 

@@ -2,6 +2,7 @@ import { asApiError } from "../api/errors";
 import { readMaskFile } from "../api/rest";
 import { mergeMasks, promptKey, type MaskEntry, type Masks } from "../masks/masks";
 import { maskArea } from "../masks/rle";
+import { adoptClasses } from "../state/classes";
 import * as editing from "../state/editing";
 import { counted } from "../scene/counted";
 import { handleFailure } from "../state/failures";
@@ -36,6 +37,7 @@ export function replacing(what: string) {
 }
 
 async function showProject(project: Project): Promise<void> {
+  adoptClasses(project.classes ?? []);
   if (!(await openClip(project.clip, project))) {
     const advice = `If this server does not have it, upload “${project.clip.name}”, then open the project again.`;
     return notify("error", `The project's video cannot be opened. ${advice}`);

@@ -2,6 +2,7 @@ import { asUrl, type Clip } from "../api/video";
 import { isLook, type Look } from "../effects/look";
 import { promptKey, type FrameEntries, type MaskEntry, type Masks, type Scores } from "../masks/masks";
 import { maskArea } from "../masks/rle";
+import { isClasses, replaceLabel, type Classes } from "../scene/classes";
 import { findObject, type Point, type Prompt, type Scene, type SceneObject } from "../scene/scene";
 import type { History } from "../state/history";
 import type { State, Step, Tracking } from "../state/store";
@@ -19,6 +20,8 @@ export interface Project {
   readonly look: Look;
   readonly tracking: Exclude<Tracking["state"], "running" | "cancelling">;
   readonly masks: readonly SavedMask[];
+  /** The page's list; in files only, not in the browser, which has one for all videos. */
+  readonly classes?: Classes;
   /** Undo and redo; in the browser only, not in files. */
   readonly history?: SavedHistory;
 }
@@ -62,6 +65,14 @@ export function makeProject(state: Work): Project | null {
 export function withHistory(project: Project, history: History<Step>): Project {
   const isUndoable = history.past.length + history.future.length > 0;
   return { ...project, ...(isUndoable && { history: saveHistory(history) }) };
+}
+
+/** A project with another class for the objects of one, or with none for "". */
+export function replaceInProject(project: Project, from: string, to: string): Project {
+  const replace = <T extends { readonly scene: Scene }>(step: T) => replaceLabel(step, from, to);
+  const { history } = project;
+  const steps = history && { ...history, past: history.past.map(replace), future: history.future.map(replace) };
+  return { ...replace(project), ...(steps && { history: steps }) };
 }
 
 function saveMask(scene: Scene, frame: number, object: number, entry: MaskEntry): SavedMask {
@@ -144,6 +155,7 @@ const PARTS: readonly (readonly [string, (project: Project) => boolean])[] = [
   ["the effects (“look”) are", ({ look }) => isLook(look)],
   ["the objects (“scene”) are", ({ scene: { objects } }) => objects.every(isObject) && isDistinct(objects)],
   ["a prompt of an object (“prompts”) is", hasSoundPrompts],
+  ["the classes (“classes”) are", ({ classes = [] }) => isClasses(classes)],
   ["the selected object (“active”) is", ({ scene, active }) => findObject(scene, active) !== undefined],
   [
     "the masks (“masks”) are",

@@ -62,8 +62,12 @@ export function emptyScene(): Scene {
 /** Adds an object without prompts, named and coloured by its number. */
 export function addObject(scene: Scene): Scene {
   const id = 1 + Math.max(0, ...scene.objects.map((object) => object.id));
-  const colour = COLOURS[(id - 1) % COLOURS.length]!;
-  return { objects: [...scene.objects, { id, name: `Object ${id}`, colour, prompts: {} }] };
+  return { objects: [...scene.objects, { id, name: `Object ${id}`, colour: colourOf(id), prompts: {} }] };
+}
+
+/** The colour of an object without a class. */
+function colourOf(id: number): string {
+  return COLOURS[(id - 1) % COLOURS.length]!;
 }
 
 /** Removes an object. The last one is replaced by a new one, so that a click always has an object. */
@@ -76,8 +80,9 @@ export function renameObject(scene: Scene, id: number, name: string): Scene {
   return changeObject(scene, id, (object) => ({ ...object, name: name.trim().slice(0, 60) || object.name }));
 }
 
-export function labelObject(scene: Scene, id: number, label: string): Scene {
-  return changeObject(scene, id, (object) => ({ ...object, label: label.trim().slice(0, 60) }));
+export function labelObject(scene: Scene, id: number, name: string): Scene {
+  const label = name.trim().slice(0, 60);
+  return changeObject(scene, id, (object) => ({ ...object, label, ...(label === "" && { colour: colourOf(id) }) }));
 }
 
 export function cleanObjects(scene: Scene, ids: readonly number[], clean: number): Scene {

@@ -5,6 +5,7 @@ import { DEFAULT_LOOK, type Look } from "../effects/look";
 import type { Edges } from "../media/edges";
 import { NO_MASKS, type Masks } from "../masks/masks";
 import type { Size } from "../scene/geometry";
+import type { Classes } from "../scene/classes";
 import { emptyScene, type Scene } from "../scene/scene";
 import { NO_HISTORY, type History } from "./history";
 import { WHOLE_VIDEO, type Plan } from "./plan";
@@ -37,7 +38,7 @@ export type Phase =
 /** What a click or drag on the frame does. */
 export type Tool = "include" | "exclude" | "box" | "paint" | "wipe";
 
-export type DialogName = "videos" | "help" | "download" | "models";
+export type DialogName = "videos" | "help" | "download" | "models" | "classes";
 
 /** What is asked before work is removed, with both answers. */
 export interface Question {
@@ -74,7 +75,7 @@ export interface State {
   masks: Masks;
   tracking: Tracking;
   plan: Plan;
-  labels: readonly string[]; // classes that other photographs of the list have
+  classes: Classes; // of all videos and photographs
   strategy: string | null; // of new sessions; null for the server's
 
   frame: number; // visible, or being sought
@@ -100,7 +101,7 @@ export const useStore = create<State>(() => ({
   notice: null,
   announcement: "",
   ...freshWork(),
-  labels: [],
+  classes: [],
   strategy: null,
   playing: false,
   following: true,

@@ -8,6 +8,7 @@ import { withFallback } from "../../src/local/runtime";
 
 const VIDEO = { fps: 10, count: 2, height: 2, width: 3 };
 const MASKS = {
+  classes: ["cat"],
   objects: [
     { id: 1, name: "Rex", label: "dog" },
     { id: 2, name: "Cup" },
@@ -16,7 +17,7 @@ const MASKS = {
   frames: [{ frame: 1, masks: [{ object: 5, size: [2, 3], counts: encodeCounts([1, 3, 2]) }] }],
 } as const;
 
-test("objects of one class share their category in COCO", async () => {
+test("objects of one class share their category in COCO, after the listed classes", async () => {
   const task = { report: () => undefined, signal: new AbortController().signal, quality: "high", feather: 0 } as const;
   const file = await exportFile("coco_rle", MASKS, VIDEO, new Blob(), "uploads/a.mp4", task);
   const { categories, annotations } = JSON.parse(await file.text()) as {
@@ -24,10 +25,11 @@ test("objects of one class share their category in COCO", async () => {
     annotations: { category_id: number; areas: unknown; bboxes: unknown }[];
   };
   expect(categories).toEqual([
-    { id: 1, name: "dog" },
-    { id: 2, name: "object" },
+    { id: 1, name: "cat" },
+    { id: 2, name: "dog" },
+    { id: 3, name: "object" },
   ]);
-  expect(annotations.map(({ category_id }) => category_id)).toEqual([1, 2, 1]);
+  expect(annotations.map(({ category_id }) => category_id)).toEqual([2, 3, 2]);
   expect(annotations[2]).toMatchObject({ areas: [null, 3], bboxes: [null, [0, 0, 2, 2]] });
 });
 
