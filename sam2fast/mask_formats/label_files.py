@@ -28,10 +28,11 @@ def yolo_polygon(parts: Sequence[Polygon], size: tuple[int, int]) -> list[float]
     return (np.ceil(corners / size[::-1] * STEPS) / STEPS).ravel().tolist()
 
 
-def yolo_data(classes: Sequence[str]) -> str:
-    """The file ``data.yaml`` of a data set."""
+def yolo_data(classes: Sequence[str], train: str = "images", val: str = "images") -> str:
+    """Returns the file ``data.yaml`` of a data set with these folders of images."""
+    note = "# All images are in both: divide them before you train.\n" if train == val else ""
     names = "".join(f"  {i}: {_yaml_text(label)}\n" for i, label in enumerate(classes))
-    return f"# All images are in both: divide them before you train.\ntrain: images\nval: images\nnames:\n{names}"
+    return f"{note}train: {train}\nval: {val}\nnames:\n{names}"
 
 
 def _yaml_text(text: str) -> str:

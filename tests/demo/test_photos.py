@@ -349,6 +349,57 @@ def test_the_pages_list_numbers_the_classes(client, listed, kind):
         assert b'value="cube"' in files.read("label-studio/label_config.xml")
 
 
+@pytest.fixture
+def ten(client):
+    """Ten photographs with a mask each, and the first one again under another name."""
+    files = [client.upload(encoded("PNG", drawn() // 2 + i), "cat.png")["path"] for i in range(10)]
+    objects = {"objects": [{"id": 3, "name": "Object 3", "label": "ball"}], **masks_of((3, disc()))}
+    return [{"path": path, "name": f"{i}.png", **objects} for i, path in enumerate([*files, files[0]])]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "yolo-seg"])
+def test_a_split_has_every_photograph_in_one_part(client, ten, kind, tmp_path):
+    def parts(options):
+        files = exported(client, ten, f"{kind}&{options}", ["cube"])
+        if kind == "coco":
+            assert sorted(files.namelist()) == ["train/masks.json", "val/masks.json"]
+            files.extractall(tmp_path)
+            read = [COCO(str(tmp_path / part / "masks.json")) for part in ("train", "val")]
+            assert [[*one.cats.values()] for one in read] == 2 * [
+                [{"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}]
+            ]
+            assert all(len(one.anns) == len(one.imgs) for one in read)
+            return [{image["file_name"].split(".")[0] for image in one.imgs.values()} for one in read]
+        expected = 'train: train/images\nval: val/images\nnames:\n  0: "cube"\n  1: "ball"\n'
+        assert files.read("data.yaml").decode() == expected
+        names = [
+            [
+                {Path(name).stem for name in files.namelist() if name.startswith(f"{part}/{folder}/")}
+                for part in ("train", "val")
+            ]
+            for folder in ("images", "labels")
+        ]
+        assert names[0] == names[1] and len(files.namelist()) == 2 * len(ten) + 1
+        return names[0]
+
+    train, val = parts("validation=20&seed=1")
+    assert len(val - {"10"}) == 2 and len(train | val) == len(ten) and not train & val
+    assert ("0" in val) == ("10" in val)  # the same photograph
+    assert parts("validation=20&seed=1") == [train, val]
+    assert any(parts(f"validation=20&seed={seed}") != [train, val] for seed in (2, 3, 4))
+    ten[:] = ten[:1]
+    files = exported(client, ten, f"{kind}&validation=50").namelist()
+    assert not any(name.startswith("val/") for name in files) and any(name.startswith("train/") for name in files)
+
+
+def test_wrong_splits_are_refused(client, ten):
+    for options in ("yolo&validation=100", "yolo&validation=-1", "yolo&validation=2.5", "yolo&validation=20&seed=x"):
+        answer = client.http.post(f"/api/photographs/export?format={options}", json={"photographs": ten})
+        assert answer.status_code == 400 and "expected a percentage" in answer.get_json()["error"]["message"]
+    answer = client.http.post("/api/photographs/export?format=png&validation=20", json={"photographs": ten})
+    assert answer.status_code == 400 and "'png' is not split" in answer.get_json()["error"]["message"]
+
+
 def test_other_formats(client, listed):
     names = {kind: sorted(exported(client, listed, kind).namelist()) for kind in FORMATS}
     labelled = ["data.yaml", "images/Cat_2.png", "images/cat.png", "labels/Cat_2.txt", "labels/cat.txt"]

@@ -3,8 +3,9 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,9 +27,11 @@ from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, read_p
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
+from sam2fast.mask_formats.label_files import yolo_data
 from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 
 FORMATS = ("coco", "yolo", "yolo-seg", "labelme", "label-studio", "png", "geojson", "cutout")
+SPLIT_FORMATS = ("coco", "yolo", "yolo-seg")
 MAX_PHOTOS = 500
 NO_CLASS = "object"
 CROP_MARGIN = 8  # pixels around the objects
@@ -60,6 +63,18 @@ class CutoutForm(NamedTuple):
     logits_of: Callable[[str], Logits]
 
 
+class Split(NamedTuple):
+    """A division into training and validation: the percentage of validation, and the seed that chooses it."""
+
+    percent: int
+    seed: int
+
+    def validation(self, names: Collection[str]) -> set[str]:
+        """Returns the names for validation: one at least, and all but one at most."""
+        count = min(max(1, (len(names) * self.percent + 50) // 100), len(names) - 1)
+        return set(sorted(names, key=lambda name: sha256(f"{self.seed} {name}".encode()).digest())[:count])
+
+
 def make_photo_routes(service: DemoService) -> Blueprint:
     """The routes; they raise :class:`~sam2fast.demo.server.demo_errors.DemoError`."""
     routes = Blueprint("photographs", __name__)
@@ -78,7 +93,7 @@ def make_photo_routes(service: DemoService) -> Blueprint:
     def export_photos() -> Response:
         body, kind = request.get_json(force=True, silent=True), request.args.get("format", "")
         form = CutoutForm(read_edges(request.args), request.args.get("crop") == "true", logits_of)
-        path = export(body, kind, service.library, requested_tolerance(), form)
+        path = export(body, kind, service.library, requested_tolerance(), form, _split(kind))
         return send_once(path, "application/zip")
 
     @routes.post("/api/photographs/thumbnail")
@@ -111,7 +126,22 @@ def make_photo_routes(service: DemoService) -> Blueprint:
     return routes
 
 
-def export(body: Any, kind: str, library: Library, tolerance: float, form: CutoutForm) -> Path:
+def _split(kind: str) -> Split | None:
+    percent, seed = (request.args.get(name, "0") for name in ("validation", "seed"))
+    if not (re.fullmatch("[0-9]{1,2}", percent) and re.fullmatch("[0-9]{1,9}", seed)):
+        raise BadInputError(
+            f"validation is {shortened(percent)}, seed {shortened(seed)}; expected a percentage below 100, and a number"
+        )
+    if int(percent) == 0:
+        return None
+    if kind not in SPLIT_FORMATS:
+        raise BadInputError(f"{shortened(kind)} is not split; expected one of {', '.join(SPLIT_FORMATS)}")
+    return Split(int(percent), int(seed))
+
+
+def export(
+    body: Any, kind: str, library: Library, tolerance: float, form: CutoutForm, split: Split | None = None
+) -> Path:
     """Makes a ZIP of the masks of photographs, which have at least one; the caller deletes it.
 
     Args:
@@ -120,6 +150,7 @@ def export(body: Any, kind: str, library: Library, tolerance: float, form: Cutou
         kind: one of ``FORMATS``: those of :mod:`sam2fast.mask_formats`, and cut-outs.
         tolerance: of polygons: their largest distance from the masks' outlines, in pixels.
         form: of cut-outs.
+        split: of one of ``SPLIT_FORMATS``: the ZIP has a data set in ``train`` and one in ``val``.
 
     Raises:
         BadInputError: If there is no such format, the body has another form, or a form was chosen for other files than
@@ -148,7 +179,11 @@ def export(body: Any, kind: str, library: Library, tolerance: float, form: Cutou
             listed = dict.fromkeys(read_classes(body))
             found = dict.fromkeys(label for photo in photos for label in _labels(photo))
             classes = [*(listed | found)]
-            write_masks(target, _annotated(cleaned, classes, images, kind), kind, tolerance)
+            for part, chosen in _parts(cleaned, split).items():
+                write_masks(target / part, _annotated(chosen, classes, images, kind), kind, tolerance)
+                if split and kind != "coco":
+                    (target / part / "data.yaml").unlink()
+                    (target / "data.yaml").write_text(yolo_data(classes, "train/images", "val/images"), "utf-8")
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(written.rglob("*")):
@@ -193,6 +228,18 @@ def _unique(stem: str, taken: set[str]) -> str:
         found = f"{stem}_{number}"
     taken.add(found.lower())
     return found
+
+
+def _parts(photos: Sequence[_Photo], split: Split | None) -> dict[str, list[_Photo]]:
+    """Returns the photographs by their folder of the ZIP, which has no empty ones."""
+    if split is None:
+        return {"": [*photos]}
+    # A file's name is its content's hash: the same photograph under two names is in one part.
+    chosen = split.validation({photo.file.name for photo in photos})
+    parts = {
+        part: [photo for photo in photos if (photo.file.name in chosen) == (part == "val")] for part in ("train", "val")
+    }
+    return {part: found for part, found in parts.items() if found}
 
 
 def _labels(photo: _Photo) -> list[str]:

@@ -57,7 +57,7 @@ export function DownloadDialog() {
       <SimplifyChoice formats="YOLO and LabelMe" size={size} tolerance={tolerance} onChange={setTolerance} />
       <DownloadList
         offers={offers}
-        hint="Files number frames from 0, this page from 1."
+        hint="Files number frames from 0, this page from 1. The frames of a video stay together: its files are not split into training and validation."
         remembered="sam2fast-download-video"
         editing={<EdgesChoice drawn="Video" />}
       />

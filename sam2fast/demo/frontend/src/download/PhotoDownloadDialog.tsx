@@ -23,12 +23,16 @@ export function PhotoDownloadDialog() {
   const [crop, setCrop] = useState(false);
   const chosen = () => (all ? usePhotos.getState().items : [currentPhoto()!]);
   const stem = () => (all ? "photographs" : stemOf(getState().clip!.name));
+  const [percent, setPercent] = useState(0);
+  const [seed, setSeed] = useState(0);
+  const isSplittable = all && items.length > 1;
+  const split = isSplittable && percent > 0 ? { percent, seed } : null;
   const formats = PHOTO_FORMATS.filter(({ kind }) => !lacks?.includes(kind));
   const masks = formats.map(({ name, what, suffix, kind }): Offer => ({
     ...{ name, what, group: kind === "cutout" ? "For editing" : "For training" },
     make: async (_, signal) => ({
       name: stem() + suffix,
-      content: await exportPhotos(kind, tolerance, await withMasks(chosen()), signal, crop),
+      content: await exportPhotos(kind, { tolerance, split, crop }, await withMasks(chosen()), signal),
     }),
   }));
   const image: Offer = {
@@ -57,6 +61,15 @@ export function PhotoDownloadDialog() {
         </div>
       )}
       <SimplifyChoice formats="YOLO, LabelMe and GeoJSON" size="seen" tolerance={tolerance} onChange={setTolerance} />
+      {isSplittable && (
+        <>
+          <NumberChoice name="Validation (%)" value={percent} max={90} step={5} onChange={setPercent} />
+          <NumberChoice name="Seed" value={seed} max={999_999} step={1} onChange={setSeed} />
+          <p className="hint">
+            COCO and YOLO files then have this share of the photographs in a part of its own; the seed chooses which.
+          </p>
+        </>
+      )}
       <DownloadList
         offers={[...masks, ...(all ? [] : [image]), project]}
         remembered="sam2fast-download-photo"
@@ -73,6 +86,31 @@ export function PhotoDownloadDialog() {
         hint={`Masks have the size of the photograph. Photographs without masks are left out${lacks ? NEEDS_SERVER : "."}`}
       />
     </Dialog>
+  );
+}
+
+interface ChoiceProps {
+  name: string;
+  value: number;
+  max: number;
+  step: number;
+  onChange: (value: number) => void;
+}
+
+function NumberChoice({ name, value, max, step, onChange }: ChoiceProps) {
+  const change = (text: string) => onChange(Math.min(max, Math.max(0, Math.round(Number(text)))));
+  return (
+    <label className="file-choice">
+      {name}
+      <input
+        type="number"
+        min={0}
+        max={max}
+        step={step}
+        value={value}
+        onChange={({ target }) => change(target.value)}
+      />
+    </label>
   );
 }
 

@@ -8,6 +8,7 @@ import { polygonsOf } from "./outlines";
 import { cleaned, numberedClasses, type PageMasks } from "./pageMasks";
 import { drawn } from "./photo";
 import { palettePng } from "./png";
+import { validationOf, type Split } from "./split";
 
 /** ZIPs of the masks of photographs, with the files that `sam2fast/mask_formats` writes. */
 
@@ -37,12 +38,14 @@ interface Data {
 type Files = Record<string, Uint8Array>;
 
 /**
+ * @param split into a data set in `train` and one in `val`; null for a single one
  * @param read a photograph's file
  * @param form of cut-outs
  */
 export async function exportPhotos(
   kind: string,
   request: PhotosRequest,
+  split: Split | null,
   read: Data["read"],
   form: Data["form"],
 ): Promise<Blob> {
@@ -52,7 +55,21 @@ export async function exportPhotos(
   const classes = numberedClasses(request.classes, labels);
   const write = WRITERS[kind];
   if (!write) throw new Refusal("BAD_INPUT", `${kind} needs sam2fast serve: this page has no server`);
-  return zip(await write({ photos, classes, read, form }));
+  if (!split) return zip(await write({ photos, classes, read, form }));
+  const validation = await validationOf(new Set(photos.map(({ path }) => nameOf(path))), split);
+  const files: Files = {};
+  for (const part of ["train", "val"]) {
+    const chosen = photos.filter(({ path }) => validation.has(nameOf(path)) === (part === "val"));
+    if (chosen.length === 0) continue;
+    const { "data.yaml": yolo, ...others } = await write({ photos: chosen, classes, read, form });
+    for (const [name, content] of Object.entries(others)) files[`${part}/${name}`] = content;
+    if (yolo) files["data.yaml"] = yoloData(classes, "train/images", "val/images");
+  }
+  return zip(files);
+}
+
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
 }
 
 const WRITERS: Record<string, (data: Data) => Promise<Files>> = {

@@ -12,6 +12,7 @@ import { convertPhoto, isPhotoFile, LocalPhoto, PHOTO_ENDINGS } from "./photo";
 import { exportPhotos, type PhotosRequest } from "./photoExports";
 import { LocalSession, Queue, type FrameAnswer, type TrackRequest } from "./session";
 import { sourceVideo } from "./sources";
+import { sha256 } from "./split";
 import { LocalVideo } from "./video";
 
 const MAX_UPLOAD_MB = 500;
@@ -66,7 +67,9 @@ export class LocalServer {
     const format = url.searchParams.get("format") ?? "";
     if (url.pathname === "/api/photographs/export") {
       const form = { feather: featherOf(url), crop: url.searchParams.get("crop") === "true" };
-      return file(await exportPhotos(format, body as PhotosRequest, (path) => this.read(path), form));
+      const percent = Number(url.searchParams.get("validation"));
+      const split = percent > 0 ? { percent, seed: Number(url.searchParams.get("seed")) } : null;
+      return file(await exportPhotos(format, body as PhotosRequest, split, (path) => this.read(path), form));
     }
     if (url.pathname === "/api/photographs/prepare") {
       const session = await this.open((body as { path: string }).path);
@@ -263,8 +266,7 @@ function featherOf({ searchParams }: URL): number {
 
 /** Keeps an upload in the browser, named by its content. */
 async function keep(file: Blob, suffix: string, size: Size, making: Making): Promise<VideoFacts> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
-  const path = `uploads/${Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("")}${suffix}`;
+  const path = `uploads/${await sha256(await file.arrayBuffer())}${suffix}`;
   await keepVideo(path, file, making);
   return { path, posterPath: null, ...size };
 }

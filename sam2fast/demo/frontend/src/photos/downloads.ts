@@ -37,6 +37,21 @@ export const PHOTO_FORMATS: readonly PhotoFormat[] = [
   },
 ];
 
+const SPLIT_KINDS: readonly PhotoKind[] = ["coco", "yolo", "yolo-seg"];
+
+/** A division of photographs for training: the percentage of validation, and the seed that chooses it. */
+export interface Split {
+  readonly percent: number;
+  readonly seed: number;
+}
+
+interface PhotoOptions {
+  readonly tolerance: number;
+  readonly split: Split | null;
+  /** Whether cut-outs end near the objects. */
+  readonly crop: boolean;
+}
+
 /** A photograph with its work; it was opened. */
 interface Opened {
   readonly item: PhotoItem;
@@ -57,17 +72,15 @@ export async function withMasks(items: readonly PhotoItem[]): Promise<Opened[]> 
 }
 
 /**
- * A ZIP of the masks of photographs.
+ * A ZIP of the masks of photographs; it is split if its kind can be.
  *
- * @param crop cut-outs end near the objects
  * @throws ApiError, or a DOMException named AbortError after `signal`
  */
 export async function exportPhotos(
   kind: PhotoKind,
-  tolerance: number,
+  { tolerance, split, crop }: PhotoOptions,
   photos: readonly Opened[],
   signal: AbortSignal,
-  crop: boolean,
 ): Promise<Blob> {
   joinClasses(photos.flatMap(({ work }) => work.scene.objects)); // those that were saved before there was a list
   const photographs = photos.map(({ item, work: { clip, scene, masks } }) => ({
@@ -76,8 +89,9 @@ export async function exportPhotos(
     objects: scene.objects.map(exported),
     frames: [{ frame: 0, masks: masks.map(({ object, size, counts }) => ({ object, size, counts })) }],
   }));
-  const options = kind === "cutout" ? `${edgesQuery(getState().edges)}${crop ? "&crop=true" : ""}` : "";
-  const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}${options}`, {
+  const form = kind === "cutout" ? `${edgesQuery(getState().edges)}${crop ? "&crop=true" : ""}` : "";
+  const parts = split && SPLIT_KINDS.includes(kind) ? `&validation=${split.percent}&seed=${split.seed}` : "";
+  const response = await request(`/api/photographs/export?format=${kind}&tolerance=${tolerance}${form}${parts}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ classes: namesOf(getState().classes), photographs }),
@@ -88,7 +102,12 @@ export async function exportPhotos(
 
 /** The cut-out of a photograph, PNG. @throws ApiError */
 export async function cutoutOf(item: PhotoItem, crop: boolean): Promise<Blob> {
-  const zip = await exportPhotos("cutout", 0, await withMasks([item]), new AbortController().signal, crop);
+  const zip = await exportPhotos(
+    "cutout",
+    { tolerance: 0, split: null, crop },
+    await withMasks([item]),
+    new AbortController().signal,
+  );
   const [png] = Object.values(unzipSync(new Uint8Array(await zip.arrayBuffer())));
   return new Blob([png as BlobPart], { type: "image/png" });
 }

@@ -163,6 +163,30 @@ test("a renamed class is renamed on photographs that are not open, and a used on
   await demo.page.locator("dialog").waitFor({ state: "detached" });
 });
 
+test("YOLO and COCO are split into parts that have no photograph in common", async () => {
+  await demo.page.keyboard.press("PageDown");
+  await shown(demo, "third.webp");
+  await demo.click(...VASE);
+  await demo.button("Download", true).click();
+  await demo.page.getByLabel("Validation (%)", { exact: true }).fill("34");
+  expect(await violations(demo.page)).toEqual([]);
+  await demo.shot("split");
+  await close();
+  const split = { "Validation (%)": "34", Seed: "1" };
+  const yolo = unzipSync(await download("YOLO", split));
+  const images = (part: string) =>
+    Object.keys(yolo).flatMap((name) => (name.startsWith(`${part}/images/`) ? [name.slice(-12)] : []));
+  expect([images("train").length, images("val").length]).toEqual([2, 1]);
+  expect(images("train")).not.toContain(images("val")[0]);
+  expect(Buffer.from(yolo["data.yaml"]!).toString()).toBe(
+    'train: train/images\nval: val/images\nnames:\n  0: "jug"\n  1: "apple"\n  2: "object"\n',
+  );
+  const again = unzipSync(await download("YOLO", split));
+  expect(again).toEqual(yolo);
+  const coco = Object.keys(unzipSync(await download("COCO", split)));
+  expect(coco.sort()).toEqual(["train/masks.json", "val/masks.json"]);
+});
+
 test("the list is there after a reload; a project brings its own, also one of 0.2 by its objects", async () => {
   await demo.saved();
   const saved = await download("Project");

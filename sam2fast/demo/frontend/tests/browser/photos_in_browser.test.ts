@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { unzipSync } from "fflate";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Demo, launch } from "./demo";
@@ -62,6 +63,14 @@ test("the page without a server opens photographs, keeps their objects, and writ
     expect(yolo).toBeGreaterThan(0.95);
     expect(cutout).toBe(1);
   }
+  await demo.page.getByLabel("Validation (%)", { exact: true }).fill("50");
+  const waiting = demo.page.waitForEvent("download");
+  await demo.page.getByRole("dialog").getByRole("button", { name: "YOLO", exact: true }).click();
+  const yolo = Object.keys(unzipSync(readFileSync(await (await waiting).path()))).sort();
+  const [train, val] = yolo[1]!.includes("rotated") ? ["rotated.jpg", "second.png"] : ["second.png", "rotated.jpg"];
+  const filesOf = (part: string, image: string) =>
+    [`${part}/images/${image}`, `${part}/labels/${image.replace(/\..+/, ".txt")}`] as const;
+  expect(yolo).toEqual(["data.yaml", ...filesOf("train", train), ...filesOf("val", val)]);
   await demo.page.keyboard.press("Escape");
   expect(demo.problems).toEqual([]);
 });

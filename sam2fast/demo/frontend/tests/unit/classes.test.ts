@@ -176,11 +176,12 @@ test("projects and exports of photographs have the list", async () => {
     return Promise.resolve(new Response("{}"));
   });
   const { signal } = new AbortController();
+  const options = { tolerance: 1, split: { percent: 20, seed: 3 }, crop: false };
   const photos = items.map((item) => ({ item, work: item.work! }));
-  await exportPhotos("yolo", 1, photos, signal, false);
-  await exportPhotos("png", 1, photos, signal, false);
+  await exportPhotos("yolo", options, photos, signal);
+  await exportPhotos("png", options, photos, signal);
   expect(sent.map(([path]) => path)).toEqual([
-    "/api/photographs/export?format=yolo&tolerance=1",
+    "/api/photographs/export?format=yolo&tolerance=1&validation=20&seed=3",
     "/api/photographs/export?format=png&tolerance=1",
   ]);
   expect((JSON.parse(sent[0]![1]) as { classes: string[] }).classes).toEqual(["cat", "dog", "cow"]);
