@@ -33,8 +33,11 @@ def mini_predictor(overrides: Sequence[str] = ()) -> Any:
     return copy.deepcopy(_built_once(build_sam2_video_predictor, tuple(overrides)))
 
 
-@functools.cache
-def _built_once(builder: Any, overrides: tuple[str, ...]) -> Any:
+def mini_of(builder: Any, overrides: tuple[str, ...] = ()) -> Any:
+    """Builds the model anew. It is the same, but no copy."""
     with torch.inference_mode(False):  # tests in inference mode get copies that are made there
         changes = [*OVERRIDES, *overrides]
         return tame_weights.built(builder, nano.CONFIG, device="cpu", hydra_overrides_extra=changes)
+
+
+_built_once = functools.cache(mini_of)
