@@ -5,6 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sam2fast.cli.terminal import ClosedPipeError
 from sam2fast.cli.user_errors import USER_ERRORS, ErrorReport, ModelError, WriteError, format_error, print_note
 from sam2fast.deploy.parallel.runners import Runner
 from sam2fast.io.made_from import described
@@ -28,7 +29,7 @@ def work_through(
         bar.update()
         try:
             value = result.unwrap()
-        except (ModelError, WriteError):
+        except (ModelError, WriteError, ClosedPipeError):
             raise
         except Exception as error:
             problems.add(name(result.job), format_error(error) if isinstance(error, USER_ERRORS) else str(result.error))

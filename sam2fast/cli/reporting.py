@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from tqdm import tqdm
 
-from sam2fast.cli.terminal import echo
+from sam2fast.cli.terminal import closed_pipes_told, echo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 META = "sam2fast.reporting"  # the key of the settings in click's context
@@ -79,8 +79,16 @@ def emit(record: Mapping[str, Any]) -> None:
         echo(json.dumps(record, allow_nan=False))
 
 
+class _Bar(tqdm):
+    """Raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
+
+    def display(self, *args: Any, **named: Any) -> Any:
+        with closed_pipes_told():
+            return super().display(*args, **named)
+
+
 def progress_bar(what: str, total: int | None, unit: str, initial: int = 0) -> tqdm:
     """Returns a bar on stderr with the rate and the time left. It is shown on a terminal or by ``--progress``."""
     asked = reporting()
     disable = True if asked.quiet else False if asked.progress else None
-    return tqdm(total=total, desc=what, unit=f" {unit}", initial=initial, smoothing=0, disable=disable)
+    return _Bar(total=total, desc=what, unit=f" {unit}", initial=initial, smoothing=0, disable=disable)

@@ -37,15 +37,25 @@ def print_message(line: str) -> None:
 
 
 class ClosedPipeError(Exception):
-    """Stdout or stderr is a closed pipe, which ends the command quietly. It is no OSError, the error of an input."""
+    """Stdout or stderr is a closed pipe, which ends the command quietly.
+
+    It is no OSError, because commands report an OSError as the error of an input.
+    """
+
+
+@contextmanager
+def closed_pipes_told() -> Iterator[None]:
+    """Raises :class:`ClosedPipeError` if the block prints to a closed pipe."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipeError from error
 
 
 def echo(line: object, err: bool = False) -> None:
     """Calls ``click.echo``. Raises :class:`ClosedPipeError` if the stream is a closed pipe."""
-    try:
+    with closed_pipes_told():
         click.echo(line, err=err)
-    except BrokenPipeError as error:
-        raise ClosedPipeError from error
 
 
 @contextmanager

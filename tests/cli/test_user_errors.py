@@ -1,7 +1,13 @@
 """The report of failed inputs."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+from tqdm import tqdm
+
+from sam2fast.cli import reporting
+from sam2fast.cli.jobs import work_through
+from sam2fast.cli.terminal import ClosedPipeError
 from sam2fast.cli.user_errors import MAX_REPORTED, ErrorReport, UserError
 
 
@@ -36,3 +42,24 @@ def test_each_subject_is_named_once(subject, line, told, capsys):
     with pytest.raises(UserError, match="2 of 7 videos had problems"):
         problems.raise_if_any(7)
     assert f"  {told}\n" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_of_a_progress_bar_is_no_error_of_an_input(monkeypatch):
+    def display(*args, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("tqdm.std.tqdm.display", display)
+    monkeypatch.setattr(reporting, "reporting", lambda: reporting.Reporting(progress=True))
+    with pytest.raises(ClosedPipeError):
+        reporting.progress_bar("images", 1, "images")
+
+
+def test_a_closed_pipe_in_a_job_is_no_error_of_its_item():
+    def unwrap():
+        raise ClosedPipeError
+
+    def runner(*args, **options):
+        return [SimpleNamespace(job="a.png", unwrap=unwrap)]
+
+    with pytest.raises(ClosedPipeError):
+        list(work_through(str, ["a.png"], runner, str, ErrorReport("images"), tqdm(disable=True)))
