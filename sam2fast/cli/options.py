@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import functools
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +116,9 @@ def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Comman
 
 
 def check_exports(formats: Sequence[str], tolerance: float) -> None:
-    """Checks, before any work, that shapely is installed if a format has simplified polygons."""
+    """Checks the tolerance, and that shapely is installed if a format has simplified polygons, before any work."""
+    if not math.isfinite(tolerance):
+        raise click.BadParameter(f"{tolerance} is not finite; expected pixels, such as 1", param_hint="'--tolerance'")
     if tolerance and any(name in WITH_POLYGONS for name in formats):
         from sam2fast.mask_formats.polygons import import_shapely
 

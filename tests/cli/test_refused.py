@@ -51,6 +51,7 @@ REFUSED = [
     ("masks photo.HEIC --model nano", 1, "photo.HEIC cannot be read as an image"),
     ("masks raw --model nano", 1, "left out: 1 file (its kind is .txt; raw/b.txt)"),
     ("masks image.png --format json,video", 2, "no format 'video'"),
+    ("masks image.png --tolerance inf --model nano", 2, "inf is not finite"),
     ("masks image.png --format yolo-seg --model nano", 1, "sam2fast[polygons]"),
     ("masks image.png --points-per-side 4 --crop-n-layers 2 --crop-n-points-downscale-factor 3", 2, "crop layer 2"),
     ("masks image.png --model nano --box-nms-thresh nan", 1, "box_nms_thresh must be a number"),
