@@ -63,7 +63,11 @@ class Segmenter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block, with device synchronization, to ``seconds[name]``. No memory is a UserError."""
+        """Adds the time of the block, with device synchronization, to ``seconds[name]``.
+
+        Raises:
+            UserError: If the device is out of memory.
+        """
         start = time.perf_counter()
         with as_user_error(torch.OutOfMemoryError):
             yield

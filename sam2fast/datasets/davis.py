@@ -159,7 +159,7 @@ class DavisWriter:
 
         Args:
             frames: ``(T, H, W, 3)`` uint8 RGB.
-            masks: ``(T, O, H, W)``; ids are positions from 1; where masks overlap, the larger id is written.
+            masks: ``(T, O, H, W)`` bool; ids are positions from 1; where masks overlap, the larger id is written.
 
         Raises:
             FileExistsError: If the clip exists.

@@ -263,7 +263,7 @@ def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.Image
 
 def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
     if upright:
-        ImageOps.exif_transpose(image, in_place=True)  # a copy would take a fifth of the time
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies upright images, too
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         return values.astype(values.dtype.newbyteorder("="))

@@ -44,7 +44,7 @@ def paint_labels(
 def stack_masks(
     masks: Iterable[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], dtype: type[np.integer[Any]] = np.uint8
 ) -> NDArray[Any]:
-    """Does the same as :func:`paint_labels` for ids and bool masks ``(H, W)``."""
+    """Returns labels ``(H, W)`` of pairs of an id and a bool mask. Later masks cover earlier ones."""
     labels = np.zeros(size, dtype)
     for number, mask in masks:
         np.copyto(labels, dtype(number), where=mask)

@@ -148,7 +148,7 @@ class Trainer(TrainerState):
             ValueError: an epoch has fewer batches than an update, or a loss depends on no trainable parameter.
             ImportError: a package of the extra ``train`` that a setting needs is not installed.
             LostRankError: another process of the run has exited.
-            LostWorkerError: a worker process of a loader has exited.
+            LostWorkerError: a worker process of a loader has exited, or has no shared memory for a batch.
         """
         is_main = self.ranks.is_main
         lock = lock_folder(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
