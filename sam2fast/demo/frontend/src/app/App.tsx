@@ -8,6 +8,7 @@ import { VideosDialog } from "../library/VideosDialog";
 import { ModelsDialog } from "../models/ModelsDialog";
 import { ClassesDialog } from "../objects/ClassesDialog";
 import { ObjectPanel } from "../objects/ObjectPanel";
+import { watchReplaced } from "../photos/classes";
 import { EverythingStrip } from "../photos/EverythingStrip";
 import { PhotoActions } from "../photos/PhotoActions";
 import { PhotoStrip } from "../photos/PhotoStrip";
@@ -38,6 +39,7 @@ export function App() {
   useEffect(() => {
     watchSession();
     watchClasses();
+    watchReplaced();
     watchWork();
     watchPhotos();
     void rememberPhotos().then(begin);

@@ -49,6 +49,9 @@ function digitOf(event: KeyboardEvent): number {
   return Number(/^Digit([1-9])$/.exec(event.code)?.[1] ?? /^[1-9]$/.exec(event.key)?.[0] ?? 0);
 }
 
+/** Some keyboards have these on digits. */
+const isZoom = ({ key }: KeyboardEvent) => key === "+" || key === "-";
+
 const alt = (name: string) => (event: KeyboardEvent) => event.altKey && event.key.toLowerCase() === name;
 
 const choose = (tool: Tool) => () => setState({ tool });
@@ -112,7 +115,9 @@ const SHORTCUTS: readonly Shortcut[] = [
   {
     keys: "1 – 9",
     does: "Select an object",
-    bindings: [[(event) => digitOf(event) > 0 && !event.shiftKey, (event) => chooseObject(digitOf(event))]],
+    bindings: [
+      [(event) => digitOf(event) > 0 && !event.shiftKey && !isZoom(event), (event) => chooseObject(digitOf(event))],
+    ],
   },
   {
     keys: "Shift 1 – 9",
@@ -242,7 +247,7 @@ function chooseClass(place: number): void {
   const [chosen, object] = [classes[place - 1], findObject(scene, active)];
   if (!chosen) return notify("info", `There is no class ${place} yet. Press L to type one.`);
   if (!object) return;
-  if (object.label !== chosen.name) editing.labelObject(active, chosen.name);
+  if (object.label !== chosen.name) editing.labelActive(chosen.name);
   announce(`${object.name}: ${chosen.name}.`);
 }
 

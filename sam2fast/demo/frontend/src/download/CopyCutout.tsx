@@ -6,14 +6,17 @@ import { announce } from "../state/store";
 export function CopyCutout({ make }: { make: () => Promise<Blob> }) {
   const [said, setSaid] = useState("");
   const isAllowed = isSecureContext && typeof ClipboardItem !== "undefined";
+  const say = (text: string) => {
+    setSaid(text);
+    announce(text);
+  };
   const copy = async () => {
     setSaid("Copying …");
     try {
       await navigator.clipboard.write([new ClipboardItem({ "image/png": make() })]);
-      setSaid("The cut-out is in the clipboard.");
-      announce("The cut-out is in the clipboard.");
+      say("The cut-out is in the clipboard.");
     } catch (error) {
-      setSaid(`Not copied: ${asApiError(error).message}`);
+      say(`Not copied: ${asApiError(error).message}`);
     }
   };
   return (

@@ -44,6 +44,8 @@ let abort = new AbortController();
 export async function download(setting: string, { name, make }: Offer): Promise<void> {
   const { signal } = (abort = new AbortController());
   const { session } = getState();
+  const ask = (event: Event) => event.preventDefault(); // the browser asks before it leaves the page
+  window.addEventListener("beforeunload", ask);
   useDownload.setState({ busy: `${setting} ${name}`, progress: BEGUN, finished: "", problem: "" });
   try {
     const file = await make((progress) => useDownload.setState({ progress }), signal);
@@ -56,12 +58,14 @@ export async function download(setting: string, { name, make }: Offer): Promise<
     if (signal.aborted) return;
     const { failure, message } = asApiError(error);
     useDownload.setState({ problem: message });
-    if (getState().dialog !== "download") notify("error", `${name}: ${message}`);
+    const isShown = getState().dialog === "download";
+    if (!isShown) notify("error", `${name}: ${message}`);
     if (failure === "network" || failure === "session") {
-      setState({ dialog: null });
+      if (isShown) setState({ dialog: null });
       handleFailure(error, session);
     }
   } finally {
+    window.removeEventListener("beforeunload", ask);
     useDownload.setState({ busy: null });
   }
 }

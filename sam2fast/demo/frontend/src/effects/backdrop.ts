@@ -8,22 +8,26 @@ const NONE = "#9aa4b2"; // as long as there is no image
 const QUALITY = 0.9; // of JPEG
 export const MAX_BACKDROP = 2e7; // characters
 
-let latest = "";
-let image: HTMLImageElement | null = null;
+const KEPT = 3; // a download may draw another image than the page
+const images = new Map<string, HTMLImageElement>(); // decoded ones, by address
 
 /** Decodes the image of a look before it is drawn. */
 export async function loadBackdrop(address = ""): Promise<void> {
-  if (address === latest) return;
-  [latest, image] = [address, null];
-  const loading = new Image();
-  loading.src = address;
-  await loading.decode().catch(() => undefined);
-  if (address === latest) image = loading;
+  if (address === "") return;
+  const image = images.get(address) ?? new Image();
+  if (image.src !== address) {
+    image.src = address;
+    await image.decode().catch(() => undefined);
+  }
+  images.delete(address);
+  images.set(address, image); // the newest
+  if (images.size > KEPT) images.delete(images.keys().next().value!);
 }
 
 /** Draws the image so that it covers the frame; grey before it is loaded. */
-export function drawBackdrop(context: Context, size: Size): void {
+export function drawBackdrop(context: Context, size: Size, address: string): void {
   const { width, height } = size;
+  const image = images.get(address);
   if (!image?.naturalWidth) return fill(context, size, NONE);
   const scale = Math.max(width / image.naturalWidth, height / image.naturalHeight);
   const [across, down] = [scale * image.naturalWidth, scale * image.naturalHeight];

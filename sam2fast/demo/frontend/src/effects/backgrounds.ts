@@ -17,7 +17,7 @@ export function drawBackground(
   context: Context,
   image: CanvasImageSource,
   size: Size,
-  { background: { effect, variant }, words = "", colour = COLOUR }: Look,
+  { background: { effect, variant }, words = "", colour = COLOUR, image: backdrop = "" }: Look,
   frame: number,
 ): void {
   switch (effect) {
@@ -32,7 +32,7 @@ export function drawBackground(
     case "colour":
       return fill(context, size, colour);
     case "image":
-      return drawBackdrop(context, size);
+      return drawBackdrop(context, size, backdrop);
     case "gradient":
       return drawToned(context, image, size, gradient(variant));
     case "pixelate":

@@ -63,7 +63,7 @@ export async function exportPhotos(
     if (chosen.length === 0) continue;
     const { "data.yaml": yolo, ...others } = await write({ photos: chosen, classes, read, form });
     for (const [name, content] of Object.entries(others)) files[`${part}/${name}`] = content;
-    if (yolo) files["data.yaml"] = yoloData(classes, "train/images", "val/images");
+    if (yolo) files["data.yaml"] = yoloData(classes, "train/images", `${part}/images`); // the last part
   }
   return zip(files);
 }

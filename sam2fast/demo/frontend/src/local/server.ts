@@ -34,7 +34,8 @@ interface Input {
 export class LocalServer {
   private readonly sessions = new Map<string, LocalSession>();
   private readonly queue = new Queue();
-  private prepared: LocalSession | null = null; // on the photograph that is opened next
+  /** On the photograph that is opened next; it may still be encoded. */
+  private prepared: { readonly path: string; readonly session: Promise<LocalSession> } | null = null;
   private readonly jobs = new Map<string, number>(); // the share that is done, by the request's id
 
   /** @param root the page's address, with a slash at the end */
@@ -72,9 +73,10 @@ export class LocalServer {
       return file(await exportPhotos(format, body as PhotosRequest, split, (path) => this.read(path), form));
     }
     if (url.pathname === "/api/photographs/prepare") {
-      const session = await this.open((body as { path: string }).path);
-      await session.prepare();
-      this.prepared = session;
+      const { path } = body as { path: string };
+      const session = this.open(path);
+      this.prepared = { path, session };
+      await (await session).prepare();
       return json({});
     }
     const [, id, action] = SESSION.exec(url.pathname) ?? [];
@@ -211,8 +213,9 @@ export class LocalServer {
   }
 
   private async startSession(path: string): Promise<string> {
-    const session = this.prepared?.path === path ? this.prepared : await this.open(path);
+    const { prepared } = this;
     this.prepared = null;
+    const session = await (prepared?.path === path ? prepared.session : this.open(path));
     this.sessions.set(session.id, session);
     return session.id;
   }

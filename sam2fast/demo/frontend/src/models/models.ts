@@ -59,7 +59,11 @@ export function lastRate(model: string | undefined): number | null {
 }
 
 function readRates(): Record<string, number> {
-  return JSON.parse(readStored(RATES) ?? "{}") as Record<string, number>;
+  try {
+    return JSON.parse(readStored(RATES) ?? "{}") as Record<string, number>;
+  } catch {
+    return {}; // something else is stored there
+  }
 }
 
 export async function download(name: string): Promise<void> {

@@ -2,17 +2,17 @@ import { countSaved, replaceSaved } from "../project/autosave";
 import { replaceInProject } from "../project/project";
 import { counted } from "../scene/counted";
 import { replaceClass } from "../state/classes";
-import { getState, setState } from "../state/store";
+import { announce, getState, setState } from "../state/store";
+import { store } from "../state/stored";
 import { usePhotos } from "./list";
 
-/** Renames a class, also where other videos and photographs have it. */
+const REPLACED = "sam2fast-replaced-class"; // in localStorage, for other tabs
+
+/** Renames a class, also where other videos, photographs and tabs have it. */
 export function renameClass(from: string, to: string): void {
-  replaceClass(
-    getState().classes.map((one) => (one.name === from ? { ...one, name: to } : one)),
-    from,
-    to,
-  );
-  replaceElsewhere(from, to);
+  store(REPLACED, JSON.stringify([from, to, Date.now()])); // first: a tab with objects of the old class would list it again
+  replaceHere(from, to);
+  void replaceSaved(from, to);
 }
 
 /** Removes a class; asks first if objects have it. */
@@ -20,12 +20,8 @@ export async function removeClass(name: string): Promise<void> {
   const here = getState().scene.objects.filter(({ label }) => label === name).length;
   const count = here + (await countSaved(name));
   const remove = () => {
-    replaceClass(
-      getState().classes.filter((one) => one.name !== name),
-      name,
-      "",
-    );
-    replaceElsewhere(name, "");
+    renameClass(name, "");
+    announce(`${name} is removed.`);
     setState({ dialog: "classes" });
   };
   if (count === 0) return remove();
@@ -33,9 +29,23 @@ export async function removeClass(name: string): Promise<void> {
   setState({ dialog: { title: `Remove “${name}”?`, text, no: "Keep it", yes: "Remove", onYes: remove } });
 }
 
-function replaceElsewhere(from: string, to: string): void {
+/** Follows classes that other tabs rename and remove. */
+export function watchReplaced(): void {
+  window.addEventListener("storage", ({ key, newValue }) => {
+    if (key !== REPLACED || newValue === null) return;
+    const [from, to] = JSON.parse(newValue) as [string, string];
+    replaceHere(from, to);
+  });
+}
+
+function replaceHere(from: string, to: string): void {
+  const renamed = getState().classes.map((one) => (one.name === from ? { ...one, name: to } : one));
+  replaceClass(
+    renamed.filter(({ name }) => name !== ""),
+    from,
+    to,
+  );
   usePhotos.setState(({ items }) => ({
     items: items.map((item) => (item.work ? { ...item, work: replaceInProject(item.work, from, to) } : item)),
   }));
-  void replaceSaved(from, to);
 }

@@ -143,7 +143,7 @@ export async function showPhoto(id: number): Promise<void> {
   const item = find() ?? wanted;
   const { current: before } = usePhotos.getState();
   usePhotos.setState({ current: id });
-  setState({ dialog: null, notice: null });
+  setState({ dialog: null, notice: null, sending: "" });
   try {
     const isOpen = item.clip !== null && (await open(item.clip, item.work));
     if (isOpen || turn !== showing) return;
@@ -153,6 +153,7 @@ export async function showPhoto(id: number): Promise<void> {
     if (turn !== showing) return;
     keepWork();
     await open(clip, currentPhoto()?.work ?? null);
+    notifyTwins();
   } catch (error) {
     if (turn !== showing) return;
     const { failure, message } = asApiError(error);
@@ -209,7 +210,9 @@ async function send(item: PhotoItem, file: Blob): Promise<Clip> {
   // What is open can be clicked until then.
   setState({ sending: describeSending(item), ...(!getState().session && { phase: "opening" as const }) });
   upload = upload?.id === item.id ? upload : begin(item, file);
-  return upload.clip.finally(() => setState({ sending: "" }));
+  return upload.clip.finally(() => {
+    if (usePhotos.getState().current === item.id) setState({ sending: "" });
+  });
 }
 
 function describeSending({ id, name }: PhotoItem): string {
@@ -239,9 +242,17 @@ function begin(item: PhotoItem, file: Blob): Upload {
 
 /** The photograph of the list is on the server. The same one may be in the list, from a project or by another name. */
 function keepClip(id: number, clip: Clip): Clip {
-  const { items } = usePhotos.getState();
+  const { items, current } = usePhotos.getState();
   const same = items.find((other) => other.id !== id && other.clip?.path === clip.path);
-  if (same) usePhotos.setState({ items: items.filter((item) => item.id !== same.id) });
+  if (same) {
+    usePhotos.setState({
+      items: items.filter((item) => item.id !== same.id),
+      current: current === same.id ? id : current,
+    });
+    if (same.name !== clip.name)
+      twins = `“${same.name}” and “${clip.name}” are the same photograph: the list has it once.`;
+    if (current !== id) notifyTwins(); // it was sent ahead
+  }
   const thumbnail = items.find((other) => other.id === id)?.thumbnail || clip.poster;
   change(id, {
     clip,
@@ -249,6 +260,13 @@ function keepClip(id: number, clip: Clip): Clip {
     ...(same && { work: same.work, done: same.done, objects: same.objects }),
   });
   return clip;
+}
+
+let twins = ""; // what is said of them once a photograph is open, because opening removes older notices
+
+function notifyTwins(): void {
+  if (twins) notify("info", twins);
+  twins = "";
 }
 
 /** Sends and encodes the next photograph while one works on this one. Opening it reports what goes wrong. */
@@ -261,8 +279,9 @@ async function prepareNext(): Promise<void> {
     if (!next.clip && next.file) upload = begin(next, next.file);
     const clip = next.clip ?? (await upload?.clip);
     if (clip) await preparePhoto(clip.path);
-  } catch {
-    prepared = null;
+  } catch (error) {
+    // A refused file is not sent again with each click.
+    if (asApiError(error).failure !== "refused" || (error as Error).name === "AbortError") prepared = null;
   }
 }
 

@@ -11,7 +11,7 @@ import { cancelTracking } from "./track";
 
 /**
  * The user's edits of objects, each one undo step. Points and boxes wait until tracking ends, other edits cancel it. New
- * objects, points and boxes also wait until a session is open.
+ * objects, points, boxes and the classes of keys also wait until a session is open.
  */
 
 export function addPoint(point: Point): void {
@@ -54,6 +54,11 @@ export function renameObject(id: number, name: string): void {
 
 export function labelObject(id: number, label: string): void {
   edit((scene) => scenes.labelObject(scene, id, label));
+}
+
+/** Gives the active object a class; waits like the clicks before it. */
+export function labelActive(label: string): void {
+  whenOpen(() => edit((scene, { active }) => scenes.labelObject(scene, active, label)));
 }
 
 /** Sets the size of specks and holes that are not shown. @param isContinued as a part of the last undo step */

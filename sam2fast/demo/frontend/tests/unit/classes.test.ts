@@ -1,6 +1,6 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { exportPhotos } from "../../src/photos/downloads";
-import { removeClass, renameClass } from "../../src/photos/classes";
+import { removeClass, renameClass, watchReplaced } from "../../src/photos/classes";
 import { usePhotos, type PhotoItem } from "../../src/photos/list";
 import { openPhotosProject, projectOf } from "../../src/photos/project";
 import { openDataFile } from "../../src/project/files";
@@ -36,12 +36,14 @@ const labels = ({ objects }: Scene) => objects.map(({ label }) => label ?? "");
 const file = (content: unknown) => new File([JSON.stringify(content)], "a.json");
 
 vi.stubGlobal("window", globalThis);
-vi.stubGlobal("addEventListener", () => undefined);
+const heard: ((event: { key: string; newValue: string }) => void)[] = []; // of other tabs
+vi.stubGlobal("addEventListener", (_: string, run: (typeof heard)[0]) => heard.push(run));
 vi.stubGlobal("localStorage", {
   getItem: (key: string) => kept.get(key) ?? null,
   setItem: (key: string, value: string) => kept.set(key, value),
 });
 watchClasses();
+watchReplaced();
 
 beforeEach(() => {
   forgetKnown();
@@ -109,6 +111,17 @@ test("a class stays with an object whose mask is edited", async () => {
   expect(labels(getState().scene)).toEqual(["dog"]);
   for (let step = 0; step < 3; step += 1) editing.undo();
   expect(labels(getState().scene)).toEqual(["dog"]);
+});
+
+test("a class that another tab renames comes back by no object of this one", () => {
+  editing.labelObject(1, "dog");
+  const { colour } = getState().classes[0]!;
+  const changed = { "sam2fast-replaced-class": ["dog", "hound", 1], "sam2fast-classes": [{ name: "hound", colour }] };
+  kept.set("sam2fast-classes", JSON.stringify(changed["sam2fast-classes"]));
+  for (const [key, value] of Object.entries(changed)) {
+    for (const run of heard) run({ key, newValue: JSON.stringify(value) });
+  }
+  expect([names(), labels(getState().scene)]).toEqual([["hound"], ["hound"]]);
 });
 
 test("a class is renamed and removed everywhere, also in what undo restores", async () => {

@@ -378,6 +378,61 @@ test("the next photograph is sent and encoded while one works on this one", asyn
   expect(paths().filter((path) => path === "/api/photographs/prepare")).toHaveLength(1);
 });
 
+test("a copy of the open photograph takes its place in the list, and a notice says so", async () => {
+  answerWith(clicked, {}, {});
+  usePhotos.setState({ items: [photos[0]!, { ...photos[1]!, id: 2, clip: null, file: ADDED }], current: 0 });
+  setState({ clip: photos[0]!.clip });
+  sending.uploadVideo.mockReset();
+  sending.uploadVideo.mockResolvedValueOnce(photos[0]!.clip);
+  const stop = watchPhotos();
+  editing.addPoint(POINT);
+  await vi.waitFor(() => expect(getState().notice?.text).toMatch(/“a” and “b” are the same photograph/));
+  stop();
+  expect(usePhotos.getState()).toMatchObject({ current: 2, items: [{ id: 2, name: "b" }] });
+});
+
+test("a file that was refused ahead of time is not sent again with each click", async () => {
+  answerWith(clicked, clicked, {}, {});
+  usePhotos.setState({ items: [photos[0]!, { ...photos[1]!, id: 3, clip: null, file: ADDED }], current: 0 });
+  setState({ clip: photos[0]!.clip });
+  sending.uploadVideo.mockReset();
+  sending.uploadVideo.mockRejectedValue(new ApiError("refused", "damaged"));
+  const stop = watchPhotos();
+  for (const positive of [true, false]) {
+    editing.addPoint({ ...POINT, positive });
+    await synchronise();
+    await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalled());
+  }
+  stop();
+  expect(sending.uploadVideo).toHaveBeenCalledOnce();
+  expect(getState().notice).toBeNull(); // opening it says what is wrong
+});
+
+test("what is said of a photograph that is sent stays when the one before it is given up", async () => {
+  answerWith({});
+  const unsent = (id: number, name: string) => ({ ...photos[1]!, id, name, clip: null, file: ADDED });
+  usePhotos.setState({ items: [photos[0]!, unsent(4, "b"), unsent(5, "c")], current: 0 });
+  setState({ clip: photos[0]!.clip });
+  sending.uploadVideo.mockReset();
+  sending.uploadVideo.mockImplementation((...[, , , signal]: [unknown, unknown, unknown, AbortSignal]) => {
+    return new Promise((_, reject) => {
+      signal.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
+    });
+  });
+  const given = showPhoto(4);
+  await vi.waitFor(() => expect(getState().sending).toBe("Sending b, 2 of 3"));
+  await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalledOnce());
+  void showPhoto(5);
+  await given;
+  expect(getState().sending).toBe("Sending c, 3 of 3");
+});
+
+test("a class that is given while a photograph is opened waits for it", () => {
+  setState({ ...freshWork(), clip: photos[0]!.clip, session: null, phase: "opening" });
+  editing.labelActive("dog");
+  expect(getState().early).toHaveLength(1);
+});
+
 test("a photograph that cannot be opened is left although it was clicked", async () => {
   const { answer, send } = later();
   answerWith({}, answer, started("3"), facts);
