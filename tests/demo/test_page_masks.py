@@ -4,6 +4,7 @@ import json
 import zipfile
 from io import BytesIO
 
+import av
 import moving_shapes
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sam2fast.demo.server.demo_errors import BadInputError
+from sam2fast.demo.server.export_data import object_colour
 from sam2fast.demo.server.mask_import import VideoShape, read_masks
 from sam2fast.io.label_maps import label_png
 from sam2fast.io.rle import decode_rle, encode_rle
@@ -310,3 +312,12 @@ def test_the_masks_of_a_photograph_are_read_whatever_their_name():
     """The page's own file: a ZIP of one image with the photograph's name."""
     (found,) = read_masks(archive_of(img_7_masks=label_png(ONE.astype(np.uint8))), VideoShape(1, SIZE), 0)
     np.testing.assert_array_equal(decode_rle(found.masks[0]), ONE)
+
+
+def test_the_later_object_is_seen_in_overlays(client, session):
+    body = page((1, "Below"), (2, "Above"), frames={0: {1: ONE, 2: ONE}})
+    answer = post(client, session, "export?format=overlay_mp4", body)
+    with av.open(BytesIO(answer.data)) as container:
+        image = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    (first, second), inside = map(object_colour, (1, 2)), image[ONE].mean(0)
+    assert np.abs(inside - second).sum() < np.abs(inside - first).sum()

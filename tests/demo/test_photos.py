@@ -388,8 +388,10 @@ def test_a_split_has_every_photograph_in_one_part(client, ten, kind, tmp_path):
     assert parts("validation=20&seed=1") == [train, val]
     assert any(parts(f"validation=20&seed={seed}") != [train, val] for seed in (2, 3, 4))
     ten[:] = ten[:1]
-    files = exported(client, ten, f"{kind}&validation=50").namelist()
+    single = exported(client, ten, f"{kind}&validation=50")
+    files = single.namelist()
     assert not any(name.startswith("val/") for name in files) and any(name.startswith("train/") for name in files)
+    assert kind == "coco" or b"val: train/images" in single.read("data.yaml")
 
 
 def test_wrong_splits_are_refused(client, ten):
@@ -471,3 +473,34 @@ def test_coco_of_one_image_is_imported_into_a_photograph(client, photo, listed):
     found = client.http.post(f"/api/sessions/{session}/read_masks", data=document).get_json()["objects"]
     assert [(one["label"], [entry["frame"] for entry in one["masks"]]) for one in found] == [("ball", [0])]
     assert np.array_equal(decode_rle(found[0]["masks"][0]["mask"]), disc())
+
+
+def test_names_that_no_file_can_have(client, listed):
+    for name, found in (("\ud83d.png", "_"), ("\u6f22" * 96 + ".png", "\u6f22" * 65)):
+        files = exported(client, [listed[0] | {"name": name}], "cutout").namelist()
+        assert files == [f"{found}.png"]
+
+
+def test_equal_names_are_numbered_across_a_split(client, ten):
+    names = []
+    files = exported(client, [entry | {"name": "cat.png"} for entry in ten], "coco&validation=40")
+    for part in ("train", "val"):
+        names += [image["file_name"] for image in json.loads(files.read(f"{part}/masks.json"))["images"]]
+    assert sorted(names) == sorted(["cat.png", *(f"cat_{i}.png" for i in range(2, 12))])
+
+
+def test_object_cutouts_keep_a_photographs_alpha(client):
+    pixels = np.dstack([drawn(), np.where(np.arange(WIDTH) < WIDTH // 2, 255, 0) + np.zeros((HEIGHT, 1))])
+    session = client.start(client.upload(encoded("PNG", pixels.astype(np.uint8)), "half.png")["path"])
+    body = {"objects": [{"id": 3, "name": "Ball"}], **masks_of((3, np.ones((HEIGHT, WIDTH), bool)))}
+    answer = client.http.post(f"/api/sessions/{session}/export?format=object_cutouts", json=body)
+    with zipfile.ZipFile(BytesIO(answer.data)) as files:
+        cutout = np.asarray(Image.open(files.open("01_Ball/00000.png")))
+    assert np.array_equal(cutout[..., 3], pixels[..., 3]) and not cutout[:, WIDTH // 2 :].any()
+    client.close(session)
+
+
+@pytest.mark.parametrize("body", [[1], "x", 5, None])
+def test_a_preparation_needs_an_object(client, body):
+    answer = client.http.post("/api/photographs/prepare", json=body)
+    assert answer.status_code == 400 and "expected a JSON object" in answer.get_json()["error"]["message"]

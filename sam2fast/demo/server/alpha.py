@@ -1,7 +1,7 @@
 """The alpha of exported objects: hard, feathered, or a matte that follows the model's logits and the image."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -50,18 +50,22 @@ def read_edges(options: Mapping[str, str]) -> Edges:
         raise BadInputError(f"there are no edges {shortened(kind)}; expected one of {', '.join(KINDS)}")
     if not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", feather) or float(feather) > MAX_FEATHER:
         raise BadInputError(f"feather is {shortened(feather)}; expected 0 to {MAX_FEATHER} pixels")
-    return Edges(kind, float(feather))
+    return HARD if kind == "hard" else Edges(kind, float(feather))
 
 
-def alpha_of(parts: Sequence[MaskWithLogits], edges: Edges, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def alpha_of(parts: Iterable[MaskWithLogits], edges: Edges, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The alpha ``(H, W)``, 0 to 255, of all objects together; 127 or 128 at the outline.
 
     Args:
+        parts: the objects, read once, so that one at a time is in memory.
         image: the frame ``(H, W, 3)``.
     """
     mask = np.zeros(image.shape[:2], dtype=bool)
+    likely = torch.zeros(image.shape[:2] if edges.kind == "matte" else 0)
     for part in parts:
         mask |= part.mask
+        if edges.kind == "matte":
+            torch.maximum(likely, _probability(part), out=likely)
     alpha = np.where(mask, np.uint8(255), np.uint8(0))
     if edges.kind == "hard" or not mask.any():
         return alpha
@@ -73,7 +77,7 @@ def alpha_of(parts: Sequence[MaskWithLogits], edges: Edges, image: NDArray[np.ui
         shorter = min(side.stop - side.start for side in box)
         radius = max(2, round(min(max(mask.shape) / PER_IMAGE, shorter / PER_OBJECT)))
         near = surroundings(mask, 3 * radius)
-        share = _matte(parts, mask, near, image[near], radius)
+        share = _matte(likely[near], mask[near], image[near], radius)
     alpha[near] = np.rint(255 * share).astype(np.uint8)
     return alpha
 
@@ -111,14 +115,8 @@ def _distance(targets: NDArray[np.bool_], reach: int) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def _matte(
-    parts: Sequence[MaskWithLogits],
-    mask: NDArray[np.bool_],
-    near: tuple[slice, slice],
-    image: NDArray[np.uint8],
-    radius: int,
-) -> NDArray[np.float32]:
-    """The probabilities of the logits near the outline, filtered along the image's edges.
+def _matte(likely: Tensor, mask: NDArray[np.bool_], image: NDArray[np.uint8], radius: int) -> NDArray[np.float32]:
+    """The probabilities ``likely`` near the outline, filtered along the image's edges.
 
     It is a guided filter by colours (He, Sun, Tang: Guided Image Filtering): in each window, alpha is the linear
     function of the colours that fits the probabilities best. Windows are placed on a coarse grid.
@@ -144,10 +142,10 @@ def _matte(
         large = F.interpolate(grid[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         return large[: image.shape[0], : image.shape[1]]
 
-    inside = torch.from_numpy(mask[near]).float()
+    inside = torch.from_numpy(mask).float()
     covered = means(inside)
     is_near = enlarge(((covered > 0) & (covered < 1)).float()[0]) > 0
-    target = torch.where(is_near, _probability(parts, near), inside)
+    target = torch.where(is_near, likely, inside)
     colours = [torch.from_numpy(np.ascontiguousarray(image[..., c])).float() / 255 for c in range(3)]
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     colour, mean = means(*colours), means(target)
@@ -173,13 +171,10 @@ def _matte(
     return torch.where(is_near, share, inside).numpy()
 
 
-def _probability(parts: Sequence[MaskWithLogits], near: tuple[slice, slice]) -> Tensor:
-    """The greatest probability of any object at each pixel; that of a mask without logits is 0 or 1."""
-    found: list[Tensor] = []
-    for mask, logits in parts:
-        if logits is None:
-            found.append(torch.from_numpy(mask[near]).float())
-        else:
-            large = F.interpolate(logits[None].float(), mask.shape, mode="bilinear", align_corners=False)[0, 0]
-            found.append(torch.sigmoid(large[near]))
-    return torch.stack(found).amax(0)
+@torch.inference_mode()
+def _probability(part: MaskWithLogits) -> Tensor:
+    """The probability of an object at each pixel ``(H, W)``; that of a mask without logits is 0 or 1."""
+    mask, logits = part
+    if logits is None:
+        return torch.from_numpy(mask).float()
+    return F.interpolate(logits[None].float(), mask.shape, mode="bilinear", align_corners=False)[0, 0].sigmoid()

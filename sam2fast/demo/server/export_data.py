@@ -144,9 +144,9 @@ class ExportData(NamedTuple):
         """The alpha ``(H, W)`` of objects, by default of all, on a frame with its image."""
         logits = self.logits.get(frame, {})
         masks = self.masks.get(frame, {}).items()
-        parts = [
+        parts = (
             MaskWithLogits(decode_rle(mask.rle), logits.get(i)) for i, mask in masks if objects is None or i in objects
-        ]
+        )
         return alpha_of(parts, self.edges, image)
 
     @property
@@ -157,7 +157,8 @@ class ExportData(NamedTuple):
 
 def safe_name(name: str) -> str:
     """A name of a client without characters that file systems refuse; may be empty."""
-    return re.sub(r'[\x00-\x1f\x7f<>:"|?*/\\]', "_", name).strip(". ")[-100:]
+    clean = re.sub(r'[\x00-\x1f\x7f\ud800-\udfff<>:"|?*/\\]', "_", name).strip(". ")[-100:]
+    return clean.encode()[-200:].decode(errors="ignore")  # file systems take 255 bytes
 
 
 def object_colour(object_id: int) -> Colour:

@@ -5,6 +5,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,11 +208,12 @@ def _cutouts(data: ExportData) -> _Entries:
     """Yields RGBA images: the objects opaque or with a photograph's own alpha, all else transparent black."""
     for frame, image in _frames_with_masks(data):
         alpha = data.alpha(frame, image)
-        cutout = read_cutout(data.file, alpha) if is_photo(data.file) else _cutout(image, alpha)
-        yield f"{frame:05d}.png", encoded(cutout, "PNG", compress_level=PNG_COMPRESSION)
+        yield f"{frame:05d}.png", encoded(_cutout(data, image, alpha), "PNG", compress_level=PNG_COMPRESSION)
 
 
-def _cutout(image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _cutout(data: ExportData, image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if is_photo(data.file):
+        return read_cutout(data.file, alpha)
     return np.dstack([image * (alpha > 0)[..., None], alpha])
 
 
@@ -221,7 +223,7 @@ def _object_mattes(data: ExportData) -> _Entries:
 
 
 def _object_cutouts(data: ExportData) -> _Entries:
-    return _of_objects(data, _cutout)
+    return _of_objects(data, partial(_cutout, data))
 
 
 def _of_objects(
@@ -237,10 +239,11 @@ def _of_objects(
 
 def _yolo_files(data: ExportData) -> _Entries:
     """A data set of the frames that have masks, as Ultralytics reads it: images, labels, and the classes' names."""
-    yield "data.yaml", yolo_data(data.classes)
+    classes = data.classes
+    yield "data.yaml", yolo_data(classes)
     for frame, image in _frames_with_masks(data):
         lines = [
-            yolo_line(data.classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
+            yolo_line(classes.index(data.class_of(i)), yolo_polygon(parts, data.size))
             for i, parts in _polygons(data, frame).items()
             if parts
         ]

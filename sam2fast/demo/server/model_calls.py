@@ -64,7 +64,7 @@ class SessionCalls:
         """Opens the session's video, unless the session was closed while it waited."""
         if session.is_closed:
             raise NoSessionError(session.id)
-        prepared = None if session.strategy else self._prepared.pop(session.path, None)
+        prepared = self._prepared.pop(session.path, None)  # strategies do not matter: it has one frame
         session.open(prepared or self._open(session.path, session.file, session.strategy))
 
     def prepare(self, path: str, file: Path) -> None:
@@ -180,11 +180,17 @@ class SessionCalls:
             self._budget.share(state)
             self._update_masks(session, frame, ids, logits)
 
-    def mask_logits(self, session: Session) -> dict[int, dict[int, list[Tensor]]]:
-        """For each frame and object, the low-resolution logits ``(1, h, w)`` that its mask may have been made of."""
+    def mask_logits(
+        self, session: Session, frames: Collection[int] | None = None
+    ) -> dict[int, dict[int, list[Tensor]]]:
+        """For each frame and object, the low-resolution logits ``(1, h, w)`` that its mask may have been made of.
+
+        Args:
+            frames: frames of the result; None for all that have masks.
+        """
         found: dict[int, dict[int, list[Tensor]]] = {}
         for object_id, tracked in session.state.objects.items():
-            for frame in session.masks:
+            for frame in session.masks if frames is None else session.masks.keys() & frames:
                 results = {id(result): result for c in (True, False) if (result := tracked.result_on(frame, c))}
                 found.setdefault(frame, {})[object_id] = [result.mask[0].cpu() for result in results.values()]
         return found

@@ -39,7 +39,10 @@ EXAMPLE = '{"photographs": [{"path": "uploads/...", "name": "cat.jpg", "objects"
 
 
 class _Photo(NamedTuple):
-    """A photograph with its masks; ``stem`` is its own among all of an export."""
+    """A photograph with its masks.
+
+    ``name`` is the client's. Equal names are numbered: ``name`` and ``stem`` are its own among all of an export.
+    """
 
     path: str
     file: Path
@@ -107,7 +110,10 @@ def make_photo_routes(service: DemoService) -> Blueprint:
 
     @routes.post("/api/photographs/prepare")
     def prepare() -> Response:
-        path = str((request.get_json(force=True, silent=True) or {}).get("path"))
+        body = request.get_json(force=True, silent=True)
+        if not isinstance(body, Mapping):
+            raise BadInputError("expected a JSON object")
+        path = str(body.get("path"))
         file = service.library.find(path)
         if not is_photo(file):
             raise BadInputError(f"{shortened(path)} is not a photograph: only photographs are prepared")
@@ -179,11 +185,13 @@ def export(
             listed = dict.fromkeys(read_classes(body))
             found = dict.fromkeys(label for photo in photos for label in _labels(photo))
             classes = [*(listed | found)]
-            for part, chosen in _parts(cleaned, split).items():
+            parts = _parts(cleaned, split)
+            for part, chosen in parts.items():
                 write_masks(target / part, _annotated(chosen, classes, images, kind), kind, tolerance)
                 if split and kind != "coco":
                     (target / part / "data.yaml").unlink()
-                    (target / "data.yaml").write_text(yolo_data(classes, "train/images", "val/images"), "utf-8")
+                    text = yolo_data(classes, "train/images", "val/images" if "val" in parts else "train/images")
+                    (target / "data.yaml").write_text(text, "utf-8")
         shutil.rmtree(images)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for file in sorted(written.rglob("*")):
@@ -202,7 +210,7 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         raise BadInputError(f"expected photographs such as {EXAMPLE}")
     if len(entries) > MAX_PHOTOS:
         raise BadInputError(f"there are {len(entries)} photographs; expected at most {MAX_PHOTOS}")
-    photos, stems = [], set[str]()
+    photos, stems, names = [], set[str](), set[str]()
     for entry in entries:
         try:
             file = library.find(str(entry.get("path")))
@@ -216,6 +224,9 @@ def _read(body: Any, library: Library) -> list[_Photo]:
         last = re.split(r"[/\\]", str(entry.get("name") or file.name))[-1]
         name = safe_name(last) or "photograph"
         stem = _unique(Path(name).stem, stems)
+        if name in names:
+            name = stem + Path(name).suffix
+        names.add(name)
         photos.append(_Photo(str(entry["path"]), file, name, stem, size, read_page_masks(entry, 1, size)))
     return photos
 
@@ -248,15 +259,12 @@ def _labels(photo: _Photo) -> list[str]:
 
 def _annotated(photos: Iterable[_Photo], classes: Sequence[str], links: Path, kind: str) -> Iterator[AnnotatedImage]:
     """The photographs for ``write_masks``, under the names that they have at the client."""
-    names = set[str]()
     for photo in photos:
         masks = photo.found.masks[0]
         link = links / f"{photo.stem}{photo.file.suffix}"
         link.symlink_to(photo.file)
-        # COCO's file has names only, those of the files that the client has; equal ones are numbered.
-        name = photo.stem + Path(photo.name).suffix if photo.name in names else photo.name
-        names.add(photo.name)
-        image = Path(name) if kind == "coco" else link
+        # COCO's file has names only.
+        image = Path(photo.name) if kind == "coco" else link
         rles = [mask.rle for mask in masks.values()]
         yield AnnotatedImage(image, photo.stem, photo.size, rles, _labels(photo), [1.0] * len(rles), classes)
 
@@ -267,7 +275,7 @@ def _write_cutouts(folder: Path, photos: Iterable[_Photo], form: CutoutForm) -> 
         masks = photo.found.masks
         data = ExportData(photo.file, 1, photo.size, None, masks, edges=form.edges)
         if form.edges.kind == "matte":
-            data = data._replace(logits=match_logits(masks, form.logits_of(photo.path)))
+            data = data._replace(logits=match_logits(masks, form.logits_of(photo.path), ignore_progress))
         data = data.cleaned(photo.found.limits)
         cutout = read_cutout(photo.file, data.alpha(0, read_photo(photo.file)))
         if form.crops and cutout[..., 3].any():

@@ -48,15 +48,16 @@ def make_session_routes(service: DemoService) -> Blueprint:
             data = data._replace(first=round(made.start * made.rate))
         is_larger = source is not None and request.args.get("size") != "seen"
         if is_larger or data.edges.kind == "matte":
-            logits = service.call(service.calls.mask_logits, session.id)
+            logits = service.call(service.calls.mask_logits, session.id, data.masks.keys())
+        with exports.export_slot():  # this keeps a CPU core busy, too
             if data.edges.kind == "matte":
-                data = data._replace(logits=match_logits(data.masks, logits))
-        if source is not None and is_larger:
-            data = data.at_source(source, logits)
-        elif source is not None:
-            feather = data.edges.feather * data.size[0] / source.made.size[0]  # given in pixels of the source
-            data = data._replace(edges=data.edges._replace(feather=feather))
-        return data.cleaned(limits)
+                data = data._replace(logits=match_logits(data.masks, logits, lambda share: report(0.1 * share)))
+            if source is not None and is_larger:
+                data = data.at_source(source, logits)
+            elif source is not None:
+                feather = data.edges.feather * data.size[0] / source.made.size[0]  # given in pixels of the source
+                data = data._replace(edges=data.edges._replace(feather=feather))
+            return data.cleaned(limits)
 
     @routes.get("/api/sessions/<session_id>")
     def session_status(session_id: str) -> Response:

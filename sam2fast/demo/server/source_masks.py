@@ -37,10 +37,11 @@ def resize_masks(masks: FrameMaskTable, logits: Logits, size: tuple[int, int], r
 
 
 @torch.inference_mode()
-def match_logits(masks: FrameMaskTable, logits: Logits) -> MatchedLogits:
-    """The logits of the masks that the model has made."""
+def match_logits(masks: FrameMaskTable, logits: Logits, report: Report) -> MatchedLogits:
+    """The logits of the masks that the model has made. ``report`` receives the share of the frames that is done."""
     matched: dict[int, dict[int, Tensor]] = {}
-    for frame, entries in masks.items():
+    for done, (frame, entries) in enumerate(masks.items()):
+        report(done / len(masks))
         for i, mask in entries.items():
             found = _logits_of(mask, logits.get(frame, {}).get(i, ()))
             if found is not None:

@@ -35,7 +35,9 @@ def write_overlay(data: ExportData, path: Path) -> None:
 
     def draw(image: NDArray[np.uint8], frame: int) -> NDArray[np.uint8]:
         masks = data.masks.get(frame, {})
-        return draw_objects(image, ((decode_rle(masks[i].visible), object_colour(i)) for i in masks))
+        # The last object comes first: where masks overlap, the later one is seen.
+        objects = ((decode_rle(masks[i].visible), object_colour(i)) for i in reversed([*masks]))
+        return draw_objects(image, objects)
 
     _write_mp4(data, path, draw)
 
