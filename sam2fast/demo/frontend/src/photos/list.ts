@@ -153,7 +153,7 @@ export async function showPhoto(id: number): Promise<void> {
     if (turn !== showing) return;
     keepWork();
     await open(clip, currentPhoto()?.work ?? null);
-    notifyTwins();
+    notifyCopies();
   } catch (error) {
     if (turn !== showing) return;
     const { failure, message } = asApiError(error);
@@ -250,8 +250,8 @@ function keepClip(id: number, clip: Clip): Clip {
       current: current === same.id ? id : current,
     });
     if (same.name !== clip.name)
-      twins = `“${same.name}” and “${clip.name}” are the same photograph: the list has it once.`;
-    if (current !== id) notifyTwins(); // it was sent ahead
+      copies = `“${same.name}” and “${clip.name}” are the same photograph: the list has it once.`;
+    if (current !== id) notifyCopies(); // it was sent ahead
   }
   const thumbnail = items.find((other) => other.id === id)?.thumbnail || clip.poster;
   change(id, {
@@ -262,11 +262,11 @@ function keepClip(id: number, clip: Clip): Clip {
   return clip;
 }
 
-let twins = ""; // what is said of them once a photograph is open, because opening removes older notices
+let copies = ""; // what is said of them once a photograph is open, because opening removes older notices
 
-function notifyTwins(): void {
-  if (twins) notify("info", twins);
-  twins = "";
+function notifyCopies(): void {
+  if (copies) notify("info", copies);
+  copies = "";
 }
 
 /** Sends and encodes the next photograph while one works on this one. Opening it reports what goes wrong. */
