@@ -34,7 +34,7 @@ def mini_predictor(overrides: Sequence[str] = ()) -> Any:
 
 
 def mini_of(builder: Any, overrides: tuple[str, ...] = ()) -> Any:
-    """Builds the model anew. It is the same, but no copy."""
+    """Builds the same model again, without a copy."""
     with torch.inference_mode(False):  # tests in inference mode get copies that are made there
         changes = [*OVERRIDES, *overrides]
         return tame_weights.built(builder, nano.CONFIG, device="cpu", hydra_overrides_extra=changes)
