@@ -48,10 +48,11 @@ def test_a_closed_pipe_of_a_progress_bar_is_no_error_of_an_input(monkeypatch):
     def display(*args, **options):
         raise BrokenPipeError
 
-    monkeypatch.setattr("tqdm.std.tqdm.display", display)
     monkeypatch.setattr(reporting, "reporting", lambda: reporting.Reporting(progress=True))
-    with pytest.raises(ClosedPipeError):
-        reporting.progress_bar("images", 1, "images")
+    with reporting.progress_bar("images", 1, "images") as bar, monkeypatch.context() as patch:
+        patch.setattr("tqdm.std.tqdm.display", display)
+        with pytest.raises(ClosedPipeError):
+            bar.display()  # within `refresh` the error would keep the lock of all bars
 
 
 def test_a_closed_pipe_in_a_job_is_no_error_of_its_item():
