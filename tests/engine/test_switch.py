@@ -184,6 +184,7 @@ OTHER_LAYERS = {
     "transposed convolution": ("masks", put_upscaling),
     "sigmoid": ("masks", lambda m: setattr(m.sam_mask_decoder.pred_obj_score_head, "sigmoid_output", True)),
     "positions": ("masks", lambda m: setattr(m.sam_mask_decoder.transformer.layers[1], "skip_first_layer_pe", True)),
+    "tanh": ("masks", lambda m: setattr(m.sam_mask_decoder.output_upscaling[2], "approximate", "tanh")),
     "dilation": ("memory", put_fuser),
 }
 
