@@ -379,7 +379,7 @@ test("the next photograph is sent and encoded while one works on this one", asyn
 });
 
 test("a copy of the open photograph takes its place in the list, and a notice says so", async () => {
-  answerWith(clicked, {}, {});
+  const requests = answerWith(clicked, {}, {});
   usePhotos.setState({ items: [photos[0]!, { ...photos[1]!, id: 2, clip: null, file: ADDED }], current: 0 });
   setState({ clip: photos[0]!.clip });
   sending.uploadVideo.mockReset();
@@ -387,12 +387,13 @@ test("a copy of the open photograph takes its place in the list, and a notice sa
   const stop = watchPhotos();
   editing.addPoint(POINT);
   await vi.waitFor(() => expect(getState().notice?.text).toMatch(/“a” and “b” are the same photograph/));
+  await vi.waitFor(() => expect(requests).toHaveLength(3)); // none is left for another test
   stop();
   expect(usePhotos.getState()).toMatchObject({ current: 2, items: [{ id: 2, name: "b" }] });
 });
 
 test("a file that was refused ahead of time is not sent again with each click", async () => {
-  answerWith(clicked, clicked, {}, {});
+  const requests = answerWith(clicked, {}, clicked);
   usePhotos.setState({ items: [photos[0]!, { ...photos[1]!, id: 3, clip: null, file: ADDED }], current: 0 });
   setState({ clip: photos[0]!.clip });
   sending.uploadVideo.mockReset();
@@ -401,7 +402,7 @@ test("a file that was refused ahead of time is not sent again with each click", 
   for (const positive of [true, false]) {
     editing.addPoint({ ...POINT, positive });
     await synchronise();
-    await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalled());
+    await vi.waitFor(() => expect(requests).toHaveLength(positive ? 2 : 3)); // the first one offers masks
   }
   stop();
   expect(sending.uploadVideo).toHaveBeenCalledOnce();
@@ -414,17 +415,23 @@ test("what is said of a photograph that is sent stays when the one before it is 
   usePhotos.setState({ items: [photos[0]!, unsent(4, "b"), unsent(5, "c")], current: 0 });
   setState({ clip: photos[0]!.clip });
   sending.uploadVideo.mockReset();
+  let refuse = (): void => undefined;
   sending.uploadVideo.mockImplementation((...[, , , signal]: [unknown, unknown, unknown, AbortSignal]) => {
     return new Promise((_, reject) => {
+      refuse = () => reject(new ApiError("refused", "damaged"));
       signal.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
     });
   });
   const given = showPhoto(4);
   await vi.waitFor(() => expect(getState().sending).toBe("Sending b, 2 of 3"));
   await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalledOnce());
-  void showPhoto(5);
+  const chosen = showPhoto(5);
   await given;
   expect(getState().sending).toBe("Sending c, 3 of 3");
+  await vi.waitFor(() => expect(sending.uploadVideo).toHaveBeenCalledTimes(2));
+  refuse();
+  await chosen;
+  expect(getState().sending).toBe("");
 });
 
 test("a class that is given while a photograph is opened waits for it", () => {
