@@ -1,8 +1,6 @@
-import copy
 import gc
 import os
 import signal
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,6 @@ if not torch.cuda.is_available():
 # Shells make background processes ignore interrupts, and commands respect that. Tests interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _copied(items, memo):
-    memo[id(items)] = new = OrderedDict()
-    for key, value in items.items():
-        new[key] = copy.deepcopy(value, memo)
-    return new
-
-
-copy._deepcopy_dispatch[OrderedDict] = _copied  # a third of the usual time for models: their hooks are OrderedDicts
 
 
 def pytest_collection_finish() -> None:

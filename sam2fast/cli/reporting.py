@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from tqdm import tqdm
 
-from sam2fast.cli.terminal import closed_pipes_told, echo
+from sam2fast.cli.terminal import echo, raise_closed_pipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 META = "sam2fast.reporting"  # the key of the settings in click's context
@@ -83,7 +83,7 @@ class _Bar(tqdm):
     """Raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
 
     def display(self, *args: Any, **named: Any) -> Any:
-        with closed_pipes_told():
+        with raise_closed_pipe():
             return super().display(*args, **named)
 
 

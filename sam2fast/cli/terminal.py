@@ -44,7 +44,7 @@ class ClosedPipeError(Exception):
 
 
 @contextmanager
-def closed_pipes_told() -> Iterator[None]:
+def raise_closed_pipe() -> Iterator[None]:
     """Raises :class:`ClosedPipeError` if the block prints to a closed pipe."""
     try:
         yield
@@ -54,7 +54,7 @@ def closed_pipes_told() -> Iterator[None]:
 
 def echo(line: object, err: bool = False) -> None:
     """Calls ``click.echo``. Raises :class:`ClosedPipeError` if the stream is a closed pipe."""
-    with closed_pipes_told():
+    with raise_closed_pipe():
         click.echo(line, err=err)
 
 

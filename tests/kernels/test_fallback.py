@@ -23,7 +23,7 @@ EACH = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 
 
 def each_with_one_of(name, values):
-    """Each sample with the next of the values, which are told apart in one place for all ops."""
+    """Each sample with one of the values in turn. One function distinguishes the values for all ops."""
     return pytest.mark.parametrize(("sample", name), list(zip(SAMPLES.values(), cycle(values), strict=False)))
 
 
