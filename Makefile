@@ -179,12 +179,14 @@ matrix: $(VENV)/.created  ## install in many environments and check each, by nox
 	$(PIP) install --quiet nox
 	$(BIN)/nox --envdir .cache/nox $(if $(ROWS),--sessions $(ROWS)) $(MATRIX)
 
-lint: $(VENV)/.linted  ## style, types, directions of imports, words
+SINCE ?=
+lint: $(VENV)/.linted  ## style, types, directions of imports, words; expressions in lines changed since SINCE=COMMIT
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python tests/support/hard_sentences.py $(SINCE)
 	$(BIN)/python tests/api/check_user_types.py
 
 audit: $(VENV)/.tested .venv-audit/.installed  ## what is installed against published advisories; asks for them on the network
