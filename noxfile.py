@@ -54,13 +54,13 @@ def surroundings(session: nox.Session) -> None:
 
 @nox.session(requires=["wheel"])
 def newest(session: nox.Session) -> None:
-    """The newest releases of everything that setup.py allows."""
+    """The newest releases of everything that pyproject.toml and setup.py allow."""
     install_and_test(session)
 
 
 @nox.session(requires=["wheel"], python="3.10")
 def oldest(session: nox.Session) -> None:
-    """The oldest releases of everything that setup.py allows."""
+    """The oldest releases of everything that pyproject.toml and setup.py allow."""
     install_and_test(session, OLDEST)
 
 
