@@ -1,1 +1,1 @@
-"""Objects through a video: their state, their memories, and what the model computes from frame to frame."""
+"""Tracks objects through videos: prompts, memories, and the computations of each frame."""

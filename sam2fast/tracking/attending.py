@@ -1,4 +1,4 @@
-"""Selects by a session's strategy what its objects attend to on a frame, and gathers it from the memory bank."""
+"""Selects the memories that objects attend to on a frame, and gathers them from the memory bank."""
 
 import operator
 from array import array
@@ -20,7 +20,7 @@ from sam2fast.tracking.strategies.base import Attended, History, Strategy
 
 
 def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
-    """Returns the data of one object that a strategy sees."""
+    """Returns one object's data for a strategy. Its mappings are read-only."""
     results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
@@ -28,14 +28,14 @@ def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse:
 def attended_frames(
     state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
-    """Returns the frames that each object attends to, by the ``rules`` of the session.
+    """Returns the frames that each object attends to. The session's strategy selects them.
 
     Raises:
         ValueError: If the strategy's selection is invalid.
     """
-    if type(state.strategy).attend is Strategy.attend:  # SAM 2's own rule
-        given = state.num_frames, reverse, rules
-        return [Attended(*select_memories(frame, o.conditioning, o.tracked, *given)) for o in objects]
+    if type(state.strategy).attend is Strategy.attend:  # SAM 2's rule
+        settings = state.num_frames, reverse, rules
+        return [Attended(*select_memories(frame, o.conditioning, o.tracked, *settings)) for o in objects]
     histories = [history_of(state, o, frame, reverse, rules) for o in objects]
     return [_checked(state.strategy, state.strategy.attend(history), history) for history in histories]
 
@@ -44,28 +44,29 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
     """Checks a strategy's selection, and returns it.
 
     Raises:
-        ValueError: If it is no ``Attended``, or has no pairs, a frame without a result, or an unknown row.
+        ValueError: If ``attended`` is not an ``Attended``, or contains an entry that is not a pair, a frame without a
+            result, or a row, distance, span or factor that is out of range.
     """
     if not isinstance(attended, Attended):
-        kind = type(attended).__name__
-        raise _error(strategy, history, f"returned a {kind} from attend(); expected Attended(memories, pointers)")
+        name = type(attended).__name__
+        raise _error(strategy, history, f"returned a {name} from attend(); expected Attended(memories, pointers)")
     conditioning, tracked, rules = history.conditioning, history.tracked, history.rules
-    for kind, part in (("memory", attended.memories), ("pointer", attended.pointers)):
+    for name, part in (("memory", attended.memories), ("pointer", attended.pointers)):
         try:
             frames = [t for t, _ in part] if isinstance(part, list | tuple) else None
         except (TypeError, ValueError):
             frames = None
         if frames is None:
-            expected = f"({'frame, row' if kind == 'memory' else 'frame, distance'})"
-            raise _error(strategy, history, f"gave as {kind} {part!r}; expected a list of pairs {expected}")
+            expected = f"({'frame, row' if name == 'memory' else 'frame, distance'})"
+            raise _error(strategy, history, f"gave as {name} {part!r}; expected a list of pairs {expected}")
         for t in frames:
             if t not in conditioning and t not in tracked:
-                raise _error(strategy, history, f"attends to the {kind} of frame {t}, which has none")
+                raise _error(strategy, history, f"attends to the {name} of frame {t}, which has none")
     for t, row in attended.memories:
         if not 0 <= _integer(row) < rules.num_maskmem:
             raise _error(strategy, history, f"gave frame {t} row {row!r}; expected 0 to {rules.num_maskmem - 1}")
     if attended.pointers and not rules.use_pointers:
-        raise _error(strategy, history, "attends to pointers, and the model to none (use_obj_ptrs_in_encoder is off)")
+        raise _error(strategy, history, "attends to pointers, but the model does not (use_obj_ptrs_in_encoder is off)")
     distances = [distance for _, distance in attended.pointers]
     if _count(distances) is None:
         raise _error(strategy, history, f"gave distances {distances}; expected numbers")
@@ -113,7 +114,7 @@ def attended_pages(
     """Returns the pages of the frames that an object attends to.
 
     Args:
-        state: The strategy's state of the object.
+        state: The strategy's state of the object, or None.
         has_factors: True if the strategy weights keys.
     """
     conditioning, tracked_frames = tracked.conditioning, tracked.tracked
@@ -121,20 +122,20 @@ def attended_pages(
     pages = [result.memory for result in results if result.memory is not None]
     times = [row for _, row in attended.memories]
     of_memories, of_pointers = attended.factors or ([1.0] * len(pages), [1.0] * len(attended.pointers))
-    # A strategy may choose more than the model does. What exceeds it counts as conditioning frames.
+    # A strategy may select more frames than SAM 2's rule. The excess widens the tables like conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(conditioning)
-    more = max(len(pages) - rules.recent, len(attended.pointers) - (rules.max_pointers - 1))
+    excess = max(len(pages) - rules.recent, len(attended.pointers) - (rules.max_pointers - 1))
     pointers = [(conditioning[t] if t in conditioning else tracked_frames[t]).pointer for t, _ in attended.pointers]
     distances = [distance for _, distance in attended.pointers]
     weights = (of_memories, of_pointers) if has_factors else None
-    count = max(min(len(conditioning), limit), more)
+    count = max(min(len(conditioning), limit), excess)
     return AttendedPages(pages, times, pointers, distances, count, attended.span or 0, state, weights)
 
 
 def gather_memory(
     model: SAM2Base, bank: MemoryBank, objects: Sequence[AttendedPages], rules: MemoryRules, num_frames: int
 ) -> AttendedMemory:
-    """Returns the memory that these objects attend to, outside of a step, for a prompt."""
+    """Returns the memory that these objects attend to, for a prediction from a prompt."""
     assert bank.memories is not None
     shape = bank.shape_of(objects, rules, in_buckets=False)
     bank.reserve(shape)
@@ -154,15 +155,15 @@ def attended_by_tables(
     has_span: bool,
     has_factors: bool,
 ) -> AttendedMemory:
-    """Returns the memory that tables on the device select from the pools, with encodings of space and time.
+    """Returns the memories that the tables select from the pools, with spatial and temporal encodings.
 
-    Nothing is read back from the device.
+    Does not synchronize with the device.
 
     Args:
         pages: Pool of memories ``(rows, n, C_mem)``.
         pointers: Pool of pointers ``(rows, C)``.
         num_frames: Length of the video.
-        has_span: If True, distances of objects with a ``span`` in the tables are divided by it.
+        has_span: If True, distances are divided by the ``span`` in the tables, unless it is 0.
         has_factors: If True, keys are weighted by the factors in the tables.
     """
     (H, W), m = model.memory_size, model.mem_dim
@@ -172,7 +173,7 @@ def attended_by_tables(
     if has_span:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
         distance = distance / torch.where(tables.span > 0, tables.span, longest)[:, None] * longest
-    # A pointer is wider than a memory token. It becomes several tokens with the same encoding.
+    # A pointer has more channels than a memory token. It is split into several tokens with the same encoding.
     valid = tables.pointer_valid[:, :, None].expand(-1, -1, split) > 0
     key_factors = None
     if has_factors:

@@ -1,4 +1,4 @@
-"""Stores a session's memories in pools of pages, and fills the tables of which object attends to which page."""
+"""Stores a session's memories in pools of pages, and builds the tables of the pages that each object attends to."""
 
 import math
 from array import array
@@ -19,30 +19,30 @@ from sam2fast.tracking.page_pool import Page, PagePool
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.async_copies import PendingCopies
 
-# Capacities of tables, in objects and in conditioning frames, so that shapes seldom change.
+# Numbers of objects and of conditioning frames that tables are padded to, so that their shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-# Tables begin at multiples of this many integers, 16 bytes: Triton specializes kernels on such addresses.
+# Alignment of tables in int32 values: Triton specializes kernels on addresses that are multiples of 16 bytes.
 ALIGNMENT = 4
-# Number of frames for which an object's states stay in the pool. They are small, and moving one to the CPU is a copy.
+# Number of states per object that stay in the pool. They are small, and each move to the CPU would be a separate copy.
 STATES_KEPT = 64
 
 
 def bucket(count: int) -> int:
-    """Returns the smallest bucket that holds ``count``. Beyond the largest bucket, its multiples are buckets."""
+    """Returns the smallest bucket of at least ``count``. Multiples of the largest bucket are buckets, too."""
     return BUCKETS[bisect_left(BUCKETS, count)] if count <= BUCKETS[-1] else -(-count // BUCKETS[-1]) * BUCKETS[-1]
 
 
 class AttendedPages(NamedTuple):
     """Stores the pages that one object attends to."""
 
-    pages: list[Page]  # of memories
-    times: list[int]  # of each page its AttendedMemory.page_time
-    pointers: list[Page]
-    distances: list[int]  # of each pointer, in frames
-    conditioning: int  # how many conditioning frames may be among them, besides the recent frames
-    span: int = 0  # what distances are divided by; 0 for the model's, of the video's length
-    state: Page | None = None  # what the session's strategy knows of the object
-    factors: tuple[list[float], list[float]] | None = None  # of the keys of each page, and of each pointer
+    pages: list[Page]  # pages of memories
+    times: list[int]  # AttendedMemory.page_time of each page
+    pointers: list[Page]  # pages of pointers
+    distances: list[int]  # distance of each pointer in frames
+    conditioning: int  # upper bound on the number of conditioning frames, for the width of the tables
+    span: int = 0  # normalizer of distances; 0: the model's, from the video's length
+    state: Page | None = None  # the strategy's state of the object
+    factors: tuple[list[float], list[float]] | None = None  # factors of the keys of each page, and of each pointer
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class MemoryLayout:
 class MemoryBank:
     """Stores spatial memories ``(H * W, C_mem)`` and object pointers ``(C,)`` fp32 in pools of pages.
 
-    Memories keep the dtype they are computed in. A third pool stores a strategy's states in fp64, if it keeps any.
+    Memories keep their computed dtype. If the strategy keeps states, a third pool stores them in fp64.
 
     Args:
         layout: Layout of the model's memories.
@@ -90,7 +90,7 @@ class MemoryBank:
         self.approximations = approximations
         self.fp8: Fp8 = fp8
         self.pending = PendingCopies()
-        self.memories: PagePool | None = None  # made with the first memory, whose dtype it takes
+        self.memories: PagePool | None = None  # created with the dtype of the first memory
         self.pointers = PagePool((layout.pointer,), torch.float32, layout.device, self.pending)
         self.strategy, size = strategy, strategy.state_size
         self.states = PagePool((size,), torch.float64, layout.device, self.pending) if size else None
@@ -103,7 +103,7 @@ class MemoryBank:
         return MemoryBank(self.layout, self.approximations, self.fp8, self.strategy)
 
     def begin_step(self) -> None:
-        """Begins a step. Pages that it neither reads nor writes may be archived."""
+        """Begins a step. Pages that this step neither reads nor writes may be archived."""
         self.pending.begin_step()
         for pool in self.pools:
             if pool is not None:
@@ -114,7 +114,7 @@ class MemoryBank:
         return self.begin_memories(memories.dtype).write(as_pages(memories))
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
-        """Returns the pool of memories. Creates it if there is none."""
+        """Returns the pool of memories. Creates it on the first call."""
         if self.memories is None:
             self.memories = PagePool(self.page_shape, dtype, self.layout.device, self.pending)
             self.pools = self.memories, *self.pools[1:]
@@ -125,25 +125,25 @@ class MemoryBank:
         return self.pointers.write(pointers)
 
     def read_memory(self, memory: Page) -> Tensor:
-        """Returns a copy ``(1, C_mem, H, W)``."""
+        """Returns a copy ``(1, C_mem, H, W)`` of a memory."""
         assert self.memories is not None
         return self.memories.read(memory).t().unflatten(1, self.layout.size)[None]
 
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
-        """Returns capacities for these objects, with as many rows as objects or, if ``in_buckets``, as a bucket."""
+        """Returns the capacities of a step with these objects. If ``in_buckets``, pads their number to a bucket."""
         conditioning, rows = bucket(max(o.conditioning for o in objects)), len(objects)
         if in_buckets:
-            each = self.strategy.hypotheses
-            rows = each * bucket(rows // each)
+            per_object = self.strategy.hypotheses
+            rows = per_object * bucket(rows // per_object)
         return self.capacity(rows, conditioning, rules)
 
     def capacity(self, objects: int, conditioning: int, rules: MemoryRules) -> "StepShape":
-        """Returns capacities for a number of objects with a number of conditioning frames each."""
+        """Returns the capacities of a step with ``objects`` rows and ``conditioning`` conditioning frames per row."""
         others = objects if self.strategy.sees_others else 0
         return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning, others)
 
     def reserve(self, shape: "StepShape") -> None:
-        """Reserves the pages that the objects of a step of this shape read, and one page per object to write."""
+        """Reserves the pages that a step of this shape reads, and one page per object that it writes."""
         if self._reserved == (shape, self.memories):  # pools do not shrink
             return
         self._reserved, rows = (shape, self.memories), bucket(shape.objects)
@@ -154,8 +154,8 @@ class MemoryBank:
             self.states.reserve(STATES_KEPT * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> "Rows":
-        """Returns the table entries of the pages that objects attend to. They are valid until the next step."""
-        weights = [o.factors for o in objects if o.factors is not None]  # of all or none
+        """Returns table entries for the pages that objects attend to. They are valid until the next step."""
+        weights = [o.factors for o in objects if o.factors is not None]  # all objects have factors, or none
         return {
             "page_table": [] if self.memories is None else [self.memories.rows(o.pages) for o in objects],
             "page_time": [o.times for o in objects],
@@ -169,34 +169,34 @@ class MemoryBank:
         }
 
     def allocate(self, count: int) -> tuple[list[Page], list[Page], list[Page], "Rows"]:
-        """Returns ``count`` new pages of each pool, for memories, pointers and states, and their table entries."""
+        """Allocates ``count`` pages of memories, pointers and states each. Returns them with their table entries."""
         memories, pointers, states = ([] if pool is None else pool.allocate(count) for pool in self.pools)
         written = {"written_pages": memories, "written_pointers": pointers, "written_states": states}
         return memories, pointers, states, {name: [page.row for page in pages] for name, pages in written.items()}
 
 
 def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
-    """Returns the rows of pages of a pool; -1 for None."""
+    """Returns the pool's row of each page, and -1 for None."""
     rows = iter(pool.rows(page for page in pages if page is not None))
     return [-1 if page is None else next(rows) for page in pages]
 
 
 def select_states(states: Tensor, rows: Tensor) -> Tensor:
-    """Returns the rows ``(B,)`` of ``states (n, state_size)``; zeros for row -1."""
+    """Selects ``rows (B,)`` of ``states (n, state_size)``. A row of -1 gives zeros."""
     return torch.where((rows >= 0)[:, None], states.index_select(0, rows.clamp(min=0)), 0.0)
 
 
 def as_pages(maps: Tensor) -> Tensor:
-    """Returns ``maps (B, C, H, W)`` as ``(B, H * W, C)``."""
+    """Converts feature maps ``(B, C, H, W)`` to pages ``(B, H * W, C)``."""
     return maps.flatten(2).transpose(1, 2)
 
 
 class StepShape(NamedTuple):
-    """Stores the capacities of a step, from which the shapes of its tensors follow."""
+    """Stores the capacities of a step. They determine the shapes of its tensors."""
 
-    objects: int
+    objects: int  # rows, including padding
     memories: int  # per object
-    pointers: int
+    pointers: int  # per object
     others: int  # number of objects that each object is compared with
 
 
@@ -204,7 +204,7 @@ class Table(NamedTuple):
     """Describes one table of a step, with a row for each of C objects."""
 
     name: str
-    columns: str | None  # field of :class:`StepShape` with their number; None for one number
+    columns: str | None  # field of :class:`StepShape` with the number of columns; None for a single value per row
     dtype: torch.dtype
     absent: int  # value of empty entries
 
@@ -231,30 +231,30 @@ TABLES = (
 )
 # Format characters of Python's arrays.
 _KINDS = {torch.int32: "i", torch.float32: "f", torch.int64: "q"}
-# By a table's name, for each of the first objects: a list of its first columns, or a number.
+# Entries of tables, by the table's name: for each of the first objects a list of the first columns, or a number.
 Rows = Mapping[str, Sequence[Any]]
 
 
 class StepTables(NamedTuple):
-    """The :data:`TABLES` of a step: views of one int32 tensor."""
+    """Stores the :data:`TABLES` of a step, as views of one int32 tensor."""
 
-    page_table: Tensor  # (C, K) rows of the pool of memories
+    page_table: Tensor  # (C, K) rows of the pool of memories; -1 for padding
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
-    page_factor: Tensor  # (C, K) of keys
-    pointer_table: Tensor  # (C, P) rows of the pool of pointers; 0 for none
-    pointer_valid: Tensor  # (C, P) 1 for each pointer, 0 for none
-    distance: Tensor  # (C, P) frames from the current one to each pointer's
-    pointer_factor: Tensor  # (C, P) of keys
-    span: Tensor  # (C,) what an object's distances are divided by; 0 for the model's
-    read_states: Tensor  # (C,) rows of the pool of states
-    written_pages: Tensor  # (C,) rows for the new memories; int64, which index_copy_ takes
-    written_pointers: Tensor  # (C,)
-    written_states: Tensor  # (C,)
+    page_factor: Tensor  # (C, K) factors of a page's keys
+    pointer_table: Tensor  # (C, P) rows of the pool of pointers; 0 for padding
+    pointer_valid: Tensor  # (C, P) 1 for pointers, 0 for padding
+    distance: Tensor  # (C, P) distance in frames from the current frame to the pointer's frame
+    pointer_factor: Tensor  # (C, P) factors of a pointer's keys
+    span: Tensor  # (C,) normalizer of an object's distances; 0: the model's
+    read_states: Tensor  # (C,) rows of the pool of states; -1 if the object has no state
+    written_pages: Tensor  # (C,) rows for the new memories; int64, as index_copy_ requires
+    written_pointers: Tensor  # (C,) rows for the new pointers
+    written_states: Tensor  # (C,) rows for the new states
     pairs: Tensor  # (C, C) see :func:`~sam2fast.tracking.shared_prompts.pairs_of`; (C, 0) if objects are not compared
 
     @classmethod
     def views(cls, integers: Tensor, shape: StepShape) -> "StepTables":
-        """Returns the tables in the int32 tensor of :meth:`integers`."""
+        """Returns the tables as views of the int32 tensor that :meth:`integers` returned."""
         made = {}
         for table, width, start, columns in _layout(shape)[0]:
             view = integers[start : start + shape.objects * columns * width].view(table.dtype)
@@ -263,22 +263,23 @@ class StepTables(NamedTuple):
 
     @classmethod
     def integers(cls, shape: StepShape, rows: Rows, pinned: bool = False) -> Tensor:
-        """Returns all tables as one int32 tensor on the CPU, see :meth:`views`.
+        """Packs all tables in one int32 tensor on the CPU. :meth:`views` unpacks it.
 
         Args:
-            rows: Entries of the tables. Missing entries are filled with ``absent``.
-            pinned: If True, uses pinned memory, for a copy to CUDA with ``non_blocking``. The caller may free the
-                tensor at once, since torch reuses its memory only after the copy, but must not write to it.
+            rows: Entries of the tables. Missing entries are filled with :attr:`Table.absent`.
+            pinned: If True, uses pinned memory, for a copy to CUDA with ``non_blocking=True``. The caller may free the
+                tensor after starting the copy, since torch reuses its memory only after the copy. The caller must not
+                write to it.
         """
         layout, absent = _layout(shape)
         values = absent[:]
         words = memoryview(values).cast("B")
         targets: dict[str, Any] = {"i": words.cast("i"), "f": words.cast("f"), "q": words.cast("q")}
         for table, width, start, columns in layout:
-            kind = _KINDS[table.dtype]
-            target, start, of_table = targets[kind], start // width, rows.get(table.name, ())
+            code = _KINDS[table.dtype]
+            target, start, of_table = targets[code], start // width, rows.get(table.name, ())
             for row in of_table if table.columns else [of_table]:
-                target[start : start + len(row)] = array(kind, row)
+                target[start : start + len(row)] = array(code, row)
                 start += columns
         integers = torch.frombuffer(values, dtype=torch.int32)
         return torch.empty_like(integers, pin_memory=True).copy_(integers) if pinned else integers
@@ -286,7 +287,7 @@ class StepTables(NamedTuple):
 
 @lru_cache
 def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int, int]], "array[int]"]:
-    """Returns width, start and number of columns of each table, and the integers of empty tables."""
+    """Returns each table with its width, start and number of columns, and the int32 values of empty tables."""
     layout: list[tuple[Table, int, int, int]] = []
     values = array("i")
     for table in TABLES:

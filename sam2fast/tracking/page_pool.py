@@ -1,4 +1,4 @@
-"""Stores rows of equal shape in a pool on the device. Rows that are not needed move to an archive on the CPU."""
+"""Stores rows of equal shape in a tensor on the device. The least recently used rows move to the CPU."""
 
 import weakref
 from collections import deque
@@ -11,49 +11,50 @@ from torch import Tensor
 from sam2fast.utils.async_copies import AsyncHostCopy, PendingCopies, copy_to_device
 
 SMALLEST = 8
-MOST_AT_ONCE = 32  # pages that are archived: they take one copy together
+MOST_AT_ONCE = 32  # maximum number of pages that are archived by one copy
 
 
 class ArchivedRow(NamedTuple):
-    """Stores a row on the CPU. Rows that were archived together are freed with the last of them."""
+    """Stores a row on the CPU. Rows of one copy share memory, so it is freed with the last of them."""
 
     copy: AsyncHostCopy
     row: int
 
     @property
     def tensor(self) -> Tensor:
-        """Waits until the values have arrived, and returns a view of them."""
+        """Waits for the copy, and returns a view of the row."""
         return self.copy.tensor[self.row]
 
 
 class Page:
-    """Refers to the values of one row, in the pool or in the archive. They are freed with the last reference."""
+    """Reference to the values of one row, in the pool or on the CPU. Deleting the page frees the values."""
 
     __slots__ = ("__weakref__", "archived", "row")
 
-    row: int | None  # in the pool
-    archived: ArchivedRow | None  # on the CPU
+    row: int | None  # index in the pool, or None
+    archived: ArchivedRow | None  # copy on the CPU, or None
 
 
 class _Owner(weakref.ref[Page]):
-    """Refers to the page in a row, and frees the row when the page is collected."""
+    """Weak reference to the page of a row. Frees the row when the page is deleted."""
 
     __slots__ = ("free", "row")
 
-    free: deque[int]  # not the pool: a cycle would keep device memory until it is collected
+    free: deque[int]  # instead of the pool: a reference cycle would delay freeing device memory
     row: int
 
 
 class PagePool:
-    """Stores rows ``(rows, *shape)`` on a device, and returns them as pages.
+    """Stores rows in a tensor ``(rows, *shape)`` on a device. Callers refer to rows by pages.
 
-    The pool has the rows that one step needs and a few more, for any number of pages. A new page takes the row of the
-    least recently used page, whose values move to the CPU. The tensor keeps its address until a step needs more rows.
+    The number of pages is not limited, but the tensor has only about as many rows as one step uses. If no row is free,
+    the values of the least recently used pages move to the CPU. The tensor keeps its address until a step needs more
+    rows.
 
     Args:
-        shape, dtype: Shape and dtype of a row; see :meth:`widen`.
+        shape, dtype: Shape and dtype of a row. :meth:`widen` changes the dtype.
         device: Device of the rows.
-        pending: Reads the copies of archived pages when they have arrived.
+        pending: Collects the started copies of archived pages, to move them out of pinned memory.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class PagePool:
         self.data = torch.zeros(SMALLEST, *shape, dtype=dtype, device=device)
         self._pending = pending
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
-        self._free = deque(range(SMALLEST))  # also written by finalizers of pages, at any time
-        self._last_use = [0] * SMALLEST  # the step of each row
+        self._free = deque(range(SMALLEST))  # finalizers of pages append to it at any time
+        self._last_use = [0] * SMALLEST  # last step that used each row
         self._step = 0
 
     def reserve(self, rows: int) -> None:
-        """Grows to at least ``rows`` rows, so that steps with fewer rows do not move the tensor."""
+        """Grows to at least ``rows`` rows. Steps that use fewer rows do not reallocate the tensor."""
         size = -(-rows // SMALLEST) * SMALLEST
         if size > len(self._owners):
             more = self.data.new_zeros(size - len(self.data), *self.data.shape[1:])
@@ -78,13 +79,13 @@ class PagePool:
         return data.dtype == self.data.dtype and data.shape[1:] == self.data.shape[1:]
 
     def move_to(self, data: Tensor) -> None:
-        """Moves to another tensor if it has the same dtype and row shape, and at least as many rows."""
+        """Moves the rows to the tensor ``data``, if it :meth:`suits` and has at least as many rows."""
         if self.suits(data) and len(data) >= len(self.data):
             data[: len(self.data)].copy_(self.data)
             self._adopt(data)
 
     def begin_step(self) -> None:
-        """Begins a step. Rows that only earlier steps used may be archived from now on."""
+        """Begins a step. Rows that this step does not use may be archived."""
         self._step += 1
 
     def write(self, values: Tensor) -> list[Page]:
@@ -96,13 +97,13 @@ class PagePool:
 
     @staticmethod
     def archived_page(values: Tensor) -> Page:
-        """Returns a page in the archive with a copy of ``values (*shape)``."""
+        """Returns a page on the CPU with a copy of ``values (*shape)``."""
         page = Page()
         page.row, page.archived = None, ArchivedRow(AsyncHostCopy(values[None]), 0)
         return page
 
     def allocate(self, count: int) -> list[Page]:
-        """Returns new pages with uninitialised rows."""
+        """Returns ``count`` new pages with uninitialized rows."""
         pages = [Page() for _ in range(count)]
         for page in pages:
             page.archived = None
@@ -112,18 +113,18 @@ class PagePool:
         return pages
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
-        """Returns the pages' rows, valid until the next step. Archived pages are copied back."""
-        wanted, last_use, step = list(pages), self._last_use, self._step
-        for page in wanted:
+        """Returns the pages' rows, valid until the next step. Copies archived pages back to the device."""
+        requested, last_use, step = list(pages), self._last_use, self._step
+        for page in requested:
             row = page.row
             if row is None:
                 row = self._bring_back(page)
                 last_use = self._last_use  # the pool may have grown
-            last_use[row] = step  # before the next page asks for a row
-        return [page.row for page in wanted]  # type: ignore[misc]
+            last_use[row] = step  # now, so that the next page does not take this row
+        return [page.row for page in requested]  # type: ignore[misc]
 
     def _bring_back(self, page: Page) -> int:
-        """Copies an archived page back to a row."""
+        """Copies an archived page back to a row on the device."""
         assert page.archived is not None
         values = page.archived.tensor
         self.widen(values.dtype)
@@ -131,7 +132,7 @@ class PagePool:
             self._make_room()
         row = self._free.popleft()
         self.data[row] = values.to(self.data)
-        self._give(row, page)  # last: until then the page is unchanged
+        self._give(row, page)  # last, so that an error before leaves the page unchanged
         return row
 
     def read(self, page: Page) -> Tensor:
@@ -142,7 +143,7 @@ class PagePool:
         return page.archived.tensor.clone()
 
     def widen(self, dtype: torch.dtype) -> None:
-        """Promotes the dtype of the rows, so that values of ``dtype`` keep their precision."""
+        """Promotes the dtype of the rows, so that they store values of ``dtype`` without rounding."""
         self.data = self.data.to(torch.promote_types(self.data.dtype, dtype))
 
     def _on_device(self, pages: Iterable[Page]) -> Tensor:
@@ -157,7 +158,7 @@ class PagePool:
         self._last_use[row] = self._step
 
     def _make_room(self) -> None:
-        """Archives the pages that were used least recently, several at once, or grows if the step uses all rows."""
+        """Frees rows by archiving the least recently used pages. If the current step uses these, doubles the pool."""
         oldest = sorted(range(len(self._owners)), key=self._last_use.__getitem__)
         most = min(MOST_AT_ONCE, len(oldest) // SMALLEST)
         rows = [row for row in oldest[:most] if self._last_use[row] != self._step]
@@ -175,13 +176,14 @@ class PagePool:
         for row, page in zip(rows, pages, strict=True):
             if page is not None and page.row == row:
                 page.row = None
-            self._owners[row] = None  # the end of the page frees nothing now
-            if row not in self._free:  # where a page was freed just now; a row may be lost when a step fails
+            self._owners[row] = None  # deleting the page no longer frees this row
+            # A row is free already if its page was deleted meanwhile. Rows that a failed step lost become free.
+            if row not in self._free:
                 self._free.append(row)
 
     def _adopt(self, data: Tensor) -> None:
         rows = range(len(self._owners), len(data))
         owners = [*self._owners, *(None for _ in rows)]
         last_use = [*self._last_use, *(0 for _ in rows)]
-        self.data, self._owners, self._last_use = data, owners, last_use  # together: Ctrl-C may come between two calls
+        self.data, self._owners, self._last_use = data, owners, last_use  # in one statement, in case of Ctrl-C
         self._free.extend(rows)

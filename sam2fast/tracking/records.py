@@ -1,6 +1,6 @@
-"""Stores an object's prompts and results by frame, and gives the order of frames in a pass.
+"""Stores an object's prompts and results by frame, and computes the order of frames in a propagation pass.
 
-Imports only the standard library, since exported trackers contain this file.
+Imports only the standard library, because exported trackers contain this file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,36 +17,36 @@ class ObjectRecord(Generic[Result]):
 
     points: dict[int, Any] = field(default_factory=dict)  # coordinates (1, P, 2) and labels (1, P)
     masks: dict[int, Any] = field(default_factory=dict)  # (1, 1, S, S)
-    # Results with a memory, of prompted and of other frames. A frame is in at most one of these dicts.
+    # Results with memories, on conditioning frames and on other frames. A frame is in at most one of the two dicts.
     conditioning: dict[int, Result] = field(default_factory=dict)
     tracked: dict[int, Result] = field(default_factory=dict)
     # Results of prompts since the last propagation. The next propagation moves them to the dicts above.
     new_conditioning: dict[int, Result] = field(default_factory=dict)
     new_tracked: dict[int, Result] = field(default_factory=dict)
-    # Frames that a propagation visited: True if it went backwards.
+    # Direction of the last pass over each frame: True if backward. Frames without a pass have no entry.
     reverse: dict[int, bool] = field(default_factory=dict)
 
     def is_initial(self, frame: int) -> bool:
-        """Returns True if a prompt on the frame is an initial one, and not a correction that attends to memories."""
+        """Returns True if a prompt on the frame is initial, False if it is a correction that attends to memories."""
         return frame not in self.reverse or not self.conditioning
 
     def results(self, conditioning: bool) -> dict[int, Result]:
-        """Returns the stored results of conditioning frames, or of other frames."""
+        """Returns the stored results of conditioning frames if ``conditioning``, else of other frames."""
         return self.conditioning if conditioning else self.tracked
 
     def new_results(self, conditioning: bool) -> dict[int, Result]:
-        """Returns the results of prompts since the last propagation, on conditioning frames or on other frames."""
+        """Returns results of new prompts, on conditioning frames if ``conditioning``, else on other frames."""
         return self.new_conditioning if conditioning else self.new_tracked
 
     def result_on(self, frame: int, conditioning: bool) -> Result | None:
-        """Returns the latest result on a frame: a new one of the given type, else a stored one of either type."""
+        """Returns the latest result on a frame: from :meth:`new_results`, else any stored result, else None."""
         for results in (self.new_results(conditioning), self.conditioning, self.tracked):
             if frame in results:
                 return results[frame]
         return None
 
     def kept_on(self, frame: int) -> Result:
-        """Returns the stored result of a frame. Raises ``KeyError`` if there is none."""
+        """Returns the stored result of a frame. Raises ``KeyError`` if there is no result."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def _histories(self) -> list[dict[int, Result]]:
@@ -55,13 +55,13 @@ class ObjectRecord(Generic[Result]):
 
     def set_prompt(self, frame: int, points: Any, mask: Any) -> None:
         """Replaces the prompts on a frame by points or a mask. The other argument is None."""
-        for given, prompts, others in ((points, self.points, self.masks), (mask, self.masks, self.points)):
-            if given is not None:
-                prompts[frame] = given
+        for prompt, prompts, others in ((points, self.points, self.masks), (mask, self.masks, self.points)):
+            if prompt is not None:
+                prompts[frame] = prompt
                 others.pop(frame, None)
 
     def remove_prompts(self, frame: int) -> None:
-        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
+        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked result."""
         for prompts in (self.points, self.masks, self.new_conditioning, self.new_tracked):
             prompts.pop(frame, None)
         if frame in self.conditioning:
@@ -78,8 +78,9 @@ class ObjectRecord(Generic[Result]):
         """Moves the new results to the stored ones.
 
         Args:
-            encoded: New results with their memories, by the ``id()`` of the new result.
-            clearing_distance: Distance from a new result up to which tracked results are dropped. If None, all stay.
+            encoded: Results with memories, by the ``id()`` of the new result without a memory.
+            clearing_distance: Maximum distance in frames from a new result at which tracked results are dropped. If
+                None, no result is dropped.
         """
         if clearing_distance is not None:
             for frame in [*self.new_tracked, *self.new_conditioning]:
@@ -88,36 +89,36 @@ class ObjectRecord(Generic[Result]):
             for frame, result in self.new_results(conditioning).items():
                 results = self.results(conditioning)
                 if not conditioning:
-                    results.pop(frame, None)  # so that it becomes the newest: max_history removes the oldest
+                    results.pop(frame, None)  # inserts it as the newest, since max_history removes the oldest
                 results[frame] = encoded[id(result)]
         self.new_tracked.clear()
         self.new_conditioning.clear()
-        # Also a correction of a conditioning frame, unless it was stored as one: the original's rule.
+        # Drops tracked results on conditioning frames, even results of newer corrections, as in the original.
         for frame in self.conditioning:
             self.tracked.pop(frame, None)
 
 
 def latest_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int, conditioning: bool) -> dict[Any, Result]:
-    """Returns the latest result of each object that has one on the frame. See :meth:`ObjectRecord.result_on`."""
-    found = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
-    return {obj_id: result for obj_id, result in found.items() if result is not None}
+    """Returns :meth:`ObjectRecord.result_on` of all objects by id. Omits objects without a result on the frame."""
+    results = {obj_id: o.result_on(frame, conditioning) for obj_id, o in objects.items()}
+    return {obj_id: result for obj_id, result in results.items() if result is not None}
 
 
 def remaining_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int) -> dict[Any, Result]:
-    """Returns the latest results on a frame where a prompt was removed."""
+    """Returns the latest results on a frame after a prompt on it was removed."""
     return latest_results(objects, frame, any(frame in o.new_conditioning for o in objects.values()))
 
 
 def still_in(current: Mapping[Any, Record], objects: Mapping[Any, Record]) -> dict[Any, Record]:
-    """Returns the objects that were not removed or replaced since."""
+    """Returns the ``objects`` that ``current`` still contains under the same id."""
     return {obj_id: o for obj_id, o in objects.items() if current.get(obj_id) is o}
 
 
 def check_prompted(objects: Mapping[Any, ObjectRecord[Any]]) -> None:
-    """Checks that there are objects to track.
+    """Checks that every object can be tracked.
 
     Raises:
-        RuntimeError: If there is no object, or one has no conditioning frame.
+        RuntimeError: If there is no object, or an object has no conditioning frame.
     """
     if not objects:
         raise RuntimeError("no object to track: give points, a box or a mask first")
@@ -127,7 +128,7 @@ def check_prompted(objects: Mapping[Any, ObjectRecord[Any]]) -> None:
 
 
 def no_prompt_error(obj_id: Any) -> RuntimeError:
-    """Returns the error for an object without a prompt to track it from."""
+    """Returns the error for an object that cannot be tracked, because it has no prompt."""
     return RuntimeError(f"object {obj_id!r} has no points, box or mask to track it from; give one, or remove it")
 
 
@@ -138,8 +139,8 @@ def frames_of_pass(
 
     Args:
         start: First frame. If None, the earliest conditioning frame of the objects.
-        count: Maximum number of frames after ``start``. If None, all.
-        reverse: If True, goes backwards in time. From frame 0 there are no frames then, as in the original.
+        count: Maximum number of frames after ``start``. If None, the pass ends with the video.
+        reverse: If True, the pass goes backward in time. From frame 0 it is empty, as in the original.
     """
     if start is None:
         start = min(t for o in objects for t in o.conditioning)

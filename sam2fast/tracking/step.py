@@ -1,4 +1,4 @@
-"""Computes one frame of several objects, as a function that CUDA graphs can record."""
+"""Tracks several objects to one frame, in a function that CUDA graphs can capture."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,24 +22,24 @@ from sam2fast.tracking.session import VideoSession
 from sam2fast.tracking.strategies.base import Strategy
 from sam2fast.tracking.strategies.decision import Decision
 
-# Of N objects on one frame; and the same masks and scores on the device.
+# Results of N objects on one frame, and the same masks and scores on the device.
 Results: TypeAlias = tuple[list[FrameResult], TrackScores]
 
-CERTAIN = 1e4  # a logit whose sigmoid is 1 in every dtype
+CERTAIN = 1e4  # logit with a sigmoid of exactly 1 in every dtype
 
 
 class StepSettings(NamedTuple):
     """Stores non-tensor inputs of a step. One graph is captured per combination."""
 
-    num_frames: int  # length of the video; only lengths below ``max_obj_ptrs_in_encoder`` make a difference
+    num_frames: int  # length of the video, clamped to ``max_obj_ptrs_in_encoder``
     fill_hole_area: float  # see :func:`fill_holes`
     fp8: Fp8  # see :func:`sam2fast.kernels.memory_attention.memory_attention`
-    strategy: Strategy | None  # that takes part in the step
-    video_size: tuple[int, int]  # if the strategy depends on it
+    strategy: Strategy | None  # None if the strategy runs nothing on the device
+    video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
 
     @classmethod
     def of(cls, model: SAM2Base, state: VideoSession, fill_hole_area: float) -> "StepSettings":
-        """Returns the settings of a session's steps. Values that make no difference are equal in all sessions."""
+        """Returns the settings of a session's steps. Settings that have no effect get fixed values."""
         strategy = state.strategy
         takes_part = strategy.decides or strategy.has_span or strategy.has_factors
         size = state.video_size if strategy.at_video_size else (0, 0)
@@ -48,43 +48,43 @@ class StepSettings(NamedTuple):
 
 
 class StepInput(NamedTuple):
-    """Stores the inputs of one frame of N objects without a prompt."""
+    """Stores the inputs of a step that tracks N objects to a frame without prompts."""
 
     bank: MemoryBank
     features: FrameFeatures
-    attended: Sequence[AttendedPages]  # of each object; empty where the model keeps no memories
+    attended: Sequence[AttendedPages]  # per object; without pages if the model keeps no memories
     rules: MemoryRules
     settings: StepSettings
-    pairs: Sequence[Sequence[int]] = ()  # of the objects, if the strategy compares them
+    pairs: Sequence[Sequence[int]] = ()  # see :func:`~sam2fast.tracking.shared_prompts.pairs_of`, or empty
 
 
 class Pools(NamedTuple):
     """Stores the tensors of a memory bank."""
 
-    pages: Tensor | None  # (rows, H * W, C_mem), or a quarter of the positions; None if the model keeps no memories
+    pages: Tensor | None  # (rows, tokens per memory, C_mem); None if the model keeps no memories
     pointers: Tensor  # (rows, C) fp32
-    states: Tensor | None  # (rows, state_size) fp64, if a strategy keeps any
+    states: Tensor | None  # (rows, state_size) fp64; None if the strategy keeps no states
 
     @classmethod
     def of(cls, bank: MemoryBank) -> "Pools":
-        """Returns the present tensors of a bank."""
+        """Returns the bank's current tensors."""
         memories, pointers, states = (None if pool is None else pool.data for pool in bank.pools)
         assert pointers is not None
         return cls(memories, pointers, states)
 
 
 class StepBuffers(NamedTuple):
-    """Stores the inputs of steps of one shape besides the pools, and their results."""
+    """Stores the results of a step, and its inputs except the pools."""
 
     features: FrameFeatures
     tables: StepTables
-    results: PackedResults  # of C objects, holes filled
+    results: PackedResults  # of C objects, after hole filling
 
     @classmethod
     def make(
         cls, model: SAM2Base, features: FrameFeatures, integers: Tensor, shape: StepShape, settings: StepSettings
     ) -> "StepBuffers":
-        """Returns buffers of steps of this shape. Only the results are new."""
+        """Returns the buffers of a step. Only the results are new memory."""
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
         results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
@@ -92,7 +92,7 @@ class StepBuffers(NamedTuple):
 
 
 class NarrowPagesError(Exception):
-    """Raised if the dtype of the pages would round new memories, which have ``dtype``."""
+    """Raised if the dtype of the pages is too narrow for new memories of ``dtype``, and would round them."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(f"memories are {dtype}")
@@ -100,12 +100,12 @@ class NarrowPagesError(Exception):
 
 
 def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
-    """Tracks the objects of the tables, without reading anything back. Rows beyond the objects are computed, too.
+    """Tracks the objects of the tables without synchronizing with the device. Computes padding rows, too.
 
     Writes results to the buffers, and memories, pointers and states to the pools.
 
     Raises:
-        NarrowPagesError: If new memories would be rounded. Nothing has been written then.
+        NarrowPagesError: If the pages would round new memories. Nothing has been written then.
     """
     tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
     memory = decision = decided = record = as_prompt = None
@@ -134,42 +134,43 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
         pools.states.index_copy_(0, tables.written_states, decided.state)
 
 
-def prepare_tables(given: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
-    """Returns the integers of a step's tables on the CPU, and the pages of memories, pointers and states it will write.
+def prepare_tables(inputs: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
+    """Returns a step's tables on the CPU, and the pages for its new memories, pointers and states.
 
-    Rows beyond the objects are written, too. They are free again when their pages are dropped.
+    There are pages for padding rows, too. Deleting the pages frees their rows.
     """
-    bank = given.bank
+    bank = inputs.bank
     bank.reserve(shape)
-    attended = bank.attended_rows(given.attended)
+    attended = bank.attended_rows(inputs.attended)
     memories, pointers, states, written = bank.allocate(shape.objects)
     pinned = bank.layout.device.type == "cuda"
-    rows = {**attended, **written, "pairs": given.pairs}
+    rows = {**attended, **written, "pairs": inputs.pairs}
     return StepTables.integers(shape, rows, pinned), memories, pointers, states
 
 
-def call_step(model: SAM2Base, given: StepInput) -> Results:
-    """Computes a step eagerly, with exactly as many rows as objects, or with rows of a bucket if a part is compiled."""
-    bank, count = given.bank, len(given.attended)
-    shape = bank.shape_of(given.attended, given.rules, in_buckets=_is_compiled(model))
-    integers, *pages = prepare_tables(given, shape)
+def call_step(model: SAM2Base, inputs: StepInput) -> Results:
+    """Computes a step eagerly, with one row per object. Pads the rows to a bucket if a part is compiled."""
+    bank, count = inputs.bank, len(inputs.attended)
+    shape = bank.shape_of(inputs.attended, inputs.rules, in_buckets=_is_compiled(model))
+    integers, *pages = prepare_tables(inputs, shape)
     integers = integers.to(bank.layout.device, non_blocking=True)
-    buffers = StepBuffers.make(model, given.features, integers, shape, given.settings)
+    buffers = StepBuffers.make(model, inputs.features, integers, shape, inputs.settings)
     try:
-        compute_step(model, Pools.of(bank), buffers, given.settings)
+        compute_step(model, Pools.of(bank), buffers, inputs.settings)
     except NarrowPagesError as error:
         assert bank.memories is not None
         bank.memories.widen(error.dtype)
-        compute_step(model, Pools.of(bank), buffers, given.settings)
+        compute_step(model, Pools.of(bank), buffers, inputs.settings)
     packed = buffers.results if shape.objects == count else buffers.results.first(count)
     return build_results(bank, packed, count, *pages)
 
 
 def _is_compiled(model: SAM2Base) -> bool:
-    """Returns True if a part that computes all objects together is compiled on CUDA, for each number of objects.
+    """Returns True if a part that computes all objects as one batch is compiled on CUDA.
 
-    Users call :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``torch.compile(part)``, which
-    returns a module, or set ``part.forward = torch.compile(part.forward)``, like the original's compiled predictor.
+    Such a part is compiled again for each batch size. Users compile by
+    :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``part = torch.compile(part)``, or
+    ``part.forward = torch.compile(part.forward)``, as the original's compiled predictor does.
     """
     if model.device.type != "cuda":
         return False
@@ -188,11 +189,11 @@ def build_results(
 ) -> Results:
     """Returns results of the first ``count`` objects, and the same masks and scores on the device.
 
-    The results are copied to the CPU in the background.
+    The results are copied to the CPU asynchronously.
 
     Args:
-        memories: Pages of memories. Empty for a model without memories, and before a prompt is committed.
-        states: Pages of the strategy's states. Empty if it keeps none.
+        memories: Pages of memories. Empty for a model without memories, and for results of prompts.
+        states: Pages of the strategy's states. Empty if it keeps no states.
     """
     copies = FrameCopies(packed)
     pages = zip_longest(memories[:count], pointers[:count], states[:count])
@@ -223,13 +224,13 @@ def predict(
 
     Args:
         memory: Memory of the objects. None for an initial prompt, or if the model keeps no memories.
-        initial: True for an initial prompt, for the choice between one mask and three.
+        initial: True for an initial prompt. It determines if the decoder predicts one mask or three.
         points: One object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
         mask: One object's mask ``(1, 1, S, S)``.
         previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
-        rows: Number of objects, if they have no memory.
+        rows: Number of objects if ``memory`` is None.
         fp8: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
-        decision: The strategy's decision, if it takes part.
+        decision: Runs the strategy on the decoder's candidates. None if the strategy does not take part.
     """
     engine = engine_for(model)
     presence = 0.0 if decision is None else decision.presence
@@ -245,16 +246,16 @@ def predict(
 
 
 def without_memory(model: SAM2Base, features: FrameFeatures) -> Tensor:
-    """Returns the frame's map ``(1, C, H, W)`` for objects without memory.
+    """Returns the frame's embedding ``(1, C, H, W)`` for objects without memory.
 
     Raises:
-        ValueError: If the model's configuration does not say what replaces a missing memory.
+        ValueError: If the model has memories, but ``directly_add_no_mem_embed`` is off.
     """
     if not model.num_maskmem:
         return features.embedding
     if not model.directly_add_no_mem_embed:
         raise ValueError(
-            "video needs directly_add_no_mem_embed=true in the configuration, as all published models have"
+            "tracking needs directly_add_no_mem_embed=true in the configuration, as in all published models"
         )
     return features.embedding + model.no_mem_embed.reshape(1, -1, 1, 1)
 
@@ -267,18 +268,18 @@ def encode_masks(
     from_prompt: bool,
     as_prompt: Tensor | None = None,
 ) -> Tensor:
-    """Encodes memories ``(B, C_mem, H, W)`` of low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)``.
+    """Encodes low-resolution masks ``(B, 1, h, w)`` with scores ``(B, 1)`` as memories ``(B, C_mem, H, W)``.
 
-    Masks with True in ``as_prompt (B, 1)`` are made binary, like masks of prompts. As in the original's predictor,
-    which encodes objects one by one, ``non_overlap_masks_for_mem_enc`` has no effect.
+    Masks with True in ``as_prompt (B, 1)`` are made binary, like masks of prompts. The option
+    ``non_overlap_masks_for_mem_enc`` has no effect, since the original's predictor encodes objects one by one.
     """
     if as_prompt is not None:
         large = model.masks_for_memory(masks)
-        # The encoder takes their sigmoid, which is 0 or 1 exactly.
+        # The encoder applies a sigmoid to them. The results are exactly 0 or 1.
         masks = torch.where(as_prompt[..., None, None], torch.where(large > 0, CERTAIN, -CERTAIN), large)
     return engine_for(model).encode_memory(features.embedding, masks, scores, from_prompt)
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:
-    """Fills holes in low-resolution logits ``(B, 1, h, w)``, before they are stored. An area of 0 changes nothing."""
+    """Fills holes in low-resolution logits ``(B, 1, h, w)``. If ``fill_hole_area`` is 0, returns them unchanged."""
     return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks

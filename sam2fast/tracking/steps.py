@@ -1,4 +1,4 @@
-"""Runs steps and encodings eagerly, or as CUDA graphs. Replaying a graph costs little more than its arithmetic."""
+"""Tracks and encodes frames eagerly, or by replaying CUDA graphs. Replaying avoids most of the CPU overhead."""
 
 import logging
 from collections import deque
@@ -38,33 +38,35 @@ from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
 
-# Number of closed sessions to keep pools and recorded steps of. Later sessions take them over.
+# Maximum number of closed sessions to keep pools and recorded steps of, for later sessions.
 MOST_IDLE = 2
-# Sessions take over no pools with more recorded steps. Some strategies record steps for each size of videos.
+# Later sessions do not reuse pools with more recorded steps. Some strategies record steps for each video size.
 MOST_RECORDED = 64
-# Initial size of the pools: this many objects with two conditioning frames each. Growth moves the pools, and the steps
-# recorded on them have to be recorded again. At 1024x1024 that is 72 MiB in bfloat16.
+# Initial size of the pools: objects, and conditioning frames of each. At 1024x1024 this is 72 MiB in bfloat16. If a
+# pool grows, its address changes, and the steps recorded on it are recorded again.
 OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
 
 
 class Steps:
-    """Runs steps and encodings of one model, which owns this object. Callers pass the model to each method.
+    """Tracks and encodes frames with one model. The model owns this object, so each method takes the model.
+
+    A step tracks all objects to one frame. A recorded step replays a captured CUDA graph.
 
     Args:
         recorded: Function that returns the recordings of a model, like :func:`recorded_of`.
 
     Attributes:
         is_changed: True if the last check found modules that a user hooked, patched or replaced.
-        explain: If True, logs once why nothing is recorded.
-        prompt_warning: Warning of points outside the video, printed once.
+        explain: If True, logs once why steps are not recorded.
+        prompt_warning: Warns once of points outside the video.
     """
 
     def __init__(self, recorded: Callable[..., Recorded] = recorded_of) -> None:
         self.is_changed, self.explain, self.prompt_warning = False, False, PromptWarning()
         self._recorded_of = recorded
-        self._watches: list[Watch | None] | None = None  # of the last check
+        self._watches: list[Watch | None] | None = None  # result of the last check
         self._changes = 0
-        self._ends: list[finalize[Any, MemoryBank]] = []  # of open sessions
+        self._ends: list[finalize[Any, MemoryBank]] = []  # finalizers of open sessions
         self._forget()
 
     def _forget(self) -> None:
@@ -88,12 +90,13 @@ class Steps:
         ahead: bool = False,
         padded: int = 0,
     ) -> EncodedFrames:
-        """Encodes some frames of a video as one batch.
+        """Encodes frames of a video as one batch.
 
         Args:
             ahead: If True, the caller does not need the features yet. Recordings compute them on another stream without
-                waiting for the caller's stream. The weights must have been written.
-            padded: Size that a batch is padded to if its own size is not recorded, as recording takes longer; or 0.
+                waiting for the caller's stream, so no kernel may still be writing the weights.
+            padded: Batch size to pad to if no encoding of the actual size is recorded, to avoid recording one. If 0,
+                the batch is not padded.
         """
         encoded = None
         if self._may_record(model, options):
@@ -104,7 +107,7 @@ class Steps:
         return encoded
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
-        """Encodes frames as one batch of a bucket's size, on CUDA on another stream, or returns None if unrecorded."""
+        """Encodes frames by a recording, padded to a bucket's size. Returns None if that cannot be recorded."""
         engine, recorded = engine_for(model), self._recorded_of(model, True)
         device = recorded.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
@@ -121,10 +124,10 @@ class Steps:
             return features_by_frame(levels if len(levels[0]) > 1 else [x.clone() for x in levels], len(frames))
 
         if device.type == "cuda":
-            # Frames are encoded at the same time as steps run, on another stream, and uploaded on a third one.
+            # Encoding, uploading and tracking run concurrently on three streams.
             streams = self._streams or (torch.cuda.Stream(device), torch.cuda.Stream(device))
             stream, uploads = self._streams = streams
-            if not ahead or recorded.pool.graphs.constants.are_outdated:  # by weights that may still be written
+            if not ahead or recorded.pool.graphs.constants.are_outdated:  # the caller's stream may still write weights
                 stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(uploads):
                 pixels = _uploaded(frames, key[1], device)
@@ -137,26 +140,26 @@ class Steps:
         last = recorded.pool.last
         return None if features is None else EncodedFrames(features, last and partial(_wait, last[1]))
 
-    def step(self, model: SAM2Base, options: TrackingOptions, given: StepInput) -> Results:
-        """Computes the results of all objects of a frame as one batch. Writes memories and pointers to the bank."""
-        results = self._replay_step(model, given) if self._may_record(model, options) else None
-        return call_step(model, given) if results is None else results
+    def step(self, model: SAM2Base, options: TrackingOptions, inputs: StepInput) -> Results:
+        """Tracks all objects to a frame as one batch. Writes memories, pointers and states to the bank."""
+        results = self._replay_step(model, inputs) if self._may_record(model, options) else None
+        return call_step(model, inputs) if results is None else results
 
-    def _replay_step(self, model: SAM2Base, given: StepInput) -> Results | None:
-        """Computes a step by its recording, or returns None if it is not recorded."""
-        bank, settings, (embedding, high_res) = given.bank, given.settings, given.features
-        count, shape = len(given.attended), bank.shape_of(given.attended, given.rules, in_buckets=True)
+    def _replay_step(self, model: SAM2Base, inputs: StepInput) -> Results | None:
+        """Computes a step by a recording. Returns None if it cannot be recorded."""
+        bank, settings, (embedding, high_res) = inputs.bank, inputs.settings, inputs.features
+        count, shape = len(inputs.attended), bank.shape_of(inputs.attended, inputs.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
         used = self._used.get(bank)
         pool = self._recorded_of(model).pool if used is None else used.pool
         with pool.turn():
-            recorded = self.recorded_steps(model, bank, given.rules) if used is None else used
+            recorded = self.recorded_steps(model, bank, inputs.rules) if used is None else used
             if pool.failures and recorded.has(key) is False:
                 return None
-            integers, *pages = prepare_tables(given, shape)
+            integers, *pages = prepare_tables(inputs, shape)
             while True:
                 pools = Pools.of(bank)
-                if bank.states is None and recorded.tensors:  # steps without a strategy do not read them
+                if bank.states is None and recorded.tensors:  # the step does not read the states of other strategies
                     pools = pools._replace(states=recorded.tensors.states)
                 recorded.use(pools)
 
@@ -174,45 +177,48 @@ class Steps:
                     bank.memories.widen(error.dtype)
             if packed is not None:
                 return build_results(bank, packed, count, *pages)
-        bank.begin_step()  # so that rows of the failed step are free again
+        bank.begin_step()  # frees the rows of the failed step
         return None
 
     @torch.inference_mode()
     def recorded_steps(self, model: SAM2Base, bank: MemoryBank, rules: MemoryRules) -> Recorded:
         """Returns the steps recorded on a session's pools.
 
-        On its first step, a session moves to the pools of a closed one if they are large enough, and takes over the
-        steps recorded on them.
+        On its first step, a session takes over the pools of a closed session if they are large enough, and the steps
+        recorded on them.
         """
         pool, used, idle = self._recorded_of(model).pool, self._used, self._idle
         with pool.lock:
             if bank not in used:
                 assert bank.memories is not None
-                small = [each for each in reversed(list(idle)) if each.tensors and each.made <= MOST_RECORDED]
-                recorded = next((x for x in small if bank.memories.suits(x.tensors.pages)), None) or Recorded(pool)
-                with suppress(ValueError):  # new, or dropped by a finalizer just now
+                reusable = [x for x in reversed(list(idle)) if x.tensors and x.made <= MOST_RECORDED]
+                recorded = next((x for x in reusable if bank.memories.suits(x.tensors.pages)), None) or Recorded(pool)
+                with suppress(ValueError):  # newly created, or dropped by a finalizer meanwhile
                     idle.remove(recorded)
-                for own, tensor in zip(bank.pools, recorded.tensors, strict=False):
-                    if own is not None and tensor is not None:
-                        own.move_to(tensor)
+                for page_pool, tensor in zip(bank.pools, recorded.tensors, strict=False):
+                    if page_pool is not None and tensor is not None:
+                        page_pool.move_to(tensor)
                 bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
                 used[bank] = recorded
-                end = finalize(bank, idle.append, recorded)  # at any point, without the lock
+                end = finalize(bank, idle.append, recorded)  # may run at any time, without the lock
                 end.atexit = False
-                self._ends = [*(each for each in self._ends if each.alive), end]
+                self._ends = [*(old for old in self._ends if old.alive), end]
             return used[bank]
 
     def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
-        """Returns True if steps and encodings are recorded. Notes the model's state then."""
+        """Returns True if steps and encodings are recorded. Before the first one, stores the model's fingerprint."""
         if self.why_eager(model, options.fast) is not None:
             return False
         if self._made_for is None:
-            # Graphs read the weights by address: these tensors keep the memory from being reused.
+            # Graphs read the weights by address. Holding the tensors keeps their memory from being reused.
             self._made_for = fingerprint(model), [x.detach() for x in (*model.parameters(), *model.buffers())]
         return True
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
-        """Returns the reason why steps of this model are not recorded, see :func:`sam2fast.engine.graphs.why_eager`."""
+        """Returns the reason why steps of this model are not recorded, or None if they are.
+
+        See :func:`sam2fast.engine.graphs.why_eager`.
+        """
         if fast is False:
             return "fast is False"
         if not model.num_maskmem:
@@ -225,11 +231,11 @@ class Steps:
         if why is None and self._made_for is None:
             with torch.no_grad():
                 if not engine_for(model).parts().attention:
-                    return "memory attention has no plan, and its modules compute one object after the other"
+                    return "memory attention has no plan, so its modules compute one object after the other"
         return why
 
     def check(self, model: SAM2Base, options: TrackingOptions) -> None:
-        """Drops the recordings if modules were replaced, weights moved or settings changed."""
+        """Drops the recordings if modules were changed, weights were moved, or settings of the model changed."""
         self._keep(model, engine_for(model).watches())
         made_for = self._made_for
         if made_for is not None and made_for[0] != fingerprint(model):
@@ -244,9 +250,9 @@ class Steps:
 
     @contextmanager
     def one_step(self, model: SAM2Base, features: FeatureCache) -> Iterator[None]:
-        """Context manager of one step: checks for modified modules and reads torch's switches once.
+        """Context manager of one step: checks for changed modules and reads torch's global flags once.
 
-        Recordings and older features are dropped if the check differs from the previous one.
+        If modules changed since the previous check, drops the recordings and the cached features.
         """
         with engine_for(model).one_step() as watches:
             self._keep(model, watches)
@@ -260,15 +266,15 @@ class Steps:
             self._changes += 1
 
     def release(self, model: SAM2Base) -> None:
-        """Frees the recordings and their memory, also of open sessions. Steps record them again when needed."""
+        """Frees the recordings of all sessions and their memory. Later steps are recorded again when needed."""
         self._forget()
         release(model)
 
 
 def _uploaded(frames: Sequence[Tensor], batch: int, device: torch.device) -> Tensor:
-    """Returns frames as ``(batch, S, S, 3)`` on the device, with the last one repeated.
+    """Copies frames to ``(batch, S, S, 3)`` uint8 on the device. Repeats the last frame to fill the batch.
 
-    Frames of a cache are pinned, by the thread that reads them. The host copies no pixels of them here.
+    Frames of a cache are already pinned by the thread that reads them, so no pixels are copied on the CPU.
     """
     pixels = torch.empty(batch, *frames[0].shape, dtype=torch.uint8, device=device)
     for i, frame in enumerate([*frames, *[frames[-1]] * (batch - len(frames))]):
@@ -279,8 +285,8 @@ def _uploaded(frames: Sequence[Tensor], batch: int, device: torch.device) -> Ten
 
 
 def _wait(done: torch.cuda.Event, features: FrameFeatures) -> None:
-    """Makes the current stream wait until features are computed."""
+    """Makes the current stream wait for the event ``done``, after which the features are computed."""
     stream = torch.cuda.current_stream(features.embedding.device)
     stream.wait_event(done)
     for x in (features.embedding, *features.high_res):
-        x.record_stream(stream)  # its memory is not reused before that stream has read it
+        x.record_stream(stream)  # the allocator does not reuse its memory before this stream has read it

@@ -1,7 +1,7 @@
-"""Computes the objects of a session on a frame, from a prompt or from memories of other frames.
+"""Predicts the masks of a session's objects on a frame, from a prompt or from memories of other frames.
 
-The tracker uses the model, reads and writes the session's feature cache and memory bank, and returns results. It stores
-results of tracked frames. :mod:`~sam2fast.tracking.prompting` stores results of prompts.
+The tracker runs the model, reads and writes the session's feature cache and memory bank, and stores the results of
+tracked frames. :mod:`~sam2fast.tracking.prompting` stores the results of prompts.
 """
 
 import logging
@@ -40,14 +40,14 @@ R = TypeVar("R")
 
 
 class Tracker:
-    """Computes the objects of sessions with one model.
+    """Predicts the masks of objects in sessions with one model.
 
-    A tracker holds no session and no results, and is cheap to create.
+    A tracker stores neither sessions nor results, and is cheap to create.
 
     Args:
         model: Network.
-        options: Settings, shared with their owner, who may change them.
-        steps: Runner of recorded or eager steps, shared with its owner.
+        options: Settings, shared with the predictor. They may change between calls.
+        steps: Runner of steps, recorded or eager, shared with the predictor.
 
     Attributes:
         session: Constructor of new sessions.
@@ -63,7 +63,7 @@ class Tracker:
         self.model, self.options, self.steps = model, options, steps
 
     def format_masks(self, state: VideoSession, low_res: Tensor, output: Output) -> Tensor:
-        """Converts masks to the requested format, see :func:`~sam2fast.tracking.outputs.format_masks`."""
+        """Converts masks to the requested format. See :func:`~sam2fast.tracking.outputs.format_masks`."""
         custom = self.override("_get_orig_video_res_output")
         resize = None if custom is None else lambda masks: custom(state, masks)[1]
         return format_masks(low_res, state.video_size, output, self.options.non_overlap_masks, resize)
@@ -75,20 +75,20 @@ class Tracker:
 
     @property
     def uses_recordings(self) -> bool:
-        """Returns True if tracking uses recordings."""
+        """Returns True if tracking replays recorded steps."""
         return self.steps.why_eager(self.model, self.options.fast) is None
 
     @property
     def clearing_distance(self) -> int:
-        """Returns the distance from a prompt within which ``clear_non_cond_mem_around_input`` removes frames."""
+        """Returns the distance in frames up to which ``clear_non_cond_mem_around_input`` removes results."""
         return self.model.memory_temporal_stride_for_eval * self.model.num_maskmem
 
     def check_recordings(self) -> None:
-        """Calls :meth:`Steps.check`. Each pass begins with this check, and each step of a stream after a prompt."""
+        """Calls :meth:`Steps.check`. Runs before each pass, and before a stream's first step after a prompt."""
         self.steps.check(self.model, self.options)
 
     def one_step(self, state: VideoSession) -> AbstractContextManager[None]:
-        """Context manager that checks once for modules that a user changed. If any changed, drops older features."""
+        """Context manager of one step, see :meth:`Steps.one_step`. Drops cached features if a module was changed."""
         return self.steps.one_step(self.model, state.features)
 
     def new_state(
@@ -103,11 +103,11 @@ class Tracker:
         max_cond_frames: int | None = None,
         strategy: Strategy | None = None,
     ) -> VideoSession:
-        """Returns a session without objects. Reads no frame.
+        """Returns a session without objects. No frame is read.
 
         Args:
             features_kept: Number of frames with cached features.
-            approximations, strategy: Settings of the session. If None, the tracker's settings.
+            approximations, strategy: Settings of the session. If None, uses the tracker's settings.
             offload_video_to_cpu, offload_state_to_cpu, max_history, max_cond_frames: See :class:`VideoSession`.
         """
         if approximations is None:
@@ -128,7 +128,7 @@ class Tracker:
         )
 
     def rules(self, state: VideoSession) -> MemoryRules:
-        """Returns the rules that select the memories of a session's frames."""
+        """Returns the model's rules for memory selection, with the limits of the session."""
         rules, slots = MemoryRules.of(self.model), state.bank.approximations.memory_slots
         if slots is not None:
             rules = replace(rules, memory_slots=slots)
@@ -137,7 +137,7 @@ class Tracker:
         return replace(rules, max_conditioning=state.max_cond_frames)
 
     def encode(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
-        """Returns features of some frames. Frames missing from the cache are encoded as one batch.
+        """Returns features of ``frames``. Frames missing from the cache are encoded as one batch.
 
         Raises:
             VideoError: If a frame cannot be read.
@@ -146,45 +146,45 @@ class Tracker:
             return self._features(state, frames)
 
     def encode_batch(self, state: VideoSession, objects: Iterable[TrackedObject], frames: range, count: int) -> None:
-        """Encodes up to ``count`` frames as one batch, in the :meth:`one_step` of the first of ``frames``.
+        """Encodes up to ``count`` of ``frames`` as one batch, within :meth:`one_step` of the first frame.
 
-        Later frames of the batch stay in the feature cache until they are tracked.
+        The features of the later frames stay in the cache until these frames are tracked.
         """
-        every = list(objects)
-        needed = [t for t in frames[: 2 * count] if any(t not in o.conditioning for o in every)]
+        tracked = list(objects)
+        needed = [t for t in frames[: 2 * count] if any(t not in o.conditioning for o in tracked)]
         state.features.upcoming = [t for t in needed if t != frames[0]]
         needed = [t for t in needed if t in frames[:count]]
         if count == 1 or not state.features.missing(needed[:1]):
             return
-        # With recordings, a frame that is there leaves the next ones to :meth:`encode_ahead`.
+        # With recordings, :meth:`encode_ahead` encodes the next frames if the first frame is in the cache.
         if state.features.missing(frames[:1]) or not self.uses_recordings:
             self._features(state, needed)
 
     def encode_ahead(self, state: VideoSession, frames: range, count: int) -> None:
-        """Starts encoding the next ``count`` of ``frames`` on another stream, in the :meth:`one_step` before them."""
+        """Starts encoding the next ``count`` of ``frames`` on another CUDA stream, within :meth:`one_step`."""
         needed = state.features.upcoming
         missing = state.features.missing(needed)[:count]
         is_end = len(frames) < 2 * count
         # Waits for a full batch, unless the next frame to track is missing or the pass ends.
         is_due = missing and (len(missing) == count or missing[0] == needed[0] or is_end)
         if is_due and self.uses_recordings:
-            with suppress(Exception):  # tracking that frame raises it again
+            with suppress(Exception):  # the step that tracks the frame raises it again
                 self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
-        found = state.features.read(frames)
-        if found is None:
+        features = state.features.read(frames)
+        if features is None:
             self._encode(state, frames)
-            found = state.features.read(frames)
-            assert found is not None
-        return found
+            features = state.features.read(frames)
+            assert features is not None
+        return features
 
     def _encode(self, state: VideoSession, frames: Sequence[int], ahead: bool = False, padded: int = 0) -> None:
         encode = self.steps.encode
         state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
-        """Returns True if a prompt on the frame makes it a conditioning frame of ``tracked`` (before the prompt)."""
+        """Returns True if a prompt on the frame, not yet applied to ``tracked``, makes it a conditioning frame."""
         return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
 
     def predict_prompted(
@@ -196,12 +196,12 @@ class Tracker:
         mask: Tensor | None,
         previous: Tensor | None,
     ) -> FrameResult:
-        """Computes one object's result on a prompted frame. :meth:`encode_memories` encodes its memory later.
+        """Predicts one object from a prompt. Its memory is encoded later, by :meth:`encode_memories`.
 
         An initial prompt attends to no memory. A correction selects memories in the direction of the frame's last pass.
 
         Args:
-            tracked: Object without this prompt.
+            tracked: Object before this prompt.
             points: Tensors ``point_coords (1, P, 2)`` in input pixels and ``point_labels (1, P)``, or None.
             mask: Mask ``(1, 1, S, S)``, or None.
             previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
@@ -214,9 +214,9 @@ class Tracker:
                 previous = self.as_mask_input(previous)
             (features,) = self._features(state, [frame])
             if state.strategy.decides:
-                unknown = torch.zeros(1, state.strategy.state_size, dtype=torch.float64, device=state.device)
+                initial = torch.zeros(1, state.strategy.state_size, dtype=torch.float64, device=state.device)
                 prompt = True, self.makes_conditioning(tracked, frame)
-                decision = Decision(state.strategy, unknown, self.model.image_size, state.video_size, *prompt)
+                decision = Decision(state.strategy, initial, self.model.image_size, state.video_size, *prompt)
             prompt_inputs = tracked.is_initial(frame), points, mask, previous
             prediction = predict(self.model, features, memory, *prompt_inputs, fp8=bank.fp8, decision=decision)
             record: Tensor | None = None
@@ -233,17 +233,17 @@ class Tracker:
             return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
-        """Converts logits of an earlier result to a mask input of the decoder."""
+        """Converts logits of an earlier result to a mask prompt of the decoder: moves them to the device and clamps."""
         return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool
     ) -> tuple[list[FrameResult], TrackScores]:
-        """Tracks objects without a prompt on the frame as one batch, in :meth:`one_step`. Results include new memories.
+        """Tracks objects to a frame without prompts as one batch, within :meth:`one_step`. Results include memories.
 
         Returns:
-            Results that are being copied to the CPU, and the same masks and scores on the device. With several
-            hypotheses, each result is the best hypothesis and holds the other ones.
+            Results that may still be in flight to the CPU, and the same masks and scores on the device. If there are
+            several hypotheses, each result is the object's best hypothesis and stores the others.
         """
         bank = state.bank
         bank.begin_step()
@@ -254,8 +254,8 @@ class Tracker:
         attended = self.select(state, rows, frame, reverse, rules)
         settings = StepSettings.of(self.model, state, self.fill_hole_area(state))
         pairs = pairs_of(state, objects) if strategy.sees_others else ()
-        given = StepInput(bank, features, attended, rules, settings, pairs)
-        results, scores = self.steps.step(self.model, self.options, given)
+        step_input = StepInput(bank, features, attended, rules, settings, pairs)
+        results, scores = self.steps.step(self.model, self.options, step_input)
         if count > 1:  # the first row of each object is its best hypothesis
             results, scores = best_with_others(results, count), TrackScores(*(x[::count].contiguous() for x in scores))
         return results, scores
@@ -263,10 +263,10 @@ class Tracker:
     def track_frame(
         self, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
     ) -> tuple[dict[Any, FrameResult], TrackScores]:
-        """Returns results of all objects on a frame by id, and their masks and scores on the device. Stores nothing.
+        """Returns the results of all objects on a frame by id, and their masks and scores on the device.
 
-        Called in :meth:`one_step`. Objects with a prompt on the frame keep the prompt's result. Other objects are
-        tracked as one batch.
+        Runs within :meth:`one_step`. Objects with a prompt on the frame keep the prompt's result. The other objects are
+        tracked as one batch. :meth:`store_results` stores the results.
         """
         to_track = {obj_id: o for obj_id, o in objects.items() if frame not in o.conditioning}
         if len(to_track) == len(objects):
@@ -290,7 +290,7 @@ class Tracker:
         reverse: bool,
         results: dict[Any, FrameResult],
     ) -> None:
-        """Stores the results of :meth:`track_frame` for all objects, even if Ctrl-C interrupts."""
+        """Stores the results of :meth:`track_frame` for all objects, even if Ctrl-C interrupts this method."""
 
         def store() -> None:
             for obj_id, tracked in objects.items():
@@ -302,17 +302,17 @@ class Tracker:
 
         try:
             store()
-        except BaseException:  # Ctrl-C: stores all results again; this changes nothing for results already stored
+        except BaseException:  # Ctrl-C: stores all results again; this has no effect on stored ones
             store()
             raise
 
     def fill_hole_area(self, state: VideoSession) -> float:
-        """Returns the hole area of the session's strategy, or the option if the strategy has none."""
-        own = state.strategy.fill_hole_area
-        return self.options.fill_hole_area if own is None else own
+        """Returns ``fill_hole_area`` of the session's strategy, or of the options if the strategy does not set it."""
+        area = state.strategy.fill_hole_area
+        return self.options.fill_hole_area if area is None else area
 
     def encode_memories(self, state: VideoSession, frame: int, results: Sequence[FrameResult]) -> list[FrameResult]:
-        """Adds memories to prompt results on one frame, encoded from the masks after hole filling."""
+        """Encodes the memories of prompt results on one frame, from masks after hole filling. Returns new results."""
         if not self.model.num_maskmem:
             return list(results)
         masks, scores = (torch.cat([getattr(r, name) for r in results]).to(state.device) for name in ("mask", "score"))
@@ -327,18 +327,18 @@ class Tracker:
         self, state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
     ) -> list[AttendedPages]:
         """Selects the memories and pointers that each object attends to on the frame."""
-        before = [None if state.bank.states is None else o.state_before(frame, reverse) for o in objects]
+        states = [None if state.bank.states is None else o.state_before(frame, reverse) for o in objects]
         if not self.model.num_maskmem:
-            return [AttendedPages([], [], [], [], 0, state=page) for page in before]
-        watch, given = self.options.selection_watch, (state, objects, frame, reverse, rules)
-        chosen = attended_frames(*given)
+            return [AttendedPages([], [], [], [], 0, state=page) for page in states]
+        watch = self.options.selection_watch
+        selections = attended_frames(state, objects, frame, reverse, rules)
         if watch is not None:
-            watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in chosen])
-        each, factors = zip(objects, chosen, before, strict=True), state.strategy.has_factors
-        return [attended_pages(o, one, rules, page, factors) for o, one, page in each]
+            watch(state, objects, frame, reverse, [Selection(one.memories, one.pointers) for one in selections])
+        rows, factors = zip(objects, selections, states, strict=True), state.strategy.has_factors
+        return [attended_pages(o, one, rules, page, factors) for o, one, page in rows]
 
     def gather(self, state: VideoSession, tracked: TrackedObject, frame: int) -> AttendedMemory | None:
-        """Returns the memory for a correction. None for an initial prompt, or if the model keeps no memories."""
+        """Returns the memory that a correction attends to. None for an initial prompt or a model without memories."""
         if tracked.is_initial(frame) or not self.model.num_maskmem:
             return None
         rules = self.rules(state)
@@ -346,11 +346,11 @@ class Tracker:
         return gather_memory(self.model, state.bank, attended, rules, state.num_frames)
 
 
-_warned: WeakSet[nn.Module] = WeakSet()  # models for which missing fp8 was logged
+_warned: WeakSet[nn.Module] = WeakSet()  # models for which unsupported fp8 was logged
 
 
 def _fp8(model: SAM2Base, approximations: Approximations) -> Fp8:
-    """Returns the session's ``fp8_attention``, or False if the device does not support it. Logs this once per model."""
+    """Returns ``fp8_attention``, or False if the device does not support it. Logs the reason once per model."""
     requested = approximations.fp8_attention
     why = why_no_fp8(model.device) if requested is True else None
     if why is None:
