@@ -12,52 +12,53 @@ from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.video_io import Frames
 from sam2fast.video_io.video_types import StreamFrame
 
-# Number of frames in the cache besides upcoming ones: clicks go back and forth between a few frames.
+# Number of cached frames in addition to upcoming ones. Users often click on a few frames in turn.
 FEATURES_KEPT = 4
-PATCH = 4  # in pixels of the model's input, as of SAM 2's first layer
+PATCH = 4  # side of a patch in pixels of the model's input, like the stride of SAM 2's patch embedding
 
 
 class FrameFeatures(NamedTuple):
-    """Holds the encoder's output for one frame."""
+    """Stores the image encoder's output for one frame."""
 
     embedding: Tensor  # (1, C, H, W)
-    high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or empty
+    high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or an empty list
 
 
 class EncodedFrames(NamedTuple):
-    """Holds features of several frames. Another stream may still be computing them."""
+    """Stores features of several frames. Another CUDA stream may still be computing them."""
 
     features: list[FrameFeatures]
-    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait for one frame's features
+    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait for a frame's features; None: computed
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedFrame(StreamFrame):
-    """Holds a frame of ``SAM2VideoPredictor.encode_frame`` and its features, for any number of streams; read-only."""
+    """Result of ``SAM2VideoPredictor.encode_frame``: a frame and its features, for any number of streams. Read-only."""
 
     _features: FrameFeatures = field(repr=False)
     _model: nn.Module = field(repr=False)
     _dtype: torch.dtype | None = field(repr=False)  # autocast's dtype
-    _changes: int = field(repr=False)  # number of changes of the model's modules before
+    _changes: int = field(repr=False)  # number of changes of the model's modules before the frame was encoded
 
 
 _Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of autocast
-_Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # and their EncodedFrames.wait
+_Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # features and EncodedFrames.wait
 
 
 class FeatureCache:
-    """Stores the features of the ``size`` frames used last, and of the upcoming frames of a pass until it tracks them.
+    """Stores the features of the ``size`` most recently used frames, and of the upcoming frames of a pass.
 
-    Features computed under autocast and without it are stored separately.
+    Features are stored separately for each autocast dtype.
 
     Args:
         frames: The frames of the video.
         device: The device of the features.
-        size: Number of frames used last. The features of a frame take about 17 MB at 1024x1024 in fp32.
+        size: Maximum number of most recently used frames. The features of a frame take about 17 MB at 1024x1024 in
+            fp32.
         reuse_threshold: See :meth:`reuse`.
 
     Attributes:
-        upcoming: The next frames of the current pass. Their features are not evicted, so that none is encoded twice.
+        upcoming: The next frames of the current pass. Their features are not evicted until they are tracked.
         encoded: Number of frames that the encoder has computed.
     """
 
@@ -76,47 +77,47 @@ class FeatureCache:
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
-        """Sets the largest :func:`difference` at which features of the last encoded frame are reused; None: never."""
+        """Sets the largest :func:`difference` at which a frame reuses the last encoded features. None: no reuse."""
         self._reuse = None if threshold is None else FeatureReuse(threshold)
 
     def missing(self, frames: Iterable[int]) -> list[int]:
-        """Returns the frames without features in the cache. Another stream may still be computing the others."""
-        kind = autocast_dtype(self._device)
-        return [t for t in frames if (t, kind) not in self.kept]
+        """Returns the frames without features in the cache. Features that are still being computed are not missing."""
+        dtype = autocast_dtype(self._device)
+        return [t for t in frames if (t, dtype) not in self.kept]
 
     def encode(self, frames: Sequence[int], compute: Callable[[list[int]], EncodedFrames]) -> None:
-        """Stores the features of these frames. Encodes missing ones, except frames that are like the last encoded one.
+        """Stores the features of these frames. Encodes missing frames, or reuses features for similar frames.
 
         Args:
-            compute: Returns the features of frames from the encoder.
+            compute: Function that encodes frames.
 
         Raises:
             VideoError: If a frame cannot be read.
         """
-        kind = autocast_dtype(self._device)
+        dtype = autocast_dtype(self._device)
         missing = self.missing(frames)
-        sources: list[int | None] = list(missing)  # per frame, the frame to take features from; None: the last encoded
+        sources: list[int | None] = list(missing)  # source of each frame's features; None: the last encoded frame
         if missing and self._reuse is not None:
-            sources = self._reuse.sources(kind, self.frames, missing)
+            sources = self._reuse.sources(dtype, self.frames, missing)
         new = [t for t, source in zip(missing, sources, strict=True) if t == source]
-        found: dict[int | None, _Features] = {}
+        computed: dict[int | None, _Features] = {}
         if new:
             encoded = compute(new)
-            found = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
+            computed = {t: (features, encoded.wait) for t, features in zip(new, encoded.features, strict=True)}
             self.encoded += len(new)
         if self._reuse is not None:
             if None in sources:
-                found[None] = self._reuse.last[kind][1]
+                computed[None] = self._reuse.last[dtype][1]
             if new:
-                self._reuse.last[kind] = summary_of(self.frames.pixels(new[-1])), found[new[-1]]
+                self._reuse.last[dtype] = summary_of(self.frames.pixels(new[-1])), computed[new[-1]]
         for t, source in zip(missing, sources, strict=True):
-            features, wait = found[source]
+            features, wait = computed[source]
             if wait is not None:
-                self._waits[t, kind] = wait
-            self.kept[t, kind] = features
+                self._waits[t, dtype] = wait
+            self.kept[t, dtype] = features
         for t in frames:
-            self.kept.move_to_end((t, kind))
-        # Upcoming frames do not count: tracked frames, which are used later than they, are evicted first.
+            self.kept.move_to_end((t, dtype))
+        # Upcoming frames are not evicted, although tracked frames were used more recently.
         upcoming = () if self._only_last and len(frames) == 1 else self.upcoming
         most = max(1 if self._only_last else self.size, sum(t not in upcoming for t in frames))
         for key in [key for key in self.kept if key[0] not in upcoming][:-most]:
@@ -124,44 +125,45 @@ class FeatureCache:
             self._waits.pop(key, None)
 
     def keep_encoded(self, index: int, frame: EncodedFrame) -> None:
-        """Replaces the cache by the features of this frame, stored as frame ``index``."""
+        """Clears the cache, and stores the features of ``frame`` as frame ``index``."""
         self.clear()
         self._changes = frame._changes
         self.kept[index, frame._dtype] = frame._features
 
     def as_encoded(self, frame: StreamFrame, model: nn.Module) -> EncodedFrame:
-        """Returns the frame with the features that were stored last, which this model computed."""
+        """Returns ``frame`` with the newest features of the cache. ``model`` computed them."""
         (_, dtype), features = next(reversed(self.kept.items()))
-        given = frame.index, frame.time, frame.height, frame.width, frame._pixels
-        return EncodedFrame(*given, features, model, dtype, self._changes)
+        fields = frame.index, frame.time, frame.height, frame.width, frame._pixels
+        return EncodedFrame(*fields, features, model, dtype, self._changes)
 
     def read(self, frames: Sequence[int]) -> list[FrameFeatures] | None:
-        """Returns features of frames in the cache, and marks them as used last, or returns None if some are missing.
+        """Returns the features of frames, or None if any are missing. Marks the frames as most recently used.
 
-        The current stream waits until they are computed.
+        The current stream waits until the features are computed.
         """
-        kind, found = autocast_dtype(self._device), []
-        if any((t, kind) not in self.kept for t in frames):
+        dtype, result = autocast_dtype(self._device), []
+        if any((t, dtype) not in self.kept for t in frames):
             return None
         for t in frames:
-            features = self.kept[t, kind]
-            self.kept.move_to_end((t, kind))
-            self._await((t, kind), features)
-            found.append(features)
-        return found
+            features = self.kept[t, dtype]
+            self.kept.move_to_end((t, dtype))
+            self._await((t, dtype), features)
+            result.append(features)
+        return result
 
     def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
-        """Yields each frame with its features, which the current stream may read. The order of eviction stays."""
+        """Yields cached frames with features, and makes the current stream wait for these. Does not affect eviction."""
         for key, features in list(self.kept.items()):
             self._await(key, features)
             yield key[0], features
 
     def keep_since(self, changes: int, only_last: bool) -> None:
-        """Drops the features if the model's modules were changed.
+        """Drops the features if the model's modules changed since they were computed.
 
         Args:
             changes: Number of changes so far.
-            only_last: Store one frame from now on. The original does so, and calls the modules as often.
+            only_last: If True, stores only one frame from now on, so that modules are called as often as in the
+                original.
         """
         self._only_last = only_last
         if changes != self._changes:
@@ -177,58 +179,62 @@ class FeatureCache:
 
     def _await(self, key: _Key, features: FrameFeatures) -> None:
         wait = self._waits.get(key)
-        if wait is not None:  # at each call, as the current stream may be another one
+        if wait is not None:  # in each call, since the current stream may differ
             wait(features)
 
 
 class FeatureReuse:
-    """Decides by their pixels on the CPU which frames are encoded. Nothing waits for the device.
+    """Decides which frames are encoded, by comparing their pixels on the CPU without synchronizing.
 
-    Frames are compared with the last *encoded* one, so that a slow movement accumulates.
+    Each frame is compared with the last *encoded* frame, so that the difference of a slow movement accumulates.
 
     Args:
         threshold: The largest :func:`difference` at which a frame is not encoded.
 
     Attributes:
-        last: Summary and features of the last encoded frame, by autocast's dtype. The next frame is encoded if empty.
+        last: Summary and features of the last encoded frame, by autocast's dtype. Without an entry, the next frame is
+            encoded.
     """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self.last: dict[torch.dtype | None, tuple[Tensor, _Features]] = {}
 
-    def sources(self, kind: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
-        """Returns for each frame the frame to take features from. None stands for the last encoded frame.
+    def sources(self, dtype: torch.dtype | None, frames: Frames, indices: Sequence[int]) -> list[int | None]:
+        """Returns the source frame of each frame's features. None stands for the last encoded frame.
 
         Args:
-            kind: Autocast's dtype. Features of one dtype are not used for another.
-            indices: The frames in the order of tracking.
+            dtype: Autocast's dtype. Features of one dtype are not used for another.
+            indices: Frame numbers in the order of tracking.
         """
         source: int | None = None
-        reference = self.last[kind][0] if kind in self.last else None
-        found = []
+        reference = self.last[dtype][0] if dtype in self.last else None
+        sources = []
         for t in indices:
             summary = summary_of(frames.pixels(t))
             if reference is None or difference(summary, reference) > self.threshold:
                 source, reference = t, summary
-            found.append(source)
-        return found
+            sources.append(source)
+        return sources
 
 
 def summary_of(pixels: Tensor) -> Tensor:
-    """Sums four pixels in each patch of a frame ``(S, S, 3)`` uint8 into ``(S/4, S/4, 3)`` int16.
+    """Sums four pixels of each patch of a frame ``(S, S, 3)`` uint8. Returns ``(S/4, S/4, 3)`` int16.
 
-    This halves the noise, and reads a quarter of the frame.
+    Summing halves the noise. Only a quarter of the frame is read.
     """
     rows = pixels[::PATCH].short() + pixels[PATCH // 2 :: PATCH]
     return rows[:, ::PATCH] + rows[:, PATCH // 2 :: PATCH]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Returns the difference of two summaries, for pixels in [0, 1]: the largest mean over a cell of 32x32 pixels.
+    """Returns the largest mean absolute difference in a cell of 32x32 pixels of two frames, for pixels in [0, 1].
 
-    A model whose sides are multiples of 28 pixels, and not of 32, has cells of 28x28.
-    A mean over the whole frame would miss a small object that moves before a static background.
+    If the side of the model's input is not a multiple of 32, cells have 28x28 pixels. A mean over the whole frame would
+    miss a small object that moves in front of a static background.
+
+    Args:
+        a, b: Results of :func:`summary_of`.
     """
     patches = 8 if len(a) % 8 == 0 else 7
     cells = (a - b).abs_().view(len(a) // patches, patches, len(a) // patches, -1)
@@ -236,10 +242,10 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeatures]:
-    """Splits a batch's levels ``(B, ...)``, finest first, into the features of its first ``count`` frames."""
+    """Splits feature levels ``(B, ...)`` of a batch, finest first, into features of its first ``count`` frames."""
     features = []
     for i in range(count):
-        # Clones: a view would keep the whole batch alive as long as one of its frames.
+        # Clones the level, since a view of one frame would keep the whole batch alive.
         *high_res, embedding = (level[i : i + 1].clone() if len(level) > 1 else level for level in levels)
         features.append(FrameFeatures(embedding, high_res))
     return features

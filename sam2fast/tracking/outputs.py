@@ -1,4 +1,4 @@
-"""Stores results of one object on one frame, and formats the masks and scores that callers get."""
+"""Stores the results of objects on a frame, and formats masks and scores for callers."""
 
 import math
 from collections import deque
@@ -24,42 +24,43 @@ Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
 
 
 class PackedResults(NamedTuple):
-    """Stores results of N objects on one frame in one tensor, so that one copy brings them to the CPU.
+    """Stores results of N objects on one frame in one tensor, so that one copy moves them to the CPU.
 
-    IoUs, scores and a strategy's records have C >= N rows. N masks follow: the first objects are a leading part.
+    IoUs, scores and a strategy's records come first, each with C >= N rows. Masks come last, so that the results of
+    the first objects are a leading slice.
     """
 
     numbers: Tensor  # fp32
     rows: int  # C
     record_size: int
-    start: int  # of the masks, aligned to an address that Triton specializes kernels on
+    start: int  # index of the first mask, aligned for Triton
     shape: tuple[int, ...]  # (N, 1, h, w) of the masks
 
     @classmethod
     def of(cls, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None = None) -> "PackedResults":
-        """Copies the results of N objects."""
+        """Returns a packed copy of the results of N objects."""
         packed = cls.empty(len(masks), 0 if records is None else records.shape[1], masks.shape[-2:], masks.device)
         packed.write(ious, scores, masks, records)
         return packed
 
     @classmethod
     def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
-        """Returns uninitialised results of C objects with masks of this size."""
+        """Returns uninitialized results of C objects with masks of this size."""
         start, shape = -(-rows * (2 + record_size) // ALIGNMENT) * ALIGNMENT, (rows, 1, *size)
         return cls(torch.empty(start + math.prod(shape), device=device), rows, record_size, start, shape)
 
     def write(self, ious: Tensor, scores: Tensor, masks: Tensor, records: Tensor | None) -> None:
-        """Writes the results of C objects. ``records`` is None if the strategy has none."""
+        """Writes the results of C objects. ``records`` is None if the strategy records nothing."""
         results = [ious, scores, masks] if records is None else [ious, scores, masks, records]
         torch._foreach_copy_(self.parts()[: len(results)], results)
 
     def first(self, objects: int) -> "PackedResults":
-        """Copies the results of the first ``objects`` objects."""
+        """Returns a copy of the results of the first ``objects`` objects."""
         shape = objects, *self.shape[1:]
         return self._replace(numbers=self.numbers[: self.start + math.prod(shape)].clone(), shape=shape)
 
     def parts(self) -> list[Tensor]:
-        """Views: IoUs ``(C, 1)``, scores ``(C, 1)``, masks ``(N, 1, h, w)`` and records ``(C, record_size)``."""
+        """Returns views: IoUs ``(C, 1)``, scores ``(C, 1)``, masks ``(N, 1, h, w)``, records ``(C, record_size)``."""
         rows, width = self.rows, self.record_size
         ious, scores, records = self.numbers[: rows * (2 + width)].split((rows, rows, rows * width))
         masks = self.numbers[self.start :].view(self.shape)
@@ -67,29 +68,29 @@ class PackedResults(NamedTuple):
 
 
 class FrameCopies:
-    """Copies results of N objects on one frame to the CPU. If they are there, nothing may write to them any more."""
+    """Copies results of N objects on one frame to the CPU. Results on the CPU are not copied; do not modify them."""
 
     def __init__(self, packed: PackedResults) -> None:
         self._copy, self._layout = AsyncHostCopy(packed.numbers, is_own=True), packed[1:]
         self._arrived: tuple[Tensor, Tensor] | None = None
 
     def row(self, index: int) -> tuple[Tensor, Tensor]:
-        """Returns one object's mask and its numbers ``(2 + record_size,)``. Waits until the copy has arrived."""
+        """Waits for the copy. Returns one object's mask, and its IoU, score and record ``(2 + record_size,)``."""
         if self._arrived is None:
             ious, scores, masks, records = PackedResults(self._copy.arrived(), *self._layout).parts()
             self._arrived = masks, torch.cat([ious, scores, records], dim=1)
         masks, numbers = self._arrived
-        # In its own memory: a view would keep the masks of all objects alive.
+        # A clone, since a view would keep the masks of all objects alive.
         return masks[index : index + 1].clone(), numbers[index]
 
 
 class FrameResult:
-    """Stores one object's result on one frame. Mask and numbers are on the CPU, or are being copied there.
+    """Stores one object's result on one frame. The mask, IoU and score are on the CPU, or are being copied there.
 
     Attributes:
         pointer: The object pointer.
-        memory: The memory. None until the prompt is committed.
-        state: The strategy's state of the object after the frame, if it keeps any.
+        memory: The memory. None for a result of a prompt that is not committed yet.
+        state: The strategy's state of the object after the frame. None if it keeps no states.
         others: Results of the object's other hypotheses, until they are stored.
     """
 
@@ -116,7 +117,7 @@ class FrameResult:
     def arriving(
         cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None, state: Page | None = None
     ) -> "FrameResult":
-        """Returns the result in row ``row`` of copies that may still be in flight."""
+        """Returns the result in row ``row`` of ``copies``, without waiting for them."""
         result = cls.__new__(cls)
         result._arrived, result._copies = None, (copies, row)
         result.pointer, result.memory, result.state, result.others = pointer, memory, state, ()
@@ -124,7 +125,7 @@ class FrameResult:
 
     @property
     def mask(self) -> Tensor:
-        """Low-resolution logits ``(1, 1, h, w)`` fp32, holes filled."""
+        """Low-resolution logits ``(1, 1, h, w)`` fp32, after hole filling."""
         return self._read()[0]
 
     @property
@@ -134,7 +135,7 @@ class FrameResult:
 
     @property
     def score(self) -> Tensor:
-        """Logit ``(1, 1)`` of the object's presence."""
+        """Object score logit ``(1, 1)``."""
         return self._read()[1][None, 1:2]
 
     @property
@@ -144,15 +145,15 @@ class FrameResult:
 
     @property
     def parent(self) -> int:
-        """Index of the parent hypothesis. 0 if the strategy has only one."""
+        """Index of the hypothesis that this result extends. 0 if the strategy has only one hypothesis."""
         return int(self.record[0, 0]) if self.record.numel() else 0
 
     def with_memory(self, memory: Page) -> "FrameResult":
-        """Returns the same result with a memory."""
+        """Returns a copy of the result with a memory."""
         return FrameResult(self.mask, self.iou, self.score, self.pointer, memory, self.state, self.record)
 
     def arrived(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns mask, IoU and score."""
+        """Waits for the copies, and returns mask, IoU and score."""
         return self.mask, self.iou, self.score
 
     def _read(self) -> tuple[Tensor, Tensor]:
@@ -164,7 +165,7 @@ class FrameResult:
 
 
 def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[FrameResult]:
-    """Returns the first of each object's ``hypotheses`` results, and stores the other results in it."""
+    """Returns each object's best result, the first of ``hypotheses`` results. Stores the rest in its ``others``."""
     best = list(results[::hypotheses])
     for i, result in enumerate(best):
         result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
@@ -172,16 +173,16 @@ def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[Fr
 
 
 def wait_for(results: Sequence[FrameResult]) -> None:
-    """Waits until the copies of all results have arrived, so that their pinned memory is free."""
+    """Waits for the copies of all results, and frees their pinned memory."""
     for result in results:
         result._read()
 
 
 class TrackScores(NamedTuple):
-    """Stores scores of N objects on a frame. An object without a result there has IoU 0 and logits -1024."""
+    """Stores scores of N objects on a frame. An object without a result on the frame has IoU 0 and logits -1024."""
 
     iou: Tensor  # (N,) predicted IoU of each mask
-    object_score: Tensor  # (N,) logit of each object's presence
+    object_score: Tensor  # (N,) object score logits
     low_res_logits: Tensor  # (N, 1, 4h, 4h) fp32
 
     @classmethod
@@ -194,7 +195,7 @@ class TrackScores(NamedTuple):
 
     @classmethod
     def of(cls, results: Sequence[FrameResult | None], low_res: Tensor) -> "TrackScores":
-        """Returns the scores of results whose masks ``(N, 1, h, w)`` are on the device."""
+        """Returns the scores of ``results`` on the device of their masks ``low_res (N, 1, h, w)``."""
         none = torch.zeros(1, device="cpu")
         iou = torch.cat([none[:0], *(none if r is None else r.iou[0] for r in results)])
         absent = torch.tensor([NO_OBJ_SCORE], device="cpu")
@@ -202,12 +203,12 @@ class TrackScores(NamedTuple):
         return cls(iou.to(low_res.device), score.to(low_res.device), low_res)
 
     def to_keep(self) -> "TrackScores":
-        """Returns copies for a caller, who may keep the scores: views would keep the masks alive."""
+        """Returns the scores as copies. A caller may store these, and views would keep all packed results alive."""
         return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
 
 
 def check_output(output: str) -> None:
-    """Raises ``ValueError`` if ``output`` is not a format of masks."""
+    """Raises ``ValueError`` if ``output`` is not a mask format."""
     if output not in get_args(Output):
         raise ValueError(f"output is {output!r}; expected one of {', '.join(map(repr, get_args(Output)))}")
 
@@ -226,12 +227,12 @@ def format_masks(
         size: Size (height, width) of the video.
         output: The format.
         non_overlap: If True, only the object with the largest logit keeps a pixel.
-        resize: Replaces :func:`video_logits`.
+        resize: Replacement for :func:`video_logits`.
 
     Returns:
-        ``logits``: ``(N, 1, H, W)`` fp32. ``bool``: True for logits above 0. ``bits``: the same with eight pixels per
-        byte, ``(N, 1, H, ceil(W / 8))`` uint8, the leftmost in the lowest bit. ``low_res``: unchanged. Only ``logits``
-        computes logits at the size of the video, unless masks must not overlap.
+        ``logits``: ``(N, 1, H, W)`` fp32. ``bool``: ``(N, 1, H, W)``, True for logits above 0. ``bits``: the same masks
+        with eight pixels per byte, ``(N, 1, H, ceil(W / 8))`` uint8, the leftmost in the lowest bit. ``low_res``:
+        unchanged. Without ``non_overlap``, only ``logits`` computes logits at the size of the video.
     """
     if output == "low_res":
         return low_res
@@ -251,9 +252,9 @@ def video_logits(masks: Tensor, size: tuple[int, int], non_overlap: bool) -> Ten
 
 
 def delayed(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any, ...]]:
-    """Yields the same answers ``(frame, ids, masks, ...)`` on the CPU, each one ``lag`` answers later.
+    """Copies results ``(frame, ids, masks, ...)`` of a pass to the CPU. Yields each of them ``lag`` frames later.
 
-    After an error, the answers that were ready are yielded before it is raised.
+    If ``answers`` raises an error, yields the pending results before raising the error.
     """
     waiting: deque[Callable[[], tuple[Any, ...]]] = deque()
     failure: Exception | None = None
@@ -271,7 +272,7 @@ def delayed(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any,
 
 
 def _copied(frame: int, ids: list[Any], masks: Tensor, *scores: TrackScores) -> Callable[[], tuple[Any, ...]]:
-    """Starts copying an answer to the CPU. Returns a function that waits for the copy and returns it."""
+    """Starts copying results of a frame to the CPU. Returns a function that waits for the copies and returns them."""
     ids, masks_copy = list(ids), AsyncHostCopy(masks)
     copies = [[AsyncHostCopy(x) for x in one] for one in scores]
     return lambda: (frame, ids, masks_copy.tensor, *(TrackScores(*(x.tensor for x in one)) for one in copies))

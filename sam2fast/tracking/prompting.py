@@ -1,4 +1,4 @@
-"""Prompts of a session: they are checked, applied, removed, and committed before tracking."""
+"""Checks, applies and removes prompts of a session, and commits them before tracking."""
 
 import math
 import warnings
@@ -23,7 +23,7 @@ from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.async_copies import copy_to_device
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
-# Values of a mask become logits, twenty times as large, which must stay far from the largest number in fp32.
+# Maximum value of a mask, since the model multiplies masks by 20 to get logits, and these must not overflow.
 LARGEST_VALUE = 1e6
 
 
@@ -38,7 +38,7 @@ def add_points_or_box(
     normalize_coords: bool,
     box: Any,
 ) -> tuple[int, list[Any], Tensor]:
-    """Applies points or a box; see ``SAM2VideoPredictor.add_new_points_or_box``."""
+    """Applies points or a box. See ``SAM2VideoPredictor.add_new_points_or_box``."""
     tracked = state.objects.get(obj_id) or TrackedObject()
     size = state.video_size if normalize_coords else (1, 1)
     model, warning = tracker.model, tracker.steps.prompt_warning
@@ -51,10 +51,10 @@ def add_points_or_box(
 def add_mask(
     tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, mask: Any
 ) -> tuple[int, list[Any], Tensor]:
-    """Applies a mask; see ``SAM2VideoPredictor.add_new_mask``."""
+    """Applies a mask. See ``SAM2VideoPredictor.add_new_mask``."""
     tracked = state.objects.get(obj_id) or TrackedObject()
-    given = mask_prompt(mask, tracker.model.image_size, tracker.model.device)
-    return apply_prompt(tracker, state, frame, obj_id, tracked, mask=given)
+    prompt = mask_prompt(mask, tracker.model.image_size, tracker.model.device)
+    return apply_prompt(tracker, state, frame, obj_id, tracked, mask=prompt)
 
 
 def apply_prompt(
@@ -67,27 +67,27 @@ def apply_prompt(
     points: dict[str, Tensor] | None = None,
     mask: Tensor | None = None,
 ) -> tuple[int, list[Any], Tensor]:
-    """Predicts an object from a prompt, and stores the prompt and the result. If it fails, nothing has changed.
+    """Predicts an object from a prompt, and stores the prompt and the result. After an error, nothing has changed.
 
     Args:
-        tracked: Object without this prompt. It may be new.
-        points: All points on the frame, as :func:`click_prompt` returns them.
-        mask: Mask ``(1, 1, S, S)``, without points.
+        tracked: Object before this prompt. It may be new.
+        points: All points of the object on the frame, as returned by :func:`click_prompt`.
+        mask: Mask ``(1, 1, S, S)``. Exclusive with ``points``.
 
     Returns:
-        The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it.
+        The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame.
     """
     conditioning = tracker.makes_conditioning(tracked, frame)
     previous = tracked.result_on(frame, conditioning) if mask is None else None
     previous_mask = None if previous is None else previous.mask
     result = tracker.predict_prompted(state, tracked, frame, points, mask, previous_mask)
-    kept_mask = None if mask is None else mask.to("cpu", copy=True)
+    stored_mask = None if mask is None else mask.to("cpu", copy=True)
     results = {**latest_results(state.objects, frame, conditioning), obj_id: result}
     masks = masks_of(tracker, state, list({**state.objects, obj_id: tracked}), results)
 
-    # Nothing below can fail, but Ctrl-C may come.
+    # Only Ctrl-C can interrupt the following lines.
     with UnchangedOnError(state, [tracked]):
-        tracked.set_prompt(frame, points, kept_mask)
+        tracked.set_prompt(frame, points, stored_mask)
         tracked.new_results(conditioning)[frame] = result
         if obj_id not in state.objects:
             state.add(obj_id, tracked)
@@ -97,7 +97,7 @@ def apply_prompt(
 def clear_prompts(
     tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, need_output: bool
 ) -> tuple[int, list[Any], Tensor] | None:
-    """Removes an object's prompts on a frame. With ``need_output``, returns the same as :func:`apply_prompt`."""
+    """Removes an object's prompts on a frame. If ``need_output``, returns the same tuple as :func:`apply_prompt`."""
     objects = dict(state.objects)
     if obj_id in objects:
         objects[obj_id] = objects[obj_id].copy()
@@ -112,13 +112,14 @@ def clear_prompts(
 def remove_object(
     tracker: Tracker, state: VideoSession, obj_id: Any, strict: bool, need_output: bool
 ) -> list[tuple[int, Tensor]]:
-    """Removes an object; see ``SAM2VideoPredictor.remove_object``.
+    """Removes an object. See ``SAM2VideoPredictor.remove_object``.
 
     Returns:
-        With ``need_output`` the other objects' masks ``(objects, 1, H, W)`` on the frames of its prompts.
+        For each frame on which the object had prompts, the frame and mask logits ``(objects, 1, H, W)`` of the other
+        objects. Empty if ``need_output`` is False.
 
     Raises:
-        RuntimeError: If the id is unknown, and ``strict`` is True.
+        RuntimeError: If the id is unknown and ``strict`` is True.
     """
     if obj_id not in state.objects:
         if strict:
@@ -136,7 +137,7 @@ def remove_object(
 
 
 def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
-    """Mask logits ``(N, 1, H, W)`` at the video's size, of objects in the order of ``ids``; -1024 without a result."""
+    """Returns mask logits ``(N, 1, H, W)`` of the objects ``ids`` at the video's size; -1024 without a result."""
     masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
     present = [i for i, obj_id in enumerate(ids) if obj_id in results]
     if present:
@@ -146,10 +147,10 @@ def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results:
 
 
 def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
-    """Encodes the memories of new prompts' results, and moves these to the results that later frames attend to.
+    """Encodes memories for the results of new prompts, and stores the results for later frames to attend to.
 
     Raises:
-        RuntimeError: If there is no object, or one has no conditioning frame; nothing has changed then.
+        RuntimeError: If there is no object, or an object has no conditioning frame. Nothing has changed then.
     """
     check_prompted(state.objects)
     if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
@@ -164,7 +165,7 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
 
 
 def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
-    """Returns each new result with its memory, by the ``id()`` of the new result. Encodes each frame as one batch."""
+    """Encodes memories of new results, one batch per frame. Returns results by the ``id()`` of the result without."""
     by_frame: dict[int, list[FrameResult]] = {}
     for tracked in state.objects.values():
         for new in (tracked.new_tracked, tracked.new_conditioning):
@@ -177,25 +178,25 @@ def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResu
 
 
 class ClickCandidates(NamedTuple):
-    """Masks for the same clicks, the one with the highest predicted IoU first."""
+    """Stores candidate masks for the same clicks, in descending order of predicted IoU."""
 
-    logits: Tensor  # (M, 1, h, w) fp32 at the model's resolution, holes filled
-    ious: list[float]  # predicted
-    score: float  # logit of the object's presence
+    logits: Tensor  # (M, 1, h, w) fp32 at low resolution, after hole filling
+    ious: list[float]  # predicted IoU of each mask
+    score: float  # object score logit
 
 
 @torch.inference_mode()
 def predict_candidates(
     tracker: Tracker, state: VideoSession, frame: int, obj_id: Any, points: Any, labels: Any, refine: bool
 ) -> ClickCandidates:
-    """Returns the masks that :func:`add_points_or_box` selects from. The session is unchanged.
+    """Returns the candidate masks that :func:`add_points_or_box` selects from. The session is unchanged.
 
-    With published configurations, one click has three masks, and more clicks have one.
+    In published configurations, there are three candidates for one click, and one candidate for several clicks.
 
     Args:
-        obj_id: Id of the object, which may be new.
-        points, labels: All clicks of the object on the frame, a box's corners first, as shares of the frame.
-        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts there.
+        obj_id: Id of a new or existing object.
+        points, labels: All clicks of the object on the frame, with normalized coordinates. Corners of a box are first.
+        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts on it.
 
     Raises:
         ValueError: If the points are invalid.
@@ -243,22 +244,22 @@ def click_prompt(
 
     Args:
         points, labels, box, clear_old_points: Arguments of ``add_new_points_or_box``.
-        size: (height, width) that the coordinates refer to.
+        size: Size (height, width) of the coordinate system of ``points`` and ``box``.
         image_size: Side of the model's input.
         device: Device of the tensors.
-        warning: Function that warns of points outside.
+        warning: Warns of points outside the frame.
 
     Raises:
-        ValueError: If nothing is given, or an argument has another shape or value.
+        ValueError: If there are no points and no box, or an argument has an invalid shape or value.
     """
     if points is None and labels is None and box is None:
         raise ValueError("at least one of points or box must be given")
-    # On the CPU except for the result: reading values back from a GPU waits for it.
-    coords, kinds = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
+    # Computes on the CPU, since the checks read values, and reading them from a GPU would synchronize.
+    coords, types = torch.zeros(1, 0, 2, device=CPU), torch.zeros(1, 0, dtype=torch.int32, device=CPU)
     if not (_is_empty(points) and _is_empty(labels)):
-        coords, kinds = check_points(points, labels)
+        coords, types = check_points(points, labels)
         if warning is not None:
-            warning.check_points(coords, kinds, size)
+            warning.check_points(coords, types, size)
     if box is not None:
         if not clear_old_points:
             raise ValueError("a box cannot join earlier points, it comes before them; use clear_old_points=True")
@@ -266,13 +267,13 @@ def click_prompt(
         if corners.numel() != 4:
             raise ValueError(f"box has shape {tuple(corners.shape)}; expected (4), the box of one object")
         corners = check_boxes(corners.reshape(1, 4)).reshape(1, 2, 2)
-        kinds = torch.cat([kinds.new_tensor([[2, 3]]), kinds], dim=1)
+        types = torch.cat([types.new_tensor([[2, 3]]), types], dim=1)
         coords = torch.cat([corners, coords], dim=1)
-    if len(coords) != 1 or not kinds.numel():
-        raise ValueError(f"got {len(coords)} prompts with {kinds.shape[1]} points each; expected one with at least 1")
+    if len(coords) != 1 or not types.numel():
+        raise ValueError(f"got {len(coords)} prompts with {types.shape[1]} points each; expected one with at least 1")
     height, width = size
     coords = coords / coords.new_tensor([width, height]) * image_size
-    return {"point_coords": copy_to_device(coords, device), "point_labels": copy_to_device(kinds, device)}
+    return {"point_coords": copy_to_device(coords, device), "point_labels": copy_to_device(types, device)}
 
 
 def _is_empty(points_or_labels: Any) -> bool:
@@ -280,16 +281,16 @@ def _is_empty(points_or_labels: Any) -> bool:
 
 
 def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
-    """Converts a mask ``(H, W)`` of any size to ``(1, 1, S, S)`` fp32, and arrays to bool.
+    """Converts a mask ``(H, W)`` of any size to ``(1, 1, S, S)`` fp32. Arrays become binary masks.
 
     Raises:
-        ValueError: If it is no array, has another shape, or has NaN, infinity or very large values.
+        ValueError: If ``mask`` is not an array, has an invalid shape, or contains NaN, infinite or very large values.
     """
     mask = _as_numbers(mask)
     if mask.ndim != 2 or not mask.numel():
         raise ValueError(f"the mask has shape {tuple(mask.shape)}; expected (H, W)")
     if mask.dtype != torch.bool:
-        largest = float(mask.float().abs().amax())  # NaN if there is one
+        largest = float(mask.float().abs().amax())  # NaN if the mask contains NaN
         if not math.isfinite(largest):
             raise ValueError("the mask holds NaN or infinite values")
         if largest > LARGEST_VALUE:
@@ -302,7 +303,7 @@ def mask_prompt(mask: Any, image_size: int, device: torch.device) -> Tensor:
 
 
 def _as_numbers(mask: Any) -> Tensor:
-    """Returns tensors unchanged, and converts other arrays, with any strides and byte order, to bool."""
+    """Returns a tensor unchanged. Converts an array of any strides and byte order to a bool tensor."""
     if isinstance(mask, Tensor):
         if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
             raise ValueError(f"the mask is a tensor of {mask.dtype}, {mask.layout}, on {mask.device}; {EXPECTED}")
@@ -317,8 +318,8 @@ def _as_numbers(mask: Any) -> Tensor:
         raise ValueError("the mask holds NaN or infinite values")
     if array.dtype.kind in "if" and ((array < 0) | (array % 1 != 0)).any():
         warnings.warn(
-            "the mask has negative or fractional values, and every pixel that is not 0 is taken, as in the original; "
-            "give logits as mask > 0, probabilities as mask > 0.5",
+            "the mask has negative or fractional values; every nonzero pixel counts as the object, as in the original; "
+            "pass mask > 0 for logits, or mask > 0.5 for probabilities",
             stacklevel=2,
         )
     return torch.from_numpy(array.astype(bool, order="C"))

@@ -25,16 +25,16 @@ from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.numbers import at_least
 from sam2fast.video_io import open_frames
 
-# True for a bar on stderr, False for none, or a function that wraps the frame numbers.
+# Progress display: True for a bar on stderr, False for no display, or a function that wraps the frame numbers.
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
-# Length of the blank video that a warm-up tracks. Object pointers are encoded as in longer videos.
+# Length of the blank video for warm-up. It is long enough to encode object pointers as in any longer video.
 WARMUP_FRAMES = 17
-# Larger batches fill waves of tiles better, and take more memory: see docs/tracking.md, "What a frame starts".
+# Larger batches use the GPU better, but take more memory. See docs/tracking.md, "What a frame starts".
 FRAMES_AT_ONCE_ON_CUDA = 4
 
 
 def frames_at_once(encode_ahead: Any, device: torch.device) -> int:
-    """Returns the number of frames that are encoded as one batch. The default fills a GPU, and is 1 on other devices.
+    """Returns the number of frames to encode as one batch. By default, 4 on CUDA and 1 on other devices.
 
     Raises:
         ValueError: If ``encode_ahead`` is below 1.
@@ -57,7 +57,7 @@ def propagate(
 ) -> Iterator[tuple[Any, ...]]:
     """Runs one pass with the arguments of ``propagate_in_video``, and yields its results frame by frame.
 
-    With a strategy of several hypotheses, all frames are tracked before the first is yielded.
+    If the strategy has several hypotheses, all frames are tracked before the first result is yielded.
 
     Raises:
         RuntimeError: If an object's last prompt was removed during the pass.
@@ -86,11 +86,11 @@ def propagate(
             scores = (track_scores.to_keep(),) if return_scores else ()
             tracker.store_results(state, objects, frame, reverse, results)
             yield (frame, _ids(state, objects), masks, *scores)
-    finally:  # also if the caller abandons the pass
+    finally:  # runs also if the caller closes the generator
         state.features.upcoming = ()
     if pathways is None:
         return
-    for frame in pathways.frames:  # all are tracked: yields the best hypotheses
+    for frame in pathways.frames:  # after the pass, yields the best hypotheses
         objects = still_in(state.objects, objects)
         if not objects:
             return
@@ -102,7 +102,7 @@ def propagate(
 def merge_passes(
     begins: Mapping[Any, int], forward: Iterator[tuple[Any, ...]], backward: Iterator[tuple[Any, ...]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Merges the results of two passes over a video: yields each frame once. See ``SAM2VideoPredictor.propagate_both``.
+    """Merges the results of two passes, and yields each frame once. See ``SAM2VideoPredictor.propagate_both``.
 
     Args:
         begins: First prompted frame of each object.
@@ -129,14 +129,14 @@ def merge_passes(
 
 
 def _joined(pair: tuple[Any, Any], order: list[int]) -> Any:
-    """Joins the masks or scores of two passes, and selects rows by ``order``, numbered through both passes."""
+    """Concatenates the masks or scores of two passes, and selects the rows ``order``."""
     if isinstance(pair[0], TrackScores):
         return TrackScores.joined(pair, order)
     return torch.cat(pair)[torch.tensor(order, device=pair[0].device)]
 
 
 class _Rehearsal(CudaGraphs):
-    """Runs functions instead of recording them."""
+    """Recorder that runs functions instead of recording them."""
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         return function
@@ -147,10 +147,11 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
     """Compiles kernels and tracks a blank video. See ``SAM2VideoPredictor.warmup``."""
     if tracker.model.device.type == "cuda" and why_no_triton(tracker.model.device) is None:
         rehearsal = copy.copy(tracker)
-        if tracker.uses_recordings:  # runs the same functions eagerly; recording needs compiled kernels
-            own = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
-            rehearsal.steps = Steps(lambda model, ahead=False: own[ahead])
-        # Collected kernels are not launched, so constants computed here are invalid. Later code does not read them.
+        if tracker.uses_recordings:  # runs the functions eagerly, since recording requires compiled kernels
+            recorded = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
+            rehearsal.steps = Steps(lambda model, ahead=False: recorded[ahead])
+        # Kernels are collected without launching them, so constants that are computed here are invalid. They are
+        # discarded afterwards.
         with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises it again
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
         compile_in_processes(launches)
@@ -164,12 +165,12 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
-    state.features.reuse(None)  # otherwise these equal frames would reuse features instead of being encoded
+    state.features.reuse(None)  # otherwise no other frame would be encoded, since all frames are equal
     click = [[width / 2, height / 2]], [1], True, True, None
     add_points_or_box(tracker, state, 0, 0, *click)
     commit_prompts(tracker, state)
     prompted = state.objects[0]
-    # Begins with the most objects, so that the pools need not grow later.
+    # Begins with the largest number of objects, so that the pools do not grow later.
     counts = [count for count in BUCKETS if count < num_objects] if tracker.uses_recordings else []
     for count in [num_objects, *reversed(counts)]:
         objects: dict[Any, TrackedObject] = {i: prompted.copy() for i in range(count)}
@@ -178,19 +179,19 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
-    # Adds a correction, since its prompt also attends to memories.
+    # Also warms up a correction, since it attends to memories.
     tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
 
 
 def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:
-    """Returns the ids of the tracked objects: the state's own list if these are all objects of the session."""
+    """Returns the ids of the tracked objects. If they are all objects of the session, returns ``state.obj_ids``."""
     ids = list(objects)
     return state.obj_ids if state.obj_ids == ids else ids
 
 
 def with_progress(order: Iterable[int], progress: Progress) -> Iterable[int]:
-    """Returns the frame numbers, with the progress display that ``progress`` selects."""
+    """Returns an iterable of the frame numbers that displays progress."""
     if callable(progress):
         return progress(order)
     return tqdm(order, desc="propagate in video", disable=not progress)

@@ -237,7 +237,8 @@ def test_numbers_of_other_libraries_are_the_same_ids(kind: Any) -> None:
 def test_arrays_of_logits_or_probabilities_give_a_warning(mask: Any) -> None:
     predictor, state = session()
     everything = predictor.add_new_mask(state, 1, "new", np.ones((HEIGHT, WIDTH)))[2]
-    with pytest.warns(UserWarning, match=r"every pixel that is not 0 is taken.*mask > 0, probabilities as mask > 0.5"):
+    message = r"every nonzero pixel counts as the object.*mask > 0 for logits, or mask > 0.5 for probabilities"
+    with pytest.warns(UserWarning, match=message):
         found = predictor.add_new_mask(state, 1, "new", mask)[2]
     assert torch.equal(found, everything)  # as the original
 
