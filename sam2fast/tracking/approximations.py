@@ -1,4 +1,4 @@
-"""Defines approximations by name: what a video predictor may leave out, and how much of it."""
+"""Defines the approximations that a video predictor can use to save time."""
 
 import math
 import operator
@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
-# Values of names without a value, measured in docs/approximations.md.
+# Values of approximations that are enabled by name only. docs/approximations.md has measurements.
 DEFAULT_SLOTS = 4
 DEFAULT_STILL = 0.02
 
 
 @dataclass(frozen=True)
 class Approximations:
-    """Stores which approximations are enabled. Without any, masks are exact, bit by bit.
+    """Stores the enabled approximations. If none is enabled, masks are unchanged bit by bit.
 
     Attributes:
-        memory_slots: An object attends to its conditioning frames, and to the ``memory_slots - 1`` nearest recent
-            frames. None: as many as the model was trained with.
-        still_frames: Largest difference at which a frame gets the features of the last encoded frame. It is the mean
-            difference of pixels in [0, 1] in the cell of 32x32 pixels of the model's input where it is largest. None:
-            never.
-        fp8_attention: If True, memory attention rounds queries and keys to eight bits for its scores, on GPUs with fp8
-            matrix multiplication (NVIDIA from compute capability 8.9). On other devices scores stay exact, and a
-            warning is logged. ``"emulated"`` rounds on any device, to measure the error, and saves no time.
+        memory_slots: Number of memory slots. An object attends to its conditioning frames and to the
+            ``memory_slots - 1`` nearest recent frames. None: uses the model's ``num_maskmem``.
+        still_frames: Largest difference at which a frame reuses the features of the last encoded frame. The difference
+            is the largest mean absolute difference in a cell of 32x32 pixels of the model's input, for pixels in
+            [0, 1]. None: encodes every frame.
+        fp8_attention: If True, memory attention rounds queries and keys to fp8 for its scores, on GPUs with fp8 matrix
+            multiplication (NVIDIA from compute capability 8.9). On other devices scores stay exact, and a warning is
+            logged. ``"emulated"`` rounds on any device, to measure the error, but saves no time.
     """
 
     memory_slots: int | None = None
@@ -32,15 +32,15 @@ class Approximations:
 
     @classmethod
     def of(cls, asked: "ApproximationsLike") -> "Approximations":
-        """Returns the approximations of names, each optionally with a value.
+        """Returns the approximations for names with optional values.
 
         Args:
-            asked: ``"memory_slots"``, ``["fp8_attention", "still_frames=0.01"]``, ``{"memory_slots": 3,
-                "still_frames": True}``. None or an empty list for no approximation.
+            asked: Names, for example ``"memory_slots"``, ``["fp8_attention", "still_frames=0.01"]``, or
+                ``{"memory_slots": 3, "still_frames": True}``. None or an empty list for no approximation.
 
         Raises:
-            ValueError: If a name is unknown or given twice, or a value is invalid.
-            TypeError: If ``asked`` is neither names nor a mapping.
+            ValueError: If a name is unknown or occurs twice, or a value is invalid.
+            TypeError: If ``asked`` is not of these types.
         """
         if isinstance(asked, Approximations):
             return asked
@@ -49,14 +49,14 @@ class Approximations:
             if name not in _KNOWN:
                 raise ValueError(f"there is no approximation {name!r}; the known ones are {KNOWN}")
             if name in values:
-                raise ValueError(f"the approximation {name} is given twice")
+                raise ValueError(f"the approximation {name} occurs twice")
             if value is not None and value is not False:
                 default, check = _KNOWN[name]
                 values[name] = check(default if value is True else value)
         return cls(**values)
 
     def named(self) -> dict[str, Any]:
-        """Returns the values of the enabled approximations by name. :meth:`of` takes them."""
+        """Returns the values of the enabled approximations by name, as a mapping for :meth:`of`."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in every.items() if value is not None and value is not False}
 
@@ -73,20 +73,20 @@ KNOWN = (
 )
 
 
-def _entries(asked: ApproximationsLike) -> Iterable[tuple[str, Any]]:
-    if asked is None:
+def _entries(requested: ApproximationsLike) -> Iterable[tuple[str, Any]]:
+    if requested is None:
         return ()
-    if isinstance(asked, str):
-        asked = [asked]
-    if isinstance(asked, Mapping):
-        return asked.items()
-    if not isinstance(asked, Iterable):
-        raise TypeError(f"approximations are names or a mapping of names to values, not {type(asked).__name__}")
-    return [_entry(name) for name in asked]
+    if isinstance(requested, str):
+        requested = [requested]
+    if isinstance(requested, Mapping):
+        return requested.items()
+    if not isinstance(requested, Iterable):
+        raise TypeError(f"approximations are names or a mapping of names to values, not {type(requested).__name__}")
+    return [_entry(name) for name in requested]
 
 
 def _entry(text: Any) -> tuple[str, Any]:
-    """``NAME`` or ``NAME=VALUE``."""
+    """Parses ``NAME`` or ``NAME=VALUE``. Without a value, returns True as the value."""
     if not isinstance(text, str):
         raise TypeError(f"the name of an approximation is a string, not {text!r}; the known ones are {KNOWN}")
     name, equals, value = text.partition("=")
@@ -99,7 +99,7 @@ def _slots(value: Any) -> int:
     except (TypeError, ValueError):
         number = 0
     if number < 1:
-        raise ValueError(f"memory_slots is {value!r}; expected an integer of 1 or more, conditioning frames included")
+        raise ValueError(f"memory_slots is {value!r}; expected an integer of at least 1")
     return number
 
 
@@ -115,11 +115,11 @@ def _threshold(value: Any) -> float:
 
 def _fp8(value: Any) -> bool | str:
     if value is not True and value != "emulated":
-        raise ValueError(f"fp8_attention is {value!r}; it takes no value but True, False and 'emulated'")
+        raise ValueError(f"fp8_attention is {value!r}; expected True, False or 'emulated'")
     return value
 
 
-# Value for True, and the check of other values.
+# By name, the value for True, and a function that checks values.
 _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "memory_slots": (DEFAULT_SLOTS, _slots),
     "still_frames": (DEFAULT_STILL, _threshold),

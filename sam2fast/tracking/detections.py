@@ -1,4 +1,4 @@
-"""Matches a detector's boxes on a frame of a stream with its objects, and finds new and lost objects."""
+"""Matches a detector's boxes with the objects of a stream, adds new objects, and finds lost objects."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,21 +21,22 @@ from sam2fast.utils.numbers import at_least
 
 Label: TypeAlias = str | int
 Floats: TypeAlias = NDArray[np.float64]
-DETECTIONS = "detections"  # the fact of a saved stream that stores :class:`DetectedObjects`
+DETECTIONS = "detections"  # key of :class:`DetectedObjects` in a saved stream
 
 
 class LastSeen(NamedTuple):
-    """Stores the last box of an object that a box started."""
+    """Stores the label of an object that a box added, and the last frame with a matching box."""
 
-    frame: int  # the last frame on which it had a box
+    frame: int
     label: Label | None
 
 
 @dataclass(frozen=True)
 class DetectedObjects:
-    """Stores the objects of a stream that boxes started, by id.
+    """Stores the objects of a stream that were added by boxes.
 
     Args:
+        seen: Last matching frame and label of each object, by id.
         next_id: Id of the next new object. Ids of removed objects are not used again.
     """
 
@@ -44,19 +45,19 @@ class DetectedObjects:
 
     def without(self, obj_ids: Iterable[Any]) -> "DetectedObjects":
         """Returns a copy without these objects. Unknown ids are ignored."""
-        gone = set(obj_ids)
-        return replace(self, seen={i: seen for i, seen in self.seen.items() if i not in gone})
+        removed = set(obj_ids)
+        return replace(self, seen={i: seen for i, seen in self.seen.items() if i not in removed})
 
     def facts(self) -> dict[str, Any]:
-        """Returns the data as values that JSON can hold."""
+        """Returns the data as JSON-serializable values."""
         return {"next_id": self.next_id, "seen": [[obj_id, *seen] for obj_id, seen in self.seen.items()]}
 
     @classmethod
     def of_facts(cls, facts: Any, ids: Iterable[Any]) -> "DetectedObjects":
-        """Restores the result of :meth:`facts` for a stream with these objects.
+        """Returns the objects from the result of :meth:`facts`, for a stream with the object ids ``ids``.
 
         Raises:
-            StateError: If ``facts`` is something else.
+            StateError: If ``facts`` is invalid.
         """
         try:
             seen = {obj_id: LastSeen(frame, label) for obj_id, frame, label in facts["seen"]}
@@ -71,12 +72,12 @@ class DetectedObjects:
 
 @dataclass(frozen=True)
 class Detections:
-    """Stores checked boxes on one frame.
+    """Stores a detector's boxes on one frame, after checks.
 
     Args:
         boxes: Boxes ``(N, 4)`` fp32 XYXY in pixels, on the CPU, clipped to the frame.
-        labels: N labels; None for boxes without a label.
-        scores: N scores; infinity for boxes without a score.
+        labels: N labels. None for a box without a label.
+        scores: N scores. Infinity for a box without a score.
     """
 
     boxes: Tensor
@@ -85,11 +86,11 @@ class Detections:
 
     @classmethod
     def of(cls, boxes: Any, labels: Any, scores: Any, size: tuple[int, int]) -> "Detections":
-        """Checks the arguments of ``VideoStream.add_detections`` on a frame of this (height, width).
+        """Checks and converts the arguments of ``VideoStream.add_detections`` on a frame of ``size`` (height, width).
 
         Raises:
-            ValueError: If boxes have another shape or swapped corners, the number of labels or scores differs, a label
-                is neither text nor an integer, or a score is no number.
+            ValueError: If boxes have an invalid shape or swapped corners, the number of labels or scores differs from
+                the number of boxes, a label is neither a string nor an integer, or a score is not a number.
         """
         corners = check_boxes(boxes)
         if corners.ndim > 2:
@@ -97,7 +98,7 @@ class Detections:
         height, width = size
         corners = corners.reshape(-1, 4).clamp(min=0).minimum(corners.new_tensor([width, height, width, height]))
         if isinstance(labels, str) or not isinstance(labels, Iterable | None):
-            raise ValueError(f"labels is {labels!r}; expected a text or an integer for each box")
+            raise ValueError(f"labels is {labels!r}; expected text or an integer for each box")
         count = len(corners)
         names = [None] * count if labels is None else [_label(row, value) for row, value in enumerate(labels)]
         numbers = [math.inf] * count if scores is None else check_numbers(scores, "scores").flatten().tolist()
@@ -109,7 +110,7 @@ class Detections:
 
 def _label(row: int, value: Any) -> Label:
     plain = plain_id(value)
-    if isinstance(plain, float) and plain.is_integer():  # detectors have classes in tensors of floats
+    if isinstance(plain, float) and plain.is_integer():  # detectors return classes in float tensors
         plain = int(plain)
     if not isinstance(plain, str | int):
         raise ValueError(f"labels[{row}] is {value!r}; expected text or an integer")
@@ -135,16 +136,17 @@ def add_detections(
     tracker: Tracker,
     state: VideoSession,
     frame: int,
-    known: DetectedObjects,
-    found: Detections,
+    detected: DetectedObjects,
+    detections: Detections,
     min_iou: float,
     max_unseen: int,
     start_score: float,
 ) -> tuple[list[Any], DetectedObjects, list[Any]]:
-    """Matches boxes with the objects' masks on the frame, and prompts a new object by each other box.
+    """Matches boxes with the objects' masks on the frame. Each box without a match prompts a new object.
 
     Returns:
-        The object of each box, or None if it starts no object; the updated ``known``; and the objects to remove.
+        The object id of each box, or None for a box without an object; the updated ``detected``; and the ids of the
+        objects to remove.
 
     Raises:
         ImportError: If scipy is not installed.
@@ -152,15 +154,15 @@ def add_detections(
     objects = list(state.objects)
     masks = masks_of(tracker, state, objects, newest_results(tracker, state, frame))
     around = masks_to_boxes(masks[:, 0] > 0).cpu().double().numpy()
-    around[:, 2:] += 1  # the last pixels belong to the boxes
-    seen = dict(known.seen)
+    around[:, 2:] += 1  # includes the last row and column of pixels
+    seen = dict(detected.seen)
     labels = [seen[i].label if i in seen else None for i in objects]
-    alike = [None in (one, other) or one == other for one in found.labels for other in labels]
-    may_match = np.array(alike, dtype=bool).reshape(len(found.labels), len(labels))
-    matched = match_boxes(found.boxes.double().numpy(), around, may_match, min_iou)
-    next_id = max([known.next_id, *(i + 1 for i in objects if isinstance(i, int))])
+    alike = [None in (one, other) or one == other for one in detections.labels for other in labels]
+    may_match = np.array(alike, dtype=bool).reshape(len(detections.labels), len(labels))
+    matched = match_boxes(detections.boxes.double().numpy(), around, may_match, min_iou)
+    next_id = max([detected.next_id, *(i + 1 for i in objects if isinstance(i, int))])
     ids: list[Any] = []
-    for row, (box, label, score) in enumerate(zip(found.boxes, found.labels, found.scores, strict=True)):
+    for row, (box, label, score) in enumerate(zip(detections.boxes, detections.labels, detections.scores, strict=True)):
         obj_id = None
         if row in matched:
             obj_id = objects[matched[row]]
@@ -172,24 +174,27 @@ def add_detections(
             tracker.call("add_new_points_or_box", add_points_or_box, state, frame, obj_id, *prompt)
             seen[obj_id] = LastSeen(frame, label)
         ids.append(obj_id)
-    gone = [obj_id for obj_id, one in seen.items() if frame - one.frame >= max_unseen]
-    return ids, DetectedObjects(seen, next_id).without(gone), gone
+    lost = [obj_id for obj_id, one in seen.items() if frame - one.frame >= max_unseen]
+    return ids, DetectedObjects(seen, next_id).without(lost), lost
 
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
-    """Returns the result of each object that has one on a frame: of its last prompt there, or of tracking."""
-    found = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
-    return {obj_id: result for obj_id, result in found.items() if result is not None}
+    """Returns the latest result of each object on a frame, from a prompt or from tracking. Omits missing results."""
+    results = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
+    return {obj_id: result for obj_id, result in results.items() if result is not None}
 
 
 def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min_iou: float) -> dict[int, int]:
-    """Matches rows of two sets of boxes, so that the IoUs of the pairs have the largest sum.
+    """Matches two sets of boxes one to one, so that the sum of the IoUs is largest.
 
     Args:
         boxes: Boxes ``(N, 4)`` XYXY.
         others: Boxes ``(M, 4)`` XYXY. A box with swapped corners is empty.
-        may_match: True for pairs that may match ``(N, M)``.
+        may_match: True for pairs that may match, ``(N, M)``.
         min_iou: Smallest IoU of a pair, above 0.
+
+    Returns:
+        Row of ``others`` by row of ``boxes``, for matched boxes.
 
     Raises:
         ImportError: If scipy is not installed.
@@ -203,7 +208,7 @@ def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min
 
 
 def box_ious(boxes: Floats, others: Floats) -> Floats:
-    """Returns the IoU ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)`` XYXY; 0 with an empty box."""
+    """Returns the IoUs ``(N, M)`` of boxes ``(N, 4)`` and ``(M, 4)`` XYXY. The IoU of an empty box is 0."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=2)

@@ -1,4 +1,4 @@
-"""Saves sessions to files: tensors in safetensors, everything else as JSON in the file's header."""
+"""Saves sessions to safetensors files, with all data except tensors as JSON in the header."""
 
 import hashlib
 import json
@@ -30,21 +30,21 @@ from sam2fast.video_io import Frames
 
 FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
 VERSION = 1
-STREAM_FRAME = "stream_frame"  # a fact of streams only
+STREAM_FRAME = "stream_frame"  # key of a stream's current frame; sessions do not have it
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Attributes of a TrackedObject with results, and those whose results have memories.
+# Attributes of a TrackedObject that store results. The results of KEPT have memories.
 KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 KEPT = KINDS[:2]
 
 
 class StateError(FixableError, ValueError):
-    """Raised if a state cannot be saved, or a file is not the expected state."""
+    """Raised if a state cannot be saved, or a file does not contain the expected state."""
 
 
 class PackedState(NamedTuple):
     """Stores a state without its video and its model."""
 
-    facts: dict[str, Any]  # values that JSON can hold
+    facts: dict[str, Any]  # JSON-serializable values
     tensors: dict[str, Tensor]  # on the CPU
 
 
@@ -61,12 +61,12 @@ def save(state: PackedState, file: str | Path) -> None:
     if target.is_dir():
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
     try:
-        # In a folder, since safetensors writes to a file of its own choice beside the one that it is given.
+        # In a temporary folder, since safetensors writes to a temporary file beside the given path.
         with atomic_path(target, in_folder=True) as partial:
             partial.touch()
             mode = partial.stat().st_mode
             save_file(state.tensors, partial, metadata={FACTS: facts, DIGEST: _digest(facts, state.tensors)})
-            partial.chmod(mode)  # safetensors lets nobody else read it
+            partial.chmod(mode)  # safetensors makes the file readable only by its owner
             with open(partial, "rb+") as written:
                 os.fsync(written.fileno())
     except SafetensorError as error:
@@ -78,7 +78,7 @@ def save(state: PackedState, file: str | Path) -> None:
 
 
 def _system_error(error: Exception, file: Path) -> OSError:
-    """Converts an error of safetensors, which reports the operating system's error as text only."""
+    """Converts an error of safetensors to an ``OSError``, with the error number from its message."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is None:
         return OSError(f"{file} cannot be written: {error}")
@@ -89,9 +89,9 @@ def read(file: str | Path) -> PackedState:
     """Reads a file that :func:`save` wrote.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        StateError: If it is no saved state, or is damaged.
-        MemoryError: If there is not enough memory for it.
+        FileNotFoundError: If the file does not exist.
+        StateError: If the file is not a saved state, or is damaged.
+        MemoryError: If there is not enough memory for the state.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -101,16 +101,16 @@ def read(file: str | Path) -> PackedState:
     try:
         with safe_open(path, framework="pt") as content:
             header = content.metadata() or {}
-            # Clones: safetensors maps the file, and its tensors change with it.
+            # Clones, since the tensors are memory-mapped, and would change with the file.
             tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  (no dict)
         if header[DIGEST] != _digest(header[FACTS], tensors):
-            raise StateError(f"{path} is damaged: it is not what was written")
+            raise StateError(f"{path} is damaged: its checksum does not match")
         facts = dict(json.loads(header[FACTS]))
         version = facts["version"]
     except StateError:
         raise
-    # ValueError: invalid JSON, or dtypes that torch does not have. RuntimeError: JSON that is too deep, or not enough
-    # memory, for which torch has no class.
+    # ValueError: invalid JSON, or dtypes that torch does not have. RuntimeError: JSON that is nested too deeply, or not
+    # enough memory, since torch has no exception type for that.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError(f"there is not enough memory for {path}") from error
@@ -132,7 +132,7 @@ def packed(state: VideoSession) -> PackedState:
     """Copies the objects of a session to the CPU.
 
     Raises:
-        StateError: If an id is neither text nor an integer, or the session is the original's dict.
+        StateError: If an id is neither a string nor an integer, or the session is the original's dict.
         TypeError: If ``state`` is not a session.
     """
     check_kind(state)
@@ -149,7 +149,7 @@ def packed(state: VideoSession) -> PackedState:
         "approximations": state.bank.approximations.named(),
         "strategy": saved_strategy(state.strategy),
         "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
-        # Of the pool, which may be wider than the present memories.
+        # The pool's dtype. It may be wider than the dtype of the stored memories.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
         "objects": objects,
         "exempt": saved_pairs(state),
@@ -163,27 +163,30 @@ def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[
         tensors.update({f"{number}.points.{frame}.{name}": value.cpu().contiguous() for name, value in clicks.items()})
     for frame, mask in tracked.masks.items():
         tensors[f"{number}.masks.{frame}"] = mask.cpu().contiguous()
-    shown = set(map(id, tracked.tracked.values()))
-    others = {id(r): r for history in tracked.others.values() for r in history.values() if id(r) not in shown}
-    frames: dict[str, dict[int, FrameResult]] = {kind: getattr(tracked, kind) for kind in KINDS}
-    for kind, results in {**frames, "others": others}.items():
+    of_best = set(map(id, tracked.tracked.values()))
+    others = {id(r): r for history in tracked.others.values() for r in history.values() if id(r) not in of_best}
+    frames: dict[str, dict[int, FrameResult]] = {attribute: getattr(tracked, attribute) for attribute in KINDS}
+    for attribute, results in {**frames, "others": others}.items():
         if results:
             stacked = _stacked(state.bank, list(results.values()))
-            tensors.update({f"{number}.{kind}.{name}": value for name, value in stacked.items()})
-    places = {key: i for i, key in enumerate(others)}  # None for a result of the best hypothesis
-    hypotheses = [[[t, places.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
+            tensors.update({f"{number}.{attribute}.{name}": value for name, value in stacked.items()})
+    index = {key: i for i, key in enumerate(others)}
+    # Pairs of a frame and an index in ``others``, or None for the result of the best hypothesis.
+    hypotheses = [[[t, index.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
     return {
         "id": _json_id(obj_id),
         **({"hypotheses": hypotheses} if hypotheses else {}),
-        "reverse": [list(entry) for entry in tracked.reverse.items()],  # lists, as they come back from JSON
+        "reverse": [list(entry) for entry in tracked.reverse.items()],  # lists, since JSON has no tuples
         "points": list(tracked.points),
         "masks": list(tracked.masks),
-        "results": {kind: list(results) for kind, results in frames.items()},  # in the order of the sums over them
+        "results": {
+            attribute: list(results) for attribute, results in frames.items()
+        },  # the order affects sums over them
     }
 
 
 def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
-    """Returns each part of the results as one tensor ``(n, ...)``."""
+    """Stacks each field of ``n`` results in one tensor ``(n, ...)``."""
     parts = {name: torch.cat([getattr(r, name) for r in results]) for name in ("mask", "iou", "score")}
     parts["pointer"] = torch.stack([bank.pointers.read(r.pointer).cpu() for r in results])
     if results[0].record.numel():
@@ -193,7 +196,7 @@ def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
     if all(r.memory is not None for r in results):
         assert bank.memories is not None
         pages = [bank.memories.read(r.memory).cpu() for r in results if r.memory is not None]
-        dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # exact for the narrower ones too
+        dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # conversion to the widest is exact
         parts["memory"] = torch.stack([page.to(dtype) for page in pages])
     return parts
 
@@ -203,11 +206,11 @@ def _json_id(obj_id: Any) -> str | int:
         return obj_id
     try:
         number = operator.index(obj_id)
-        if number == obj_id and hash(number) == hash(obj_id):  # so that the caller's own id finds the object again
+        if number == obj_id and hash(number) == hash(obj_id):  # the caller's id also finds the restored object
             return number
     except TypeError:
         pass
-    raise StateError(f"object {obj_id!r} has an id of type {type(obj_id).__name__}; text and integers can be saved")
+    raise StateError(f"object {obj_id!r} has an id of type {type(obj_id).__name__}; expected text or an integer")
 
 
 def _size(frames: Frames) -> dict[str, int]:
@@ -221,7 +224,7 @@ def unpacked(
     features_kept: int = FEATURES_KEPT,
     strategy: Strategy | None = None,
 ) -> VideoSession:
-    """Returns the session of a saved state. All memories stay on the CPU until they are used.
+    """Restores the session of a saved state. All memories stay on the CPU until they are used.
 
     Args:
         tracker: Tracker of the model that the state was saved with.
@@ -230,19 +233,21 @@ def unpacked(
         strategy: Strategy of the session. If None, :func:`restored_strategy` restores it.
 
     Raises:
-        StateError: If the state belongs to another model or another video.
+        StateError: If the state was saved with another model or another video, or is invalid.
     """
     facts, tensors = saved
-    for what, expected, actual in (
+    for name, expected, actual in (
         ("model", facts.get("model"), model_facts(tracker.model)),
         ("video", facts.get("video"), _size(frames)),
     ):
         if expected != actual:
-            known = expected if isinstance(expected, Mapping) else {}
+            saved_facts = expected if isinstance(expected, Mapping) else {}
             differing = ", ".join(
-                f"{key} {known.get(key)}, not {actual[key]}" for key in actual if known.get(key) != actual[key]
+                f"{key} {saved_facts.get(key)}, not {actual[key]}"
+                for key in actual
+                if saved_facts.get(key) != actual[key]
             )
-            raise StateError(f"the state was saved with another {what}: {differing or expected}")
+            raise StateError(f"the state was saved with another {name}: {differing or expected}")
     try:
         approximations = Approximations.of(facts.get("approximations"))
         present = tracker.options.strategy.for_model(tracker.model)
@@ -274,9 +279,9 @@ def _unpacked_object(
     entry: Mapping[str, Any], number: int, tensors: Mapping[str, Tensor], device: torch.device
 ) -> TrackedObject:
     results = {}
-    for kind in KINDS:
-        frames = entry["results"][kind]
-        results[kind] = dict(zip(frames, _results(f"{number}.{kind}", tensors), strict=True))
+    for attribute in KINDS:
+        frames = entry["results"][attribute]
+        results[attribute] = dict(zip(frames, _results(f"{number}.{attribute}", tensors), strict=True))
     points = {
         frame: {
             name: tensors[f"{number}.points.{frame}.{name}"].to(device) for name in ("point_coords", "point_labels")
@@ -286,7 +291,7 @@ def _unpacked_object(
     masks = {frame: tensors[f"{number}.masks.{frame}"] for frame in entry["masks"]}
     stored = list(_results(f"{number}.others", tensors))
     others = {
-        i: {t: results["tracked"][t] if place is None else stored[place] for t, place in hypothesis}
+        i: {t: results["tracked"][t] if index is None else stored[index] for t, index in hypothesis}
         for i, hypothesis in enumerate(entry.get("hypotheses", ()), 1)
     }
     return TrackedObject(points=points, masks=masks, reverse=dict(entry["reverse"]), others=others, **results)
@@ -296,7 +301,7 @@ def _results(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[FrameResult
     names = ("mask", "iou", "score", "pointer", "memory", "record", "state")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
     for i in range(len(parts.get("mask", ()))):
-        # Clones: a view would keep all frames alive as long as one of them.
+        # Clones, since a view of one frame would keep all frames alive.
         mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
         pointer = PagePool.archived_page(parts["pointer"][i])
         memory = PagePool.archived_page(parts["memory"][i]) if "memory" in parts else None
@@ -306,13 +311,13 @@ def _results(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[FrameResult
 
 
 def check_restored(state: VideoSession, has_memories: bool) -> None:
-    """Checks the objects of a session that was read from a file.
+    """Checks the limits and objects of a session that was read from a file.
 
     Args:
         has_memories: True if the model keeps memories.
 
     Raises:
-        ValueError: If something differs from sessions of the model.
+        ValueError: If the model could not have written them.
     """
     for limit in (state.max_history, state.max_cond_frames):
         _expect(limit is None or _is_count(limit), f"a number of frames is {limit!r}")
@@ -325,7 +330,7 @@ def check_restored(state: VideoSession, has_memories: bool) -> None:
 
 
 def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame: Any, image_size: int) -> None:
-    """Checks the data of a stream that sessions do not have: its current frame. See :func:`check_restored`."""
+    """Checks the additional data of a saved stream, such as its current frame. See :func:`check_restored`."""
     video: Any = facts.get("video")
     _expect(isinstance(video, dict), f"the video is {str(video)[:60]}")
     sizes: list[Any] = [video.get(name) for name in ("frames", "height", "width")]
@@ -342,9 +347,9 @@ def check_stream(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], frame:
 def _check_object(tracked: TrackedObject, num_frames: int, bank: MemoryBank, has_memories: bool) -> None:
     hypotheses = list(tracked.others.values())
     frames = [t for entries in (*vars(replace(tracked, others={})).values(), *hypotheses) for t in entries]
-    _expect(all(_is_count(t) and t < num_frames for t in frames), "it has other frames than the video")
+    _expect(all(_is_count(t) and t < num_frames for t in frames), "it has frames that the video does not have")
     _expect(not tracked.conditioning.keys() & tracked.tracked.keys(), "a frame has two results")
-    _expect(all(isinstance(reverse, bool) for reverse in tracked.reverse.values()), "a direction is no bool")
+    _expect(all(isinstance(reverse, bool) for reverse in tracked.reverse.values()), "a direction is not a bool")
     for points in tracked.points.values():
         coords, labels = points["point_coords"], points["point_labels"]
         _check("point_coords", coords, (1, labels.shape[-1], 2))
@@ -352,9 +357,9 @@ def _check_object(tracked: TrackedObject, num_frames: int, bank: MemoryBank, has
     side = bank.layout.image_size
     for mask in tracked.masks.values():
         _expect(mask.shape == (1, 1, side, side), f"a mask is {tuple(mask.shape)}, expected {side} x {side}")
-    for kind in KINDS:
-        for result in getattr(tracked, kind).values():
-            _check_result(result, bank, has_memories and kind in KEPT)
+    for attribute in KINDS:
+        for result in getattr(tracked, attribute).values():
+            _check_result(result, bank, has_memories and attribute in KEPT)
     for results in hypotheses:
         _expect(not tracked.conditioning.keys() & results.keys(), "a frame has two results")
         for result in results.values():
@@ -366,14 +371,14 @@ def _check_result(result: FrameResult, bank: MemoryBank, has_memory: bool) -> No
     _check("iou", result.iou, (1, 1))
     _check("score", result.score, (1, 1))
     _check("record", result.record, (1, bank.strategy.record_size))
-    _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing, or too many")
+    _expect((result.state is None) == (bank.states is None), "a state of its strategy is missing or superfluous")
     states = [] if result.state is None else [("state", result.state, (bank.strategy.state_size,))]
     memories = [] if result.memory is None else [("memory", result.memory, bank.page_shape)]
     for name, page, shape in [("pointer", result.pointer, (bank.layout.pointer,))] + memories + states:
         assert page.archived is not None
         _check(name, page.archived.tensor, shape)
     right = not has_memory if result.memory is None else bank.memories is not None
-    _expect(right, "a memory is missing, or has no dtype")
+    _expect(right, "a memory is missing, or its dtype is missing")
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Stores a session: a video, its objects with prompts, results and memories, and the identity of its model."""
+"""Defines a session: a video, its objects with prompts, results and memories, and the identity of its model."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +24,12 @@ from sam2fast.video_io import Frames
 class TrackedObject(ObjectRecord[FrameResult]):
     """Stores prompts and results of one object, by frame. Points are dicts of ``point_coords`` and ``point_labels``."""
 
-    # ``tracked`` of the object's other hypotheses, by their number from 1. ``tracked`` itself is of the best one. A
+    # Tracked results of hypotheses from 1 on, by number. Results of hypothesis 0, the best one, are in ``tracked``. A
     # hypothesis without an entry equals the best one.
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
 
     def hypotheses(self, count: int) -> list["TrackedObject"]:
-        """Returns the object in each of ``count`` hypotheses. The first is the best one, and the object itself."""
+        """Returns ``count`` objects, one with the results of each hypothesis. The first one is this object itself."""
         others = (self.others.get(i, self.tracked) for i in range(1, count))
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 
@@ -43,13 +43,13 @@ class TrackedObject(ObjectRecord[FrameResult]):
         return self.tracked[before].state
 
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
-        """Stores a tracked frame and drops the oldest beyond ``max_history``."""
+        """Stores a tracked result, and drops the oldest results if there are more than ``max_history``."""
         if result.others:
             if self.tracked.get(frame) is not result:
                 self._branch(frame, result)
             result.others = ()
         elif self.tracked.get(frame) is not result:
-            self.tracked.pop(frame, None)  # so that it becomes the newest
+            self.tracked.pop(frame, None)  # inserts it as the newest
             self.tracked[frame] = result
         if max_history is not None:
             for tracked in self._histories():
@@ -57,17 +57,17 @@ class TrackedObject(ObjectRecord[FrameResult]):
                     del tracked[old]
 
     def _branch(self, frame: int, result: FrameResult) -> None:
-        """Replaces each hypothesis by its parent, with its own result on the frame."""
+        """Replaces each hypothesis by its parent's results and its own result on the frame."""
         rows = (result, *result.others)
         before = [o.tracked for o in self.hypotheses(len(rows))]
         after = continued(before, [row.parent for row in rows], frame, rows)
-        vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # at once: Ctrl-C may come
+        vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # in one call, in case of Ctrl-C
 
     def _histories(self) -> list[dict[int, FrameResult]]:
         return [self.tracked, *self.others.values()]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
-        """Drops data that neither a prompt on the frame nor later frames can use. Tracked frames in ``kept`` stay."""
+        """Drops data that neither prompts on ``frame`` nor later frames use. Keeps tracked results of ``kept``."""
         oldest = frame - rules.reach
         for results in self._histories():
             for tracked in [t for t in results if t not in kept and t != frame]:
@@ -76,51 +76,51 @@ class TrackedObject(ObjectRecord[FrameResult]):
             for t in [t for t in past if t < frame]:
                 del past[t]
         if 0 <= rules.max_conditioning < len(self.conditioning):
-            # Nearest first: if there are too many, these are attended to. Others may count as tracked frames.
+            # Frames attend to the nearest conditioning frames. Others within reach may count as tracked frames.
             nearest = sorted(self.conditioning, reverse=True)
             reachable = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
             self.conditioning = {t: self.conditioning[t] for t in reachable}
 
     def remove_prompts(self, frame: int) -> None:
-        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked one."""
+        """Removes the prompts on a frame. The result of a conditioning frame becomes a tracked result."""
         if frame in self.conditioning:
             self.others.clear()
         super().remove_prompts(frame)
 
     def commit(self, encoded: Mapping[int, FrameResult], clearing_distance: int | None) -> None:
-        """Moves the new results to the stored ones, see :meth:`ObjectRecord.commit`, and keeps the best hypothesis."""
+        """Stores the new results, see :meth:`ObjectRecord.commit`. If there are any, drops all other hypotheses."""
         has_new = bool(self.new_tracked or self.new_conditioning)
         super().commit(encoded, clearing_distance)
         if has_new:
             self.others.clear()
 
     def copy(self) -> "TrackedObject":
-        """Returns another object with the same prompts and results."""
+        """Returns a copy with the same prompts and results. Changes of its dicts do not affect this object."""
         copied = TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
         copied.others = {i: dict(tracked) for i, tracked in self.others.items()}
         return copied
 
     def clear(self) -> None:
-        """Drops all prompts and results."""
+        """Removes all prompts and results."""
         for results in vars(self).values():
             results.clear()
 
 
 @dataclass(eq=False, repr=False)
 class VideoSession:
-    """Stores a video, its objects and their memories. It does not hold the model.
+    """Stores a video, its objects and their memories, but not the model.
 
-    Predictors return :class:`~sam2fast.compat.video_state.VideoState`, which also has the original's keys.
+    Predictors return a subclass with the original's keys, :class:`~sam2fast.compat.video_state.VideoState`.
 
     Args:
         frames: Frames of the video.
-        features: Cache of the features of frames.
+        features: Cache of image features.
         bank: Memories.
         opened_with: Identity of the session's model.
-        offload_video_to_cpu, offload_state_to_cpu: The arguments of ``init_state``. They do not change the device of
-            computations.
-        max_history: Maximum number of tracked frames per object. If None, there is no limit.
-        max_cond_frames: Maximum number of conditioning frames to attend to, if less than the model's own limit.
+        offload_video_to_cpu, offload_state_to_cpu: Arguments of ``init_state``. Computations stay on the model's
+            device.
+        max_history: Maximum number of tracked frames stored per object. If None, there is no limit.
+        max_cond_frames: Maximum number of conditioning frames to attend to. The model's limit may be lower.
         strategy: Rule that selects masks and memories.
     """
 
@@ -133,10 +133,10 @@ class VideoSession:
     max_history: int | None = None
     max_cond_frames: int | None = None
     strategy: Strategy = SAM2
-    # By id, in the order of the first calls with each id.
+    # Objects by id, in the order of their first prompts.
     objects: dict[Any, TrackedObject] = field(default_factory=dict, init=False)
     obj_ids: list[Any] = field(default_factory=list, init=False)
-    # Pairs of ids, in both orders, of objects that a strategy does not compare, because their prompts overlap.
+    # Pairs of ids, in both orders. A strategy does not compare these objects, because their prompts overlap.
     exempt: frozenset[tuple[Any, Any]] = field(default=frozenset(), init=False)
     guard: CallGuard = field(default_factory=CallGuard, init=False)
 
@@ -159,26 +159,26 @@ class VideoSession:
         """Adds an object with a new id."""
         objects = {**self.objects, obj_id: tracked}
         ids = list(objects)
-        self.objects, self.obj_ids = objects, ids  # together: Ctrl-C may come between any two lines
+        self.objects, self.obj_ids = objects, ids  # in one statement, in case of Ctrl-C
 
     def remove(self, obj_id: Any) -> None:
-        """Removes an object. Others keep their order. Raises ``KeyError`` if the id is unknown."""
+        """Removes an object. The others keep their order. Raises ``KeyError`` if the id is unknown."""
         objects = dict(self.objects)
         del objects[obj_id]
         ids, exempt = list(objects), frozenset(pair for pair in self.exempt if obj_id not in pair)
         self.objects, self.obj_ids, self.exempt = objects, ids, exempt
 
     def clear(self) -> None:
-        """Removes all objects and frees the bank. Empties the list of ids in place, as the original does."""
-        bank = self.bank.emptied()  # first: allocating it may fail
+        """Removes all objects and their memories. Empties the list of ids in place, as in the original."""
+        bank = self.bank.emptied()  # first, since its allocation may fail
         self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 
     def check_saveable(self) -> None:
-        """Raises ``ValueError`` if prompts or results are not in ``objects``. Subclasses may store them elsewhere."""
+        """Raises ``ValueError`` if a subclass stores prompts or results outside ``objects``."""
 
 
-# Called with the selections of a step before it is computed: session, objects, frame, reverse, selections. With several
-# hypotheses, only the best is the session's object itself.
+# Function that is called before each step. Its arguments are the session, objects, frame, reverse, and the selection of
+# each object. If there are several hypotheses, each one is passed as an object. The best one is the session's object.
 SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
 
@@ -186,25 +186,25 @@ SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, S
 class TrackingOptions:
     """Settings of a tracker. They may be changed at any time. Most take effect on the next frame."""
 
-    fill_hole_area: float = 0  # fills background components of at most this many low-resolution pixels; 0: none
-    non_overlap_masks: bool = False  # in returned masks only the object with the largest logit keeps a pixel
-    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked frames around it
+    fill_hole_area: float = 0  # maximum area of filled holes, in low-resolution pixels; 0: no hole is filled
+    non_overlap_masks: bool = False  # in returned masks, only the object with the largest logit keeps a pixel
+    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked results around it
     add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
     selection_watch: SelectionWatch | None = None
-    fast: bool | None = None  # CUDA graphs: None if they are faster and safe; True on every device; False never
-    approximations: Approximations = EXACT  # of sessions opened afterwards
-    strategy: Strategy = SAM2  # of sessions opened afterwards
+    fast: bool | None = None  # use of CUDA graphs; None: if faster and safe; True: on every device; False: never
+    approximations: Approximations = EXACT  # of sessions opened later
+    strategy: Strategy = SAM2  # of sessions opened later
 
 
 class UnchangedOnError:
-    """Context manager that restores the state after an exception in its block, Ctrl-C included.
+    """Context manager that restores the session if its block raises an exception, including Ctrl-C.
 
-    It is no generator of :mod:`contextlib`. If Ctrl-C interrupted that module's own code, the generator would resume
-    when it is collected, and undo the changes of later calls.
+    It does not use :func:`contextlib.contextmanager`. If Ctrl-C interrupted that function's code, the generator would
+    only resume when it is deleted, and then undo the changes of later calls.
 
     Args:
-        state: Session whose objects and ids are restored.
-        objects: Objects that the block changes. Their contents are restored.
+        state: Session. Its objects and ids are restored.
+        objects: Objects that the block changes. Their prompts and results are restored.
     """
 
     def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:
@@ -214,8 +214,8 @@ class UnchangedOnError:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        if exc_type is None:
             return
         self._state.objects, self._state.obj_ids, self._state.exempt = self._objects, self._ids, self._exempt
         for tracked, entries in self._before:
@@ -229,5 +229,5 @@ def check_kind(session: object) -> None:
         TypeError: If ``session`` is not a session.
     """
     if not isinstance(session, VideoSession):
-        kind = "None" if session is None else f"a {type(session).__name__}"
-        raise TypeError(f"inference_state is {kind}; expected the session that init_state() returned")
+        name = "None" if session is None else f"a {type(session).__name__}"
+        raise TypeError(f"inference_state is {name}; expected the session that init_state() returned")

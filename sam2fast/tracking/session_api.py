@@ -1,4 +1,4 @@
-"""Adds methods that the original lacks to the predictor: settings, CUDA graphs, streams and saved states."""
+"""Predictor methods that the original does not have: settings, CUDA graphs, streams and saved states."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -34,12 +34,12 @@ State = TypeVar("State", bound=VideoSession)
 
 
 class SessionMethods(SAM2Base, Generic[State]):
-    """SAM 2 with settings and recordings for a tracker.
+    """SAM 2 with the settings and recordings of a tracker.
 
     Attributes:
-        selection_watch: Function that gets the memories that each step attends to, before it is computed; or None.
-        fast: Use of CUDA graphs. None: if they are faster and safe, on NVIDIA GPUs that run Triton's kernels. True: on
-            every device. False: never.
+        selection_watch: Function that is called before each step with the memories that it attends to, or None.
+        fast: Use of CUDA graphs. None: if they are faster and safe, on NVIDIA GPUs with Triton. True: on every device.
+            False: never.
     """
 
     fill_hole_area: float
@@ -56,13 +56,13 @@ class SessionMethods(SAM2Base, Generic[State]):
         super().__init__(**kwargs)
         self.selection_watch: SelectionWatch | None = None
         self._steps = Steps()
-        # Threads may share the model, and their sessions have their own guards. This one protects what a session reads
-        # more than once while it is opened: the approximations.
+        # Threads may share the model, and each session has a guard. This guard protects the settings that a session
+        # reads while it is opened.
         self.guard = CallGuard()
 
     @property
     def approximations(self) -> Approximations:
-        """Approximations of sessions opened from now on. By default none. See docs/approximations.md.
+        """Approximations of sessions opened later. By default none. See docs/approximations.md.
 
         Takes the same values as ``build_sam2_video_predictor(..., approximations=...)``. An open or saved session keeps
         its approximations.
@@ -84,12 +84,13 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def strategy(self) -> Strategy:
-        """Rule that selects masks and memories in sessions opened from now on. By default SAM 2's own rule.
+        """Rule that selects masks and memories in sessions opened later. By default SAM 2's rule.
 
         Takes the same values as ``build_sam2_video_predictor(..., strategy=...)``.
 
         Raises:
-            ValueError, TypeError: If the name is unknown, or it is neither a name nor an instance. Nothing has changed.
+            ValueError: If the name is unknown. Nothing has changed then.
+            TypeError: If the value is neither a name nor a hashable instance. Nothing has changed then.
         """
         return self._strategy
 
@@ -100,20 +101,20 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def _tracker(self) -> Tracker:
-        """Computes the objects of sessions. Created for each use: a model that kept it would keep itself alive."""
+        """Tracker of this model. Created for each use, since storing it would be a reference cycle."""
         return Tracker(self, cast(TrackingOptions, self), self._steps)  # the options are attributes of the model
 
     def _checked_history(self, max_history: Any) -> int | None:
         """Returns ``max_history`` of ``init_state`` as an int, or None.
 
         Raises:
-            ValueError: If it is less than the number of frames that one frame may attend to.
-            TypeError: If it is not an integer.
+            ValueError: If ``max_history`` is less than the maximum distance of a frame that is attended to.
+            TypeError: If ``max_history`` is not an integer.
         """
         reach = MemoryRules.of(self).reach
         limit = None if max_history is None else integer(max_history, "max_history")
         if limit is not None and limit < reach:
-            raise ValueError(f"max_history is {limit}; this model looks back {reach} frames: give no less")
+            raise ValueError(f"max_history is {limit}; expected at least {reach}, the frames that the model looks back")
         return limit
 
     @torch.inference_mode()
@@ -125,19 +126,19 @@ class SessionMethods(SAM2Base, Generic[State]):
         output: Output = "logits",
         encode_ahead: int | None = None,
     ) -> None:
-        """Warms up: compiles kernels in up to eight processes, and records steps for 1 to ``num_objects`` objects.
+        """Compiles kernels in up to eight processes, and records steps for 1 to ``num_objects`` objects.
 
-        The recorded steps are for objects with one prompted frame. Call it in the autocast context and with the backend
-        of the later videos. On CUDA no other thread may call ``torch.cuda.synchronize()`` meanwhile, or recording
-        fails; see docs/tracking.md.
+        The recorded steps are for objects with one prompted frame. Call this method in the same autocast context and
+        with the same backend as for later videos. On CUDA, recording fails if another thread calls
+        ``torch.cuda.synchronize()`` meanwhile. See docs/tracking.md.
 
         Args:
             num_objects: Maximum number of objects.
-            size: Size (height, width) of the videos in pixels. By default the model's input size.
+            size: Size (height, width) of the videos in pixels. By default, the model's input size.
             output, encode_ahead: See ``propagate_in_video``.
 
         Raises:
-            ValueError, TypeError: If ``num_objects``, ``size`` or ``encode_ahead`` is not an integer from 1 on, or
+            ValueError, TypeError: If ``num_objects``, ``size`` or ``encode_ahead`` is not a positive integer, or
                 ``output`` is unknown.
             RuntimeError: If the predictor is in training mode.
         """
@@ -148,39 +149,41 @@ class SessionMethods(SAM2Base, Generic[State]):
         warm_up(self._tracker, num_objects, (height, width), output, frames_at_once(encode_ahead, self.device))
 
     def release_recordings(self) -> None:
-        """Frees the model's recordings and their memory, also of open sessions. They are made again when needed."""
+        """Frees the recordings of the model and its sessions. Later steps are recorded again when needed."""
         self._steps.release(self)
 
     def check_recordings(self) -> None:
-        """Drops recordings if weights moved or a setting of the model changed.
+        """Drops recordings if weights moved or settings of the model changed.
 
-        Every pass over a video begins with this check, and every step of a stream after a prompt. Later changes take
-        effect in the next one.
+        This check runs before each pass over a video, and before a stream's first step after a prompt. Changes made
+        after the check take effect at the next check.
         """
         self._tracker.check_recordings()
 
     def propagate_both(self, inference_state: VideoSession, **options: Any) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
 
-        One pass goes forwards from the earliest prompt, and one backwards from the frame where the last object begins.
-        From its first prompted frame on, an object's masks come from the forward pass, before it from the backward
-        pass. Frames from the last object's first prompt to the end come first, then all others in descending order.
-        Masks of frames that both passes track are kept meanwhile: none if all objects begin on one frame.
+        The forward pass begins at the earliest prompt, the backward pass at the latest frame on which an object is
+        first prompted. An object's masks come from the forward pass from its first prompted frame on, and from the
+        backward pass before. The frames from that latest frame to the end are yielded first, then all others in
+        descending order. Until then, masks of frames that both passes track stay in memory.
 
         Args:
-            **options: ``return_scores``, ``progress``, ``encode_ahead``, ``output``, ``lag`` of ``propagate_in_video``.
+            **options: Arguments ``return_scores``, ``progress``, ``encode_ahead``, ``output`` and ``lag`` of
+                ``propagate_in_video``.
 
-        Yields and raises: see ``propagate_in_video``.
+        Yields:
+            Results as in ``propagate_in_video``.
 
         Raises:
             RuntimeError: If the session is the original's dict. Call ``propagate_in_video`` with and without
-                ``reverse`` instead.
+                ``reverse`` instead. For other errors see ``propagate_in_video``.
         """
         self.propagate_in_video_preflight(inference_state)
         objects: Mapping[Any, TrackedObject] = getattr(inference_state, "objects", {})
         if not objects:
             raise RuntimeError(
-                "this session is the original's dict, which propagate_both does not read: call propagate_in_video, "
+                "this session is the original's dict, which propagate_both does not support: call propagate_in_video, "
                 "and again with reverse=True"
             )
         begins = {obj_id: min(tracked.conditioning) for obj_id, tracked in objects.items()}
@@ -196,7 +199,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         max_cond_frames: int | None = None,
         strategy: StrategyLike | None = None,
     ) -> VideoStream:
-        """Opens a stream: a video of any length with frames that are passed in one by one.
+        """Opens a stream, to track objects in a video of any length by passing in frames one by one.
 
         ::
 
@@ -207,18 +210,19 @@ class SessionMethods(SAM2Base, Generic[State]):
                         result = stream.add_new_points_or_box(obj_id, points, labels)
 
         Args:
-            num_frames: Length of the video, if it is known. Only a length below ``max_obj_ptrs_in_encoder`` (16) makes
-                a difference: object pointers of shorter videos are spaced differently.
-            max_cond_frames: Maximum number of conditioning frames per object to keep and attend to, the nearest. If
-                None, the model's ``max_cond_frames_in_attn``, by default all.
-            strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. If None, the predictor's strategy.
+            num_frames: Length of the video, if known. It only has an effect if it is below ``max_obj_ptrs_in_encoder``
+                (16), since the distances of object pointers are normalized by it.
+            max_cond_frames: Maximum number of conditioning frames per object to keep and attend to, nearest first. If
+                None, uses the model's ``max_cond_frames_in_attn``, by default without a limit.
+            strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. If None, uses the predictor's
+                strategy.
 
         Raises:
             ValueError: If ``num_frames`` is below 1, ``max_cond_frames`` is below 2, or the strategy is unknown.
-            TypeError: If one of them has another type, or a method that streams do not call is overridden.
+            TypeError: If an argument has the wrong type, or a predictor method is overridden that streams do not call.
         """
-        chosen = None if strategy is None else strategy_of(strategy)
-        return VideoStream(self._tracker, num_frames, max_cond_frames, chosen)
+        requested = None if strategy is None else strategy_of(strategy)
+        return VideoStream(self._tracker, num_frames, max_cond_frames, requested)
 
     @shared
     @torch.inference_mode()
@@ -230,11 +234,12 @@ class SessionMethods(SAM2Base, Generic[State]):
             encoded = predictor.encode_frame(image)
             results = [stream.step(encoded) for stream in streams]  # one object each, opened when the object appears
 
-        The results equal those of ``stream.step(frame)``. The features take 17 MB at 1024x1024 in fp32.
+        ``stream.step(encoded)`` returns the same results as ``stream.step(frame)``. The features take 17 MB at
+        1024x1024 in fp32.
 
         Raises:
-            VideoError, TypeError, FileNotFoundError: If the frame cannot be used; see ``VideoStream.step``.
-            TypeError: If a predictor method that streams do not call is overridden.
+            VideoError, TypeError, FileNotFoundError: If the frame is invalid; see ``VideoStream.step``.
+            TypeError: If a predictor method is overridden that streams do not call.
         """
         tracker = self._tracker
         tracker.check_stream()
@@ -251,22 +256,22 @@ class SessionMethods(SAM2Base, Generic[State]):
     @shared
     @torch.inference_mode()
     def restore_stream(self, file: str | Path) -> VideoStream:
-        """Restores a stream that ``VideoStream.save`` wrote, with the same current frame, on this predictor's device.
+        """Restores a stream that ``VideoStream.save`` wrote, with its current frame, on this predictor's device.
 
         Raises:
-            StateError: If the file is no saved stream, or a stream of another model.
-            FileNotFoundError: If there is no such file.
+            StateError: If the file is not a saved stream, or was saved with another model.
+            FileNotFoundError: If the file does not exist.
         """
         return VideoStream.restored(self._tracker, saved_state.read(file))
 
     @exclusive_session
     def save_state(self, inference_state: VideoSession, file: str | Path) -> None:
-        """Writes a session without its frames to one safetensors file, atomically.
+        """Saves a session without its frames to one safetensors file, atomically.
 
-        For each object and stored frame the file has a memory, a low-resolution mask and a pointer, like the state.
+        The file stores a memory, a low-resolution mask and a pointer per object and frame, like the session.
 
         Raises:
-            StateError: If an id is neither text nor an integer, or the session is the original's dict.
+            StateError: If an id is neither a string nor an integer, or the session is the original's dict.
             TypeError: If ``inference_state`` is not a session.
             OSError: If the file cannot be written.
         """
@@ -283,20 +288,21 @@ class SessionMethods(SAM2Base, Generic[State]):
         window: tuple[float, float] | None = None,
         axis: Axis | None = None,
     ) -> State:
-        """Restores a state that :meth:`save_state` wrote, on this predictor's device.
+        """Restores a session that :meth:`save_state` wrote, on this predictor's device.
 
         Args:
-            file: File that was written.
-            video_path: The same video, see ``init_state``. A replaced ``load_video_frames`` is not called.
+            file: File that :meth:`save_state` wrote.
+            video_path: The same video; see ``init_state``. A user's replacement of ``load_video_frames`` is not called.
             async_loading_frames, window, axis: See ``init_state``.
 
         Raises:
-            StateError: If the file is no saved state, or a state of another model or another video.
-            FileNotFoundError, VideoError, TypeError: If the file does not exist, or the video cannot be used.
+            StateError: If the file is not a saved state, or was saved with another model or another video.
+            FileNotFoundError: If the file does not exist.
+            VideoError, TypeError: If the video cannot be opened.
         """
         packed = saved_state.read(file)
         if saved_state.STREAM_FRAME in packed.facts:
-            raise saved_state.StateError(f"{file} holds a stream; go on with it by restore_stream()")
+            raise saved_state.StateError(f"{file} is a saved stream; open it with restore_stream()")
         frames = open_frames(
             video_path,
             self.image_size,
@@ -314,14 +320,14 @@ class SessionMethods(SAM2Base, Generic[State]):
     @exclusive_session
     @torch.inference_mode()
     def move_state(self, inference_state: VideoSession) -> State:
-        """Copies a state of a predictor with the same weights, possibly on another device, to this predictor.
+        """Copies a session of a predictor with the same weights, possibly on another device, to this predictor.
 
-        It also copies a state of this predictor, to try something and come back. Both states are independent, but share
-        the opened video: closing its frames closes it for both.
+        It also copies a session of this predictor, for example as a backup. The two sessions are independent, except
+        that they share the opened video: closing its frames closes the video for both.
 
         Raises:
-            StateError: If the predictors' weights differ, an id is neither text nor an integer, or the session is the
-                original's dict.
+            StateError: If the predictors' weights differ, an id is neither a string nor an integer, or the session is
+                the original's dict.
         """
         packed = saved_state.packed(inference_state)
         frames = copy.copy(inference_state.frames)
@@ -330,7 +336,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         return cast(State, moved)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy records for itself.
+        # A copied model makes its own recordings.
         return {**vars(self), "_steps": copy.copy(self._steps)}
 
     def _apply(self, *args: Any, **kwargs: Any) -> nn.Module:

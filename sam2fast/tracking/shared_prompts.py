@@ -1,4 +1,4 @@
-"""Finds objects that a strategy does not compare: parts and wholes, whose prompts overlap."""
+"""Finds pairs of objects with overlapping prompts, such as a part and its whole. Strategies do not compare them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,35 +43,35 @@ def _are_compared(new: TrackedObject, other: TrackedObject, frame: int) -> bool:
 def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list[int]]:
     """Returns the table of pairs of a step's rows: ``ITSELF`` on the diagonal, ``SHARING`` for compared rows, else 0.
 
-    Rows are hypotheses of objects. Only hypotheses with the same number are compared.
+    Each row is one hypothesis of an object. Only hypotheses with the same number are compared.
     """
-    count, each = len(objects), state.strategy.hypotheses
-    among = [[SHARING] * count for _ in objects]
-    places = {id(o): i for i, o in enumerate(objects)}
+    count, hypotheses = len(objects), state.strategy.hypotheses
+    pairs = [[SHARING] * count for _ in objects]
+    index = {id(o): i for i, o in enumerate(objects)}
     for pair in state.exempt:
-        a, b = (places.get(id(state.objects.get(obj_id))) for obj_id in pair)
+        a, b = (index.get(id(state.objects.get(obj_id))) for obj_id in pair)
         if a is not None and b is not None:
-            among[a][b] = 0
+            pairs[a][b] = 0
     rows = []
-    for i, row in enumerate(among):
+    for i, row in enumerate(pairs):
         row[i] = ITSELF
-        for number in range(each):
-            rows.append([0] * (count * each))
-            rows[-1][number::each] = row
+        for number in range(hypotheses):
+            rows.append([0] * (count * hypotheses))
+            rows[-1][number::hypotheses] = row
     return rows
 
 
 def saved_pairs(state: VideoSession) -> list[list[int]]:
-    """Returns the exempt pairs as numbers of objects, which JSON can hold."""
+    """Returns the exempt pairs as indices of objects, for JSON."""
     numbers = {obj_id: i for i, obj_id in enumerate(state.objects)}
     return sorted([numbers[a], numbers[b]] for a, b in state.exempt)
 
 
 def restored_pairs(state: VideoSession, saved: Sequence[Sequence[int]]) -> frozenset[tuple[Any, Any]]:
-    """Restores the result of :func:`saved_pairs` for the same objects.
+    """Returns the exempt pairs from the result of :func:`saved_pairs`, for a session with the same objects.
 
     Raises:
-        ValueError, TypeError, LookupError: If ``saved`` is something else.
+        ValueError, TypeError, LookupError: If ``saved`` is invalid.
     """
     ids = dict(enumerate(state.objects))
     return frozenset((ids[a], ids[b]) for a, b in saved)

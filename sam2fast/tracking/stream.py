@@ -1,4 +1,4 @@
-"""Tracks objects in a video with frames that arrive one by one: from a camera, a socket, a file of any length."""
+"""Tracks objects through frames that arrive one by one, for example from a camera or a socket."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ from sam2fast.utils.numbers import integer
 from sam2fast.utils.thread_guard import CallGuard, ConcurrentUseError, exclusive
 from sam2fast.video_io.frames import CurrentFrame, FrameLike
 
-# The length of a stream of unknown length; it only has to be at least the number of pointers that are attended to.
+# Length for streams of unknown length. Any length from the maximum number of object pointers on gives equal results.
 UNKNOWN_LENGTH = sys.maxsize
 
 
@@ -52,28 +52,29 @@ class StreamResult(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """Stores the objects that boxes of a detector show."""
+    """Stores the ids of the objects that a detector's boxes show, and the results of all objects."""
 
-    ids: list[Any]  # id of each box's object, in order; None for a box that starts no object
+    ids: list[Any]  # object id of each box; None for a box without an object
     result: StreamResult
 
 
 class VideoStream:
-    """Tracks objects through frames that are passed in one by one; see ``SAM2VideoPredictor.open_stream``.
+    """Tracks objects through frames that are passed in one by one. See ``SAM2VideoPredictor.open_stream``.
 
-    Prompts are for the current frame, the last one passed in. The results equal those of ``init_state`` and
-    ``propagate_in_video`` on the whole video, if each pass ends at the next prompted frame t, and the next pass begins
-    at t + 1: the same bits on the CPU. A call that fails changes nothing. Only one thread may use a stream at a time.
-    Others get :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
+    Prompts refer to the current frame, the last frame passed in. ``init_state`` and ``propagate_in_video`` give the
+    same results on the whole video, if each pass ends at the next prompted frame t and the next pass begins at t + 1.
+    On the CPU they are equal bit by bit. A call that fails changes nothing. Only one thread may use a stream at a time.
+    Calls from other threads raise :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
-    Memory use does not grow with the frames. A stream keeps the memories that the next frame may attend to. Each
-    conditioning frame of an object takes a memory and a low-resolution mask.
+    Memory use does not grow with the number of frames. A stream keeps only memories that later frames may attend to.
+    Each conditioning frame of an object takes a memory and a low-resolution mask.
 
     Args:
-        tracker: Computes the objects.
-        num_frames: Length of the video.
-        max_cond_frames: Maximum number of conditioning frames per object to attend to, the nearest.
-        strategy: Selects masks and memories. By default the tracker's strategy.
+        tracker: Tracker of the predictor.
+        num_frames: Length of the video. None if it is unknown.
+        max_cond_frames: Maximum number of conditioning frames per object to attend to, nearest first. None for no
+            limit besides the model's.
+        strategy: Rule that selects masks and memories. By default, the tracker's strategy.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class VideoStream:
 
     @property
     def frame(self) -> int | None:
-        """Index of the current frame, from 0. None before the first. It stays after the stream is closed."""
+        """Index of the current frame, from 0. None before the first frame. Also available after :meth:`close`."""
         return self._frames.current
 
     @property
@@ -111,48 +112,49 @@ class VideoStream:
 
     @property
     def labels(self) -> dict[Any, str | int | None]:
-        """Labels of the objects that :meth:`add_detections` started, by id."""
+        """Labels of the objects that :meth:`add_detections` added, by id."""
         return {obj_id: seen.label for obj_id, seen in self._detected.seen.items()}
 
     @property
     def video_size(self) -> tuple[int, int]:
-        """Size (height, width) of the frames. Zeros before the first."""
+        """Size (height, width) of the frames. Zeros before the first frame."""
         return self._frames.height, self._frames.width
 
     @exclusive
     @torch.inference_mode()
     def step(self, frame: FrameLike, output: Output = "logits") -> StreamResult:
-        """Tracks all objects to the next frame. Without objects, the frame is not encoded.
+        """Tracks all objects to the next frame. If there are no objects, does not encode the frame.
 
         Args:
-            frame: Image of a type that ``SAM2ImagePredictor.set_image`` takes, or a frame of
-                :func:`~sam2fast.video_io.read_frames` or ``SAM2VideoPredictor.encode_frame``. All have the same size.
-            output: Format of the masks, see ``SAM2VideoPredictor.propagate_in_video``.
+            frame: Image as for ``SAM2ImagePredictor.set_image``, or a frame of
+                :func:`~sam2fast.video_io.read_frames` or ``SAM2VideoPredictor.encode_frame``. All frames of a stream
+                have the same size.
+            output: Format of the masks. See ``SAM2VideoPredictor.propagate_in_video``.
 
         Raises:
             ValueError: If ``output`` is unknown, or another model encoded the frame.
-            VideoError, TypeError, FileNotFoundError: If the frame cannot be used.
-            TypeError: If a predictor method that streams do not call is overridden.
-            RuntimeError: If an object has no prompt left to track it from, or the stream is closed.
-            IndexError: If the stream has had all its ``num_frames``.
+            VideoError, TypeError, FileNotFoundError: If the frame is invalid.
+            TypeError: If a predictor method is overridden that streams do not call.
+            RuntimeError: If all prompts of an object were removed, or the stream is closed.
+            IndexError: If ``num_frames`` frames were already passed in.
         """
         state = self._opened()
         self._tracker.check_stream()
         current = self._frames.current
         index = 0 if current is None else current + 1
         if index >= state.num_frames:
-            raise IndexError(f"the stream was opened for {state.num_frames} frames, and has had them all")
+            raise IndexError(f"the stream was opened for {state.num_frames} frames, and all were passed in")
         check_output(output)
         prepared = self._frames.prepared(frame)
         if isinstance(frame, EncodedFrame) and frame._model is not self._tracker.model:
             raise ValueError("the frame was encoded by another model; encode it with the predictor of this stream")
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
-            # Not on every frame: it takes a millisecond.
+            # Only after prompts, since the check takes a millisecond.
             self._tracker.call("check_recordings", Tracker.check_recordings)
         before = self._frames.current_frame
         with UnchangedOnError(state, state.objects.values()):
             if state.objects:
-                # While the frame of the last prompts is still there: their memories are encoded from it.
+                # Before the current frame is replaced, since memories of prompts are encoded from it.
                 self._tracker.call("propagate_in_video_preflight", commit_prompts, state)
             try:
                 self._frames.set_frame(index, prepared)
@@ -161,10 +163,10 @@ class VideoStream:
                 return self._track(state, index, output)
             except BaseException:
                 self._frames.set_frame(*before)
-                state.features.clear()  # another frame may get the same index
+                state.features.clear()  # the index may be used for another frame
                 raise
             finally:
-                if self._state is None:  # the stream was closed meanwhile
+                if self._state is None:  # another thread closed the stream meanwhile
                     self._frames.close()
 
     def _track(self, state: VideoSession, index: int, output: Output) -> StreamResult:
@@ -194,12 +196,12 @@ class VideoStream:
         normalize_coords: bool = True,
         box: Any = None,
     ) -> StreamResult:
-        """Adds clicks or a box for an object, which may be new.
+        """Prompts a new or existing object with points or a box on the current frame.
 
         Takes the same arguments as ``SAM2VideoPredictor.add_new_points_or_box``.
 
         Raises:
-            ValueError: If the prompt is invalid, as there.
+            ValueError: If the prompt is invalid.
             RuntimeError: If there is no frame yet, or the stream is closed.
         """
         prompt = points, labels, clear_old_points, normalize_coords, box
@@ -208,7 +210,7 @@ class VideoStream:
     @exclusive
     @torch.inference_mode()
     def add_new_mask(self, obj_id: Any, mask: Any) -> StreamResult:
-        """Adds a mask ``(H, W)`` for an object, which may be new; see ``SAM2VideoPredictor.add_new_mask``.
+        """Prompts a new or existing object with a mask ``(H, W)``. See ``SAM2VideoPredictor.add_new_mask``.
 
         Raises the same errors as :meth:`add_new_points_or_box`.
         """
@@ -226,17 +228,20 @@ class VideoStream:
         max_unseen: int = 30,
         start_score: float = 0.5,
     ) -> Detected:
-        """Adds all boxes of a detector on the current frame. Tracked objects keep their ids.
+        """Matches all boxes of a detector on the current frame with the objects, and adds new objects.
 
-        Boxes are matched with the boxes of the masks, so that the IoUs have the largest sum. Each other box prompts a
-        new object with the next integer as its id. An object that a box started is removed after ``max_unseen`` frames
-        without a box. Objects that you prompted are matched, but never removed.
+        Boxes are matched with the bounding boxes of the masks, so that the sum of the IoUs is largest. Each box without
+        a match prompts a new object with the next integer as its id. An object that was added by a box is removed after
+        ``max_unseen`` frames without a match. Objects that you prompted are matched, but never removed.
 
         Args:
             boxes: Boxes ``(N, 4)`` XYXY in pixels, clipped to the frame. N may be 0.
-            labels: N texts or integers. A box matches only objects with its label or without one. See :attr:`labels`.
-            scores: N numbers. Boxes below ``start_score`` are matched, but start no object.
+            labels: N strings or integers. If a box and an object both have a label, they match only if it is the same.
+                See :attr:`labels`.
+            scores: N numbers. Boxes below ``start_score`` are matched, but add no objects.
             min_iou: Smallest IoU of a match.
+            max_unseen: Number of frames without a match after which an object is removed.
+            start_score: Smallest score of a box that adds an object.
 
         Raises:
             ValueError: If a setting, the boxes, or their labels or scores are invalid.
@@ -245,25 +250,25 @@ class VideoStream:
         """
         state, frame = self._prompted()
         check_rules(min_iou, max_unseen, start_score)
-        found = Detections.of(boxes, labels, scores, state.video_size)
+        detections = Detections.of(boxes, labels, scores, state.video_size)
         with UnchangedOnError(state, state.objects.values()):
-            ids, known, gone = add_detections(
-                self._tracker, state, frame, self._detected, found, min_iou, max_unseen, start_score
+            ids, detected, lost = add_detections(
+                self._tracker, state, frame, self._detected, detections, min_iou, max_unseen, start_score
             )
-            left = [obj_id for obj_id in state.objects if obj_id not in gone]
+            remaining = [obj_id for obj_id in state.objects if obj_id not in lost]
             results = newest_results(self._tracker, state, frame)
-            result = _with_scores(state, frame, left, results, masks_of(self._tracker, state, left, results))
-        for obj_id in gone:
+            result = _with_scores(state, frame, remaining, results, masks_of(self._tracker, state, remaining, results))
+        for obj_id in lost:
             self._tracker.call("remove_object", remove_object, state, obj_id, False, need_output=False)
-        self._detected = known
+        self._detected = detected
         return Detected(ids, result)
 
     @exclusive
     @torch.inference_mode()
     def clear_prompts(self, obj_id: Any) -> None:
-        """Removes an object's prompts on the current frame. An unknown id has none."""
-        given = *self._prompted(), plain_id(obj_id)
-        self._tracker.call("clear_all_prompts_in_frame", clear_prompts, *given, need_output=False)
+        """Removes an object's prompts on the current frame. Has no effect if the id is unknown."""
+        args = *self._prompted(), plain_id(obj_id)
+        self._tracker.call("clear_all_prompts_in_frame", clear_prompts, *args, need_output=False)
 
     @exclusive
     @torch.inference_mode()
@@ -281,11 +286,11 @@ class VideoStream:
     def _prompted(self) -> tuple[VideoSession, int]:
         state = self._opened()
         if self.frame is None:
-            raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt what is on it")
+            raise RuntimeError("the stream has no frame yet: call step(frame) first, then prompt objects on it")
         return state, self.frame
 
     def _prompt(self, name: str, function: Callable[..., tuple[Any, ...]], obj_id: Any, *prompt: Any) -> StreamResult:
-        """Applies a prompt by ``function`` or the user's method ``name``. Returns masks and scores of all objects."""
+        """Applies a prompt by the user's method ``name`` or by ``function``, and returns the results of all objects."""
         (state, frame), obj_id = self._prompted(), plain_id(obj_id)
         with UnchangedOnError(state, state.objects.values()):
             masks = self._tracker.call(name, function, state, frame, obj_id, *prompt)[2]
@@ -295,12 +300,12 @@ class VideoStream:
 
     @exclusive
     def save(self, file: str | Path) -> None:
-        """Writes the whole state and the current frame to one safetensors file, atomically.
+        """Saves the state and the current frame to one safetensors file, atomically.
 
-        ``SAM2VideoPredictor.restore_stream`` continues from there with the same bits.
+        A stream that ``SAM2VideoPredictor.restore_stream`` restores has the same later results, bit by bit.
 
         Raises:
-            StateError: If an id is neither text nor an integer.
+            StateError: If an id is neither a string nor an integer.
             RuntimeError: If there is no frame yet, or the stream is closed.
             OSError: If the file cannot be written.
         """
@@ -312,22 +317,22 @@ class VideoStream:
 
     @classmethod
     def restored(cls, tracker: Tracker, packed: saved_state.PackedState) -> "VideoStream":
-        """Returns the stream that :meth:`save` wrote.
+        """Returns the stream of a file that :meth:`save` wrote.
 
         Raises:
-            StateError: If the file holds no stream, or a stream of another model.
+            StateError: If the file is not a saved stream, or was saved with another model.
         """
         if saved_state.STREAM_FRAME not in packed.facts:
-            raise saved_state.StateError("the file holds the state of a whole video; open it with load_state()")
-        shown = packed.facts[saved_state.STREAM_FRAME]
+            raise saved_state.StateError("the file is the saved state of a whole video; open it with load_state()")
+        frame = packed.facts[saved_state.STREAM_FRAME]
         try:
-            saved_state.check_stream(packed.facts, packed.tensors, shown, tracker.model.image_size)
+            saved_state.check_stream(packed.facts, packed.tensors, frame, tracker.model.image_size)
         except ValueError as error:
-            raise saved_state.StateError(f"the file holds no stream that sam2fast saved: {error}") from error
+            raise saved_state.StateError(f"the file is not a stream that sam2fast saved: {error}") from error
         video = packed.facts["video"]
         stream = cls(tracker, video["frames"], packed.facts["max_cond_frames"])
         prepared = packed.tensors["square"], video["height"], video["width"]
-        stream._frames.set_frame(shown, prepared)
+        stream._frames.set_frame(frame, prepared)
         stream._state = state = saved_state.unpacked(packed, tracker, stream._frames, features_kept=1)
         if DETECTIONS in packed.facts:
             stream._detected = DetectedObjects.of_facts(packed.facts[DETECTIONS], state.objects)
@@ -335,20 +340,20 @@ class VideoStream:
 
     @exclusive
     def close(self) -> None:
-        """Frees all memory. It may be called twice."""
+        """Closes the stream and frees all memory. Has no effect if it is already closed."""
         self._state = None
         self._frames.close()
 
     def __enter__(self) -> "VideoStream":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         try:
             self.close()
         except ConcurrentUseError:
-            if kind is None:
+            if exc_type is None:
                 raise
-            # The block's own error is raised. Everything is freed after the other thread's call.
+            # The error of the block propagates instead. Memory is freed after the other thread's call.
             self._state = None
 
     def __repr__(self) -> str:
@@ -366,7 +371,7 @@ class VideoStream:
 def _with_scores(
     state: VideoSession, frame: int, ids: list[Any], results: Mapping[Any, FrameResult], masks: Tensor
 ) -> StreamResult:
-    found = [results.get(obj_id) for obj_id in ids]
+    present = [results.get(obj_id) for obj_id in ids]
     absent = torch.full((1, 1, *state.bank.layout.mask), NO_OBJ_SCORE, device="cpu")
-    low_res = torch.cat([absent[:0], *(absent if r is None else r.mask for r in found)])
-    return StreamResult(frame, ids, masks, TrackScores.of(found, low_res.to(masks.device)))
+    low_res = torch.cat([absent[:0], *(absent if r is None else r.mask for r in present)])
+    return StreamResult(frame, ids, masks, TrackScores.of(present, low_res.to(masks.device)))

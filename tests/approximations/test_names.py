@@ -36,7 +36,7 @@ def test_ways_to_ask(asked, expected):
     ("asked", "word"),
     [
         ("pooled_memory", "'pooled_memory'; the known ones are memory_slots"),
-        (["still_frames", "still_frames=0.1"], "still_frames is given twice"),
+        (["still_frames", "still_frames=0.1"], "still_frames occurs twice"),
         ({"memory_slots": 0}, "memory_slots is 0"),
         ("memory_slots=2.5", "memory_slots is '2.5'"),
         ({"still_frames": -0.1}, "still_frames is -0.1"),

@@ -121,7 +121,7 @@ class StreamSessions(RuleBasedStateMachine):
     @rule()
     def step_behind_the_end(self) -> None:
         if self.stream._opened().num_frames == len(self.frames):
-            self.refused(lambda s: s.step(self.frames[0]), IndexError, "has had them all")
+            self.refused(lambda s: s.step(self.frames[0]), IndexError, "all were passed in")
 
     @rule(obj_id=ids, clicks=click_lists, joins=st.booleans())
     def points(self, obj_id: Hashable, clicks: Any, joins: bool) -> None:
@@ -164,7 +164,7 @@ class StreamSessions(RuleBasedStateMachine):
             file = os.path.join(folder, "stream")
             self.stream.save(file)
             before = snapshot(self.stream._opened())
-            with pytest.raises(StateError, match="holds a stream"):
+            with pytest.raises(StateError, match="is a saved stream"):
                 self.predictor.load_state(file, self.frames)
             self.stream.close()
             self.stream = self.predictor.restore_stream(file)
