@@ -36,7 +36,7 @@ __all__ = [
     "Together",
 ]
 
-# By the names that builders take.
+# Strategies by name, as in ``build_sam2_video_predictor(..., strategy=...)``.
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "sam2": Sam2,
     "samurai": Samurai,
@@ -51,7 +51,7 @@ StrategyLike: TypeAlias = str | Strategy
 
 
 def strategy_of(requested: StrategyLike) -> Strategy:
-    """Returns the strategy of a name with its published settings, or an instance unchanged.
+    """Returns the strategy with this name and published settings. Returns an instance unchanged.
 
     Raises:
         ValueError: If the name is unknown.
@@ -59,7 +59,7 @@ def strategy_of(requested: StrategyLike) -> Strategy:
     """
     if isinstance(requested, Strategy):
         try:
-            hash(requested)  # CUDA graphs are recorded for each strategy
+            hash(requested)  # recorded steps are stored by strategy
         except TypeError as error:
             raise TypeError(
                 f"{type(requested).__name__} cannot be hashed ({error}); make it a @dataclass(frozen=True), with "
@@ -75,8 +75,8 @@ def strategy_of(requested: StrategyLike) -> Strategy:
 
 
 def saved_strategy(strategy: Strategy) -> dict[str, Any]:
-    """Returns a strategy as values that JSON can store. See :func:`restored_strategy`."""
-    names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
+    """Returns a strategy as JSON-serializable values. See :func:`restored_strategy`."""
+    names = [name for name, cls in STRATEGIES.items() if type(strategy) is cls]
     return {"name": names[0] if names else type(strategy).__qualname__, "settings": _settings_of(strategy)}
 
 
@@ -84,11 +84,11 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
     """Returns the strategy that was saved.
 
     Args:
-        saved: Result of :func:`saved_strategy`. None for sessions of versions without strategies.
-        present: The predictor's strategy. A user's strategy is taken from it.
+        saved: Result of :func:`saved_strategy`. None for sessions saved by versions without strategies.
+        present: The predictor's strategy. It is returned if the saved strategy is a user's class.
 
     Raises:
-        ValueError: If a user's strategy was saved and ``present`` differs, or if the settings are unknown.
+        ValueError: If the saved strategy is a user's class and ``present`` differs, or if the settings are invalid.
     """
     if saved is None:
         return SAM2
@@ -99,12 +99,12 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
         except TypeError as error:
             raise ValueError(f"strategy {name!r} has other settings: {error}") from error
     if type(present).__qualname__ != name:
-        raise ValueError(f"its strategy is {name}; set the predictor's attribute strategy to an instance of that first")
-    found = _settings_of(present)
+        raise ValueError(f"its strategy is {name}; set the predictor's attribute strategy to an instance of it first")
+    settings = _settings_of(present)
     differing = [
-        f"{key} {value!r}, not {found.get(key)!r}"
+        f"{key} {value!r}, not {settings.get(key)!r}"
         for key, value in saved["settings"].items()
-        if found.get(key) != value
+        if settings.get(key) != value
     ]
     if differing:
         raise ValueError(
@@ -114,7 +114,7 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
 
 
 def _settings_of(strategy: Strategy) -> dict[str, Any]:
-    """Returns the settings that are numbers, texts or None."""
+    """Returns the strategy's settings that are numbers, strings or None."""
     names = [field.name for field in fields(strategy)] if is_dataclass(strategy) else list(vars(strategy))
     values = {name: getattr(strategy, name) for name in names}
     return {name: value for name, value in values.items() if value is None or isinstance(value, str | int | float)}

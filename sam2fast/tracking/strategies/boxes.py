@@ -1,4 +1,4 @@
-"""Computes boxes of masks, on the device."""
+"""Computes bounding boxes of masks on the device."""
 
 import torch
 from torch import Tensor
@@ -13,12 +13,12 @@ def boxes_of(shown: Tensor) -> Tensor:
 
 
 def area_of(boxes: Tensor) -> Tensor:
-    """Returns the areas ``(...)`` of boxes ``(..., 4)`` with sides ``x1 - x0`` and ``y1 - y0``."""
+    """Returns the areas ``(...)`` of boxes ``(..., 4)`` XYXY, with sides ``x1 - x0`` and ``y1 - y0``."""
     return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
 
 
 def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the IoU ``(B, M)`` of boxes ``(B, 4)`` and ``(B, M, 4)``; 0 if the other box is zeros."""
+    """Returns the IoUs ``(B, M)`` of boxes ``(B, 4)`` and ``others (B, M, 4)``. The IoU with a box of zeros is 0."""
     boxes = boxes[:, None]
     low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
@@ -28,6 +28,6 @@ def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def hull_of(boxes: Tensor, others: Tensor) -> Tensor:
-    """Returns the smallest boxes around pairs of boxes."""
+    """Returns the smallest box around each pair of boxes ``(..., 4)``."""
     low, high = torch.minimum(boxes[..., :2], others[..., :2]), torch.maximum(boxes[..., 2:], others[..., 2:])
     return torch.cat([low, high], dim=-1)

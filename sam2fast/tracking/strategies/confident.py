@@ -1,4 +1,4 @@
-"""Selects memories of confident frames, as the tracker of SAM 3 does."""
+"""Selects memories of confident frames, like the tracker of SAM 3."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -14,18 +14,18 @@ from sam2fast.tracking.strategies.base import Attended, History, KeptResult, Str
 class Confident(Strategy):
     """Selects memories like SAM 3's video model, with SAM 2's weights.
 
-    Memories and pointers come from the neighbour and the nearest confident frames, at any distance. Confidence is the
-    predicted IoU times ``2 * sigmoid(score) - 1``. Pointers are spaced by their rank. The first frame of the video is
-    attended to only if it was prompted.
+    Memories and pointers come from the previous frame and the nearest confident frames, at any distance. Confidence is
+    the predicted IoU times ``2 * sigmoid(score) - 1``. The temporal distance of a pointer is its rank. The first frame
+    of the video is attended to only if it was prompted.
 
-    Once there are 15 confident frames before the last frame, a step waits for the last frame's score, which decides
-    about a fifteenth pointer. Otherwise nothing waits.
+    If there are 15 confident frames before the previous frame, a step waits for the previous frame's score, to
+    determine if there is a fifteenth pointer. Otherwise no step waits for the device.
 
-    SAM 3 has one confidence for all objects of a batch. Here each object has its own. Holes are not filled.
+    SAM 3 computes one confidence for all objects of a batch. Here each object has its own. Holes are not filled.
 
     Args:
         least: Confidence above which a frame is confident.
-        conditioning: Maximum number of prompted frames to attend to, the nearest. The model's limit may be lower.
+        conditioning: Maximum number of prompted frames to attend to, nearest first. The model's limit may be lower.
 
     Raises:
         ValueError: If ``conditioning`` is below 2, since the nearest frames on both sides are attended to.
@@ -43,30 +43,30 @@ class Confident(Strategy):
     def attend(self, history: History) -> Attended:
         rules, conditioning = history.rules, history.conditioning
         limit = min(self.conditioning, rules.max_conditioning) if rules.max_conditioning >= 0 else self.conditioning
-        chosen = closest_conditioning_frames(history.frame, conditioning, limit)
+        prompted = closest_conditioning_frames(history.frame, conditioning, limit)
         longest = min(history.num_frames, rules.max_pointers) - 1
 
         older = list(islice(self._good(history, history.past(rules.stride), skip=1), longest))
         # The neighbour takes the first row and rank, even if it has no result.
         recent = [history.neighbour, *older] if 0 <= history.neighbour < history.num_frames else []
-        memories = [(t, rules.num_maskmem - 1) for t in chosen]
-        memories += [(t, row) for row, t in enumerate(recent[: rules.recent]) if _has_result(history, t, chosen)]
+        memories = [(t, rules.num_maskmem - 1) for t in prompted]
+        memories += [(t, row) for row, t in enumerate(recent[: rules.recent]) if _has_result(history, t, prompted)]
         pointers: list[tuple[int, int]] = []
         if rules.use_pointers:
-            pointers = [(t, history.distance(t)) for t in chosen if history.distance(t) >= 0]
-            # The oldest confident frame gives no pointer.
+            pointers = [(t, history.distance(t)) for t in prompted if history.distance(t) >= 0]
+            # The oldest confident frame has no pointer.
             if len(older) == longest and self._is_good(history, history.neighbour):
                 recent = recent[:-1]
             ranks = enumerate(recent[:-1][:longest], start=1)
-            pointers += [(t, rank) for rank, t in ranks if _has_result(history, t, chosen)]
+            pointers += [(t, rank) for rank, t in ranks if _has_result(history, t, prompted)]
         return Attended(memories, pointers)
 
     def keep(self, history: History) -> Collection[int]:
-        stride, kept = history.rules.stride, set(super().keep(history))
+        stride, frames = history.rules.stride, set(super().keep(history))
         for frame in range(history.frame, history.frame - stride, -1):
             past = history._replace(frame=frame).past(stride)
-            kept.update(islice(self._good(history, past, skip=0), history.rules.max_pointers))
-        return kept
+            frames.update(islice(self._good(history, past, skip=0), history.rules.max_pointers))
+        return frames
 
     def _good(self, history: History, frames: Iterator[int], skip: int) -> Iterator[int]:
         return (t for t in islice(frames, skip, None) if self._is_good(history, t))
@@ -78,10 +78,10 @@ class Confident(Strategy):
 
 
 def confidence(result: KeptResult) -> float:
-    """Returns predicted IoU times ``2 * sigmoid(score) - 1``, or 0 for a score of 0 or less."""
+    """Returns the predicted IoU times ``2 * sigmoid(score) - 1``, or 0 if the object score is 0 or less."""
     score = float(result.score)
     return (2 / (1 + math.exp(-score)) - 1) * float(result.iou) if score > 0 else 0.0
 
 
-def _has_result(history: History, frame: int, chosen: Collection[int]) -> bool:
-    return frame in history.tracked or frame in history.conditioning and frame not in chosen
+def _has_result(history: History, frame: int, prompted: Collection[int]) -> bool:
+    return frame in history.tracked or frame in history.conditioning and frame not in prompted

@@ -1,4 +1,4 @@
-"""DAM4SAM: keeps frames that show a distractor beside the object in memory, besides recent frames.
+"""DAM4SAM: attends to frames that show a distractor beside the object, in addition to recent frames.
 
 Videnovic et al., "A Distractor-Aware Memory for Visual Object Tracking with SAM2", 2024.
 """
@@ -21,20 +21,20 @@ from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distra
 class Dam4Sam(Strategy):
     """DAM4SAM, for any number of objects.
 
-    If another candidate shows something beside the selected mask, the frame counts as a prompted frame from the frame
-    after the next on, and its memory is encoded from the binary mask. At most four frames of both types are attended
-    to: the newest, the first, and the next newest. Other memories come from the neighbour and from every fifth frame on
-    which the object was seen, at any distance.
+    If another candidate shows something outside of the selected mask, the frame has a distractor. From the frame after
+    the next on, it counts as a prompted frame. Its memory is encoded from the binary mask. An object attends to at most
+    four frames of both types: the newest, the first, and then the next newest. Other memories come from the previous
+    frame and from every fifth frame on which the object was visible, at any distance.
 
-    Every frame waits for the last frame's numbers, which tell if the object was seen there. Candidates are compared at
-    the size of the video, which takes time for large videos.
+    Each step waits for the previous frame's results, to know if the object was visible. Candidates are compared at the
+    size of the video, so large videos take longer.
 
     Unlike the published code, it supports any number of objects, prompts on any frame, corrections and passes in both
-    directions. Holes are not filled. Images are resized like in SAM 2.
+    directions. Holes are not filled. Images are resized as in SAM 2.
 
     Args:
         conditioning: Maximum number of prompted frames and frames with a distractor to attend to.
-        every: Frames between the older of the other memories.
+        every: Distance in frames between the other memories, except the newest.
 
     Raises:
         ValueError: If ``conditioning`` or ``every`` is below 1.
@@ -45,7 +45,7 @@ class Dam4Sam(Strategy):
 
     fill_hole_area: ClassVar[float | None] = 0
     state_size: ClassVar[int] = SIZES
-    record_size: ClassVar[int] = 3  # low-resolution pixels, Sizes.since and Sizes.frames
+    record_size: ClassVar[int] = 3  # area in low-resolution pixels, Sizes.since and Sizes.frames
     has_span: ClassVar[bool] = True
     at_video_size: ClassVar[bool] = True
 
@@ -68,17 +68,17 @@ class Dam4Sam(Strategy):
     def attend(self, history: History) -> Attended:
         rules, prompted = history.rules, history.conditioning
         first = max(prompted, key=history.distance)
-        chosen = self._conditioning(history, first)
-        recent = list(islice(self._recent(history, chosen), rules.recent + 1 - len(chosen)))
-        memories = [(t, rules.num_maskmem - 1) for t in chosen] + [(t, row) for row, t in enumerate(recent)]
+        anchors = self._conditioning(history, first)
+        recent = list(islice(self._recent(history, anchors), rules.recent + 1 - len(anchors)))
+        memories = [(t, rules.num_maskmem - 1) for t in anchors] + [(t, row) for row, t in enumerate(recent)]
         reach = max(1, min(history.distance(first) + 1, rules.max_pointers) - 1)
         pointers: list[tuple[int, int]] = []
         if rules.use_pointers:
-            pointers = [(t, abs(history.distance(t))) for t in chosen]
+            pointers = [(t, abs(history.distance(t))) for t in anchors]
             if rules.only_past_pointers:
                 pointers = [(t, distance) for t, distance in pointers if history.distance(t) >= 0]
             near = islice(history.past(), reach)
-            pointers += [(t, history.distance(t)) for t in near if t not in chosen and self._is_visible(history, t)]
+            pointers += [(t, history.distance(t)) for t in near if t not in anchors and self._is_visible(history, t)]
         return Attended(memories, pointers, reach)
 
     def keep(self, history: History) -> Collection[int]:
@@ -88,7 +88,7 @@ class Dam4Sam(Strategy):
         return {*super().keep(history), *islice(self._added(history), self.conditioning + 1), *newest, *older}
 
     def _conditioning(self, history: History, first: int) -> list[int]:
-        """Returns the newest frame before the neighbour, the first frame, and then the nearest except the neighbour."""
+        """Returns prompted frames and frames with a distractor: newest, ``first``, nearest. Omits the neighbour."""
         most, limit = self.conditioning, history.rules.max_conditioning
         added = list(islice(self._added(history), most + 1))
         known = sorted({*added, *history.conditioning} - {history.neighbour}, key=lambda t: abs(history.distance(t)))
@@ -96,7 +96,7 @@ class Dam4Sam(Strategy):
         return list(dict.fromkeys([*newest, first, *known]))[: min(most, limit) if limit >= 0 else most]
 
     def _added(self, history: History) -> Iterator[int]:
-        """Yields frames with a distractor, the nearest first. Each record stores how long ago the last one was."""
+        """Yields frames with a distractor, nearest first. Each record has the distance to the last such frame."""
         back, t = 1 if history.reverse else -1, history.neighbour
         while True:
             result = history.tracked.get(t)
@@ -109,23 +109,23 @@ class Dam4Sam(Strategy):
             _, since, count = map(int, result.record[0].tolist())
             if since == 1:
                 yield t
-            # Goes to the frame with the distractor, or one further, or before the first tracked frame.
+            # Jumps to the last frame with a distractor, from there by one frame, or else past the first tracked frame.
             jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
             t += back * (jump if history.is_along(t) else 1)
 
-    def _recent(self, history: History, chosen: Collection[int]) -> Iterator[int]:
-        """Yields frames on which the object was seen, the nearest first: the newest, then multiples of ``every``."""
+    def _recent(self, history: History, anchors: Collection[int]) -> Iterator[int]:
+        """Yields the newest frame on which the object was visible, then multiples of ``every``, nearest first."""
         past = history.past()
         newest = next(past, -1)  # the neighbour
-        if newest in chosen or not self._is_visible(history, newest):
-            newest = next((t for t in past if self._is_ordinary(history, t, chosen)), -1)
+        if newest in anchors or not self._is_visible(history, newest):
+            newest = next((t for t in past if self._is_ordinary(history, t, anchors)), -1)
         if newest >= 0:
             yield newest
-        yield from (t for t in past if t % self.every == 0 and self._is_ordinary(history, t, chosen))
+        yield from (t for t in past if t % self.every == 0 and self._is_ordinary(history, t, anchors))
 
-    def _is_ordinary(self, history: History, frame: int, chosen: Collection[int]) -> bool:
+    def _is_ordinary(self, history: History, frame: int, anchors: Collection[int]) -> bool:
         result = history.tracked.get(frame)
-        if result is None or frame in chosen:
+        if result is None or frame in anchors:
             return False
         visible, since, _ = result.record[0].tolist()
         return visible >= 1 and since != 1

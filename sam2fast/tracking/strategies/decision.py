@@ -7,16 +7,16 @@ from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
 INTEGER, BOOL, FLOAT = (torch.int64, torch.int32), (torch.bool,), (torch.float32,)
-ITSELF, SHARING = 1, 2  # in the table of pairs: the row itself, and a row that competes with it for pixels
+ITSELF, SHARING = 1, 2  # entries of the table of pairs: the row itself, and a row that competes with it for pixels
 
 
 class Decision:
-    """Calls a strategy with the candidates that the decoder predicted in a step, and stores its decision.
+    """Calls a strategy with the decoder's candidates, and stores its decision.
 
-    It is a :class:`~sam2fast.modeling.sam2_base.HypothesisSelection`.
+    Implements :class:`~sam2fast.modeling.sam2_base.HypothesisSelection`.
 
     Args:
-        strategy: Strategy that takes part in steps on the device.
+        strategy: Strategy.
         state: State ``(B, state_size)`` of the objects.
         image_size: Side of the model's input.
         video_size: Height and width of the video.
@@ -44,7 +44,7 @@ class Decision:
 
     @property
     def presence(self) -> float:
-        """See :class:`Strategy`."""
+        """:attr:`Strategy.presence` of the strategy."""
         return self.strategy.presence
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
@@ -57,15 +57,15 @@ class Decision:
         return decided.candidate
 
     def _checked(self, decided: Decided, masks: Tensor) -> Decided:
-        """Checks the decision for candidates ``(B, M, h, w)``, and returns it.
+        """Checks and returns the decision for candidates ``(B, M, h, w)``.
 
         Raises:
-            ValueError: If it is no ``Decided``, or a field is no tensor, or has the wrong shape or dtype.
+            ValueError: If ``decided`` is not a ``Decided``, or a field is not a tensor of the right shape and dtype.
         """
         call = f"{type(self.strategy).__name__}.choose"
         if not isinstance(decided, Decided):
             raise ValueError(f"{call} returned a {type(decided).__name__}; expected Decided(candidate)")
-        for name, found, shape, dtypes in (
+        for name, value, shape, dtypes in (
             ("candidate", decided.candidate, (1,), INTEGER),
             ("state", decided.state, (self.strategy.state_size,), ()),
             ("record", decided.record, (self.strategy.record_size,), ()),
@@ -73,21 +73,21 @@ class Decision:
             ("parent", decided.parent, (1,), INTEGER),
             ("masks", decided.masks, (1, *masks.shape[2:]), FLOAT),
         ):
-            if found is None and name != "candidate":
+            if value is None and name != "candidate":
                 continue
-            if not isinstance(found, Tensor):
-                raise ValueError(f"{call} decided a {name} of type {type(found).__name__}; expected a tensor")
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{call} returned {name} of type {type(value).__name__}; expected a tensor")
             expected = len(masks), *shape
-            if found.shape != expected:
-                raise ValueError(f"{call} decided a {name} of shape {tuple(found.shape)}; expected {expected}")
-            if dtypes and found.dtype not in dtypes:
-                raise ValueError(f"{call} decided a {name} of {found.dtype}; expected {dtypes[0]}")
+            if value.shape != expected:
+                raise ValueError(f"{call} returned {name} of shape {tuple(value.shape)}; expected {expected}")
+            if dtypes and value.dtype not in dtypes:
+                raise ValueError(f"{call} returned {name} of {value.dtype}; expected {dtypes[0]}")
         return decided
 
     def outcome(self, prediction: ObjectPrediction) -> tuple[ObjectPrediction, Decided]:
-        """Returns the prediction with the strategy's masks, and the decision with default state and record.
+        """Returns the prediction with the strategy's masks, and the decision with state and record filled in.
 
-        If no mask was predicted, the state is unchanged.
+        If the strategy was not called, the state is unchanged.
         """
         candidate, state, record, as_prompt, _, masks = self._decided or Decided(self.state[:, :0].long())
         count = len(self.state)

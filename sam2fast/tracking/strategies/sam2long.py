@@ -1,4 +1,4 @@
-"""SAM2Long: tracks several hypotheses of each object, and selects the best one at the end of the video.
+"""SAM2Long: tracks several hypotheses of each object, and selects the best hypothesis at the end of a pass.
 
 Ding et al., "SAM2Long: Enhancing SAM 2 for Long Video Segmentation with a Training-Free Memory Tree", 2024.
 """
@@ -15,34 +15,35 @@ from sam2fast.modeling.memory_selection import closest_conditioning_frames
 from sam2fast.tracking.strategies.base import Attended, Decided, History, KeptResult, MaskCandidates, Strategy
 from sam2fast.utils.async_copies import copy_to_device
 
-Kept = TypeVar("Kept")
+Entry = TypeVar("Entry")
 
 PROMPT_SCORE = 10.0  # object score of prompted frames in comparisons
-LOWEST, HIGHEST = 0.95, 1.05  # factors of keys
+LOWEST, HIGHEST = 0.95, 1.05  # range of the factors of keys
 
 
 @dataclass(frozen=True)
 class Sam2Long(Strategy):
     """SAM2Long, for any number of objects.
 
-    Each object has several pathways, which are equal at first. On each frame every pathway is tracked. The candidates
-    of all pathways compete by the sum of the logarithms of the predicted IoUs since the prompt. If the presence of the
-    object is uncertain for all pathways, the surviving ones differ in their predicted IoUs. The object attends to the
-    neighbour and to frames that scored well, at any distance. Memories with a high object score weigh more.
+    Each object has several pathways. After a prompt they are equal. Each frame is tracked by every pathway. The
+    pathways with the highest sums of logarithms of the predicted IoUs since the prompt survive. If all pathways are
+    uncertain that the object is present, the surviving pathways must have different predicted IoUs. An object attends
+    to the previous frame, and to frames with high scores at any distance. Memories with a high object score get larger
+    weights.
 
-    The best pathway is known at the end of a pass. So ``propagate_in_video`` tracks all frames of its pass before it
-    yields the first. A stream returns the masks of the pathway that is best so far.
+    The best pathway is known only at the end of a pass. So ``propagate_in_video`` tracks all frames of its pass before
+    it yields the first result. A stream returns the masks of the best pathway so far.
 
-    An object takes the time of ``paths`` objects, and every frame waits for the last results. Pathways share the
-    memories of their common past. Attention to weighted memories runs without a Triton kernel.
+    An object takes as much time as ``paths`` objects, and each frame waits for the previous results. Pathways share the
+    memories of frames before they branched. Attention to weighted memories has no Triton kernel.
 
-    Unlike the published code it supports any number of objects, prompts on any frame, corrections and passes in both
+    Unlike the published code, it supports any number of objects, prompts on any frame, corrections and passes in both
     directions. A prompt extends only the best pathway. Holes are not filled.
 
     Args:
         paths: Number of pathways per object.
         memory_iou: Predicted IoU above which a frame is attended to, if its object score is above 0.
-        uncertainty: Object score, positive or negative, up to which a frame is uncertain.
+        uncertainty: Absolute object score up to which the presence of the object is uncertain.
 
     Raises:
         ValueError: If ``paths`` is below 1.
@@ -53,7 +54,7 @@ class Sam2Long(Strategy):
     uncertainty: float = 2.0
 
     fill_hole_area: ClassVar[float | None] = 0
-    state_size: ClassVar[int] = 2  # the sum of logarithms, and 1 from the first frame after a prompt on
+    state_size: ClassVar[int] = 2  # sum of logarithms; 1 if frames were tracked since the prompt, else 0
     record_size: ClassVar[int] = 1  # parent
     has_factors: ClassVar[bool] = True
 
@@ -71,31 +72,31 @@ class Sam2Long(Strategy):
         masks, objects = candidates.ious.shape[1], (-1, self.paths)
         total = state[:, :1] + (candidates.ious.double().clamp(min=0) + 1e-5).log()
         signed = torch.where(candidates.scores > 0, candidates.ious, -candidates.ious).double()
-        # Equals Python's rounding to two decimals: fp32 times 100 has at most 31 bits.
+        # Equals Python's round(x, 2) exactly, since an fp32 value times 100 has at most 31 significant bits.
         values = (100 * signed).round()
         is_certain = (candidates.scores.abs() > self.uncertainty).view(objects).any(dim=1, keepdim=True)
         total, values = (x.view(len(is_certain), -1) for x in (total, values))
-        kept = self._kept(total, values, is_certain, masks)
+        survivors = self._survivors(total, values, is_certain, masks)
 
-        # The first frame has one pathway. Its candidate does not count.
+        # On the first frame after a prompt, all pathways select the best candidate, and the sum stays 0.
         is_first = state[:, 1].view(objects)[:, :1] == 0
-        kept = torch.where(is_first, candidates.best().view(objects)[:, :1], kept)
-        sums = torch.where(is_first, 0.0, total.gather(1, kept)).view(-1, 1)
-        parent, choice = (kept // masks).view(-1, 1), (kept % masks).view(-1, 1)
+        survivors = torch.where(is_first, candidates.best().view(objects)[:, :1], survivors)
+        sums = torch.where(is_first, 0.0, total.gather(1, survivors)).view(-1, 1)
+        parent, choice = (survivors // masks).view(-1, 1), (survivors % masks).view(-1, 1)
         return Decided(choice, torch.cat([sums, torch.ones_like(sums)], dim=1), parent.double(), parent=parent)
 
-    def _kept(self, total: Tensor, values: Tensor, is_certain: Tensor, masks: int) -> Tensor:
+    def _survivors(self, total: Tensor, values: Tensor, is_certain: Tensor, masks: int) -> Tensor:
         """Returns indices ``(objects, paths)`` of the surviving candidates of ``total (objects, paths * masks)``."""
         order = total.argsort(dim=1, descending=True, stable=True)
-        place = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        earlier = place[:, :, None] > place[:, None, :]
+        index = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        earlier = index[:, :, None] > index[:, None, :]
         values, parents = values.gather(1, order), order // masks
         is_new = ~(earlier & _equal(values)).any(dim=2)
-        # Then the best candidates of pathways without such a candidate.
+        # If uncertain: first candidates with new values, then the best candidates of pathways without these, then all.
         is_represented = (_equal(parents) & is_new[:, None]).any(dim=2)
-        is_own_best = ~(earlier & _equal(parents)).any(dim=2)
-        further = torch.where(is_own_best & ~is_represented, parents, place + self.paths) + order.shape[1]
-        rank = torch.where(is_certain | is_new, place, further)
+        is_best_of_path = ~(earlier & _equal(parents)).any(dim=2)
+        later = torch.where(is_best_of_path & ~is_represented, parents, index + self.paths) + order.shape[1]
+        rank = torch.where(is_certain | is_new, index, later)
         return order.gather(1, rank.argsort(dim=1)[:, : self.paths])
 
     def attend(self, history: History) -> Attended:
@@ -111,7 +112,7 @@ class Sam2Long(Strategy):
         if rules.use_pointers:
             usable = [t for t in prompted if history.distance(t) >= 0 or not rules.only_past_pointers]
             pointers = [(t, abs(history.distance(t))) for t in usable]
-            # The oldest frame gives no pointer.
+            # The oldest frame has no pointer.
             pointers += [(t, rank) for rank, t in enumerate(recent[:-1][:longest], start=1)]
         if len(memories) == 1:
             return Attended(memories, pointers)
@@ -122,7 +123,7 @@ class Sam2Long(Strategy):
         return {history.neighbour, *islice(self._good(history), history.rules.max_pointers - 1)}
 
     def _good(self, history: History) -> Iterator[int]:
-        """Yields frames that scored well, the nearest first."""
+        """Yields tracked frames with a high predicted IoU and object score, nearest first."""
         for t in history.past():
             result = history.tracked.get(t)
             if result is not None and float(result.iou) > self.memory_iou and float(result.score) > 0:
@@ -130,14 +131,14 @@ class Sam2Long(Strategy):
 
 
 def _equal(x: Tensor) -> Tensor:
-    """Returns ``(B, n, n)`` bool, True for equal values of ``x (B, n)``."""
+    """Returns ``(B, n, n)`` bool, True for pairs of equal values of ``x (B, n)``."""
     return x[:, :, None] == x[:, None, :]
 
 
 def _factors(history: History, frames: Sequence[int]) -> list[float]:
-    """Returns factors of frames by the rank of their object scores.
+    """Returns factors of frames. They increase with the rank of the object score.
 
-    Of tracked frames with equal scores, the older one has the lower rank.
+    If tracked frames have equal scores, the older frame has the lower rank.
     """
     prompted = [t for t in frames if t in history.conditioning]
     scored = [(PROMPT_SCORE, t) for t in prompted]
@@ -148,34 +149,35 @@ def _factors(history: History, frames: Sequence[int]) -> list[float]:
 
 
 def continued(
-    before: Sequence[Mapping[int, Kept]], parents: Sequence[int], frame: int, kept: Sequence[Kept]
-) -> list[dict[int, Kept]]:
+    before: Sequence[Mapping[int, Entry]], parents: Sequence[int], frame: int, entries: Sequence[Entry]
+) -> list[dict[int, Entry]]:
     """Returns the history of each hypothesis by frame: its parent's history and the new frame.
 
     Args:
-        before: History of each hypothesis so far. If there is only one, as after a prompt, all continue it.
-        parents: Index of the hypothesis that each hypothesis continues.
-        kept: The new frame's entry of each history.
+        before: History of each hypothesis before the frame. A single history, as after a prompt, is the parent of all.
+        parents: Index of the hypothesis that each hypothesis extends.
+        frame: Number of the new frame.
+        entries: Entry of the new frame for each hypothesis.
     """
     histories = [before[parent if len(before) > 1 else 0] for parent in parents]
-    pairs = zip(histories, kept, strict=True)
+    pairs = zip(histories, entries, strict=True)
     return [{**{t: value for t, value in history.items() if t != frame}, frame: new} for history, new in pairs]
 
 
 class Pathways:
-    """Stores masks and scores of all hypotheses in a pass, and drops the results of hypotheses that ended.
+    """Stores masks and scores of all hypotheses in a pass, and drops the results of hypotheses without successors.
 
     Attributes:
-        frames: The frames of the pass so far.
+        frames: Frames that were tracked in the pass, in order.
     """
 
     def __init__(self) -> None:
         self.frames: list[int] = []
-        # Predicted IoU, score and mask by frame, of each hypothesis of each object.
+        # Predicted IoU, object score and mask, by object id, hypothesis and frame.
         self._paths: dict[Any, list[dict[int, tuple[Tensor, Tensor, Tensor]]]] = {}
 
     def add(self, frame: int, results: Mapping[Any, Sequence[KeptResult]]) -> None:
-        """Stores the results of each object's hypotheses on the frame, the best one first. Waits for them."""
+        """Waits for the results of each object's hypotheses on the frame, the best one first, and stores them."""
         self.frames.append(frame)
         for obj_id, rows in results.items():
             parents = [int(row.record[0, 0]) if row.record.numel() else 0 for row in rows]
@@ -183,6 +185,6 @@ class Pathways:
             self._paths[obj_id] = continued(self._paths.get(obj_id, [{}]), parents, frame, arrived)
 
     def best(self, frame: int, ids: Iterable[Any], device: torch.device) -> list[Tensor]:
-        """Returns predicted IoUs ``(N,)``, scores ``(N,)`` and masks ``(N, 1, h, w)`` of the best hypotheses."""
+        """Returns predicted IoUs ``(N,)``, object scores ``(N,)`` and masks ``(N, 1, h, w)`` of the best hypotheses."""
         parts = zip(*(self._paths[i][0][frame] for i in ids), strict=True)
         return [copy_to_device(torch.cat(part), device) for part in parts]

@@ -1,4 +1,4 @@
-"""SAMURAI: selects masks with the help of motion, and memories of frames that scored well.
+"""SAMURAI: selects masks by motion and predicted IoU, and memories by their scores.
 
 Yang et al., "SAMURAI: Adapting Segment Anything Model for Zero-Shot Visual Tracking with Motion-Aware Memory", 2024.
 """
@@ -18,31 +18,32 @@ from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
-STABLE = 15  # frames after which motion is trusted
-LEAST_IOU = 0.3  # predicted IoU of a mask that updates the motion
+STABLE = 15  # number of successive updates after which the prediction of the motion is used
+LEAST_IOU = 0.3  # minimum predicted IoU of a mask that updates the motion
 LARGE = 144  # channels of the large model's first stage
-# Standard deviations, of x, y and h as shares of the height, and of a: initial ones of position and velocity, those
-# added per frame, and that of a measurement.
+# Pairs of standard deviations: of x, y and h as a fraction of the height, and of a. FIRST is initial, ADDED is process
+# noise per frame, MEASURED is measurement noise. CHANGE_FIRST and CHANGE_ADDED are of velocities.
 FIRST, CHANGE_FIRST = (1 / 10, 1e-2), (1 / 16, 1e-5)
 ADDED, CHANGE_ADDED = (1 / 20, 1e-2), (1 / 160, 1e-5)
 MEASURED = (1 / 20, 1e-1)
 
 
 class Motion(NamedTuple):
-    """Stores four Kalman filters of each of B objects, for a box's centre x, y, its width / height a, and its height h.
+    """Stores Kalman filters of B objects, for a box's centre x, y, its aspect ratio a = width / height, and height h.
 
-    They are independent: the 8 x 8 covariance of position and velocity stays block-diagonal.
+    The four filters of an object are independent, since the 8 x 8 covariance of position and velocity is
+    block-diagonal.
     """
 
     position: Tensor  # (B, 4) fp64
-    velocity: Tensor
-    variance: Tensor  # of the position
-    covariance: Tensor  # of position and velocity
-    change_variance: Tensor  # of the velocity
+    velocity: Tensor  # (B, 4) fp64 per frame; likewise the others
+    variance: Tensor  # variance of the position
+    covariance: Tensor  # covariance of position and velocity
+    change_variance: Tensor  # variance of the velocity
 
     @classmethod
     def begin(cls, measured: Tensor) -> "Motion":
-        """Starts at the measured boxes ``(B, 4)``."""
+        """Returns filters that start at the measured x, y, a, h ``(B, 4)``, with zero velocity."""
         h, zeros = measured[:, 3:], torch.zeros_like(measured)
         return cls(measured, zeros, _variance(FIRST, h), zeros, _variance(CHANGE_FIRST, h))
 
@@ -53,13 +54,13 @@ class Motion(NamedTuple):
         return Motion(p + v, v, A + 2 * B + C + _variance(ADDED, h), B + C, C + _variance(CHANGE_ADDED, h))
 
     def update(self, measured: Tensor) -> "Motion":
-        """Returns the filters after a measurement ``(B, 4)``."""
+        """Returns the filters after a measurement of x, y, a, h ``(B, 4)``."""
         p, v, A, B, C = self
         S, error = A + _variance(MEASURED, p[:, 3:]), measured - p
         return Motion(p + A / S * error, v + B / S * error, A - A * A / S, B - A * B / S, C - B * B / S)
 
     def box(self) -> Tensor:
-        """Returns the boxes ``(B, 4)`` x0, y0, x1, y1."""
+        """Returns the boxes ``(B, 4)`` XYXY."""
         x, y, a, h = self.position.unbind(1)
         return torch.stack([x - a * h / 2, y - h / 2, x + a * h / 2, y + h / 2], dim=1)
 
@@ -68,20 +69,21 @@ class Motion(NamedTuple):
 class Samurai(Strategy):
     """SAMURAI, for any number of objects.
 
-    A Kalman filter follows the box of each object. After 15 updates in a row, its prediction takes part in the
-    selection of the mask. Memories come from the neighbour and from frames with a high predicted IoU, object score and
-    overlap with the prediction, at any distance. Objects with a score above -1 count as present.
+    A Kalman filter tracks the box of each object. After 15 successive updates, masks are selected by the overlap with
+    its predicted box, too. Memories come from the previous frame and from frames with a high predicted IoU, object
+    score and overlap with the predicted box, at any distance. Objects with a score above -1 count as present.
 
-    Nothing waits for the last frame: its scores matter only for frames after the next.
+    No step waits for the previous frame's scores, since only frames after the next depend on them.
 
     Unlike the published code, it supports any number of objects, prompts on any frame and passes in both directions.
-    The filter restarts with each prompt. As in the published code, the first two frames of the video are not attended
-    to later.
+    The filter restarts with each prompt. As in the published code, only the next frame attends to each of the first two
+    frames of the video, unless they are conditioning frames.
 
     Args:
-        weight: Weight of the motion in the selection of a mask. None: 0.15 for a large model and 0.25 for others.
-        memory_iou, memory_score, memory_motion: Predicted IoU, object score, and overlap with the predicted box (if
-            there was one) above which a frame is remembered.
+        weight: Weight of the overlap with the predicted box in the selection of a mask. None: 0.15 for a large model
+            and 0.25 for others.
+        memory_iou, memory_score, memory_motion: Predicted IoU, object score, and overlap with the predicted box (if it
+            was used) above which a frame is attended to.
     """
 
     weight: float | None = None
@@ -90,14 +92,14 @@ class Samurai(Strategy):
     memory_motion: float = 0.0
 
     presence: ClassVar[float] = -1.0
-    state_size: ClassVar[int] = 5 * 4 + 1  # Motion, and how often in a row it was updated
-    record_size: ClassVar[int] = 2  # overlap with the prediction, and 1 if there was one
+    state_size: ClassVar[int] = 5 * 4 + 1  # Motion, and its number of successive updates
+    record_size: ClassVar[int] = 2  # overlap with the predicted box; 1 if the prediction was used, else 0
 
     def for_model(self, model: "SAM2Base") -> "Samurai":
         if self.weight is not None:
             return self
         channels = getattr(model.image_encoder.trunk, "channel_list", [])
-        is_large = len(channels) > 1 and channels[-1] >= LARGE  # a plain trunk's one level is wide, too
+        is_large = len(channels) > 1 and channels[-1] >= LARGE  # the single level of a plain ViT is wide, too
         return replace(self, weight=0.15 if is_large else 0.25)
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
@@ -108,21 +110,23 @@ class Samurai(Strategy):
         weight = 0.25 if self.weight is None else self.weight
         boxes = boxes_of(upsample_and_threshold(masks, (candidates.image_size,) * 2))
         stable = state[:, -1:]
-        known = Motion(*state[:, :-1].unflatten(1, (5, 4)).unbind(1)).predict()
-        overlap = overlaps(known.box(), boxes)
+        predicted = Motion(*state[:, :-1].unflatten(1, (5, 4)).unbind(1)).predict()
+        overlap = overlaps(predicted.box(), boxes)
         is_trusted = stable >= STABLE
-        # As published: one product is rounded to fp32, the sum is not.
+        # As in the published code, the product with the IoUs is rounded to fp32, and the sum is fp64.
         weighted = (weight * overlap + ((1 - weight) * ious).double()).argmax(dim=1, keepdim=True)
         choice = torch.where(is_trusted, weighted, best)
 
         iou = ious.gather(1, choice)
         measured = _centred(boxes.gather(1, choice[..., None].expand(-1, -1, 4))[:, 0])
         is_sure = torch.where(is_trusted, iou >= LEAST_IOU, iou > LEAST_IOU)
-        # Values of a new object are replaced before they are used.
+        # For new objects, the values above are not used: the filter starts at the measured box.
         is_new = stable == 0
         after = [
-            torch.where(is_new, new, torch.where(is_sure, updated, predicted))
-            for new, updated, predicted in zip(Motion.begin(measured), known.update(measured), known, strict=True)
+            torch.where(is_new, new, torch.where(is_sure, updated, unchanged))
+            for new, updated, unchanged in zip(
+                Motion.begin(measured), predicted.update(measured), predicted, strict=True
+            )
         ]
         count = torch.where(is_sure, (stable + 1).clamp(max=STABLE), 0.0)
         count = torch.where(is_new, 1.0, count)
@@ -131,25 +135,25 @@ class Samurai(Strategy):
 
     def attend(self, history: History) -> Attended:
         rules = history.rules
-        chosen = closest_conditioning_frames(history.frame, history.conditioning, rules.max_conditioning)
-        recent = self._recent(history, chosen, rules.recent)
-        memories = [(t, rules.num_maskmem - 1) for t in chosen] + [(t, row) for row, t in enumerate(recent)]
+        prompted = closest_conditioning_frames(history.frame, history.conditioning, rules.max_conditioning)
+        recent = self._recent(history, prompted, rules.recent)
+        memories = [(t, rules.num_maskmem - 1) for t in prompted] + [(t, row) for row, t in enumerate(recent)]
         return super().attend(history)._replace(memories=memories)
 
     def keep(self, history: History) -> Collection[int]:
-        # Includes this frame, unread, as the neighbour of the next one. Later it counts only if it is good.
+        # Includes this frame as the neighbour of the next frame, without reading its result.
         following = history._replace(frame=history.frame + 1)
         good = self._recent(following, history.conditioning, history.rules.recent + 1)
         return {*good, *super().keep(history)}
 
-    def _recent(self, history: History, chosen: Collection[int], count: int) -> list[int]:
-        """Returns the neighbour and the nearest good frames, the nearest first."""
+    def _recent(self, history: History, prompted: Collection[int], count: int) -> list[int]:
+        """Returns up to ``count`` frames, nearest first: the neighbour and frames that are good enough."""
         recent: list[int] = []
         for t in history.past():
             if len(recent) == count:
                 break
-            is_there = t not in chosen and (t in history.tracked or t in history.conditioning)
-            if is_there and (t == history.neighbour or t > 1 and self._is_good(history, t)):
+            has_result = t not in prompted and (t in history.tracked or t in history.conditioning)
+            if has_result and (t == history.neighbour or t > 1 and self._is_good(history, t)):
                 recent.append(t)
         return recent
 
@@ -162,7 +166,7 @@ class Samurai(Strategy):
 
 
 def _centred(boxes: Tensor) -> Tensor:
-    """Converts boxes ``(B, 4)`` x0, y0, x1, y1 to centre, width / height and height. A height of 0 becomes 1."""
+    """Converts boxes ``(B, 4)`` XYXY to x, y, a, h ``(B, 4)``, see :class:`Motion`. A height of 0 becomes 1."""
     x0, y0, x1, y1 = boxes.unbind(1)
     h = torch.where(y1 > y0, y1 - y0, 1.0)
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / h, h], dim=1)
@@ -170,6 +174,6 @@ def _centred(boxes: Tensor) -> Tensor:
 
 def _variance(deviations: tuple[float, float], height: Tensor) -> Tensor:
     """Returns variances ``(B, 4)`` of x, y, a and h for heights ``(B, 1)``."""
-    relative, own = deviations
+    relative, of_aspect = deviations
     scaled = relative * height
-    return torch.cat([scaled, scaled, torch.full_like(height, own), scaled], dim=1).square()
+    return torch.cat([scaled, scaled, torch.full_like(height, of_aspect), scaled], dim=1).square()
