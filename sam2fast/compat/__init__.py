@@ -1,1 +1,1 @@
-"""Code for compatibility with the original only. It imports the rest of sam2fast."""
+"""Code that exists only for compatibility with the official package. The core of sam2fast does not need it."""

@@ -1,4 +1,4 @@
-"""Provides the original's overridable methods of the automatic mask generator."""
+"""Implements methods of the original's automatic mask generator that subclasses override."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class AMGHooks:
     """Mixin of the automatic mask generator, with the original's methods that subclasses override.
 
-    The generator calls them only if they are overridden; otherwise it uses faster code. As in the original, it never
+    The generator calls a method only if it is overridden. Otherwise it uses faster code. As in the original, it never
     calls :meth:`postprocess_small_regions`.
     """
 
@@ -39,15 +39,15 @@ class AMGHooks:
         def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]: ...
 
     def _overridden(self, name: str) -> bool:
-        """Returns True if a subclass or an assignment has replaced this method."""
-        found = getattr(self, name)
-        return getattr(found, "__func__", found) is not getattr(AMGHooks, name)
+        """Returns True if a subclass or an assignment replaced the method ``name``."""
+        method = getattr(self, name)
+        return getattr(method, "__func__", method) is not getattr(AMGHooks, name)
 
     def _masks_of_batches(self, points: np.ndarray, crop: Crop) -> MaskData:
         """Returns the masks of ``points (P, 2)`` on a crop after NMS, from an overridden :meth:`_process_batch`."""
         data = Candidates.none(self.predictor.device).mask_data([])
-        for i, some in enumerate(self._batches(points)):
-            batch = self._process_batch(some, crop.size, list(crop.box), crop.image_size, normalize=True)
+        for i, points_of_batch in enumerate(self._batches(points)):
+            batch = self._process_batch(points_of_batch, crop.size, list(crop.box), crop.image_size, normalize=True)
             if i == 0:
                 data = batch
             else:
@@ -63,25 +63,31 @@ class AMGHooks:
         orig_size: tuple[int, ...],
         normalize: bool = False,
     ) -> MaskData:
-        """Returns the filtered masks of points ``(P, 2)`` (x, y).
+        """Predicts and filters the masks of a batch of points.
 
-        The points are in pixels of the crop if ``normalize``, else in [0, 1]. ``im_size`` is the crop's (H, W).
+        If this method is not overridden, the generator encodes masks as RLEs only after NMS.
 
-        The keys are ``rles`` in the image, ``boxes`` and ``points`` in the crop, ``iou_preds``, ``stability_score``,
-        and the decoder's clamped ``low_res_masks (N, h, w)``. Without an override, masks are encoded after NMS.
+        Args:
+            points: Points ``(P, 2)`` (x, y), in pixels of the crop if ``normalize``, else in [0, 1].
+            im_size, orig_size: Size (H, W) of the crop, and of the image.
+            crop_box: Box of the crop in the image, XYXY.
+
+        Returns:
+            Data with ``rles`` in the image, ``boxes`` and ``points`` in the crop, ``iou_preds``, ``stability_score``,
+            and the decoder's clamped ``low_res_masks (N, h, w)``.
         """
         crop = Crop((crop_box[0], crop_box[1], crop_box[2], crop_box[3]), (orig_size[0], orig_size[1]))
-        found, low_res = self._candidates(points, crop, normalize)
-        data = found.mask_data(encode(list(found.logits), crop, self.mask_threshold))
-        data["low_res_masks"] = low_res[found.rows].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        candidates, low_res = self._candidates(points, crop, normalize)
+        data = candidates.mask_data(encode(list(candidates.logits), crop, self.mask_threshold))
+        data["low_res_masks"] = low_res[candidates.rows].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         return data
 
     def refine_with_m2m(
         self, points: Tensor, point_labels: Tensor, low_res_masks: Tensor, points_per_batch: int
     ) -> tuple[Tensor, Tensor]:
-        """Predicts each mask once more, from itself and its point, on the current image.
+        """Predicts each mask again, from its logits and its point, on the current image.
 
-        Without an override no masks of the crop's full size are created.
+        If this method is not overridden, the generator does not upsample these masks to the crop's size.
 
         Args:
             points: Points ``(N, 2)`` in the model's input pixels.
@@ -89,26 +95,26 @@ class AMGHooks:
             low_res_masks: Logits ``(N, h, w)``.
 
         Returns:
-            Logits ``(N, 1, H, W)`` and IoUs ``(N, 1)``.
+            Logits ``(N, 1, H, W)`` and predicted IoUs ``(N, 1)``.
         """
         parts = [
             self.predictor._predict(
-                some[:, None], labels[:, None], mask_input=masks[:, None], multimask_output=False, return_logits=True
+                coords[:, None], labels[:, None], mask_input=masks[:, None], multimask_output=False, return_logits=True
             )
-            for some, labels, masks in batch_iterator(points_per_batch, points, point_labels, low_res_masks)
+            for coords, labels, masks in batch_iterator(points_per_batch, points, point_labels, low_res_masks)
         ]
         return torch.cat([masks for masks, _, _ in parts]), torch.cat([ious for _, ious, _ in parts])
 
     @staticmethod
     def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
-        """Removes small holes and islands from masks of the image's size, then the resulting duplicates.
+        """Removes small holes and islands from masks of the image's size, then removes duplicates by NMS.
 
-        :meth:`generate` does not call it, as in the original.
+        ``generate`` does not call this method, as in the original.
 
         Args:
-            mask_data: Data with ``rles`` (uncompressed) and ``boxes``. It is changed in place.
-            min_area: Smallest area, in pixels of the image, of a hole or an island that stays.
-            nms_thresh: IoU of boxes above which only one of two masks stays. Unchanged masks have priority.
+            mask_data: Data with ``rles`` (uncompressed) and ``boxes``, modified in place.
+            min_area: Area in pixels below which a hole or an island is removed.
+            nms_thresh: IoU threshold of NMS. Masks that did not change have priority.
         """
         if not len(mask_data["rles"]):
             return mask_data

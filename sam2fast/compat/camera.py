@@ -1,4 +1,4 @@
-"""The camera predictor of forks of the original, such as segment-anything-2-real-time, on a stream."""
+"""Implements the camera predictor of forks of SAM 2, such as segment-anything-2-real-time, with a stream."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,20 +15,21 @@ from sam2fast.video_io.arrays import to_rgb_image
 from sam2fast.video_io.frames import FrameLike
 from sam2fast.video_io.video_types import FramePixels, StreamFrame
 
-COEFFICIENT = 2048  # OpenCV's weight of a pixel, an integer, for 1
+COEFFICIENT = 2048  # fixed-point weight of 1 in OpenCV's resizing
 
 
 @dataclass(frozen=True)
 class CameraMemories(Strategy):
-    """SAM 2's rule with the forks' object pointers.
+    """SAM 2's rule with the object pointers of the forks.
 
-    Only the last ``num_maskmem`` frames have some. Distances are divided by the number of frames so far.
+    Pointers come only from conditioning frames and the last ``num_maskmem`` frames. Their distances are divided by the
+    number of frames so far.
     """
 
     has_span: ClassVar[bool] = True
 
     def attend(self, history: History) -> Attended:
-        """Chooses the memories and pointers of one object."""
+        """Selects memories and pointers for one object."""
         attended, rules = super().attend(history), history.rules
         oldest = history.frame - rules.num_maskmem
         pointers = [(t, d) for t, d in attended.pointers if t >= oldest or t in history.conditioning]
@@ -36,10 +37,10 @@ class CameraMemories(Strategy):
 
 
 class SAM2CameraPredictor(nn.Module):
-    """Tracks objects through the frames of a camera by :meth:`open_stream`.
+    """Tracks objects through the frames of a camera, with a stream of :meth:`open_stream`.
 
-    Prompts are for the current frame, the last frame passed in, at any time. The forks take new objects only on the
-    first frame. Arrays are RGB, and are resized as in the forks. Attributes of other names are the predictor's.
+    Prompts refer to the current frame, the last frame passed in. Unlike in the forks, objects can be added at any time.
+    Arrays are RGB, and are resized as in the forks. Other attributes are looked up in ``predictor``.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:
@@ -50,30 +51,30 @@ class SAM2CameraPredictor(nn.Module):
 
     @property
     def condition_state(self) -> dict[str, Any]:
-        """``obj_ids``, ``num_frames``, ``video_height`` and ``video_width``; empty before the first frame."""
+        """Dict of ``obj_ids``, ``num_frames``, ``video_height`` and ``video_width``. Empty before the first frame."""
         if self._stream is None:
             return {}
         (height, width), frames = self._stream.video_size, (self._stream.frame or 0) + 1
         return {"obj_ids": self._stream.obj_ids, "num_frames": frames, "video_height": height, "video_width": width}
 
     def open_stream(self, **kwargs: Any) -> VideoStream:
-        """Opens a stream of the predictor with :class:`CameraMemories` in the place of SAM 2's own rule."""
+        """Opens a stream of the predictor. If its strategy is SAM 2's rule, uses :class:`CameraMemories` instead."""
         if isinstance(self.predictor.strategy, Sam2):
             kwargs.setdefault("strategy", CameraMemories())
         return self.predictor.open_stream(**kwargs)
 
     def load_first_frame(self, img: FrameLike) -> None:
-        """Begins a new video with this frame. If the frame cannot be used, nothing changes."""
+        """Begins a new video with this frame. If the frame is invalid, nothing changes."""
         stream = self.open_stream()
         stream.step(self._frame(img))
         self._stream = stream
 
     def track(self, img: FrameLike) -> tuple[list[Any], Tensor]:
-        """Tracks to the next frame. Returns the ids of all objects, and their logits ``(objects, 1, H, W)``."""
+        """Tracks to the next frame. Returns the ids of all objects, and their mask logits ``(objects, 1, H, W)``."""
         result = self._opened().step(self._frame(img))
         return result.obj_ids, result.masks
 
-    add_conditioning_frame = track  # later prompts are for this frame
+    add_conditioning_frame = track  # prompts refer to the last frame in any case
 
     def add_new_prompt(
         self,
@@ -85,16 +86,20 @@ class SAM2CameraPredictor(nn.Module):
         clear_old_points: bool = True,
         normalize_coords: bool = True,
     ) -> tuple[int, list[Any], Tensor]:
-        """Adds clicks or a box for an existing or new object on the current frame, ``frame_idx``.
+        """Prompts a new or existing object with points or a box on the current frame.
 
-        ``bbox`` is four numbers of any shape. Other arguments are as for ``SAM2VideoPredictor.add_new_points_or_box``.
+        Args:
+            frame_idx: Index of the current frame.
+            obj_id, points, labels, clear_old_points, normalize_coords: See
+                ``SAM2VideoPredictor.add_new_points_or_box``.
+            bbox: Box of four numbers, of any shape.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``, fp32.
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` fp32.
 
         Raises:
-            ValueError: If ``frame_idx`` is not the current frame, or the prompt cannot be used.
-            RuntimeError: If there is no first frame.
+            ValueError: If ``frame_idx`` is not the current frame, or the prompt is invalid.
+            RuntimeError: If there is no frame yet.
         """
         stream = self._opened(frame_idx)
         clear = clear_old_points or obj_id not in stream.obj_ids
@@ -103,22 +108,22 @@ class SAM2CameraPredictor(nn.Module):
         return result.frame, result.obj_ids, result.masks
 
     def add_new_points(self, frame_idx: int, obj_id: Any, points: Any, labels: Any, *args: Any, **kwargs: Any) -> Any:
-        """Adds clicks. Other arguments, results and errors: see :meth:`add_new_prompt`."""
+        """Prompts an object with points. For other arguments, results and errors see :meth:`add_new_prompt`."""
         return self.add_new_prompt(frame_idx, obj_id, points, labels, None, *args, **kwargs)
 
     def add_new_mask(self, frame_idx: int, obj_id: Any, mask: Any) -> tuple[int, list[Any], Tensor]:
-        """Adds a mask; see ``SAM2VideoPredictor.add_new_mask``. Results and errors: see :meth:`add_new_prompt`."""
+        """Prompts an object with a mask ``(H, W)``. For results and errors see :meth:`add_new_prompt`."""
         result = self._opened(frame_idx).add_new_mask(obj_id, mask)
         return result.frame, result.obj_ids, result.masks
 
     def reset_state(self) -> None:
-        """Removes all objects. Keeps the current frame."""
+        """Removes all objects. The current frame stays."""
         stream = self._opened()
         for obj_id in stream.obj_ids:
             stream.remove_object(obj_id)
 
     def _frame(self, img: FrameLike) -> FrameLike:
-        """Returns an array as a frame with the forks' resizing, and any other image unchanged."""
+        """Converts an array to a frame that is resized as in the forks. Returns other images unchanged."""
         if not isinstance(img, np.ndarray):
             return img
         image, side = to_rgb_image(img, self.condition_state.get("num_frames", 0)), self.predictor.image_size
@@ -141,7 +146,7 @@ class SAM2CameraPredictor(nn.Module):
 
 
 def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Returns ``cv2.resize(image, (side, side))``, bit for bit, without OpenCV: bilinear, in integers."""
+    """Resizes like ``cv2.resize(image, (side, side))``, bit by bit, without OpenCV: bilinear, in fixed point."""
     height, width = image.shape[:2]
     left, fraction = _bilinear(width, side)
     fraction[(left < 0) | (left >= width - 1)] = 0
@@ -156,13 +161,13 @@ def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _bilinear(length: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Returns the first of two source pixels for each of ``side`` pixels, and the weight of the second."""
+    """Returns, for each of ``side`` pixels, the index of the first of two source pixels, and the second's weight."""
     position = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     first = np.floor(position)
     return first.astype(np.int64), position - first
 
 
 def _coefficients(fraction: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Returns the weights of both source pixels as OpenCV's integers."""
+    """Returns the fixed-point weights of both source pixels, as in OpenCV. ``fraction`` is the second's weight."""
     near, far = (np.rint(x * np.float32(COEFFICIENT)).astype(np.int32) for x in (1 - fraction, fraction))
     return near, far

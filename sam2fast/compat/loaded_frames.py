@@ -1,4 +1,4 @@
-"""Loads frames with a custom function that a program has assigned to ``load_video_frames``."""
+"""Loads frames with a user's replacement of ``load_video_frames``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,12 +18,12 @@ Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
 
 
 def replaced_loader(current: Loader) -> Loader | None:
-    """Returns the function assigned to ``load_video_frames``, ``current`` or that of ``compat.misc``, or None."""
+    """Returns the user's replacement: ``current`` or ``compat.misc.load_video_frames``. None if neither is replaced."""
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
 
 def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, asynchronous: bool) -> Frames:
-    """Returns the frames of a custom function, called as by the original; with mean and std if not SAM 2's."""
+    """Loads frames with a user's function, called as in the original. Mean and std are passed if not SAM 2's."""
     mean, std = model.pixel_mean, model.pixel_std
     images, height, width = load(
         video_path=video_path,
@@ -37,15 +37,15 @@ def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, a
 
 
 class LoadedFrames(Frames):
-    """Stores images ``(N, 3, S, S)``, a tensor or a sequence, that are resized and normalised already.
+    """Stores resized and normalized images ``(N, 3, S, S)``, as a tensor or a sequence of tensors.
 
-    CUDA graphs and the approximation ``still_frames`` round them to 8 bits.
+    CUDA graphs and the approximation ``still_frames`` round them to 8 bits per channel.
     """
 
     def __init__(
         self, images: Tensor | Sequence[Tensor], height: int, width: int, image_size: int, device: torch.device
     ) -> None:
-        # Without super().__init__(): there is no source to read from.
+        # Does not call super().__init__(), since there is no source to read from.
         self.height, self.width, self.device = height, width, device
         self._images, self._length, self._image_size = images, len(images), image_size
 

@@ -1,4 +1,4 @@
-"""Provides the functions of ``sam2.utils.misc``. sam2fast itself reads videos with :mod:`sam2fast.video_io`."""
+"""Implements the functions of ``sam2.utils.misc``. sam2fast itself reads videos with :mod:`sam2fast.video_io`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,18 +29,18 @@ __all__ = [
     "mask_to_box",
 ]
 
-# Three numbers (RGB), or a tensor (3, 1, 1).
+# Values per RGB channel: three numbers, or a tensor (3, 1, 1).
 Colour = Sequence[float] | Tensor
 Device = torch.device | str
 
 
 def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Calls :func:`~sam2fast.kernels.connected_components.connected_components` with a mask of any dtype as uint8."""
+    """Calls :func:`~sam2fast.kernels.connected_components.connected_components` with a mask of any dtype."""
     return connected_components(mask if mask.dtype == torch.bool else mask.to(torch.uint8))
 
 
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
-    """Returns ``sam2.utils.misc``'s flags: GPU before Volta, flash attention, unfused kernel. sam2fast ignores them."""
+    """Returns the original's flags: old GPU, flash attention, math kernel. sam2fast ignores them."""
     if not torch.cuda.is_available():
         return True, False, True
     major = torch.cuda.get_device_properties(0).major
@@ -50,7 +50,7 @@ def get_sdpa_settings() -> tuple[bool, bool, bool]:
 def concat_points(
     old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
 ) -> dict[str, Tensor]:
-    """Returns points ``(B, P, 2)`` and labels ``(B, P)``, the old ones first, as ``sam2.utils.misc`` does."""
+    """Appends points ``(B, P, 2)`` and labels ``(B, P)`` to the old ones, if there are any."""
     new = {"point_coords": new_points, "point_labels": new_labels}
     if old_point_inputs is None:
         return new
@@ -58,16 +58,19 @@ def concat_points(
 
 
 class AsyncVideoFrameLoader(Sequence[Tensor]):
-    """Decodes frames as fp32 ``(3, S, S)`` on access, and prefetches a few.
+    """Decodes image files as frames ``(3, S, S)`` fp32 on access, and prefetches a few.
 
-    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``, which decodes and keeps all frames, and computes in fp64. A frame
-    that cannot be read raises ``VideoError`` on access. The others stay readable.
+    If a frame cannot be read, accessing it raises ``VideoError``. Other frames stay readable.
+
+    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, it decodes and keeps all frames, and computes
+    in fp64.
 
     Args:
         img_paths: Image files, in the order of their frames.
-        image_size: S.
+        image_size: Side S of the frames.
         offload_video_to_cpu: If True, the frames are on the CPU instead of ``compute_device``.
         img_mean, img_std: Mean and standard deviation of pixels in [0, 1].
+        compute_device: Device of the frames.
 
     Attributes:
         video_height, video_width: Size of the files in pixels.
@@ -115,27 +118,29 @@ def load_video_frames(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Loads all frames of a video, resized to S x S and normalised. Returns them with its height and width.
+    """Loads all frames of a video, resized to S x S and normalized.
 
-    Source: ``sam2.utils.misc.load_video_frames``. A minute of video at 30 frames per second takes 21 GiB at S = 1024.
-    :func:`sam2fast.video_io.open_frames` returns the same frames one by one.
+    A minute of video at 30 frames per second takes 21 GiB at S = 1024. :func:`sam2fast.video_io.open_frames` returns
+    the same frames one by one.
+
+    Source: ``sam2.utils.misc.load_video_frames``.
 
     Args:
         video_path: Video of any type that :func:`~sam2fast.video_io.open_frames` takes.
-        image_size: S.
-        offload_video_to_cpu: If True, the frames are on the CPU.
+        image_size: Side S of the frames.
+        offload_video_to_cpu: If True, the frames are on the CPU instead of ``compute_device``.
         img_mean, img_std: Mean and standard deviation of pixels in [0, 1].
-        async_loading_frames: If True, returns an :class:`AsyncVideoFrameLoader` for a folder, which decodes it lazily.
-        compute_device: Device of the frames. By default CUDA if available, else the CPU.
+        async_loading_frames: If True and the video is a folder, returns an :class:`AsyncVideoFrameLoader`.
+        compute_device: Device of the frames. By default, CUDA if available, else the CPU.
 
     Returns:
-        Frames fp32 ``(N, 3, S, S)``, or the loader.
+        Frames ``(N, 3, S, S)`` fp32 or the loader, and the height and width of the video.
 
     Raises:
         FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: If ``open_frames`` raises them.
     """
-    wanted = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
-    device = "cpu" if offload_video_to_cpu else wanted
+    compute_device = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cpu" if offload_video_to_cpu else compute_device
     if async_loading_frames and isinstance(video_path, str | Path) and os.path.isdir(video_path):
         paths = frame_files(Path(video_path))
         loader = AsyncVideoFrameLoader(paths, image_size, False, img_mean, img_std, device)
@@ -151,7 +156,7 @@ def load_video_frames(
     return images, frames.height, frames.width
 
 
-_load_video_frames = load_video_frames  # stays this function when a program replaces the name
+_load_video_frames = load_video_frames  # reference to the original function, if a program reassigns the name
 
 
 def load_video_frames_from_jpg_images(
@@ -163,7 +168,7 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a folder. Raises NotADirectoryError if it is no folder."""
+    """Calls :func:`load_video_frames` with a folder. Raises ``NotADirectoryError`` if it is not a folder."""
     if not os.path.isdir(video_path):
         raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
     return load_video_frames(
@@ -186,19 +191,19 @@ def load_video_frames_from_video_file(
 
 
 def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
-    """Reads an image file as fp64 ``(3, S, S)`` in [0, 1]. Returns its height and width, too. Other projects use it."""
+    """Reads an image file as ``(3, S, S)`` fp64 in [0, 1]. Returns its height and width, too. For other projects."""
     with open_image(img_path) as image:
         pixels = resized(image.convert("RGB"), image_size)
         return pixels.permute(2, 0, 1).double() / 255, image.height, image.width
 
 
 class _Normalise:
-    """Normalises pixels ``(S, S, 3)`` uint8 to fp32 ``(3, S, S)`` on a device."""
+    """Converts pixels ``(S, S, 3)`` uint8 to a normalized image ``(3, S, S)`` fp32 on a device."""
 
     def __init__(self, mean: Colour, std: Colour, device: Device) -> None:
         self._mean, self._std = (torch.as_tensor(x, dtype=torch.float32).view(3, 1, 1).to(device) for x in (mean, std))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         image = pixels.to(self._mean.device).permute(2, 0, 1).contiguous().float()
-        # The divisor is on the device: for a CPU scalar, CUDA would multiply by its reciprocal.
+        # The divisor is a tensor on the device, since CUDA multiplies by the reciprocal of a CPU scalar.
         return image.div_(image.new_tensor(255.0)).sub_(self._mean).div_(self._std)

@@ -1,4 +1,4 @@
-"""Runs the original's algorithm: object by object, on its nested dicts, through the predictor's private methods.
+"""Runs the original's algorithm: object by object, on its nested dicts, with the predictor's private methods.
 
 Source: ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
 """
@@ -23,9 +23,10 @@ Answer = tuple[int, list[Any], Tensor]
 
 
 class OfficialFlow:
-    """Implements a predictor's public methods for a session that is the original's dict, by its private methods.
+    """Implements the predictor's public methods by its private methods, for a session that is the original's dict.
 
-    Raises RuntimeError if the session has a strategy, which the original's methods do not support.
+    Raises:
+        RuntimeError: If the session's strategy is not SAM 2's rule, since the original's methods do not support it.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
@@ -39,26 +40,26 @@ class OfficialFlow:
     def add_points_or_box(
         self, frame: int, obj_id: Any, points: Any, labels: Any, clear_old_points: bool, normalize: bool, box: Any
     ) -> Answer:
-        """See ``SAM2VideoPredictor.add_new_points_or_box``."""
+        """Applies points or a box. See ``SAM2VideoPredictor.add_new_points_or_box``."""
         predictor, state = self._predictor, self._state
         size = state.video_size if normalize else (1, 1)
         prompt = points, labels, box, clear_old_points, size
         new = click_prompt(*prompt, predictor.image_size, state["device"], predictor._steps.prompt_warning)
         index = predictor._obj_id_to_idx(state, obj_id)
-        given = state["point_inputs_per_obj"][index]
-        old = None if clear_old_points else given.get(frame)
-        given[frame] = concat_points(old, new["point_coords"], new["point_labels"])
+        points_by_frame = state["point_inputs_per_obj"][index]
+        old = None if clear_old_points else points_by_frame.get(frame)
+        points_by_frame[frame] = concat_points(old, new["point_coords"], new["point_labels"])
         state["mask_inputs_per_obj"][index].pop(frame, None)
-        return self._predict(index, frame, given[frame], None)
+        return self._predict(index, frame, points_by_frame[frame], None)
 
     def add_mask(self, frame: int, obj_id: Any, mask: Any) -> Answer:
-        """See ``SAM2VideoPredictor.add_new_mask``."""
+        """Applies a mask. See ``SAM2VideoPredictor.add_new_mask``."""
         predictor, state = self._predictor, self._state
-        given = mask_prompt(mask, predictor.image_size, state["device"])
+        prompt = mask_prompt(mask, predictor.image_size, state["device"])
         index = predictor._obj_id_to_idx(state, obj_id)
-        state["mask_inputs_per_obj"][index][frame] = given
+        state["mask_inputs_per_obj"][index][frame] = prompt
         state["point_inputs_per_obj"][index].pop(frame, None)
-        return self._predict(index, frame, None, given)
+        return self._predict(index, frame, None, prompt)
 
     def _predict(self, index: int, frame: int, points: dict[str, Tensor] | None, mask: Tensor | None) -> Answer:
         """Predicts an object from a prompt, and stores the result."""
@@ -69,10 +70,10 @@ class OfficialFlow:
         conditioning = initial or predictor.add_all_frames_to_correct_as_cond
         arguments: dict[str, Any] = {}
         if points is not None:
-            kinds = new[KINDS[conditioning]], outputs[KINDS[True]], outputs[KINDS[False]]
-            before = next((kind[frame]["pred_masks"] for kind in kinds if frame in kind), None)
-            limited = None if before is None else before.to(state["device"]).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-            arguments["prev_sam_mask_logits"] = limited
+            latest = new[KINDS[conditioning]], outputs[KINDS[True]], outputs[KINDS[False]]
+            before = next((by_frame[frame]["pred_masks"] for by_frame in latest if frame in by_frame), None)
+            clamped = None if before is None else before.to(state["device"]).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+            arguments["prev_sam_mask_logits"] = clamped
         output, _ = predictor._run_single_frame_inference(
             inference_state=state,
             output_dict=outputs,
@@ -89,26 +90,26 @@ class OfficialFlow:
         return frame, state["obj_ids"], self._masks(frame, conditioning)
 
     def _masks(self, frame: int, conditioning: bool) -> Tensor:
-        """Returns mask logits ``(objects, 1, H, W)`` at the video's size."""
+        """Returns mask logits ``(objects, 1, H, W)`` on a frame, at the video's size."""
         latest = self._predictor._consolidate_temp_output_across_obj(
             self._state, frame, is_cond=conditioning, consolidate_at_video_res=True
         )
         return self._predictor._get_orig_video_res_output(self._state, latest["pred_masks_video_res"])[1]
 
     def _remaining_masks(self, frame: int) -> Tensor:
-        """Returns mask logits, like :meth:`_masks`, on a frame where a prompt was removed."""
+        """Returns mask logits as :meth:`_masks`, on a frame where a prompt was removed."""
         new = self._state["temp_output_dict_per_obj"].values()
         return self._masks(frame, any(frame in outputs[KINDS[True]] for outputs in new))
 
     def clear_prompts(self, frame: int, obj_id: Any, need_output: bool) -> Answer | None:
-        """See ``SAM2VideoPredictor.clear_all_prompts_in_frame``. An unknown id stays unknown."""
+        """Removes prompts on a frame, see ``SAM2VideoPredictor.clear_all_prompts_in_frame``. Ignores an unknown id."""
         state = self._state
         if obj_id in state["obj_id_to_idx"]:
             index = self._predictor._obj_id_to_idx(state, obj_id)
             for key in ("point_inputs_per_obj", "mask_inputs_per_obj"):
                 state[key][index].pop(frame, None)
-            for kind in state["temp_output_dict_per_obj"][index].values():
-                kind.pop(frame, None)
+            for by_frame in state["temp_output_dict_per_obj"][index].values():
+                by_frame.pop(frame, None)
             outputs = state["output_dict_per_obj"][index]
             if frame in outputs[KINDS[True]]:
                 outputs[KINDS[False]][frame] = outputs[KINDS[True]].pop(frame)
@@ -116,10 +117,10 @@ class OfficialFlow:
         return (frame, state["obj_ids"], self._remaining_masks(frame)) if need_output else None
 
     def remove_object(self, obj_id: Any, strict: bool, need_output: bool) -> list[tuple[int, Tensor]]:
-        """See ``SAM2VideoPredictor.remove_object``. Returns its second result.
+        """Removes an object. Returns the second result of ``SAM2VideoPredictor.remove_object``.
 
         Raises:
-            RuntimeError: If the id is unknown, and ``strict`` is True.
+            RuntimeError: If the id is unknown and ``strict`` is True.
         """
         state = self._state
         if obj_id not in state["obj_id_to_idx"]:
@@ -137,13 +138,17 @@ class OfficialFlow:
         return [(frame, self._remaining_masks(frame)) for frame in frames] if need_output else []
 
     def reset(self) -> None:
-        """See ``SAM2VideoPredictor.reset_state``."""
+        """Removes all objects. See ``SAM2VideoPredictor.reset_state``."""
         self._predictor._reset_tracking_results(self._state)
         for key in ("obj_id_to_idx", "obj_idx_to_id", "obj_ids", *PER_OBJECT):
             self._state[key].clear()
 
     def commit_prompts(self) -> None:
-        """See ``propagate_in_video_preflight``. Raises RuntimeError without objects or conditioning frames."""
+        """Encodes memories of new prompts. See ``SAM2VideoPredictor.propagate_in_video_preflight``.
+
+        Raises:
+            RuntimeError: If there is no object, or an object has no conditioning frame.
+        """
         predictor, state = self._predictor, self._state
         count = predictor._get_obj_num(state)
         if not count:
@@ -153,10 +158,10 @@ class OfficialFlow:
             if not outputs[KINDS[True]] and not new[KINDS[True]]:
                 raise no_prompt_error(predictor._obj_idx_to_id(state, index))
             for conditioning in (False, True):
-                kind = KINDS[conditioning]
-                for frame, output in new[kind].items():
+                key = KINDS[conditioning]
+                for frame, output in new[key].items():
                     if output["maskmem_features"] is None and predictor.num_maskmem:
-                        # At the model's input size, as the original does.
+                        # Upsamples masks to the size of the model's input, as in the original.
                         masks = output["pred_masks"].to(state["device"])
                         output["maskmem_features"], output["maskmem_pos_enc"] = predictor._run_memory_encoder(
                             inference_state=state,
@@ -166,10 +171,10 @@ class OfficialFlow:
                             object_score_logits=output["object_score_logits"],
                             is_mask_from_pts=True,
                         )
-                    outputs[kind][frame] = output
+                    outputs[key][frame] = output
                     if predictor.clear_non_cond_mem_around_input:
                         predictor._clear_obj_non_cond_mem_around_input(state, frame, index)
-                new[kind].clear()
+                new[key].clear()
             for frame in outputs[KINDS[True]]:
                 outputs[KINDS[False]].pop(frame, None)
 
@@ -178,19 +183,19 @@ class OfficialFlow:
         return min(t for outputs in self._state["output_dict_per_obj"].values() for t in outputs[KINDS[True]])
 
     def propagate(self, order: Iterable[int], reverse: bool, progress: Progress, output: Output) -> Iterator[Answer]:
-        """Yields the answers of one pass over ``order``; see ``SAM2VideoPredictor.propagate_in_video``."""
+        """Yields the results of one pass over ``order``. See ``SAM2VideoPredictor.propagate_in_video``."""
         predictor, state = self._predictor, self._state
-        predictor._get_obj_num(state)  # a user's override may prepare a pass there
+        predictor._get_obj_num(state)  # called for users who override it to prepare a pass
         for frame in with_progress(order, progress):
             if not state["obj_ids"]:
                 return
             masks = torch.cat([self._track(index, frame, reverse) for index in range(len(state["obj_ids"]))])
             resize = lambda x: predictor._get_orig_video_res_output(state, x)[1]  # noqa: E731
-            found = format_masks(masks, state.video_size, output, predictor.non_overlap_masks, resize)
-            yield frame, state["obj_ids"], found
+            formatted = format_masks(masks, state.video_size, output, predictor.non_overlap_masks, resize)
+            yield frame, state["obj_ids"], formatted
 
     def _track(self, index: int, frame: int, reverse: bool) -> Tensor:
-        """Stores one object's result on a frame, and returns its low-resolution mask ``(1, 1, h, w)``."""
+        """Tracks one object to a frame, stores the result, and returns the low-resolution mask ``(1, 1, h, w)``."""
         predictor, state = self._predictor, self._state
         outputs = state["output_dict_per_obj"][index]
         if not outputs[KINDS[True]]:
@@ -212,7 +217,7 @@ class OfficialFlow:
                 run_mem_encoder=True,
             )
             tracked = outputs[KINDS[False]]
-            tracked.pop(frame, None)  # so that it becomes the newest: max_history removes the oldest
+            tracked.pop(frame, None)  # inserts it as the newest, since max_history removes the oldest
             tracked[frame] = result
             if state.max_history is not None:
                 for old in list(tracked)[: max(0, len(tracked) - state.max_history)]:

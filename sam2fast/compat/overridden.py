@@ -1,4 +1,4 @@
-"""Detects predictor methods that a user replaced, and dispatches to them or to the original's flow."""
+"""Detects predictor methods that a user replaced, and calls them directly or through the original's flow."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,7 +38,7 @@ OF_THE_FLOW = (
     "_reset_tracking_results",
 )
 
-# Methods that streams, results and the original's flow call, so that a user's overrides take effect there.
+# Methods that streams and the tracker call if they are overridden.
 CALLED_ELSEWHERE = (
     "add_new_points_or_box",
     "add_new_mask",
@@ -52,7 +52,7 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# A method and the one that the original calls in it, where one kernel computes both.
+# Methods that the original calls in other methods. Here, one kernel computes both methods of a pair.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 _originals: dict[str, Any] = {}  # sam2fast's methods by name
@@ -60,41 +60,44 @@ _original_flow: list[Any] = []  # the methods of OF_THE_FLOW
 
 
 def keep_originals(cls: type[Predictor]) -> type[Predictor]:
-    """Stores the methods of the predictor's class before a user patches them, and returns the class."""
+    """Class decorator that stores the predictor's methods before a user can patch them."""
     _originals.update({name: getattr(cls, name) for name in (*CALLED_ELSEWHERE, *OF_THE_FLOW)})
     _original_flow.extend(_of_the_flow(cls))
     return cls
 
 
 def with_overrides(predictor: SAM2Base, tracker: Tracker) -> Tracker:
-    """Makes the predictor's tracker call overridden methods instead of its own functions, and returns it."""
+    """Returns the tracker, after making it call overridden methods of the predictor instead of its functions."""
     tracker.override, tracker.check_stream = partial(override, predictor), partial(check_stream, predictor)
     tracker.session = partial(VideoState, as_dict=official_session(predictor))
     return tracker
 
 
 def override(predictor: SAM2Base, name: str) -> Callable[..., Any] | None:
-    """Returns a method that a subclass overrides, or a user patched on the class or instance. Otherwise None."""
+    """Returns a method if a subclass overrides it, or if a user patched it on the class or instance, else None."""
     names, cls = {name, CALLED_BY.get(name, name)}, type(predictor)
     replaced = any(n in vars(predictor) or getattr(cls, n) is not _originals[n] for n in names)
     return getattr(predictor, name) if replaced else None
 
 
 def overridden(predictor: SAM2Base) -> str | None:
-    """Returns the name of the first replaced method of the original's flow, or of a custom encoder, or None."""
+    """Returns the name of a custom encoder or of the first overridden method of the original's flow, else None."""
     if not isinstance(predictor.memory_encoder, MemoryEncoder):
         return "memory_encoder"
     encoder = predictor.image_encoder
     if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, Neck)):
-        return "image_encoder"  # its position encodings are among its results
-    own, cls = vars(predictor), type(predictor)
-    if [*_of_the_flow(cls)] == _original_flow and own.keys().isdisjoint(OF_THE_FLOW):  # asked on every frame
+        return "image_encoder"  # the tracker does not read the position encodings of its results
+    attributes, cls = vars(predictor), type(predictor)
+    if [*_of_the_flow(cls)] == _original_flow and attributes.keys().isdisjoint(OF_THE_FLOW):  # fast, for every frame
         return None
-    return next((n for n in OF_THE_FLOW if n in own or getattr(cls, n) is not _originals[n]), None)
+    return next((n for n in OF_THE_FLOW if n in attributes or getattr(cls, n) is not _originals[n]), None)
 
 
 def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
-    """Returns the original's flow for a session that is its dict. Converts it if a private method is overridden."""
+    """Returns the original's flow if the session is the original's dict, else None.
+
+    If a private method is overridden, converts the session to the original's dict first.
+    """
     if state.official is None:
         name = overridden(predictor)
         if name is None:
@@ -104,12 +107,12 @@ def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
 
 
 def check_stream(predictor: SAM2Base) -> None:
-    """Raises ``TypeError`` if a method of the original's flow is overridden."""
+    """Raises ``TypeError`` if a method of the original's flow is overridden, since streams never call it."""
     name = overridden(predictor)
     if name is not None:
         raise TypeError(
-            f"{type(predictor).__name__}.{name} is overridden, which streams do not call: track the frames so far by "
-            "init_state() and propagate_in_video(), or write a Strategy, which streams take (docs/strategies.md)"
+            f"{type(predictor).__name__}.{name} is overridden, but streams do not call it: track the frames so far "
+            "with init_state() and propagate_in_video(), or open the stream with a Strategy (docs/strategies.md)"
         )
 
 
@@ -123,7 +126,7 @@ def answers_of(
     encode_ahead: int,
     output: Output,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields the answers of one pass. Once the session is the original's dict, they come from the original's flow."""
+    """Yields the results of one pass. Once the session is the original's dict, the original's flow computes them."""
     flow = flow_of(predictor, state)
     if flow is None:
         arguments = order, reverse, return_scores, progress, encode_ahead, output
@@ -135,5 +138,7 @@ def answers_of(
                 break
     if flow is not None:
         if return_scores:
-            raise RuntimeError("return_scores=True: the original's dict, which this session is, has no scores")
+            raise RuntimeError(
+                "return_scores=True is not supported: this session is the original's dict, without scores"
+            )
         yield from flow.propagate(order, reverse, progress, output)

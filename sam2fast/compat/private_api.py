@@ -1,7 +1,7 @@
-"""Provides the original's private methods of the video predictor, on sessions as its nested dicts.
+"""Implements the private methods of the original's video predictor, for sessions that are the original's nested dicts.
 
-The tracker does not use them. If one of them is overridden (:mod:`~sam2fast.compat.overridden`), or a session is used
-as the original's dict, :mod:`~sam2fast.compat.official_flow` calls them, object by object.
+The tracker does not use them. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a session was
+converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls them, object by object.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ from sam2fast.tracking.step import fill_holes
 
 
 class PrivateMethods(SAM2Base):
-    """Mixin with the original's private methods of the video predictor: names, arguments and results."""
+    """Mixin with the private methods of the original's video predictor: the same names, arguments and results."""
 
     fill_hole_area: float
     non_overlap_masks: bool
 
     def _obj_id_to_idx(self, inference_state: VideoState, obj_id: Any) -> int:
-        """Returns the position of an object. An unknown id becomes a new object without prompts."""
+        """Returns the index of an object. If the id is unknown, adds an object without prompts."""
         obj_id = plain_id(obj_id)
         index = inference_state["obj_id_to_idx"].get(obj_id)
         if index is not None:
             return int(index)
-        is_dict = not isinstance(inference_state, VideoState)  # a caller's own
+        is_dict = not isinstance(inference_state, VideoState)  # a caller's dict
         return new_object(inference_state if is_dict else inference_state.to_official("an object was added"), obj_id)
 
     def _obj_idx_to_id(self, inference_state: VideoState, obj_idx: int) -> Any:
@@ -43,23 +43,23 @@ class PrivateMethods(SAM2Base):
         """Removes prompts and results. The objects' ids stay."""
         for key in PER_OBJECT:
             for entries in inference_state[key].values():
-                for kept in entries.values() if "output" in key else [entries]:
-                    kept.clear()
+                for by_frame in entries.values() if "output" in key else [entries]:
+                    by_frame.clear()
 
     def _clear_obj_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int, obj_idx: int) -> None:
-        """Removes one object's tracked frames near this one, and this one."""
+        """Removes one object's tracked results on this frame and on near frames."""
         distance = self.memory_temporal_stride_for_eval * self.num_maskmem
         tracked = inference_state["output_dict_per_obj"][obj_idx][KINDS[False]]
         for near in [t for t in tracked if abs(t - frame_idx) <= distance]:
             del tracked[near]
 
     def _clear_non_cond_mem_around_input(self, inference_state: VideoState, frame_idx: int) -> None:
-        """Removes all objects' tracked frames near this one, and this one."""
+        """Removes all objects' tracked results on this frame and on near frames."""
         for obj_idx in range(self._get_obj_num(inference_state)):
             self._clear_obj_non_cond_mem_around_input(inference_state, frame_idx, obj_idx)
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the masks ``(N, 1, h, w)``, and the same at the video's size, without overlaps if so configured."""
+        """Returns masks ``(N, 1, h, w)`` on the device, and masks at the video's size (disjoint if so configured)."""
         masks = any_res_masks = any_res_masks.to(inference_state["device"])
         size = (inference_state["video_height"], inference_state["video_width"])
         if masks.shape[-2:] != size:
@@ -71,7 +71,7 @@ class PrivateMethods(SAM2Base):
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
-        """Returns the latest logits of all objects on a frame under the original's key; -1024 without a result."""
+        """Returns the latest mask logits of all objects on a frame, by the original's key; -1024 without a result."""
         state, low = inference_state, self.sam_prompt_encoder.mask_input_size
         size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else low
         count = self._get_obj_num(state)
@@ -88,7 +88,7 @@ class PrivateMethods(SAM2Base):
     def _get_image_feature(
         self, inference_state: VideoState, frame_idx: int, batch_size: int
     ) -> tuple[Tensor, dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Returns the image, its features as a dict and as tokens of each level, their encodings and sizes."""
+        """Returns the image, its features as a dict, and the tokens, position encodings and sizes of all levels."""
         state = inference_state
         image, backbone_out = state["cached_features"].get(frame_idx, (None, None))
         if backbone_out is None:
@@ -114,7 +114,7 @@ class PrivateMethods(SAM2Base):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """Returns the original's output on one frame, and masks. Raises ValueError for points with a mask."""
+        """Returns the original's output on a frame, and mask logits. Raises ``ValueError`` for points with a mask."""
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
         _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
@@ -153,7 +153,7 @@ class PrivateMethods(SAM2Base):
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Returns the memory ``(B, C_mem, H, W)`` of masks ``(B, 1, S, S)`` on a frame, and its position encoding."""
+        """Encodes masks ``(B, 1, S, S)`` as memories ``(B, C_mem, H, W)``. Returns them with position encodings."""
         _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
         with FastProducts():
             memory, position = self._encode_new_memory(
@@ -167,16 +167,16 @@ class PrivateMethods(SAM2Base):
         return _stored(inference_state, memory), positions
 
     def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
-        """Returns the position encoding of memories, stored once for all objects and frames, or None without one."""
-        found = current_out["maskmem_pos_enc"]
-        if found is None:
+        """Returns the position encoding of memories, or None. The session stores it once for all objects and frames."""
+        positions = current_out["maskmem_pos_enc"]
+        if positions is None:
             return None
         constants = inference_state["constants"]
         if "maskmem_pos_enc" not in constants:
-            constants["maskmem_pos_enc"] = [x[:1].clone() for x in found]
-        return [x.expand(len(found[0]), -1, -1, -1) for x in constants["maskmem_pos_enc"]]
+            constants["maskmem_pos_enc"] = [x[:1].clone() for x in positions]
+        return [x.expand(len(positions[0]), -1, -1, -1) for x in constants["maskmem_pos_enc"]]
 
 
 def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
-    """Moves a memory to the session's storage device. The original rounds it to bfloat16. Here it keeps its dtype."""
+    """Moves a memory to the session's storage device. Unlike in the original, it is not rounded to bfloat16."""
     return None if memory is None else memory.to(session["storage_device"])

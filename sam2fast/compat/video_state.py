@@ -1,4 +1,4 @@
-"""Makes a session usable as the original's ``inference_state``, and checks the session of each call."""
+"""Makes a session usable as the original's ``inference_state``, and checks sessions that are passed to methods."""
 
 import functools
 import inspect
@@ -27,17 +27,17 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(eq=False, repr=False)
 class VideoState(VideoSession, MutableMapping[str, Any]):
-    """Stores a video, its objects and their memories. ``init_state`` returns it. It does not hold the model.
+    """Stores a video, its objects and their memories, but not the model. ``init_state`` returns it.
 
-    It is also the original's ``inference_state``. If you read or assign a key with prompts, results or features, the
-    session is converted to the original's nested dicts. Later calls read and write these dicts, object by object. Keys
-    that only describe the video and the objects do not convert it.
+    It is also a mapping with the keys of the original's ``inference_state``. Reading or assigning a key of prompts,
+    results or features converts the session to the original's nested dicts. Later calls read and write these dicts, and
+    track object by object. Reading keys that only describe the video and the objects does not convert it.
 
     Args:
-        as_dict: Function that returns the original's nested dicts of a session.
+        as_dict: Function that converts a session to the original's nested dicts.
 
     Attributes:
-        official: The original's dict after the conversion, else None. With it, ``objects``, ``features`` and ``bank``
+        official: The original's dict after the conversion, else None. After it, ``objects``, ``features`` and ``bank``
             are empty.
     """
 
@@ -46,7 +46,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @classmethod
     def of_dict(cls, session: MutableMapping[str, Any]) -> "VideoState":
-        """Returns a session whose calls read and write a caller's dict with the original's keys.
+        """Returns a session on top of a caller's dict with the original's keys. Methods read and write this dict.
 
         Raises:
             TypeError: If the dict lacks keys.
@@ -55,7 +55,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         if missing:
             raise TypeError(
                 f"inference_state is a dict without {', '.join(map(repr, missing))}; expected the session that "
-                "init_state() returned, or a dict with the keys of the original's"
+                "init_state() returned, or a dict with the keys of the original's inference_state"
             )
         state = cls.__new__(cls)
         attributes = {"official": session, "frames": session.get("images"), "max_history": None, "strategy": SAM2}
@@ -84,7 +84,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         if self.official is None:
             inexact = self.bank.approximations.named()
             _log.warning(
-                "%s: the session is the original's dict from here on, and computed object by object, which is slower%s",
+                "%s: from now on the session is the original's dict and tracks object by object, which is slower%s",
                 reason,
                 f", and without its approximations {inexact}" if inexact else "",
             )
@@ -94,7 +94,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return self.official
 
     def clear(self) -> None:
-        """Removes all objects and frees the bank. Empties the original's dict."""
+        """Removes all objects and their memories, or all entries of the original's dict."""
         if self.official is None:
             super().clear()
         else:
@@ -105,7 +105,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         if self.official is not None:
             raise StateError(
                 "this session is the original's dict, since one of its keys was used or a private method is "
-                "overridden: use pickle or copy.deepcopy on it instead"
+                "overridden: save it with pickle, or copy it with copy.deepcopy"
             )
 
     def __getitem__(self, key: str) -> Any:
@@ -113,7 +113,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
             return _DESCRIPTION[key](self)
         if self.official is None and key not in OFFICIAL_KEYS:
             raise KeyError(key)
-        return self.to_official(f"inference_state[{key!r}] was asked for")[key]
+        return self.to_official(f"inference_state[{key!r}] was read")[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.to_official(f"inference_state[{key!r}] was set")[key] = value
@@ -131,7 +131,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return any(key == known for known in self)
 
     def copy(self) -> dict[str, Any]:
-        """Returns a shallow copy of the original's dict, as ``dict(state)`` does. Both share the nested dicts."""
+        """Returns a shallow copy of the original's dict, like ``dict(state)``. The nested dicts are shared."""
         return dict(self)
 
     def __repr__(self) -> str:
@@ -148,14 +148,14 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         self.bank, self.guard = MemoryBank(state["bank"]), CallGuard()
         self.features = FeatureCache(self.frames, self.device)
 
-    # By identity: comparing the values of the mapping would convert the session.
+    # Compares by identity, since comparing the values of the mapping would convert the session.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-# Keys that methods do not need if features of all frames are cached.
+# Optional keys of a caller's dict. Methods do not need them if features of all frames are cached.
 _NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
-# Keys of the video and of ids, which are read without converting the session.
+# Keys of the video and of ids. Reading them does not convert the session.
 _VIDEO: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,
     "num_frames": lambda s: s.num_frames,
@@ -174,7 +174,7 @@ _IDS: dict[str, Callable[[VideoState], Any]] = {
 _DESCRIPTION = {**_VIDEO, **_IDS}
 # Keys of results of conditioning frames (True) and other frames.
 KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}
-# Keys of per-object data, by the object's position among all objects.
+# Keys of per-object data. Each value is a dict by the object's index.
 PER_OBJECT = (
     "point_inputs_per_obj",
     "mask_inputs_per_obj",
@@ -182,13 +182,13 @@ PER_OBJECT = (
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",
 )
-# In the original's order. `dict(state)` reads the keys in turn. A key that converts the session stands before the ids,
-# so that these are the original's dicts, and not the read-only views above.
+# Keys in the original's order. `dict(state)` reads them in turn. Keys that convert the session precede the ids, so that
+# it gets the original's dicts of ids instead of the read-only views above.
 OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS, *PER_OBJECT[2:])
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
-    """Returns a function that converts sessions to the original's ``inference_state``, without the model's weights."""
+    """Returns a function that converts sessions to the original's ``inference_state``. It holds no weights."""
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
         of_memory = model.spatial_perceiver.encode_positions
@@ -216,7 +216,7 @@ def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
                 i: {t: {"reverse": r} for t, r in o.reverse.items()} for i, o in enumerate(objects)
             },
         }
-        for frame, features in state.features.awaited():  # only the last, as in the original
+        for frame, features in state.features.awaited():  # keeps only the last frame, as in the original
             levels = [*features.high_res, features.embedding]
             encodings = [of_image(x).to(x.dtype) for x in levels]
             image = state.frames[frame].to(state.device)[None]
@@ -227,7 +227,7 @@ def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
 
 
 def new_object(session: MutableMapping[str, Any], obj_id: Any) -> int:
-    """Adds an object without prompts. Returns its position."""
+    """Adds an object without prompts. Returns its index."""
     index = len(session["obj_id_to_idx"])
     session["obj_id_to_idx"][obj_id], session["obj_idx_to_id"][index] = index, obj_id
     session["obj_ids"] = list(session["obj_id_to_idx"])
@@ -237,7 +237,7 @@ def new_object(session: MutableMapping[str, Any], obj_id: Any) -> int:
 
 
 def drop_object(session: MutableMapping[str, Any], index: int) -> None:
-    """Removes an object. Later objects move up."""
+    """Removes an object. The indices of later objects decrease by 1."""
     ids = [obj_id for i, obj_id in enumerate(session["obj_ids"]) if i != index]
     session["obj_id_to_idx"] = {obj_id: i for i, obj_id in enumerate(ids)}
     session["obj_idx_to_id"], session["obj_ids"] = dict(enumerate(ids)), ids
@@ -250,7 +250,8 @@ def _outputs(state: VideoState, tracked: TrackedObject, new: bool, positions: li
     """Returns one object's results by key and frame. If ``new``, only of prompts since the last propagation."""
     read = tracked.new_results if new else tracked.results
     return {
-        name: {t: _output(state, result, positions) for t, result in read(kind).items()} for kind, name in KINDS.items()
+        name: {t: _output(state, result, positions) for t, result in read(conditioning).items()}
+        for conditioning, name in KINDS.items()
     }
 
 
@@ -266,9 +267,11 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def check_session(model: SAM2Base, session: Any) -> VideoState:
-    """Returns a session of this model, or of the same weights and device, or a caller's dict with the original's keys.
+    """Checks that a session fits the model, and returns it. Wraps a caller's dict with the original's keys.
 
-    Raises TypeError if it is no session, and ValueError if it belongs to another model.
+    Raises:
+        TypeError: If ``session`` is neither a session nor such a dict.
+        ValueError: If the session was opened with other weights, or on another device.
     """
     if isinstance(session, MutableMapping) and not isinstance(session, VideoState):
         return VideoState.of_dict(session)
@@ -276,13 +279,13 @@ def check_session(model: SAM2Base, session: Any) -> VideoState:
     if session.opened_with is not None and not session.opened_with.accepts(model):
         raise ValueError(
             "inference_state was opened with another model, or on another device; use the predictor whose init_state() "
-            "returned it, or, where the weights are the same, move_state()"
+            "returned it, or, if the weights are the same, move_state()"
         )
     return cast(VideoState, session)
 
 
 def checked_session(method: Method) -> Method:
-    """Decorates a method by :func:`check_session` and ``exclusive_session``. A generator runs them when it starts."""
+    """Decorates a method with :func:`check_session` and ``exclusive_session``. Generators run them when they start."""
     guarded = exclusive_session(method)
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -148,7 +148,7 @@ def test_each_method_alone_is_noticed(pair, name, monkeypatch, caplog):
     opened = ours.open_stream()
     monkeypatch.setattr(ours, name, getattr(ours, name))
     for step in (ours.open_stream, lambda: opened.step(clip(1)[0])):
-        with pytest.raises(TypeError, match=f"{name} is overridden, which streams do not call"):
+        with pytest.raises(TypeError, match=f"{name} is overridden, but streams do not call"):
             step()
 
 

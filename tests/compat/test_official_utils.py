@@ -89,7 +89,7 @@ def test_rotating(dtype, keys, repeat):
 def test_rotations_of_another_size():
     rotations = position_encoding.compute_axial_cis(8, 3, 3)
     assert ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 9, 4)).shape == (1, 1, 9, 4)
-    with pytest.raises(ValueError, match=r"\(9, 4\) do not fit"):
+    with pytest.raises(ValueError, match=r"\(9, 4\); expected"):
         ours.reshape_for_broadcast(rotations, torch.zeros(2, 5, 8, 4))
 
 
