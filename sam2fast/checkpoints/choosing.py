@@ -1,4 +1,4 @@
-"""Chooses the configuration of a checkpoint."""
+"""Determines the configuration of a checkpoint."""
 
 import logging
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from sam2fast.utils.embedded import MINI, NANO
 
 EMBEDDED_SIZES = {(32, 10): NANO, (96, 10): MINI}  # by width and depth of the image encoder
 
-# Models whose weights have the same names and shapes, by the configuration that such weights are taken for. Only the
-# file's name distinguishes them.
+# By configuration: other models with the same weight names and shapes, as file name and configuration. Only the file
+# name distinguishes these models.
 SAME_WEIGHTS = {
     f"configs/{base}.yaml": {
         release.checkpoint: release.config
@@ -35,29 +35,29 @@ _log = logging.getLogger(__name__)
 
 
 class Choice(NamedTuple):
-    """The configuration of a checkpoint's model, and overrides for it."""
+    """Stores the configuration of a checkpoint's model, and overrides."""
 
     config: str
     overrides: tuple[str, ...] = ()
 
 
 def choose_config(path: str | Path, prefix: str = "") -> Choice:
-    """Chooses the configuration of a checkpoint, official or of a model of the package, by its weights.
+    """Determines the configuration of an official or embedded model from the weights of its checkpoint.
 
-    MedSAM2 is chosen for the weights of SAM 2.1 tiny in a file with one of MedSAM2's published names, a variant of
-    EfficientTAM likewise.
+    If models have weights of the same names and shapes, the file name decides. For example, weights of SAM 2.1 tiny in
+    a file with a published name of MedSAM2 are of MedSAM2.
 
-    A checkpoint in the layout of transformers may have a ``config.json`` beside it, which chooses instead of the name.
-    It must describe the same model as the configuration; the image size and a few values that do not change shapes
+    If a checkpoint in transformers' layout has a ``config.json`` in its folder, this file decides instead of the name.
+    It must describe the same model as the configuration. Its image size, and a few values that do not change shapes,
     become overrides.
 
     Args:
-        path, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
+        path, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
 
     Raises:
-        NoConfigError: no configuration fits the weights, or ``config.json`` describes another model.
-        CheckpointError: the checkpoint cannot be read.
-        FileNotFoundError, ImportError: see :func:`sam2fast.checkpoints.read_checkpoint`.
+        NoConfigError: If no configuration fits the weights, or ``config.json`` describes another model.
+        CheckpointError: If the checkpoint cannot be read.
+        FileNotFoundError, ImportError: If :func:`sam2fast.checkpoints.read_checkpoint` raises it.
     """
     file, from_transformers, tensors = read_layout(path, prefix)[:3]
     config = guess_config(tensors)
@@ -73,14 +73,14 @@ def choose_config(path: str | Path, prefix: str = "") -> Choice:
         return next((choice for choice in choices if not choice.overrides), choices[0])
     if variants:
         config = variants.get(file.name, config)
-        _log.info("%s is taken for %s by its name: other models have weights of the same shapes", file, config)
+        _log.info("%s: uses %s by the file name, since other models have weights of the same shapes", file, config)
     return Choice(config)
 
 
 def guess_config(tensors: Mapping[str, Tensor]) -> str | None:
-    """The configuration whose image encoder has the width and depth of these tensors, or None.
+    """Returns the configuration with an image encoder of the same width and depth as these tensors, or None.
 
-    Weights without the modules that distinguish SAM 2.1 from 2.0 are taken for 2.0; for images they are the same.
+    Returns SAM 2.0 for weights without the modules that distinguish SAM 2.1 from 2.0. For images, both are equal.
     """
     if "image_encoder.trunk.body.stem.conv1.c.weight" in tensors:
         return EDGETAM["facebook/EdgeTAM"].config

@@ -31,16 +31,16 @@ OBJECT_SCORES = "sam_mask_decoder.pred_obj_score_head."
 
 
 class Conversion(NamedTuple):
-    """The result of a conversion."""
+    """Stores the result of a conversion."""
 
     layout: str
     choice: Choice | None  # None if no configuration fits
     tensors: int
     parameters: int
     dtypes: tuple[str, ...]
-    files: dict[Path, str]  # the written files, with their SHA-256
-    is_kept: bool = False  # the target had been converted from the same before
-    of_detector: int = 0  # number of weights of SAM 3's detector, which are left out
+    files: dict[Path, str]  # SHA-256 of each written file
+    is_kept: bool = False  # True if the target was already converted from the same source
+    of_detector: int = 0  # number of left out weights of SAM 3's detector
 
 
 def convert_checkpoint(
@@ -55,36 +55,37 @@ def convert_checkpoint(
     overwrite: bool = False,
     made_from: Mapping[str, Any] | None = None,
 ) -> Conversion:
-    """Reads a checkpoint in any layout and writes it in another; the written files are read back and compared.
+    """Reads a checkpoint of any layout and writes it in another layout. Compares the written files with the weights.
 
     Args:
-        source, prefix: see :func:`sam2fast.checkpoints.read_checkpoint`.
-        target: a file, or for ``transformers`` a folder; written atomically.
+        source, prefix: See :func:`sam2fast.checkpoints.read_checkpoint`.
+        target: File, or folder for ``transformers``. It is written atomically.
         layout: ``official`` (``.pt``), ``safetensors`` (with official names) or ``transformers``.
-        dtype: of the written weights; None keeps their dtypes, except that ``transformers`` needs a single one, and
-            several become float32.
-        int8: stores large weights in eight bits, see :func:`sam2fast.checkpoints.int8.to_int8`; for ``safetensors``.
-        config: the configuration of the weights; None chooses it. Names and shapes must fit the whole model or its
-            part for images. If none fits, ``official`` and ``safetensors`` accept any weights.
-        overwrite: replaces what the target is: a file, or a folder with nothing but a checkpoint of transformers.
-        made_from: Record that is written with the weights; see :mod:`sam2fast.io.made_from`. A target with an equal
-            record is kept, unless ``overwrite`` is True.
+        dtype: Dtype of the written weights. None keeps their dtypes, except that ``transformers`` needs a single dtype:
+            several dtypes become float32.
+        int8: If True, stores large weights as int8. Only for ``safetensors``. See
+            :func:`sam2fast.checkpoints.int8.to_int8`.
+        config: Configuration of the weights. If None, it is determined from them. Names and shapes must fit the whole
+            model or its part for images. If no configuration fits, ``official`` and ``safetensors`` accept any weights.
+        overwrite: If True, replaces an existing file, or a folder with only a checkpoint of transformers.
+        made_from: Record of the sources that is written with the weights. See :mod:`sam2fast.io.made_from`. If
+            ``overwrite`` is False, a target with an equal record is kept.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint or configuration.
-        FileExistsError: the target exists, and its record differs.
-        CheckpointError: the checkpoint cannot be read, does not fit, or overflows in the dtype.
-        ConfigError: the configuration cannot be used, or transformers has no such model.
-        ValueError: invalid layout, or the target's name does not fit it; ``int8`` with a dtype or another layout; a
-            dtype that is not floating-point.
-        OSError: a file cannot be written.
+        FileNotFoundError: If the checkpoint or the configuration does not exist.
+        FileExistsError: If the target exists and its record differs.
+        CheckpointError: If the checkpoint cannot be read, does not fit, or overflows in ``dtype``.
+        ConfigError: If the configuration is invalid, or transformers has no such model.
+        ValueError: If the layout is unknown, the target's name does not fit it, ``int8`` is combined with a dtype or
+            another layout, or ``dtype`` is not floating-point.
+        OSError: If a file cannot be written.
     """
     target = expanded(target)
     check_target(target, layout)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype}; expected a floating-point torch.dtype, such as torch.bfloat16")
     if int8 and (layout != "safetensors" or dtype is not None):
-        raise ValueError("int8 is for the layout safetensors, without a dtype")
+        raise ValueError("int8 is only for the layout safetensors, without a dtype")
     is_kept = False
     if made_from is not None and not overwrite and target.exists():
         if other := differences(read_record(target), made_from):
@@ -93,8 +94,8 @@ def convert_checkpoint(
         overwrite = not is_kept
     if not is_kept:
         check_free(target, overwrite)
-    found = read_with_notes(source, prefix)
-    weights = found.tensors
+    read = read_with_notes(source, prefix)
+    weights = read.tensors
     if config is not None:
         choice: Choice | None = Choice(str(config))
     else:
@@ -116,7 +117,7 @@ def convert_checkpoint(
     elif not is_kept:
         assert choice is not None
         if not any(name.startswith(OBJECT_SCORES) for name in weights):
-            raise CheckpointError(f"{source} has no weights {OBJECT_SCORES}*, which transformers needs for images too")
+            raise CheckpointError(f"{source} has no weights {OBJECT_SCORES}*, which transformers also needs for images")
         facts = transformers_config(choice.config, choice.overrides, video)
         facts["dtype"] = _dtype_name(next(iter(weights.values())).dtype)
         write_transformers(weights, facts, target, overwrite, made_from)
@@ -128,12 +129,12 @@ def convert_checkpoint(
         tuple(sorted({_dtype_name(tensor.dtype) for tensor in stored.values()})),
         {file: file_sha256(file) for file in written_files(target)},
         is_kept,
-        found.of_detector,
+        read.of_detector,
     )
 
 
 def check_target(target: Path, layout: str) -> None:
-    """Raises ``ValueError`` if the target's name does not fit the layout, or there is no such layout."""
+    """Raises ``ValueError`` if the layout is unknown, or the target's name does not fit it."""
     if layout not in LAYOUTS:
         raise ValueError(f"no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     if layout == "safetensors" and target.suffix != ".safetensors":
@@ -141,11 +142,11 @@ def check_target(target: Path, layout: str) -> None:
     if layout == "official" and target.suffix not in (".pt", ".pth"):
         raise ValueError(f"a file of the official layout must be named *.pt, got {target}")
     if layout == "transformers" and target.suffix in (".pt", ".pth", ".safetensors"):
-        raise ValueError(f"the layout transformers is a folder, got the name of a file {target}")
+        raise ValueError(f"the layout transformers needs a folder, got the file name {target}")
 
 
 def fitting_config(source: str | Path, prefix: str = "") -> Choice | None:
-    """Returns the configuration of a checkpoint's model, or None if none fits."""
+    """Returns the configuration of a checkpoint's model, or None if no configuration fits."""
     try:
         return choose_config(source, prefix)
     except CheckpointError:
@@ -153,15 +154,15 @@ def fitting_config(source: str | Path, prefix: str = "") -> Choice | None:
 
 
 def _has_video(source: str | Path, weights: Mapping[str, Tensor], choice: Choice) -> bool:
-    """Returns True for weights of the whole model, False for its part for images. Raises CheckpointError for others."""
+    """Returns True if the weights are of the whole model, False if of its part for images, else raises an error."""
     config = load_config(choice.config, choice.overrides)
     if "model" not in config:
         raise ConfigError(f"{choice.config} has no 'model'")
     with init_empty_weights():
         model = build_from_config(config.model)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    other = sorted({name for name, _ in found.items() ^ wanted.items()})
+    other = sorted({name for name, _ in found.items() ^ expected.items()})
     if not other:
         return True
     if all(is_video_only(name) and name not in found for name in other):
@@ -176,7 +177,7 @@ def _converted(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     out = tensor.to(dtype)
-    # isfinite is not implemented for 8-bit floats.
+    # torch.isfinite does not support 8-bit floats.
     wide = tensor.float() if tensor.itemsize == 1 else tensor
     if wide.isfinite().all() and not out.isfinite().all():
         raise CheckpointError(f"{name} has numbers too large for {_dtype_name(dtype)}")

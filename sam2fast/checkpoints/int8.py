@@ -1,4 +1,4 @@
-"""Weights stored in eight bits. They are restored when a checkpoint is read; nothing is computed in int8."""
+"""Stores weights as int8. They become floating-point when a checkpoint is read, and no layer computes in int8."""
 
 from collections.abc import Mapping
 
@@ -7,23 +7,23 @@ from torch import Tensor
 
 from sam2fast.checkpoints.weight_files import CheckpointError
 
-# The scales of NAME, one per output channel, are stored as NAME.int8_scale.
+# Suffix of scales. The weight NAME has one scale per output channel, in NAME.int8_scale.
 SUFFIX = ".int8_scale"
-LEAST = 4096  # smaller tensors stay as they are: biases, norms and embeddings are a hundredth of a file
+LEAST = 4096  # smaller tensors are unchanged: biases, norms and embeddings are about 1% of a file
 
 
 def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The stored form of a model's weights.
+    """Quantizes a model's weights.
 
-    Large weights of linear and convolution layers become int8, with the fp32 scale ``max|w| / 127`` of each output
-    channel (each index of the first axis); the error of a value is at most half a scale. Other large tensors become
+    Large weights of linear and convolution layers become int8, with an fp32 scale ``max|w| / 127`` for each output
+    channel (each index of the first axis). The error of a value is at most half a scale. Other large tensors become
     fp16.
 
     Args:
-        weights: by official names.
+        weights: Weights by official name.
 
     Raises:
-        CheckpointError: some weights are not finite, or too large for fp16.
+        CheckpointError: If weights are not finite, or too large for fp16.
     """
     stored = {}
     for name, weight in weights.items():
@@ -33,7 +33,7 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".weight") and weight.ndim > 1:
             rows = weight.float().flatten(1)
             scale = rows.abs().amax(1) / 127
-            # A channel of zeros has the scale 0.
+            # If all weights of a channel are 0, its scale is 0.
             codes = rows / scale.clamp(min=torch.finfo(scale.dtype).tiny)[:, None]
             stored[name] = codes.round().to(torch.int8).view(weight.shape)
             stored[name + SUFFIX] = scale
@@ -45,10 +45,10 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Restores the weights from their form by :func:`to_int8`: int8 becomes fp32, others are unchanged.
+    """Dequantizes the result of :func:`to_int8`. Int8 weights become fp32. Other weights are unchanged.
 
     Raises:
-        CheckpointError: scales do not fit the weights beside them.
+        CheckpointError: If scales do not fit their weights.
     """
     weights = {name: tensor for name, tensor in stored.items() if not name.endswith(SUFFIX)}
     for name, scale in stored.items():
@@ -56,7 +56,7 @@ def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         weight = weights.get(name.removesuffix(SUFFIX))
         if weight is None or weight.dtype != torch.int8 or weight.ndim < 2 or scale.shape != weight.shape[:1]:
-            raise CheckpointError(f"{name} has no weight in int8 with as many output channels beside it")
+            raise CheckpointError(f"{name} has no int8 weight with the same number of output channels")
         shape = (-1, *[1] * (weight.ndim - 1))
         weights[name.removesuffix(SUFFIX)] = weight.float() * scale.float().view(shape)
     return weights

@@ -1,4 +1,4 @@
-"""Finds the tracker's weights in files of the whole SAM 3, which also have weights of its detector.
+"""Extracts the tracker's weights from files of the whole SAM 3, and leaves out the detector's weights.
 
 Source: the conversion of Meta's file in transformers (``convert_sam3_video_to_hf.py``), and its ``Sam3VideoModel``.
 """
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from sam2fast.checkpoints.weight_files import CheckpointError
 
-# Beginnings of names in transformers' Sam3VideoModel, and in its Sam3TrackerVideoModel.
+# Prefixes of names in transformers' Sam3VideoModel, and their replacements in its Sam3TrackerVideoModel.
 TRACKER_NECK = "tracker_neck."
 FROM_VIDEO_MODEL = {
     "detector_model.vision_encoder.backbone.": "vision_encoder.backbone.",
     TRACKER_NECK: "vision_encoder.neck.",
     "tracker_model.": "",
 }
-# In Meta's file, the image encoder is part of the detector, and the tracker may have the same one below its prefix.
+# Parts of names in Meta's file. The image encoder belongs to the detector; the tracker may have a copy of it.
 NECK, TRUNK = "backbone.vision_backbone.sam2_convs.", "backbone.vision_backbone.trunk."
-OF_TRACKER = "maskmem_tpos_enc"  # a name below the tracker's prefix
-COMPUTED = ".attn.freqs_cis"
+OF_TRACKER = "maskmem_tpos_enc"  # a weight that identifies the tracker's prefix
+COMPUTED = ".attn.freqs_cis"  # buffers that the model computes itself
 POSITIONS = "image_encoder.trunk.pos_embed"
 RENAMED = {
     rf".*{re.escape(TRUNK)}": "image_encoder.trunk.",
@@ -34,17 +34,17 @@ RENAMED = {
 
 
 def is_whole(names: Collection[str]) -> bool:
-    """Returns True for names of the whole SAM 3, in Meta's layout or that of transformers."""
+    """Returns True if the names are of the whole SAM 3, in Meta's or in transformers' layout."""
     return any(TRACKER_NECK in name or NECK in name for name in names)
 
 
 def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the tracker's weights of the whole SAM 3, without weights of its detector.
+    """Returns the tracker's weights of the whole SAM 3, without the detector's weights.
 
-    From Meta's layout, names are official. From transformers' layout, names are of its tracker.
+    Names in Meta's layout become official names. Names in transformers' layout become names of transformers' tracker.
 
     Raises:
-        CheckpointError: If a weight is there twice.
+        CheckpointError: If two names become the same name.
     """
     if not any(NECK in name for name in tensors):
         above = next(name.partition(TRACKER_NECK)[0] for name in tensors if TRACKER_NECK in name)
@@ -57,21 +57,21 @@ def tracker_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next((name.removesuffix(OF_TRACKER) for name in tensors if name.endswith(OF_TRACKER)), None)
     others = [name for name in tensors if prefix is None or not name.startswith(f"{prefix}backbone.")]
     if any(NECK in name for name in others):
-        tensors = {name: tensors[name] for name in others}  # without what the tracker shares
+        tensors = {name: tensors[name] for name in others}  # without the tracker's copy of the image encoder
     named: dict[str, Tensor] = {}
     for name, x in tensors.items():
         if (official := _official_name(name, prefix)) in named:
-            raise CheckpointError(f"SAM 3's {official} is there twice, the second time as {name}; remove one of them")
+            raise CheckpointError(f"SAM 3's {official} occurs twice, the second time as {name}; remove one of them")
         if official is not None:
             named[official] = x
     rows = named.get(POSITIONS)
     if rows is not None and rows.ndim == 3 and math.isqrt(rows.shape[1]) ** 2 != rows.shape[1]:
-        named[POSITIONS] = rows[:, 1:]  # the first row is that of a class token
+        named[POSITIONS] = rows[:, 1:]  # without the row of the class token
     return named
 
 
 def _official_name(name: str, prefix: str | None) -> str | None:
-    """Returns the official name of a weight in Meta's file, or None if it is not the tracker's."""
+    """Returns the official name of a weight in Meta's file, or None if the weight is not the tracker's."""
     if NECK not in name and TRUNK not in name:
         if prefix is None or not name.startswith(prefix) or name.startswith(f"{prefix}backbone."):
             return None

@@ -1,4 +1,4 @@
-"""The ``config.json`` of transformers' models: written from a configuration of sam2fast, and compared with one."""
+"""Writes the ``config.json`` of transformers' models, and compares such files with configurations of sam2fast."""
 
 import inspect
 import json
@@ -17,16 +17,16 @@ from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Me
 from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.modeling.vit import RoPEViT
 
-# Model types of transformers for images, with beginnings of their classes, and models that have the values that a
-# config.json omits. Types for video end with _video. EdgeTAM's default values are of no model.
-KINDS = {
+# By transformers' model type for images: prefix of class names, and configuration with default values for keys that a
+# config.json omits. Model types for video end with _video. EdgeTAM's default values are not of a published model.
+MODEL_TYPES = {
     "sam2": ("Sam2", "configs/sam2.1/sam2.1_hiera_t.yaml"),
     "edgetam": ("EdgeTam", "configs/edgetam/edgetam.yaml"),
     "sam3_tracker": ("Sam3Tracker", SAM3_CONFIG),
 }
-# The whole SAM 3 has the tracker as a part.
+# Model type of the whole SAM 3. It contains the tracker.
 WHOLE_SAM3 = "sam3_video"
-# Names in transformers and here of parameters that change results, but no shape.
+# Parameters that change results, but no shapes: names in transformers and here.
 SWITCHES = {
     "sigmoid_scale_for_mem_enc": "sigmoid_scale_for_mem_enc",
     "sigmoid_bias_for_mem_enc": "sigmoid_bias_for_mem_enc",
@@ -37,8 +37,8 @@ SWITCHES = {
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
 }
-EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # likewise, of SAM 3
-# Options here that transformers' code always has at these values.
+EPSILON = ("vision_config.backbone_config.layer_norm_eps", "image_encoder.trunk.norm_eps")  # another one, for SAM 3
+# Options here that have fixed values in transformers' code.
 ALWAYS = {
     "use_mask_input_as_output_without_sam": True,
     "directly_add_no_mem_embed": True,
@@ -54,10 +54,10 @@ ALWAYS = {
     "memory_temporal_stride_for_eval": 1,
 }
 GELU = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-# Keys that follow from the image size; files with another size often keep their default values.
+# Keys that depend on the image size. Files with another size often keep their default values.
 DERIVED = ("image_size", "backbone_feature_sizes", "memory_attention_rope_feat_sizes")
-NAME = "to use the weights, name their configuration"  # ends messages
-# Keys that do not describe the model, or that only matter in training.
+NAME = "to use the weights, name their configuration"  # end of error messages
+# Keys that do not describe the model, or only affect training.
 IRRELEVANT = (
     "model_type",
     "num_classes",
@@ -70,36 +70,36 @@ IRRELEVANT = (
 
 
 def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), video: bool = True) -> dict[str, Any]:
-    """The content of ``config.json`` for a configuration of sam2fast.
+    """Returns the content of ``config.json`` for a configuration of sam2fast.
 
     Args:
-        config, overrides: see :func:`sam2fast.config.load_config`.
-        video: for ``Sam2VideoModel``; otherwise for ``Sam2Model``.
+        config, overrides: See :func:`sam2fast.config.load_config`.
+        video: If True, for transformers' model for video, else for its model for images.
 
     Raises:
-        ConfigError: transformers' model does not support the configuration.
-        FileNotFoundError: there is no such configuration.
+        ConfigError: If transformers' model does not support the configuration.
+        FileNotFoundError: If the configuration does not exist.
     """
-    given = OmegaConf.to_container(load_config(config, overrides).model, resolve=True)
-    model = _arguments(SAM2Base, cast(dict[str, Any], given))
+    node = OmegaConf.to_container(load_config(config, overrides).model, resolve=True)
+    model = _arguments(SAM2Base, cast(dict[str, Any], node))
     encodes_time = model["proj_tpos_enc_in_obj_ptrs"]
     perceiver, encoder, size = model["spatial_perceiver"], model["image_encoder"], model["image_size"]
     is_sam3 = encoder["trunk"]["_target_"].endswith(f".{RoPEViT.__name__}")
     patch = encoder["trunk"]["patch_size"] if is_sam3 else 16
-    asked = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time)
-    asked |= ALWAYS | {"backbone_stride": patch}
-    if other := [f"{name}={model[name]}" for name, value in asked.items() if model[name] != value]:
-        raise ConfigError(f"transformers' model is not built like {config}, which has {', '.join(other)}")
+    required = dict.fromkeys(("add_tpos_enc_to_obj_ptrs", "use_signed_tpos_enc_to_obj_ptrs"), encodes_time)
+    required |= ALWAYS | {"backbone_stride": patch}
+    if other := [f"{name}={model[name]}" for name, value in required.items() if model[name] != value]:
+        raise ConfigError(f"transformers' model does not support {config}, which has {', '.join(other)}")
     vision = _sam3_vision_config(encoder, size) if is_sam3 else _vision_config(encoder, size, perceiver is not None)
     dim = vision["fpn_hidden_size"]
     name = "sam3_tracker" if is_sam3 else "sam2" if perceiver is None else "edgetam"
-    kind = f"{name}_video" if video else name
+    model_type = f"{name}_video" if video else name
     out: dict[str, Any] = {
-        "architectures": [f"{KINDS[name][0]}{'Video' if video else ''}Model"],
-        "model_type": kind,
+        "architectures": [f"{MODEL_TYPES[name][0]}{'Video' if video else ''}Model"],
+        "model_type": model_type,
         "vision_config": vision,
         "prompt_encoder_config": {
-            "model_type": f"{kind}_prompt_encoder",
+            "model_type": f"{model_type}_prompt_encoder",
             "hidden_size": dim,
             "image_size": size,
             "patch_size": patch,
@@ -109,7 +109,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
             "scale": 1,
         },
         "mask_decoder_config": {
-            "model_type": f"{kind}_mask_decoder",
+            "model_type": f"{model_type}_mask_decoder",
             "hidden_size": dim,
             "hidden_act": "gelu",
             "mlp_dim": 2048,
@@ -119,7 +119,7 @@ def transformers_config(config: str | Path, overrides: tuple[str, ...] = (), vid
             "num_multimask_outputs": 3,
             "iou_head_depth": 3,
             "iou_head_hidden_dim": 256,
-            # Postprocessing, which sam2fast's builders enable, too.
+            # Postprocessing. The builders of sam2fast enable it, too.
             "dynamic_multimask_via_stability": True,
             "dynamic_multimask_stability_delta": 0.05,
             "dynamic_multimask_stability_thresh": 0.98,
@@ -164,7 +164,7 @@ def _vision_config(encoder: Mapping[str, Any], size: int, is_edgetam: bool) -> d
 REPVIT = {
     "model_type": "timm_wrapper",
     "architecture": "repvit_m1",
-    "num_classes": 2,  # transformers' default, without which it does not read the rest
+    "num_classes": 2,  # transformers' default; without it, transformers does not read the other keys
     "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
 }
 
@@ -264,34 +264,34 @@ def _video_config(model: Mapping[str, Any], dim: int, feed_forward: str) -> dict
 
 
 def _arguments(cls: type, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor arguments of a class: the configuration's values, and defaults for the others."""
+    """Returns the constructor arguments of a class: values of the configuration, or else the defaults."""
     parameters = inspect.signature(cls).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(node)
 
 
 def overrides_from(file: Path, config: str) -> tuple[str, ...]:
-    """The overrides that make a configuration of sam2fast the model of a ``config.json``.
+    """Returns the overrides with which a configuration of sam2fast is equal to a ``config.json``.
 
     Raises:
-        NoConfigError: the file describes another model than the configuration.
-        CheckpointError: the file is no JSON mapping.
+        NoConfigError: If the file describes another model than the configuration.
+        CheckpointError: If the file is not a JSON mapping.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is no JSON file: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise CheckpointError(f"{file} is no configuration: expected a mapping")
-    if found.get("model_type") == WHOLE_SAM3:
-        found = _tracker_config(file, found)
-    kind = found.get("model_type")
-    video = str(kind).endswith("_video")
+    if content.get("model_type") == WHOLE_SAM3:
+        content = _tracker_config(file, content)
+    model_type = content.get("model_type")
+    video = str(model_type).endswith("_video")
     written = transformers_config(config, video=video)
     family = written["model_type"].removesuffix("_video")
-    if kind != written["model_type"]:
-        raise NoConfigError(f"{file} is of the model type {kind!r}, expected {family}_video or {family}; {NAME}")
-    defaults = _flat(transformers_config(KINDS[family][1], video=video))
-    described = defaults | {name: value for name, value in _flat(found).items() if name in defaults}
+    if model_type != written["model_type"]:
+        raise NoConfigError(f"{file} is of the model type {model_type!r}, expected {family}_video or {family}; {NAME}")
+    defaults = _flat(transformers_config(MODEL_TYPES[family][1], video=video))
+    described = defaults | {name: value for name, value in _flat(content).items() if name in defaults}
     described = {name: _pair(value) if _last(name) == "image_size" else value for name, value in described.items()}
     ours = _flat(written)
     changes = _size_change(file, described, _pair(ours["prompt_encoder_config.image_size"]))
@@ -309,13 +309,13 @@ def overrides_from(file: Path, config: str) -> tuple[str, ...]:
     ]
     if other:
         raise NoConfigError(
-            f"{file} describes another model than {config}, which the weights are of: {listed(other)}; {NAME}"
+            f"{file} describes another model than {config}, which fits the weights: {listed(other)}; {NAME}"
         )
     return tuple(changes)
 
 
 def _tracker_config(file: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tracker's configuration. The detector has the same image encoder."""
+    """Returns the tracker's configuration, with the image encoder's configuration from the detector."""
     tracker, detector = (whole.get(f"{part}_config") for part in ("tracker", "detector"))
     if not isinstance(tracker, dict):
         raise NoConfigError(f"{file} is of the model type {WHOLE_SAM3!r}, but has no tracker_config; {NAME}")
@@ -327,15 +327,15 @@ def _size_change(file: Path, described: Mapping[str, Any], ours: Any) -> list[st
     sizes = {name: value for name, value in described.items() if _last(name) == "image_size"}
     size = sizes["prompt_encoder_config.image_size"]
     if any(other != size for other in sizes.values()):
-        given = ", ".join(f"{name} {value}" for name, value in sizes.items())
-        raise NoConfigError(f"{file} has several sizes of images, {given}; {NAME}")
+        different = ", ".join(f"{name} {value}" for name, value in sizes.items())
+        raise NoConfigError(f"{file} has several image sizes, {different}; {NAME}")
     if len(size) != 2 or not all(isinstance(side, int) for side in size) or size[0] != size[1]:
-        raise NoConfigError(f"{file} is for images of the size {size}, and only squares are supported; {NAME}")
+        raise NoConfigError(f"{file} is for images of the size {size}, but only squares are supported; {NAME}")
     return [] if size == ours else [f"++model.image_size={size[0]}"]
 
 
 def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Flattens nested mappings to one with dotted names."""
+    """Flattens nested mappings to one mapping with dotted names. Omits values that are None."""
     out: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):

@@ -1,11 +1,11 @@
-"""Converts weights between official names and those of transformers' SAM 2, EdgeTAM and SAM 3: pure functions.
+"""Converts weights between official names and names of transformers' SAM 2, EdgeTAM and SAM 3.
 
 In transformers, the four point embeddings (1, C) are one tensor (4, C), and the matrix of the position encoding is
-stored twice. Keys and values in EdgeTAM's perceiver have a matrix each, as have queries, keys and values in SAM 3's
-trunk. All else differs in name only. Weights of SAM 2.0 lack the same two modules in both layouts.
+stored twice. Joint weights are split: keys and values in EdgeTAM's perceiver, and queries, keys and values in SAM 3's
+trunk. Other weights only have other names. Weights of SAM 2.0 lack the same two modules in both layouts.
 
-Source: ``Sam2VideoModel``, ``EdgeTamVideoModel`` and ``Sam3TrackerVideoModel`` of transformers, and their models for
-images, with the same names.
+Source: ``Sam2VideoModel``, ``EdgeTamVideoModel`` and ``Sam3TrackerVideoModel`` of transformers. Their models for images
+have the same names.
 """
 
 import re
@@ -19,7 +19,7 @@ from sam2fast.checkpoints.weight_files import CheckpointError, listed
 
 
 def _below(official: str, theirs: str, names: str) -> list[tuple[str, str]]:
-    """Pairs of names below two modules, from a text of names: ``a`` if both have it, ``a=b`` otherwise."""
+    """Returns pairs of names in two modules. ``names`` has ``a`` if both names are equal, and ``a=b`` otherwise."""
     pairs = (name.partition("=") for name in names.split())
     return [(f"{official}.{a}", f"{theirs}.{b or a}") for a, _, b in pairs]
 
@@ -29,7 +29,7 @@ def _attention(official: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def _mlp(official: str, theirs: str) -> list[tuple[str, str]]:
-    """Three layers; in transformers the first and the last have special names."""
+    """Returns pairs for an MLP of three layers. In transformers, the first and the last layer have special names."""
     return _below(official, theirs, "layers.0=proj_in layers.1=layers.0 layers.2=proj_out")
 
 
@@ -40,7 +40,8 @@ _TWO_WAY, _TWO_WAY_THERE = f"{_DECODER}.transformer", f"{_DECODER_THERE}.transfo
 _MEMORY = "memory_attention.layers.#"
 _DOWNSAMPLER = "memory_encoder.mask_downsampler"
 
-# (official module or parameter, transformers'); # is a number, equal in both. `.weight` or `.bias` may follow.
+# Pairs of official and transformers' names of modules or parameters. # stands for a number, equal in both. `.weight` or
+# `.bias` may follow.
 MODULES: tuple[tuple[str, str], ...] = (
     ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
     ("no_mem_embed", "no_memory_embedding"),
@@ -90,7 +91,7 @@ MODULES: tuple[tuple[str, str], ...] = (
     *_attention(f"{_MEMORY}.cross_attn_image", f"{_MEMORY}.cross_attn_image"),
     *_below(_MEMORY, _MEMORY, "linear1 linear2 norm1=layer_norm1 norm2=layer_norm2 norm3=layer_norm3"),
     ("memory_attention.norm", "memory_attention.layer_norm"),
-    # Officially, convolution, norm and activation alternate in one sequence.
+    # In official names, convolution, norm and activation alternate in one nn.Sequential.
     *((f"{_DOWNSAMPLER}.encoder.{3 * i}", f"{_DOWNSAMPLER}.layers.{i}.conv") for i in range(4)),
     *((f"{_DOWNSAMPLER}.encoder.{3 * i + 1}", f"{_DOWNSAMPLER}.layers.{i}.layer_norm") for i in range(4)),
     (f"{_DOWNSAMPLER}.encoder.12", f"{_DOWNSAMPLER}.final_conv"),
@@ -103,7 +104,7 @@ MODULES: tuple[tuple[str, str], ...] = (
     ("memory_encoder.out_proj", "memory_encoder.projection"),
 )
 _NECK, _NECK_THERE = "image_encoder.neck.convs", "vision_encoder.neck.fpn_layers"
-# Names of EdgeTAM and SAM 3 only, which come before the others. Joined weights are split before they are renamed.
+# Additional pairs by model type, with precedence over MODULES. Joint weights are split before they are renamed.
 MODULES_OF: dict[str, tuple[tuple[str, str], ...]] = {
     "sam2": (),
     "edgetam": (
@@ -138,8 +139,8 @@ MODULES_OF: dict[str, tuple[tuple[str, str], ...]] = {
         *_below(f"{_NECK}.#", f"{_NECK_THERE}.#", "conv_1x1=proj1 conv_3x3=proj2"),
     ),
 }
-_BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # all names below are equal in both
-# Ends of the names of joined weights, and of their parts.
+_BODY, _BODY_THERE = f"{_TRUNK}.body.", f"{_TRUNK_THERE}.timm_model."  # names after these prefixes are equal in both
+# By model type, suffixes of joint weights, and suffixes of their parts in transformers.
 SPLIT: dict[str, dict[str, tuple[str, ...]]] = {
     "sam2": {},
     "edgetam": {".to_kv.weight": (".to_k.weight", ".to_v.weight")},
@@ -152,54 +153,54 @@ POSITIONS_THERE = (
     f"{_PROMPTS_THERE}.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
-# Prefixes of transformers' names only. (SAM 1 has names with the second and third, but also an image encoder.)
+# Prefixes that only transformers' names have. (SAM 1 has the second and third, too, but also an image encoder.)
 MARKS = ("vision_encoder.", f"{_PROMPTS_THERE}.", f"{_DECODER_THERE}.", "shared_image_embedding.")
 OFFICIAL_MARKS = ("image_encoder.", f"{_PROMPTS}.", f"{_DECODER}.")
 
 
 def is_transformers(names: Collection[str]) -> bool:
-    """Whether these are transformers' names rather than official ones."""
+    """Returns True if these are transformers' names, and not official names."""
     return any(name.startswith(MARKS) for name in names) and not any(name.startswith(OFFICIAL_MARKS) for name in names)
 
 
 def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with official names under transformers' names.
+    """Converts weights from official names to transformers' names.
 
     Args:
-        weights: of a whole model, or of its part for images; any dtypes.
+        weights: Weights of a whole model, or of its part for images. Their dtypes are unchanged.
 
     Raises:
-        CheckpointError: names without a counterpart in transformers.
+        CheckpointError: If a name has no counterpart in transformers, or a weight is missing.
     """
-    merged, kind = (*POINTS, POSITIONS), _kind(weights)
-    parts: dict[str, Tensor] = {}  # with each joined weight in its parts
+    merged, model_type = (*POINTS, POSITIONS), _model_type(weights)
+    parts: dict[str, Tensor] = {}  # with joint weights split
     for name, tensor in weights.items():
-        whole = next((end for end in SPLIT[kind] if name.endswith(end)), None)
-        if whole is None:
+        joint = next((suffix for suffix in SPLIT[model_type] if name.endswith(suffix)), None)
+        if joint is None:
             parts[name] = tensor
             continue
-        below = [name.removesuffix(whole) + part for part in SPLIT[kind][whole]]
-        parts |= {part: x.clone() for part, x in zip(below, tensor.chunk(len(below)), strict=True)}
+        split = [name.removesuffix(joint) + part for part in SPLIT[model_type][joint]]
+        parts |= {part: x.clone() for part, x in zip(split, tensor.chunk(len(split)), strict=True)}
     weights = parts
-    names = {name: _renamed(name, False, kind) for name in weights if name not in merged}
+    names = {name: _renamed(name, False, model_type) for name in weights if name not in merged}
     if unknown := [name for name, theirs in names.items() if theirs is None]:
         raise CheckpointError(f"{len(unknown)} names have no counterpart in transformers: {listed(unknown)}")
     if absent := [name for name in merged if name not in weights]:
         raise CheckpointError(f"{len(absent)} weights that transformers needs are missing: {listed(absent)}")
     out = {theirs: weights[name] for name, theirs in names.items() if theirs is not None}
     out[POINTS_THERE] = torch.cat([weights[name] for name in POINTS])
-    # Clones: safetensors refuses tensors that share memory.
+    # Clones, since safetensors does not save tensors that share memory.
     out.update({theirs: weights[POSITIONS].clone() for theirs in POSITIONS_THERE})
     return out
 
 
 def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with transformers' names under official names; the inverse of :func:`to_transformers`.
+    """Converts weights from transformers' names to official names. Inverse of :func:`to_transformers`.
 
-    Names without an official counterpart are kept, so that later errors can name them.
+    Names without an official counterpart are unchanged, so that later error messages contain them.
 
     Raises:
-        CheckpointError: the two matrices of the position encoding differ, the point embeddings do not have four
+        CheckpointError: If the two matrices of the position encoding differ, the point embeddings do not have four
             rows, or two tensors would get the same name.
     """
     tables = [tensors[theirs] for theirs in POSITIONS_THERE if theirs in tensors]
@@ -208,9 +209,9 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{POSITIONS_THERE[0]} and {POSITIONS_THERE[1]} differ; SAM 2 has one matrix for points and images"
         )
     out: dict[str, Tensor] = {}
-    kind = _kind(tensors)
+    model_type = _model_type(tensors)
     for theirs in tensors:
-        name = POSITIONS if theirs in POSITIONS_THERE else _renamed(theirs, True, kind) or theirs
+        name = POSITIONS if theirs in POSITIONS_THERE else _renamed(theirs, True, model_type) or theirs
         if name in out and name != POSITIONS:
             raise CheckpointError(f"the checkpoint has {name} under two names, one of them {theirs}")
         out[name] = tensors[theirs]
@@ -219,38 +220,38 @@ def to_official(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if rows.ndim != 2 or len(rows) != len(POINTS):
             raise CheckpointError(f"{POINTS_THERE} has the shape {tuple(rows.shape)}; expected four rows")
         out.update({name: rows[i : i + 1].clone() for i, name in enumerate(POINTS)})
-    for whole, parts in SPLIT[kind].items():
+    for joint, parts in SPLIT[model_type].items():
         for module in [name.removesuffix(parts[0]) for name in out if name.endswith(parts[0])]:
             names = [module + part for part in parts]
             if all(name in out for name in names):
-                out[module + whole] = torch.cat([out.pop(name) for name in names])
+                out[module + joint] = torch.cat([out.pop(name) for name in names])
     return out
 
 
-def _kind(names: Collection[str]) -> str:
-    """Returns the key of :data:`MODULES_OF` for these names, which are official or transformers'."""
+def _model_type(names: Collection[str]) -> str:
+    """Returns the key of :data:`MODULES_OF` for official or transformers' names."""
     if any(name.startswith((_BODY, _BODY_THERE)) for name in names):
         return "edgetam"
     is_sam3 = any(name.startswith((f"{_TRUNK}.ln_pre.", f"{_TRUNK_THERE}.embeddings.")) for name in names)
     return "sam3" if is_sam3 else "sam2"
 
 
-def _renamed(name: str, back: bool, kind: str) -> str | None:
-    """Transformers' name of an official parameter, or with ``back`` the reverse; None if there is none."""
+def _renamed(name: str, back: bool, model_type: str) -> str | None:
+    """Converts an official name to transformers' name, or the reverse if ``back``. Returns None for unknown names."""
     before, after = (_BODY_THERE, _BODY) if back else (_BODY, _BODY_THERE)
     if name.startswith(before):
         return after + name.removeprefix(before)
     module, dot, parameter = name.rpartition(".")
     if parameter not in ("weight", "bias"):
         module, dot, parameter = name, "", ""
-    for pattern, replacement in _patterns(back, kind):
-        if found := pattern.fullmatch(module):
-            return found.expand(replacement) + dot + parameter
+    for pattern, replacement in _patterns(back, model_type):
+        if match := pattern.fullmatch(module):
+            return match.expand(replacement) + dot + parameter
     return None
 
 
 @cache
-def _patterns(back: bool, kind: str) -> list[tuple[re.Pattern[str], str]]:
-    modules = MODULES_OF[kind] + MODULES  # the first that fits
+def _patterns(back: bool, model_type: str) -> list[tuple[re.Pattern[str], str]]:
+    modules = MODULES_OF[model_type] + MODULES  # the first match counts
     pairs = ((theirs, official) if back else (official, theirs) for official, theirs in modules)
     return [(re.compile(re.escape(a).replace(r"\#", r"(\d+)")), b.replace("#", r"\1")) for a, b in pairs]

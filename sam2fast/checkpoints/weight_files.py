@@ -1,4 +1,4 @@
-"""Checkpoint files: finding them in folders, and reading their tensors. No code from a file is run."""
+"""Finds checkpoint files in folders, and reads their tensors. Never runs code from a file."""
 
 import json
 import os
@@ -16,28 +16,28 @@ from sam2fast._official_names import RELEASES
 from sam2fast.io.atomic import expanded
 from sam2fast.utils.errors import FixableError
 
-MOST_LISTED = 8  # names in an error message before "and N more"
+MOST_LISTED = 8  # maximum number of names in an error message, before "and N more"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of the new and the old format of torch.save
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
-# Keys of the weights in a file: that of official files, then other common ones. The first that is there is read.
+# Keys under which a file may store the weights: the official key, then other common ones. The first match is used.
 LEVELS = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "module", "weights", "params"),
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict"),
 )
-DEEPEST = 3  # levels within each other
+DEEPEST = 3  # maximum number of nested keys
 INDEX_SUFFIX = ".index.json"
-MOST_REPEATED = 1 << 30  # most values of an expanded tensor, since a copy allocates memory for each
+MOST_REPEATED = 1 << 30  # maximum number of values of an expanded tensor, since a copy allocates memory for all
 SUFFIXES = (".pt", ".pth", ".safetensors")
 CONFIG_FILE = "config.json"
-RECORD = "made_from"  # key beside the weights, or in the metadata of safetensors
-# The weight files of transformers, in the order of its own preference.
+RECORD = "made_from"  # key of the record of sources, beside the weights or in the metadata of safetensors
+# File names of transformers' weights, in transformers' order of preference.
 TRANSFORMERS_FILES = tuple(
     name + suffix for name in ("model.safetensors", "pytorch_model.bin") for suffix in ("", INDEX_SUFFIX)
 )
 
 
 class _NotRead:
-    """A placeholder for a NumPy value beside the weights, such as a loss. Its content is not interpreted."""
+    """Placeholder for a NumPy value beside the weights, such as a loss. Its content is ignored."""
 
     def __new__(cls, *args: object) -> "_NotRead":
         return object.__new__(cls)
@@ -46,7 +46,7 @@ class _NotRead:
         pass
 
 
-# Names in pickles of NumPy's scalars and arrays, before and after NumPy 2.
+# Global names in pickles of NumPy scalars and arrays, before and since NumPy 2.
 _NUMPY_NAMES = [
     (_NotRead, f"numpy.{name}")
     for name in (
@@ -54,39 +54,39 @@ _NUMPY_NAMES = [
         *("dtype", "ndarray"),
     )
 ]
-_numpy_lock = threading.Lock()  # torch keeps one list of names for all threads
+_numpy_lock = threading.Lock()  # torch's list of safe globals is shared by all threads
 
 
 class CheckpointError(FixableError, RuntimeError):
-    """A checkpoint cannot be read, or does not fit the model."""
+    """Raised if a checkpoint cannot be read, or does not fit the model."""
 
 
 class NoConfigError(CheckpointError):
-    """The configuration of a checkpoint cannot be determined; it has to be named."""
+    """Raised if the configuration of a checkpoint cannot be determined. Callers have to name it."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type if the message is empty."""
+    """Returns the first line of an exception's message, or the exception's type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and the number of the others, as text."""
+    """Returns the first names, and the number of other names, as text."""
     rest = len(names) - MOST_LISTED
     return ", ".join(names[:MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file, or of all the files that an index (``*.index.json``) names.
+    """Returns the tensors of a file, or of all files of an index (``*.index.json``).
 
     Args:
-        path: a safetensors file, an index, or a file by ``torch.save``, in which the tensors may be under one of
-            :data:`LEVELS` beside other values, also within each other. The content decides, not the suffix.
+        path: Safetensors file, index, or file written by ``torch.save``. In the latter, the tensors may be under keys
+            of :data:`LEVELS`, also nested. The file type is determined by the content, not by the suffix.
 
     Raises:
-        CheckpointError: If the file is no checkpoint, is damaged, or holds objects other than tensors.
-        FileNotFoundError: If there is no such file, or a file of the index is missing.
-        ImportError: If the package safetensors is not installed for a safetensors file.
+        CheckpointError: If the file is not a checkpoint, is damaged, or contains objects other than tensors.
+        FileNotFoundError: If the file or a file of the index does not exist.
+        ImportError: If the file is a safetensors file and the package safetensors is not installed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {str(path)!r}")
@@ -101,10 +101,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 
 def read_record(path: Path) -> Any:
-    """Returns the record of a checkpoint that ``sam2fast convert`` has written; see :mod:`sam2fast.io.made_from`.
+    """Returns the record that ``sam2fast convert`` wrote to a checkpoint. See :mod:`sam2fast.io.made_from`.
 
-    Args:
-        path: File or folder. None is returned if it has no record, or cannot be read.
+    Returns None if ``path``, a file or folder, has no record or cannot be read.
     """
     try:
         file = find_weights(path)
@@ -128,7 +127,7 @@ def _head(path: Path) -> bytes:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Returns True for the length of a header in eight bytes, and the header in JSON."""
+    """Returns True if a file begins with eight bytes for the length of a header, and a JSON header."""
     return head[5:9] == b"\0\0\0{"
 
 
@@ -137,27 +136,27 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     if tensors is None:
         keys = f"a dict with {listed([repr(key)[:40] for key in content])}" if isinstance(content, Mapping) else ""
         raise CheckpointError(
-            f"{path} is no checkpoint: expected named tensors, alone or under {', '.join(LEVELS)}; "
+            f"{path} is no checkpoint: expected named tensors, at the top level or under {', '.join(LEVELS)}; "
             f"got {keys or type(content).__name__}"
         )
     for name, tensor in tensors.items():
-        if kind := _unusable(tensor):
-            raise CheckpointError(f"{path} has {kind} under {name}; expected plain tensors of numbers")
+        if description := _unusable(tensor):
+            raise CheckpointError(f"{path} has {description} under {name}; expected plain tensors of numbers")
     return dict(tensors)
 
 
 def _named_tensors(content: Any, depth: int = DEEPEST) -> Mapping[str, Tensor] | None:
-    """The named tensors of a file, at the top or below :data:`LEVELS`; None if there are none."""
+    """Returns the named tensors of a file, at the top level or under :data:`LEVELS`, or None."""
     if not isinstance(content, Mapping) or not content:
         return None
     if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         return content
-    found = (_named_tensors(content.get(level), depth - 1) for level in LEVELS if depth)
-    return next((tensors for tensors in found if tensors is not None), None)
+    nested = (_named_tensors(content.get(level), depth - 1) for level in LEVELS if depth)
+    return next((tensors for tensors in nested if tensors is not None), None)
 
 
 def _unusable(tensor: Tensor) -> str | None:
-    """The kind of a tensor that cannot be a model's weight; None for one that can."""
+    """Returns a description of a tensor that cannot be a model's weight, or None if it can be."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "a sparse or nested tensor"
     if tensor.is_meta:
@@ -170,8 +169,8 @@ def _unusable(tensor: Tensor) -> str | None:
 
 
 def _read_pickle(path: Path) -> Any:
-    # torch takes a path with this suffix for a safetensors file, and maps paths only.
-    is_utf8 = os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")  # torch assumes it in every locale
+    # torch.load only maps files that are passed as paths, and treats the suffix .safetensors as safetensors.
+    is_utf8 = os.fsencode(path) == str(path).encode("utf-8", "surrogatepass")  # torch assumes UTF-8 in every locale
     is_mapped = _starts_with(path, ZIP) and is_utf8 and path.suffix != ".safetensors"
 
     def load() -> Any:
@@ -187,18 +186,18 @@ def _read_pickle(path: Path) -> Any:
             with _numpy_lock, torch.serialization.safe_globals(_NUMPY_NAMES):  # type: ignore[arg-type]
                 return load()
     except pickle.UnpicklingError as error:
-        # torch's own message goes on to advise loading the file without this protection.
+        # Replaces torch's message, since that advises loading the file without this protection.
         named = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
         if named is None and not _starts_with(path, PICKLE):
             raise CheckpointError(f"{path} is damaged or no checkpoint at all") from error
-        what = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
+        name = next(filter(None, named.groups())) if named else "a pickle of something other than tensors"
         raise CheckpointError(
-            f"{path} holds {what}, which could run code, and was not loaded; if you trust the file, save only its "
+            f"{path} contains {name}, which could run code, and was not loaded; if you trust the file, save only its "
             "weights with the program that wrote it"
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # damaged files make torch.load raise many kinds, such as struct.error
+    except Exception as error:  # for damaged files, torch.load raises many types, such as struct.error
         raise CheckpointError(f"{path} is truncated, damaged or no checkpoint ({first_line(error)})") from error
 
 
@@ -227,31 +226,31 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index} is no index of a checkpoint: expected a 'weight_map'") from error
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(pairs.values())):
-        # Only files beside the index are valid.
+        # Only files in the folder of the index are valid.
         if not file or Path(file).name != file or file.endswith(INDEX_SUFFIX):
             raise CheckpointError(f"{index} names the file {file!r}; expected files beside it")
         try:
-            found = read_file(index.with_name(file))
+            shard = read_file(index.with_name(file))
         except FileNotFoundError:
             raise
         except OSError as error:
             raise CheckpointError(f"{index} names a file that cannot be read: {error}") from error
-        expected = {name for name, place in pairs.items() if place == file}
-        if absent := sorted(expected - found.keys()):
+        expected = {name for name, named in pairs.items() if named == file}
+        if absent := sorted(expected - shard.keys()):
             raise CheckpointError(f"{index} places {absent[0]} in {file}, which does not have it")
-        tensors.update({name: found[name] for name in expected})
+        tensors.update({name: shard[name] for name in expected})
     return _tensors(index, tensors)
 
 
 def find_weights(path: str | Path) -> Path:
-    """The checkpoint file at a path: the file itself, or the checkpoint in a folder.
+    """Returns the checkpoint file at a path of a file or folder.
 
-    In a folder it is, in this order: the file with the name of an official checkpoint; the weights that transformers
-    has written beside a ``config.json`` (of a sharded checkpoint the index); the only ``.pt``, ``.pth`` or
-    ``.safetensors`` file. ``~`` is the home folder.
+    Searches a folder in this order: a file with the name of an official checkpoint; if there is a ``config.json``, the
+    weights that transformers wrote, or the index of their shards; the only ``.pt``, ``.pth`` or ``.safetensors`` file.
+    Expands ``~`` to the home folder.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder, or no checkpoint in the folder.
+        FileNotFoundError: If the path does not exist, or the folder has no checkpoint.
         CheckpointError: If the folder has several candidates.
     """
     path = expanded(path)
@@ -264,11 +263,10 @@ def find_weights(path: str | Path) -> Path:
     preferred = [names[release.checkpoint] for release in RELEASES.values() if release.checkpoint in names]
     if CONFIG_FILE in names and not preferred:
         preferred = [names[name] for name in TRANSFORMERS_FILES if name in names][:1]
-    found = preferred or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
-    if not found:
+    candidates = preferred or [file for file in files if file.suffix in SUFFIXES or file.name in TRANSFORMERS_FILES]
+    if not candidates:
         raise FileNotFoundError(f"no checkpoint ({', '.join(SUFFIXES)}) in the folder {str(path)!r}")
-    if len(found) > 1:
-        raise CheckpointError(
-            f"the folder {path} has {len(found)} checkpoints: {listed([file.name for file in found])}; name one of them"
-        )
-    return found[0]
+    if len(candidates) > 1:
+        names_of_all = listed([file.name for file in candidates])
+        raise CheckpointError(f"the folder {path} has {len(candidates)} checkpoints: {names_of_all}; name one of them")
+    return candidates[0]

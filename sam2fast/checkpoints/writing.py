@@ -1,4 +1,4 @@
-"""Writes checkpoints in each layout, atomically, and reads them back to check them."""
+"""Writes checkpoints in each layout atomically. Reads them back for verification."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from sam2fast.checkpoints.transformers_layout import to_transformers
 from sam2fast.checkpoints.weight_files import CONFIG_FILE, RECORD, CheckpointError
 from sam2fast.io.atomic import annotate_oserror, atomic_path, locked, resolve_symlinks, restore
 
-WEIGHTS_FILE = "model.safetensors"  # of a folder in the layout of transformers
+WEIGHTS_FILE = "model.safetensors"  # in a folder with the layout of transformers
 Record = Mapping[str, Any]
 
 
 def save_torch(content: Any, file: IO[bytes]) -> None:
-    """``torch.save`` into an open file.
+    """Calls ``torch.save`` with an open file.
 
     Raises:
-        OSError: of the file, such as a full disk, which torch reports as an unfinished archive.
+        OSError: If writing fails, for example on a full disk. ``torch.save`` hides this error behind a RuntimeError.
     """
     watched: Any = _Watched(file)  # has only the methods that torch.save needs
     try:
@@ -36,7 +36,7 @@ def save_torch(content: Any, file: IO[bytes]) -> None:
 
 
 class _Watched:
-    """A file that stores the first error of writing to it."""
+    """File object that stores the first error of writing to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -60,11 +60,12 @@ class _Watched:
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Checks that ``path`` may be written to.
+    """Checks that a checkpoint may be written to ``path``.
 
     Raises:
-        FileExistsError: the path exists; with ``overwrite``, it is a device, a pipe or a folder with other files.
-        OSError: ``path`` is a circular symlink.
+        FileExistsError: If the path exists and ``overwrite`` is False, or it is a device, a pipe or a folder with other
+            files.
+        OSError: If ``path`` is a circular symlink.
     """
     path = resolve_symlinks(path)
     if not os.path.lexists(path):
@@ -72,20 +73,20 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not overwrite:
         raise FileExistsError(f"{path} already exists, and is only replaced with overwrite")
     if not path.is_file() and not path.is_dir():
-        raise FileExistsError(f"{path} is a device or a pipe, and a checkpoint can only be written to a file")
+        raise FileExistsError(f"{path} is a device or a pipe, but a checkpoint can only be written to a file")
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - {WEIGHTS_FILE, CONFIG_FILE})):
         raise FileExistsError(f"the folder {path} has other files, such as {others[0]}, and is not replaced")
 
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary path to write to, renamed to ``path`` when the block ends; see :func:`atomic_path`.
+    """Context manager that yields a temporary path, and renames it to ``path`` at the end. See :func:`atomic_path`.
 
-    Leftovers of a killed process are cleaned up by the next one.
+    Also removes temporary files of processes that were killed.
 
     Raises:
-        FileExistsError: see :func:`check_free`.
-        OSError: the path cannot be written, or another process is writing it.
+        FileExistsError: If :func:`check_free` raises it.
+        OSError: If the path cannot be written, or another process is writing it.
     """
     path = resolve_symlinks(path)
     check_free(path, overwrite)
@@ -93,7 +94,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             restore(path)
-            check_free(path, overwrite)  # again: it may have been restored
+            check_free(path, overwrite)  # again, since restore() may have created the path
             with atomic_path(path, in_folder=True) as partial:
                 yield partial
                 check_free(path, overwrite)
@@ -104,10 +105,10 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
 def write_official(
     weights: Mapping[str, Tensor], path: Path, overwrite: bool = False, made_from: Record | None = None
 ) -> None:
-    """Writes a ``.pt`` file with the weights under ``model``, as in the original; see :func:`write_transformers`."""
+    """Writes a ``.pt`` file with the weights under ``model``, as in the original. See :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
         with partial.open("wb") as file:
-            # Clones: a view would be saved with its whole storage.
+            # Clones, since torch.save would write the whole storage of a view.
             content = {"model": {name: tensor.clone() for name, tensor in weights.items()}}
             save_torch(content if made_from is None else {**content, RECORD: dict(made_from)}, file)
             _fsync(file)
@@ -117,7 +118,7 @@ def write_official(
 def write_safetensors(
     stored: Mapping[str, Tensor], path: Path, overwrite: bool = False, made_from: Record | None = None
 ) -> None:
-    """Writes a ``.safetensors`` file with official names and scales of int8 weights; see :func:`write_transformers`."""
+    """Writes a ``.safetensors`` file with official names and int8 scales. See :func:`write_transformers`."""
     with replacing(path, overwrite) as partial:
         _save_safetensors(stored, partial, made_from)
         _check(partial, from_int8(stored))
@@ -130,19 +131,19 @@ def write_transformers(
     overwrite: bool = False,
     made_from: Record | None = None,
 ) -> None:
-    """Writes a folder with ``model.safetensors`` in transformers' names, and ``config.json``.
+    """Writes a folder with ``model.safetensors`` with transformers' names, and ``config.json``.
 
     Args:
-        weights: under official names.
-        config: the content of ``config.json``.
-        path: the folder, which must be new, or with ``overwrite`` have only these two files.
-        made_from: Record that is written beside the weights; see :mod:`sam2fast.io.made_from`.
+        weights: Weights by official name.
+        config: Content of ``config.json``.
+        path: Folder. It must not exist or, if ``overwrite``, must only contain these two files.
+        overwrite: If True, replaces an existing checkpoint.
+        made_from: Record of the sources that is written with the weights. See :mod:`sam2fast.io.made_from`.
 
     Raises:
-        FileExistsError: see :func:`check_free`.
-        CheckpointError: some of the weights have no counterpart in transformers, or the written file differs when read
-            back.
-        OSError: the folder cannot be written. A previous one is unchanged, and nothing else is left.
+        FileExistsError: If :func:`check_free` raises it.
+        CheckpointError: If a weight has no counterpart in transformers, or the written file differs when read back.
+        OSError: If the folder cannot be written. A previous folder is unchanged then, and no partial folder is left.
     """
     theirs = to_transformers(weights)
     with replacing(path, overwrite) as partial:
@@ -156,26 +157,26 @@ def write_transformers(
 
 
 def written_files(path: Path) -> list[Path]:
-    """The files of a written checkpoint."""
+    """Returns the files of a written checkpoint."""
     return [path / WEIGHTS_FILE, path / CONFIG_FILE] if path.is_dir() else [path]
 
 
 def _save_safetensors(tensors: Mapping[str, Tensor], path: Path, made_from: Record | None) -> None:
     from safetensors.torch import save
 
-    # Clones: safetensors refuses tensors that share memory. Older versions of transformers need this metadata.
-    # save_file would make the file readable by its owner only.
+    # Clones, since safetensors does not save tensors that share memory. Older versions of transformers need the
+    # metadata. Does not use save_file, since that makes the file readable only by its owner.
     try:
         content = save({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
     except UnicodeEncodeError as error:
-        raise CheckpointError(f"the name {error.object!r} of a weight is no text that safetensors can store") from error
+        raise CheckpointError(f"the name {error.object!r} of a weight cannot be stored by safetensors") from error
     end = 8 + int.from_bytes(content[:8], "little")
     header = content[:end]
-    if made_from is not None:  # safetensors' own writer orders keys at random
+    if made_from is not None:  # added here, since safetensors writes several keys in random order
         facts = json.loads(header[8:])
         facts["__metadata__"][RECORD] = json.dumps(made_from)
         text = json.dumps(facts, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # tensors are aligned
+        text += b" " * (-len(text) % 8)  # aligns the tensors
         header = len(text).to_bytes(8, "little") + text
     with path.open("wb") as file:
         file.write(header)
@@ -189,14 +190,14 @@ def _fsync(file: Any) -> None:
 
 
 def _check(path: Path, weights: Mapping[str, Tensor]) -> None:
-    found = read_checkpoint(path)
-    wrong = [name for name in {**found, **weights} if not _same(found.get(name), weights.get(name))]
+    written = read_checkpoint(path)
+    wrong = [name for name in {**written, **weights} if not _same(written.get(name), weights.get(name))]
     if wrong:
-        raise CheckpointError(f"what was written does not read back: {wrong[0]} is another; nothing was kept")
+        raise CheckpointError(f"the written file differs when read back, for example in {wrong[0]}; it was deleted")
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
         return False
-    # Compared as bytes, since NaN is not equal to itself.
+    # Compares bytes, since NaN is not equal to itself.
     return torch.equal(*(x.contiguous().flatten().view(torch.uint8) for x in (a, b)))

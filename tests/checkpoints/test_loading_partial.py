@@ -100,7 +100,7 @@ class TestPrefixes:
         assert message.endswith("pass ckpt_prefix='model.' in Python")
         converted = CliRunner().invoke(main, ["convert", str(path), str(tmp_path / "w.pt"), "--prefix", "model."])
         assert converted.exit_code == 0
-        assert "left out what is not below 'model.': loss.weight" in caplog.text
+        assert "left out the names without the prefix 'model.': loss.weight" in caplog.text
         for file, prefix in ((tmp_path / "w.pt", ""), (path, "model.")):
             model = build_sam2_hf(file, device="cpu", ckpt_prefix=prefix)
             assert all(torch.equal(x, nano_weights[name]) for name, x in model.state_dict().items())
@@ -137,7 +137,7 @@ class TestPartial:
         assert report.unexpected == ("classifier.weight",)
         assert report.other_shape == {"maskmem_tpos_enc": ((5, 1, 1, 64), (7, 1, 1, 64))}
         assert len(report.loaded) == 419 and not report.complete
-        assert "419 weights loaded, 2 as they were" in caplog.text and caplog.records[0].levelname == "WARNING"
+        assert "419 weights loaded, 2 unchanged" in caplog.text and caplog.records[0].levelname == "WARNING"
         after = model.state_dict()
         for name in after:
             assert torch.equal(after[name], (nano_weights if name in report.loaded else before)[name]), name
@@ -162,7 +162,7 @@ class TestPartial:
     @pytest.mark.parametrize(
         ("weights", "rename", "message"),
         [
-            (lambda weights: {"a": torch.zeros(1)}, None, "nothing of the checkpoint fits.*421 missing[^']*$"),
+            (lambda weights: {"a": torch.zeros(1)}, None, "no weight of the checkpoint fits.*421 missing[^']*$"),
             (dict, lambda name: "x", "rename gives 'x' to two weights"),
         ],
         ids=["other names", "one name"],

@@ -151,7 +151,7 @@ def test_a_model_that_cannot_be_loaded_is_no_error_of_a_video(video_file, tmp_pa
     shutil.copy(video_file, tmp_path / "other.mp4")
     options = [*ONE, "--model", "nano", "--checkpoint", tmp_path / "image.pt", "--out", tmp_path / "all"]
     error = assert_one_line(invoke("track", video_file, tmp_path / "other.mp4", *options))
-    assert error.startswith(f"sam2fast: {tmp_path / 'image.pt'} has weights for images only: take another file")
+    assert error.startswith(f"sam2fast: {tmp_path / 'image.pt'} has weights for images only: use another file")
 
 
 def test_the_table_has_every_kind():

@@ -85,7 +85,7 @@ def test_the_files_name_chooses(tmp_path, caplog):
         "efficienttam_s_1": config_of("ti"),
         "renamed": config_of("ti"),
     }
-    assert caplog.text.count("by its name") == len(chosen)
+    assert caplog.text.count("by the file name") == len(chosen)
 
 
 @pytest.mark.parametrize(

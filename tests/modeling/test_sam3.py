@@ -141,7 +141,7 @@ def test_a_weight_that_is_there_twice(weights, tmp_path):
     whole = as_meta_names_it(weights, *PREFIXES[0])
     name = "backbone.vision_backbone.trunk.ln_pre.bias"
     torch.save(whole | {f"other.{name}": torch.zeros(64)}, tmp_path / "sam3.pt")
-    with pytest.raises(CheckpointError, match=rf"sam3.pt: .*ln_pre.bias is there twice, .* as other.{name}; remove"):
+    with pytest.raises(CheckpointError, match=rf"sam3.pt: .*ln_pre.bias occurs twice, .* as other.{name}; remove"):
         read_checkpoint(tmp_path / "sam3.pt")
 
 

@@ -131,7 +131,7 @@ def test_training_starts_from_given_weights(undisturbed, tmp_path):
     ("missing", "extra", "refused"),
     [
         ("draw", {}, None),
-        ("error", {}, "lacks those of memory_attention"),
+        ("error", {}, "lacks weights of memory_attention"),
         ("draw", {"other": torch.zeros(1)}, "other"),
     ],
 )
