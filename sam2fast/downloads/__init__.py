@@ -16,15 +16,15 @@ from sam2fast.io.file_records import file_sha256
 __all__ = ["DownloadError", "find_checkpoint", "get_checkpoint", "get_repository"]
 
 _CONFIGURATIONS = ("config.json", "config.yaml")
-# Weights of a model on the hub: safetensors, in one file or in shards; otherwise files by torch.save.
+# Patterns of weights on the hub, in order of preference: safetensors, in one file or in shards; files by torch.save.
 _WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.pt", "*.pth"))
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """The local checkpoint of an official model, or None. Uses no network, and creates no files.
+    """Returns the local checkpoint of an official model, or None. Uses no network, and creates no files.
 
     Args:
-        name: the hub's id, the size of a SAM 2.1 model such as ``tiny``, or another official name.
+        name: Id on the Hugging Face hub, size of a SAM 2.1 model such as ``tiny``, or another official name.
 
     Raises:
         KeyError: If no official model has this name.
@@ -41,21 +41,21 @@ def get_checkpoint(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """The checkpoint of an official model, downloaded from Meta if this machine does not have it.
+    """Returns the checkpoint of an official model. Downloads it from Meta if this machine does not have it.
 
     Args:
-        name: as for :func:`find_checkpoint`.
-        folder: the target folder; a local file elsewhere is copied. None returns a local file wherever it is, and
-            downloads into the package's cache.
-        mirror: URL of a folder with the official files, tried first; None uses ``$SAM2FAST_MIRROR``.
-        sha256: expected hash of the file, in hexadecimal digits.
-        overwrite: downloads the file even if it exists.
-        quiet: shows no progress.
+        name: Name of the model. See :func:`find_checkpoint`.
+        folder: Target folder. A local file in another folder is copied to it. If None, returns a local file in any
+            known folder, or downloads to the package's cache.
+        mirror: URL of a folder with the official files, to try first. If None, uses ``$SAM2FAST_MIRROR``.
+        sha256: Expected hash of the file, in hexadecimal digits.
+        overwrite: If True, downloads the file even if it exists.
+        quiet: If True, shows no progress.
 
     Raises:
         KeyError: If no official model has this name.
         ValueError: If ``sha256`` is not a hash.
-        DownloadError: If the file cannot be downloaded or written, or ``folder`` has it with another hash.
+        DownloadError: If the file cannot be downloaded or written, or the file in ``folder`` has another hash.
     """
     model = _published(name)
     file = model.release.checkpoint
@@ -72,9 +72,9 @@ def get_checkpoint(
             if fits(target):
                 return target
             raise DownloadError(f"{target} exists with another hash than {sha256}; download it again with overwrite")
-        found = next((path for path in catalog.local_paths(model) if path.is_file() and fits(path)), None)
-        if found is not None:
-            return found if target is None else install(target, partial(shutil.copyfile, found), fits, quiet)
+        local = next((path for path in catalog.local_paths(model) if path.is_file() and fits(path)), None)
+        if local is not None:
+            return local if target is None else install(target, partial(shutil.copyfile, local), fits, quiet)
     if (variable := catalog.offline_variable()) is not None:
         raise _unavailable(f"{file} is not on this machine, {_off(variable)}", model)
     if not quiet:
@@ -94,22 +94,23 @@ def get_checkpoint(
 
 
 def get_from_hub(name: str) -> Path:
-    """Returns the checkpoint of one of Meta's models from ``huggingface_hub.hf_hub_download``, as the original does.
+    """Returns the checkpoint of a model of Meta by ``huggingface_hub.hf_hub_download``, as in the original.
 
-    A file in the package's folders and a mirror come first. If huggingface_hub is not installed or its download fails,
-    :func:`get_checkpoint` is called. Other errors, such as a program's replacement of the function raises, are raised.
+    Local files outside of the hub's cache and a mirror take precedence. If huggingface_hub is not installed or its
+    download fails, calls :func:`get_checkpoint`. Raises other errors, for example of a user's replacement of
+    ``hf_hub_download``.
 
     Args:
-        name: Name of the model, see :func:`find_checkpoint`.
+        name: Name of the model. See :func:`find_checkpoint`.
 
     Raises:
         KeyError, DownloadError: If :func:`get_checkpoint` raises it.
     """
     model, file = _published(name), _published(name).release.checkpoint
     cached = catalog.cached_by_hub(model)
-    found = next((path for path in catalog.local_paths(model) if path != cached and path.is_file()), None)
-    if found is not None or os.environ.get(catalog.MIRROR_VARIABLE):
-        return found or get_checkpoint(name)
+    local = next((path for path in catalog.local_paths(model) if path != cached and path.is_file()), None)
+    if local is not None or os.environ.get(catalog.MIRROR_VARIABLE):
+        return local or get_checkpoint(name)
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -117,29 +118,29 @@ def get_from_hub(name: str) -> Path:
         return get_checkpoint(name)
     offline = {} if catalog.offline_variable() is None else {"local_files_only": True}
     try:
-        # Looked up at each call, so that a program's replacement takes effect.
+        # Looks up the function in each call, so that a user's replacement takes effect.
         return Path(huggingface_hub.hf_hub_download(repo_id=model.hub_id, filename=file, **offline))
-    except (OSError, errors.HTTPError, errors.EntryNotFoundError):  # HTTPError of httpx is no OSError
+    except (OSError, errors.HTTPError, errors.EntryNotFoundError):  # httpx's HTTPError is not an OSError
         return get_checkpoint(name)
 
 
 def get_repository(repo: str, quiet: bool = False) -> Path:
-    """The folder with the weights and configuration of any model on the Hugging Face hub, by huggingface_hub.
+    """Downloads the weights and configuration of a model on the Hugging Face hub with huggingface_hub.
 
-    Uses the cache, token and environment variables of huggingface_hub; without a connection, only its cache.
+    Uses the cache, token and environment variables of huggingface_hub. Without a connection, uses only its cache.
 
     Args:
-        repo: the model's id, ``owner/name``.
-        quiet: shows no progress.
+        repo: Id of the model, ``owner/name``.
+        quiet: If True, shows no progress.
 
     Returns:
-        The folder in the cache, with ``config.json`` or ``config.yaml`` if the model has one, and the weights:
-        safetensors if it has any, otherwise ``.pt`` or ``.pth``.
+        Folder in the cache, with ``config.json`` or ``config.yaml`` if it exists, and the weights: safetensors if they
+        exist, otherwise ``.pt`` or ``.pth`` files.
 
     Raises:
         ValueError: If ``repo`` is not an id.
         ImportError: If huggingface_hub is not installed.
-        DownloadError: If the model cannot be downloaded, has no weights, or is SAM 3, which Meta gives on request.
+        DownloadError: If the model cannot be downloaded, has no weights, or is SAM 3 (Meta gives access on request).
     """
     if repo in SAM3_NAMES:
         raise DownloadError(
@@ -153,7 +154,7 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
         from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     except ImportError as error:
         raise ImportError(
-            f'{repo} is no official model, and others are downloaded by huggingface_hub: pip install "sam2fast[hub]"'
+            f'{repo} is no official model, and others need huggingface_hub: pip install "sam2fast[hub]"'
         ) from error
 
     offline, hidden = catalog.offline_variable(), quiet and not are_progress_bars_disabled()
@@ -161,15 +162,15 @@ def get_repository(repo: str, quiet: bool = False) -> Path:
         disable_progress_bars()
     try:
         for weights in _WEIGHTS:
-            wanted = [*_CONFIGURATIONS, *weights]
+            patterns = [*_CONFIGURATIONS, *weights]
             folder = Path(
                 snapshot_download(
-                    repo, allow_patterns=wanted, ignore_patterns="*/*", local_files_only=offline is not None
+                    repo, allow_patterns=patterns, ignore_patterns="*/*", local_files_only=offline is not None
                 )
             )
             if any(path.suffix in (".safetensors", ".pt", ".pth") for path in folder.glob("*")):
                 return folder
-    except Exception as error:  # huggingface_hub raises its own errors and those of its HTTP library
+    except Exception as error:  # huggingface_hub raises many types, also of its HTTP library
         if offline is not None:
             raise DownloadError(
                 f"the model {repo} is not in the cache of the Hugging Face hub, {_off(offline)}"

@@ -1,4 +1,4 @@
-"""Digests of files. The package's cache keeps digests of large files, so that a file is read once."""
+"""Computes digests of files. Digests of large files are cached, so that each file is read once."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ from sam2fast.downloads.catalog import own_cache
 from sam2fast.io.atomic import atomic_path
 from sam2fast.io.file_records import file_sha256
 
-KEPT_FROM = 1 << 20  # bytes; smaller files are read again
-# A file can change again within the resolution of its times, so the digest of a newer file is not kept.
+KEPT_FROM = 1 << 20  # minimum size of files in bytes for caching their digest
+# Minimum age of files in seconds for caching, since a file may change again within the resolution of its timestamps.
 SETTLED_SECONDS = 2.0
 
 
 def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     """Returns the SHA-256 of a file, or of the names and contents of several files.
 
-    Reads all bytes, because uncompressed volumes and weights may differ only in the middle. A digest of at least
-    :data:`KEPT_FROM` bytes is kept by path, and is valid until the size or a time of a file changes.
+    Reads all bytes, because uncompressed volumes and weights may differ only in the middle. The digest of at least
+    :data:`KEPT_FROM` bytes is cached by path, and is valid until the size or a timestamp of a file changes.
 
     Args:
         path: File or folder.
-        files: Files to read. Defaults to ``path``, or to the files directly in the folder.
+        files: Files to read. By default, ``path`` or the files directly in the folder.
 
     Raises:
         OSError: If a file cannot be read.
@@ -33,23 +33,23 @@ def digest_of(path: Path, files: Sequence[Path] | None = None) -> str:
     is_folder = path.is_dir()
     if files is None:
         files = sorted(file for file in path.iterdir() if file.is_file()) if is_folder else [path]
-    found = [(os.path.relpath(file, path) if is_folder else file.name, file.stat()) for file in files]
-    stamp = _sha256([[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in found])
-    kept = own_cache() / "digests" / _sha256(os.path.realpath(path))
-    is_large = sum(stat.st_size for _, stat in found) >= KEPT_FROM
+    stats = [(os.path.relpath(file, path) if is_folder else file.name, file.stat()) for file in files]
+    stamp = _sha256([[name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats])
+    cached = own_cache() / "digests" / _sha256(os.path.realpath(path))
+    is_large = sum(stat.st_size for _, stat in stats) >= KEPT_FROM
     if is_large:
         with suppress(OSError, ValueError, LookupError, TypeError):
-            before = json.loads(kept.read_bytes())
+            before = json.loads(cached.read_bytes())
             if before["stamp"] == stamp:
                 return str(before["sha256"])
     if files == [path]:
         digest = file_sha256(path)
     else:
-        digest = _sha256([[name, file_sha256(file)] for (name, _), file in zip(found, files, strict=True)])
-    if is_large and max(max(stat.st_mtime, stat.st_ctime) for _, stat in found) < time.time() - SETTLED_SECONDS:
+        digest = _sha256([[name, file_sha256(file)] for (name, _), file in zip(stats, files, strict=True)])
+    if is_large and max(max(stat.st_mtime, stat.st_ctime) for _, stat in stats) < time.time() - SETTLED_SECONDS:
         with suppress(OSError):  # a read-only cache
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(kept) as partial:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(cached) as partial:
                 partial.write_text(json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}), encoding="utf-8")
     return digest
 

@@ -1,4 +1,4 @@
-"""Downloads one file over HTTP: resumable, checked, atomic, and in one process at a time."""
+"""Downloads files over HTTP: resumes partial files, checks the content, and uses one process at a time."""
 
 import http.client
 import os
@@ -19,34 +19,35 @@ from sam2fast.io.atomic import locked
 from sam2fast.io.file_records import file_sha256
 from sam2fast.utils.errors import FixableError
 
-ANSWER_TIMEOUT = 5.0  # seconds until a server answers: name, connection, TLS and headers together
-TIMEOUT = 30.0  # seconds without a byte
-FAILURES = 3  # in a row and without new bytes, before a URL is given up
+ANSWER_TIMEOUT = 5.0  # seconds until a server answers, including name lookup, connection, TLS and headers
+TIMEOUT = 30.0  # maximum seconds without a byte
+FAILURES = 3  # maximum number of successive failures without new bytes
 TEMPORARY = (408, 416, 429, 500, 502, 503, 504)  # HTTP statuses after which the request is repeated
 _BLOCK = 1 << 18
 
 
 class DownloadError(FixableError, OSError):
-    """A file cannot be downloaded. The message is one line.
+    """Raised if a file cannot be downloaded. The message is one line.
 
     Attributes:
-        reason: Message without the advice, for official models.
+        reason: Message without advice. Only set for official models.
     """
 
     reason = ""
 
 
 class DamagedError(DownloadError):
-    """The downloaded file is not the expected one."""
+    """Raised if the downloaded file is not the expected file."""
 
 
 def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path], bool], quiet: bool) -> Path:
-    """Creates a file in one process at a time; other processes wait, and use it.
+    """Creates a file in one process at a time. Other processes wait for it and use it.
 
     Args:
-        target: the file; it is renamed from ``NAME.part``, so that it is never incomplete.
-        make: writes a path; an existing file there is from an interrupted process.
-        keep: whether a file that another process has created meanwhile is the wanted one.
+        target: File to create. It is renamed from ``NAME.part``, so that it is never incomplete.
+        make: Function that writes the file to a path. If the path exists, an interrupted process wrote it.
+        keep: Function that returns True if an existing target, for example of another process, can be used.
+        quiet: If True, prints no message while waiting.
 
     Raises:
         DownloadError: If ``make`` raises it, or the file cannot be written.
@@ -69,15 +70,16 @@ def install(target: Path, make: Callable[[Path], object], keep: Callable[[Path],
 
 
 def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
-    """Downloads a checkpoint from the first URL that has it, and resumes a partial file.
+    """Downloads a checkpoint from the first URL that has it. Resumes a partial file.
 
     Args:
-        urls: http:// or https:// URLs, tried in order.
-        part: the file to write; it stays after an interruption.
-        sha256: expected hash; without it, the checksums inside the checkpoint are compared.
+        urls: http:// or https:// URLs, in the order of trials.
+        part: File to write. It is kept after an interruption.
+        sha256: Expected hash. If None, the checksums inside the checkpoint are checked.
+        quiet: If True, shows no progress.
 
     Raises:
-        DownloadError: If no URL has the file, or it cannot be written.
+        DownloadError: If no URL has the file, or the file cannot be written.
     """
     reasons = []
     for url in urls:
@@ -89,27 +91,31 @@ def fetch(urls: list[str], part: Path, sha256: str | None, quiet: bool) -> None:
             part.unlink()
             reasons.append(f"{url}: {error}")
         except DownloadError as error:
-            reasons.append(f"{url.rpartition('@')[2]}: {error}")  # without a password
+            reasons.append(f"{url.rpartition('@')[2]}: {error}")  # omits a password
     raise DownloadError("; ".join(reasons))
 
 
 def check_file(path: Path, sha256: str | None = None) -> None:
-    """Checks a file by ``torch.save`` against its hash, or the checksums inside it. Raises DamagedError."""
+    """Checks the hash of a file that ``torch.save`` wrote, or the checksums inside it.
+
+    Raises:
+        DamagedError: If they differ.
+    """
     if sha256 is not None:
-        if (found := file_sha256(path)) != sha256:
-            raise DamagedError(f"the SHA-256 of what arrived is {found}; expected {sha256}")
+        if (actual := file_sha256(path)) != sha256:
+            raise DamagedError(f"the SHA-256 of the downloaded file is {actual}; expected {sha256}")
         return
     try:
         with zipfile.ZipFile(path) as archive:
             is_sound = archive.testzip() is None and any(name.endswith("data.pkl") for name in archive.namelist())
-    except Exception as error:  # zipfile raises many kinds for damaged archives
-        raise DamagedError(f"what arrived is not a checkpoint, or is damaged ({error})") from error
+    except Exception as error:  # zipfile raises many types for damaged archives
+        raise DamagedError(f"the downloaded file is not a checkpoint, or is damaged ({error})") from error
     if not is_sound:
-        raise DamagedError("what arrived is not a checkpoint, or is damaged (a wrong checksum, or no data.pkl)")
+        raise DamagedError("the downloaded file is not a checkpoint, or is damaged (a wrong checksum, or no data.pkl)")
 
 
 def _fetch(url: str, part: Path, quiet: bool) -> None:
-    """Requests a URL until the file is complete, or requests fail several times in a row."""
+    """Requests a URL until the file is complete, or until :data:`FAILURES` successive requests fail."""
     if not url.startswith(("http://", "https://")) or "@" in url.split("/")[2]:
         raise DownloadError("expected an http:// or https:// address without a user and a password")
     failures = 0
@@ -122,9 +128,9 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
             raise
         except urllib.error.HTTPError as error:
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{before}":
-                return  # complete: a process was interrupted before the rename
+                return  # the file is complete, since a process was interrupted before renaming it
             if error.code == 416:
-                part.unlink(missing_ok=True)  # of another version
+                part.unlink(missing_ok=True)  # the partial file is of another version
             reason = f"HTTP status {error.code} {error.reason}"
             if error.code not in TEMPORARY:
                 raise DownloadError(reason) from error
@@ -141,7 +147,7 @@ def _fetch(url: str, part: Path, quiet: bool) -> None:
 
 
 def _receive(url: str, part: Path, quiet: bool) -> None:
-    """Requests the rest of the file once, and appends it."""
+    """Requests the rest of the file once, and appends it to ``part``."""
     from tqdm import tqdm
 
     start = _size(part)
@@ -154,7 +160,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             part.unlink(missing_ok=True)
-            raise http.client.HTTPException("another part of the file was sent")
+            raise http.client.HTTPException("the server sent another part of the file")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length is not None else None
         with _writing(part.parent):
@@ -167,7 +173,7 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
             initial=start,
             unit="B",
             unit_scale=True,
-            disable=quiet or sys.stderr is None,  # None without a console
+            disable=quiet or sys.stderr is None,  # sys.stderr is None without a console
             mininterval=0.1 if sys.stderr and sys.stderr.isatty() else 5.0,
         )
         with file, bar:
@@ -181,19 +187,22 @@ def _receive(url: str, part: Path, quiet: bool) -> None:
 
 
 def _answer(request: urllib.request.Request) -> Any:
-    """The response. urllib's timeout is for each address and step, and does not include the name lookup."""
-    found: Future[Any] = Future()
+    """Returns the response to a request, with one timeout for all steps until then.
 
-    def ask() -> None:
+    The timeout of urllib applies to each address and step separately, and excludes the name lookup.
+    """
+    response: Future[Any] = Future()
+
+    def send() -> None:
         try:
-            found.set_result(urllib.request.urlopen(request, timeout=TIMEOUT))  # noqa: S310
+            response.set_result(urllib.request.urlopen(request, timeout=TIMEOUT))  # noqa: S310
         except Exception as error:
-            found.set_exception(error)
+            response.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()
-    if not wait([found], ANSWER_TIMEOUT).done:
+    threading.Thread(target=send, daemon=True).start()
+    if not wait([response], ANSWER_TIMEOUT).done:
         raise DownloadError(f"no connection (no answer within {ANSWER_TIMEOUT:g} s)")
-    return found.result()
+    return response.result()
 
 
 def _size(part: Path) -> int:
@@ -202,10 +211,10 @@ def _size(part: Path) -> int:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Converts errors of the file system to :class:`DownloadError`."""
+    """Context manager that converts errors of the file system to :class:`DownloadError`."""
     try:
         yield
     except DownloadError:
         raise
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock cannot lock here
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: the file system does not support locks
         raise DownloadError(f"cannot write in {folder}: {getattr(error, 'strerror', None) or error}") from error
