@@ -1,4 +1,4 @@
-"""Images and arrays of any type as 8-bit RGB images."""
+"""Converts images and arrays of any type to 8-bit RGB images."""
 
 import logging
 import threading
@@ -18,15 +18,15 @@ from sam2fast.transforms import CHANNELS, ImageError, ImageLike, is_file, read_f
 from sam2fast.video_io.video_types import VideoError
 
 ARRAY_SHAPES = "(T, H, W), (T, H, W, 3) or (T, 3, H, W), or 1 or 4 channels in the place of 3"
-Window: TypeAlias = tuple[float, float]  # the values that become black and white
-MOST_SAMPLED = 16  # frames that decide on the scale of a video
+Window: TypeAlias = tuple[float, float]  # values that become black and white
+MOST_SAMPLED = 16  # maximum number of frames that determine the scale of a video
 
 _CHOOSING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 def check_window(window: Window | None) -> None:
-    """Checks a window. Raises ValueError if it is no pair of ascending numbers."""
+    """Raises ``ValueError`` unless ``window`` is None or a pair of ascending numbers."""
     if window is None:
         return
     values = np.asarray(window)
@@ -35,10 +35,16 @@ def check_window(window: Window | None) -> None:
 
 
 class FrameScale:
-    """Stores the scale of a video's image files: a window, or one that fits frames at even distances. Thread-safe.
+    """Determines the scale of a video's image files, from a window or from evenly spaced frames. Thread-safe.
 
-    ``read`` returns None for a frame that is no file. ``choices`` are those of the first frame with a choice, see
-    :meth:`~sam2fast.io.image_files.FileImage.choices`. With a ``count`` of 0, the first frame decides.
+    Args:
+        window: Values (low, high) that become black and white, or None.
+        name: Name of the video for messages.
+        count: Number of frames. If 0, the first requested frame determines the scale.
+        read: Function that reads a frame. It returns None if the frame is not a file.
+
+    Attributes:
+        choices: Choices of the first frame with any. See :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class FrameScale:
         self.choices: dict[str, Any] = {}
 
     def of(self, image: FileImage) -> Scale | None:
-        """Returns the scale for a frame; None if its values are used unchanged."""
+        """Returns the scale for a frame, or None if its values are used unchanged."""
         if self.window is not None:
             return Scale(*self.window)
         with _CHOOSING:
@@ -71,7 +77,7 @@ class FrameScale:
             try:
                 image = self._read(int(index)) if self._read else None
             except (ImageError, FileNotFoundError, *IMAGE_READ_ERRORS):
-                continue  # reported when that frame is requested
+                continue  # raised again when that frame is requested
             if image is not None and image.values.dtype != np.uint8:
                 samples.append(image.samples())
         return samples
@@ -83,18 +89,18 @@ class FrameScale:
             log_once(f"{self._name}: a frame {note}" + ("; all frames have this scale" if scale else ""))
 
 
-LOGGED: set[str] = set()  # texts that were logged, or that a command reports in its own way
+LOGGED: set[str] = set()  # texts that were logged, or that a command reports itself
 
 
 def log_once(text: str) -> None:
-    """Logs a warning at the first call with its text."""
+    """Logs a warning on the first call with this text."""
     if text not in LOGGED:
         LOGGED.add(text)
         _log.warning("%s", text)
 
 
 def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
-    """Converts an array, tensor or PIL image to fp32: 0 up to the window's low value, 1 from its high value."""
+    """Maps the values of an array, tensor or PIL image from the window to [0, 1], clipped, in fp32."""
     if isinstance(image, Image.Image):
         image = np.asarray(image if is_deep(image) else image.convert("RGB"))
     values = image.float() if isinstance(image, Tensor) else image.astype(np.float32)
@@ -102,15 +108,16 @@ def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
 
 
 def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) -> Image.Image:
-    """Converts an image for :func:`~sam2fast.transforms.to_pixels` to 8-bit RGB. Returns a copy.
+    """Converts an image as for :func:`~sam2fast.transforms.to_pixels` to an 8-bit RGB copy.
 
     Args:
-        scale: Scale of the video. Without it, a file is scaled to its own range. With a window, arrays may have any
+        index: Number of the frame for messages.
+        scale: Scale of the video. If None, a file is scaled to its own range. If it has a window, arrays may have any
             values.
 
     Raises:
-        VideoError, TypeError: If the image cannot be used. The message names the frame.
-        FileNotFoundError: If the image is a path, and there is no such file.
+        VideoError, TypeError: If the image is invalid. The message names the frame.
+        FileNotFoundError: If the image is a path that does not exist.
     """
     window = None if scale is None else scale.window
     try:
@@ -129,43 +136,43 @@ def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) 
 
 
 def resized(image: Image.Image, size: int) -> Tensor:
-    """Resizes an RGB image to ``(size, size, 3)`` uint8 with PIL's default filter, as the original does."""
+    """Resizes an RGB image to ``(size, size, 3)`` uint8 with PIL's default filter, as in the original."""
     return torch.from_numpy(np.array(image.resize((size, size))))
 
 
 def is_deep(image: ImageLike) -> bool:
-    """Returns True if an image has more than 8 bits."""
+    """Returns True if an image in memory has values of more than 8 bits."""
     if isinstance(image, Image.Image):
         return image.mode in ("I", "F") or image.mode.startswith("I;16")
     return isinstance(image, np.ndarray | Tensor) and image.dtype not in (np.uint8, torch.uint8)
 
 
 class ArrayFrames(Sequence[ImageLike]):
-    """The frames of one array or tensor: ``(T, H, W)`` grey, ``(T, H, W, C)`` or ``(T, C, H, W)``.
+    """Sequence of the frames of an array or tensor: ``(T, H, W)`` grey, ``(T, H, W, C)`` or ``(T, C, H, W)``.
 
-    C is 1 (grey), 3 (RGB) or 4 (RGBA; alpha is dropped), as in a list of the frames. It may be before H and W in
-    tensors, and in arrays if it is 3. Values are uint8, or floating-point in [0, 1]. With a window they have any type.
+    C is 1 (grey), 3 (RGB) or 4 (RGBA, where alpha is dropped). ``(T, C, H, W)`` is allowed for tensors, and for arrays
+    if C is 3. Values are uint8, or floating-point in [0, 1]. If there is a window, they may have any type.
 
     Attributes:
-        is_plain: False if the array has a user's own class.
+        is_plain: False if the array is of a custom class.
 
     Raises:
-        VideoError: If the shape or dtype is another one.
+        VideoError: If the shape or dtype is not supported.
     """
 
     def __init__(self, video: np.ndarray | Tensor, window: Window | None = None) -> None:
         self.is_plain = type(video) in (np.ndarray, np.memmap, Tensor)
         shape = tuple(video.shape)
-        is_grey = len(shape) == 3 and shape[-1] not in CHANNELS  # which would be one image
+        is_grey = len(shape) == 3 and shape[-1] not in CHANNELS  # otherwise it is a single image
         is_last = len(shape) == 4 and shape[3] in CHANNELS
-        first = CHANNELS if isinstance(video, Tensor) else (3,)  # as `to_pixels` reads an image
+        first = CHANNELS if isinstance(video, Tensor) else (3,)  # as in `to_pixels`
         if not (is_grey or is_last or (len(shape) == 4 and shape[1] in first)):
             raise VideoError(f"the video has shape {shape}; expected {ARRAY_SHAPES}")
-        kind = video.dtype
-        is_float = kind.is_floating_point if isinstance(kind, torch.dtype) else kind.kind == "f"
-        if window is None and not is_float and kind not in (np.uint8, torch.uint8):
+        dtype = video.dtype
+        is_float = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
+        if window is None and not is_float and dtype not in (np.uint8, torch.uint8):
             raise VideoError(
-                f"the video is {kind}; expected uint8, or floats in [0, 1]; for other values pass "
+                f"the video is {dtype}; expected uint8, or floats in [0, 1]; for other values pass "
                 "window=(low, high) to init_state, the values that become black and white"
             )
         if not (is_grey or is_last):
@@ -179,6 +186,6 @@ class ArrayFrames(Sequence[ImageLike]):
         frame = self._video[index]
         if not isinstance(frame, Tensor):
             return frame
-        # An array: the first dimension of a small tensor could be mistaken for channels.
+        # Converts to an array, since the first dimension of a small tensor could be mistaken for channels.
         frame = frame.detach().cpu()
         return (frame.float() if frame.is_floating_point() else frame).numpy()

@@ -1,4 +1,4 @@
-"""Opens what FFmpeg can read: files, addresses on the network, and cameras."""
+"""Opens video files, network addresses and cameras with FFmpeg."""
 
 import errno
 import functools
@@ -17,26 +17,26 @@ from av.video.stream import VideoStream
 
 from sam2fast.video_io.video_types import NoFramesError, VideoError
 
-# Timeouts in seconds of the connection and of the next frame.
+# Timeouts in seconds for the connection and for the next frame.
 TIMEOUTS = (20.0, 30.0)
-IMAGE_FORMATS = ("image2", "ico")  # and all that end in _pipe
+IMAGE_FORMATS = ("image2", "ico")  # and all names that end in _pipe
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
-# Formats that are refused: their files list other files and addresses, or are scripts.
+# Formats that are not opened, since their files refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
-COVER_IMAGE = 0x400  # FFmpeg's disposition of a cover, which is stored as a stream
-MAX_PIXELS = 16384 * 8192  # of a frame; a small header can claim any size
+COVER_IMAGE = 0x400  # FFmpeg's disposition flag of a cover image; covers are stored as video streams
+MAX_PIXELS = 16384 * 8192  # maximum size of a frame, since a damaged header can claim any size
 
 
 @dataclass(frozen=True)
 class VideoInput:
-    """A video to be opened: a file, an address on the network, or a camera.
+    """Describes a video that can be opened: a file, a network address, or a camera.
 
     Attributes:
-        name: for messages.
-        target: what FFmpeg opens: a path, an address, a file object, or the bytes of a file.
-        form: FFmpeg's name of the format, where FFmpeg cannot detect it.
-        options: FFmpeg's options for it.
-        is_file: whether it can be opened again, from its beginning.
+        name: Name for messages.
+        target: Path, address, file object, or bytes of a file that FFmpeg opens.
+        form: FFmpeg's name of the format, if FFmpeg cannot detect it.
+        options: FFmpeg's options.
+        is_file: True if the video can be opened again from its beginning.
     """
 
     name: str
@@ -47,11 +47,11 @@ class VideoInput:
 
     @staticmethod
     def of_file(file: Any) -> "VideoInput":
-        """A file: by path, as bytes, or as a binary file object. Raises TypeError for a file object that reads text."""
+        """Describes a file by its path, bytes or a binary file object. Raises ``TypeError`` for text file objects."""
         if isinstance(file, bytes | bytearray | memoryview):
             return VideoInput(f"the video of {len(file)} bytes", bytes(file))
         if isinstance(file, str | Path):
-            # An absolute path, because FFmpeg takes what precedes a colon for a protocol.
+            # An absolute path, because FFmpeg reads text before a colon as a protocol.
             return VideoInput(str(file), str(Path(file).absolute()))
         if isinstance(file.read(0), str):
             raise TypeError('the file object reads text; open it with mode "rb"')
@@ -61,14 +61,14 @@ class VideoInput:
 
     @staticmethod
     def of_address(address: str) -> "VideoInput":
-        """A video on the network."""
+        """Describes a video at a network address."""
         # Over UDP, lost packets would damage frames.
         options = {"rtsp_flags": "prefer_tcp"} if address.startswith("rtsp") else {}
         return VideoInput(address, address, options=options, is_file=False)
 
     @staticmethod
     def of_camera(number: int) -> "VideoInput":
-        """A camera of this computer. Raises VideoError if there is none of this number."""
+        """Describes a camera of this computer. Raises ``VideoError`` if no camera has this number."""
         name = f"camera {number}"
         if number < 0:
             raise VideoError(f"there is no {name}; the first one is 0")
@@ -79,12 +79,12 @@ class VideoInput:
         return VideoInput(f"{name}, /dev/video{number},", f"/dev/video{number}", "v4l2", is_file=False)
 
     def open(self) -> tuple[InputContainer, VideoStream]:
-        """The container, which the caller closes, and the stream to show.
+        """Opens the video. Returns the container and its video stream. The caller closes the container.
 
         Raises:
-            VideoError: it cannot be opened, or is no video.
+            VideoError: If it cannot be opened, or is not a video.
         """
-        # Metadata may have any encoding; the default from PyAV 19 on.
+        # Metadata may have any encoding. From PyAV 19 on, this is the default.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         try:
             container = av.open(
@@ -97,7 +97,7 @@ class VideoInput:
             )
         except FFmpegError as error:
             raise VideoError(self._refusal(error)) from error
-        except ValueError as error:  # an unknown format
+        except ValueError as error:  # the format is unknown
             raise VideoError(f"{self.name} cannot be opened: {error}") from error
         try:
             return container, self._video_of(container)
@@ -106,8 +106,8 @@ class VideoInput:
             raise
 
     def _limits(self) -> dict[str, str]:
-        """Options against hostile files. An address that the caller gave may use any format and protocol."""
-        # For decoders, too: probing a file opens some.
+        """Returns options that protect against malicious files. A network address may use any format and protocol."""
+        # Also passed to decoders, since probing a file opens decoders.
         size = {"max_pixels": str(MAX_PIXELS)}
         is_address = isinstance(self.target, str) and not self.is_file
         return size if is_address else {**_direct_formats_only(), **size}
@@ -124,17 +124,17 @@ class VideoInput:
     def _refusal(self, error: FFmpegError) -> str:
         if not self.is_file:
             return f"{self.name} cannot be opened: {reason(error)}"
-        if error.errno == errno.EINVAL:  # of a format that is not on the list
+        if error.errno == errno.EINVAL:  # the format is not in the whitelist
             return f"{self.name} cannot be read as a video: lists of files or addresses, and scripts, are not followed"
         return f"{self.name} cannot be read as a video: {reason(error)}; it is no video, or incomplete"
 
     def _video_of(self, container: InputContainer) -> VideoStream:
         stream = _best_stream(container)
         if stream is None:
-            kinds = ", ".join(sorted({"a cover image" if _is_cover(x) else x.type for x in container.streams}))
-            raise NoFramesError(f"{self.name} " + (f"holds no video, only {kinds}" if kinds else "has no frames"))
+            types = ", ".join(sorted({"a cover image" if _is_cover(x) else x.type for x in container.streams}))
+            raise NoFramesError(f"{self.name} " + (f"holds no video, only {types}" if types else "has no frames"))
         if stream.codec_context is None:
-            raise VideoError(f"{self.name} holds video of an unknown kind, which cannot be decoded")
+            raise VideoError(f"{self.name} holds video of an unknown codec, which cannot be decoded")
         name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
         if name == "tty":
             raise VideoError(f"{self.name} is text, not a video")
@@ -144,12 +144,12 @@ class VideoInput:
         if context.width * context.height > MAX_PIXELS:
             size = f"{context.width}x{context.height}"
             raise VideoError(f"{self.name} has frames of {size} pixels; at most {MAX_PIXELS:,} are decoded")
-        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}  # the header may be wrong
+        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}  # since the header may be wrong
         return stream
 
 
 class _FileObject:
-    """A file object for FFmpeg. A damaged file may seek to invalid positions, which is an error for FFmpeg only."""
+    """File object for FFmpeg. Reports seeks to invalid positions, as in damaged files, to FFmpeg without raising."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -158,7 +158,7 @@ class _FileObject:
         return getattr(self._file, name)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position; -1 if it is invalid."""
+        """Returns the new position, or -1 if it is invalid."""
         try:
             return self._file.seek(offset, whence)
         except (ValueError, OverflowError):
@@ -182,19 +182,19 @@ def _best_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _is_cover(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", 0)  # an enumeration from PyAV 13 on
+    disposition = getattr(stream, "disposition", 0)  # an enum since PyAV 13
     return bool(getattr(disposition, "value", disposition) & COVER_IMAGE)
 
 
 def reason(error: FFmpegError | None) -> str:
-    """FFmpeg's message of an error."""
+    """Returns FFmpeg's message of an error."""
     if isinstance(error, av.error.ExitError):
         return f"no answer for {TIMEOUTS[0]:g} seconds or more"
     return (error and error.strerror) or str(error)
 
 
 def codec_name(context: CodecContext) -> str:
-    """FFmpeg's name of a codec, whichever decoder was chosen for it."""
+    """Returns FFmpeg's name of a codec, independent of the selected decoder."""
     return getattr(context.codec, "canonical_name", context.name)
 
 

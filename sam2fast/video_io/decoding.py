@@ -1,4 +1,4 @@
-"""Decodes packets to frames, and converts frames to RGB pixels exactly as decord, the original's reader, does."""
+"""Decodes packets to frames, and converts frames to RGB pixels exactly like decord, the original's reader."""
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -15,19 +15,19 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from torch import Tensor
 
-OFF_AXIS = 1 / 57  # largest tilt of a display matrix that counts as upright: one degree
+OFF_AXIS = 1 / 57  # tangent of the largest tilt of a display matrix that is ignored, one degree
 
 
 class Packets(Iterator[Packet]):
-    """The packets of a stream from the container's position on. A damaged file ends where reading fails.
+    """Iterator over the packets of a stream, from the container's current position on.
 
-    A last packet that is incomplete is left out.
+    If reading fails, as in a damaged file, the iterator ends. An incomplete last packet is left out.
 
     Attributes:
-        error: the error that ended the reading, if any.
-        position: offset of the last packet in the file.
-        end: when the last frame so far ends, in the stream's time base.
-        is_cut: an incomplete last packet was left out.
+        error: Error that ended the reading, or None.
+        position: Offset of the last packet in the file.
+        end: End of the last frame so far, in the stream's time base.
+        is_cut: True if an incomplete last packet was left out.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -53,7 +53,7 @@ class Packets(Iterator[Packet]):
 
     def _read(self) -> Packet | None:
         try:
-            # Without the packet that only marks the end of the stream.
+            # Skips the packet that only marks the end of the stream.
             return next((p for p in self._packets if p.size or p.pts is not None or p.dts is not None), None)
         except FFmpegError as error:
             self.error = error
@@ -63,7 +63,7 @@ class Packets(Iterator[Packet]):
 def decode(
     stream: VideoStream, packets: Iterable[Packet], on_error: Callable[[FFmpegError], None] = lambda error: None
 ) -> Iterator[VideoFrame]:
-    """The frames of packets in presentation order; damaged packets give none."""
+    """Decodes packets, and yields frames in presentation order. Damaged packets have no frames."""
     for packet in packets:
         yield from _decoded(stream, packet, on_error)
     yield from _decoded(stream, None, on_error)
@@ -78,7 +78,7 @@ def _decoded(stream: VideoStream, packet: Packet | None, on_error: Callable[[FFm
 
 
 class Orientation(NamedTuple):
-    """The transformation from stored to shown frames: a transposition (rows become columns), then mirroring."""
+    """Transformation from stored to displayed frames: a transposition (rows become columns), then mirroring."""
 
     is_transposed: bool = False
     mirrors_x: bool = False  # left and right
@@ -86,15 +86,17 @@ class Orientation(NamedTuple):
 
     @staticmethod
     def of(frame: VideoFrame) -> "Orientation":
-        """The orientation in a frame's display matrix, from the container or the codec; other angles count as upright.
+        """Returns the orientation of a frame's display matrix, from the container or the codec.
+
+        Angles that are not multiples of 90 degrees count as upright.
 
         Source: ``get_rotation`` and ``configure_filtergraph`` of FFmpeg's program.
         """
-        side_data: Any = frame.side_data  # PyAV's annotation is wrong
+        side_data: Any = frame.side_data  # PyAV's type annotation is wrong
         matrix = side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return Orientation()
-        # x becomes a * x + c * y, and y becomes b * x + d * y.
+        # Maps x to a * x + c * y, and y to b * x + d * y.
         a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
         if max(abs(b), abs(c)) <= OFF_AXIS * min(abs(a), abs(d)):
             return Orientation(False, a < 0, d < 0)
@@ -103,56 +105,56 @@ class Orientation(NamedTuple):
         return Orientation()
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Height and width of a frame as it is shown."""
+        """Returns the height and width of a frame as displayed."""
         return (frame.width, frame.height) if self.is_transposed else (frame.height, frame.width)
 
     def pixel_aspect(self, stream: VideoStream) -> Fraction:
-        """Width of a shown pixel divided by its height; 1 if the video does not state it."""
+        """Returns width / height of a displayed pixel, or 1 if the video does not state it."""
         aspect = stream.sample_aspect_ratio or Fraction(1)
         return 1 / aspect if self.is_transposed else aspect
 
     @property
     def filters(self) -> list[tuple[str, str]]:
-        """FFmpeg's filters that make a stored frame upright."""
+        """Returns FFmpeg's filters that rotate a stored frame upright."""
         if self.is_transposed:
             return [("transpose", str(self.mirrors_x + 2 * self.mirrors_y))]
         return [(name, "") for name, is_used in (("hflip", self.mirrors_x), ("vflip", self.mirrors_y)) if is_used]
 
 
 class Scaler:
-    """Makes frames upright and resizes them with swscale's bilinear filter, bit-identical to decord.
+    """Rotates frames upright and resizes them with swscale's bilinear filter, bit by bit like decord.
 
-    Thread-safe: frames of a stream are converted where they are used.
+    It is thread-safe, since any thread may convert frames of a stream.
 
     Args:
-        size: side S of the square; None keeps each frame's own size.
+        size: Side S of the square, or None to keep the size of each frame.
     """
 
     def __init__(self, size: int | None, orientation: Orientation) -> None:
         self._scale = "iw:ih" if size is None else f"{size}:{size}"
         self._orientation = orientation
         self._lock = Lock()
-        self._kind: tuple[int, int, str] | None = None
+        self._layout: tuple[int, int, str] | None = None
         self._graph = Graph()
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """Pixels of a frame, ``(S, S, 3)`` uint8 RGB."""
-        kind = (frame.width, frame.height, frame.format.name)
+        """Returns the pixels of a frame, ``(S, S, 3)`` uint8 RGB."""
+        layout = (frame.width, frame.height, frame.format.name)
         with self._lock:
-            if kind != self._kind:
+            if layout != self._layout:
                 self._graph = self._build(frame)
-                self._kind = kind
+                self._layout = layout
             self._graph.push(frame)
             scaled = self._graph.pull()
         return torch.from_numpy(np.array(scaled.to_ndarray()))
 
     def _build(self, frame: VideoFrame) -> Graph:
         graph = Graph()
-        # Required, though no filter uses times.
+        # A time base is required, although no filter uses times.
         unit = Fraction(1)
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
         upright = [graph.add(*one) for one in self._orientation.filters]
-        # decord's FFmpeg defaulted to bilinear; today's default is bicubic.
+        # Bilinear is the default in decord's FFmpeg. Today's default is bicubic.
         scale = graph.add("scale", f"{self._scale}:flags=bilinear")
         for one, next_one in pairwise([source, *upright, scale, graph.add("format", "rgb24"), graph.add("buffersink")]):
             one.link_to(next_one)

@@ -1,4 +1,4 @@
-"""Caches decoded frames, and prefetches the next ones in threads."""
+"""Caches decoded frames, and prefetches upcoming frames in threads."""
 
 import atexit
 import os
@@ -15,19 +15,24 @@ from torch import Tensor
 from sam2fast.video_io.sources import Source
 from sam2fast.video_io.video_types import VideoError
 
-# Frames. At 1024 x 1024 a frame takes 3 MiB, so the cache takes 96 MiB: about a second of video.
+# Maximum number of cached frames, about a second of video. At 1024x1024, they take 96 MiB.
 CAPACITY = 32
-AHEAD = 6  # frames to prefetch, or two for each reader; few are wasted when the caller jumps
-# Threads that read images at once, and bytes of the images that they decode: PIL does so without the GIL.
+AHEAD = 6  # minimum number of frames to prefetch; if the caller jumps, only these are wasted
+# Maximum number of threads that read images in parallel, and maximum size in bytes of the images that they decode. PIL
+# decodes without the GIL.
 MOST_READERS = 8
 MOST_DECODED = 256 << 20
 
 
 class FrameCache:
-    """The :data:`CAPACITY` frames of a source around the last requested one. Thread-safe.
+    """Caches :data:`CAPACITY` frames of a source around the last requested frame. Thread-safe.
 
-    ``pinned`` memory is copied to CUDA without another copy. ``readers`` threads may read at once, and ``ahead`` frames
-    are prefetched.
+    Args:
+        pinned: If True, stores frames in pinned memory, for copies to CUDA.
+
+    Attributes:
+        readers: Number of threads that may read in parallel.
+        ahead: Number of frames to prefetch.
     """
 
     def __init__(self, source: Source, pinned: bool = False) -> None:
@@ -41,7 +46,7 @@ class FrameCache:
         self._make_locks()
 
     def get(self, index: int) -> Tensor:
-        """Pixels of a frame, ``(S, S, 3)`` uint8. These calls move the window that is cached and prefetched."""
+        """Returns pixels ``(S, S, 3)`` uint8 of a frame, and moves the range of cached and prefetched frames to it."""
         if self._process != os.getpid():
             self._make_locks()
         with self._lock:
@@ -51,14 +56,14 @@ class FrameCache:
         return self.fetch(index)
 
     def fetch(self, index: int) -> Tensor:
-        """Pixels of a frame, as :meth:`get` returns them and with its errors, without moving the window."""
+        """Returns pixels of a frame like :meth:`get`, but does not move the range of cached frames."""
         pixels = self._cached(index)
         if pixels is not None:
             return pixels
         with self._reading[index % self.readers]:
             pixels = self._cached(index)
             if pixels is None:
-                # Video files are decoded forwards only, so a step backwards fills the cache at once.
+                # Video files are only decoded forward, so a step backward reads many frames at once.
                 since = max(index - CAPACITY + 1, 0) if self._step < 0 else index
                 for rank, read in self._source.read(index, since):
                     pixels = torch.empty_like(read, pin_memory=True).copy_(read) if self._pinned else read
@@ -67,18 +72,18 @@ class FrameCache:
         return pixels
 
     def upcoming(self, count: int) -> range:
-        """Indices of the next ``count`` frames, fewer at the video's end, in the direction of the last calls."""
+        """Returns indices of the next ``count`` frames in the direction of the last calls. Fewer at the video's end."""
         with self._lock:
             first, step = self._position + self._step, self._step
         end = min(first + count, self._length) if step > 0 else max(first - count, -1)
         return range(first, end, step)
 
     def has(self, indices: Iterable[int]) -> bool:
-        """Whether frames can be had without reading them."""
+        """Returns True if all of these frames are cached."""
         return self._frames.keys() >= {*indices}
 
     def close(self) -> None:
-        """Drops the frames and closes the source, after running reads."""
+        """Waits for running reads, drops the frames, and closes the source."""
         if self._process != os.getpid():
             self._make_locks()
         with ExitStack() as reads:
@@ -89,9 +94,9 @@ class FrameCache:
             self._source.close()
 
     def _make_locks(self) -> None:
-        """Makes the locks, also after a fork: threads that do not exist in the child may hold the old ones."""
+        """Creates the locks. Also runs after a fork, since threads of the parent may hold the old locks."""
         self._lock = Lock()
-        # Separate, so that cached frames are available while others are decoded. No two threads read the same frame.
+        # Separate locks for reading, so that cached frames are available meanwhile. A frame always uses the same lock.
         self._reading = [Lock() for _ in range(self.readers)]
         self._process = os.getpid()
 
@@ -105,40 +110,40 @@ class FrameCache:
         with self._lock:
             self._frames[index] = pixels
             if len(self._frames) > CAPACITY:
-                # The frame furthest behind, or the furthest ahead if none is behind.
+                # Drops the frame furthest behind, or the furthest ahead if no frame is behind.
                 first, last = min(self._frames), max(self._frames)
                 behind, ahead = (first, last) if self._step > 0 else (last, first)
                 del self._frames[behind if (behind - self._position) * self._step < 0 else ahead]
 
 
 class Prefetcher:
-    """Daemon threads that read the next frames into a cache. They ignore errors, which a request raises again.
+    """Reads the next frames into a cache, in daemon threads. Ignores errors, since requests raise them again.
 
-    The threads refer to the cache only, so they end when this object is collected, and before the process does.
+    The threads only refer to the cache. They end when this object is deleted, or before the interpreter exits.
     """
 
     _running: "ClassVar[weakref.WeakSet[Prefetcher]]" = weakref.WeakSet()
 
     def __init__(self, cache: FrameCache) -> None:
         self._cache = cache
-        # The only queues that a finaliser may write to: they are reentrant.
+        # SimpleQueue is reentrant, so that a finalizer may write to it.
         self._requests: list[SimpleQueue[bool]] = [SimpleQueue() for _ in range(cache.readers)]
         self._threads = [
             Thread(target=_work, args=(cache, number, requests), name="sam2fast-prefetch", daemon=True)
             for number, requests in enumerate(self._requests)
         ]
-        weakref.finalize(self, _put, self._requests, False)  # first: a thread may fail to start
+        weakref.finalize(self, _put, self._requests, False)  # first, since starting a thread may fail
         for thread in self._threads:
             thread.start()
         self._running.add(self)
 
     def follow(self) -> None:
-        """Prefetches after the last requested frame, unless half of that is there: waking threads takes time."""
+        """Prefetches frames after the last requested one. If half of them are cached, does not wake the threads yet."""
         if not self._cache.has(self._cache.upcoming(self._cache.ahead // 2)):
             _put(self._requests, True)
 
     def stop(self) -> None:
-        """Ends each thread after the frame that it is reading, and waits for that."""
+        """Ends the threads after the frames that they are reading. Waits for them."""
         _put(self._requests, False)
         for thread in self._threads:
             thread.join()
@@ -146,7 +151,7 @@ class Prefetcher:
 
 @atexit.register
 def _stop_all() -> None:
-    """A thread that is inside torch when the interpreter ends would abort the process."""
+    """Stops all threads, since a thread that runs torch while the interpreter exits would abort the process."""
     for prefetcher in list(Prefetcher._running):
         prefetcher.stop()
 
@@ -157,7 +162,7 @@ def _put(queues: "list[SimpleQueue[bool]]", value: bool) -> None:
 
 
 def _work(cache: FrameCache, number: int, requests: "SimpleQueue[bool]") -> None:
-    """Reads every frame ahead whose index, divided by the number of readers, leaves ``number``."""
+    """Reads upcoming frames with ``index % readers == number``."""
     failed: set[int] = set()
     while requests.get():
         for index in cache.upcoming(cache.ahead):

@@ -1,4 +1,4 @@
-"""A video as a sequence of model inputs."""
+"""Represents a video as a sequence of model inputs."""
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,18 +21,19 @@ FrameLike: TypeAlias = ImageLike | StreamFrame
 class Frames:
     """Frames of a video, decoded on access. Thread-safe.
 
-    Replaces the tensor ``inference_state["images"]`` of the original: supports ``len``, ``shape``, ``dtype``, iteration
-    and an index, an integer or a slice. Created by :func:`~sam2fast.video_io.open_frames`.
+    Replaces the tensor ``inference_state["images"]`` of the original: supports ``len``, ``shape``, ``dtype``,
+    iteration, and indexing by integers and slices. Created by :func:`~sam2fast.video_io.open_frames`.
 
     Attributes:
-        height, width: of the video, in pixels.
-        device: of the tensors that ``self[index]`` returns.
-        rate: average frames per second of a video file, if known.
-        truncated: one sentence on frames known to be missing after the last one, such as "clip.mp4: read 200 of about
-            300 frames; the rest of the file is damaged or missing"; None if there are none.
-        choices: the page, the bands and the scale of image files, as JSON, each only if there was a choice. It is
+        height, width: Size of the video in pixels.
+        device: Device of the tensors that ``self[index]`` returns.
+        rate: Average frames per second of a video file, if known.
+        truncated: Sentence on frames that are known to be missing after the last frame, such as "clip.mp4: read 200 of
+            about 300 frames; the rest of the file is damaged or missing". None if no frame is known to be missing.
+        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. It is
             filled when frames are read.
-        mean, std: of pixels in [0, 1], by which frames are normalised. A session sets them to those of its model.
+        mean, std: Mean and standard deviation of pixels in [0, 1], for normalization. A session sets them to those of
+            its model.
     """
 
     dtype = torch.float32
@@ -55,7 +56,7 @@ class Frames:
 
     @property
     def shape(self) -> torch.Size:
-        """``(N, 3, S, S)``."""
+        """Shape ``(N, 3, S, S)``."""
         return torch.Size((self._length, 3, self._image_size, self._image_size))
 
     def __len__(self) -> int:
@@ -65,18 +66,18 @@ class Frames:
         return (self[index] for index in range(self._length))
 
     def __getitem__(self, index: int | slice) -> Tensor:
-        """A frame as fp32 ``(3, S, S)`` on ``device``, normalised with :attr:`mean` and :attr:`std`.
+        """Returns a frame ``(3, S, S)`` fp32 on ``device``, normalized with :attr:`mean` and :attr:`std`.
 
-        A slice gives ``(N, 3, S, S)``, all in memory at once.
+        For a slice, returns a tensor ``(N, 3, S, S)``.
 
         Raises:
-            IndexError: If there is no such frame.
+            IndexError: If the index is out of range.
             VideoError: If the frame cannot be read, or the video was closed. Other frames may still be readable.
             FileNotFoundError, TypeError: If the frame of a list of images cannot be read.
         """
         if isinstance(index, slice):
-            chosen = [self._model_input(i) for i in range(self._length)[index]]
-            return torch.stack(chosen) if chosen else torch.empty((0, *self.shape[1:]), device=self.device)
+            frames = [self._model_input(i) for i in range(self._length)[index]]
+            return torch.stack(frames) if frames else torch.empty((0, *self.shape[1:]), device=self.device)
         return self._model_input(index)
 
     def _model_input(self, index: int) -> Tensor:
@@ -85,22 +86,22 @@ class Frames:
         return resize_and_normalise(pixels, size, self.mean, self.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
-        """A frame as ``(S, S, 3)`` uint8 RGB on the CPU. It is cached: do not write to it."""
+        """Returns a frame as ``(S, S, 3)`` uint8 RGB on the CPU. Do not modify it, since it is cached."""
         pixels = self._cache.get(self._rank(index))
         if self._prefetcher is not None:
             self._prefetcher.follow()
         return pixels
 
     def time(self, index: int) -> float | None:
-        """Seconds from the first frame to this one; None if the source has no timestamps.
+        """Returns the seconds from the first frame to this frame, or None if the source has no timestamps.
 
         Raises:
-            IndexError: If there is no such frame.
+            IndexError: If the index is out of range.
         """
         return self._source.time(self._rank(index))
 
     def close(self) -> None:
-        """Closes files, drops frames and ends the thread. May be called twice."""
+        """Closes files, drops cached frames and ends prefetching. May be called again."""
         if self._prefetcher is not None:
             self._prefetcher.stop()
         self._cache.close()
@@ -127,12 +128,12 @@ class Frames:
 
 
 class CurrentFrame(Frames):
-    """The current frame of a stream of at most ``length`` frames, in the place of a video's frames."""
+    """Frames of a stream of at most ``length`` frames. Only the current frame is available."""
 
     truncated: str | None = None
 
     def __init__(self, length: int, image_size: int, device: torch.device) -> None:
-        # Without super().__init__(): there is no source to read from.
+        # Does not call super().__init__(), since there is no source to read from.
         self.height, self.width = 0, 0
         self.device = device
         self._length, self._image_size = length, image_size
@@ -141,9 +142,9 @@ class CurrentFrame(Frames):
         self._scale = FrameScale(None)
 
     def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
-        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame, resized as images of a list are.
+        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame. Images are resized as in a list of images.
 
-        Raises VideoError if its size differs from the frames before, or the errors of :func:`to_rgb_image`.
+        Raises the errors of :func:`to_rgb_image`, and ``VideoError`` if the size differs from previous frames.
         """
         if isinstance(frame, StreamFrame):
             square, height, width = frame.square, frame.height, frame.width
@@ -164,17 +165,17 @@ class CurrentFrame(Frames):
 
     @property
     def current_frame(self) -> tuple[int | None, tuple[Tensor | None, int, int]]:
-        """The current frame, as :meth:`set_frame` takes it."""
+        """Arguments of :meth:`set_frame` for the current frame."""
         return self.current, (self._square, self.height, self.width)
 
     def set_frame(self, index: int | None, frame: tuple[Tensor | None, int, int]) -> None:
-        """Makes a prepared frame the current one."""
+        """Sets the current frame to a result of :meth:`prepared`."""
         self.current, (self._square, self.height, self.width) = index, frame
 
     def pixels(self, index: int) -> Tensor:
-        """The current frame as ``(S, S, 3)`` uint8."""
+        """Returns the current frame as ``(S, S, 3)`` uint8. Raises ``VideoError`` for other frames."""
         if self._square is None or self._rank(index) != self.current:
-            raise VideoError(f"frame {index} is not at hand: a stream has only its current frame, {self.current}")
+            raise VideoError(f"frame {index} is not available: a stream has only its current frame, {self.current}")
         return self._square
 
     def close(self) -> None:

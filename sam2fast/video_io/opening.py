@@ -1,4 +1,4 @@
-"""Recognises the kind of a video source and opens its frames."""
+"""Determines the type of a video source, and opens its frames."""
 
 import os
 import re
@@ -20,13 +20,13 @@ from sam2fast.video_io.video_types import VideoError, require_pyav
 from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
 VideoLike: TypeAlias = FileLike | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
-# At least two characters before the colon: a single one is a Windows drive.
+# Matches at least two characters before the colon, since a single one is a Windows drive.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 __all__ = ["VideoLike", "open_frames"]
 
 
 class SourceKind(Enum):
-    """The kinds of video sources."""
+    """Types of video sources."""
 
     FOLDER = auto()  # a path
     FILE = auto()  # a path, the bytes, or a file object
@@ -37,7 +37,13 @@ class SourceKind(Enum):
 
 
 def source_kind(source: Any) -> SourceKind:
-    """Returns the kind. Raises FileNotFoundError, VideoError for an unreadable path, or TypeError for another type."""
+    """Returns the type of a video source.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        VideoError: If a path is not accessible.
+        TypeError: If it is none of these types.
+    """
     if isinstance(source, str) and ADDRESS.match(source):
         return SourceKind.ADDRESS
     if isinstance(source, str | Path):
@@ -58,7 +64,7 @@ def source_kind(source: Any) -> SourceKind:
 
 
 def as_sequence(source: Sequence[ImageLike] | np.ndarray | Tensor, window: Window | None = None) -> Sequence[ImageLike]:
-    """The frames of a source of kind ``IMAGES``."""
+    """Returns the frames of a source of type :attr:`SourceKind.IMAGES`."""
     return ArrayFrames(source, window) if isinstance(source, np.ndarray | Tensor) else source
 
 
@@ -67,7 +73,7 @@ def _kind_of_path(path: Path) -> SourceKind:
         is_folder = os.path.isdir(path)
         if not is_folder:
             os.stat(path)
-    except (FileNotFoundError, ValueError):  # ValueError: a null character in the name
+    except (FileNotFoundError, ValueError):  # ValueError: the name contains a null character
         hint = numbered_files_hint(path)
         raise FileNotFoundError(f"no video file or folder of frames {str(path)!r}{hint}") from None
     except OSError as error:
@@ -87,27 +93,32 @@ def open_frames(
     """Opens a video. Frames are decoded when they are requested.
 
     Args:
-        source: A folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`; a video file of any format
-            that FFmpeg reads, an animated WebP or a TIFF of several pages: its path, its bytes, or a binary file
-            object, which is read from its beginning and must not be used meanwhile; a list of images as
-            :func:`~sam2fast.transforms.to_pixels` takes them; an array or tensor, see
-            :class:`~sam2fast.video_io.arrays.ArrayFrames`; an iterator of images, which is read to its end at once and
-            takes S * S * 3 bytes per frame; or a volume, see :func:`~sam2fast.video_io.open_volume`.
-            Images in memory are not copied: a frame has the values of the array when it is first requested.
+        source: One of these types:
+
+            - a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`;
+            - a video file of any format that FFmpeg reads, an animated WebP, or a TIFF with several pages: its path,
+              its bytes, or a binary file object. The object is read from its beginning and must not be used meanwhile;
+            - a list of images, as for :func:`~sam2fast.transforms.to_pixels`;
+            - an array or tensor, see :class:`~sam2fast.video_io.arrays.ArrayFrames`;
+            - an iterator of images. It is exhausted immediately, and takes S * S * 3 bytes per frame;
+            - a volume, see :func:`~sam2fast.video_io.open_volume`.
+
+            Images in memory are not copied. A frame gets the values that the array has at the frame's first request.
         image_size: Side S of the model's square input.
         device: Device of the returned frames.
-        prefetch: Decodes the next few frames in a thread, or image files and arrays in memory in up to eight threads.
+        prefetch: If True, decodes the next few frames in a thread. Image files and arrays in memory are decoded in up
+            to eight threads.
         window: Values (low, high) that become black and white, for volumes, and for images and arrays of any type.
-        axis: Slices of a volume that become frames. Defaults to ``"axial"``.
+        axis: Axis of the volume's slices that become frames. By default ``"axial"``.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        VideoError: If the video cannot be read or has an unsupported format, a video file has a window, or a source
-            that is no file of a volume has an axis.
-        ValueError: If the window is no pair of ascending numbers.
+        FileNotFoundError: If the file or folder does not exist.
+        VideoError: If the video cannot be read or has an unsupported format, if a window is given for a video file, or
+            if an axis is given for a source that is not a volume file.
+        ValueError: If the window is not a pair of ascending numbers.
         NoFramesError: If the video has no frames.
-        TypeError: If the source has another type.
-        ImportError: If PyAV is missing for a video file, or the extra ``medical`` for a volume.
+        TypeError: If the source is none of these types.
+        ImportError: If PyAV is not installed for a video file, or the extra ``medical`` for a volume.
     """
     check_window(window)
     return Frames(_open(source, image_size, window, axis), image_size, device, prefetch)
@@ -118,7 +129,7 @@ def _open(source: Any, image_size: int, window: Window | None, axis: Axis | None
     if is_volume(source):
         return ImageList(open_volume(source, axis or "axial", window), image_size)
     if isinstance(source, Volume) and (window or axis):
-        raise VideoError("the volume is open; give its window and axis to open_volume()")
+        raise VideoError("the volume is already open; pass its window and axis to open_volume()")
     if axis is not None:
         raise VideoError("an axis is for volumes: NIfTI files, DICOM files, and folders of DICOM files")
     if kind is SourceKind.FOLDER:

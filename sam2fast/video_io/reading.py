@@ -1,4 +1,4 @@
-"""Streams of frames, decoded forwards once, from files, folders, images, cameras and network addresses."""
+"""Reads streams of frames, in order and once, from files, folders, images, cameras and network addresses."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -20,7 +20,7 @@ StreamLike: TypeAlias = VideoLike | int
 
 
 class ImageStream:
-    """RGB images in order, each made when its frame is requested."""
+    """Stream of RGB images. Each image is created when its frame is requested."""
 
     pixel_aspect = Fraction(1)
 
@@ -29,7 +29,7 @@ class ImageStream:
     ) -> None:
         self.name = name
         self.rate: float | None = None if source is None else source.rate
-        self.time_unit = 0.001  # as image files state durations
+        self.time_unit = 0.001  # the unit of durations in image files
         self.count: int | None = None if source is None else len(source)
         self.choices: Mapping[str, Any] = {} if source is None else source.choices
         self._images, self._image_size, self._source = images, image_size, source
@@ -42,7 +42,7 @@ class ImageStream:
 
 
 class Stream(Protocol):
-    """A source of frames in order; its other attributes are set with the first frame."""
+    """Source of frames in order. Attributes except ``name`` are valid after the first frame."""
 
     name: str
     rate: float | None
@@ -52,21 +52,21 @@ class Stream(Protocol):
     choices: Mapping[str, Any]
 
     def frames(self) -> Generator[StreamFrame, None, None]:
-        """Yields the frames; files stay open until the last frame, or until the generator is closed."""
+        """Yields the frames. Files stay open until the last frame, or until the generator is closed."""
 
 
 class FrameReader:
-    """An iterator over :class:`StreamFrame`, and a context manager that closes it. Not thread-safe.
+    """Iterator over :class:`StreamFrame`, and context manager that closes it. Not thread-safe.
 
-    The constructor reads the first frame. After an error the iterator is exhausted.
+    The constructor reads the first frame. After an error, the iterator is exhausted.
 
     Attributes:
-        height, width: of the video, upright, in pixels.
-        rate: average frames per second, if the source states it.
-        time_unit: the unit of the frames' times, in seconds.
-        count: number of frames that the source states, if it does. A damaged source may have fewer.
-        pixel_aspect: width of a pixel divided by its height, upright; 1 if the source does not state it.
-        choices: the page, the bands and the scale of image files, as JSON, each only if there was a choice. It is
+        height, width: Size of the video in pixels, upright.
+        rate: Average frames per second, if the source states it.
+        time_unit: Unit of the frames' times, in seconds.
+        count: Number of frames, if the source states it. A damaged source may have fewer frames.
+        pixel_aspect: Width of a pixel divided by its height, upright. 1 if the source does not state it.
+        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. It is
             filled when frames are read.
 
     Raises:
@@ -97,7 +97,7 @@ class FrameReader:
         return frame
 
     def close(self) -> None:
-        """Closes files and connections, and ends the iteration. May be called twice."""
+        """Closes files and connections, and ends the iteration. May be called again."""
         self._first = None
         self._frames.close()
 
@@ -109,19 +109,19 @@ class FrameReader:
 
 
 def read_frames(source: StreamLike, image_size: int) -> FrameReader:
-    """The frames of a video in the order in which they are shown, decoded once, in constant memory.
+    """Reads the frames of a video once, in presentation order, in constant memory.
 
-    The video is not scanned first, so long and endless videos start at once. Frames and their indices are those of
-    :func:`~sam2fast.video_io.open_frames`.
+    The video is not scanned first, so long and endless videos start immediately. Frames and their indices equal those
+    of :func:`~sam2fast.video_io.open_frames`.
 
     Args:
-        source: whatever ``open_frames`` takes (an iterator is read one image at a time); the index of a camera, an int;
-            or an address that FFmpeg can open, such as ``"rtsp://..."``.
-        image_size: side S of the model's square input.
+        source: Source as for ``open_frames``, where an iterator is read one image at a time; index of a camera, an int;
+            or address that FFmpeg can open, such as ``"rtsp://..."``.
+        image_size: Side S of the model's square input.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        VideoError: If the source cannot be opened, or is no video; see :class:`FrameReader` for frames.
+        FileNotFoundError: If the file or folder does not exist.
+        VideoError: If the source cannot be opened, or is not a video. See also :class:`FrameReader`.
         NoFramesError: If the source has no frames.
         TypeError: If the source has another type.
         ImportError: If the library for a video or a volume is not installed.

@@ -1,4 +1,4 @@
-"""The sound of videos."""
+"""Copies the sound of a video to another video."""
 
 import heapq
 import logging
@@ -16,27 +16,35 @@ from av.error import FFmpegError
 from sam2fast.io.atomic import atomic_path
 from sam2fast.video_io.containers import VideoInput, codec_name
 
-# By the ending of the file: container, encoder, sample format and rate.
+# By file suffix: container, encoder, sample format and sample rate.
 ENCODERS = {
     ".mp4": ("mp4", "aac", "fltp", 44100),
     ".mov": ("mov", "aac", "fltp", 44100),
     ".webm": ("webm", "libopus", "flt", 48000),
 }
-# Sound in other codecs is dropped: their decoders would see files of strangers.
+# Sound in other codecs is dropped, so that fewer decoders read untrusted files.
 CODECS = frozenset(("aac", "mp3", "opus", "vorbis", "flac", "ac3", "pcm_s16le", "pcm_s24le", "pcm_f32le"))
 
 _log = logging.getLogger(__name__)
 
 
 def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: float = float("inf")) -> bool:
-    """Adds the sound of another video to a silent MP4, QuickTime or WebM file, which is replaced atomically.
+    """Adds the sound of another video to a silent MP4, QuickTime or WebM file. Replaces the file atomically.
 
-    ``start`` and ``seconds`` are the part of the source that the video shows. Returns False, and changes nothing, if
-    the source has no sound in one of :data:`CODECS`. Raises VideoError, OSError or FFmpegError.
+    Args:
+        video: Silent file.
+        source: Video with the sound.
+        start, seconds: Start and duration of the part of ``source`` that ``video`` shows, in seconds.
+
+    Returns:
+        False if the source has no sound in one of :data:`CODECS`. The file is unchanged then.
+
+    Raises:
+        VideoError, OSError, FFmpegError: If the source cannot be read, or the file cannot be written.
     """
     container, encoder, layout_format, rate = ENCODERS[video.suffix]
     with ExitStack() as opened:
-        sound, shown = source.open()
+        sound, images_stream = source.open()
         opened.enter_context(sound)
         if not sound.streams.audio:
             return False
@@ -44,7 +52,7 @@ def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: floa
         if codec not in CODECS:
             _log.warning("%s: its sound is not kept: it is %s, not one of %s", source.name, codec, sorted(CODECS))
             return False
-        start += float((shown.start_time or 0) * (shown.time_base or 0))
+        start += float((images_stream.start_time or 0) * (images_stream.time_base or 0))
         partial = opened.enter_context(atomic_path(video))
         silent = opened.enter_context(av.open(str(video.absolute())))
         options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
@@ -73,7 +81,7 @@ def _encoded(stream: Any, resampler: AudioResampler, frames: Iterator[Any]) -> I
 
 
 def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
-    """The decoded frames of a part, with times from its beginning; broken ones at the end are left out."""
+    """Yields the decoded sound frames of a part, with times from its beginning. Ends at the first damaged frame."""
     frames = sound.decode(audio=0)
     while True:
         try:

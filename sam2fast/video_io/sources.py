@@ -1,4 +1,4 @@
-"""Sources of frames: image folders, image files, and images in memory."""
+"""Reads frames from image folders, image files, and images in memory."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Returns images and videos that :func:`frame_files` leaves out. From now on it does not log them."""
+    """Returns images and videos that :func:`frame_files` leaves out. That function does not log them afterwards."""
     _, others = split_frames(folder)
     LOGGED.add(f"{folder}: {skipped_note(others)}")
     return others
@@ -59,7 +59,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
     """Returns the files of :func:`frame_files`, and the names of other images and videos."""
     try:
         with os.scandir(folder) as entries:
-            # A dangling link is kept, so that the missing frame is an error.
+            # Includes dangling links, so that a missing frame is an error.
             names = [entry.name for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)]
     except OSError as error:
         raise VideoError(f"the folder {folder} cannot be read: {error.strerror}") from error
@@ -69,7 +69,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
         raise NoFramesError(
             f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files, such as 00000.jpg"
         )
-    # Where there are files that the original reads, only these.
+    # If the original reads some of these files, uses only those.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if is_video_file(name))} - {*chosen}
     paths = [folder / name for name in chosen]
@@ -81,24 +81,24 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links counts as a dangling link
+    except OSError:  # a circular link counts as a dangling link
         return False
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
-    parts = re.split(r"([0-9]+)", path.stem)  # alternating text and digits, so that equal types are compared
+    parts = re.split(r"([0-9]+)", path.stem)  # text and digits alternate, so that only equal types are compared
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 class Source(ABC):
-    """A video with random access to its frames. ``time`` is thread-safe.
+    """Video with random access to its frames. ``time`` is thread-safe.
 
     Attributes:
-        reads_in_parallel: whether ``read`` is thread-safe, too.
-        height, width: upright, in pixels.
-        rate: average frames per second, if known.
-        truncated: a sentence on frames known to be missing after the last one; None if there are none.
-        choices: The page, the bands and the scale of image files, each only if there was a choice. It is filled when
+        reads_in_parallel: True if ``read`` is thread-safe, too.
+        height, width: Size in pixels, upright.
+        rate: Average frames per second, if known.
+        truncated: Sentence on frames that are known to be missing after the last frame, or None.
+        choices: Page, bands and scale of image files, each only if there were several possibilities. It is filled when
             frames are read.
     """
 
@@ -114,7 +114,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Yields the frames from ``since`` on that are decoded on the way to ``index``, which comes last.
+        """Yields frame ``index``, after frames from ``since`` on that have to be decoded before it.
 
         Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
 
@@ -123,34 +123,37 @@ class Source(ABC):
         """
 
     def time(self, index: int) -> float | None:
-        """Seconds from the first frame to this one, if known."""
+        """Returns the seconds from the first frame to this frame, or None if unknown."""
         return None
 
-    def close(self) -> None:  # noqa: B027  (nothing is open)
+    def close(self) -> None:  # noqa: B027  (no file is open)
         """Closes files."""
 
 
 class ImageSource(Source):
-    """Base of sources that load images one by one."""
+    """Base class of sources that load images one by one."""
 
     _image_size: int
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
+        """Returns only frame ``index``, as ``(S, S, 3)`` uint8 RGB on the CPU. See :meth:`Source.read`."""
         image = self.image(index)
         check_size(index, (image.height, image.width), (self.height, self.width))
         return [(index, resized(image, self._image_size))]
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:
-        """A frame as an 8-bit RGB image of its own size."""
+        """Returns a frame as an 8-bit RGB image of its original size."""
 
 
 class ImageFiles(ImageSource):
-    """Image files in a given order. Raises VideoError if none has a readable header.
+    """Frames of image files, in the order of the paths.
 
-    The EXIF orientation is ignored, as in the original. The size is that of the first file with a readable header.
-    Alpha is dropped. Values of more than 8 bits are scaled to 8, with one scale for all files.
+    The EXIF orientation is ignored, as in the original. The first file with a readable header determines the size.
+    Alpha is dropped. Values of more than 8 bits are scaled to 8 bits, with one scale for all files.
+
+    Raises:
+        VideoError: If no file has a readable header.
     """
 
     reads_in_parallel = True
@@ -179,12 +182,12 @@ class ImageFiles(ImageSource):
             try:
                 return read_image_size(path)
             except IMAGE_READ_ERRORS:
-                continue  # reported when that frame is requested
+                continue  # raised again when that frame is requested
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
 class TiffPages(ImageSource):
-    """The images of a TIFF file of several pages, without thumbnails, with one scale."""
+    """Frames of a TIFF file with several pages, except thumbnails. All pages have one scale."""
 
     def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
         self._arguments = file, image_size, window
@@ -200,7 +203,7 @@ class TiffPages(ImageSource):
 
     @staticmethod
     def has_several(file: FileLike) -> bool:
-        """Returns True for a TIFF file with more than one image; False for a file that cannot be rewound."""
+        """Returns True for a TIFF file with more than one image. Returns False if the file cannot be rewound."""
         try:
             header = read_header(file)
         except IMAGE_READ_ERRORS:
@@ -222,14 +225,14 @@ class TiffPages(ImageSource):
 
 
 class AnimatedImage(ImageSource):
-    """The images of an animated WebP file."""
+    """Frames of an animated WebP file."""
 
     def __init__(self, file: FileLike, image_size: int, window: Window | None = None) -> None:
         self._arguments = file, image_size, window
         self._image_size, self._image = image_size, _open_webp(file)
         self._scale = FrameScale(window)
         self.width, self.height = self._image.size
-        self._times: list[float] = []  # which WebP stores with the images
+        self._times: list[float] = []  # WebP stores them with the images
         with suppress(VideoError):  # raised again when that frame is requested
             for index in range(len(self)):
                 self._seek(index)
@@ -242,7 +245,7 @@ class AnimatedImage(ImageSource):
 
     @staticmethod
     def has_several(file: FileLike) -> bool:
-        """Returns True for a WebP file with more than one image; False for a file that cannot be rewound."""
+        """Returns True for a WebP file with more than one image. Returns False if the file cannot be rewound."""
         try:
             with _open_webp(file) as image:
                 return getattr(image, "n_frames", 1) > 1
@@ -281,18 +284,18 @@ def _open_webp(file: FileLike) -> Image.Image:
 
 def open_pages(file: FileLike, image_size: int, window: Window | None = None) -> ImageSource | None:
     """Opens a TIFF file or an animated WebP with several images. Returns None for other files."""
-    for kind in (TiffPages, AnimatedImage):
-        if kind.has_several(file):
-            return kind(file, image_size, window)
+    for source in (TiffPages, AnimatedImage):
+        if source.has_several(file):
+            return source(file, image_size, window)
     return None
 
 
 class ImageList(ImageSource):
-    """Images in memory, or their paths, converted when they are requested. The size is that of the first image.
+    """Frames of images in memory or image paths, converted on request. The first image determines the size.
 
     Raises:
         NoFramesError: If there are no images.
-        VideoError, TypeError, FileNotFoundError: If the first image cannot be used.
+        VideoError, TypeError, FileNotFoundError: If the first image is invalid.
     """
 
     def __init__(self, frames: Sequence[ImageLike], image_size: int, window: Window | None = None) -> None:
@@ -303,9 +306,9 @@ class ImageList(ImageSource):
             raise NoFramesError("no images found: the sequence is empty")
         first = self.image(0)
         self.height, self.width = first.height, first.width
-        # A user's own sequence or subclass may not be thread-safe, nor may an open file that is there twice.
-        is_known = type(frames) in (list, tuple) and all(isinstance(x, STATELESS) for x in frames)
-        self.reads_in_parallel = is_known or (isinstance(frames, ArrayFrames) and frames.is_plain)
+        # Custom sequences and subclasses may not be thread-safe, nor may an open file that occurs twice in the list.
+        is_stateless = type(frames) in (list, tuple) and all(isinstance(x, STATELESS) for x in frames)
+        self.reads_in_parallel = is_stateless or (isinstance(frames, ArrayFrames) and frames.is_plain)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -322,7 +325,7 @@ class ImageList(ImageSource):
 
 
 class BufferedImages(Source):
-    """The images of an iterator, kept as resized frames. Raises the errors of :class:`ImageList`."""
+    """Stores the images of an iterator as resized frames. Raises the same errors as :class:`ImageList`."""
 
     def __init__(self, images: Iterator[ImageLike], image_size: int, window: Window | None = None) -> None:
         scale = FrameScale(window)
@@ -334,7 +337,7 @@ class BufferedImages(Source):
         return len(self._frames_or_errors)
 
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Frame ``index`` alone, as ``(S, S, 3)`` uint8 RGB on the CPU; see :meth:`Source.read`."""
+        """Returns only frame ``index``, as ``(S, S, 3)`` uint8 RGB on the CPU. See :meth:`Source.read`."""
         frame = self._frames_or_errors[index]
         if isinstance(frame, Exception):
             raise frame
@@ -352,5 +355,5 @@ class BufferedImages(Source):
         except (VideoError, TypeError, FileNotFoundError) as error:
             if index == 0:
                 raise
-            return error  # raised when that frame is requested
+            return error  # raised when the frame is requested
         return resized(rgb, image_size)

@@ -1,4 +1,4 @@
-"""The timestamps and keyframes of a video file."""
+"""Reads timestamps and keyframes of video files."""
 
 import logging
 import math
@@ -18,33 +18,33 @@ from sam2fast.video_io.truncation import missing_frames
 
 _log = logging.getLogger(__name__)
 
-# Formats that store the presentation time of each frame; for others FFmpeg estimates it.
+# Formats that store the presentation time of each frame. For other formats, FFmpeg estimates it.
 FORMATS_WITH_TIMES = ("mov", "matroska")
-# Codecs with packets that show nothing; only decoding reveals which.
+# Codecs that may have packets without a displayed frame. Only decoding detects these.
 CODECS_WITH_HIDDEN_FRAMES = ("vp8",)
-# Relative tolerance between the stated rate and the average of rounded times.
+# Relative tolerance between the stated rate and the average rate of rounded times.
 ROUNDING = 0.005
 
 
 def has_times(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether every shown packet should have a presentation time and give a frame."""
+    """Returns True if every displayed packet should have a presentation time and a frame."""
     form = container.format.name.split(",")[0]
     return form in FORMATS_WITH_TIMES and stream.codec_context.name not in CODECS_WITH_HIDDEN_FRAMES
 
 
 def stated_rate(stream: VideoStream) -> float | None:
-    """Average frames per second that the file states, or an estimate from its first packets."""
+    """Returns the average frames per second that the file states, or an estimate from its first packets."""
     rate = stream.average_rate or stream.base_rate
     if rate and not stream.base_rate and stream.frames:
-        # All frames have one time, so FFmpeg has divided their number by the duration of one.
+        # All frames have the same time, so FFmpeg divided their number by the duration of one frame.
         rate /= stream.frames
     return float(rate) if rate else None
 
 
 class Clock:
-    """Seconds from the first frame to each frame, in presentation order; None if unknown.
+    """Converts timestamps in presentation order to seconds from the first frame, or to None if unknown.
 
-    A frame whose time is not after the one before it follows by the stated rate.
+    If a timestamp does not increase, the frame's time is computed from the previous frame and the stated rate.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -56,7 +56,7 @@ class Clock:
         self._last = -math.inf
 
     def __call__(self, time: int | None) -> float | None:
-        """The seconds of the next frame, whose timestamp is ``time``."""
+        """Returns the seconds of the next frame, with the timestamp ``time``."""
         if time is None or self._unit is None:
             return None
         if self._first is None:
@@ -68,18 +68,18 @@ class Clock:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The timestamps of a stream.
+    """Stores the timestamps of a stream.
 
     Attributes:
-        count: number of frames.
-        times: presentation times, ascending, in the stream's time base; None if unknown: then frames can only be
+        count: Number of frames.
+        times: Presentation times, ascending, in the stream's time base. None if unknown, so that frames can only be
             counted from the beginning.
-        keyframes: presentation times of the keyframes, ascending; empty without ``times``.
-        sound: no damage is known.
-        unit: time base in seconds.
-        seconds_of: seconds from the first frame to each, where ``times`` are unknown; empty if those are, too.
-        stated_rate: frames per second that the file states.
-        truncated: a sentence on frames known to be missing after the last one.
+        keyframes: Presentation times of the keyframes, ascending. Empty if ``times`` is None.
+        sound: True if no damage is known.
+        unit: Time base in seconds.
+        seconds_of: Seconds from the first frame to each frame, if ``times`` is None. Empty if unknown.
+        stated_rate: Frames per second that the file states.
+        truncated: Sentence on frames that are known to be missing after the last frame, or None.
     """
 
     count: int
@@ -93,7 +93,7 @@ class Timeline:
 
     @property
     def rate(self) -> float | None:
-        """Average frames per second: the stated rate if the timestamps agree, else their average."""
+        """Average frames per second: the stated rate if it agrees with the timestamps, else the timestamps' average."""
         if self.times is None or self.count < 2:
             return self.stated_rate
         rate = float((self.count - 1) / ((self.times[-1] - self.times[0]) * self.unit))
@@ -101,31 +101,31 @@ class Timeline:
         return self.stated_rate if agrees else rate
 
     def seconds(self, rank: int) -> float | None:
-        """Seconds from the first frame to this one, if known."""
+        """Returns the seconds from the first frame to frame ``rank``, or None if unknown."""
         if self.times is None:
             return self.seconds_of[rank] if self.seconds_of else None
         return float((self.times[rank] - self.times[0]) * self.unit)
 
     def rank(self, time: int | None) -> int | None:
-        """The index of the frame that begins at a time; None if there is none."""
+        """Returns the index of the frame with the presentation time ``time``, or None."""
         if self.times is None or time is None:
             return None
         rank = bisect_left(self.times, time)
         return rank if rank < self.count and self.times[rank] == time else None
 
     def keyframe_before(self, rank: int) -> int:
-        """Position in ``keyframes`` of the last one at or before a frame; 0 also stands for the beginning."""
+        """Returns the index in ``keyframes`` of the last keyframe up to a frame, or 0, the beginning."""
         if self.times is None:
             return 0
         return max(bisect_right(self.keyframes, self.times[rank]) - 1, 0)
 
     def rank_of_keyframe(self, position: int) -> int:
-        """The first frame at or after a keyframe, which an edit list may hide."""
+        """Returns the index of the first frame from a keyframe on. An edit list may hide the keyframe itself."""
         return bisect_left(self.times, self.keyframes[position]) if self.times and position else 0
 
 
 def read_timeline(video: VideoInput) -> Timeline:
-    """Reads the timestamps from the packets if these are consistent, else by decoding all frames."""
+    """Reads the timestamps from the packets or, if these are inconsistent, by decoding all frames."""
     container, stream = video.open()
     with container:
         packets = Packets(container, stream)
@@ -147,24 +147,24 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
 
     with container:
         packets, clock = Packets(container, stream), Clock(container, stream)
-        shown = [frame.pts for frame in decode(stream, packets, count)]
-    if errors and shown:
-        # How many frames they had, and where, is unknown.
+        decoded = [frame.pts for frame in decode(stream, packets, count)]
+    if errors and decoded:
+        # The number and positions of their frames are unknown.
         _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
-    times = [time for time in shown if time is not None]
-    if len(times) < len(shown) or not _strictly_ascending(times):
-        seconds = [second for second in map(clock, shown) if second is not None]
-        known = seconds if len(seconds) == len(shown) else ()
-        return replace(guess, count=len(shown), times=None, keyframes=[], seconds_of=known)
+    times = [time for time in decoded if time is not None]
+    if len(times) < len(decoded) or not _strictly_ascending(times):
+        seconds = [second for second in map(clock, decoded) if second is not None]
+        known = seconds if len(seconds) == len(decoded) else ()
+        return replace(guess, count=len(decoded), times=None, keyframes=[], seconds_of=known)
     return replace(guess, count=len(times), times=times)
 
 
 class _PacketInfo(NamedTuple):
-    """What the timeline needs of a packet."""
+    """Stores the properties of a packet that the timeline depends on."""
 
-    pts: int | None
+    pts: int | None  # presentation time
     is_key: bool
-    is_shown: bool  # an edit list may hide packets that others depend on
+    is_shown: bool  # False if an edit list hides the packet, on which other packets may depend
     is_corrupt: bool
 
 
@@ -175,7 +175,7 @@ def _from_packets(source: Packets, container: InputContainer, stream: VideoStrea
     sound = (
         has_times(container, stream)
         and _consistent(packets)
-        # Ascending times although the decoder reorders frames: these are decoding times.
+        # If times ascend although the decoder reorders frames, they are decoding times.
         and not (stream.codec_context.has_b_frames and _strictly_ascending(stored))
     )
     unit = Fraction(stream.time_base or 1)
@@ -183,11 +183,11 @@ def _from_packets(source: Packets, container: InputContainer, stream: VideoStrea
 
 
 def _consistent(packets: list[_PacketInfo]) -> bool:
-    """Whether every shown packet should give one frame with a distinct time."""
+    """Returns True if every displayed packet should have one frame with a distinct time."""
     times = [packet.pts for packet in packets if packet.is_shown]
     if not times or None in times or len(set(times)) < len(times) or any(packet.is_corrupt for packet in packets):
         return False
-    # Packets before the first keyframe, in file or presentation order, refer to missing frames.
+    # Packets before the first keyframe, in file or presentation order, depend on missing frames.
     first = packets[0]
     return first.is_key and first.pts is not None and all(time is not None and time >= first.pts for time in times)
 

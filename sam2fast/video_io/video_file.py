@@ -1,4 +1,4 @@
-"""Video files, read through PyAV."""
+"""Reads video files with PyAV."""
 
 import os
 import weakref
@@ -16,27 +16,28 @@ from sam2fast.video_io.sources import Source
 from sam2fast.video_io.timeline import Timeline, read_timeline
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
-Shown = tuple[int, VideoFrame]  # a frame and its index
+IndexedFrame = tuple[int, VideoFrame]  # a frame and its index
 
-# Decoders inherited through a fork, kept alive: their threads are gone, and closing them would wait forever.
+# Decoders that a forked process inherited. They are kept alive, since closing them would wait for threads that do not
+# exist.
 _abandoned: list[object] = []
 
 
 class VideoFile(Source):
-    """A video file, decoded forwards from the keyframe before a requested frame.
+    """Decodes frames of a video file, from the keyframe before the requested frame on.
 
-    Follows decord, the original's reader: frames are numbered in presentation order, upright, and bit-identical; unlike
-    decord's, those of mirrored videos are mirrored. Formats without presentation times (.avi), and files with
-    inconsistent packets, are decoded once when they are opened. If that gives no usable times, a step backwards decodes
-    from the beginning. A truncated file has the frames that can be read, see ``truncated``; libavcodec conceals other
-    damage.
+    Frames are upright, numbered in presentation order, and equal bit by bit to frames of decord, the original's reader.
+    Only mirrored videos differ: decord ignores the mirroring. Files without presentation times (.avi) or with
+    inconsistent packets are decoded once when they are opened. If that gives no usable times, each step backward
+    decodes from the beginning. A truncated file has the frames that can be read; see ``truncated``. libavcodec conceals
+    other damage.
 
     Args:
-        image_size: side S of the square that frames are resized to; None leaves them at the file's own size.
+        image_size: Side S of the square to which frames are resized, or None to keep the file's size.
 
     Raises:
-        VideoError: the file cannot be read as a video, or cannot be rewound.
-        NoFramesError: none of its frames can be decoded.
+        VideoError: If the file cannot be read as a video, or cannot be rewound.
+        NoFramesError: If no frame can be decoded.
     """
 
     def __init__(self, video: VideoInput, image_size: int | None) -> None:
@@ -45,11 +46,11 @@ class VideoFile(Source):
         self._video, self._image_size, self._process = video, image_size, os.getpid()
         self._timeline = read_timeline(video)
         self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
-        # With frame threading an error in one frame loses others, too.
+        # With frame threading, an error in one frame also loses other frames.
         self._threads = "AUTO" if self._timeline.sound else "SLICE"
-        self._coming: Iterator[Shown] = iter(())
-        self._held: Shown | None = None
-        self._next = 0  # index of the next frame, at least
+        self._coming: Iterator[IndexedFrame] = iter(())
+        self._held: IndexedFrame | None = None
+        self._next = 0  # lower bound of the next frame's index
         self._rewind()
         first = next(self._coming, None)
         if first is None:
@@ -67,12 +68,12 @@ class VideoFile(Source):
         return self._timeline.count
 
     def read(self, index: int, since: int) -> Iterator[tuple[int, Tensor]]:
-        """See :meth:`~sam2fast.video_io.sources.Source.read`; frames are decoded lazily.
+        """Decodes frames lazily. See :meth:`~sam2fast.video_io.sources.Source.read`.
 
-        Their pixels are ``(S, S, 3)`` uint8 RGB on the CPU, or ``(H, W, 3)`` without an ``image_size``.
+        Pixels are ``(S, S, 3)`` uint8 RGB on the CPU, or ``(H, W, 3)`` if ``image_size`` is None.
 
         Raises:
-            VideoError: the frame cannot be decoded or has another size, or the process was forked.
+            VideoError: If the frame cannot be decoded or has another size, or the process was forked.
         """
         if os.getpid() != self._process:
             raise VideoError(
@@ -91,7 +92,7 @@ class VideoFile(Source):
                 if rank == index:
                     return
         if self._threads == "AUTO":
-            # Retry without frame threading, from now on: a damaged frame then loses no other.
+            # Retries, from now on without frame threading, so that a damaged frame does not lose other frames.
             self._threads = "SLICE"
             self._enter(0)
             yield from self.read(index, since)
@@ -106,29 +107,29 @@ class VideoFile(Source):
         self._close_container()
 
     def _starts(self, rank: int) -> list[int | None]:
-        """Where to start decoding for a frame: here (None), or at keyframes. If one fails, an earlier one follows."""
+        """Returns the points to decode a frame from, in order of preference: the current one (None), and keyframes."""
         keyframe = self._timeline.keyframe_before(rank)
         is_on_the_way = self._timeline.rank_of_keyframe(keyframe) <= self._next <= rank
         return [*([None] if is_on_the_way else []), *dict.fromkeys((keyframe, max(keyframe - 1, 0), 0))]
 
-    def _until(self, index: int) -> Iterator[Shown]:
-        """The next frames up to ``index``; a later one is kept for the next call."""
-        while (shown := self._held or next(self._coming, None)) is not None:
-            self._held, self._next = None, shown[0] + 1
-            if shown[0] > index:
-                self._held, self._next = shown, shown[0]
+    def _until(self, index: int) -> Iterator[IndexedFrame]:
+        """Yields the next frames up to ``index``. Holds a later frame for the next call."""
+        while (indexed := self._held or next(self._coming, None)) is not None:
+            self._held, self._next = None, indexed[0] + 1
+            if indexed[0] > index:
+                self._held, self._next = indexed, indexed[0]
                 return
-            yield shown
+            yield indexed
         self._next = len(self)
 
     def _enter(self, keyframe: int) -> None:
-        """Seeks to a keyframe; reopens the file if that fails."""
+        """Seeks to a keyframe. If that fails, reopens the file."""
         if keyframe == 0 or not self._seek(keyframe):
             self.close()
             self._rewind()
 
     def _rewind(self) -> None:
-        """Reopens the file, since not every format can seek to its beginning."""
+        """Reopens the file, since some formats cannot seek to the beginning."""
         self._container, self._stream = self._video.open()
         # PyAV's objects form reference cycles, so an unused file would stay open until garbage collection.
         self._close_container = weakref.finalize(self, _close, os.getpid(), self._container, self._stream)
@@ -137,7 +138,7 @@ class VideoFile(Source):
         self._begin(Packets(self._container, self._stream), 0)
 
     def _seek(self, keyframe: int) -> bool:
-        """Seeks to a keyframe; False if that fails. If the file lands elsewhere, a frame will be missing later."""
+        """Seeks to a keyframe. Returns False if that fails. After a seek to a wrong position, frames are missing."""
         try:
             self._container.seek(self._timeline.keyframes[keyframe], stream=self._stream)
         except FFmpegError:
@@ -161,7 +162,7 @@ def _close(process: int, container: InputContainer, stream: object) -> None:
         _abandoned.append((container, stream))
 
 
-def _ranked(frames: Iterator[VideoFrame], timeline: Timeline) -> Iterator[Shown]:
+def _ranked(frames: Iterator[VideoFrame], timeline: Timeline) -> Iterator[IndexedFrame]:
     for count, frame in enumerate(frames):
         rank = count if timeline.times is None else timeline.rank(frame.pts)
         if rank is not None:

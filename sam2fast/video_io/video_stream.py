@@ -1,4 +1,4 @@
-"""Decodes videos forwards once: files, network addresses, and cameras."""
+"""Decodes frames of files, network addresses and cameras in order, once."""
 
 import logging
 from collections.abc import Generator, Iterator, Mapping
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class DecodedStream:
-    """The frames of a video in presentation order, without a scan of the file."""
+    """Decodes the frames of a video in presentation order, without scanning the file first."""
 
     def __init__(self, video: VideoInput, image_size: int) -> None:
         self.name = video.name
@@ -34,27 +34,27 @@ class DecodedStream:
         self._video, self._image_size = video, image_size
 
     def frames(self) -> Generator[StreamFrame, None, None]:
-        """See :class:`~sam2fast.video_io.reading.FrameReader` for errors."""
-        given = 0
+        """Yields the frames. For errors see :class:`~sam2fast.video_io.reading.FrameReader`."""
+        yielded = 0
         if self._video.is_file:
             with suppress(_UndecodableError):
                 for frame in self._decoded(careful=False):
-                    given = frame.index + 1
+                    yielded = frame.index + 1
                     yield frame
                 return
         for frame in self._decoded(careful=True):
-            if frame.index >= given:
+            if frame.index >= yielded:
                 yield frame
 
     def _decoded(self, careful: bool) -> Iterator[StreamFrame]:
-        """All frames. Without ``careful`` it is faster, but ends at the first error, which loses other frames."""
+        """Yields all frames. If not ``careful``, decoding is faster, but ends with an exception at the first error."""
         container, stream = self._video.open()
         with container:
             self.rate, self.count = stated_rate(stream), stated_frames(container, stream) or None
             self.time_unit = float(stream.time_base or 0)
             packets = Packets(container, stream)
             expected = _Expected(container, stream, packets)
-            # Losses are only detected where packets have times.
+            # Lost frames are only detected if packets have times.
             careful = careful or not expected.are_known
             # Frame threading also adds latency.
             stream.thread_type = "SLICE" if careful else "AUTO"
@@ -70,7 +70,7 @@ class DecodedStream:
             if expected.lacks_before(None):
                 raise self._undecodable(index, careful)
             if errors and index:
-                # How many frames they had, and where, is unknown.
+                # The number and positions of their frames are unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
             if index == 0:
                 why = f"; reading fails: {reason(packets.error)}" if packets.error else ""
@@ -86,7 +86,7 @@ class DecodedStream:
 
 
 class _UndecodableError(Exception):
-    """A frame cannot be decoded, or was lost by the error of another one."""
+    """Raised if a frame cannot be decoded, or was lost by an error in another frame."""
 
 
 def _raised(error: FFmpegError) -> None:
@@ -96,8 +96,9 @@ def _raised(error: FFmpegError) -> None:
 class _Expected:
     """Passes packets to the decoder and records their presentation times.
 
-    If the decoder gives no frame for a damaged packet, this is detected at the next frame. Times are trusted as in
-    :func:`~sam2fast.video_io.timeline.read_timeline`; after an inconsistency nothing is reported.
+    If the decoder returns no frame for a damaged packet, this is detected at the next frame. Times are trusted under
+    the same conditions as in :func:`~sam2fast.video_io.timeline.read_timeline`. After inconsistent times, no missing
+    frame is reported.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
@@ -115,7 +116,7 @@ class _Expected:
             yield packet
 
     def lacks_before(self, frame: VideoFrame | None) -> bool:
-        """Returns True if an expected frame is missing before this frame, or before the end (None). Reports it once."""
+        """Returns True if an expected frame is missing before ``frame``, or before the end if None. Reports it once."""
         time = float("inf") if frame is None else frame.pts
         if time is None:
             self._distrust()
@@ -126,7 +127,7 @@ class _Expected:
             lacks = True
         if self._due and self._due[0] == time:
             heappop(self._due)
-        # Ascending times although the decoder reorders frames: these are decoding times.
+        # If times ascend although the decoder reorders frames, they are decoding times.
         return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
 
     def _note(self, packet: Packet) -> None:

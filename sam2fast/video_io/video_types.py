@@ -1,4 +1,4 @@
-"""Errors of videos, and the frame type of streams."""
+"""Defines the exceptions of videos, and the frame type of streams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from sam2fast.utils.errors import FixableError, requires
 
-PROBE_SIZE = 32  # side of the model's input where only a video's own frames are read
+PROBE_SIZE = 32  # side of the model's input if only frames at the video's size are read
 
 
 class VideoError(FixableError, ValueError):
-    """A video that cannot be used, or cannot be read."""
+    """Raised if a video is invalid or cannot be read."""
 
 
 class NoFramesError(VideoError, RuntimeError):
-    """A video without frames; also a ``RuntimeError``, which the original raises."""
+    """Raised if a video has no frames. It is also a ``RuntimeError``, as in the original."""
 
 
 def require_pyav(action: str = "reading") -> None:
-    """Raises ``ImportError`` if PyAV, which decodes and encodes video files, is not installed."""
+    """Raises ``ImportError`` if PyAV is not installed. It decodes and encodes video files."""
     with requires(f"{action} video files needs PyAV: pip install 'sam2fast[video]'"):
         import av  # noqa: F401
 
@@ -33,12 +33,12 @@ def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> 
     if size != expected:
         raise VideoError(
             f"frame {index} is {size[1]}x{size[0]} pixels, but the video is {expected[1]}x{expected[0]}; "
-            "frames must have one size: resize them, or cut the video there"
+            "all frames must have the same size: resize them, or cut the video there"
         )
 
 
 class FramePixels(NamedTuple):
-    """The pixels of a frame, converted on request; see :class:`StreamFrame`."""
+    """Stores functions that return the pixels of a frame. See :class:`StreamFrame`."""
 
     rgb: Callable[[], NDArray[np.uint8]]
     square: Callable[[], Tensor]
@@ -46,12 +46,12 @@ class FramePixels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StreamFrame:
-    """A frame of a stream. Its pixels are converted at the first access and cached.
+    """Frame of a stream. Its pixels are converted at the first access and cached.
 
     Attributes:
-        index: from 0, in presentation order.
-        time: seconds since the first frame; None if unknown.
-        height, width: of the video itself, upright, in pixels.
+        index: Index in presentation order, from 0.
+        time: Seconds since the first frame. None if unknown.
+        height, width: Size of the video in pixels, upright.
     """
 
     index: int
@@ -62,10 +62,10 @@ class StreamFrame:
 
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 at the video's own size, upright."""
+        """Pixels ``(H, W, 3)`` uint8 RGB at the video's size, upright."""
         return self._pixels.rgb()
 
     @cached_property
     def square(self) -> Tensor:
-        """``(S, S, 3)`` uint8 RGB on the CPU, identical to :meth:`Frames.pixels <sam2fast.video_io.Frames.pixels>`."""
+        """Pixels ``(S, S, 3)`` uint8 RGB on the CPU, as :meth:`Frames.pixels <sam2fast.video_io.Frames.pixels>`."""
         return self._pixels.square()

@@ -1,4 +1,4 @@
-"""Writes MP4 files with H.264."""
+"""Writes MP4 files with H.264 video."""
 
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -11,47 +11,51 @@ from sam2fast.utils.errors import FixableError
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-# In order of preference.
+# Encoders in order of preference.
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
-# x264's macroblock tree makes the bytes of small videos vary between runs on processors with AVX-512. Without it videos
-# are slightly larger and slightly better.
+# With x264's macroblock tree, the bytes of small videos vary between runs on processors with AVX-512. Without it,
+# videos are slightly larger and slightly better.
 OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "mbtree": "0"},
     "libopenh264": {"b": "4000000"},
 }
-BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers
+BT709, LIMITED_RANGE = 1, 1  # FFmpeg's constants
 
 
 def find_encoder() -> str | None:
-    """The name of the preferred H.264 encoder in this PyAV; None if there is none."""
+    """Returns the name of the preferred H.264 encoder in this PyAV, or None."""
     import av
 
     return next((name for name in ENCODERS if name in av.codecs_available), None)
 
 
 def encoder_options(name: str, crf: int) -> dict[str, str]:
-    """Options of an encoder. ``crf`` is x264's quality, lower is better; other encoders ignore it."""
+    """Returns the options of an encoder. Only x264 uses ``crf``, for which lower values mean better quality."""
     return {**OPTIONS.get(name, {}), **({"crf": str(crf)} if name == "libx264" else {})}
 
 
 def label_colours(stream: Any) -> None:
-    """States the colours of :func:`to_yuv`: players guess by a video's size where nothing is stated."""
+    """Labels a stream with the colour space of :func:`to_yuv`. Otherwise, players guess it from the video's size."""
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED_RANGE
 
 
 def to_yuv(frame: "VideoFrame", form: str = "yuv420p", **options: Any) -> "VideoFrame":
-    """An RGB frame in BT.709 of limited range. ``options`` are those of PyAV's ``reformat``."""
+    """Converts an RGB frame to BT.709 with limited range. ``options`` are passed to PyAV's ``reformat``."""
     return frame.reformat(format=form, dst_colorspace="ITU709", dst_color_range="MPEG", **options)
 
 
 class NoEncoderError(FixableError, RuntimeError):
-    """No video can be written on this machine; the message says why."""
+    """Raised if no video can be written on this machine. The message has the reason."""
 
 
 def encoding_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of a failing encoder, besides ``OSError``. Raises NoEncoderError without PyAV."""
+    """Returns the types of exceptions that encoders raise, besides ``OSError``.
+
+    Raises:
+        NoEncoderError: If PyAV is not installed.
+    """
     try:
         from av.error import FFmpegError
     except ImportError as error:
@@ -60,10 +64,11 @@ def encoding_errors() -> tuple[type[Exception], ...]:
 
 
 class VideoWriter:
-    """An atomic MP4 file with H.264: it exists once it is finished.
+    """Writes an MP4 file with H.264 video, atomically: the file only exists after :meth:`finish`.
 
     Args:
-        height, width: Even numbers of pixels.
+        path: File to write.
+        height, width: Size in pixels, even numbers.
         rate: Nominal frames per second.
         tick: Time unit of the frames, in seconds.
         crf: x264's quality. Lower is better.
@@ -109,14 +114,14 @@ class VideoWriter:
         self._tick = tick
 
     def add(self, frame: "VideoFrame", ticks: int) -> None:
-        """Adds a frame, in RGB or as :func:`to_yuv` makes it, shown ``ticks`` after the start."""
+        """Adds a frame, in RGB or converted by :func:`to_yuv`, to be displayed ``ticks`` after the start."""
         if frame.format.name == "rgb24":
             frame = to_yuv(frame)
         frame.pts, frame.time_base = ticks, self._tick
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Finishes the file, which needs at least one frame. On an error nothing is left."""
+        """Finishes the file. It needs at least one frame. After an error, no file is left."""
         with self._opened:
             self._container.mux(self._stream.encode())
             self._container.close()
@@ -126,5 +131,5 @@ class VideoWriter:
         self._opened.__exit__(GeneratorExit, GeneratorExit(), None)
 
     def _close(self) -> None:
-        with suppress(*self._failures):  # such as a full disk; the file is discarded anyway
+        with suppress(*self._failures):  # for example on a full disk; the file is discarded anyway
             self._container.close()

@@ -1,4 +1,4 @@
-"""Volumes of NIfTI files and DICOM series, whose slices are the frames of a video. Needs the extra ``medical``."""
+"""Reads volumes of NIfTI files and DICOM series. Their slices become frames of a video. Needs the extra ``medical``."""
 
 import zlib
 from collections import Counter
@@ -18,23 +18,23 @@ from sam2fast.video_io.arrays import Window, check_window
 from sam2fast.video_io.video_types import VideoError
 
 Axis: TypeAlias = Literal["axial", "coronal", "sagittal"]
-# Towards which side of the patient (left, posterior, superior, inferior) frames, rows and columns go.
+# Side of the patient (Left, Posterior, Superior, Inferior) to which increasing frames, rows and columns point.
 DIRECTIONS = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}
 NIFTI = (".nii", ".nii.gz")
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
-SPACING_TOLERANCE = 0.1  # of the distance between slices
-PARALLEL_TOLERANCE = 1e-3  # of cosines, and of pixel spacings in mm
-PERCENTILES = (0.5, 99.5)  # of the values that become black and white by default
-PERCENTILE_SAMPLES = 10**6
+SPACING_TOLERANCE = 0.1  # relative tolerance of the distance between slices
+PARALLEL_TOLERANCE = 1e-3  # tolerance of direction cosines, and of pixel spacings in mm
+PERCENTILES = (0.5, 99.5)  # percentiles of the values that become black and white by default
+PERCENTILE_SAMPLES = 10**6  # approximate number of values for the percentiles
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def is_volume(source: Any) -> bool:
-    """Whether a source is the path of a NIfTI or DICOM file, or of a folder of DICOM files without images."""
+    """Returns True for the path of a NIfTI or DICOM file, or of a folder with DICOM files and no image files."""
     if not isinstance(source, str | Path):
         return False
     path = Path(source)
-    with suppress(OSError, ValueError):  # reported where the path is opened
+    with suppress(OSError, ValueError):  # raised again when the path is opened
         if path.is_dir():
             files = list(path.iterdir())
             return not any(f.name.lower().endswith(SUFFIXES) for f in files) and any(map(_is_dicom, files))
@@ -52,28 +52,31 @@ def _is_dicom(path: Path) -> bool:
 
 
 class Volume(Sequence[NDArray[np.uint8]]):
-    """The slices of a volume along one axis, as grey images ``(H, W)`` uint8: black and white as the window says.
+    """Sequence of a volume's slices along one axis, as grey images ``(H, W)`` uint8.
 
-    In DICOM of the kind ``MONOCHROME1`` the window's low value is white.
+    The window's low value becomes black and its high value white. For DICOM with ``MONOCHROME1`` it is the reverse.
 
-    Axial slices go from inferior to superior, coronal ones from anterior to posterior, sagittal ones from right to
-    left. Each is upright, as viewers show it: the patient's left (in sagittal slices the back) is on the right.
+    Axial slices are ordered from inferior to superior, coronal slices from anterior to posterior, sagittal slices from
+    right to left. Each slice is upright as in viewers: the patient's left (in sagittal slices, the back) is on the
+    right.
 
     Args:
-        values: ``(I, J, K)`` as stored, in the scan's units.
-        affine: ``(4, 4)`` from a voxel's (i, j, k) to millimetres to the right, anterior and superior (RAS+).
-        axis: ``"axial"``, ``"coronal"`` or ``"sagittal"``, of which the voxels' closest axis is taken.
-        window: the values (low, high) that become black and white.
-        header: of the NIfTI file.
-        datasets: of the DICOM series in the order of k, or the only one of a multi-frame file; without their pixels.
-        frame_order: the k-th slice's number in the multi-frame file.
+        values: Stored values ``(I, J, K)`` in the scan's units.
+        affine: Matrix ``(4, 4)`` that maps voxel indices (i, j, k) to millimetres to the right, anterior and superior
+            (RAS+).
+        axis: ``"axial"``, ``"coronal"`` or ``"sagittal"``. Slices are perpendicular to the closest axis of the voxels.
+        window: Values (low, high) that become black and white.
+        header: Header of the NIfTI file.
+        datasets: Datasets of the DICOM series in the order of k, or the only dataset of a multi-frame file, without
+            their pixels.
+        frame_order: Number of each slice, in the order of k, in the multi-frame file.
 
     Attributes:
-        pixel_aspect: width of a slice's pixel divided by its height.
+        pixel_aspect: Width of a slice's pixel divided by its height.
 
     Raises:
-        VideoError: an unknown axis, or an affine that is not invertible.
-        ValueError: the window is no pair of ascending numbers.
+        VideoError: If the axis is unknown, or the affine is not invertible.
+        ValueError: If the window is not a pair of ascending numbers.
     """
 
     def __init__(
@@ -96,17 +99,17 @@ class Volume(Sequence[NDArray[np.uint8]]):
         self._low_is_white = bool(datasets) and datasets[0].get("PhotometricInterpretation") == "MONOCHROME1"
         nibabel = import_medical("nibabel")
         orientations = nibabel.orientations
-        self._turn = orientations.ornt_transform(
+        self._rotation = orientations.ornt_transform(
             orientations.io_orientation(affine), orientations.axcodes2ornt(tuple(DIRECTIONS[axis]))
         )
-        turned = affine @ orientations.inv_ornt_aff(self._turn, values.shape)
-        _, height, width = nibabel.affines.voxel_sizes(turned).tolist()
+        rotated = affine @ orientations.inv_ornt_aff(self._rotation, values.shape)
+        _, height, width = nibabel.affines.voxel_sizes(rotated).tolist()
         self.pixel_aspect = Fraction(width / height).limit_denominator(1000)
         self._slices = self.as_frames(values)
 
     def as_frames(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        """A view ``(N, H, W)`` of an array of the voxels ``(I, J, K)``: its slices in the order of the frames."""
-        return cast(NDArray[Any], import_medical("nibabel").orientations.apply_orientation(voxels, self._turn))
+        """Returns a view ``(N, H, W)`` of voxels ``(I, J, K)``, with slices in the order of the frames."""
+        return cast(NDArray[Any], import_medical("nibabel").orientations.apply_orientation(voxels, self._rotation))
 
     def __len__(self) -> int:
         return len(self._slices)
@@ -119,21 +122,21 @@ class Volume(Sequence[NDArray[np.uint8]]):
 
 
 def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = None) -> Volume:
-    """Reads a volume: all of its values, 4 bytes per voxel.
+    """Reads all values of a volume. They take 4 bytes per voxel.
 
     Args:
-        path: a NIfTI file (``.nii``, ``.nii.gz``), a folder with the files of one DICOM series, or a multi-frame DICOM
-            file with the position of each frame. Other files of the folder are ignored.
-        axis: the slices that become frames: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
-        window: the values (low, high) in the scan's units, such as Hounsfield units, that become black and white. By
-            default the first one that DICOM states, else the percentiles 0.5 and 99.5.
+        path: NIfTI file (``.nii``, ``.nii.gz``), folder with the files of one DICOM series, or multi-frame DICOM file
+            with the position of each frame. Other files of the folder are ignored.
+        axis: Axis of the slices that become frames: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        window: Values (low, high) in the scan's units, such as Hounsfield units, that become black and white. By
+            default, the first window that DICOM states, or else the percentiles 0.5 and 99.5.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        VideoError: it is no volume of grey values, such as one slice, a time series or a colour image; slices of a
-            series are missing, or differ in size or orientation; or it cannot be decoded.
-        ValueError: the window is no pair of ascending numbers.
-        ImportError: nibabel, or for DICOM pydicom, is not installed.
+        FileNotFoundError: If the file or folder does not exist.
+        VideoError: If the data are not a volume of grey values, but for example one slice, a time series or a colour
+            image; if slices of a series are missing, or differ in size or orientation; or if it cannot be decoded.
+        ValueError: If the window is not a pair of ascending numbers.
+        ImportError: If nibabel, or pydicom for DICOM, is not installed.
     """
     source = Path(path)
     if not source.exists():
@@ -144,7 +147,7 @@ def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = 
 
 
 def import_medical(name: str) -> Any:
-    """Imports a module of the extra ``medical``. Raises ImportError with the advice to install it."""
+    """Imports a module of the extra ``medical``. If it is not installed, raises an ImportError with advice."""
     with requires(f"volumes need {name}: pip install 'sam2fast[medical]'"):
         return import_module(name)
 
@@ -162,8 +165,8 @@ def _open_nifti(file: Path, axis: Axis, window: Window | None) -> Volume:
         image = nibabel.load(file)
         shape = image.shape[:3] if all(n == 1 for n in image.shape[3:]) else image.shape
         if len(shape) != 3 or 0 in shape:
-            kind = "a time series or several channels" if len(shape) > 3 else "no volume"
-            raise VideoError(f"{file} has the shape {image.shape}, {kind}; expected three dimensions")
+            fault = "a time series or several channels" if len(shape) > 3 else "no volume"
+            raise VideoError(f"{file} has the shape {image.shape}, {fault}; expected three dimensions")
         if image.get_data_dtype().kind not in "iuf":
             raise VideoError(f"{file} has values of the type {image.get_data_dtype()}; expected one number per voxel")
         values = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
@@ -179,16 +182,16 @@ def _open_nifti(file: Path, axis: Axis, window: Window | None) -> Volume:
 
 
 class _Slice(NamedTuple):
-    """Where a slice lies, in DICOM's coordinates (LPS), mm."""
+    """Stores a DICOM slice and its place in the patient, in DICOM's coordinates (LPS) in mm."""
 
     name: str  # for messages
-    number: int  # of the frame in its file
+    number: int  # index of the frame in its file
     size: tuple[int, int]  # rows and columns
-    position: tuple[float, ...]  # (3) of the first pixel
-    directions: tuple[float, ...]  # (6) of a row, then of a column
-    spacing: tuple[float, ...]  # (2) between rows, between columns
-    scale: tuple[float, float]  # slope and intercept of the scan's units
-    window: Window | None  # the first that the file states for it
+    position: tuple[float, ...]  # (3) coordinates of the first pixel
+    directions: tuple[float, ...]  # (6) unit vectors along a row, then along a column
+    spacing: tuple[float, ...]  # (2) distance between rows, and between columns
+    scale: tuple[float, float]  # slope and intercept that convert stored values to the scan's units
+    window: Window | None  # first window that the file states for the slice
     dataset: Any
 
 
@@ -211,7 +214,7 @@ def _open_dicom(path: Path, axis: Axis, window: Window | None) -> Volume:
 
 
 def _read_datasets(path: Path) -> list[tuple[Any, str]]:
-    """The images of one series, with their names."""
+    """Returns the datasets of one series, with their file names."""
     pydicom = import_medical("pydicom")
     datasets = []
     for file in sorted(f for f in path.iterdir() if _is_dicom(f)) if path.is_dir() else [path]:
@@ -225,32 +228,32 @@ def _read_datasets(path: Path) -> list[tuple[Any, str]]:
     if not series:
         raise VideoError(f"{path} has no DICOM images; a volume is a folder with a series, or a multi-frame file")
     if len(series) > 1:
-        found = ", ".join(f"{uid} ({count} files)" for uid, count in series.items())
-        raise VideoError(f"{path} has {len(series)} series: {found}; give a folder with one of them")
+        counts = ", ".join(f"{uid} ({count} files)" for uid, count in series.items())
+        raise VideoError(f"{path} has {len(series)} series: {counts}; give a folder of a single series")
     return datasets
 
 
 def _slices_of(dataset: Any, name: str) -> list[_Slice]:
-    """The slices of a file in order. Raises VideoError for colours, or if it does not say where a slice lies."""
+    """Returns the slices of a file in order. Raises ``VideoError`` for colours or an unknown position of a slice."""
     if dataset.get("SamplesPerPixel", 1) != 1:
         raise VideoError(f"{name} has colours; expected one number per voxel")
 
     def of_frame(index: int, group: str, keyword: str, default: Any = None) -> Any:
-        frames, shared = (dataset.get(f"{kind}FunctionalGroupsSequence") for kind in ("PerFrame", "Shared"))
+        frames, shared = (dataset.get(f"{scope}FunctionalGroupsSequence") for scope in ("PerFrame", "Shared"))
         for holder in (frames[index] if frames else None, shared[0] if shared else None):
             if holder is not None and holder.get(group):
                 return holder[group][0].get(keyword, default)
         return default if frames or count > 1 else dataset.get(keyword, default)
 
     count, size = int(dataset.get("NumberOfFrames") or 1), (int(dataset.Rows), int(dataset.Columns))
-    found = []
+    slices = []
     for index in range(count):
         label = f"{name}, frame {index}" if count > 1 else name
         position = of_frame(index, "PlanePositionSequence", "ImagePositionPatient")
         directions = of_frame(index, "PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = of_frame(index, "PixelMeasuresSequence", "PixelSpacing")
         if not (position and directions and spacing):
-            raise VideoError(f"{label} does not say where its slice lies in the patient, so it is no volume")
+            raise VideoError(f"{label} does not state the position of its slice in the patient, so it is no volume")
         transformation = "PixelValueTransformationSequence"
         slope = of_frame(index, transformation, "RescaleSlope", 1)
         intercept = of_frame(index, transformation, "RescaleIntercept", 0)
@@ -260,12 +263,12 @@ def _slices_of(dataset: Any, name: str) -> list[_Slice]:
             of_frame(index, "FrameVOILUTSequence", keyword) or dataset.get(keyword)
             for keyword in ("WindowCenter", "WindowWidth")
         )
-        found.append(_Slice(label, index, size, position, directions, spacing, scale, _first_window(*stated), dataset))
-    return found
+        slices.append(_Slice(label, index, size, position, directions, spacing, scale, _first_window(*stated), dataset))
+    return slices
 
 
 def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.float64], list[_Slice]]:
-    """The affine ``(4, 4)`` to RAS+, and the slices along their normal. Raises VideoError if they do not fit."""
+    """Returns the affine ``(4, 4)`` to RAS+ and the ordered slices. Raises ``VideoError`` if they form no volume."""
     first = slices[0]
     if len(slices) < 2:
         raise VideoError(f"{first.name} is one slice; a volume is a folder with a series, or a multi-frame file")
@@ -273,8 +276,8 @@ def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.flo
         if one.size != first.size:
             rows, columns = one.size
             raise VideoError(
-                f"{one.name} has {columns}x{rows} pixels, and {first.name} {first.size[1]}x{first.size[0]}; slices of "
-                "a volume have one size"
+                f"{one.name} has {columns}x{rows} pixels, and {first.name} {first.size[1]}x{first.size[0]}; all slices "
+                "of a volume have the same size"
             )
         if not np.allclose(one.directions + one.spacing, first.directions + first.spacing, atol=PARALLEL_TOLERANCE):
             raise VideoError(f"{one.name} has another orientation or pixel spacing than {first.name}")
@@ -282,15 +285,15 @@ def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.flo
     normal = np.cross(row, column)
     ordered = sorted(slices, key=lambda one: float(normal @ one.position))
     steps = np.diff([normal @ one.position for one in ordered])
-    usual = float(np.median(steps))
-    worst = int(np.abs(steps - usual).argmax())
+    typical = float(np.median(steps))
+    worst = int(np.abs(steps - typical).argmax())
     before, after, step = ordered[worst].name, ordered[worst + 1].name, float(steps[worst])
-    if usual <= 0 or step <= SPACING_TOLERANCE * usual:
+    if typical <= 0 or step <= SPACING_TOLERANCE * typical:
         raise VideoError(f"{before} and {after} lie at the same place, as in a time series; expected one volume")
-    if abs(step - usual) > SPACING_TOLERANCE * usual:
+    if abs(step - typical) > SPACING_TOLERANCE * typical:
         raise VideoError(
             f"{path}: slices are missing or unevenly spaced: {step:g} mm between {before} and {after}, elsewhere "
-            f"{usual:g} mm"
+            f"{typical:g} mm"
         )
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * first.spacing[1], column * first.spacing[0]
@@ -300,10 +303,10 @@ def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.flo
 
 
 def _decoded(dataset: Any, name: str) -> NDArray[Any]:
-    """The stored values ``(rows, columns)`` or ``(frames, rows, columns)``, which the dataset then no longer holds."""
+    """Decodes the stored values ``(rows, columns)`` or ``(frames, rows, columns)``. Deletes them from the dataset."""
     try:
         pixels = cast(NDArray[Any], dataset.pixel_array)
-    except Exception as error:  # each decoder raises its own
+    except Exception as error:  # each decoder raises other types
         syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "an unknown transfer syntax")
         advice = "; for compressed files: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle"
         reason = " ".join(str(error).split())
@@ -314,7 +317,7 @@ def _decoded(dataset: Any, name: str) -> NDArray[Any]:
 
 
 def _first_window(centers: Any, widths: Any) -> Window | None:
-    """The window of the first center and width, if there is one."""
+    """Returns the window of the first center and width, or None."""
     center, width = ([*np.atleast_1d(numbers or [])] for numbers in (centers, widths))
     if not (center and width and float(width[0]) > 0):
         return None

@@ -171,7 +171,7 @@ def test_examples_of_nibabel_and_pydicom():
         open_volume(data / "CT_small.dcm")
     with pytest.raises(VideoError, match="SC_rgb_rle_2frame.dcm has colours"):
         open_volume(data / "SC_rgb_rle_2frame.dcm")
-    with pytest.raises(VideoError, match="does not say where its slice lies"):
+    with pytest.raises(VideoError, match="does not state the position of its slice"):
         open_volume(data / "rtdose.dcm")
     with pytest.raises(VideoError, match=r"202\.5 mm between .*17106 and .*17136, elsewhere 1\.25 mm"):
         open_volume(data / "dicomdirtests/77654033/CT2")
@@ -220,7 +220,7 @@ def test_errors(tmp_path):
         open_frames(file, 32, axis="sideways")
     with pytest.raises(ValueError, match="window is"):
         open_frames(file, 32, window=(3, 1))
-    with pytest.raises(VideoError, match="give its window and axis to open_volume"):
+    with pytest.raises(VideoError, match="pass its window and axis to open_volume"):
         open_frames(open_volume(file), 32, window=(0, 1))
     with pytest.raises(VideoError, match="an axis is for volumes"):
         open_frames([np.zeros((9, 9, 3), np.uint8)], 32, axis="axial")
