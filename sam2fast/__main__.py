@@ -1,4 +1,4 @@
-"""``python -m sam2fast``: the command ``sam2fast``."""
+"""Runs the command ``sam2fast`` as ``python -m sam2fast``."""
 
 from sam2fast.cli import main
 

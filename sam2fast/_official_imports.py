@@ -1,6 +1,6 @@
-"""Imports the original's modules from sam2fast: ``sam2fast.utils.misc`` always, ``sam2.utils.misc`` after ``as_sam2``.
+"""Makes the original's module names importable: ``sam2fast.utils.misc``, and ``sam2.utils.misc`` after ``as_sam2``.
 
-Imports only a table of the package, so that any module can import this one.
+This module imports only ``_official_names`` from the package, so that any module can import it.
 """
 
 import importlib
@@ -16,18 +16,18 @@ from sam2fast._official_names import ABSENT, MODULES, NAMES
 
 _PARTS = [name.split(".") for name in (*MODULES, *NAMES)]
 _KNOWN = {".".join(parts[:end]) for parts in _PARTS for end in range(1, len(parts) + 1)}
-# sam2fast calls no other function of this module.
+# Only this function of the module is called by sam2fast, so only its replacement takes effect.
 _CALLED = {"sam2.utils.misc": "load_video_frames"}
 
 
 def official_name(module: str) -> str:
-    """Returns the name of a module in the original, such as ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
+    """Returns a module's name in the original: ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
     package, dot, rest = module.partition(".")
     return f"sam2{dot}{rest}" if package == "sam2fast" else module
 
 
 def _official_attribute(module: str, name: str) -> Any:
-    """Returns an attribute of the original's module that our module of the same name lacks."""
+    """Returns an attribute that the original's module has, but our module of the same name lacks."""
     source = NAMES.get(official_name(module), {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
@@ -36,7 +36,7 @@ def _official_attribute(module: str, name: str) -> Any:
 
 
 def _completed(spec: ModuleSpec) -> ModuleSpec:
-    """Returns the spec of our module, extended by the names that only the original's module has."""
+    """Returns the spec of our module. Loading adds the attributes that only the original's module has."""
     loader: Any = spec.loader
     execute = loader.exec_module
 
@@ -49,7 +49,7 @@ def _completed(spec: ModuleSpec) -> ModuleSpec:
 
 
 class Alias(ModuleType):
-    """Module under an official name, which takes its attributes lazily from our modules."""
+    """Module under an official name. Looks up its attributes in our modules at each access."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute == "__all__":
@@ -62,11 +62,11 @@ class Alias(ModuleType):
         return _official_attribute(self.__name__, attribute)
 
     def __setattr__(self, attribute: str, value: Any) -> None:
-        """Sets the attribute in our module, where the package's code reads it, so that patches take effect."""
+        """Sets the attribute in our module, so that patches take effect in the package's code."""
         official = official_name(self.__name__)
         ours = official in MODULES and not attribute.startswith("__") and not isinstance(value, ModuleType)
         if attribute in NAMES.get(official, {}) or ours and attribute != _CALLED.get(official, attribute):
-            text = f"sam2fast does not look up {self.__name__}.{attribute}: to set it changes nothing but this name"
+            text = f"sam2fast does not look up {self.__name__}.{attribute}: setting it changes only this name"
             warnings.warn(text, stacklevel=2)
         elif ours:
             setattr(importlib.import_module(MODULES[official]), attribute, value)
@@ -81,7 +81,7 @@ class Alias(ModuleType):
             super().__delattr__(attribute)
 
     def __dir__(self) -> list[str]:
-        """The importable names, also for ``import *``."""
+        """Returns the importable names, also for ``import *``."""
         official = official_name(self.__name__)
         names = set(NAMES.get(official, {}))
         if official in MODULES:
@@ -89,10 +89,10 @@ class Alias(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
-class OfficialModules:  # without the bases of importlib.abc, whose import takes longer than all the rest
-    """Finds and loads modules of the original, below ``package``, as :class:`Alias`.
+class OfficialModules:  # has no base from importlib.abc: importing it takes longer than the rest of this module
+    """Finder and loader of the original's modules below ``package``. Each module is an :class:`Alias`.
 
-    Modules that we do not have raise an ImportError that names a replacement.
+    Importing an official module without a counterpart raises an ImportError that names a replacement.
     """
 
     def __init__(self, package: str) -> None:
@@ -108,20 +108,20 @@ class OfficialModules:  # without the bases of importlib.abc, whose import takes
             return None
         if self._package == "sam2fast" and (ours := PathFinder.find_spec(fullname, path)):
             return _completed(ours) if official in NAMES else ours
-        # All are packages: names that a module lacks are then looked up as its submodules, above.
+        # Every module is a package, so that Python looks up its missing names as submodules, in this method.
         spec = ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
-        if official in MODULES and (found := importlib.util.find_spec(MODULES[official])):
-            spec.origin, spec.has_location = found.origin, True
+        if official in MODULES and (our_spec := importlib.util.find_spec(MODULES[official])):
+            spec.origin, spec.has_location = our_spec.origin, True
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return Alias(spec.name, f"sam2fast under the name {spec.name}.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Does nothing: attributes are looked up when they are used."""
+        """Does nothing: :class:`Alias` looks up attributes at each access."""
 
 
 def find_official_modules() -> None:
-    """Makes the original's module names importable from ``sam2fast``, once in a process."""
+    """Makes the original's module names importable below ``sam2fast``. Repeated calls do nothing."""
     if not any(isinstance(finder, OfficialModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, OfficialModules("sam2fast"))

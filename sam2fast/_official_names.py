@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-# Official module -> ours. `_official_imports` imports by them; `config` maps `_target_`s with them.
+# Official module -> our module. `_official_imports` and the `_target_`s of configurations use this table.
 MODULES = {
     "sam2.build_sam": "sam2fast.build_sam",
     "sam2.automatic_mask_generator": "sam2fast.automatic_mask_generator",
     "sam2.sam2_image_predictor": "sam2fast.sam2_image_predictor",
     "sam2.sam2_video_predictor": "sam2fast.sam2_video_predictor",
-    "sam2.sam2_camera_predictor": "sam2fast.compat.camera",  # of forks
+    "sam2.sam2_camera_predictor": "sam2fast.compat.camera",  # exists only in forks
     "sam2.modeling.sam2_base": "sam2fast.modeling.sam2_base",
     "sam2.modeling.backbones.hieradet": "sam2fast.modeling.hiera",
     "sam2.modeling.backbones.image_encoder": "sam2fast.modeling.image_encoder",
@@ -30,8 +30,8 @@ def _in(module: str, *names: str) -> dict[str, str]:
     return {name: f"sam2fast.{module}.{name}" for name in names}
 
 
-# Official names whose counterparts have another name, or are in another module than the rest of the official module.
-# They include names that the official module only imports, since other code imports them from there.
+# Official module -> names with a counterpart of another name, or in another module than `MODULES` gives. They include
+# names that the official module only imports, since other code imports them from there.
 NAMES = {
     "sam2.automatic_mask_generator": _in(
         "amg",
@@ -71,8 +71,8 @@ NAMES = {
         **_in("modeling.hiera_block", "do_pool", "window_partition", "window_unpartition"),
     },
     "sam2.modeling.position_encoding": _in("compat.official_utils", "apply_rotary_enc", "reshape_for_broadcast"),
-    "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # EdgeTAM's
-    "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # EfficientTAM's
+    "sam2.modeling.backbones.timm": {"TimmBackbone": "sam2fast.modeling.repvit.RepViT"},  # from EdgeTAM
+    "sam2.modeling.backbones.vitdet": _in("modeling.vit", "ViT"),  # from EfficientTAM
     "sam2.modeling.efficienttam_base": {"EfficientTAMBase": "sam2fast.modeling.sam2_base.SAM2Base"},
     "sam2.modeling.sam.transformer": {
         **_in("modeling.attention", "Attention", "RoPEAttention", "RoPEAttentionv2", "compute_axial_cis"),
@@ -87,8 +87,7 @@ _STREAM = (
 )
 _VOLUME = "it belongs to MedSAM2; here build_sam2_video_predictor(...).init_state(frames) takes arrays and tensors"
 
-# Names without a counterpart, of the original and of forks that many programs import, and the message of their
-# ImportError.
+# Names of the original and of popular forks that have no counterpart, with the message of their ImportError.
 ABSENT = {
     "sam2.build_sam.build_sam2_object_tracker": _STREAM,
     "sam2.build_sam.build_sam2_video_predictor_npz": _VOLUME,
@@ -96,15 +95,15 @@ ABSENT = {
     "sam2.sam2_video_predictor_npz": _VOLUME,
     "sam2.sam2_video_predictor_legacy": (
         "the predictor from before December 2024 is not part of sam2fast; "
-        "sam2.sam2_video_predictor has the same methods, and takes new objects at any time"
+        "sam2.sam2_video_predictor has the same methods, and accepts new objects at any time"
     ),
     "sam2.benchmark": "sam2fast's own benchmark is bench/suite in its repository: make bench",
 }
 
-# Configurations of forks, by patterns of their names without the folder `configs` and the suffix: changed versions of
-# ours, as YAML; and others, with their replacement. Groups of the pattern are filled in.
+# Configurations of forks. The keys are patterns of their names, without the folder `configs` and the suffix. Groups of
+# the pattern are filled into the value: YAML based on our configurations, or the message for an absent configuration.
 FORK_CONFIGS = {
-    r"samurai/(sam2\.1_hiera_(?:t|s|b\+|l))": r"base_config: sam2.1/\1",  # builders choose the strategy
+    r"samurai/(sam2\.1_hiera_(?:t|s|b\+|l))": r"base_config: sam2.1/\1",  # build_sam2_video_predictor sets the strategy
     r"(?:[\w.]+/)?(sam2(?:\.1)?_hiera_(?:t|s|b\+|l)|efficienttam_(?:s|ti))_512": (
         r"{base_config: \1, model: {image_size: 512}}"
     ),
@@ -123,8 +122,8 @@ class Release(NamedTuple):
     config: str
     checkpoint: str
     url: str
-    licence: str = "Apache-2.0"  # of the weights
-    bytes: int | None = None  # the size of the file, if it is known
+    licence: str = "Apache-2.0"  # licence of the weights
+    bytes: int | None = None  # size of the checkpoint, if known
 
 
 def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
@@ -138,7 +137,7 @@ def _release(generation: str, letter: str, size: str) -> tuple[str, Release]:
     )
 
 
-# Sizes of Meta's files, as several public projects record them.
+# Sizes of Meta's files in bytes. Several public projects record the same numbers.
 _BYTES = {
     "sam2_hiera_tiny.pt": 155906050,
     "sam2_hiera_small.pt": 184309650,
@@ -150,9 +149,9 @@ _BYTES = {
     "sam2.1_hiera_large.pt": 898083611,
 }
 _SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}
-# Hugging Face id -> release. A repository with several models has the file's name after the id of all but the first.
+# Hugging Face id -> release. If a repository has several models, the ids of all except the first end with a file name.
 SAM2 = dict(_release(g, letter, size) for g in ("sam2", "sam2.1") for letter, size in _SIZES.items())
-# Its code and weights are under Apache-2.0; Meta publishes no checksum.
+# EdgeTAM's code and weights are under Apache-2.0. Meta publishes no checksum.
 EDGETAM = {
     "facebook/EdgeTAM": Release(
         config="configs/edgetam/edgetam.yaml",
@@ -160,7 +159,8 @@ EDGETAM = {
         url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
     )
 }
-# Likewise. The ids in its builder are placeholders; its README gives this repository.
+# EfficientTAM has the same licence, and no checksum either. Its README names this repository; the ids in its builder
+# are placeholders.
 _EFFICIENTTAM = "yunyangx/efficient-track-anything"
 EFFICIENTTAM = {
     _EFFICIENTTAM if name == "s" else f"{_EFFICIENTTAM}/efficienttam_{name}.pt": Release(
@@ -171,7 +171,7 @@ EFFICIENTTAM = {
     for name in ("s", "s_512x512", "s_1", "s_2", "ti", "ti_512x512", "ti_1", "ti_2")
 }
 _MEDSAM2 = "wanglab/MedSAM2"
-# Its checkpoints without their suffix, and their configurations. The last two are trained from EfficientTAM.
+# MedSAM2's checkpoints without their suffix -> configuration. The last two are fine-tuned from EfficientTAM.
 _MEDSAM2_CONFIGS = dict.fromkeys(
     (
         *(f"MedSAM2_{part}" for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")),
@@ -191,7 +191,7 @@ MEDSAM2 = {
     )
     for name, config in _MEDSAM2_CONFIGS.items()
 }
-# Meta gives its weights on request only, under the SAM License.
+# Meta provides the weights of SAM 3 only on request, under the SAM License.
 SAM3_CONFIG, SAM3_ID = "configs/sam3/sam3.yaml", "facebook/sam3"
-SAM3_NAMES = (SAM3_ID, "sam3")  # for which messages say how to get the weights
+SAM3_NAMES = (SAM3_ID, "sam3")  # model names for which error messages explain how to get the weights
 RELEASES = SAM2 | EDGETAM | EFFICIENTTAM | MEDSAM2

@@ -1,8 +1,8 @@
 """Runs scripts written for ``sam2`` on sam2fast: make ``import sam2fast.as_sam2`` their first line.
 
-It registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer to
-sam2fast and load without this module. ``sam2.__path__`` and ``__file__`` are those of sam2fast, which has
-``configs`` where the original has them.
+The import registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer
+to sam2fast and load without this module. ``sam2.__path__`` and ``sam2.__file__`` point to sam2fast. Its folder
+``configs`` has the same relative path as the original's.
 """
 
 import importlib.util
@@ -15,15 +15,15 @@ from typing import Any
 
 from sam2fast._official_imports import OfficialModules
 
-# Official package -> our package with its folder.
+# Official packages that contain files -> our packages with these files.
 _PACKAGES = {"sam2": "sam2fast", "sam2.configs": "sam2fast.configs"}
 
 
 class _Sam2(OfficialModules):
-    """Imports ``sam2`` and its submodules from sam2fast only."""
+    """Finder of ``sam2`` and its submodules. All of them come from sam2fast."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname == "training.model.sam2":  # of the original: it would be built on our modules
+        if fullname == "training.model.sam2":  # the original's class would inherit from our modules
             raise ImportError(
                 f"{fullname}: the original's training code does not run on sam2fast; use `sam2fast train`, which reads "
                 "its configurations, or sam2fast.training.model.SAM2Train"
@@ -33,13 +33,13 @@ class _Sam2(OfficialModules):
             spec.has_location = True
             spec.submodule_search_locations = list(ours.submodule_search_locations or ())
             return spec
-        found = super().find_spec(fullname)
-        if found is None and fullname.startswith("sam2."):  # the next finders would load our modules under second names
+        alias = super().find_spec(fullname)
+        if alias is None and fullname.startswith("sam2."):  # other finders would load our modules a second time
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        return found
+        return alias
 
     def exec_module(self, module: ModuleType) -> None:
-        """Gives Hydra the configurations of ``sam2`` when it is imported, as the original does."""
+        """Initializes Hydra with the configurations when ``sam2`` is imported, as in the original."""
         if module.__name__ == "sam2":
             from hydra import initialize_config_module
             from hydra.core.global_hydra import GlobalHydra
@@ -48,7 +48,7 @@ class _Sam2(OfficialModules):
                 initialize_config_module("sam2", version_base="1.2")
 
     def get_resource_reader(self, fullname: str) -> Any:
-        """Files of the packages, for ``importlib.resources``, which Hydra uses."""
+        """Returns a reader of the package's files. Hydra reads them with ``importlib.resources``."""
         ours: Any = _our_spec(fullname)
         if ours is None:
             return None
@@ -56,7 +56,7 @@ class _Sam2(OfficialModules):
 
 
 class _RootFiles(FileReader):
-    """The files of ``sam2``; SAM 2's configurations are found without their folder, too, as in the original."""
+    """Reader of the files of ``sam2``. As in the original, SAM 2's configurations are also found without a folder."""
 
     def files(self) -> Any:
         return MultiplexedPath(self.path, files("sam2fast.configs") / "sam2")

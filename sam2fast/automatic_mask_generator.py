@@ -52,8 +52,8 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     Prompts the model with a grid of points over the image, filters low-quality masks, and removes duplicates by
     non-maximum suppression (NMS). Names, defaults, results and their order match
-    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, and the same methods may be overridden. Thread-safe:
-    calls from several threads run one after another.
+    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. A subclass may override the same methods. The class is
+    thread-safe: calls from several threads run one after another.
 
     Args:
         model: SAM 2 model. Its device and dtype are used.
@@ -69,9 +69,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         crop_n_layers: Number of additional layers of image crops. Layer i has ``2**i`` by ``2**i`` crops.
         crop_nms_thresh: Box IoU above which NMS between crops removes the mask of the larger crop.
         crop_overlap_ratio: Overlap of the first layer's crops, as a fraction of the image's shorter side.
-        crop_n_points_downscale_factor: Factor between layers: layer i has ``points_per_side / factor**i`` points per
-            side.
-        point_grids: Explicit grids instead of ``points_per_side``: ``(N, 2)`` points (x, y) in [0, 1] for each layer.
+        crop_n_points_downscale_factor: Divisor of the number of points for crop layers. Layer i has
+            ``points_per_side / factor**i`` points per side.
+        point_grids: Grids to use instead of ``points_per_side``. Each layer has ``(N, 2)`` points (x, y) in [0, 1].
         min_mask_region_area: Largest area of holes and islands to remove, in low-resolution pixels. 0 removes none.
         output_mode: Format of the masks: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
         use_m2m: If True, refines each mask by one more prediction with the mask as a prompt.
@@ -141,9 +141,9 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.use_m2m = use_m2m
         self.multimask_output = multimask_output
         self.progress = progress
-        self._report: Callable[[int], None] | None = None  # called with the number of finished points
+        self._report: Callable[[int], None] | None = None  # receives the number of finished points
         self._has_nan: bool | Tensor = False  # True if the current image has NaN scores
-        self._locks: dict[int, threading.RLock] = {}  # by process: a fork does not copy the thread that holds a lock
+        self._locks: dict[int, threading.RLock] = {}  # one per process: in a fork, a held lock stays locked
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_locks": {}}  # locks cannot be pickled
@@ -179,7 +179,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
             - ``segmentation``: the mask, a bool array ``(H, W)`` or run lengths, according to ``output_mode``
             - ``area``: the area of the mask in pixels
             - ``bbox``: the box around the mask, [x, y, width, height] in pixels. The box of one pixel has width 0
-            - ``predicted_iou``: the model's prediction of the mask's quality
+            - ``predicted_iou``: the IoU of the mask as predicted by the model
             - ``stability_score``: the stability score of the mask
             - ``point_coords``: [[x, y]], the point prompt of the mask
             - ``crop_box``: [x, y, width, height] of the crop that the mask was generated from
@@ -187,7 +187,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         Raises:
             ImageError, FileNotFoundError, TypeError: If the image cannot be used.
         """
-        # Passes an array, since a tensor of three rows could be mistaken for one with channels first.
+        # Converts to an array, because a tensor with H = 3 could be mistaken for a tensor with channels first.
         pixels = to_pixels(image).cpu().numpy()
         with self._lock, self._reporting(images=1):
             self._has_nan = False
@@ -222,14 +222,14 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @contextmanager
     def _reporting(self, images: int) -> Iterator[None]:
-        """Reports the progress over ``images`` images if ``progress`` is set.
+        """Reports the progress of ``images`` images if ``progress`` is set.
 
-        First adds the grids of crop layers if ``crop_n_layers`` was raised after construction.
+        Adds the missing grids of crop layers if ``crop_n_layers`` was increased after construction.
         """
         if self.crop_n_layers >= len(self.point_grids):
-            given = self.point_grids if self._points_per_side is None else None
+            point_grids = self.point_grids if self._points_per_side is None else None
             settings = self.crop_n_layers, self.crop_n_points_downscale_factor
-            grids = grids_of_layers(self._points_per_side, given, *settings)
+            grids = grids_of_layers(self._points_per_side, point_grids, *settings)
             self.point_grids = [*self.point_grids, *grids[len(self.point_grids) :]]
         if self.progress is False or self._report is not None:
             yield
@@ -252,7 +252,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
                 self._report = None
 
     def _generate_masks(self, image: np.ndarray) -> MaskData:
-        """Generates the masks of an image ``(H, W, 3)``, in pixels of the image.
+        """Generates the masks of an image ``(H, W, 3)``. Coordinates are in pixels of the image.
 
         Returns:
             A list ``rles`` (uncompressed), and arrays ``boxes`` XYXY, ``iou_preds``, ``stability_score``, ``points``
@@ -276,7 +276,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     def _process_crop(
         self, image: np.ndarray, crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
     ) -> MaskData:
-        """Returns the masks of one crop after NMS, best first: the columns of :meth:`_generate_masks` as tensors."""
+        """Returns the columns of :meth:`_generate_masks` as tensors, for one crop after NMS, best mask first."""
         x0, y0, x1, y1 = crop_box
         crop = Crop((x0, y0, x1, y1), (orig_size[0], orig_size[1]))
         points = self.point_grids[crop_layer_idx] * np.array([x1 - x0, y1 - y0])
@@ -296,13 +296,13 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return data
 
     def _masks(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """Returns the masks of ``points (P, 2)`` on the predictor's crop after NMS, in the crop's pixels."""
+        """Returns the masks of ``points (P, 2)`` in the predictor's crop after NMS, in pixels of the crop."""
         buffer = CandidateBuffer(crop, self.mask_threshold, self.predictor.device)
-        for some in self._batches(points):
-            buffer.add(self._candidates(some, crop)[0])
-        found = buffer.columns()
-        keep = box_nms(found.boxes.float(), found.iou_preds, self.box_nms_thresh)
-        return found.select(keep).mask_data(buffer.take(keep))
+        for batch in self._batches(points):
+            buffer.add(self._candidates(batch, crop)[0])
+        candidates = buffer.columns()
+        keep = box_nms(candidates.boxes.float(), candidates.iou_preds, self.box_nms_thresh)
+        return candidates.select(keep).mask_data(buffer.take(keep))
 
     def _batches(self, points: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the points in batches for the decoder, and reports the progress after each batch."""
@@ -312,22 +312,22 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
                 self._report(len(batch))
 
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
-        """Returns the masks of ``points (P, 2)`` that pass the filters, and all decoder logits ``(P * C, h, w)``."""
+        """Returns the masks that pass the filters, and all decoder logits ``(P * C, h, w)``, for ``points (P, 2)``."""
         predictor, transforms = self.predictor, self.predictor._transforms
         in_crop = torch.as_tensor(points, dtype=torch.float32, device="cpu")
         in_input = transforms.transform_coords(in_crop, normalize, crop.size)
         xy, coords = (copy_to_device(x, predictor.device) for x in (in_crop, in_input))
         low_res, ious = self._predict(coords, None, self.multimask_output)
-        each = ious.shape[1]
-        low_res, ious, xy = low_res.flatten(0, 1), ious.flatten(), xy.repeat_interleave(each, dim=0)
+        C = ious.shape[1]
+        low_res, ious, xy = low_res.flatten(0, 1), ious.flatten(), xy.repeat_interleave(C, dim=0)
         logits = low_res
         if self.use_m2m:
-            logits, ious = self._refined(coords.repeat_interleave(each, dim=0), low_res)
+            logits, ious = self._refined(coords.repeat_interleave(C, dim=0), low_res)
         self._has_nan = self._has_nan | ious.isnan().any()
         rows = torch.arange(len(ious), device=ious.device)
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]
-        # The remaining steps process only these masks, and create no logits of the crop's size.
+        # The next steps process only the selected masks, and create no logits of the crop's size.
         logits = transforms.cleaned(logits[rows][None])[0]
         counts = mask_statistics(logits, crop.size, self.mask_threshold, self.stability_score_offset)
         boxes, stability = zeros_if_empty(counts.boxes), counts.above / counts.below
@@ -335,13 +335,13 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         keep = ~is_box_near_crop_edge(boxes, crop.box, [0, 0, width, height])
         if self.stability_score_thresh > 0:
             keep &= stability >= self.stability_score_thresh
-        found = Candidates(logits, ious[rows].float(), xy[rows], stability, boxes, rows)
-        return found.select(keep), low_res
+        candidates = Candidates(logits, ious[rows].float(), xy[rows], stability, boxes, rows)
+        return candidates.select(keep), low_res
 
     def _predict(self, coords: Tensor, mask_input: Tensor | None, multimask_output: bool) -> tuple[Tensor, Tensor]:
-        """Returns logits ``(P, C, h, w)`` and IoUs ``(P, C)`` of P prompts with one point each.
+        """Returns logits ``(P, C, h, w)`` and IoUs ``(P, C)`` for P prompts of one point.
 
-        ``coords (P, 2)`` are in input pixels. ``mask_input`` has logits ``(P, 1, h, w)``, or is None.
+        Points ``coords (P, 2)`` are in input pixels. ``mask_input`` is None or logits ``(P, 1, h, w)``.
         """
         labels = torch.ones(len(coords), 1, dtype=torch.int32, device=coords.device)
         low_res, ious = self.predictor._predict_low_res(
@@ -350,7 +350,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return low_res.float(), ious
 
     def _refined(self, coords: Tensor, low_res: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicts masks again, with masks and points as prompts. Returns logits ``(N, h, w)`` and IoUs ``(N)``."""
+        """Returns refined logits ``(N, h, w)`` and IoUs ``(N)``, with points and ``low_res`` masks as prompts."""
         low_res = low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         if self._overridden("refine_with_m2m"):
             labels = torch.ones(len(coords), dtype=torch.int32, device=coords.device)
@@ -358,6 +358,6 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
             return masks.squeeze(1), ious.squeeze(1)
         count = decoder_batch_size(self.points_per_batch, self.predictor.model)
         batches = batch_iterator(count, coords, low_res)
-        parts = [self._predict(some, masks[:, None], multimask_output=False) for some, masks in batches]
+        parts = [self._predict(points, masks[:, None], multimask_output=False) for points, masks in batches]
         logits, ious = (torch.cat(part)[:, 0] for part in zip(*parts, strict=True))
         return logits, ious

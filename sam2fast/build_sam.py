@@ -28,14 +28,14 @@ from sam2fast.utils.devices import available_device
 from sam2fast.utils.embedded import EMBEDDED, find_embedded
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
-# Makes `from sam2fast.build_sam import` look up absent names as submodules, where names of forks raise an ImportError
-# with their replacement. With a module's `__getattr__`, `hasattr` would raise, too.
+# With a `__path__`, `from sam2fast.build_sam import` looks up missing names as submodules. Names of forks then raise
+# an ImportError that names a replacement. A module-level `__getattr__` would make `hasattr` raise, too.
 __path__: list[str] = []
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in SAM2.items()}
 
-# The overrides of apply_postprocessing. They come after the caller's and win, as in the original.
+# Overrides for apply_postprocessing. As in the original, they replace the caller's overrides of the same keys.
 IMAGE_POSTPROCESSING = (
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -44,7 +44,7 @@ IMAGE_POSTPROCESSING = (
 VIDEO_POSTPROCESSING = (
     *IMAGE_POSTPROCESSING,
     "++model.binarize_mask_from_pts_for_mem_enc=true",
-    "++model.fill_hole_area=${oc.select:fill_hole_area,8}",  # a configuration may have its own
+    "++model.fill_hole_area=${oc.select:fill_hole_area,8}",  # a configuration may set another area
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -67,22 +67,22 @@ def build_sam2(
 
     Args:
         config_file: Name or path of a configuration. See :func:`sam2fast.config.load_config`.
-        ckpt_path: ``.pt`` or ``.safetensors`` file with names of the original or of transformers, or a folder with one
-            (see :func:`sam2fast.checkpoints.find_weights`). None for untrained weights. If a file has only the weights
-            for images, a note is logged.
-        device: Device of the model. ``auto`` takes CUDA, else MPS, else the CPU.
-        mode: ``eval``. Any other value gives training mode.
+        ckpt_path: ``.pt`` or ``.safetensors`` file with weight names of the original or of transformers, or a folder
+            that contains such a file (see :func:`sam2fast.checkpoints.find_weights`). None leaves the weights
+            untrained. If the file has only the weights for images, a message is logged.
+        device: Device of the model. ``auto`` selects CUDA if available, else MPS, else the CPU.
+        mode: ``eval`` for evaluation mode. Any other value sets training mode.
         hydra_overrides_extra: Overrides of the configuration, such as ``++model.image_size=512``.
-        apply_postprocessing: If True, the best of the three multimasks replaces a single mask that is not stable.
+        apply_postprocessing: If True, the best of the three multimask outputs replaces a single mask that is unstable.
         dtype: Dtype of linear and convolution weights. Norms, softmax and mask logits stay fp32. None keeps fp32
             weights, for use with or without autocast.
-        allow_targets: See :func:`sam2fast.config.build_from_config`.
-        ckpt_prefix: Loads only the names with this prefix, and removes it. A prefix of all names is always removed. See
-            :func:`sam2fast.checkpoints.read_checkpoint`.
+        allow_targets: Packages, modules or classes, see :func:`sam2fast.config.build_from_config`.
+        ckpt_prefix: Prefix of the weights to load, removed from their names. A prefix that all names share is always
+            removed. See :func:`sam2fast.checkpoints.read_checkpoint`.
         partial: If True, loads the weights that match by name and shape, leaves the rest untrained, and logs a report.
             See :func:`sam2fast.checkpoints.load_partial`.
-        image_size: Side of the model's square input in pixels, a multiple of 32 (SAM 3: of 28). None leaves
-            it to ``hydra_overrides_extra`` and the configuration, except for mini, which then has 768.
+        image_size: Side of the model's square input in pixels, a multiple of 32 (28 for SAM 3). None uses the value of
+            ``hydra_overrides_extra`` or the configuration, except that the default of mini is 768.
         **kwargs: Ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
@@ -123,18 +123,18 @@ def build_sam2_video_predictor(
     """Builds a SAM 2 video predictor.
 
     Args:
-        ckpt_path: See :func:`build_sam2`, except that a file with only the weights for images raises an error.
-        apply_postprocessing: If True, also fills holes of up to 8 low-resolution pixels, and binarises prompted masks
-            for the memory encoder.
-        vos_optimized: If True, returns a :class:`SAM2VideoPredictorVOS`, which logs why it cannot use CUDA graphs. Both
-            classes use them on NVIDIA GPUs, and neither is compiled. The predictor's ``warmup()`` does the one-time
-            work of the first frames in advance.
+        ckpt_path: Checkpoint as in :func:`build_sam2`. A file with only the weights for images raises an error.
+        apply_postprocessing: If True, also fills holes of up to 8 low-resolution pixels, and binarises the masks of
+            prompted frames before memory encoding.
+        vos_optimized: If True, returns a :class:`SAM2VideoPredictorVOS`. Both classes use CUDA graphs on NVIDIA GPUs,
+            and neither uses torch.compile. This one logs the reason if it cannot use CUDA graphs. The predictor's
+            ``warmup()`` compiles kernels and captures the graphs before the first frame.
         approximations: Approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``, by default none.
             See :class:`sam2fast.tracking.approximations.Approximations`.
         strategy: Selection of masks and memories: ``"sam2"`` or another name of a published strategy, or a
             :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
             ``configs/samurai/sam2.1_hiera_t.yaml``, ``"sam2"`` means ``"samurai"``.
-        image_size: See :func:`build_sam2`. The default is the configuration's, which is 512 for mini.
+        image_size: Side of the input, see :func:`build_sam2`. The default of mini is 512.
         config_file, device, mode, hydra_overrides_extra, dtype, allow_targets, ckpt_prefix, partial, **kwargs: See
             :func:`build_sam2`.
 
@@ -144,7 +144,8 @@ def build_sam2_video_predictor(
     """
     if strategy == "sam2" and str(config_file).removeprefix("configs/").startswith("samurai/"):
         strategy = "samurai"
-    wanted, chosen = Approximations.of(approximations), strategy_of(strategy)  # first: misspelt names
+    # Checks names before it builds the model.
+    approximations, strategy = Approximations.of(approximations), strategy_of(strategy)
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
@@ -156,7 +157,7 @@ def build_sam2_video_predictor(
     model = _build(config_file, weights, device, overrides, dtype, allow_targets).train(mode != "eval")
     if not isinstance(model, SAM2VideoPredictor):
         raise ConfigError(f"the overrides make the model a {type(model).__name__}, which is no SAM2VideoPredictor")
-    model.approximations, model.strategy = wanted, chosen
+    model.approximations, model.strategy = approximations, strategy
     return model
 
 
@@ -173,16 +174,16 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
 
     Args:
         model_id: The path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
-            a name of a published model as commands take it, such as ``tiny``, or a Hugging Face id of a model with SAM
-            2's architecture. An official id always means the published model; others need huggingface_hub. The prefix
-            ``./`` makes any name a path. If huggingface_hub is installed, it downloads Meta's models.
-        **kwargs: Arguments of :func:`build_sam2`. The default ``config_file`` is the published model's, or is derived
-            from the checkpoint's weights and the ``config.json`` of transformers beside it.
+            a name of a published model as on the command line, such as ``tiny``, or a Hugging Face id of a model with
+            SAM 2's architecture. An official id always means the published model. Other ids need huggingface_hub. If
+            huggingface_hub is installed, it also downloads Meta's models. A name that starts with ``./`` is a path.
+        **kwargs: Arguments of :func:`build_sam2`. The default ``config_file`` belongs to the published model, or is
+            inferred from the checkpoint's weights and a ``config.json`` of transformers in the same folder.
 
     Raises:
         FileNotFoundError: If there is no checkpoint at the path.
         CheckpointError: If the folder has several checkpoints, or no configuration fits. Then pass ``config_file``.
-        KeyError: If ``model_id`` is no path, name or id.
+        KeyError: If ``model_id`` is not a path, name or id.
         ImportError: If the id is not official, and huggingface_hub is not installed.
         DownloadError: If the model is not cached and cannot be downloaded.
     """
@@ -192,7 +193,7 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
 def build_sam2_video_predictor_hf(model_id: str | Path, **kwargs: Any) -> SAM2VideoPredictor:
     """Calls :func:`build_sam2_video_predictor` with a published model or a local checkpoint.
 
-    ``model_id``, ``config_file`` and errors: see :func:`build_sam2_hf`.
+    For ``model_id``, ``config_file`` and errors, see :func:`build_sam2_hf`.
     """
     return build_sam2_video_predictor(**_pretrained(model_id, **kwargs))
 
@@ -217,7 +218,7 @@ def _pretrained(
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {
-        # The original's default device is CUDA. Models of the package should run on every machine.
+        # The default device is CUDA, as in the original. Models in the package should run on every machine.
         **({"device": "auto"} if named in EMBEDDED else {}),
         "config_file": config_file,
         "ckpt_path": ckpt_path,
@@ -227,8 +228,8 @@ def _pretrained(
 
 
 def _named(model_id: str | Path) -> str | None:
-    """Returns the id of a published model or of a model in the package by any of its names, or None."""
-    # Ids win over paths: the original knows ids only, and those of the package are also folders of a checkout.
+    """Returns the id of a published or embedded model, given one of its names, or None."""
+    # Ids take precedence over paths: the original supports only ids, and sam2fast/nano is also a folder of a checkout.
     if model_id in EMBEDDED or model_id in RELEASES:
         return str(model_id)
     return None if isinstance(model_id, Path) or os.path.exists(model_id) else id_of(model_id)
@@ -241,7 +242,7 @@ def _is_path(model_id: str | Path) -> bool:
 
 
 def _hf_download(model_id: str) -> tuple[str, str]:
-    """Returns the configuration's name and the local checkpoint of a model of the package or of an official id."""
+    """Returns the configuration's name and the local checkpoint's path for an embedded or a published model."""
     if model_id in EMBEDDED:
         return EMBEDDED[model_id].config, str(EMBEDDED[model_id].weights)
     if model_id not in RELEASES:
@@ -274,7 +275,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
-    """Builds a model or video predictor with weights, on the device. Errors: see :func:`build_sam2`."""
+    """Builds a model or video predictor with weights on the device. For errors, see :func:`build_sam2`."""
     limit_threads_after_fork()
     config = load_config(config_file, overrides)
     if "trainer" in config and OmegaConf.select(config, "model.image_encoder") is None:
@@ -291,8 +292,8 @@ def _build(
         if weights.path is not None:
             load_partial(model, weights.path, weights.prefix)
     else:
-        # Weights are loaded directly to the device, without initialisation. The caller's own classes are built on the
-        # CPU: their constructors may compute values, which the meta device would drop.
+        # Modules are built on the meta device, and weights are loaded directly to the target device. Custom classes are
+        # built on the CPU, because the meta device would lose the values that their constructors compute.
         with torch.device("cpu") if allow_targets else init_empty_weights():
             model = build_from_config(config.model, allow_targets)
         load_checkpoint(model, weights.path, target, weights.allow_image_only, prefix=weights.prefix)
@@ -302,13 +303,13 @@ def _build(
 
 
 def _sized(image_size: int | None) -> list[str]:
-    """Returns the override for an input size."""
+    """Returns the configuration overrides for an input size."""
     return [] if image_size is None else [f"++model.image_size={image_size}"]
 
 
 def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype} is none of {', '.join(map(str, DTYPES))}")
+        raise ValueError(f"dtype {dtype} is not one of {', '.join(map(str, DTYPES))}")
     if dtype == torch.float16 and device.type == "cpu":
         raise ValueError("float16 on the CPU is not supported; use bfloat16 or float32")
 
@@ -327,10 +328,10 @@ def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
 
 
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """Loads a checkpoint into a model, as the original's function of this name. Does nothing without a path.
+    """Loads a checkpoint into a model, as the original's function of the same name. Does nothing if the path is None.
 
     Raises:
-        FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit.
+        FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit the model.
     """
     if ckpt_path is not None:
         device = next(model.parameters()).device

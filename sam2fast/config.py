@@ -27,7 +27,7 @@ from sam2fast.utils.errors import FixableError
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-# The targets that a configuration may build by default.
+# Targets that a configuration may instantiate by default.
 TARGETS = frozenset(
     f"sam2fast.{module}.{name}"
     for module, names in {
@@ -45,13 +45,13 @@ TARGETS = frozenset(
     }.items()
     for name in names.split()
 )
-# Model configurations have this key at the top level.
+# A configuration with this key at the top level is a model configuration.
 MODEL = re.compile("^model:", re.MULTILINE)
-# Plain text that Hydra's grammar refuses, such as ~/Größe.
+# Plain text without characters of Hydra's grammar, such as ~/Größe. Hydra rejects some of these texts unless quoted.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
 EFFICIENTTAM = re.compile(r"^efficient_track_anything\.")
-# Types of arguments for which text is refused.
-KINDS = {bool: "true or false", int: "an integer", float: "a number"}
+# Argument types that do not accept text -> expected value in error messages.
+EXPECTED = {bool: "true or false", int: "an integer", float: "a number"}
 _ABSENT = object()  # marks a missing value; None is a valid one
 
 
@@ -83,24 +83,24 @@ def _shipped_files() -> "dict[str, Traversable]":
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads one configuration and applies Hydra-style overrides.
 
-    A configuration may name another one as its ``base_config``, and then contains only the differences.
+    A configuration may name a ``base_config``. It then contains only the differences from that configuration.
 
     Args:
         name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), only
-            its last part (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are known, such as
-            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a folder
-            or module that has the name, it is read from there, as in the original.
+            its last part (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are supported, such as
+            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. As in the original, a configuration of
+            this name in the folder or module that Hydra was initialised with takes precedence.
         overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
 
     Raises:
         FileNotFoundError: If there is no shipped configuration and no file of this name.
-        ConfigError: If the file is not a configuration, or an override does not apply.
+        ConfigError: If the file is not a configuration, or an override cannot be applied.
     """
     return finish_config(read_config(name), name, overrides)
 
 
 def read_config(name: str | Path) -> DictConfig:
-    """Reads a configuration, merged into its ``base_config`` if any. Errors: see :func:`load_config`."""
+    """Reads a configuration and merges it into its ``base_config``, if any. For errors, see :func:`load_config`."""
     return _read_over_base(str(name), ())
 
 
@@ -122,7 +122,7 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
 
 
 def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Applies overrides and resolves interpolations in ``config``, in place. Errors: see :func:`load_config`."""
+    """Applies overrides and resolves interpolations in place. For errors, see :func:`load_config`."""
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
@@ -135,7 +135,7 @@ def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str]
 
 @contextmanager
 def _named(name: str | Path) -> Iterator[None]:
-    """Turns the libraries' errors into a ConfigError that names the configuration."""
+    """Converts errors of Hydra, OmegaConf and YAML to a ConfigError that names the configuration."""
     try:
         yield
     except ConfigError:
@@ -147,12 +147,12 @@ def _named(name: str | Path) -> Iterator[None]:
 
 
 def _composed(name: str) -> DictConfig | None:
-    """Returns the configuration of this name in the caller's folder or module, if the caller initialised Hydra."""
+    """Returns the configuration from the folder or module that the caller initialised Hydra with, or None."""
     hydra = GlobalHydra.instance()
     if os.path.isabs(name) or not hydra.is_initialized():
         return None
     sources = [source for source in hydra.config_loader().get_sources() if source.provider == "main"]
-    # `import sam2` initialises Hydra with the original's configurations, or with ours under its name.
+    # Skips the source `sam2`: `import sam2` initialises Hydra with the original's configurations, or with ours.
     if not any(source.path != "sam2" and source.is_config(name) for source in sources):
         return None
     return cast(DictConfig, OmegaConf.create(OmegaConf.to_container(compose(name))))
@@ -165,7 +165,7 @@ def _read(name: str) -> str:
     key = by_last_part.get(short, short)
     if key in shipped:
         return shipped[key].read_text(encoding="utf-8")
-    if os.path.isfile(name):  # unlike Path.is_file, does not raise for invalid names
+    if os.path.isfile(name):  # does not raise for invalid names, unlike Path.is_file
         return Path(name).read_text(encoding="utf-8")
     if fork := _matched(FORK_CONFIGS, short):
         return fork
@@ -179,14 +179,14 @@ def _read(name: str) -> str:
 
 
 def _matched(patterns: Mapping[str, str], name: str) -> str | None:
-    """Returns the value of the first pattern that the whole name matches, with its groups filled in."""
+    """Returns the text of the first pattern that matches the whole name, with the groups filled in."""
     return next(
-        (found.expand(text) for pattern, text in patterns.items() if (found := re.fullmatch(pattern, name))), None
+        (match.expand(text) for pattern, text in patterns.items() if (match := re.fullmatch(pattern, name))), None
     )
 
 
 def _parse(override: str) -> Override:
-    """Parses one override. Hydra's grammar allows only ASCII outside quotes, so other plain text is quoted here."""
+    """Parses one override. Adds quotes to plain text, because Hydra's grammar allows only ASCII outside quotes."""
     parser = OverridesParser.create()
     try:
         return parser.parse_overrides([override])[0]
@@ -198,35 +198,35 @@ def _parse(override: str) -> Override:
 
 
 def _apply(config: DictConfig, override: Override) -> None:
-    key, kind = override.key_or_group, override.type
+    key, override_type = override.key_or_group, override.type
     if override.is_sweep_override():
         raise ConfigError(f"override {override.input_line!r} is a sweep; give one value")
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     present = OmegaConf.select(config, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
     present = present or isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)  # the value is ???
-    if kind == OverrideType.DEL:
+    if override_type == OverrideType.DEL:
         if not present:
-            raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which is not there")
+            raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which does not exist")
         del node[int(last) if isinstance(node, ListConfig) else last]
         return
-    if kind == OverrideType.CHANGE and not present:
-        raise ConfigError(f"override {override.input_line!r} changes {key!r}, which is not there; '++' would add it")
-    if kind == OverrideType.ADD and present:
-        raise ConfigError(f"override {override.input_line!r} adds {key!r}, which is there; '++' would change it")
+    if override_type == OverrideType.CHANGE and not present:
+        raise ConfigError(f"override {override.input_line!r} changes {key!r}, which does not exist; '++' would add it")
+    if override_type == OverrideType.ADD and present:
+        raise ConfigError(f"override {override.input_line!r} adds {key!r}, which exists; '++' would change it")
     OmegaConf.update(config, key, override.value(), merge=True, force_add=True)
 
 
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Instantiates a configuration node with ``_target_`` keys.
 
-    Targets of the original (``sam2.modeling...``) are mapped to ours. Other targets raise an error, so that a YAML file
-    cannot call arbitrary functions.
+    Targets of the original (``sam2.modeling...``) are mapped to our classes. A target that is not allowed raises an
+    error, so that a YAML file cannot call arbitrary functions.
 
     Args:
         node: Node with a ``_target_``. Nested nodes are built first.
-        allow_targets: Packages, modules or classes of the caller, such as ``my_package`` or ``my_package.``.
-        targets: Allowed targets, by default the parts of models.
+        allow_targets: Other allowed packages, modules or classes, such as ``my_package`` or ``my_package.``.
+        targets: Allowed targets, by default the modules of SAM 2 models.
 
     Raises:
         ConfigError: If a target is not allowed, or its class does not accept the arguments.
@@ -236,30 +236,32 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
         if child["_target_"].startswith("sam2fast."):
             _refuse_text_for_numbers(child)
     try:
-        return instantiate({**plain, "_convert_": "all"})  # as an argument it would have Hydra copy the node again
+        return instantiate({**plain, "_convert_": "all"})  # a keyword argument would make Hydra copy the node
     except HydraException as error:
         raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
 
 
 def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """Checks a node, and returns it as plain containers with our targets. Arguments: see :func:`build_from_config`.
+    """Checks a node, and returns it as plain containers with our targets.
+
+    For arguments, see :func:`build_from_config`.
 
     Raises:
         ConfigError: If a target is not allowed, or a value is missing.
     """
-    # Plain containers, without interpolations that could change after the check.
+    # Resolves interpolations first, because their values could change after the check.
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration is not complete: {error}") from error
     for text in _nested(plain):
-        if isinstance(text, str) and "${" in text:  # an escaped interpolation, which would be resolved at instantiation
+        if isinstance(text, str) and "${" in text:  # an escaped interpolation: `instantiate` would resolve it
             raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
     for child in _targeted(plain):
         target = child["_target_"]
         ours = child["_target_"] = official_to_ours(str(target))
-        own = any(f"{ours}.".startswith(f"{prefix.removesuffix('.')}.") for prefix in allow_targets)
-        if ours not in targets and not own:
+        allowed = any(f"{ours}.".startswith(f"{prefix.removesuffix('.')}.") for prefix in allow_targets)
+        if ours not in targets and not allowed:
             raise ConfigError(
                 f"the configuration names the target {target!r}, which is not part of SAM 2; "
                 "if it is your own class, pass its package in allow_targets"
@@ -268,30 +270,30 @@ def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: 
 
 
 def _nested(value: Any) -> Iterator[Any]:
-    """Yields a value and everything in its nested dicts and lists, keys included."""
+    """Yields a value and all keys and values in its nested dicts and lists."""
     yield value
     for child in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _nested(child)
 
 
 def _targeted(value: Any) -> Iterator[dict[str, Any]]:
-    """Returns every mapping with a ``_target_`` in nested dicts and lists."""
+    """Yields the mappings with a ``_target_`` in nested dicts and lists."""
     return (node for node in _nested(value) if isinstance(node, dict) and "_target_" in node)
 
 
 def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
-    """Refuses text for a number or a bool: ``no`` on a command line is text, which is true in Python."""
+    """Raises an error for text in place of a number or bool: the text ``no`` would be true in Python."""
     target = get_object(node["_target_"])
     for name, parameter in inspect.signature(target).parameters.items():
         accepted = [parameter.annotation, *get_args(parameter.annotation)]
-        kinds = [text for kind, text in KINDS.items() if kind in accepted]
-        if isinstance(node.get(name), str) and kinds and str not in accepted:
-            raise ConfigError(f"{name} of {target.__name__} must be {' or '.join(kinds)}, got {node[name]!r}")
+        expected = [text for argument_type, text in EXPECTED.items() if argument_type in accepted]
+        if isinstance(node.get(name), str) and expected and str not in accepted:
+            raise ConfigError(f"{name} of {target.__name__} must be {' or '.join(expected)}, got {node[name]!r}")
 
 
 def official_to_ours(name: str) -> str:
-    """Returns the dotted name of our counterpart of an official class, or else the name itself."""
-    name = EFFICIENTTAM.sub("sam2.", name)  # its package has SAM 2's modules
+    """Returns the dotted name of our counterpart of an official class. Returns other names unchanged."""
+    name = EFFICIENTTAM.sub("sam2.", name)  # EfficientTAM's package has the same modules as SAM 2's
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]

@@ -1,4 +1,4 @@
-"""Stores the embedding of an image as an object that can be moved and saved."""
+"""Computes embeddings of images, and stores them as objects that can be moved between devices and saved."""
 
 import json
 import weakref
@@ -16,15 +16,15 @@ from sam2fast.transforms import ImageLike, SAM2Transforms, to_pixels
 
 __all__ = ["Features"]
 
-FACTS = "sam2fast_features"  # key in the file's metadata
+FACTS = "sam2fast_features"  # key of the metadata in a safetensors file
 VERSION = 1
-EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # names in the original
+EMBEDDING, LEVELS = "image_embed", "high_res_feats"  # keys as in the original
 
 
 class Features:
-    """Stores the read-only embedding of one image, from :meth:`SAM2ImagePredictor.encode`.
+    """Read-only embedding of one image, returned by :meth:`SAM2ImagePredictor.encode`.
 
-    For a model with an input of 1024 x 1024 pixels it takes 16 MiB, or 10 MiB in bfloat16.
+    If the model's input has 1024 x 1024 pixels, the embedding takes 16 MiB, or 10 MiB in bfloat16.
 
     Attributes:
         tensors: Embedding ``(1, C, h, h)`` under ``image_embed``, and high-resolution features
@@ -89,7 +89,7 @@ class Features:
 
         Raises:
             FileNotFoundError: If the file does not exist.
-            ValueError: If the file holds no features, or is damaged.
+            ValueError: If the file does not contain features, or is damaged.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -98,10 +98,10 @@ class Features:
         try:
             with safe_open(path, framework="pt") as content:
                 facts = json.loads((content.metadata() or {})[FACTS])
-                # Clones the tensors: safetensors maps the file, and its tensors would change with the file.
-                found = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
+                # Clones the tensors, because safetensors maps the file into memory: they would change with the file.
+                loaded = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
             height, width = facts["size"]
-            tensors = {EMBEDDING: found.pop(EMBEDDING), LEVELS: list(found.values())}
+            tensors = {EMBEDDING: loaded.pop(EMBEDDING), LEVELS: list(loaded.values())}
             sides = [x.shape[0] * x.shape[2] for x in (*tensors[LEVELS], tensors[EMBEDDING])]
             S, n = facts["model"]["image_size"], sides[-1]
             have_sizes = min(height, width) >= 1 and S in (14 * n, 16 * n) and sides in ([4 * n, 2 * n, n], [n])
@@ -115,7 +115,10 @@ class Features:
 def encode_images(
     images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms, fast: bool | None
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Returns tensors of :class:`Features` for B images, and their sizes (H, W). ``fast``: see ``recorded``."""
+    """Returns ``tensors`` as in :class:`Features`, with a batch dimension B, and the sizes (H, W) of B images.
+
+    For ``fast``, see ``engine/recorded.py``.
+    """
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])
     *high_res, embedding = recorded.encode(model, fast, batch)
@@ -125,7 +128,7 @@ def encode_images(
 
 
 def facts_of(model: Any) -> dict[str, Any]:
-    """Returns facts that identify a model, or the model of an exported artefact."""
+    """Returns values that identify a model, or the model of an exported artifact."""
     if isinstance(model, SAM2Base):
         return known_facts(model)
     return {"image_size": model.image_size, "weights": model.metadata.weights}

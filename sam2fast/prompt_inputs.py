@@ -1,4 +1,4 @@
-"""Validates prompts and object ids of images and videos, and converts prompts to tensors."""
+"""Validates prompts and object ids for images and videos, and converts prompts to tensors."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from sam2fast.utils.async_copies import copy_to_device
 
 CPU = torch.device("cpu")
 POINT_LABELS = (-1, 0, 1, 2, 3)
-# Maximum magnitude of coordinates and logits. The square of a much larger number overflows in the model.
+# Maximum absolute value of coordinates and logits. Squares of much larger numbers overflow in the model.
 LARGEST = 1e15
-LARGEST_LOW_RES = 256  # side of SAM 2's low-resolution logits, for an input of 1024 x 1024 pixels
-# Low-resolution logits are clamped to [-32, 32], in results and in mask prompts.
+LARGEST_LOW_RES = 256  # side of SAM 2's low-resolution logits if the input has 1024 x 1024 pixels
+# Low-resolution logits are clamped to [-32, 32] in results and mask prompts.
 LOGIT_LIMIT = 32.0
-# Formats of the masks that the image predictor returns.
+# Mask formats of the image predictor.
 OUTPUT_MODES = ("float", "bool", "low_res", "coco_rle")
 
 
@@ -27,65 +27,65 @@ def check_points(
 ) -> tuple[Tensor, Tensor]:
     """Returns validated points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU.
 
-    Input without a batch dimension gets B = 1. Empty lists give no points, ``(1, 0, 2)``. The result stays on the CPU,
-    since checks of values on a GPU would synchronise with it.
+    Adds a batch dimension B = 1 if there is none. Empty lists become zero points, ``(1, 0, 2)``. The result stays on
+    the CPU, because checking values on a GPU would synchronise with it.
 
     Raises:
-        ValueError: If points or labels are missing, not finite or of another shape, or a label is unknown.
+        ValueError: If points or labels are missing, not finite or have a wrong shape, or a label is unknown.
     """
     if points is None or labels is None:
         raise ValueError(f"{points_name} and {labels_name} belong together: give both or neither")
     coords = check_numbers(points, points_name)
-    kinds = check_numbers(labels, labels_name)
+    label_values = check_numbers(labels, labels_name)
     if coords.ndim in (1, 2) and coords.shape[-1] == 0:  # [], or [[], []] for two objects
         coords = coords.reshape(*coords.shape, 2)
     if coords.ndim not in (2, 3) or coords.shape[-1] != 2:
         raise ValueError(f"{points_name} has shape {tuple(coords.shape)}; expected (N, 2) or (B, N, 2)")
-    given, expected = tuple(kinds.shape), tuple(coords.shape[:-1])
+    shape, expected = tuple(label_values.shape), tuple(coords.shape[:-1])
     coords = coords[None] if coords.ndim == 2 else coords
-    kinds = kinds[None] if kinds.ndim == 1 else kinds
-    if kinds.shape != coords.shape[:-1]:
-        raise ValueError(f"{labels_name} has shape {given}; expected {expected}, one per point")
-    unknown = [x for x in kinds.unique().tolist() if x not in POINT_LABELS]
+    label_values = label_values[None] if label_values.ndim == 1 else label_values
+    if label_values.shape != coords.shape[:-1]:
+        raise ValueError(f"{labels_name} has shape {shape}; expected {expected}, one per point")
+    unknown = [x for x in label_values.unique().tolist() if x not in POINT_LABELS]
     if unknown:
         raise ValueError(f"{labels_name} holds {unknown[0]:g}; expected 1 (foreground), 0 (background), -1, 2 or 3")
-    return coords, kinds.to(torch.int32)
+    return coords, label_values.to(torch.int32)
 
 
 class PromptWarning:
-    """Warns once of prompts that show no object. The model predicts masks for them, too, as the original."""
+    """Warns once about prompts that show no object. As in the original, the model still predicts masks for them."""
 
     def __init__(self) -> None:
-        self._is_given = False
+        self._has_warned = False
 
     def check_points(self, coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
-        """Warns if a click is outside the image; the corners of a box may be.
+        """Warns if a click is outside the image. Corners of boxes may be outside.
 
         Args:
             coords, labels: Results of :func:`check_points`, on the CPU.
-            size: Height and width of the image in the unit of ``coords``: pixels, or (1, 1).
+            size: Height and width of the image in the unit of ``coords``: in pixels, or (1, 1) for [0, 1].
         """
         x, y = coords.unbind(-1)
         is_click = (labels == 0) | (labels == 1)
         outside = coords[is_click & ((x < 0) | (y < 0) | (x > size[1]) | (y > size[0]))]
         if len(outside):
             point = [round(value, 3) for value in outside[0].tolist()]
-            place = "[0, 1], which normalize_coords=False takes" if size == (1, 1) else f"the {size[1]}x{size[0]} image"
-            self._give(f"the point {point} is outside {place}; its mask shows no particular object")
+            place = "[0, 1] (normalize_coords=False)" if size == (1, 1) else f"the {size[1]}x{size[0]} image"
+            self._warn(f"the point {point} is outside {place}; its mask shows no particular object")
 
     def check_any(self, coords: Tensor | None, *others: Tensor | None) -> None:
-        """Warns if there is no prompt: no points ``coords (B, N, 2)``, and no other tensors."""
+        """Warns if there is no prompt: ``coords (B, N, 2)`` is None or has N = 0, and all ``others`` are None."""
         if all(x is None for x in others) and (coords is None or len(coords) > coords.shape[1] == 0):
-            self._give("there is no prompt; the masks show no particular object")
+            self._warn("there is no prompt; the masks show no particular object")
 
-    def _give(self, text: str) -> None:
-        if not self._is_given:
-            self._is_given = True
+    def _warn(self, text: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             warnings.warn(text, stacklevel=7)  # the caller of SAM2ImagePredictor.predict
 
 
 def check_boxes(box: Any) -> Tensor:
-    """Returns validated boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU. An empty list gives no boxes, ``(0, 4)``.
+    """Returns validated boxes ``(4)`` or ``(B, 4)`` XYXY as fp32 on the CPU. An empty list becomes ``(0, 4)``.
 
     Raises:
         ValueError: If the shape is wrong, or the corners are swapped.
@@ -106,8 +106,8 @@ def check_boxes(box: Any) -> Tensor:
 def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
     """Converts low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` to fp32 ``(B, 1, h, w)``.
 
-    Square logits up to 256x256, from models with another input size, are resized. Warns if the values look like a mask:
-    none is negative, some are 0 and some are not.
+    Resizes square logits up to 256x256, which may come from a model with another input size. Warns if the values look
+    like a mask: the minimum is 0, and some values are positive.
 
     Args:
         size: Size (h, w) of the prompt encoder's masks.
@@ -117,14 +117,14 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
         ValueError: If the shape is wrong.
     """
     mask = check_numbers(mask_logits, "mask_input", mask_logits.device if isinstance(mask_logits, Tensor) else CPU)
-    given = tuple(mask.shape)
+    shape = tuple(mask.shape)
     if mask.ndim in (2, 3):
         mask = mask.reshape(1, *mask.shape) if mask.ndim == 3 else mask[None, None]
     height, width = size
     is_square = mask.ndim == 4 and mask.shape[1] == 1 and 0 < mask.shape[2] == mask.shape[3] <= LARGEST_LOW_RES
     if not is_square and mask.shape[1:] != (1, height, width):
         raise ValueError(
-            f"mask_input has shape {given}; expected (1, {height}, {width}) or "
+            f"mask_input has shape {shape}; expected (1, {height}, {width}) or "
             f"(B, 1, {height}, {width}) logits, such as the third result of predict"
         )
     if mask.numel() and float(mask.min()) == 0 and mask.any():
@@ -140,7 +140,7 @@ def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.devi
 
 
 class PromptGroup(NamedTuple):
-    """Stores the arguments of ``SAM2ImagePredictor.predict`` for some of B objects."""
+    """Arguments of ``SAM2ImagePredictor.predict`` for a group of objects."""
 
     rows: list[int]  # indices of the objects
     point_coords: Any
@@ -150,12 +150,12 @@ class PromptGroup(NamedTuple):
 
 
 def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> Iterator[PromptGroup]:
-    """Yields the prompts in groups of objects with equal numbers of points, if ``point_coords`` is a ragged list.
+    """Yields groups of objects with the same number of points, if ``point_coords`` is a ragged list.
 
-    Otherwise yields all prompts unchanged as one group, without rows.
+    Otherwise yields all prompts unchanged as one group, with empty ``rows``.
 
     Raises:
-        ValueError: If an object's points or labels are invalid, or the number of boxes or masks differs.
+        ValueError: If an object's points or labels are invalid, or the number of boxes or masks is wrong.
     """
     if ragged_lengths(point_coords) is None or point_labels is None:
         yield PromptGroup([], point_coords, point_labels, box, mask_input)
@@ -176,12 +176,12 @@ def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input
     for length in sorted({coords.shape[1] for coords, _ in points}):
         rows = [i for i in range(B) if points[i][0].shape[1] == length]
         coords, labels = (torch.cat([points[i][part] for i in rows]) for part in range(2))
-        some = masks[rows] if masks is not None and has_rows and len(masks) == B else masks
-        yield PromptGroup(rows, coords, labels, None if boxes is None else boxes[rows], some)
+        group_masks = masks[rows] if masks is not None and has_rows and len(masks) == B else masks
+        yield PromptGroup(rows, coords, labels, None if boxes is None else boxes[rows], group_masks)
 
 
 def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tensor, ...]:
-    """Joins the results of all groups of :func:`grouped_by_points`, in the order of the objects."""
+    """Concatenates the results of the groups of :func:`grouped_by_points`, in the order of the objects."""
     if not rows:
         return parts[0]
     order = copy_to_device(torch.tensor(rows).argsort(), parts[0][0].device)
@@ -189,7 +189,7 @@ def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tens
 
 
 def ragged_lengths(value: Any) -> list[int] | None:
-    """Returns the lengths of a list's entries if they differ, else None."""
+    """Returns the lengths of a list's items if they differ, else None."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         value = list(value)
     if not isinstance(value, list | tuple):
@@ -202,9 +202,9 @@ def ragged_lengths(value: Any) -> list[int] | None:
 
 
 def check_counts(**prompts: Any) -> None:
-    """Checks that all prompts except None are for the same number of objects.
+    """Checks that all prompts that are not None have the same number of objects.
 
-    As in the original, one ``mask_input`` may serve all points and boxes.
+    As in the original, a single ``mask_input`` may be used for all points and boxes.
 
     Raises:
         ValueError: If the numbers of objects differ.
@@ -221,23 +221,23 @@ def check_counts(**prompts: Any) -> None:
 
 
 def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Returns points ``(B, P, 2)`` and labels ``(B, P)``, with a box as two leading points; None if all are None."""
+    """Returns points ``(B, P, 2)`` and labels ``(B, P)``. Prepends a box as two points. None if all are None."""
     points = None if coords is None or labels is None else (coords, labels)
     if boxes is None:
         return points
     corners = boxes.reshape(-1, 2, 2)
-    kinds = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
+    corner_labels = torch.arange(2, 4, dtype=torch.int32, device=corners.device).expand(len(corners), -1)
     if points is None:
-        return corners, kinds
-    return torch.cat([corners, points[0]], dim=1), torch.cat([kinds, points[1]], dim=1)
+        return corners, corner_labels
+    return torch.cat([corners, points[0]], dim=1), torch.cat([corner_labels, points[1]], dim=1)
 
 
 def check_batches(batches: Sequence[Any], count: int) -> None:
-    """Checks the prompts of ``predict_batch``: each is None, or a list with an entry for each of ``count`` images.
+    """Checks that each argument of ``predict_batch`` is None or a list with one entry per image.
 
     Raises:
-        TypeError: If prompts are not a list. Strings and 0-d arrays do not count as lists.
-        ValueError: If a list has another length.
+        TypeError: If an argument is not a list. Strings and 0-d arrays are not lists.
+        ValueError: If the length of a list is not ``count``.
     """
     for name, batch in zip(("point_coords", "point_labels", "box", "mask_input"), batches, strict=True):
         if batch is None:
@@ -250,10 +250,10 @@ def check_batches(batches: Sequence[Any], count: int) -> None:
 
 
 def check_output_mode(output_mode: Any, return_logits: bool) -> None:
-    """Checks the format of masks.
+    """Checks the mask format.
 
     Raises:
-        ValueError: If the format is unknown, or ``return_logits`` is True and the format has no logits.
+        ValueError: If the format is unknown, or ``return_logits`` is True and the format is not ``float``.
     """
     if output_mode not in OUTPUT_MODES:
         raise ValueError(f"output_mode must be one of {', '.join(OUTPUT_MODES)}; got {output_mode!r}")
@@ -264,7 +264,7 @@ def check_output_mode(output_mode: Any, return_logits: bool) -> None:
 def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     """Converts an array, a tensor, or nested lists of arrays, tensors or numbers to an fp32 tensor on ``device``.
 
-    Values on the CPU are checked before they are copied to the device.
+    Checks values on the CPU before copying them to the device.
 
     Raises:
         ValueError: If a value is not a real number, or is NaN, infinite or beyond 1e15.
@@ -292,7 +292,7 @@ def _real_numbers(value: Any) -> Tensor:
         if value.is_complex() or value.is_meta or value.layout != torch.strided:
             raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
         return value.detach().float()
-    if _is_on_gpu(value):  # numpy cannot convert it
+    if _is_on_gpu(value):  # np.asarray cannot convert it
         return _real_numbers(torch.as_tensor(value))
     array = np.asarray(value)
     if array.dtype == object:  # such as a table with columns of several dtypes
@@ -311,14 +311,14 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _is_on_gpu(value: Any) -> bool:
-    """Returns True for a GPU array of another library, such as CuPy."""
+    """Returns True for GPU arrays of other libraries, such as CuPy."""
     return hasattr(value, "__cuda_array_interface__")
 
 
 def plain_id(obj_id: Any) -> Any:
-    """Converts an object's id to a Python number if it is a NumPy number, or a tensor or array of one element.
+    """Converts an object id to a Python number if it is a NumPy number, or a tensor or array of one element.
 
-    As a dictionary key, a tensor equals no other tensor, so that each tensor would be another object.
+    Tensors are hashed by identity, so as dictionary keys, two tensors of the same value would be different objects.
     """
     if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
         return obj_id.item()

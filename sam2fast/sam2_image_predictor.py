@@ -34,19 +34,19 @@ from sam2fast.utils.async_copies import copy_to_device, copy_to_host, to_numpy
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
-COPIES_BITS = ("cuda",)  # device types whose masks become bits for the copy to the CPU; on the CPU packing is slower
+COPIES_BITS = ("cuda",)  # device types from which masks are copied as packed bits
 NAN_SCORES = "the model's scores are NaN: its weights are damaged (training diverged?), or float16 overflows"
 
 
 class SAM2ImagePredictor:
-    """Computes the embedding of an image once, and then predicts masks for prompts on it.
+    """Computes the embedding of an image once, and then predicts masks for prompts on the image.
 
     Names, defaults, results and dtypes match ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
-    Several threads may predict at the same time, for different images with :meth:`encode`. Setting an image during
+    Several threads may predict at the same time. For different images, they use :meth:`encode`. Setting an image during
     another thread's call, or predicting while another thread sets an image, raises
     :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other call replaced the image, later predictions of
-    the refused thread raise this error too, until any thread sets an image. Predictors may share a model.
+    the thread that got the error raise it again, until any thread sets an image. Predictors may share a model.
 
     Args:
         sam_model: SAM 2 model for mask prediction. Its device and dtype are used.
@@ -56,7 +56,7 @@ class SAM2ImagePredictor:
         **kwargs: Ignored, as in the original.
 
     Attributes:
-        fast: Use of CUDA graphs for images, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        fast: Whether to use CUDA graphs, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     fast: bool | None = None
@@ -71,7 +71,7 @@ class SAM2ImagePredictor:
     ) -> None:
         self.model = sam_model
         self.mask_threshold = mask_threshold
-        # A replacement of the model may lack what the original's predictor does not read.
+        # A custom model may lack these attributes, because the original's predictor does not read them.
         mean, std = getattr(sam_model, "pixel_mean", MEAN), getattr(sam_model, "pixel_std", STD)
         areas = max_hole_area, max_sprinkle_area
         self._transforms = SAM2Transforms(sam_model.image_size, mask_threshold, *areas, mean, std)
@@ -93,7 +93,7 @@ class SAM2ImagePredictor:
         """Loads a model and returns a predictor for it.
 
         Args:
-            model_id: ``sam2fast/mini``, a Hugging Face id or a checkpoint: see ``build_sam.build_sam2_hf``.
+            model_id: ``sam2fast/mini``, a Hugging Face id or a checkpoint. See ``build_sam.build_sam2_hf``.
             **kwargs: Arguments of ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
@@ -124,7 +124,7 @@ class SAM2ImagePredictor:
 
         Any number of threads may encode images, and predict for different images, at the same time.
 
-        Arguments and exceptions: see :meth:`set_image`.
+        For arguments and exceptions, see :meth:`set_image`.
         """
         limit_threads_after_fork()
         tensors, (size,) = encode_images([image], self.model, self._transforms, self.fast)
@@ -168,7 +168,7 @@ class SAM2ImagePredictor:
         self._features, self._orig_hw, self._is_batch, self._is_image_set = None, None, False, False
 
     def release_recordings(self) -> None:
-        """Frees the CUDA graphs of this model and their memory. Later calls record them again when needed."""
+        """Frees the CUDA graphs of this model and their memory. Later calls capture new graphs if needed."""
         recorded.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
@@ -192,26 +192,26 @@ class SAM2ImagePredictor:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts masks for the given input prompts, using the current image.
 
-        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. A point outside the
-        image and a call without any prompt give masks, as in the original, and one warning.
+        A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. As in the original, a
+        point outside the image or a call without prompts still returns masks. The predictor warns once about them.
 
         Args:
             point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
-                differ between objects. Each object is then predicted as in a separate call.
+                differ between objects. The results then equal those of a separate call per object.
             point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
                 As in the original, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
             mask_input: Low-resolution logits ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)``, typically the third result of a
-                previous call, with h the side of the embedding. Other square logits up to 256x256, from models with
-                another input size, are resized.
+                previous call. h is the side of the embedding. Other square logits up to 256x256, which may come from
+                a model with another input size, are resized.
             multimask_output: If True, the model returns three masks. This is better for ambiguous prompts such as a
                 single click.
             return_logits: If True, returns unthresholded mask logits. Requires ``output_mode="float"``.
             normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
-            output_mode: Format of the masks. ``float`` is fp32 as in the original. ``bool`` is bool. ``coco_rle`` is an
-                array ``(C)`` of COCO's compressed run lengths, without full-size masks in memory. ``low_res`` is bool
-                ``(C, 4h, 4h)``, without resizing.
-            features: Result of :meth:`encode`, used instead of the current image. Any number of threads may make such
+            output_mode: Format of the masks. ``float`` returns fp32, as in the original. ``bool`` returns bool.
+                ``coco_rle`` returns an array ``(C)`` of COCO's compressed run lengths, and creates no full-size masks
+                in memory. ``low_res`` returns bool ``(C, 4h, 4h)``, without resizing.
+            features: Result of :meth:`encode` to use instead of the current image. Any number of threads may make such
                 calls at the same time.
 
         Returns:
@@ -248,7 +248,7 @@ class SAM2ImagePredictor:
         """Predicts masks for each image of :meth:`set_image_batch`.
 
         Prompts are lists with one entry per image, in the format of :meth:`predict`. An entry may be None. For an image
-        without objects, pass boxes ``(0, 4)`` or ``[]``. Other arguments: see :meth:`predict`.
+        without objects, pass boxes ``(0, 4)`` or ``[]``. For other arguments, see :meth:`predict`.
 
         Returns:
             Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
@@ -258,7 +258,7 @@ class SAM2ImagePredictor:
         Raises:
             RuntimeError: If no batch of images is set.
             TypeError: If prompts are not a list.
-            ValueError: If a list does not match the batch in length, or a prompt has the wrong shape or values.
+            ValueError: If a list does not have one entry per image, or a prompt has the wrong shape or values.
         """
         count = len(self._require_image()["image_embed"])
         if not self._is_batch:
@@ -280,13 +280,13 @@ class SAM2ImagePredictor:
         output_mode: str,
         img_idx: int = -1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the results of :meth:`predict` for one of the images."""
+        """Returns the results of :meth:`predict` for the image with index ``img_idx``."""
         self._require_image()
         check_output_mode(output_mode, return_logits)
         size, threshold = self._orig_hw[img_idx], self.mask_threshold
         rows, parts = list[int](), []
         in_bits = self.device.type in COPIES_BITS and output_mode != "coco_rle" and not return_logits
-        # If a user replaced `_predict`, also on the class, that method computes the masks.
+        # If a user replaced `_predict` on the instance or the class, the replacement computes the masks.
         custom = getattr(self._predict, "__func__", self._predict) is not _UNCHANGED_PREDICT
         by_predict = output_mode in ("float", "bool") and (custom or not in_bits)
         for group in grouped_by_points(*prompts):
@@ -302,17 +302,17 @@ class SAM2ImagePredictor:
         dtype = np.float32 if output_mode == "float" else np.bool_
         if in_bits and not by_predict:
             shape = masks.shape[-2:] if output_mode == "low_res" else size
-            found, low_res, ious = unpacked_on_host(masks, shape, threshold, dtype, low_res, ious)
+            output_masks, low_res, ious = unpacked_on_host(masks, shape, threshold, dtype, low_res, ious)
         else:
             if output_mode == "coco_rle":
-                found = self._transforms.encode_cleaned(masks, size, threshold)
+                output_masks = self._transforms.encode_cleaned(masks, size, threshold)
             else:
-                found = to_numpy((masks > threshold if output_mode == "low_res" else masks).cpu(), dtype)
+                output_masks = to_numpy((masks > threshold if output_mode == "low_res" else masks).cpu(), dtype)
             low_res, ious = copy_to_host(low_res, ious)
         scores = to_numpy(ious)
         if np.isnan(scores).any():
             warnings.warn(NAN_SCORES, stacklevel=4)
-        return found, scores, to_numpy(low_res)
+        return output_masks, scores, to_numpy(low_res)
 
     def _prep_prompts(
         self,
@@ -323,7 +323,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool,
         img_idx: int = -1,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Returns validated prompts on the device: mask, and points, labels and box corners in input pixels."""
+        """Returns the validated mask, points, labels and box corners on the device, in input pixels."""
         size = self._orig_hw[img_idx]
         coords = labels = corners = mask = None
         if point_coords is not None or point_labels is not None:
@@ -335,10 +335,10 @@ class SAM2ImagePredictor:
         if mask_logits is not None:
             mask = check_mask_input(mask_logits, self.model.sam_prompt_encoder.mask_input_size, self.device)
         if coords is not None and corners is not None and coords.shape[:2] == (1, 0):
-            coords = labels = None  # zero points fit any number of boxes
+            coords = labels = None  # zero points are valid with any number of boxes
         check_counts(points=coords, box=corners, mask_input=mask)
         self._prompt_warning.check_any(coords, corners, mask)
-        # Copies after all checks, since reading values on a GPU would synchronise with it.
+        # Copies prompts after all checks, because checking values on a GPU would synchronise with it.
         prompts = coords, labels, corners
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners

@@ -1,4 +1,4 @@
-"""Tracks objects through a video from clicks, boxes and masks on any of its frames."""
+"""Tracks objects through a video from clicks, boxes and masks on any frame."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,18 +32,19 @@ __all__ = ["SAM2VideoPredictor", "SAM2VideoPredictorVOS", "TrackedObject", "Vide
 
 @keep_originals
 class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
-    """Tracks objects through videos. A predictor is a model, and the state of :meth:`init_state` holds the video.
+    """Tracks objects through videos. The predictor is the model. :meth:`init_state` returns the state of one video.
 
     Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
-    one of its private methods, ``flow_of`` returns the original's flow, which calls that method, otherwise None.
+    a private method, ``flow_of`` returns the original's control flow, which calls that method. Otherwise it returns
+    None.
 
     Args:
         fill_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
         non_overlap_masks: If True, each pixel of returned masks belongs only to the object with the largest logit.
-        clear_non_cond_mem_around_input: If True, a prompt removes the object's tracked frames up to ``num_maskmem``
-            strides away, since their masks may be wrong.
-        add_all_frames_to_correct_as_cond: If True, later passes keep the mask of a corrected frame, and attend to it as
-            to a first prompt. Otherwise, as in the original, the next pass over the frame overwrites the mask.
+        clear_non_cond_mem_around_input: If True, a prompt removes the object's results on tracked frames up to
+            ``num_maskmem`` strides away, since their masks may be wrong.
+        add_all_frames_to_correct_as_cond: If True, corrected frames become conditioning frames, and later passes keep
+            their masks. Otherwise, as in the original, the next pass over such a frame overwrites the mask.
         **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
@@ -63,7 +64,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self._load_video_frames = replaced_loader(load_video_frames)  # as replaced when the model is built
+        self._load_video_frames = replaced_loader(load_video_frames)  # None unless replaced
 
     @property
     def _tracker(self) -> Tracker:
@@ -71,7 +72,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2VideoPredictor":
-        """Builds a predictor from ``sam2fast/mini``, a hub id or a checkpoint: ``build_sam2_video_predictor_hf``."""
+        """Calls ``build_sam2_video_predictor_hf`` with ``sam2fast/mini``, a Hugging Face id or a checkpoint."""
         return resolve_name("sam2fast.build_sam.build_sam2_video_predictor_hf")(model_id, **kwargs)
 
     @shared
@@ -88,33 +89,34 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         window: tuple[float, float] | None = None,
         axis: Axis | None = None,
     ) -> VideoState:
-        """Opens a video and encodes its first frame. Frames are decoded when they are needed.
+        """Opens a video and encodes its first frame. Other frames are decoded when needed.
 
         Args:
             video_path: Folder of images, video file (path, bytes or file object), or frames. See
-                :func:`sam2fast.video_io.open_frames`. If ``load_video_frames`` is replaced, or was when the model was
-                built, this is an argument of the replacement.
-            offload_video_to_cpu: Passed to a replaced ``load_video_frames``, otherwise ignored: the device never holds
-                more than the data in use.
-            offload_state_to_cpu: Value for ``state["storage_device"]``, without other effects.
-            async_loading_frames: If True, the next frames are decoded ahead, images by up to eight threads.
+                :func:`sam2fast.video_io.open_frames`. If ``load_video_frames`` is replaced, or was replaced when the
+                model was built, the replacement receives this argument.
+            offload_video_to_cpu: Passed to a replaced ``load_video_frames``, otherwise ignored, because the device
+                only holds the data in use.
+            offload_state_to_cpu: Sets ``state["storage_device"]``, without other effects.
+            async_loading_frames: If True, decodes the next frames ahead. Images are decoded by up to eight threads.
             max_history: Number of tracked frames to keep per object, besides conditioning frames. A later pass that
-                starts among older frames treats them as never tracked. None keeps all: on the CPU, about 0.8 MB (bf16)
-                or 1.3 MB (fp32) per object and frame at 1024x1024.
-            strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None takes the predictor's.
-            window: Values (low, high) that become black and white in volumes, and in images of more than 8 bits.
+                starts among older frames treats them as never tracked. None keeps all frames, which takes about 0.8 MB
+                (bf16) or 1.3 MB (fp32) of CPU memory per object and frame at 1024x1024.
+            strategy: Strategy as in :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None uses the predictor's.
+            window: Values (low, high) to map to black and white, in volumes and in images of more than 8 bits.
             axis: Axis of a volume, see :func:`sam2fast.video_io.open_volume`.
 
         Returns:
             State for the other methods. It also has the keys of the original's ``inference_state``.
 
         Raises:
-            FileNotFoundError, VideoError, TypeError: If the video cannot be used, or ``max_history`` is no integer.
-            ValueError: If ``max_history`` is less than one frame can attend to, or strategy, window or axis is invalid.
+            FileNotFoundError, VideoError, TypeError: If the video cannot be used, or ``max_history`` is not an integer.
+            ValueError: If ``max_history`` is less than the number of frames that one frame can attend to, or strategy,
+                window or axis is invalid.
         """
         tracker = self._tracker
         max_history = self._checked_history(max_history)
-        # While CUDA graphs run on the device, the process has time to decode.
+        # With CUDA graphs, the CPU is free to decode frames while the device computes.
         prefetch = async_loading_frames or tracker.uses_recordings
         offload, load = bool(offload_video_to_cpu), replaced_loader(load_video_frames) or self._load_video_frames
         if load is None:
@@ -140,7 +142,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 self._get_image_feature(state, frame_idx=0, batch_size=1)
             return state
         except BaseException:
-            frames.close()  # otherwise its file and thread would live as long as the exception
+            frames.close()  # otherwise the traceback would keep the file and thread alive
             raise
 
     @checked_session
@@ -169,12 +171,12 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> tuple[int, list[Any], Tensor]:
         """Adds points or a box for a new or known object. A failed call leaves a session from ``init_state`` unchanged.
 
-        On a tracked frame this is a correction, which starts from the tracked mask and the memory. See
-        ``add_all_frames_to_correct_as_cond`` for how long it lasts.
+        On a tracked frame, the prompt is a correction, and the prediction starts from the tracked mask and the memory.
+        ``add_all_frames_to_correct_as_cond`` defines if later passes keep the result.
 
         Args:
-            frame_idx: Number of the frame, from 0.
-            obj_id: Any hashable value. NumPy's numbers and tensors of one element become Python's numbers.
+            frame_idx: Index of the frame, starting from 0.
+            obj_id: Object id, any hashable value. NumPy numbers and tensors of one element become Python numbers.
             points: Points ``(N, 2)``, (x, y) in pixels of the video.
             labels: Labels ``(N)``: 1 foreground, 0 background.
             clear_old_points: If True, replaces the object's earlier points on the frame, otherwise adds to them.
@@ -182,11 +184,12 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             box: Box ``(4)``, XYXY in pixels of the video.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it in fp32. The logits of
-            objects without a result on the frame are -1024.
+            The frame index, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame in fp32.
+            The logits of objects without a result on the frame are -1024.
 
         Raises:
-            TypeError: If ``inference_state`` is no session, ``frame_idx`` is no integer, or ``obj_id`` is not hashable.
+            TypeError: If ``inference_state`` is not a session, ``frame_idx`` is not an integer, or ``obj_id`` is not
+                hashable.
             IndexError, VideoError: If the frame does not exist, or cannot be read.
             ValueError: If the session belongs to another model, points come without labels, points and box are missing,
                 a box comes with ``clear_old_points=False``, or a prompt has the wrong shape or values.
@@ -199,7 +202,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
-        """Calls :meth:`add_new_points_or_box`, whose old name this is."""
+        """Calls :meth:`add_new_points_or_box`. Kept as the old name of this method."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     @checked_session
@@ -207,12 +210,12 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: Any, mask: Any
     ) -> tuple[int, list[Any], Tensor]:
-        """Adds a mask ``(H, W)`` of any size for an object, which becomes its result on the frame.
+        """Adds a mask ``(H, W)`` of any size. The mask becomes the object's result on the frame.
 
         Arrays are converted to bool, with a warning about negative and fractional values. A tensor of the model's
         input size is used unchanged. Other masks are resized and thresholded at 0.5.
 
-        Results and errors: see :meth:`add_new_points_or_box`.
+        For results and errors, see :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow, obj_id = flow_of(self, state), plain_id(obj_id)
@@ -227,11 +230,11 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> tuple[int, list[Any], Tensor] | None:
         """Removes an object's prompts on one frame.
 
-        If a propagation has used the mask there, it stays as the result of an ordinary tracked frame. An unknown id has
-        no prompts, and stays unknown.
+        If a propagation has used the object's mask on the frame, the mask stays as the result of a tracked frame. An
+        unknown id does not raise an error, and adds no object.
 
         Returns:
-            Results as from :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
+            Results of :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
 
         Raises:
             TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
@@ -255,7 +258,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             need_output: If True, returns the other objects' masks on the frames where the object had prompts.
 
         Returns:
-            The remaining ids, and pairs of frame and mask logits ``(objects, 1, H, W)``.
+            The remaining ids, and a list of frame indices with mask logits ``(objects, 1, H, W)``.
 
         Raises:
             TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
@@ -271,11 +274,11 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     @checked_session
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """Encodes the memories of new prompts. :meth:`propagate_in_video` begins with this call.
+        """Encodes the memories of frames with new prompts. :meth:`propagate_in_video` calls this method first.
 
         Raises:
             TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
-            RuntimeError: If there is no object, or an object without conditioning frames. The session stays unchanged.
+            RuntimeError: If there are no objects, or an object has no conditioning frames. The session stays unchanged.
         """
         flow = flow_of(self, inference_state)
         commit_prompts(self._tracker, inference_state) if flow is None else flow.commit_prompts()
@@ -340,34 +343,36 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         output: Output = "logits",
         lag: int = 0,
     ) -> Iterator[tuple[Any, ...]]:
-        """Tracks all objects from frame to frame, and yields each frame when it is done.
+        """Tracks all objects frame by frame, and yields the results of each frame.
 
-        During a propagation, removed objects drop out, and new objects and prompts wait for the next propagation. The
-        strategy ``sam2long`` decides when a pass ends, so all frames are tracked before the first is yielded.
+        If an object is removed during a propagation, later frames omit it. Objects and prompts added meanwhile are used
+        by the next propagation. The strategy ``sam2long`` selects masks at the end of a pass, so it tracks all frames
+        before it yields the first.
 
         Args:
             start_frame_idx: First frame, by default the earliest conditioning frame.
             max_frame_num_to_track: Maximum number of frames after the first one, by default all.
             reverse: If True, tracks backwards in time. From frame 0 this yields nothing, as in the original.
             return_scores: If True, yields a fourth element, :class:`TrackScores`.
-            progress: If True, shows a bar on stderr. A function wraps the frame numbers, as ``tqdm.notebook.tqdm``.
-            encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 elsewhere.
-            output: Format of the masks. ``"logits"`` is the original's. These take less memory and time: ``"bool"``,
-                ``"bits"`` (eight pixels a byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and ``"low_res"``
-                (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
-            lag: Number of frames to track before the first is yielded. With 1 or more, masks and scores are on the CPU,
-                copied while the next frame is tracked, and objects removed meanwhile are still among them.
+            progress: If True, shows a progress bar on stderr. A function, such as ``tqdm.notebook.tqdm``, wraps the
+                iterable of frame indices.
+            encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 on other devices.
+            output: Format of the masks. ``"logits"`` matches the original. Other formats take less memory and time:
+                ``"bool"``, ``"bits"`` (eight pixels per byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and
+                ``"low_res"`` (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
+            lag: Number of frames to track before the first is yielded. With 1 or more, masks and scores are copied to
+                the CPU while the next frame is tracked. They still contain objects that were removed meanwhile.
 
         Yields:
-            The frame, the ids of all objects, and their masks in the format ``output``, by default logits
+            The frame index, the ids of all objects, and their masks in the format ``output``, by default logits
             ``(objects, 1, H, W)`` in fp32.
 
         Raises:
             RuntimeError: If :meth:`propagate_in_video_preflight` raises it, the model is in training mode, or the last
                 prompt of an object was removed.
-            IndexError: If the start frame does not exist. The frame after the last is allowed, and yields nothing.
+            IndexError: If the start frame does not exist. The index after the last frame is valid, and yields nothing.
             ValueError: If the session belongs to another model, a number of frames or ``lag`` is negative,
-                ``encode_ahead`` is below 1, or ``output`` is unknown.
+                ``encode_ahead`` is less than 1, or ``output`` is unknown.
             TypeError: If ``inference_state`` is not a session, or a number is not an integer.
             VideoError: If a frame cannot be read (FileNotFoundError or TypeError in a list), or frames are missing.
         """
@@ -383,18 +388,18 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         flow = flow_of(self, state)
         if start_frame_idx is None and flow is not None:
             start_frame_idx = flow.first_frame()
-        objects = state.objects.values() if start_frame_idx is None else ()  # a caller's dict may have none
+        objects = state.objects.values() if start_frame_idx is None else ()  # custom states may lack `objects`
         order = frames_of_pass(objects, state.num_frames, start_frame_idx, max_frame_num_to_track, reverse)
         answers = answers_of(self, state, order, reverse, return_scores, progress, batch, output)
         yield from delayed(answers, lag) if lag else answers
         wants_more = max_frame_num_to_track is None or len(order) <= max_frame_num_to_track
-        truncated = getattr(state.frames, "truncated", None)  # a caller's dict may have frames of any kind
+        truncated = getattr(state.frames, "truncated", None)  # custom states may hold any frames
         if order and wants_more and not reverse and truncated is not None:
             raise VideoError(truncated)
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """:class:`SAM2VideoPredictor` under the name of the original's compiled class. Logs why it uses no CUDA graphs."""
+    """:class:`SAM2VideoPredictor` that logs why it cannot use CUDA graphs. Named as the original's compiled class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

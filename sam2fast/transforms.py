@@ -1,4 +1,4 @@
-"""Converts images to model input, and mask logits back to the image's size."""
+"""Converts images to model inputs, and mask logits to masks of the image's size."""
 
 import io
 import logging
@@ -32,29 +32,29 @@ from sam2fast.utils.errors import FixableError
 ImageLike: TypeAlias = np.ndarray | Image.Image | Tensor | str | Path | bytes | BinaryIO
 FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-TWELVE_BITS = 4095  # the greatest value of 12 bits
+TWELVE_BITS = 4095  # maximum value of 12 bits
 
 _log = logging.getLogger(__name__)
 
 
 class ImageError(FixableError, ValueError):
-    """Raised if an image cannot be read or used."""
+    """Raised if an image cannot be read or has an unsupported format."""
 
 
 def to_pixels(image: ImageLike) -> Tensor:
     """Converts an image to ``(H, W, 3)`` RGB: uint8, or fp32 in [0, 1] for float input.
 
-    Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA; tensors of the same shapes or
-    channels first; PIL images of any mode; image files as paths, as bytes, or open in binary mode. Grey is repeated,
-    alpha is dropped, and 16 bits become 8. Files are rotated by their EXIF orientation. Files of more than 8 bits that
-    use fewer values (microscopes, X-rays, satellites) are scaled to their own range. A log message says so, and names
-    the page and the bands if a file has several; see :func:`~sam2fast.io.image_files.read_image`. Arrays and PIL images
-    are used unchanged, as in the original, with a warning if their values seem to have another range.
+    Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB and ``(H, W, 4)`` RGBA, tensors of the same shapes or
+    with channels first, PIL images of any mode, and image files as paths, bytes or binary file objects. Repeats grey
+    channels, drops alpha, and converts 16 bits to 8. Rotates files by their EXIF orientation. If a file of more than 8
+    bits uses only part of the range (microscopes, X-rays, satellites), its values are scaled. A log message then gives
+    the scale, and the page and bands if the file has several. See :func:`~sam2fast.io.image_files.read_image`. As in
+    the original, arrays and PIL images are not scaled. A warning is given if their values seem to have another range.
 
     Raises:
-        ImageError: If the image is empty or unreadable, has another shape or dtype, or has values out of range.
+        ImageError: If the image is empty or unreadable, or has an unsupported shape, dtype or range of values.
         FileNotFoundError: If the file does not exist.
-        TypeError: If ``image`` has another type.
+        TypeError: If ``image`` has an unsupported type.
     """
     if is_file(image):
         return read_pixels(image)[0]
@@ -63,7 +63,7 @@ def to_pixels(image: ImageLike) -> Tensor:
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     elif isinstance(image, Tensor):
-        if image.ndim == 3 and image.shape[0] in CHANNELS:  # torch's order, also if the shape is ambiguous
+        if image.ndim == 3 and image.shape[0] in CHANNELS:  # channels first, also if the shape is ambiguous
             image = image.permute(1, 2, 0)
     else:
         raise TypeError(
@@ -80,9 +80,9 @@ def is_file(image: Any) -> TypeGuard[FileLike]:
 
 
 def read_file_image(file: FileLike) -> FileImage:
-    """Calls :func:`~sam2fast.io.image_files.read_image`. Errors: see :func:`to_pixels`."""
+    """Calls :func:`~sam2fast.io.image_files.read_image`. For errors, see :func:`to_pixels`."""
     name = str(file) if isinstance(file, str | Path) else "the data"
-    if isinstance(file, str | Path) and not os.path.isfile(file):  # unlike Path.is_file, does not raise for any name
+    if isinstance(file, str | Path) and not os.path.isfile(file):  # never raises, unlike Path.is_file
         raise FileNotFoundError(f"no image file {name!r}")
     try:
         if isinstance(file, io.TextIOBase):
@@ -93,10 +93,10 @@ def read_file_image(file: FileLike) -> FileImage:
 
 
 def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
-    """Reads an image file as :func:`to_pixels`.
+    """Reads an image file and converts it as :func:`to_pixels` does.
 
     Returns:
-        The pixels, and the chosen page, bands and scale; see :meth:`~sam2fast.io.image_files.FileImage.choices`.
+        The pixels, and the selected page, bands and scale. See :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
     image = read_file_image(file)
     scale = image.own_scale()
@@ -105,10 +105,10 @@ def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
     return to_pixels(image.pixels(scale)), image.choices(scale)
 
 
-def _warn_if_black(most: float, limit: float, cause: str) -> None:
+def _warn_if_black(maximum: float, limit: float, cause: str) -> None:
     """Warns if the maximum of an image is small for its dtype, but not 0."""
-    if 0 < most <= limit:
-        # The text contains no value, so that all frames of a video give only one warning.
+    if 0 < maximum <= limit:
+        # The message contains no value, so that Python shows it only once for all frames of a video.
         warnings.warn(f"the image is almost black: {cause}", stacklevel=4)
 
 
@@ -132,7 +132,7 @@ def _from_pil(image: Image.Image) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Tensor:
-    array = np.asarray(array)  # the values of a masked array or a matrix
+    array = np.asarray(array)  # converts masked arrays and matrices
     if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
     if array.dtype == np.uint8:
@@ -153,7 +153,7 @@ def _from_array(array: np.ndarray) -> Tensor:
 
 def _checked(image: Tensor) -> Tensor:
     if image.is_meta or image.layout != torch.strided:
-        raise ImageError(f"the image is a {image.layout} tensor on {image.device}; expected a dense one with values")
+        raise ImageError(f"the image is a {image.layout} tensor on {image.device}; expected a dense tensor with values")
     image = image.detach()
     if image.ndim == 2:
         image = image[..., None]
@@ -177,16 +177,16 @@ def _checked(image: Tensor) -> Tensor:
 
 
 class SAM2Transforms(nn.Module):
-    """Resizes and normalises images; scales coordinates; post-processes masks.
+    """Resizes and normalises images, scales coordinates, and post-processes masks.
 
-    Source: ``sam2.utils.transforms.SAM2Transforms``, with identical results and without torchvision.
+    Results match ``sam2.utils.transforms.SAM2Transforms``. Does not need torchvision.
 
     Args:
         resolution: Side S of the model's square input.
         mask_threshold: Logit above which a pixel is foreground.
         max_hole_area, max_sprinkle_area: Largest areas to fill or remove, in low-resolution pixels. See
             :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
-        mean, std: Mean and standard deviation of pixels in [0, 1], of each channel.
+        mean, std: Mean and standard deviation per channel, for pixels in [0, 1].
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class SAM2Transforms(nn.Module):
         self.max_sprinkle_area = max_sprinkle_area
 
     def __call__(self, x: ImageLike, device: torch.device | str = "cpu") -> Tensor:
-        """Converts one image to fp32 ``(3, S, S)`` on ``device``. uint8 is copied unconverted, and converted there."""
+        """Converts one image to fp32 ``(3, S, S)`` on ``device``. uint8 pixels are converted on the device."""
         return self.from_pixels(to_pixels(x), device)
 
     def from_pixels(self, pixels: Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -224,10 +224,10 @@ class SAM2Transforms(nn.Module):
     def transforms(self, x: Tensor) -> Tensor:
         """Resizes and normalises float images ``(..., 3, H, W)`` in [0, 1] to ``(..., 3, S, S)`` of the same dtype.
 
-        The operation has a gradient.
+        The operation is differentiable.
 
         Raises:
-            ImageError: If the tensor has another dtype or shape.
+            ImageError: If the tensor does not have this shape or is not floating-point.
         """
         if not x.is_floating_point() or x.ndim < 3 or x.shape[-3] != 3:
             raise ImageError(f"got {x.dtype} {tuple(x.shape)}; expected float images (..., 3, H, W) in [0, 1]")
@@ -236,16 +236,16 @@ class SAM2Transforms(nn.Module):
         return resized.reshape(*x.shape[:-2], *size).to(x.dtype)
 
     def forward_batch(self, img_list: Sequence[ImageLike], device: torch.device | str = "cpu") -> Tensor:
-        """Converts images of any sizes to ``(B, 3, S, S)``."""
+        """Converts B images, which may differ in size, to ``(B, 3, S, S)``."""
         return torch.stack([self(image, device) for image in img_list])
 
     def transform_coords(
         self, coords: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None
     ) -> Tensor:
-        """Converts coordinates ``(..., 2)`` (x, y) to the model's input pixels.
+        """Converts coordinates (x, y), ``(..., 2)``, to pixels of the model's input.
 
         Args:
-            normalize: If True, ``coords`` are pixels of an image of size ``orig_hw``. Otherwise they are in [0, 1].
+            normalize: If True, ``coords`` are in pixels of an image of size ``orig_hw``. Otherwise they are in [0, 1].
 
         Raises:
             ValueError: If ``normalize`` is True and ``orig_hw`` is None.
@@ -258,23 +258,23 @@ class SAM2Transforms(nn.Module):
         return coords * self.resolution
 
     def transform_boxes(self, boxes: Tensor, normalize: bool = False, orig_hw: tuple[int, int] | None = None) -> Tensor:
-        """Converts boxes ``(..., 4)`` XYXY to corners ``(B, 2, 2)`` in the model's input pixels."""
+        """Converts boxes ``(..., 4)`` XYXY to corners ``(B, 2, 2)`` in pixels of the model's input."""
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
-        """Removes holes and sprinkles of logits ``(B, C, h, w)``, and upsamples them to fp32 ``(B, C, H, W)``."""
+        """Removes holes and sprinkles from logits ``(B, C, h, w)``, and upsamples them to fp32 ``(B, C, H, W)``."""
         return upsample_masks(self.cleaned(masks), orig_hw)
 
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
-        """Thresholds :meth:`postprocess_masks` to bool masks ``(B, C, H, W)``, without logits of that size."""
+        """Returns :meth:`postprocess_masks` as bool masks ``(B, C, H, W)``, without creating logits of this size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
 
     @staticmethod
     def encode_cleaned(masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> np.ndarray:
         """Returns COCO's run lengths ``(...)`` at the size (H, W), from logits ``(..., h, w)`` of :meth:`cleaned`."""
-        found = np.empty(masks.shape[:-2].numel(), dtype=object)
-        found[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, -3), orig_hw, threshold))
-        return found.reshape(masks.shape[:-2])
+        rles = np.empty(masks.shape[:-2].numel(), dtype=object)
+        rles[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, -3), orig_hw, threshold))
+        return rles.reshape(masks.shape[:-2])
 
     def cleaned(self, masks: Tensor) -> Tensor:
         """Returns low-resolution logits ``(B, C, h, w)`` without holes and sprinkles, in fp32."""
@@ -285,10 +285,10 @@ class SAM2Transforms(nn.Module):
 def unpacked_on_host(
     logits: Tensor, size: Sequence[int], threshold: float, dtype: type[np.generic], *others: Tensor
 ) -> tuple[Any, ...]:
-    """Computes masks from ``logits (..., h, w)`` and copies them as bits, in one copy with other tensors.
+    """Computes masks from ``logits (..., h, w)``, and copies them as bits together with other tensors.
 
     Returns:
-        A new array ``(..., H, W)`` of 0 and 1, and the other tensors on the CPU, as from
+        A new array ``(..., H, W)`` of 0 and 1, and the other tensors on the CPU, see
         :func:`~sam2fast.utils.async_copies.copy_to_host`.
     """
     height, width = size

@@ -92,7 +92,7 @@ def test_a_complete_run_is_not_trained_again(tmp_path: Path) -> None:
         (("-c", "nano/nothing"), "no file 'nano/nothing', and no such configuration"),
         (("-c", "sam2.1/sam2.1_hiera_t"), "no section 'trainer'"),
         (("-c", RECIPE, "trainer=open"), "no section 'trainer'"),
-        (("-c", RECIPE, "trainer.max_epoch=2"), "'trainer.max_epoch', which is not there"),
+        (("-c", RECIPE, "trainer.max_epoch=2"), "'trainer.max_epoch', which does not exist"),
         (("-c", RECIPE, "++trainer.loss.all._target_=os.system"), "'os.system', which is not part"),
         (("-c", RECIPE, "+trainer.surprise=1"), "surprise"),
         (("-c", RECIPE, "+trainer.mode=play"), "mode must be one of train, train_only, val"),

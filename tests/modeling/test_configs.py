@@ -195,9 +195,9 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("model.imagesize=512", "imagesize.*not there"),
-            ("+model.image_size=512", "is there"),
-            ("~model.imagesize", "not there"),
+            ("model.imagesize=512", "imagesize.*does not exist"),
+            ("+model.image_size=512", "which exists"),
+            ("~model.imagesize", "does not exist"),
             ("model.image_size=1,2", "sweep"),
             ("model.image_size", "image_size"),
         ],
