@@ -1,7 +1,7 @@
 """The SAM 2 model: image encoder, prompt encoder, mask decoder, memory attention, memory encoder.
 
-The import of this package stores the attributes of all module classes. Each module stores the types of its child
-modules after construction. The engine compares both with the present, to detect modules that a user changed.
+Importing this package stores the attributes of all module classes. Each module stores the types of its child modules
+after construction. The engine compares both with their current values to detect modules that a user modified.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ _WITHOUT = (nn.Module, *CONTAINERS, nn.GELU, nn.ReLU, nn.MaxPool2d, nn.Dropout, 
 
 def child_types(module: nn.Module) -> dict[str, type]:
     """Returns the types of the child modules by name, including the modules in containers."""
-    found = {}
+    types = {}
     for name, child in module._modules.items():
-        found[name] = type(child)
+        types[name] = type(child)
         if isinstance(child, CONTAINERS):
-            found |= {f"{name}.{below}": kind for below, kind in child_types(child).items()}
-    return found
+            types |= {f"{name}.{item}": item_type for item, item_type in child_types(child).items()}
+    return types
 
 
 def _storing_children(init: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +39,7 @@ def _storing_children(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _classes(base: type[nn.Module] = nn.Module) -> Iterator[type[nn.Module]]:
-    """Yields the module classes of this package, except those of whole models."""
+    """Yields the module classes of this package, except ``SAM2Base`` and its base classes."""
     for cls in base.__subclasses__():
         if cls.__module__.startswith(f"{__name__}.") and not issubclass(SAM2Base, cls):
             yield cls
@@ -49,5 +49,5 @@ def _classes(base: type[nn.Module] = nn.Module) -> Iterator[type[nn.Module]]:
 _NETWORK = set(_classes())
 for _class in _NETWORK:
     _class.__init__ = _storing_children(_class.__init__)  # type: ignore[method-assign]
-# Attributes that the module classes were defined with.
+# Class -> attributes at its definition.
 ORIGINAL = {cls: dict(vars(cls)) for cls in _NETWORK.union(_WITH_WEIGHTS, _WITHOUT)}

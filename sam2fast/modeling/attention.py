@@ -1,4 +1,4 @@
-"""Attention with projections: plain for the mask decoder, with rotary positions for memory attention."""
+"""Attention layers: plain for the mask decoder, with rotary positions for memory attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self.kv_in_dim = embedding_dim if kv_in_dim is None else kv_in_dim
         self.internal_dim = embedding_dim // downsample_rate
         if self.internal_dim % num_heads:
-            raise ValueError(f"{num_heads} heads do not divide the inner width {self.internal_dim}")
+            raise ValueError(f"the inner width {self.internal_dim} is not a multiple of {num_heads} heads")
         self.num_heads = num_heads
         self.dropout_p = dropout
         self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Returns attention ``(B, N, C)`` of queries ``q (B, N, C)`` to ``k, v (B, M, C_kv)``."""
+        """Returns the attention output ``(B, N, C)`` for queries ``q (B, N, C)`` and ``k, v (B, M, C_kv)``."""
         q, k, v = self._projected(q, k, v)
         return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return [self._separate_heads(x, self.num_heads) for x in (self.q_proj(q), self.k_proj(k), self.v_proj(v))]
 
     def _output(self, x: Tensor) -> Tensor:
-        """Returns the projection ``(B, N, C)`` of the heads' results ``(B, heads, N, d)``."""
+        """Projects the outputs of the heads ``(B, heads, N, d)`` to ``(B, N, C)``."""
         return self.out_proj(self._recombine_heads(x))
 
     @property
@@ -72,11 +72,11 @@ class Attention(nn.Module):
 
 
 class RoPEAttention(Attention):
-    """Attention over a square map with axial rotary positions. Keys may be several concatenated maps.
+    """Attention with axial rotary positions. Queries are a square map. Keys may be several concatenated maps.
 
     Attributes:
-        pooling: Pooling of the memories of several frames, see :func:`memory_attention`.
-        compute_cis: Function that computes the complex rotations ``(end_x * end_y, d / 2)`` of a map.
+        pooling: Type of pooling if there are memories of several frames, see :func:`memory_attention`.
+        compute_cis: Function that returns the complex rotations ``(end_x * end_y, d / 2)`` of a map.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
     """
@@ -97,12 +97,12 @@ class RoPEAttention(Attention):
         )
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
-        self._freqs_cis: Tensor | None = None  # a user's rotations of one size
+        self._freqs_cis: Tensor | None = None  # custom rotations for maps of one size
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def freqs_cis(self) -> Tensor:
-        """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. An assigned table rotates maps of its size."""
+        """Complex rotations ``(N, d / 2)`` of a map of ``feat_sizes``. A custom table is used for maps of N tokens."""
         if self._freqs_cis is not None:
             return self._freqs_cis
         return torch.complex(*self._table(self.feat_sizes[0] * self.feat_sizes[1], self.q_proj.weight.device))
@@ -112,10 +112,11 @@ class RoPEAttention(Attention):
         self._freqs_cis, self._tables = rotations, {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """See :meth:`Attention.forward`. The last ``num_k_exclude_rope`` keys have no position.
+        """Computes :meth:`Attention.forward` with rotary positions, except for the last ``num_k_exclude_rope`` keys.
 
         Raises:
-            ValueError: If the queries are not a square map, or the keys are several maps without ``rope_k_repeat``.
+            ValueError: If the queries are not a square map, or ``rope_k_repeat`` is False and the numbers of keys and
+                queries differ.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
@@ -124,33 +125,33 @@ class RoPEAttention(Attention):
         return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns tables for :func:`memory_attention`. Those of the queries also serve the tokens of a page."""
+        """Returns the tables for :func:`memory_attention`. Queries and the tokens of a page have the same positions."""
         return self._table(positions, device)
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(positions, d / 2)`` of a map's positions, computed once for each device."""
+        """Returns cosines and sines ``(positions, d / 2)`` of a map's positions. Computes them once per device."""
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)
             if width * height != positions:
-                raise ValueError(f"{positions} queries are no square map, and not the {self.feat_sizes} one configured")
+                raise ValueError(f"{positions} queries are neither a square map nor a map of {self.feat_sizes}")
         if (positions, device) not in self._tables:
             self._tables[positions, device] = self._rotations(width, height, device)
         return self._tables[positions, device]
 
     def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        # Normal tensors, even inside inference mode: training may use the same module later.
+        # Leaves inference mode, because training cannot use inference tensors.
         with torch.inference_mode(False), torch.no_grad():
             table, compute = self._freqs_cis, self.compute_cis
             if table is None or len(table) != width * height:
-                if isinstance(compute, partial) and compute.func is compute_axial_cis:  # without complex numbers
+                if isinstance(compute, partial) and compute.func is compute_axial_cis:  # avoids complex numbers
                     return axial_rope(width=width, height=height, device=device, **compute.keywords)
                 table = compute(end_x=width, end_y=height)
             return table.real.to(device).contiguous(), table.imag.to(device).contiguous()
 
 
 class EfficientRoPEAttention1(RoPEAttention):
-    """Cross-attention to means of 2x2 tokens if there are memories of several frames. A mean counts as four tokens.
+    """Cross-attention to means of 2x2 tokens if there are memories of several frames. Each mean weighs as four tokens.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
     """
@@ -158,7 +159,7 @@ class EfficientRoPEAttention1(RoPEAttention):
     pooling: Pooling = "counted"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """See :meth:`RoPEAttention.forward`. Keys with a position are whole maps."""
+        """Computes :meth:`RoPEAttention.forward` with pooled memories. Keys with a position are complete maps."""
         N, rotated = q.shape[1], k.shape[1] - num_k_exclude_rope
         if rotated <= N or rotated % N:
             return super().forward(q, k, v, num_k_exclude_rope)
@@ -174,7 +175,9 @@ class EfficientRoPEAttention1(RoPEAttention):
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """The same, except that log 4 is added to each component of a mean key, so the weight depends on the query.
+    """Variant of :class:`EfficientRoPEAttention1` that adds log 4 to each component of a mean key instead.
+
+    The weight of a mean then depends on the query.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
     """
@@ -183,9 +186,9 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
 
 
 class RoPEAttentionv2(RoPEAttention):
-    """Cross-attention to keys on a grid that does not depend on the image's size.
+    """Cross-attention to keys on a grid whose size does not depend on the image's size.
 
-    The memory of a frame is ``num_unrotated`` tokens without a position, then the tokens of the grid.
+    The memory of a frame has ``num_unrotated`` tokens without a position, then the tokens of the grid.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM, which computes ``num_unrotated``.
     """
@@ -205,10 +208,10 @@ class RoPEAttentionv2(RoPEAttention):
         self._page_tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """See :meth:`RoPEAttention.forward`. The other keys are memories of frames.
+        """Computes :meth:`RoPEAttention.forward`. Keys before the last ``num_k_exclude_rope`` are memories of frames.
 
         Raises:
-            ValueError: If they are not a whole number of memories, or the queries are not a square map.
+            ValueError: If a memory is incomplete, or the queries are not a square map.
         """
         N, page = q.shape[1], self.num_unrotated + self.k_sizes[0] * self.k_sizes[1]
         rotated = k.shape[1] - num_k_exclude_rope
@@ -222,7 +225,7 @@ class RoPEAttentionv2(RoPEAttention):
         return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns tables of the queries' positions, then of the tokens of a memory."""
+        """Returns tables for the queries, followed by tables for the tokens of a memory."""
         key = positions, device
         if key not in self._page_tables:
             cos, sin = self._table(positions, device)

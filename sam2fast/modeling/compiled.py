@@ -1,4 +1,4 @@
-"""Compiles functions, and methods of modules, with ``torch.compile``; modules can be restored, copied and pickled."""
+"""Compiles functions and methods with ``torch.compile``. Modules can be restored, copied and pickled."""
 
 import inspect
 import logging
@@ -15,9 +15,9 @@ from sam2fast.kernels._dispatch import backend_key
 
 _log = logging.getLogger(__name__)
 
-# Limit of shapes per method. Torch's default of eight is too low for varying numbers of objects.
+# Maximum number of shapes per method. Torch's default of eight is too low for varying numbers of objects.
 SHAPES = 64
-# The next call overwrites the memory of their results.
+# Modes of torch.compile in which the next call overwrites the memory of the results.
 MODES_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)
@@ -25,7 +25,7 @@ _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Context manager in which methods compiled with CUDA graphs run eagerly, since captures cannot be nested."""
+    """Context manager that runs methods compiled with CUDA graphs eagerly, because captures cannot be nested."""
     token = _recording.set(True)
     try:
         yield
@@ -34,7 +34,7 @@ def recording() -> Iterator[None]:
 
 
 class CompiledFunction:
-    """Compiles a function by ``torch.compile`` for each shape and kernel backend. ``name`` is used in messages."""
+    """Function compiled by ``torch.compile`` per shape and kernel backend. Messages contain its ``name``."""
 
     def __init__(
         self, eager: Callable[..., Any], name: str, mode: str | None, backend: str | Callable[..., Any]
@@ -46,7 +46,7 @@ class CompiledFunction:
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # is_compiling: inside a function that the caller compiles or exports
+        # is_compiling() is True inside a function that the caller compiles or exports.
         if torch.compiler.is_compiling() or self._overwritten and _recording.get():
             return self._eager(*args, **kwargs)
         if self._overwritten:
@@ -55,13 +55,13 @@ class CompiledFunction:
             out = self._for_backend()(*args, **kwargs)
         except _limit_errors():
             if not self._warned:
-                _log.warning("%s has met more shapes than it is compiled for; new ones run uncompiled", self._name)
+                _log.warning("%s was called with too many shapes to compile; new shapes run eagerly", self._name)
             self._warned = True
             return self._eager(*args, **kwargs)
         return tree_map_only(Tensor, _out_of_graph, out) if self._overwritten else out
 
     def _for_backend(self) -> Callable[..., Any]:
-        """Returns the compiled function for the active kernel backend. A graph contains the ops of one backend."""
+        """Returns the function compiled for the active kernel backend. Each graph contains the ops of one backend."""
         key = backend_key()
         if key not in self._compiled:
             self._compiled[key] = torch.compile(
@@ -71,7 +71,7 @@ class CompiledFunction:
 
 
 class CompiledMethod(CompiledFunction):
-    """Compiles a method of a module. Copies and pickles of the module have their own compiled methods."""
+    """Compiled method of a module. Copies of the module, also by pickle, compile the method again."""
 
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
         eager = getattr(type(module), name).__get__(module)
@@ -80,7 +80,7 @@ class CompiledMethod(CompiledFunction):
         self._functions: dict[Callable[..., Any], CompiledFunction] = {}
 
     def instead(self, function: Callable[..., Any]) -> CompiledFunction:
-        """Returns a function that computes the same as the method, compiled with the method's options."""
+        """Returns ``function``, which computes the same as the method, compiled with the method's options."""
         if function not in self._functions:
             self._functions[function] = CompiledFunction(function, self._name, self._mode, self._backend)
         return self._functions[function]
@@ -92,12 +92,12 @@ class CompiledMethod(CompiledFunction):
 def compile_method(
     module: nn.Module, name: str, mode: str | None = None, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Replaces a method, compiled or not, by a :class:`CompiledMethod`."""
+    """Replaces a method by a :class:`CompiledMethod`. The method may already be compiled."""
     setattr(module, name, CompiledMethod(module, name, mode, backend))
 
 
 def restore_methods(module: nn.Module) -> None:
-    """Restores the original methods of a module and of all its submodules."""
+    """Restores the uncompiled methods of a module and all its submodules."""
     for part in module.modules():
         for name in [name for name, value in vars(part).items() if isinstance(value, CompiledMethod)]:
             delattr(part, name)
@@ -108,7 +108,7 @@ def _out_of_graph(x: Tensor) -> Tensor:
 
 
 def _limit_errors() -> tuple[type[Exception], ...]:
-    """Returns torch's exceptions for a shape beyond the limit. The second name is from older versions."""
+    """Returns the exceptions that torch raises beyond the limit of shapes. Older versions use the second name."""
     from torch._dynamo import exc
 
     names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
@@ -116,7 +116,7 @@ def _limit_errors() -> tuple[type[Exception], ...]:
 
 
 def _limits() -> dict[str, Any]:
-    # Older versions of torch have neither option; they compile eight shapes for all models together.
+    # Older versions of torch have neither option, and compile at most eight shapes for all models together.
     supported = inspect.signature(torch.compile).parameters
     options = {"recompile_limit": SHAPES, "isolate_recompiles": True}
     return {name: value for name, value in options.items() if name in supported}

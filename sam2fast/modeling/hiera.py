@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (the original's place)
+from sam2fast.modeling.hiera_block import MultiScaleAttention, MultiScaleBlock  # noqa: F401  (imported from here in the original)
 
 
 class PatchEmbed(nn.Module):
-    """Convolution from images ``(B, in_chans, H, W)`` to tokens ``(B, H', W', embed_dim)``. Hiera's stride is 4."""
+    """Embeds patches of images ``(B, in_chans, H, W)`` as tokens ``(B, H', W', embed_dim)``. Hiera's stride is 4."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class PatchEmbed(nn.Module):
 
 
 class BlockTrunk(nn.Module):
-    """Trunk of blocks: embeds patches, adds positions, and returns the maps after some of the blocks."""
+    """Trunk that embeds patches, adds position embeddings, runs blocks, and returns the maps of stages."""
 
     patch_embed: PatchEmbed
     pos_embed: nn.Parameter
     blocks: Any  # nn.ModuleList of MultiScaleBlock
     stage_ends: list[int]
-    return_interm_layers = False  # if True, the results are the maps of all stages instead of the last
+    return_interm_layers = False  # if True, returns the maps of all stages instead of the last
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
@@ -54,7 +54,7 @@ class BlockTrunk(nn.Module):
         return len(self.blocks)
 
     def get_layer_id(self, layer_name: str) -> int:
-        """Returns the depth of a parameter for layer-wise learning rates: 0 for embeddings, i + 1 for block i."""
+        """Returns the layer index of a parameter for layer-wise learning rates: 0 for embeddings, i + 1 for block i."""
         if "rel_pos" not in layer_name:
             if any(name in layer_name for name in ("pos_embed", "patch_embed", "ln_pre")):
                 return 0
@@ -63,17 +63,17 @@ class BlockTrunk(nn.Module):
         return self.get_num_layers() + 1
 
     def _embed(self, images: Tensor) -> Tensor:
-        """Returns the tokens ``(B, H, W, C)`` that the first block reads."""
+        """Returns the first block's input ``(B, H, W, C)``."""
         x = self.patch_embed(images)
         return x + self._get_pos_embed((x.shape[1], x.shape[2]))
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
-        """Returns positions ``(1, H, W, C)`` of a map of size ``hw``, computed in ``dtype`` or that of the weights."""
+        """Returns position embeddings ``(1, H, W, C)`` for size ``hw``, computed in ``dtype`` or the weights' dtype."""
         raise NotImplementedError
 
 
 class Hiera(BlockTrunk):
-    """Four stages of blocks, most of them with attention inside windows.
+    """Trunk of SAM 2: four stages of blocks. Most blocks attend inside windows.
 
     Source: ``sam2.modeling.backbones.hieradet.Hiera``; https://arxiv.org/abs/2306.00989, with the window position
     embedding of https://arxiv.org/abs/2311.05613.
@@ -96,7 +96,7 @@ class Hiera(BlockTrunk):
     ) -> None:
         super().__init__()
         if len(stages) != len(window_spec):
-            raise ValueError(f"{len(stages)} stages need as many windows, got window_spec={list(window_spec)}")
+            raise ValueError(f"{len(stages)} stages need {len(stages)} windows, got window_spec={list(window_spec)}")
         if not 0 <= q_pool < len(stages):
             raise ValueError(f"q_pool must be between 0 and {len(stages) - 1}, got {q_pool}")
         self.window_spec, self.q_stride = window_spec, q_stride
@@ -115,7 +115,7 @@ class Hiera(BlockTrunk):
         self.blocks = nn.ModuleList()
         dim, stage = embed_dim, 0
         for i, drop_rate in enumerate(drop_rates):
-            # The first block of a stage attends in the previous stage's windows and pools inside them.
+            # The first block of a stage attends and pools inside the previous stage's windows.
             window = 0 if i in (global_att_blocks or ()) else window_spec[stage]
             dim_out = dim
             if i in stage_starts:
@@ -130,7 +130,7 @@ class Hiera(BlockTrunk):
         self.channel_list = [self.blocks[i].dim_out for i in ends]
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
-        # A coarse map, interpolated to the size of the patches, plus the tiled map of one window.
+        # Adds the interpolated coarse embedding and the tiled embedding of one window.
         (H, W), side = hw, self.pos_embed_window.shape[-1]
         whole = F.interpolate(self.pos_embed.to(dtype=dtype), size=(H, W), mode="bicubic")
         return (whole + self.pos_embed_window.to(dtype=dtype).tile(1, 1, H // side, W // side)).permute(0, 2, 3, 1)

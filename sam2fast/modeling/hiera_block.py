@@ -1,4 +1,4 @@
-"""The transformer block of Hiera, and of plain vision transformers with attention in windows."""
+"""The transformer block of Hiera and of plain vision transformers with window attention."""
 
 from operator import index
 
@@ -11,9 +11,9 @@ from sam2fast.modeling.position_encoding import WindowRotations
 
 
 class MultiScaleAttention(nn.Module):
-    """Attention of all positions to each other, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
+    """Self-attention over all positions, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
 
-    ``q_pool`` pools the queries, and so the result. ``rotations`` rotates queries and keys of square maps.
+    ``q_pool`` pools the queries, so the result is smaller. ``rotations`` rotates queries and keys of square maps.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
     """
@@ -44,7 +44,7 @@ class MultiScaleAttention(nn.Module):
             q = q.reshape(B, H * W, self.num_heads, -1)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if self.rotations is not None:
-            tables = self.rotations(index(H), x.device)  # index() makes a dynamic size of torch.compile a constant
+            tables = self.rotations(index(H), x.device)  # index(): a constant also in dynamic graphs
             q, k = apply_rope(q, *tables), apply_rope(k, *tables)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))
@@ -53,7 +53,7 @@ class MultiScaleAttention(nn.Module):
 class MultiScaleBlock(nn.Module):
     """Transformer block, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
 
-    The first block of a stage doubles the channels, and pools queries and residual.
+    The first block of a stage doubles the channels, and may pool queries and residual.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleBlock``.
     """
@@ -98,7 +98,7 @@ class MultiScaleBlock(nn.Module):
 
 
 def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
-    """Pools a map ``(B, H, W, C)`` and normalizes the result. ``pool`` takes ``(B, C, H, W)``. Both are optional."""
+    """Pools a map ``(B, H, W, C)``, then applies ``norm``. ``pool`` reads ``(B, C, H, W)``. Both may be None."""
     if pool is None:
         return x
     x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -106,7 +106,7 @@ def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) ->
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Splits ``(B, H, W, C)``, padded by zeros, into ``(B * windows, w, w, C)``. Also returns the padded (H, W)."""
+    """Zero-pads ``(B, H, W, C)`` and splits it into ``(B * windows, w, w, C)``. Also returns the padded (H, W)."""
     w = window_size
     x = F.pad(x, (0, 0, 0, -x.shape[2] % w, 0, -x.shape[1] % w))
     _, height, width, _ = x.shape
@@ -115,7 +115,7 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
 
 
 def window_unpartition(windows: Tensor, window_size: int, pad_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
-    """Joins the windows of :func:`window_partition`, which may be pooled, to a map ``(B, *hw, C)`` without padding."""
+    """Joins windows to a map ``(B, *hw, C)`` without padding. Inverts :func:`window_partition`, also after pooling."""
     rows, columns = (side // window_size for side in pad_hw)
     x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, w, columns, w, C)
     return x.flatten(3, 4).flatten(1, 2)[:, : hw[0], : hw[1]]

@@ -1,4 +1,4 @@
-"""The image encoder: a trunk, and the neck on top of it."""
+"""The image encoder: a trunk followed by a neck."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from sam2fast.modeling.vit import RoPEViT, ViT
 
 
 class FpnNeck(nn.Module):
-    """Projects every level of the trunk to ``d_model`` channels and adds coarser levels to finer ones.
+    """Projects each level of the trunk to ``d_model`` channels and adds coarser levels to finer levels.
 
-    ``convs[0]`` belongs to the coarsest level, as in the original.
+    ``convs[0]`` projects the coarsest level, as in the original.
 
     Source: ``sam2.modeling.backbones.image_encoder.FpnNeck``.
     """
@@ -48,7 +48,7 @@ class FpnNeck(nn.Module):
         self.fpn_top_down_levels = list(range(len(self.convs)) if fpn_top_down_levels is None else fpn_top_down_levels)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Converts the trunk's maps ``xs (B, C_i, H_i, W_i)``, finest first.
+        """Projects the trunk's maps ``xs (B, C_i, H_i, W_i)``, finest first.
 
         Returns:
             Levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first.
@@ -67,7 +67,7 @@ class FpnNeck(nn.Module):
 
 
 class ViTDetNeck(nn.Module):
-    """Projects the one level of a plain trunk to ``d_model`` channels.
+    """Projects the single level of a plain trunk to ``d_model`` channels.
 
     Source: ``efficient_track_anything.modeling.backbones.image_encoder.ViTDetNeck``.
 
@@ -101,13 +101,13 @@ class ViTDetNeck(nn.Module):
             self.convs.append(layers)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns the trunk's level ``(B, C, H, W)`` as ``(B, d_model, H, W)``, and its position encoding."""
+        """Projects the trunk's level ``(B, C, H, W)`` to ``(B, d_model, H, W)``. Also returns its position encoding."""
         x = self.convs[0](xs[0])
         return [x], [self.position_encoding(x).to(x.dtype)]
 
 
 class ScaledNeck(nn.Module):
-    """Projects the one level of a plain trunk to several scales. No level is added to another.
+    """Projects the single level of a plain trunk to several scales. Levels are not added to each other.
 
     Source: ``Sam3VisionNeck`` of transformers.
 
@@ -115,11 +115,11 @@ class ScaledNeck(nn.Module):
         position_encoding: Position encoding of the levels.
         d_model: Channels of the levels.
         backbone_channel_list: Channels of the trunk's level.
-        scale_factors: Sizes of the levels relative to the trunk's level, finest first: 4, 2, 1 and 0.5. Published files
-            have weights of the level of 0.5. It is not computed, since no other part reads it.
+        scale_factors: Sizes of the levels relative to the trunk's level, finest first: 4, 2, 1 and 0.5. Checkpoints
+            have weights for the level 0.5, but it is not computed, since SAM 2 does not use it.
 
     Raises:
-        ValueError: If there is another scale.
+        ValueError: If a scale is not 4, 2, 1 or 0.5.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class ScaledNeck(nn.Module):
 
     @property
     def _computed(self) -> list[Any]:
-        """Layers of the levels that are computed, finest first."""
+        """Returns the layers of the computed levels, finest first."""
         return [layers for layers, factor in zip(self.convs, self.scale_factors, strict=True) if factor >= 1]
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -163,7 +163,7 @@ Neck = FpnNeck | ViTDetNeck | ScaledNeck
 
 
 class ImageEncoder(nn.Module):
-    """Trunk and neck.
+    """Image encoder: a trunk followed by a neck.
 
     Source: ``sam2.modeling.backbones.image_encoder.ImageEncoder``.
     """
@@ -172,7 +172,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         if list(trunk.channel_list) != neck.backbone_channel_list:
             raise ValueError(
-                f"the trunk's channels {list(trunk.channel_list)} are not the neck's backbone_channel_list "
+                f"the trunk's channels {list(trunk.channel_list)} differ from the neck's backbone_channel_list "
                 f"{neck.backbone_channel_list}"
             )
         self.trunk = trunk
@@ -180,7 +180,11 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """Returns the official dict of images ``(B, 3, H, W)``: levels without the ``scalp`` coarsest, finest first."""
+        """Encodes images ``(B, 3, H, W)``.
+
+        Returns:
+            The official dict of levels and position encodings, finest first, without the ``scalp`` coarsest levels.
+        """
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

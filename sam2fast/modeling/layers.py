@@ -1,4 +1,4 @@
-"""Building blocks shared by the model's parts."""
+"""Layers that several modules of the model share."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of ``(B, C, H, W)``, to the same shape.
+    """Layer norm over the channels of ``(B, C, H, W)``. Keeps the shape.
 
     Source: ``sam2.modeling.sam2_utils.LayerNorm2d``.
     """
@@ -29,7 +29,7 @@ class LayerNorm2d(nn.Module):
 
 
 class MLP(nn.Module):
-    """``num_layers`` linear layers with an activation between them, from ``(..., input_dim)`` to ``(..., output_dim)``.
+    """Linear layers with an activation between them, from ``(..., input_dim)`` to ``(..., output_dim)``.
 
     Source: ``sam2.modeling.sam2_utils.MLP``.
     """
@@ -57,7 +57,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Zeroes random samples of a residual branch ``(B, ...)`` in training (stochastic depth), and rescales the rest.
+    """Stochastic depth: in training, zeroes random samples of a residual branch ``(B, ...)`` and rescales the others.
 
     Source: ``sam2.modeling.sam2_utils.DropPath``.
     """
@@ -81,7 +81,7 @@ def get_clones(module: nn.Module, N: int) -> nn.ModuleList:
 
 
 def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
-    """Returns the activation function ``relu``, ``gelu`` or ``glu``. Raises a ValueError for another name."""
+    """Returns the activation function ``relu``, ``gelu`` or ``glu``. Raises a ValueError for other names."""
     activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
     if activation not in activations:
         raise ValueError(f"unknown activation {activation!r}; expected one of {', '.join(activations)}")
@@ -90,15 +90,15 @@ def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def init_empty_weights() -> Iterator[None]:
-    """Context manager in which modules are built on the meta device: names, shapes and dtypes without values."""
+    """Context manager that builds modules on the meta device: names, shapes and dtypes without values."""
     with torch.device("meta"), _SkipNormalInit():
         yield
 
 
 class _SkipNormalInit(TorchFunctionMode):
-    """Skips normal initialisation on the meta device, for which torch imports its compiler and SymPy.
+    """Skips normal initialisation on the meta device, because torch imports its compiler and SymPy for it.
 
-    That takes longer than everything else that a program does before its first image.
+    This import takes longer than all other work before the first image.
     """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The mask decoder, from image and prompt embeddings to masks, predicted IoUs and object tokens."""
+"""The mask decoder. Converts image and prompt embeddings to masks, predicted IoUs and object tokens."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
 class MaskDecoder(nn.Module):
-    """Predicts four masks, one for clear and three for ambiguous prompts, and selects among them.
+    """Predicts one mask for clear prompts and three for ambiguous prompts, and returns the one or the three.
 
     Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder``.
     """
 
-    # Parts that stay fp32 when weights are cast, as under autocast.
+    # Modules that stay in fp32 when weights are cast.
     keep_fp32 = ("output_hypernetworks_mlps", "iou_prediction_head", "pred_obj_score_head")
 
     def __init__(
@@ -81,14 +81,14 @@ class MaskDecoder(nn.Module):
         repeat_image: bool,
         high_res_features: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Predicts masks of B prompts, and their scores.
+        """Predicts masks and scores for B prompts.
 
         Args:
             image_embeddings: Maps ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
             image_pe, sparse_prompt_embeddings: Positions ``(1, C, H, W)`` and tokens ``(B, N, C)``.
             dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)``.
             multimask_output: If True, returns M = 3 masks instead of 1.
-            repeat_image: Ignored. A batch of one image always serves all prompts.
+            repeat_image: Ignored. A single image is always used for all prompts.
             high_res_features: Maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
 
         Returns:
@@ -126,14 +126,15 @@ class MaskDecoder(nn.Module):
         Raises:
             ValueError: If the number of images is neither 1 nor the number of prompts.
         """
-        B, given = sparse_prompt_embeddings.shape[0], image_embeddings.shape[0]  # len() would be a constant in exports
-        if given not in (B, 1):
-            raise ValueError(f"{given} images do not fit {B} prompts")
+        # Not len(): it would be a constant in exported programs.
+        B, num_images = sparse_prompt_embeddings.shape[0], image_embeddings.shape[0]
+        if num_images not in (B, 1):
+            raise ValueError(f"{num_images} images do not fit {B} prompts")
         images = image_embeddings.expand(B, -1, -1, -1) + dense_prompt_embeddings
         tokens, x = self.transformer(images, image_pe.expand(B, -1, -1, -1), self._tokens(sparse_prompt_embeddings))
         x = self._upscaled(x.transpose(1, 2).unflatten(2, images.shape[2:]), high_res_features)
-        first = int(self.pred_obj_scores)  # the IoU's token, after that of the object's score
-        # Little work, in fp32: mask logits, the selection of masks and object scores depend on it.
+        first = int(self.pred_obj_scores)  # index of the IoU token, after the token of the object score
+        # Runs in fp32, because mask logits, mask selection and object scores depend on it. It takes little time.
         with torch.autocast(x.device.type, enabled=False):
             iou_token, mask_tokens = tokens[:, first].float(), tokens[:, first + 1 :][:, : self.num_mask_tokens].float()
             networks = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
@@ -144,7 +145,7 @@ class MaskDecoder(nn.Module):
         return masks, ious, mask_tokens, scores
 
     def _upscaled(self, x: Tensor, high_res_features: Sequence[Tensor] | None) -> Tensor:
-        """Upscales images ``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, and adds the high-resolution features."""
+        """Upscales maps ``(B, C, H, W)`` to ``(B, C/8, 4H, 4W)``, and adds the high-resolution features."""
         if not self.use_high_res_features or high_res_features is None:
             return self.output_upscaling(x)
         feat_s0, feat_s1 = high_res_features
@@ -153,23 +154,23 @@ class MaskDecoder(nn.Module):
         return act2(upscale2(x) + feat_s0)
 
     def _tokens(self, sparse: Tensor) -> Tensor:
-        """Returns the tokens of the results, then the prompts' tokens ``sparse (B, N, C)``."""
+        """Returns the output tokens, followed by the prompt tokens ``sparse (B, N, C)``."""
         score = [self.obj_score_token] if self.pred_obj_scores else []
-        of_results = [x.weight.expand(sparse.shape[0], -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
-        return torch.cat([*of_results, sparse], dim=1)
+        outputs = [x.weight.expand(sparse.shape[0], -1, -1) for x in (*score, self.iou_token, self.mask_tokens)]
+        return torch.cat([*outputs, sparse], dim=1)
 
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns mask 0 or, if that is unstable, the other mask with the highest IoU: ``(B, 1, H, W)``, ``(B, 1)``."""
+        """Returns mask 0 if stable, else the best multimask output: mask ``(B, 1, H, W)`` and IoU ``(B, 1)``."""
         masks, ious = all_mask_logits, all_iou_scores
         rows = torch.arange(len(ious), device=ious.device)
         stable = self._get_stability_scores(masks[:, 0]) >= self.dynamic_multimask_stability_thresh
-        chosen = torch.where(stable, 0, ious[:, 1:].argmax(dim=1) + 1)
-        return masks[rows, chosen][:, None], ious[rows, chosen][:, None]
+        indices = torch.where(stable, 0, ious[:, 1:].argmax(dim=1) + 1)
+        return masks[rows, indices][:, None], ious[rows, indices][:, None]
 
     def _get_stability_scores(self, mask_logits: Tensor) -> Tensor:
-        """Returns IoUs ``(...)`` between ``mask_logits (..., H, W)`` thresholded slightly above and below zero."""
+        """Returns IoUs ``(...)`` between ``mask_logits (..., H, W)`` thresholded at +delta and -delta."""
         delta = self.dynamic_multimask_stability_delta
         inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
         outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()

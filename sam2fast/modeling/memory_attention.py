@@ -1,4 +1,4 @@
-"""Memory attention: a frame attends to itself and to memories of other frames."""
+"""Memory attention: the tokens of a frame attend to each other and to memories of other frames."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sam2fast.modeling.layers import get_activation_fn, get_clones
 
 
 class MemoryAttentionLayer(nn.Module):
-    """Pre-norm self-attention, cross-attention to the memory, feed-forward.
+    """Pre-norm layer: self-attention, cross-attention to the memory, feed-forward network.
 
     Source: ``sam2.modeling.memory_attention.MemoryAttentionLayer``.
     """
@@ -51,12 +51,12 @@ class MemoryAttentionLayer(nn.Module):
         query_pos: Tensor | None = None,
         num_k_exclude_rope: int = 0,
     ) -> Tensor:
-        """Returns the frame's tokens ``(B, N, C)`` after attention to themselves and to the memory.
+        """Returns the frame's tokens ``(B, N, C)`` after self-attention and cross-attention.
 
         Args:
             tgt, query_pos: Tokens ``(B, N, C)`` of the frame, and their position encoding.
             memory, pos: Memory tokens ``(B, M, C_mem)``, and their position encoding.
-            num_k_exclude_rope: Number of memory tokens at the end that have no position on the map.
+            num_k_exclude_rope: Number of memory tokens at the end without a position on the map.
         """
         tgt = self._forward_sa(tgt, query_pos)
         tgt = self._forward_ca(tgt, memory, query_pos, pos, num_k_exclude_rope)
@@ -106,10 +106,10 @@ class MemoryAttention(nn.Module):
         """Returns the frame's tokens ``(N, B, C)`` after attention to the memory.
 
         Args:
-            curr: Tokens ``(N, B, C)`` of the frame, or a list with this tensor.
+            curr: Tokens ``(N, B, C)`` of the frame, or a list that contains this tensor.
             memory: Memory tokens ``(M, B, C_mem)``, object pointers last.
             curr_pos, memory_pos: Position encodings of the same shapes.
-            num_obj_ptr_tokens: Number of pointer tokens, which have no position on the map.
+            num_obj_ptr_tokens: Number of pointer tokens. They have no position on the map.
         """
         x = curr[0] if isinstance(curr, list) else curr
         x_pos = curr_pos[0] if isinstance(curr_pos, list) else curr_pos

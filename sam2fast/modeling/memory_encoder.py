@@ -1,4 +1,4 @@
-"""The memory encoder, which compresses the features and the mask of a frame into a memory."""
+"""The memory encoder. Compresses the features and the mask of a frame into a memory."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sam2fast.modeling.layers import DropPath, LayerNorm2d, get_clones
 
 
 class MaskDownSampler(nn.Module):
-    """Strided convolutions from a mask ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``.
+    """Strided convolutions, from masks ``(B, 1, H, W)`` to ``(B, embed_dim, H / total_stride, W / total_stride)``.
 
     Source: ``sam2.modeling.memory_encoder.MaskDownSampler``.
     """
@@ -33,7 +33,7 @@ class MaskDownSampler(nn.Module):
             self.encoder.append(LayerNorm2d(channels))
             self.encoder.append(activation())
         if reached != total_stride:
-            raise ValueError(f"total_stride {total_stride} is no power of the stride {stride}")
+            raise ValueError(f"total_stride {total_stride} is not a power of the stride {stride}")
         self.encoder.append(nn.Conv2d(channels, embed_dim, kernel_size=1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class MaskDownSampler(nn.Module):
 
 
 class CXBlock(nn.Module):
-    """ConvNeXt block on ``(B, dim, H, W)``.
+    """ConvNeXt block on maps ``(B, dim, H, W)``.
 
     Source: ``sam2.modeling.memory_encoder.CXBlock``.
     """
@@ -73,7 +73,7 @@ class CXBlock(nn.Module):
 
 
 class Fuser(nn.Module):
-    """Copies of one layer in a row on ``(B, dim, H, W)``, after an optional 1x1 convolution.
+    """Optional 1x1 convolution, followed by copies of one layer, on maps ``(B, dim, H, W)``.
 
     Source: ``sam2.modeling.memory_encoder.Fuser``.
     """
@@ -95,7 +95,7 @@ class Fuser(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """Fuses image features with a downsampled mask and compresses the sum to ``out_dim`` channels.
+    """Adds image features and a downsampled mask, fuses the sum, and projects it to ``out_dim`` channels.
 
     Source: ``sam2.modeling.memory_encoder.MemoryEncoder``.
     """
@@ -116,11 +116,11 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(in_dim, out_dim, kernel_size=1) if out_dim != in_dim else nn.Identity()
 
     def forward(self, pix_feat: Tensor, masks: Tensor, skip_mask_sigmoid: bool = False) -> dict[str, Any]:
-        """Returns the memory ``(B, out_dim, H, W)`` and its position encoding in the official dict.
+        """Returns the official dict: the memory ``(B, out_dim, H, W)`` and its position encoding.
 
         Args:
             pix_feat: Image features ``(B, in_dim, H, W)``, on any device.
-            masks: Logits ``(B, 1, 16H, 16W)`` or, with ``skip_mask_sigmoid``, scaled probabilities.
+            masks: Logits ``(B, 1, 16H, 16W)``. If ``skip_mask_sigmoid`` is True, scaled probabilities.
         """
         masks = masks if skip_mask_sigmoid else torch.sigmoid(masks)
         x = self.pix_feat_proj(pix_feat.to(masks.device)) + self.mask_downsampler(masks)

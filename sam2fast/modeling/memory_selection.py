@@ -1,6 +1,6 @@
-"""SAM 2's rule for the memories that a frame attends to: functions of frame numbers.
+"""Selects the memories that a frame attends to, as SAM 2 does. The functions only read frame numbers.
 
-Imports only the standard library, since exported trackers contain this file.
+This file imports only the standard library, because exported trackers contain it.
 """
 
 from collections.abc import Collection
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class MemoryRules:
-    """Settings of the selection of memories, from a model's configuration."""
+    """Settings of memory selection from a model's configuration."""
 
     num_maskmem: int
-    stride: int  # between the older of the recent frames
+    stride: int  # distance between recent frames, except the nearest
     max_conditioning: int  # -1 for no limit
     use_pointers: bool
     max_pointers: int
     only_past_pointers: bool
     signed_distances: bool
-    memory_slots: int | None = None  # an approximation: fewer memories than num_maskmem
+    memory_slots: int | None = None  # approximation: replaces num_maskmem by a smaller number
 
     @classmethod
     def of(cls, model: Any) -> "MemoryRules":
@@ -37,18 +37,18 @@ class MemoryRules:
 
     @cached_property
     def recent(self) -> int:
-        """Maximum number of ordinary memories that a frame attends to."""
+        """Maximum number of non-conditioning memories that a frame attends to."""
         return (self.num_maskmem if self.memory_slots is None else self.memory_slots) - 1
 
     @cached_property
     def reach(self) -> int:
-        """Maximum distance in frames of an ordinary memory or pointer."""
+        """Maximum distance in frames to a non-conditioning memory or pointer."""
         oldest = (self.recent - 1) * self.stride + 1 if self.recent > 0 else 0
         return max(oldest, self.max_pointers - 1 if self.use_pointers else 0)
 
 
 class Selection(NamedTuple):
-    """The frames that a frame attends to, conditioning frames first."""
+    """Frames that a frame attends to, conditioning frames first."""
 
     memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
     pointers: list[tuple[int, int]]  # frame, distance in frames
@@ -62,12 +62,12 @@ def select_memories(
     reverse: bool,
     rules: MemoryRules,
 ) -> Selection:
-    """Selects the memories and pointers that one object attends to on ``frame``.
+    """Selects the memories and pointers for one object on ``frame``.
 
     Args:
         frame: Frame to track or correct.
-        conditioning: Frames with a memory from the user's prompts.
-        tracked: Other frames with a memory.
+        conditioning: Frames that have a memory from prompts.
+        tracked: Other frames that have a memory.
         num_frames: Length of the video.
         reverse: If True, tracking goes backwards in time.
         rules: Settings of the model.
@@ -75,22 +75,22 @@ def select_memories(
     Raises:
         ValueError: If there is no conditioning frame.
 
-    Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features``, in evaluation.
+    Source: ``sam2.modeling.sam2_base.SAM2Base._prepare_memory_conditioned_features`` in evaluation mode.
     """
     if not conditioning:
         raise ValueError(f"no conditioning frame to track frame {frame} from")
-    chosen = closest_conditioning_frames(frame, conditioning, rules.max_conditioning)
-    # A conditioning frame that was not chosen counts as a tracked one.
-    others = {t for t in conditioning if t not in chosen} if len(chosen) < len(conditioning) else ()
+    selected = closest_conditioning_frames(frame, conditioning, rules.max_conditioning)
+    # Conditioning frames that were not selected are treated as tracked frames.
+    others = {t for t in conditioning if t not in selected} if len(selected) < len(conditioning) else ()
 
-    memories = [(t, rules.num_maskmem - 1) for t in chosen]
+    memories = [(t, rules.num_maskmem - 1) for t in selected]
     recent = recent_frames(frame, reverse, rules)
     memories += [(t, row) for row, t in reversed(list(enumerate(recent))) if t in tracked or t in others]
 
     pointers: list[tuple[int, int]] = []
     if rules.use_pointers:
         forward = -1 if reverse else 1
-        for t in chosen:
+        for t in selected:
             distance = (frame - t) * forward
             if distance >= 0 or not rules.only_past_pointers:
                 pointers.append((t, distance if rules.signed_distances else abs(distance)))
@@ -104,10 +104,10 @@ def select_memories(
 
 
 def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit: int) -> list[int]:
-    """Returns at most ``limit`` conditioning frames: the nearest before and from ``frame`` on, then by distance.
+    """Returns at most ``limit`` frames: the nearest before ``frame``, the nearest not before it, then by distance.
 
     Raises:
-        ValueError: If there are more frames than a limit of 0 or 1, which excludes one of the two neighbours.
+        ValueError: If ``limit`` is 0 or 1, and there are more frames than ``limit``.
 
     Source: ``sam2.modeling.sam2_utils.select_closest_cond_frames``.
     """
@@ -117,13 +117,13 @@ def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit
         raise ValueError(f"max_cond_frames_in_attn is {limit}; expected at least 2, or -1 for all")
     before = max((t for t in conditioning if t < frame), default=None)
     after = min((t for t in conditioning if t >= frame), default=None)
-    chosen = [t for t in (before, after) if t is not None]
-    others = sorted((t for t in conditioning if t not in chosen), key=lambda t: abs(t - frame))
-    return chosen + others[: limit - len(chosen)]
+    neighbours = [t for t in (before, after) if t is not None]
+    others = sorted((t for t in conditioning if t not in neighbours), key=lambda t: abs(t - frame))
+    return neighbours + others[: limit - len(neighbours)]
 
 
 def recent_frames(frame: int, reverse: bool, rules: MemoryRules) -> list[int]:
-    """Returns the ordinary frames to attend to: the neighbour, then multiples of the stride, the nearest first."""
+    """Returns the non-conditioning frames to attend to, nearest first: the neighbour, then multiples of the stride."""
     r, count = rules.stride, rules.recent
     if reverse:
         first = -(-(frame + 2) // r) * r

@@ -1,4 +1,4 @@
-"""Identifies the model that a session belongs to; with another model its memories would mean something else."""
+"""Identifies the model of a session. The memories in a session are valid only for a model with the same weights."""
 
 import hashlib
 import weakref
@@ -11,17 +11,17 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 
 class OpenedWith:
-    """Identifies the model that a session was opened with, without a reference to it."""
+    """Identifies the model that opened a session, without keeping the model alive."""
 
     def __init__(self, model: SAM2Base) -> None:
         self._model = weakref.ref(model)
         self._device = model.device
-        self._facts = known_facts(model)  # used once the model is gone
-        # Another model that may use the session, and the versions of both models' weights when they were compared.
+        self._facts = known_facts(model)  # used after the model is freed
+        # Accepted other model, and the versions of both models' weights at their comparison.
         self._accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Returns the :func:`model_facts` of the model."""
+        """Returns :func:`model_facts` of the model that opened the session."""
         model = self._model()
         return self._facts if model is None else model_facts(model)
 
@@ -32,7 +32,10 @@ class OpenedWith:
         vars(self).update(state, _model=lambda: None, _accepted=None)
 
     def accepts(self, other: SAM2Base) -> bool:
-        """Returns True if ``other`` is the model or has equal weights on the same device. Compares weights once."""
+        """Returns True if ``other`` is the same model, or another model on this device with equal weights.
+
+        Weights are compared again only after they changed.
+        """
         model = self._model()
         if model is other:
             return True
@@ -46,7 +49,7 @@ class OpenedWith:
 
 
 def model_facts(model: SAM2Base) -> dict[str, Any]:
-    """Returns facts that differ between models with incompatible sessions, but not between devices and dtypes."""
+    """Returns values that differ between models with incompatible sessions, but not between devices or dtypes."""
     parameters = [p.detach().flatten() for p in model.parameters()]
     values = torch.cat([p[:: max(1, len(p) // 8)][:8].to(torch.bfloat16) for p in parameters])
     weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -57,7 +60,7 @@ _facts: weakref.WeakKeyDictionary[SAM2Base, tuple[Hashable, dict[str, Any]]] = w
 
 
 def known_facts(model: SAM2Base) -> dict[str, Any]:
-    """Returns :func:`model_facts`, computed once until the weights change."""
+    """Returns :func:`model_facts`. Computes them again only after the weights changed."""
     versions, known = _versions(model), _facts.get(model)
     if known is None or known[0] != versions:
         known = _facts[model] = versions, model_facts(model)
@@ -65,6 +68,6 @@ def known_facts(model: SAM2Base) -> dict[str, Any]:
 
 
 def _versions(model: SAM2Base) -> Hashable:
-    """Returns a key that changes with the weights, except for changes that torch does not count, as by ``.data``."""
-    # Inference tensors have no version. They are compared every time.
+    """Returns a key that changes with the weights. Changes through ``.data`` do not change it."""
+    # Inference tensors have no version, so the key of a model with such weights always changes.
     return tuple((p.data_ptr(), object() if p.is_inference() else p._version) for p in model.parameters())

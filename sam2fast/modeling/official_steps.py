@@ -1,7 +1,7 @@
-"""``track_step`` and related methods with the original's signatures, on nested dicts of earlier outputs.
+"""Defines ``track_step`` and related methods with the original's signatures. Earlier outputs are nested dicts.
 
-These functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. They serve
-training, and programs that run the model frame by frame. The predictors compute the same results in batches.
+These functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. Training
+uses them, and programs that run the model frame by frame. The predictors compute the same results in batches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,30 +33,31 @@ def track_step(
     run_mem_encoder: bool = True,
     prev_sam_mask_logits: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Predicts B objects on one frame. Stores nothing.
+    """Predicts B objects on one frame. Does not modify ``output_dict``.
 
     Args:
-        frame_idx: Number of the frame.
-        is_init_cond_frame: True on the first prompt of the objects, which then attend to no memory.
+        frame_idx: Index of the frame.
+        is_init_cond_frame: If True, this is the objects' first prompt, and they do not attend to memories.
         current_vision_feats: Tokens ``(HW, B, C)`` of each level, the coarsest last, from
             ``_prepare_backbone_features``.
-        current_vision_pos_embeds: Position encodings of the tokens, of the same shapes.
+        current_vision_pos_embeds: Position encodings with the shapes of the tokens.
         feat_sizes: (H, W) of each level.
         point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``, or None.
         mask_inputs: Masks ``(B, 1, S, S)``, or None.
-        output_dict: Earlier results by frame number, under ``cond_frame_outputs`` and ``non_cond_frame_outputs``.
+        output_dict: Dicts of earlier outputs by frame index: ``cond_frame_outputs`` and ``non_cond_frame_outputs``.
         num_frames: Length of the video.
         track_in_reverse: If True, tracking goes backwards in time.
         run_mem_encoder: If True, encodes the frame's memory.
-        prev_sam_mask_logits: Logits ``(B, 1, h, w)`` of an earlier prediction, as a prompt beside clicks.
+        prev_sam_mask_logits: Logits ``(B, 1, h, w)`` of an earlier prediction, as a prompt in addition to clicks.
 
     Returns:
-        ``point_inputs``, ``mask_inputs``, ``pred_masks (B, 1, h, w)``, ``pred_masks_high_res (B, 1, S, S)``,
-        ``obj_ptr (B, C)``, ``maskmem_features (B, C_mem, H, W)`` and ``maskmem_pos_enc``. The last two are None without
-        the memory encoder. In evaluation also ``object_score_logits (B, 1)``.
+        Dict of ``point_inputs``, ``mask_inputs``, ``pred_masks (B, 1, h, w)``, ``pred_masks_high_res (B, 1, S, S)``,
+        ``obj_ptr (B, C)``, ``maskmem_features (B, C_mem, H, W)`` and ``maskmem_pos_enc``. The last two are None if the
+        memory is not encoded. In evaluation mode, also ``object_score_logits (B, 1)``.
 
     Raises:
-        ValueError: If ``prev_sam_mask_logits`` comes without clicks or with a mask, or if no conditioning frame exists.
+        ValueError: If ``prev_sam_mask_logits`` is passed without clicks or with a mask, or there is no conditioning
+            frame.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base.track_step``.
     """
@@ -97,7 +98,7 @@ def _track_step(
     track_in_reverse: bool,
     prev_sam_mask_logits: Tensor | None,
 ) -> tuple[dict[str, Any], Heads, list[Tensor] | None, Tensor]:
-    """Returns the prompts as a dict, the heads' seven results, the high-resolution features, and the frame's map."""
+    """Returns the dict of prompts, the results of ``_forward_sam_heads``, the high-resolution features, and the map."""
     *levels, features = current_vision_feats
     high_res = [as_map(x, size) for x, size in zip(levels, feat_sizes[:-1], strict=True)] or None
     current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
@@ -106,7 +107,7 @@ def _track_step(
         return current_out, self._use_mask_as_output(pix_feat, high_res, mask_inputs), high_res, pix_feat
     if prev_sam_mask_logits is not None:
         if point_inputs is None or mask_inputs is not None:
-            raise ValueError("prev_sam_mask_logits goes with point_inputs, and not with mask_inputs")
+            raise ValueError("prev_sam_mask_logits needs point_inputs, and excludes mask_inputs")
         mask_inputs = prev_sam_mask_logits
     pix_feat = self._prepare_memory_conditioned_features(
         frame_idx=frame_idx,
@@ -139,7 +140,7 @@ def _prepare_memory_conditioned_features(
     num_frames: int,
     track_in_reverse: bool = False,
 ) -> Tensor:
-    """Returns the map ``(B, C, H, W)`` of the frame, conditioned on memories and pointers. See :func:`track_step`."""
+    """Returns the frame's map ``(B, C, H, W)`` after attention to memories and pointers. See :func:`track_step`."""
     features, B = current_vision_feats[-1], current_vision_feats[-1].shape[1]
     if not self.num_maskmem:
         return as_map(features, feat_sizes[-1])
@@ -157,14 +158,14 @@ def _prepare_memory_conditioned_features(
             tokens.append(pointers_as_tokens)
             encodings.append(encoding)
             pointer_tokens = len(pointers_as_tokens)
-    attended = self.memory_attention(
+    conditioned = self.memory_attention(
         curr=[features],
         curr_pos=current_vision_pos_embeds[-1:],
         memory=torch.cat(tokens),
         memory_pos=torch.cat(encodings),
         num_obj_ptr_tokens=pointer_tokens,
     )
-    return as_map(attended, feat_sizes[-1])
+    return as_map(conditioned, feat_sizes[-1])
 
 
 def _encode_memory_in_output(
@@ -177,7 +178,7 @@ def _encode_memory_in_output(
     object_score_logits: Tensor,
     current_out: dict[str, Any],
 ) -> None:
-    """Stores the memory of these masks and its position encoding in ``current_out``, or None for both."""
+    """Stores the memory and its position encoding in ``current_out``. Both are None if no memory is encoded."""
     memory = encoding = None
     if run_mem_encoder and self.num_maskmem:
         memory, encoding = self._encode_new_memory(
@@ -201,9 +202,9 @@ def _encode_new_memory(
     """Returns the memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
 
     Args:
-        current_vision_feats, feat_sizes: See :func:`track_step`.
+        current_vision_feats, feat_sizes: Tokens and sizes as in :func:`track_step`.
         pred_masks_high_res, object_score_logits: Mask logits ``(B, 1, S, S)`` and scores ``(B, 1)``.
-        is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
+        is_mask_from_pts: If True, the masks come from prompts. ``binarize_mask_from_pts_for_mem_enc`` applies to them.
     """
     features = as_map(current_vision_feats[-1], feat_sizes[-1])
     masks = pred_masks_high_res
@@ -223,26 +224,26 @@ def _gather_memories(
     reverse: bool,
     like: Tensor,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
-    """Returns memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)``, and distances of the pointers."""
+    """Returns memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)``, and the pointers' distances."""
     rules = MemoryRules.of(model)
-    if model.training:  # without a stride, and with pointers of later frames
+    if model.training:  # every frame, and also pointers of later frames
         rules = replace(rules, stride=1, only_past_pointers=False)
-    conditioning, tracked = (output_dict[f"{kind}_frame_outputs"] for kind in ("cond", "non_cond"))
+    conditioning, tracked = (output_dict[f"{prefix}_frame_outputs"] for prefix in ("cond", "non_cond"))
     selection = select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
-    ordinary = {**conditioning, **tracked}
+    outputs = {**conditioning, **tracked}
     tokens, encodings, pointers, distances = [], [], [], []
-    selected = set()  # conditioning frames, which have the last row of maskmem_tpos_enc
+    selected = set()  # selected conditioning frames: they use the last row of maskmem_tpos_enc
     for t, row in selection.memories:
         is_conditioning = row == model.num_maskmem - 1
-        output = conditioning[t] if is_conditioning else ordinary[t]
+        output = conditioning[t] if is_conditioning else outputs[t]
         tokens.append(as_tokens(output["maskmem_features"].to(like)))
         spatial = as_tokens(output["maskmem_pos_enc"][-1].to(like.device))
         encodings.append(spatial + model.maskmem_tpos_enc[row])
         if is_conditioning:
             selected.add(t)
     for t, distance in selection.pointers:
-        # A frame with both results gives its conditioning pointer first.
-        output = conditioning[t] if t in selected else ordinary[t]
+        # If a frame has both outputs, its first pointer is the pointer of the conditioning output.
+        output = conditioning[t] if t in selected else outputs[t]
         selected.discard(t)
         pointers.append(output["obj_ptr"].to(like))
         distances.append(distance)
@@ -258,7 +259,7 @@ def _pointers_as_tokens(
     distance = torch.tensor(distances, dtype=torch.float32, device=like.device)
     encoding = self._encode_pointer_distances(distance, num_frames)
     if not self.add_tpos_enc_to_obj_ptrs:
-        encoding = encoding.to(stacked.dtype)  # zeros, which must not promote the other encodings to fp32
+        encoding = encoding.to(stacked.dtype)  # fp32 zeros would promote the other encodings to fp32
     split = C // self.mem_dim
     tokens = stacked.reshape(P, B, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
     return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)

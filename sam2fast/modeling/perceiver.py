@@ -1,4 +1,4 @@
-"""The spatial perceiver of EdgeTAM, which compresses the map of a memory to a few hundred tokens."""
+"""The spatial perceiver of EdgeTAM. Compresses the map of a memory to a few hundred tokens."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class LatentFeedForward(nn.Sequential):
-    """Norm and two linear layers with GELU between them, from ``(..., dim)`` to the same shape."""
+    """Feed-forward network: norm, linear layer, GELU, linear layer. Keeps the shape ``(..., dim)``."""
 
     def __init__(self, dim: int, mult: int) -> None:
         inner = dim * mult
@@ -18,7 +18,7 @@ class LatentFeedForward(nn.Sequential):
 
 
 class LatentSelfAttention(nn.Module):
-    """Attention of latents ``(B, L, dim)`` to each other.
+    """Self-attention of latents ``(B, L, dim)``.
 
     Source: ``sam2.modeling.perceiver.Attention`` of EdgeTAM.
     """
@@ -38,7 +38,7 @@ class LatentSelfAttention(nn.Module):
 
 
 class LatentCrossAttention(nn.Module):
-    """Attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``.
+    """Cross-attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``.
 
     Source: ``sam2.modeling.perceiver.PerceiverAttention`` of EdgeTAM.
     """
@@ -52,7 +52,7 @@ class LatentCrossAttention(nn.Module):
         self.to_out = nn.Linear(dim_head * heads, dim, bias=False)
 
     def forward(self, latents: Tensor, x: Tensor, pos: Tensor | None = None) -> Tensor:
-        """Returns ``(B, L, dim)``. ``pos (B, M, dim_head * heads)`` is added to the projected keys and values."""
+        """Returns ``(B, L, dim)``. Adds ``pos (B, M, dim_head * heads)`` to the projected keys and values."""
         q = self.to_q(self.norm_latents(latents))
         k, v = self.to_kv(self.norm_x(x)).chunk(2, dim=-1)
         if pos is not None:
@@ -61,7 +61,7 @@ class LatentCrossAttention(nn.Module):
 
 
 class PerceiverLayer(nn.Module):
-    """Attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)`` and to each other.
+    """Cross-attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``, then self-attention.
 
     Source: ``sam2.modeling.perceiver.PerceiverEncoderLayer`` of EdgeTAM.
     """
@@ -84,14 +84,14 @@ class PerceiverLayer(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """Converts a map to ``num_latents`` tokens that read all of it, and ``num_latents_2d`` that read one window each.
+    """Compresses a map to ``num_latents`` global tokens and ``num_latents_2d`` tokens of one window each.
 
-    The result is a map ``(B, dim, num_latents + num_latents_2d, 1)``, since memories of any model have four dimensions.
+    The result ``(B, dim, num_latents + num_latents_2d, 1)`` has four dimensions, as memories of other models.
 
     Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, with the same configuration keys.
 
     Raises:
-        ValueError: If no published model has these options.
+        ValueError: If the options differ from those of published models.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class PerceiverResampler(nn.Module):
         self.grid = math.isqrt(max(0, num_latents_2d))
         if num_latents < 1 or self.grid < 1 or self.grid**2 != num_latents_2d:
             raise ValueError(
-                f"expected num_latents of 1 or more and num_latents_2d a square, got {num_latents} and {num_latents_2d}"
+                f"num_latents must be at least 1 and num_latents_2d a square, got {num_latents} and {num_latents_2d}"
             )
         if not pos_enc_at_key_value or concat_kv_latents or not use_self_attn:
             raise ValueError("expected pos_enc_at_key_value=true, concat_kv_latents=false and use_self_attn=true")
         if dim_head * heads != dim:
-            raise ValueError(f"{heads} heads of {dim_head} channels are not the width {dim}")
+            raise ValueError(f"{heads} heads of {dim_head} channels do not equal the width {dim}")
         self.latents = nn.Parameter(torch.randn(num_latents, dim))
         self.latents_2d = nn.Parameter(torch.randn(num_latents_2d, dim))
         self.position_encoding = position_encoding
@@ -131,11 +131,11 @@ class PerceiverResampler(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens of a memory."""
+        """Number of tokens in a memory."""
         return len(self.latents) + len(self.latents_2d)
 
     def forward(self, x: Tensor, pos: Tensor) -> Tensor:
-        """Converts memories ``(B, dim, H, W)`` with position encoding ``pos`` to ``(B, dim, num_tokens, 1)``."""
+        """Compresses memories ``(B, dim, H, W)`` with position encoding ``pos`` to ``(B, dim, num_tokens, 1)``."""
         B, C, H, W = x.shape
         g = self.grid
         latents = self.latents.expand(B, -1, -1)
@@ -148,14 +148,14 @@ class PerceiverResampler(nn.Module):
         return self.norm(compressed).to(x.dtype).transpose(1, 2)[..., None]
 
     def encode_positions(self, memory: Tensor) -> Tensor:
-        """Returns position encodings of ``memory (B, dim, num_tokens, 1)``: zeros, then those of the windows' grid."""
+        """Encodes positions of ``memory (B, dim, num_tokens, 1)``: zeros for global tokens, then the windows' grid."""
         B, C = memory.shape[:2]
         grid = self.position_encoding(memory[:, :, : self.grid].expand(-1, -1, -1, self.grid)).flatten(2)
         return torch.cat([grid.new_zeros(B, C, len(self.latents)), grid], dim=2)[..., None]
 
 
 def _attend(layer: LatentSelfAttention | LatentCrossAttention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Returns the output ``(B, L, dim)`` of attention of ``q (B, L, C)`` to ``k, v (B, M, C)`` by heads."""
+    """Returns the multi-head attention output ``(B, L, dim)`` for ``q (B, L, C)`` and ``k, v (B, M, C)``."""
     q, k, v = (x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
-    attended = F.scaled_dot_product_attention(q, k, v, dropout_p=layer.dropout_p if layer.training else 0.0)
-    return layer.to_out(attended.transpose(1, 2).flatten(2))
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=layer.dropout_p if layer.training else 0.0)
+    return layer.to_out(out.transpose(1, 2).flatten(2))

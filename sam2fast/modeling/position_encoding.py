@@ -1,4 +1,4 @@
-"""Position encodings: sines on a grid, random Fourier features of points, axial rotations."""
+"""Position encodings: sines of grid positions, random Fourier features of points, axial rotations."""
 
 import math
 from operator import index
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Encodes each position of a map by sines and cosines of its row, then of its column.
+    """Encodes each position of a map by sines and cosines of its row and its column.
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingSine``. ``warmup_cache``, ``image_size`` and ``strides``
-    are ignored, since tables are computed when first needed.
+    are ignored, because tables are computed at first use.
 
     Attributes:
-        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries take effect, except in graphs
-            that were compiled before.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries are used, except in graphs that
+            were compiled earlier.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class PositionEmbeddingSine(nn.Module):
         self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the encoding ``(B, num_pos_feats, H, W)``, fp32 and expanded over B, of a map ``x (B, C, H, W)``."""
+        """Returns the fp32 encoding ``(B, num_pos_feats, H, W)`` of maps ``x (B, C, H, W)``, expanded over B."""
         B, _, H, W = x.shape
-        # index() makes dynamic sizes of torch.compile constants.
+        # index() converts the dynamic sizes of torch.compile to constants.
         return self._table(index(H), index(W), x.device).expand(B, -1, -1, -1)
 
     def _table(self, H: int, W: int, device: torch.device) -> Tensor:
-        """Returns the encoding of a map, computed once for each device. In compiled graphs it is a constant."""
+        """Returns the encoding of a map. Computes it once per device. Compiled graphs store it as a constant."""
         size, key = (H, W), (H, W, device)
         cached = self.cache.get(size)
         if cached is not None and cached is not self._own.get(size):
             return cached.to(device)
         if key not in self._tables:
-            # Normal tensors, even inside inference mode: training may use the same module later.
+            # Leaves inference mode, because training cannot use inference tensors.
             with torch.inference_mode(False), torch.no_grad():
                 self._tables[key] = self._encode(H, W, device)
         if cached is None:
@@ -69,21 +69,24 @@ class PositionEmbeddingSine(nn.Module):
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
-        """Encodes points ``x, y (B, N)`` in [0, 1] as ``(B, N, num_pos_feats + 1)``: row, column, label.
+        """Encodes points ``x, y (B, N)`` in [0, 1] as row, column, label: ``(B, N, num_pos_feats + 1)``.
 
         Raises:
             ValueError: If the shapes differ.
         """
         if x.ndim != 2 or not x.shape == y.shape == labels.shape:
             raise ValueError(
-                f"x, y and labels must be one shape (B, N), got {(*x.shape,)}, {(*y.shape,)} and {(*labels.shape,)}"
+                f"x, y and labels must have one shape (B, N), got {(*x.shape,)}, {(*y.shape,)} and {(*labels.shape,)}"
             )
         column, row = self._encode_xy(x.flatten(), y.flatten())
         return torch.cat([row.unflatten(0, x.shape), column.unflatten(0, x.shape), labels[:, :, None]], dim=2)
 
     @torch.no_grad()
     def encode_boxes(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
-        """Encodes boxes, centres ``x, y (N)`` and sizes in [0, 1], as ``(N, num_pos_feats + 2)``: row, column, h, w."""
+        """Encodes boxes, centres ``x, y (N)`` and sizes ``w, h (N)`` in [0, 1], as ``(N, num_pos_feats + 2)``.
+
+        The order of the channels is row, column, height, width.
+        """
         column, row = self._encode_xy(x, y)
         return torch.cat([row, column, h[:, None], w[:, None]], dim=1)
 
@@ -91,7 +94,7 @@ class PositionEmbeddingSine(nn.Module):
 
     def _encode_xy(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if x.ndim != 1 or x.shape != y.shape:
-            raise ValueError(f"x and y must be one shape (N,), got {(*x.shape,)} and {(*y.shape,)}")
+            raise ValueError(f"x and y must have one shape (N,), got {(*x.shape,)} and {(*y.shape,)}")
         return self._waves(x * self.scale), self._waves(y * self.scale)
 
     def _pe(self, B: int, device: torch.device, *cache_key: int) -> Tensor:
@@ -118,7 +121,7 @@ class PositionEmbeddingSine(nn.Module):
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Encodes points of the unit square by sines and cosines of random projections.
+    """Encodes points in the unit square by sines and cosines of random projections.
 
     Source: ``sam2.modeling.position_encoding.PositionEmbeddingRandom``.
     """
@@ -131,10 +134,10 @@ class PositionEmbeddingRandom(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
 
     def encode(self, points: Tensor) -> Tensor:
-        """Returns encodings ``(..., C)`` fp32 of points ``(..., 2)``, (x, y) in [0, 1]."""
+        """Returns fp32 encodings ``(..., C)`` of points ``(..., 2)``, (x, y) in [0, 1]."""
         x_weights, y_weights = self.positional_encoding_gaussian_matrix.float()
         x, y = (2 * points.float() - 1).split(1, dim=-1)
-        # Not a matrix multiplication: autocast would round the coordinates.
+        # Not a matrix multiplication, because autocast would round the coordinates.
         angle = 2 * math.pi * (x * x_weights + y * y_weights)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -142,13 +145,13 @@ class PositionEmbeddingRandom(nn.Module):
         return self.encode(coords)
 
     def forward_with_coords(self, coords_input: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Returns encodings ``(B, N, C)`` fp32 of points ``(B, N, 2)``, (x, y) in pixels. ``image_size`` is (H, W)."""
+        """Returns fp32 encodings ``(B, N, C)`` of points ``(B, N, 2)``, (x, y) in pixels. ``image_size`` is (H, W)."""
         height, width = image_size
-        x, y = coords_input.unbind(-1)  # Python numbers need no copy to the device
+        x, y = coords_input.unbind(-1)  # x and y are divided by Python numbers, without a copy to the device
         return self.encode(torch.stack([x / width, y / height], dim=-1))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
-        """Returns encodings ``(C, H, W)`` fp32 of the pixel centres of a map of ``size`` = (H, W)."""
+        """Returns fp32 encodings ``(C, H, W)`` of the pixel centres of a map of ``size`` = (H, W)."""
         H, W = size
         device = self.positional_encoding_gaussian_matrix.device
         y = (torch.arange(H, dtype=torch.float32, device=device) + 0.5) / H
@@ -158,7 +161,7 @@ class PositionEmbeddingRandom(nn.Module):
 
 
 def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Returns column and row, fp32 ``(end_x * end_y)``, of each position of a map, row by row."""
+    """Returns the fp32 columns and rows ``(end_x * end_y)`` of the positions of a map, in row-major order."""
     position = torch.arange(end_x * end_y, device=device)
     return (position % end_x).float(), (position // end_x).float()
 
@@ -166,10 +169,10 @@ def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tup
 def axial_rope(
     dim: int, width: int, height: int, theta: float, device: torch.device, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines ``(height * width, dim / 2)``, fp32, of the axial rotary encoding.
+    """Returns fp32 cosines and sines ``(height * width, dim / 2)`` of the axial rotary encoding.
 
-    The first half of the channel pairs rotates with the column, the second half with the row. Both are multiplied by
-    ``scale``.
+    The first half of the channel pairs rotates with the column, the second half with the row. Columns and rows are
+    multiplied by ``scale``.
 
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """
@@ -180,7 +183,7 @@ def axial_rope(
 
 
 class WindowRotations:
-    """Computes the axial rotations of windows, and of whole maps, whose positions are scaled to a window's side.
+    """Computes axial rotations for windows and maps. Positions of a map are scaled to the side of a window.
 
     Args:
         dim: Channels of a head.
@@ -193,9 +196,9 @@ class WindowRotations:
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed: CUDA graphs read them
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map, in compiled graphs as constants."""
+        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map. Compiled graphs store them."""
         if (side, device) not in self._tables:
-            # Normal tensors, even inside inference mode: training may use the same module later.
+            # Leaves inference mode, because training cannot use inference tensors.
             with torch.inference_mode(False), torch.no_grad():
                 tables = axial_rope(self.dim, side, side, self.theta, device, self.side / side)
             self._tables[side, device] = tables
@@ -205,12 +208,12 @@ class WindowRotations:
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:
-    """Returns complex rotations ``(end_x * end_y, dim / 2)``; see :func:`axial_rope`."""
+    """Returns :func:`axial_rope` as complex rotations ``(end_x * end_y, dim / 2)``."""
     return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.device("cpu")))
 
 
 def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> Tensor:
-    """Returns divisors and phases ``(2, dim)`` for :func:`sine_1d`. A cosine is a sine a quarter turn ahead."""
+    """Returns periods and phases ``(2, dim)`` for :func:`sine_1d`. The phase pi / 2 turns sines into cosines."""
     half = dim // 2
     channel = torch.arange(half, dtype=torch.float32, device=device)
     periods = temperature ** (2 * (channel // 2) / half)
@@ -218,9 +221,9 @@ def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> 
 
 
 def sine_1d(position: Tensor, periods: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Returns sines, then cosines, ``(..., dim)`` of ``position (...)``, with ``periods`` of :func:`sine_periods`.
+    """Encodes ``position (...)`` as ``(..., dim)``: sines, then cosines. ``periods`` come from :func:`sine_periods`.
 
-    ``dtype`` is the dtype of the result, by default the one of the computation.
+    ``dtype`` is the dtype of the result, by default the dtype of the computation.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """

@@ -1,4 +1,4 @@
-"""The prompt encoder, which embeds clicks, boxes and masks for the mask decoder."""
+"""The prompt encoder. Embeds clicks, boxes and masks for the mask decoder."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 class PromptEncoder(nn.Module):
     """Embeds points, box corners and mask logits.
 
-    Labels of points are 1 foreground, 0 background, 2 and 3 a box's top left and bottom right, -1 padding.
+    Labels of points are 1 for foreground, 0 for background, 2 and 3 for a box's top left and bottom right corners, and
+    -1 for padding.
 
     Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder``.
     """
@@ -47,7 +48,7 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def get_dense_pe(self) -> Tensor:
-        """Returns the encoding ``(1, C, H, W)`` of the positions of the image embedding."""
+        """Returns the position encoding ``(1, C, H, W)`` of the image embedding."""
         return self.pe_layer(self.image_embedding_size)[None]
 
     def forward(
@@ -56,8 +57,8 @@ class PromptEncoder(nn.Module):
         """Returns sparse ``(B, N, C)`` and dense ``(B, C, H, W)`` embeddings.
 
         Args:
-            points: Coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. If ``boxes`` is None, a
-                padding point is appended.
+            points: Coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. If ``boxes`` is None,
+                appends a padding point.
             boxes: Boxes ``(B, 4)`` XYXY in input pixels.
             masks: Logits ``(B, 1, 4H, 4W)``.
         """
@@ -76,8 +77,8 @@ class PromptEncoder(nn.Module):
         return torch.cat(sparse, dim=1), dense
 
     def _get_batch_size(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> int:
-        given = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
-        return len(given[0]) if given else 1
+        prompts = [x for x in (None if points is None else points[0], boxes, masks) if x is not None]
+        return len(prompts[0]) if prompts else 1
 
     def _get_device(self) -> torch.device:
         return self.no_mask_embed.weight.device
@@ -91,24 +92,24 @@ class PromptEncoder(nn.Module):
         return self.mask_downscaling(masks)
 
     def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
-        points = points + 0.5  # to the pixel's centre
+        points = points + 0.5  # centre of the pixel
         if pad:
             points = torch.cat([points, points.new_zeros(len(points), 1, 2)], dim=1)
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         position = self.pe_layer.forward_with_coords(points, self.input_image_size)
         tables = [self.not_a_point_embed, *self.point_embeddings]
-        kinds = torch.cat([table.weight for table in tables])  # (5, C)
-        return torch.where(labels[..., None] == -1, 0.0, position) + kinds[labels.long() + 1]
+        embeddings = torch.cat([table.weight for table in tables])  # (5, C): row label + 1
+        return torch.where(labels[..., None] == -1, 0.0, position) + embeddings[labels.long() + 1]
 
 
 def embed_prompts(
     encoder: Any, points: dict[str, Tensor] | None, masks: Tensor | None, features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Calls a :class:`PromptEncoder`, or its replacement, for B prompts on a map ``features (B, C, H, W)``.
+    """Calls a :class:`PromptEncoder` or its replacement for B prompts. ``features (B, C, H, W)`` define B and device.
 
     Args:
-        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None gives one padding point.
-        masks: Logits ``(B, 1, h, w)`` or None. They are resized to the encoder's size if it differs.
+        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding point.
+        masks: Logits ``(B, 1, h, w)``, resized to the encoder's ``mask_input_size``, or None.
     """
     B, device = len(features), features.device
     if masks is not None and masks.shape[-2:] != (size := encoder.mask_input_size):

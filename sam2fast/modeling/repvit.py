@@ -1,8 +1,8 @@
 """RepViT, the image trunk of EdgeTAM: convolutions with batch norms.
 
-Batch norms use their stored statistics also in training, since the batches of a video are small.
+Batch norms use their running statistics also in training, because batches of video frames are small.
 
-Source: https://arxiv.org/abs/2307.09283, as ``timm.models.repvit`` builds ``repvit_m1``.
+Source: https://arxiv.org/abs/2307.09283, the model ``repvit_m1`` of ``timm.models.repvit``.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LEVELS = ("layer0", "layer1", "layer2", "layer3")
 
 
 class ConvNorm(nn.Module):
-    """Convolution and batch norm, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
+    """Convolution and batch norm, from ``(B, in_channels, H, W)`` to ``(B, out_channels, H / stride, W / stride)``."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels).eval()
 
     def train(self, mode: bool = True) -> "ConvNorm":
-        """See ``nn.Module.train``; the norm stays in evaluation mode."""
+        """Sets the mode as ``nn.Module.train``, except that the norm stays in evaluation mode."""
         super().train(mode)
         self.bn.eval()
         return self
@@ -34,7 +34,7 @@ class ConvNorm(nn.Module):
 
 
 class TokenMixer(nn.Module):
-    """Sum of depthwise 3x3 and 1x1 convolutions, each with a norm, and the input ``(B, C, H, W)``."""
+    """Adds depthwise 3x3 and 1x1 convolutions, each with batch norm, and the input ``(B, C, H, W)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class TokenMixer(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels ``(B, C, H, W)`` by a function of their means."""
+    """Squeeze-and-excite: scales the channels of ``(B, C, H, W)`` by factors computed from the channel means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SqueezeExcite(nn.Module):
 
 
 class ChannelMixer(nn.Module):
-    """Two 1x1 convolutions with GELU between them, from ``(B, C, H, W)`` to the same shape."""
+    """Two 1x1 convolutions with GELU between them. Keeps the shape ``(B, C, H, W)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ChannelMixer(nn.Module):
 
 
 class RepViTBlock(nn.Module):
-    """Token mixer, optional squeeze-and-excite, and residual channel mixer, ``(B, C, H, W)`` to the same shape."""
+    """Token mixer, optional squeeze-and-excite, and residual channel mixer. Keeps the shape ``(B, C, H, W)``."""
 
     def __init__(self, channels: int, scales: bool) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class RepViTBlock(nn.Module):
 
 
 class RepViTDownsample(nn.Module):
-    """Block and downsampling, ``(B, in_channels, H, W)`` to ``(B, out_channels, H / 2, W / 2)``."""
+    """Block and downsampling, from ``(B, in_channels, H, W)`` to ``(B, out_channels, H / 2, W / 2)``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class RepViTDownsample(nn.Module):
 
 
 class RepViTStage(nn.Module):
-    """Blocks at one size. Every other block has squeeze-and-excite. The first stage does not downsample."""
+    """Downsampling, except in the first stage, then blocks. Every second block has squeeze-and-excite."""
 
     def __init__(self, in_channels: int | None, channels: int, depth: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class RepViTStem(nn.Module):
 
 
 class RepViTBody(nn.Module):
-    """Stem and four stages, under the names of timm's list of features."""
+    """Stem and four stages, with the module names of timm's feature extractor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class RepViTBody(nn.Module):
             self.add_module(f"stages_{i}", RepViTStage(WIDTHS[i - 1] if i else None, width, depth))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Returns the result of each stage for images ``(B, 3, H, W)``, finest first."""
+        """Returns the outputs of all stages for images ``(B, 3, H, W)``, finest first."""
         x, outputs = self.stem(x), []
         for i in range(len(WIDTHS)):
             x = self.get_submodule(f"stages_{i}")(x)
@@ -151,14 +151,14 @@ class RepViT(nn.Module):
     Source: ``sam2.modeling.backbones.timm.TimmBackbone`` of EdgeTAM, with the same arguments.
 
     Raises:
-        ValueError: If the model is not timm's ``repvit_m1``, or the levels are not all four.
+        ValueError: If the model is not timm's ``repvit_m1``, or a level is missing.
     """
 
     def __init__(self, name: str = "repvit_m1.dist_in1k", features: Sequence[str] = LEVELS) -> None:
         super().__init__()
         if name.partition(".")[0] != "repvit_m1" or tuple(features) != LEVELS:
             raise ValueError(
-                f"the trunk {name} with the levels {', '.join(features)} is not available; "
+                f"the trunk {name} with the levels {', '.join(features)} is not supported; "
                 f"expected repvit_m1 with {', '.join(LEVELS)}"
             )
         self.body = RepViTBody()
@@ -170,5 +170,5 @@ class RepViT(nn.Module):
         return [block for block in self.body.modules() if isinstance(block, RepViTBlock)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` of each stage, finest first."""
+        """Returns the maps ``(B, C_i, H_i, W_i)`` of all stages for images ``(B, 3, H, W)``, finest first."""
         return self.body(x)

@@ -1,4 +1,4 @@
-"""The SAM 2 model: from features to masks, object pointers and memories."""
+"""The SAM 2 model. Computes masks, object pointers and memories from image features."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -21,59 +21,59 @@ from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
-# Logit and score of an object that is not in the frame.
+# Mask logit and score of an object that is absent from the frame.
 NO_OBJ_SCORE = -1024.0
 
 
 class ObjectPrediction(NamedTuple):
-    """The model's prediction for B objects on one frame."""
+    """Prediction of the model for B objects on one frame."""
 
     mask: Tensor  # (B, 1, h, w) fp32 logits at the decoder's size
     iou: Tensor  # (B, 1) predicted IoU of the mask
     pointer: Tensor  # (B, C)
-    score: Tensor  # (B, 1) logit of the object's presence
-    choice: Tensor  # (B, 1) index of the selected mask of the decoder
+    score: Tensor  # (B, 1) object score logit
+    choice: Tensor  # (B, 1) index of the decoder's mask that was selected
 
 
 class HypothesisSelection(Protocol):
-    """Replaces the selection of the highest predicted IoU between M masks of each of B rows.
+    """Selects one of M masks for each of B rows. Replaces the selection of the mask with the highest predicted IoU.
 
-    Rows are hypotheses; one may take over the masks of another (:attr:`parents`).
+    Rows are hypotheses. A row may select from the masks of another row, see :attr:`parents`.
     """
 
     @property
     def parents(self) -> Tensor | None:
-        """Row ``(B,)`` int64 from whose masks the last call selected for each row, or None for its own."""
+        """Source row of the masks that the last call selected, ``(B,)`` int64. None if each row used its masks."""
         ...
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
-        """Selects a mask of each row.
+        """Selects a mask for each row.
 
         Args:
-            masks: Logits ``(B, M, h, w)`` in fp32 at the decoder's size; -1024 everywhere for an absent object.
-            ious: Predicted IoU of each mask ``(B, M)``.
-            scores: Logit of the object's presence ``(B, 1)``.
+            masks: Logits ``(B, M, h, w)`` in fp32 at the decoder's size. All are -1024 if the object is absent.
+            ious: Predicted IoUs ``(B, M)`` of the masks.
+            scores: Object score logits ``(B, 1)``.
 
         Returns:
-            Index of the mask ``(B, 1)`` int64, from 0, on the same device.
+            Mask indices ``(B, 1)`` int64, starting from 0, on the same device.
         """
         ...
 
 
 class SAM2Base(nn.Module):
-    """SAM 2 without its predictors. Constructor arguments, defaults and state-dict names are the original's.
+    """SAM 2 model without a predictor. Constructor arguments, defaults and state-dict names match the original.
 
-    Source: ``sam2.modeling.sam2_base.SAM2Base``, which documents the arguments, as the configurations do.
+    Source: ``sam2.modeling.sam2_base.SAM2Base``. The original and its configurations document the arguments.
 
     Args:
-        pixel_mean, pixel_std: Mean and standard deviation by which pixels in [0, 1] are normalised, of each channel.
+        pixel_mean, pixel_std: Mean and standard deviation per channel, to normalise pixels in [0, 1].
 
     Attributes:
-        memory_mask_size: Height and width at which the memory encoder reads masks.
+        memory_mask_size: Height and width of the memory encoder's input masks.
 
     Raises:
-        ValueError: If arguments exclude each other, or ``image_size`` is not a multiple of 32, for SAM 3 of 28, for
-            EdgeTAM of 256.
+        ValueError: If arguments contradict each other, or ``image_size`` is not a multiple of 32 (SAM 3: 28, EdgeTAM:
+            256).
     """
 
     track_step = official_steps.track_step
@@ -125,7 +125,7 @@ class SAM2Base(nn.Module):
         pixel_std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
-        # Twice the stride is the coarsest stride of trunk or neck, and fits Hiera's windows.
+        # Twice the stride is the coarsest stride of trunk or neck. Hiera's windows fit multiples of it.
         multiple = backbone_stride * (2 if spatial_perceiver is None else spatial_perceiver.grid)
         if image_size <= 0 or image_size % multiple:
             nearest = max(round(image_size / multiple), 1) * multiple
@@ -135,7 +135,7 @@ class SAM2Base(nn.Module):
         if fixed_no_obj_ptr and not (pred_obj_scores and use_obj_ptrs_in_encoder):
             raise ValueError("fixed_no_obj_ptr needs pred_obj_scores and use_obj_ptrs_in_encoder")
 
-        self.image_encoder = image_encoder  # in the original's order, which numbers the states of optimizers
+        self.image_encoder = image_encoder  # optimizer states depend on the order of modules, as in the original
         if use_obj_ptrs_in_encoder:
             self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.memory_attention = memory_attention
@@ -147,7 +147,7 @@ class SAM2Base(nn.Module):
 
         self.image_size = image_size
         self.backbone_stride = backbone_stride
-        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)  # of input pixels in [0, 1]
+        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)  # for pixels in [0, 1]
         self.use_high_res_features_in_sam = use_high_res_features_in_sam
         self.num_feature_levels = 3 if use_high_res_features_in_sam else 1
         self.directly_add_no_mem_embed = directly_add_no_mem_embed
@@ -195,7 +195,7 @@ class SAM2Base(nn.Module):
         self.sam_prompt_embed_dim = C
         self.sam_image_embedding_size = self.image_size // self.backbone_stride
         downsampler = getattr(self.memory_encoder, "mask_downsampler", None)
-        mask_stride = getattr(downsampler, "total_stride", self.backbone_stride)  # of a custom one, it has to be equal
+        mask_stride = getattr(downsampler, "total_stride", self.backbone_stride)  # custom modules may lack it
         self.memory_mask_size = (self.sam_image_embedding_size * mask_stride,) * 2
         self.sam_prompt_encoder = PromptEncoder(
             embed_dim=C,
@@ -223,32 +223,32 @@ class SAM2Base(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters."""
+        """Device of the model's parameters."""
         return self.no_mem_embed.device
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Raises NotImplementedError. Use a predictor, or the trainer's model."""
+        """Raises NotImplementedError. Use a predictor, or ``training.model.SAM2Train``."""
         raise NotImplementedError("SAM2Base has no forward; use SAM2ImagePredictor or SAM2VideoPredictor")
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
-        """Encodes normalised ``images (B, 3, S, S)`` into the maps that the mask decoder reads, finest first.
+        """Encodes normalised ``images (B, 3, S, S)`` as inputs of the mask decoder, finest first.
 
         Returns:
-            ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with h = S/16 (SAM 3: S/14). Only
-            the last without high-resolution features.
+            Maps ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with h = S/16 (SAM 3: S/14). Models
+            without high-resolution features return only the last map.
         """
         _, tokens, _, sizes = self._prepare_backbone_features(self.forward_image(images))
         return [as_map(x, size) for x, size in zip(tokens, sizes, strict=True)]
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
-        """Returns the decoder's 1x1 convolutions of high-resolution features, by level. They run once per image."""
+        """Returns the decoder's 1x1 convolutions for high-resolution features by level. They run once per image."""
         decoder = self.sam_mask_decoder
         return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
-        """Returns the official dict of features of ``img_batch (B, 3, S, S)``.
+        """Returns the official dict of features for ``img_batch (B, 3, S, S)``.
 
-        Levels 0 and 1 have passed the mask decoder's 1x1 convolutions.
+        Levels 0 and 1 are outputs of the mask decoder's 1x1 convolutions.
         """
         out: dict[str, Any] = self.image_encoder(img_batch)
         for i, head in self._level_heads().items():
@@ -258,7 +258,7 @@ class SAM2Base(nn.Module):
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]
     ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Returns the levels in use as tokens ``(HW, B, C)``, their position encodings alike, and their sizes."""
+        """Returns the input dict, tokens ``(HW, B, C)`` and position encodings of the used levels, and their sizes."""
         maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
         positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
         sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
@@ -272,19 +272,20 @@ class SAM2Base(nn.Module):
         high_res_features: list[Tensor] | None = None,
         multimask_output: bool = False,
     ) -> Heads:
-        """Predicts masks and object pointers of B objects.
+        """Predicts masks and object pointers for B objects.
 
         Args:
             backbone_features: Map ``(B, C, H, W)``.
-            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None gives one padding
+            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding
                 point.
-            mask_inputs: Logits ``(B, 1, h, w)``, resized to the prompt encoder's size if it differs.
-            high_res_features: Levels of strides 4 and 8, ``(B or 1, ...)``.
+            mask_inputs: Logits ``(B, 1, h, w)``, resized to the prompt encoder's ``mask_input_size``.
+            high_res_features: Levels with strides 4 and 8, ``(B or 1, ...)``.
             multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
-            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the same at image size, IoUs ``(B, M)``, the
-            selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
+            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the logits at the model's input size, IoUs
+            ``(B, M)``, the selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits
+            ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
@@ -304,11 +305,11 @@ class SAM2Base(nn.Module):
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
     ) -> ObjectPrediction:
-        """Predicts mask, score and pointer of B objects. Other arguments are as in :meth:`_forward_sam_heads`.
+        """Predicts mask, score and pointer of B objects. For other arguments, see :meth:`_forward_sam_heads`.
 
         Args:
-            presence: Score above which an object counts as present.
-            selection: Replaces the selection among the masks. It is also called for a single mask. Its result is not
+            presence: Score above which an object is present.
+            selection: Custom selection among the masks. It is also called if there is a single mask. Its result is not
                 checked.
         """
         decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output, presence)
@@ -323,7 +324,7 @@ class SAM2Base(nn.Module):
         multimask_output: bool,
         presence: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns mask logits ``(B, M, 4H, 4W)`` fp32, -1024 for absent objects; IoUs, tokens, and object scores."""
+        """Returns fp32 mask logits ``(B, M, 4H, 4W)``, IoUs, tokens and object scores. Sets absent objects to -1024."""
         encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
         sparse, dense = embed_prompts(encoder, point_inputs, mask_inputs, features)
         masks, ious, tokens, scores = decoder(
@@ -349,7 +350,7 @@ class SAM2Base(nn.Module):
         presence: float = 0.0,
         selection: HypothesisSelection | None = None,
     ) -> ObjectPrediction:
-        """Selects a mask of each object, and computes the object pointer from the token of that mask."""
+        """Selects a mask for each object, and computes the object pointer from the token of this mask."""
         if selection is None:
             choice = ious.argmax(dim=-1, keepdim=True)  # (B, 1)
         else:
@@ -364,7 +365,7 @@ class SAM2Base(nn.Module):
         return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
-        """Moves object pointers ``(B, C)`` towards ``no_obj_ptr`` if ``presence (B, 1)`` is False, or below 1."""
+        """Mixes object pointers ``(B, C)`` with ``no_obj_ptr`` if ``presence (B, 1)`` is False, or less than 1."""
         if self.fixed_no_obj_ptr and presence.dtype == torch.bool:
             return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), self.no_obj_ptr)
         presence = presence.float()
@@ -375,10 +376,10 @@ class SAM2Base(nn.Module):
     def _use_mask_as_output(
         self, backbone_features: Tensor, high_res_features: list[Tensor] | None, mask_inputs: Tensor, above: float = 0
     ) -> Heads:
-        """Returns a given mask ``(B, 1, S, S)`` as the seven results of :meth:`_forward_sam_heads`.
+        """Converts an input mask ``(B, 1, S, S)`` to the seven results of :meth:`_forward_sam_heads`.
 
         Args:
-            above: Score of the decoder above which the pointer is a present object's.
+            above: Score above which an object is present when the decoder computes the pointer.
         """
         scale, bias = 20.0, -10.0  # converts 0 and 1 to logits -10 and 10
         mask = mask_inputs.float()
@@ -391,15 +392,15 @@ class SAM2Base(nn.Module):
             prompt: dict[str, Any] = {"mask_inputs": small, "high_res_features": high_res_features}
             if above == 0:
                 *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)
-            else:  # the original's method does not take it
+            else:  # the original's method has no such argument
                 pointer = self.predict_objects(backbone_features, **prompt, presence=above).pointer
-        is_given = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
+        not_empty = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
-            pointer = self._mix_in_absence(pointer, is_given)
-        return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, scale * is_given + bias
+            pointer = self._mix_in_absence(pointer, not_empty)
+        return low_res, high_res, mask.new_ones(len(mask), 1), low_res, high_res, pointer, scale * not_empty + bias
 
     def _use_multimask(self, is_init_cond_frame: bool, point_inputs: dict[str, Tensor] | None) -> bool:
-        """Returns True for multimask output with these prompts."""
+        """Returns True if the decoder returns several masks for these prompts."""
         clicks = 0 if point_inputs is None else point_inputs["point_labels"].shape[1]
         return (
             self.multimask_output_in_sam
@@ -411,17 +412,18 @@ class SAM2Base(nn.Module):
         """Encodes the memory ``(B, C_mem, H, W)`` of B objects on one frame.
 
         Args:
-            features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
-            masks: Logits ``(B, 1, h, w)``. See :meth:`masks_for_memory`.
+            features: Map ``(1 or B, C, H, W)`` of the frame before memory attention.
+            masks: Logits ``(B, 1, h, w)``, resized by :meth:`masks_for_memory`.
             scores: Object score logits ``(B, 1)``.
-            is_mask_from_pts: If True, the masks come from prompts, and are binarised if the model is configured so.
+            is_mask_from_pts: If True, the masks come from prompts. ``binarize_mask_from_pts_for_mem_enc`` applies to
+                them.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
     def _memory_and_positions(
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Returns the memory, and the memory encoder's position encodings, which are None after the perceiver."""
+        """Returns the memory and the memory encoder's position encodings. With a perceiver, the encodings are None."""
         masks, scale, bias = self.masks_for_memory(masks), self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
         masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
@@ -438,7 +440,7 @@ class SAM2Base(nn.Module):
     def masks_for_memory(self, masks: Tensor) -> Tensor:
         """Resizes logits ``(B, 1, H, W)`` to :attr:`memory_mask_size`.
 
-        Any other size goes to the image's size first.
+        Other sizes are first resized to the model's input size.
         """
         for size in ((self.image_size,) * 2, self.memory_mask_size):
             if masks.shape[-2:] not in (size, self.memory_mask_size):
@@ -453,21 +455,21 @@ class SAM2Base(nn.Module):
         return self.sam_image_embedding_size, self.sam_image_embedding_size
 
     def encode_memory_positions(self, memory: Tensor) -> Tensor:
-        """Returns the position encoding of ``memory (B, C_mem, H, W)``, fp32 of the same shape."""
+        """Returns the fp32 position encoding of ``memory (B, C_mem, H, W)``, with the same shape."""
         if self.spatial_perceiver is not None:
             return self.spatial_perceiver.encode_positions(memory)
         return self.memory_encoder.position_encoding(memory)
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
-        """Returns encodings ``(..., C_mem)`` of the temporal distances of pointers, or zeros if the model has none.
+        """Encodes temporal distances of pointers as ``(..., C_mem)``. Zeros if ``add_tpos_enc_to_obj_ptrs`` is False.
 
         Args:
-            distance: Frames ``(...)`` fp32.
+            distance: Distances ``(...)`` in frames, fp32.
             num_frames: Length of the video.
         """
         if not self.add_tpos_enc_to_obj_ptrs:
             return distance.new_zeros(*distance.shape, self.mem_dim)
-        # At least 1: in a video of one frame the original divides by zero.
+        # At least 1. The original divides by zero if the video has one frame.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods, phases = sine_periods(width, distance.device)
@@ -475,7 +477,7 @@ class SAM2Base(nn.Module):
         return self.obj_ptr_tpos_proj(sines)
 
     def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
-        """Keeps only the object with the largest logit at each pixel of ``(N, 1, H, W)``. Limits others to -10."""
+        """Keeps the object with the largest logit at each pixel of ``(N, 1, H, W)``. Clamps other logits to -10."""
         if len(pred_masks) < 2:
             return pred_masks
         owner = pred_masks.argmax(dim=0, keepdim=True)
@@ -487,7 +489,8 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
 
 
-# Methods that a user may replace, by what they compute. If one was replaced, the engine calls the methods.
+# Methods that a user may replace, grouped by result. If a method of a group is replaced, the engine calls the methods
+# instead of its own functions.
 OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
@@ -496,6 +499,6 @@ METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASK
 
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
-    """Returns ``(B, 1, ...)`` of ``x (B, M, ...)``, by indices ``(B, 1)``."""
-    # Not take_along_dim, which computes indices of its own.
+    """Returns the entries ``(B, 1, ...)`` of ``x (B, M, ...)`` at the indices ``choice (B, 1)``."""
+    # Not take_along_dim, because it computes additional index tensors.
     return x.gather(1, choice.reshape(*choice.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))

@@ -1,4 +1,4 @@
-"""The two-way transformer of the mask decoder: prompt tokens and image tokens attend to each other."""
+"""The two-way transformer of the mask decoder. Prompt tokens and image tokens attend to each other."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from sam2fast.modeling.layers import MLP
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens; norms after each.
+    """Token self-attention, token-to-image attention, MLP on tokens, image-to-token attention. Each has a norm.
 
     Source: ``sam2.modeling.sam.transformer.TwoWayAttentionBlock``.
     """
@@ -33,7 +33,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.skip_first_layer_pe = skip_first_layer_pe
 
     def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """Updates tokens ``queries, query_pe (B, N, C)`` and images ``keys (B, HW, C)``, ``key_pe (B or 1, HW, C)``."""
+        """Updates tokens ``queries (B, N, C)`` and image ``keys (B, HW, C)``. ``key_pe`` is ``(B or 1, HW, C)``."""
         if self.skip_first_layer_pe:
             queries = self.norm1(self.self_attn(q=queries, k=queries, v=queries))
         else:
@@ -47,7 +47,7 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """``depth`` two-way blocks, then attention of the tokens to the image.
+    """Two-way transformer: ``depth`` blocks, then token-to-image attention.
 
     Source: ``sam2.modeling.sam.transformer.TwoWayTransformer``.
     """
@@ -73,15 +73,15 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
     def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns tokens ``(B, N, C)`` and image tokens ``(B, HW, C)`` that have attended to each other.
+        """Returns updated prompt tokens ``(B, N, C)`` and image tokens ``(B, HW, C)``.
 
         Args:
-            image_embedding, image_pe: Maps ``(B, C, H, W)`` and ``(B or 1, C, H, W)``.
-            point_embedding: Tokens ``(B, N, C)``.
+            image_embedding, image_pe: Map ``(B, C, H, W)`` and its position encoding ``(B or 1, C, H, W)``.
+            point_embedding: Prompt tokens ``(B, N, C)``.
         """
         queries = point_embedding
         keys, pe = (x.flatten(2).transpose(1, 2) for x in (image_embedding, image_pe))
         for layer in self.layers:
             queries, keys = layer(queries=queries, keys=keys, query_pe=point_embedding, key_pe=pe)
-        attended = self.final_attn_token_to_image(q=queries + point_embedding, k=keys + pe, v=keys)
-        return self.norm_final_attn(queries + attended), keys
+        attn_out = self.final_attn_token_to_image(q=queries + point_embedding, k=keys + pe, v=keys)
+        return self.norm_final_attn(queries + attn_out), keys

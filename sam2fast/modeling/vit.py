@@ -1,4 +1,4 @@
-"""Plain vision transformers of EfficientTAM and SAM 3: one map of one size, in windows and a few global blocks."""
+"""Plain vision transformers of EfficientTAM and SAM 3. Most blocks attend inside windows, a few to the whole map."""
 
 import math
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from sam2fast.modeling.hiera import BlockTrunk, PatchEmbed
 from sam2fast.modeling.hiera_block import MultiScaleBlock
 from sam2fast.modeling.position_encoding import WindowRotations
 
-PRETRAINED = 14  # side of the map of position embeddings: 224 pixels in patches of 16
+PRETRAINED = 14  # side of the position embedding map: 224 pixels in patches of 16
 
 
 class ViT(BlockTrunk):
     """Trunk of EfficientTAM.
 
-    Windows at the right and the bottom are padded, and padding takes part in attention: see
+    Windows at the right and bottom borders are padded, and attention includes the padding. See
     :func:`sam2fast.kernels.window_attention.window_attention`.
 
     Args:
-        patch_size: Side of a patch in pixels, and stride of the map.
+        patch_size: Side of a patch in pixels, equal to the stride of the map.
         embed_dim: Channels of the map.
-        mlp_ratio: Hidden channels of a block's MLP, divided by ``embed_dim``.
-        drop_path_rate: Drop rate of the last block. The first block has none, and the others are in between.
+        mlp_ratio: Ratio of the MLP's hidden channels to ``embed_dim``.
+        drop_path_rate: Drop rate of the last block. The rates increase linearly from 0 in the first block.
         window_size: Side of a window.
-        window_block_indexes: Blocks with attention inside windows. The others attend to the whole map.
+        window_block_indexes: Indices of blocks with window attention. Other blocks attend to the whole map.
 
     Source: ``efficient_track_anything.modeling.backbones.vitdet.ViT``; https://arxiv.org/abs/2203.16527.
 
     Raises:
-        ValueError: If ``qkv_bias`` is False or ``use_rel_pos`` is True, unlike in published models.
+        ValueError: If ``qkv_bias`` is False or ``use_rel_pos`` is True. No published model has these values.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class ViT(BlockTrunk):
     ) -> None:
         super().__init__()
         if use_rel_pos or not qkv_bias:
-            raise ValueError("the trunk ViT is available with qkv_bias=true and use_rel_pos=false alone")
+            raise ValueError("the trunk ViT requires qkv_bias=true and use_rel_pos=false")
         self.patch_embed = PatchEmbed((patch_size, patch_size), (patch_size, patch_size), (0, 0), embed_dim=embed_dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED**2, embed_dim))  # first that of a class token
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PRETRAINED**2, embed_dim))  # row 0: class token
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         windows = [window_size if i in window_block_indexes else 0 for i in range(depth)]
         self.blocks = nn.ModuleList(
@@ -70,15 +70,15 @@ class ViT(BlockTrunk):
 class RoPEViT(BlockTrunk):
     """Trunk of SAM 3: rotary positions in every block, and a norm before the first block.
 
-    The position embeddings of a smaller map are tiled. Windows are padded as in :class:`ViT`.
+    Position embeddings are stored for a smaller map, and tiled. Windows are padded as in :class:`ViT`.
 
     Args:
-        patch_size: Side of a patch in pixels, and stride of the map.
+        patch_size: Side of a patch in pixels, equal to the stride of the map.
         embed_dim: Channels of the map.
-        mlp_ratio: Hidden channels of a block's MLP, divided by ``embed_dim``.
-        window_size: Side of a window. Rotary positions of the whole map are scaled to it.
-        global_att_blocks: Blocks with attention to the whole map. The others attend inside windows.
-        pretrained_size: Side of the map of position embeddings.
+        mlp_ratio: Ratio of the MLP's hidden channels to ``embed_dim``.
+        window_size: Side of a window. Rotary positions of the whole map are scaled to this side.
+        global_att_blocks: Indices of blocks that attend to the whole map. Other blocks attend inside windows.
+        pretrained_size: Side of the position embedding map.
         rope_theta: Base of the rotary frequencies.
         norm_eps: Epsilon of the norms.
 

@@ -102,7 +102,7 @@ def test_track_step_with_an_earlier_prediction(pair):
 
     with torch.no_grad():
         assert_same(*pair, call)
-    with pytest.raises(ValueError, match="prev_sam_mask_logits goes with point_inputs"):
+    with pytest.raises(ValueError, match="prev_sam_mask_logits needs point_inputs"):
         pair[1].track_step(
             0, True, [torch.zeros(64, 1, 8)], [], [(8, 8)], None, None, {}, 1, prev_sam_mask_logits=torch.zeros(1)
         )

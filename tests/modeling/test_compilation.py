@@ -183,7 +183,7 @@ def test_more_shapes_than_are_compiled_run_uncompiled(monkeypatch, caplog):
         for _ in range(2):
             for n in range(2, 7):
                 assert module(torch.ones(n)).tolist() == [2.0] * n
-    assert notes(caplog) == ["Scale.forward has met more shapes than it is compiled for; new ones run uncompiled"]
+    assert notes(caplog) == ["Scale.forward was called with too many shapes to compile; new shapes run eagerly"]
 
 
 def notes(caplog):
