@@ -144,8 +144,7 @@ def build_sam2_video_predictor(
     """
     if strategy == "sam2" and str(config_file).removeprefix("configs/").startswith("samurai/"):
         strategy = "samurai"
-    # Checks names before it builds the model.
-    approximations, strategy = Approximations.of(approximations), strategy_of(strategy)
+    approximations, strategy = Approximations.of(approximations), strategy_of(strategy)  # checks names early
     name = "SAM2VideoPredictorVOS" if vos_optimized else "SAM2VideoPredictor"
     overrides = [
         f"++model._target_=sam2fast.sam2_video_predictor.{name}",
@@ -162,7 +161,7 @@ def build_sam2_video_predictor(
 
 
 def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredictor:
-    """Builds the camera predictor of forks. Arguments and errors: see :func:`build_sam2_video_predictor`."""
+    """Builds the camera predictor of forks. For arguments and errors, see :func:`build_sam2_video_predictor`."""
     return SAM2CameraPredictor(build_sam2_video_predictor(*args, **kwargs))
 
 
@@ -173,7 +172,7 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     is ``auto``.
 
     Args:
-        model_id: The path of a checkpoint file or of a folder with one (see :func:`sam2fast.checkpoints.find_weights`),
+        model_id: Path of a checkpoint, or of a folder with a checkpoint (:func:`sam2fast.checkpoints.find_weights`),
             a name of a published model as on the command line, such as ``tiny``, or a Hugging Face id of a model with
             SAM 2's architecture. An official id always means the published model. Other ids need huggingface_hub. If
             huggingface_hub is installed, it also downloads Meta's models. A name that starts with ``./`` is a path.

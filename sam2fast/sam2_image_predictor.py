@@ -79,7 +79,7 @@ class SAM2ImagePredictor:
         self._bb_feat_sizes = [(scale * side,) * 2 for scale in (4, 2, 1)]
         self._is_image_set = self._is_batch = False
         self._features: dict[str, Any] | None = None
-        self._orig_hw: Any = None  # sizes (H, W) of the images
+        self._orig_hw: Any = None  # sizes (H, W) of the original images
         self._prompt_warning, self.guard = PromptWarning(), CallGuard()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class SAM2ImagePredictor:
 
         Args:
             point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
-                differ between objects. The results then equal those of a separate call per object.
+                differ between objects. The results then equal the results of one call per object.
             point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
                 As in the original, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
@@ -385,7 +385,7 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """Returns the decoder's raw logits ``(B, C, 4h, 4h)`` and IoUs ``(B, C)``; see :meth:`_predict`."""
+        """Returns the decoder's raw logits ``(B, C, 4h, 4h)`` and IoUs ``(B, C)``. See :meth:`_predict`."""
         features = self._require_image()
         embedding = features["image_embed"][img_idx][None]
         points = joined_points(point_coords, point_labels, boxes)

@@ -35,8 +35,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     """Tracks objects through videos. The predictor is the model. :meth:`init_state` returns the state of one video.
 
     Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
-    a private method, ``flow_of`` returns the original's control flow, which calls that method. Otherwise it returns
-    None.
+    a private method, ``flow_of`` returns the original's control flow, which calls the method. Otherwise None.
 
     Args:
         fill_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
@@ -111,8 +110,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
         Raises:
             FileNotFoundError, VideoError, TypeError: If the video cannot be used, or ``max_history`` is not an integer.
-            ValueError: If ``max_history`` is less than the number of frames that one frame can attend to, or strategy,
-                window or axis is invalid.
+            ValueError: If ``max_history`` is too small for a frame's memories, or strategy, window or axis is invalid.
         """
         tracker = self._tracker
         max_history = self._checked_history(max_history)
@@ -188,8 +186,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             The logits of objects without a result on the frame are -1024.
 
         Raises:
-            TypeError: If ``inference_state`` is not a session, ``frame_idx`` is not an integer, or ``obj_id`` is not
-                hashable.
+            TypeError: If ``inference_state`` is no session, ``frame_idx`` is no integer, or ``obj_id`` is not hashable.
             IndexError, VideoError: If the frame does not exist, or cannot be read.
             ValueError: If the session belongs to another model, points come without labels, points and box are missing,
                 a box comes with ``clear_old_points=False``, or a prompt has the wrong shape or values.
@@ -345,17 +342,15 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects frame by frame, and yields the results of each frame.
 
-        If an object is removed during a propagation, later frames omit it. Objects and prompts added meanwhile are used
-        by the next propagation. The strategy ``sam2long`` selects masks at the end of a pass, so it tracks all frames
-        before it yields the first.
+        If an object is removed during a propagation, later frames omit it. The next propagation uses new objects and
+        prompts. The strategy ``sam2long`` selects masks at the end of a pass, and only then yields the first frame.
 
         Args:
             start_frame_idx: First frame, by default the earliest conditioning frame.
             max_frame_num_to_track: Maximum number of frames after the first one, by default all.
             reverse: If True, tracks backwards in time. From frame 0 this yields nothing, as in the original.
             return_scores: If True, yields a fourth element, :class:`TrackScores`.
-            progress: If True, shows a progress bar on stderr. A function, such as ``tqdm.notebook.tqdm``, wraps the
-                iterable of frame indices.
+            progress: If True, shows a bar on stderr. A function such as ``tqdm.notebook.tqdm`` wraps the frame indices.
             encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 on other devices.
             output: Format of the masks. ``"logits"`` matches the original. Other formats take less memory and time:
                 ``"bool"``, ``"bits"`` (eight pixels per byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and

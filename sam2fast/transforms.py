@@ -48,8 +48,9 @@ def to_pixels(image: ImageLike) -> Tensor:
     with channels first, PIL images of any mode, and image files as paths, bytes or binary file objects. Repeats grey
     channels, drops alpha, and converts 16 bits to 8. Rotates files by their EXIF orientation. If a file of more than 8
     bits uses only part of the range (microscopes, X-rays, satellites), its values are scaled. A log message then gives
-    the scale, and the page and bands if the file has several. See :func:`~sam2fast.io.image_files.read_image`. As in
-    the original, arrays and PIL images are not scaled. A warning is given if their values seem to have another range.
+    the scale, and the selected page and bands if there was a choice. See :func:`~sam2fast.io.image_files.read_image`.
+    As in the original, arrays and PIL images are not scaled. A warning is given if their values seem to have another
+    range.
 
     Raises:
         ImageError: If the image is empty or unreadable, or has an unsupported shape, dtype or range of values.

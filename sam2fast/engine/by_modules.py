@@ -1,7 +1,7 @@
-"""Computes the four parts of a model by calls of their modules; see :class:`Engine`.
+"""Computes the four parts of a model by calling their modules. See :class:`Engine`.
 
-In tracking, modified modules are called object by object, as in the original, and unmodified ones for all objects at
-once. Memory attention is always called object by object.
+In tracking, modified modules are called once per object, as in the original. Unmodified modules are called once for all
+objects, except for memory attention.
 """
 
 from collections.abc import Callable
@@ -23,18 +23,18 @@ from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 
 
 class FastProducts(TorchFunctionMode):
-    """Context manager in which modules compute with plain tensors as plans do.
+    """Context manager that runs modules on plain tensors with the operations of plans.
 
-    - Linear layers are :func:`sam2fast.kernels._cpu.linear`, also for input of another dtype than their weights.
-    - In bfloat16 sums, also of convolutions and attention, are in fp32 where the processor has no instructions for it.
-    - Norms are computed in fp32, and stay so.
+    - Linear layers call :func:`sam2fast.kernels._cpu.linear`. Input is converted to the dtype of the weights.
+    - If the processor has no bfloat16 instructions, linear layers, convolutions and attention sum in fp32.
+    - Norms are computed in fp32, and their output stays fp32.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # without operations of their own
+        is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # no subclasses, which may define operations
         if is_plain and func in _AS_PLANS:
             return _AS_PLANS[func](*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # the compiler knows them only as methods
+        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # the compiler supports them only as methods
             return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -76,7 +76,7 @@ _AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 
 
 class _ByModules:
-    """Computes a part by its modules, in :class:`FastProducts` if no gradients are computed."""
+    """Base class. Calls modules inside :class:`FastProducts`, except with gradients or torch.compile."""
 
     def __init__(self, model: Any) -> None:
         is_plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -110,8 +110,9 @@ class MasksByModules(_ByModules):
         with self.context():
             model, levels = self.model, list(high_res) or None
             at_once = is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder)
-            each = [model._decode(one, points, prompts, levels, *how) for one in ([x] if at_once else x.split(1))]
-            return Masks(*(each[0] if len(each) == 1 else map(torch.cat, zip(*each, strict=True))))
+            batches = [x] if at_once else x.split(1)
+            outputs = [model._decode(batch, points, prompts, levels, *how) for batch in batches]
+            return Masks(*(outputs[0] if len(outputs) == 1 else map(torch.cat, zip(*outputs, strict=True))))
 
     def track(self, memory: Any, selection: Any, x: Tensor, high_res: Maps, *inputs: Any) -> ObjectPrediction:
         with self.context():
@@ -119,8 +120,8 @@ class MasksByModules(_ByModules):
             if is_unmodified(model.sam_prompt_encoder, model.sam_mask_decoder, model.obj_ptr_proj):
                 return model.predict_objects(x, levels, *inputs, selection)
             if selection is None:
-                each = [model.predict_objects(one, levels, *inputs) for one in x.split(1)]
-                return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+                outputs = [model.predict_objects(features, levels, *inputs) for features in x.split(1)]
+                return ObjectPrediction(*map(torch.cat, zip(*outputs, strict=True)))
             *_, presence = inputs
             return model._best(*self.propose(x, high_res, *inputs), presence, selection)
 
@@ -130,17 +131,17 @@ class AttentionByModules(_ByModules):
         model = self.model
         if hook is not None:
             raise RuntimeError(
-                "memory_attention is not computed from a plan (a module of it was hooked, patched or replaced, it is "
-                "in training mode, or gradients are enabled), and modules report no attention: undo it to collect maps"
+                "attention maps need unmodified modules in memory_attention, but a module of it was hooked, patched or "
+                "replaced, it is in training mode, or gradients are enabled: undo this to collect maps"
             )
-        if model.memory_attention.training:  # where dropout would make objects differ
+        if model.memory_attention.training:  # dropout would differ between objects
             raise RuntimeError(
                 "tracking needs evaluation mode: call eval() on the predictor, or build it with mode='eval'"
             )
         if fp8 is True:
             raise RuntimeError(
-                "a module of memory_attention was hooked, patched or replaced, which fp8_attention does not reach: "
-                "open the session without it"
+                "fp8_attention needs unmodified modules in memory_attention, but a module of it was hooked, patched or "
+                "replaced: open the session without fp8_attention"
             )
         with self.context():
             position = model.image_encoder.neck.position_encoding(features)
@@ -153,37 +154,39 @@ class AttentionByModules(_ByModules):
 
 
 def _tokens_of(memory: AttendedMemory, i: int) -> dict[str, Any]:
-    """Returns what an object attends to, as arguments of memory attention."""
+    """Returns the memories and pointers of object ``i`` as arguments of memory attention."""
     valid, pages, times = memory.pointer_valid[i], memory.page_table[i], memory.page_time[i]
     is_page = pages >= 0
-    own, times = memory.pages[pages[is_page].long()], times[is_page].long()
+    memories, times = memory.pages[pages[is_page].long()], times[is_page].long()
     spatial = memory.position_encoding + memory.time_encoding[times, None]
     pointers, encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
-    if memory.key_factors is not None:  # made part of the encodings, which only keys have
-        of_pages, of_pointers = memory.key_factors[i].split([len(is_page), len(valid)])
-        spatial = (own + spatial) * of_pages[is_page, None, None] - own
-        encoding = (pointers + encoding) * of_pointers[valid, None] - pointers
+    if memory.key_factors is not None:  # applied through the encodings, because these are only added to keys
+        page_factors, pointer_factors = memory.key_factors[i].split([len(is_page), len(valid)])
+        spatial = (memories + spatial) * page_factors[is_page, None, None] - memories
+        encoding = (pointers + encoding) * pointer_factors[valid, None] - pointers
     return {
-        "memory": torch.cat([own.flatten(0, 1), pointers])[:, None],
+        "memory": torch.cat([memories.flatten(0, 1), pointers])[:, None],
         "memory_pos": torch.cat([spatial.flatten(0, 1), encoding])[:, None],
         "num_obj_ptr_tokens": len(pointers),
     }
 
 
 class MemoryByModules(_ByModules):
-    def choose(self, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
+    def build_prediction(
+        self, masks: Masks, presence: float, selection: HypothesisSelection | None
+    ) -> ObjectPrediction:
         with self.context():
             model = self.model
             if selection is not None or is_unmodified(model.obj_ptr_proj):
-                return model._best(*found, presence, selection)
-            each = [model._best(*one, presence) for one in zip(*(x.split(1) for x in found), strict=True)]
-            return ObjectPrediction(*map(torch.cat, zip(*each, strict=True)))
+                return model._best(*masks, presence, selection)
+            outputs = [model._best(*row, presence) for row in zip(*(x.split(1) for x in masks), strict=True)]
+            return ObjectPrediction(*map(torch.cat, zip(*outputs, strict=True)))
 
-    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, given: Tensor, presence: float) -> ObjectPrediction:
+    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
         with self.context():
-            above = (presence,) if presence else ()  # a user's method may be the original's, without it
+            above = (presence,) if presence else ()  # a custom method may lack the argument, as the original's does
             use = self.model._use_mask_as_output
-            _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, given, *above)
+            _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, mask, *above)
             return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))
 
     def encode_memory(self, features: Tensor, logits: Tensor, scores: Tensor, from_prompt: bool) -> Tensor:
@@ -191,8 +194,8 @@ class MemoryByModules(_ByModules):
             model = self.model
             if is_unmodified(*(x for x in (model.memory_encoder, model.spatial_perceiver) if x is not None)):
                 return model.encode_memory(features, logits, scores, from_prompt)
-            each = zip(logits.split(1), scores.split(1), strict=True)
-            return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in each])
+            rows = zip(logits.split(1), scores.split(1), strict=True)
+            return torch.cat([model.encode_memory(features, x, score, from_prompt) for x, score in rows])
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
         with self.context():

@@ -1,4 +1,4 @@
-"""Computes the four parts of a model from plans, by the functions of ``cpu`` or ``static``; see :class:`Engine`."""
+"""Computes the four parts of a model from plans with functions of ``cpu`` or ``static``. See :class:`Engine`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,13 +17,13 @@ from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 
 
 class _ByPlan:
-    """Computes a part from its plan.
+    """Base class. Computes a part from its plan.
 
-    Under autocast, weights are cast here for ``cpu``, which computes without autocast. ``static`` casts them itself.
+    Under autocast, this class casts the weights for ``cpu``, which runs without autocast. ``static`` casts them itself.
 
     Args:
-        plan: Plan of the part. If it is compiled, ``static`` computes it.
-        variant: The package ``cpu`` or ``static``.
+        plan: Plan of the part. A compiled plan always uses ``static``.
+        variant: Package ``cpu`` or ``static``.
     """
 
     def __init__(self, model: Any, plan: Any, variant: Any) -> None:
@@ -31,7 +31,7 @@ class _ByPlan:
         self.model, self.plan, self.variant = model, plan, static if plan.compiled else variant
         if self.variant is cpu and torch.is_autocast_enabled("cpu"):
             self.context = partial(torch.autocast, "cpu", enabled=False)
-            with self.context():  # some weights are multiplied before they are cast
+            with self.context():  # outside autocast, because some weights are multiplied before the cast
                 self.plan = in_dtype(plan, torch.get_autocast_dtype("cpu"))
 
 
@@ -49,16 +49,16 @@ class MasksByPlan(_ByPlan):
 
     def propose(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool, presence: float) -> Masks:
         with self.context():
-            found = self._decode_tracked(x, high_res, points, prompts, multimask)
-            return common.suppress_absent(self.plan, found, presence if self.model.pred_obj_scores else None)
+            masks = self._decode_tracked(x, high_res, points, prompts, multimask)
+            return common.suppress_absent(self.plan, masks, presence if self.model.pred_obj_scores else None)
 
     def track(self, memory: Any, selection: HypothesisSelection | None, *inputs: Any) -> ObjectPrediction:
-        *given, presence = inputs
+        *decoder_inputs, presence = inputs
         if selection is not None or not isinstance(memory, MemoryByPlan):
-            return memory.choose(self.propose(*inputs), presence, selection)
+            return memory.build_prediction(self.propose(*inputs), presence, selection)
         with self.context():
-            found = self._decode_tracked(*given)
-        return memory.choose(found, presence, None)  # which suppresses only the chosen mask
+            masks = self._decode_tracked(*decoder_inputs)
+        return memory.build_prediction(masks, presence, None)  # suppresses only the selected mask
 
     def _decode_tracked(self, x: Tensor, high_res: Maps, points: Any, prompts: Any, multimask: bool) -> Masks:
         tracked = common.tracked_prompts(self.plan, points, prompts, len(x))
@@ -73,19 +73,21 @@ class AttentionByPlan(_ByPlan):
 
 
 class MemoryByPlan(_ByPlan):
-    def choose(self, found: Masks, presence: float, selection: HypothesisSelection | None) -> ObjectPrediction:
+    def build_prediction(
+        self, masks: Masks, presence: float, selection: HypothesisSelection | None
+    ) -> ObjectPrediction:
         with self.context():
             pointers_of = partial(self.variant.memory.pointers_of, self.plan)
-            return common.choose(pointers_of, settings_of(self.model), found, presence, selection)
+            return common.build_prediction(pointers_of, settings_of(self.model), masks, presence, selection)
 
-    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, given: Tensor, presence: float) -> ObjectPrediction:
-        pointers = given.new_zeros(len(given), self.model.hidden_dim, dtype=torch.float32)
+    def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
+        pointers = mask.new_zeros(len(mask), self.model.hidden_dim, dtype=torch.float32)
         if self.plan.mask_downsample is not None:
             with self.context():
-                prompts = self.variant.memory.downsampled(self.plan, given)
+                prompts = self.variant.memory.downsampled(self.plan, mask)
             pointers = masks.track(self, None, x, high_res, None, prompts, False, presence).pointer
         with self.context():
-            return common.prediction_from_masks(settings_of(self.model), given, pointers)
+            return common.prediction_from_masks(settings_of(self.model), mask, pointers)
 
     def encode_memory(self, *inputs: Any) -> Tensor:
         with self.context():

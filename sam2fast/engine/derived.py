@@ -1,4 +1,4 @@
-"""Caches tensors that are derived from parameters alone, until these change."""
+"""Caches tensors that are computed only from parameters, until the parameters change."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,18 +13,19 @@ Value = TypeVar("Value")
 
 
 class TensorCache(Generic[Value]):
-    """Caches what is computed from sources, such as parameters, until their values change: a tensor, or a tree of
-    tuples and lists. The first source also says on which device the value is.
+    """Caches a value that is computed from source tensors, such as parameters, until their values change.
 
-    On the CPU values are compared. Elsewhere a comparison would wait for the device, so addresses and version counters
-    are compared; every write but one through ``.data`` changes them. Nothing is cached for autograd. CUDA graphs
-    outlive the cache: they read :class:`Constants` where there are some, and compute the value where there are none.
-    Copies and pickles of the owner start empty.
+    A value is a tensor, or a tree of tuples and lists, on the device of the first source.
+
+    On the CPU, the sources' values are compared. On other devices this would wait for the device, so their addresses
+    and version counters are compared. Every write changes the counters, except through ``.data``. Nothing is cached if
+    gradients are enabled. CUDA graphs may outlive an entry. They read :class:`Constants` if these are in use, and
+    otherwise compute the value. Copies and pickles of the owner have an empty cache.
     """
 
     def __init__(self) -> None:
-        # Key with the sources' devices and dtypes, copies or fingerprints of the sources, value. One attribute, so that
-        # other threads see a consistent entry.
+        # Key with the sources' devices and dtypes; copies or fingerprints of the sources; value. A single attribute, so
+        # that other threads always read a consistent entry.
         self._entry: tuple[tuple[Any, ...], list[Any], Value] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
@@ -32,7 +33,7 @@ class TensorCache(Generic[Value]):
             return compute()
         constants = _constants.get()
         needs_version = constants is not None or not sources[0].is_cpu
-        if needs_version and any(map(Tensor.is_inference, sources)):  # inference tensors have none
+        if needs_version and any(map(Tensor.is_inference, sources)):  # they have no version
             return compute()
         if constants is not None:
             return constants.value_of(self, key, sources, compute)
@@ -53,20 +54,20 @@ class TensorCache(Generic[Value]):
 
 
 class Constants:
-    """What functions that are recorded read instead of computing it, at addresses that do not change.
+    """Values at fixed addresses that recorded functions read instead of computing them.
 
-    Within :meth:`in_use`, values of a :class:`TensorCache` are computed once and kept here. The sources keep their
-    addresses as long as the recordings are used.
+    Inside :meth:`in_use`, each value of a :class:`TensorCache` is computed once and stored here. The caller ensures
+    that the sources keep their addresses while recordings are in use.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Any, Callable[[], Any]]] = {}
+        self._values: dict[Hashable, tuple[Any, Callable[[], Any]]] = {}  # value, function that computes it
         self._sources: list[Tensor] = []
         self._versions: list[int] = []
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Context manager around each run of a function that is recorded."""
+        """Context manager for each run of a recorded function."""
         tokens = _constants.set(self), current_step.set(None)
         try:
             yield
@@ -77,57 +78,58 @@ class Constants:
     def value_of(
         self, cache: TensorCache[Value], key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]
     ) -> Value:
-        """The value of a cache, which is computed in the first run, and not while a graph is captured."""
-        if (cache, key) not in self._kept:
+        """Returns the stored value of a cache. Stores it in the first run, but not while a graph is captured."""
+        if (cache, key) not in self._values:
             if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
                 return compute()
-            self.refresh()  # so that the versions are of one time
-            self._kept[cache, key] = compute(), compute
+            self.refresh()  # makes all versions current
+            self._values[cache, key] = compute(), compute
             self._sources += sources
             self._versions += [s._version for s in sources]
-        return cast(Value, self._kept[cache, key][0])
+        return cast(Value, self._values[cache, key][0])
 
     @property
     def are_outdated(self) -> bool:
-        """Whether a source was written since the values were computed."""
+        """True if a source was written after the values were computed."""
         return list(map(_version, self._sources)) != self._versions
 
     def refresh(self) -> None:
-        """Computes all values again, in place, if they are outdated; before each replay."""
+        """Recomputes all values in place if they are outdated. Called before each replay."""
         versions = list(map(_version, self._sources))
         if versions == self._versions:
             return
         self._versions = versions
-        with self.in_use():  # what a value is computed from is kept, too, and was refreshed before
-            for value, compute in list(self._kept.values()):
+        with self.in_use():  # a value may depend on other values; these were stored, and are refreshed, before it
+            for value, compute in list(self._values.values()):
                 for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                    if new is not old:  # a parameter itself
+                    if new is not old:  # they are the same if the value contains a parameter
                         old.copy_(new)
 
     def expire(self) -> None:
-        """From now on the values are outdated, also where a source was written through ``.data``, which no version
-        shows."""
+        """Marks all values as outdated, for example after writes through ``.data``, which change no version."""
         self._versions = []
 
     def clear(self) -> None:
-        """Frees everything, on CUDA for use after what the current stream was given, which waits for the last replay:
-        replays may run on other streams than the values were computed on."""
-        for value, _ in self._kept.values():
+        """Frees all values. On CUDA, their memory is reused only after the work queued on the current stream.
+
+        The current stream waits for the last replay. Replays may run on other streams than the values were computed on.
+        """
+        for value, _ in self._values.values():
             for x in _tensors(value):
                 if x.is_cuda:
                     x.record_stream(torch.cuda.current_stream(x.device))
-        self._kept.clear()
+        self._values.clear()
         self._sources.clear()
         self._versions.clear()
 
 
 _constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
-# What Engine.one_step chose for the calls inside it. It does not hold for functions that are recorded.
+# The _Step of Engine.one_step, or None. Recorded functions run without it.
 current_step: ContextVar[Any] = ContextVar("sam2fast_step", default=None)
 
 
 def is_recorded() -> bool:
-    """Whether what runs now is recorded, or is what is recorded elsewhere: it reads :class:`Constants`."""
+    """Returns True inside functions that are recorded. These read :class:`Constants`."""
     return _constants.get() is not None
 
 
@@ -135,7 +137,7 @@ _version = attrgetter("_version")
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in a tree of tuples and lists."""
+    """Returns the tensors in a tree of tuples and lists."""
     if isinstance(value, tuple | list):
         return [x for item in value for x in _tensors(item)]
     return [value] if isinstance(value, Tensor) else []

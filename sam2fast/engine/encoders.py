@@ -1,4 +1,4 @@
-"""Selects the plan of an image encoder, and has the plans of plain vision transformers."""
+"""Selects the plan of an image encoder, and defines the plans of plain vision transformers."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -11,13 +11,13 @@ from sam2fast.engine.plan import (
     ImagePlan,
     ScaledLevel,
     TransformerPlan,
-    are_plain,
     conv_of,
+    has_default_settings,
+    have_default_settings,
     is_gelu,
-    is_plain,
     is_plain_fpn,
     is_pointwise,
-    is_usual,
+    is_standard,
     linear_of,
     norm_of,
 )
@@ -30,18 +30,18 @@ from sam2fast.modeling.vit import RoPEViT, ViT
 
 
 class ViTPlan(TransformerPlan):
-    """A plain vision transformer, and its neck for one level, for a decoder without heads of finer levels."""
+    """Plan of a plain vision transformer and its neck with one level. The decoder uses no high-resolution features."""
 
     def __init__(self, encoder: ImageEncoder) -> None:
         super().__init__(encoder)
         layers = list(cast(nn.Sequential, encoder.neck.convs[0]))
         norms = [norm_of(layer) for layer in layers if isinstance(layer, LayerNorm2d)]
         convolutions = [conv_of(layer) for layer in layers if isinstance(layer, nn.Conv2d)]
-        self.neck = list(zip_longest(convolutions, norms))  # each with its norm, or none with one
+        self.neck = list(zip_longest(convolutions, norms))  # either all have a norm, or none
 
 
 class RoPEViTPlan(TransformerPlan):
-    """SAM 3's vision transformer, and the neck that scales its map."""
+    """Plan of SAM 3's vision transformer and the neck that scales its map."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         super().__init__(encoder)
@@ -55,23 +55,24 @@ class RoPEViTPlan(TransformerPlan):
 
 
 def plan_encoder(model: Any) -> EncoderPlan | None:
-    """Returns the plan of a model's unmodified image encoder, or None if no published model has one of its kind."""
+    """Returns the plan of a model's unmodified image encoder, or None if plans do not support its layers."""
     encoder, heads = model.image_encoder, model._level_heads()
     if type(encoder) is not ImageEncoder:
         return None
     trunk, neck = encoder.trunk, encoder.neck
     if type(trunk) is RepViT:
         return RepViTPlan(encoder, heads) if is_plain_fpn(neck, heads) and are_foldable(trunk) else None
-    if type(trunk) not in (Hiera, ViT, RoPEViT) or not all(map(is_usual, trunk.blocks)):
+    if type(trunk) not in (Hiera, ViT, RoPEViT) or not all(map(is_standard, trunk.blocks)):
         return None
-    if type(trunk) is Hiera and are_plain(trunk) and is_plain_fpn(neck, heads):
+    if type(trunk) is Hiera and have_default_settings(trunk) and is_plain_fpn(neck, heads):
         return ImagePlan(encoder, heads)
-    if type(trunk) is ViT and are_plain(trunk) and type(neck) is ViTDetNeck and not heads:
-        is_known = [*map(type, cast(nn.Sequential, neck.convs[0]))] in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
-        return ViTPlan(encoder) if is_known and all(map(is_plain, neck.modules())) else None
-    if type(trunk) is RoPEViT and is_plain(trunk.patch_embed.proj) and type(neck) is ScaledNeck:
-        heads_are_known = are_plain(*heads.values()) and all(map(is_pointwise, heads.values()))
-        is_known = heads_are_known and are_plain(trunk.blocks, trunk.ln_pre, neck)
-        if is_known and all(is_gelu(layer) for layer in neck.modules() if isinstance(layer, nn.GELU)):
+    if type(trunk) is ViT and have_default_settings(trunk) and type(neck) is ViTDetNeck and not heads:
+        types = [*map(type, cast(nn.Sequential, neck.convs[0]))]
+        is_supported = types in ([nn.Conv2d, LayerNorm2d] * 2, [nn.Conv2d] * 2)
+        return ViTPlan(encoder) if is_supported and all(map(has_default_settings, neck.modules())) else None
+    if type(trunk) is RoPEViT and has_default_settings(trunk.patch_embed.proj) and type(neck) is ScaledNeck:
+        is_supported = have_default_settings(trunk.blocks, trunk.ln_pre, neck, *heads.values())
+        is_supported = is_supported and all(map(is_pointwise, heads.values()))
+        if is_supported and all(is_gelu(layer) for layer in neck.modules() if isinstance(layer, nn.GELU)):
             return RoPEViTPlan(encoder, heads)
     return None

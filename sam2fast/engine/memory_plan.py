@@ -1,4 +1,4 @@
-"""Plans of what a video takes besides an image: memory attention, memory encoder, object pointers."""
+"""Plans of the parts that only videos use: memory attention, memory encoder and object pointers."""
 
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from sam2fast.engine.plan import (
     Norm,
     PlanOfPart,
     Projections,
-    are_plain,
     conv_of,
+    has_default_settings,
+    have_default_settings,
     is_gelu,
-    is_plain,
     is_relu,
     linear_of,
     mlp_of,
@@ -33,51 +33,56 @@ from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
 # Cosines and sines of positions.
 Rotation = tuple[Tensor, Tensor]
-# Attentions to memories that differ in their rotations and their pooling alone.
+# Supported types of attention to memories. They only differ in rotations and pooling.
 _TO_MEMORIES = RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2
 
 
 class AttendingLayer(NamedTuple):
-    """A layer of memory attention."""
+    """Weights of a layer of memory attention."""
 
     norm1: Norm
-    own: Projections  # of the frame to itself
+    self_attn: Projections
     norm2: Norm
-    cross: Projections  # of the frame to its memory
-    pooling: Pooling  # of the memories
+    cross: Projections  # attention to the memory
+    pooling: Pooling  # type of pooling of the memories
     norm3: Norm
     mlp: tuple[Linear, ...]
 
 
 class AttentionPlan(PlanOfPart):
-    """Memory attention."""
+    """Plan of memory attention."""
 
     def __init__(self, attention: MemoryAttention) -> None:
         self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
-        self.added = TensorCache[Tensor]()  # what `static` computes from the positions of a frame
+        self.added = TensorCache[Tensor]()  # scaled position encoding of a frame, for `static`
         self._attentions: list[Any] = [(layer.self_attn, layer.cross_attn_image) for layer in attention.layers]
         self._rotations: dict[Hashable, list[tuple[Rotation, Rotation]]] = {}
 
     def rotations(self, positions: int, page: int, device: torch.device) -> list[tuple[Rotation, Rotation]]:
-        """Returns the rotations of each layer: of a frame of ``positions``, and of it and pages of ``page`` tokens."""
+        """Returns the rotations of each layer for self-attention and for cross-attention.
+
+        Args:
+            positions: Number of positions of a frame.
+            page: Number of tokens of a page.
+        """
         if (positions, page, device) not in self._rotations:
             self._rotations[positions, page, device] = [
-                (own._table(positions, device), cross._rope_of(positions, page, device))
-                for own, cross in self._attentions
+                (self_attn._table(positions, device), cross._rope_of(positions, page, device))
+                for self_attn, cross in self._attentions
             ]
         return self._rotations[positions, page, device]
 
 
 def plan_attention(model: Any) -> AttentionPlan | None:
-    """The plan of a model's memory attention, which is as built; None for other kinds."""
+    """Returns the plan of a model's unmodified memory attention, or None if plans do not support its layers."""
     attention = model.memory_attention
-    if type(attention) is not MemoryAttention or not are_plain(attention) or not attention.pos_enc_at_input:
+    if type(attention) is not MemoryAttention or not have_default_settings(attention) or not attention.pos_enc_at_input:
         return None
-    return AttentionPlan(attention) if all(map(_is_usual, attention.layers)) else None
+    return AttentionPlan(attention) if all(map(_is_standard, attention.layers)) else None
 
 
-def _is_usual(layer: Any) -> bool:
-    """Returns True if attentions are known, the activation is ReLU, and only keys of memories get positions."""
+def _is_standard(layer: Any) -> bool:
+    """Returns True if attentions are supported, the activation is ReLU, and only keys of memories get positions."""
     return (
         type(layer) is MemoryAttentionLayer
         and (layer.pos_enc_at_attn, layer.pos_enc_at_cross_attn_queries) == (False, False)
@@ -102,16 +107,16 @@ def _attending(layer: Any) -> AttendingLayer:
 
 
 class FuserLayer(NamedTuple):
-    """A ConvNeXt block."""
+    """Weights of a ConvNeXt block."""
 
     conv: Conv
     norm: Norm
     mlp: tuple[Linear, ...]
-    gamma: Tensor | None  # (C), scales what is added
+    gamma: Tensor | None  # (C), scale of the MLP's output
 
 
 class MemoryPlan(PlanOfPart):
-    """Memory encoder, what compresses memories if anything does, and object pointers."""
+    """Plan of the memory encoder, the optional perceiver, and the layers of object pointers."""
 
     def __init__(
         self,
@@ -130,14 +135,14 @@ class MemoryPlan(PlanOfPart):
         ]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.perceiver, self.position = perceiver, encoder.position_encoding
-        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # none if pointers are tokens
-        # Of given masks, of which pointers are made.
+        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # empty: tokens are pointers
+        # Converts input masks to prompts, from which the mask decoder predicts pointers.
         self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
         self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
         self._periods = TensorCache[Tensor]()
 
     def sines(self, settings: "MemorySettings", distance: Tensor, num_frames: int, dtype: torch.dtype | None) -> Tensor:
-        """What :attr:`distances` reads of distances ``(...)`` in frames."""
+        """Returns the sine encoding of distances ``(...)`` in frames. It is the input of the layer ``distances``."""
         longest, width = max(1, min(num_frames, settings.max_pointers) - 1), settings.sines
 
         def in_frames() -> Tensor:
@@ -149,7 +154,7 @@ class MemoryPlan(PlanOfPart):
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:
-    """The plan of a model's memory encoder and of the layers for pointers, which are as built; None for other kinds."""
+    """Returns the plan of an unmodified memory encoder and pointer layers, or None if plans do not support them."""
     encoder, pointer, distances = model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj
     if type(encoder) is not MemoryEncoder or type(pointer) not in (MLP, nn.Linear, nn.Identity):
         return None
@@ -160,41 +165,43 @@ def plan_memory(model: Any) -> MemoryPlan | None:
         return None
     if type(pointer) is MLP and (pointer.sigmoid_output or not is_relu(pointer.act)):
         return None
-    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not are_plain(encoder, pointer, distances):
+    if not all(map(is_gelu, list[Any](down.encoder)[2::3])) or not have_default_settings(encoder, pointer, distances):
         return None
     if type(distances) not in (nn.Linear, nn.Identity):
         return None
     downsample = model.mask_downsample if model.use_obj_ptrs_in_encoder else None
     perceiver = None if model.spatial_perceiver is None else plan_perceiver(model.spatial_perceiver)
-    is_known = downsample is None or type(downsample) is nn.Conv2d and is_plain(downsample)
-    is_known = is_known and (perceiver is None) == (model.spatial_perceiver is None)
-    return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_known else None
+    is_supported = downsample is None or type(downsample) is nn.Conv2d and has_default_settings(downsample)
+    is_supported = is_supported and (perceiver is None) == (model.spatial_perceiver is None)
+    return MemoryPlan(encoder, perceiver, pointer, downsample, distances) if is_supported else None
 
 
 class MemorySettings(NamedTuple):
-    """What a model itself, whose attributes may be changed at any time, says of memories and pointers; most names are
-    its own."""
+    """Settings of a model for memories and pointers. They are not part of a plan, because users may change them.
 
-    mask_size: tuple[int, int]  # of the decoder's masks
-    image_size: tuple[int, int]
-    size: tuple[int, int]  # at which the memory encoder reads masks
-    scale: float  # of probabilities
+    Most names are attributes of ``SAM2Base``.
+    """
+
+    mask_size: tuple[int, int]  # size of the decoder's masks
+    image_size: tuple[int, int]  # size of the model's input
+    size: tuple[int, int]  # size of the memory encoder's input masks
+    scale: float  # scale of mask probabilities
     bias: float
-    binarizes: bool  # masks of prompts
-    no_obj_embed_spatial: Tensor | None  # (1, C_mem), added where an object is absent
-    pred_obj_scores: bool  # of the objects' presence
+    binarizes: bool  # if True, binarizes masks of prompts
+    no_obj_embed_spatial: Tensor | None  # (1, C_mem), added to memories of absent objects
+    pred_obj_scores: bool
     no_obj_ptr: Tensor | None  # (1, C)
-    fixed_no_obj_ptr: bool  # where an object is absent, rather than adding to it
-    soft_no_obj_ptr: bool  # by the probability of the object's presence
-    add_tpos_enc_to_obj_ptrs: bool  # by their distances
-    sines: int  # of a distance
+    fixed_no_obj_ptr: bool  # if True, no_obj_ptr replaces the pointer of an absent object, instead of being added
+    soft_no_obj_ptr: bool  # if True, mixes pointers by the probability that the object is present
+    add_tpos_enc_to_obj_ptrs: bool  # if True, adds encodings of temporal distances
+    sines: int  # channels of the sine encoding of a distance
     width: int  # C_mem
-    tokens: int  # of a pointer
+    tokens: int  # number of tokens per pointer
     max_pointers: int
 
 
 def settings_of(model: Any) -> MemorySettings:
-    """The settings of a model."""
+    """Returns the settings of a model."""
     return MemorySettings(
         model.sam_prompt_encoder.mask_input_size,
         (model.image_size, model.image_size),

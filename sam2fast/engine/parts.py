@@ -1,9 +1,9 @@
-"""Finds the modules of each of a model's four parts, detects modified ones, and makes plans of unmodified parts."""
+"""Finds the modules of the four parts of a model, detects modifications, and makes plans of unmodified parts."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from gc import get_referents  # of dicts: the values of many in one call
+from gc import get_referents  # returns the values of many dicts in one call
 from operator import attrgetter, is_
 from typing import Any
 
@@ -21,10 +21,10 @@ _GLOBAL_HOOKS: list[dict[int, Any]] = [getattr(nn_module, f"_global{name}") for 
 
 
 def is_unmodified(*parts: nn.Module) -> bool:
-    """Returns True if the modules and all below them are unmodified.
+    """Returns True if the modules and all their submodules are unmodified.
 
-    They are in evaluation mode, without hooks, and have their original classes, methods, types of child modules and
-    types of tensors. Methods may be compiled.
+    Unmodified modules are in evaluation mode, have no hooks, and have their original classes, methods, types of child
+    modules and types of tensors. Methods may be compiled.
     """
     modules = [module for part in parts for module in part.modules()]
     classes = {base for module in modules for base in type(module).__mro__ if base in ORIGINAL}
@@ -32,7 +32,7 @@ def is_unmodified(*parts: nn.Module) -> bool:
 
 
 def _is_as_defined(cls: type[nn.Module]) -> bool:
-    """Returns True if the class has its original attributes, and no others that hide attributes of its bases."""
+    """Returns True if the class has its original attributes, and no new attribute overrides one of a base class."""
     defined, now = ORIGINAL[cls], vars(cls)
     changed = {name for name in defined.keys() | now.keys() if defined.get(name) is not now.get(name)}
     changed = {name for name in changed if name == "__call__" or name[:2] != "__"}  # torch's compiler patches __init__
@@ -40,42 +40,42 @@ def _is_as_defined(cls: type[nn.Module]) -> bool:
 
 
 def _is_as_constructed(module: nn.Module) -> bool:
-    """Returns True if a module with an unmodified class is unmodified; see :func:`is_unmodified`."""
-    attributes, kinds = vars(module), child_types(module)
+    """Returns True if a module of an unmodified class is unmodified. See :func:`is_unmodified`."""
+    attributes, types = vars(module), child_types(module)
     return (
         type(module) in ORIGINAL
         and not module.training
         and not any(attributes[name] for name in _HOOKS)
-        and attributes.get("_constructed", kinds) == kinds
-        and all(_is_own(module, name) for name in _methods(type(module)) & attributes.keys())  # type: ignore[arg-type]
+        and attributes.get("_constructed", types) == types
+        and all(_is_original(module, name) for name in _methods(type(module)) & attributes.keys())  # type: ignore[arg-type]
         and all(_is_plain_tensor(type(parameter)) for parameter in module._parameters.values())
     )
 
 
 @cache
 def _methods(cls: type[nn.Module]) -> frozenset[str]:
-    """Returns the names of a class's methods, and of the attribute that :meth:`torch.nn.Module.compile` sets."""
-    # Asking for annotations adds an empty dict to a class without them, which a Watch would see as a change.
+    """Returns the names of a class's methods, and the attribute that :meth:`torch.nn.Module.compile` sets."""
+    # Reading __annotations__ may add an empty dict to a class. A Watch would report this as a change.
     names = set(dir(cls)) - {"__annotations__"}
     return frozenset({name for name in names if callable(getattr(cls, name))} | {"_compiled_call_impl"})
 
 
-def _is_own(module: nn.Module, name: str) -> bool:
+def _is_original(module: nn.Module, name: str) -> bool:
     """Returns True if the instance attribute shadowing a method is that method or its compiled version."""
     value = vars(module)[name]
-    is_own = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
-    return is_own or isinstance(value, CompiledMethod)
+    is_bound = getattr(value, "__self__", None) is module and value.__func__ is getattr(type(module), name)
+    return is_bound or isinstance(value, CompiledMethod)
 
 
-def _is_plain_tensor(kind: type) -> bool:
-    """Returns True for types with a tensor's operations, also fake tensors, and False for quantised weights."""
-    return kind in (nn.Parameter, Tensor, type(None)) or kind.__module__.startswith("torch._subclasses.")
+def _is_plain_tensor(tensor_type: type) -> bool:
+    """Returns True for tensors with standard operations, including fake tensors. False for quantised weights."""
+    return tensor_type in (nn.Parameter, Tensor, type(None)) or tensor_type.__module__.startswith("torch._subclasses.")
 
 
 class Watch:
-    """Detects changes of unmodified modules, in some microseconds for hundreds of modules.
+    """Detects changes of unmodified modules. A check takes some microseconds for hundreds of modules.
 
-    Detects replaced modules, parameters, attributes and methods, but no new values in a parameter.
+    Detects replaced modules, parameters, attributes and methods. Does not detect new values in a parameter.
 
     Attributes:
         weights: Parameters and buffers of the modules.
@@ -83,26 +83,26 @@ class Watch:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        self._handles = -1  # number of hooks ever registered, when there were none here
-        # A module refers to its class and, from Python 3.13 on, to its attributes, before that their dict does.
+        self._handles = -1  # number of hooks registered in the process, at the last check without hooks here
+        # A module references its class. Since Python 3.13 it also references its attributes, before that its dict does.
         self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
         self._owned = get_referents(*self._owners)
         self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
         self.weights = get_referents(*self._tensors)
         classes = {base for module in modules for base in type(module).__mro__ if base is not object}
-        self._classes = get_referents(*map(vars, classes))  # dicts, which vars() hides behind proxies
+        self._classes = get_referents(*map(vars, classes))  # the dicts behind the proxies that vars() returns
         self._methods = get_referents(*self._classes)
 
     def is_unchanged(self) -> bool:
-        """Returns True if the modules are the same as before, and have no hooks."""
+        """Returns True if the modules did not change, and have no hooks."""
         handles = RemovableHandle.next_id
         if any(_GLOBAL_HOOKS) or handles != self._handles and any(self._hooks):
             return False
-        self._handles = handles  # the modules are asked for hooks again after another hook was registered
+        self._handles = handles  # hooks are only checked again after a new hook was registered
         weights = get_referents(*self._tensors)
         try:
             has_same_owned = get_referents(*self._owners) == self._owned
-        except Exception:  # of something that cannot be compared, which was not there before
+        except Exception:  # a new value that cannot be compared
             return False
         return (
             has_same_owned
@@ -113,40 +113,40 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Stores an unmodified part and its plan."""
+class UnmodifiedPart:
+    """Modules, watch and plan of an unmodified part."""
 
     roots: tuple[nn.Module, ...]
     watch: Watch
-    plan: Any  # None if plans cannot hold its layers
+    plan: Any  # None if plans do not support its layers
 
 
 @dataclass(eq=False)
 class PlannedPart:
-    """Makes the plan of a part when it is first needed, and again after a change."""
+    """Makes the plan of a part at first use, and again after a change."""
 
-    roots: Callable[[SAM2Base], tuple[nn.Module, ...]]  # the part consists of these modules, and all below them
-    make: Callable[[SAM2Base], PlanOfPart | None]  # returns None if plans cannot hold the layers
-    by_plan: type  # class of the object that computes the part from its plan
-    by_modules: type  # class of the object that calls the modules, with the same methods
-    methods: Sequence[str] = ()  # of the model, that call the modules: if a user replaced one, there is no plan
-    found: Found | None = None  # by the last look; None if the modules were modified
+    roots: Callable[[SAM2Base], tuple[nn.Module, ...]]  # the part consists of these modules and their submodules
+    make: Callable[[SAM2Base], PlanOfPart | None]  # returns None if plans do not support the layers
+    by_plan: type  # class that computes the part from its plan
+    by_modules: type  # class that calls the modules; it has the same methods
+    methods: Sequence[str] = ()  # methods of the model that call the modules: the plan is not used if one was replaced
+    unmodified: UnmodifiedPart | None = None  # result of the last look(); None if the modules were modified
 
-    def look(self, model: Any) -> Found | None:
-        """Returns the part as it is now, or None if it was modified."""
+    def look(self, model: Any) -> UnmodifiedPart | None:
+        """Checks the modules for changes. Returns None if they are modified."""
         if not isinstance(model, SAM2Base):
             return None
-        roots, found = self.roots(model), self.found
-        if found is None or found.roots != roots or not found.watch.is_unchanged():
-            # The watch is first, so that it notices changes during the next check.
+        roots, part = self.roots(model), self.unmodified
+        if part is None or part.roots != roots or not part.watch.is_unchanged():
+            # Creates the watch before the check, so that it detects changes during the check.
             watch = Watch([module for root in roots for module in root.modules()])
             is_plain = watch.is_unchanged() and is_unmodified(*roots)
-            found = self.found = Found(roots, watch, self._make_plan(model, roots)) if is_plain else None
-        return found
+            part = self.unmodified = UnmodifiedPart(roots, watch, self._make_plan(model, roots)) if is_plain else None
+        return part
 
     def state(self) -> Hashable:
-        """Returns the last plan, and the addresses and dtypes of its weights now."""
-        plan, weights = (None, ()) if (found := self.found) is None else (found.plan, found.watch.weights)
+        """Returns the last plan, and the current addresses and dtypes of its weights."""
+        plan, weights = (None, ()) if (part := self.unmodified) is None else (part.plan, part.watch.weights)
         return plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 
     def _make_plan(self, model: SAM2Base, roots: tuple[nn.Module, ...]) -> PlanOfPart | None:
@@ -158,9 +158,9 @@ class PlannedPart:
 
 
 def replaced_methods(model: Any) -> set[str]:
-    """Returns the :data:`METHODS` that a subclass, or a patch of the class or the instance, replaces."""
-    cls, own = type(model), vars(model)
-    return {name for name, method in METHODS.items() if name in own or getattr(cls, name, None) is not method}
+    """Returns the names in :data:`METHODS` that a subclass, or a patch of the class or the instance, replaced."""
+    cls, attributes = type(model), vars(model)
+    return {name for name, method in METHODS.items() if name in attributes or getattr(cls, name, None) is not method}
 
 
 def image_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
@@ -175,6 +175,6 @@ def attention_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
 
 
 def memory_roots(model: SAM2Base) -> tuple[nn.Module, ...]:
-    given = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
+    downsample = [model.mask_downsample] if model.use_obj_ptrs_in_encoder else []
     perceiver = [] if model.spatial_perceiver is None else [model.spatial_perceiver]
-    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *given, *perceiver
+    return model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj, *downsample, *perceiver

@@ -1,4 +1,4 @@
-"""What compresses EdgeTAM's memories: its plan, and what both variants compute of it."""
+"""The plan of EdgeTAM's perceiver, and its computation for ``cpu`` and ``static``. It compresses memories."""
 
 from typing import Any, NamedTuple
 
@@ -10,18 +10,18 @@ from sam2fast.modeling.perceiver import PerceiverResampler
 
 
 class LatentAttention(NamedTuple):
-    """Attention of latents to tokens, or to each other; its layers have no biases."""
+    """Weights of cross-attention from latents to tokens, or of self-attention of latents. No layer has a bias."""
 
     heads: int
-    norm: Norm  # of the latents
-    token_norm: Norm | None  # None where they attend to each other
+    norm: Norm  # norm of the latents
+    token_norm: Norm | None  # norm of the tokens; None for self-attention
     q: Linear
     kv: Linear
     out: Linear
 
 
 class LatentMLP(NamedTuple):
-    """A norm and two layers without biases."""
+    """Weights of a norm and two linear layers without biases."""
 
     norm: Norm
     first: Linear
@@ -29,26 +29,26 @@ class LatentMLP(NamedTuple):
 
 
 class LatentLayer(NamedTuple):
-    """A layer of the perceiver."""
+    """Weights of a layer of the perceiver."""
 
-    to_tokens: LatentAttention
+    cross_attn: LatentAttention
     mlp: LatentMLP
-    to_each_other: LatentAttention
+    self_attn: LatentAttention
     last_mlp: LatentMLP
 
 
 class PerceiverPlan(NamedTuple):
-    """The perceiver."""
+    """Plan of the perceiver."""
 
-    latents: Tensor  # (L, C), which read the whole map
-    local: Tensor  # (grid ** 2, C), which read a window each
+    latents: Tensor  # (L, C), attend to the whole map
+    local: Tensor  # (grid ** 2, C), attend to one window each
     grid: int
     layers: list[LatentLayer]
     norm: Norm
 
 
 def plan_perceiver(perceiver: nn.Module) -> PerceiverPlan | None:
-    """The plan of a perceiver, which is as built; None for other kinds."""
+    """Returns the plan of an unmodified perceiver, or None if plans do not support its layers."""
     if type(perceiver) is not PerceiverResampler:
         return None
     activations = [layer for layer in perceiver.modules() if isinstance(layer, nn.GELU)]
@@ -79,11 +79,10 @@ def _latent_mlp(layers: Any) -> LatentMLP:
 
 
 def compress(ops: Any, plan: PerceiverPlan, memories: Tensor, position: Tensor) -> Tensor:
-    """Memories ``(B, C, H, W)`` with their encoding as tokens ``(B, C, L, 1)``: latents that read the whole map, and
-    latents that read a window each.
+    """Compresses memories ``(B, C, H, W)`` and their position encoding to tokens ``(B, C, L, 1)``.
 
     Args:
-        ops: those of a variant.
+        ops: Module ``cpu.ops`` or ``static.ops``.
     """
     (B, C, H, W), g = memories.shape, plan.grid
     tokens, position = (x.flatten(2).transpose(1, 2) for x in (memories, position))
@@ -97,10 +96,10 @@ def compress(ops: Any, plan: PerceiverPlan, memories: Tensor, position: Tensor) 
 
 
 def _read(ops: Any, layer: LatentLayer, latents: Tensor, tokens: Tensor, position: Tensor | None) -> Tensor:
-    """Latents ``(B, L, C)`` after a layer, in which they attend to tokens ``(B, M, C)``."""
-    latents = latents + _attend(ops, layer.to_tokens, latents, tokens, position)
+    """Returns latents ``(B, L, C)`` after a layer with cross-attention to tokens ``(B, M, C)``."""
+    latents = latents + _attend(ops, layer.cross_attn, latents, tokens, position)
     latents = latents + _feed_forward(ops, layer.mlp, latents)
-    latents = latents + _attend(ops, layer.to_each_other, latents, None, None)
+    latents = latents + _attend(ops, layer.self_attn, latents, None, None)
     return latents + _feed_forward(ops, layer.last_mlp, latents)
 
 
@@ -108,13 +107,13 @@ def _attend(
     ops: Any, layer: LatentAttention, latents: Tensor, tokens: Tensor | None, position: Tensor | None
 ) -> Tensor:
     dtype = layer.q.weight.dtype
-    read = normed = ops.normalize(latents, layer.norm, dtype)
+    source = normed = ops.normalize(latents, layer.norm, dtype)
     if tokens is not None:
-        read = ops.normalize(tokens, layer.token_norm, dtype)
-    q, (k, v) = ops.linear(normed, layer.q), ops.linear(read, layer.kv).chunk(2, dim=-1)
+        source = ops.normalize(tokens, layer.token_norm, dtype)
+    q, (k, v) = ops.linear(normed, layer.q), ops.linear(source, layer.kv).chunk(2, dim=-1)
     if position is not None:
-        placed = position.to(dtype)
-        k, v = k + placed, v + placed
+        position = position.to(dtype)
+        k, v = k + position, v + position
     q, k, v = (x.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
     out: Tensor = ops.linear(ops.attention(q, k, v).transpose(1, 2).flatten(2), layer.out)
     return out

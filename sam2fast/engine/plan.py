@@ -1,6 +1,6 @@
-"""Plans store the weights and settings of a part of a model, in the order in which inference reads them.
+"""Defines plans. A plan stores the weights and settings of a part of a model, in the order that inference reads them.
 
-A plan holds the parameters themselves, so changed values take effect. Derived tensors are cached until values change.
+Plans reference the parameters, so changed values take effect. Derived tensors are cached until the values change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
 class Linear(NamedTuple):
-    """Stores a linear layer."""
+    """Weights of a linear layer."""
 
     weight: Tensor  # (N, K)
     bias: Tensor  # (N); None in the perceiver
@@ -35,7 +35,7 @@ class Linear(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """Stores a layer norm."""
+    """Weights of a layer norm."""
 
     weight: Tensor  # (C)
     bias: Tensor  # (C)
@@ -43,7 +43,7 @@ class Norm(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """Stores a convolution."""
+    """Weights and settings of a convolution."""
 
     weight: Tensor
     bias: Tensor | None
@@ -57,9 +57,9 @@ class Conv(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Stores a block of Hiera, or of a plain transformer."""
+    """Weights and settings of a block of Hiera or of a plain transformer."""
 
-    window: int  # side; 0 for the whole map
+    window: int  # side of a window; 0 for attention to the whole map
     heads: int
     pool: tuple[int, int] | None  # stride of queries and residual
     ends_stage: bool
@@ -69,27 +69,27 @@ class Block(NamedTuple):
     residual: Linear | None
     norm2: Norm
     mlp: tuple[Linear, ...]
-    rotations: WindowRotations | None  # of queries and keys
+    rotations: WindowRotations | None  # rotary positions of queries and keys
 
 
 class Level(NamedTuple):
-    """Stores a level of the neck, and the mask decoder's projection of it."""
+    """Weights of a level of the neck, and the mask decoder's projection of the level."""
 
     lateral: Linear
     adds_coarser: bool
     head: Linear | None
-    is_direct: bool  # no operation is between lateral and head
+    is_direct: bool  # True if there is no operation between lateral and head
 
     @property
     def product(self) -> Linear | None:
-        """Returns lateral and head as one layer if the level is direct, otherwise None."""
+        """Lateral and head composed to one layer if the level is direct, otherwise None."""
         return composed(self.lateral, self.head) if self.is_direct and self.head else None
 
 
 class ScaledLevel(NamedTuple):
-    """Stores a level of a neck that scales one map, and the mask decoder's projection of it."""
+    """Weights of a level of :class:`ScaledNeck`, and the mask decoder's projection of the level."""
 
-    doublings: tuple[Linear, ...]  # transposed convolutions of 2x2, with GELU between them
+    doublings: tuple[Linear, ...]  # transposed 2x2 convolutions, with GELU between them
     point: Linear
     conv: Conv
     head: Linear | None
@@ -99,10 +99,10 @@ class PlanOfPart:
     """Base class of plans.
 
     Attributes:
-        dtype: Dtype of matrix multiplications, or None for the dtype of the weights.
+        dtype: Dtype of matrix multiplications. None uses the dtype of the weights.
         prepared: Tensors that ``static`` computes from the weights.
-        compiled: The compiled ``forward`` of the part's module, or None. If set, functions in ``static`` are compiled
-            with the same mode and backend.
+        compiled: Compiled ``forward`` of the part's module, or None. If set, functions in ``static`` are compiled with
+            the same mode and backend.
     """
 
     dtype: torch.dtype | None = None
@@ -111,20 +111,20 @@ class PlanOfPart:
 
 
 class EncoderPlan(PlanOfPart):
-    """Base class of plans of an image encoder. Parts that the encoder lacks are empty."""
+    """Base class of plans of image encoders. Attributes that an encoder does not use are empty."""
 
     patches: Conv | None = None
     blocks: Sequence[Block] = ()
-    first_norm: Norm | None = None  # before the blocks
-    levels: Sequence[Level] = ()  # of a neck that sums levels
-    scaled: Sequence[ScaledLevel] = ()  # of a neck that scales one map
-    neck: Sequence[tuple[Conv, Norm | None]] = ()  # of a neck with one level
+    first_norm: Norm | None = None  # norm before the blocks
+    levels: Sequence[Level] = ()  # levels of FpnNeck
+    scaled: Sequence[ScaledLevel] = ()  # levels of ScaledNeck
+    neck: Sequence[tuple[Conv, Norm | None]] = ()  # layers of ViTDetNeck
     scalp: int  # number of coarsest levels to drop
-    interpolation: str = "nearest"  # of the neck
+    interpolation: str = "nearest"  # mode of upsampling in FpnNeck
 
 
 class TransformerPlan(EncoderPlan):
-    """Base class of plans with blocks of a transformer."""
+    """Base class of plans of encoders with transformer blocks."""
 
     def __init__(self, encoder: ImageEncoder) -> None:
         self._trunk, self._position = cast(BlockTrunk, encoder.trunk), TensorCache[Tensor]()
@@ -134,7 +134,7 @@ class TransformerPlan(EncoderPlan):
         self.blocks = [block_of(block, i in ends) for i, block in enumerate(self._trunk.blocks)]
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Returns the position embedding ``(1, H, W, C)`` of the patches, rounded once."""
+        """Returns the position embedding ``(1, H, W, C)`` of the patches, computed in fp32 and rounded to ``dtype``."""
 
         def compute() -> Tensor:
             return self._trunk._get_pos_embed((H, W), torch.float32).contiguous().to(dtype)
@@ -143,7 +143,7 @@ class TransformerPlan(EncoderPlan):
 
 
 class ImagePlan(TransformerPlan):
-    """Plan of Hiera and the neck."""
+    """Plan of Hiera and its neck."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         super().__init__(encoder)
@@ -152,7 +152,7 @@ class ImagePlan(TransformerPlan):
 
 
 def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
-    """Reads a block of Hiera, or of a plain transformer."""
+    """Reads the weights of a block of Hiera or of a plain transformer."""
     residual = linear_of(block.proj) if block.dim != block.dim_out else None
     return Block(
         block.window_size,
@@ -170,26 +170,26 @@ def block_of(block: MultiScaleBlock, ends_stage: bool) -> Block:
 
 
 def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
-    """Reads the levels of the neck, finest first."""
-    found, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
+    """Reads the weights of the neck's levels, finest first."""
+    levels, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
     for i in range(count):
         adds_coarser = i in top_down and i < count - 1
-        is_read = i > 0 and i - 1 in top_down  # by the next finer level
+        is_added = i > 0 and i - 1 in top_down  # to the next finer level
         head = linear_of(heads[i]) if i in heads else None
-        lateral, is_direct = neck.convs[count - 1 - i].conv, head is not None and not adds_coarser and not is_read
-        found.append(Level(linear_of(lateral), adds_coarser, head, is_direct))
-    return found
+        lateral, is_direct = neck.convs[count - 1 - i].conv, head is not None and not adds_coarser and not is_added
+        levels.append(Level(linear_of(lateral), adds_coarser, head, is_direct))
+    return levels
 
 
 def composed(inner: Linear | Conv, outer: Linear) -> Linear:
-    """Returns a layer and the 1x1 convolution after it as one layer. Multiplies the weights in fp32."""
+    """Composes a layer and the following 1x1 convolution to one linear layer. Multiplies the weights in fp32."""
     weight, dtype = outer.weight.flatten(1).float(), inner.weight.dtype
     bias = weight @ cast(Tensor, inner.bias).float() + outer.bias.float()
     return Linear((weight @ inner.weight.flatten(1).float()).to(dtype), bias.to(dtype))
 
 
 def composed_scaled(level: ScaledLevel) -> ScaledLevel:
-    """Returns the level with as few layers as possible: ``point`` includes the last doubling, ``conv`` the head."""
+    """Composes layers of a level: the last doubling with ``point``, and ``conv`` with the head."""
     doublings, point, conv, head = level
     if doublings:
         *others, last = doublings
@@ -197,7 +197,7 @@ def composed_scaled(level: ScaledLevel) -> ScaledLevel:
         point = by_blocks(Linear(weight.unflatten(1, (-1, 2, 2)).transpose(0, 1), bias))
         doublings = tuple(map(by_blocks, others))
     else:
-        point = Linear(point.weight.flatten(1).clone(), point.bias)  # no view: it may be written where it is kept
+        point = Linear(point.weight.flatten(1).clone(), point.bias)  # a copy: `Constants` may write to it
     if head is not None:
         weight, bias = composed(conv, head)
         conv = conv._replace(weight=weight.unflatten(1, conv.weight.shape[1:]), bias=bias)
@@ -205,27 +205,27 @@ def composed_scaled(level: ScaledLevel) -> ScaledLevel:
 
 
 def linear_of(layer: Any) -> Linear:
-    """Reads a linear layer, or a convolution whose weight keeps its shape."""
+    """Reads the weights of a linear layer, or of a convolution without reshaping its weight."""
     return Linear(layer.weight, layer.bias)
 
 
 def norm_of(layer: Any) -> Norm:
-    """Reads a layer norm."""
+    """Reads the weights of a layer norm."""
     return Norm(layer.weight, layer.bias, layer.eps)
 
 
 def conv_of(layer: Any) -> Conv:
-    """Reads a convolution."""
+    """Reads the weights and settings of a convolution."""
     return Conv(layer.weight, layer.bias, layer.stride, layer.padding, layer.groups)
 
 
 def mlp_of(layers: Any) -> tuple[Linear, ...]:
-    """Reads the layers of an :class:`~sam2fast.modeling.layers.MLP`, or one linear layer."""
+    """Reads the layers of an :class:`~sam2fast.modeling.layers.MLP`, or a single linear layer."""
     return tuple(map(linear_of, getattr(layers, "layers", (layers,))))
 
 
 class Projections(NamedTuple):
-    """Stores the linear layers of an attention."""
+    """Linear layers of an attention."""
 
     heads: int
     q: Linear
@@ -235,21 +235,21 @@ class Projections(NamedTuple):
 
 
 class TwoWayLayer(NamedTuple):
-    """Stores a layer of the mask decoder's transformer."""
+    """Weights of a layer of the mask decoder's transformer."""
 
-    is_first: bool  # its tokens attend to each other without positions and without a residual
-    to_each_other: Projections
+    is_first: bool  # if True, self-attention of the tokens has no positions and no residual
+    self_attn: Projections
     norm1: Norm
-    to_image: Projections
+    to_image: Projections  # attention of tokens to the image
     norm2: Norm
     mlp: tuple[Linear, ...]
     norm3: Norm
-    to_tokens: Projections  # the image attends to tokens
+    to_tokens: Projections  # attention of the image to tokens
     norm4: Norm
 
 
 class Derived(NamedTuple):
-    """Stores the position encoding of the image, and transposed convolutions as linear layers to blocks of 2x2."""
+    """Position encoding of the image, and transposed convolutions as linear layers that output blocks of 2x2."""
 
     position: Tensor  # (P, C) fp32
     weight1: Tensor  # (C, C)
@@ -259,11 +259,11 @@ class Derived(NamedTuple):
 
 
 class MaskPlan(PlanOfPart):
-    """Plan of the prompt encoder and the mask decoder."""
+    """Plan of the prompt encoder and mask decoder."""
 
     def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
         self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # H and W
-        self.kinds = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # of the labels -1 to 3
+        self.label_embeddings = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # labels -1 to 3
         self.no_mask = encoder.no_mask_embed.weight
         self.matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
         conv1, norm1, _, conv2, norm2, _, last = encoder.mask_downscaling
@@ -288,21 +288,21 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_high_res = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        self.started = TensorCache[Any]()  # results of `static` for prompts without points
-        self.lowest = TensorCache[Tensor]()  # logit of masks of absent objects
+        self.started = TensorCache[Any]()  # first results of `static` for prompts without points
+        self.lowest = TensorCache[Tensor]()  # mask logit of absent objects
 
     def derived(self) -> Derived:
-        """Returns tensors that depend only on weights."""
-        encode, (one, other) = self._pe_layer, self._transposed
+        """Returns tensors that only depend on weights."""
+        encode, (first, second) = self._pe_layer, self._transposed
 
         def compute() -> Derived:
-            return Derived(encode(self.size).flatten(1).t(), *by_blocks(one), *by_blocks(other))
+            return Derived(encode(self.size).flatten(1).t(), *by_blocks(first), *by_blocks(second))
 
-        return self._derived(None, (self.matrix, *one, *other), compute)
+        return self._derived(None, (self.matrix, *first, *second), compute)
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
-    """Returns the plan of unmodified prompt encoder and mask decoder, or None if a plan cannot hold their settings."""
+    """Returns the plan of an unmodified prompt encoder and mask decoder, or None if plans do not support them."""
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     if not (type(encoder) is PromptEncoder and type(decoder) is MaskDecoder):
         return None
@@ -314,7 +314,7 @@ def plan_masks(model: Any) -> MaskPlan | None:
     networks: list[Any] = [layer.mlp for layer in transformer.layers] + [*decoder.output_hypernetworks_mlps]
     if decoder.pred_obj_scores and isinstance(decoder.pred_obj_score_head, MLP):
         networks.append(decoder.pred_obj_score_head)
-    if any(network.sigmoid_output for network in networks) or not are_plain(encoder, decoder):
+    if any(network.sigmoid_output for network in networks) or not have_default_settings(encoder, decoder):
         return None
     if not all(is_relu(network.act) for network in (*networks, decoder.iou_prediction_head)):
         return None
@@ -322,7 +322,7 @@ def plan_masks(model: Any) -> MaskPlan | None:
 
 
 def projections_of(layer: Any) -> Projections:
-    """Reads the layers of an :class:`~sam2fast.modeling.attention.Attention`."""
+    """Reads the linear layers of an :class:`~sam2fast.modeling.attention.Attention`."""
     return Projections(layer.num_heads, *map(linear_of, (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)))
 
 
@@ -341,7 +341,7 @@ def _two_way(layer: Any) -> TwoWayLayer:
 
 
 def by_blocks(layer: Linear) -> Linear:
-    """Converts a transposed 2x2 convolution of stride 2 to a linear layer to the four positions of a block."""
+    """Converts a transposed 2x2 convolution of stride 2 to a linear layer that outputs the four pixels of a block."""
     return Linear(layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
 
 
@@ -351,41 +351,41 @@ def _tables(*embeddings: Any) -> list[Tensor]:
 
 Plan = TypeVar("Plan", bound=PlanOfPart)
 
-# Heads of the mask decoder, whose weights autocast does not cast.
+# Heads of the mask decoder. Their weights stay in fp32 under autocast.
 _IN_FLOAT32 = ("networks", "iou", "score")
 
 
 def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
-    """Returns the plan with weights of linear layers and convolutions in the dtype of autocast."""
-    found = copy(plan)
-    found.dtype = dtype
+    """Returns the plan with weights of linear layers and convolutions cast to ``dtype``, as under autocast."""
+    cast_plan = copy(plan)
+    cast_plan.dtype = dtype
     for name, value in vars(plan).items():
         if name not in _IN_FLOAT32:
-            setattr(found, name, cast_layers(value, dtype))
-    return found
+            setattr(cast_plan, name, cast_layers(value, dtype))
+    return cast_plan
 
 
 def cast_layers(value: Any, dtype: torch.dtype) -> Any:
-    """Returns tuples and lists with their linear layers and convolutions in ``dtype``."""
-    if isinstance(value, Level) and (product := value.product):  # multiplied before the cast, so rounded once
+    """Casts the linear layers and convolutions in tuples and lists to ``dtype``."""
+    if isinstance(value, Level) and (product := value.product):  # composed before the cast, to round only once
         value = value._replace(lateral=product, head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
         return value.in_dtype(dtype)
     if isinstance(value, Norm) or not isinstance(value, tuple | list):
         return value
-    each = [cast_layers(x, dtype) for x in value]
-    return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
+    items = [cast_layers(x, dtype) for x in value]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-# ---- checks that a plan can hold a layer: every setting is stored in the plan, or standard ----
+# ---- checks that plans support a layer: every setting is stored in the plan, or has its default value ----
 
 
 def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
-    """Returns True if the module projects levels by 1x1 convolutions and sums them, as the heads do."""
+    """Returns True if the neck sums levels, and the neck and the heads only have 1x1 convolutions."""
     if type(neck) is not FpnNeck or neck.fuse_type != "sum":
         return False
     convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
-    return all(map(is_pointwise, convolutions)) and are_plain(neck, *heads.values())
+    return all(map(is_pointwise, convolutions)) and have_default_settings(neck, *heads.values())
 
 
 def is_pointwise(layer: nn.Module) -> bool:
@@ -395,8 +395,8 @@ def is_pointwise(layer: nn.Module) -> bool:
     return (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
 
-def is_usual(block: MultiScaleBlock) -> bool:
-    """Returns True if the MLP has only the exact GELU, and the block pools by its stride without cutting windows."""
+def is_standard(block: MultiScaleBlock) -> bool:
+    """Returns True if the MLP uses exact GELU without sigmoid, and pooling uses the stride and fits the windows."""
     pool, stride = block.pool, block.q_stride
     if isinstance(pool, nn.MaxPool2d):
         settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
@@ -415,20 +415,21 @@ def is_relu(activation: Any) -> bool:
     return activation is F.relu or type(activation) is nn.ReLU
 
 
-def are_plain(*parts: nn.Module) -> bool:
-    """Returns True if all layers in these have a bias, and no setting that plans do not hold."""
-    kinds = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
+def have_default_settings(*parts: nn.Module) -> bool:
+    """Returns True if all layers in the modules have a bias and default settings."""
+    types = nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm
     layers = [layer for part in parts for layer in part.modules()]
-    return all(map(is_plain, layers)) and all(layer.bias is not None for layer in layers if isinstance(layer, kinds))
+    have_biases = all(layer.bias is not None for layer in layers if isinstance(layer, types))
+    return have_biases and all(map(has_default_settings, layers))
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Returns True if a layer has no setting that plans do not hold."""
-    if isinstance(layer, MLP):  # has activations only between its layers
+def has_default_settings(layer: nn.Module) -> bool:
+    """Returns True if the settings of a layer that plans do not store have default values."""
+    if isinstance(layer, MLP):  # activations are only between layers
         return layer.num_layers == len(layer.layers)
     if isinstance(layer, nn.Conv2d):
         return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    if isinstance(layer, nn.ConvTranspose2d):  # computed as a linear layer to blocks of 2x2
+    if isinstance(layer, nn.ConvTranspose2d):  # computed by `by_blocks`
         settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups
         return settings == ((2, 2), (2, 2), (0, 0), (0, 0), 1)
     return True

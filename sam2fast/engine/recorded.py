@@ -1,6 +1,6 @@
-"""Calls functions of tensors by recordings: copies the input, replays, and copies the results.
+"""Calls functions of tensors through CUDA graphs: copies the inputs, replays the graph, and copies the results.
 
-Also computes images and prompts, for frequent numbers of them. :mod:`sam2fast.tracking.steps` computes videos.
+Also records image encoding and mask decoding for common batch sizes. :mod:`sam2fast.tracking.steps` records tracking.
 """
 
 import logging
@@ -19,28 +19,29 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 _log = logging.getLogger(__name__)
 
-# Numbers of images per encoding, and of prompts per decoding with one or two points each (a click, a box), that are
-# recorded. Other numbers run eagerly, as padding would change the last bits of the results.
+# Recorded batch sizes: numbers of images, numbers of prompts, and points per prompt (one click or one box). Other sizes
+# run eagerly, because padding would change the last bits of the results.
 IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
-# Number of recordings of images and prompts per model. Later shapes run eagerly. Each recording stores its results.
+# Maximum number of recordings of images and prompts per model. Further shapes run eagerly, because each recording keeps
+# its results in memory.
 MOST_RECORDINGS = 11
 
-Found = TypeVar("Found")
-Kept = TypeVar("Kept")
+Result = TypeVar("Result")
+Copy = TypeVar("Copy")
 
 
 class RecordingPool:
-    """Holds the memory of recordings that run one at a time. Threads and streams take turns.
+    """Memory pool of recordings. Only one recording runs at a time: threads and streams wait for their turn.
 
     Args:
         device: Device of the recordings.
-        make: Makes the recorder.
+        make: Function that creates the recorder, by default :class:`CudaGraphs`.
 
     Attributes:
-        graphs: The recorder.
-        lock: Held during a turn.
-        last: Stream of the last turn, and the event at its end. None on other devices than CUDA.
-        failures: Why functions could not be recorded, by key. They are not tried again until the pool is cleared.
+        graphs: Recorder of the functions.
+        lock: Lock that is held during a turn.
+        last: Stream of the last turn and an event at its end. None on devices other than CUDA.
+        failures: Reasons why functions could not be recorded, by key. They are not retried until the pool is cleared.
     """
 
     def __init__(self, device: torch.device, make: Callable[[torch.device], Any] | None = None) -> None:
@@ -52,7 +53,7 @@ class RecordingPool:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Context manager of a turn. On CUDA the current stream waits for the previous turn. Turns may be nested."""
+        """Context manager for a turn. On CUDA, the current stream waits for the previous turn. Turns may be nested."""
         with self.lock:
             if self._is_taken or self.device.type != "cuda":
                 yield
@@ -70,7 +71,7 @@ class RecordingPool:
                 self.last = stream, event
 
     def clear(self) -> None:
-        """Frees all recordings. On CUDA the current stream waits for the last replay."""
+        """Frees all recordings. On CUDA, the current stream waits for the last replay."""
         with self.turn():
             for member in list(self._members):
                 member.clear()
@@ -79,18 +80,18 @@ class RecordingPool:
 
 
 class Recorded:
-    """Replays functions. Each key, kind of input, and combination of torch's switches has a recording of its own.
+    """Records and replays functions. There is one recording per key, input shapes and dtypes, and torch's global flags.
 
-    Recordings share tensors for the input. If a function cannot be recorded, the log says why.
+    Recordings share input tensors. If a function cannot be recorded, the reason is logged.
 
     Args:
-        pool: Memory of the recordings.
-        most: Largest number of recordings, or None.
+        pool: Memory pool of the recordings.
+        most: Maximum number of recordings, or None.
 
     Attributes:
-        tensors: Tuple of tensors that the functions read and write at their own addresses, see :meth:`use`.
-        states: State of each part of the model when it was recorded, by the name of the part.
-        made: Number of recordings so far, with freed ones.
+        tensors: Tensors that the functions read and write in place, without copying them to inputs. See :meth:`use`.
+        states: State of each part of the model at recording, by the name of the part.
+        made: Number of recordings made so far, including freed recordings.
     """
 
     def __init__(self, pool: RecordingPool, most: int | None = None) -> None:
@@ -100,85 +101,85 @@ class Recorded:
             pool._members.add(self)
 
     def clear(self) -> None:
-        """Frees these recordings. The last replay has ended, or the caller waits for it."""
-        # By key: the replay, and the result. The next replay of the pool overwrites its tensors.
+        """Frees these recordings. The caller must wait until the last replay has ended."""
+        # Key -> replay function and result. The next replay in the pool overwrites the tensors of the result.
         self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
-        self._stream: torch.cuda.Stream | None = None  # that used the tensors last
+        self._stream: torch.cuda.Stream | None = None  # last stream that used the tensors
         self.tensors: Any = ()
         self.states: dict[Hashable, Hashable] = {}
 
     def use(self, tensors: Sequence[Tensor | None]) -> None:
-        """Sets :attr:`tensors`. Frees what was recorded with other ones."""
+        """Sets :attr:`tensors`. Frees the recordings if the tensors changed."""
         if list(map(id, tensors)) != list(map(id, self.tensors)):
             self.clear()
             self.tensors = tensors
 
     def has(self, key: Hashable) -> bool | None:
-        """Returns True if the key is recorded for torch's present switches, False if that failed, else None."""
-        known = key, numerics(self.pool.device)
-        if any(full[:2] == known for full in list(self._calls)):
+        """Returns True if the key is recorded for torch's current flags, False if recording failed, otherwise None."""
+        prefix = key, numerics(self.pool.device)
+        if any(full[:2] == prefix for full in list(self._calls)):
             return True
-        return False if any(full[:2] == known for full in list(self.pool.failures)) else None
+        return False if any(full[:2] == prefix for full in list(self.pool.failures)) else None
 
     def call(
         self,
         key: tuple[Hashable, ...],
-        function: Callable[[list[Tensor]], Found],
-        given: Sequence[Tensor],
-        keep: Callable[[Found], Kept],
-    ) -> Kept | None:
-        """Computes a function of tensors by its recording, which the first call makes. Returns None if there is none.
+        function: Callable[[list[Tensor]], Result],
+        args: Sequence[Tensor],
+        keep: Callable[[Result], Copy],
+    ) -> Copy | None:
+        """Replays the recording of a function. The first call records it. Returns None if there is no recording.
 
-        Called in a turn of the pool.
+        Must be called in a turn of the pool.
 
         Args:
-            key: All that the function depends on besides ``given``, :attr:`tensors` and torch's switches. The first
-                item names such calls in the log, in the plural.
-            function: Computes results from tensors at fixed addresses with the values of ``given``. It does not wait
-                for the device.
-            given: Input on the device, or on the CPU in pinned memory.
-            keep: Returns copies of results that the caller needs. The next call overwrites the results.
+            key: Values that the function depends on, besides ``args``, :attr:`tensors` and torch's global flags. The
+                first item names such calls in the log, in the plural.
+            function: Function that computes results from tensors at fixed addresses with the values of ``args``. It
+                does not synchronize with the device.
+            args: Inputs on the device, or on the CPU in pinned memory.
+            keep: Function that copies the required results. The next call overwrites the originals.
 
         Raises:
             Exception: If the function raises it in its first run.
         """
-        pool, kinds = self.pool, [(i, x.dtype, x.shape, x.stride()) for i, x in enumerate(given)]
-        full = key, numerics(pool.device), *kinds
+        pool, layouts = self.pool, [(i, x.dtype, x.shape, x.stride()) for i, x in enumerate(args)]
+        full = key, numerics(pool.device), *layouts
         if full not in self._calls and (full in pool.failures or len(self._calls) == self._most):
             return None
-        with torch.inference_mode():  # so that inputs may be written in any mode of the caller
-            for kind, x in zip(kinds, given, strict=True):
-                if kind not in self._inputs:
-                    self._inputs[kind] = torch.empty_like(x, device=pool.device)
-            inputs = [self._inputs[kind] for kind in kinds]
+        with torch.inference_mode():  # allows writes to the inputs in any mode of the caller
+            for layout, x in zip(layouts, args, strict=True):
+                if layout not in self._inputs:
+                    self._inputs[layout] = torch.empty_like(x, device=pool.device)
+            inputs = [self._inputs[layout] for layout in layouts]
             if pool.device.type == "cuda" and (stream := torch.cuda.current_stream(pool.device)) != self._stream:
-                # Torch knows only the stream that the tensors were made on, and would reuse the memory of freed ones
-                # while this stream reads them.
+                # Otherwise, torch only knows the stream that allocated a tensor, and reuses the memory of a freed
+                # tensor while this stream reads it.
                 self._stream = stream
                 for x in (*self._inputs.values(), *self.tensors):
                     if x is not None:
                         x.record_stream(stream)
-            _copy(inputs, given)
+            _copy(inputs, args)
             if full not in self._calls and not self._record(full, function, inputs):
                 return None
-            replay, found = self._calls[full]
+            replay, result = self._calls[full]
             replay()
-        return keep(found[0])
+        return keep(result[0])
 
     def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> bool:
-        """Records a function, or logs why it cannot be recorded and returns False."""
-        found: list[Any] = [None]
-        kind = self.pool.device.type
-        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        """Records a function. If this fails, logs the reason and returns False."""
+        result: list[Any] = [None]
+        device_type = self.pool.device.type
+        enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
 
         def run() -> None:
-            # Without autocast's cache: its casts of weights would be in this graph's memory and be read by others.
-            with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
-                found[0] = function(inputs)  # each replay writes to the addresses of the recording
+            # Without autocast's cache: its weights would be in this graph's memory, and other graphs would read them.
+            with torch.autocast(device_type, dtype, enabled=enabled, cache_enabled=False):
+                result[0] = function(inputs)  # each replay writes to the same addresses
 
         try:
-            self._calls[full] = self.pool.graphs.record(run), found
+            self._calls[full] = self.pool.graphs.record(run), result
         except RecordingError as error:
             cause = error.__cause__ or error
             self.pool.failures[full] = f"{type(cause).__name__}: {cause}"
@@ -188,15 +189,15 @@ class Recorded:
         return True
 
 
-def _copy(inputs: Sequence[Tensor], given: Sequence[Tensor]) -> None:
-    """Copies the values of ``given`` to the inputs. Tensors of one dtype on the same device take one launch."""
-    near: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
-    for x, value in zip(inputs, given, strict=True):
+def _copy(inputs: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copies ``values`` to ``inputs``. Tensors of the same dtype that are on the device share one launch."""
+    on_device: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for x, value in zip(inputs, values, strict=True):
         if x.device == value.device:
-            near.setdefault(x.dtype, []).append((x, value))
+            on_device.setdefault(x.dtype, []).append((x, value))
         else:
             x.copy_(value, non_blocking=True)
-    for pairs in near.values():
+    for pairs in on_device.values():
         torch._foreach_copy_([x for x, _ in pairs], [value for _, value in pairs])
 
 
@@ -204,47 +205,48 @@ _by_model: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
 
 
 def recorded_of(model: Any, ahead: bool = False) -> Recorded:
-    """Returns the recordings of a model's images and prompts on its present device. Steps share their pool.
+    """Returns the recordings of a model's images and prompts on its current device. Tracking steps share their pool.
 
     Args:
-        ahead: If True, returns encodings of video frames, which run at the same time as steps, and have another pool.
+        ahead: If True, returns the recordings of video frame encodings. They have another pool, because they run at the
+            same time as tracking steps.
     """
     release_if_moved(model)
-    found = _by_model.setdefault(model, {})
+    recordings = _by_model.setdefault(model, {})
     most = None if ahead else MOST_RECORDINGS
-    return found.get(ahead) or found.setdefault(ahead, Recorded(RecordingPool(model.device), most))
+    return recordings.get(ahead) or recordings.setdefault(ahead, Recorded(RecordingPool(model.device), most))
 
 
 def release_if_moved(model: Any) -> None:
-    """Frees the recordings of a model on a device that the model has left."""
+    """Frees the recordings of a model if the model was moved to another device."""
     device = model.device
-    if any(each.pool.device != device for each in list(_by_model.get(model, {}).values())):
+    if any(recorded.pool.device != device for recorded in list(_by_model.get(model, {}).values())):
         release(model)
         _by_model.pop(model, None)
 
 
 def release(model: Any) -> None:
-    """Frees the recordings of a model, also of its open sessions. They are made again when needed."""
-    for each in list(_by_model.get(model, {}).values()):
-        each.pool.clear()
+    """Frees the recordings of a model, including its open sessions. Later calls record again if needed."""
+    for recorded in list(_by_model.get(model, {}).values()):
+        recorded.pool.clear()
 
 
 def encode(model: Any, fast: bool | None, images: Tensor) -> list[Tensor]:
-    """Computes :meth:`~sam2fast.engine.Engine.encode`, by a recording if possible.
+    """Computes :meth:`~sam2fast.engine.Engine.encode`, by replaying a recording if possible.
 
     Args:
-        model: The network, or an object that replaces it in a predictor.
+        model: SAM 2 model, or an object that replaces the model in a predictor.
         fast: Use of CUDA graphs, see :func:`~sam2fast.engine.graphs.why_eager`.
         images: Images ``(B, 3, S, S)``.
 
     Raises:
-        RuntimeError: If ``fast`` is True, and graphs cannot be recorded on this GPU.
+        RuntimeError: If ``fast`` is True, and the device is a GPU that does not support graphs.
     """
-    engine, found = engine_for(model), None
+    engine, maps = engine_for(model), None
     if _may_record(model, fast) and len(images) in IMAGES:
         key, state = (f"encodings of {len(images)} images", "image"), engine.state_of_image(images)
-        found = _call(model, key, state, lambda inputs: engine.encode(inputs[0]), [images])
-    return found or engine.encode(images)
+        maps = _call(model, key, state, lambda inputs: engine.encode(inputs[0]), [images])
+    return maps or engine.encode(images)
 
 
 def decode(
@@ -256,20 +258,20 @@ def decode(
     prompts: Tensor | None,
     multimask: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`. See :func:`encode`."""
-    engine, found, levels = engine_for(model), None, len(high_res)
+    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`, as :func:`encode` computes maps."""
+    engine, outputs, levels = engine_for(model), None, len(high_res)
     may_record = _may_record(model, fast)
     if may_record and points is not None and len(points[0]) in PROMPTS and points[0].shape[1] in POINTS:
 
         def function(inputs: list[Tensor]) -> list[Tensor]:
-            coords, labels, own, *others = inputs
+            coords, labels, image, *others = inputs
             masks = others[levels] if len(others) > levels else None
-            return list(engine.decode(own, others[:levels], (coords, labels), masks, multimask)[:2])
+            return list(engine.decode(image, others[:levels], (coords, labels), masks, multimask)[:2])
 
-        given = [*points, embedding, *high_res, *([] if prompts is None else [prompts])]
+        args = [*points, embedding, *high_res, *([] if prompts is None else [prompts])]
         key = f"decodings of {len(points[0])} prompts", "masks", multimask, levels
-        found = _call(model, key, engine.state_of_masks(embedding), function, given)
-    masks, ious = found or engine.decode(embedding, high_res, points, prompts, multimask)[:2]
+        outputs = _call(model, key, engine.state_of_masks(embedding), function, args)
+    masks, ious = outputs or engine.decode(embedding, high_res, points, prompts, multimask)[:2]
     return masks, ious
 
 
@@ -285,19 +287,19 @@ def _call(
     key: tuple[Hashable, ...],
     state: Hashable | None,
     function: Callable[[list[Tensor]], list[Tensor]],
-    given: list[Tensor],
+    args: list[Tensor],
 ) -> list[Tensor] | None:
-    """Returns copies of the results of a function by its recording, or None if it is not recorded.
+    """Replays the recording of a function and returns copies of the results, or None if it cannot be recorded.
 
     Args:
-        key, function, given: See :meth:`Recorded.call`. The second item of the key names a part of the model.
-        state: State of the part. If it is None, nothing is recorded.
+        key, function, args: Arguments of :meth:`Recorded.call`. The second item of the key names a part of the model.
+        state: State of the part. If None, the function is not recorded.
     """
-    if state is None or any(x.device != model.device for x in given):
+    if state is None or any(x.device != model.device for x in args):
         return None
     recorded = recorded_of(model)
     with recorded.pool.turn():
         if recorded.states.setdefault(key[1], state) != state:
             recorded.pool.clear()
             recorded.states[key[1]] = state
-        return recorded.call(key, function, given, lambda found: [x.clone() for x in found])
+        return recorded.call(key, function, args, lambda results: [x.clone() for x in results])

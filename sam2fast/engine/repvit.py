@@ -1,4 +1,4 @@
-"""EdgeTAM's image encoder: its plan, and what both variants compute of it."""
+"""The plan of EdgeTAM's image encoder, and the computation of its trunk for ``cpu`` and ``static``."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -9,44 +9,52 @@ from torch import Tensor, nn
 
 from sam2fast.engine.common import add_into
 from sam2fast.engine.derived import TensorCache
-from sam2fast.engine.plan import Conv, EncoderPlan, Linear, are_plain, conv_of, is_plain, levels_of
+from sam2fast.engine.plan import (
+    Conv,
+    EncoderPlan,
+    Linear,
+    conv_of,
+    has_default_settings,
+    have_default_settings,
+    levels_of,
+)
 from sam2fast.modeling.image_encoder import FpnNeck, ImageEncoder
 from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 
 
 class ConvBlock(NamedTuple):
-    """A block, whose norms are parts of its layers."""
+    """Weights of a block. Norms are folded into the layers."""
 
-    positions: Conv  # mixes neighbours
-    scales: tuple[Conv, Conv] | None  # of channels, from their means
+    token_mixer: Conv
+    squeeze: tuple[Conv, Conv] | None  # layers of squeeze-and-excite
     mlp: tuple[Linear, Linear]
 
 
 class Downsample(NamedTuple):
-    """What a stage starts with, apart from the first."""
+    """Weights of the downsampling at the start of a stage, except the first stage."""
 
     block: ConvBlock
-    positions: Conv  # of stride 2
+    spatial: Conv  # stride 2
     channels: Linear
     mlp: tuple[Linear, Linear]
 
 
 class Stage(NamedTuple):
-    """Blocks at one size."""
+    """Weights of a stage."""
 
     downsample: Downsample | None
     blocks: list[ConvBlock]
 
 
 class Trunk(NamedTuple):
-    """The layers of the trunk in one dtype."""
+    """Weights of the trunk in one dtype."""
 
     stem: tuple[Conv, Conv]
     stages: list[Stage]
 
 
 class RepViTPlan(EncoderPlan):
-    """RepViT and the neck."""
+    """Plan of RepViT and the neck."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         body, neck = cast(RepViT, encoder.trunk).body, cast(FpnNeck, encoder.neck)
@@ -57,17 +65,17 @@ class RepViTPlan(EncoderPlan):
         self._sources = sum(map(_sources, norms), sum(((x.weight, x.bias) for x in others), ()))
 
     def trunk(self, dtype: torch.dtype | None = None) -> Trunk:
-        """Its layers, whose norms are folded into convolutions, in ``dtype`` or that of the weights."""
+        """Returns the trunk with norms folded into convolutions, in ``dtype``, by default the weights' dtype."""
         dtype = dtype or self.dtype or self._body.stem.conv1.c.weight.dtype
         return self._trunk(dtype, self._sources, lambda: _folded(self._body, dtype))
 
 
 def are_foldable(trunk: RepViT) -> bool:
-    """Whether all its norms have a scale, a shift and statistics, and all other convolutions a bias."""
+    """Returns True if all norms have weights and running statistics, and all other convolutions have a bias."""
     norms = _norms(trunk)
-    are_whole = all(isinstance(x, Tensor) for layer in norms for x in _sources(layer))
-    convolutions = [layer.c for layer in norms]
-    return are_whole and are_plain(*_others(trunk)) and all(c.bias is None and is_plain(c) for c in convolutions)
+    are_complete = all(isinstance(x, Tensor) for layer in norms for x in _sources(layer))
+    are_standard = all(layer.c.bias is None and has_default_settings(layer.c) for layer in norms)
+    return are_complete and are_standard and have_default_settings(*_others(trunk))
 
 
 def _norms(body: nn.Module) -> list[ConvNorm]:
@@ -75,7 +83,7 @@ def _norms(body: nn.Module) -> list[ConvNorm]:
 
 
 def _others(body: nn.Module) -> list[Any]:
-    """The convolutions without a norm."""
+    """Returns the convolutions without a norm."""
     normed = {layer.c for layer in _norms(body)}
     return [module for module in body.modules() if isinstance(module, nn.Conv2d) and module not in normed]
 
@@ -94,18 +102,18 @@ def _folded(body: Any, dtype: torch.dtype) -> Trunk:
 
 
 def _stage(dtype: torch.dtype, stage: Any) -> Stage:
-    down, found = stage.downsample, None
+    down, downsample = stage.downsample, None
     if not isinstance(down, nn.Identity):
         steps = _conv(dtype, down.spatial_downsample), _linear(dtype, down.channel_downsample)
-        found = Downsample(_block(dtype, down.pre_block), *steps, _mlp(dtype, down.ffn))
-    return Stage(found, [_block(dtype, block) for block in stage.blocks])
+        downsample = Downsample(_block(dtype, down.pre_block), *steps, _mlp(dtype, down.ffn))
+    return Stage(downsample, [_block(dtype, block) for block in stage.blocks])
 
 
 def _block(dtype: torch.dtype, block: Any) -> ConvBlock:
-    mixer, squeeze, scales = block.token_mixer, block.se, None
-    if not isinstance(squeeze, nn.Identity):
-        scales = conv_of(squeeze.fc1).in_dtype(dtype), conv_of(squeeze.fc2).in_dtype(dtype)
-    return ConvBlock(_conv(dtype, mixer.conv, mixer.conv1), scales, _mlp(dtype, block.channel_mixer))
+    mixer, se, squeeze = block.token_mixer, block.se, None
+    if not isinstance(se, nn.Identity):
+        squeeze = conv_of(se.fc1).in_dtype(dtype), conv_of(se.fc2).in_dtype(dtype)
+    return ConvBlock(_conv(dtype, mixer.conv, mixer.conv1), squeeze, _mlp(dtype, block.channel_mixer))
 
 
 def _mlp(dtype: torch.dtype, mixer: Any) -> tuple[Linear, Linear]:
@@ -113,23 +121,26 @@ def _mlp(dtype: torch.dtype, mixer: Any) -> tuple[Linear, Linear]:
 
 
 def _linear(dtype: torch.dtype, layer: Any) -> Linear:
-    """A 1x1 convolution and its norm as one linear layer."""
+    """Returns a 1x1 convolution and its norm as one linear layer."""
     weight, bias = _fold(layer)
     return Linear(weight.flatten(1).to(dtype), bias.to(dtype))
 
 
-def _conv(dtype: torch.dtype, layer: Any, centre: Any = None) -> Conv:
-    """A convolution and its norm as one convolution; also a 1x1 one of the same input, which is added to it together
-    with the input itself."""
+def _conv(dtype: torch.dtype, layer: Any, pointwise: Any = None) -> Conv:
+    """Returns a convolution and its norm as one convolution.
+
+    Args:
+        pointwise: 1x1 convolution with a norm. If given, its output and the input are added to the output.
+    """
     weight, bias = _fold(layer)
-    if centre is not None:  # what meets one pixel is part of the centre of a 3x3 weight
-        pixel, other = _fold(centre)
-        weight, bias = weight + F.pad(pixel + 1, (1, 1, 1, 1)), bias + other
+    if pointwise is not None:  # a 1x1 weight and the identity are added to the centre of the 3x3 weight
+        centre, other_bias = _fold(pointwise)
+        weight, bias = weight + F.pad(centre + 1, (1, 1, 1, 1)), bias + other_bias
     return conv_of(layer.c)._replace(weight=weight.to(dtype), bias=bias.to(dtype))
 
 
 def _fold(layer: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias, fp32, of a convolution whose results are normalised by stored statistics."""
+    """Folds a batch norm into its convolution. Returns weight and bias in fp32."""
     weight, scale, shift, mean, variance = (x.float() for x in _sources(layer))
     scale = scale * torch.rsqrt(variance + layer.bn.eps)
     return weight * scale[:, None, None, None], shift - mean * scale
@@ -139,7 +150,7 @@ def _fold(layer: Any) -> tuple[Tensor, Tensor]:
 
 
 def maps_of(ops: Any, trunk: Trunk, images: Tensor) -> list[Tensor]:
-    """The maps ``(B, H_i, W_i, C_i)`` at the ends of stages, by the operations of a variant."""
+    """Returns the maps ``(B, H_i, W_i, C_i)`` of the stages. ``ops`` is ``cpu.ops`` or ``static.ops``."""
     first, second = trunk.stem
     x = torch.ops.aten.gelu_(ops.convolve(images.contiguous(memory_format=torch.channels_last), first))
     x, maps = ops.convolve(x, second), []
@@ -153,22 +164,22 @@ def maps_of(ops: Any, trunk: Trunk, images: Tensor) -> list[Tensor]:
 
 
 def _downsampled(ops: Any, step: Downsample, x: Tensor) -> Tensor:
-    """A map ``(B, C, H, W)`` at half the height and width, with more channels."""
-    x = ops.convolve(_mix(ops, step.block, x), step.positions)
+    """Downsamples a map ``(B, C, H, W)`` by a factor of 2."""
+    x = ops.convolve(_mix(ops, step.block, x), step.spatial)
     rows = ops.chunked(lambda rows: ops.linear(rows, step.channels), x.permute(0, 2, 3, 1), 1)
     return _add_mlp(ops, step.mlp, rows)
 
 
 def _mix(ops: Any, block: ConvBlock, x: Tensor) -> Tensor:
-    """A map ``(B, C, H, W)`` after a block."""
-    x = ops.convolve(x, block.positions)
-    if block.scales is not None:
-        first, last = block.scales
+    """Returns a map ``(B, C, H, W)`` after a block."""
+    x = ops.convolve(x, block.token_mixer)
+    if block.squeeze is not None:
+        first, last = block.squeeze
         x = x.mul_(ops.convolve(ops.convolve(x.mean((2, 3), keepdim=True), first).relu_(), last).sigmoid_())
     return _add_mlp(ops, block.mlp, x.permute(0, 2, 3, 1))
 
 
 def _add_mlp(ops: Any, layers: tuple[Linear, Linear], rows: Tensor) -> Tensor:
-    """``(B, C, H, W)`` of ``rows (B, H, W, C)`` plus an MLP of them."""
-    found: Tensor = ops.chunked(lambda rows: add_into(ops.gelu_mlp(rows, layers), rows), rows, 1)
-    return found.permute(0, 3, 1, 2)
+    """Adds an MLP's output to its input ``rows (B, H, W, C)``. Returns ``(B, C, H, W)``."""
+    out: Tensor = ops.chunked(lambda rows: add_into(ops.gelu_mlp(rows, layers), rows), rows, 1)
+    return out.permute(0, 3, 1, 2)

@@ -115,8 +115,7 @@ class RoPEAttention(Attention):
         """Computes :meth:`Attention.forward` with rotary positions, except for the last ``num_k_exclude_rope`` keys.
 
         Raises:
-            ValueError: If the queries are not a square map, or ``rope_k_repeat`` is False and the numbers of keys and
-                queries differ.
+            ValueError: If the queries are not a square map, or the number of keys differs without ``rope_k_repeat``.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
@@ -175,9 +174,7 @@ class EfficientRoPEAttention1(RoPEAttention):
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """Variant of :class:`EfficientRoPEAttention1` that adds log 4 to each component of a mean key instead.
-
-    The weight of a mean then depends on the query.
+    """Adds log 4 to each component of a mean key instead, so that the weight of a mean depends on the query.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
     """
@@ -186,7 +183,7 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
 
 
 class RoPEAttentionv2(RoPEAttention):
-    """Cross-attention to keys on a grid whose size does not depend on the image's size.
+    """Cross-attention to keys on a grid. The size of the grid does not depend on the image's size.
 
     The memory of a frame has ``num_unrotated`` tokens without a position, then the tokens of the grid.
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Maximum number of shapes per method. Torch's default of eight is too low for varying numbers of objects.
 SHAPES = 64
-# Modes of torch.compile in which the next call overwrites the memory of the results.
+# Modes of torch.compile with CUDA graphs: the next call overwrites the memory of the results.
 MODES_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)

@@ -132,5 +132,5 @@ class Hiera(BlockTrunk):
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         # Adds the interpolated coarse embedding and the tiled embedding of one window.
         (H, W), side = hw, self.pos_embed_window.shape[-1]
-        whole = F.interpolate(self.pos_embed.to(dtype=dtype), size=(H, W), mode="bicubic")
-        return (whole + self.pos_embed_window.to(dtype=dtype).tile(1, 1, H // side, W // side)).permute(0, 2, 3, 1)
+        coarse = F.interpolate(self.pos_embed.to(dtype=dtype), size=(H, W), mode="bicubic")
+        return (coarse + self.pos_embed_window.to(dtype=dtype).tile(1, 1, H // side, W // side)).permute(0, 2, 3, 1)

@@ -180,11 +180,7 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """Encodes images ``(B, 3, H, W)``.
-
-        Returns:
-            The official dict of levels and position encodings, finest first, without the ``scalp`` coarsest levels.
-        """
+        """Encodes images ``(B, 3, H, W)`` as the official dict of levels, without the ``scalp`` coarsest levels."""
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

@@ -126,8 +126,7 @@ class MaskDecoder(nn.Module):
         Raises:
             ValueError: If the number of images is neither 1 nor the number of prompts.
         """
-        # Not len(): it would be a constant in exported programs.
-        B, num_images = sparse_prompt_embeddings.shape[0], image_embeddings.shape[0]
+        B, num_images = sparse_prompt_embeddings.shape[0], image_embeddings.shape[0]  # len() is a constant in exports
         if num_images not in (B, 1):
             raise ValueError(f"{num_images} images do not fit {B} prompts")
         images = image_embeddings.expand(B, -1, -1, -1) + dense_prompt_embeddings

@@ -91,7 +91,7 @@ class PerceiverResampler(nn.Module):
     Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, with the same configuration keys.
 
     Raises:
-        ValueError: If the options differ from those of published models.
+        ValueError: If an option differs from all published models.
     """
 
     def __init__(

@@ -13,8 +13,7 @@ from sam2fast.modeling.position_encoding import PositionEmbeddingRandom
 class PromptEncoder(nn.Module):
     """Embeds points, box corners and mask logits.
 
-    Labels of points are 1 for foreground, 0 for background, 2 and 3 for a box's top left and bottom right corners, and
-    -1 for padding.
+    Labels of points are 1 (foreground), 0 (background), 2 and 3 (a box's top left and bottom right), and -1 (padding).
 
     Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder``.
     """

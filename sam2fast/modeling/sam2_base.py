@@ -283,9 +283,8 @@ class SAM2Base(nn.Module):
             multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
-            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the logits at the model's input size, IoUs
-            ``(B, M)``, the selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits
-            ``(B, 1)``.
+            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the logits at input size, IoUs ``(B, M)``, the
+            selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
@@ -415,8 +414,7 @@ class SAM2Base(nn.Module):
             features: Map ``(1 or B, C, H, W)`` of the frame before memory attention.
             masks: Logits ``(B, 1, h, w)``, resized by :meth:`masks_for_memory`.
             scores: Object score logits ``(B, 1)``.
-            is_mask_from_pts: If True, the masks come from prompts. ``binarize_mask_from_pts_for_mem_enc`` applies to
-                them.
+            is_mask_from_pts: If True, the masks come from prompts. Binarizes them if configured.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
@@ -489,8 +487,7 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
 
 
-# Methods that a user may replace, grouped by result. If a method of a group is replaced, the engine calls the methods
-# instead of its own functions.
+# Methods that a user may replace, grouped by result. If one is replaced, the engine calls the methods of the group.
 OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)

@@ -63,8 +63,8 @@ class ViT(BlockTrunk):
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         side = math.isqrt(self.pos_embed.shape[1])
-        whole = self.pos_embed[:, 1:].to(dtype=dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        return F.interpolate(whole, size=hw, mode="bicubic").permute(0, 2, 3, 1)
+        embedding = self.pos_embed[:, 1:].to(dtype=dtype).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        return F.interpolate(embedding, size=hw, mode="bicubic").permute(0, 2, 3, 1)
 
 
 class RoPEViT(BlockTrunk):
@@ -122,5 +122,5 @@ class RoPEViT(BlockTrunk):
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
         side = math.isqrt(self.pos_embed.shape[1])
-        whole = self.pos_embed.to(dtype=dtype).unflatten(1, (side, side))
-        return whole.tile(1, -(-hw[0] // side), -(-hw[1] // side), 1)[:, : hw[0], : hw[1]]
+        embedding = self.pos_embed.to(dtype=dtype).unflatten(1, (side, side))
+        return embedding.tile(1, -(-hw[0] // side), -(-hw[1] // side), 1)[:, : hw[0], : hw[1]]

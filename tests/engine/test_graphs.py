@@ -296,14 +296,14 @@ def test_after_an_invalid_capture_others_are_recorded(cuda):
     """Such as that of a function that waited for the device. Torch lets nobody record in its pool any more."""
     recorder = CudaGraphs(GPU)
     recorder.record(Failing())
-    first, stream = recorder._kept, recorder._capture
+    first, stream = recorder._pool_owner, recorder._capture
     cuda.invalid = True
     with pytest.raises(RecordingError):
         recorder.record(Failing())
     cuda.invalid = False
     assert not cuda.underway and cuda.released == [first.pool()] and len(graphs._abandoned) == 1
     recorder.record(Failing())()
-    assert recorder._kept.pool() != first.pool()
+    assert recorder._pool_owner.pool() != first.pool()
     assert recorder._capture.id != stream.id, "whose cuBLAS workspace may be in the first pool"
 
 

@@ -113,9 +113,9 @@ def test_weights_are_cast_once(model):
     with bfloat16():
         plan = image_plan(model)
         image.encode(plan, images)
-        kept = plan.prepared._kept._entry[2]
+        kept = plan.prepared._cache._entry[2]
         image.encode(plan, images)
-    assert plan.prepared._kept._entry[2] is kept
+    assert plan.prepared._cache._entry[2] is kept
     assert {layer.weight.dtype for layer in ops._layers_of(kept)} == {torch.bfloat16}
 
 

@@ -1,4 +1,4 @@
-"""Plans computed on the CPU, in pieces that fit the cache."""
+"""Computes plans on the CPU, in chunks that fit the cache."""
 
 from sam2fast.engine.cpu import image, masks, memory
 from sam2fast.engine.cpu.image import encode

@@ -1,4 +1,4 @@
-"""The image encoder on the CPU."""
+"""Computes image encoders on the CPU."""
 
 from functools import partial
 from typing import cast
@@ -17,7 +17,7 @@ from sam2fast.kernels.window_attention import window_attention_reference
 
 
 def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
-    """Encodes normalized images ``(B, 3, S, S)`` to levels ``(B, C_i, H_i, W_i)``, finest first, as ``static`` does."""
+    """Encodes normalized images ``(B, 3, S, S)`` to levels ``(B, C_i, H_i, W_i)``, finest first."""
     if isinstance(plan, ViTPlan):
         return [neck_of_one_level(ops, plan.neck, trunk(plan, images)[-1])][: 1 - plan.scalp]
     if isinstance(plan, RoPEViTPlan):
@@ -26,12 +26,12 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
         maps = maps_of(ops, plan.trunk(), images)
     else:
         maps = trunk(cast(TransformerPlan, plan), images)
-    # Lateral convolution and head of a level are one linear map where no coarser level is added between them.
+    # If no coarser level is added between the lateral convolution and the head, they are composed to one layer.
     return neck(plan, plan.levels, [level.product for level in plan.levels], maps, _project)
 
 
 def trunk(plan: TransformerPlan, images: Tensor) -> list[Tensor]:
-    """The maps ``(B, H_i, W_i, C_i)`` at the ends of stages."""
+    """Returns the maps ``(B, H_i, W_i, C_i)`` after each stage."""
     assert plan.patches is not None
     x = convolve(images.contiguous(memory_format=torch.channels_last), plan.patches).permute(0, 2, 3, 1)
     x = x + plan.position(x.shape[1], x.shape[2], torch.promote_types(torch.float32, x.dtype))
@@ -45,14 +45,14 @@ def trunk(plan: TransformerPlan, images: Tensor) -> list[Tensor]:
 
 
 def _transform(block: Block, x: Tensor) -> Tensor:
-    """A map ``(B, H, W, C)`` after a block; the first one of a stage pools it and doubles its channels."""
+    """Returns a map ``(B, H, W, C)`` after a block. The block may pool the map and double its channels."""
     if not block.window:
         x = _attend(block, x)
-    return chunked(partial(_transform_rows, block), x, block.window or 1)  # no window is in two chunks
+    return chunked(partial(_transform_rows, block), x, block.window or 1)  # chunks contain complete windows
 
 
 def _transform_rows(block: Block, x: Tensor) -> Tensor:
-    """Rows of a map after a block. Positions that attend to the whole map have done so."""
+    """Returns rows of a map after a block. If the block attends to the whole map, skips attention."""
     if block.window:
         x = _attend(block, x)
     return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)
@@ -62,16 +62,16 @@ def _attend(block: Block, x: Tensor) -> Tensor:
     tokens = normalize(x, block.norm1, block.qkv.weight.dtype)
     qkv = linear(tokens, block.qkv)
     rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
-    # Its bias is what the padding of windows is projected to.
-    attended = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, rope, attention)
-    attended = linear(attended, block.proj)
+    # The bias is the projection of the padding of windows.
+    out = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, rope, attention)
+    out = linear(out, block.proj)
     if block.residual is not None:
         x = linear(tokens, block.residual)
         if block.pool is not None:
             x = F.max_pool2d(x.permute(0, 3, 1, 2), block.pool).permute(0, 2, 3, 1)
-    return x + attended
+    return x + out
 
 
 def _project(x: Tensor, layer: Linear) -> Tensor:
-    """A 1x1 convolution of ``(B, H, W, C)``."""
+    """Applies a 1x1 convolution to ``(B, H, W, C)``."""
     return chunked(partial(linear, layer=Linear(layer.weight.flatten(1), layer.bias)), x, 1)

@@ -1,8 +1,8 @@
-"""Prompt encoder and mask decoder on the CPU.
+"""Computes the prompt encoder and mask decoder on the CPU.
 
-Prompts are decoded a few at a time, so that layers of tokens read their weights once for all of these and image tokens
-fit the last-level cache; images are read one by one. With few tokens, the image's projections are folded into them: see
-:func:`_to_image` and :func:`_to_tokens`.
+Prompts are decoded in small groups. Then layers of tokens read their weights once per group, and image tokens fit the
+last-level cache. Images are processed one by one. If there are few tokens, the image's projections are folded into the
+tokens, see :func:`_to_image` and :func:`_to_tokens`.
 """
 
 import math
@@ -17,32 +17,32 @@ from sam2fast.engine.common import Masks, Points, add_into, by_head, decode_in_g
 from sam2fast.engine.cpu.ops import attention, convolve, linear, mlp, normalize, softmax_of_few_, weighted_sums
 from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
 
-# Elements of the image tokens of prompts that are decoded together, 16 MiB in fp32: four prompts of 1024 x 1024 pixels.
+# Maximum number of elements of a group's image tokens: 16 MiB in fp32, or four prompts for 1024 x 1024 pixels.
 AT_ONCE = 2**22
 
 
 class ProjectedImage(NamedTuple):
-    """An image ``(P, C)`` projected to the width D of a layer's attentions."""
+    """Projections of an image ``(P, C)`` to the inner width D of a layer's attentions."""
 
-    keys: Tensor  # (P, D) for the tokens
-    values: Tensor  # (P, D) for the tokens
-    queries: Tensor  # (P, D) of the image
+    keys: Tensor  # (P, D) for attention of tokens to the image
+    values: Tensor  # (P, D) for attention of tokens to the image
+    queries: Tensor  # (P, D) for attention of the image to tokens
 
 
 def embed_points(plan: MaskPlan, points: Tensor, labels: Tensor) -> Tensor:
-    """``(B, N + 1, C)`` of points ``(B, N, 2)`` in input pixels and labels ``(B, N)``; a padding point is appended."""
-    points, labels = F.pad(points + 0.5, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1).long()  # the pixels' centres
+    """Embeds points ``(B, N, 2)`` in input pixels and labels ``(B, N)``, and a padding point, as ``(B, N + 1, C)``."""
+    points, labels = F.pad(points + 0.5, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1).long()  # centres of pixels
     height, width = plan.input_size
     x, y = points.split(1, dim=-1)
     x, y = 2 * (x / width).float() - 1, 2 * (y / height).float() - 1
     x_weights, y_weights = plan.matrix.float()
     angle = 2 * math.pi * (x * x_weights + y * y_weights)
     position = torch.cat([angle.sin(), angle.cos()], dim=-1)
-    return torch.where(labels[..., None] == -1, 0.0, position) + torch.cat(plan.kinds)[labels + 1]
+    return torch.where(labels[..., None] == -1, 0.0, position) + torch.cat(plan.label_embeddings)[labels + 1]
 
 
 def embed_masks(plan: MaskPlan, masks: Tensor) -> Tensor:
-    """``(B, P, C)`` of logits ``(B, 1, 4H, 4W)``."""
+    """Embeds mask logits ``(B, 1, 4H, 4W)`` as ``(B, P, C)``."""
     x = masks
     for conv, norm in plan.downscaling:
         x = F.gelu(normalize(convolve(x, conv).permute(0, 2, 3, 1), norm)).permute(0, 3, 1, 2)
@@ -57,7 +57,7 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Predicts the masks of B prompts, as :meth:`Engine.decode`; ``points`` may also be B, for a padding point each."""
+    """Predicts masks for B prompts as :meth:`Engine.decode`. If ``points`` is B, each prompt has one padding point."""
     if isinstance(points, int):
         points = torch.zeros(points, 1, 2, device="cpu"), torch.full((points, 1), -1, device="cpu")
     prompts = torch.cat(plan.tokens)[None]
@@ -91,17 +91,16 @@ def _decode(
     projected: ProjectedImage | None,
     selected: slice,
 ) -> Masks:
-    """The selected masks of prompts ``(b, N, C)``, each on its image ``(P, C)``."""
+    """Decodes the ``selected`` masks of prompts ``(b, N, C)``. Each prompt has an image ``(P, C)``."""
     tokens, position = prompts, derived.position
     for layer in plan.layers:
         tokens, images = _two_way(layer, tokens, images, prompts, position, projected)
         projected = None
-    attended = _attend_to_image(plan.final, tokens + prompts, images, position)
-    tokens = normalize(tokens + attended, plan.final_norm)
+    tokens = normalize(tokens + _attend_to_image(plan.final, tokens + prompts, images, position), plan.final_norm)
 
     first = int(plan.has_score)
-    own = tokens[:, first + 1 : first + 1 + plan.count]
-    pairs = list(zip(own.unbind(1), plan.networks, strict=True))[selected]
+    mask_tokens = tokens[:, first + 1 : first + 1 + plan.count]
+    pairs = list(zip(mask_tokens.unbind(1), plan.networks, strict=True))[selected]
     weights = torch.stack([mlp(token, network) for token, network in pairs], dim=1).float()
     ious = mlp(tokens[:, first], plan.iou)[:, selected]
     ious = ious.sigmoid() if plan.has_sigmoid else ious
@@ -109,7 +108,7 @@ def _decode(
     masks = [
         _upscale(plan, derived, x, list(levels), w) for x, *levels, w in zip(images, *high_res, weights, strict=True)
     ]
-    return Masks(masks[0][None] if len(masks) == 1 else torch.stack(masks), ious, own, scores)
+    return Masks(masks[0][None] if len(masks) == 1 else torch.stack(masks), ious, mask_tokens, scores)
 
 
 def _two_way(
@@ -120,16 +119,17 @@ def _two_way(
     position: Tensor,
     projected: ProjectedImage | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Tokens ``(b, N, C)`` and their images ``(P, C)`` after attending to each other.
+    """Returns tokens ``(b, N, C)`` and their images ``(P, C)`` after a two-way layer.
 
     Args:
-        prompts: added to the tokens as positions are to the image.
-        projected: the image, if all are the same.
+        prompts: Tokens ``(b, N, C)`` of the prompts, used as position encodings of the tokens.
+        projected: Projections of the image, if all prompts have the same image.
     """
-    own, to_image, to_tokens = layer.to_each_other, layer.to_image, layer.to_tokens
-    placed = tokens if layer.is_first else tokens + prompts
-    attended = _attend(own, linear(placed, own.q), linear(placed, own.k), linear(tokens, own.v))
-    tokens = normalize(attended if layer.is_first else tokens + attended, layer.norm1)
+    self_attn, to_image, to_tokens = layer.self_attn, layer.to_image, layer.to_tokens
+    with_position = tokens if layer.is_first else tokens + prompts
+    q, k, v = linear(with_position, self_attn.q), linear(with_position, self_attn.k), linear(tokens, self_attn.v)
+    out = _attend(self_attn, q, k, v)
+    tokens = normalize(out if layer.is_first else tokens + out, layer.norm1)
 
     folds = _folds(to_image, tokens.shape[1])
     projections = [projected] * len(images) if projected else []
@@ -138,74 +138,81 @@ def _two_way(
     if projections:
         queries = linear(tokens + prompts, to_image.q).split(1)
         parts = [_attend(to_image, q, x.keys[None], x.values[None]) for q, x in zip(queries, projections, strict=True)]
-        attended = torch.cat(parts)
+        out = torch.cat(parts)
     else:
-        attended = _to_image(to_image, tokens + prompts, images, position)
-    tokens = normalize(tokens + attended, layer.norm2)
+        out = _to_image(to_image, tokens + prompts, images, position)
+    tokens = normalize(tokens + out, layer.norm2)
     tokens = normalize(tokens + mlp(tokens, layer.mlp), layer.norm3)
 
     k, v = linear(tokens + prompts, to_tokens.k), linear(tokens, to_tokens.v)
-    reading = [x.queries for x in projections] or [x + position for x in images]
+    sources = [x.queries for x in projections] or [x + position for x in images]
     if folds:
-        read = _to_tokens(to_tokens, reading, k, v, bool(projections))
+        updates = _to_tokens(to_tokens, sources, k, v, bool(projections))
     else:
-        each = zip(reading, k.split(1), v.split(1), strict=True)
-        read = [_attend(to_tokens, x[None], *pair)[0] for x, *pair in each]
-    return tokens, [normalize(add_into(y, x), layer.norm4) for x, y in zip(images, read, strict=True)]
+        inputs = zip(sources, k.split(1), v.split(1), strict=True)
+        updates = [_attend(to_tokens, x[None], *pair)[0] for x, *pair in inputs]
+    return tokens, [normalize(add_into(y, x), layer.norm4) for x, y in zip(images, updates, strict=True)]
 
 
 def _attend_to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
-    """Tokens ``(b, N, C)`` to their images ``(P, C)`` at their positions: ``(b, N, C)``."""
+    """Returns the attention output ``(b, N, C)`` of tokens ``(b, N, C)`` to their images ``(P, C)``."""
     if _folds(layer, tokens.shape[1]):
         return _to_image(layer, tokens, images, position)
     queries = linear(tokens, layer.q).split(1)
     keys = [linear(x + position, layer.k)[None] for x in images]
     values = [linear(x, layer.v)[None] for x in images]
-    return torch.cat([_attend(layer, *each) for each in zip(queries, keys, values, strict=True)])
+    return torch.cat([_attend(layer, *qkv) for qkv in zip(queries, keys, values, strict=True)])
 
 
 def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedImage:
-    placed = image + position
-    to_image, to_tokens = layer.to_image, layer.to_tokens
-    return ProjectedImage(linear(placed, to_image.k), linear(image, to_image.v), linear(placed, to_tokens.q))
+    with_position, to_image = image + position, layer.to_image
+    keys, queries = linear(with_position, to_image.k), linear(with_position, layer.to_tokens.q)
+    return ProjectedImage(keys, linear(image, to_image.v), queries)
 
 
 def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of what is projected, ``q (b, N, D)`` and ``k, v (b, M, D)``: ``(b, N, C)``."""
+    """Returns the attention output ``(b, N, C)`` of projected ``q (b, N, D)`` and ``k, v (b, M, D)``."""
     out = attention(*by_head(layer.heads, q, k, v))
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
 def _folds(layer: Projections, tokens: int) -> bool:
-    """Whether folded projections need fewer multiplications per position of the image.
+    """Returns True if folded projections need fewer multiplications per position of the image.
 
-    Folded, each head of each token is a vector of the outer width. Otherwise the position is projected once, and a
-    token is a vector of the inner width.
+    With folding, each head of a token is a vector of the outer width. Without folding, each position is projected once,
+    and a token is a vector of the inner width.
     """
     inner, outer = layer.q.weight.shape
     return tokens * layer.heads * outer < inner * outer + tokens * inner
 
 
 def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
-    """:func:`_attend_to_image`, folded: scores ``(W_q y) . (W_k x)`` are ``(W_k^T W_q y) . x``, and weighted sums are
-    taken of the image itself and projected afterwards."""
+    """Computes :func:`_attend_to_image` with folded projections.
+
+    Scores ``(W_q y) . (W_k x)`` are computed as ``(W_k^T W_q y) . x``. Weighted sums of the image are computed before
+    the projection to values.
+    """
     shape = layer.heads, -1
     query = linear(tokens, layer.q).unflatten(-1, shape).transpose(1, 2)
     query = query * query.shape[-1] ** -0.5
-    keys = (query @ layer.k.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C); its bias shifts all scores
+    keys = (query @ layer.k.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C); softmax cancels the bias
     sums = []
-    for x, each in zip(images, keys, strict=True):
-        scores = linear(x + position, (each, None))
-        sums.append(weighted_sums(scores.float().softmax(dim=0).to(each.dtype), x.to(each.dtype)))
+    for x, key in zip(images, keys, strict=True):
+        scores = linear(x + position, (key, None))
+        sums.append(weighted_sums(scores.float().softmax(dim=0).to(key.dtype), x.to(key.dtype)))
     means = torch.stack(sums).unflatten(1, shape)
     out = means @ layer.v.weight.unflatten(0, shape).mT + layer.v.bias.unflatten(0, shape)[:, None]
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
 
 def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, is_projected: bool) -> list[Tensor]:
-    """Images ``(P, C)``, or their queries ``(P, D)``, to keys and values of tokens ``(b, N, D)``: ``(P, C)`` each.
+    """Returns the attention outputs ``(P, C)`` of images to tokens, with folded projections.
 
-    Folded: the tokens' keys take the image's projection, their values the output's.
+    The query projection is folded into the keys, and the output projection into the values.
+
+    Args:
+        images: Images ``(P, C)``, or their queries ``(P, D)`` if ``is_projected`` is True.
+        k, v: Keys and values ``(b, N, D)`` of the tokens.
     """
     (keys, values), shape = by_head(layer.heads, k, v), (layer.heads, -1)
     keys = keys * keys.shape[-1] ** -0.5
@@ -217,17 +224,17 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
         folded = (keys @ layer.q.weight.unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C)
         offsets = (keys @ layer.q.bias.unflatten(0, shape)[..., None]).flatten(1)
     values = (values @ layer.out.weight.t().unflatten(0, shape)).flatten(1, 2)  # (b, heads * N, C)
-    found = []
-    for x, each, offset, value in zip(images, folded, offsets, values, strict=True):
-        scores = linear(x, (each, offset)).float().unflatten(1, shape)
-        found.append(linear(softmax_of_few_(scores).flatten(1), (value.t(), layer.out.bias)))
-    return found
+    outputs = []
+    for x, key, offset, value in zip(images, folded, offsets, values, strict=True):
+        scores = linear(x, (key, offset)).float().unflatten(1, shape)
+        outputs.append(linear(softmax_of_few_(scores).flatten(1), (value.t(), layer.out.bias)))
+    return outputs
 
 
 def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, high_res: list[Tensor], weights: Tensor) -> Tensor:
-    """Logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for the masks' ``weights (M, C/8)``.
+    """Returns logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for mask ``weights (M, C/8)``.
 
-    Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
+    Maps stay in blocks of 2x2, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``. Only masks are permuted.
     """
     H, W = plan.size
     x = linear(x, (derived.weight1, derived.bias1)).view(H, W, 2, 2, -1)

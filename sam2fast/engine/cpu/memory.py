@@ -1,4 +1,4 @@
-"""Memory attention, memory encoder and object pointers on the CPU."""
+"""Computes memory attention, memory encoder and object pointers on the CPU."""
 
 from functools import partial
 
@@ -29,32 +29,32 @@ def attend(
     fp8: Fp8,
     hook: AttendHook | None = None,
 ) -> Tensor:
-    """Conditions a frame's map ``(1, C, H, W)`` on the memory of each of B objects: ``(B, C, H, W)``."""
+    """Conditions a frame's map ``(1, C, H, W)`` on the memories of B objects. Returns ``(B, C, H, W)``."""
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
     x = x + 0.1 * position
     rotations = plan.rotations(x.shape[1], memory.pages.shape[1], x.device)
-    for i, (layer, (own_rotation, rotation)) in enumerate(zip(plan.layers, rotations, strict=True)):
-        x = add_into(_attend_to_itself(layer, x, own_rotation), x)
+    for i, (layer, (self_rotation, rotation)) in enumerate(zip(plan.layers, rotations, strict=True)):
+        x = add_into(_attend_to_itself(layer, x, self_rotation), x)
         operands = _query(layer, x), memory, *layer.cross.k, *layer.cross.v
         if hook is not None:
             hook(i, *operands, *rotation)
-        attended = memory_attention_cpu(*operands, *rotation, fp8, layer.pooling)
-        x = add_into(linear(attended, layer.cross.out), x)
+        out = memory_attention_cpu(*operands, *rotation, fp8, layer.pooling)
+        x = add_into(linear(out, layer.cross.out), x)
         x = add_into(_feed_forward(layer, x), x)
     return normalize(x, plan.norm).transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
 def _attend_to_itself(layer: AttendingLayer, x: Tensor, rotation: Rotation) -> Tensor:
-    own = layer.own
-    tokens = normalize(x, layer.norm1, own.q.weight.dtype)
-    q, k, v = by_head(own.heads, *(linear(tokens, each) for each in (own.q, own.k, own.v)))
+    attn = layer.self_attn
+    tokens = normalize(x, layer.norm1, attn.q.weight.dtype)
+    q, k, v = by_head(attn.heads, *(linear(tokens, projection) for projection in (attn.q, attn.k, attn.v)))
     rope_attention = rope_attention_cpu if x.shape[1] >= LONG else rope_attention_reference
-    found = rope_attention(q, k, v, *rotation)
-    return linear(found.transpose(1, 2).flatten(2), own.out)
+    out = rope_attention(q, k, v, *rotation)
+    return linear(out.transpose(1, 2).flatten(2), attn.out)
 
 
 def _query(layer: AttendingLayer, x: Tensor) -> Tensor:
-    """What attends to the memory: ``(1 or B, heads, P, d)``."""
+    """Returns queries ``(1 or B, heads, P, d)`` for attention to the memory."""
     cross = layer.cross
     query = linear(normalize(x, layer.norm2, cross.q.weight.dtype), cross.q)
     return query.unflatten(-1, (cross.heads, -1)).transpose(1, 2)
@@ -62,14 +62,14 @@ def _query(layer: AttendingLayer, x: Tensor) -> Tensor:
 
 def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
     tokens = normalize(x, layer.norm3, layer.mlp[0].weight.dtype)
-    tokens = tokens.reshape(1, -1, 1, x.shape[-1])  # of all objects in one row, so that chunks are contiguous
+    tokens = tokens.reshape(1, -1, 1, x.shape[-1])  # tokens of all objects as rows, so that chunks are contiguous
     return chunked(partial(mlp, layers=layer.mlp), tokens, 1).view(x.shape)
 
 
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame; arguments as of :meth:`Engine.encode_memory`."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. For arguments, see :meth:`Engine.encode_memory`."""
     is_binary, dtype = settings.binarizes and from_prompt, plan.downsampling[0][0].weight.dtype
     masks = masks_for_memory(settings, masks)
     x = scaled_masks(masks, settings.size, settings.scale, settings.bias, is_binary, dtype)
@@ -93,18 +93,18 @@ def _fuse(layer: FuserLayer, x: Tensor) -> Tensor:
 
 
 def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
-    """Object pointers of tokens ``(B, C)``."""
+    """Computes object pointers from tokens ``(B, C)``."""
     return mlp(tokens, plan.pointer) if plan.pointer else tokens
 
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
-    """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
+    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
     assert plan.mask_downsample is not None
     return convolve(masks.float(), plan.mask_downsample)
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
-    """Computes :meth:`Engine.encode_distances`. Encodings are zeros unless so configured."""
+    """Computes :meth:`Engine.encode_distances`. Returns zeros if ``add_tpos_enc_to_obj_ptrs`` is False."""
     layer = plan.distances
     if not settings.add_tpos_enc_to_obj_ptrs:
         return distance.new_zeros(len(distance), distance.shape[1] * settings.tokens, settings.width)

@@ -1,6 +1,6 @@
-"""What inference on the CPU is made of.
+"""Operations for inference on the CPU.
 
-Neither autograd, autocast nor a compiler is active here.
+Gradients, autocast and torch.compile are disabled when these functions run.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import in_float32
 from sam2fast.kernels._cpu import linear_in_inference as linear
 
-# Elements of a chunk, 3 MiB in fp32: near the best for the tiny and the large model on two cores.
+# Maximum elements of a chunk, 3 MiB in fp32: close to the fastest size for the tiny and the large model on two cores.
 CHUNK = 3 * 2**18
-# Up to this exponent, sums of thousands of exponentials are far from fp32's limits.
+# Up to this absolute value, sums of thousands of exponentials do not overflow or underflow in fp32.
 SAFE_EXPONENT = 64.0
-# Elements of a map from which weighted sums of it are faster as a convolution's weight gradient.
+# Minimum elements of a map for which weighted sums are faster as the weight gradient of a convolution.
 LARGE = 2**19
 
 
 def convolve(x: Tensor, layer: Conv) -> Tensor:
-    """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
+    """Convolves ``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the weight's dtype."""
     convolution = partial(F.conv2d, stride=layer.stride, padding=layer.padding, groups=layer.groups)
     if layer.weight.dtype == torch.bfloat16 and _cpu.EMULATES_BFLOAT16:
         return in_float32(convolution, x, layer.weight, layer.bias)
@@ -33,35 +33,35 @@ def convolve(x: Tensor, layer: Conv) -> Tensor:
 
 
 def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None) -> Tensor:
-    """Layer norm ``(..., C)``, computed in fp32 (fp64 for fp64 input), and rounded to ``dtype`` if there is one."""
+    """Returns the layer norm of ``(..., C)``, computed in fp32 (fp64 for fp64 input) and cast to ``dtype`` if given."""
     computed = torch.promote_types(torch.float32, x.dtype)
     weight, bias = norm.weight.to(computed), norm.bias.to(computed)
     return F.layer_norm(x.to(computed), x.shape[-1:], weight, bias, norm.eps).to(dtype or computed)
 
 
 def mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
-    """Linear layers with ReLU between them."""
+    """Applies linear layers with ReLU between them."""
     for layer in layers[:-1]:
         x = linear(x, layer).relu_()
     return linear(x, layers[-1])
 
 
 def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
-    """Two linear layers with the exact GELU between them."""
+    """Applies two linear layers with exact GELU between them."""
     return linear(torch.ops.aten.gelu_(linear(x, layers[0])), layers[1])
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of ``q (b, heads, N, d)`` to ``k, v (b, heads, M, d)``."""
+    """Returns softmax attention of ``q (b, heads, N, d)`` to ``k, v (b, heads, M, d)``."""
     if k.dtype == torch.bfloat16 and _cpu.EMULATES_BFLOAT16:
         return in_float32(F.scaled_dot_product_attention, q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
 
 
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
-    """``function(x)`` of ``x (B, H, W, C)``, in chunks of a multiple of ``rows`` rows whose results fit the cache.
+    """Computes ``function(x)`` for ``x (B, H, W, C)`` in chunks that fit the cache.
 
-    ``function`` must not mix positions of different groups of ``rows`` rows.
+    A chunk has a multiple of ``rows`` rows. ``function`` must not mix positions of different groups of ``rows`` rows.
     """
     B, H, W, C = x.shape
     size = rows * max(1, CHUNK // (B * W * C * rows))
@@ -80,9 +80,9 @@ def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tenso
 
 
 def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
-    """``weights (P, N)``, transposed, times ``x (P, K)``: ``(N, K)``.
+    """Returns ``weights.T @ x``, ``(N, K)``, of ``weights (P, N)`` and ``x (P, K)``.
 
-    For a large map in fp32 it is the weight gradient of a 1x1 convolution, which is faster for the same reason as in
+    A large fp32 map is computed as the weight gradient of a 1x1 convolution. It is faster for the same reason as
     :func:`sam2fast.kernels._cpu.linear`.
     """
     positions = len(x)
@@ -93,7 +93,7 @@ def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def softmax_of_few_(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension, in place; torch's is slow for a handful of values."""
+    """Computes softmax over the last dimension in place. Faster than torch's softmax for a handful of values."""
     if not torch.stack(scores.aminmax()).abs().amax() <= SAFE_EXPONENT:
         scores.sub_(scores.amax(dim=-1, keepdim=True))
     scores.exp_()

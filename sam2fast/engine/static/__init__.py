@@ -1,6 +1,6 @@
-"""Inference by few and large operations at fixed addresses, for GPUs, recordings and compilers.
+"""Computes plans with few, large operations at fixed addresses, for GPUs, CUDA graphs and compilers.
 
-Calls torch's operators, and kernels if the device has them.
+Calls torch's operators, and kernels if the device supports them.
 """
 
 from sam2fast.engine.static import image, masks, memory

@@ -1,8 +1,8 @@
-"""The image encoder by few operations: matrix multiplications add each branch to the map, in place.
+"""Computes image encoders with few operations. Matrix multiplications add the output of a branch to the map in place.
 
-``addmm_`` adds a product to a map, but no bias with it. So biases are deferred: each norm adds their sum so far to what
-it reads. In trained models biases and products cancel, so that a map without many of its biases is large and is rounded
-coarsely: every fourth block adds them to the map.
+``addmm_`` adds a product to the map, but no bias. So biases are deferred: their running sum is added to the input of
+each norm. In trained models, biases and products cancel each other. A map that lacks many biases has large values, and
+low precision rounds them coarsely. So every fourth block adds the biases to the map.
 """
 
 from collections.abc import Sequence
@@ -46,27 +46,27 @@ from sam2fast.kernels.linear_gelu import linear_gelu
 from sam2fast.kernels.mlp import is_joined, mlp
 from sam2fast.kernels.window_attention import pooled_window_attention, window_attention
 
-BIAS_EVERY = 4  # blocks, after which deferred biases are added to the map
+BIAS_EVERY = 4  # number of blocks after which deferred biases are added to the map
 
 
 class ImageWeights(NamedTuple):
-    """The layers in the dtype that products are computed in, and what is computed from weights alone."""
+    """Layers in the dtype of matrix multiplications, and tensors that are computed only from weights."""
 
     patches: Conv | None
-    taps: Tensor | None  # (7, 7, 3, C), the weight of the patches if embed_patches computes them
+    taps: Tensor | None  # (7, 7, 3, C), weight of the patches if embed_patches computes them
     blocks: list[Block]
-    qkv: list[Linear]  # of each block, with the channels of a projected residual after them
-    joined: list[bool]  # True for each block with its MLP in one launch, which adds all biases to the map
-    biases: list[tuple[Tensor, Tensor]]  # (C) fp32, deferred after attention and after the MLP of each block
-    levels: list[Level]  # the coarsest adds what the last map of the trunk lacks
-    direct: list[Linear | None]  # lateral and head of levels that are direct
-    one: Tensor  # (1) fp32
+    qkv: list[Linear]  # per block; a projected residual is appended to the output channels
+    joined: list[bool]  # per block, True if the MLP is one launch; it adds all biases to the map
+    biases: list[tuple[Tensor, Tensor]]  # per block, (C) fp32: sums of deferred biases after attention and after MLP
+    levels: list[Level]  # the bias of the coarsest level includes the deferred biases of the trunk
+    direct: list[Linear | None]  # composed lateral and head of direct levels
+    one: Tensor  # (1) fp32, value 1
     neck: list[tuple[Conv, Norm | None]]
     scaled: list[ScaledLevel]  # composed
 
 
 def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
-    """Returns levels ``(B, C_i, H_i, W_i)``, finest first. The finer ones are projected for the mask decoder.
+    """Returns levels ``(B, C_i, H_i, W_i)``, finest first. Finer levels include the mask decoder's projections.
 
     Args:
         images: Normalized images ``(B, 3, S, S)``, or pixels.
@@ -84,8 +84,8 @@ def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
 def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
     if isinstance(plan, ViTPlan | RoPEViTPlan):
         x, bias = trunk(plan, weights, images)[-1], weights.biases[-1][1]
-        # With out=, a sum rounded to a lower precision is one operation. Autograd, which may run an exported program in
-        # fp32, does not support it.
+        # With out=, addition and rounding to a lower precision are one operation. Autograd does not support out=, and
+        # may run an exported program in fp32.
         x = x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x))
         if isinstance(plan, RoPEViTPlan):
             return scaled_neck(ops, weights.scaled, x)
@@ -96,11 +96,11 @@ def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, imag
 
 def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
     if plan.prepared is None:
-        added = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
+        biases = [x for block in plan.blocks for x in (block.proj.bias, block.mlp[1].bias)]
         direct = [x for level in plan.levels if level.is_direct for x in (level.lateral, level.head) if x]
         coarsest = [level.lateral for level in plan.levels[-1:]]
         projected = [layer for block in plan.blocks if block.residual for layer in (block.qkv, block.residual)]
-        sources = [*added, *parameters_of(*direct, *coarsest, *projected, *plan.scaled)]
+        sources = [*biases, *parameters_of(*direct, *coarsest, *projected, *plan.scaled)]
         plan.prepared = Prepared((plan.patches, plan.blocks, plan.levels, plan.neck), sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> ImageWeights:
@@ -117,12 +117,12 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
         scaled = [cast_layers(composed_scaled(level), dtype) for level in plan.scaled]
         return ImageWeights(patches, taps, blocks, qkv, joined, biases, levels, direct, one, neck, scaled)
 
-    found: ImageWeights = plan.prepared.of(device, compute)
-    return found
+    weights: ImageWeights = plan.prepared.of(device, compute)
+    return weights
 
 
 def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
-    """Returns the weight of Hiera's patches for 16-bit products. In fp32 nothing was measured, and torch convolves."""
+    """Returns the weight of Hiera's patches for embed_patches in 16 bits. In fp32 it was not measured, and not used."""
     if patches is None or dtype not in (torch.bfloat16, torch.float16):
         return None
     weight, _, stride, padding, _ = patches
@@ -132,9 +132,12 @@ def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _deferred_biases(blocks: Sequence[Block], joined: Sequence[bool]) -> list[tuple[Tensor, Tensor]]:
-    """A sum starts again where the map is projected, and where it is added to the map: after attention, or by an MLP in
-    one launch."""
-    found: list[tuple[Tensor, Tensor]] = []
+    """Returns the sums of deferred biases after attention and after the MLP of each block.
+
+    The sum restarts if a block projects its residual, or adds the sum to the map: after attention, or in an MLP of one
+    launch.
+    """
+    sums: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None
     for i, block in enumerate(blocks):
         bias = block.proj.bias.float()
@@ -144,8 +147,8 @@ def _deferred_biases(blocks: Sequence[Block], joined: Sequence[bool]) -> list[tu
             total = torch.zeros_like(bias)
         else:
             total = bias if _adds_bias(i) else attention + bias
-        found.append((attention, total))
-    return found
+        sums.append((attention, total))
+    return sums
 
 
 def _adds_bias(i: int) -> bool:
@@ -153,25 +156,25 @@ def _adds_bias(i: int) -> bool:
 
 
 def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
-    """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. The last one lacks the last deferred biases."""
+    """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. The last map lacks its deferred biases."""
     x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
     dtype = x.dtype
     for i, block in enumerate(weights.blocks):
         if i > 0 and weights.blocks[i - 1].ends_stage:
-            whole, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
-            maps.append(whole)
+            complete, normed = normalize_sum(x, weights.biases[i - 1][1], block.norm1, dtype)
+            maps.append(complete)
         elif i > 0:
             normed = shifted_layer_norm(x, weights.biases[i - 1][1], *block.norm1, dtype)
         qkv, channels = linear(normed, weights.qkv[i]), len(block.qkv.bias)
         rest = block.qkv.bias, block.heads, block.window
         if block.residual is not None and block.pool is not None:
-            attended, x = pooled_window_attention(qkv, *rest, block.pool)
+            out, x = pooled_window_attention(qkv, *rest, block.pool)
         else:
             x = x if block.residual is None else qkv[..., channels:].contiguous()
             rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
-            attended = window_attention(qkv[..., :channels], *rest, block.pool, rope)
-        add_product(x, attended, block.proj.weight)
+            out = window_attention(qkv[..., :channels], *rest, block.pool, rope)
+        add_product(x, out, block.proj.weight)
         after_attention, (first, last) = weights.biases[i][0], block.mlp
         if weights.joined[i]:
             x = mlp(x, after_attention, *block.norm2[:2], *first, *last, block.norm2.eps)
@@ -185,7 +188,7 @@ def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels)
 
 
 def _tokens(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
-    """Returns tokens ``(B, H, W, C)`` with their positions, and the norm of the first block."""
+    """Returns tokens ``(B, H, W, C)`` with position embeddings, and the output of the first block's first norm."""
     assert weights.patches is not None
     dtype, norm = weights.patches.weight.dtype, weights.blocks[0].norm1
     if weights.taps is None:

@@ -1,7 +1,7 @@
-"""Prompt encoder and mask decoder by few operations.
+"""Computes the prompt encoder and mask decoder with few operations.
 
-Prompts are decoded in groups, so that memory does not grow with their number. What depends on parameters alone, as the
-tokens do where there are no points, is computed once.
+Prompts are decoded in groups, so that memory use does not grow with their number. Tensors that only depend on
+parameters are cached, such as the tokens of prompts without points.
 """
 
 import math
@@ -33,68 +33,68 @@ from sam2fast.engine.static.ops import (
 from sam2fast.kernels.mask_logits import mask_logits
 from sam2fast.kernels.token_attention import token_attention
 
-GROUP = 32  # prompts that are decoded at once
-PADDING = 2  # padding points of a prompt without points: its own, and the one that is always appended
+GROUP = 32  # maximum number of prompts to decode at once
+PADDING = 2  # padding points of a prompt without points: one replaces the points, one is always appended
 
 
 class JoinedTwoWay(NamedTuple):
-    """Stores a layer of the transformer, and layers of the same input as one linear layer.
+    """Layer of the transformer. Projections with the same input are joined to one linear layer.
 
-    Projections are linear: the image's positions are projected once, and attention adds them.
+    Projections are linear, so position encodings of the image are projected once, and attention adds them.
     """
 
     layer: TwoWayLayer
-    of_image: Linear  # keys for the tokens, queries, and values for the tokens
-    key_position: Tensor  # (P, D) of the keys for the tokens
-    query_position: Tensor  # (P, D) of the image's queries
-    # With positions: queries and keys of the next layer, or queries of the last attention, and keys for the image.
-    # Without: values for the image, and values of the next layer.
-    of_tokens: Linear
-    widths: list[int]  # of each of these
-    placed: int  # sum of the widths of those with positions
-    first_key: int  # number of the keys for the image, which their values follow
+    image_proj: Linear  # keys for the tokens, queries of the image, values for the tokens
+    key_position: Tensor  # (P, D), position encoding of the keys for the tokens
+    query_position: Tensor  # (P, D), position encoding of the image's queries
+    # First the outputs with positions: queries and keys of the next layer (or queries of the final attention), and keys
+    # for the image. Then the outputs without positions: values for the image, and values of the next layer.
+    token_proj: Linear
+    widths: list[int]  # widths of these outputs
+    num_positioned: int  # sum of the widths of the outputs with positions
+    first_key: int  # index of the keys for the image; the values for the image follow
 
 
 class MaskWeights(NamedTuple):
-    """The layers in the dtype that products are computed in, and what is computed from weights alone."""
+    """Layers in the dtype of matrix multiplications, and tensors that are computed only from weights."""
 
     downscaling: list[tuple[Conv, Norm]]
     downscaled: Conv
-    kinds: Tensor  # (5, C), of the labels -1 to 3
+    label_embeddings: Tensor  # (5, C), for the labels -1 to 3
     angles: Tensor  # (2, C/2) fp32
     tokens: Tensor  # (1, T, C)
-    first: Linear  # of the tokens: queries, keys and values of the first layer
+    first: Linear  # queries, keys and values of the tokens in the first layer
     layers: list[JoinedTwoWay]
     final: Projections
-    final_of_image: Linear  # keys and values
-    final_position: Tensor  # (P, D) of the keys
-    nothing: Linear  # without results
+    final_image_proj: Linear  # keys and values
+    final_position: Tensor  # (P, D), position encoding of the keys
+    no_layer: Linear  # linear layer with zero outputs
     upscaling: tuple[Linear, ...]
-    heads: list[Linear]  # weights (heads, N, K) and biases (heads, N) of all heads; none if one has not three layers
+    heads: list[Linear]  # three batches (heads, N, K) and (heads, N); empty if a head does not have three layers
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the products, but for the heads."""
+        """Dtype of matrix multiplications, except in the heads."""
         return self.downscaled.weight.dtype
 
 
 class ProjectedMaps(NamedTuple):
-    """Images ``(b, P, C)`` projected to the width D of a layer's attentions."""
+    """Projections of images ``(b, P, C)`` to the inner width D of a layer's attentions."""
 
-    keys: Tensor  # (b, P, D) for the tokens, without positions
-    queries: Tensor  # (b, P, D) of the image, without positions
-    values: Tensor  # (b, P, D) for the tokens
+    keys: Tensor  # (b, P, D) for attention of tokens to the image, without positions
+    queries: Tensor  # (b, P, D) for attention of the image to tokens, without positions
+    values: Tensor  # (b, P, D) for attention of tokens to the image
 
 
 class StartedTokens(NamedTuple):
-    """What the first layer computes of tokens before they attend to the image."""
+    """Tokens of prompts, and results of the first layer before the tokens attend to the image."""
 
     tokens: Tensor  # (b, N, C)
-    attended: Tensor  # (b, N, C)
-    projected: Tensor  # (b, N, D) queries to the image
+    updated: Tensor  # (b, N, C), output of self-attention and norm
+    queries: Tensor  # (b, N, D) for attention to the image
 
-    def of(self, count: int) -> "StartedTokens":
-        """Those of the first prompts."""
+    def first(self, count: int) -> "StartedTokens":
+        """Returns the tokens of the first ``count`` prompts."""
         return StartedTokens(*(x[:count] for x in self))
 
 
@@ -103,30 +103,30 @@ class StartedTokens(NamedTuple):
 
 def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
     if plan.prepared is None:
-        pairs = [(each.to_each_other, each.to_image, each.to_tokens) for each in plan.layers]
-        products = [layer for own, to_image, tokens in pairs for layer in (*own[1:4], *to_image[2:4], *tokens[1:4])]
+        layers = [(x.self_attn, x.to_image, x.to_tokens) for x in plan.layers]
+        products = [layer for attn, image, tokens in layers for layer in (*attn[1:4], *image[2:4], *tokens[1:4])]
         products += [*plan.final[1:4], *plan._transposed, *(layer for head in _heads_of(plan) for layer in head)]
         tree = plan.downscaling, plan.downscaled, plan.layers, plan.final
-        plan.prepared = Prepared(tree, [*plan.kinds, *plan.tokens, plan.matrix, *parameters_of(*products)])
+        plan.prepared = Prepared(tree, [*plan.label_embeddings, *plan.tokens, plan.matrix, *parameters_of(*products)])
 
     def compute(tree: Any, dtype: torch.dtype) -> MaskWeights:
         downscaling, downscaled, layers, final = tree
-        found, heads = plan.derived(), _heads_of(plan)
+        derived, heads = plan.derived(), _heads_of(plan)
         return MaskWeights(
             downscaling,
             downscaled,
-            torch.cat(plan.kinds),
+            torch.cat(plan.label_embeddings),
             2 * math.pi * plan.matrix.float(),
             torch.cat(plan.tokens)[None],
-            joined(*layers[0].to_each_other[1:4]),
-            _joined_layers(layers, final, found.position),
+            joined(*layers[0].self_attn[1:4]),
+            _joined_layers(layers, final, derived.position),
             final,
             joined(final.k, final.v),
-            _projected(found.position, final.k),
+            _projected(derived.position, final.k),
             Linear(final.out.bias.new_empty(0, len(final.out.bias)), final.out.bias[:0]),
             (
-                Linear(found.weight1.to(dtype), found.bias1.to(dtype)),
-                Linear(found.weight2.to(dtype), found.bias2.to(dtype)),
+                Linear(derived.weight1.to(dtype), derived.bias1.to(dtype)),
+                Linear(derived.weight2.to(dtype), derived.bias2.to(dtype)),
             ),
             [stacked(layers) for layers in zip(*heads, strict=True)] if {*map(len, heads)} == {3} else [],
         )
@@ -135,28 +135,29 @@ def _weights(plan: MaskPlan, device: torch.device) -> MaskWeights:
 
 
 def _projected(position: Tensor, layer: Linear) -> Tensor:
-    """Returns positions ``(P, C)`` times the weight of a layer, multiplied in fp32."""
+    """Projects positions ``(P, C)`` by the weight of a layer, in fp32."""
     return (position.float() @ layer.weight.float().t()).to(layer.weight.dtype)
 
 
 def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections, position: Tensor) -> list[JoinedTwoWay]:
-    found = []
-    for layer, after in zip(layers, [*(each.to_each_other for each in layers[1:]), final], strict=True):
+    joined_layers = []
+    for layer, after in zip(layers, [*(x.self_attn for x in layers[1:]), final], strict=True):
         queries, keys, values, _ = layer.to_tokens[1:]
         before = [after.q] if after is final else [after.q, after.k]
-        of_tokens = [*before, keys, values, *([] if after is final else [after.v])]
-        widths = [len(each.bias) for each in of_tokens]
-        _, _, of_keys, of_values, _ = layer.to_image
-        of_image = joined(of_keys, queries, of_values)
-        of_key, of_query = _projected(position, of_keys), _projected(position, queries)
+        token_proj = [*before, keys, values, *([] if after is final else [after.v])]
+        widths = [len(projection.bias) for projection in token_proj]
+        _, _, image_keys, image_values, _ = layer.to_image
+        image_proj = joined(image_keys, queries, image_values)
+        positions = _projected(position, image_keys), _projected(position, queries)
         first_key = len(before)
-        placed = sum(widths[: first_key + 1])
-        found.append(JoinedTwoWay(layer, of_image, of_key, of_query, joined(*of_tokens), widths, placed, first_key))
-    return found
+        num_positioned = sum(widths[: first_key + 1])
+        tokens = joined(*token_proj)
+        joined_layers.append(JoinedTwoWay(layer, image_proj, *positions, tokens, widths, num_positioned, first_key))
+    return joined_layers
 
 
 def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
-    """The small networks that read one token each, in the order of these."""
+    """Returns the heads in the order of their tokens. Each head reads one token."""
     return [*([] if plan.score is None else [plan.score]), plan.iou, *plan.networks]
 
 
@@ -164,39 +165,38 @@ def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
 
 
 def _embed_points(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Tensor) -> Tensor:
-    """``(B, N, C)`` of points ``(B, N, 2)`` in input pixels and labels ``(B, N)``."""
+    """Embeds points ``(B, N, 2)`` in input pixels and labels ``(B, N)`` as ``(B, N, C)``."""
     height, width = plan.input_size
-    x, y = (points + 0.5).split(1, dim=-1)  # the pixels' centres
+    x, y = (points + 0.5).split(1, dim=-1)  # centres of pixels
     x, y = (x / width).float() * 2 - 1, (y / height).float() * 2 - 1
     angle = torch.addcmul(x * weights.angles[0], y, weights.angles[1])
     position = torch.cat([angle.sin(), angle.cos()], dim=-1)
     position.masked_fill_((labels == -1)[..., None], 0.0)
-    return position + F.embedding(labels.long() + 1, weights.kinds)
+    return position + F.embedding(labels.long() + 1, weights.label_embeddings)
 
 
 def _tokens_of(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Tensor) -> Tensor:
-    """The tokens ``(B, T + N + 1, C)`` of results, of points and of the padding point that is appended."""
-    own, padding, B = weights.tokens, weights.kinds[None, :1], len(points)
-    sparse = _embed_points(plan, weights, points, labels).to(own.dtype)
-    return torch.cat([own.expand(B, -1, -1), sparse, padding.expand(B, -1, -1).to(own.dtype)], dim=1)
+    """Returns output tokens, point tokens and the token of a padding point, ``(B, T + N + 1, C)``."""
+    tokens, padding, B = weights.tokens, weights.label_embeddings[None, :1], len(points)
+    sparse = _embed_points(plan, weights, points, labels).to(tokens.dtype)
+    return torch.cat([tokens.expand(B, -1, -1), sparse, padding.expand(B, -1, -1).to(tokens.dtype)], dim=1)
 
 
 def _started_without_points(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> StartedTokens:
-    """The tokens of ``count`` prompts with so many padding points and no others, after the first attention."""
+    """Returns the started tokens of ``count`` prompts that have ``padding`` padding points and no other points."""
 
     def compute() -> StartedTokens:
-        own = weights.tokens
-        tokens = torch.cat([own, weights.kinds[None, :1].expand(-1, padding, -1).to(own.dtype)], dim=1)
-        return _start(weights, tokens.repeat(count, 1, 1))
+        points = weights.label_embeddings[None, :1].expand(-1, padding, -1).to(weights.tokens.dtype)
+        return _start(weights, torch.cat([weights.tokens, points], dim=1).repeat(count, 1, 1))
 
     layer = plan.layers[0]
-    _, q, k, v, out = layer.to_each_other
-    sources = *plan.kinds, *plan.tokens, *layer.norm1[:2], *parameters_of(q, k, v, out, layer.to_image.q)
+    parameters = *layer.norm1[:2], *parameters_of(*layer.self_attn[1:], layer.to_image.q)
+    sources = *plan.label_embeddings, *plan.tokens, *parameters
     return plan.started((count, padding, weights.dtype), sources, compute)
 
 
 def _embed_masks(weights: MaskWeights, masks: Tensor) -> Tensor:
-    """``(B, P, C)`` of logits ``(B, 1, 4H, 4W)``."""
+    """Embeds mask logits ``(B, 1, 4H, 4W)`` as ``(B, P, C)``."""
     x = masks
     for conv, norm in weights.downscaling:
         normed = normalize(convolve(x, conv).permute(0, 2, 3, 1), norm, weights.dtype, gelu=True)
@@ -215,7 +215,7 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Predicts the masks of B prompts, as :meth:`Engine.decode`; ``points`` may also be B, for a padding point each."""
+    """Predicts masks for B prompts as :meth:`Engine.decode`. If ``points`` is B, each prompt has one padding point."""
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
         return compiled(plan, _decode_prompts)(plan, weights, embedding, high_res, points, masks, multimask)
@@ -249,16 +249,17 @@ def _decode_prompts(
         projected = _project(weights.layers[0], shared)
 
     def decode_group(group: slice, selected: slice) -> Masks:
-        images_of, dense_of, *levels_of = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
-        image = add(images_of, dense_of, weights.dtype) if shared is None else shared
-        prompts = tokens[group] if started is None else started.of(min(B - group.start, GROUP))  # type: ignore[index]
-        return _decode(plan, weights, prompts, image, projected, levels_of, selected)
+        inputs = (x if len(x) == 1 else x[group] for x in (images, dense, *levels))
+        group_images, group_dense, *group_levels = inputs
+        image = add(group_images, group_dense, weights.dtype) if shared is None else shared
+        prompts = tokens[group] if started is None else started.first(min(B - group.start, GROUP))  # type: ignore[index]
+        return _decode(plan, weights, prompts, image, projected, group_levels, selected)
 
     return decode_in_groups(plan, multimask, B, GROUP, decode_group)
 
 
 def _unrepeat(x: Tensor) -> Tensor:
-    """The first item of a batch that was expanded."""
+    """Returns a batch of one item if the batch was expanded from one item."""
     return x[:1] if x.stride(0) == 0 else x
 
 
@@ -271,85 +272,87 @@ def _decode(
     high_res: list[Tensor],
     selected: slice,
 ) -> Masks:
-    """The selected masks of b prompts, given by tokens ``(b, N, C)``, on images ``(b or 1, P, C)``."""
+    """Decodes the ``selected`` masks of prompts ``(b, N, C)`` on images ``(b or 1, P, C)``."""
     tokens, x, query = prompts if isinstance(prompts, StartedTokens) else _start(weights, prompts)
-    own: tuple[Tensor, ...] = ()  # what the next layer reads of the tokens
-    for i, each in enumerate(weights.layers):
-        layer, at = each.layer, each.first_key
+    qkv: tuple[Tensor, ...] = ()  # queries, keys and values of the next self-attention
+    for i, joined_layer in enumerate(weights.layers):
+        layer, key_position, query_position = joined_layer.layer, joined_layer.key_position, joined_layer.query_position
         if i > 0:
-            x, query = _attend_to_each_other(layer, x, own, tokens)
-        keys, queries, values = projected or _project(each, image)
-        read = token_attention(query, keys, values, None, each.key_position, layer.to_image.heads)
-        x, hidden = normalize_and_project(read, x, layer.to_image.out, layer.norm2, layer.mlp[0], relu=True)
-        found = linear(hidden, layer.mlp[1])
-        x, projected_tokens = normalize_and_project(found, x, None, layer.norm3, each.of_tokens, tokens, each.placed)
-        of_tokens = projected_tokens.split(each.widths, dim=-1)
-        own = *of_tokens[:at], *of_tokens[at + 2 :]
-        keys, values = of_tokens[at : at + 2]
-        read = token_attention(queries, keys, values, each.query_position, None, layer.to_tokens.heads)
-        image = normalize_projected(read, image, layer.to_tokens.out, layer.norm4)
+            x, query = _attend_to_each_other(layer, x, qkv, tokens)
+        keys, queries, values = projected or _project(joined_layer, image)
+        out = token_attention(query, keys, values, None, key_position, layer.to_image.heads)
+        x, hidden = normalize_and_project(out, x, layer.to_image.out, layer.norm2, layer.mlp[0], relu=True)
+        out, projections = linear(hidden, layer.mlp[1]), (joined_layer.token_proj, tokens, joined_layer.num_positioned)
+        x, projected_tokens = normalize_and_project(out, x, None, layer.norm3, *projections)
+        outputs, index = projected_tokens.split(joined_layer.widths, dim=-1), joined_layer.first_key
+        qkv = *outputs[:index], *outputs[index + 2 :]
+        keys, values = outputs[index : index + 2]
+        out = token_attention(queries, keys, values, query_position, None, layer.to_tokens.heads)
+        image = normalize_projected(out, image, layer.to_tokens.out, layer.norm4)
         projected = None
     final = weights.final
-    keys, values = linear(image, weights.final_of_image).chunk(2, dim=-1)
-    read = token_attention(own[0], keys, values, None, weights.final_position, final.heads)
-    x, _ = normalize_and_project(read, x, final.out, plan.final_norm, weights.nothing)
-    of_masks, mask_weights, ious, scores = _heads(plan, weights, x, selected)
-    return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, of_masks, scores)
+    keys, values = linear(image, weights.final_image_proj).chunk(2, dim=-1)
+    out = token_attention(qkv[0], keys, values, None, weights.final_position, final.heads)
+    x, _ = normalize_and_project(out, x, final.out, plan.final_norm, weights.no_layer)
+    mask_tokens, mask_weights, ious, scores = _heads(plan, weights, x, selected)
+    return Masks(_upscale(plan, weights, image, high_res, mask_weights), ious, mask_tokens, scores)
 
 
 def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
-    """What the first layer computes of tokens ``(b, N, C)`` before they attend to the image."""
-    given = linear(tokens, weights.first).chunk(3, dim=-1)
-    return StartedTokens(tokens, *_attend_to_each_other(weights.layers[0].layer, None, given, tokens))
+    """Computes self-attention of tokens ``(b, N, C)`` in the first layer, and their queries to the image."""
+    qkv = linear(tokens, weights.first).chunk(3, dim=-1)
+    return StartedTokens(tokens, *_attend_to_each_other(weights.layers[0].layer, None, qkv, tokens))
 
 
 def _attend_to_each_other(
-    layer: TwoWayLayer, x: Tensor | None, given: tuple[Tensor, ...], prompts: Tensor
+    layer: TwoWayLayer, x: Tensor | None, qkv: tuple[Tensor, ...], prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns tokens ``x (b, N, C)``, or none, plus their attention to each other, and their queries to the image.
+    """Returns tokens ``(b, N, C)`` after self-attention and norm, and their queries to the image.
 
     Args:
-        given: Queries, keys and values of the tokens.
+        x: Residual ``(b, N, C)``, or None in the first layer.
+        qkv: Queries, keys and values of the tokens.
+        prompts: Tokens of the prompts, used as position encodings of the tokens.
     """
-    own, queries = layer.to_each_other, layer.to_image.q
-    query, key, value = given
-    read = token_attention(query, key, value, None, None, own.heads)
-    return normalize_and_project(read, x, own.out, layer.norm1, queries, prompts, len(queries.bias))
+    attn, queries = layer.self_attn, layer.to_image.q
+    q, k, v = qkv
+    out = token_attention(q, k, v, None, None, attn.heads)
+    return normalize_and_project(out, x, attn.out, layer.norm1, queries, prompts, len(queries.bias))
 
 
-def _project(each: JoinedTwoWay, image: Tensor) -> ProjectedMaps:
+def _project(layer: JoinedTwoWay, image: Tensor) -> ProjectedMaps:
     """Projects images ``(b, P, C)``."""
-    return ProjectedMaps(*linear(image, each.of_image).chunk(3, dim=-1))
+    return ProjectedMaps(*linear(image, layer.image_proj).chunk(3, dim=-1))
 
 
 def _heads(
     plan: MaskPlan, weights: MaskWeights, tokens: Tensor, selected: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mask tokens ``(b, 4, C)``, weights ``(b, M, C/8)`` of the selected masks in fp32, their IoUs, and scores."""
-    iou, heads = int(plan.has_score), _heads_of(plan)  # number of the token of IoUs; that of the score comes before
+    """Returns mask tokens ``(b, 4, C)``, and of the selected masks fp32 weights ``(b, M, C/8)``, IoUs and scores."""
+    iou, heads = int(plan.has_score), _heads_of(plan)  # index of the IoU token; the score token comes before it
     if weights.heads:
-        every = mlps(tokens[:, : len(heads)], weights.heads)
-        found = [out[:, : len(head[-1].bias)] for out, head in zip(every.unbind(1), heads, strict=True)]
-        mask_weights = every[:, iou + 1 :, : len(heads[-1][-1].bias)][:, selected].float()
+        stacked_out = mlps(tokens[:, : len(heads)], weights.heads)
+        outputs = [out[:, : len(head[-1].bias)] for out, head in zip(stacked_out.unbind(1), heads, strict=True)]
+        mask_weights = stacked_out[:, iou + 1 :, : len(heads[-1][-1].bias)][:, selected].float()
     else:
-        found = [mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
-        mask_weights = torch.stack(found[iou + 1 :][selected], dim=1).float()
-    ious = found[iou].sigmoid() if plan.has_sigmoid else found[iou]
-    scores = found[0] if plan.has_score else torch.full_like(ious[:, :1], 10.0)
+        outputs = [mlp(token, head) for token, head in zip(tokens.unbind(1), heads, strict=False)]
+        mask_weights = torch.stack(outputs[iou + 1 :][selected], dim=1).float()
+    ious = outputs[iou].sigmoid() if plan.has_sigmoid else outputs[iou]
+    scores = outputs[0] if plan.has_score else torch.full_like(ious[:, :1], 10.0)
     return tokens[:, iou + 1 : iou + 1 + plan.count], mask_weights, ious[:, selected], scores
 
 
 def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list[Tensor], masks: Tensor) -> Tensor:
-    """Returns logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for the masks' weights ``(b, M, C/8)``.
+    """Returns logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for mask weights ``masks (b, M, C/8)``.
 
-    Blocks of 2x2 stay contiguous, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``, until the masks are made.
+    Maps stay in blocks of 2x2, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``. Only masks are permuted.
 
     Args:
-        high_res: Features of twice the size in blocks, and of four times the size in the order of pixels, or none.
+        high_res: Features at twice the size in blocks, and at four times the size in pixel order, or an empty list.
     """
     H, W = plan.size
-    once, twice = weights.upscaling  # to twice the size each
-    x = linear(image, once).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
+    first, second = weights.upscaling  # each doubles the size
+    x = linear(image, first).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
     x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
-    x = linear(x, twice).unflatten(-1, (2, 2, -1))
+    x = linear(x, second).unflatten(-1, (2, 2, -1))
     return mask_logits(x, high_res[1] if high_res else None, masks)

@@ -1,4 +1,4 @@
-"""Memory attention, memory encoder and object pointers by few operations."""
+"""Computes memory attention, memory encoder and object pointers with few operations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -46,14 +46,16 @@ from sam2fast.kernels.memory_attention import (
 
 
 class JoinedAttending(NamedTuple):
-    """Stores a layer of memory attention, and products of its linear layers. With one head, values are projected to the
-    output before they are attended to, and an attention needs no projection after it."""
+    """Layer of memory attention with joined linear layers.
+
+    If an attention has one head, its output projection is composed with the projection of its values.
+    """
 
     layer: AttendingLayer
-    own: Linear  # queries, keys and values of the frame's attention to itself
-    own_out: Linear | None  # the projection to the output where there are several heads
-    values: Linear  # of the memory
-    out: Linear | None  # as own_out
+    qkv: Linear  # queries, keys and values of self-attention
+    self_out: Linear | None  # output projection of self-attention; None if composed
+    values: Linear  # values of cross-attention
+    cross_out: Linear | None  # output projection of cross-attention; None if composed
 
 
 def attend(
@@ -64,8 +66,7 @@ def attend(
     fp8: Fp8,
     hook: AttendHook | None = None,
 ) -> Tensor:
-    """A frame's map ``(1, C, H, W)`` with its encoding for B objects, each conditioned on its own memory:
-    ``(B, C, H, W)``."""
+    """Conditions a frame's map ``(1, C, H, W)`` on the memories of B objects. Returns ``(B, C, H, W)``."""
     layers = _layers(plan, features.device)
     rotations = plan.rotations(features.shape[2] * features.shape[3], memory.pages.shape[1], features.device)
     attend_all = _attend_all if hook else compiled(plan, _attend_all)
@@ -84,18 +85,18 @@ def _attend_all(
     hook: AttendHook | None,
 ) -> Tensor:
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
-    # The sum of the two is the map so far, which the next norm adds.
+    # The map is x + delta. The next norm computes the sum.
     delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous())
-    for i, (each, rotation) in enumerate(zip(layers, rotations, strict=True)):
-        x, delta = _attend(each, rotation, x, delta, memory, fp8, hook and partial(hook, i))
-    found = shifted_layer_norm(x, delta, *plan.norm)
-    return found.transpose(1, 2).unflatten(2, features.shape[-2:])
+    for i, (layer, rotation) in enumerate(zip(layers, rotations, strict=True)):
+        x, delta = _attend(layer, rotation, x, delta, memory, fp8, hook and partial(hook, i))
+    out = shifted_layer_norm(x, delta, *plan.norm)
+    return out.transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
 def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
     if plan.prepared is None:
-        pairs = [(layer.own, layer.cross) for layer in plan.layers]
-        products = [layer for own, cross in pairs for layer in (*own[1:], cross.v, cross.out)]
+        pairs = [(layer.self_attn, layer.cross) for layer in plan.layers]
+        products = [layer for self_attn, cross in pairs for layer in (*self_attn[1:], cross.v, cross.out)]
         plan.prepared = Prepared(plan.layers, parameters_of(*products))
 
     def compute(layers: list[AttendingLayer], dtype: torch.dtype) -> list[JoinedAttending]:
@@ -105,22 +106,23 @@ def _layers(plan: AttentionPlan, device: torch.device) -> list[JoinedAttending]:
 
 
 def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype) -> JoinedAttending:
-    own, (own_values, own_out) = in_dtype.own, _values(layer.own, in_dtype.own, dtype)
-    values = _values(layer.cross, in_dtype.cross, dtype)
-    return JoinedAttending(in_dtype, joined(own.q, own.k, own_values), own_out, *values)
+    self_attn = in_dtype.self_attn
+    self_values, self_out = _values(layer.self_attn, self_attn, dtype)
+    cross_values, cross_out = _values(layer.cross, in_dtype.cross, dtype)
+    return JoinedAttending(in_dtype, joined(self_attn.q, self_attn.k, self_values), self_out, cross_values, cross_out)
 
 
 def _values(exact: Projections, in_dtype: Projections, dtype: torch.dtype) -> tuple[Linear, Linear | None]:
-    """Returns the layer of an attention's values and the projection to the output, or their product and None."""
+    """Returns the projections of an attention's values and output. With one head: their composition, and None."""
     if exact.heads > 1:
         return in_dtype.v, in_dtype.out
-    out, values = exact.out, exact.v  # multiplied in fp32
+    out, values = exact.out, exact.v  # composed in fp32
     bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
     return Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype)), None
 
 
 def _attend(
-    each: JoinedAttending,
+    joined_layer: JoinedAttending,
     rotations: tuple[Rotation, Rotation],
     x: Tensor,
     delta: Tensor,
@@ -128,32 +130,32 @@ def _attend(
     fp8: Fp8,
     hook: Callable[..., None] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens ``x + delta (1 or B, P, C)`` after a layer, as two tensors ``(B, P, C)`` whose sum they are."""
-    layer, cross, dtype = each.layer, each.layer.cross, each.own.weight.dtype
+    """Applies a layer to tokens ``x + delta (1 or B, P, C)``. Returns ``(x, delta)``, each ``(B, P, C)``."""
+    layer, cross, dtype = joined_layer.layer, joined_layer.layer.cross, joined_layer.qkv.weight.dtype
     x, normed = normalize_sum(x, delta, layer.norm1, dtype)
-    own_rotation, rotation = rotations
-    x, normed = _attend_to_itself(each, x, normed, own_rotation)
+    self_rotation, rotation = rotations
+    x, normed = _attend_to_itself(joined_layer, x, normed, self_rotation)
     query = linear(normed, cross.q).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
     if hook is not None:
         hook(query, memory, *cross.k, *cross.v, *rotation)
-    rest, pooling = (*cross.k, *each.values, *rotation), layer.pooling
-    if each.out is None:
+    rest, pooling = (*cross.k, *joined_layer.values, *rotation), layer.pooling
+    if joined_layer.cross_out is None:
         weight, bias, eps = layer.norm3
         x, normed = add_memory_attention(x, weight, bias, eps, query, memory, *rest, fp8=fp8, pooling=pooling)
     else:
-        found = linear(memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling), each.out)
-        x, normed = normalize_sum(x.expand_as(found), found, layer.norm3, dtype)
+        out = linear(memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling), joined_layer.cross_out)
+        x, normed = normalize_sum(x.expand_as(out), out, layer.norm3, dtype)
     return x, mlp(normed, layer.mlp)
 
 
-def _attend_to_itself(each: JoinedAttending, x: Tensor, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Returns tokens plus their attention to each other, and the norm of the sum."""
-    own, norm = each.layer.own, each.layer.norm2
-    q, k, v = by_head(own.heads, *linear(normed, each.own).chunk(3, dim=-1))
-    if each.own_out is None:
+def _attend_to_itself(layer: JoinedAttending, x: Tensor, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Adds self-attention of ``normed`` to tokens ``x``. Returns the sum and its norm."""
+    heads, norm = layer.layer.self_attn.heads, layer.layer.norm2
+    q, k, v = by_head(heads, *linear(normed, layer.qkv).chunk(3, dim=-1))
+    if layer.self_out is None:
         return add_rope_attention(x, *norm, q, k, v, *rotation)
-    found = rope_attention(q, k, v, *rotation).transpose(1, 2).flatten(2)
-    x, normed = normalize_sum(x, linear(found, each.own_out), norm, normed.dtype)
+    out = rope_attention(q, k, v, *rotation).transpose(1, 2).flatten(2)
+    x, normed = normalize_sum(x, linear(out, layer.self_out), norm, normed.dtype)
     return x, normed
 
 
@@ -161,36 +163,36 @@ def _attend_to_itself(each: JoinedAttending, x: Tensor, normed: Tensor, rotation
 
 
 class Downsampling(NamedTuple):
-    """Stores a strided convolution on token-major maps, its norm and GELU."""
+    """Strided convolution with a norm and GELU, on channels-last maps."""
 
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # weight (N, k, k, C) and bias, weight and bias of the norm
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # weight (N, k, k, C) and bias; weight and bias of the norm
     stride: int
     padding: int
     eps: float
 
 
 class FusedBlock(NamedTuple):
-    """Stores a ConvNeXt block on a token-major map. The map gets the block's bias later, as part of a ``shift``."""
+    """ConvNeXt block on a channels-last map. Its bias is deferred, and added later as part of ``shift``."""
 
-    shift: Tensor | None  # (C) sum of the biases of the blocks before it, which the map lacks
-    conv: Conv  # weight (k, k, C) if it is depthwise
+    shift: Tensor | None  # (C), sum of the deferred biases of earlier blocks
+    conv: Conv  # weight (k, k, C) if depthwise
     norm: Norm
     first: Linear
-    last: Tensor  # (C, 4 C), scaled
+    last: Tensor  # (C, 4 C), multiplied by gamma
 
 
 class MemoryWeights(NamedTuple):
-    """The layers in the dtype that products are computed in, and in the order of token-major maps."""
+    """Layers in the dtype of matrix multiplications, with weights for channels-last maps."""
 
     downsampling: list[Downsampling]
-    pixels: Linear  # with the bias of downsampled
+    pixels: Linear  # the bias includes the bias of the mask downsampler's last layer
     downsampled: Tensor  # (C, C, 1, 1)
     fuser: list[FusedBlock]
-    shift: Tensor | None  # (C) sum of the biases of all blocks, if there is no output layer
+    shift: Tensor | None  # (C), sum of the biases of all blocks; None if added to the output layer's bias
     out: Linear | None
     pointer: tuple[Linear, ...]
     mask_downsample: Conv | None
-    distances: Linear | None  # once for each token of a pointer
+    distances: Linear | None  # repeated for each token of a pointer
     perceiver: PerceiverPlan | None
 
 
@@ -206,12 +208,12 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         plan.prepared = Prepared(tree, sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
-        """Returns parameters and new tensors, but no views of parameters, into which a refresh would write."""
+        """Returns parameters and new tensors. It must not return views of parameters: ``Constants`` writes to them."""
         downsampling, (pixels, downsampled, out), fuser, (pointer, mask_downsample, distances, perceiver) = tree
         shift: Tensor | None = None
         blocks = []
         for layer, exact in zip(fuser, plan.fuser, strict=True):
-            weight, bias = (x.float() for x in exact.mlp[1])  # scaled in fp32
+            weight, bias = (x.float() for x in exact.mlp[1])  # multiplied by gamma in fp32
             if exact.gamma is not None:
                 weight, bias = exact.gamma.float()[:, None] * weight, exact.gamma.float() * bias
             conv, before = layer.conv, None if shift is None else shift.to(dtype)
@@ -250,7 +252,7 @@ def _downsampling_of(conv: Any, norm: Norm) -> Downsampling:
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame; arguments as of :meth:`Engine.encode_memory`."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. For arguments, see :meth:`Engine.encode_memory`."""
     weights = _weights(plan, features.device)
     position = None if plan.perceiver is None else plan.position(features)
     with without_autocast(features.device):
@@ -282,7 +284,7 @@ def _encode(
 
 
 def _convolved(block: FusedBlock, x: Tensor) -> Tensor:
-    """The norm of a block's convolution ``(B, H, W, C)``."""
+    """Applies a block's convolution and norm to ``(B, H, W, C)``."""
     shift, conv, norm = block[:3]
     if conv.groups > 1:
         assert conv.bias is not None
@@ -292,7 +294,7 @@ def _convolved(block: FusedBlock, x: Tensor) -> Tensor:
 
 
 def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Tensor, from_prompt: bool) -> Tensor:
-    """Maps ``(B, H, W, C)`` of logits of masks."""
+    """Downsamples mask logits to maps ``(B, H, W, C)``."""
     first, *others = steps
     mask = settings.size, settings.scale, settings.bias, settings.binarizes and from_prompt
     x = downsample_logits(masks, *first.tensors, *mask, first.stride, first.padding, first.eps)
@@ -305,7 +307,7 @@ def _downsampled(steps: list[Downsampling], settings: MemorySettings, masks: Ten
 
 
 def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
-    """Object pointers of tokens ``(B, C)``."""
+    """Computes object pointers from tokens ``(B, C)``."""
     weights = _weights(plan, tokens.device)
     with without_autocast(tokens.device):
         if len(weights.pointer) == 3:
@@ -315,7 +317,7 @@ def pointers_of(plan: MemoryPlan, tokens: Tensor) -> Tensor:
 
 
 def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
-    """Given masks ``(B, 1, S, S)`` as prompts of the mask decoder, which predicts their pointers."""
+    """Downsamples input masks ``(B, 1, S, S)`` to mask prompts. The decoder predicts pointers from the prompts."""
     weights = _weights(plan, masks.device)
     assert weights.mask_downsample is not None
     with without_autocast(masks.device):
@@ -323,7 +325,7 @@ def downsampled(plan: MemoryPlan, masks: Tensor) -> Tensor:
 
 
 def encode_distances(plan: MemoryPlan, settings: MemorySettings, distance: Tensor, num_frames: int) -> Tensor:
-    """Computes :meth:`Engine.encode_distances`. Encodings are zeros unless so configured."""
+    """Computes :meth:`Engine.encode_distances`. Returns zeros if ``add_tpos_enc_to_obj_ptrs`` is False."""
     layer = _weights(plan, distance.device).distances
     if not settings.add_tpos_enc_to_obj_ptrs:
         return distance.new_zeros(len(distance), distance.shape[1] * settings.tokens, settings.width)

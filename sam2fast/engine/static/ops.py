@@ -1,7 +1,7 @@
-"""What inference by few operations is made of.
+"""Operations for inference on GPUs, in CUDA graphs and in compiled functions.
 
-Neither autograd nor autocast is active here; a compiler may be, also on the CPU. Weights are in the dtype that products
-are computed in.
+Gradients and autocast are disabled when these functions run. torch.compile may be active, also on the CPU. Weights have
+the dtype of the matrix multiplications.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,24 +27,27 @@ Value = TypeVar("Value")
 
 
 class Prepared(Generic[Value]):
-    """What is computed from the weights of a plan, in the dtype of products, and kept until they change.
+    """Cached tensors that are computed from the weights of a plan, in the dtype of matrix multiplications.
 
     Args:
-        tree: the plan's linear layers and convolutions, in tuples and lists.
-        sources: what else is read of the plan, but for norms.
+        tree: Linear layers and convolutions of the plan, in tuples and lists.
+        sources: Other tensors of the plan that the computation reads, except norms.
     """
 
     def __init__(self, tree: Any, sources: Iterable[Tensor] = ()) -> None:
         self._tree = tree
         parameters = [[x for x in layer if isinstance(x, Tensor)] for layer in _layers_of(tree)]  # weights first
-        self._weights = [each[0] for each in parameters]
+        self._weights = [tensors[0] for tensors in parameters]
         self._sources = self._weights[0], *sources
         self._parameters = sum(parameters, [])
-        self._kept = TensorCache[Value]()
+        self._cache = TensorCache[Value]()
 
     def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
-        """``compute`` of the tree in the dtype that products are computed in, and of this dtype: autocast's if it is
-        enabled, else the widest of the layers."""
+        """Returns the cached result of ``compute(tree, dtype)``.
+
+        ``dtype`` is autocast's dtype if autocast is enabled, otherwise the widest dtype of the layers. The layers of
+        the tree are cast to it.
+        """
         dtypes = {weight.dtype for weight in self._weights}
         is_cast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if is_cast else reduce(torch.promote_types, dtypes)
@@ -55,7 +58,7 @@ class Prepared(Generic[Value]):
             with without_autocast(device):
                 return compute(cast_layers(tree, dtype) if needs_cast else tree, dtype)
 
-        return self._kept(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
+        return self._cache(dtype, (*sources, *self._parameters) if needs_cast else sources, compute_in_dtype)
 
 
 def _layers_of(tree: Any) -> Iterator[tuple[Any, ...]]:
@@ -67,22 +70,22 @@ def _layers_of(tree: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def parameters_of(*trees: Any) -> list[Tensor]:
-    """Returns weights and biases of layers in tuples and lists."""
+    """Returns the weights and biases of layers in tuples and lists."""
     return [x for layer in _layers_of(trees) for x in layer if isinstance(x, Tensor)]
 
 
 def joined(*layers: Linear) -> Linear:
-    """Layers of the same input as one, whose results are side by side."""
+    """Joins layers with the same input to one layer. Concatenates their outputs."""
     return Linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 
 def compiled(plan: PlanOfPart, function: Callable[..., Value]) -> Callable[..., Value]:
-    """The function, compiled if the plan's part is; it computes nothing from weights alone."""
+    """Returns the function, compiled if the plan is compiled. It must not cache tensors computed only from weights."""
     return function if plan.compiled is None else plan.compiled.instead(function)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Context manager in which products are computed in the dtype of their weights."""
+    """Context manager that disables autocast, so that layers compute in the dtype of their weights."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -92,7 +95,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def linear(x: Tensor, layer: Linear) -> Tensor:
-    """``(..., K)`` of any float dtype to ``(..., N)`` in the dtype of the weight."""
+    """Applies a linear layer to ``(..., K)`` of any float dtype. Returns ``(..., N)`` in the weight's dtype."""
     x = x.to(layer.weight.dtype)
     if torch.compiler.is_compiling():
         return _cpu.linear(x, layer.weight, layer.bias)
@@ -100,12 +103,12 @@ def linear(x: Tensor, layer: Linear) -> Tensor:
 
 
 def pointwise(x: Tensor, layer: Linear) -> Tensor:
-    """A 1x1 convolution of ``(..., K)``."""
+    """Applies a 1x1 convolution to ``(..., K)``."""
     return linear(x, layer._replace(weight=layer.weight.flatten(1)))
 
 
 def linear_relu(x: Tensor, layer: Linear) -> Tensor:
-    """ReLU of :func:`linear`, which is part of the product on CUDA; MPS does not have that operator."""
+    """Returns ReLU of :func:`linear`. On CUDA they are one operator. MPS does not support this operator."""
     if not x.is_cuda:
         return linear(x, layer).relu_()
     rows = x.to(layer.weight.dtype).flatten(0, -2)
@@ -113,47 +116,46 @@ def linear_relu(x: Tensor, layer: Linear) -> Tensor:
 
 
 def mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
-    """Linear layers with ReLU between them."""
+    """Applies linear layers with ReLU between them."""
     for layer in layers[:-1]:
         x = linear_relu(x, layer)
     return linear(x, layers[-1])
 
 
 def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
-    """Two linear layers with the exact GELU between them."""
+    """Applies two linear layers with exact GELU between them."""
     first, last = layers
     return linear(linear_gelu(x.to(first.weight.dtype), first.weight, first.bias), last)
 
 
 def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
-    """``x += y @ weight.T`` as one matrix multiplication, for contiguous ``x (..., N)`` and ``weight (N, K)``, all of
-    one dtype."""
+    """Computes ``x += y @ weight.T`` in place. ``x (..., N)`` is contiguous. All have the same dtype."""
     x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), weight.t())
 
 
 def convolve(x: Tensor, layer: Conv) -> Tensor:
-    """``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the dtype of the weight."""
+    """Convolves ``(B, C, H, W)`` of any float dtype to ``(B, N, H', W')`` in the weight's dtype."""
     return _cpu.conv2d(x.to(layer.weight.dtype), *layer)
 
 
 def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
-    """Layer norm ``(..., C)``, or the GELU of it; computed in fp32, and rounded to ``dtype`` if there is one."""
+    """Returns the layer norm of ``(..., C)``, or its GELU, computed in fp32 and cast to ``dtype`` if given."""
     return layer_norm(x, *norm, dtype, gelu)
 
 
 def normalize_sum(x: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype | None = None) -> list[Tensor]:
-    """``x + delta``, and the norm of it."""
+    """Returns ``x + delta`` and its layer norm."""
     return list(add_layer_norm(x, delta, *norm, dtype))
 
 
 def normalize_projected(x: Tensor, residual: Tensor, layer: Linear, norm: Norm) -> Tensor:
-    """Returns the norm of ``residual (B or 1, ..., C)`` plus a layer's result of ``x (B, ..., K)``, in its dtype."""
+    """Returns the norm of ``residual (B or 1, ..., C) + layer(x)``, with ``x (B, ..., K)``, in the weight's dtype."""
     weight, bias = layer
     residual = residual.expand(*x.shape[:-1], -1)
-    if weight.dtype == torch.float32:  # where the product in the kernel of the norm was not measured
+    if weight.dtype == torch.float32:  # norm_linear was not measured in fp32
         return shifted_layer_norm(residual, linear(x, layer), *norm)
-    nothing = weight.new_empty(0, len(bias)), bias[:0]
-    return norm_linear(x, residual, None, weight, bias, *norm[:2], *nothing, norm.eps, 0, False, weight.dtype)[0]
+    no_layer = weight.new_empty(0, len(bias)), bias[:0]
+    return norm_linear(x, residual, None, weight, bias, *norm[:2], *no_layer, norm.eps, 0, False, weight.dtype)[0]
 
 
 def normalize_and_project(
@@ -163,48 +165,53 @@ def normalize_and_project(
     norm: Norm,
     layer: Linear,
     position: Tensor | None = None,
-    placed: int = 0,
+    num_positioned: int = 0,
     relu: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The norm of ``x`` plus ``delta``, or plus an inner layer's result of it, in fp32; and a linear layer of the norm,
-    of which so many first results are of the norm plus ``position``."""
+    """Returns the fp32 norm of ``x + delta``, and a linear layer's output for the norm.
+
+    Args:
+        delta: Tensor to add to ``x``. If there is an inner layer, the layer is applied to ``delta`` first.
+        num_positioned: Number of leading outputs of the linear layer that read the norm plus ``position``.
+        relu: If True, applies ReLU to the output.
+    """
     (inner_weight, inner_bias), (norm_weight, norm_bias, eps), (weight, bias) = inner or (None, None), norm, layer
     return norm_linear(
-        delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, placed, relu
+        delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias, eps, num_positioned, relu
     )
 
 
 def stacked(layers: Sequence[Linear]) -> Linear:
-    """Layers as a batch ``(G, N, K)`` and ``(G, N)``, padded with zeros to the widest."""
+    """Stacks G layers to weights ``(G, N, K)`` and biases ``(G, N)``. Pads them with zeros to the widest layer."""
     N, K = (max(layer.weight.shape[axis] for layer in layers) for axis in (0, 1))
     weights = [F.pad(weight, (0, K - weight.shape[1], 0, N - len(weight))) for weight, _ in layers]
     return Linear(torch.stack(weights), torch.stack([F.pad(bias, (0, N - len(bias))) for _, bias in layers]))
 
 
 def mlps(x: Tensor, layers: Sequence[Linear]) -> Tensor:
-    """MLPs of three layers, given as batches, of one token each: ``(B, G, K)`` to ``(B, G, N)``."""
+    """Applies G MLPs of three :func:`stacked` layers to one token each, ``(B, G, K)`` to ``(B, G, N)``."""
     first, second, third = layers
     return grouped_mlp(x, *first, *second, *third)
 
 
 def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    """``x + y``, contiguous and rounded to ``dtype`` as it is written, if that is no wider than the sum."""
+    """Returns ``x + y``. If ``dtype`` is not wider than the sum, the result is contiguous and written in ``dtype``."""
     wider = torch.promote_types(x.dtype, y.dtype)
     if torch.promote_types(dtype, wider) != wider:
         return x + y
-    # One of them has the shape of the sum; torch.broadcast_shapes would import sympy.
+    # One operand has the shape of the sum. torch.broadcast_shapes would import sympy.
     return torch.add(x, y, out=x.new_empty(x.shape if x.numel() >= y.numel() else y.shape, dtype=dtype))
 
 
 def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
-    """``x + y * z``, of the shape and strides of ``x``, rounded to ``dtype`` as it is written."""
-    if torch.compiler.is_compiling():  # the compiler takes no strides there
+    """Returns ``x + y * z`` in ``dtype``, with the shape and strides of ``x``."""
+    if torch.compiler.is_compiling():  # the compiler does not support strides of out=
         return torch.addcmul(x, y, z).to(dtype)
     return torch.addcmul(x, y, z, out=torch.empty_like(x, dtype=dtype))
 
 
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
-    """``function(x)``, at once."""
+    """Returns ``function(x)``, without chunks. Same signature as in ``cpu.ops``."""
     return function(x)
 
 
