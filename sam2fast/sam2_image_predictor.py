@@ -34,7 +34,7 @@ from sam2fast.utils.async_copies import copy_to_device, copy_to_host, to_numpy
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
-COPIES_BITS = ("cuda",)  # device types from which masks are copied as packed bits
+COPIES_BITS = ("cuda",)  # device types from which masks are copied as packed bits; on the CPU packing is slower
 NAN_SCORES = "the model's scores are NaN: its weights are damaged (training diverged?), or float16 overflows"
 
 

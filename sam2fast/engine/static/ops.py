@@ -80,7 +80,7 @@ def joined(*layers: Linear) -> Linear:
 
 
 def compiled(plan: PlanOfPart, function: Callable[..., Value]) -> Callable[..., Value]:
-    """Returns the function, compiled if the plan is compiled. It must not cache tensors computed only from weights."""
+    """Returns the function, compiled if the plan is compiled."""
     return function if plan.compiled is None else plan.compiled.instead(function)
 
 
