@@ -1,5 +1,5 @@
 """Triton kernels, imported as ``sam2fast.kernels``; each has a reference implementation in torch.
 
-``import kernels`` from the top of a checkout finds this folder, too. Nothing is defined here, so that a library that
-looks for the package of that name on PyPI, such as transformers, sees that it is not installed.
+``import kernels`` from the top of a checkout also finds this folder. The folder defines nothing, so that libraries such
+as transformers do not mistake it for the package ``kernels`` on PyPI.
 """

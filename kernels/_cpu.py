@@ -2,25 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Optional  # (what the oldest supported torch reads in a schema)
+from typing import Optional  # (the oldest supported torch infers no schema from ``| None``)
 
 import torch
 import torch.nn.functional as F
 
-# With AVX2 alone MKL is as fast, and oneDNN takes four times as long for some shapes: 448 x 3072 by 3072 x 768.
+# With AVX2 but without AVX-512, MKL is as fast. For some shapes oneDNN takes four times as long: 448 x 3072 by
+# 3072 x 768.
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
 EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-# Multiplications from which a product is faster as a 1x1 convolution.
+# Minimum number of multiplications for which a 1x1 convolution is faster than ``F.linear``.
 _LARGE_PRODUCT = 2**25
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; result ``(..., N)``.
+    """Computes ``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; returns ``(..., N)``.
 
-    The same sums as ``F.linear``. With AVX-512 a large fp32 product runs as a 1x1 convolution through oneDNN. Torch's
-    own fp32 matrix multiplication uses MKL, which uses no AVX-512 on processors of other makers and takes up to twice
-    as long.
+    With AVX-512, a large fp32 product runs as a 1x1 convolution through oneDNN. ``F.linear`` uses MKL, which uses no
+    AVX-512 on non-Intel processors and takes up to twice as long there.
     """
     if x.dtype == weight.dtype and is_cpu_inference(x) and not torch.is_autocast_enabled("cpu"):
         return linear_in_inference(x, (weight, bias))
@@ -32,10 +32,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 
 def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
-    """:func:`linear` of ``x`` of any float dtype, where neither autograd, autocast nor a compiler is active.
+    """Computes :func:`linear` if neither autograd, autocast nor a compiler is active.
 
     Args:
-        layer: weight ``(N, K)`` and bias ``(N)``; the result has their dtype.
+        x: Tensor ``(..., K)`` of any float dtype.
+        layer: Weight ``(N, K)`` and bias ``(N)``. The result has their dtype.
     """
     weight, bias = layer
     dtype = weight.dtype
@@ -43,11 +44,11 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
         return in_float32(F.linear, x, weight, bias)
     x = x.to(dtype)
     rows, columns = x.numel() // x.shape[-1], weight.numel()
-    # As _is_large says; written out, since a frame has hundreds of these products.
+    # Same condition as _is_large, inlined because a frame has hundreds of these products.
     if not (_ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32):
         return F.linear(x, weight, bias)
-    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With one thread torch uses
-    # oneDNN only for batches of 16 or more.
+    # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With a single thread, torch
+    # uses oneDNN only for batches of 16 or more.
     batch = 1 if torch.get_num_threads() > 1 else 16
     pixels = x.reshape(batch, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(pixels, weight[:, :, None, None], bias)
@@ -62,7 +63,7 @@ def conv2d(
     padding: int | Sequence[int] = 0,
     groups: int = 1,
 ) -> torch.Tensor:
-    """``F.conv2d``, in compiled graphs without bfloat16 multiplications that the processor would emulate."""
+    """Computes ``F.conv2d``. Compiled graphs use fp32 where the processor would emulate bfloat16 multiplications."""
     if torch.compiler.is_compiling() and emulates_bfloat16(x, weight):
         convolution = partial(F.conv2d, stride=stride, padding=padding, groups=groups)
         return in_float32(convolution, x, weight, bias)
@@ -70,10 +71,10 @@ def conv2d(
 
 
 def use_opaque_op() -> bool:
-    """Whether the graph that is being traced should call an opaque CPU operator instead of the code inside it.
+    """Returns True if a graph that is being traced should contain an opaque CPU operator instead of its operations.
 
-    The compiler knows neither these matrix multiplications nor blocks that fit the cache. A graph for export must run
-    without this package, so it holds no such operator.
+    A compiler generates neither these matrix multiplications nor blocks that fit the cache. An exported graph must run
+    without this package, so it contains no such operator.
     """
     return torch.compiler.is_compiling() and not _is_exporting() and not torch.is_grad_enabled()
 
@@ -83,17 +84,17 @@ def _is_exporting() -> bool:
 
 
 def is_cpu_inference(x: torch.Tensor) -> bool:
-    """Whether ``x`` is on the CPU and neither autograd nor a compiler is active.
+    """Returns True if ``x`` is on the CPU and neither autograd nor a compiler is active.
 
-    Then work can be cut into chunks that fit the cache, and done in place.
+    Callers may then process chunks that fit the cache, and overwrite tensors.
     """
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a product of these would be in bfloat16 on a processor without instructions for it, without gradients.
+    """Returns True if a product of ``x`` and ``weight`` would be in bfloat16 on a CPU without bfloat16 instructions.
 
-    False in a graph for export, which may run elsewhere.
+    Returns False if gradients are enabled, and during export, since the graph may run on another processor.
     """
     if not (EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
         return False
@@ -102,16 +103,16 @@ def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def in_float32(product: Callable[..., torch.Tensor], *operands: torch.Tensor | None) -> torch.Tensor:
-    """``product`` of the operands' bfloat16 values with fp32 sums; the result is rounded to bfloat16.
+    """Computes ``product`` of operands rounded to bfloat16, with fp32 sums, and rounds the result to bfloat16.
 
-    It differs from the product in bfloat16 only in the order of its sums and in intermediate rounding.
+    It differs from a product in bfloat16 only in the order of sums and in intermediate rounding.
     """
     with torch.autocast("cpu", enabled=False):
         return product(*(x if x is None else x.bfloat16().float() for x in operands)).bfloat16()
 
 
 def _is_large(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether :func:`linear_in_inference` computes a product as a convolution."""
+    """Returns True if :func:`linear_in_inference` computes the product as a convolution."""
     return (
         _ONEDNN_IS_FASTER
         and x.dtype == weight.dtype == torch.float32

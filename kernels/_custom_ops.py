@@ -1,4 +1,4 @@
-"""Custom implementations of ops, registered by users under the name of a backend."""
+"""Registers users' custom implementations of ops under the name of a backend."""
 
 import importlib
 import inspect
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 BUILT_IN = ("auto", "torch", "triton")
-# Op -> the module of its public function. The function has the op's name.
+# Op -> module of its public function. The function has the op's name.
 OPS = {
     "memory_attention": "sam2fast.kernels.memory_attention",
     "rope_attention": "sam2fast.kernels.memory_attention",
@@ -18,53 +18,54 @@ Implementation = Callable[..., Any]
 
 # Backend -> op -> implementation. Changes replace the mapping, so readers need no lock.
 registered: Mapping[str, Mapping[str, Implementation]] = {}
-# Number of changes. Part of the key of recorded CUDA graphs, which hold an implementation.
+# Number of changes of ``registered``. It is part of the key of CUDA graphs, since a graph contains an implementation.
 changes = 0
 _lock = threading.Lock()
 
 
 def register_op(op: str, implementation: Implementation, name: str) -> None:
-    """Registers an implementation of an op that runs wherever the backend ``name`` is active, in every thread.
+    """Registers an implementation of an op. It runs in every thread in which the backend ``name`` is active.
 
     Afterwards ``backend(name)`` and ``SAM2FAST_BACKEND`` accept the name. Ops without an implementation under that name
     run as with ``auto``.
 
     Args:
         op: ``memory_attention``, ``rope_attention`` or ``window_attention``.
-        implementation: takes the positional arguments of the op's public function, after its checks, and returns the
-            same results. ``torch.compile`` traces it, or keeps it as one node if it is a ``torch.library.custom_op``.
-        name: of the backend, which may already have implementations of other ops.
+        implementation: Function of the positional arguments of the op's public function, which are checked before the
+            call. It returns the same results. ``torch.compile`` traces it, or keeps it as one node if it is a
+            ``torch.library.custom_op``.
+        name: Name of the backend. It may already have implementations of other ops.
 
     Raises:
-        ValueError: there is no such op, the name is a built-in backend or already has this op, or the implementation
-            does not take the op's arguments. Nothing is registered then.
+        ValueError: If the op does not exist, the name is a built-in backend, the backend already implements this op, or
+            the implementation does not take the op's arguments. Nothing is registered.
     """
     global registered, changes
     _check_op(op)
     if not name or name in BUILT_IN:
-        raise ValueError(f"{name!r} cannot name a backend of your own; give one other than {', '.join(BUILT_IN)}")
+        raise ValueError(f"{name!r} cannot name a custom backend; use a name other than {', '.join(BUILT_IN)}")
     _check_signature(op, implementation)
     with _lock:
         ops = registered.get(name, {})
         if op in ops:
-            raise ValueError(f"the backend {name!r} has {op} already; unregister_op({op!r}, {name!r}) takes it away")
+            raise ValueError(f"the backend {name!r} already has {op}; call unregister_op({op!r}, {name!r}) first")
         registered = {**registered, name: {**ops, op: implementation}}
         changes += 1
 
 
 def unregister_op(op: str, name: str) -> None:
-    """Removes what :func:`register_op` registered. A backend without ops is unknown again.
+    """Removes an implementation that :func:`register_op` registered. Removing the last one removes the backend.
 
-    Where the backend is still active, the op runs as with ``auto``.
+    If the backend is still active, the op runs as with ``auto``.
 
     Raises:
-        ValueError: the backend has no implementation of this op.
+        ValueError: If the backend has no implementation of this op.
     """
     global registered, changes
     with _lock:
         ops = registered.get(name, {})
         if op not in ops:
-            raise ValueError(f"the backend {name!r} has no {op} to unregister")
+            raise ValueError(f"the backend {name!r} has no implementation of {op}")
         left = {other: implementation for other, implementation in ops.items() if other != op}
         others = {other: ops for other, ops in registered.items() if other != name}
         registered = {**others, name: left} if left else others
@@ -73,16 +74,16 @@ def unregister_op(op: str, name: str) -> None:
 
 def _check_op(op: str) -> None:
     if op not in OPS:
-        raise ValueError(f"no op {op!r} takes an implementation; those that do are {', '.join(OPS)}")
+        raise ValueError(f"the op {op!r} has no custom implementations; expected one of {', '.join(OPS)}")
 
 
 def _check_signature(op: str, implementation: Implementation) -> None:
     if not callable(implementation):
-        raise ValueError(f"the implementation of {op} is no function but {type(implementation).__name__}")
+        raise ValueError(f"expected a function as the implementation of {op}, got {type(implementation).__name__}")
     parameters = inspect.signature(getattr(importlib.import_module(OPS[op]), op)).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     try:
         inspect.signature(implementation).bind(*names)
     except TypeError as error:
-        wanted = ", ".join(names)
-        raise ValueError(f"the implementation of {op} must take ({wanted}) by position: {error}") from error
+        expected = ", ".join(names)
+        raise ValueError(f"the implementation of {op} must accept ({expected}) by position: {error}") from error

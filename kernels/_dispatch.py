@@ -22,17 +22,17 @@ _log = logging.getLogger(__name__)
 BACKENDS = _custom_ops.BUILT_IN
 OLDEST_TRITON = (3, 2)
 OLDEST_GPU = (8, 0)  # compute capability
-# AMD's architectures that `make aot` compiles for.
+# AMD architectures that `make aot` compiles kernels for.
 AMD_GPUS = ("gfx942",)
-# Types of devices with kernels; the backend ``triton`` also interprets them on the CPU.
+# Device types with kernels. The backend ``triton`` can also run kernels on the CPU, in Triton's interpreter.
 KERNEL_DEVICES = ("cuda",)
 # Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
-# Op -> number of kernel launches in this process. Tests use it to prove that a kernel ran.
+# Op -> number of kernel launches in this process. Tests use it to check that a kernel ran.
 launches: Counter[str] = Counter()
 _launches_lock = threading.Lock()
-# Triton's interpreter treats the bits of bfloat16 as integers. Tests fix it and set this.
+# Triton's interpreter treats the bits of bfloat16 as integers. Tests patch it and set this to True.
 interpreter_supports_bfloat16 = False
 
 _forced: ContextVar[str | None] = ContextVar("sam2fast_backend", default=None)
@@ -45,10 +45,10 @@ def _check_backend(name: str, source: str) -> str:
 
 
 def current_backend() -> str:
-    """The active backend: the innermost :func:`backend` block, else ``SAM2FAST_BACKEND``, else ``auto``.
+    """Returns the active backend: the innermost :func:`backend` block, else ``SAM2FAST_BACKEND``, else ``auto``.
 
     Raises:
-        ValueError: ``SAM2FAST_BACKEND`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
+        ValueError: If ``SAM2FAST_BACKEND`` is not ``auto``, ``torch``, ``triton`` or a registered backend.
     """
     forced = _forced.get()
     if forced is not None:
@@ -58,20 +58,20 @@ def current_backend() -> str:
 
 
 def implementation_of(op: str) -> _custom_ops.Implementation | None:
-    """The implementation of ``op`` that is registered for the active backend, or None."""
+    """Returns the implementation of ``op`` that is registered for the active backend, or None."""
     if not _custom_ops.registered:
         return None
     return _custom_ops.registered.get(current_backend(), {}).get(op)
 
 
 def backend_key() -> Hashable:
-    """What recorded or compiled ops depend on: the active backend, and what is registered for it."""
+    """Returns a key of the active backend and its registered ops, for caches of CUDA graphs and compiled ops."""
     name = current_backend()
     return name, 0 if name in BACKENDS else _custom_ops.changes
 
 
-# What torch.compiler.assume_constant_result does, without importing the compiler: a graph is made for the backend that
-# is active while it is traced.
+# Equals torch.compiler.assume_constant_result, without importing the compiler: a graph uses the backend that is active
+# during tracing.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -80,7 +80,7 @@ def backend(name: str) -> Iterator[None]:
     """Context manager that forces a backend in the calling thread.
 
     Raises:
-        ValueError: ``name`` is none of ``auto``, ``torch``, ``triton`` and the registered ones.
+        ValueError: If ``name`` is not ``auto``, ``torch``, ``triton`` or a registered backend.
     """
     token = _forced.set(_check_backend(name, "backend"))
     try:
@@ -90,17 +90,18 @@ def backend(name: str) -> Iterator[None]:
 
 
 def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None = None) -> bool:
-    """Whether the Triton kernel of ``op`` runs for these tensors.
+    """Returns True if the Triton kernel of ``op`` runs for these tensors.
 
-    ``auto`` uses it wherever it can run, that is on GPUs; ``torch`` never. ``triton`` also uses it for CPU tensors
-    under Triton's interpreter (``TRITON_INTERPRET=1``). A registered backend acts like ``auto`` for ops that it does
-    not implement.
+    The backend ``auto`` uses kernels on supported GPUs, and ``torch`` never does. ``triton`` also uses them for CPU
+    tensors in Triton's interpreter (``TRITON_INTERPRET=1``). A registered backend acts like ``auto`` for ops that it
+    does not implement.
 
     Args:
-        unsupported_reason: why the op's kernel does not support these inputs, such as "has no dropout", or None.
+        unsupported_reason: Reason why the op's kernel does not support these inputs, for example "has no dropout", or
+            None.
 
     Raises:
-        RuntimeError: the backend is ``triton`` and the kernel cannot run; a forced backend never falls back.
+        RuntimeError: If the backend is ``triton`` and the kernel cannot run. A forced backend never falls back.
     """
     name = current_backend()
     if name == "torch":
@@ -112,36 +113,37 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
 
 
 def why_no_triton(device: torch.device) -> str | None:
-    """Why Triton kernels cannot run on a CUDA device, including the active backend, or None."""
+    """Returns the reason why Triton kernels cannot run on a CUDA device with the active backend, or None."""
     if current_backend() == "torch":
-        return "the backend in force is 'torch', whose connected components wait for the device"
+        return "the active backend is 'torch', whose connected components wait for the device"
     if too_old := _triton_unsupported_reason():
         return too_old
     return _gpu_unsupported_reason(device)
 
 
 def interpreting() -> bool:
-    """Whether Triton runs kernels in its interpreter, on CPU tensors, in this process."""
+    """Returns True if this process runs kernels in Triton's interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def why_no_scans() -> str | None:
-    """Why kernels that scan across a whole program are not used, or None: on AMD GPUs only with the backend ``triton``.
+    """Returns the reason why kernels that scan across a whole program are not used, or None.
 
-    Some builds of Triton for AMD scan wrongly across wavefronts (ROCm/triton#947).
+    Some builds of Triton for AMD compute scans across wavefronts incorrectly (ROCm/triton#947). On AMD GPUs, only the
+    backend ``triton`` uses these kernels.
     """
     if torch.version.hip is None or current_backend() == "triton":
         return None
-    return "scans wrongly in some builds of Triton for AMD"
+    return "computes incorrect scans in some builds of Triton for AMD"
 
 
 def count_launch(op: str) -> None:
-    """Counts a launch of the kernel of ``op``; called by its launcher."""
+    """Counts a launch of the kernel of ``op``, and logs the first one."""
     with _launches_lock:
         is_first = op not in launches
         launches[op] += 1
     if is_first and not interpreting():
-        _log.info("Triton compiles the kernel of %s for this GPU, unless its cache has it", op)
+        _log.info("Triton compiles the kernel of %s for this GPU, unless the kernel is in Triton's cache", op)
 
 
 def _unsupported_reason(tensors: tuple[torch.Tensor, ...], interpreter: bool) -> str | None:
@@ -149,11 +151,11 @@ def _unsupported_reason(tensors: tuple[torch.Tensor, ...], interpreter: bool) ->
         return missing
     if interpreter and all(tensor.is_cpu for tensor in tensors):
         if any(tensor.dtype == torch.bfloat16 for tensor in tensors) and not interpreter_supports_bfloat16:
-            return "would compute nonsense: Triton's interpreter does not know bfloat16"
+            return "would be wrong: Triton's interpreter does not support bfloat16"
         return None
     if not all(tensor.is_cuda for tensor in tensors):
-        found = ", ".join(str(tensor.device) for tensor in tensors)
-        return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), and got {found}"
+        devices = ", ".join(str(tensor.device) for tensor in tensors)
+        return f"needs CUDA tensors (or TRITON_INTERPRET=1 and CPU tensors), got {devices}"
     return _gpu_unsupported_reason(tensors[0].device)
 
 
@@ -162,8 +164,8 @@ def _triton_unsupported_reason() -> str | None:
     if version is None:
         return f"needs the package triton, which {_why_absent}"
     if version < OLDEST_TRITON:
-        wanted, found = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
-        return f"needs triton {wanted} or newer, and {found} is installed"
+        required, installed = (".".join(map(str, v)) for v in (OLDEST_TRITON, version))
+        return f"needs triton {required} or newer, but {installed} is installed"
     return None
 
 
@@ -175,35 +177,35 @@ def _gpu_unsupported_reason(device: torch.device) -> str | None:
     if torch.version.hip is not None:
         name = torch.cuda.get_device_properties(device).gcnArchName.partition(":")[0]
         if name not in AMD_GPUS:
-            return f"is compiled for {', '.join(AMD_GPUS)} of AMD's GPUs alone, and this one is {name}"
+            return f"supports only {', '.join(AMD_GPUS)} among AMD GPUs, but this GPU is {name}"
     elif (capability := torch.cuda.get_device_capability(device)) < OLDEST_GPU:
-        return f"needs a GPU of compute capability 8.0 or newer, and this one has {capability[0]}.{capability[1]}"
+        return f"needs a GPU of compute capability 8.0 or higher, but this GPU has {capability[0]}.{capability[1]}"
     return _build_unsupported_reason()
 
 
 @functools.cache
 def _build_unsupported_reason() -> str | None:
-    """What Triton lacks to build its kernel launchers, looked up as ``triton.runtime.build`` does; else None."""
-    if sys.platform != "linux" or _has_builder():  # elsewhere Triton has its own compiler
+    """Returns the reason why Triton cannot build kernel launchers, or None. Searches like ``triton.runtime.build``."""
+    if sys.platform != "linux" or _has_builder():  # on other platforms, Triton includes a compiler
         return None
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "needs a C compiler, with which Triton builds what starts kernels: install gcc, or name one in CC"
+        return "needs a C compiler, since Triton compiles kernel launchers: install gcc, or set CC to a compiler"
     scheme = sysconfig.get_default_scheme()
     headers = sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]
     if not os.path.exists(os.path.join(headers, "Python.h")):
-        return f"needs Python's headers, with which Triton builds what starts kernels; no Python.h in {headers}"
+        return f"needs Python's headers, since Triton compiles kernel launchers, but {headers} has no Python.h"
     return None
 
 
 def _has_builder() -> bool:
-    """Whether a custom build function is set in Triton, which takes one from 3.4 on."""
+    """Returns True if a custom build function is set in Triton, which Triton supports since 3.4."""
     import triton
 
     knobs = getattr(triton, "knobs", None)
     return knobs is not None and knobs.build.impl is not None
 
 
-# Also constants of a graph.
+# These are constants in graphs, too.
 _triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _gpu_unsupported_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -218,13 +220,13 @@ def _find_triton() -> tuple[int, int] | None:
         return None
     try:
         import triton
-    except Exception as error:  # of a broken installation; the reference implementations work without Triton
+    except Exception as error:  # a broken installation; the reference implementations work without Triton
         _why_absent = f"cannot be imported ({type(error).__name__}: {error})"
         return None
     major, minor = map(int, triton.__version__.split(".")[:2])
     if (major, minor) < OLDEST_TRITON and torch.cuda.is_available():
         _log.warning(
-            "sam2fast's kernels and CUDA graphs need triton %d.%d or newer, and %s is installed: PyTorch computes "
-            "instead. Install a newer torch, which brings a newer triton.", *OLDEST_TRITON, triton.__version__,
+            "sam2fast's kernels and CUDA graphs need triton %d.%d or newer, but %s is installed. PyTorch operations "
+            "run instead. Install a newer torch, which includes a newer triton.", *OLDEST_TRITON, triton.__version__,
         )  # fmt: skip
     return major, minor

@@ -15,11 +15,11 @@ from sam2fast.kernels._dispatch import count_launch, interpreting
 # Environment variable that names a file of configurations. They override the package's configurations.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
-# Key of a configuration's meta: programs that run at once on a multiprocessor, 1 if absent. Not passed to the kernel.
+# Key in the meta of a configuration: programs that run at once on a multiprocessor (default 1). Kernels do not get it.
 CTAS_PER_SM = "CTAS_PER_SM"
-# Triton option of each launch, unless products must be rounded before a sum. Its default changes in Triton 3.10.
+# Triton option of all launches except of kernels that must round products before sums. Its default changes in 3.10.
 FUSED = {"enable_fp_fusion": True}
-# CUDA's limit of programs along the second and the third axis of a grid. Along the first axis it is 2**31 - 1.
+# CUDA's maximum number of programs along the second and third axes of a grid. Along the first axis it is 2**31 - 1.
 MAX_PROGRAMS = 65535
 
 
@@ -34,21 +34,21 @@ class LaunchConfig(NamedTuple):
         return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
     def launch(self, op: str, kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
-        """Launches a Triton kernel with these options where its first argument is, as a launch of ``op``."""
+        """Launches a Triton kernel on the device of its first argument, and counts a launch of ``op``."""
         count_launch(op)
         with self.on_device(args[0]):
             kernel[grid](*args, **constants, **self.options, **FUSED)
 
 
-# Returns an op's configuration for a GPU (sm_90, gfx942; cpu for the interpreter), a dtype (bfloat16) and a shape class
-# (* for any).
+# Function that returns an op's configuration for a GPU (sm_90, gfx942; cpu for the interpreter), a dtype (bfloat16) and
+# a shape class (* for any).
 Configure = Callable[[str, str, str], LaunchConfig]
 
 
 class Row(NamedTuple):
     """Stores one configuration of a file."""
 
-    arch: str  # a GPU, or * for each GPU without its own row
+    arch: str  # a GPU, or * for all GPUs that no other row names
     dtype: str  # dtype of the first argument, or *
     shape: str  # shape class of the op, or *
     meta: Mapping[str, int]
@@ -60,37 +60,40 @@ def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str =
 
     A matching row of the file in ``SAM2FAST_LAUNCH_TABLE`` overrides ``config``.
     """
-    global _chosen
-    rows, chosen = custom_rows(), _chosen
-    if chosen.rows is not rows:  # the tuner has replaced or restored the rows
-        chosen = _chosen = _Chosen(rows, {})
+    global _cache
+    rows, cache = custom_rows(), _cache
+    if cache.rows is not rows:  # the tuner has replaced or restored the rows
+        cache = _cache = _Cache(rows, {})
     key = op, architecture(tensor.device), tensor.dtype, shape
-    found = chosen.configs.get(key)
-    if found is None:
-        wanted = key[1], str(tensor.dtype).removeprefix("torch."), shape
-        found = chosen.configs[key] = configuration(op, config, *wanted)
-    return found
+    launch = cache.configs.get(key)
+    if launch is None:
+        names = key[1], str(tensor.dtype).removeprefix("torch."), shape
+        launch = cache.configs[key] = configuration(op, config, *names)
+    return launch
 
 
 def configuration(op: str, config: Configure, arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the configuration by names: from a matching row of ``SAM2FAST_LAUNCH_TABLE``, else from ``config``."""
+    """Returns the configuration from a matching row of ``SAM2FAST_LAUNCH_TABLE``, else from ``config``."""
     return fitting_row(custom_rows().get(op, ()), arch, dtype, shape) or config(arch, dtype, shape)
 
 
-class _Chosen(NamedTuple):
+class _Cache(NamedTuple):
     """Caches chosen configurations, with the rows that override the package's configurations."""
 
     rows: Mapping[str, Sequence[Row]]
     configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
 
 
-_chosen = _Chosen({}, {})
+_cache = _Cache({}, {})
 
 
 def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
-    """Returns the configuration of the best row, or None. A row that names the shape wins, then one with the GPU."""
-    wanted = arch, dtype, shape
-    fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], wanted, strict=True))]
+    """Returns the configuration of the best matching row, or None.
+
+    A row that names the shape wins over other rows, then a row that names the GPU, then one that names the dtype.
+    """
+    names = arch, dtype, shape
+    fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], names, strict=True))]
     if not fitting:
         return None
     best = max(fitting, key=lambda row: (row.shape != ANY, row.arch != ANY, row.dtype != ANY))
@@ -142,7 +145,7 @@ def _row(op: str, row: Any) -> Row:
 
 
 def product_precision(dtype: torch.dtype) -> str:
-    """Returns Triton's ``input_precision``. On NVIDIA GPUs fp32 takes three TF32 products, or one if TF32 is on."""
+    """Returns Triton's ``input_precision``. For fp32, NVIDIA GPUs use three TF32 products, or one if TF32 is on."""
     if dtype != torch.float32 or interpreting() or torch.version.hip is not None:
         return "ieee"
     return "tf32" if tf32_is_allowed() else "tf32x3"
@@ -172,7 +175,7 @@ def architecture(device: torch.device) -> str:
 
 
 def is_hopper(device: torch.device) -> bool:
-    """Returns True for the GPUs on which choices between kernels and torch were measured."""
+    """Returns True on Hopper GPUs (sm_90), the only ones on which the speed of kernels was compared with torch."""
     return architecture(device) == "sm_90"
 
 

@@ -1,7 +1,7 @@
-"""An op with a kernel, from one declaration: operator, schema, fake result, gradient, choice of implementation.
+"""Declares ops with kernels: operator, schema, fake result, gradient, choice of implementation.
 
-An op is one node of a graph. Outside graphs a torch operator costs tens of microseconds of host time per call, so the
-implementation is called directly there.
+An op is one node of a graph. Outside graphs, the implementation is called directly, since a torch operator costs tens
+of microseconds of host time per call.
 """
 
 import functools
@@ -23,9 +23,9 @@ from sam2fast.kernels import _dispatch
 
 _log = logging.getLogger(__name__)
 
-# Every op by its name, for tests and benchmarks.
+# All ops by name, for tests and benchmarks.
 OPS: dict[str, "Op[..., Any]"] = {}
-# Torch has no public names for these. In a version without them operators are always called.
+# Torch has no public names for these functions. In a version of torch without them, operators are always called.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -35,11 +35,11 @@ R = TypeVar("R")
 
 
 def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
-    """Decorator that makes an op of its reference implementation, which has the op's name and docstring.
+    """Decorator that turns a reference implementation into an op with its name and docstring.
 
     Args:
-        options: Arguments of :class:`Op`. By default ``kernel`` is ``<module>_triton.<name>_triton``, or in a folder
-            ``<folder>.launch.<name>_triton``.
+        options: Arguments of :class:`Op`. By default, ``kernel`` is ``<module>_triton.<name>_triton``, or
+            ``<folder>.launch.<name>_triton`` for a module in a folder.
     """
 
     def made(reference: Callable[P, R]) -> "Op[P, R]":
@@ -51,27 +51,29 @@ def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
 
 
 class Op(Generic[P, R]):
-    """A function that runs the kernel where it can run and pays, else the reference implementation.
+    """Function that dispatches to a kernel if it is supported and faster, else to the reference implementation.
 
-    Its arguments are first tensors, or None for optional ones, then the others.
+    Tensors, or None for optional ones, come first in its arguments.
 
     Args:
-        name: of the torch operator ``sam2fast::name``.
-        reference: the reference implementation, whose annotated signature is the operator's. Its results have the
-            operator's shapes and dtypes, and its gradient is the operator's.
+        name: Name of the torch operator ``sam2fast::name``.
+        reference: Reference implementation. The operator has its annotated signature, and the shapes, dtypes and
+            gradient of its results.
         kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments by position on a GPU, and
-            has the same defaults. The module is imported when the kernel first runs, since it imports Triton.
-        shapes: a sentence with the shapes of arguments, by which calls are checked; see :class:`Shapes`.
-        fits: returns False if another condition of that sentence does not hold, or raises an error itself.
-        unsupported: returns why the kernel does not take some arguments, or None.
-        prefers_torch: returns whether torch is faster for some arguments. A forced kernel runs all the same.
-        kind: returns the sizes that the kernel is compiled for. A kernel that fails is refused for these sizes alone.
-        layout: puts a result of the reference into the kernel's order in memory.
-        fake: returns the results for fake tensors; by default the results of ``reference`` in ``layout``.
-        is_chosen_late: the implementation is chosen when the operator runs, not when a graph is traced. Such an op has
-            no gradient.
-        cpu: ``module.function`` for CPU tensors of an op that is chosen late; without it the reference.
-        launches: the name under which the kernel counts its launches; by default the op's.
+            has the same defaults. The module imports Triton, so it is imported when the kernel first runs.
+        shapes: Sentence with the shapes of arguments, which calls are checked against; see :class:`Shapes`.
+        fits: Function that returns False if another condition of that sentence does not hold, or raises an error.
+        unsupported: Function that returns the reason why the kernel does not support its arguments, or None.
+        prefers_torch: Function that returns True if torch is faster for its arguments. Ignored for a forced kernel.
+        compile_key: Function that returns the sizes that the kernel is compiled for. After a failure, the kernel is not
+            used again for the same sizes.
+        layout: Function that copies a result of the reference into the memory layout of the kernel's result.
+        fake: Function that returns the results for fake tensors. By default, empty results like the reference's, in
+            ``layout``.
+        is_chosen_late: If True, the implementation is chosen when the operator runs, not when a graph is traced. Such
+            an op has no gradient.
+        cpu: ``module.function`` for CPU tensors of an op with ``is_chosen_late``. By default the reference.
+        launches: Name under which the kernel counts its launches. By default the op's name.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Op(Generic[P, R]):
         fits: Callable[..., bool] | None = None,
         unsupported: Callable[..., str | None] = lambda *_: None,
         prefers_torch: Callable[..., bool] = lambda *_: False,
-        kind: Callable[..., Hashable] | None = None,
+        compile_key: Callable[..., Hashable] | None = None,
         layout: Callable[[Tensor], Tensor] = Tensor.contiguous,
         fake: Callable[..., Any] | None = None,
         is_chosen_late: bool = False,
@@ -100,9 +102,9 @@ class Op(Generic[P, R]):
         self.unsupported, self.prefers_torch, self.is_chosen_late = unsupported, prefers_torch, is_chosen_late
         self._kernel, self._cpu, self._layout = _place(kernel), _place(cpu), layout
         if is_chosen_late:
-            self.compute = with_fallback(name, self._without_gradient, None, kind)
+            self.compute = with_fallback(name, self._without_gradient, None, compile_key)
         else:
-            self.compute = with_fallback(name, self.kernel, self._by_reference, kind)
+            self.compute = with_fallback(name, self.kernel, self._by_reference, compile_key)
         signature = schema(reference)
         self._tensors = signature.count("Tensor", 0, signature.index("->"))
         self.operator = torch.library.custom_op(f"sam2fast::{name}", self._operate, mutates_args=(), schema=signature)
@@ -112,14 +114,14 @@ class Op(Generic[P, R]):
         OPS[name] = self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        given: tuple[Any, ...] = args
-        if kwargs or len(given) != self._count:
-            given = self._by_position(args, kwargs)
+        inputs: tuple[Any, ...] = args
+        if kwargs or len(inputs) != self._count:
+            inputs = self._by_position(args, kwargs)
         if self._shapes is not None:
-            self._shapes.check(given)
+            self._shapes.check(inputs)
         if self.is_chosen_late:
-            return self._choose_late(given)
-        return self.run(*given) if self.uses_kernel(*given) else self.reference(*given)
+            return self._choose_late(inputs)
+        return self.run(*inputs) if self.uses_kernel(*inputs) else self.reference(*inputs)
 
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         missing = self._count - len(args)
@@ -129,56 +131,56 @@ class Op(Generic[P, R]):
         bound.apply_defaults()
         return bound.args
 
-    def _choose_late(self, given: tuple[Any, ...]) -> Any:
-        if torch.compiler.is_compiling() or _must_be_visible(given):
-            return self.operator(*given)
-        with torch.no_grad():  # as in an operator without a gradient
-            return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in given))
+    def _choose_late(self, args: tuple[Any, ...]) -> Any:
+        if torch.compiler.is_compiling() or _must_be_visible(args):
+            return self.operator(*args)
+        with torch.no_grad():  # like an operator without a gradient
+            return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in args))
 
-    def run(self, *given: Any) -> Any:
-        """The result of the kernel: of the operator where a gradient may be needed or torch must see it."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or _must_be_visible(given):
-            return self.operator(*given)
-        return self.compute(*given)
+    def run(self, *args: Any) -> Any:
+        """Runs the kernel. Calls it as an operator if a gradient may be needed or torch must see the call."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or _must_be_visible(args):
+            return self.operator(*args)
+        return self.compute(*args)
 
-    def uses_kernel(self, *given: Any) -> bool:
-        """Whether the kernel runs for these arguments.
+    def uses_kernel(self, *args: Any) -> bool:
+        """Returns True if the kernel runs for these arguments.
 
         Raises:
-            RuntimeError: the backend is ``triton`` and the kernel cannot run.
+            RuntimeError: If the backend is ``triton`` and the kernel cannot run.
         """
         backend = _dispatch.current_backend()
         is_forced = backend == "triton"
-        if backend == "torch" or not (is_forced or given[0].device.type in _dispatch.KERNEL_DEVICES):
+        if backend == "torch" or not (is_forced or args[0].device.type in _dispatch.KERNEL_DEVICES):
             return False
-        tensors = [x for x in given if isinstance(x, Tensor)]
-        reason = self.unsupported(*given)
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        reason = self.unsupported(*args)
         if not _dispatch.use_triton(self.launches, *tensors, unsupported_reason=reason):
             return False
         if is_forced or self.is_chosen_late:
             return True
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):  # the kernel has no backward kernel
             return False
-        return not self.prefers_torch(*given)
+        return not self.prefers_torch(*args)
 
-    def kernel(self, *given: Any) -> Any:
-        """The result of the kernel, called directly."""
-        return _load(self._kernel)(*given)
+    def kernel(self, *args: Any) -> Any:
+        """Calls the kernel directly."""
+        return _load(self._kernel)(*args)
 
-    def _operate(self, *given: Any) -> Any:
-        return self.compute(*(tuple(x) if isinstance(x, list) else x for x in given))  # torch makes lists of tuples
+    def _operate(self, *args: Any) -> Any:
+        return self.compute(*(tuple(x) if isinstance(x, list) else x for x in args))  # torch converts tuples to lists
 
-    def _without_gradient(self, *given: Any) -> Any:
-        if self.uses_kernel(*given):
-            return self.kernel(*given)
-        return (_load(self._cpu) if self._cpu[1] and given[0].is_cpu else self.reference)(*given)
+    def _without_gradient(self, *args: Any) -> Any:
+        if self.uses_kernel(*args):
+            return self.kernel(*args)
+        return (_load(self._cpu) if self._cpu[1] and args[0].is_cpu else self.reference)(*args)
 
-    def _by_reference(self, *given: Any) -> Any:
-        outs = self.reference(*given)
+    def _by_reference(self, *args: Any) -> Any:
+        outs = self.reference(*args)
         return self._layout(outs) if isinstance(outs, Tensor) else tuple(map(self._layout, outs))
 
-    def _like_reference(self, *given: Any) -> Any:
-        outs = self.reference(*given)
+    def _like_reference(self, *args: Any) -> Any:
+        outs = self.reference(*args)
         empty = tuple(self._layout(x.new_empty(x.shape)) for x in ((outs,) if isinstance(outs, Tensor) else outs))
         return empty[0] if isinstance(outs, Tensor) else empty
 
@@ -187,25 +189,27 @@ class Op(Generic[P, R]):
         ctx.rest = inputs[self._tensors :]
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the reference implementation, which is recomputed; None for inputs that need none."""
+        """Recomputes the reference and returns its gradients, or None for each input that needs no gradient."""
         needed: Sequence[bool] = ctx.needs_input_grad
-        # With gradients enabled here, the gradient itself is differentiated.
+        # Gradients are enabled here only if the gradient itself is differentiated.
         is_double_backward = torch.is_grad_enabled()
         leaves = [
             x if x is None or not w else x.view_as(x) if is_double_backward else x.detach().requires_grad_()
             for x, w in zip(ctx.saved_tensors, needed, strict=False)
         ]
-        chosen = [x for x, w in zip(leaves, needed, strict=False) if w and x is not None]
+        required = [x for x, w in zip(leaves, needed, strict=False) if w and x is not None]
         with torch.enable_grad():
             outs = self.reference(*leaves, *ctx.rest)
         each_out = (outs,) if isinstance(outs, Tensor) else outs
         pairs = [(out, g.to(out.dtype)) for out, g in zip(each_out, grads, strict=True) if out.requires_grad]
-        found: list[Tensor | None] = [None] * len(chosen)
+        computed: list[Tensor | None] = [None] * len(required)
         if pairs:
             ends, seeds = zip(*pairs, strict=True)
-            found = list(torch.autograd.grad(ends, chosen, seeds, allow_unused=True, create_graph=is_double_backward))
-        each = iter(found)
-        gradients = [next(each) if w and x is not None else None for x, w in zip(leaves, needed, strict=False)]
+            computed = list(
+                torch.autograd.grad(ends, required, seeds, allow_unused=True, create_graph=is_double_backward)
+            )
+        remaining = iter(computed)
+        gradients = [next(remaining) if w and x is not None else None for x, w in zip(leaves, needed, strict=False)]
         return *gradients, *[None] * len(ctx.rest)
 
 
@@ -215,9 +219,9 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _load(place: tuple[str, str]) -> Callable[..., Any]:
-    """The function, looked up at each call, so that it can be replaced."""
-    found: Callable[..., Any] = getattr(sys.modules.get(place[0]) or import_module(place[0]), place[1])
-    return found
+    """Returns the function. It is looked up at each call, so that tests can replace it."""
+    function: Callable[..., Any] = getattr(sys.modules.get(place[0]) or import_module(place[0]), place[1])
+    return function
 
 
 _SCHEMA_TYPES = {
@@ -227,7 +231,7 @@ _SCHEMA_TYPES = {
 
 
 def schema(function: Callable[..., Any]) -> str:
-    """The schema of an operator with this annotated signature; the same in every version of torch."""
+    """Returns the schema of an operator with this annotated signature. It is the same in every version of torch."""
     hints = typing.get_type_hints(function)
     returned = hints.pop("return")
     results = [returned] if returned is Tensor else typing.get_args(returned)
@@ -235,22 +239,21 @@ def schema(function: Callable[..., Any]) -> str:
 
     def parameter(name: str, hint: Any) -> str:
         if isinstance(hint, UnionType):
-            kind = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
+            tensor_type = _SCHEMA_TYPES[typing.get_args(hint)[0]] + "?"
         else:
-            kind = _SCHEMA_TYPES[hint]
+            tensor_type = _SCHEMA_TYPES[hint]
         default = [] if defaults.get(name) == () else defaults.get(name)  # schemas take no dtype as default
-        return f"{kind} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
+        return f"{tensor_type} {name}" + ("" if name not in defaults or hint is torch.dtype else f"={default!r}")
 
     taken = ", ".join(parameter(name, hint) for name, hint in hints.items())
-    written = ", ".join(_SCHEMA_TYPES[each] for each in results)
+    written = ", ".join(_SCHEMA_TYPES[result] for result in results)
     return f"({taken}) -> {written if len(results) == 1 else f'({written})'}"
 
 
 def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
-    """Whether torch must see the operator, since it does not see kernel launches.
+    """Returns True if torch must see an operator, since it cannot see kernel launches.
 
-    That is so for torch.jit's tracer, dispatch modes such as fake tensors, transforms such as vmap, and tensor
-    subclasses.
+    This holds for torch.jit's tracer, dispatch modes (fake tensors), transforms (vmap), and tensor subclasses.
     """
     return (
         torch.jit.is_tracing()
@@ -261,29 +264,29 @@ def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
 
 
 def why_unsupported(
-    *given: Any, leaves: str = "", alike: Sequence[Tensor] = (), channels: int = 0, widest: int = 0
+    *args: Any, leaves: str = "", alike: Sequence[Tensor] = (), channels: int = 0, widest: int = 0
 ) -> str | None:
-    """Why a floating-point kernel does not take some arguments, or None.
+    """Returns the reason why a floating-point kernel does not support these arguments, or None.
 
     Args:
-        given: the arguments. Tensors and dtypes among them have to be fp32, bf16 or fp16.
-        leaves: operations that are left to torch under autocast, in the plural.
-        alike: tensors of one dtype.
-        channels, widest: a number of channels, and the largest that the kernel takes.
+        args: Arguments. Tensors and dtypes among them must be fp32, bf16 or fp16.
+        leaves: Operations that the kernel leaves to torch under autocast, in the plural. None by default.
+        alike: Tensors that must have the same dtype.
+        channels, widest: Number of channels, and the largest number that the kernel supports.
     """
-    if leaves and torch.is_autocast_enabled(given[0].device.type):
-        return f"leaves {leaves} under autocast to torch"
-    dtypes = [x.dtype if isinstance(x, Tensor) else x for x in given if isinstance(x, Tensor | torch.dtype)]
+    if leaves and torch.is_autocast_enabled(args[0].device.type):
+        return f"leaves {leaves} to torch under autocast"
+    dtypes = [x.dtype if isinstance(x, Tensor) else x for x in args if isinstance(x, Tensor | torch.dtype)]
     if wrong := [dtype for dtype in dtypes if dtype not in _dispatch.FLOATS]:
-        return f"does not take {wrong[0]}"
+        return f"does not support {wrong[0]}"
     if len({x.dtype for x in alike}) > 1:
-        return f"takes products of one dtype, and got {', '.join(str(x.dtype) for x in alike)}"
-    return f"takes at most {widest} channels, and got {channels}" if channels > widest else None
+        return f"multiplies only matrices of one dtype, got {', '.join(str(x.dtype) for x in alike)}"
+    return f"supports at most {widest} channels, got {channels}" if channels > widest else None
 
 
-# ---- where a kernel does not compile for the GPU, or does not fit on it ----
+# ---- kernels that cannot be compiled or launched on a GPU ----
 
-# Kernels that failed in this process, by op, device, dtypes and kind of shape. They are not tried again.
+# Kernels that failed in this process, by op, device, dtypes and sizes (compile_key). They are not tried again.
 refused: set[Hashable] = set()
 
 
@@ -291,30 +294,31 @@ def with_fallback(
     op: str,
     kernel: Callable[..., Any],
     reference: Callable[..., Any] | None = None,
-    kind: Callable[..., Hashable] | None = None,
+    compile_key: Callable[..., Hashable] | None = None,
 ) -> Callable[..., Any]:
-    """A function that computes by ``kernel``, and where that fails by ``reference``, with one warning.
+    """Returns a function that calls ``kernel``. If the GPU cannot run it, warns once and calls ``reference``.
 
-    With the backend ``triton`` errors are raised.
+    With the backend ``triton``, errors are raised.
 
     Args:
-        op: its name in the warning.
-        kernel: the op; what it raises while Triton compiles and launches a kernel is an obstacle of this GPU.
-        reference: takes the same arguments. None for a ``kernel`` that chooses its implementation when it runs.
-        kind: returns the sizes that kernels are compiled for. Kernels are refused for each of them.
+        op: Name of the op in the warning.
+        kernel: Function that launches the kernel.
+        reference: Reference implementation with the same arguments. If None, ``kernel`` is called with the backend
+            ``torch`` instead.
+        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded per result.
     """
 
     @functools.wraps(kernel)
     def compute(*arguments: Any) -> Any:
-        if not refused or _key(op, kind, arguments) not in refused or _dispatch.current_backend() == "triton":
+        if not refused or _key(op, compile_key, arguments) not in refused or _dispatch.current_backend() == "triton":
             try:
                 return kernel(*arguments)
             except Exception as error:
                 if not (_may_launch(arguments) and _is_obstacle(error)) or _dispatch.current_backend() == "triton":
                     raise
-                refused.add(_key(op, kind, arguments))
+                refused.add(_key(op, compile_key, arguments))
                 _log.warning(
-                    "the kernel of %s does not run on this GPU, so that its reference implementation in torch does: "
+                    "the kernel of %s does not run on this GPU; its reference implementation in torch runs instead: "
                     "%s: %s", op, type(error).__name__, error,
                 )  # fmt: skip
         if reference is not None:
@@ -326,40 +330,40 @@ def with_fallback(
 
 
 def _may_launch(arguments: tuple[Any, ...]) -> bool:
-    """Whether a kernel can have run for these; elsewhere the error is that of the reference implementation."""
+    """Returns True if a kernel may have raised the error; otherwise the reference implementation raised it."""
     return _dispatch.interpreting() or any(isinstance(x, Tensor) and x.is_cuda for x in arguments)
 
 
-def _key(op: str, kind: Callable[..., Hashable] | None, arguments: tuple[Any, ...]) -> Hashable:
+def _key(op: str, compile_key: Callable[..., Hashable] | None, arguments: tuple[Any, ...]) -> Hashable:
     tensors = [x for x in arguments if isinstance(x, Tensor)]
-    return op, tensors[0].device, tuple(x.dtype for x in tensors), kind and kind(*arguments)
+    return op, tensors[0].device, tuple(x.dtype for x in tensors), compile_key and compile_key(*arguments)
 
 
 def _is_obstacle(error: Exception) -> bool:
-    """Whether Triton, its compilers or the driver raised this for a kernel; without memory everything fails."""
+    """Returns True if Triton, its compilers or the driver raised the error, except for a lack of memory."""
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
         return False
-    # Triton's own errors, as of a compilation or too little shared memory, have no public base class. Passes of the
-    # compiler and launches raise RuntimeError, the build of a launcher the other two.
+    # Triton's own errors, such as compilation errors or too little shared memory, have no public base class. Compiler
+    # passes and launches raise RuntimeError. The build of a launcher raises the other two.
     is_of_triton = type(error).__module__.partition(".")[0] == "triton"
     return is_of_triton or isinstance(error, RuntimeError | OSError | subprocess.SubprocessError)
 
 
 class Shapes:
-    """Checks arguments by a sentence such as ``"x (..., K), weight (N, K) and bias (N)"``.
+    """Checks shapes of arguments against a sentence such as ``"x (..., K), weight (N, K) and bias (N)"``.
 
-    A symbol is the same size everywhere, and ``...`` the same leading axes. ``B or 1`` may also be 1. A symbol may
-    consist of several words, such as ``4 * H``. Arguments may be None.
+    A symbol stands for the same size everywhere, and ``...`` for the same leading axes. The size of ``B or 1`` may also
+    be 1. A symbol may consist of several words, such as ``4 * H``. Arguments may be None.
 
     Args:
-        sentence: Names and shapes of arguments. Other words are for readers.
+        sentence: Names and shapes of arguments. Other words are ignored.
         names: Names of all arguments.
         fits: Function of all arguments that returns False if a condition besides shapes does not hold.
     """
 
     def __init__(self, sentence: str, names: Sequence[str], fits: Callable[..., bool] | None) -> None:
         self._sentence, self._names, self._fits = sentence, names, fits
-        # For each argument: position, True with leading axes, and its axes, which may be 1 if the second is True.
+        # Per argument: position, True if it has leading axes, and its axes. The flag of an axis is True if it may be 1.
         self._axes: list[tuple[int, bool, list[tuple[str, bool]]]] = []
         for words, shape in _PART.findall(sentence):
             axes = [(axis.removesuffix(" or 1"), axis.endswith(" or 1")) for axis in shape.split(", ") if axis != "..."]
@@ -369,21 +373,21 @@ class Shapes:
         self._count = 1 + max((position for position, _, _ in self._axes), default=-1)
         self._are_known = functools.lru_cache(maxsize=1024)(self._are_right)
 
-    def check(self, given: Sequence[Any]) -> None:
+    def check(self, args: Sequence[Any]) -> None:
         """Checks all arguments, by position.
 
         Raises:
-            ValueError: If they do not fit the sentence.
+            ValueError: If the arguments do not match the sentence.
         """
-        shapes = tuple([None if x is None else x.shape for x in given[: self._count]])
+        shapes = tuple([None if x is None else x.shape for x in args[: self._count]])
         try:
             are_right = self._are_right(shapes) if torch.compiler.is_compiling() else self._are_known(shapes)
-        except TypeError:  # symbols of a tracer, which have no hash
+        except TypeError:  # a tracer's symbolic sizes have no hash
             are_right = self._are_right(shapes)
-        if not are_right or self._fits is not None and not self._fits(*given):
-            shown = (tuple(x.shape) if isinstance(x, Tensor) else x for x in given)
-            found = [f"{name} {x}" for name, x in zip(self._names, shown, strict=True)]
-            raise ValueError(f"expected {self._sentence}, got {', '.join(found)}")
+        if not are_right or self._fits is not None and not self._fits(*args):
+            shown = (tuple(x.shape) if isinstance(x, Tensor) else x for x in args)
+            received = [f"{name} {x}" for name, x in zip(self._names, shown, strict=True)]
+            raise ValueError(f"expected {self._sentence}, got {', '.join(received)}")
 
     def _are_right(self, shapes: Sequence[Sequence[int] | None]) -> bool:
         sizes: dict[str, Any] = dict(self._numbers)

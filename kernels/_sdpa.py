@@ -1,7 +1,6 @@
-"""Attention by torch, with the backend that the configuration names.
+"""Computes torch's attention with the backend that the configuration names.
 
-A backend's operator is called directly: ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process, which
-other threads would see.
+A backend's operator is called directly, since ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process.
 """
 
 import functools
@@ -17,19 +16,20 @@ Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Values of ``SDPA`` in a configuration.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
-WIDEST = 256  # channels of a head that both backends take on some GPU: cuDNN beyond 128 on Hopper alone, from 9.10 on
-# What a backend has refused in this process. It is not tried again.
+WIDEST = 256  # channels of a head. cuDNN supports more than 128 only on Hopper, from 9.10 on
+# Inputs (backend, device, dtype, shapes) that a backend has refused in this process. They are not tried again.
 refused: set[Hashable] = set()
 
 
 def attention_by(choice: int, scale: float | None = None) -> Attend:
-    """Scaled dot product attention of ``(N, heads, tokens, d)`` tensors by this backend, where it supports them.
+    """Returns a function that computes attention of ``(N, heads, tokens, d)`` tensors with the backend ``choice``.
 
-    Otherwise torch chooses: for other devices and dtypes, other widths of heads, where gradients are needed, and for
-    what the backend has refused before.
+    Torch chooses the backend for other devices and dtypes, for unsupported sizes of heads, if a gradient is needed, and
+    for inputs that the backend has refused before.
 
     Args:
-        scale: of the scores, as of ``scaled_dot_product_attention``.
+        choice: Value of ``SDPA`` in a configuration.
+        scale: Argument of ``scaled_dot_product_attention``.
     """
     default = functools.partial(F.scaled_dot_product_attention, scale=scale)
     if choice not in _BACKENDS:
@@ -39,7 +39,7 @@ def attention_by(choice: int, scale: float | None = None) -> Attend:
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if not _is_supported(query, key, value):
             return default(query, key, value)
-        if torch.compiler.is_compiling():  # a graph cannot try; it holds what the table says
+        if torch.compiler.is_compiling():  # a graph cannot contain a fallback
             return backend(query, key, value)
         request = choice, query.device, query.dtype, tuple(query.shape), tuple(key.shape)
         if request not in refused:

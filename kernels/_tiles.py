@@ -1,4 +1,4 @@
-"""Functions of tiles that several Triton kernels call."""
+"""Computes GELU and layer norm of tiles, for several Triton kernels."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -10,9 +10,10 @@ import triton.language as tl
 def exact_gelu(x):
     """Computes x Phi(x) = max(x, 0) - |x| Phi(-|x|) in fp32.
 
-    The tail Phi(-|x|) is 2^P(|x|). The polynomial P is the best of degree 7 for the error of |x| Phi(-|x|), with its
-    highest coefficient fixed below zero, so that the tail vanishes for large |x|. The error is at most 8e-8, besides
-    rounding. The result is as close as by an fp32 error function, in half as many instructions.
+    The tail Phi(-|x|) is approximated by 2^P(|x|). P is the polynomial of degree 7 that minimizes the error of
+    |x| Phi(-|x|), with its highest coefficient fixed below zero, so that the tail vanishes for large |x|. The error is
+    at most 8e-8, besides rounding. The result is as accurate as with an fp32 error function, in half as many
+    instructions.
     """
     size = tl.abs(x)
     power = 5.48182725e-05 - 2e-06 * size
@@ -34,7 +35,7 @@ def normalized(
     C,
     eps,
 ):
-    """The layer norm of rows."""
+    """Computes the layer norm of rows."""
     used = channel < C
     mean = tl.sum(rows, 1) / C
     centred = tl.where(used[None, :], rows - mean[:, None], 0)

@@ -1,4 +1,4 @@
-"""Compiles kernels in parallel processes into Triton's cache on disk, before they are launched."""
+"""Compiles kernels into Triton's cache on disk in parallel processes, before the kernels are launched."""
 
 import hashlib
 import json
@@ -15,31 +15,31 @@ from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
 
-# A process starts in the time that a few kernels take.
+# Starting a process takes as long as compiling a few kernels.
 MOST_PROCESSES, FEWEST_EACH = 8, 4
-_one_at_a_time = threading.Lock()  # for what is patched in Triton meanwhile
+_one_at_a_time = threading.Lock()  # held while functions of Triton are patched
 
 
 class Compilable(NamedTuple):
-    """What Triton compiles for a launch; all of it counts for the place in its cache."""
+    """Stores the inputs of Triton's compiler for a launch. All of them are part of the key of Triton's cache."""
 
     module: str
-    name: str  # of the kernel in it
+    name: str  # of the kernel in the module
     signature: dict[str, Any]
     constants: dict[Any, Any]
     attributes: dict[Any, Any]
     options: dict[str, Any]
-    target: Any  # of Triton, for the current device
+    target: Any  # Triton's target for the current device
 
     def source(self) -> Any:
-        """Triton's ``ASTSource``."""
+        """Returns Triton's ``ASTSource``."""
         from triton.compiler import ASTSource
 
         kernel = getattr(import_module(self.module), self.name)
         return ASTSource(kernel, self.signature, self.constants, self.attributes)
 
     def is_in_cache(self) -> bool:
-        """Whether ``triton.compile`` finds it on disk."""
+        """Returns True if ``triton.compile`` would find the kernel on disk."""
         from triton._C.libtriton import get_cache_invalidating_env_vars
         from triton.compiler.compiler import make_backend
         from triton.runtime.cache import get_cache_key, get_cache_manager
@@ -51,7 +51,7 @@ class Compilable(NamedTuple):
         return cache.get_group(f"{source.name[:150]}.json") is not None
 
     def compile(self) -> None:
-        """Compiles it into the cache."""
+        """Compiles the kernel into the cache."""
         import triton
 
         triton.compile(self.source(), target=self.target, options=self.options)
@@ -59,13 +59,13 @@ class Compilable(NamedTuple):
 
 @contextmanager
 def collecting() -> Iterator[list[Compilable]]:
-    """Context manager in which this thread launches no kernel. Another thread's block waits for the end of this one.
+    """Context manager that collects uncompiled kernels. The calling thread launches no kernels in the block.
 
-    Not even kernels that are compiled are launched. They may read what others would have written, such as the parents
-    of pixels, which then are any addresses.
+    Compiled kernels are not launched either: they may use the unwritten results of other kernels as addresses, for
+    example the parents of pixels. Blocks of other threads wait for the end of this block.
 
     Yields:
-        What has to be compiled, complete at the end of the block; with Triton before 3.5 nothing, and all is launched.
+        List that is filled at the end of the block. With Triton before 3.5 it stays empty, and kernels are launched.
     """
     from triton import runtime
 
@@ -76,21 +76,22 @@ def collecting() -> Iterator[list[Compilable]]:
     from triton import knobs
     from triton.runtime.jit import JITFunction
 
-    found: dict[str, Compilable] = {}
+    collected: dict[str, Compilable] = {}
     thread = threading.get_ident()
 
     def hook(*, fn: Any, compile: dict[str, Any], **others: Any) -> bool | None:
         if threading.get_ident() != thread:
             return None if before is None else before(fn=fn, compile=compile, **others)
-        data, kind = compile["specialization_data"], (compile["signature"], compile["constants"], compile["configs"][0])
-        if data not in found:
-            # In JSON tuples are lists.
+        data, inputs = compile["specialization_data"], (compile["signature"], compile["constants"])
+        if data not in collected:
+            # JSON stores tuples as lists.
             options = {key: tuple(x) if isinstance(x, list) else x for key, x in json.loads(data)["options"].items()}
-            launch = Compilable(fn.module, fn.name, *kind, options, runtime.driver.active.get_current_target())
+            target = runtime.driver.active.get_current_target()
+            launch = Compilable(fn.module, fn.name, *inputs, compile["configs"][0], options, target)
             if launch.is_in_cache():
                 return None
-            found[data] = launch
-        return True  # do not go on
+            collected[data] = launch
+        return True  # skip the compilation and the launch
 
     def run_or_warm_up(kernel: Any, *args: Any, warmup: bool, **options: Any) -> Any:
         return run(kernel, *args, warmup=warmup or threading.get_ident() == thread, **options)
@@ -102,16 +103,16 @@ def collecting() -> Iterator[list[Compilable]]:
             yield launches
         finally:
             knobs.runtime.jit_cache_hook, JITFunction.run = before, run
-            launches += found.values()
+            launches += collected.values()
 
 
 def compile_in_processes(launches: Sequence[Compilable]) -> None:
-    """Compiles these in up to :data:`MOST_PROCESSES` processes. What fails there is compiled again at its launch."""
+    """Compiles kernels in at most :data:`MOST_PROCESSES` processes. Ignores failures: a launch compiles again."""
     count = min(MOST_PROCESSES, os.cpu_count() or 1, len(launches) // FEWEST_EACH)
     if count < 2:
         return
     _log.info("compiling %d kernels in %d processes", len(launches), count)
-    # Not by multiprocessing, which would run the user's script again.
+    # Without multiprocessing, which would run the user's script again.
     command = [sys.executable, "-m", __name__]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(count)]  # noqa: S603
     try:
@@ -127,6 +128,6 @@ def compile_in_processes(launches: Sequence[Compilable]) -> None:
 
 
 if __name__ == "__main__":
-    for launch in pickle.loads(sys.stdin.buffer.read()):  # noqa: S301  of the parent
+    for launch in pickle.loads(sys.stdin.buffer.read()):  # noqa: S301  from the parent process
         with suppress(Exception):
             launch.compile()

@@ -1,4 +1,4 @@
-"""Chooses each object's mask by its predicted IoU, and replaces masks of absent objects."""
+"""Selects each object's mask by predicted IoU, and overwrites masks of absent objects."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["ABSENT", "choose_masks", "choose_masks_reference"]
 
-ABSENT = -1024.0  # logit of masks of absent objects
+ABSENT = -1024.0  # all logits of an absent object's mask
 
 
-def _chosen(x: Tensor, choice: Tensor) -> Tensor:
+def _select(x: Tensor, choice: Tensor) -> Tensor:
     return x.gather(1, choice.reshape(len(x), 1, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
 
 
@@ -26,29 +26,29 @@ def _fake(masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, *_: objec
     unsupported=why_unsupported,
     fake=_fake,
     is_chosen_late=True,
-    kind=lambda masks, ious, *_: ious.shape[1],
+    compile_key=lambda masks, ious, *_: ious.shape[1],
 )
 def choose_masks(
     masks: Tensor, ious: Tensor, tokens: Tensor, scores: Tensor, presence: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Chooses the mask with the largest predicted IoU for each of B objects; the first of equal ones.
+    """Selects the mask with the largest predicted IoU for each of B objects. Among equal IoUs, the first mask wins.
 
     Args:
         masks: Logits ``(B, M, h, w)``.
-        ious: ``(B, M)``.
-        tokens: ``(B, M or 1, C)`` of the masks.
-        scores: ``(B, 1)`` logits of the objects' presence.
-        presence: Score above which an object is present. None if all are.
+        ious: Predicted IoUs ``(B, M)``.
+        tokens: Output tokens ``(B, M or 1, C)`` of the masks.
+        scores: Object scores ``(B, 1)``, logits of presence.
+        presence: Score above which an object is present. If None, all objects are present.
 
     Returns:
-        Logits ``(B, 1, h, w)``, -1024 for absent objects, the IoU ``(B, 1)``, the token ``(B, C)``, the number of the
-        mask ``(B, 1)`` int64, and True ``(B, 1)`` for each present object.
+        Logits ``(B, 1, h, w)``, -1024 for absent objects; IoU ``(B, 1)``; token ``(B, C)``; index of the mask
+        ``(B, 1)`` int64; and bool ``(B, 1)``, True for each present object.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     choice = ious.argmax(dim=1, keepdim=True)
-    mask, token = _chosen(masks, choice), _chosen(tokens, choice) if tokens.shape[1] > 1 else tokens
+    mask, token = _select(masks, choice), _select(tokens, choice) if tokens.shape[1] > 1 else tokens
     if presence is None:
         seen = torch.ones_like(scores, dtype=torch.bool)
     else:

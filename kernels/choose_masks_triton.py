@@ -1,4 +1,4 @@
-"""The chosen masks in one pass: each program finds its object's mask again, which is a few numbers."""
+"""Copies the selected masks in one pass. Each program compares the few IoUs of its object again."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -14,9 +14,9 @@ from sam2fast.kernels.choose_masks import ABSENT
 @triton.jit(do_not_specialize=["iou_row", "token_row", "score_row"])
 def _choose_masks_kernel(
     masks,  # (B, M, pixels)
-    ious,  # (B, M), rows iou_row apart
-    tokens,  # (B, M or 1, C), rows token_row apart
-    scores,  # (B, 1), score_row apart
+    ious,  # (B, M), row stride iou_row
+    tokens,  # (B, M or 1, C), row stride token_row
+    scores,  # (B, 1), row stride score_row
     mask_out,  # (B, pixels) out
     iou_out,  # (B) out
     token_out,  # (B, C) out
@@ -24,10 +24,10 @@ def _choose_masks_kernel(
     seen_out,  # (B) uint8 out
     iou_row, token_row, score_row, pixels, presence,
     C: tl.constexpr, M: tl.constexpr, HAS_PRESENCE: tl.constexpr,
-    HAS_TOKENS: tl.constexpr,  # one for each mask
+    HAS_TOKENS: tl.constexpr,  # tokens has one row per mask
     ABSENT: tl.constexpr,
-    WIDTH: tl.constexpr,  # C, up to the next power of two
-    BLOCK: tl.constexpr,  # pixels of a program
+    WIDTH: tl.constexpr,  # smallest power of two >= C
+    BLOCK: tl.constexpr,  # pixels per program
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
     best = tl.load(ious + b * iou_row)
@@ -57,29 +57,29 @@ def _choose_masks_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Pixels of a program: 16 a thread, of which loads are in flight at once; memory is the limit."""
+    """Returns the number of pixels per program: 16 per thread, loaded at once, since the kernel is memory-bound."""
     return LaunchConfig({"BLOCK": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
 def choose_masks_triton(masks, ious, tokens, scores, presence) -> tuple[Tensor, ...]:
-    """:func:`sam2fast.kernels.choose_masks.choose_masks` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.choose_masks.choose_masks` on the GPU without synchronising."""
     B, M, h, w = masks.shape
-    C, chosen = tokens.shape[2], launch_config("choose_masks", config, masks)
+    C, launch = tokens.shape[2], launch_config("choose_masks", config, masks)
     mask, iou, token = masks.new_empty(B, 1, h, w), ious.new_empty(B, 1), tokens.new_empty(B, C)
     choice, seen = ious.new_empty(B, 1, dtype=torch.int64), scores.new_empty(B, 1, dtype=torch.bool)
     if B == 0:
         return mask, iou, token, choice, seen
-    # Numbers of a row are adjacent; the rows need not be.
+    # Elements of a row must be adjacent. Rows may have any stride.
     ious, scores = (x if x.stride(1) == 1 else x.contiguous() for x in (ious, scores))
     if tokens.stride()[1:] != (C, 1):
         tokens = tokens.contiguous()
-    # Rounded to the dtype of the scores, as in torch's comparison.
+    # Torch rounds the threshold to the dtype of the scores before it compares.
     limit = 0.0 if presence is None else torch.tensor(presence, dtype=scores.dtype, device="cpu").item()
-    chosen.launch(
-        "choose_masks", _choose_masks_kernel, (B, max(1, triton.cdiv(h * w, chosen.meta["BLOCK"]))),
+    launch.launch(
+        "choose_masks", _choose_masks_kernel, (B, max(1, triton.cdiv(h * w, launch.meta["BLOCK"]))),
         masks.contiguous(), ious, tokens, scores, mask, iou, token, choice, seen.view(torch.uint8),
         ious.stride(0), tokens.stride(0), scores.stride(0), h * w, limit,
         C=C, M=M, HAS_PRESENCE=presence is not None, HAS_TOKENS=tokens.shape[1] > 1, ABSENT=ABSENT,
-        WIDTH=triton.next_power_of_2(max(1, C)), **chosen.meta,
+        WIDTH=triton.next_power_of_2(max(1, C)), **launch.meta,
     )  # fmt: skip
     return mask, iou, token, choice, seen

@@ -1,4 +1,4 @@
-"""8-connected components of binary masks, with the area of each."""
+"""Labels 8-connected components of binary masks, and computes their areas."""
 
 import torch
 from torch import Tensor
@@ -24,24 +24,24 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Labels the 8-connected foreground components of each mask.
 
     Args:
-        mask: ``(N, 1, H, W)`` bool or uint8, nonzero is foreground; any H and W, also 0 masks.
+        mask: Masks ``(N, 1, H, W)`` bool or uint8. Nonzero pixels are foreground. N, H and W may be 0.
 
     Returns:
-        ``labels, areas``, both int32 ``(N, 1, H, W)`` and 0 on the background. A component's label is 1 plus the
-        row-major index of its first pixel in its mask. Each of its pixels holds its area, in pixels.
+        ``labels, areas``, both int32 ``(N, 1, H, W)``, and 0 on the background. A component's label is 1 plus the
+        row-major index of its first pixel in its mask. Every pixel of a component holds the component's area in pixels.
 
     Raises:
-        ValueError: ``mask`` has another shape or dtype.
+        ValueError: If ``mask`` has another shape or dtype.
 
     Source: ``sam2.utils.misc.get_connected_components``, which needs CUDA and even H and W.
     """
-    # Horizontal runs of foreground are joined with touching runs of the row above, smallest run first.
+    # Horizontal runs of foreground are joined with touching runs of the row above.
     N, _, H, W = mask.shape
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
     starts[..., 1:] &= ~foreground[..., :-1]
     run = starts.flatten().cumsum(0, dtype=torch.int32).view(N, H, W) - 1  # index of a pixel's run, in row-major order
-    first_pixel = starts.flatten().nonzero()[:, 0]  # (R,) of each run
+    first_pixel = starts.flatten().nonzero()[:, 0]  # (R,) index of each run's first pixel
     if len(first_pixel) == 0:
         labels = torch.zeros(N, 1, H, W, dtype=torch.int32, device=mask.device)
         return labels, labels.clone()
@@ -50,7 +50,7 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.bincount(run[foreground], minlength=len(first_pixel))  # (R,)
     area = torch.zeros_like(length).scatter_add_(0, root, length)[root]
     label = first_pixel[root] % (H * W) + 1
-    # The run of a background pixel is the one before it, or -1. It is masked out.
+    # For background pixels, ``run`` is the index of the previous run, or -1. These pixels are masked out.
     labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
 
@@ -59,13 +59,16 @@ connected_components_reference = connected_components.reference
 
 
 def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of runs ``(upper, lower)`` in neighbouring rows that touch at an edge or a corner, each at least once."""
+    """Returns all pairs of runs ``(upper, lower)`` in adjacent rows that touch at an edge or a corner.
+
+    A pair may be repeated.
+    """
     upper, lower = [], []
     W = foreground.shape[-1]
-    for shift in (-1, 0, 1):  # column of the upper pixel less that of the lower one
+    for shift in (-1, 0, 1):  # column of the upper pixel minus column of the lower pixel
         above = (slice(None), slice(None, -1), slice(max(shift, 0), W + min(shift, 0)))
         below = (slice(None), slice(1, None), slice(max(-shift, 0), W + min(-shift, 0)))
-        # Touching runs also touch where one of them begins, or one pixel beside it: other columns are not needed.
+        # Two touching runs also touch at the first pixel of one of them. Other pixels need not be checked.
         touching = foreground[above] & foreground[below] & (starts[above] | starts[below])
         upper.append(run[above][touching])
         lower.append(run[below][touching])
@@ -73,10 +76,10 @@ def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Ten
 
 
 def _join(a: Tensor, b: Tensor, count: int) -> Tensor:
-    """The smallest member of each of ``count`` nodes' component, given the edges ``a - b``."""
+    """Returns the smallest node of each node's component, for ``count`` nodes with edges ``a - b``."""
     root = torch.arange(count, device=a.device)
     while a.numel():
-        # Hook the larger root of every edge onto the smaller, then let all nodes point at their root again.
+        # Link the larger root of every edge to the smaller root. Then point all nodes at their roots.
         low, high = torch.minimum(a, b), torch.maximum(a, b)
         root.scatter_reduce_(0, high, low, "amin")
         while not torch.equal(root[root], root):

@@ -1,24 +1,24 @@
-"""Connected components by union-find over pixels, and holes that are filled with them, in four launches each.
+"""Finds connected components by union-find over pixels, and fills holes, in four launches each.
 
-``labels`` is the forest. It holds for each pixel the index of its parent in the same mask, which is never larger than
-the pixel's own, so a root is the first pixel of its tree. ``areas`` collects the size of a tree at its root.
+``labels`` stores the forest: for each pixel, the index of its parent in the same mask. A parent's index is never larger
+than the pixel's own, so a root is the first pixel of its tree. ``areas`` stores the size of each tree at its root.
 
-Why it is correct with programs running concurrently, in any order:
+The kernels are correct for concurrent programs in any order:
 
-- *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels and does an atomic minimum on
-  the larger. If the old value was the pixel itself, it was still a root, and the link is done. If not, another program
-  has linked it in the meantime. The minimum keeps the smaller of the two parents, and the loop goes on to join the
-  other. So both pixels of every edge end up in one tree, and no link is lost.
+- *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels, and applies an atomic minimum
+  to the parent of the larger root. If the old parent was the root itself, the link is complete. Otherwise another
+  program has linked this root. The minimum keeps the smaller of the two parents, and the loop joins the other one.
+  Thus both pixels of every edge end in one tree, and no link is lost.
 - *It terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller pair.
 - *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. The atomic operation
   decides. Loads are volatile, so that loops eventually see the links of other programs. No other memory order is
-  needed: within a launch only parents are exchanged, and each is a single aligned word.
+  needed: within a launch, programs exchange only parents, and each parent is a single aligned word.
 - *Concurrent path compression* replaces a parent by the root, which is also an ancestor.
-- Launches on one stream are ordered: all links exist when pixels are flattened, and all areas are counted when they are
-  read.
+- Launches on one stream are ordered: all links are complete before pixels are flattened, and all areas are complete
+  before they are read.
 
-The root is the smallest pixel of its component in any order, so labels are deterministic. Areas are integer sums, so
-they are, too.
+The root is the smallest pixel of its component in any order of programs, so labels are deterministic. Areas are sums of
+integers, so they are deterministic, too.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -42,9 +42,9 @@ def _block_offsets(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    """Start of this program's mask, int64 since N·H·W may exceed 2**31, and start of its block in that mask.
+    """Returns the offset of this program's mask, int64 since N·H·W may exceed 2**31, and of its block in that mask.
 
-    Masks lie one after the other along the grid's first axis; the other axes are limited to 65,535 programs.
+    All masks use the grid's first axis, since the other axes are limited to 65,535 programs.
     """
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0)
@@ -55,7 +55,7 @@ def _block_offsets(
 def _find(
     parents,  # (H·W) int32 of one mask
     pixel,  # (BLOCK) int32
-    active,  # (BLOCK) bool; other lanes keep their pixel
+    active,  # (BLOCK) bool; other lanes return their pixel
 ):
     parent = tl.where(active, tl.load(parents + pixel, mask=active, other=0, volatile=True), pixel)
     while tl.max((parent != pixel).to(tl.int32), 0) > 0:
@@ -69,7 +69,7 @@ def _union(
     parents,  # (H·W) int32 of one mask
     a,  # (BLOCK) int32
     b,  # (BLOCK) int32
-    active,  # (BLOCK) bool, the lanes with an edge a - b
+    active,  # (BLOCK) bool, lanes with an edge a - b
 ):
     a = tl.where(active, a, 0)
     b = tl.where(active, b, 0)
@@ -80,16 +80,16 @@ def _union(
         high = tl.maximum(a, b)
         active = active & (low != high)
         old = tl.atomic_min(parents + high, low, mask=active, sem="relaxed")
-        active = active & (old != high)  # no longer a root: its parent and low must still be joined
+        active = active & (old != high)  # high was no longer a root: join its parent and low
         a = tl.where(active, old, 0)
         b = tl.where(active, low, 0)
 
 
 @triton.jit
 def _start_kernel(
-    logits,  # (N, H·W), of which the background is labelled; read with HOLES only
+    logits,  # (N, H·W), read only with HOLES: then background (logits <= 0) is labelled
     mask,  # (N, H·W) uint8; out with HOLES
-    labels,  # (N, H·W) int32 out: the first pixel of the horizontal run, as far as this block sees it
+    labels,  # (N, H·W) int32 out: first pixel of the horizontal run within this block
     areas,  # (N, H·W) int32 out: 0
     pixels,  # H·W
     W,
@@ -135,14 +135,14 @@ def _merge_kernel(
     above_right = tl.load(ptrs - W + 1, mask=has_above & (x < W - 1), other=0) != 0
     parents = labels + image
 
-    # Each run is already a tree, except where a block boundary cuts it.
+    # Each run is already a tree, unless a block boundary cuts it.
     _union(parents, i, i - 1, left & (tl.arange(0, BLOCK) == 0))
-    # The edge upwards is implied by the left neighbour's if both have the same run above them. The upper left corner is
-    # implied if the pixel above or to the left is foreground.
+    # The edge to the pixel above is redundant if the left neighbour has the same run above it. The edge to the upper
+    # left pixel is redundant if the pixel above or to the left is foreground.
     upwards = above & ((left & above_left) == 0)
     to_the_left = above_left & (above == 0) & (left == 0)
     _union(parents, i, tl.where(above, i - W, i - W - 1), upwards | to_the_left)
-    # Likewise the upper right corner.
+    # The edge to the upper right pixel is redundant if the pixel above is foreground.
     _union(parents, i, i - W + 1, above_right & (above == 0))
 
 
@@ -162,7 +162,7 @@ def _count_kernel(
     root = _find(parents, i, foreground)
     tl.store(parents + i, root, mask=foreground)
 
-    # A stretch of pixels with one root adds its end and subtracts its start: two atomics instead of one per pixel.
+    # A run of pixels with the same root adds its end and subtracts its start: two atomics instead of one per pixel.
     has_before = foreground & (lane > 0)
     has_after = foreground & (lane < BLOCK - 1) & (i + 1 < pixels)
     before = has_before & (tl.load(mask + image + i - 1, mask=has_before, other=0) != 0)
@@ -177,7 +177,7 @@ def _count_kernel(
 
 @triton.jit
 def _finish_kernel(
-    logits,  # (N, H·W); read with HOLES only
+    logits,  # (N, H·W); read only with HOLES
     mask,  # (N, H·W) uint8
     labels,  # (N, H·W) int32: roots; out without HOLES: 1 + root, 0 on the background
     areas,  # (N, H·W) int32: area at the root; out without HOLES: at every pixel of the component
@@ -195,20 +195,23 @@ def _finish_kernel(
     root = tl.load(labels + image + i, mask=foreground, other=0)
     area = tl.load(areas + image + root, mask=foreground, other=0)
     if HOLES:
-        kept = tl.load(logits + image + i, mask=inside, other=0)
-        tl.store(out + image + i, tl.where(foreground & (area <= max_area), value, kept), mask=inside)
-    else:  # in place: only roots are read, and a root's area is rewritten unchanged
+        logit = tl.load(logits + image + i, mask=inside, other=0)
+        tl.store(out + image + i, tl.where(foreground & (area <= max_area), value, logit), mask=inside)
+    else:  # in-place is safe: other programs read only areas of roots, which do not change
         tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
         tl.store(areas + image + i, area, mask=inside)
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Pixels of a program: one a thread, since threads that look for roots wait for memory; two spill on sm_120."""
+    """Returns the number of pixels per program: one per thread.
+
+    Threads that search roots wait for memory. With two pixels per thread, registers spill on sm_120.
+    """
     return LaunchConfig({"BLOCK": 512}, {"num_warps": 16})
 
 
 def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`sam2fast.kernels.connected_components.connected_components` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.connected_components.connected_components` on the GPU without synchronising."""
     labels = torch.empty(mask.shape, dtype=torch.int32, device=mask.device)
     areas = torch.empty_like(labels)
     mask = mask.contiguous().view(torch.uint8)
@@ -217,7 +220,7 @@ def connected_components_triton(mask: torch.Tensor) -> tuple[torch.Tensor, torch
 
 
 def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
-    """:func:`sam2fast.kernels.mask_ops.fill_holes_in_mask_scores` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.mask_ops.fill_holes_in_mask_scores` on the GPU without synchronising."""
     logits = logits.contiguous()
     out, mask = torch.empty_like(logits), torch.empty_like(logits, dtype=torch.uint8)
     labels, areas = (torch.empty_like(logits, dtype=torch.int32) for _ in range(2))
@@ -227,15 +230,15 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
 
 
 def _launch(op, logits, mask, labels, areas, out, most, HOLES) -> None:
-    """Finds the components of ``mask``, or with ``HOLES`` of the background of logits, and fills the small ones."""
+    """Finds the components of ``mask``. With ``HOLES``, finds background components of logits and fills small ones."""
     N, _, H, W = logits.shape
     if logits.numel() == 0:
         return
-    chosen = launch_config("connected_components", config, logits)
-    options = {**chosen.meta, **chosen.options, **FUSED}
-    grid, pixels = (N * triton.cdiv(H * W, chosen.meta["BLOCK"]),), H * W
+    launch = launch_config("connected_components", config, logits)
+    options = {**launch.meta, **launch.options, **FUSED}
+    grid, pixels = (N * triton.cdiv(H * W, launch.meta["BLOCK"]),), H * W
     count_launch(op)
-    with chosen.on_device(logits):
+    with launch.on_device(logits):
         _start_kernel[grid](logits, mask, labels, areas, pixels, W, HOLES=HOLES, **options)
         _merge_kernel[grid](mask, labels, pixels, W, **options)
         _count_kernel[grid](mask, labels, areas, pixels, **options)

@@ -1,4 +1,4 @@
-"""Fuses a depthwise convolution and the layer norm of its result, on token-major maps: ConvNeXt's first half."""
+"""Fuses a depthwise convolution and layer norm on channels-last maps: the first half of a ConvNeXt block."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["depthwise_norm", "depthwise_norm_reference"]
 
-WIDEST = 1024  # channels of a position, which a program holds together
+WIDEST = 1024  # channels. A program processes all channels of a position
 
 
 def _unsupported(x: Tensor, *rest: object) -> str | None:
@@ -20,28 +20,28 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
     shapes="x (B, H, W, C), weight (k, k, C) with an odd k, and vectors shift, bias, norm_weight and norm_bias (C)",
     fits=lambda x, shift, weight, *_: len(weight) % 2 == 1 and x.shape[-1] > 0,
     unsupported=_unsupported,
-    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # where torch's convolutions were not measured
+    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # the kernel was not compared with torch in fp32
     fake=lambda x, *_: x.new_empty(x.shape),
-    kind=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
+    compile_key=lambda x, shift, weight, *_: (x.shape[-1], len(weight), shift is None),
 )
 def depthwise_norm(
     x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> Tensor:
-    """Computes the layer norm over channels of a depthwise convolution, which keeps the map's size.
+    """Computes a depthwise convolution with zero padding that keeps the size, and the layer norm over its channels.
 
     Args:
-        x: Maps ``(B, H, W, C)``, padded with zeros.
-        shift: ``(C)`` to be added to each position of ``x``, but not to its padding, or None.
-        weight: ``(k, k, C)`` of the convolution, with an odd k.
-        bias: ``(C)`` of the convolution.
-        norm_weight, norm_bias: ``(C)``.
-        eps: Added to the variance.
+        x: Maps ``(B, H, W, C)``.
+        shift: Vector ``(C)``, added to each position of ``x`` but not to the padding, or None.
+        weight: Weight ``(k, k, C)`` of the convolution, with an odd k.
+        bias: Bias ``(C)`` of the convolution.
+        norm_weight, norm_bias: Weight and bias ``(C)`` of the layer norm.
+        eps: Value added to the variance.
 
     Returns:
         Maps ``(B, H, W, C)`` in the dtype of ``x``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     maps = (x if shift is None else x + shift).to(weight.dtype).permute(0, 3, 1, 2)
     maps = conv2d(maps, weight.permute(2, 0, 1)[:, None], bias, padding=len(weight) // 2, groups=maps.shape[1])

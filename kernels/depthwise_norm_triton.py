@@ -1,7 +1,7 @@
-"""A depthwise convolution and its layer norm in one kernel: the map is read once, its norm written once.
+"""Computes a depthwise convolution and its layer norm in one kernel, which reads the map once and writes the norm once.
 
-A program has all channels of a few positions, so that the norm needs no other program. Positions share their
-neighbours through the cache.
+A program processes all channels of a few positions, so the norm needs no other program. Programs share neighbouring
+positions through the cache.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,7 +16,7 @@ from sam2fast.kernels._tiles import normalized
 
 @triton.jit
 def _depthwise_norm_kernel(
-    x,  # (positions, C), of maps one after the other
+    x,  # (positions, C), concatenated maps
     shift,  # (C), with HAS_SHIFT
     weight,  # (KERNEL, KERNEL, C)
     bias,  # (C)
@@ -25,8 +25,8 @@ def _depthwise_norm_kernel(
     out,  # (positions, C) out
     positions, H, W, eps,
     C: tl.constexpr, HAS_SHIFT: tl.constexpr, KERNEL: tl.constexpr,
-    WIDTH: tl.constexpr,  # C, up to the next power of two
-    BLOCK: tl.constexpr,  # positions of a program
+    WIDTH: tl.constexpr,  # smallest power of two >= C
+    BLOCK: tl.constexpr,  # positions per program
 ):  # fmt: skip
     position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.arange(0, WIDTH)
@@ -57,25 +57,25 @@ def _depthwise_norm_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Elements of a program.
+    """Returns the number of elements per program.
 
-    One warp holds the weights of a tap as it loads them. Several warps would pass them through shared memory, and wait
-    for each other at each tap. With 256 channels, four positions share the weights, and 4,096 positions are eight
-    programs for each multiprocessor.
+    A single warp keeps the weights of a tap in registers. Several warps would exchange them through shared memory, and
+    synchronise at each tap. With 256 channels, four positions share the weights, and 4,096 positions are eight programs
+    per multiprocessor.
     """
     return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 
 
 def depthwise_norm_triton(x, shift, weight, bias, norm_weight, norm_bias, eps) -> Tensor:
-    """:func:`sam2fast.kernels.depthwise_norm.depthwise_norm` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.depthwise_norm.depthwise_norm` on the GPU without synchronising."""
     out = x.new_empty(x.shape)
     if out.numel() == 0:
         return out
     _, H, W, C = x.shape
-    positions, width, chosen = x.numel() // C, triton.next_power_of_2(C), launch_config("depthwise_norm", config, x)
-    block = max(1, chosen.meta["ELEMENTS"] // width)
-    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    chosen.launch(
+    positions, width, launch = x.numel() // C, triton.next_power_of_2(C), launch_config("depthwise_norm", config, x)
+    block = max(1, launch.meta["ELEMENTS"] // width)
+    vectors = (tensor.contiguous() for tensor in (weight, bias, norm_weight, norm_bias))
+    launch.launch(
         "depthwise_norm", _depthwise_norm_kernel, (triton.cdiv(positions, block),),
         x.contiguous(), norm_bias if shift is None else shift.contiguous(), *vectors, out, positions, H, W, eps,
         C=C, HAS_SHIFT=shift is not None, KERNEL=len(weight), WIDTH=width, BLOCK=block,

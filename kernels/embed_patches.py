@@ -1,4 +1,4 @@
-"""Embeds the patches of an image as tokens: Hiera's 7x7 convolution of stride 4, and the position embedding."""
+"""Embeds image patches as tokens: Hiera's 7x7 convolution with stride 4, plus the position embedding."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ __all__ = ["embed_patches", "embed_patches_reference"]
 
 SIDE, STRIDE, PADDING = 7, 4, 3  # of the convolution
 WHITE = 255.0
-WIDEST = 256  # channels, all of which a program computes
+WIDEST = 256  # channels. A program computes all channels of a token
 
 
 def _fits(
@@ -32,7 +32,7 @@ def _unsupported(pixels: Tensor, weight: Tensor, *rest: object) -> str | None:
     floats = [weight, *rest] if pixels.dtype == torch.uint8 else [pixels, weight, *rest]
     reason = why_unsupported(*floats, leaves="products", channels=C, widest=WIDEST)
     if reason is None and (H % STRIDE or W % STRIDE):
-        return f"takes sides that are multiples of {STRIDE}, and got {H} and {W}"
+        return f"supports only sides that are multiples of {STRIDE}, got {H} and {W}"
     return reason
 
 
@@ -43,7 +43,7 @@ def _unsupported(pixels: Tensor, weight: Tensor, *rest: object) -> str | None:
     fits=_fits,
     unsupported=_unsupported,
     fake=lambda pixels, weight, bias, position, *_: weight.new_empty(len(pixels), *position.shape),
-    kind=lambda pixels, weight, *_: weight.shape[-1],
+    compile_key=lambda pixels, weight, *_: weight.shape[-1],
 )
 def embed_patches(
     pixels: Tensor,
@@ -55,20 +55,20 @@ def embed_patches(
 ) -> Tensor:
     """Normalizes pixels, convolves them with padding 3 and stride 4, and adds a position embedding.
 
-    Padding is zero after normalization.
+    Normalized pixels are padded with zeros.
 
     Args:
-        pixels: ``(B, H, W, 3)``, either uint8, or normalized and of any float dtype.
-        weight: ``(7, 7, 3, C)``, the weight ``(C, 3, 7, 7)`` of a convolution with its axes in another order.
-        bias: ``(C)``.
-        position: ``(h, w, C)`` with ``h = ceil(H / 4)`` and ``w = ceil(W / 4)``.
-        mean, std: Three numbers each for uint8 pixels, which are divided by 255 first; otherwise none.
+        pixels: Pixels ``(B, H, W, 3)``, either uint8, or normalized pixels of any float dtype.
+        weight: Permuted weight ``(7, 7, 3, C)`` of a convolution.
+        bias: Bias ``(C)``.
+        position: Position embedding ``(h, w, C)`` with ``h = ceil(H / 4)`` and ``w = ceil(W / 4)``.
+        mean, std: Three numbers each if ``pixels`` are uint8; they apply to pixels / 255. Otherwise empty.
 
     Returns:
         Tokens ``(B, h, w, C)`` in the dtype of ``weight``.
 
     Raises:
-        ValueError: If the shapes do not fit together, or there are no numbers to normalize uint8 pixels.
+        ValueError: If the shapes do not match, or ``mean`` and ``std`` have the wrong length.
     """
     if pixels.dtype == torch.uint8:
         images = resize_and_normalise_reference(pixels, (pixels.shape[1], pixels.shape[2]), mean, std, WHITE)

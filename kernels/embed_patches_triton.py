@@ -1,7 +1,7 @@
-"""Embeds the patches of an image: the window of a token is seven runs of values, and each run is a product.
+"""Embeds image patches as seven matrix multiplications, one per row of a token's 7x7 window.
 
-A row of a window is seven pixels, 21 values that follow each other in memory. The run that is loaded starts one pixel
-before them, so that words of four bytes are aligned. Values outside the window meet weights of zero.
+A row of a window is seven pixels: 21 adjacent values in memory. Loads start one pixel earlier, so that words of four
+bytes are aligned. Values outside the window are multiplied by zero weights.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -21,14 +21,14 @@ def _of_colour(colour, value0, value1, value2):
 
 @triton.jit
 def _columns(rows, mask, first, COUNT: tl.constexpr, C):
-    """Loads these channels of rows of the weight."""
+    """Loads COUNT channels from ``first`` on of some rows of the weight."""
     channel = first + tl.arange(0, COUNT)[None, :]
     return tl.load(rows + channel, mask=mask & (channel < C), other=0)
 
 
 @triton.jit
 def _store(total, bias, position, out, token, is_token, first, COUNT: tl.constexpr, C):
-    """Adds bias and position to these channels of tokens, and stores them."""
+    """Adds bias and position to COUNT channels from ``first`` on, and stores them."""
     channel = first + tl.arange(0, COUNT)[None, :]
     offsets, mask = token * C + channel, is_token & (channel < C)
     total += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
@@ -47,20 +47,20 @@ def _embed_patches_kernel(
     scale0,  # normalized pixels are scale * pixel + shift
     scale1, scale2, shift0, shift1, shift2,
     PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr,  # the first channels, a power of two
-    REST: tl.constexpr,  # the others, up to the next power of two; 0 without any
-    BLOCK: tl.constexpr,  # tokens of a program
+    WIDTH: tl.constexpr,  # number of leading channels, a power of two
+    REST: tl.constexpr,  # smallest power of two >= number of remaining channels, or 0
+    BLOCK: tl.constexpr,  # tokens per program
 ):  # fmt: skip
-    # Programs of the same tokens of all images are neighbours and share positions through the cache.
+    # Adjacent programs process the same tokens of different images, so they share positions through the cache.
     image = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     is_token = token < H // 4 * (W // 4)
     y, x = token // (W // 4), token % (W // 4)
-    value = tl.arange(0, 32)  # of a run: three colours of pixel 4x - 4 and of those after it
+    value = tl.arange(0, 32)  # values of a row: three colours of each pixel from 4x - 4 on
     is_in_window = (value >= 3) & (value < 24)
     scale = _of_colour(value % 3, scale0, scale1, scale2)
     shift = _of_colour(value % 3, shift0, shift1, shift2)
-    # Only windows of the first row and the first column of tokens begin before the image.
+    # Only windows in the first row and the first column of tokens begin outside the image.
     is_right = is_token[:, None] & (value < 24)[None, :] & ((x > 0)[:, None] | (value >= 12)[None, :])
     runs = (12 * y - 9) * W + 12 * x - 12
     start = pixels + image * H * W * 3
@@ -72,7 +72,7 @@ def _embed_patches_kernel(
         left = tl.load(start + (runs + 3 * row * W)[:, None] + value[None, :], mask=is_inside, other=0)
         if pixels.dtype.element_ty == tl.uint8:
             left = (left.to(tl.float32) * scale[None, :] + shift[None, :]) * is_inside.to(tl.float32)
-        else:  # NaN times zero would not be zero
+        else:  # mask explicitly, since NaN times zero is not zero
             left = tl.where(is_in_window[None, :], left, 0.0)
         left = left.to(weight.dtype.element_ty)
         of_row = weight + (21 * row + value - 3)[:, None] * C
@@ -88,34 +88,34 @@ def _embed_patches_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of tokens of a program. Bounds are by ``make sass``.
+    """Returns the number of tokens per program. Times are estimates by ``make sass``.
 
     With 64 tokens, four programs fit on a multiprocessor of sm_90 and hide each other's loads: 16 us for an image with
-    96 channels, and with 128 tokens 18. Loads ahead of the product are not used: Triton overwrites registers that a
+    96 channels, and 18 us with 128 tokens. Loads are not prefetched, since Triton then overwrites registers that a
     product still reads.
     """
     return LaunchConfig({"BLOCK": 64}, {"num_warps": 4, "num_stages": 1})
 
 
 def embed_patches_triton(pixels, weight, bias, position, mean=(), std=()) -> Tensor:
-    """:func:`sam2fast.kernels.embed_patches.embed_patches` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.embed_patches.embed_patches` on the GPU without synchronising."""
     (B, H, W, _), C = pixels.shape, weight.shape[-1]
     out = weight.new_empty(B, *position.shape)
     if out.numel() == 0:
         return out
-    chosen = launch_config("embed_patches", config, weight)
-    scales = [1 / (WHITE * each) for each in std] or [1.0] * 3
+    launch = launch_config("embed_patches", config, weight)
+    scales = [1 / (WHITE * tensor) for tensor in std] or [1.0] * 3
     shifts = [-m / s for m, s in zip(mean, std, strict=True)] or [0.0] * 3
-    chosen.launch(
-        "embed_patches", _embed_patches_kernel, (B, triton.cdiv(H // 4 * (W // 4), chosen.meta["BLOCK"])),
-        *(each.contiguous() for each in (pixels, weight, bias, position)), out, H, W, C,
-        *scales, *shifts, PRECISION=product_precision(weight.dtype), **widths(C), **chosen.meta,
+    launch.launch(
+        "embed_patches", _embed_patches_kernel, (B, triton.cdiv(H // 4 * (W // 4), launch.meta["BLOCK"])),
+        *(tensor.contiguous() for tensor in (pixels, weight, bias, position)), out, H, W, C,
+        *scales, *shifts, PRECISION=product_precision(weight.dtype), **widths(C), **launch.meta,
     )  # fmt: skip
     return out
 
 
 def widths(channels: int) -> dict[str, int]:
-    """Splits channels into two powers of two if that is less than the next one: 144 are 128 and 16."""
+    """Splits channels into two powers of two if their sum is below the next power of two: 144 into 128 and 16."""
     whole = max(16, triton.next_power_of_2(channels))
     rest = max(16, triton.next_power_of_2(channels - whole // 2))
     return {"WIDTH": whole // 2, "REST": rest} if 16 <= whole // 2 > rest else {"WIDTH": whole, "REST": 0}

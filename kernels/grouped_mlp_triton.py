@@ -1,8 +1,8 @@
-"""Three linear layers in one kernel: a program computes the whole MLP of one token of one object.
+"""Computes three linear layers in one kernel. A program computes the MLP of one token of one object.
 
-The first layer's results are computed some columns at a time, and multiplied at once by what the second has for them;
-the sums over them are the second layer's results. Neither hidden layer is written. Products are not left to tensor
-cores: those take 16 rows at least, and three times as long for fp32.
+It computes some outputs of the first layer at a time, multiplies them by the second layer's weights, and adds to the
+second layer's sums. No hidden layer is written to memory. Tensor cores are not used: they need at least 16 rows, and
+take three times as long for fp32.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -26,9 +26,9 @@ def _grouped_mlp_kernel(
     bias3,  # (groups, N)
     out,  # (rows, groups, N) out
     groups, row_stride, group_stride, K, L, M, N,
-    WIDTH_K: tl.constexpr,  # K and M, up to the next power of two
-    WIDTH_M: tl.constexpr,
-    BLOCK: tl.constexpr,  # columns of the first and the last layer at once
+    WIDTH_K: tl.constexpr,  # smallest power of two >= K
+    WIDTH_M: tl.constexpr,  # smallest power of two >= M
+    BLOCK: tl.constexpr,  # outputs of the first or the last layer computed at once
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
@@ -42,14 +42,14 @@ def _grouped_mlp_kernel(
     weight2 += group * M * L
     weight3 += group * N * M
 
-    given = tl.load(x + row * row_stride + group * group_stride + k, mask=is_k, other=0).to(dtype).to(tl.float32)
+    inputs = tl.load(x + row * row_stride + group * group_stride + k, mask=is_k, other=0).to(dtype).to(tl.float32)
     total = tl.zeros((WIDTH_M, BLOCK), tl.float32)
     for start in range(0, L, BLOCK):
         n = start + column
         is_n = n < L
         w1 = tl.load(weight1 + n[:, None] * K + k[None, :], mask=is_n[:, None] & is_k[None, :], other=0)
         w2 = tl.load(weight2 + m[:, None] * L + n[None, :], mask=is_m[:, None] & is_n[None, :], other=0)
-        first = tl.sum(w1.to(tl.float32) * given[None, :], 1)
+        first = tl.sum(w1.to(tl.float32) * inputs[None, :], 1)
         first += tl.load(bias1 + group * L + n, mask=is_n, other=0).to(tl.float32)
         first = tl.where(first < 0, 0.0, first).to(dtype).to(tl.float32)
         total += w2.to(tl.float32) * first[None, :]
@@ -65,25 +65,25 @@ def _grouped_mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Columns at once: weights are most of what a program reads, and 64 KB of them in fp32 are on their way at once.
+    """Returns the number of outputs computed at once. A program then has 64 KB of fp32 weights in flight.
 
-    A multiprocessor takes 64 bytes of a clock from the L2 cache, and waits some 700 clocks. Other numbers were not
-    measured.
+    A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. Other numbers of
+    outputs were not measured.
     """
     return LaunchConfig({"BLOCK": 32}, {"num_warps": 8, "num_stages": 1})
 
 
 def grouped_mlp_triton(x, weight1, bias1, weight2, bias2, weight3, bias3) -> Tensor:
-    """:func:`sam2fast.kernels.grouped_mlp.grouped_mlp` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.grouped_mlp.grouped_mlp` on the GPU without synchronising."""
     (B, G, K), (_, M, L), N = x.shape, weight2.shape, weight3.shape[1]
     out = weight3.new_empty(B, G, N, dtype=torch.float32)
     if out.numel() == 0:
         return out
     x = x if x.stride(-1) == 1 else x.contiguous()
-    chosen = launch_config("grouped_mlp", config, weight1)
-    layers = (each.contiguous() for each in (weight1, bias1, weight2, bias2, weight3, bias3))
-    chosen.launch(
+    launch = launch_config("grouped_mlp", config, weight1)
+    layers = (tensor.contiguous() for tensor in (weight1, bias1, weight2, bias2, weight3, bias3))
+    launch.launch(
         "grouped_mlp", _grouped_mlp_kernel, (B, G), x, *layers, out, G, x.stride(0), x.stride(1), K, L, M, N,
-        WIDTH_K=triton.next_power_of_2(K), WIDTH_M=triton.next_power_of_2(M), BLOCK=chosen.meta["BLOCK"],
+        WIDTH_K=triton.next_power_of_2(K), WIDTH_M=triton.next_power_of_2(M), BLOCK=launch.meta["BLOCK"],
     )  # fmt: skip
     return out

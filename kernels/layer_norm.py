@@ -1,4 +1,4 @@
-"""Layer norm over channels, together with the addition before it, and the GELU or the addition after it."""
+"""Fuses layer norm over channels with a preceding addition or a following GELU."""
 
 from typing import Any
 
@@ -20,18 +20,18 @@ __all__ = [
 WIDEST = 4096  # channels
 _OPTIONS: dict[str, Any] = {
     "unsupported": lambda x, *rest: why_unsupported(x, *rest, channels=x.shape[-1], widest=WIDEST),
-    "kind": lambda x, *_: x.shape[-1],
+    "compile_key": lambda x, *_: x.shape[-1],
     "launches": "layer_norm",
 }
 
 
 def computed(x: Tensor) -> torch.dtype:
-    """The dtype that norms are computed in."""
+    """Returns the dtype that norms are computed in: fp32, or fp64 for fp64 input."""
     return torch.promote_types(torch.float32, x.dtype)
 
 
 def sum_dtype(x: Tensor, delta: Tensor) -> torch.dtype:
-    """The dtype of a sum: torch's promoted dtype, or that of ``x`` for a ``delta (C)``."""
+    """Returns the dtype of ``x + delta``: torch's promoted dtype, or the dtype of ``x`` for ``delta (C)``."""
     return torch.promote_types(x.dtype, delta.dtype) if delta.shape == x.shape else x.dtype
 
 
@@ -39,7 +39,10 @@ def sum_dtype(x: Tensor, delta: Tensor) -> torch.dtype:
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None, gelu: bool = False
 ) -> Tensor:
-    """Layer norm ``(..., C)`` of ``x``, or the exact GELU of it; arguments and errors as of :func:`add_layer_norm`."""
+    """Computes the layer norm ``(..., C)`` of ``x``, followed by the exact GELU if ``gelu`` is True.
+
+    See :func:`add_layer_norm` for the other arguments and errors.
+    """
     compute = computed(x)
     normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
     return (F.gelu(normed) if gelu else normed).to(dtype or compute)
@@ -58,7 +61,7 @@ def shifted_layer_norm(
 ) -> Tensor:
     """Computes the layer norm ``(..., C)`` of ``x + shift``, with ``shift (..., C)`` or ``(C)``.
 
-    The sum is neither rounded nor written. Other arguments and errors are those of :func:`add_layer_norm`.
+    The sum is neither rounded nor returned. See :func:`add_layer_norm` for the other arguments and errors.
     """
     return layer_norm_reference(x.to(computed(x)) + shift, weight, bias, eps, dtype)
 
@@ -69,21 +72,21 @@ shifted_layer_norm_reference = shifted_layer_norm.reference
 def add_layer_norm(
     x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A residual sum and its layer norm.
+    """Computes a residual sum and its layer norm.
 
     Args:
-        x: ``(..., C)``.
-        delta: ``(..., C)`` to be added, or ``(C)`` for all rows, or None.
-        weight, bias: ``(C)``.
-        eps: added to the variance.
-        dtype: of the norm, which is computed in fp32 (fp64 for fp64 input); None for the dtype of the computation.
+        x: Residual ``(..., C)``.
+        delta: Tensor ``(..., C)`` or vector ``(C)`` to add, or None.
+        weight, bias: Weight and bias ``(C)`` of the norm.
+        eps: Value added to the variance.
+        dtype: Dtype of the returned norm. None for the dtype of its computation: fp32, or fp64 for fp64 input.
 
     Returns:
-        ``x + delta`` and its norm, both ``(..., C)``. The sum has torch's promoted dtype, or with a ``delta (C)`` that
-        of ``x``; without ``delta`` it is ``x`` itself.
+        ``x + delta`` and its norm, both ``(..., C)``. The sum has torch's promoted dtype, or the dtype of ``x`` for
+        ``delta (C)``. If ``delta`` is None, the sum is ``x`` itself.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     if delta is None:  # an operator may not return its own input
         return x, layer_norm(x, weight, bias, eps, dtype)
@@ -93,7 +96,7 @@ def add_layer_norm(
 def add_layer_norm_reference(
     x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Reference implementation of :func:`add_layer_norm`: one operation after the other; fp64 stays fp64."""
+    """Reference implementation of :func:`add_layer_norm`."""
     compute, x = computed(x), (x + delta).to(sum_dtype(x, delta))
     return x, layer_norm_reference(x, weight, bias, eps, dtype or compute)
 

@@ -1,4 +1,4 @@
-"""Matrix multiplication with bias and GELU in its epilogue: the hidden layer is written once and read once."""
+"""Fuses bias and GELU into the epilogue of a matrix multiplication, so that the hidden layer is written only once."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -20,7 +20,7 @@ def _linear_gelu_kernel(
     M, N, K,
     EVEN: tl.constexpr,  # K is a multiple of BLOCK_K
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr,  # tiles of rows that share the columns' weights in the cache
+    GROUP: tl.constexpr,  # tiles of rows that share weights in the cache
 ):  # fmt: skip
     program = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
@@ -33,7 +33,7 @@ def _linear_gelu_kernel(
     row = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
-    # Rows and columns beyond the end repeat others. They are not stored.
+    # Rows and columns beyond the end wrap around. Their results are not stored.
     left = x + (row % M).to(tl.int64)[:, None] * K + inner[None, :]
     right = weight + (column % N)[None, :] * K + inner[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
@@ -51,17 +51,17 @@ def _linear_gelu_kernel(
 
 
 def linear_gelu_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """:func:`sam2fast.kernels.linear_gelu.linear_gelu` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.linear_gelu.linear_gelu` on the GPU without synchronising."""
     N, K = weight.shape
     out = x.new_empty(*x.shape[:-1], N)
     if out.numel() == 0:
         return out
     M = out.numel() // N
-    chosen = launch_config("linear_gelu", config, x, shape_class(x.dtype, K))
-    blocks = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
+    launch = launch_config("linear_gelu", config, x, shape_class(x.dtype, K))
+    blocks = {name: launch.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP")}
     grid = (triton.cdiv(M, blocks["BLOCK_M"]) * triton.cdiv(N, blocks["BLOCK_N"]),)
-    chosen.launch(
-        "linear_gelu", _linear_gelu_kernel, grid, *(each.contiguous() for each in (x, weight, bias)), out, M, N, K,
+    launch.launch(
+        "linear_gelu", _linear_gelu_kernel, grid, *(tensor.contiguous() for tensor in (x, weight, bias)), out, M, N, K,
         EVEN=K % blocks["BLOCK_K"] == 0, PRECISION=product_precision(x.dtype), **blocks,
     )  # fmt: skip
     return out

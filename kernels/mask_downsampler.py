@@ -1,4 +1,4 @@
-"""Steps of the memory encoder's mask downsampler: a strided convolution, layer norm and GELU, on token-major maps."""
+"""Fuses the steps of SAM 2's ``MaskDownSampler``: a strided convolution, layer norm and GELU, on channels-last maps."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from sam2fast.kernels.mask_ops import scaled_masks
 
 __all__ = ["downsample_logits", "downsample_logits_reference", "downsample_map", "downsample_map_reference"]
 
-WIDEST = 256  # channels of a result, which a program holds together
-NARROW = 64  # channels up to which memory is the limit
-FIRST = 4  # channels of the first result, which a thread holds together
+WIDEST = 256  # output channels. A program computes all channels of a position
+NARROW = 64  # maximum number of output channels for which the kernel is memory-bound
+FIRST = 4  # output channels of the first step. A thread computes all of them
 
 
 def shape_class(channels: int) -> str:
@@ -37,7 +37,7 @@ def _unsupported_map(x: Tensor, weight: Tensor, *rest: object) -> str | None:
 
 def _unsupported_logits(logits: Tensor, weight: Tensor, *rest: object) -> str | None:
     reason = why_unsupported(logits, weight, *rest, leaves="convolutions")
-    return reason or (None if len(weight) == FIRST else f"takes {FIRST} channels, and got {len(weight)}")
+    return reason or (None if len(weight) == FIRST else f"supports only {FIRST} channels, got {len(weight)}")
 
 
 def _fake_map(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
@@ -50,8 +50,8 @@ def _fake_logits(logits: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 _OPTIONS: dict[str, Any] = {
     "fits": lambda x, weight, *_: weight.numel() > 0,
-    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # where convolutions were not measured
-    "kind": lambda x, weight, *_: weight.shape,
+    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # not compared with torch in fp32
+    "compile_key": lambda x, weight, *_: weight.shape,
 }
 
 
@@ -71,20 +71,20 @@ def downsample_map(
     padding: int,
     eps: float,
 ) -> Tensor:
-    """Computes the exact GELU of the layer norm over channels of a convolution.
+    """Computes a convolution, layer norm over channels, and the exact GELU.
 
     Args:
         x: Maps ``(B, H, W, C)``.
-        weight: ``(N, k, k, C)`` of the convolution.
-        bias, norm_weight, norm_bias: ``(N)``.
+        weight: Weight ``(N, k, k, C)`` of the convolution.
+        bias, norm_weight, norm_bias: Bias of the convolution, weight and bias of the norm, each ``(N)``.
         stride, padding: Stride and zero padding of the convolution, on both axes.
-        eps: Added to the variance.
+        eps: Value added to the variance.
 
     Returns:
         Maps ``(B, H', W', N)`` in the dtype of ``weight``, with ``H' = (H + 2 * padding - k) // stride + 1``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     maps = conv2d(x.to(weight.dtype).permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2), bias, stride, padding)
     return layer_norm_reference(maps.permute(0, 2, 3, 1), norm_weight, norm_bias, eps, weight.dtype, gelu=True)
@@ -110,11 +110,11 @@ def downsample_logits(
     padding: int,
     eps: float,
 ) -> Tensor:
-    """Computes the first step from logits: :func:`scaled_masks`, then :func:`downsample_map`.
+    """Computes the first step from mask logits: :func:`scaled_masks`, then :func:`downsample_map`.
 
     Args:
-        logits: Logits ``(B, 1, h, w)`` of masks.
-        weight: ``(N, k, k, 1)`` of the convolution.
+        logits: Mask logits ``(B, 1, h, w)``.
+        weight: Weight ``(N, k, k, 1)`` of the convolution.
         size, scale, shift, is_binary: Arguments of :func:`scaled_masks`; ``shift`` is its ``bias``.
         bias, norm_weight, norm_bias, stride, padding, eps: Arguments of :func:`downsample_map`.
 
@@ -122,10 +122,10 @@ def downsample_logits(
         Maps ``(B, H', W', N)`` in the dtype of ``weight``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     x = scaled_masks(logits, (size[0], size[1]), scale, shift, is_binary, weight.dtype)
-    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # with strides by which convolutions keep the order
+    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # strides that keep the convolution in channels-last order
     return downsample_map_reference(x, weight, bias, norm_weight, norm_bias, stride, padding, eps)
 
 

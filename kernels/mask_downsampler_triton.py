@@ -1,7 +1,7 @@
-"""Strided convolutions with layer norm and GELU in one kernel each, on token-major maps.
+"""Computes strided convolutions with layer norm and GELU in one kernel each, on channels-last maps.
 
-The first one reads logits: it interpolates, scales and multiplies in registers. The others are matrix multiplications
-of shifted tiles: a row of the left matrix holds the inputs under one position's taps, and is never in memory.
+The first kernel reads logits, and interpolates, scales and multiplies them in registers. The second one multiplies
+matrices: a row of the left matrix contains the inputs of one output position, and is never written to memory.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -30,7 +30,7 @@ def _downsample_logits_kernel(
     scale, shift, is_binary,
     stride, padding,
     eps,
-    COPY: tl.constexpr,  # the logits have the masks' size
+    COPY: tl.constexpr,  # the logits have the size of the masks
     KERNEL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(out_h, BLOCK_Y)
@@ -65,7 +65,7 @@ def _downsample_logits_kernel(
     b = exact_gelu(b * factor * tl.load(norm_weight + 1).to(tl.float32) + tl.load(norm_bias + 1).to(tl.float32))
     c = exact_gelu(c * factor * tl.load(norm_weight + 2).to(tl.float32) + tl.load(norm_bias + 2).to(tl.float32))
     d = exact_gelu(d * factor * tl.load(norm_weight + 3).to(tl.float32) + tl.load(norm_bias + 3).to(tl.float32))
-    # The last axis holds (a, b) and (c, d), joined from pairs of the axis before it.
+    # Joins (a, c) and (b, d) into channels in the order a, b, c, d.
     channels = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK_Y, BLOCK_X * 4))
     number = tl.program_id(1) * BLOCK_X * 4 + tl.arange(0, BLOCK_X * 4)
     mask = (y < out_h)[:, None] & (number < out_w * 4)[None, :]
@@ -85,7 +85,7 @@ def _downsample_map_kernel(
     K,  # KERNEL * KERNEL * C
     out_h, out_w, stride, padding, eps,
     C: tl.constexpr, KERNEL: tl.constexpr, PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr,  # N, up to the next power of two
+    WIDTH: tl.constexpr,  # smallest power of two >= N
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     position = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -114,18 +114,18 @@ def _downsample_map_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Blocks of positions: rows by columns for ``logits``, otherwise one number.
+    """Returns the positions per program: rows by columns for ``logits``, otherwise one number.
 
-    A program of a ``wide`` map reads all weights, 295 KB for 256 channels. 64 positions are the fewest for wgmma. With
-    128, Triton 3.2 spills.
+    A program of a ``wide`` map reads all weights, 295 KB for 256 channels. wgmma needs at least 64 positions. With 128
+    positions, registers spill in Triton 3.2.
     """
     if shape == "logits":
         return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})
-    stages = 2 if arch.startswith("gfx") else 3  # 64 KB of shared memory on AMD's GPUs
-    if dtype == "float32":  # three products in TF32 keep both operands in registers
+    stages = 2 if arch.startswith("gfx") else 3  # AMD GPUs have 64 KB of shared memory
+    if dtype == "float32":  # three TF32 products keep both operands in registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_K": 32}, {"num_warps": 8, "num_stages": 2})
     if shape == "wide":
-        # Eight spill 16 bytes in fp16 on sm_103. Four spill 48 in bf16 there, and on sm_80.
+        # Eight warps spill 16 bytes in fp16 on sm_103. Four warps spill 48 bytes in bf16 on sm_103 and sm_80.
         warps = 4 if (arch, dtype) == ("sm_103", "float16") else 8
         return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": warps, "num_stages": stages})
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_K": 64}, {"num_warps": 4, "num_stages": stages})
@@ -134,16 +134,16 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 def downsample_logits_triton(
     logits, weight, bias, norm_weight, norm_bias, size, scale, shift, is_binary, stride, padding, eps
 ) -> Tensor:
-    """:func:`sam2fast.kernels.mask_downsampler.downsample_logits` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.mask_downsampler.downsample_logits` on the GPU without synchronising."""
     (h, w), (H, W) = logits.shape[-2:], size
     out = weight.new_empty(len(logits), *result_shape(size, weight, stride, padding))
     if out.numel() == 0:
         return out
     B, out_h, out_w, _ = out.shape
-    logits, chosen = logits.contiguous(), launch_config("mask_downsampler", config, weight, "logits")
-    block_y, block_x = chosen.meta["BLOCK_Y"], chosen.meta["BLOCK_X"]
-    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    chosen.launch(
+    logits, launch = logits.contiguous(), launch_config("mask_downsampler", config, weight, "logits")
+    block_y, block_x = launch.meta["BLOCK_Y"], launch.meta["BLOCK_X"]
+    vectors = (tensor.contiguous() for tensor in (weight, bias, norm_weight, norm_bias))
+    launch.launch(
         "downsample_logits", _downsample_logits_kernel, (B * triton.cdiv(out_h, block_y), triton.cdiv(out_w, block_x)),
         logits, *vectors, out, h, w, H, W, out_h, out_w, *axes_of(logits, size), scale, shift, int(is_binary),
         stride, padding, eps, COPY=(h, w) == (H, W), KERNEL=weight.shape[1], BLOCK_Y=block_y, BLOCK_X=block_x,
@@ -152,18 +152,18 @@ def downsample_logits_triton(
 
 
 def downsample_map_triton(x, weight, bias, norm_weight, norm_bias, stride, padding, eps) -> Tensor:
-    """:func:`sam2fast.kernels.mask_downsampler.downsample_map` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.mask_downsampler.downsample_map` on the GPU without synchronising."""
     B, H, W, C = x.shape
     out = weight.new_empty(B, *result_shape((H, W), weight, stride, padding))
     if out.numel() == 0:
         return out
     _, out_h, out_w, N = out.shape
     positions = B * out_h * out_w
-    chosen = launch_config("mask_downsampler", config, weight, shape_class(N))
-    kernel, block_m = weight.shape[1], chosen.meta["BLOCK_M"]
-    block_k = min(chosen.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
-    vectors = (each.contiguous() for each in (weight, bias, norm_weight, norm_bias))
-    chosen.launch(
+    launch = launch_config("mask_downsampler", config, weight, shape_class(N))
+    kernel, block_m = weight.shape[1], launch.meta["BLOCK_M"]
+    block_k = min(launch.meta["BLOCK_K"], max(16, triton.next_power_of_2(kernel**2 * C)))
+    vectors = (tensor.contiguous() for tensor in (weight, bias, norm_weight, norm_bias))
+    launch.launch(
         "downsample_map", _downsample_map_kernel, (triton.cdiv(positions, block_m),),
         x.contiguous(), *vectors, out, positions, H, W, N, kernel**2 * C, out_h, out_w, stride, padding, eps,
         C=C, KERNEL=kernel, PRECISION=product_precision(x.dtype), WIDTH=max(16, triton.next_power_of_2(N)),

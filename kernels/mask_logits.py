@@ -1,4 +1,4 @@
-"""Fuses the end of the mask decoder: high-resolution features are added, and GELU and products make logits of masks."""
+"""Fuses the last steps of the mask decoder: adds high-resolution features, and computes GELU and mask logits."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +7,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["mask_logits", "mask_logits_reference"]
 
-WIDEST = 256  # channels of a pixel, which a program holds together
+WIDEST = 256  # channels. A program processes all channels of a pixel
 
 
 def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:
@@ -27,21 +27,21 @@ def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     fits=_are_of_size,
     unsupported=_unsupported,
     fake=_fake,
-    kind=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
+    compile_key=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
 )
 def mask_logits(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    """Computes logits of masks: products of a weight for each mask with the GELU of a map's pixels.
+    """Computes mask logits: the dot product of each mask's weights with the GELU of each pixel.
 
     Args:
         x: Maps ``(B, H, W, 2, 2, 2, 2, C)`` of 4H x 4W pixels, in blocks of 2x2 blocks of 2x2 pixels.
-        features: Maps ``(B or 1, 4 * H, 4 * W, C)`` to be added, in the order of pixels, or None.
-        weights: ``(B, M, C)`` of M masks.
+        features: Maps ``(B or 1, 4 * H, 4 * W, C)`` in row-major order, added to ``x`` first, or None.
+        weights: Weights ``(B, M, C)`` of M masks.
 
     Returns:
         Logits ``(B, M, 4 * H, 4 * W)`` in the dtype of ``weights``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     B, H, W, C = *x.shape[:3], x.shape[-1]
     if features is not None:

@@ -1,7 +1,7 @@
-"""Logits of masks in one pass: maps and features are read once, and each mask is written once, in the order of pixels.
+"""Computes mask logits in one pass: reads maps and features once, and writes each mask once, in row-major order.
 
-A program has a part of one row of pixels with all channels. Neighbours in a row are in other blocks of the map, where
-two pixels are adjacent: 128 bytes in bf16 with 32 channels.
+A program processes a part of one row of pixels with all channels. In the blocks of ``x``, only two pixels of a row are
+adjacent in memory: 128 bytes in bf16 with 32 channels.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -20,14 +20,14 @@ def _mask_logits_kernel(
     features,  # (maps, 4·H, 4·W, C), with HAS_FEATURES
     weights,  # (B, M, C)
     out,  # (B, M, 4·H, 4·W) out
-    maps,  # B, or 1 for the same features for all
+    maps,  # B, or 1 if all objects share the features
     H,
     W,
     C: tl.constexpr,
     M: tl.constexpr,
     HAS_FEATURES: tl.constexpr,
-    WIDTH: tl.constexpr,  # C, up to the next power of two
-    BLOCK: tl.constexpr,  # pixels of a program
+    WIDTH: tl.constexpr,  # smallest power of two >= C
+    BLOCK: tl.constexpr,  # pixels per program
 ):
     b = (tl.program_id(0) // (4 * H)).to(tl.int64)
     row = tl.program_id(0) % (4 * H)
@@ -52,21 +52,21 @@ def _mask_logits_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Elements of a program: 16 a thread, of which loads are in flight at once; memory is the limit."""
+    """Returns the number of elements per program: 16 per thread, loaded at once, since the kernel is memory-bound."""
     return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
 def mask_logits_triton(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    """:func:`sam2fast.kernels.mask_logits.mask_logits` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.mask_logits.mask_logits` on the GPU without synchronising."""
     (B, H, W), C, M = x.shape[:3], x.shape[-1], weights.shape[1]
     out = weights.new_empty(B, M, 4 * H, 4 * W)
     if out.numel() == 0:
         return out
     if C == 0:
         return out.zero_()
-    width, chosen = triton.next_power_of_2(C), launch_config("mask_logits", config, x)
-    block = max(1, chosen.meta["ELEMENTS"] // width)
-    chosen.launch(
+    width, launch = triton.next_power_of_2(C), launch_config("mask_logits", config, x)
+    block = max(1, launch.meta["ELEMENTS"] // width)
+    launch.launch(
         "mask_logits", _mask_logits_kernel, (B * 4 * H, triton.cdiv(4 * W, block)),
         x.contiguous(), x if features is None else features.contiguous(), weights.contiguous(), out,
         0 if features is None else len(features), H, W,

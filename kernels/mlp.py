@@ -1,4 +1,4 @@
-"""The second half of a transformer's block: layer norm, two linear layers with GELU between them, and the residual."""
+"""Fuses the second half of a transformer block: layer norm, two linear layers with GELU, and the residual."""
 
 import torch
 from torch import Tensor
@@ -11,14 +11,14 @@ from sam2fast.kernels.linear_gelu import linear_gelu_reference
 
 __all__ = ["is_joined", "mlp", "mlp_reference"]
 
-WIDEST = 192  # channels, of which a program holds whole rows
-# Channels where one launch is expected to take less than three quarters of the time of three, by the bound of machine
-# code and linear_gelu's time over its own bound. It was not measured.
+WIDEST = 192  # channels. A program processes whole rows
+# Numbers of channels for which one launch is expected to take less than three quarters of the time of three launches.
+# The estimate uses the bound of the machine code, and linear_gelu's time over its own bound. It was not measured.
 JOINED = range(65, 97)
 
 
 def is_joined(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
-    """Returns True if a block's MLP is expected to be faster as one launch than as three."""
+    """Returns True if the MLP of a block is expected to be faster as one launch than as three launches."""
     return channels in JOINED and dtype != torch.float32 and is_hopper(device)
 
 
@@ -28,7 +28,7 @@ def shape_class(channels: int) -> str:
 
 
 def _unsupported(x: Tensor, *rest: object) -> str | None:
-    weights = [each for each in rest if isinstance(each, Tensor)][3::2]
+    weights = [tensor for tensor in rest if isinstance(tensor, Tensor)][3::2]
     return why_unsupported(x, *rest, leaves="products", alike=(x, *weights), channels=x.shape[-1], widest=WIDEST)
 
 
@@ -38,8 +38,9 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
         "bias2 (C)"
     ),
     unsupported=_unsupported,
-    prefers_torch=lambda x, *_: x.dtype == torch.float32,  # three TF32 products keep both operands in registers, twice
-    kind=lambda x, *given: (x.shape[-1], len(given[3])),
+    # In fp32, three TF32 products keep both operands in registers, as high and low parts.
+    prefers_torch=lambda x, *_: x.dtype == torch.float32,
+    compile_key=lambda x, *rest: (x.shape[-1], len(rest[3])),
 )
 def mlp(
     x: Tensor,
@@ -55,18 +56,18 @@ def mlp(
     """Computes ``y + linear2(gelu(linear1(layer_norm(y))))`` for ``y = x + shift``, with the exact GELU.
 
     Args:
-        x: ``(..., C)``, of any float dtype.
-        shift: ``(C)``, added to each row of ``x``. The sum is not rounded.
-        norm_weight, norm_bias: ``(C)``.
-        weight1, bias1: ``(N, C)`` and ``(N)`` of the first linear layer.
-        weight2, bias2: ``(C, N)`` and ``(C)`` of the second linear layer.
-        eps: Added to the variance.
+        x: Input ``(..., C)`` of any float dtype.
+        shift: Vector ``(C)``, added to each row of ``x``. The sum is not rounded.
+        norm_weight, norm_bias: Weight and bias ``(C)`` of the layer norm.
+        weight1, bias1: Weight ``(N, C)`` and bias ``(N)`` of the first linear layer.
+        weight2, bias2: Weight ``(C, N)`` and bias ``(C)`` of the second linear layer.
+        eps: Value added to the variance.
 
     Returns:
-        ``(..., C)`` in the dtype of ``x``.
+        Tensor ``(..., C)`` in the dtype of ``x``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     total = x + shift
     normed = layer_norm_reference(total, norm_weight, norm_bias, eps, weight1.dtype)

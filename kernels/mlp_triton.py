@@ -1,7 +1,8 @@
-"""Layer norm, two linear layers with GELU between them, and the residual, in one kernel.
+"""Computes layer norm, two linear layers with GELU between them, and the residual, in one kernel.
 
-A program has a tile of rows. It computes some hidden columns at a time, and multiplies them at once by what the second
-layer has for them. No hidden value is written. As in window attention, C channels are one piece or two: 96 are 64 + 32.
+A program processes a tile of rows. It computes some hidden channels at a time, and multiplies them by the weights of
+the second layer. No hidden channel is written to memory. As in window attention, C channels are one or two pieces:
+96 = 64 + 32.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -18,7 +19,7 @@ from sam2fast.kernels.window_attention_triton import pieces
 
 @triton.jit
 def _load_rows(x, shift, offsets, is_row, channel, C: tl.constexpr):
-    """Rows plus the shift in fp32; 0 beyond the last row and channel."""
+    """Loads rows and adds the shift, in fp32."""
     mask = is_row[:, None] & (channel < C)[None, :]
     value = tl.load(x + offsets[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
     return value + tl.load(shift + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
@@ -26,7 +27,7 @@ def _load_rows(x, shift, offsets, is_row, channel, C: tl.constexpr):
 
 @triton.jit
 def _normalize(value, mean, variance, norm_weight, norm_bias, channel, eps, C: tl.constexpr):
-    """The layer norm of rows with these means and variances."""
+    """Computes the layer norm of rows from their means and variances."""
     scale = tl.load(norm_weight + channel, mask=channel < C, other=0).to(tl.float32)
     added = tl.load(norm_bias + channel, mask=channel < C, other=0).to(tl.float32)
     return (value - mean[:, None]) * tl.rsqrt(variance + eps)[:, None] * scale[None, :] + added[None, :]
@@ -34,14 +35,14 @@ def _normalize(value, mean, variance, norm_weight, norm_bias, channel, eps, C: t
 
 @triton.jit
 def _squares(value, mean, channel, C: tl.constexpr):
-    """Sums of squared differences from the mean."""
+    """Computes each row's sum of squared differences from its mean."""
     centred = tl.where((channel < C)[None, :], value - mean[:, None], 0)
     return tl.sum(centred * centred, 1)
 
 
 @triton.jit
 def _load_layer(weight, inner, outer, K, N, EVEN: tl.constexpr):
-    """Weights (N, K) of a linear layer, as (inner, outer)."""
+    """Loads a tile of a linear layer's weights (N, K), transposed to (inner, outer)."""
     ptrs = weight + outer[None, :] * K + inner[:, None]
     if EVEN:
         return tl.load(ptrs)
@@ -61,8 +62,8 @@ def _mlp_kernel(
     out,  # (rows, C) out
     rows, N, eps,
     C: tl.constexpr,
-    D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
-    EVEN: tl.constexpr,  # the pieces are C channels, and N is a multiple of BLOCK_N
+    D1: tl.constexpr, D2: tl.constexpr,  # sizes of the pieces of C; D2 may be 0
+    EVEN: tl.constexpr,  # D1 + D2 == C, and N is a multiple of BLOCK_N
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype = x.dtype.element_ty
@@ -87,7 +88,7 @@ def _mlp_kernel(
     if D2 > 0:
         normed2 = _normalize(total2, mean, variance, norm_weight, norm_bias, channel2, eps, C).to(dtype)
 
-    # Products are added to the residual.
+    # The second layer adds its products to the residual.
     total1 += tl.load(bias2 + channel1, mask=channel1 < C, other=0).to(tl.float32)[None, :]
     if D2 > 0:
         total2 += tl.load(bias2 + channel2, mask=channel2 < C, other=0).to(tl.float32)[None, :]
@@ -116,34 +117,34 @@ def _mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Tiles of rows and hidden columns. No GPU has measured them.
+    """Returns tiles of rows and hidden channels. They were not measured on a GPU.
 
-    A program reads all weights, so that the L2 cache limits small tiles of rows. Larger ones, or more hidden columns,
-    need more registers than there are.
+    A program reads all weights, so with small tiles of rows the L2 cache is the bottleneck. Larger tiles, or more
+    hidden channels, would need too many registers.
     """
-    if dtype == "float32":  # three products in TF32 keep both operands in registers, twice
+    if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32}, {"num_warps": 8, "num_stages": 1})
-    if arch == "sm_90":  # two programs of four warps compute one's GELU beside products
+    if arch == "sm_90":  # with two programs of four warps, GELU of one overlaps products of the other
         if shape == "narrow":
             return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32}, {"num_warps": 4, "num_stages": 3})
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 3})
-    # Larger tiles spill on sm_103, and 32 columns on sm_120. AMD's GPUs have 64 KB for loads.
+    # Larger tiles spill on sm_103, and 32 hidden channels spill on sm_120. AMD GPUs have 64 KB of shared memory.
     block_n = 16 if arch in ("sm_120", "sm_121") and shape == "wide" else 32
     stages = 2 if arch.startswith("gfx") else 3
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": block_n}, {"num_warps": 8, "num_stages": stages})
 
 
 def mlp_triton(x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2, eps) -> Tensor:
-    """:func:`sam2fast.kernels.mlp.mlp` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.mlp.mlp` on the GPU without synchronising."""
     out = x.new_empty(x.shape)
     if out.numel() == 0:
         return out
     N, C = weight1.shape
-    rows, chosen = out.numel() // C, launch_config("mlp", config, x, shape_class(C))
-    (D1, D2), block_m, block_n = pieces(C), chosen.meta["BLOCK_M"], chosen.meta["BLOCK_N"]
+    rows, launch = out.numel() // C, launch_config("mlp", config, x, shape_class(C))
+    (D1, D2), block_m, block_n = pieces(C), launch.meta["BLOCK_M"], launch.meta["BLOCK_N"]
     inputs = x, shift, norm_weight, norm_bias, weight1, bias1, weight2, bias2
-    chosen.launch(
-        "mlp", _mlp_kernel, (triton.cdiv(rows, block_m),), *(each.contiguous() for each in inputs), out, rows, N, eps,
+    launch.launch(
+        "mlp", _mlp_kernel, (triton.cdiv(rows, block_m),), *(x.contiguous() for x in inputs), out, rows, N, eps,
         C=C, D1=D1, D2=D2, EVEN=D1 + D2 == C and N % block_n == 0, PRECISION=product_precision(x.dtype),
         BLOCK_M=block_m, BLOCK_N=block_n,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes or masks that overlap too much, the best is kept."""
+"""Performs non-maximum suppression of boxes and masks: among overlapping ones, keeps the one with the highest score."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,25 +12,25 @@ __all__ = ["box_nms", "box_nms_reference", "mask_nms", "mask_nms_reference"]
 
 
 def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that no better kept box overlaps by more than ``iou_threshold``, best first.
+    """Returns indices of the kept boxes, by descending score.
+
+    A box is kept if its IoU with each kept box of a higher score is at most ``iou_threshold``. On a GPU, this function
+    synchronises once, to read the number of kept boxes.
 
     Args:
-        boxes: ``(N, 4)`` XYXY; overlaps are computed in float64 if that is their dtype, else in fp32.
-        scores: ``(N)``; of equal ones the first is better, and NaN is better than any number (``torch.sort``).
-        iou_threshold: a box is suppressed if its intersection over union with a better one is greater, compared in the
-            dtype of the overlaps. Boxes without area, or with infinite or NaN coordinates, may have none (0/0): then
-            neither suppresses the other.
+        boxes: Boxes ``(N, 4)`` in XYXY format. IoUs are computed in fp64 for fp64 boxes, else in fp32.
+        scores: Scores ``(N)``. Among equal scores, the first counts as higher. NaN is the highest (``torch.sort``).
+        iou_threshold: Threshold of the IoU, rounded to the dtype of IoUs. The IoU of boxes with zero area, or with
+            infinite or NaN coordinates, may be NaN (0/0). Then neither box suppresses the other.
 
     Returns:
         int64 ``(K)``, on the device of ``boxes``.
 
     Raises:
-        ValueError: wrong shapes, or complex boxes.
+        ValueError: If a shape is invalid, or boxes are complex.
 
-    On a GPU it synchronises once, for the number that are kept.
-
-    Source: ``torchvision.ops.nms`` on GPUs. On the CPU torchvision compares fp32 overlaps with the threshold in
-    float64. That differs only where an overlap equals the threshold rounded up to fp32.
+    Source: ``torchvision.ops.nms`` on GPUs. On the CPU, torchvision compares fp32 IoUs with the threshold in fp64.
+    Results differ only if an IoU equals the threshold rounded up to fp32.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.is_complex():
         raise ValueError(f"expected boxes (N, 4), got {boxes.dtype} {tuple(boxes.shape)}")
@@ -40,23 +40,21 @@ def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def mask_nms(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the masks that no better kept mask overlaps by more than ``iou_threshold``, best first.
+    """Returns indices of the kept masks, by descending score.
 
-    The rule is that of :func:`box_nms`, on the pixels that masks share; empty masks overlap nothing and are kept.
+    A mask is kept if its IoU with each kept mask of a higher score is at most ``iou_threshold``. Empty masks are kept.
+    On a GPU, this function synchronises once, to read the number of kept masks.
 
     Args:
-        masks: ``(N, H, W)`` bool.
-        scores: ``(N)``, as for boxes.
-        iou_threshold: a mask is suppressed if its intersection over union with a better one is greater. It is a
-            quotient of pixels in float64.
+        masks: Masks ``(N, H, W)`` bool.
+        scores: Scores ``(N)``, see :func:`box_nms`.
+        iou_threshold: Threshold of the IoU, which is a quotient of numbers of pixels in fp64.
 
     Returns:
         int64 ``(K)``, on the device of ``masks``.
 
     Raises:
-        ValueError: wrong shapes or dtypes.
-
-    On a GPU it synchronises once, for the number that are kept.
+        ValueError: If a shape or dtype is invalid.
     """
     if masks.ndim != 3 or masks.dtype != torch.bool:
         raise ValueError(f"expected bool masks (N, H, W), got {masks.dtype} {tuple(masks.shape)}")
@@ -66,22 +64,22 @@ def mask_nms(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 def _check_scores(scores: Tensor, count: int) -> None:
     if scores.shape != (count,):
-        raise ValueError(f"expected {count} scores, one for each, got shape {tuple(scores.shape)}")
+        raise ValueError(f"expected {count} scores, one per box or mask, got shape {tuple(scores.shape)}")
 
 
 # ---- reference implementations, 64 boxes or masks at a time ----
 
-# Boxes or masks that are decided together. Their overlaps with all remaining ones are held.
+# Number of boxes or masks in a block. The IoUs of a block with all remaining ones are computed at once.
 BLOCK = 64
-# Pixels of masks that are multiplied at once: sums of this many ones are exact in fp32.
+# Number of pixels multiplied at once. Sums of this many ones are exact in fp32.
 PIXELS = 1 << 16
 
-# Which pairs of indices (A) and (B) overlap too much, bool (A, B).
+# Function of indices (A) and (B) that returns bool (A, B): True if the IoU exceeds the threshold.
 Overlapping = Callable[[Tensor, Tensor], Tensor]
 
 
 def box_nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Reference implementation of :func:`box_nms`: 64 at a time, compared with all remaining ones."""
+    """Reference implementation of :func:`box_nms`: compares blocks of 64 boxes with all remaining boxes."""
     order = scores.sort(descending=True, stable=True).indices
     boxes = boxes[order]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -96,7 +94,7 @@ def box_nms_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Te
 
 
 def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Reference implementation of :func:`mask_nms`: 64 at a time, by exact fp32 matrix multiplications."""
+    """Reference implementation of :func:`mask_nms`: compares blocks of 64 masks by exact fp32 multiplications."""
     order = scores.sort(descending=True, stable=True).indices
     pixels = masks.flatten(1)  # (N, H·W)
     areas = pixels.sum(1)[order]
@@ -111,21 +109,21 @@ def mask_nms_reference(masks: Tensor, scores: Tensor, iou_threshold: float) -> T
 
 
 def _keep(count: int, overlapping: Overlapping, device: torch.device) -> Tensor:
-    """Ascending indices of the items that no earlier kept item overlaps too much; there are ``count``, best first."""
+    """Returns ascending indices of the items that no kept item before them suppresses. Items are ordered best first."""
     remaining, keep = torch.arange(count, device=device), []
     while len(remaining):
         block, remaining = remaining[:BLOCK], remaining[BLOCK:]
         among = overlapping(block, block).tolist()
-        chosen: list[int] = []
+        indices: list[int] = []
         for i in range(len(block)):
-            if not any(among[j][i] for j in chosen):
-                chosen.append(i)
-        keep.append(block[chosen])
+            if not any(among[j][i] for j in indices):
+                indices.append(i)
+        keep.append(block[indices])
         remaining = remaining[~overlapping(keep[-1], remaining).any(0)]
     return torch.cat(keep) if keep else remaining
 
 
-# ---- operators, whose number of results depends on values ----
+# ---- operators with data-dependent output shapes ----
 
 
 def _fake(items: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:

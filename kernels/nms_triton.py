@@ -1,9 +1,9 @@
-"""Non-maximum suppression in two launches: one computes the overlaps as bits, one selects what is kept.
+"""Performs non-maximum suppression in two launches: one computes overlaps as bits, the other selects kept items.
 
-Boxes or masks are ordered best first, 64 to a word: bit j of word ``(i, b)`` says that i overlaps ``64·b + j`` too
-much. A program computes half a word, 32 bits, for each of 64 rows. Whether an item is kept depends on all that are kept
-before it. So a single program walks over the words on the diagonal, and after each suppresses what the kept items
-overlap in all later words. Nothing goes to the host in between.
+Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if item i overlaps item ``64·b + j`` too
+much. A program computes half words of 32 bits for 64 items. The selection is sequential, since it depends on all items
+kept before. So a single program iterates over the words on the diagonal, and after each word adds the overlaps of its
+kept items to all later words. No data is copied to the host between the launches.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -18,13 +18,13 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
 WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # bits
-# Rows of words that are read at once.
+# Number of rows of words that are read at once.
 ROWS = tl.constexpr(8)
 
 
 @triton.jit
 def _store_halves(
-    words,  # (N, 2·blocks) int32 out: the lower half of each word, then the higher
+    words,  # (N, 2·blocks) int32 out: lower and higher half of each word
     over,  # (64, 32) bool
     i,  # (64) rows
     N, blocks,
@@ -36,7 +36,7 @@ def _store_halves(
 
 @triton.jit
 def _corners(boxes, i, N):
-    """Left, top, right and bottom of these boxes."""
+    """Loads left, top, right and bottom of boxes."""
     left = tl.load(boxes + i * 4, mask=i < N, other=0.0)
     top = tl.load(boxes + i * 4 + 1, mask=i < N, other=0.0)
     right = tl.load(boxes + i * 4 + 2, mask=i < N, other=0.0)
@@ -46,7 +46,7 @@ def _corners(boxes, i, N):
 @triton.jit
 def _boxes_kernel(
     boxes,  # (N, 4) XYXY, fp32 or fp64, best first
-    threshold,  # (1), of their dtype
+    threshold,  # (1), dtype of boxes
     words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
     N, blocks,
 ):  # fmt: skip
@@ -57,7 +57,7 @@ def _boxes_kernel(
         left_j, top_j, right_j, bottom_j = _corners(boxes, j, N)
         width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
         height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
-        # A NaN here comes from a box whose area is NaN, too, so the result of the maximum does not matter.
+        # If a side is NaN, the area of its box is NaN, too. Then the maximum does not affect the result.
         shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
         area_i = (right_i - left_i) * (bottom_i - top_i)
         area_j = (right_j - left_j) * (bottom_j - top_j)
@@ -71,9 +71,9 @@ def _boxes_kernel(
 
 @triton.jit
 def _masks_kernel(
-    masks,  # (N, pixels) int8, 0 or 1; the pixels are a multiple of 16
-    order,  # (N) int64, best first
-    areas,  # (N) int64, in that order
+    masks,  # (N, pixels) int8, 0 or 1; pixels is a multiple of 16
+    order,  # (N) int64 indices of masks, best first
+    areas,  # (N) int64, best first
     threshold,  # (1) fp64
     words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
     N, blocks, pixels,
@@ -103,7 +103,7 @@ def _keep_kernel(
     words,  # (N, blocks) int64
     keep,  # (N) uint8 out
     N, blocks,
-    WIDTH: tl.constexpr,  # power of two, at least the blocks
+    WIDTH: tl.constexpr,  # smallest power of two >= blocks
 ):  # fmt: skip
     lane = tl.arange(0, WIDTH)
     bit = tl.arange(0, WORD).to(tl.int64)
@@ -111,74 +111,74 @@ def _keep_kernel(
     for block in tl.range(0, blocks):
         remaining = N - block * WORD  # valid bits or rows of a word
         removed = tl.sum(tl.where(lane == block, suppressed, 0), 0)
-        chosen = removed * 0
-        for start in tl.range(0, WORD, HALF):  # a whole word at once would not fit into registers
+        kept_bits = removed * 0
+        for start in tl.range(0, WORD, HALF):  # a whole word would not fit into registers
             for k in tl.static_range(HALF):
                 i = start + k
-                # Always loaded, so that no load waits for earlier decisions.
+                # Loaded unconditionally, so that loads do not wait for earlier decisions.
                 overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
                 is_kept = ((removed >> i) & 1) == 0
-                chosen |= tl.where(is_kept, 1, 0).to(tl.int64) << i
-                # The word may also name items before i. They are already decided.
+                kept_bits |= tl.where(is_kept, 1, 0).to(tl.int64) << i
+                # Bits of items before i have no effect, since these items are already decided.
                 removed |= tl.where(is_kept, overlapped, 0)
-        tl.store(keep + bit, ((chosen >> bit) & 1).to(tl.uint8), mask=bit < remaining)
+        tl.store(keep + bit, ((kept_bits >> bit) & 1).to(tl.uint8), mask=bit < remaining)
         for start in tl.range(0, WORD, ROWS):
             for k in tl.static_range(ROWS):
                 row = start + k
-                end = tl.where((((chosen >> row) & 1) != 0) & (row < remaining), blocks, 0)
+                end = tl.where((((kept_bits >> row) & 1) != 0) & (row < remaining), blocks, 0)
                 suppressed |= tl.load(words + row * blocks + lane, mask=(lane > block) & (lane < end), other=0)
         words += WORD * blocks
         keep += WORD
 
 
-# The multiplication and the subtraction after it must not be fused: results exactly at the threshold would change.
+# A multiplication and the subtraction after it must not be fused. Otherwise IoUs equal to the threshold would change.
 UNFUSED = {"enable_fp_fusion": False}
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Warps of the overlaps of boxes or ``masks``, and of the selection."""
-    if shape == "masks":  # as attention: products of 64 x 32, with loads two iterations ahead
+    """Returns the numbers of warps for overlaps of boxes or ``masks``, and for the selection (``KEEP_WARPS``)."""
+    if shape == "masks":  # like attention: products of 64 x 32, with loads two iterations ahead
         return LaunchConfig({"BLOCK_K": 128, "KEEP_WARPS": 4}, {"num_warps": 4, "num_stages": 3})
-    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # fp64 spills with four
+    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # with four warps, fp64 spills
 
 
-# Masks whose number of pixels is a multiple of this are read in words; others are padded.
+# The number of pixels of a mask is padded to a multiple of this.
 ALIGNED = 16
 
 
 def box_nms_triton(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.nms.box_nms` on the GPU; synchronises once, for the number that are kept."""
+    """Computes :func:`sam2fast.kernels.nms.box_nms` on the GPU. Synchronises once, to read the number of kept boxes."""
     N, order = len(boxes), scores.sort(descending=True, stable=True).indices
     if N == 0:
         return order
-    chosen = launch_config("nms", config, boxes)
+    launch = launch_config("nms", config, boxes)
     words, blocks = _words(N, boxes.device)
     threshold = torch.full((1,), iou_threshold, dtype=boxes.dtype, device=boxes.device)
     count_launch("nms")
     best_first, bits = boxes[order].contiguous(), words.view(torch.int32)
-    with chosen.on_device(boxes):
-        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **chosen.options, **UNFUSED)
-    return order[_keep(words, N, blocks, chosen)]
+    with launch.on_device(boxes):
+        _boxes_kernel[(2 * blocks, blocks)](best_first, threshold, bits, N, blocks, **launch.options, **UNFUSED)
+    return order[_keep(words, N, blocks, launch)]
 
 
 def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """:func:`sam2fast.kernels.nms.mask_nms` on the GPU; synchronises once, for the number that are kept."""
+    """Computes :func:`sam2fast.kernels.nms.mask_nms` on the GPU. Synchronises once, to read the number of masks."""
     N, order = len(masks), scores.sort(descending=True, stable=True).indices
     if N == 0:
         return order
     pixels = masks.contiguous().view(N, -1).view(torch.int8)
     if pixels.shape[1] % ALIGNED:
         pixels = F.pad(pixels, (0, -pixels.shape[1] % ALIGNED))
-    chosen = launch_config("nms", config, pixels, "masks")
+    launch = launch_config("nms", config, pixels, "masks")
     words, blocks = _words(N, masks.device)
     threshold = torch.full((1,), iou_threshold, dtype=torch.float64, device=masks.device)
     areas = pixels.sum(1, dtype=torch.int64)[order]
     count_launch("nms")
     inputs, bits = (pixels, order, areas, threshold), words.view(torch.int32)
-    options = {"BLOCK_K": chosen.meta["BLOCK_K"], **chosen.options, **FUSED}
-    with chosen.on_device(masks):
+    options = {"BLOCK_K": launch.meta["BLOCK_K"], **launch.options, **FUSED}
+    with launch.on_device(masks):
         _masks_kernel[(2 * blocks, blocks)](*inputs, bits, N, blocks, pixels.shape[1], **options)
-    return order[_keep(words, N, blocks, chosen)]
+    return order[_keep(words, N, blocks, launch)]
 
 
 def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
@@ -186,10 +186,10 @@ def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
     return torch.empty(N, blocks, dtype=torch.int64, device=device), blocks
 
 
-def _keep(words: Tensor, N: int, blocks: int, chosen: LaunchConfig) -> Tensor:
-    """bool ``(N)``: whether each box or mask is kept, best first."""
+def _keep(words: Tensor, N: int, blocks: int, launch: LaunchConfig) -> Tensor:
+    """Returns bool ``(N)``, True for each kept box or mask, best first."""
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
-    width, warps = triton.next_power_of_2(blocks), chosen.meta["KEEP_WARPS"]
-    with chosen.on_device(words):
+    width, warps = triton.next_power_of_2(blocks), launch.meta["KEEP_WARPS"]
+    with launch.on_device(words):
         _keep_kernel[(1,)](words, keep.view(torch.uint8), N, blocks, WIDTH=width, num_warps=warps, **FUSED)
     return keep

@@ -1,4 +1,4 @@
-"""Fuses a residual sum, its layer norm and linear layers of the norm, for the few tokens of a mask decoder."""
+"""Fuses a residual sum, layer norm and linear layers, for the few tokens of a mask decoder."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["norm_linear", "norm_linear_reference"]
 
-WIDEST = 512  # channels of the norm, of which a program holds whole rows
-FEW = 64  # rows up to which tiles are small
+WIDEST = 512  # channels of the norm. A program processes whole rows
+FEW = 64  # maximum number of rows for small tiles
 
 
 def shape_class(rows: int) -> str:
@@ -21,40 +21,40 @@ def shape_class(rows: int) -> str:
     return "few" if rows <= FEW else ANY
 
 
-# In fp32 on an H100, torch took 30 us for 256 rows of the MLP's hidden layer, and the kernel 48; for 1,024 columns the
-# kernel was faster.
+# In fp32 on an H100, torch took 30 us for 256 rows of the MLP's hidden layer, and the kernel took 48 us. For 1,024
+# columns, the kernel was faster.
 MANY_COLUMNS = 2048
 
 
-def _prefers_torch(delta: Tensor, *given: Tensor) -> bool:
-    weight = given[6]
+def _prefers_torch(delta: Tensor, *rest: Tensor) -> bool:
+    weight = rest[6]
     rows = delta.numel() // max(1, delta.shape[-1])
     return weight.dtype == torch.float32 and rows > FEW and len(weight) >= MANY_COLUMNS and is_hopper(delta.device)
 
 
-def _fits(delta: Tensor, x: object, position: object, *given: Any) -> bool:
-    inner_weight, inner_bias, norm_weight, _, weight, _, _, placed, *_ = given
+def _fits(delta: Tensor, x: object, position: object, *rest: Any) -> bool:
+    inner_weight, inner_bias, norm_weight, _, weight, _, _, num_positioned, *_ = rest
     K = norm_weight.shape if inner_weight is None else inner_weight.shape[1:]
     is_whole = (inner_weight is None) == (inner_bias is None)
-    return delta.shape[-1:] == K and is_whole and 0 <= placed <= len(weight)
+    return delta.shape[-1:] == K and is_whole and 0 <= num_positioned <= len(weight)
 
 
 def _unsupported(delta: Tensor, *rest: object) -> str | None:
     inner, norm, weight = rest[2], rest[4], rest[6]
     assert isinstance(norm, Tensor) and isinstance(weight, Tensor)
-    alike = [each for each in (inner, weight) if isinstance(each, Tensor)]
+    alike = [tensor for tensor in (inner, weight) if isinstance(tensor, Tensor)]
     return why_unsupported(delta, *rest, leaves="products", alike=alike, channels=len(norm), widest=WIDEST)
 
 
 @op(
     shapes=(
         "delta (..., K), x and position (..., C), an inner layer inner_weight (C, K) and inner_bias (C) or else K = C, "
-        "norm_weight and norm_bias (C), weight (N, C), bias (N) and placed up to N"
+        "norm_weight and norm_bias (C), weight (N, C), bias (N) and num_positioned up to N"
     ),
     fits=_fits,
     unsupported=_unsupported,
     prefers_torch=_prefers_torch,
-    kind=lambda delta, *given: (delta.shape[-1], len(given[4])),
+    compile_key=lambda delta, *rest: (delta.shape[-1], len(rest[4])),
 )
 def norm_linear(
     delta: Tensor,
@@ -67,21 +67,21 @@ def norm_linear(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    placed: int = 0,
+    num_positioned: int = 0,
     relu: bool = False,
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Computes the layer norm of a residual sum, and linear layers of the norm with and without a position.
 
     Args:
-        delta: ``(..., C)``, added to ``x``; or ``(..., K)``, projected by the inner layer first.
-        x: ``(..., C)``, or None for no residual.
-        position: ``(..., C)``, added to the norm for the first ``placed`` layers, or None.
-        inner_weight, inner_bias: ``(C, K)`` and ``(C)`` of the inner layer, or None.
-        norm_weight, norm_bias: ``(C)``.
-        weight, bias: ``(N, C)`` and ``(N)`` of the linear layers of the norm, concatenated; N may be 0.
-        eps: Added to the variance.
-        placed: Number of leading rows of ``weight`` that read norm + position.
+        delta: Tensor ``(..., C)``, added to ``x``; or ``(..., K)``, projected by the inner layer first.
+        x: Residual ``(..., C)``, or None.
+        position: Position ``(..., C)``, added to the norm for the first ``num_positioned`` outputs, or None.
+        inner_weight, inner_bias: Weight ``(C, K)`` and bias ``(C)`` of the inner layer, or None.
+        norm_weight, norm_bias: Weight and bias ``(C)`` of the norm.
+        weight, bias: Weight ``(N, C)`` and bias ``(N)`` of all linear layers of the norm, concatenated. N may be 0.
+        eps: Value added to the variance.
+        num_positioned: Number of leading rows of ``weight`` that read norm + position.
         relu: If True, applies ReLU to the results of the linear layers.
         dtype: Dtype of the norm. None for fp32 (fp64 for fp64 input).
 
@@ -89,14 +89,14 @@ def norm_linear(
         The norm ``(..., C)``, and the results ``(..., N)`` in the dtype of ``weight``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     if inner_weight is not None:
         delta = linear(delta.to(inner_weight.dtype), inner_weight, inner_bias)
     total = delta if x is None else x + delta
     normed = layer_norm_reference(total, norm_weight, norm_bias, eps)
     moved = normed if position is None else normed + position
-    rows = [placed, weight.shape[0] - placed]
+    rows = [num_positioned, weight.shape[0] - num_positioned]
     layers = zip((moved, normed), weight.split(rows), bias.split(rows), strict=True)
     out = torch.cat([linear(y.to(weight.dtype), w, b) for y, w, b in layers], dim=-1)
     return normed.to(dtype or normed.dtype), out.relu() if relu else out

@@ -1,4 +1,4 @@
-"""Preprocessing of images for the image encoder."""
+"""Preprocesses images for the image encoder."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from sam2fast.kernels._op import op
 
 __all__ = ["MEAN", "STD", "resize_and_normalise", "resize_and_normalise_reference"]
 
-# Mean and standard deviation of pixels between 0 and 1, for SAM 2 and most of its relatives.
+# Mean and standard deviation of pixels between 0 and 1, for SAM 2 and most related models.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -34,30 +34,30 @@ def _fake(pixels: Tensor, size: tuple[int, int], *_: object) -> Tensor:
 def resize_and_normalise(
     pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], white: float
 ) -> Tensor:
-    """Bilinear resizing with antialiasing, then ``(pixels / white - mean) / std``.
+    """Resizes pixels bilinearly with antialiasing, and computes ``(pixels / white - mean) / std``.
 
     Args:
-        pixels: ``(B, H, W, 3)`` uint8 or fp32.
-        size: height and width of the result.
-        mean, std: three numbers each, of pixels between 0 and 1.
-        white: the largest value of a pixel, 255 or 1.
+        pixels: Pixels ``(B, H, W, 3)`` uint8 or fp32.
+        size: Height and width of the result.
+        mean, std: Three numbers each, for pixels between 0 and 1.
+        white: Largest value of a pixel, 255 or 1.
 
     Returns:
-        ``(B, 3, *size)`` fp32; on GPUs in channels-last memory order, which convolutions prefer.
+        Images ``(B, 3, *size)`` fp32. On GPUs they are in channels-last memory format, which convolutions prefer.
 
     Raises:
-        ValueError: the pixels have another shape or dtype, or there are none.
+        ValueError: If ``pixels`` have another shape or dtype, or H or W is 0.
 
     Source: ``sam2.utils.transforms.SAM2Transforms``, whose resizing equals torch's.
     """
     if tuple(pixels.shape[1:3]) == tuple(size):
-        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # moved as bytes
-    elif pixels.device.type == "mps":  # has no antialiased resizing
+        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # permutes the smaller uint8 values
+    elif pixels.device.type == "mps":  # torch has no antialiased resizing for MPS
         return resize_and_normalise_reference(pixels.cpu(), size, mean, std, white).to(pixels.device)
     else:
         image = pixels.permute(0, 3, 1, 2).float()
         image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-    # Divisors on the device: by a number on the CPU, CUDA multiplies by its reciprocal.
+    # Divisors are tensors on the device: to divide by a CPU scalar, CUDA multiplies by its reciprocal.
     on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
     whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
     return (image / whites - means) / stds

@@ -1,8 +1,8 @@
-"""Antialiased resizing and normalising in one pass over the pixels, which are read as bytes.
+"""Resizes with antialiasing and normalises in one pass over the pixels, which are read as bytes.
 
-The filter is a triangle on each axis. When shrinking, it reaches from one output pixel to the next. When enlarging, it
-reaches from one input pixel to the next, which is bilinear interpolation. A program takes a block of output pixels and
-sums the few input pixels under their triangles, for all three channels. Neighbours share input pixels through the
+The filter is a triangle along each axis. Its half-width is the distance of output pixels if the image shrinks, and the
+distance of input pixels if it grows; the latter is bilinear interpolation. A program computes a block of output pixels:
+for each of three channels, it sums the few input pixels within the triangles. Programs share input pixels through the
 cache.
 """
 
@@ -24,7 +24,7 @@ def _triangle(
     scale,  # input pixels per output pixel
     length,  # input pixels
 ):
-    """First and last input pixel of the triangle of an output pixel, its centre, and its slope."""
+    """Returns the first input pixel and the end (exclusive) of an output pixel's triangle, its centre and its slope."""
     support = tl.maximum(scale, 1.0)
     centre = (position.to(tl.float32) + 0.5) * scale
     first = tl.maximum((centre - support + 0.5).to(tl.int32), 0)
@@ -45,7 +45,7 @@ def _resize_and_normalise_kernel(
     H, W, out_h, out_w,
     scale_y,  # H / out_h
     scale_x,
-    taps_y,  # the largest number of input pixels under a triangle
+    taps_y,  # maximum number of input pixels within a triangle
     taps_x, white, mean0, mean1, mean2, std0, std1, std2,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -71,7 +71,7 @@ def _resize_and_normalise_kernel(
             sum2 += weight * tl.load(ptrs + 2, mask=inside, other=0).to(tl.float32)
             total += weight
     total = tl.where(inside, total, 1.0)
-    # Exact divisions in the order of the reference: an image that needs no resizing has the same result bit by bit.
+    # Exact divisions in the order of the reference. Without resizing, results are bitwise equal.
     out_ptrs = out + (image * out_h * out_w + i) * 3
     tl.store(out_ptrs, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
     tl.store(out_ptrs + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
@@ -79,26 +79,26 @@ def _resize_and_normalise_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Output pixels of a program: two a thread, each with a dozen registers of weights and sums."""
+    """Returns the number of output pixels per program: two per thread, each with a dozen registers."""
     return LaunchConfig({"BLOCK": 256}, {"num_warps": 4, "num_stages": 1})
 
 
 def resize_and_normalise_triton(pixels, size, mean, std, white) -> Tensor:
-    """:func:`sam2fast.kernels.preprocess.resize_and_normalise` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.preprocess.resize_and_normalise` on the GPU without synchronising."""
     B, H, W, _ = pixels.shape
     height, width = size
     out = pixels.new_empty(B, height, width, 3, dtype=torch.float32)
     if out.numel():
         pixels = pixels.contiguous()
-        chosen = launch_config("preprocess", config, pixels)
-        chosen.launch(
-            "preprocess", _resize_and_normalise_kernel, (B * triton.cdiv(height * width, chosen.meta["BLOCK"]),),
+        launch = launch_config("preprocess", config, pixels)
+        launch.launch(
+            "preprocess", _resize_and_normalise_kernel, (B * triton.cdiv(height * width, launch.meta["BLOCK"]),),
             pixels, out, H, W, height, width, H / height, W / width, taps(H / height), taps(W / width),
-            float(white), *map(float, mean), *map(float, std), **chosen.meta,
+            float(white), *map(float, mean), *map(float, std), **launch.meta,
         )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 
 
 def taps(scale: float) -> int:
-    """The largest number of input pixels under a triangle; ``scale`` is input pixels per output pixel."""
+    """Returns the maximum number of input pixels within a triangle. ``scale`` is input pixels per output pixel."""
     return 2 * math.ceil(max(scale, 1.0)) + 1

@@ -1,4 +1,4 @@
-"""Run lengths of many masks at once, in COCO's column-major order, and masks from run lengths."""
+"""Encodes batches of masks as run lengths in COCO's column-major order, and decodes them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,40 +21,39 @@ __all__ = [
     "run_length_areas_reference",
 ]
 
-MOST_PIXELS = 2**31 - 1  # of a mask: a run is an int32
+MOST_PIXELS = 2**31 - 1  # maximum pixels of a mask, since lengths of runs are int32
 
 
 class RunLengths(NamedTuple):
-    """Masks as lengths of runs in column-major order, alternately background and foreground.
+    """Stores N masks as lengths of runs in column-major order, alternately background and foreground.
 
-    The counts equal COCO's uncompressed ones, ``{"size": [H, W], "counts": [...]}``.
+    The counts of a mask equal COCO's uncompressed RLE ``{"size": [H, W], "counts": [...]}``.
     """
 
-    counts: Tensor  # (total) int32, pixels; a mask's first run is background and may be 0
-    offsets: Tensor  # (N + 1) int64, where each mask's runs begin in counts, and the total
+    counts: Tensor  # (total) int32, pixels per run; the first run of a mask is background and may be 0
+    offsets: Tensor  # (N + 1) int64, index in counts of each mask's first run, and the total
     size: tuple[int, int]  # (H, W)
 
 
 class Placement(NamedTuple):
-    """Position of a mask on a larger canvas, which is background elsewhere."""
+    """Stores the position of a mask on a larger canvas of background."""
 
-    origin: tuple[int, int]  # (y, x) of its top left pixel
-    canvas: tuple[int, int]  # (H, W)
+    origin: tuple[int, int]  # (y, x) of the mask's top left pixel
+    canvas: tuple[int, int]  # (H, W) of the canvas
 
 
 def encode_masks(masks: Tensor) -> RunLengths:
-    """Run lengths of each mask.
+    """Computes the run lengths of each mask. On a GPU, it synchronises once, to read the number of runs.
 
     Args:
-        masks: ``(N, H, W)`` bool; any N, H and W, any strides.
+        masks: Masks ``(N, H, W)`` bool with any strides. N, H and W may be 0.
 
     Returns:
-        Counts on the device of ``masks``. An empty mask is one run, a mask of no pixels one run of 0.
+        Run lengths on the device of ``masks``. A mask without foreground is one run. A mask without pixels is one run
+        of 0.
 
     Raises:
-        ValueError: ``masks`` have another shape or dtype, or 2**31 pixels or more each.
-
-    On a GPU it synchronises once, for the number of runs.
+        ValueError: If ``masks`` have another shape or dtype, or a mask has 2**31 pixels or more.
 
     Source: ``sam2.utils.amg.mask_to_rle_pytorch``, and ``pycocotools.mask.encode`` before compression.
     """
@@ -73,26 +72,24 @@ def encode_upsampled(
     origin: tuple[int, int] = (0, 0),
     canvas: tuple[int, int] | None = None,
 ) -> RunLengths:
-    """Run lengths of upsampled logits above a threshold, placed on a canvas.
+    """Computes run lengths of masks: upsampled logits above a threshold, copied to a canvas of background.
 
-    Equal to encoding ``upsample_and_threshold(logits, size, threshold)`` placed on an empty canvas, but holds only a
-    few masks of that size at once, and no logits.
+    Equals :func:`encode_masks` of ``upsample_and_threshold(logits, size, threshold)`` on a canvas, but holds at most a
+    few masks of that size at once. On a GPU, it synchronises once, to read the number of runs.
 
     Args:
-        logits: ``(N, h, w)`` floating, at least one pixel each; NaN is background.
-        size: ``(H, W)`` that the logits are upsampled to, bilinearly (``align_corners=False``) in fp32.
-        threshold: a pixel is foreground if its upsampled logit is greater.
-        origin: ``(y, x)`` of the mask's top left pixel on the canvas.
-        canvas: its ``(H, W)``; ``None`` for ``size``, at the origin ``(0, 0)``.
+        logits: Floating-point logits ``(N, h, w)`` with at least one pixel each. NaN is background.
+        size: Size (H, W) that logits are upsampled to, bilinearly (``align_corners=False``) in fp32.
+        threshold: Upsampled logit above which a pixel is foreground.
+        origin: Position (y, x) of the mask's top left pixel on the canvas.
+        canvas: Size (H, W) of the canvas. If None, it is ``size``.
 
     Returns:
-        Run lengths of the size of the canvas, on the device of ``logits``.
+        Run lengths of canvases, on the device of ``logits``.
 
     Raises:
-        ValueError: ``logits`` have another shape or dtype, ``size`` is not positive, the mask reaches beyond the
+        ValueError: If ``logits`` have another shape or dtype, ``size`` is not positive, a mask extends beyond the
             canvas, or the canvas has 2**31 pixels or more.
-
-    On a GPU it synchronises once, for the number of runs.
 
     Source: ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, which upsamples, thresholds, uncrops and
     encodes in turn.
@@ -106,7 +103,7 @@ def encode_upsampled(
         raise ValueError(f"expected a size (H, W) of at least one pixel, got {tuple(size)}")
     if min(y, x) < 0 or y + H > height or x + W > width:
         raise ValueError(
-            f"a mask of {H} x {W} at (y, x) = {tuple(origin)} reaches beyond the canvas {height} x {width}"
+            f"a mask of {H} x {W} at (y, x) = {tuple(origin)} extends beyond the canvas of {height} x {width}"
         )
     _check_pixels(height, width)
     counts, offsets = _encode_upsampled(logits, (H, W), float(threshold), (y, x), (height, width))
@@ -114,10 +111,10 @@ def encode_upsampled(
 
 
 def decode_masks(runs: RunLengths) -> Tensor:
-    """The masks ``(N, H, W)``, bool, on the device of the run lengths.
+    """Returns masks ``(N, H, W)`` bool on the device of the run lengths. Synchronises to check the run lengths.
 
     Raises:
-        ValueError: some mask's counts are negative or do not add up to its pixels. The check synchronises.
+        ValueError: If a mask's counts are negative or do not add up to its number of pixels.
     """
     (H, W), (counts, offsets) = runs.size, runs[:2]
     ends = torch.cat([offsets.new_zeros(1), counts.cumsum(0, dtype=torch.int64)])[offsets]
@@ -127,7 +124,7 @@ def decode_masks(runs: RunLengths) -> Tensor:
 
 
 def run_length_areas(runs: RunLengths) -> Tensor:
-    """Foreground pixels of each mask, int64 ``(N)``.
+    """Returns the number of foreground pixels of each mask, int64 ``(N)``.
 
     Source: ``sam2.utils.amg.area_from_rle``.
     """
@@ -141,29 +138,29 @@ run_length_areas_reference = run_length_areas
 
 def _check_pixels(H: int, W: int) -> None:
     if H * W > MOST_PIXELS:
-        raise ValueError(f"masks of {H} x {W} have more than {MOST_PIXELS} pixels; encode parts of them")
+        raise ValueError(f"masks of {H} x {W} have more than {MOST_PIXELS} pixels; encode smaller parts")
 
 
 # ---- reference implementations ----
 
-# Pixels of masks made from logits that are held at once.
+# Maximum number of upsampled pixels held at once; at least one mask is held.
 CHUNK = 1 << 22
 
 
 def encode_masks_reference(masks: Tensor) -> RunLengths:
-    """Reference implementation of :func:`encode_masks`: changes along one column of all pixels of all masks."""
+    """Reference implementation of :func:`encode_masks`: finds changes in one column of all pixels of all masks."""
     N, H, W = masks.shape
-    pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) down the columns, one mask after the other
+    pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) in column-major order
     before = torch.zeros_like(pixels)  # the previous pixel; background before a mask's first pixel
     before[1:] = pixels[:-1]
     before.view(N, W * H)[:, :1] = False
     changes = (pixels ^ before).nonzero()[:, 0]
-    each = torch.arange(N + 1, device=masks.device) * (W * H)
-    offsets = torch.searchsorted(changes, each) + torch.arange(N + 1, device=masks.device)
-    mask_of_change = torch.searchsorted(each[1:], changes, right=True)
-    # A mask's first run begins at its first pixel, the others at changes. The end of the last mask is the last entry.
+    begin_of_mask = torch.arange(N + 1, device=masks.device) * (W * H)
+    offsets = torch.searchsorted(changes, begin_of_mask) + torch.arange(N + 1, device=masks.device)
+    mask_of_change = torch.searchsorted(begin_of_mask[1:], changes, right=True)
+    # The first run of a mask begins at its first pixel, the others at changes. The last entry is the end of all masks.
     begins = torch.empty(len(changes) + N + 1, dtype=torch.int64, device=masks.device)
-    begins[offsets] = each
+    begins[offsets] = begin_of_mask
     begins[torch.arange(len(changes), device=masks.device) + mask_of_change + 1] = changes
     return RunLengths(begins.diff().to(torch.int32), offsets, (H, W))
 
@@ -171,7 +168,7 @@ def encode_masks_reference(masks: Tensor) -> RunLengths:
 def encode_upsampled_reference(
     logits: Tensor, size: tuple[int, int], threshold: float, placement: Placement
 ) -> RunLengths:
-    """Reference implementation of :func:`encode_upsampled`: a few masks at a time at full size."""
+    """Reference implementation of :func:`encode_upsampled`: upsamples a few masks at a time."""
     (H, W), (y, x) = size, placement.origin
     parts = [encode_masks_reference(logits.new_zeros(0, *placement.canvas, dtype=torch.bool))]
     for chunk in logits.split(max(1, CHUNK // max(1, H * W))):
@@ -182,7 +179,7 @@ def encode_upsampled_reference(
 
 
 def concatenate(parts: list[RunLengths]) -> RunLengths:
-    """The masks of all parts, which have one size, in order."""
+    """Concatenates run lengths of masks of the same size."""
     ends = torch.cat([part.offsets.diff() for part in parts]).cumsum(0)
     offsets = torch.cat([ends.new_zeros(1), ends])
     return RunLengths(torch.cat([part.counts for part in parts]), offsets, parts[0].size)
@@ -202,7 +199,7 @@ def _is_foreground(runs: RunLengths) -> Tensor:
     return (torch.arange(len(runs.counts), device=runs.counts.device) - first) % 2 == 1
 
 
-# ---- operators, whose number of runs depends on values ----
+# ---- operators with data-dependent output shapes ----
 
 
 def _runs_of_masks(masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Run lengths on the CPU: changes between rows are found eight pixels at a time, and only changes are sorted."""
+"""Encodes and decodes run lengths on the CPU: finds changes between rows eight pixels at a time, and sorts them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from sam2fast.kernels.mask_ops.cells import Cells, column_runs
 from sam2fast.kernels.mask_ops.cpu import LARGEST, bounds_of, grid_of, has_cells
 from sam2fast.kernels.run_lengths import Placement
 
-# If more than one in this many groups of eight pixels has changes, a transposed copy is cheaper than sorting them.
+# If more than one in FEW groups of eight pixels has changes, a transposed copy is cheaper than sorting the changes.
 FEW = 8
 
 
 def encode_masks_cpu(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`sam2fast.kernels.run_lengths.encode_masks` of CPU tensors."""
+    """Computes :func:`sam2fast.kernels.run_lengths.encode_masks` of CPU tensors."""
     N, H, W = masks.shape
     placement, buffer, pixels = Placement((0, 0), (H, W)), _buffer(H, W), masks.numpy()
     return _collect(N, lambda n: changes(np.ascontiguousarray(pixels[n]), placement, buffer), (H, W))
@@ -26,7 +26,7 @@ def encode_masks_cpu(masks: Tensor) -> tuple[Tensor, Tensor]:
 def encode_upsampled_cpu(
     logits: Tensor, size: tuple[int, int], threshold: float, origin: tuple[int, int], canvas: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """:func:`sam2fast.kernels.run_lengths.encode_upsampled` of CPU tensors, one mask at a time."""
+    """Computes :func:`sam2fast.kernels.run_lengths.encode_upsampled` of CPU tensors, one mask at a time."""
     h, w = logits.shape[1:]
     level, size, placement = np.float32(threshold), (size[0], size[1]), Placement(origin, canvas)
     by_cells = has_cells(h, w, size) and abs(level) < LARGEST
@@ -34,9 +34,9 @@ def encode_upsampled_cpu(
 
     def of(n: int) -> np.ndarray:
         nonlocal buffer
-        found = outline_changes(logits[n].float().numpy(), size, level, placement) if by_cells else None
-        if found is not None:
-            return found
+        indices = outline_changes(logits[n].float().numpy(), size, level, placement) if by_cells else None
+        if indices is not None:
+            return indices
         buffer = buffer if len(buffer) else _buffer(*size)
         return changes(upsample_and_threshold_reference(logits[n], size, threshold).numpy(), placement, buffer)
 
@@ -46,9 +46,9 @@ def encode_upsampled_cpu(
 def outline_changes(
     logits: np.ndarray, size: tuple[int, int], level: np.float32, placement: Placement
 ) -> np.ndarray | None:
-    """:func:`changes` of upsampled logits ``(h, w)`` above a level; computed by cells, without pixels.
+    """Returns :func:`changes` of upsampled logits ``(h, w)`` above a level, without upsampling them.
 
-    None if the mask must be upsampled: a logit is not finite, or rounding decides about too many pixels.
+    Returns None if the mask must be upsampled: if a logit is not finite, or too many pixels depend on rounding.
     """
     (h, w), (y, x), (H, _) = logits.shape, placement.origin, placement.canvas
     if not (np.abs(logits) < LARGEST).all():
@@ -70,7 +70,8 @@ def outline_changes(
     begins = [column * H + above + runs.top[cell, at]]
     ends = [column * H + above + runs.bottom[cell, at] + 1]
 
-    # Runs of whole cells, in each of their columns of pixels. A cell's row ends where the next one begins.
+    # Vertical runs of cells with only foreground, repeated for each column of pixels in a cell. A row of cells ends
+    # where the next one begins.
     edges = np.diff(np.pad(whole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (w, h + 1)
     row_ends = np.append(rows.first, size[0])
     for values, sign in ((begins, 1), (ends, -1)):
@@ -78,17 +79,18 @@ def outline_changes(
         number = columns.number[j]
         at = np.arange(number.sum()) - np.repeat(number.cumsum() - number, number)
         values.append((np.repeat(columns.first[j], number) + at) * H + np.repeat(row_ends[i], number))
-    found = np.concatenate(begins + ends) + x * H + y
-    found.sort()
-    return _without_pairs(found, placement)
+    indices = np.concatenate(begins + ends) + x * H + y
+    indices.sort()
+    return _without_pairs(indices, placement)
 
 
 def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.ndarray:
-    """Column-major indices of the canvas's pixels that differ from the previous one; ascending, int64.
+    """Returns ascending column-major indices of pixels of the canvas that differ from the previous pixel, int64.
 
     Args:
-        mask: bool ``(h, w)``, contiguous.
-        buffer: at least ``(h + 1) * w`` bytes and 7 more, overwritten.
+        mask: Contiguous mask ``(h, w)`` bool.
+        placement: Position of the mask on the canvas.
+        buffer: At least ``(h + 1) * w + 7`` bytes, which are overwritten.
     """
     (h, w), (y, x), H = mask.shape, placement.origin, placement.canvas[0]
     if mask.size == 0:
@@ -96,7 +98,7 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
     pixels, used = mask.view(np.uint8), (h + 1) * w
     groups = buffer[: -(-used // 8) * 8]
     groups[used:] = 0
-    # The mask is surrounded by background above and below.
+    # There is background above and below the mask.
     edges = groups[:used].reshape(h + 1, w)
     edges[0], edges[h] = pixels[0], pixels[-1]
     np.bitwise_xor(pixels[1:], pixels[:-1], out=edges[1:h])
@@ -105,26 +107,26 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
     if len(hot) * FEW <= len(groups):
         within = np.flatnonzero(groups[hot].view(np.bool_))
         row, column = np.divmod(hot[within >> 3] * 8 + (within & 7), w)
-        found = (x + column) * H + (y + row)
-        found.sort()
+        indices = (x + column) * H + (y + row)
+        indices.sort()
     else:
         column, row = np.divmod(np.flatnonzero(np.ascontiguousarray(edges.T)), h + 1)
-        found = (x + column) * H + (y + row)
-    return _without_pairs(found, placement)
+        indices = (x + column) * H + (y + row)
+    return _without_pairs(indices, placement)
 
 
-def _without_pairs(found: np.ndarray, placement: Placement) -> np.ndarray:
-    """Changes, ascending, without those that are there twice: where a run ends and the next one begins.
+def _without_pairs(indices: np.ndarray, placement: Placement) -> np.ndarray:
+    """Drops both occurrences of ascending changes that occur twice: one run ends where the next one begins.
 
-    So it is also for a column's last pixel and the next column's first, if the mask is as high as the canvas.
+    If the mask is as high as the canvas, this joins runs across columns. Drops a change at the end of the canvas, too.
     """
-    twice = found[1:] == found[:-1]
-    found = found[~(np.append(twice, False) | np.append(False, twice))] if len(found) else found
-    return found[:-1] if len(found) and found[-1] == placement.canvas[0] * placement.canvas[1] else found
+    twice = indices[1:] == indices[:-1]
+    indices = indices[~(np.append(twice, False) | np.append(False, twice))] if len(indices) else indices
+    return indices[:-1] if len(indices) and indices[-1] == placement.canvas[0] * placement.canvas[1] else indices
 
 
 def decode_masks_cpu(counts: Tensor, offsets: Tensor, H: int, W: int) -> Tensor:
-    """:func:`sam2fast.kernels.run_lengths.decode_masks` of CPU tensors."""
+    """Computes :func:`sam2fast.kernels.run_lengths.decode_masks` of CPU tensors."""
     lengths, begins = counts.numpy(), offsets.tolist()
     masks = np.empty((len(begins) - 1, H, W), dtype=bool)
     for n, (first, last) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
@@ -138,10 +140,10 @@ def _buffer(H: int, W: int) -> np.ndarray:
 
 
 def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Counts and offsets: the lengths between the changes of each mask."""
+    """Returns counts and offsets of N masks. Counts are the distances of a mask's successive changes."""
     counts, offsets = [np.empty(0, dtype=np.int32)], np.zeros(N + 1, dtype=np.int64)
     for n in range(N):
-        found = changes_of(n)
-        counts.append(np.diff(found, prepend=0, append=size[0] * size[1]).astype(np.int32))
-        offsets[n + 1] = offsets[n] + len(found) + 1
+        indices = changes_of(n)
+        counts.append(np.diff(indices, prepend=0, append=size[0] * size[1]).astype(np.int32))
+        offsets[n + 1] = offsets[n] + len(indices) + 1
     return torch.from_numpy(np.concatenate(counts)), torch.from_numpy(offsets)

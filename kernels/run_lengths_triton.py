@@ -1,10 +1,10 @@
-"""Run lengths in two passes over the masks: one counts changes per column, one writes them.
+"""Computes run lengths in two passes over the masks: one counts changes per column, the other writes them.
 
-A program has a block of columns of one mask and loops over its rows. A change is a pixel of the canvas that differs
-from the previous one in column-major order: the pixel above, or for the first row the last pixel of the column to the
-left. If the mask is lower than its canvas, that is background, and the row below the mask is checked, too, for runs
-that end there. The cumulative sum of the changes of all columns says where each column writes its own. So the result
-does not depend on the order of programs.
+A program processes a block of columns of one mask and loops over its rows. A change is a pixel of the canvas that
+differs from the previous pixel in column-major order: the pixel above, or for the first row the last pixel of the
+column to the left. If the mask is lower than its canvas, that last pixel is background. The row below the mask is then
+checked, too, since runs may end there. The cumulative sum of changes over all columns gives the position at which each
+column writes its changes, so the result does not depend on the order of programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -23,7 +23,7 @@ from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 @triton.jit
 def _pixels(
     image,  # (H, W) uint8, or (h, w) logits
-    row,  # (BY) of the mask; what lies outside is background
+    row,  # (BY) row of the mask; pixels outside of the mask are background
     column,  # (BX)
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
@@ -47,14 +47,17 @@ def _changes(
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
-    y, x,  # of the mask on the canvas
-    height,  # of the canvas
-    pixels,  # of the canvas
+    y, x,  # position of the mask on the canvas
+    height,  # height of the canvas
+    pixels,  # number of pixels of the canvas
     columns,
     UPSAMPLE: tl.constexpr, COPY: tl.constexpr,
     WHOLE: tl.constexpr,  # the mask is as high as the canvas
 ):  # fmt: skip
-    """Which pixels differ from the previous one, ``(BY, BX)``, and their column-major index on the canvas."""
+    """Returns True for each pixel that differs from the previous one, and column-major indices on the canvas.
+
+    Both have the shape ``(BY, BX)``.
+    """
     current = _pixels(image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY)
     previous = _pixels(
         image, row - 1, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY
@@ -66,7 +69,7 @@ def _changes(
         )  # fmt: skip
         previous = tl.where((row == 0)[:, None], left, previous & (row < H)[:, None])
     inside = (column < columns)[None, :]
-    # Beyond the last column the index might exceed 2**31.
+    # Indices beyond the last column are set to 0, since they could exceed 2**31.
     number = tl.where(inside, ((x + column) * height + y)[None, :] + row[:, None], 0)
     return inside & (current != previous) & (number < pixels), number
 
@@ -74,15 +77,15 @@ def _changes(
 @triton.jit
 def _changes_kernel(
     images,  # (N, H·W) uint8, or (N, h·w) logits
-    counts,  # (N, columns) int32: changes of each column; out without WRITES
-    ends,  # (N, columns) int64, with WRITES: changes of all columns up to this one, of all masks
-    begins,  # (changes + N) int32 out, with WRITES: where each run begins; a mask's first run does at 0
+    counts,  # (N, columns) int32: number of changes in each column; out without WRITES
+    ends,  # (N, columns) int64, with WRITES: cumulative sum of counts over all masks
+    begins,  # (changes + N) int32 out, with WRITES: first pixel of each run; 0 for the first run of a mask
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
     y, x, height, pixels,
-    rows, columns,  # that may hold changes
-    stretches,  # of columns
+    rows, columns,  # numbers of rows and columns that may contain changes
+    stretches,  # number of blocks of columns
     WRITES: tl.constexpr,
     UPSAMPLE: tl.constexpr,
     COPY: tl.constexpr,
@@ -101,7 +104,7 @@ def _changes_kernel(
     offset = n * columns + column
     if WRITES:
         count = tl.load(counts + offset, mask=inside, other=0)
-        # Every mask so far, including this one, has a first run that begins without a change.
+        # The first run of each mask up to this one begins without a change.
         next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
         tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
     else:
@@ -124,11 +127,11 @@ def _changes_kernel(
 
 @triton.jit
 def _decode_kernel(
-    ends,  # (total) int64: pixels of all runs up to this one, of all masks
+    ends,  # (total) int64: cumulative sum of counts over all masks
     offsets,  # (N + 1) int64
     masks,  # (N, H·W) uint8 out
     H, W,
-    blocks,  # of a mask
+    blocks,  # programs per mask
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) // blocks).to(tl.int64)
@@ -149,16 +152,16 @@ def _decode_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Block of encoding whole or ``upsampled`` masks, rows by columns, or pixels of a program that decodes."""
+    """Returns a program's block, rows by columns, for masks or ``upsampled`` logits; or pixels for ``decode``."""
     if shape == "decode":
         return LaunchConfig({"BLOCK": 512}, {"num_warps": 4})
-    if shape == "upsampled":  # with four logits and weights for each pixel, more than two a thread spill on sm_90
+    if shape == "upsampled":  # a pixel needs four logits and weights: more than two pixels per thread spill on sm_90
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, {"num_warps": 8})
     return LaunchConfig({"BLOCK_Y": 32, "BLOCK_X": 64}, {"num_warps": 4})
 
 
 def encode_masks_triton(masks) -> tuple[Tensor, Tensor]:
-    """:func:`sam2fast.kernels.run_lengths.encode_masks` on the GPU; synchronises once."""
+    """Computes :func:`sam2fast.kernels.run_lengths.encode_masks` on the GPU. Synchronises once."""
     N, H, W = masks.shape
     if H * W == 0:
         return torch.zeros(N, dtype=torch.int32, device=masks.device), torch.arange(N + 1, device=masks.device)
@@ -166,50 +169,50 @@ def encode_masks_triton(masks) -> tuple[Tensor, Tensor]:
 
 
 def encode_upsampled_triton(logits, size, threshold, origin, canvas) -> tuple[Tensor, Tensor]:
-    """:func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU; synchronises once."""
+    """Computes :func:`sam2fast.kernels.run_lengths.encode_upsampled` on the GPU. Synchronises once."""
     return _encode(logits.contiguous(), size, threshold, origin, canvas, "upsampled")
 
 
 def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor, Tensor]:
-    """Encodes masks, or with the shape class ``upsampled`` logits."""
+    """Encodes masks, or logits with the shape class ``upsampled``."""
     (N, h, w), (H, W), (y, x), (height, width), device = images.shape, size, origin, canvas, images.device
-    chosen, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
+    launch, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
     pixels, whole = height * width, height == H
-    # Runs may also begin after the mask: in the row below, or for a mask as high as the canvas in the next column.
+    # A run may also begin after the mask: in the row below it, or in the next column if it is as high as the canvas.
     rows = H if whole else H + 1
     columns = min(W + 1, width - x) if whole else W
     if N == 0:
         return images.new_empty(0, dtype=torch.int32), torch.arange(1, device=device)
-    stretches = triton.cdiv(columns, chosen.meta["BLOCK_X"])
+    stretches = triton.cdiv(columns, launch.meta["BLOCK_X"])
     of_input = (h, w, H, W, *axes_of(images, size), as_compared(threshold))
     rest = (*of_input, y, x, height, pixels, rows, columns, stretches)
     copy = upsample and copies(images, size)
-    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **chosen.meta, **chosen.options, **FUSED}
+    constants = {"UPSAMPLE": upsample, "COPY": copy, "WHOLE": whole, **launch.meta, **launch.options, **FUSED}
     grid = (N * stretches,)
     per_column = torch.empty(N, columns, dtype=torch.int32, device=device)
     count_launch("run_lengths")
-    with chosen.on_device(images):
+    with launch.on_device(images):
         _changes_kernel[grid](images, per_column, per_column, per_column, *rest, WRITES=False, **constants)
     ends = per_column.view(-1).cumsum(0, dtype=torch.int64)
     offsets = torch.arange(N + 1, device=device)
     offsets[1:] += ends.view(N, columns)[:, -1]
-    begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # the synchronisation
-    with chosen.on_device(images):
+    begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # synchronises
+    with launch.on_device(images):
         _changes_kernel[grid](images, per_column, ends, begins, *rest, WRITES=True, **constants)
-    # A run ends where the next one begins; a mask's last run ends with the canvas.
+    # A run ends where the next one begins. The last run of a mask ends at the end of the canvas.
     behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
     return behind.sub_(begins), offsets
 
 
 def decode_masks_triton(counts, offsets, H, W) -> Tensor:
-    """:func:`sam2fast.kernels.run_lengths.decode_masks` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.run_lengths.decode_masks` on the GPU without synchronising."""
     N = len(offsets) - 1
     masks = torch.empty(N, H, W, dtype=torch.bool, device=counts.device)
     if masks.numel() == 0:
         return masks
-    chosen = launch_config("run_lengths", config, counts, "decode")
-    blocks = triton.cdiv(H * W, chosen.meta["BLOCK"])
+    launch = launch_config("run_lengths", config, counts, "decode")
+    blocks = triton.cdiv(H * W, launch.meta["BLOCK"])
     ends, offsets = counts.contiguous().cumsum(0, dtype=torch.int64), offsets.contiguous()
     out = masks.view(torch.uint8)
-    chosen.launch("run_lengths", _decode_kernel, (N * blocks,), ends, offsets, out, H, W, blocks, **chosen.meta)
+    launch.launch("run_lengths", _decode_kernel, (N * blocks,), ends, offsets, out, H, W, blocks, **launch.meta)
     return masks

@@ -1,4 +1,4 @@
-"""Computes attention between a few tokens and an image, in both directions, and among the tokens."""
+"""Computes attention from a few tokens to an image, from the image to the tokens, and among the tokens."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["token_attention", "token_attention_reference"]
 
-WIDEST, WIDEST_OF_MANY = 32, 16  # channels of a head, and with many keys
-FEW = 128  # number of keys up to which a warp reads all at once
+WIDEST, WIDEST_OF_MANY = 32, 16  # channels of a head with at most FEW keys, and with more keys
+FEW = 128  # maximum number of keys that a warp reads at once
 
 
 def shape_class(keys: int) -> str:
@@ -25,12 +25,12 @@ def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
     d, widest = query.shape[2] // num_heads, WIDEST if key.shape[1] <= FEW else WIDEST_OF_MANY
     reason = why_unsupported(query, leaves="products", alike=[query, key, *(x for x in others if x is not None)])
     if reason is None and d > widest:
-        return f"takes heads of at most {widest} channels with {key.shape[1]} keys, and got {d}"
+        return f"supports heads of at most {widest} channels with {key.shape[1]} keys, got {d}"
     return reason
 
 
 def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True in fp32, in which torch's time is not known, so that no estimate can be compared with it."""
+    """Returns True in fp32, since torch's time was not measured and cannot be compared with the kernel's estimate."""
     return query.dtype == torch.float32
 
 
@@ -44,7 +44,7 @@ def _prefers_torch(query: Tensor, *_: object) -> bool:
     ),
     unsupported=_unsupported,
     prefers_torch=_prefers_torch,
-    kind=lambda query, key, *rest: (query.shape[2], rest[-1], key.shape[1] > FEW, *(x is None for x in rest[1:3])),
+    compile_key=lambda q, key, *rest: (q.shape[2], rest[-1], key.shape[1] > FEW, *(x is None for x in rest[1:3])),
 )
 def token_attention(
     query: Tensor,
@@ -54,22 +54,22 @@ def token_attention(
     key_position: Tensor | None,
     num_heads: int,
 ) -> Tensor:
-    """Computes multi-head attention, where either the queries or the keys are few.
+    """Computes multi-head attention with either few queries or few keys.
 
-    A batch of 1 is shared by all items of the others: prompts on one image read its keys, or its queries.
+    Batches of size 1 are broadcast. For example, all prompts on an image share the image's keys or queries.
 
     Args:
-        query: ``(B or 1, N, heads * d)`` projected queries.
-        key, value: ``(B or 1, M, heads * d)`` projected keys and values of one batch, with M of at least 1.
-        query_position: ``(N, heads * d)`` projected positions to be added to the queries of each item, or None.
-        key_position: ``(M, heads * d)``, the same for keys.
+        query: Projected queries ``(B or 1, N, heads * d)``.
+        key, value: Projected keys and values ``(B or 1, M, heads * d)`` of the same batch size. M is at least 1.
+        query_position: Projected positions ``(N, heads * d)``, added to all queries, or None.
+        key_position: Projected positions ``(M, heads * d)``, added to all keys, or None.
         num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
 
     Returns:
-        ``(B, N, heads * d)`` in the dtype of ``query``.
+        Tensor ``(B, N, heads * d)`` in the dtype of ``query``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
 
     Source: ``sam2.modeling.sam.transformer.Attention.forward``, between its projections.
     """

@@ -1,8 +1,8 @@
-"""Attention between a few tokens and an image in one kernel, without padding heads of 16 channels.
+"""Computes attention between a few tokens and an image in one kernel, without padding heads of 16 channels.
 
-A warp multiplies 16 queries by blocks of keys. If there are many keys, all warps of a program have the same queries,
-each its own blocks of keys, and their results are combined at the end. Otherwise each warp has its own queries, and
-reads all keys.
+A warp multiplies 16 queries by blocks of keys. With many keys, all warps of a program process the same queries and
+different blocks of keys, and combine their results at the end. Otherwise each warp processes different queries and all
+keys.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,22 +16,22 @@ from torch import Tensor
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.token_attention import FEW, shape_class
 
-# Score beyond the last key. A warp may have no other, so it is finite, and a power of two: a fused multiply-add of it
-# and its own product is then 0.
+# Score of positions beyond the last key. It is finite, since a warp may have no keys. It is a power of two, so that
+# LOWEST * scale - LOWEST * scale is 0 with a fused multiply-add.
 LOWEST = tl.constexpr(-(2.0**96))
-# Triton 3.2's compiler ends the process if the operands of a batch of products are loaded ahead.
+# Triton 3.2's compiler aborts the process if operands of batched products are prefetched.
 LOADS_AHEAD = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
 @triton.jit
 def _load(
-    x,  # (rows, HEADS * D) of one item, from the first channel of a head
+    x,  # (rows, HEADS * D) of one item, pointer to the first channel of a head
     row,  # (WARPS, BLOCK)
     rows,
-    stride,  # of rows
+    stride,  # stride of rows
     D: tl.constexpr,
     WIDTH: tl.constexpr,
-    EVEN: tl.constexpr,  # no row is beyond the end
+    EVEN: tl.constexpr,  # all rows are valid
 ):
     channel = tl.arange(0, WIDTH)
     offsets = (row * stride)[:, :, None] + channel[None, None, :]
@@ -48,16 +48,16 @@ def _sum(x, y):
 @triton.jit
 def _add_keys(
     q,  # (WARPS, BLOCK_M, WIDTH)
-    key, value,  # (M, HEADS * D) of one item, from the first channel of a head
-    key_position,  # as key, with POSITIONED
+    key, value,  # (M, HEADS * D) of one item, pointers to the first channel of a head
+    key_position,  # like key, with POSITIONED
     n,  # (WARPS, BLOCK_N)
     M, key_stride, value_stride, position_stride, scale,
     highest, total,  # (WARPS, BLOCK_M)
     sums,  # (WARPS, BLOCK_M, WIDTH)
     D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, POSITIONED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds a block of keys for each warp to the largest scores, the sums of weights and the weighted sums."""
-    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # before the keys, which are waited for
+    """Updates the largest scores, sums of weights and weighted sums with a block of keys for each warp."""
+    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # loaded before the keys, which are needed first
     k = _load(key, n, M, key_stride, D, WIDTH, EVEN)
     if POSITIONED:
         k = _sum(k, _load(key_position, n, M, position_stride, D, WIDTH, EVEN))
@@ -71,7 +71,7 @@ def _add_keys(
     return higher, total, tl.dot(weights.to(v.dtype), v, sums * shrink[:, :, None], input_precision=PRECISION)
 
 
-# Numbers of tokens differ from call to call. A session compiles one kernel for all.
+# Numbers of tokens differ between calls. One compiled kernel serves all of them.
 @triton.jit(do_not_specialize=["N", "M"])
 def _token_attention_kernel(
     query,  # (B, N, HEADS * D), strided
@@ -82,13 +82,13 @@ def _token_attention_kernel(
     out,  # (B, N, HEADS * D)
     N,
     M,  # at most BLOCK_N without SPLIT
-    of_query, of_key, of_value,  # strides of items, 0 if there is one for all
+    of_query, of_key, of_value,  # strides of items, 0 for a batch of 1
     query_stride, key_stride, value_stride,  # strides of rows
     scale,  # of the scores, times log2(e)
     HEADS: tl.constexpr,
     D: tl.constexpr,  # channels of a head
-    WIDTH: tl.constexpr,  # D, up to the next power of two from 16 on
-    SPLIT: tl.constexpr,  # the warps share the keys
+    WIDTH: tl.constexpr,  # smallest power of two >= D, at least 16
+    SPLIT: tl.constexpr,  # keys are divided between warps
     EVEN: tl.constexpr,  # with SPLIT: all blocks of keys are full
     QUERY_POSITION: tl.constexpr,
     KEY_POSITION: tl.constexpr,
@@ -97,7 +97,7 @@ def _token_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    head = tl.program_id(0) % HEADS  # programs of neighbouring heads read the same cache lines
+    head = tl.program_id(0) % HEADS  # adjacent programs read the same cache lines
     tiles = tl.cdiv(N, BLOCK_M if SPLIT else BLOCK_M * WARPS)
     tile = tl.program_id(0) // HEADS % tiles
     b = (tl.program_id(0) // HEADS // tiles).to(tl.int64)
@@ -107,7 +107,7 @@ def _token_attention_kernel(
     key_position += head * D
     out += b * N * (HEADS * D) + head * D
 
-    # Triton spreads a batch of products over the warps.
+    # Triton distributes a batch of products over warps.
     warp = tl.arange(0, WARPS)[:, None]
     m = (tile if SPLIT else tile * WARPS + warp) * BLOCK_M + tl.arange(0, BLOCK_M)[None, :] + 0 * warp
     n = (warp if SPLIT else 0 * warp) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
@@ -141,12 +141,12 @@ def _token_attention_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the queries of a warp, and with many keys the keys that a warp has at a time. Nothing was measured.
+    """Returns the number of queries of a warp, and for ``many`` keys the number of keys of a warp at a time.
 
-    16 queries are the fewest that tensor cores take: the tokens of two objects. Eight warps with 64 keys take 10,700
-    clocks for a map's keys by the machine code for sm_90, with 32 keys 12,800, and 16 warps 12,100. Positions of the
-    keys take 2,700 more. With them three stages need 100 KB of shared memory, which sm_80, sm_90 and sm_100 have. One
-    stage needs 24 KB of the 64 KB of AMD's GPUs.
+    Tensor cores need at least 16 queries: the tokens of two objects. Times were not measured, but estimated from the
+    machine code for sm_90: for the keys of a map, eight warps take 10,700 clocks with 64 keys and 12,800 with 32 keys,
+    and 16 warps take 12,100. Positions of keys take 2,700 more. With positions, three stages need 100 KB of shared
+    memory, which sm_80, sm_90 and sm_100 have. One stage needs 24 KB; AMD GPUs have 64 KB.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})
@@ -163,23 +163,23 @@ def token_attention_triton(
     key_position: Tensor | None,
     num_heads: int,
 ) -> Tensor:
-    """:func:`sam2fast.kernels.token_attention.token_attention` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.token_attention.token_attention` on the GPU without synchronising."""
     out = query.new_empty(len(key if len(query) == 1 else query), *query.shape[1:])
     if out.numel() == 0:
         return out
     M, C = key.shape[1:]
     is_split, d = M > FEW, C // num_heads
     query, key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (query, key, value))
-    if is_split and len(key) == 1:  # tiles hold queries of several prompts
+    if is_split and len(key) == 1:  # a tile may contain queries of several prompts
         if query_position is not None:
             query_position = query_position.repeat(len(query), 1)
         query = query.reshape(1, -1, C)
     items, N = len(key if len(query) == 1 else query), query.shape[1]
-    chosen = launch_config("token_attention", config, query, shape_class(M))
-    warps, block_m = chosen.options["num_warps"], chosen.meta["BLOCK_M"]
-    block_n = chosen.meta["BLOCK_N"] if is_split else _power_from_16(M)
+    launch = launch_config("token_attention", config, query, shape_class(M))
+    warps, block_m = launch.options["num_warps"], launch.meta["BLOCK_M"]
+    block_n = launch.meta["BLOCK_N"] if is_split else _power_from_16(M)
     tiles = triton.cdiv(N, block_m if is_split else block_m * warps)
-    chosen.launch(
+    launch.launch(
         "token_attention", _token_attention_kernel, (num_heads * tiles * items,), query, key, value,
         query if query_position is None else query_position.contiguous(),
         key if key_position is None else key_position.contiguous(), out, N, M,
@@ -193,5 +193,5 @@ def token_attention_triton(
 
 
 def _power_from_16(n: int) -> int:
-    """Returns the least power of two from ``n`` and 16 on: tensor cores multiply no fewer channels and keys."""
+    """Returns the smallest power of two >= ``n``, at least 16: tensor cores need at least 16 channels and keys."""
     return max(16, triton.next_power_of_2(n))

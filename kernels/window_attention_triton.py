@@ -1,11 +1,12 @@
-"""Window attention directly on the projected map: windows are index arithmetic, without copies.
+"""Computes window attention directly on the projected map, without copying windows.
 
-A program has a tile of queries of one head and loops over the keys of their window. It takes several small windows at
-once, and masks the scores between different windows. Positions that pad the map to whole windows are real keys and
-values: the original pads the map before the projection, so that they hold its bias.
+A program processes a tile of queries of one head, and loops over the keys of their window. It processes several small
+windows at once, and masks scores between different windows. Padding positions are attended to: SAM 2 pads the map
+before the projection, so their keys and values are the bias.
 
-Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, or as two of ``D1`` and ``D2`` where
-that wastes less: 72 channels are 64 + 16 instead of 128. A configuration with ``PIECES`` of 1 forbids two.
+Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, or as two pieces of ``D1`` and ``D2``
+channels if that wastes less: 72 channels are 64 + 16 instead of 128. With ``PIECES`` of 1 in the configuration, heads
+are always one piece.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -21,8 +22,8 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.window_attention import config, shape_class
 
-# Score of a key that a query does not see. Finite, as a row of a tile that is no query may see no key; a power of two,
-# as the fused product with the scale then equals the rounded one.
+# Score of a masked key. It is finite, since a row of a tile without a query may have no keys. It is a power of two, so
+# that its fused product with the scale equals the rounded product.
 UNSEEN = tl.constexpr(-(2.0**96))
 
 
@@ -41,12 +42,12 @@ def _position(
 
 @triton.jit
 def _in_group(
-    index,  # in a group of windows
+    index,  # index of a token in a group of windows
     group,
-    tokens,  # of a window
-    GROUP: tl.constexpr,  # windows
+    tokens,  # tokens per window
+    GROUP: tl.constexpr,  # windows per group
 ):
-    """Returns the window in its group, the window in the image, and the token of the window."""
+    """Returns the index of the window in its group, of the window in the image, and of the token in its window."""
     if GROUP == 1:
         return 0, group, index
     else:
@@ -58,16 +59,16 @@ def _load_piece(
     qkv,  # (H·W, ROW) of one image
     bias,  # (3·C)
     row,  # (BLOCK) position in the map times ROW
-    valid,  # (BLOCK) bool; the others are 0 or, where they are not inside, the bias
-    inside,  # (BLOCK) bool with PAD; the others hold the bias
-    first,  # channel
+    valid,  # (BLOCK) bool; invalid rows inside the map are 0
+    inside,  # (BLOCK) bool with PAD; rows outside the map are the bias
+    first,  # first channel
     SIZE: tl.constexpr,
-    PIECE: tl.constexpr,  # power of two, at least SIZE
+    PIECE: tl.constexpr,  # power of two >= SIZE
     PAD: tl.constexpr,
 ):
     source = qkv + row
     loaded = valid
-    # Selected values are split once for products in TF32. Loaded ones are split by each warp.
+    # For TF32 products, selected values are split once, but loaded values are split by each warp.
     SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty == tl.float32
     if SELECTS:
         loaded = valid & inside
@@ -87,7 +88,7 @@ def _load_piece(
 @triton.jit
 def _load_query(
     qkv, bias,
-    token,  # (BLOCK_M) query of its window
+    token,  # (BLOCK_M) index of the query in its window
     window,  # (BLOCK_M)
     columns, H, W,
     valid,  # (BLOCK_M) bool
@@ -96,7 +97,7 @@ def _load_query(
     SIZE: tl.constexpr, PIECE: tl.constexpr,
     WINDOW: tl.constexpr, POOL: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """Returns a piece of each query, ``(BLOCK_M, PIECE)``; with POOL the largest of its 2 x 2 positions."""
+    """Returns a piece of each query, ``(BLOCK_M, PIECE)``. With POOL, it is the maximum over 2 x 2 positions."""
     if POOL:
         query = tl.full([token.shape[0], PIECE], float("-inf"), tl.float32)
         for corner in tl.static_range(4):
@@ -107,7 +108,7 @@ def _load_query(
             y = 2 * y + corner // 2
             x = 2 * x + corner % 2
             piece = _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
-            query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # as torch
+            query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # like torch
         return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
     elif WINDOW == 0:
         return _load_piece(qkv, bias, token * ROW, valid, valid, first, SIZE, PIECE, PAD)
@@ -118,13 +119,13 @@ def _load_query(
 
 @triton.jit
 def _store_pieces(
-    out,  # (H', W', C) of one image, from a head's first channel
+    out,  # (H', W', C) of one image, pointer to a head's first channel
     x1, x2,  # (BLOCK_M, D1) and (BLOCK_M, D2); x2 is unused if D2 is 0
-    token, window, columns, H, W, valid,  # as of _load_query
+    token, window, columns, H, W, valid,  # see _load_query
     C: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     WINDOW: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
-    """Stores the results of tokens that are on the map."""
+    """Stores the results of tokens inside the map."""
     if WINDOW == 0:
         position = token
         mask = valid
@@ -143,36 +144,36 @@ def _store_pieces(
 
 @triton.jit
 def _window_attention_kernel(
-    qkv,  # (B, H, W, 3·C), the first channels of a contiguous map with ROW channels
+    qkv,  # (B, H, W, 3·C), leading channels of a contiguous map with ROW channels
     bias,  # (3·C)
     out,  # (B, H', W', C)
     pooled,  # (B, H', W', C) out with RESIDUAL
     H, W,
-    rows, columns,  # of windows
-    positions,  # of the map; the keys where it is one window
-    tiles,  # of queries, for one program's windows
-    scale,  # of the scores, times log2(e)
-    C: tl.constexpr,  # heads · SIZE
-    ROW: tl.constexpr,  # from one position to the next, at least 3·C
+    rows, columns,  # rows and columns of windows
+    positions,  # H·W, the number of keys if WINDOW is 0
+    tiles,  # tiles of queries per group of windows
+    scale,  # scale of the scores, times log2(e)
+    C: tl.constexpr,  # heads · D
+    ROW: tl.constexpr,  # stride of positions, at least 3·C
     D: tl.constexpr,  # channels of a head
-    D1: tl.constexpr, D2: tl.constexpr,  # its pieces; D2 may be 0
-    WINDOW: tl.constexpr,  # side; 0 for the whole map as one window
-    GROUP: tl.constexpr,  # windows of one program
-    POOL: tl.constexpr,  # queries by 2 x 2
-    RESIDUAL: tl.constexpr,  # as many programs more pool the C channels after queries, keys and values
-    PAD: tl.constexpr,  # windows reach beyond the map
+    D1: tl.constexpr, D2: tl.constexpr,  # sizes of the pieces of a head; D2 may be 0
+    WINDOW: tl.constexpr,  # side of a window; 0 for the whole map as one window
+    GROUP: tl.constexpr,  # windows per program
+    POOL: tl.constexpr,  # max-pool queries by 2 x 2
+    RESIDUAL: tl.constexpr,  # twice as many programs; half of them pool the C channels after the values
+    PAD: tl.constexpr,  # some windows extend beyond the map
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1
     STRIDE: tl.constexpr = 2 if POOL else 1
-    # Triton 3.2 refuses chains of `and` without parentheses.
-    FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # each block has keys alone
-    # Keys and values of a block that are loaded at once take one wait. Few queries have one warp, which lacks registers
-    # for both, as do products in TF32.
+    # Triton 3.2 rejects chains of `and` without parentheses.
+    FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # no block needs a mask
+    # With AT_ONCE, the keys and values of a block are loaded together, so the program waits once. With few queries (one
+    # warp), or in fp32 (TF32 products), there are too few registers for both.
     IS_16_BIT: tl.constexpr = qkv.dtype.element_ty != tl.float32
     AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and (BLOCK_M >= BLOCK_N and IS_16_BIT)
-    # As constants they are cheap to divide by.
+    # Constants, if possible, since divisions by constants are fast.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
     group = tl.program_id(0)
@@ -198,7 +199,7 @@ def _window_attention_kernel(
         query2 = _load_query(
             source, bias, token, query_window, columns, H, W, valid, first + D1, ROW, SIZE2, D2, WINDOW, POOL, PAD
         )
-    if RESIDUAL:  # noqa: SIM102 (for the compiler, before anything is computed)
+    if RESIDUAL:  # noqa: SIM102 (a nested condition, which the compiler evaluates at compile time)
         if tl.program_id(1) >= C // D:
             _store_pieces(
                 pooled + out_offset, query1, query2, token, query_window, columns, H, W, valid,
@@ -258,7 +259,7 @@ def _window_attention_kernel(
 
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
-    """Sizes of the one or two pieces of a head of ``d`` channels; the second is 0 if there is one."""
+    """Returns the sizes of at most ``most`` pieces of a head of ``d`` channels. The second is 0 for a single piece."""
     whole = max(16, triton.next_power_of_2(d))
     first = whole if whole == d or d < 16 or most == 1 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
@@ -266,54 +267,54 @@ def pieces(d: int, most: int = 2) -> tuple[int, int]:
 
 
 def group_of(window: int, block_n: int) -> int:
-    """Windows per program, so that their keys fill a block."""
+    """Returns the number of windows per program. Their keys fill a block."""
     return max(1, block_n // window**2) if window else 1
 
 
 def rows_of(block_m: int, group: int, queries: int) -> int:
-    """Queries per tile: not more than there are."""
+    """Returns the number of queries per tile, which is reduced if there are fewer queries."""
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
-def options_of(chosen: LaunchConfig, block_m: int) -> dict[str, int]:
-    """The options; where the meta has ``ROWS_PER_WARP``, fewer warps for tiles of fewer queries."""
-    rows, most = chosen.meta.get("ROWS_PER_WARP", 0), chosen.options["num_warps"]
-    return {**chosen.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(chosen.options)
+def options_of(launch: LaunchConfig, block_m: int) -> dict[str, int]:
+    """Returns the options. With ``ROWS_PER_WARP`` in the configuration, tiles of fewer queries use fewer warps."""
+    rows, most = launch.meta.get("ROWS_PER_WARP", 0), launch.options["num_warps"]
+    return {**launch.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(launch.options)
 
 
 def constants(
-    chosen: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str
+    launch: LaunchConfig, heads: int, d: int, window: int, pool: bool, pad: bool, precision: str
 ) -> dict[str, Any]:
-    """The kernel's constexpr arguments."""
-    D1, D2 = pieces(d, chosen.meta.get("PIECES", 2))
-    group = group_of(window, chosen.meta["BLOCK_N"])
-    block_m = chosen.meta["BLOCK_M"]
+    """Returns constexpr arguments of the kernel."""
+    D1, D2 = pieces(d, launch.meta.get("PIECES", 2))
+    group = group_of(window, launch.meta["BLOCK_N"])
+    block_m = launch.meta["BLOCK_M"]
     if window:
         block_m = rows_of(block_m, group, window**2 // (4 if pool else 1))
     return {
         "C": heads * d, "D": d, "D1": D1, "D2": D2, "WINDOW": window, "GROUP": group, "POOL": pool, "PAD": pad,
-        "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": chosen.meta["BLOCK_N"],
+        "PRECISION": precision, "BLOCK_M": block_m, "BLOCK_N": launch.meta["BLOCK_N"],
     }  # fmt: skip
 
 
 def window_attention_triton(
     qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None = None
 ) -> torch.Tensor:
-    """:func:`sam2fast.kernels.window_attention.window_attention` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.window_attention.window_attention` on the GPU without synchronising."""
     return _attend(qkv, bias, num_heads, window_size, q_stride is not None)[0]
 
 
 def pooled_window_attention_triton(
     projected: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`sam2fast.kernels.window_attention.pooled_window_attention` on the GPU; never synchronises."""
+    """Computes :func:`sam2fast.kernels.window_attention.pooled_window_attention` on the GPU without synchronising."""
     return _attend(projected, bias, num_heads, window_size, True, True)
 
 
 def _attend(
     qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, pool: bool, residual: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the attention, and with ``residual`` the maxima of the channels after queries, keys and values."""
+    """Returns the attention and, with ``residual``, the pooled channels after queries, keys and values."""
     (B, H, W, channels), C = qkv.shape, len(bias) // 3
     row = qkv.stride(2)
     if qkv.stride() != (H * W * row, W * row, row, 1):
@@ -325,22 +326,22 @@ def _attend(
         return out, pooled
     height, width = (window_size, window_size) if window_size else (H, W)
     rows, columns = triton.cdiv(H, height), triton.cdiv(W, width)
-    chosen = launch_config("window_attention", config, qkv, shape_class(d, window_size))
+    launch = launch_config("window_attention", config, qkv, shape_class(d, window_size))
     meta = constants(
-        chosen, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
+        launch, num_heads, d, window_size, pool, bool(H % height or W % width), product_precision(qkv.dtype)
     )
-    options = options_of(chosen, meta["BLOCK_M"])
+    options = options_of(launch, meta["BLOCK_M"])
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
     groups, programs = triton.cdiv(rows * columns, meta["GROUP"]), num_heads * (1 + residual)
     most = max(1, MAX_PROGRAMS // tiles)  # images per launch
     bias = bias.to(qkv.dtype).contiguous()
-    each = qkv, out, pooled
-    parts = [each] if most >= B else zip(*(x.split(most) for x in each), strict=True)
-    with chosen.on_device(qkv):
-        for some, *results in parts:
+    tensors = qkv, out, pooled
+    parts = [tensors] if most >= B else zip(*(x.split(most) for x in tensors), strict=True)
+    with launch.on_device(qkv):
+        for images, *results in parts:
             count_launch("window_attention")
-            _window_attention_kernel[groups, programs, len(some) * tiles](
-                some, bias, *results, H, W, rows, columns, H * W, tiles,
+            _window_attention_kernel[groups, programs, len(images) * tiles](
+                images, bias, *results, H, W, rows, columns, H * W, tiles,
                 d**-0.5 * math.log2(math.e), ROW=row, RESIDUAL=residual, **meta, **options, **FUSED,
             )  # fmt: skip
     return out, pooled

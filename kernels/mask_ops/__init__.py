@@ -60,7 +60,7 @@ __all__ = [
 
 
 def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tensor:
-    """Sets background components of at most ``max_area`` pixels to 0.1, for the video predictor.
+    """Sets the logits of background components of at most ``max_area`` pixels to 0.1, for the video predictor.
 
     Args:
         mask: Logits ``(N, 1, H, W)``. A pixel is background if its logit is not greater than 0.
@@ -86,7 +86,8 @@ def scaled_masks(
         size: Size (H, W) of the result, in pixels.
         scale, bias: Factor and offset.
         is_binary: If True, a mask is 1 where logits are above 0, otherwise their sigmoid.
-        dtype: Dtype of the result, if that is no wider than ``logits``.
+        dtype: Dtype of upsampled probabilities. Without upsampling they have the dtype of ``logits``. Binary masks are
+            fp32.
 
     Returns:
         Tensor ``(B, 1, H, W)``.
@@ -105,19 +106,19 @@ def scaled_masks(
 def mask_statistics(
     logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0, offset: float = 1.0
 ) -> MaskStatistics:
-    """Computes areas, boxes and the counts of the stability score of ``logits (N, h, w)`` upsampled to ``size``.
+    """Computes areas, boxes, and the counts for stability scores, of ``logits (N, h, w)`` upsampled to ``size``.
 
-    At most 64 MiB of upsampled logits, or the logits of one mask, are held at once. NaN counts as background.
+    At most 64 MiB of upsampled logits are held at once, but at least those of one mask. NaN is background.
 
     Args:
         logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.
         size: Size (H, W) of the masks, in pixels. It may be smaller than (h, w).
         threshold: Logit above which a pixel is foreground.
-        offset: Distance of the two other levels from the threshold, in logits. The stability score
-            is ``above / below``.
+        offset: Distance in logits from the threshold to a higher level (``above``) and a lower level (``below``). The
+            stability score is ``above / below``.
 
     Raises:
-        ValueError: If ``logits`` or ``size`` is not as described.
+        ValueError: If ``logits`` or ``size`` is invalid.
 
     Source: ``sam2.utils.amg.calculate_stability_score`` and ``batched_mask_to_box``.
     """
@@ -129,9 +130,9 @@ def mask_statistics(
 
 
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
-    """Gives each pixel to the object with the largest logit there, and lowers all other logits to at most -10.
+    """Assigns each pixel to the object with the largest logit, and clamps all other logits to at most -10.
 
-    Among equal logits, the first object keeps the pixel. NaN counts as the largest.
+    Among equal logits, the first object wins. NaN is the largest logit.
 
     Args:
         logits: Floating-point logits ``(N, 1, H, W)`` of N objects on one frame.

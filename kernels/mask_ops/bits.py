@@ -1,4 +1,4 @@
-"""Unpacks masks of one bit a pixel on the CPU."""
+"""Unpacks masks of one bit per pixel on the CPU."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,21 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PIXELS_AT_ONCE = 2**20  # they fit the cache between being unpacked and being converted
+PIXELS_AT_ONCE = 2**20  # these fit the cache, so unpacked pixels are converted before they leave it
 
 
 def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarray:
-    """Unpacks masks of the CPU in one pass, by as many threads as torch uses.
+    """Unpacks CPU masks in one pass, with at most ``torch.get_num_threads()`` threads.
 
     Args:
-        packed: uint8 ``(..., H, ceil(width / 8))`` of :func:`sam2fast.kernels.mask_ops.pack_masks`.
+        packed: Packed masks ``(..., H, ceil(width / 8))`` of :func:`sam2fast.kernels.mask_ops.pack_masks`.
         width: Number of pixels in a row.
-        dtype: Type of the result, such as ``np.float32`` or ``np.bool_``.
+        dtype: Dtype of the result, such as ``np.float32`` or ``np.bool_``.
 
     Returns:
-        0 and 1 in a new array ``(..., H, width)``.
+        New array ``(..., H, width)`` of zeros and ones.
     """
-    # NumPy asks for huge pages, so that the first write to new memory takes a tenth of the time.
+    # NumPy requests huge pages. With them, the first write to new memory takes a tenth of the time.
     masks = np.empty((*packed.shape[:-1], width), dtype)
     if not masks.size:
         return masks
@@ -36,7 +36,7 @@ def unpack_bits(packed: Tensor, width: int, dtype: type[np.generic]) -> np.ndarr
     try:
         with ThreadPoolExecutor(workers) as pool:
             list((pool.map if workers > 1 else map)(unpack, starts))
-    except RuntimeError:  # the main thread has ended, and no pool may start threads for the others
+    except RuntimeError:  # after the end of the main thread, pools cannot start threads
         list(map(unpack, starts))
     return masks
 

@@ -1,9 +1,10 @@
-"""Upsampled masks on the CPU by their outline: the foreground of each column of pixels in a cell, without the pixels.
+"""Computes the foreground of upsampled masks on the CPU without upsampling them, by columns of pixels in cells.
 
-A pixel is interpolated from the four logits around it, its cell. If all four are above a level, so are all pixels of
-the cell. If none is, no pixel is. In the other cells, a column of pixels is linear from top to bottom. So its first and
-last pixel and the two where it crosses the level say which pixels are above. Where rounding could decide, the column is
-computed pixel by pixel in float64, and pixels that are still undecided by torch.
+A pixel is interpolated from the four logits around it, which form its cell. If all four logits are above a level, so
+are all pixels of the cell. If no logit is above the level, no pixel is. In the other cells, values along a column of
+pixels are linear. Its first and last pixels, and the two pixels at which it crosses the level, thus determine which
+pixels are above. If rounding could change the result, all pixels of the column are computed in fp64. Torch computes
+pixels for which rounding could still change the result.
 """
 
 import functools
@@ -13,28 +14,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Bounds of rounding relative to the largest logit of a cell: of torch's operations and those here together (38 times
-# 2**-24), and of torch's alone against float64. UNDERFLOW bounds what is lost near zero.
+# Bounds of rounding errors relative to the largest logit of a cell: OF_CELL for the operations of torch and of this
+# module together (38 times 2**-24), ROUNDING for torch's operations against fp64. UNDERFLOW is an absolute bound of
+# errors near zero.
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
-# A mask with more pixels than this left to torch, in one call, is upsampled by torch.
+# If torch must compute more pixels of a mask than this in one call, torch upsamples the whole mask.
 CLOSE = 256
-# Torch uses other operations for results with fewer rows and columns together.
+# For results whose height plus width is smaller than this, torch uses different operations.
 LEAST_SIDES = 130
 
 
 class AxisCells(NamedTuple):
-    """How torch interpolates from n positions to N: those of a cell lie between two of the n, or after the last."""
+    """Stores how torch interpolates N pixels from n logits along an axis.
+
+    Pixels of cell i lie between logits i and i + 1. The last cell contains pixels after the last logit.
+    """
 
     source: int  # n
     target: int  # N
-    first: np.ndarray  # (n) the first position of each cell
-    number: np.ndarray  # (n) how many it has
-    cell: np.ndarray  # (N) the cell of each position
-    # (n, most) positions of each cell, and fp32 weights of the cell's own logit and of the next; a cell with fewer
-    # positions has its last again
-    position: np.ndarray
-    near: np.ndarray
-    far: np.ndarray
+    first: np.ndarray  # (n) first pixel of each cell
+    number: np.ndarray  # (n) number of pixels in each cell
+    cell: np.ndarray  # (N) cell of each pixel
+    position: np.ndarray  # (n, most) pixels of each cell; cells with fewer pixels repeat their last one
+    near: np.ndarray  # (n, most) fp32 weights of logit i
+    far: np.ndarray  # (n, most) fp32 weights of logit i + 1
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,13 +51,13 @@ def axis_of(n: int, N: int) -> AxisCells:
 
 
 def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Between which of ``source`` logits each of ``target`` pixels lies, bilinearly (``align_corners=False``).
+    """Returns cells and weights of bilinear interpolation (``align_corners=False``) from ``source`` to ``target``.
 
     Returns:
-        The nearer to 0 of the two, its cell, ``(target)`` int64; the weights of that logit and of the next, each
-        ``(target)`` fp32. Behind the last logit the next one's weight is 0.
+        For each pixel, the index of the logit before it (its cell), ``(target)`` int64; and the weights of this logit
+        and of the next one, each ``(target)`` fp32. After the last logit, the weight of the next one is 0.
     """
-    # Torch's exact weights, obtained by upsampling images with a single nonzero logit.
+    # Torch's exact weights are obtained by upsampling images with a single nonzero logit.
     images = torch.eye(source, device="cpu")[:, None, :, None]
     weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
     cell, pixel = (weights != 0).argmax(0), np.arange(target)
@@ -63,29 +66,29 @@ def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 class Cells(NamedTuple):
-    """K cells of some masks."""
+    """Stores K cells of several masks."""
 
-    mask: np.ndarray  # (K) the index of each one's mask
+    mask: np.ndarray  # (K) index of each cell's mask
     row: np.ndarray  # (K)
     column: np.ndarray  # (K)
-    corners: list[np.ndarray]  # four (K) fp32 logits: upper left, upper right, lower left, lower right
+    corners: list[np.ndarray]  # logits, four times (K) fp32: upper left, upper right, lower left, lower right
 
-    def select(self, chosen: np.ndarray) -> "Cells":
-        """Those with indices ``chosen``."""
-        return Cells(self.mask[chosen], self.row[chosen], self.column[chosen], [x[chosen] for x in self.corners])
+    def select(self, indices: np.ndarray) -> "Cells":
+        """Returns the cells with these indices."""
+        return Cells(self.mask[indices], self.row[indices], self.column[indices], [x[indices] for x in self.corners])
 
 
 class ColumnRuns(NamedTuple):
-    """The foreground of each column of pixels in K cells, from its first to its last pixel above the level."""
+    """Stores the foreground of each column of pixels in K cells: its pixels above the level."""
 
-    above: np.ndarray  # (K, most) how many pixels are above the level; 0 beyond a cell's last column
-    top: np.ndarray  # (K, most) the first of them, counted in the cell
-    bottom: np.ndarray  # (K, most) the last; -1 if there is none
-    dense: np.ndarray  # indices of masks with too many pixels for torch, whose numbers are wrong
+    above: np.ndarray  # (K, most) number of pixels above the level; 0 beyond the last column of a cell
+    top: np.ndarray  # (K, most) row in the cell of the first pixel above the level
+    bottom: np.ndarray  # (K, most) row in the cell of the last pixel above the level, or -1
+    dense: np.ndarray  # indices of masks that torch must upsample; their other results are invalid
 
 
 def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells) -> ColumnRuns:
-    """The foreground of cells whose logits are finite and not all on one side of the level."""
+    """Returns the foreground of cells with finite logits on both sides of the level."""
     a, b, c, d = ((x - np.float32(level))[:, None] for x in cells.corners)
     largest = functools.reduce(np.maximum, map(np.abs, cells.corners)).astype(np.float32)
     bound = largest[:, None] * np.float32(OF_CELL) + np.float32(UNDERFLOW)
@@ -94,7 +97,7 @@ def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells)
     slope = lower - upper
     first, last = upper + slope * rows.far[cells.row, :1], upper + slope * rows.far[cells.row, -1:]
     starts, sure = first > 0, np.minimum(np.abs(first), np.abs(last)) > bound
-    number = np.where(starts, height, 0)  # pixels on the first one's side, if above, else above on the last one's
+    number = np.where(starts, height, 0)  # pixels above the level; columns that cross it follow below
 
     crossing = np.flatnonzero(starts != (last > 0))
     cell, begin, end = crossing // far.shape[1], first.ravel()[crossing], last.ravel()[crossing]
@@ -119,7 +122,7 @@ def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells)
 def _by_pixels(
     runs: ColumnRuns, cells: Cells, level: float, rows: AxisCells, columns: AxisCells, cell: np.ndarray, at: np.ndarray
 ) -> ColumnRuns:
-    """Computes columns ``at`` of cells ``cell`` again, pixel by pixel."""
+    """Recomputes columns ``at`` of cells ``cell`` pixel by pixel."""
     mask, row, column, corners = cells.select(cell)
     a, b, c, d = (x.astype(np.float64) for x in corners)
     near, far = (weights[column, at].astype(np.float64) for weights in (columns.near, columns.far))
@@ -141,20 +144,21 @@ def _by_pixels(
 
 
 def pixel_of_torch(patch: np.ndarray, *axes: tuple[AxisCells, int, int]) -> float:
-    """The value that torch has for one pixel of a cell with logits ``patch (2, 2)``, when it upsamples the whole.
+    """Returns the value of one pixel, exactly as torch computes it when it upsamples the whole mask.
 
     Args:
-        axes: for rows and columns, the cell and the position in it.
+        patch: Logits ``(2, 2)`` of the pixel's cell.
+        axes: Cells of the axis, index of the cell, and index of the pixel in the cell, for rows and for columns.
     """
     image, place = torch.from_numpy(patch), [0, 0]
     size: list[int] = [1, LEAST_SIDES]
     scales: list[float | None] = [None, None]
     for dim, (axis, cell, position) in enumerate(axes):
         if 0 < cell < axis.source - 1:
-            # The first of many positions, at a scale that gives it the same weights.
+            # The first pixel of a result, with a scale that gives this pixel the same weights.
             scales[dim] = 1 / (2 * float(axis.far[cell, position]) + 1)
             continue
-        # At the edges weights have more bits, so the position must be the same, too.
+        # At the edges, weights have more bits, so the pixel must have the same position, too.
         number = min(2, axis.source - cell)
         whole = torch.zeros(axis.source if dim == 0 else len(image), axis.source if dim else 2, device="cpu")
         whole.narrow(dim, cell, number).copy_(image.narrow(dim, 0, number))

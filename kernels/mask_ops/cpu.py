@@ -1,6 +1,6 @@
-"""Mask statistics and overlaps on the CPU. Counts and boxes of upsampled masks are computed without upsampling them.
+"""Computes mask statistics and overlaps on the CPU, without upsampling masks.
 
-Cells that are all above a level, or all below it, are counted as a whole, the others column by column.
+A cell whose logits are all on one side of a level is counted as a whole. Other cells are counted column by column.
 """
 
 import functools
@@ -15,23 +15,23 @@ from sam2fast.kernels.mask_ops.cells import LEAST_SIDES, UNDERFLOW, AxisCells, C
 from sam2fast.kernels.mask_ops.reference import SUPPRESSED, counts_and_boxes
 from sam2fast.kernels.mask_ops.sparse_upsampling import PIXELS_PER_LOGIT
 
-# Logits per pass, and columns of pixels at once: few enough for all intermediate results to fit the cache.
+# Logits per pass, and columns of pixels at once. All intermediate results fit the cache.
 CHUNK, AT_ONCE = 2**20, 2**14
 LARGEST_TABLE = 2**24
-# Bound of rounding relative to a level: of the terms of a pixel if all of them are on one side of the level.
+# Bound of rounding errors of a pixel relative to a level, if the four logits are on one side of the level.
 OF_LEVEL = 2.0**-20
 LARGEST = 2.0**100  # larger logits could overflow
 
 
 class Grid(NamedTuple):
-    """The cells of a mask, row by row, with one empty cell after each row and one empty row after the last."""
+    """Stores the cells of a mask in row-major order, plus an empty cell after each row and an empty row at the end."""
 
     size: tuple[int, int]
     rows: AxisCells
     columns: AxisCells
-    row: np.ndarray  # (P) of each cell
-    column: np.ndarray  # (P)
-    pixels: np.ndarray  # (P) int64
+    row: np.ndarray  # (P) row of each cell
+    column: np.ndarray  # (P) column of each cell
+    pixels: np.ndarray  # (P) int64, number of pixels of each cell
 
 
 @functools.lru_cache(maxsize=4)
@@ -43,7 +43,7 @@ def grid_of(h: int, w: int, size: tuple[int, int]) -> Grid:
 
 
 class Statistics:
-    """Counts and boxes so far; boxes are XYXY as they are returned."""
+    """Accumulates counts, and boxes in XYXY format."""
 
     def __init__(self, N: int, size: tuple[int, int]) -> None:
         self.counts = np.zeros((3, N), dtype=np.int64)
@@ -52,18 +52,18 @@ class Statistics:
     def extend(
         self, mask: np.ndarray, left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray
     ) -> None:
-        """Extends the boxes of some masks; each mask occurs at most once."""
+        """Extends boxes of masks with indices ``mask``, which are distinct."""
         old = self.boxes[mask]
         low, high = np.stack([left, top], -1), np.stack([right, bottom], -1)
         self.boxes[mask] = np.concatenate([np.minimum(old[..., :2], low), np.maximum(old[..., 2:], high)], -1)
 
 
 def has_cells(h: int, w: int, size: tuple[int, int]) -> bool:
-    """Whether masks ``(h, w)`` of this size can be computed by cells, and with less work than by pixels."""
+    """Returns True if masks ``(h, w)`` can be upsampled to ``size`` by cells, with less work than by pixels."""
     H, W = size
     return (
         PIXELS_PER_LOGIT * h * w <= H * W
-        and h < H  # else torch copies rows, and a pixel lies between two logits instead of four
+        and h < H  # otherwise torch copies rows, and a pixel depends on two logits instead of four
         and w < W
         and H + W >= LEAST_SIDES
         and max(h * H, w * W) <= LARGEST_TABLE
@@ -71,7 +71,11 @@ def has_cells(h: int, w: int, size: tuple[int, int]) -> bool:
 
 
 def bounds_of(level: float) -> tuple[np.float32, np.float32]:
-    """If no logit of a cell is above the first, no pixel is above the level; if all are above the second, all are."""
+    """Returns two bounds for the logits of a cell.
+
+    If no logit is above the first bound, no pixel is above the level. If all logits are above the second bound, all
+    pixels are above the level.
+    """
     margin = abs(level) * OF_LEVEL + UNDERFLOW
     return np.float32(level - (margin if level else 0)), np.float32(level + margin)
 
@@ -79,28 +83,30 @@ def bounds_of(level: float) -> tuple[np.float32, np.float32]:
 def mask_statistics_cpu(
     logits: Tensor, size: tuple[int, int], threshold: float, offset: float
 ) -> tuple[Tensor, Tensor]:
-    """:func:`~sam2fast.kernels.mask_ops.reference.counts_and_boxes` of CPU tensors, with equal results."""
+    """Computes :func:`~sam2fast.kernels.mask_ops.reference.counts_and_boxes` of CPU tensors, with equal results."""
     N, h, w = logits.shape
     thresholds = threshold, threshold + offset, threshold - offset
     levels = torch.tensor(thresholds, dtype=torch.float32, device="cpu").tolist()
     if not has_cells(h, w, size) or not all(abs(level) < LARGEST for level in levels):
         return counts_and_boxes(logits, size, threshold, offset)
-    found, dense = Statistics(N, size), np.zeros(N, dtype=bool)
+    statistics, dense = Statistics(N, size), np.zeros(N, dtype=bool)
     step = max(1, CHUNK // (h * w))
     for start in range(0, N, step):
-        _chunk(logits[start : start + step].float(), start, grid_of(h, w, size), levels, found, dense)
-    counts, boxes = (torch.from_numpy(x.astype(np.int32)) for x in (found.counts, found.boxes))
+        _chunk(logits[start : start + step].float(), start, grid_of(h, w, size), levels, statistics, dense)
+    counts, boxes = (torch.from_numpy(x.astype(np.int32)) for x in (statistics.counts, statistics.boxes))
     if dense.any():
         rest = torch.from_numpy(np.flatnonzero(dense))
         counts[:, rest], boxes[rest] = counts_and_boxes(logits[rest], size, threshold, offset)
     return counts, boxes
 
 
-def _chunk(logits: Tensor, start: int, grid: Grid, levels: list[float], found: Statistics, dense: np.ndarray) -> None:
-    """Adds the statistics of a chunk of masks from ``start`` on to ``found``, and marks those to be upsampled."""
+def _chunk(
+    logits: Tensor, start: int, grid: Grid, levels: list[float], statistics: Statistics, dense: np.ndarray
+) -> None:
+    """Adds the statistics of masks from index ``start`` on. Sets ``dense`` to True for masks that must be upsampled."""
     n, h, w = logits.shape
     padded = F.pad(logits[:, None], (0, 1, 0, 1), mode="replicate").numpy().reshape(-1)
-    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # NaN, too
+    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # True for NaN, too
     short, beyond = zip(*map(bounds_of, levels), strict=True)
     P = len(grid.pixels)
     touched = _touched(padded, w + 1, min(short)).reshape(n, P)
@@ -117,22 +123,22 @@ def _chunk(logits: Tensor, start: int, grid: Grid, levels: list[float], found: S
     for k in range(3):
         whole = low > beyond[k]
         total = np.append(0, (pixels * whole).cumsum())[bounds]
-        found.counts[k, start : start + n] += np.diff(total)
+        statistics.counts[k, start : start + n] += np.diff(total)
         if k == 0:
-            _extend_by_whole(found, start, np.flatnonzero(whole), bounds, cell, grid)
-        chosen = np.flatnonzero((high > short[k]) & ~whole)
-        for some in np.split(chosen, range(at_once, len(chosen), at_once)):
+            _extend_by_whole(statistics, start, np.flatnonzero(whole), bounds, cell, grid)
+        indices = np.flatnonzero((high > short[k]) & ~whole)
+        for some in np.split(indices, range(at_once, len(indices), at_once)):
             part = cells.select(some)
             runs = column_runs(part, levels[k], grid.rows, grid.columns)
             dense[start + runs.dense] = True
             number = np.bincount(part.mask, runs.above.sum(1), minlength=n)
-            found.counts[k, start : start + n] += number.astype(np.int64)
+            statistics.counts[k, start : start + n] += number.astype(np.int64)
             if k == 0:
-                _extend_by_parts(found, start, part, runs, grid)
+                _extend_by_parts(statistics, start, part, runs, grid)
 
 
 def _touched(padded: np.ndarray, stride: int, level: np.float32) -> np.ndarray:
-    """At least the cells with a logit above the level."""
+    """Returns True for each cell with a logit above the level, and possibly for others."""
     above = padded > level
     pairs = above.copy()
     pairs[:-1] |= above[1:]
@@ -142,22 +148,22 @@ def _touched(padded: np.ndarray, stride: int, level: np.float32) -> np.ndarray:
 
 
 def _extend_by_whole(
-    found: Statistics, start: int, chosen: np.ndarray, bounds: np.ndarray, cell: np.ndarray, grid: Grid
+    statistics: Statistics, start: int, indices: np.ndarray, bounds: np.ndarray, cell: np.ndarray, grid: Grid
 ) -> None:
-    """Extends boxes by cells that are all foreground; cells are ordered by mask and row."""
-    ends = np.searchsorted(chosen, bounds)
+    """Extends boxes by cells with only foreground pixels. Cells are ordered by mask and row."""
+    ends = np.searchsorted(indices, bounds)
     some = np.flatnonzero(np.diff(ends))
     if len(some) == 0:
         return
-    row, column = grid.row[cell[chosen]], grid.column[cell[chosen]]
+    row, column = grid.row[cell[indices]], grid.column[cell[indices]]
     first, last = ends[some], ends[some + 1] - 1
     left, right = np.minimum.reduceat(column, first), np.maximum.reduceat(column, first)
     y, ny, x, nx = grid.rows.first, grid.rows.number, grid.columns.first, grid.columns.number
-    found.extend(start + some, x[left], y[row[first]], x[right] + nx[right] - 1, y[row[last]] + ny[row[last]] - 1)
+    statistics.extend(start + some, x[left], y[row[first]], x[right] + nx[right] - 1, y[row[last]] + ny[row[last]] - 1)
 
 
-def _extend_by_parts(found: Statistics, start: int, cells: Cells, runs: ColumnRuns, grid: Grid) -> None:
-    """Extends boxes by cells that are partly foreground; cells are ordered by mask."""
+def _extend_by_parts(statistics: Statistics, start: int, cells: Cells, runs: ColumnRuns, grid: Grid) -> None:
+    """Extends boxes by cells with some foreground pixels. Cells are ordered by mask."""
     some = np.flatnonzero(runs.above.any(1))
     if len(some) == 0:
         return
@@ -165,7 +171,7 @@ def _extend_by_parts(found: Statistics, start: int, cells: Cells, runs: ColumnRu
     used, most = runs.above[some] > 0, runs.above.shape[1]
     top = np.where(used, runs.top[some], grid.size[0]).min(1)
     first = np.flatnonzero(np.diff(mask, prepend=-1))
-    found.extend(
+    statistics.extend(
         start + mask[first],
         np.minimum.reduceat(x + used.argmax(1), first),
         np.minimum.reduceat(y + top, first),
@@ -175,9 +181,9 @@ def _extend_by_parts(found: Statistics, start: int, cells: Cells, runs: ColumnRu
 
 
 def suppress_overlaps_cpu(logits: Tensor) -> Tensor:
-    """Like :func:`suppress_overlaps_reference`, for two objects or more; without gradients."""
+    """Computes :func:`suppress_overlaps_reference` for at least two objects, without gradients."""
     owner, highest = torch.zeros_like(logits[0], dtype=torch.int32), logits[0]
     for number, of_object in enumerate(logits[1:], start=1):
         owner.masked_fill_((of_object > highest) | (of_object.isnan() & ~highest.isnan()), number)
-        highest = torch.maximum(highest, of_object)  # a NaN is the largest
+        highest = torch.maximum(highest, of_object)  # returns NaN if one of them is NaN
     return torch.stack([torch.where(owner == i, x, x.clamp(max=SUPPRESSED)) for i, x in enumerate(logits)])

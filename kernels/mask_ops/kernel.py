@@ -1,7 +1,7 @@
-"""Masks from low-resolution logits: upsampled in registers, so that only results are written.
+"""Computes masks and statistics from low-resolution logits, which are upsampled in registers.
 
-A program has a band of rows of one mask and loops over its columns. Thresholds are fp32, as in torch's comparison.
-``h·w`` and ``H·W`` are below 2**31; the pixels of all masks together may be more.
+A program processes a band of rows of one mask and loops over columns. Thresholds are fp32, like in torch's comparison.
+``h·w`` and ``H·W`` are below 2**31. The number of pixels of all masks may be larger.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -9,20 +9,20 @@ A program has a band of rows of one mask and loops over its columns. Thresholds 
 import triton
 import triton.language as tl
 
-# Upper limit of a logit where another object has the pixel.
+# Upper limit of logits at pixels of other objects.
 SUPPRESSED = tl.constexpr(-10.0)
-# Elements that one program of the clearing kernel writes.
+# Number of elements that a program of _clear_kernel writes.
 CLEARED = 256
 
 
 @triton.jit
 def neighbours(
-    position,  # int32, of an output row or column
+    position,  # int32, output row or column
     scale,  # fp32, input size / output size
-    size,  # of the input
-    reach,  # 1, or 0 where torch copies this axis
+    size,  # input size
+    reach,  # 1, or 0 if torch copies this axis
 ):
-    """The two input rows or columns that an output one lies between, and the weights of both."""
+    """Returns the two input rows or columns around an output row or column, and their weights."""
     source = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
     near = tl.minimum(source.to(tl.int32), size - 1)
     far = tl.minimum(near + reach, size - 1)
@@ -36,9 +36,9 @@ def blend(
     w,
     y0, y1, v0, v1,  # (BY) rows and their weights
     x0, x1, u0, u1,  # (BX) columns and their weights
-    COPY: tl.constexpr,  # the output has the input's size
+    COPY: tl.constexpr,  # input and output sizes are equal
 ):  # fmt: skip
-    """Logits ``(BY, BX)`` in fp32."""
+    """Returns interpolated logits ``(BY, BX)`` in fp32."""
     upper = image + (y0 * w)[:, None]
     a = tl.load(upper + x0[None, :]).to(tl.float32)
     if COPY:
@@ -56,7 +56,7 @@ def blend(
 @triton.jit
 def _clear_kernel(
     counts,  # (3, N) int32 out: 0
-    boxes,  # (N, 4) int32 out: no pixel yet
+    boxes,  # (N, 4) int32 out: boxes of empty masks
     N, H, W,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +74,7 @@ def _statistics_kernel(
     N, h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold, higher, lower,
-    bands,  # of a mask
+    bands,  # bands of rows per mask
     BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0) // bands
@@ -118,7 +118,7 @@ def _statistics_kernel(
 @triton.jit
 def _upsample_kernel(
     logits,  # (N, h, w) any float
-    out,  # (N, H, W) uint8: 1 above the threshold; with PROBABILITIES any float: scale * sigmoid + bias
+    out,  # (N, H, W) uint8: 1 above the threshold. With PROBABILITIES, any float: scale * sigmoid + bias
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
@@ -146,7 +146,7 @@ def _upsample_kernel(
 @triton.jit
 def _threshold_and_pack_kernel(
     logits,  # (N, h, w) any float
-    out,  # (N, H, width) uint8: the leftmost of eight pixels in the lowest bit
+    out,  # (N, H, width) uint8: the leftmost of eight pixels is the lowest bit
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     width,  # ceil(W / 8)
@@ -226,7 +226,7 @@ def _overlaps_kernel(
     for n in tl.range(1, N):
         source += pixels
         value = tl.load(source, mask=mask, other=0.0).to(tl.float32)
-        # The first of the largest wins. A NaN wins over every number, and stays NaN when lowered.
+        # Among equal logits, the first one wins. NaN wins over every number, and stays NaN if it is clamped.
         better = (value > best) | (value != value)
         owner = tl.where(better, n, owner)
         best = tl.where(better, value, best)
@@ -234,7 +234,7 @@ def _overlaps_kernel(
     target = out + i
     for n in tl.range(0, N):
         value = tl.load(source, mask=mask, other=0.0)
-        lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # a NaN stays one
+        lowered = tl.where(value > SUPPRESSED, SUPPRESSED, value)  # NaN stays NaN
         tl.store(target, tl.where(owner == n, value, lowered).to(value.dtype), mask=mask)
         source += pixels
         target += pixels

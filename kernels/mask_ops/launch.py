@@ -22,10 +22,10 @@ from sam2fast.kernels.mask_ops.kernel import (
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the block of a launch: rows by columns, or pixels for ``overlaps``.
 
-    ``pack`` upsamples to bits, ``bits`` packs or unpacks masks. All other kernels share one block.
+    The shape class ``pack`` upsamples to bits, and ``bits`` packs or unpacks masks. All other kernels share one block.
     """
     options = {"num_warps": 4, "num_stages": 1}
-    if shape == "pack":  # a column is one byte of eight pixels
+    if shape == "pack":  # a column is a byte of eight pixels
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, options)
     if shape == "bits":
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 64}, options)
@@ -73,14 +73,14 @@ def upsample_and_pack_triton(logits, size, threshold=0.0) -> Tensor:
 
 
 def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY, **constants) -> None:
-    """Launches a kernel that upsamples logits, by a program for each band of rows, unless there are none."""
+    """Launches a kernel that upsamples logits, with one program per band of rows. Does nothing without logits."""
     (h, w), (H, W) = logits.shape[-2:], size
-    logits, chosen = logits.contiguous(), launch_config("mask_ops", config, logits, shape)
-    bands = triton.cdiv(H, chosen.meta["BLOCK_Y"])
+    logits, launch = logits.contiguous(), launch_config("mask_ops", config, logits, shape)
+    bands = triton.cdiv(H, launch.meta["BLOCK_Y"])
     if logits.numel():
-        chosen.launch(
+        launch.launch(
             op, kernel, (logits.numel() // (h * w) * bands,), logits, *outs, h, w, H, W, *axes_of(logits, size),
-            *numbers, bands, COPY=copies(logits, size), **constants, **chosen.meta,
+            *numbers, bands, COPY=copies(logits, size), **constants, **launch.meta,
         )  # fmt: skip
 
 
@@ -101,13 +101,13 @@ def unpack_masks_triton(packed, width) -> Tensor:
 
 
 def _convert_bits(op, kernel, source, out, W, width) -> None:
-    """Runs ``kernel`` on all rows, unless there are none. A row has ``W`` pixels and ``width`` bytes."""
+    """Launches ``kernel`` on rows of ``W`` pixels or ``width`` bytes. Does nothing if ``out`` is empty."""
     if out.numel() == 0:
         return
-    chosen, columns = launch_config("mask_ops", config, source, "bits"), out.shape[-1]
+    launch, columns = launch_config("mask_ops", config, source, "bits"), out.shape[-1]
     rows = out.numel() // columns
-    grid = (triton.cdiv(rows, chosen.meta["BLOCK_Y"]) * triton.cdiv(columns, chosen.meta["BLOCK_X"]),)
-    chosen.launch(op, kernel, grid, source, out, rows, W, width, **chosen.meta)
+    grid = (triton.cdiv(rows, launch.meta["BLOCK_Y"]) * triton.cdiv(columns, launch.meta["BLOCK_X"]),)
+    launch.launch(op, kernel, grid, source, out, rows, W, width, **launch.meta)
 
 
 def suppress_overlaps_triton(logits) -> Tensor:
@@ -115,22 +115,22 @@ def suppress_overlaps_triton(logits) -> Tensor:
     logits = logits.contiguous()
     out = torch.empty_like(logits)
     if out.numel():
-        chosen, pixels = launch_config("mask_ops", config, logits, "overlaps"), logits[0].numel()
-        grid = (triton.cdiv(pixels, chosen.meta["BLOCK"]),)
-        chosen.launch("suppress_overlaps", _overlaps_kernel, grid, logits, out, len(logits), pixels, **chosen.meta)
+        launch, pixels = launch_config("mask_ops", config, logits, "overlaps"), logits[0].numel()
+        grid = (triton.cdiv(pixels, launch.meta["BLOCK"]),)
+        launch.launch("suppress_overlaps", _overlaps_kernel, grid, logits, out, len(logits), pixels, **launch.meta)
     return out
 
 
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:
-    """Returns True if torch copies the logits, as it does on GPUs if the size stays the same.
+    """Returns True if torch copies logits instead of interpolating: on GPUs, if the size does not change.
 
-    Interpolation would give NaN beside an infinite logit.
+    Interpolation would return NaN next to an infinite logit.
     """
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
-    """Returns the scales of rows and columns, rounded like in torch, and the distances of a pixel's second logit.
+    """Returns the scales of rows and columns, rounded like in torch, and the offsets of a pixel's second logit.
 
     Along an unresized side, torch reads the same logit twice on CPU, its neighbour elsewhere. This matters only if the
     neighbour is not finite.
@@ -142,5 +142,5 @@ def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, i
 
 
 def as_compared(threshold: float) -> float:
-    """Rounds the threshold to fp32, since torch rounds it to compare it with fp32 logits."""
+    """Rounds the threshold to fp32, like torch when it compares the threshold with fp32 logits."""
     return torch.tensor(threshold, dtype=torch.float32, device="cpu").item()

@@ -1,4 +1,4 @@
-"""Defines the mask ops by their reference implementations."""
+"""Defines the mask ops and their reference implementations."""
 
 from functools import partial
 from typing import NamedTuple
@@ -11,19 +11,19 @@ from sam2fast.kernels._dispatch import why_no_scans
 from sam2fast.kernels._op import Op, op, why_unsupported
 from sam2fast.kernels.connected_components import connected_components
 
-# Distance of a filled hole or a removed sprinkle from the threshold, in logits (the original's constant).
+# Distance of filled holes and removed sprinkles from the threshold, in logits, as in SAM 2.
 MARGIN = 10.0
-# Logit of a filled hole in the video predictor.
+# Logit of filled holes in the video predictor.
 FILLED_IN_VIDEO = 0.1
-# Upper limit of an overlapped object's logits.
+# Upper limit of logits at pixels of other objects.
 SUPPRESSED = -10.0
-# Maximum pixels of upsampled logits held at once; at least one mask is held. On the CPU they fit the cache. On other
-# devices fewer masks at a time would need many more operations.
+# Maximum number of upsampled pixels held at once; at least one mask is held. On the CPU, they fit the cache. On other
+# devices, smaller chunks would need many more operations.
 PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
 class MaskStatistics(NamedTuple):
-    """Stores counts and boxes of N masks at full size, all int32. A box contains the pixels counted in ``area``."""
+    """Stores counts and boxes of N upsampled masks, all int32. A box contains the pixels counted in ``area``."""
 
     area: Tensor  # (N) pixels above the threshold
     above: Tensor  # (N) pixels above threshold + offset
@@ -40,7 +40,7 @@ def upsample_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Returns boxes ``(..., 4)``, inclusive XYXY pixels, of bool masks ``(..., H, W)``; (W, H, -1, -1) for empty masks.
+    """Returns boxes ``(..., 4)`` of bool masks ``(..., H, W)``: inclusive XYXY pixels; (W, H, -1, -1) for empty masks.
 
     Source: ``sam2.utils.misc.mask_to_box``.
 
@@ -60,9 +60,9 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 def fill_holes_and_remove_sprinkles(
     logits: Tensor, threshold: float = 0.0, max_hole_area: float = 0.0, max_sprinkle_area: float = 0.0
 ) -> Tensor:
-    """Turns small background components into foreground and small foreground components into background.
+    """Changes small background components to foreground, and small foreground components to background.
 
-    Both are found in the input logits: a filled hole does not enlarge the sprinkle around it.
+    Components are those of the input logits: filling a hole does not enlarge the sprinkle around it.
 
     Args:
         logits: Logits ``(N, C, H, W)`` fp32.
@@ -94,7 +94,7 @@ def _small_components(mask: Tensor, max_area: float) -> Tensor:
 upsample_masks_reference, masks_to_boxes_reference = upsample_masks, masks_to_boxes
 fill_holes_and_remove_sprinkles_reference = fill_holes_and_remove_sprinkles
 
-# ---- ops, which are chosen late ----
+# ---- ops that choose their implementation when they run (is_chosen_late) ----
 
 _late = partial(op, is_chosen_late=True)
 
@@ -180,7 +180,7 @@ def pack_masks(masks: Tensor) -> Tensor:
 def _are_packed(packed: Tensor, width: int) -> bool:
     if packed.ndim < 2 or packed.dtype != torch.uint8 or width < 0 or packed.shape[-1] != -(-width // 8):
         shape = f"(..., H, {-(-width // 8)})"
-        raise ValueError(f"expected uint8 {shape} for masks {width} wide, got {packed.dtype} {tuple(packed.shape)}")
+        raise ValueError(f"expected uint8 {shape} for a width of {width}, got {packed.dtype} {tuple(packed.shape)}")
     return True
 
 
@@ -255,13 +255,13 @@ def scaled_probabilities(
         logits: Floating-point logits, interpolated bilinearly (``align_corners=False``) in fp32.
         size: Size (H, W) of the result, in pixels.
         scale, bias: Factor and offset, such as ``sigmoid_scale_for_mem_enc`` and ``sigmoid_bias_for_mem_enc``.
-        dtype: Dtype of the result, which is rounded once.
+        dtype: Dtype of the result. All operations are in fp32, and only the result is rounded.
 
     Returns:
         Tensor ``(N, C, H, W)``.
 
     Raises:
-        ValueError: If ``logits`` or ``size`` is not as described.
+        ValueError: If ``logits`` or ``size`` is invalid.
 
     Source: ``sam2.modeling.sam2_base.SAM2Base._encode_new_memory``.
     """
@@ -271,15 +271,15 @@ def scaled_probabilities(
 
 
 def fill_holes_in_mask_scores_reference(logits: Tensor, max_area: float) -> Tensor:
-    """Reference implementation of :func:`fill_holes_in_mask_scores`: replaces components up to this area."""
+    """Reference implementation of :func:`fill_holes_in_mask_scores`."""
     return torch.where(_small_components(logits <= 0, max_area), FILLED_IN_VIDEO, logits)
 
 
 def suppress_overlaps_reference(logits: Tensor) -> Tensor:
-    """Reference implementation of :func:`suppress_overlaps`: uses the index of the largest logit. It has a gradient."""
+    """Reference implementation of :func:`suppress_overlaps`. It has a gradient."""
     if len(logits) < 2:
         return logits
-    owner = logits.argmax(dim=0, keepdim=True)  # the first among equals; NaN counts as the largest
+    owner = logits.argmax(dim=0, keepdim=True)  # the first of equal logits; NaN is the largest
     keep = owner == torch.arange(len(logits), device=logits.device)[:, None, None, None]
     return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))
 

@@ -1,8 +1,8 @@
-"""Upsampled and thresholded masks on the CPU, computed only along the outline.
+"""Upsamples and thresholds masks on the CPU, interpolating only pixels along the outline.
 
-A pixel is interpolated from the four logits around it, its cell. If all four are above the threshold, so is the pixel.
-If none is, the pixel is not. Only pixels of the other cells are interpolated, in float64. Torch's fp32 result lies
-within a few roundings of that. If the threshold lies within them, too, torch computes the mask.
+A pixel is interpolated from the four logits around it, which form its cell. If all four logits are above the threshold,
+so is the pixel. If no logit is, the pixel is not. Only pixels of the other cells are interpolated, in fp64. Torch's
+fp32 result differs by a few rounding errors. If a pixel is that close to the threshold, torch computes the mask.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from sam2fast.kernels.mask_ops.reference import (
     upsample_masks_reference,
 )
 
-# With fewer pixels per logit than this, torch upsamples the mask.
+# Minimum number of pixels per logit. With fewer, torch upsamples the mask.
 PIXELS_PER_LOGIT = 4
 
 
-# Bound of torch's rounding in a pixel relative to the largest logit of its cell, in any order of operations (at most
-# five roundings of 2**-24 for each of four terms), and bound of underflow.
+# Bound of torch's rounding error in a pixel, relative to the largest logit of its cell and for any order of operations
+# (at most five roundings of 2**-24 for each of four terms), and absolute bound of underflow.
 ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
-LARGEST = 1024  # side of logits; their weights are found by interpolating as many images
-# If more than this share of a mask's pixels is in cells of the outline, torch computes the mask.
+LARGEST = 1024  # maximum side of logits. To find the weights, one image per logit of a side is interpolated
+# If the outline's cells contain more than this fraction of a mask's pixels, torch computes the mask.
 SPARSE = 0.25
 
 
@@ -37,11 +37,11 @@ class SparseUpsampling:
     rows: AxisCells
     columns: AxisCells
     threshold: float  # rounded to fp32
-    cells: np.ndarray  # (h, w) bool: those with pixels; where there are fewer pixels than logits, not all
+    cells: np.ndarray  # (h, w) bool, True for cells that contain pixels
 
     @classmethod
     def of(cls, logits: Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
-        """For logits ``(N, h, w)``, or ``None`` if they are too large."""
+        """Returns an instance for logits ``(N, h, w)``, or None if they are too large."""
         h, w = logits.shape[1:]
         if max(h, w) > LARGEST:
             return None
@@ -50,10 +50,10 @@ class SparseUpsampling:
         return cls(rows, columns, float(np.float32(threshold)), cells)
 
     def __call__(self, logits: np.ndarray) -> tuple[tuple[int, int], np.ndarray] | None:
-        """The part of the mask that may have foreground: its top left pixel, and bool ``(h', w')``.
+        """Returns the part of the mask that may contain foreground: its top left pixel (y, x), and bool ``(h', w')``.
 
-        ``None`` if torch must compute the mask: too much outline, a pixel too close to the threshold, or a logit that
-        is not finite.
+        Returns None if torch must compute the mask: if the outline is too long, a pixel is too close to the threshold,
+        or a logit is not finite.
         """
         rows, columns, t = self.rows, self.columns, self.threshold
         h, w = logits.shape
@@ -63,7 +63,7 @@ class SparseUpsampling:
         low, high = _of_cells(np.minimum, corners), _of_cells(np.maximum, corners)
         margin = np.maximum(high, -low) * np.float32(ROUNDING) + np.float32(UNDERFLOW)
         inside = low > t + margin
-        outline = ~(inside | (high < t - margin)) & self.cells  # NaN too
+        outline = ~(inside | (high < t - margin)) & self.cells  # True for NaN, too
         i, j = np.divmod(np.flatnonzero(outline), w)
         most = rows.position.shape[1] * columns.position.shape[1]
         near = margin[i, j, None, None]
@@ -87,13 +87,13 @@ class SparseUpsampling:
 
 
 def _of_cells(least: np.ufunc, corners: np.ndarray) -> np.ndarray:
-    """Minimum or maximum of the four corners of each cell; NaN if one is."""
+    """Returns the minimum or maximum (``least``) of the four corners of each cell, NaN if a corner is NaN."""
     pairs = least(corners[:, :-1], corners[:, 1:])
     return np.asarray(least(pairs[:-1], pairs[1:]))
 
 
 def _extent(filled: np.ndarray, axis: AxisCells) -> tuple[int, int]:
-    """First position of the first filled cell, and the end of the last one."""
+    """Returns the first pixel of the first filled cell, and the end (exclusive) of the last filled cell."""
     cells = np.flatnonzero(filled)
     if len(cells) == 0:
         return 0, 0
@@ -101,7 +101,7 @@ def _extent(filled: np.ndarray, axis: AxisCells) -> tuple[int, int]:
 
 
 def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors, equal to the reference."""
+    """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_threshold` of CPU tensors, with equal results."""
     (h, w), (H, W) = logits.shape[-2:], size
     if PIXELS_PER_LOGIT * h * w > H * W:
         return upsample_and_threshold_reference(logits, size, threshold)
@@ -119,5 +119,5 @@ def upsample_and_threshold_cpu(logits: Tensor, size: tuple[int, int], threshold:
 
 
 def upsample_and_pack_cpu(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
-    """:func:`sam2fast.kernels.mask_ops.upsample_and_pack` of CPU tensors."""
+    """Computes :func:`sam2fast.kernels.mask_ops.upsample_and_pack` of CPU tensors."""
     return pack_masks_reference(upsample_and_threshold_cpu(logits, size, threshold))

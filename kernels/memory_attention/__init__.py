@@ -1,4 +1,4 @@
-"""Attention with axial rotary positions: of a frame to itself, and of a frame to the memory bank."""
+"""Computes attention with axial rotary position encoding, of a frame to itself and to the memory bank."""
 
 import math
 from typing import Any
@@ -44,7 +44,7 @@ __all__ = [
     "why_no_fp8",
 ]
 
-# Number of keys from which the blocked CPU implementation is faster than torch's attention.
+# Minimum number of keys for which the blocked CPU implementation is faster than torch's attention.
 LONG = 1024
 
 
@@ -61,48 +61,47 @@ def memory_attention(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> Tensor:
-    """Attention to the tokens of the memory bank.
+    """Computes attention to the tokens of the memory bank.
 
-    Keys are projections of encoded memory tokens, rotated by their position; pointers are not rotated. Weighted sums
-    are taken of the tokens, and the sums are projected to values. Since the projection is linear and softmax weights
-    sum to one, the result is the same, and the sums are d_v / m times cheaper.
+    Keys are projections of encoded memory tokens, rotated by their position. Pointers are not rotated. Values are
+    projected after the weighted sums of tokens. This does not change the result, since the projection is linear and
+    softmax weights sum to one, and makes the sums d_v / m times cheaper.
+
+    With ``memory.key_factors``, and with both ``fp8`` and ``pooling``, no kernel is used.
 
     Args:
-        query: ``(B, heads, N, d)``, not yet rotated; ``(1, heads, N, d)`` if all objects share it.
-        memory: see :class:`AttendedMemory`.
-        key_weight: ``(heads * d, m)``.
-        key_bias: ``(heads * d,)``.
-        value_weight: ``(heads * d_v, m)``.
-        value_bias: ``(heads * d_v,)``.
-        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position. Where pages have
-            other positions than the queries, ``(N + n, d / 2)``: those of the queries, then those of a page; for a
-            token without a position the cosine is 1 and the sine 0.
-        fp8: round each rotated query and key to float8_e4m3fn with a scale each, and compute scores from these. On GPUs
-            without fp8 matrix multiplications, and with ``"emulated"`` everywhere, the reference implementation does
-            that. An implementation that is registered for the active backend does not get this argument.
-        pooling: an object with several memories attends to means of 2x2 tokens: means of rotated keys, and of values. A
-            mean counts as four tokens with ``"counted"``; with ``"raised"`` log 4 is added to each component of its
-            key. Pages are whole square maps of even sides. An implementation that is registered for the active backend
-            is not used with it.
-
-    Factors of keys, and means with ``fp8``, are computed by the reference implementation or, on the CPU, in blocks.
+        query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share them.
+        memory: Memory of B objects, see :class:`AttendedMemory`.
+        key_weight, key_bias: Weight ``(heads * d, m)`` and bias ``(heads * d,)`` of keys. The bias may be None.
+        value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be
+            None.
+        cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If positions of pages
+            differ from those of queries, ``(N + n, d / 2)``: first for queries, then for a page. The cosine is 1 and
+            the sine 0 for a token without a position.
+        fp8: If True, each rotated query and key is rounded to float8_e4m3fn with a scale, and scores are computed from
+            the rounded values. The reference implementation does this on GPUs without fp8 matrix multiplications, and
+            on all devices with ``"emulated"``. A registered implementation does not get this argument.
+        pooling: If not None, an object with several memories attends to means of 2x2 tokens: means of rotated keys, and
+            of values. With ``"counted"``, a mean counts as four tokens. With ``"raised"``, log 4 is added to each
+            component of its key. Pages must be square maps of even side. Registered implementations are not used.
 
     Returns:
-        ``(B, N, heads * d_v)`` in the dtype of ``query``; for an object without pages and pointers the bias.
+        Tensor ``(B, N, heads * d_v)`` in the dtype of ``query``. An object without pages and pointers gets the value
+        bias.
 
     Raises:
-        ValueError: shapes that do not match.
-        RuntimeError: with ``fp8`` a gradient is needed; rounding has none.
+        ValueError: If the shapes do not match.
+        RuntimeError: If a gradient is needed with ``fp8``, since rounding has no gradient.
 
-    Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward`` as the memory attention uses it.
+    Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward``, as used by the memory attention.
     """
     rest = key_weight, key_bias, value_weight, value_bias, cos, sin
     _check(query, memory, rest, pooling)
-    has_factors = memory.key_factors is not None  # which the kernel has not
+    has_factors = memory.key_factors is not None  # no kernel or registered implementation is used with them
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *rest)
-    if found := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
-        return found[0]
+    if outputs := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
+        return outputs[0]
     compute = memory_attention_cpu if is_cpu_inference(query) else memory_attention_reference
     return compute(query, memory, *rest, fp8, pooling)
 
@@ -122,30 +121,30 @@ def add_memory_attention(
 
     Args:
         x: Residual ``(B or 1, N, C)``.
-        norm_weight, norm_bias: ``(C)``.
-        eps: Added to the variance.
+        norm_weight, norm_bias: Weight and bias ``(C)`` of the norm.
+        eps: Value added to the variance.
         query, memory, rest, fp8, pooling: Arguments of :func:`memory_attention`.
 
     Returns:
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of ``query``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     norm = x, norm_weight, norm_bias, eps
-    # Some GPUs have too little shared memory for more than 64 channels of memories in 16 bits, or 32 in fp32.
+    # Some GPUs have too little shared memory for tokens of more than 64 channels in 16 bits, or of 32 in fp32.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
     can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):
         _check(query, memory, rest, pooling)
         if joined := _by_kernel(query, memory, rest, norm, fp8, pooling):
             return joined
-    found = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
-    return add_layer_norm(x.expand(len(found), -1, -1) if len(x) == 1 else x, found, *norm[1:], query.dtype)
+    output = memory_attention(query, memory, *rest, fp8=fp8, pooling=pooling)
+    return add_layer_norm(x.expand(len(output), -1, -1) if len(x) == 1 else x, output, *norm[1:], query.dtype)
 
 
 def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> bool:
-    """Returns True if a program of the kernel can add all ``channels`` of one head to a residual that fits."""
+    """Returns True if the kernel can add the result of a single head of ``channels`` channels to the residual."""
     x, weight, bias, *_ = norm
     fits = x.shape in ((1, query.shape[2], channels), (batch, query.shape[2], channels))
     fits = fits and weight.shape == bias.shape == (channels,)
@@ -158,8 +157,8 @@ def _by_kernel(
     """Returns the operator's results, or None if the kernel is not used."""
     if memory.key_factors is not None or fp8 == "emulated" or (fp8 and pooling):
         return None
-    given = query, *memory[:8], *rest, *norm, bool(fp8), pooling or ""
-    return memory_attention_op.run(*given) if memory_attention_op.uses_kernel(*given) else None
+    args = query, *memory[:8], *rest, *norm, bool(fp8), pooling or ""
+    return memory_attention_op.run(*args) if memory_attention_op.uses_kernel(*args) else None
 
 
 def _check(query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], pooling: Pooling) -> None:
@@ -187,7 +186,7 @@ def _check(query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], pooling
     if value_weight.ndim != 2 or value_weight.shape[1] != m or value_weight.shape[0] % heads:
         raise ValueError(f"value_weight has shape {tuple(value_weight.shape)}; expected ({heads} * d_v, {m})")
     if pooling and (len(memory.position_encoding) != positions or math.isqrt(positions) % 2):
-        raise ValueError(f"pages have {n} tokens; pooling needs whole maps of {positions}, with an even side")
+        raise ValueError(f"pages have {n} tokens; pooling needs maps of {positions} positions with an even side")
 
 
 def rope_attention(
@@ -199,21 +198,21 @@ def rope_attention(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Attention whose queries and keys are rotated by their position on the feature map.
+    """Computes attention whose queries and keys are rotated by their position on the feature map.
 
     Args:
-        query: ``(B, heads, N, d)``, one query per position.
-        key: ``(B, heads, M, d)``; all but the last ``num_unrotated_keys`` keys are whole maps of N positions.
-        value: ``(B, heads, M, d_v)``; ``d_v`` may differ from ``d``.
-        cos, sin: ``(N, d / 2)`` fp32 rotation of each pair of neighbouring channels at each position.
-        num_unrotated_keys: trailing keys without a position (object pointers).
-        dropout_p: dropout of the attention weights.
+        query: Queries ``(B, heads, N, d)``, one per position.
+        key: Keys ``(B, heads, M, d)``: concatenated maps of N positions, then ``num_unrotated_keys`` keys.
+        value: Values ``(B, heads, M, d_v)``. ``d_v`` may differ from ``d``.
+        cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position.
+        num_unrotated_keys: Number of trailing keys without a position (object pointers).
+        dropout_p: Dropout probability of the attention weights.
 
     Returns:
-        ``(B, heads, N, d_v)`` in the dtype of ``value``.
+        Tensor ``(B, heads, N, d_v)`` in the dtype of ``value``.
 
     Raises:
-        ValueError: the rotated keys are not a whole number of maps, or the table does not fit the queries.
+        ValueError: If the number of rotated keys is not a multiple of N, or ``cos`` or ``sin`` has another shape.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention.forward``.
     """
@@ -224,35 +223,35 @@ def rope_attention(
             f"got {tuple(cos.shape)} and {tuple(sin.shape)}"
         )
     if rotated < 0 or rotated % positions:
-        raise ValueError(f"{rotated} rotated keys are not a whole number of maps of {positions} positions")
+        raise ValueError(f"{rotated} rotated keys are not a whole number of maps with {positions} positions")
     if custom := implementation_of("rope_attention"):
         return custom(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
-    given = query, key, value, cos, sin, None, None, None, num_unrotated_keys, 0.0
+    args = query, key, value, cos, sin, None, None, None, num_unrotated_keys, 0.0
     if dropout_p:
-        use_triton("rope_attention", query, unsupported_reason="has no dropout")  # raises if it is forced
-    elif rope_attention_op.uses_kernel(*given):
-        return rope_attention_op.run(*given)[0]
+        use_triton("rope_attention", query, unsupported_reason="has no dropout")  # raises if the backend is "triton"
+    elif rope_attention_op.uses_kernel(*args):
+        return rope_attention_op.run(*args)[0]
     if is_cpu_inference(query) and dropout_p == 0 and key.shape[-2] >= LONG:
         return rope_attention_cpu(query, key, value, cos, sin, num_unrotated_keys)
     return rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys, dropout_p)
 
 
 def add_rope_attention(
-    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, *given: Any
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, *args: Any
 ) -> tuple[Tensor, Tensor]:
     """Adds :func:`rope_attention` to a residual, and computes the layer norm of the sum.
 
     Args:
         x: Residual ``(B, N, C)``.
         norm_weight, norm_bias, eps: See :func:`add_memory_attention`.
-        given: Tensors that :func:`rope_attention` takes.
+        args: Tensor arguments of :func:`rope_attention`.
 
     Returns:
         The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of the queries.
     """
     norm = x, norm_weight, norm_bias
-    can_join = _is_row(norm, given[0], len(given[0]), given[2].shape[-1]) and not implementation_of("rope_attention")
-    if can_join and rope_attention_op.uses_kernel(*given, *norm, 0, eps):
-        return rope_attention_op.run(*given, *norm, 0, eps)
-    found = rope_attention(*given).transpose(1, 2).flatten(2)
-    return add_layer_norm(x, found, norm_weight, norm_bias, eps, given[0].dtype)
+    can_join = _is_row(norm, args[0], len(args[0]), args[2].shape[-1]) and not implementation_of("rope_attention")
+    if can_join and rope_attention_op.uses_kernel(*args, *norm, 0, eps):
+        return rope_attention_op.run(*args, *norm, 0, eps)
+    output = rope_attention(*args).transpose(1, 2).flatten(2)
+    return add_layer_norm(x, output, norm_weight, norm_bias, eps, args[0].dtype)

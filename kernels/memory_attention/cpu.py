@@ -1,4 +1,4 @@
-"""Attention with rotary positions on the CPU: only valid tokens, in blocks that fit the cache."""
+"""Computes attention with rotary positions on the CPU, for valid tokens only and in blocks that fit the cache."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +13,7 @@ from sam2fast.kernels.memory_attention.reference import AttendedMemory, project_
 def rope_attention_cpu(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, num_unrotated_keys: int = 0
 ) -> Tensor:
-    """Like :func:`rope_attention_reference`, with scores in blocks that fit the cache; without gradients."""
+    """Computes :func:`rope_attention_reference` with scores in blocks that fit the cache, without gradients."""
     B, heads, N, d = query.shape
     M = key.shape[2]
     order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
@@ -39,13 +39,13 @@ def memory_attention_cpu(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> Tensor:
-    """Like :func:`memory_attention_reference`, for valid tokens only and in blocks; without gradients."""
+    """Computes :func:`memory_attention_reference` for valid tokens only and in blocks, without gradients."""
     B = len(memory.page_table)
     heads, N, d = query.shape[1:]
     order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
-    rotated = {}  # queries by (row, head): one row may serve all objects
+    rotated = {}  # rotated queries by (row, head); all objects may share a row
     width = memory.pages.shape[-1]
     out = query.new_empty(B, heads, N, width)
     for b in range(B):
@@ -76,7 +76,7 @@ def _keys_and_values(
     sin: Tensor,
     pooling: Pooling,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Keys, values and their weight for object b: one page at a time, then its pointers; valid tokens only."""
+    """Yields keys, values and their weight for each valid page of object b, then for its valid pointers."""
     n = memory.pages.shape[1]
     cos, sin = cos[-n:], sin[-n:]
     factors = None if memory.key_factors is None else memory.key_factors[b]
@@ -102,10 +102,10 @@ def _keys_and_values(
 
 
 def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``x (maps * N, d)``, whose even channels come before the odd ones, in place.
+    """Rotates ``x (maps * N, d)`` in place. Even channels must come before odd channels.
 
-    A dot product does not depend on the order of channels, if both sides have the same. With the two channels of a pair
-    d / 2 apart instead of adjacent, rotation works on contiguous memory.
+    The order of channels does not change a dot product if it is equal on both sides. In this order, the channels of a
+    pair are d / 2 apart, so that rotation works on contiguous memory.
     """
     maps = x.view(-1, cos.shape[0], x.shape[-1])
     first, second = maps.chunk(2, dim=-1)
@@ -118,33 +118,35 @@ def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 # ---- one head, in blocks of scores ----
 
-# Keys, values, and how many tokens each key counts as.
+# Keys, values, and the number of tokens that each key represents.
 Weighted = tuple[Tensor, Tensor, float]
-# Side of a block of scores: 1024 x 1024 fp32 are 4 MiB, well within a last-level cache, and large enough for full
-# speed.
+# Side of a block of scores: 1024 x 1024 fp32 scores are 4 MiB, which fit a last-level cache and reach full speed.
 BLOCK = 1024
-# Limits of sums of exponentials within which fp32 loses nothing that matters.
+# Limits of sums of exponentials within which fp32 is accurate enough.
 SAFE_SUMS = 1e-25, 1e30
 
 
 def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, width: int) -> Tensor:
-    """Softmax attention of one head by blocks of scores; scores and sums are fp32.
+    """Computes softmax attention of one head in blocks of scores. Scores and sums are fp32.
 
-    Torch's attention uses MKL for fp32 (see :func:`linear`) and needs values as wide as keys.
+    Torch's attention uses MKL for fp32 (see :func:`linear`), and needs values as wide as keys.
 
     Args:
-        query: ``(N, d)`` fp32.
-        keys_and_values: keys ``(M, d)`` fp32, values ``(M, width)``, whose dtype is that of the second multiplication
-            (fp32 for fp16), and the weight of these keys. It is consumed lazily. At least one key.
+        query: Queries ``(N, d)`` fp32.
+        keys_and_values: Keys ``(M, d)`` fp32, values ``(M, width)``, and the weight of these keys, with at least one
+            key in total. They are consumed lazily. Exponentials of scores are multiplied by values in the dtype of
+            values (fp32 for fp16).
+        scale: Scale of the scores.
+        width: Number of channels of values.
 
     Returns:
-        ``(N, width)`` fp32.
+        Tensor ``(N, width)`` fp32.
     """
     blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
     for keys, values, weight in keys_and_values:
-        with torch.autocast("cpu", enabled=False):  # but not where the keys are made
+        with torch.autocast("cpu", enabled=False):  # but enabled while the iterator computes keys
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
-                # Exponentials of unshifted scores exceed float16's range.
+                # Exponentials of unshifted scores exceed the range of fp16.
                 transposed = (value.float() if value.dtype == torch.float16 else value).t().contiguous()
                 for block in blocks:
                     block.add(key, transposed, weight)
@@ -152,10 +154,10 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 
 
 class _Rows:
-    """Softmax of a block of queries over blocks of keys.
+    """Accumulates the softmax attention of a block of queries over blocks of keys.
 
-    As long as sums stay within ``SAFE_SUMS``, exponentials are taken of the scores themselves, which saves two passes
-    over them. After that they are taken of the distance to the highest score so far (online softmax).
+    While sums stay within ``SAFE_SUMS``, exponentials of unshifted scores are used, which saves two passes over the
+    scores. Otherwise scores are shifted by the largest score so far (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
@@ -183,7 +185,7 @@ class _Rows:
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def _start_shifting(self) -> Tensor:
-        """The highest scores, as which all that was added counts from here on: the logarithms of its sums."""
+        """Returns the shifts of scores for the sums so far, which are their logarithms, and rescales the sums."""
         if self.is_empty:
             return torch.full_like(self.total, float("-inf"))
         highest = self.total.log()

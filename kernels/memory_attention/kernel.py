@@ -1,17 +1,16 @@
-"""Cross-attention to the memory bank and self-attention, in four kernels; the first two are in ``rope_kernel.py``.
+"""Computes cross-attention to the memory bank and self-attention in four kernels (two of them in ``rope_kernel.py``).
 
 1. ``_rotate_kernel`` rotates queries and keys of self-attention by their positions.
-2. ``_encode_kernel`` makes the memory's keys: it adds encodings, projects and rotates. It also gathers the values. Of
-   both it can take means. It writes the tokens of valid pages and pointers contiguously, so that the next kernel reads
-   sequences without gaps. More programs of the launch rotate the queries.
-3. ``_attend_kernel`` is the attention, with an online softmax. Several programs may share the keys of one query tile.
-4. ``_combine_kernel`` combines their results and projects the weighted sums of memory tokens to values. It also adds
-   them to a residual, and normalizes the sum.
+2. ``_encode_kernel`` computes the memory's keys: it adds encodings, projects and rotates. It also gathers the values,
+   and can average both. It writes the tokens of valid pages and pointers contiguously, so that the next kernel reads
+   sequences without gaps. Additional programs of the launch rotate the queries.
+3. ``_attend_kernel`` computes attention with an online softmax. Several programs may share the keys of a query tile.
+4. ``_combine_kernel`` combines the results of these programs, and projects the weighted sums of memory tokens to
+   values. It can also add them to a residual, and normalize the sum.
 
-Rotation works on pairs of adjacent channels (2i, 2i + 1). A dot product does not depend on the order of channels, so
-rotated queries and keys are stored as all first members of the pairs, then all second ones. Kernels 1 and 2 load
-queries and rows of the projection in that order, without shuffling. Each half is padded with zeros to a power of two,
-``HALF`` channels.
+Rotation works on pairs of adjacent channels (2i, 2i + 1). The order of channels does not change a dot product, so
+rotated queries and keys store first all even channels, then all odd ones. Kernels 1 and 2 load queries and rows of the
+projection in that order, without shuffling. Each half is padded with zeros to a power of two, ``HALF`` channels.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -24,7 +23,7 @@ from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
-# One configuration for the kernels around the attention, which take a small part of the time.
+# The other kernels take a small part of the time, so they have a single configuration.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
@@ -40,11 +39,11 @@ def _add_block(
     offset_ptrs,  # (BLOCK_N), with OFFSETS
     is_key,  # (BLOCK_N) bool; without FULL
     factor,  # of the scores; with FP8 (BLOCK_M)
-    highest, total, weighted,  # of the blocks before
+    highest, total, weighted,  # results of previous blocks
     FP8: tl.constexpr, OFFSETS: tl.constexpr, PADDED: tl.constexpr, FULL: tl.constexpr,
     D: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``highest``, ``total`` and ``weighted`` with one more block of keys."""
+    """Returns ``highest``, ``total`` and ``weighted``, updated with a block of keys."""
     if CHUNK == D:
         scores = tl.dot(query, tl.load(key_ptrs), input_precision=PRECISION)
     else:
@@ -81,21 +80,21 @@ def _attend_kernel(
     keys,  # (B, H, M, D), rotated
     key_scales,  # (B, H, M) fp32, with FP8
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys of the M; all without RAGGED
+    lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
     offsets,  # (B, M) fp32, added to scores after scaling; with OFFSETS
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
+    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted mean of each split, or with DIRECT (B, H, N, width)
     log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
     H, N, M, width,
     splits,
-    scale,  # of the scores, times log2(e)
+    scale,  # scale of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     FP8: tl.constexpr,  # queries and keys are float8_e4m3fn with a scale per row
     RAGGED: tl.constexpr, OFFSETS: tl.constexpr, DIRECT: tl.constexpr,
     PADDED: tl.constexpr,  # width < WIDTH
     EVEN: tl.constexpr,  # all blocks are full
     D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PEELED: tl.constexpr,  # full blocks without masks, by adding to pointers, and the rest after the loop
-    CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer where fp32 would not fit into registers
+    PEELED: tl.constexpr,  # the loop processes full blocks without masks, and a partial block follows it
+    CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer if fp32 would not fit into registers
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
@@ -114,7 +113,7 @@ def _attend_kernel(
     if RAGGED:
         length = tl.load(lengths + b)
 
-    # This program's share of the blocks, of which the last one of all may be partly filled.
+    # Range of blocks of this program. The last block of all may be partly filled.
     blocks = tl.cdiv(length, BLOCK_N)
     first = blocks * split // splits
     last = blocks * (split + 1) // splits
@@ -156,9 +155,9 @@ def _attend_kernel(
                 key_scale_ptrs += BLOCK_N
             if OFFSETS:
                 offset_ptrs += BLOCK_N
-    if PEELED and not EVEN:  # noqa: SIM102 (for the compiler, before anything is computed)
+    if PEELED and not EVEN:  # noqa: SIM102 (evaluated at compile time)
         if full < last:
-            # Beyond the last key, rows repeat that key with a score of -inf.
+            # Rows beyond the last key repeat it with a score of -inf.
             row = full * BLOCK_N + lane
             is_key = row < length
             row = tl.minimum(row, length - 1)
@@ -168,7 +167,7 @@ def _attend_kernel(
                 highest, total, weighted, FP8, OFFSETS, PADDED, False, D, CHUNK, PRECISION,
             )  # fmt: skip
 
-    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # an object may have no memory, a split no block
+    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # an object may have no keys, and a split no blocks
     if DIRECT:
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
@@ -180,16 +179,16 @@ def _attend_kernel(
 def _combine_kernel(
     sums,  # (splits, B * H, N, WIDTH) fp32
     log_weights,  # (splits, B * H, N) fp32
-    weight,  # (H * outer, width) of the value projection, or anything without PROJECT
-    bias,  # (H * outer), or anything without HAS_BIAS
-    out,  # (B, N, H, outer)
-    x,  # (B or 1, N, outer), with ADDS: out is the sum with it, and there is one head
+    weight,  # (H * outer, width) of the value projection; unused without PROJECT
+    bias,  # (H * outer); unused without HAS_BIAS
+    out,  # (B, N, H, outer) out
+    x,  # (B or 1, N, outer) residual that is added to out, with ADDS (then H is 1)
     norm_weight,  # (outer), with ADDS
     norm_bias,  # (outer), with ADDS
-    normed,  # (B, N, outer) out: the layer norm of out, with ADDS
+    normed,  # (B, N, outer) out: layer norm of out, with ADDS
     H, N, width, outer,
     splits,
-    of_x,  # stride of an object
+    of_x,  # stride of objects in x
     eps,
     PROJECT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -197,7 +196,7 @@ def _combine_kernel(
     WIDTH: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,  # with ADDS at least outer
+    COLUMNS: tl.constexpr,  # columns per step; with ADDS at least outer
 ):  # fmt: skip
     pair = tl.program_id(1).to(tl.int64)  # object and head
     h = tl.program_id(1) % H
@@ -246,11 +245,11 @@ def _combine_kernel(
 
 @triton.jit
 def _store_result(
-    value,  # (BLOCK, WIDTH) fp32, 0 beyond the channels
-    row,  # (BLOCK, 1) pointers to the first channels of a head; without ADDS
-    x,  # (N, C), and all below with ADDS
+    value,  # (BLOCK, WIDTH) fp32, 0 beyond the last channel
+    row,  # (BLOCK, 1) pointers to the first channel of a head; without ADDS
+    x,  # (N, C); x and all arguments below only with ADDS
     out, normed,  # (B, N, C)
-    before,  # number of rows of the objects before this one
+    before,  # number of rows of previous objects
     position, used, weight, bias, channel, C, eps,
     ADDS: tl.constexpr,
 ):  # fmt: skip
@@ -259,18 +258,21 @@ def _store_result(
         total = (value + tl.load(x + offsets, mask=used, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
         offsets += before * C
         tl.store(out + offsets, total, mask=used)
-        found = normalized(total.to(tl.float32), weight, bias, channel, C, eps)
-        tl.store(normed + offsets, found.to(normed.dtype.element_ty), mask=used)
+        norm = normalized(total.to(tl.float32), weight, bias, channel, C, eps)
+        tl.store(normed + offsets, norm.to(normed.dtype.element_ty), mask=used)
     else:
         tl.store(row + channel[None, :], value.to(out.dtype.element_ty), mask=used)
 
 
-def blocks(chosen: LaunchConfig, D: int) -> dict[str, int]:
-    """The configuration's constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
-    meta = {name: chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
-    return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(chosen.meta.get("PEELED", 0))}
+def blocks(launch: LaunchConfig, D: int) -> dict[str, int]:
+    """Returns constexpr arguments of ``_attend_kernel`` for heads of ``D`` channels."""
+    meta = {name: launch.meta[name] for name in ("BLOCK_M", "BLOCK_N", "CHUNK")}
+    return {**meta, "CHUNK": min(D, meta["CHUNK"]), "PEELED": bool(launch.meta.get("PEELED", 0))}
 
 
 def encode_warps(takes_means: bool, dtype: torch.dtype) -> dict[str, int]:
-    """With 8 warps gfx942 spills where means are taken; with 4 warps fp32 spills."""
+    """Returns the number of warps of ``_encode_kernel``.
+
+    With means, 8 warps spill on gfx942. With 4 warps, fp32 spills.
+    """
     return {"num_warps": 4} if takes_means and dtype.itemsize == 2 else WARPS

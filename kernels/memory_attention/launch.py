@@ -41,11 +41,12 @@ MAX_SPLITS = 16
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of queries and keys for a shape: channels of a head x channels of values.
+    """Returns tiles of queries and keys for a shape class: channels of a head x channels of values.
 
-    Percentages are bounds by ``make sass``. On an H100, memory attention in bfloat16 reached 43 to 56 % of the limit
-    with 4 objects, and 31 to 52 % with one. Other candidates were not measured. With two stages, no load runs ahead of
-    its product. This halves the bound of three stages, which need the shared memory of sm_80, sm_90 and sm_100.
+    Percentages are upper bounds of the speed relative to the GPU's peak, computed by ``make sass``. On an H100, memory
+    attention in bfloat16 reached 43 to 56 % of the limit with 4 objects, and 31 to 52 % with one. Other candidates were
+    not measured. With two stages, no load is prefetched. This halves the bound of three stages, which need the shared
+    memory of sm_80, sm_90 and sm_100.
     """
     if dtype == "float32":  # three TF32 products each: 32 channels of a head at a time fit into registers
         queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 need tiles of 64
@@ -54,17 +55,17 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         if shape == "64x64" or shape == "256x256" and arch == "sm_90":
             tile["SDPA"] = DEFAULT
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
-    if shape == "64x64":  # of image encoders; torch's kernels were made for such heads
+    if shape == "64x64":  # in image encoders; torch's kernels are optimized for such heads
         tile = {"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256, "SDPA": DEFAULT}
         return LaunchConfig(tile, {"num_warps": 4, "num_stages": 2})
     wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
     has_memory = arch in ("sm_80", "sm_90", "sm_100")
-    if shape == "128x64":  # keys of 128 channels leave room for a second program on sm_90 and sm_100: 72 % and 32 %
+    if shape == "128x64":  # with keys of 128 channels, two programs fit on sm_90 (72 %) and sm_100 (32 %)
         if arch in ("sm_90", "sm_100"):
-            warps = 4 if arch == "sm_100" else 8  # with eight, only one program fits on sm_100
+            warps = 4 if arch == "sm_100" else 8  # with eight warps, only one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
-    if shape == "256x64" and has_memory:  # peeling raises 62 %, 51 % and 27 % to 65 %, 56 % and 32 %
+    if shape == "256x64" and has_memory:  # PEELED raises 62 %, 51 % and 27 % to 65 %, 56 % and 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
@@ -81,20 +82,20 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
 
 
 class Added(NamedTuple):
-    """Stores a residual ``(B or 1, N, C)``, and the layer norm of its sum with an attention's result."""
+    """Stores a residual, and the layer norm of the sum of residual and attention."""
 
-    x: Tensor
+    x: Tensor  # (B or 1, N, C) residual
     weight: Tensor  # (C)
     bias: Tensor  # (C)
     eps: float
     normed: Tensor  # (B, N, C) out
 
     def of(self, some: slice) -> "Added":
-        """Returns the part of some objects."""
+        """Returns the part for some objects."""
         return self._replace(x=self.x[some] if len(self.x) > 1 else self.x, normed=self.normed[some])
 
     def empty_sum(self, dtype: torch.dtype) -> Tensor:
-        """Returns an empty tensor for the sum with a result of ``dtype``."""
+        """Returns an empty tensor for the sum of the residual and an attention of ``dtype``."""
         return self.normed.new_empty(self.normed.shape, dtype=torch.promote_types(dtype, self.x.dtype))
 
 
@@ -114,10 +115,10 @@ def memory_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU, without synchronising.
 
-    With ``added``, returns the sum of the result and its residual, and writes the norm of the sum.
+    With ``added``, returns the sum of the result and the residual, and writes the norm of the sum.
 
     Args:
-        splits: Number of programs that share the keys of a query tile. If None, chosen by the GPU's size.
+        splits: Number of programs that share the keys of a query tile. If None, it depends on the GPU's size.
         fp8: See the public function. The GPU must support fp8 matrix multiplications.
         pooling: See the public function.
     """
@@ -128,14 +129,14 @@ def memory_attention_triton(
         return out
     M = rows_for(K, n, pooling) + memory.pointers.shape[1]
     if M * 2 * half_of(d) >= 2**31:
-        raise ValueError(f"{M} memory tokens of one object are more than the kernels can address; limit its memories")
-    chosen = attention_config(query, d, memory.pages.shape[-1])
+        raise ValueError(f"{M} memory tokens per object are more than the kernels can address; use fewer memories")
+    launch = attention_config(query, d, memory.pages.shape[-1])
     memory = type(memory)(*(x.contiguous() for x in memory[:8]))
     weights = [key_weight.contiguous(), _or_any(key_bias, key_weight)]
     projection = [value_weight.contiguous(), _or_any(value_bias, value_weight)]
     cos, sin, scale = cos.contiguous(), sin.contiguous(), LOG2E * d**-0.5
     count_launch("memory_attention")
-    with chosen.on_device(query):
+    with launch.on_device(query):
         rotated = Rotated.empty(query, rows, H, N, 2 * half_of(d), fp8)
         group = _group(H * M * rotated.data.shape[-1] * rotated.data.element_size(), H)
         for start in range(0, B, group):
@@ -148,10 +149,10 @@ def memory_attention_triton(
                 pointer_valid=memory.pointer_valid[some],
             )
             unrotated = query if start == 0 else query[:0]  # the first group rotates all queries
-            given = unrotated, rotated, pooling, part, weights, key_bias is not None
-            keys, values, lengths, offsets = _encode(*given, cos, sin)
+            inputs = unrotated, rotated, pooling, part, weights, key_bias is not None
+            keys, values, lengths, offsets = _encode(*inputs, cos, sin)
             queries = rotated.of(some) if rows > 1 else rotated
-            means = _attend(chosen, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
+            means = _attend(launch, queries, keys, values[:, None], lengths, scale, splits, offsets=offsets)
             assert means is not None
             of_group = None if added is None else added.of(some)
             _combine(means, out[some].unflatten(2, (H, -1)), projection, value_bias is not None, of_group)
@@ -159,28 +160,28 @@ def memory_attention_triton(
 
 
 def _added(like: Tensor, B: int, x: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    """Returns the residual and the norm of an operator, if it has any, with a norm of the dtype of ``like``."""
+    """Returns the residual and the norm, in the dtype of ``like``, for an operator. Returns None without residual."""
     if x is None or weight is None or bias is None:
         return None
     return Added(x.contiguous(), weight.contiguous(), bias.contiguous(), eps, like.new_empty(B, *x.shape[1:]))
 
 
-def rope_attention_of_tensors(query: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+def rope_attention_of_tensors(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Calls :func:`rope_attention_triton` with the arguments of the operator."""
-    key, value, cos, sin, x, weight, bias, unrotated, eps, *splits = given
+    key, value, cos, sin, x, weight, bias, unrotated, eps, *splits = rest
     added = _added(query, len(query), x, weight, bias, eps)
-    found = rope_attention_triton(query, key, value, cos, sin, unrotated, splits[0] if splits else None, added)
-    return found, found.new_empty(0) if added is None else added.normed
+    output = rope_attention_triton(query, key, value, cos, sin, unrotated, splits[0] if splits else None, added)
+    return output, output.new_empty(0) if added is None else added.normed
 
 
-def memory_attention_of_tensors(query: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+def memory_attention_of_tensors(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Calls :func:`memory_attention_triton` with the arguments of the operator."""
-    memory, weights = AttendedMemory(*given[:8]), given[8:14]
-    x, weight, bias, eps, fp8, pooling, *splits = given[14:]
+    memory, weights = AttendedMemory(*rest[:8]), rest[8:14]
+    x, weight, bias, eps, fp8, pooling, *splits = rest[14:]
     added = _added(query, len(memory.page_table), x, weight, bias, eps)
-    how = {"splits": splits[0] if splits else None, "fp8": fp8, "pooling": pooling or None, "added": added}
-    found = memory_attention_triton(query, memory, *weights, **how)
-    return found, found.new_empty(0) if added is None else added.normed
+    options = {"splits": splits[0] if splits else None, "fp8": fp8, "pooling": pooling or None, "added": added}
+    output = memory_attention_triton(query, memory, *weights, **options)
+    return output, output.new_empty(0) if added is None else added.normed
 
 
 def rope_attention_triton(
@@ -195,7 +196,7 @@ def rope_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout or synchronising.
 
-    With ``added``, returns the sum of the only head's result and its residual, and writes the norm of the sum.
+    With ``added``, returns the sum of the single head's result and the residual, and writes the norm of the sum.
 
     The configuration may select torch's attention (``SDPA``, as numbered in ``_sdpa.py``) for at least ``SDPA_FROM``
     objects. Our kernel then only rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
@@ -205,21 +206,21 @@ def rope_attention_triton(
     """
     B, H, N, d = query.shape
     width = value.shape[-1]
-    # Heads are adjacent, since the following projection needs them so.
+    # Heads of a position are adjacent, since the following projection reads them together.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
         return out.transpose(1, 2) if added is None else added.empty_sum(out.dtype)
-    chosen = attention_config(query, d, width)
+    launch = attention_config(query, d, width)
     value = value if value.stride(-1) == 1 else value.contiguous()
     cos, sin = cos.contiguous(), sin.contiguous()
     is_forced = splits is not None or current_backend() == "triton"
-    is_kernel = is_forced or chosen.meta.get("SDPA_FROM", 1) > B
-    choice = KERNEL if is_kernel else chosen.meta.get("SDPA", KERNEL)
+    is_kernel = is_forced or launch.meta.get("SDPA_FROM", 1) > B
+    choice = KERNEL if is_kernel else launch.meta.get("SDPA", KERNEL)
     count_launch("rope_attention")
-    with chosen.on_device(query):
+    with launch.on_device(query):
         rotated, keys = _rotate_both(query, key, cos, sin, num_unrotated_keys)
         if choice == KERNEL:
-            means = _attend(chosen, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
+            means = _attend(launch, rotated, keys, value, None, LOG2E * d**-0.5, splits, out)
         else:
             means, attend = None, attention_by(choice, d**-0.5)
             out = attend(rotated.data, keys.data, value).transpose(1, 2).contiguous()
@@ -236,10 +237,10 @@ def rope_attention_triton(
 
 
 class Rotated(NamedTuple):
-    """Stores rotated queries or keys in the layout of the kernels."""
+    """Stores rotated queries or keys in the memory layout of the kernels."""
 
     data: Tensor  # (B, H, M, 2 * HALF)
-    scales: Tensor | None = None  # (B, H, M) fp32, one per row of float8_e4m3fn data
+    scales: Tensor | None = None  # (B, H, M) fp32, scale of each row of float8_e4m3fn data
 
     @classmethod
     def empty(cls, like: Tensor, B: int, H: int, M: int, D: int, fp8: bool) -> "Rotated":
@@ -271,7 +272,7 @@ def attention_config(query: Tensor, d: int, width: int) -> LaunchConfig:
 
 
 def padded(width: int) -> int:
-    """Returns the next power of two that ``tl.dot`` accepts as a side."""
+    """Returns the smallest power of two >= ``width`` that ``tl.dot`` accepts as a side."""
     return max(16, triton.next_power_of_2(width))
 
 
@@ -281,10 +282,10 @@ def half_of(d: int) -> int:
 
 
 def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> int:
-    """Returns the number of programs that share the keys of a query tile, with the shortest estimated time.
+    """Returns the number of programs that share the keys of a query tile, for the shortest estimated time.
 
-    The model: programs on one multiprocessor share its speed equally. Each further split costs a hundredth of the work
-    without splits, since its results are written and read again.
+    The estimate assumes that programs on a multiprocessor share its speed equally, and that each split costs a
+    hundredth of the work without splits, since its results are written and read again.
 
     Args:
         tiles: Number of query tiles.
@@ -301,9 +302,10 @@ def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> 
 
 
 def _group(keys: int, heads: int) -> int:
-    """Returns the number of objects processed at once, with ``keys`` bytes of keys and ``heads`` heads each.
+    """Returns the number of objects processed at once, for ``keys`` bytes of keys and ``heads`` heads per object.
 
-    Above 16 it is a multiple of 16: then all groups' tables begin at multiples of 16 bytes, and Triton compiles once.
+    Above 16, it is a multiple of 16. Then the tables of all groups begin at multiples of 16 bytes, and Triton compiles
+    only once.
     """
     group = max(1, min(MAX_KEY_BYTES // max(1, keys), MAX_PROGRAMS // heads))
     return group if group < 16 else group // 16 * 16
@@ -349,9 +351,8 @@ def _encode(
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
     """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and numbers of filled rows ``(B)`` int32.
 
-    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``, which says by its dtype if keys are in fp8.
-    If rows count as several tokens, also returns the score offset of each row times log2(e), ``(B, M)`` fp32; else
-    None.
+    If a row represents several tokens, also returns offsets of scores times log2(e), ``(B, M)`` fp32; otherwise None.
+    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``. Keys are fp8 if ``rotated`` is.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     (objects, H, N, d), fp8 = query.shape, rotated.scales is not None
@@ -360,9 +361,9 @@ def _encode(
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
-    # Each object has at least one program, since the program writes the object's length, even 0.
+    # Each object needs at least one program, which writes the object's length, even if it is 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
-    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # rotate the queries
+    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # additional programs, which rotate queries
     _encode_kernel[tiles + others, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets,
@@ -375,7 +376,7 @@ def _encode(
 
 
 def _attend(
-    chosen: LaunchConfig,
+    launch: LaunchConfig,
     query: Rotated,
     keys: Rotated,
     values: Tensor,
@@ -385,16 +386,16 @@ def _attend(
     out: Tensor | None = None,
     offsets: Tensor | None = None,
 ) -> SplitMeans | None:
-    """Computes the attention, with scores times ``scale``, plus ``offsets (B, M)`` if there are any.
+    """Computes attention with scores times ``scale``, plus ``offsets (B, M)`` if they are not None.
 
     With ``out (B, N, H, width)`` and one split, writes the result to ``out`` and returns None.
     """
     q, k = query.data, keys.data
     (B, H, M, D), N, width = k.shape, q.shape[2], values.shape[-1]
     WIDTH = padded(width)
-    tiles = triton.cdiv(N, chosen.meta["BLOCK_M"])
+    tiles = triton.cdiv(N, launch.meta["BLOCK_M"])
     if splits is None:
-        longest, programs = M // chosen.meta["BLOCK_N"], chosen.meta.get(CTAS_PER_SM, 1)
+        longest, programs = M // launch.meta["BLOCK_N"], launch.meta.get(CTAS_PER_SM, 1)
         splits = splits_for(tiles * B * H, _processors(q.device), longest, programs)
     if out is not None and splits == 1:
         sums = log_weights = out
@@ -407,13 +408,13 @@ def _attend(
     shapes = H, N, M, width, splits, scale
     value_strides = values.stride(0), values.stride(1) if values.shape[1] > 1 else 0, values.stride(2)
     all_strides = q.stride(0) if len(q) > 1 else 0, *value_strides, *strides
-    is_even = lengths is None and M % chosen.meta["BLOCK_N"] == 0
-    stages = specialised_stages(chosen, q.device, values.dtype, WIDTH)
+    is_even = lengths is None and M % launch.meta["BLOCK_N"] == 0
+    stages = specialised_stages(launch, q.device, values.dtype, WIDTH)
     if stages and offsets is None and keys.scales is None and is_described(values):
         allocate_descriptors(q.device)
         _attend_specialised_kernel[tiles, splits, B * H](
             q, k, values, k if lengths is None else lengths, sums, log_weights, *shapes, *all_strides,
-            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(chosen),
+            RAGGED=lengths is not None, DIRECT=direct, EVEN=is_even, D=D, WIDTH=WIDTH, **specialised_blocks(launch),
             num_warps=GROUP_WARPS, num_stages=stages, **FUSED,
         )  # fmt: skip
     else:
@@ -422,7 +423,7 @@ def _attend(
             log_weights if offsets is None else offsets, sums, log_weights, *shapes, *all_strides,
             FP8=keys.scales is not None, RAGGED=lengths is not None, OFFSETS=offsets is not None, DIRECT=direct,
             PADDED=width < WIDTH, EVEN=is_even, D=D, WIDTH=WIDTH, PRECISION=product_precision(values.dtype),
-            **blocks(chosen, D), **chosen.options, **FUSED,
+            **blocks(launch, D), **launch.options, **FUSED,
         )  # fmt: skip
     return None if direct else SplitMeans(sums, log_weights, width)
 
@@ -434,9 +435,9 @@ def _combine(
     has_bias: bool = False,
     added: Added | None = None,
 ) -> None:
-    """Combines the splits into ``out (B, N, H, outer)``, and projects them if there is a projection.
+    """Combines the splits into ``out (B, N, H, outer)``. Projects them if ``projection`` is not None.
 
-    With ``added``, ``out`` is the sum with its residual, for one head.
+    With ``added``, there is one head, and ``out`` is the sum of its result and the residual.
     """
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)

@@ -1,4 +1,4 @@
-"""Reference implementations of attention with rotary positions, the memory that is attended to, and the operators."""
+"""Defines the inputs, reference implementations and operators of attention with rotary positions."""
 
 from typing import Any, NamedTuple, cast
 
@@ -13,51 +13,54 @@ from sam2fast.kernels._op import Op
 from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
-WIDEST = 256  # channels of a head, and of values
-# Channels of memory tokens. The next power of two needs more than the 99 KiB of shared memory of compute capabilities
-# 8.6, 8.9 and 12.0: 104 KiB for 128 channels in fp32, and 144 KiB for 256 in fp16 and bf16.
+WIDEST = 256  # maximum channels of heads and values
+# Maximum channels of memory tokens. The next power of two needs 104 KiB of shared memory for 128 channels in fp32, and
+# 144 KiB for 256 channels in fp16 and bf16. Compute capabilities 8.6, 8.9 and 12.0 have 99 KiB.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
 
 
 class AttendedMemory(NamedTuple):
-    """What B objects attend to on one frame. Shapes depend on capacities, not on how much memory there is.
+    """Stores the memory that B objects attend to on a frame. Shapes depend on capacities, not on the amount of memory.
 
-    A page is a whole map of N positions, or n tokens with positions of their own.
+    A page is either a map with the N positions of the queries, or n tokens with other positions.
     """
 
     pages: Tensor  # (P, n, m) spatial memories of all objects
-    page_table: Tensor  # (B, K) int32: the pages of each object; -1 for none
-    page_time: Tensor  # (B, K) int32: each page's row of time_encoding
+    page_table: Tensor  # (B, K) int32, indices of each object's pages; -1 for none
+    page_time: Tensor  # (B, K) int32, row in time_encoding of each page
     position_encoding: Tensor  # (n, m)
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)
     pointer_valid: Tensor  # (B, L) bool
-    key_factors: Tensor | None = None  # (B, K + L): encoded tokens are multiplied by these before they become keys
+    key_factors: Tensor | None = None  # (B, K + L), multiplied with encoded tokens before the projection to keys
 
 
 def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
-    """Why the kernels do not support queries ``(B, heads, N, d)`` and values ``(..., d_v)``, or None."""
+    """Returns the reason why kernels do not support queries ``(B, heads, N, d)`` and values ``(..., d_v)``, or None."""
     if max(query.shape[-1], values.shape[-1]) > WIDEST:
-        return f"takes heads and values of up to {WIDEST} channels"
+        return f"supports heads and values of up to {WIDEST} channels"
     if query.shape[-1] % 2:
-        return f"takes heads of an even number of channels, and got {query.shape[-1]}"
+        return f"supports heads with an even number of channels, got {query.shape[-1]}"
     if query.dtype not in FLOATS:
-        return f"does not take {query.dtype}"
+        return f"does not support {query.dtype}"
     B, heads = query.shape[:2]
-    # Not checked in graphs, where it would become a guard on the number of objects.
+    # In graphs, this check would become a guard on the number of objects.
     if not torch.compiler.is_compiling() and B * heads > MAX_PROGRAMS:
-        return f"takes up to {MAX_PROGRAMS} heads of all objects' queries together, and got {B} x {heads}"
+        return f"supports up to {MAX_PROGRAMS} query heads of all objects together, got {B} x {heads}"
     return None
 
 
 def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
-    """The same for memory ``pages (P, n, m)``; the number of objects is not limited if they share a query."""
-    if found := unsupported_reason(query, pages):
-        return found
+    """Returns the reason why kernels do not support a query and memory ``pages (P, n, m)``, or None.
+
+    The number of objects is not limited if they share a query.
+    """
+    if reason := unsupported_reason(query, pages):
+        return reason
     m, widest = pages.shape[-1], WIDEST_MEMORY[query.dtype]
     if m > widest:
-        return f"takes memory tokens of up to {widest} channels in {query.dtype}, and got {m}"
+        return f"supports memory tokens of up to {widest} channels in {query.dtype}, got {m}"
     return None
 
 
@@ -81,7 +84,7 @@ def rope_attention_reference(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> torch.Tensor:
-    """Reference implementation of :func:`rope_attention`: rotates queries and keys, then torch's attention."""
+    """Reference implementation of :func:`rope_attention`: rotates queries and keys, and calls torch's attention."""
     rotated, unrotated = key.split([key.shape[-2] - num_unrotated_keys, num_unrotated_keys], dim=-2)
     query = apply_rope(query, cos, sin)
     if rotated.shape[-2]:  # an object may have pointers and no spatial memory
@@ -101,7 +104,7 @@ def memory_attention_reference(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> torch.Tensor:
-    """Reference implementation of :func:`memory_attention`: keys of every slot, masked where there is no memory."""
+    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty slots."""
     heads, N = query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
@@ -109,7 +112,7 @@ def memory_attention_reference(
     valid = torch.cat([page_valid.repeat_interleave(n, dim=1), memory.pointer_valid], dim=1)  # (B, M)
     time, offset = memory.time_encoding[memory.page_time.long()][:, :, None], None  # (B, K, 1, m)
 
-    # Slots without memory may hold anything, also NaN.
+    # Empty slots may contain any values, including NaN.
     maps = memory.pages[memory.page_table.clamp(min=0).long()]  # (B, K, n, m)
     maps = torch.where(page_valid[:, :, None, None], maps, 0)
     pointers = torch.where(memory.pointer_valid[..., None], memory.pointers, 0)
@@ -120,7 +123,7 @@ def memory_attention_reference(
         tokens = tokens * torch.cat([of_pages.repeat_interleave(n, dim=1), of_pointers], dim=1)[..., None]
     key = F.linear(tokens.to(key_weight.dtype), key_weight, key_bias)
     key = key.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, M, d)
-    if fp8:  # rotation and the rounded rows need fp32
+    if fp8:  # rotation and rounding need fp32
         wide = torch.promote_types(query.dtype, torch.float32)
         query, key = query.to(wide), key.to(wide)
     if K:
@@ -134,13 +137,13 @@ def memory_attention_reference(
     query = apply_rope(query, cos[:N], sin[:N])
     if fp8:
         query, key = rounded_to_fp8(query), rounded_to_fp8(key)
-    # Contiguous: cuDNN refuses the layout that torch gives its output for an expanded query.
+    # The query must be contiguous: for an expanded query, torch allocates an output that cuDNN rejects.
     query = query.expand(B, -1, -1, -1).contiguous()
     width = value.shape[-1]
     if query.device.type == "mps":
-        # Before torch 2.12 attention is wrong on MPS for values narrower than keys.
+        # Before torch 2.12, attention on MPS is incorrect for values with fewer channels than keys.
         value = F.pad(value, (0, query.shape[-1] - width))
-    # One row of the mask serves all queries; torch expands it in the queries' dtype.
+    # All queries share a row of the mask. Torch expands it in the dtype of queries.
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
@@ -148,12 +151,12 @@ def memory_attention_reference(
 
 
 def of_keys(table: torch.Tensor, n: int) -> torch.Tensor:
-    """The ``n`` rows of a ``table`` of rotations that are those of pages: the last, which may be the queries', too."""
+    """Returns the last ``n`` rows of a ``table`` of rotations, which are for pages. They may be for queries, too."""
     return table[len(table) - n :]
 
 
 def project_values(means: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Projects each head's ``means (B, heads, N, m)``: ``(B, N, heads * d_v)``."""
+    """Projects the ``means (B, heads, N, m)`` of each head to values. Returns ``(B, N, heads * d_v)``."""
     heads = means.shape[1]
     if heads == 1:
         return linear(means[:, 0].to(weight.dtype), weight, bias)
@@ -193,10 +196,10 @@ def _memory_attention_reference(
         pages, page_table, page_time, position_encoding, time_encoding, pointers, pointer_encoding, pointer_valid
     )
     weights = key_weight, key_bias, value_weight, value_bias
-    found = memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
+    output = memory_attention_reference(query, memory, *weights, cos, sin, fp8, cast(Pooling, pooling or None))
     if x is None or norm_weight is None or norm_bias is None:
-        return found, found.new_empty(0)
-    return add_layer_norm_reference(x.expand_as(found), found, norm_weight, norm_bias, eps, query.dtype)
+        return output, output.new_empty(0)
+    return add_layer_norm_reference(x.expand_as(output), output, norm_weight, norm_bias, eps, query.dtype)
 
 
 def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
@@ -206,9 +209,10 @@ def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
-    """Returns True in fp32 on an H100: the reference takes 0.42 to 0.78 of the kernel's time, and twice the memory.
+    """Returns True in fp32 on Hopper, for heads of 256 and memories of 64 channels, unless torch allows TF32.
 
-    With one product in TF32 instead of three the kernel is faster. Approximations always use the kernel.
+    On an H100, the reference takes 0.42 to 0.78 of the kernel's time, and twice the memory. With one TF32 product
+    instead of three, the kernel is faster. Approximations always use the kernel.
     """
     is_slow = query.dtype == torch.float32 and (query.shape[-1], pages.shape[-1]) == (256, 64)
     return is_slow and not any(rest[-2:]) and is_hopper(query.device) and not tf32_is_allowed()
@@ -222,15 +226,15 @@ def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -
     return query.new_empty(shape, dtype=torch.promote_types(query.dtype, x.dtype)), query.new_empty(shape)
 
 
-# The memory's tensors come one by one; ``pooling`` is empty for none. The results are the attention's and an empty
-# tensor, or the sum with a residual and its norm.
+# An operator takes the memory as separate tensors, and "" instead of None for ``pooling``. It returns the attention and
+# an empty tensor, or with a residual the sum and its norm.
 memory_attention_op = Op(
     "memory_attention",
     _memory_attention_reference,
     "memory_attention.launch.memory_attention_of_tensors",
     unsupported=_memory_unsupported,
     prefers_torch=_prefers_torch,
-    kind=lambda query, pages, *rest: (query.shape[-1], pages.shape[-1], rest[-2:]),
+    compile_key=lambda query, pages, *rest: (query.shape[-1], pages.shape[-1], rest[-2:]),
     fake=_fake_memory,
 )
 
@@ -247,10 +251,10 @@ def _rope_attention_reference(
     num_unrotated_keys: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    found = rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys)
+    output = rope_attention_reference(query, key, value, cos, sin, num_unrotated_keys)
     if x is None or norm_weight is None or norm_bias is None:
-        return found, found.new_empty(0)
-    return add_layer_norm_reference(x, found[:, 0], norm_weight, norm_bias, eps, query.dtype)
+        return output, output.new_empty(0)
+    return add_layer_norm_reference(x, output[:, 0], norm_weight, norm_bias, eps, query.dtype)
 
 
 def _fake_rope(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -265,7 +269,7 @@ rope_attention_op = Op(
     _rope_attention_reference,
     "memory_attention.launch.rope_attention_of_tensors",
     unsupported=lambda query, key, value, *_: unsupported_reason(query, value),
-    kind=lambda query, key, value, *_: (query.shape[-1], value.shape[-1]),
+    compile_key=lambda query, key, value, *_: (query.shape[-1], value.shape[-1]),
     layout=lambda out: out.transpose(1, 2).contiguous().transpose(1, 2) if out.ndim == 4 else out.contiguous(),
     fake=_fake_rope,
 )

@@ -1,6 +1,6 @@
-"""The first two kernels of memory attention: rotation of queries and keys, and keys and values of the memory.
+"""Kernels that rotate queries and keys, and compute keys and values of the memory: the first two of memory attention.
 
-:mod:`sam2fast.kernels.memory_attention.kernel` describes how rotated rows are stored.
+:mod:`sam2fast.kernels.memory_attention.kernel` describes the memory layout of rotated rows.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,13 +16,13 @@ COUNTED, RAISED, RAISE = tl.constexpr(NUMBERS["counted"]), tl.constexpr(NUMBERS[
 
 @triton.jit
 def _rotate_kernel(
-    x,  # (B, H, M, d), any strides
-    second,  # of the programs with the second index on the third axis: as x, with the same strides
+    x,  # (B, H, M, d), any strides; read by programs with index 0 on the third axis
+    second,  # like x, with the same strides; read by programs with index 1 on the third axis
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
     out,  # (1 or 2, B, H, M, 2 * HALF), contiguous
     H, M, N,
-    rotated,  # number of the M rows with a position, which is their index modulo N
+    rotated,  # number of rows with a position, which is the row's index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr, BLOCK: tl.constexpr,
@@ -42,8 +42,8 @@ def _rotate_kernel(
 def _rotate_rows(
     x,  # (M, d) of one head
     cos, sin, out,
-    scales,  # out (heads, M) fp32, with FP8; anything without
-    head,  # number of the head, among the heads of all objects
+    scales,  # out (heads, M) fp32, with FP8; otherwise unused
+    head,  # index among the heads of all objects
     tile,
     M, N, rotated, half, stride_m, stride_d,
     HALF: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr,
@@ -66,7 +66,7 @@ def _rotate_pairs(
     odd,  # (BLOCK, HALF) fp32
     cos, sin,
     position,  # (BLOCK)
-    rotated,  # (BLOCK, HALF) bool; the others stay as they are
+    rotated,  # (BLOCK, HALF) bool; other pairs are not rotated
     half,
     HALF: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +78,7 @@ def _rotate_pairs(
 
 @triton.jit
 def _scaled(scales, row, inside, first, second):
-    # Stores the divisors of rows in `scales`, so that float8_e4m3fn just holds the largest element.
+    # Divides rows by their scale, so that the largest magnitude becomes float8_e4m3fn's largest value. Stores scales.
     highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
     scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
     tl.store(scales + row, scale, mask=inside)
@@ -95,14 +95,14 @@ def _store_halves(out, row, inside, first, second, HALF: tl.constexpr):
 
 @triton.jit
 def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """Of rows ``(BLOCK, WIDTH)``: each four adjacent ones become their mean, four times."""
+    """Replaces each group of four adjacent rows of ``x (BLOCK, WIDTH)`` by four copies of their mean."""
     means = tl.sum(tl.reshape(x, [BLOCK // 4, 4, WIDTH]), 1) * 0.25
     return tl.reshape(tl.broadcast_to(means[:, None, :], [BLOCK // 4, 4, WIDTH]), [BLOCK, WIDTH])
 
 
 @triton.jit(do_not_specialize=["objects"])
 def _encode_kernel(
-    pages,  # (P, N, m), N positions each
+    pages,  # (P, N, m)
     page_table,  # (B, K) int32, -1 for none
     page_time,  # (B, K) int32
     position_encoding,  # (N, m)
@@ -111,27 +111,27 @@ def _encode_kernel(
     pointer_encoding,  # (B, L, m)
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
-    bias,  # (H * d), or anything without HAS_BIAS
+    bias,  # (H * d); unused without HAS_BIAS
     cos,  # (N, d / 2) fp32, of pages
     sin,  # (N, d / 2) fp32, of pages
     keys,  # out (B, H, M, 2 * HALF)
-    scales,  # out (B, H, M) fp32 of the keys, with FP8; anything without
+    scales,  # out (B, H, M) fp32, scales of keys, with FP8; otherwise unused
     values,  # out (B, M, WIDTH)
-    lengths,  # out (B) int32: how many of the M rows are filled
-    offsets,  # out (B, M) fp32, with COUNTED: log2 of how many tokens each row counts as
-    query,  # (objects, H, Q, d), any strides, rotated by the programs beyond those of tokens
+    lengths,  # out (B) int32: number of filled rows
+    offsets,  # out (B, M) fp32, with COUNTED: log2 of the number of tokens that each row represents
+    query,  # (objects, H, Q, d), any strides; rotated by programs after those of tokens
     query_cos,  # (Q, d / 2) fp32
     query_sin,  # (Q, d / 2) fp32
     rotated_query,  # out (objects, H, Q, 2 * HALF)
-    query_scales,  # out (objects, H, Q) fp32, with FP8; anything without
+    query_scales,  # out (objects, H, Q) fp32, with FP8; otherwise unused
     objects, Q, stride_b, stride_h, stride_m, stride_d,
     H, N, K, L, M, m, half,
-    side,  # of a page's map, with POOLING
+    side,  # side of a page's map, with POOLING
     HAS_BIAS: tl.constexpr,
-    POOLING: tl.constexpr,  # 0, COUNTED or RAISED: pages of several become means of 2x2 rotated keys, and of values
-    SLOTS: tl.constexpr,  # power of two, at least K
+    POOLING: tl.constexpr,  # 0, COUNTED or RAISED: if there are several pages, means of 2x2 tokens replace tokens
+    SLOTS: tl.constexpr,  # power of two >= K
     HALF: tl.constexpr, FP8: tl.constexpr,
-    WIDTH: tl.constexpr,  # power of two, at least m
+    WIDTH: tl.constexpr,  # power of two >= m
     BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
@@ -142,16 +142,16 @@ def _encode_kernel(
     if beyond >= 0:
         number, of_object = beyond * tl.num_programs(1) + tl.program_id(1), tl.cdiv(Q, BLOCK)
         if number < objects * of_object:
-            own = (number // of_object).to(tl.int64)
+            obj = (number // of_object).to(tl.int64)
             _rotate_rows(
-                query + own * stride_b + h * stride_h, query_cos, query_sin, rotated_query, query_scales, own * H + h,
+                query + obj * stride_b + h * stride_h, query_cos, query_sin, rotated_query, query_scales, obj * H + h,
                 number % of_object, Q, Q, Q, half, stride_m, stride_d, HALF, FP8, BLOCK,
             )  # fmt: skip
         return
     slots = tl.arange(0, SLOTS)
     filled = tl.load(page_table + b * K + slots, mask=slots < K, other=-1) >= 0
     count = tl.sum(filled.to(tl.int32), 0)
-    rows = N  # of a page
+    rows = N  # rows per page
     if POOLING:
         rows = tl.where(count > 1, N // 4, N)
 
@@ -179,7 +179,7 @@ def _encode_kernel(
         present = rotated
         first = tl.sum((filled & (slots < slot)).to(tl.int32), 0) * rows
         row = first + position
-        if POOLING:  # four adjacent lanes have the tokens of one mean, and the first of them stores it
+        if POOLING:  # four adjacent lanes load the tokens of a mean, and the first lane stores it
             mean = position // 4
             y, x = mean // (side // 2) * 2 + lane % 4 // 2, mean % (side // 2) * 2 + lane % 2
             position = y * side + x

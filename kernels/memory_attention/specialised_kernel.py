@@ -1,8 +1,8 @@
-"""Attention whose loads, products and softmax are divided between groups of warps.
+"""Computes attention with warp specialization: groups of warps divide loads, products and softmax.
 
-Triton divides the loop: one group of warps loads keys and values by tensor descriptors, two have half of the queries
-each, so that the softmax of one overlaps the products of the other. It takes 16-bit keys and values without offsets;
-everything else is ``_attend_kernel``'s.
+Triton divides the loop. One group of warps loads keys and values by tensor descriptors. Two other groups process half
+of the queries each, so that the softmax of one overlaps the products of the other. The kernel supports 16-bit keys and
+values without offsets; ``_attend_kernel`` processes all other inputs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,14 +16,14 @@ from sam2fast.kernels import _launch
 from sam2fast.kernels._dispatch import interpreting
 from sam2fast.kernels._launch import LaunchConfig
 
-# Key of a configuration's meta: this kernel with so many stages. Other GPUs and other versions of Triton take
-# ``_attend_kernel``.
+# Key in the meta of a configuration: the number of stages of this kernel. GPUs and versions of Triton without warp
+# specialization use ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
-WARPS = 4  # of each group; with more, Triton divides nothing
+WARPS = 4  # warps per group; with more, Triton does not specialize warps
 OLDEST_TRITON = (3, 6)
-# Key of a configuration's meta: columns of the result that are stored at once, COLUMNS if absent. Threads exchange
-# them through shared memory to store them, of which each group of warps has a part: many at once would leave too
-# little for queries, keys and values. Older versions of Triton do not divide a kernel that takes columns apart.
+# Key in the meta of a configuration: the number of columns of the result that are stored at once (default COLUMNS).
+# Threads exchange these columns through shared memory. Many columns would leave too little shared memory for queries,
+# keys and values. Versions of Triton before 3.7 do not specialize a kernel that stores columns in parts.
 STORED = "STORED"
 COLUMNS = 64
 OLDEST_TRITON_FOR_PARTS = (3, 7)
@@ -31,7 +31,7 @@ OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 @triton.jit
 def _store_part(
-    sums, log_weights,  # out, of all splits
+    sums, log_weights,  # out, for all splits
     mean,  # (BLOCK_M, WIDTH)
     highest, total,
     split, position, mask, N,
@@ -49,9 +49,9 @@ def _store_columns(
     x,  # (BLOCK_M, columns), a power of two, at most four times COLUMNS
     mask,  # (BLOCK_M) bool
     width,
-    COLUMNS: tl.constexpr,  # that are stored at once
+    COLUMNS: tl.constexpr,  # number of columns stored at once
 ):  # fmt: skip
-    # Without recursion, which Triton takes from 3.5 on.
+    # Not recursive, since Triton supports recursion only since 3.5.
     if x.shape[1] <= COLUMNS:
         _store_block(rows, x, mask, width, 0)
     else:
@@ -71,14 +71,14 @@ def _store_columns(
 
 @triton.jit
 def _halves(x):
-    """The left and the right half of the columns."""
+    """Splits the columns into a left and a right half."""
     return tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), [0, 2, 1]))
 
 
 @triton.jit
 def _store_block(
     rows, x, mask, width,
-    FIRST: tl.constexpr,  # column of `rows` at which x begins
+    FIRST: tl.constexpr,  # first column of x in `rows`
 ):  # fmt: skip
     column = FIRST + tl.arange(0, x.shape[1])
     inside = mask[:, None] & (column < width)[None, :]
@@ -90,12 +90,12 @@ def _attend_specialised_kernel(
     query,  # (B or 1, H, N, D), rotated
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
-    lengths,  # (B) int32: number of valid keys of the M; all without RAGGED
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted means of each split, or with DIRECT (B, H, N, width)
+    lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
+    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted mean of each split, or with DIRECT (B, H, N, width)
     log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
     H, N, M, width,
     splits,
-    scale,  # of the scores, times log2(e)
+    scale,  # scale of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     RAGGED: tl.constexpr,
     DIRECT: tl.constexpr,
@@ -113,7 +113,7 @@ def _attend_specialised_kernel(
     length = M
     if RAGGED:
         length = tl.load(lengths + b)
-    # Beyond a tensor's sides, descriptors read zeros.
+    # Descriptors read zeros outside of a tensor.
     q = tl.make_tensor_descriptor(query + b * stride_qb + h * N * D, [N, D], [D, 1], [BLOCK_M, D])
     k = tl.make_tensor_descriptor(keys + (b * H + h) * M * D, [length, D], [D, 1], [BLOCK_N, D])
     v = tl.make_tensor_descriptor(
@@ -148,12 +148,12 @@ def _attend_specialised_kernel(
         _store_part(sums, log_weights, mean, highest, total, split, position, position < N, N, WIDTH, COLUMNS)
 
 
-def specialised_stages(chosen: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
-    """The stages of this kernel where the configuration asks for it, and device and Triton support it, otherwise 0."""
-    stages = chosen.meta.get(SPECIALISED, 0)
+def specialised_stages(launch: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
+    """Returns this kernel's number of stages, or 0 if the configuration, device, dtype or Triton excludes it."""
+    stages = launch.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
-    oldest = OLDEST_TRITON_FOR_PARTS if chosen.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
+    oldest = OLDEST_TRITON_FOR_PARTS if launch.meta.get(STORED, COLUMNS) < WIDTH else OLDEST_TRITON
     if tuple(map(int, triton.__version__.split(".")[:2])) < oldest:
         return 0
     arch = _launch.architecture(device)
@@ -162,17 +162,17 @@ def specialised_stages(chosen: LaunchConfig, device: torch.device, dtype: torch.
 
 
 def allocate_descriptors(device: torch.device) -> None:
-    """Has Triton allocate what descriptors need in device memory by torch, in this context from now on."""
+    """Makes Triton allocate the device memory of descriptors through torch, in the current context."""
     if device.type == "cuda":
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))
 
 
 def is_described(x: Tensor) -> bool:
-    """Whether a descriptor may describe the rows of ``x (B, H, M, width)``: they begin at multiples of 16 bytes."""
+    """Returns True if a tensor descriptor supports ``x (B, H, M, width)``: its rows begin at multiples of 16 bytes."""
     return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
 
 
-def specialised_blocks(chosen: LaunchConfig) -> dict[str, int]:
-    """The configuration's constexpr arguments of this kernel."""
-    m, n, stages = (chosen.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
-    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": chosen.meta.get(STORED, COLUMNS)}
+def specialised_blocks(launch: LaunchConfig) -> dict[str, int]:
+    """Returns constexpr arguments of this kernel."""
+    m, n, stages = (launch.meta[name] for name in ("BLOCK_M", "BLOCK_N", SPECIALISED))
+    return {"BLOCK_M": m, "BLOCK_N": n, "STAGES": stages, "COLUMNS": launch.meta.get(STORED, COLUMNS)}

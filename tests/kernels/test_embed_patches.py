@@ -106,7 +106,7 @@ def test_unsupported_inputs(triton_device):
     with pytest.raises(ValueError, match="expected 0 numbers"):
         embed_patches(pixels.float(), weight, bias, position, *numbers)
     with backend("triton"):
-        with pytest.raises(RuntimeError, match="multiples of 4, and got 8 and 11"):
+        with pytest.raises(RuntimeError, match="multiples of 4, got 8 and 11"):
             embed_patches(pixels[:, :, :11], weight, bias, position, *numbers)
         with pytest.raises(RuntimeError, match="at most 256 channels"):
             embed_patches(*arguments((1, 4, 4), 257, torch.uint8, torch.float32, triton_device))

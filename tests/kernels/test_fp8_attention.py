@@ -180,7 +180,7 @@ def test_objects_in_groups(triton_device, monkeypatch):
 
 @pytest.mark.parametrize(
     ("capability", "reason"),
-    [((8, 6), "8.9 or newer, and this one has 8.6"), ((8, 9), None), ((9, 0), None), ((10, 0), None)],
+    [((8, 6), "8.9 or higher, but this GPU has 8.6"), ((8, 9), None), ((9, 0), None), ((10, 0), None)],
 )
 def test_gpus(monkeypatch, capability, reason):
     pytest.importorskip("triton")
@@ -191,7 +191,7 @@ def test_gpus(monkeypatch, capability, reason):
     assert found is None if reason is None else reason in found
     monkeypatch.setattr(torch.version, "hip", "6.2")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(gcnArchName="gfx942"))
-    assert approximations.why_no_fp8(gpu) == "fp8 is for NVIDIA GPUs alone"
+    assert approximations.why_no_fp8(gpu) == "fp8 is supported only on NVIDIA GPUs"
     with backend("torch"):
         assert "'torch'" in approximations.why_no_fp8(gpu)
     assert approximations.why_no_fp8(torch.device("mps")) == "there are no kernels for fp8 on mps"

@@ -27,7 +27,7 @@ def empty(*shape, dtype=torch.float32):
 @DTYPES
 @pytest.mark.parametrize("window", [0, 8])
 def test_heads_in_windows(dtype, window):
-    refused = "takes heads of a multiple of 8 and at most 96 channels, and got 104"
+    refused = "supports heads of at most 96 channels, in multiples of 8, got 104"
     for d, expected in ((96, None), (104, refused)):
         qkv, bias = empty(1, 8, 8, 3 * 2 * d, dtype=dtype), empty(3 * 2 * d)
         assert OPS["window_attention"].unsupported(qkv, bias, 2, window, None) == expected
@@ -36,7 +36,7 @@ def test_heads_in_windows(dtype, window):
 @DTYPES
 def test_memory_tokens(dtype):
     widest = 64 if dtype == torch.float32 else 128
-    refused = f"takes memory tokens of up to {widest} channels in {dtype}, and got {widest + 1}"
+    refused = f"supports memory tokens of up to {widest} channels in {dtype}, got {widest + 1}"
     query = empty(1, 1, 16, 256, dtype=dtype)
     for m, expected in ((widest, None), (widest + 1, refused)):
         assert memory_shapes.memory_unsupported_reason(query, empty(3, 16, m, dtype=dtype)) == expected
@@ -47,7 +47,7 @@ def test_memory_tokens(dtype):
 @pytest.mark.parametrize("heads", [1, 3])
 def test_heads_of_all_objects(heads):
     most = MAX_PROGRAMS // heads
-    found = f"takes up to 65535 heads of all objects' queries together, and got {most + 1} x {heads}"
+    found = f"supports up to 65535 query heads of all objects together, got {most + 1} x {heads}"
     many, pages = empty(most + 1, heads, 16, 32), empty(3, 16, 32)
     assert memory_shapes.memory_unsupported_reason(many[1:], pages) is None
     assert memory_shapes.memory_unsupported_reason(many, pages) == found

@@ -115,5 +115,5 @@ def test_unsupported_inputs(triton_device):
         with pytest.raises(RuntimeError, match="at most 256 channels"):
             downsample_map(x, *layers(300, 4, 3, torch.float32, triton_device, 0), 2, 1, EPS)
         given = layers(8, 1, 3, torch.float32, triton_device, 0)
-        with pytest.raises(RuntimeError, match="takes 4 channels"):
+        with pytest.raises(RuntimeError, match="supports only 4 channels"):
             downsample_logits(x[:, :1, :, :1], *given, (6, 6), 1.0, 0.0, False, 2, 1, EPS)

@@ -324,13 +324,13 @@ def test_refused_input(triton_device):
         for size in ((0, 8), (2**16, 2**15)):
             with pytest.raises(ValueError, match="1 to 2\\*\\*31 - 1 pixels"):
                 call(logits, size)
-        with backend("triton"), pytest.raises(RuntimeError, match=r"does not take torch\.float64"):
+        with backend("triton"), pytest.raises(RuntimeError, match=r"does not support torch\.float64"):
             call(logits.double(), (8, 8))
     with pytest.raises(ValueError, match=r"expected logits \(N, h, w\), got \(1, 2, 4, 4\)"):
         mask_statistics(logits[None], (8, 8))
     with pytest.raises(ValueError, match="bool masks"):
         pack_masks(logits)
-    with pytest.raises(ValueError, match=r"expected uint8 \(..., H, 2\) for masks 9 wide, got torch.uint8 \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(..., H, 2\) for a width of 9, got torch.uint8 \(4, 1\)"):
         unpack_masks(torch.zeros(4, 1, dtype=torch.uint8), 9)
 
 

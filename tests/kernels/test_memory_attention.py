@@ -118,9 +118,9 @@ def test_pooling(compute, pooling):
 
 
 def test_pages_that_cannot_be_pooled():
-    with pytest.raises(ValueError, match="pages have 28 tokens; pooling needs whole maps of 16"):
+    with pytest.raises(ValueError, match="pages have 28 tokens; pooling needs maps of 16 positions"):
         memory_attention(*attention_arguments(2, has_tokens=True), pooling="counted")
-    with pytest.raises(ValueError, match="pages have 25 tokens; pooling needs whole maps of 25, with an even side"):
+    with pytest.raises(ValueError, match="pages have 25 tokens; pooling needs maps of 25 positions with an even side"):
         memory_attention(*attention_arguments(2, side=5), pooling="counted")
 
 

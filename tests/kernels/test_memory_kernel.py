@@ -269,13 +269,13 @@ def test_blocks_of_any_size(triton_device, monkeypatch, chunk):
 def test_what_the_kernels_do_not_support(triton_device):
     x, tables = random_map(1, 1, 16, 512).to(triton_device), rope(4, 512, triton_device)
     assert rope_attention(x, x, x, *tables).shape == x.shape
-    with backend("triton"), pytest.raises(RuntimeError, match="rope_attention takes heads and values of up to 256"):
+    with backend("triton"), pytest.raises(RuntimeError, match="rope_attention supports heads and values of up to 256"):
         rope_attention(x, x, x, *tables)
     x, tables = x[..., :32], rope(4, 32, triton_device)
-    with backend("triton"), pytest.raises(RuntimeError, match=r"rope_attention does not take torch\.float64"):
+    with backend("triton"), pytest.raises(RuntimeError, match=r"rope_attention does not support torch\.float64"):
         rope_attention(*[x.double()] * 3, *tables)
     odd = random_map(1, 1, 16, 33).to(triton_device)
-    with backend("triton"), pytest.raises(RuntimeError, match="takes heads of an even number of channels, and got 33"):
+    with backend("triton"), pytest.raises(RuntimeError, match="supports heads with an even number of channels, got 33"):
         rope_attention(odd, odd, odd, *rope(4, 32, triton_device))
     with backend("triton"), pytest.raises(RuntimeError, match="rope_attention has no dropout"):
         rope_attention(x, x, x, *tables, dropout_p=0.1)

@@ -59,7 +59,7 @@ def test_the_reference_is_a_transformers_layer():
     layers = torch.cat([query.weight, value.weight]), torch.cat([query.bias, value.bias])
     parameters = out.weight, out.bias, norm.weight, norm.bias, *layers, norm.eps
     expected = norm(x + out(delta))
-    normed, found = norm_linear(delta, x, position, *parameters, placed=6)
+    normed, found = norm_linear(delta, x, position, *parameters, num_positioned=6)
     torch.testing.assert_close(normed, expected)
     torch.testing.assert_close(found, torch.cat([query(expected + position), value(expected)], dim=-1))
     _, found = norm_linear(delta, None, None, *parameters, relu=True)
@@ -84,7 +84,7 @@ def test_unsupported_inputs(triton_device):
             norm_linear(*wrong, weight, *rest)
     with pytest.raises(ValueError, match="inner layer"):
         norm_linear(delta, x, position, None, *rest)
-    with pytest.raises(ValueError, match="placed up to N, got .*, placed 17"):
+    with pytest.raises(ValueError, match="num_positioned up to N, got .*, num_positioned 17"):
         norm_linear(delta, x, position, weight, *rest[:-3], 17)
     with backend("triton"):
         with pytest.raises(RuntimeError, match="one dtype"):

@@ -168,7 +168,7 @@ def test_other_input_is_refused():
     with pytest.raises(ValueError, match="size .* at least one pixel, got"):
         encode_upsampled(torch.zeros(1, 4, 4), (0, 8))
     for origin in ((-1, 0), (0, -1), (3, 0), (0, 3)):
-        with pytest.raises(ValueError, match="reaches beyond the canvas 10 x 10"):
+        with pytest.raises(ValueError, match="extends beyond the canvas of 10 x 10"):
             encode_upsampled(torch.zeros(1, 4, 4), (8, 8), 0.0, origin, (10, 10))
     with pytest.raises(ValueError, match="more than 2147483647 pixels"):
         encode_upsampled(torch.zeros(1, 4, 4), (8, 8), 0.0, (0, 0), (2**16, 2**15))
@@ -227,7 +227,7 @@ def test_kernel_in_fp16_and_bf16(dtype, triton_device):
     place = Placement((1, 2), (20, 30))
     runs = by_triton(encode_upsampled, logits.to(triton_device), (16, 24), 0.25, *place)
     assert same(runs, encode_masks_reference(placed(logits, (16, 24), 0.25, place)))
-    with backend("triton"), pytest.raises(RuntimeError, match=r"run_lengths does not take torch\.float64"):
+    with backend("triton"), pytest.raises(RuntimeError, match=r"run_lengths does not support torch\.float64"):
         encode_upsampled(logits.double(), (32, 48))
 
 

@@ -73,5 +73,5 @@ def test_refused_input(triton_device):
     for wrong in (random_map(2, 4, 5), random_map(2, 2, 4, 5), random_map(2, 1, 4, 5) > 0):
         with pytest.raises(ValueError, match=r"floating logits \(N, 1, H, W\)"):
             suppress_overlaps(wrong)
-    with backend("triton"), pytest.raises(RuntimeError, match=r"does not take torch\.float64"):
+    with backend("triton"), pytest.raises(RuntimeError, match=r"does not support torch\.float64"):
         suppress_overlaps(random_map(2, 1, 4, 5).double().to(triton_device))

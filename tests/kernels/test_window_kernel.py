@@ -125,13 +125,13 @@ def test_blocks_of_any_size(triton_device, monkeypatch, block_m, block_n):
 def test_what_the_kernel_does_not_support(triton_device):
     qkv, bias = random_map(1, 8, 8, 36).to(triton_device), random_map(36).to(triton_device)
     with backend("triton"):
-        with pytest.raises(RuntimeError, match="multiple of 8 and at most 96 channels, and got 12"):
+        with pytest.raises(RuntimeError, match="at most 96 channels, in multiples of 8, got 12"):
             window_attention(qkv, bias, 1, 4)
-        with pytest.raises(RuntimeError, match=r"window_attention does not take torch\.float64"):
+        with pytest.raises(RuntimeError, match=r"window_attention does not support torch\.float64"):
             window_attention(qkv.double(), bias.double(), 1, 4)
-        with pytest.raises(RuntimeError, match=r"pools queries by 2 x 2 alone, and got \(1, 2\)"):
+        with pytest.raises(RuntimeError, match=r"pools queries only by 2 x 2, got \(1, 2\)"):
             window_attention(qkv[..., :24], bias[:24], 1, 4, (1, 2))
-        with pytest.raises(RuntimeError, match="pools maps of even sides alone, and got 7 x 8"):
+        with pytest.raises(RuntimeError, match="pools only maps with even sides, got 7 x 8"):
             window_attention(qkv[:, :7, :, :24], bias[:24], 1, 0, POOLED)
     assert window_attention(qkv, bias, 1, 4).shape == (1, 8, 8, 12)
 
