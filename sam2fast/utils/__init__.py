@@ -1,1 +1,1 @@
-"""Utilities of all packages: thread guards, seeds, dtypes, copies to the device, comparisons."""
+"""Utilities for all subpackages: thread guards, seeds, devices, asynchronous copies, comparisons."""

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Number of steps after which a started copy is moved out of pinned memory. By then it is long complete.
+# Number of steps after which a copy is moved out of pinned memory. It is complete by then.
 STEPS_IN_FLIGHT = 2
 
 
 class AsyncHostCopy:
     """Copies a tensor to the CPU.
 
-    From CUDA the copy goes to pinned memory, in the order of the current stream, and the constructor returns at once.
-    Later work on that stream may overwrite the source tensor.
+    A copy from CUDA goes to pinned memory on the current stream, and the constructor does not wait for it. Later work
+    on that stream may overwrite the source tensor.
 
     Args:
         source: Tensor to copy.
-        is_own: If True, no other code writes to the source, so that a source on the CPU is not copied.
+        is_own: If True, no other code writes to ``source``, so a source on the CPU is not copied.
     """
 
     __slots__ = ("_event", "_tensor")
@@ -49,7 +49,7 @@ class AsyncHostCopy:
 
 
 class PendingCopies:
-    """Reads copies a few steps after their start, so that pinned memory does not grow with the results."""
+    """Reads copies a few steps after their start, so that pinned memory does not grow with the number of results."""
 
     def __init__(self) -> None:
         self._steps: deque[list[Callable[[], object]]] = deque([[]])
@@ -67,9 +67,9 @@ class PendingCopies:
 
 
 def copy_to_host(*tensors: Tensor) -> list[Tensor]:
-    """Copies tensors of one device to the CPU with a single copy, and waits.
+    """Copies tensors from one device to the CPU in a single copy, and waits for it.
 
-    From CUDA, the results are views of one pinned buffer. torch reuses the buffer once all results are freed.
+    If the device is CUDA, results are views of a pinned buffer. Torch reuses the buffer once all results are freed.
     """
     if not tensors[0].is_cuda:
         return [x.cpu() for x in tensors]
@@ -77,15 +77,15 @@ def copy_to_host(*tensors: Tensor) -> list[Tensor]:
     order = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
     joined = torch.cat([tensors[i].contiguous().view(-1).view(torch.uint8) for i in order])
     parts = AsyncHostCopy(joined).arrived().split([tensors[i].nbytes for i in order])
-    found = {i: part.view(tensors[i].dtype).view(tensors[i].shape) for i, part in zip(order, parts, strict=True)}
-    return [found[i] for i in range(len(tensors))]
+    copies = {i: part.view(tensors[i].dtype).view(tensors[i].shape) for i, part in zip(order, parts, strict=True)}
+    return [copies[i] for i in range(len(tensors))]
 
 
 def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """Returns ``x`` on ``device``, or ``x`` itself if it is there already.
+    """Returns ``x`` on ``device``, or ``x`` itself if it is already on ``device``.
 
-    A copy from the CPU to CUDA is asynchronous: it goes through a new pinned buffer on the current stream. A copy from
-    pageable memory would wait for the stream. The caller may overwrite ``x`` at once.
+    A copy from the CPU to CUDA is asynchronous: it uses a new pinned buffer and the current stream. Without the buffer,
+    the copy would wait for the stream. The caller may overwrite ``x`` immediately.
     """
     if not x.is_cpu or torch.device(device).type != "cuda":
         return x.to(device)
@@ -93,7 +93,7 @@ def copy_to_device(x: Tensor, device: torch.device | str) -> Tensor:
 
 
 def to_numpy(x: Tensor, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Returns the values of a tensor on the CPU. They are copied only to convert them or from pinned memory.
+    """Returns a CPU tensor as an array. Copies only to convert the dtype, or from pinned memory.
 
     Args:
         dtype: ``np.float32`` or ``np.bool_``.

@@ -1,4 +1,4 @@
-"""The models whose weights are part of the package: nano and mini."""
+"""Lists nano and mini, the models whose weights are part of the package."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,23 +7,20 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class EmbeddedModel(NamedTuple):
-    """A model of the package: its name in ``from_pretrained``, its configuration, its weights or their index.
+    """Describes a model whose weights are part of the package."""
 
-    ``photograph_size`` is the side of the input for images if it is another one than the configuration's for videos.
-    """
-
-    model_id: str
+    model_id: str  # name in ``from_pretrained``
     config: str
-    weights: Path
-    photograph_size: int | None = None
+    weights: Path  # file of weights, or index of such files
+    photograph_size: int | None = None  # side of the input for images; None for the configuration's
 
     @property
     def bytes(self) -> int:
-        """The size of the files with its weights."""
+        """Total size of the files of weights."""
         return sum(file.stat().st_size for file in self.weights.parent.glob("*.safetensors"))
 
     def is_called(self, name: str) -> bool:
-        """Whether a name, without ``configs/`` and ``.yaml``, is one of this model's."""
+        """Returns True if ``name``, without ``configs/`` and ``.yaml``, is a name of this model."""
         short = self.model_id.rpartition("/")[2]
         return name in (short, self.model_id, f"sam2fast_{short}", f"{short}/sam2fast_{short}")
 
@@ -34,5 +31,5 @@ EMBEDDED = {model.model_id: model for model in (NANO, MINI)}
 
 
 def find_embedded(name: str) -> EmbeddedModel | None:
-    """The model of the package with this name, or None; see :meth:`EmbeddedModel.is_called`."""
+    """Returns the embedded model with this name, or None; see :meth:`EmbeddedModel.is_called`."""
     return next((model for model in EMBEDDED.values() if model.is_called(name)), None)

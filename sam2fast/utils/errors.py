@@ -1,20 +1,20 @@
-"""Errors that the user can fix."""
+"""Exceptions for errors that users can fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class FixableError(Exception):
-    """An error of the input, the files or the machine. Commands print its message without a traceback."""
+    """Error in the input, the files or the machine. Commands print its message without a traceback."""
 
 
 class MissingLibraryError(FixableError, ImportError):
-    """An optional library is not installed. The message names the extra."""
+    """Error for an optional library that is not installed. The message names the extra."""
 
 
 @contextmanager
 def requires(message: str) -> Iterator[None]:
-    """Raises an ImportError of the block as :class:`MissingLibraryError` with this message."""
+    """Context manager that converts an ImportError to :class:`MissingLibraryError` with this message."""
     try:
         yield
     except ImportError as error:

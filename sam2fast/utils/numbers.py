@@ -1,4 +1,4 @@
-"""Checks of whole numbers. Imports only the standard library, since exported trackers contain this file."""
+"""Checks integer arguments. Imports only the standard library, since exported trackers contain this file."""
 
 import operator
 from typing import Any
@@ -8,7 +8,7 @@ def integer(value: Any, name: str) -> int:
     """Returns ``value`` as an int.
 
     Raises:
-        TypeError: If ``value`` is not an integer of Python, NumPy or torch.
+        TypeError: If ``value`` is not a Python, NumPy or torch integer.
     """
     try:
         return operator.index(value)
@@ -17,10 +17,10 @@ def integer(value: Any, name: str) -> int:
 
 
 def frame_number(value: Any, num_frames: int, name: str, may_be_the_end: bool = False) -> int:
-    """Returns ``value`` as the number of a frame of the video.
+    """Returns ``value`` as the index of a video frame.
 
     Args:
-        may_be_the_end: If True, allows the video's length too, for loops that continue after the end of the last pass.
+        may_be_the_end: If True, ``num_frames`` is valid, too, for loops that continue where the last pass ended.
 
     Raises:
         TypeError: If ``value`` is not an integer.

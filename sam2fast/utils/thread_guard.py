@@ -1,4 +1,4 @@
-"""Refuses concurrent calls on one object, and limits torch to one thread after a fork."""
+"""Refuses concurrent calls of an object's methods, and limits torch to one thread after a fork."""
 
 import functools
 import inspect
@@ -17,57 +17,60 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ConcurrentUseError(RuntimeError):
-    """Raised if another thread is using the object, or has replaced its image. The refused call changed nothing."""
+    """Error for a call while another thread uses the object, or after it replaced the image.
+
+    The refused call changes nothing.
+    """
 
 
 class CallGuard:
-    """Tracks which threads are calling an object, and refuses conflicting calls.
+    """Tracks the threads that are calling an object, and refuses conflicting calls.
 
-    A call that changes the object excludes all others. Calls that only read may run at the same time. A thread may nest
-    its calls. Only the outer call is tracked, unless it reads and the inner call changes the object. A generator counts
-    as a call only while it computes its next item. No call ever waits.
+    A call that changes the object excludes all other calls. Calls that only read may run concurrently. A thread may
+    nest calls. Only its outer call is tracked, unless the outer call reads and the inner call changes the object. A
+    generator counts as a call only while it computes its next item. Calls never wait.
     """
 
     def __init__(self) -> None:
-        # By process: the child of a fork does not inherit the threads, nor their calls.
+        # By process id, since a forked child inherits neither threads nor their calls.
         self._ongoing = {os.getpid(): _ProcessCalls()}
 
     def begin_call(self, owner: object, changes: bool) -> AbstractContextManager[Any]:
-        """Returns a context manager of one call, which does nothing in a nested call that need not be tracked."""
+        """Returns a context manager that tracks a call, or does nothing if an outer call of the thread suffices."""
         calls = self._ongoing.get(os.getpid())
         if calls is None:
             calls = self._ongoing.setdefault(os.getpid(), _ProcessCalls())
         thread = threading.get_ident()
         for outer in (ref() for ref in calls.ongoing):
             if outer is not None and outer.thread == thread and outer.changes >= changes:
-                return nullcontext(outer)  # keeps the entry of an outer call that a signal interrupted
+                return nullcontext(outer)  # keeps the outer call's weak reference alive
         return GuardedCall(calls, type(owner).__name__, thread, changes)
 
     def record_change(self) -> None:
-        """Records that the ongoing exclusive call has replaced what other calls use, such as an image."""
+        """Records that the ongoing exclusive call replaces data that other calls use, such as the image."""
         calls = self._ongoing[os.getpid()]
         calls.changed_by = calls.exclusive_calls
 
     def check_change(self, what: str) -> None:
-        """Raises ConcurrentUseError if this thread was refused during the call that set ``what``, such as an image."""
+        """Raises ConcurrentUseError if this thread was refused during the call that set ``what``, such as the image."""
         calls = self._ongoing.get(os.getpid())
         if calls is not None and calls.refused_by.get(threading.current_thread()) == calls.changed_by:
             raise ConcurrentUseError(
-                f"another thread has replaced the {what} while this one was refused: set the {what} again; "
-                "a turn lasts from setting it to the last result"
+                f"another thread has replaced the {what} while this thread was refused: set the {what} again, and "
+                "let no other thread call this object until the last result"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CallGuard, ()  # a copy has no running calls
+        return CallGuard, ()  # a copy has no ongoing calls
 
 
 _process = os.getpid()  # the process that imported this module, or the child that was warned
 
 
 def limit_threads_after_fork() -> None:
-    """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` have effect.
+    """Limits torch to one thread in a forked process, once. Later calls of ``torch.set_num_threads`` take effect.
 
-    Torch's threads do not survive a fork, and the first large operation would wait for them forever.
+    Torch's threads do not exist in a forked process, so the first large operation would wait for them forever.
     """
     global _process
     if _process == os.getpid():
@@ -76,31 +79,31 @@ def limit_threads_after_fork() -> None:
 
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
-        _log.warning("this process was forked, which torch's threads do not survive: it computes with one thread")
-    _process = os.getpid()  # last, so that other threads wait for it
+        _log.warning("this process was forked, and torch's threads do not survive a fork: torch uses one thread")
+    _process = os.getpid()  # last, since other threads must not skip the limit before it is set
 
 
 class _ProcessCalls:
-    """Stores the running calls of one process."""
+    """Stores the ongoing calls in one process."""
 
     def __init__(self) -> None:
         limit_threads_after_fork()
-        # Reentrant: a signal handler may interrupt a call and use the same object.
+        # Reentrant, since a signal handler may interrupt a call and use the same object.
         self.lock = threading.RLock()
-        # Weak: if a signal prevents __exit__, the entry ends with its object.
+        # Weak references, so that entries vanish even if a signal prevents __exit__.
         self.ongoing: list[weakref.ref[GuardedCall]] = []
-        self.exclusive_calls = 0  # begun so far
-        self.changed_by = 0  # the number of the exclusive call that set the present image or the like
-        # The exclusive call during which a thread was refused. Threads, not their ids: ids are used again.
+        self.exclusive_calls = 0  # number of exclusive calls so far
+        self.changed_by = 0  # number of the exclusive call that last replaced data, such as the image
+        # Thread -> number of the exclusive call that refused it. Ids of threads would be reused.
         self.refused_by: weakref.WeakKeyDictionary[threading.Thread, int] = weakref.WeakKeyDictionary()
 
 
 @dataclass(eq=False)
 class GuardedCall:
-    """Context manager of one call of one thread."""
+    """Context manager that tracks a call of a thread."""
 
     calls: _ProcessCalls
-    owner: str  # name of its type
+    owner: str  # name of the object's type
     thread: int
     changes: bool
 
@@ -113,8 +116,8 @@ class GuardedCall:
                     if other.changes:
                         self.calls.refused_by[threading.current_thread()] = self.calls.exclusive_calls
                     raise ConcurrentUseError(
-                        f"this {self.owner} is being used by another thread; let threads take turns, for instance "
-                        "with a threading.Lock, or give each one its own: they may share a model"
+                        f"this {self.owner} is being used by another thread; serialize calls, for example with a "
+                        f"threading.Lock, or create a {self.owner} per thread: they may share a model"
                     )
             self.calls.exclusive_calls += self.changes
             self.calls.ongoing = [*ongoing, weakref.ref(self)]
@@ -125,31 +128,31 @@ class GuardedCall:
 
 
 def exclusive(method: Method) -> Method:
-    """Decorates a method that changes its object. It is refused while another thread calls the object.
+    """Decorator for a method that changes its object. It is refused while another thread calls the object.
 
-    The object has a :class:`CallGuard` named ``guard``.
+    The object must have a :class:`CallGuard` named ``guard``.
     """
     return _guarded(method, 0, changes=True)
 
 
 def shared(method: Method) -> Method:
-    """Decorates a method that only reads its object. It is refused while another thread is in an exclusive call."""
+    """Decorator for a method that only reads its object. It is refused during another thread's exclusive call."""
     return _guarded(method, 0, changes=False)
 
 
 def exclusive_session(method: Method) -> Method:
-    """Decorates a method like :func:`exclusive`, but guards the first argument, an ``inference_state``."""
+    """Decorator like :func:`exclusive`, which guards the first argument, an ``inference_state``."""
     return _guarded(method, 1, changes=True)
 
 
 def _guarded(method: Method, place: int, changes: bool) -> Method:
-    """Returns the method, guarded by the guard of the argument at ``place``."""
+    """Returns the method, guarded by the argument at index ``place``."""
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         owner = args[place] if len(args) > place else kwargs.get("inference_state")
         guard = getattr(owner, "guard", None)
-        if guard is None:  # the method reports the wrong argument
+        if guard is None:  # the method raises an error for the wrong argument
             return method(*args, **kwargs)
         with guard.begin_call(owner, changes):
             return method(*args, **kwargs)
@@ -167,6 +170,6 @@ def _guarded(method: Method, place: int, changes: bool) -> Method:
                         return
                 yield answer
         finally:
-            coming.close()  # unguarded: the garbage collector may run this in any thread
+            coming.close()  # unguarded, since the garbage collector may run this in any thread
 
     return cast(Method, steps if inspect.isgeneratorfunction(method) else call)

@@ -236,7 +236,7 @@ def test_devices_and_dtypes():
         with pytest.raises(ValueError, match=message):
             build_sam2(nano.CONFIG, None, device="cpu", dtype=dtype)
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="no CUDA here.*device='cpu'"):
+        with pytest.raises(RuntimeError, match="CUDA is not available.*device='cpu'"):
             build_sam2(nano.CONFIG, None)
         assert build_sam2(nano.CONFIG, None, device="auto").device.type in ("cpu", "mps")
 

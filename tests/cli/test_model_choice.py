@@ -157,8 +157,8 @@ def test_checkpoint_alone_gives_its_configuration(tiny_checkpoint, tmp_path):
         (["--checkpoint", "broken.pt", "--model", "tiny"], 1, "broken.pt"),
         (["--checkpoint", "tiny.pt", "--model", "large"], 1, "sam2.1_hiera_t.yaml"),
         (["--checkpoint", "tiny.pt", "--device", "cpu", "--dtype", "float16"], 1, "float16"),
-        (["--device", "gpu"], 2, "'gpu' is no device; expected cpu, cuda .*mps .* or auto$"),
-        (["--device", "cpu,xpu"], 2, "'xpu' is no device; expected cpu, cuda"),
+        (["--device", "gpu"], 2, "'gpu' is not a device; expected cpu, cuda .*mps .* or auto$"),
+        (["--device", "cpu,xpu"], 2, "'xpu' is not a device; expected cpu, cuda"),
     ],
 )
 def test_refused(run, make_image, tmp_path, tiny_checkpoint, arguments, code, message):

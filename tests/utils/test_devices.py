@@ -22,7 +22,7 @@ def set_gpu(monkeypatch, capability: tuple[int, int], hip: str | None = None) ->
 @pytest.mark.parametrize("name", ["gpu", "0", "CUDA", ""])
 def test_names_that_torch_does_not_know(name):
     """Without torch's list of twenty types."""
-    with pytest.raises(RuntimeError, match=f"^'{name}' is no device; expected cpu, cuda .* mps .* or auto$"):
+    with pytest.raises(RuntimeError, match=f"^'{name}' is not a device; expected cpu, cuda .* mps .* or auto$"):
         available_device(name)
 
 
