@@ -1,4 +1,4 @@
-"""Automatic masks: point grids, crops, candidate masks. The functions of the original's ``sam2.utils.amg``."""
+"""Generates masks automatically: point grids, crops, candidate masks, and the functions of ``sam2.utils.amg``."""
 
 from sam2fast.amg.utils import (
     MaskData,

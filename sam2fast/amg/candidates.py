@@ -1,4 +1,4 @@
-"""Stores the candidate masks of one crop as low-resolution logits until NMS."""
+"""Stores a crop's candidate masks as low-resolution logits until non-maximum suppression (NMS)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Crop(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Stores N masks of a crop and their scores."""
+    """Stores N candidate masks of a crop and their scores."""
 
     logits: Tensor  # (N, h, w) fp32, before upsampling to the crop's size
     iou_preds: Tensor  # (N)
@@ -46,7 +46,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def none(cls, device: torch.device) -> "Candidates":
-        """Returns zero candidates on ``device``."""
+        """Returns an empty set of candidates on ``device``."""
         return cls(
             logits=torch.empty(0, 0, 0, device=device),
             iou_preds=torch.empty(0, device=device),
@@ -63,7 +63,7 @@ class Candidates(NamedTuple):
         return Candidates(*(column[keep] for column in self))
 
     def mask_data(self, rles: list[UncompressedRLE]) -> MaskData:
-        """Returns the original's columns for these masks and their run lengths."""
+        """Returns SAM 2's ``MaskData`` of these masks and their run lengths."""
         return MaskData(
             iou_preds=self.iou_preds,
             points=self.points,

@@ -1,4 +1,4 @@
-"""Checks of the automatic mask generator's parameters, and the batch size of its decoder."""
+"""Checks parameters of the automatic mask generator, and computes the batch size of its decoder."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ from sam2fast.modeling.sam2_base import SAM2Base
 from sam2fast.prompt_inputs import LARGEST
 from sam2fast.utils.embedded import NANO
 
-# The generator's default thresholds, and lower thresholds for nano, because its scores are lower.
+# Default thresholds of the generator, and lower thresholds for nano, since its scores are lower.
 THRESHOLDS: Mapping[str, Any] = {"pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
 THRESHOLDS_OF_NANO: Mapping[str, Any] = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.7}
-# Largest batch on the CPU; more would only take more memory.
+# Maximum batch size on the CPU. Larger batches only need more memory.
 CPU_PROMPTS = 16
-# Upper bound of the decoder's memory per prompt, in fp32 image embeddings.
+# Upper bound of the decoder's memory per prompt, in sizes of an fp32 image embedding.
 EMBEDDINGS_PER_PROMPT = 16
-# Share of the free GPU memory that the decoder may use.
+# Fraction of the free GPU memory that the decoder may use.
 MEMORY_SHARE = 0.7
 
 
@@ -31,18 +31,20 @@ def thresholds_of(config: str) -> Mapping[str, Any]:
 def grids_of_layers(
     points_per_side: int | None, point_grids: list[np.ndarray] | None, layers: int, factor: float
 ) -> list[np.ndarray]:
-    """Grids ``(N, 2)`` of points (x, y) in [0, 1] for the whole image and each layer of crops.
+    """Returns grids ``(N, 2)`` of points (x, y) in [0, 1] for the whole image and each layer of crops.
 
     Args:
-        points_per_side: of the grid for the whole image; layer i has ``points_per_side / factor**i``.
-        point_grids: the grids themselves, instead of ``points_per_side``.
-        layers: of crops, besides the whole image.
+        points_per_side: Points per side of the grid for the whole image. Layer i has ``points_per_side / factor**i``.
+        point_grids: Grids to use instead of ``points_per_side``.
+        layers: Number of layers of crops.
+        factor: Ratio of points per side between successive layers.
 
     Raises:
-        ValueError: If both or neither are given, a layer has no points, or a grid is invalid.
+        ValueError: If both or neither of ``points_per_side`` and ``point_grids`` are None, a layer has no points, or a
+            grid is invalid.
     """
     if (points_per_side is None) == (point_grids is None):
-        raise ValueError("give either points_per_side or point_grids, and None for the other")
+        raise ValueError("exactly one of points_per_side or point_grids must be None")
     if point_grids is None:
         check_integers(points_per_side=(points_per_side, 1))
         assert points_per_side is not None
@@ -57,9 +59,9 @@ def grids_of_layers(
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"point_grids must be a list of points (N, 2) for each layer: {error}") from error
     if len(grids) <= layers:
-        raise ValueError(f"point_grids holds {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
+        raise ValueError(f"point_grids has {len(grids)} grids, but crop_n_layers {layers} needs {layers + 1}")
     for i, grid in enumerate(grids):
-        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # NaN is not
+        if grid.ndim != 2 or grid.shape[1] != 2 or not (np.abs(grid) <= LARGEST).all():  # False for NaN
             raise ValueError(f"point_grids[{i}] must be finite points (N, 2), got shape {grid.shape}")
     return grids
 
@@ -72,14 +74,14 @@ def _points_in_layer(points_per_side: int, layer: int, factor: float) -> int:
 
 
 def check_integers(**values: tuple[Any, int]) -> None:
-    """Checks pairs of a value and its minimum. Raises ValueError if one is no integer, or below its minimum."""
+    """Checks pairs of a value and its minimum. Raises ValueError if a value is not an integer or too small."""
     for name, (value, least) in values.items():
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) -> None:
-    """Raises ValueError if one of ``values`` is no number from ``least`` to ``most``."""
+    """Raises ValueError if one of ``values`` is not a number in [``least``, ``most``]."""
     for name, value in values.items():
         is_number = isinstance(value, int | float | np.integer | np.floating) and least <= value <= most
         if not is_number or (isinstance(value, int) and abs(value) > LARGEST):  # torch cannot compare larger integers
@@ -90,14 +92,14 @@ def check_limits(least: float = -np.inf, most: float = np.inf, **values: Any) ->
 
 
 def decoder_batch_size(limit: int, model: SAM2Base) -> int:
-    """Number of prompts per call of the decoder: at most ``limit``, and as many as fit into free GPU memory."""
+    """Returns the number of prompts per decoder call: as many as fit into free GPU memory, at most ``limit``."""
     device = model.device
     if device.type == "cpu":
         return min(limit, CPU_PROMPTS)
     if device.type != "cuda":
         return limit
     free = torch.cuda.mem_get_info(device)[0]
-    # Memory that torch has reserved and does not use, except the CUDA graphs' pools.
+    # Memory that torch has reserved but does not use, except the memory pools of CUDA graphs.
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free += max(0, unused - memory_of_graphs(device))
     embedding = 4 * model.hidden_dim * model.sam_image_embedding_size**2

@@ -1,6 +1,6 @@
-"""Computes grids, crops, boxes and run lengths for automatic masks, under the names of ``sam2.utils.amg``.
+"""Computes grids, crops, boxes and run lengths for automatic masks, with the names and results of ``sam2.utils.amg``.
 
-Results equal the original's. Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
+Empty inputs are valid. OpenCV, torchvision and pycocotools are not needed.
 """
 
 import copy
@@ -20,7 +20,7 @@ from sam2fast.kernels.mask_ops import masks_to_boxes
 from sam2fast.kernels.run_lengths import decode_masks, encode_masks
 from sam2fast.utils.async_copies import copy_to_device
 
-# Distance to a crop's edge, in pixels, within which an object counts as cut off.
+# Maximum distance from a crop's edge, in pixels, of a box that counts as cut off.
 EDGE_DISTANCE = 20.0
 
 Boxes = TypeVar("Boxes", list[int], list[float], np.ndarray, Tensor)
@@ -42,7 +42,7 @@ class MaskData:
 
     def __setitem__(self, key: str, item: Any) -> None:
         if not isinstance(item, list | np.ndarray | Tensor):
-            raise TypeError(f"{key} is a {type(item).__name__}; MaskData takes lists, arrays and tensors")
+            raise TypeError(f"{key} is a {type(item).__name__}; expected a list, array or tensor")
         self._stats[key] = item
 
     def __delitem__(self, key: str) -> None:
@@ -52,7 +52,7 @@ class MaskData:
         return self._stats[key]
 
     def items(self) -> ItemsView[str, Any]:
-        """Returns names and columns."""
+        """Returns pairs of names and columns."""
         return self._stats.items()
 
     def filter(self, keep: Tensor) -> None:
@@ -102,7 +102,9 @@ def build_point_grid(n_per_side: int) -> np.ndarray:
 
 
 def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer: float) -> list[np.ndarray]:
-    """Returns grids of the whole image and each layer of crops, with ``scale_per_layer`` times fewer points per side.
+    """Returns point grids of the whole image and each layer of crops.
+
+    Each layer has ``scale_per_layer`` times fewer points per side than the previous one.
 
     Raises:
         ValueError: If a layer would have no points.
@@ -113,15 +115,15 @@ def build_all_layer_point_grids(n_per_side: int, n_layers: int, scale_per_layer:
 def generate_crop_boxes(
     im_size: tuple[int, ...], n_layers: int, overlap_ratio: float
 ) -> tuple[list[list[int]], list[int]]:
-    """Returns the whole image, and ``2**i`` by ``2**i`` overlapping crops of each layer i, column by column.
+    """Returns boxes of the whole image, and of ``2**i`` by ``2**i`` overlapping crops for each layer i.
 
     Args:
         im_size: Size (H, W) of the image.
-        overlap_ratio: Overlap of two neighbours in the first layer, as a fraction of the image's shorter side.
+        overlap_ratio: Overlap of adjacent crops in the first layer, as a fraction of the image's shorter side.
 
     Returns:
-        Boxes XYXY in pixels, excluding the last row and column, and the layer of each box. If the image has fewer
-        pixels than crops, some boxes are empty.
+        Boxes XYXY in pixels, excluding the last row and column, ordered column by column; and the layer of each box. If
+        the image has fewer pixels than crops, some boxes are empty.
     """
     height, width = im_size
     boxes, layers = [[0, 0, width, height]], [0]
@@ -137,14 +139,14 @@ def generate_crop_boxes(
 
 
 def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
-    """Yields slices of all ``args`` together, ``batch_size`` entries at a time. The last slice may be shorter.
+    """Yields lists with a slice of each argument, ``batch_size`` entries at a time. The last slices may be shorter.
 
     Raises:
         ValueError: If there are no ``args``, or their lengths differ.
     """
     lengths = {len(arg) for arg in args}
     if len(lengths) != 1:
-        raise ValueError(f"expected sequences of one length, got lengths {sorted(lengths)}")
+        raise ValueError(f"expected sequences of equal length, got lengths {sorted(lengths)}")
     for start in range(0, lengths.pop(), batch_size):
         yield [arg[start : start + batch_size] for arg in args]
 
@@ -152,7 +154,7 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
 def is_box_near_crop_edge(
     boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = EDGE_DISTANCE
 ) -> Tensor:
-    """Returns True for boxes near a crop edge inside the image. Such an edge probably cuts off the object.
+    """Returns True for boxes near an edge of the crop that is not an edge of the image. The object is probably cut off.
 
     Args:
         boxes: Boxes ``(N, 4)`` XYXY in pixels of the crop.
@@ -174,7 +176,7 @@ def is_box_near_crop_edge(
 
 
 def box_xyxy_to_xywh(box_xyxy: Boxes) -> Boxes:
-    """Returns a copy of a box, or of an array or tensor of boxes ``(..., 4)``, as x, y, width, height."""
+    """Converts a box (list), or an array or tensor of boxes ``(..., 4)``, to x, y, width, height. Returns a copy."""
     box = copy.deepcopy(box_xyxy)
     if isinstance(box, list):
         box[2:] = [box[2] - box[0], box[3] - box[1]]
@@ -209,7 +211,7 @@ def zeros_if_empty(boxes: Tensor) -> Tensor:
 def calculate_stability_score(masks: Tensor, mask_threshold: float, threshold_offset: float) -> Tensor:
     """Computes the IoU ``(...)`` between masks of logits ``(..., H, W)`` at the threshold plus and minus an offset.
 
-    The result is NaN if no logit is above the lower level, as in the original.
+    As in SAM 2, the result is NaN if no logit is above the lower level.
     """
     inner, outer = (
         (masks > mask_threshold + sign * threshold_offset).sum((-2, -1), dtype=torch.int32) for sign in (1, -1)
@@ -229,12 +231,12 @@ def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tup
     """Returns the bool mask ``(H, W)`` without small holes or islands, and True if it has changed.
 
     Args:
-        area_thresh: Area limit: 8-connected regions with fewer pixels are small.
+        area_thresh: Area in pixels below which an 8-connected region is small.
         mode: ``holes`` to fill small background regions, or ``islands`` to remove small foreground regions. If all
-            islands are small, the largest stays. Among equals, the first stays.
+            islands are small, the largest one stays (the first of equal ones).
 
     Raises:
-        ValueError: If ``mode`` is neither.
+        ValueError: If ``mode`` is another value.
     """
     if mode not in ("holes", "islands"):
         raise ValueError(f"mode must be 'holes' or 'islands', got {mode!r}")
@@ -256,10 +258,10 @@ def mask_to_rle_pytorch(tensor: Tensor) -> list[UncompressedRLE]:
 
 
 def rle_to_mask(rle: Mapping[str, Any]) -> np.ndarray:
-    """Decodes run lengths, uncompressed or compressed, to a bool mask ``(H, W)``.
+    """Decodes uncompressed or compressed run lengths to a bool mask ``(H, W)``.
 
     Raises:
-        ValueError: If the counts are damaged or do not fill the size.
+        ValueError: If the counts are invalid or do not add up to H * W.
     """
     return decode_masks(read_run_lengths([rle]))[0].numpy()
 
@@ -273,6 +275,6 @@ def coco_encode_rle(uncompressed_rle: Mapping[str, Any]) -> RLE:
     """Converts uncompressed run lengths to COCO's compressed form, ``{"size": [H, W], "counts": str}``.
 
     Raises:
-        ValueError: If the counts do not fill the size.
+        ValueError: If the counts do not add up to H * W.
     """
     return compress_run_lengths(read_run_lengths([uncompressed_rle]))[0]

@@ -328,7 +328,7 @@ def test_crop_layers_that_are_raised_after_the_construction(factor):
 def test_explicit_grids_name_what_is_missing():
     ours = pair(LOOSE | {"points_per_side": None, "point_grids": [np.array([[0.5, 0.5]])]})[1]
     ours.crop_n_layers = 1
-    with pytest.raises(ValueError, match="point_grids holds 1 grids, but crop_n_layers 1 needs 2"):
+    with pytest.raises(ValueError, match="point_grids has 1 grids, but crop_n_layers 1 needs 2"):
         ours.generate(image(150, 200))
 
 
