@@ -1,4 +1,4 @@
-"""Masks as Label Studio's brush labels: its run lengths, tasks and labelling interface."""
+"""Converts masks to Label Studio's brush labels: run lengths, tasks and labelling interface."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,49 +13,55 @@ from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats.polygons import largest_ring
 
-# The format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py): the number of values, the bits of
-# a value, and of the lengths of runs in four sizes, each less one where it cannot be 0; then the runs. Values are those
-# of RGBA images.
+# The format of https://github.com/HumanSignal/label-studio-sdk (converter/brush.py), for values of RGBA images. The
+# header has the number of values, the bits of a value minus 1, and the bits of lengths of runs in four sizes, each
+# minus 1. Runs follow, with their lengths minus 1.
 CHANNELS = 4
 VALUE_BITS = 8
 LENGTH_BITS = np.array([3, 4, 8, 16])
 HEADER = [(32, 0), (5, VALUE_BITS - 1), *((4, bits - 1) for bits in LENGTH_BITS.tolist())]
 LONGEST = 1 << int(LENGTH_BITS[-1])
-ROUNDING = 1e-3  # of a frame
-FILES_ADDRESS = "/data/local-files/?d="  # below the root of Label Studio's local files
+ROUNDING = 1e-3  # tolerance, in frames
+FILES_ADDRESS = "/data/local-files/?d="  # prefix of paths below the root of Label Studio's local files
 
 
 def brush_run_lengths(mask: np.ndarray) -> list[int]:
-    """The bytes of a bool mask ``(H, W)`` as run lengths, row by row; white and opaque where the object is."""
+    """Encodes a bool mask ``(H, W)`` as row-major run lengths of an RGBA image, and returns its bytes.
+
+    Foreground is opaque white, and background is transparent black.
+    """
     pixels = mask.ravel()
     begins = np.flatnonzero(np.append(True, pixels[1:] != pixels[:-1]))
     values = pixels[begins] * np.int64(255)
     lengths = np.diff(begins, append=pixels.size) * CHANNELS
-    # Runs that are too long are split.
+    # Splits runs that are too long.
     pieces = -(-lengths // LONGEST)
     last = np.cumsum(pieces) - 1
     rests = lengths - (pieces - 1) * LONGEST
     values, lengths = np.repeat(values, pieces), np.full(pieces.sum(), LONGEST)
     lengths[last] = rests
 
-    kinds = np.searchsorted(1 << LENGTH_BITS, lengths)  # the first in which the length fits
-    # The bit of a run, the kind of its length, the length, the value.
-    words = (((4 + kinds) << LENGTH_BITS[kinds]) + lengths - 1 << VALUE_BITS) + values
-    sizes = 3 + LENGTH_BITS[kinds] + VALUE_BITS
+    classes = np.searchsorted(1 << LENGTH_BITS, lengths)  # index of the smallest size that the length fits
+    # A word has a 1 bit (a run), two bits of the size's index, the length - 1, and the value.
+    words = (((4 + classes) << LENGTH_BITS[classes]) + lengths - 1 << VALUE_BITS) + values
+    sizes = 3 + LENGTH_BITS[classes] + VALUE_BITS
     head_sizes, head = np.array(HEADER).T
     head[0] = pixels.size * CHANNELS
     return np.packbits(_bits(np.append(head, words), np.append(head_sizes, sizes))).tolist()
 
 
 def _bits(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The lowest bits of each word, the highest first."""
+    """Returns the lowest ``sizes[i]`` bits of each word, most significant bit first."""
     shifts = np.repeat(np.cumsum(sizes), sizes) - np.arange(sizes.sum()) - 1
     return (np.repeat(words, sizes) >> shifts & 1).astype(np.uint8)
 
 
 def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float]]) -> dict[str, Any]:
-    """Returns a task with its prediction, from mask, class and score of each object. ``image`` is relative to the root
-    of Label Studio's files.
+    """Returns a task with its prediction.
+
+    Args:
+        image: Path of the image, relative to the root of Label Studio's local files.
+        objects: Mask, class and score of each object.
     """
     control = Control("BrushLabels", "label", "image", "image", [])
     result = [image_region(control, mask, label, score) for mask, label, score in objects]
@@ -68,21 +74,21 @@ def label_studio_task(image: str, objects: Iterable[tuple[np.ndarray, str, float
 
 
 class Control(NamedTuple):
-    """A tag of a labelling interface that labels an image or a video."""
+    """Stores a tag of a labelling interface that labels an image or a video."""
 
-    tag: str  # "BrushLabels"
+    tag: str  # such as "BrushLabels"
     name: str
-    to_name: str  # the name of the image or video
-    data: str  # the key of its address in a task's data
+    to_name: str  # name of the image or video
+    data: str  # key of the image's or video's address in a task's data
     labels: list[str]
 
 
 def controls_of(interface: str) -> list[Control]:
-    """The tags of a labelling interface that label an image or a video. Raises ValueError if it is no XML."""
+    """Returns the tags of a labelling interface that label images or videos. Raises ValueError if it is not XML."""
     try:
-        tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat bounds what entities expand to
+        tags = list(ElementTree.fromstring(interface).iter())  # noqa: S314  expat limits the expansion of entities
     except ElementTree.ParseError as error:
-        raise ValueError(f"the labelling interface is no XML: {error}") from error
+        raise ValueError(f"the labelling interface is not XML: {error}") from error
     shown = {tag.get("name"): tag.get("value", "").removeprefix("$") for tag in tags if tag.tag in ("Image", "Video")}
     return [
         Control(tag.tag, tag.get("name", ""), of, shown[of], [_label_of(one) for one in tag.iter("Label")])
@@ -96,7 +102,7 @@ def _label_of(tag: ElementTree.Element) -> str:
 
 
 def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
-    """The first control of ``to_name`` with one of these tags and the label. Raises ValueError if there is none."""
+    """Returns the first control of ``to_name`` with one of ``tags`` and ``label``, or raises ValueError."""
     found = [control for control in controls if control.to_name == to_name and control.tag in tags]
     if not found:
         raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")
@@ -109,11 +115,14 @@ def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str],
 def image_region(
     control: Control, mask: np.ndarray, label: str, score: float, tolerance: float = 1.0
 ) -> dict[str, Any]:
-    """A mask, bool ``(H, W)``, as a region of BrushLabels or, the outline of its largest part, of PolygonLabels.
+    """Returns a region of a bool mask ``(H, W)``: pixels for BrushLabels, or the :func:`outline` for PolygonLabels.
+
+    Args:
+        tolerance: Tolerance of the outline, in pixels; see :func:`~sam2fast.mask_formats.polygons.polygons_of`.
 
     Raises:
         ValueError: If the mask is empty, and the control has polygons.
-        ImportError: If shapely is not installed, the control has polygons, and the tolerance, in pixels, is not 0.
+        ImportError: If shapely is not installed, the control has polygons, and the tolerance is not 0.
     """
     kind = control.tag.lower()
     if kind == "brushlabels":
@@ -133,15 +142,15 @@ def image_region(
 
 
 def outline(mask: np.ndarray, tolerance: float = 1.0) -> list[list[float]]:
-    """The outline of a mask's largest part, without holes: points (x, y) in percent of the width and height."""
+    """Returns the outline of a mask's largest part without holes: points (x, y) in percent of width and height."""
     if not mask.any():
-        raise ValueError("no object is found there; an empty mask has no outline")
+        raise ValueError("no object was found, and an empty mask has no outline")
     height, width = mask.shape
     return (largest_ring(encode_rle(mask), tolerance) * (100 / width, 100 / height)).tolist()
 
 
 def box_around(mask: np.ndarray) -> dict[str, float]:
-    """The box around a mask that is not empty, as of a rectangle: in percent of the width and height."""
+    """Returns the bounding box of a non-empty mask as a rectangle, in percent of width and height."""
     area = area_of(mask)
     assert area is not None
     (top, bottom), (left, right) = (
@@ -151,7 +160,7 @@ def box_around(mask: np.ndarray) -> dict[str, float]:
 
 
 def vector_around(mask: np.ndarray) -> dict[str, Any]:
-    """The :func:`outline` of a mask as of a vector."""
+    """Returns the :func:`outline` of a mask as Label Studio's vector."""
     points = outline(mask)
     names = [f"v{i}" for i in range(len(points))]
     linked = zip(points, names, [None, *names], strict=False)
@@ -159,40 +168,46 @@ def vector_around(mask: np.ndarray) -> dict[str, Any]:
 
 
 def corners_of(rectangle: Mapping[str, Any], width: int, height: int) -> list[float]:
-    """A rectangle of Label Studio, in percent, as a box XYXY in pixels. Raises ValueError if it is rotated."""
+    """Converts a rectangle in percent to a box XYXY in pixels. Raises ValueError if the rectangle is rotated."""
     if rectangle.get("rotation"):
-        raise ValueError("a rectangle is rotated; draw it upright")
+        raise ValueError("rotated rectangles are not supported; draw an unrotated rectangle")
     x, y = rectangle["x"] * width / 100, rectangle["y"] * height / 100
     return [x, y, x + rectangle["width"] * width / 100, y + rectangle["height"] * height / 100]
 
 
 def keyframes(
-    given: Sequence[Mapping[str, Any]], frames: range, found: Mapping[int, Mapping[str, Any]], seconds: float
+    prompts: Sequence[Mapping[str, Any]], frames: range, shapes: Mapping[int, Mapping[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    """Returns the given keyframes, and geometry found on ``frames``, which count from 1 and last ``seconds`` each.
+    """Returns keyframes of a region: ``prompts``, then one for each of ``frames`` with a shape.
 
-    The region is hidden on frames without geometry.
+    The region is hidden on frames without a shape.
+
+    Args:
+        prompts: Keyframes that are kept.
+        frames: Numbers of frames from 1.
+        shapes: Geometry by number of the frame.
+        seconds: Duration of a frame.
     """
-    keys = [dict(key) for key in given]
+    keys = [dict(key) for key in prompts]
     for frame in frames:
-        if frame in found:
-            keys.append({"frame": frame, "time": (frame - 1) * seconds, "enabled": True, **found[frame]})
+        if frame in shapes:
+            keys.append({"frame": frame, "time": (frame - 1) * seconds, "enabled": True, **shapes[frame]})
         elif keys:
-            keys[-1]["enabled"] = False  # from the next frame on
+            keys[-1]["enabled"] = False  # hides the region after this keyframe
     return keys
 
 
 @dataclass(frozen=True)
 class ShownFrames:
-    """Label Studio's frames of a video, whose rate, that of the tag ``Video``, may be another than the video's."""
+    """Maps Label Studio's frames to frames of a video, since the tag ``Video`` may have another frame rate."""
 
-    frames: int
-    seconds: float  # of a frame
+    frames: int  # number of Label Studio's frames
+    seconds: float  # duration of a frame
     video_rate: float | None  # frames per second of the video, if known
-    video_frames: int
+    video_frames: int  # number of frames of the video
 
     def video_index(self, frame: int) -> int:
-        """The number in the video, from 0, of a frame that counts from 1. Raises ValueError if there is none."""
+        """Returns the video's frame, from 0, for a frame from 1. Raises ValueError if the frame does not exist."""
         if not 1 <= frame <= self.frames:
             raise ValueError(f"frame {frame} is not in this video, which has frames 1 to {self.frames}")
         ratio = self.seconds * (self.video_rate or 0)
@@ -202,7 +217,7 @@ class ShownFrames:
 
 
 def label_studio_interface(classes: Sequence[str]) -> str:
-    """The labelling interface for these tasks, in XML."""
+    """Returns the XML of the labelling interface for :func:`label_studio_task`."""
     labels = "".join(f"    <Label value={quoteattr(label)}/>\n" for label in classes)
     tags = f'  <BrushLabels name="label" toName="image">\n{labels}  </BrushLabels>\n'
     return f'<View>\n  <Image name="image" value="$image"/>\n{tags}</View>\n'

@@ -1,4 +1,4 @@
-"""Polygons of masks: exact outlines, or simplified by shapely."""
+"""Converts masks to polygons: exact outlines, or outlines simplified by shapely."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,30 +14,30 @@ from sam2fast.io.rle import decode_rle
 from sam2fast.mask_formats.outlines import Polygon, outlines
 from sam2fast.utils.errors import requires
 
-FINEST = 0.25  # pixels; no corner of an outline is nearer to the line between others
-MOST_CHANGE = 0.02  # of the area, by simplification
+FINEST = 0.25  # smallest tolerance in pixels; a smaller one removes no corner of an outline
+MOST_CHANGE = 0.02  # maximum change of the area by simplification, as a fraction
 
 
 def import_shapely() -> Any:
-    """The module ``shapely``; an ``ImportError`` names the extra."""
+    """Returns the module ``shapely``. If it is missing, the ``ImportError`` names the extra."""
     with requires("polygons with a tolerance need shapely: pip install 'sam2fast[polygons]'"):
         return import_module("shapely")
 
 
 def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
-    """The polygons of a mask, one for each part; none only for an empty mask.
+    """Returns the polygons of a mask, one for each part, or an empty list for an empty mask.
 
-    They are valid: rings neither cross nor meet themselves. With tolerance 0, their area is the number of pixels. A
-    larger one removes corners, but no part or hole, and changes the area of each part by at most 2 %; where it would
-    change more, it is halved.
+    Polygons are valid: rings neither cross nor touch themselves. With a tolerance of 0, their area is the number of
+    pixels. A larger tolerance removes corners, but no parts or holes. It is halved as long as it changes the area of a
+    part by more than 2 %.
 
     Args:
-        rle: compressed run lengths.
-        tolerance: largest distance of a polygon from the outline, in pixels; 0 keeps every corner.
+        rle: Compressed run lengths.
+        tolerance: Maximum distance of a polygon from the outline, in pixels. 0 keeps all corners.
 
     Raises:
-        ImportError: shapely is not installed, and the tolerance is not 0.
-        ValueError: the tolerance is negative or not finite.
+        ImportError: If shapely is not installed, and the tolerance is not 0.
+        ValueError: If the tolerance is negative or not finite.
     """
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"the tolerance of polygons must be at least 0 pixels and finite, got {tolerance}")
@@ -53,9 +53,9 @@ def polygons_of(rle: Mapping[str, Any], tolerance: float) -> list[Polygon]:
 
 
 def largest_ring(rle: Mapping[str, Any], tolerance: float) -> np.ndarray:
-    """The outer ring ``(K, 2)`` int64 of the largest part of a mask that is not empty, for programs with one ring each.
+    """Returns the outer ring ``(K, 2)`` int64 of a non-empty mask's largest part, for formats with one ring per object.
 
-    Args and raises: see :func:`polygons_of`.
+    See :func:`polygons_of` for arguments and errors.
     """
 
     def area(ring: np.ndarray) -> int:
@@ -67,7 +67,7 @@ def largest_ring(rle: Mapping[str, Any], tolerance: float) -> np.ndarray:
 
 def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
     shapely = import_shapely()
-    # Ring by ring: of all at once, the time would grow with the square of their number.
+    # Rings are created one by one. For all rings at once, the time would grow with the square of their number.
     rings = np.array([shapely.linearrings(ring) for part in parts for ring in (part.outer, *part.holes)])
     counts = [1 + len(part.holes) for part in parts]
     first = np.cumsum([0, *counts])
@@ -90,10 +90,10 @@ def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
 
 
 def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
-    """One ring ``(K, 2)`` of several, for formats that have one for an object.
+    """Joins rings to a single ring ``(K, 2)``, for formats with one ring per object.
 
-    Rings are linked by lines of no width, there and back, between near corners. Holes are background by the even-odd
-    rule, and by the directions of the rings.
+    Rings are linked by pairs of coincident lines, forth and back, between near corners. Holes are background under the
+    even-odd rule and under the nonzero rule.
     """
     path = rings[0]
     for ring in rings[1:]:

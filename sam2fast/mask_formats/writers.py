@@ -1,4 +1,4 @@
-"""Writes the masks of images as COCO, YOLO, LabelMe, Label Studio, PNG, NPZ and GeoJSON."""
+"""Writes masks of images in the formats COCO, YOLO, LabelMe, Label Studio, PNG, NPZ and GeoJSON."""
 
 import functools
 import json
@@ -34,28 +34,28 @@ from sam2fast.mask_formats.polygons import polygons_of
 from sam2fast.video_results.coco_video import coco_entry
 from sam2fast.video_results.overlaps import boxes_of
 
-# Of images that are copied; ultralytics leaves out files with other suffixes, without a word.
+# Suffixes of images that are copied unchanged. Ultralytics silently ignores files with other suffixes.
 COPIED_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 BROWSER_SUFFIXES = tuple(suffix for suffix in COPIED_SUFFIXES if suffix not in (".tif", ".tiff"))
-TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
+TOLERANCE = 1.0  # maximum distance in pixels of a polygon from the outline of its mask
 JPEG_QUALITY = 95
-WGS84 = 4326  # EPSG's code of the coordinates of GeoJSON
+WGS84 = 4326  # EPSG code of GeoJSON's default coordinates
 _log = logging.getLogger(__name__)
 COCO_FILE = "masks.json"
 
 
 class AnnotatedImage(NamedTuple):
-    """The masks of one image, or of one frame of a video.
+    """Stores the masks of an image, or of a frame of a video.
 
     Attributes:
-        image: the image's file, which is copied where a format has images beside its labels; or RGB pixels
-            ``(H, W, 3)`` uint8, which are written as JPEG. Only its name is used by the other formats.
-        stem: the name of the files for this image, without a suffix.
-        size: (H, W) of the image as it is displayed.
-        rles: of N masks, compressed run lengths, the largest first.
-        labels: the class of each mask.
-        scores: the predicted IoU of each mask.
-        classes: all classes of the data set, in the order of their numbers.
+        image: File of the image, or RGB pixels ``(H, W, 3)`` uint8. Formats with images beside their labels copy the
+            file, or write the pixels as JPEG. Other formats use only the name.
+        stem: Name of the files for this image, without suffix.
+        size: Size (H, W) of the image as displayed.
+        rles: Compressed run lengths of N masks, largest mask first.
+        labels: Class of each mask.
+        scores: Predicted IoU of each mask.
+        classes: All classes of the data set, ordered by number.
     """
 
     image: Path | np.ndarray
@@ -68,23 +68,23 @@ class AnnotatedImage(NamedTuple):
 
     @property
     def boxes(self) -> list[list[int] | None]:
-        """COCO's box [x, y, width, height] of each mask; None for an empty one."""
+        """COCO's box [x, y, width, height] of each mask, or None for an empty mask."""
         return boxes_of(read_run_lengths(self.rles)) if self.rles else []
 
 
 def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, tolerance: float = TOLERANCE) -> None:
-    """Writes the masks of images in one of :data:`FORMATS`; each file atomically.
+    """Writes the masks of images in one of :data:`FORMATS`. Each file is written atomically.
 
     Args:
-        folder: is created with the first file; docs/formats.md describes its files.
-        images: written one by one, so that they may come from a generator.
-        name: of the format.
-        tolerance: largest distance of polygons from the masks' outlines, in pixels; 0 for the outlines themselves.
+        folder: Folder for the files that docs/formats.md describes. It is created with the first file.
+        images: Images with their masks, which are written one by one. May be a generator.
+        name: Name of the format.
+        tolerance: Maximum distance of polygons from outlines of masks, in pixels. 0 for exact outlines.
 
     Raises:
-        ValueError: If no format has this name, an image has more masks than the format can hold, images name different
-            classes, or an image lacks a class of its masks.
-        ImportError: If polygons have a tolerance, and shapely is not installed.
+        ValueError: If the format does not exist, an image has too many masks for the format, images have different
+            ``classes``, or ``classes`` lacks a label of an image.
+        ImportError: If a format has polygons, the tolerance is not 0, and shapely is not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"no format {name!r}; expected one of {', '.join(FORMATS)}")
@@ -96,14 +96,14 @@ def write_masks(folder: Path, images: Iterable[AnnotatedImage], name: str, toler
 
 
 def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedImage]:
-    """Yields the images; their classes are numbered together, so all have to name the same ones."""
+    """Yields the images, and checks that all have the same classes, since classes are written as numbers."""
     classes: list[str] | None = None
     for item in images:
         missing = sorted({*item.labels} - {*item.classes})
         if missing:
-            raise ValueError(f"{item.stem} has masks of {missing[0]!r}, which is none of its classes {[*item.classes]}")
+            raise ValueError(f"{item.stem} has masks of {missing[0]!r}, which is not in its classes {[*item.classes]}")
         if classes not in (None, [*item.classes]):
-            raise ValueError(f"{item.stem} has the classes {[*item.classes]}, images before it {classes}")
+            raise ValueError(f"{item.stem} has the classes {[*item.classes]}, but previous images have {classes}")
         classes = [*item.classes]
         yield item
 
@@ -123,7 +123,7 @@ def _write_coco(folder: Path, images: Iterable[AnnotatedImage]) -> None:
 
 
 def _write_yolo(folder: Path, item: AnnotatedImage, tolerance: float, with_polygons: bool = False) -> None:
-    """A data set as ultralytics reads it: ``data.yaml``, images, and a line of numbers for each object."""
+    """Writes an image of a data set for ultralytics: ``data.yaml``, the image, and a line of numbers per object."""
     lines, (height, width) = [], item.size
     for box, (rle, label, _) in zip(item.boxes, _objects(item), strict=True):
         if box:
@@ -205,19 +205,19 @@ def _write_geojson(folder: Path, item: AnnotatedImage, tolerance: float) -> None
 
 
 def _place_of(item: AnnotatedImage) -> Place | None:
-    """Returns the place of an image on earth, or None if its coordinates are pixels."""
+    """Returns the georeference of an image, or None if coordinates are pixels."""
     header = read_header(item.image) if isinstance(item.image, Path) and item.image.is_file() else None
     if header is None or not header.is_georeferenced:
         return None
     page = header.images[0]
     if header.place is None or item.size != (page.height, page.width):
-        _log.warning("%s has no transform with an EPSG code: coordinates in GeoJSON are pixels", item.image)
+        _log.warning("%s has no transform with an EPSG code: GeoJSON coordinates are pixels", item.image)
         return None
     return header.place
 
 
 def _closed(ring: np.ndarray, place: Place | None) -> list[list[float]]:
-    """Returns a closed ring in pixels, or on earth if there is a place, in the same direction of rotation."""
+    """Returns a closed ring in pixels, or in coordinates on earth if ``place`` is not None. Keeps its orientation."""
     if place is not None:
         a, b, c, d, e, f = place.transform
         ring = ring @ np.array([[a, d], [b, e]]) + (c, f)
@@ -231,7 +231,7 @@ def _objects(item: AnnotatedImage) -> Iterator[tuple[RLE, str, float]]:
 
 
 def _write_image(folder: Path, item: AnnotatedImage, copied: Sequence[str] = COPIED_SUFFIXES) -> Path:
-    """Writes or copies the image beside its labels, and returns its path. Suffixes in ``copied`` keep 8-bit files."""
+    """Writes the image beside its labels, and returns its path. 8-bit files with suffixes in ``copied`` are copied."""
     folder.mkdir(parents=True, exist_ok=True)
     image = item.image
     if isinstance(image, np.ndarray):
@@ -263,7 +263,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-# The writers of an image by name: each takes a folder, the image, and the tolerance of polygons.
+# Writers by name: functions of a folder, an image with masks, and the tolerance of polygons.
 WRITERS: dict[str, Callable[[Path, AnnotatedImage, float], None]] = {
     "yolo": _write_yolo,
     "yolo-seg": functools.partial(_write_yolo, with_polygons=True),
