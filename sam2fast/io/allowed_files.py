@@ -1,4 +1,4 @@
-"""Files whose addresses and paths come from others: those of one web server, or below some folders, and no more."""
+"""Restricts addresses and paths from untrusted sources to one web server or some folders."""
 
 import base64
 import binascii
@@ -10,37 +10,37 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 IN_ADDRESSES = "%/:?=&#+,;@!$'()*~[]"  # characters that are not quoted
-SECONDS = 30.0  # until the server answers, and between two parts of the answer
+SECONDS = 30.0  # timeout for the server's answer, and between two parts of the answer
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any) -> None:
-        """Another host would get the headers, or be one that only this machine can reach."""
+        """Follows no redirect: another host would get the headers, or be reachable only from this machine."""
 
 
 class HostFiles:
-    """Reads files of one host, and ``data:`` URIs. No other address is opened, nor one that the host redirects to.
+    """Reads files from one host, and ``data:`` URIs. Refuses other addresses and redirects.
 
     Args:
-        host: such as ``https://example.org``; relative addresses are of it.
-        max_megabytes: larger files are refused.
+        host: Address such as ``https://example.org``. Relative addresses are resolved against it.
+        max_megabytes: Maximum size of a file.
 
     Raises:
-        ValueError: the host is no address of http or https.
+        ValueError: If ``host`` is not an http or https address.
     """
 
     def __init__(self, host: str, max_megabytes: int = 256) -> None:
         parts = urlsplit(host)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{host!r} is no address of a server; expected one such as http://localhost:8080")
+            raise ValueError(f"{host!r} is not the address of a server; expected, for example, http://localhost:8080")
         self._host, self._most = host.rstrip("/") + "/", max_megabytes << 20
         self._open = urllib.request.build_opener(_NoRedirects).open
 
     def read(self, address: Any, headers: Mapping[str, str], body: bytes | None = None) -> bytes:
-        """The content of a file, or the answer to a POST with a body.
+        """Returns the content of a file, or with ``body`` the answer to a POST request.
 
         Raises:
-            ValueError: an address of another kind or host, or content that is too large or cannot be read.
+            ValueError: If the address is refused, or the content is too large or cannot be read.
         """
         if not isinstance(address, str):
             raise ValueError(f"expected the address of a file, got {type(address).__name__}")
@@ -54,45 +54,50 @@ class HostFiles:
                     return base64.b64decode(text, validate=True)
             except binascii.Error:
                 pass
-            raise ValueError("a data URI is damaged, or not in base64")
+            raise ValueError("a data URI is damaged or not in base64")
         try:
             full = quote(urljoin(self._host, address), safe=IN_ADDRESSES)
             if urlsplit(full)[:2] != urlsplit(self._host)[:2]:
-                raise ValueError("it is elsewhere")
-            asked = urllib.request.Request(full, body, dict(headers))  # noqa: S310  of the host's own scheme
-            with self._open(asked, timeout=SECONDS) as answer:
+                raise ValueError("another host")
+            request = urllib.request.Request(full, body, dict(headers))  # noqa: S310  the scheme is http or https
+            with self._open(request, timeout=SECONDS) as answer:
                 content: bytes = answer.read(self._most + 1)
         except (OSError, HTTPException) as error:
             raise ValueError(f"{address[:200]!r} cannot be read: {error}") from error
         except ValueError as error:
-            raise ValueError(f"{address[:200]!r} is not read: only files of {self._host} and data URIs are") from error
+            raise ValueError(f"{address[:200]!r} is refused: expected a file of {self._host} or a data URI") from error
         if len(content) > self._most:
             raise too_large
         return content
 
 
 class FolderFiles:
-    """Finds files below some folders, also after symbolic links are followed.
+    """Finds files below some folders, after resolving symbolic links.
 
     Args:
-        folders: which exist.
-        max_megabytes: larger files are refused.
+        folders: Existing folders.
+        max_megabytes: Maximum size of a file.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: If a folder does not exist.
     """
 
     def __init__(self, folders: Sequence[Path], max_megabytes: int = 256) -> None:
         self._folders, self._most = [folder.resolve(strict=True) for folder in folders], max_megabytes << 20
 
     def find(self, path: str) -> Path:
-        """A file by its path, absolute or in a folder. Raises ValueError, which tells nothing of files elsewhere."""
-        below = [file for folder in self._folders if (file := (folder / path).resolve()).is_relative_to(folder)]
-        if not below:
+        """Returns a file by its absolute path, or by its path relative to a folder.
+
+        Raises:
+            ValueError: If the path is not allowed, or the file does not exist or is too large. The message does not
+                reveal if files outside the folders exist.
+        """
+        allowed = [file for folder in self._folders if (file := (folder / path).resolve()).is_relative_to(folder)]
+        if not allowed:
             raise ValueError(f"{path!r} is not below {' or '.join(map(str, self._folders))}, where files may be read")
-        found = next((file for file in below if file.is_file()), None)
-        if found is None:
+        file = next((file for file in allowed if file.is_file()), None)
+        if file is None:
             raise ValueError(f"there is no file {path!r}")
-        if found.stat().st_size > self._most:
+        if file.stat().st_size > self._most:
             raise ValueError(f"{path!r} has more than {self._most >> 20} MB")
-        return found
+        return file

@@ -1,4 +1,4 @@
-"""Atomic files and folders, locks, the leftovers of killed processes, and file-system errors that name their file."""
+"""Writes files and folders atomically, locks them, removes temporary files, and adds paths to file-system errors."""
 
 import errno
 import math
@@ -11,17 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-# The disk or the user's quota is full.
+# Error codes for a full disk or an exhausted quota.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-# Seconds without a change after which a temporary file counts as abandoned; another machine may still be writing it.
+# Seconds without a change after which a temporary file counts as abandoned, if other machines may be writing it.
 STALE_AFTER_SECONDS = 600.0
-# A path that does not exist and cannot be created. Messages show it, so it names the reason.
+# A path that cannot exist. Its name explains the reason in messages.
 NOWHERE = Path(os.devnull, "no home directory")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Yields a binary file, which is flushed and moved to ``path`` at the end; see :func:`atomic_path`."""
+    """Context manager that yields a binary file, and moves it to ``path`` at the end; see :func:`atomic_path`."""
     with annotate_oserror(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial, partial.open("wb") as file:
@@ -32,24 +32,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = False) -> Iterator[Path]:
-    """Yields a temporary path for a file or folder, which replaces ``path`` at the end. It is removed on an error.
+    """Context manager that yields a temporary path for a file or folder, which replaces ``path`` at the end.
 
-    A symlink stays, and its target is replaced or created. Replaced files keep their modes, but not their owners or
-    hard links.
+    After an error, the temporary file is removed. If ``path`` is a symlink, its target is replaced or created. Replaced
+    files keep their modes, but not their owners or hard links.
 
     Args:
         workspace: Folder on the same file system for the temporary path, see :func:`temporary_path`.
-        in_folder: Makes the temporary path a folder, and yields a path of the same name as ``path`` in it: for writers
-            that need the suffix or create other files beside theirs.
+        in_folder: If True, the temporary path is a folder, and a path in it with the name of ``path`` is yielded. Some
+            writers need the suffix, or create other files in the folder.
 
     Raises:
-        OSError: If it cannot be written, or ``path`` is a device or a pipe.
-        ValueError: If ``path`` is no valid file name.
+        OSError: If the path cannot be written, or is a device or a pipe.
+        ValueError: If ``path`` is not a valid file name.
     """
     with annotate_oserror(path):
         target = resolve_symlinks(path)
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise OSError(errno.EINVAL, "a device or a pipe, and only files are written", str(path))
+            raise OSError(errno.EINVAL, "expected a file, not a device or a pipe", str(path))
         with temporary_path(target, workspace) as partial:
             if in_folder:
                 partial.mkdir()
@@ -66,10 +66,10 @@ def atomic_path(path: Path, workspace: Path | None = None, in_folder: bool = Fal
 
 @contextmanager
 def filled(target: Path, last: str) -> Iterator[Path]:
-    """Yields a temporary folder, which is moved to ``target`` at the end; on an error it is removed.
+    """Context manager that yields a temporary folder, and moves it to ``target`` at the end. Removes it after an error.
 
-    An existing empty folder may be a mount point, which cannot be replaced. Then the files are moved into it one by
-    one, the one named ``last`` last.
+    If ``target`` exists, it may be a mount point, which cannot be replaced. Then files are moved into it one by one,
+    and the file named ``last`` is moved last.
 
     Raises:
         FileExistsError: If another process has written files into ``target``.
@@ -90,7 +90,7 @@ def filled(target: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
-    """Yields a path ``.NAME.NUMBER.part``, which is removed at the end. ``workspace`` is its folder."""
+    """Context manager that yields a path ``.NAME.NUMBER.part`` in ``workspace``, or beside ``path``, and removes it."""
     partial = beside(path if workspace is None else workspace / path.name)
     try:
         yield partial
@@ -100,33 +100,33 @@ def temporary_path(path: Path, workspace: Path | None = None) -> Iterator[Path]:
 
 
 def replace_all(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Moves new files and folders to their targets, in this order. On an error the previous ones return.
+    """Moves new files and folders to their targets, in this order. After an error, restores the previous targets.
 
-    If the process is killed, the previous ones stay in a folder :func:`beside` the last target; see :func:`restore`.
+    If the process is killed, previous targets stay in a folder :func:`beside` the last target; see :func:`restore`.
     """
     before = beside(moves[-1][1])
     before.mkdir()
     previous = [before / f"{target.name}.{number}" for number, (_, target) in enumerate(moves)]
     try:
-        for (_, target), kept in zip(moves, previous, strict=True):
+        for (_, target), backup in zip(moves, previous, strict=True):
             if os.path.lexists(target):
-                target.rename(kept)
+                target.rename(backup)
         for new, target in moves:
             new.rename(target)
     except BaseException:
         if moves[-1][0].exists():
-            for (new, target), kept in reversed([*zip(moves, previous, strict=True)]):
+            for (new, target), backup in reversed([*zip(moves, previous, strict=True)]):
                 if not new.exists():
                     remove(target)
-                if os.path.lexists(kept):
-                    kept.rename(target)
+                if os.path.lexists(backup):
+                    backup.rename(target)
         shutil.rmtree(before, ignore_errors=True)
         raise
     shutil.rmtree(before, ignore_errors=True)
 
 
 def restore(path: Path) -> None:
-    """Puts back a folder that a killed process moved away by :func:`replace_all`, and removes its other leftovers."""
+    """Restores a folder that a killed process moved away in :func:`replace_all`, and removes its temporary files."""
     for partial in list(path.parent.iterdir()):
         previous = partial / f"{path.name}.0"
         if target_of(partial) == path and previous.exists() and not os.path.lexists(path):
@@ -136,10 +136,10 @@ def restore(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Lets one process at a time write ``path``.
+    """Context manager that holds a lock on ``path``, so that only one process writes it.
 
     Args:
-        on_wait: Called before waiting for another process. By default, another process is an error.
+        on_wait: Function called before waiting for another process. If None, does not wait but raises an error.
 
     Raises:
         OSError: If another process is writing ``path``.
@@ -158,22 +158,22 @@ def locked(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[
         yield
     finally:
         try:
-            # Removed while the lock is held: the next process notices, and creates a new file.
-            with suppress(OSError):  # Windows cannot remove an open file; it may stay
+            # The file is removed while the lock is held. The next process notices this, and creates a new file.
+            with suppress(OSError):  # on Windows, open files cannot be removed; the file may stay
                 Path(lock.lock_file).unlink()
         finally:
             lock.release()
 
 
 def resolve_symlinks(path: Path) -> Path:
-    """Returns the file that ``open`` would create or replace: ``path``, or the target of a symlink, if any.
+    """Returns the file that ``open`` would create or replace: ``path``, or its target if it is a symlink.
 
     Raises:
-        OSError: the symlinks form a loop.
-        ValueError: ``path`` is no valid file name.
+        OSError: If symlinks form a loop.
+        ValueError: If ``path`` is not a valid file name.
     """
     if "\0" in str(path):
-        raise ValueError(f"{str(path)!r} has a null character, and no file can have that name")
+        raise ValueError(f"{str(path)!r} has a null character, which file names cannot contain")
     if not os.path.islink(path):
         return path
     target = Path(os.path.realpath(path))
@@ -183,7 +183,7 @@ def resolve_symlinks(path: Path) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """Expands ``~`` in a path. Without a home directory the result is below :data:`NOWHERE`, which does not exist."""
+    """Expands ``~`` in a path. Without a home directory, returns a path below :data:`NOWHERE`, which cannot exist."""
     path = Path(path)
     try:
         return path.expanduser()
@@ -197,13 +197,13 @@ def beside(path: Path) -> Path:
 
 
 def target_of(partial: Path) -> Path | None:
-    """Returns the path that a temporary path is for, or None if the path is not temporary."""
-    found = re.fullmatch(r"\.(.+)\.[0-9a-f]+\.part", partial.name)
-    return partial.with_name(found[1]) if found else None
+    """Returns the target of a temporary path, or None if the path is not temporary."""
+    match = re.fullmatch(r"\.(.+)\.[0-9a-f]+\.part", partial.name)
+    return partial.with_name(match[1]) if match else None
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a whole folder, if it exists."""
+    """Removes a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -211,20 +211,20 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(paths: Iterable[Path], is_spread: bool = False) -> None:
-    """Removes partial files and folders that killed processes left for these paths. Folders that stay are no error.
+    """Removes temporary files and folders that killed processes left for these paths. Ignores errors of folders.
 
     Args:
-        is_spread: True if other processes may write the paths. Then recently changed files and folders stay.
+        is_spread: If True, other processes may be writing the paths, so recently changed files and folders stay.
     """
-    wanted = set(map(resolve_symlinks, paths))
+    targets = set(map(resolve_symlinks, paths))
     latest = time.time() - STALE_AFTER_SECONDS if is_spread else math.inf
-    for folder in filter(Path.is_dir, {path.parent for path in wanted}):
+    for folder in filter(Path.is_dir, {path.parent for path in targets}):
         for path in list(folder.iterdir()):
             target = target_of(path)
             with suppress(FileNotFoundError):  # another process removed it first
-                if target in wanted and _changed(path) <= latest:
+                if target in targets and _changed(path) <= latest:
                     if path.is_dir():
-                        # A process that still writes it cannot move an incomplete folder to its place.
+                        # Renamed first, so that a process that still writes it cannot move it to the target.
                         with suppress(OSError):
                             path = path.rename(beside(target))
                             shutil.rmtree(path, ignore_errors=True)
@@ -239,7 +239,7 @@ def _changed(path: Path) -> float:
 
 @contextmanager
 def annotate_oserror(path: Path) -> Iterator[None]:
-    """Adds ``path`` to an ``OSError`` that names no file, such as a full disk."""
+    """Context manager that adds ``path`` to an ``OSError`` without a file name, for example of a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,7 @@
-"""Reads colours of more than 8 bits that Pillow cuts to 8 bits: PPM, and JPEG 2000, where Pillow makes white black."""
+"""Reads PPM and JPEG 2000 files with colours of more than 8 bits, which Pillow reduces to 8 bits.
+
+For JPEG 2000, Pillow even converts white to black.
+"""
 
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -9,15 +12,17 @@ from PIL import ImageFile
 
 from sam2fast.io.value_scale import FULL
 
-SIZE_MARKER = b"\xff\x4f\xff\x51"  # of a JPEG 2000 image
-BITS_OFFSET = 42  # from this marker
-HEAD = 1 << 16  # bytes of a file; the marker is in them
+SIZE_MARKER = b"\xff\x4f\xff\x51"  # in a JPEG 2000 image
+BITS_OFFSET = 42  # offset of the number of bits from this marker
+HEAD = 1 << 16  # leading bytes of a file that contain the marker
 
 
 def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[Any] | None:
-    """Returns values ``(H, W, C)`` of a file that Pillow opened; None if Pillow keeps all of their bits.
+    """Returns values ``(H, W, C)`` of a file that Pillow opened, or None if Pillow keeps all bits.
 
-    Raises ValueError without imagecodecs, and OSError or RuntimeError if the file is damaged.
+    Raises:
+        ValueError: If imagecodecs is needed but not installed.
+        OSError, RuntimeError: If the file is damaged.
     """
     if image.mode not in ("RGB", "RGBA", "LA"):
         return None
@@ -31,7 +36,7 @@ def read_deep_colours(stream: BinaryIO, image: ImageFile.ImageFile) -> NDArray[A
 
 
 def _read_ppm(stream: BinaryIO, size: tuple[int, int], offset: int, most: int) -> NDArray[Any]:
-    """Returns values of 16 bits, scaled to the whole range as Pillow scales grey."""
+    """Returns 16-bit values, scaled to the full range like Pillow's grey values."""
     width, height = size
     stream.seek(offset)
     content = stream.read(6 * width * height)

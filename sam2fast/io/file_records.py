@@ -1,4 +1,7 @@
-"""Digests of files, and records of exports in JSON. A part of tracker.py, so only the standard library is imported."""
+"""Computes digests of files, and reads JSON records of exports.
+
+Imports only the standard library, since exported trackers contain this file.
+"""
 
 import hashlib
 import json
@@ -10,7 +13,7 @@ Facts = TypeVar("Facts", bound=Any)
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
+    """Returns the SHA-256 digest of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 18):
@@ -19,7 +22,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_record(path: Path, kind: type[Facts], failure: type[Exception]) -> Facts:
-    """Reads the JSON of an export into a dataclass with a field ``format``. Raises ``failure`` if it is damaged."""
+    """Reads an export's JSON into a dataclass with a field ``format``, or raises ``failure`` if it is damaged."""
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
         known = {field.name: field.default for field in fields(kind)}

@@ -1,4 +1,4 @@
-"""Reads image files according to their headers: one page, at most three bands, and the scale of the values."""
+"""Reads a page and at most three bands of an image file, and chooses the scale of its values."""
 
 import io
 import sys
@@ -29,20 +29,20 @@ from sam2fast.io.tiff_header import (
 from sam2fast.io.value_scale import Scale, choose_scale, sample_values, to_eight_bits
 
 COLOURS = 3
-EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")  # modes of Pillow
-DEEP_COLOURS = ("RGB;16", "RGBA;16", "LA;16")  # Pillow unpacks them in either byte order
+EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's modes
+DEEP_COLOURS = ("RGB;16", "RGBA;16", "LA;16")  # Pillow's raw modes that it unpacks in either byte order
 AnyFile: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 
 @dataclass(frozen=True)
 class FileImage:
-    """An image of a file, with the values that the file stores.
+    """Stores an image with the values in its file.
 
     Attributes:
-        values: ``(H, W)`` grey or ``(H, W, 3)`` RGB, upright; uint8, or the file's own type.
+        values: Values ``(H, W)`` (grey) or ``(H, W, 3)`` (RGB), upright, in uint8 or the file's dtype.
         page: Number of the page from 1, and number of pages.
-        bands: Numbers of the used bands from 1, and number of bands.
-        is_negative: True if the least value is white.
+        bands: Numbers of the selected bands from 1, and number of bands.
+        is_negative: True if the smallest value is white.
         nodata: Value of pixels without data, or None.
     """
 
@@ -53,18 +53,18 @@ class FileImage:
     nodata: float | None = None
 
     def samples(self) -> NDArray[Any]:
-        """Returns values for :func:`~sam2fast.io.value_scale.choose_scale`."""
+        """Returns values that determine the scale, see :func:`~sam2fast.io.value_scale.choose_scale`."""
         return sample_values(self.values, self.nodata)
 
     def own_scale(self) -> Scale | None:
-        """Returns the values that become black and white; None if the values are used unchanged."""
+        """Returns the values that become black and white, or None if values are not scaled."""
         return choose_scale(self.samples())
 
     def pixels(self, scale: Scale | None) -> NDArray[Any]:
-        """Returns ``(H, W)`` or ``(H, W, 3)``: uint8, or floats in [0, 1].
+        """Returns pixels ``(H, W)`` or ``(H, W, 3)``, uint8 or floats in [0, 1].
 
         Args:
-            scale: The result of :meth:`own_scale`, or the scale of a folder of frames.
+            scale: Result of :meth:`own_scale`, or scale of a folder of frames.
         """
         pixels = to_eight_bits(self.values, scale)
         if self.is_negative:
@@ -72,18 +72,18 @@ class FileImage:
         return pixels
 
     def choices(self, scale: Scale | None) -> dict[str, Any]:
-        """Returns the chosen page, bands and scale for JSON, each only if there was a choice."""
-        found: dict[str, Any] = {}
+        """Returns page, bands and scale for JSON, but only those that have alternatives."""
+        entries: dict[str, Any] = {}
         if self.page[1] > 1:
-            found["page"] = {"number": self.page[0], "of": self.page[1]}
+            entries["page"] = {"number": self.page[0], "of": self.page[1]}
         if len(self.bands[0]) < self.bands[1]:
-            found["bands"] = {"numbers": list(self.bands[0]), "of": self.bands[1]}
+            entries["bands"] = {"numbers": list(self.bands[0]), "of": self.bands[1]}
         if scale is not None:
-            found["scale"] = {"black": scale.black, "white": scale.white}
-        return found
+            entries["scale"] = {"black": scale.black, "white": scale.white}
+        return entries
 
     def note(self, scale: Scale | None) -> str:
-        """Returns a description of the choices. It is empty if there was no choice."""
+        """Returns a description of page, bands and range. It is empty if there is nothing to report."""
         parts = []
         if self.page[1] > 1:
             parts.append(f"is page {self.page[0]} of {self.page[1]}")
@@ -120,20 +120,20 @@ class FileImage:
 
 
 def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:
-    """Reads an image file. The header decides on the library.
+    """Reads an image file with Pillow, or with ``tifffile`` if Pillow does not read the TIFF file correctly.
 
-    ``tifffile`` reads TIFF files that Pillow does not read correctly. The image is the first page that is no thumbnail.
-    The first three of several bands are red, green and blue. The first of two bands is grey.
+    By default, the image is the first page that is not a thumbnail. If it has three or more bands, the first three are
+    red, green and blue. If it has two, the first is grey.
 
     Args:
-        file: Path, content, or binary file. A binary file is read from its start, and a pipe from where it is.
-        index: Index among the pages of a TIFF file, without thumbnails.
-        upright: Applies the EXIF orientation. TIFF files are always upright.
-        header: Header of the file, if it was read before.
+        file: Path, content, or binary file. A binary file is read from its start, and a pipe from its position.
+        index: Index of a page of a TIFF file, not counting thumbnails.
+        upright: If True, applies the EXIF orientation. Pages of TIFF files are always upright.
+        header: Header of the file, if already read.
 
     Raises:
         OSError, ValueError: If the file cannot be read; see :data:`~sam2fast.io.images.IMAGE_READ_ERRORS` for damaged
-            files. If an extra is missing, the message names it.
+            files. If an extra is not installed, the message names it.
     """
     with _opened(_seekable(file)) as stream:
         header = header or read_tiff_header(stream)
@@ -142,7 +142,7 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
         page = header.images[index]
         check_pixels(page.width, page.height)
         if page.is_reduced and SUB_IFDS in page.tags:
-            raise ValueError("it shows a thumbnail only, as raw files of cameras: convert it to TIFF or JPEG")
+            raise ValueError("it has only a thumbnail, like raw files of cameras: convert it to TIFF or JPEG")
         place = (index + 1, len(header.images))
         channels = header.channel_pages(page)
         if page.pillow_is_right and len(channels) == 1:
@@ -170,7 +170,7 @@ def _taken(count: int) -> tuple[tuple[int, ...], int]:
 
 
 def read_image_size(file: AnyFile) -> tuple[int, int]:
-    """Returns (width, height) from the header, without JPEG's EXIF orientation. Errors: see :func:`read_image`."""
+    """Returns (width, height) from the header, before JPEG's EXIF orientation. See :func:`read_image` for errors."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
         if header is None:
@@ -189,13 +189,13 @@ def read_header(file: AnyFile) -> TiffHeader | None:
 
 
 def read_if_pillow_fails(file: AnyFile) -> FileImage | None:
-    """Calls :func:`read_image` for a TIFF file that Pillow does not read rightly; returns None for other files."""
+    """Calls :func:`read_image` for a TIFF file that Pillow reads incorrectly. Returns None for other files."""
     header = read_header(file)
     return None if header is None or header.images[0].pillow_is_right else read_image(file, header=header)
 
 
 def has_eight_bits(file: AnyFile) -> bool:
-    """Returns True if other programs show a file as :func:`read_image` reads it: 8 bits, grey or RGB, from page 1."""
+    """Returns True if other programs show a file like :func:`read_image`: its first page has 8 bits, grey or RGB."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
         if header is not None:
@@ -209,7 +209,7 @@ def has_eight_bits(file: AnyFile) -> bool:
 
 
 def _seekable(file: AnyFile) -> AnyFile:
-    """Returns the content of a file that cannot be rewound, such as an answer of a web server; others unchanged."""
+    """Reads a file that cannot be rewound, for example a web server's answer. Returns other files unchanged."""
     if isinstance(file, str | Path | bytes | bytearray | memoryview):
         return file
     try:
@@ -229,7 +229,10 @@ def _opened(file: AnyFile) -> Iterator[BinaryIO]:
 
 
 def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArray[Any]:
-    """The values of a page: RGB of 8 or 16 bits, or grey. 16 bits that use the whole range have 8 exact ones."""
+    """Returns the values of a page: grey, or RGB of 8 or 16 bits.
+
+    If 16-bit values use the full range, only their upper 8 bits are exact.
+    """
     with _seeked(stream, page) as image:
         rawmodes = [_rawmode(tile) for tile in image.tile]
         is_deep = image.mode in ("RGB", "RGBA") and any(";16" in rawmode for rawmode in rawmodes)
@@ -246,7 +249,7 @@ def _by_pillow(stream: BinaryIO, page: TiffPage | None, upright: bool) -> NDArra
     if page is not None and (page.is_separate or not rawmodes[0].startswith(DEEP_COLOURS)):
         return read_tiff(stream, page, [page.number])[..., :COLOURS]
     with _seeked(stream, page) as image:
-        # Read in the other byte order, the upper bytes are the lower ones.
+        # Pillow returns upper bytes. In the other byte order, it returns the lower bytes.
         image.tile = [_with_rawmode(tile, _other_order(mode)) for tile, mode in zip(image.tile, rawmodes, strict=True)]
         lower = _values(image, upright)
     return upper | (lower[..., 1:2] if rawmodes[0].startswith("LA") else lower)
@@ -263,7 +266,7 @@ def _seeked(stream: BinaryIO, page: TiffPage | None) -> Iterator[ImageFile.Image
 
 def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
     if upright:
-        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies upright images, too
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise Pillow copies upright images, too
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         return values.astype(values.dtype.newbyteorder("="))
@@ -273,7 +276,7 @@ def _values(image: Image.Image, upright: bool) -> NDArray[Any]:
 
 def _other_order(rawmode: str) -> str:
     if rawmode.startswith("LA"):
-        return "RGBA"  # grey, its lower byte, alpha, its lower byte
+        return "RGBA"  # upper and lower byte of grey, then of alpha
     name, order = rawmode[:-1], rawmode[-1]
     is_big = order == "B" or (order == "N" and sys.byteorder == "big")
     return name + ("L" if is_big else "B")

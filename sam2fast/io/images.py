@@ -17,20 +17,20 @@ from PIL import Image, UnidentifiedImageError
 
 from sam2fast.io.atomic import annotate_oserror
 
-# Lower-case suffixes of the image files that are searched for in a folder.
+# Suffixes, in lower case, of the image files that are read from a folder.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 MAX_NAMED = 5  # names in a note on skipped files
-# Formats that are not read: Ghostscript renders EPS, and Windows renders WMF; IPTC wraps an image of any format; for
-# PSD, Pillow before 12.1.1 writes outside its memory (CVE-2026-25990).
+# Formats that are refused. Pillow calls Ghostscript for EPS and Windows for WMF. IPTC contains images of any format.
+# For PSD, Pillow before 12.1.1 writes out of bounds (CVE-2026-25990).
 REFUSED = frozenset(("EPS", "WMF", "IPTC", "PSD"))
 AVIF_BRANDS = (b"avif", b"avis")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MOST_PIXELS = 1 << 28
 MEGAPIXELS_VARIABLE = "SAM2FAST_MAX_MEGAPIXELS"  # worker processes inherit it
-PILLOW_PIXELS = 89_478_485  # Pillow's default limit, which is for small images on servers
-# What PIL's decoders raise for files that are damaged, too large or no images. MemoryError comes from a damaged header
-# that claims a huge size; images that are really too large are refused before.
+PILLOW_PIXELS = 89_478_485  # Pillow's default limit, which is meant for small images on servers
+# Exceptions that Pillow's decoders raise for files that are damaged, too large or not images. MemoryError is due to a
+# damaged header with a huge size, since images that are really too large are refused earlier.
 IMAGE_READ_ERRORS = (
     *(UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError),
     *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, EOFError, MemoryError),
@@ -39,19 +39,19 @@ IMAGE_READ_ERRORS = (
 
 
 def is_video_file(name: str) -> bool:
-    """Returns True if a name has the suffix of a video file, in any case."""
+    """Returns True if a name has the suffix of a video file, in upper or lower case."""
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 
 def files_of_kind(paths: Iterable[Path], suffixes: Sequence[str] = VIDEO_SUFFIXES) -> tuple[list[Path], list[Path]]:
-    """Returns the visible and the hidden files with these suffixes, in any case. Includes broken links."""
-    found = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
-    hidden = [path for path in found if path.name.startswith(".")]
-    return [path for path in found if path not in hidden], hidden
+    """Returns visible and hidden files with these suffixes, in upper or lower case. Includes broken links."""
+    files = [path for path in paths if path.suffix.lower() in suffixes and not path.is_dir()]
+    hidden = [path for path in files if path.name.startswith(".")]
+    return [path for path in files if path not in hidden], hidden
 
 
 def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
-    """Returns a note on files of other kinds, and on hidden ones such as macOS's ``._1.jpg``, that are skipped."""
+    """Returns a note on skipped files of other types, and on skipped hidden files such as macOS's ``._1.jpg``."""
     groups = [(names, "{} of other kinds"), (hidden, "hidden {}")]
     parts = [
         f"{len(group)} {kind.format('files' if len(group) > 1 else 'file')}: {', '.join(group[:MAX_NAMED])}"
@@ -63,7 +63,7 @@ def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
 
 
 def numbered_files_hint(path: str | Path) -> str:
-    """Returns the end of an error message if a path that does not exist is a pattern such as ``frames/%03d.png``."""
+    """Returns a hint for an error message if a missing path is a pattern such as ``frames/%03d.png``, else ''."""
     path = Path(path)
     if not re.search(r"%[0-9]*d", path.name):
         return ""
@@ -71,38 +71,38 @@ def numbered_files_hint(path: str | Path) -> str:
 
 
 def most_pixels() -> float:
-    """Returns the limit of an image: from the environment, from Pillow if a program changed it, or the default."""
+    """Returns the maximum pixels of an image: from the environment, from Pillow if it was changed, or the default."""
     if stated := os.environ.get(MEGAPIXELS_VARIABLE):
         return float(stated) * 1e6
     with _PillowLimit.lock:
         pillow = _PillowLimit.value if _PillowLimit.threads else Image.MAX_IMAGE_PIXELS
     if pillow == PILLOW_PIXELS:
         return MOST_PIXELS
-    return math.inf if pillow is None else 2.0 * pillow  # Pillow refuses twice as many
+    return math.inf if pillow is None else 2.0 * pillow  # Pillow raises an error from twice its limit on
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises Image.DecompressionBombError if an image has more pixels than :func:`most_pixels`."""
+    """Raises ``Image.DecompressionBombError`` if an image has more pixels than :func:`most_pixels`."""
     most = most_pixels()
     if width * height > most:
         raise Image.DecompressionBombError(
-            f"it has {width}x{height} pixels, more than {most / 1e6:g} million; --max-megapixels "
-            f"{math.ceil(width * height / 1e6)}, or the environment variable {MEGAPIXELS_VARIABLE}, raises the limit"
+            f"it has {width}x{height} pixels, more than {most / 1e6:g} million; raise the limit by --max-megapixels "
+            f"{math.ceil(width * height / 1e6)} or the environment variable {MEGAPIXELS_VARIABLE}"
         )
 
 
 def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """Opens an image by ``PIL.Image.open`` without the formats of :data:`REFUSED`, with HEIC and our limit of pixels.
+    """Opens an image by ``PIL.Image.open``. Supports HEIC, refuses the formats in :data:`REFUSED`, and limits pixels.
 
-    The caller closes the image. :func:`~sam2fast.io.image_files.read_image` also reads what Pillow cannot read.
+    The caller must close the image. :func:`~sam2fast.io.image_files.read_image` also reads files that Pillow cannot.
 
     Args:
-        formats: Names of the formats to try. Defaults to all.
+        formats: Names of the formats to try. None for all.
 
     Raises:
-        UnidentifiedImageError: If the format is refused or unknown, or its extra is missing.
+        UnidentifiedImageError: If the format is refused or unknown, or its extra is not installed.
         Image.DecompressionBombError: If the image has too many pixels; see :func:`check_pixels`.
-        OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises it.
+        OSError, SyntaxError, ValueError: If ``PIL.Image.open`` raises them.
     """
     try:
         image = _open_any_size(file, formats)
@@ -112,10 +112,10 @@ def open_image(file: str | Path | BinaryIO, formats: tuple[str, ...] | None = No
         elif isinstance(file, str | Path):
             raise
         else:
-            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message has an address
+            raise UnidentifiedImageError("cannot identify the image") from error  # Pillow's message shows an address
     try:
         if image.format in REFUSED:
-            raise UnidentifiedImageError(f"{image.format} files are not read; convert the image to PNG")
+            raise UnidentifiedImageError(f"{image.format} files are not supported; convert the image to PNG")
         check_pixels(*image.size)
     except (UnidentifiedImageError, Image.DecompressionBombError):
         image.close()
@@ -129,7 +129,7 @@ def _open_any_size(file: str | Path | BinaryIO, formats: tuple[str, ...] | None)
 
 
 class _PillowLimit:
-    """Pillow's limit, a global variable, while threads are in :func:`without_pillow_limit`."""
+    """Stores Pillow's limit, which is global, while threads are in :func:`without_pillow_limit`."""
 
     lock = threading.Lock()
     threads = 0
@@ -138,7 +138,7 @@ class _PillowLimit:
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Turns off Pillow's limit of pixels in the block. Pillow checks it when it opens and when it decodes a file."""
+    """Context manager that disables Pillow's limit of pixels, which Pillow checks when it opens or decodes a file."""
     with _PillowLimit.lock:
         if _PillowLimit.threads == 0:
             _PillowLimit.value, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -153,7 +153,11 @@ def without_pillow_limit() -> Iterator[None]:
 
 
 def _enable_heif(file: str | Path | BinaryIO) -> bool:
-    """Lets Pillow read HEIC; False for other files. Raises UnidentifiedImageError if the decoder is missing."""
+    """Enables HEIC in Pillow and returns True, or returns False for other files.
+
+    Raises:
+        UnidentifiedImageError: If the file is HEIC or AVIF, and its decoder is not installed.
+    """
     if isinstance(file, str | Path):
         with open(file, "rb") as opened:
             start = opened.read(12)
@@ -165,7 +169,7 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
         return False
     if start[8:] in AVIF_BRANDS:
         raise UnidentifiedImageError(
-            "AVIF is read by Pillow 11.3 or newer: pip install 'pillow>=11.3', or convert it to JPEG"
+            "AVIF needs Pillow 11.3 or newer: pip install 'pillow>=11.3', or convert the image to JPEG"
         )
     if start[8:] not in HEIF_BRANDS:
         return False
@@ -173,7 +177,7 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
         import_module("pillow_heif").register_heif_opener()
     except ImportError as error:
         raise UnidentifiedImageError(
-            "HEIC is read by pillow-heif: pip install 'sam2fast[images]', or convert it to JPEG"
+            "HEIC needs pillow-heif: pip install 'sam2fast[images]', or convert the image to JPEG"
         ) from error
     return True
 
@@ -181,7 +185,7 @@ def _enable_heif(file: str | Path | BinaryIO) -> bool:
 def write_jpeg(image: Image.Image, path: Path, quality: int) -> None:
     """Writes a JPEG file. Raises OSError if it cannot be written completely.
 
-    The image is encoded in memory first: on a full disk, Pillow would leave a truncated file without an error.
+    The image is encoded in memory first, since on a full disk Pillow would write a truncated file without an error.
     """
     content = BytesIO()
     image.save(content, "JPEG", quality=quality)

@@ -1,4 +1,4 @@
-"""Label maps: images whose pixels are ids of objects, and their palettes and PNG files."""
+"""Creates label maps (images whose pixels are ids of objects), and their palettes and PNG files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,26 +12,26 @@ from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.png import encode_png
 from sam2fast.io.rle import read_run_lengths
 
-COLOURS = 256  # of a palette
-MOST_LABELS = 65535  # of a PNG file with 16 bits
-COLUMNS = 256  # copied together, so that they stay in the processor's cache
+COLOURS = 256  # maximum colours of a palette
+MOST_LABELS = 65535  # maximum id in a PNG file with 16 bits
+COLUMNS = 256  # number of columns copied at once, so that they stay in the processor's cache
 
 
 def paint_labels(
     segmentations: Sequence[Mapping[str, Any]], height: int, width: int, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Returns ids ``(H, W)``: the number of the last mask that has the pixel, or 0. uint16 for more than 255 masks.
+    """Returns ids ``(H, W)``: the id of the last mask that contains the pixel, or 0.
 
-    If the largest mask comes first, no mask is hidden.
+    The dtype is uint8, or uint16 for more than 255 masks. Sort masks by area, largest first, so that none is hidden.
 
     Args:
         segmentations: Run lengths of the masks.
-        numbers: Ids of the masks. Defaults to their positions from 1.
+        numbers: Ids of the masks. Defaults to their positions, from 1.
     """
     if len(segmentations) > MOST_LABELS:
         raise ValueError(
-            f"{len(segmentations)} masks, but an image holds at most {MOST_LABELS} ids; write them as coco or npz, "
-            "or write fewer"
+            f"{len(segmentations)} masks, but an image has at most {MOST_LABELS} ids; write them as coco or npz, "
+            "or write fewer masks"
         )
     ids = np.zeros(height * width, dtype=np.uint8 if len(segmentations) <= MOST_OBJECTS else np.uint16)
     for number, segmentation in zip(numbers or range(1, len(segmentations) + 1), segmentations, strict=True):
@@ -44,7 +44,7 @@ def paint_labels(
 def stack_masks(
     masks: Iterable[tuple[int, NDArray[np.bool_]]], size: tuple[int, int], dtype: type[np.integer[Any]] = np.uint8
 ) -> NDArray[Any]:
-    """Returns labels ``(H, W)`` of pairs of an id and a bool mask. Later masks cover earlier ones."""
+    """Returns labels ``(H, W)`` from pairs of an id and a bool mask. Later masks cover earlier ones."""
     labels = np.zeros(size, dtype)
     for number, mask in masks:
         np.copyto(labels, dtype(number), where=mask)
@@ -52,7 +52,7 @@ def stack_masks(
 
 
 def row_major(pixels: np.ndarray) -> np.ndarray:
-    """Returns a row-major copy of ``pixels (H, W)``. Several times as fast as NumPy for large column-major ones."""
+    """Returns a row-major copy of ``pixels (H, W)``. Several times faster than NumPy for large column-major arrays."""
     rows = np.empty(pixels.shape, dtype=pixels.dtype)
     for first in range(0, pixels.shape[1], COLUMNS):
         rows[:, first : first + COLUMNS] = pixels[:, first : first + COLUMNS]
@@ -60,10 +60,11 @@ def row_major(pixels: np.ndarray) -> np.ndarray:
 
 
 def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
-    """Returns a PNG file of labels ``(H, W)``, 0 for none: uint8 with a palette, uint16 as 16-bit grey.
+    """Returns a PNG file of labels ``(H, W)``. Label 0 is the background.
 
     Args:
-        colours: RGB bytes of the palette. Defaults to DAVIS's.
+        labels: Labels in uint8, written with a palette, or in uint16, written as 16-bit grey.
+        colours: RGB bytes of the palette. Defaults to the palette of DAVIS.
 
     Raises:
         ValueError: If the palette is invalid.
@@ -76,7 +77,10 @@ def label_png(labels: np.ndarray, colours: bytes | None = None) -> bytes:
 
 
 def palette() -> NDArray[np.uint8]:
-    """Returns DAVIS's palette ``(256, 3)``. Bits 3k, 3k + 1, 3k + 2 of an id are bit 7 - k of red, green and blue."""
+    """Returns the palette of DAVIS, ``(256, 3)``.
+
+    Bits 3k, 3k + 1 and 3k + 2 of an id are bit 7 - k of red, green and blue.
+    """
     ids = np.arange(COLOURS)
     colours = np.zeros((COLOURS, 3), dtype=np.uint8)
     for level in range(8):
@@ -94,5 +98,5 @@ def palette_of(path: Path) -> bytes | None:
 
 
 def extended(colours: bytes, count: int = COLOURS) -> bytes:
-    """Extends a palette to at least ``count`` colours by DAVIS's: every stored index needs a colour."""
+    """Extends a palette to at least ``count`` colours by those of DAVIS, since all indices need a colour."""
     return colours + palette().tobytes()[len(colours) : 3 * count]

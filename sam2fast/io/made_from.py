@@ -1,7 +1,7 @@
-"""Compares the record of a result on disk with the record that the result would have now.
+"""Compares the record of a result on disk with the record of a new result.
 
 A record is JSON: the version, digests of the model's weights and of the inputs, and the command's ``options``. Commands
-write the record with their results, and call :func:`differences` before they keep a result.
+write the record with their results. Before they keep an existing result, they call :func:`differences`.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The last bytes of complete files by suffix, without white space.
+# Suffix -> last bytes of a complete file, without trailing white space.
 ENDINGS = {
     ".png": (b"IEND\xaeB`\x82",),
     ".jpg": (b"\xff\xd9",),
@@ -18,14 +18,14 @@ ENDINGS = {
     ".geojson": (b"}",),
     ".npz": (b"PK\x05\x06",),
 }
-TAIL = 64  # bytes; a ZIP archive without a comment ends with a record of 22
-MAX_NAMED = 3  # videos in a message
+TAIL = 64  # bytes read from the end; a ZIP archive without a comment ends with a record of 22 bytes
+MAX_NAMED = 3  # maximum videos named in a message
 UNRECORDED = "unrecorded inputs"
-MAY_BE_EMPTY = (".txt",)  # files of images without objects
+MAY_BE_EMPTY = (".txt",)  # files of images without objects are empty
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """Returns the names of the differences between two records for messages. Records of version 0.2 are None."""
+    """Returns descriptions of the differences between two records, for messages. A record of version 0.2 is None."""
     now = json.loads(json.dumps(now))
     if before == now:
         return []
@@ -36,7 +36,7 @@ def differences(before: Any, now: Any) -> list[str]:
 
 
 def described(names: Iterable[str]) -> str:
-    """Returns :func:`differences` as a clause for messages: ``differs in weights and --dtype``."""
+    """Converts :func:`differences` to a clause for messages: ``differs in weights and --dtype``."""
     *first, last = dict.fromkeys(names)
     if last == UNRECORDED:
         return "does not say what it was made from"
@@ -44,14 +44,14 @@ def described(names: Iterable[str]) -> str:
 
 
 def described_videos(others: Mapping[str, Sequence[str]]) -> str:
-    """Returns the :func:`differences` of videos as a clause: ``has 2 of these videos (a, b) made from ...``."""
+    """Converts the :func:`differences` of videos to a clause: ``has 2 of these videos (a, b) made from ...``."""
     first, names = next(iter(others.items()))
     some = ", ".join([*others][:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
     return f"has {len(others)} of these videos ({some}) made from something else: {first} {described(names)}"
 
 
 def is_whole(file: Path) -> bool:
-    """Returns True if a file exists and ends as its format does, or all visible files of a folder do."""
+    """Returns True if a file exists and its end is complete. Checks all visible files of a folder."""
     if file.is_dir():
         return are_whole(files_below(file))
     suffix = file.suffix.lower()
@@ -68,21 +68,21 @@ def is_whole(file: Path) -> bool:
 
 
 def are_whole(files: Sequence[Path], count: int | None = None) -> bool:
-    """Returns True if there are files, all of them are whole, and their number is ``count`` if that is known."""
+    """Returns True if there are files, all are complete, and their number is ``count`` (if not None)."""
     return bool(files) and count in (None, len(files)) and all(map(is_whole, files))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Returns the files in a folder and its subfolders, sorted, without hidden files."""
+    """Returns sorted paths of all files in a folder and its subfolders, except hidden files."""
     return sorted(path for path in folder.rglob("[!.]*") if path.is_file())
 
 
 def _named(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a record by their names in messages: ``--image-size``, ``video content``."""
+    """Returns the values of a record by name for messages: ``--image-size``, ``video content``."""
     options = record.get("options")
-    found = options if isinstance(options, Mapping) else {}  # a damaged record
+    options = options if isinstance(options, Mapping) else {}  # a damaged record
     named = {name.replace("_", " "): value for name, value in record.items() if name != "options"}
-    return named | {f"--{name.replace('_', '-')}": value for name, value in found.items()}
+    return named | {f"--{name.replace('_', '-')}": value for name, value in options.items()}
 
 
 def _shown(name: str, before: Any, now: Any) -> str:

@@ -1,6 +1,6 @@
-"""The formats of masks: the files of each, and what it needs. Imports nothing, since options list the formats."""
+"""Lists mask formats and their files. Imports nothing, since command line options list the formats."""
 
-# The file for an image in the format's folder. ``coco`` has one for all images.
+# Format -> file for an image in the output folder. ``coco`` has one file for all images.
 FILES = {
     "yolo": "labels/{}.txt",
     "yolo-seg": "labels/{}.txt",
@@ -12,6 +12,6 @@ FILES = {
     "geojson": "{}.geojson",
 }
 WITH_POLYGONS = ("yolo-seg", "labelme", "geojson")
-WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # the images lie beside their labels
-MOST_OBJECTS = 255  # of a palette image; label 0 is the background
+WITH_IMAGES = ("yolo", "yolo-seg", "labelme", "labelme-mask", "label-studio")  # formats with images beside labels
+MOST_OBJECTS = 255  # maximum objects in a palette image; label 0 is the background
 VOLUME_FILES = {"nifti": "masks.nii.gz", "dicom-seg": "masks.dcm"}

@@ -1,4 +1,4 @@
-"""Draws masks, ids and prompts on their image, and images side by side."""
+"""Draws masks, ids and prompts on an image, and draws images side by side."""
 
 import colorsys
 from collections.abc import Iterable, Sequence
@@ -14,20 +14,20 @@ from sam2fast.io.png import encode_rows
 Colour: TypeAlias = tuple[int, int, int]
 Area: TypeAlias = tuple[slice, slice]  # rows and columns of an image
 
-# Tints of masks, which people with any colour vision can distinguish.
+# Tints of masks that are distinguishable with any colour vision.
 COLOURS = ((230, 20, 130), (0, 158, 255), (255, 176, 0), (60, 200, 110), (150, 110, 255))
-# Other colours: the distance of consecutive hues (golden ratio); saturations and values, in turn.
+# Further colours: distance of consecutive hues (golden ratio), and cyclic pairs of saturation and value.
 HUE_STEP = (5**0.5 - 1) / 2
 SHADES = ((0.9, 0.95), (0.55, 1.0), (0.95, 0.7))
-LINE_SHARE = 900  # longer side of a frame divided by the width of outlines in its objects' colours
-CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # by foreground
+LINE_SHARE = 900  # longer side of a frame divided by the width of outlines in draw_objects
+CLICK_COLOURS = {True: (20, 160, 70), False: (215, 40, 40)}  # True for foreground clicks
 OUTLINE_COLOUR = (255, 255, 255)
 BOX_COLOUR = (255, 255, 255)
 BOX_SHADOW = (30, 30, 30)
-MOST_SAMPLES = 1 << 20  # pixels of an object's box that its mean colour is taken from
-SMOOTH = 4  # markers are drawn this many times larger, then reduced
+MOST_SAMPLES = 1 << 20  # maximum pixels in an object's box that are sampled for its mean colour
+SMOOTH = 4  # factor by which markers are drawn larger before they are downscaled
 TEXT_SHARE, PADDING = 50, 3  # longer side of an image divided by the height of text; pixels around text
-PAPER, INK, GAP = (24, 24, 24), (255, 255, 255), 4  # around columns of images
+PAPER, INK, GAP = (24, 24, 24), (255, 255, 255), 4  # background, text and spacing of columns of images
 
 
 def draw_overlay(
@@ -38,20 +38,20 @@ def draw_overlay(
     boxes: Any = None,
     colours: Sequence[Colour] | None = None,
 ) -> Image.Image:
-    """Returns the image with masks tinted and outlined in white, and with the prompts.
+    """Draws masks, tinted and outlined in white, and prompts on a copy of an image.
 
-    Line widths follow the image's size. Small masks are drawn over large ones. Prompts outside the image are cut off.
+    Line widths scale with the image's size. Smaller masks are drawn over larger ones. Prompts are clipped to the image.
 
     Args:
-        image: ``(H, W, 3)`` RGB uint8.
-        masks: ``(N, H, W)`` bool.
-        points: ``(P, 2)`` clicks (x, y) in pixels, drawn as a plus on green or a minus on red.
-        labels: ``(P)``, 1 for foreground and 0 for background. Defaults to foreground.
-        boxes: ``(B, 4)`` XYXY in pixels.
+        image: RGB image ``(H, W, 3)`` uint8.
+        masks: Masks ``(N, H, W)`` bool.
+        points: Clicks ``(P, 2)``, (x, y) in pixels, drawn as a plus on green or a minus on red.
+        labels: Labels ``(P)`` of clicks, 1 for foreground and 0 for background. Defaults to foreground.
+        boxes: Boxes ``(B, 4)``, XYXY in pixels.
         colours: Tints of the N masks. Defaults to :func:`choose_colours`.
 
     Raises:
-        ValueError: If a shape or dtype does not fit.
+        ValueError: If a shape or dtype is invalid.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an RGB uint8 image (H, W, 3), got {image.dtype} {image.shape}")
@@ -79,8 +79,8 @@ def draw_overlay(
 
 
 def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
-    """Returns the tint of each mask ``(H, W)`` that differs most from the pixels below; five masks get five tints."""
-    chosen: list[Colour] = []
+    """Returns for each mask ``(H, W)`` the tint that differs most from its pixels. Five masks get different tints."""
+    tints: list[Colour] = []
     unused: list[Colour] = []
     for mask in masks:
         unused = unused or list(COLOURS)
@@ -88,13 +88,13 @@ def choose_colours(image: np.ndarray, masks: np.ndarray) -> list[Colour]:
         inside = mask if area is None else mask[area]
         step = max(1, round((inside.size / MOST_SAMPLES) ** 0.5))
         below = image if area is None else image[area]
-        chosen.append(_least_like(below[::step, ::step][inside[::step, ::step] != 0], unused))
-        unused.remove(chosen[-1])
-    return chosen
+        tints.append(_least_like(below[::step, ::step][inside[::step, ::step] != 0], unused))
+        unused.remove(tints[-1])
+    return tints
 
 
 def colour_of_number(number: int) -> Colour:
-    """Returns the RGB colour of a number. 0 to 4 have the colours that are easiest to distinguish."""
+    """Returns an RGB colour for a number. The colours of 0 to 4 are the easiest to distinguish."""
     if 0 <= number < len(COLOURS):
         return COLOURS[number]
     red, green, blue = colorsys.hsv_to_rgb(number * HUE_STEP % 1, *SHADES[number % len(SHADES)])
@@ -102,13 +102,13 @@ def colour_of_number(number: int) -> Colour:
 
 
 def label_colours(count: int) -> NDArray[np.uint8]:
-    """Returns colours ``(count + 1, 3)`` of labels from 0, which is black."""
+    """Returns colours ``(count + 1, 3)`` of labels 0 to ``count``. Label 0 is black."""
     return np.array([(0, 0, 0), *map(colour_of_number, range(count))], dtype=np.uint8)
 
 
 def area_of(mask: NDArray[np.bool_]) -> Area | None:
     """Returns the bounding box of a bool mask ``(H, W)`` as slices of rows and columns, or None if it is empty."""
-    if mask.flags.fnc:  # decoded run lengths are column-major
+    if mask.flags.fnc:  # column-major, like decoded run lengths
         area = area_of(mask.T)
         return area and (area[1], area[0])
     rows = np.flatnonzero(mask.any(axis=1))
@@ -119,7 +119,7 @@ def area_of(mask: NDArray[np.bool_]) -> Area | None:
 
 
 def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
-    """Returns a PNG file of ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, made strip by strip."""
+    """Returns a PNG file of an image ``(H, W, 3)`` uint8 with ids ``(H, W)`` tinted and outlined, in strips of rows."""
     width = round(max(image.shape[:2]) / 1000)
     colours, margin = label_colours(int(ids.max(initial=0))), 2 * width
 
@@ -133,7 +133,7 @@ def layers_png(image: np.ndarray, ids: np.ndarray) -> bytes:
 
 def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width: int) -> np.ndarray:
     """Returns a copy of the image with ids ``(H, W)`` tinted, and with white outlines of 2 + 2 ``width`` pixels."""
-    # Entries of four bytes, and pixels of three, are copied at once.
+    # Table entries of four bytes, and pixels of three bytes, are copied as single elements.
     halves = np.pad(colours >> 1, ((0, 0), (0, 1))).view(np.uint32)[:, 0]
     tints = halves[ids].view(np.uint8).reshape(*ids.shape, 4)[..., :3]
     drawn = np.array(image, order="C")
@@ -152,19 +152,19 @@ def _tint_labels(image: np.ndarray, ids: np.ndarray, colours: np.ndarray, width:
 
 
 def _widened(edges: Image.Image, width: int) -> Image.Image:
-    """Returns lines of 255 on 0 that are ``width`` pixels wider to each side, and soft."""
+    """Widens lines of 255 on 0 by ``width`` pixels to each side, and blurs them."""
     if width == 0:
         return edges
-    # What a box blur leaves above 0 is what a maximum filter finds, in time that does not depend on the width.
+    # A box blur is above 0 where a maximum filter is, but its time does not depend on the width.
     for radius in ((width, 0), (0, width)):
         edges = edges.filter(ImageFilter.BoxBlur(radius)).point(lambda value: 255 * (value > 0))
     return edges.filter(ImageFilter.BoxBlur(width / 2))
 
 
 def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool_], Colour]]) -> NDArray[np.uint8]:
-    """Returns a copy of ``(H, W, 3)`` uint8 with tinted objects, outlined in their colours. Fast enough for videos.
+    """Returns a copy of an image ``(H, W, 3)`` uint8 with objects tinted and outlined in their colours.
 
-    Earlier objects cover later ones. Only one mask ``(H, W)`` is in memory at a time.
+    Fast enough for videos. Earlier objects cover later ones. Only one mask ``(H, W)`` is in memory at a time.
     """
     image = np.array(rgb, order="C")
     height, width = image.shape[:2]
@@ -173,12 +173,12 @@ def draw_objects(rgb: NDArray[np.uint8], objects: Iterable[tuple[NDArray[np.bool
         area = area_of(mask)
         if area is None:
             continue
-        if hidden is None:  # in the order of the masks, since mixed orders are slow
+        if hidden is None:  # same memory order as the masks, since mixed orders are slow
             hidden = np.zeros(mask.shape, dtype=bool, order="F" if mask.flags.fnc else "C")
         rows, columns = area
         shown = mask[area] & ~hidden[area]
         hidden[area] |= shown
-        # Rows of bytes rather than of pixels, so that NumPy can vectorise.
+        # Processes rows of bytes instead of pixels, so that NumPy can vectorise.
         half = image.reshape(height, 3 * width)[rows, 3 * columns.start : 3 * columns.stop] >> 1
         half += np.tile(np.array(colour, dtype=np.uint8) >> 1, columns.stop - columns.start)
         pixels = image.view("V3")[..., 0][area]
@@ -200,7 +200,7 @@ def _inner_edge(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
 
 
 def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], Colour]]) -> Image.Image:
-    """Returns the image with ids on their colours, each above the upper left corner (x, y) of its object."""
+    """Draws each id on a background of its colour, above the upper left corner (x, y) of its object."""
     image = Image.fromarray(rgb)
     draw, height = ImageDraw.Draw(image), _text_height(image.size)
     font = ImageFont.load_default(height)
@@ -209,12 +209,12 @@ def draw_ids(rgb: NDArray[np.uint8], ids: Iterable[tuple[str, tuple[int, int], C
         left, top, right, bottom = draw.textbbox(place, text, font)
         draw.rectangle((left - PADDING, top - PADDING, right + PADDING, bottom + PADDING), fill=colour)
         luminance = np.dot((np.array(colour) / 255) ** 2.2, (0.2126, 0.7152, 0.0722))
-        draw.text(place, text, INK if luminance < 0.18 else (0, 0, 0), font)  # the ink with the better contrast
+        draw.text(place, text, INK if luminance < 0.18 else (0, 0, 0), font)  # colour with the better contrast
     return image
 
 
 def draw_columns(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    """Draws columns of images side by side, each below its title."""
+    """Draws columns of images side by side, each column below its title."""
     widths = [images[0].width for _, images in columns]
     heights = [sum(image.height + GAP for image in images) for _, images in columns]
     size = _text_height(columns[0][1][0].size)
@@ -245,7 +245,7 @@ def _array(value: Any, width: int, name: str) -> np.ndarray:
 
 
 def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
-    """Returns the colour farthest from the mean of ``pixels (P, 3)``, so that a pink car is not tinted pink."""
+    """Returns the colour farthest from the mean of ``pixels (P, 3)``. A pink car, for example, is not tinted pink."""
     if not len(pixels):
         return colours[0]
     mean = pixels.mean(axis=0)
@@ -253,7 +253,7 @@ def _least_like(pixels: np.ndarray, colours: list[Colour]) -> Colour:
 
 
 def _draw_box(canvas: Image.Image, box: np.ndarray, width: int) -> None:
-    # PIL would spend time and memory on far corners; a line outside the image is invisible.
+    # Corners are clipped, since Pillow spends time and memory on distant ones. Lines outside the image are invisible.
     margin = 4 * width
     limits = (canvas.width + margin, canvas.height + margin) * 2
     x0, y0, x1, y1 = (round(float(np.clip(v, -margin, high))) for v, high in zip(box, limits, strict=True))

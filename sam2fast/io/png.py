@@ -1,4 +1,4 @@
-"""Writes large PNG files: strips of rows are made and compressed in threads."""
+"""Encodes large PNG files, with strips of rows that are computed and compressed in threads."""
 
 import os
 import struct
@@ -9,21 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-STRIP_BYTES = 1 << 23  # of pixels
-LEVEL = 1  # of zlib; higher ones take several times longer and hardly shrink photographs
+STRIP_BYTES = 1 << 23  # bytes of pixels per strip
+LEVEL = 1  # zlib's level; higher levels take several times longer and hardly compress photographs better
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
 GREY, RGB, PALETTE = 0, 2, 3  # colour types
-NO_FILTER, SUB = 0, 1  # a row as it is, or differences to the pixel on the left
+NO_FILTER, SUB = 0, 1  # filters of a row: unchanged, or differences to the pixel on the left
 
 
 def encode_png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
-    """Returns a PNG file of ``(H, W)`` grey uint8 or uint16, indices uint8 of a palette ``(N, 3)``, or RGB uint8."""
+    """Returns a PNG file.
+
+    Args:
+        pixels: Grey values ``(H, W)`` uint8 or uint16, indices ``(H, W)`` uint8, or RGB values ``(H, W, 3)`` uint8.
+        palette: RGB colours ``(N, 3)`` uint8 of the indices, or None.
+    """
     return encode_rows(lambda start, stop: pixels[start:stop], pixels.shape, pixels.dtype, palette)
 
 
 def encode_image(image: Image.Image) -> bytes:
-    """An RGB image as the content of a PNG file."""
+    """Returns a PNG file of an RGB image."""
 
     def rows(start: int, stop: int) -> np.ndarray:
         return np.asarray(image.crop((0, start, image.width, stop)))
@@ -37,7 +42,7 @@ def encode_rows(
     dtype: np.dtype,
     palette: np.ndarray | None = None,
 ) -> bytes:
-    """:func:`encode_png` of an image whose ``rows(start, stop)`` are made strip by strip, in several threads."""
+    """Like :func:`encode_png` for an image whose strips ``rows(start, stop)`` are computed in several threads."""
     height, width = shape[:2]
     colour = PALETTE if palette is not None else RGB if len(shape) == 3 else GREY
     step = max(1, STRIP_BYTES // (width * dtype.itemsize * (3 if colour == RGB else 1)))
@@ -47,7 +52,7 @@ def encode_rows(
         stop = min(start + step, height)
         lines = _filtered(rows(start, stop))
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_RLE)
-        # Strips end at whole bytes, so that they join to one stream.
+        # Each strip ends at a whole byte, so that strips can be concatenated to one stream.
         packed = packer.compress(lines) + packer.flush(zlib.Z_FINISH if stop == height else zlib.Z_FULL_FLUSH)
         return _chunk(b"IDAT", packed), lines
 
@@ -65,7 +70,7 @@ def encode_rows(
 
 
 def _filtered(rows: np.ndarray) -> bytes:
-    """Rows as PNG compresses them: each begins with the number of its filter."""
+    """Returns rows as input of PNG's compression: each begins with the number of its filter."""
     height, width = rows.shape[:2]
     if rows.ndim == 3:
         flat = rows.reshape(height, 3 * width)

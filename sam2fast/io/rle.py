@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths: compressed as in ``pycocotools.mask``, as lists of integers, and from polygons."""
+"""Converts masks and polygons to COCO's run lengths, compressed like ``pycocotools.mask`` or as lists of integers."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -10,41 +10,45 @@ import torch
 from sam2fast.kernels.run_lengths import MOST_PIXELS, RunLengths, encode_masks
 from sam2fast.utils.errors import requires
 
-# A number is written in groups of five bits, lowest first. The sixth bit marks that another group follows. Each group
-# is shifted to a printable character.
+# A number is written in groups of five bits, lowest first. The sixth bit indicates that another group follows. An
+# offset makes each group a printable character.
 GROUP_BITS = 5
 GROUP = (1 << GROUP_BITS) - 1
 SIGN = 1 << (GROUP_BITS - 1)
 MORE = 1 << GROUP_BITS
 FIRST_CHARACTER = 48
-MAX_GROUPS = 12  # 60 bits: every count that fits in int64 with its sign
-CORNERS = 3  # minimum of a polygon
-# How far outside a corner may lie, in image sides: pycocotools takes time and memory for the length of each edge.
+MAX_GROUPS = 12  # 60 bits, which fit in int64 with a sign
+CORNERS = 3  # minimum corners of a polygon
+# Maximum distance of a corner from the image, in sides of the image: the time and memory of pycocotools depend on the
+# lengths of edges.
 MOST_OUTSIDE = 1
 
 
 class RLE(TypedDict):
-    """One mask: ``size`` is [height, width], ``counts`` the compressed run lengths."""
+    """Stores a mask: ``size`` is [height, width], and ``counts`` the compressed run lengths."""
 
     size: list[int]
     counts: str
 
 
 class UncompressedRLE(TypedDict):
-    """One mask: ``size`` is [height, width], ``counts`` the run lengths, beginning with background, which may be 0."""
+    """Stores a mask: ``size`` is [height, width], and ``counts`` the run lengths.
+
+    The first run is background and may be 0.
+    """
 
     size: list[int]
     counts: list[int]
 
 
 def encode_rle(mask: np.ndarray) -> RLE:
-    """Run lengths of one mask ``(H, W)``, down the columns, beginning with background.
+    """Encodes a mask ``(H, W)`` as column-major run lengths, beginning with background.
 
     Args:
-        mask: bool or numbers; what is not zero is foreground.
+        mask: Booleans or numbers. Nonzero pixels are foreground.
 
     Raises:
-        ValueError: the mask has another rank.
+        ValueError: If the mask does not have two dimensions.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2:
@@ -53,10 +57,13 @@ def encode_rle(mask: np.ndarray) -> RLE:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """The bool mask ``(H, W)`` of ``{"size": [H, W], "counts": ...}``, compressed (str or bytes) or not (integers).
+    """Decodes ``{"size": [H, W], "counts": ...}`` to a bool mask ``(H, W)``.
+
+    Args:
+        rle: Run lengths. The counts are compressed (str or bytes) or a list of integers.
 
     Raises:
-        ValueError: the counts are damaged or do not fill the size.
+        ValueError: If the counts are invalid or do not add up to H * W.
     """
     (height, width), counts = _parts_of(rle)
     lengths = _lengths_of(counts, height, width)
@@ -65,15 +72,15 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def compress_run_lengths(runs: RunLengths) -> list[RLE]:
-    """COCO's compressed run lengths of every mask, as ``pycocotools.mask.encode`` writes them; copies to the host."""
+    """Compresses run lengths of each mask like ``pycocotools.mask.encode``. Copies them to the CPU."""
     counts, offsets = runs.counts.cpu().numpy(), runs.offsets.cpu().numpy()
     return [{"size": list(runs.size), "counts": counts} for counts in _compress(counts, offsets)]
 
 
 def list_run_lengths(runs: RunLengths) -> list[UncompressedRLE]:
-    """The run lengths of every mask as plain integers; copies to the host.
+    """Converts run lengths of each mask to lists of integers. Copies them to the CPU.
 
-    Source: ``sam2.utils.amg.mask_to_rle_pytorch``, which makes the same of masks.
+    Source: ``sam2.utils.amg.mask_to_rle_pytorch``, which returns the same for masks.
     """
     counts, offsets = runs.counts.tolist(), runs.offsets.tolist()
     ends = zip(offsets[:-1], offsets[1:], strict=True)
@@ -81,18 +88,18 @@ def list_run_lengths(runs: RunLengths) -> list[UncompressedRLE]:
 
 
 def read_run_lengths(rles: Sequence[Mapping[str, Any]]) -> RunLengths:
-    """Run lengths of masks of one size, on the CPU.
+    """Converts COCO's run lengths of masks of equal size to :class:`RunLengths` on the CPU.
 
     Args:
-        rles: at least one ``{"size": [H, W], "counts": ...}``, compressed (str or bytes) or not (integers).
+        rles: One or more ``{"size": [H, W], "counts": ...}``, with compressed counts (str or bytes) or integers.
 
     Raises:
-        ValueError: there is none, the sizes differ, or some counts are damaged or do not fill the size.
+        ValueError: If ``rles`` is empty, sizes differ, or counts are invalid or do not add up to H * W.
     """
     parts = [_parts_of(rle) for rle in rles]
     sizes = {size for size, _ in parts}
     if len(sizes) != 1:
-        raise ValueError(f"expected at least one mask, all of one size, got sizes {sorted(sizes)}")
+        raise ValueError(f"expected one or more masks of equal size, got sizes {sorted(sizes)}")
     ((height, width),) = sizes
     lengths = [_lengths_of(counts, height, width) for _, counts in parts]
     offsets = np.cumsum([0, *map(len, lengths)])
@@ -101,7 +108,7 @@ def read_run_lengths(rles: Sequence[Mapping[str, Any]]) -> RunLengths:
 
 
 def _parts_of(rle: Mapping[str, Any]) -> tuple[tuple[int, int], Any]:
-    """The size of one mask, checked, and its counts as they are."""
+    """Returns the checked size of a mask, and its unchecked counts."""
     try:
         if not isinstance(rle, Mapping):
             raise TypeError
@@ -118,7 +125,7 @@ def _parts_of(rle: Mapping[str, Any]) -> tuple[tuple[int, int], Any]:
 
 
 def _lengths_of(counts: Any, height: int, width: int) -> np.ndarray:
-    """The run lengths of one mask, which fill it; int64."""
+    """Returns the run lengths of a mask, int64. Checks that they add up to its number of pixels."""
     if isinstance(counts, str | bytes):
         lengths = _decompress(counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts)
     else:
@@ -136,14 +143,15 @@ def _listed(counts: Any) -> np.ndarray:
         raise ValueError(f"run lengths must be a list of integers: {error}") from error
     if lengths.ndim != 1 or lengths.dtype.kind not in "iuf" or (lengths.dtype.kind == "f" and (lengths % 1).any()):
         wrong = f"{type(counts).__name__} {reprlib.repr(counts)}"
-        raise ValueError(f"run lengths must be a string or a list of integers, none too large, got {wrong}")
+        raise ValueError(f"run lengths must be a string or a list of integers of at most 64 bits, got {wrong}")
     return lengths
 
 
 def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
-    """The compressed counts of every mask; its lengths are those from its offset to the next one."""
+    """Returns the compressed counts of each mask i, which has lengths ``offsets[i]`` to ``offsets[i + 1]``."""
     rest = lengths.astype(np.int64)
-    # From the fourth of a mask on, a number is the difference to the run before last: neighbouring columns are alike.
+    # From the fourth run of a mask on, the difference to the run before last is stored, since adjacent columns are
+    # similar.
     linked = np.ones(len(rest), dtype=bool)
     for skipped in range(3):
         first = offsets[:-1] + skipped
@@ -155,7 +163,7 @@ def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
         used.append(unfinished)
         group = rest & GROUP
         rest >>= GROUP_BITS
-        # Done once the rest is nothing but copies of the sign bit written last.
+        # A number is complete once the remaining bits equal the sign bit that was written last.
         unfinished = unfinished & np.where(group & SIGN, rest != -1, rest != 0)
         groups.append((group + np.where(unfinished, MORE, 0) + FIRST_CHARACTER).astype(np.uint8))
     if not groups:
@@ -168,36 +176,36 @@ def _compress(lengths: np.ndarray, offsets: np.ndarray) -> list[str]:
 def _decompress(counts: bytes) -> np.ndarray:
     groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - FIRST_CHARACTER
     if not len(groups) or groups.min() < 0 or groups.max() > GROUP + MORE or groups[-1] & MORE:
-        raise ValueError("the counts are cut short or hold characters that run lengths never have")
+        raise ValueError("the counts are truncated or contain invalid characters")
     last = np.flatnonzero(groups & MORE == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     if (last - first).max() >= MAX_GROUPS:
-        raise ValueError("the counts hold a number of more than 60 bits")
+        raise ValueError("the counts contain a number of more than 60 bits")
     shift = GROUP_BITS * (np.arange(len(groups)) - np.repeat(first, last - first + 1))
     numbers = np.add.reduceat((groups & GROUP) << shift, first)
     numbers -= np.where(groups[last] & SIGN, np.int64(1) << (shift[last] + GROUP_BITS), 0)
-    # Undoes the differences, which link every second run.
+    # Differences refer to the run before last, so cumulative sums over every second run undo them.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
 
 
 def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
-    """Run lengths of the pixels that are inside any of the polygons, as ``pycocotools.mask.frPyObjects`` fills them.
+    """Returns run lengths of the union of polygons, filled like ``pycocotools.mask.frPyObjects``.
 
     Args:
-        polygons: lists of x, y, x, y, ... in pixels, as read from JSON.
-        size: (height, width) of the image.
+        polygons: Lists x, y, x, y, ... in pixels, as read from JSON.
+        size: Size (H, W) of the image.
 
     Raises:
-        ValueError: there is no polygon, one has fewer than three corners, values that are no numbers, or corners far
-            outside the image.
-        ImportError: pycocotools is not installed.
+        ValueError: If there are no polygons, or a polygon has fewer than three corners, a value that is not a number,
+            or a corner far outside the image.
+        ImportError: If pycocotools is not installed.
     """
     if not isinstance(polygons, list | tuple):
         raise ValueError(f"expected a list of polygons, got {type(polygons).__name__}")
     if not polygons:
-        raise ValueError("there is no polygon")
+        raise ValueError("there are no polygons")
     height, width = size
     for polygon in polygons:
         _check(polygon, height, width)
@@ -211,8 +219,8 @@ def rasterise_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> RLE:
 def _check(polygon: Any, height: int, width: int) -> None:
     is_flat = isinstance(polygon, list) and all(isinstance(value, int | float) for value in polygon)
     if not is_flat or len(polygon) < 2 * CORNERS or len(polygon) % 2:
-        raise ValueError("a polygon must be a list of numbers x, y, x, y, ... of at least three corners")
+        raise ValueError("a polygon must be a list of numbers x, y, x, y, ... with at least three corners")
     for values, side in ((polygon[::2], width), (polygon[1::2], height)):
         low, high = -MOST_OUTSIDE * side, (1 + MOST_OUTSIDE) * side
-        if not all(low <= value <= high for value in values):  # NaN is not
+        if not all(low <= value <= high for value in values):  # False for NaN
             raise ValueError("a polygon has corners far outside the image")

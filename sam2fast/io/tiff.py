@@ -1,4 +1,4 @@
-"""Reads TIFF files that Pillow cannot read, by ``tifffile``. Needs the extra ``images``."""
+"""Reads TIFF files that Pillow cannot read, using ``tifffile``. Needs the extra ``images``."""
 
 import logging
 from collections.abc import Sequence
@@ -25,26 +25,27 @@ from sam2fast.io.tiff_header import (
     TiffPage,
 )
 
-JPEG = 7  # a compression
-_SILENT = logging.NullHandler()  # otherwise Python prints what tifffile logs on damaged metadata
+JPEG = 7  # value of COMPRESSION
+_SILENT = logging.NullHandler()  # without a handler, Python prints tifffile's log messages on damaged metadata
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK)
 
 
 def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[Any]:
-    """Returns the values of a page ``(H, W, C)`` as stored, upright, without alpha.
+    """Returns the stored values ``(H, W, C)`` of a page, upright and without alpha.
 
-    Colours of inks and palettes become RGB in 8 bits, and fewer than 8 bits become 8.
+    CMYK and palette colours are converted to 8-bit RGB, and values of fewer than 8 bits to 8 bits.
 
     Args:
-        channels: Numbers of the pages with the image's channels. A page may have several bands.
+        channels: Numbers of the pages with the image's channels. Each page may have several bands.
 
     Raises:
-        ValueError: If tifffile, or imagecodecs for compressed values, is not installed, or the values are no colours.
+        ValueError: If tifffile is not installed, imagecodecs is needed for compression but not installed, or the values
+            are not colours.
         OSError, RuntimeError, LookupError: If the file is damaged.
     """
-    is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # decoded as RGB
+    is_jpeg = page.photometric == YCBCR and page.first(COMPRESSION, 1) == JPEG  # tifffile decodes this as RGB
     if not (page.photometric in READ or is_jpeg) or page.sample_format > FLOAT:
-        raise ValueError(f"it has {page.kind}, which is no image (photometric interpretation {page.photometric})")
+        raise ValueError(f"it has {page.kind}, which is not an image (photometric interpretation {page.photometric})")
     try:
         tifffile = import_module("tifffile")
         if page.first(COMPRESSION, 1) != 1 or page.bits % 8:
@@ -69,16 +70,16 @@ def read_tiff(file: BinaryIO, page: TiffPage, channels: list[int]) -> NDArray[An
 
 
 def describe(page: TiffPage, channels: list[int]) -> str:
-    """Describes the values of a page that Pillow does not read."""
+    """Describes the values of a page that Pillow does not read, for messages."""
     if len(channels) > 1:
-        return f"{len(channels)} channels in pages of their own"
+        return f"{len(channels)} channels in separate pages"
     if (compression := page.first(COMPRESSION, 1)) not in PILLOW_COMPRESSIONS:
         return f"{page.kind} (compression {compression})"
     return page.kind
 
 
 def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Rotates and flips an image ``(H, W, ...)`` as the orientation of TIFF and EXIF says, 1 to 8."""
+    """Rotates and flips an image ``(H, W, ...)`` by the orientation of TIFF and EXIF, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -89,7 +90,7 @@ def upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _without_alpha(bands: NDArray[Any], extra: Sequence[int]) -> NDArray[Any]:
-    """Drops bands of alpha. Premultiplied colours are divided by it, as Pillow does; transparent pixels become 0."""
+    """Drops alpha bands. Divides premultiplied colours by alpha, like Pillow. Transparent pixels become 0."""
     alphas = [bands.shape[2] - len(extra) + i for i, meaning in enumerate(extra) if meaning in ALPHAS]
     if PREMULTIPLIED in extra:
         most = 1 if bands.dtype.kind == "f" else np.iinfo(bands.dtype).max

@@ -1,4 +1,4 @@
-"""Reads the headers of TIFF files: their pages, and the place on earth of a GeoTIFF."""
+"""Reads headers of TIFF files: their pages, and the georeference of a GeoTIFF."""
 
 import re
 import struct
@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, BinaryIO
 
 SIGNATURES = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
-MOST_PAGES = 1 << 16  # a damaged file may claim more
-MOST_ENTRIES = 1 << 12  # entries of a page
-MOST_VALUES = 1 << 24  # values of a tag, such as the description of OME
-# struct's characters of field types; text has bytes.
+MOST_PAGES = 1 << 16  # maximum pages, since a damaged file may have more
+MOST_ENTRIES = 1 << 12  # maximum entries of a page
+MOST_VALUES = 1 << 24  # maximum values of a tag; OME's description is long
+# TIFF field type -> character of the struct module. Text is read as bytes.
 FIELD_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 270, 274, 277, 284, 338, 339
@@ -25,7 +25,7 @@ PROJECTED, PIXEL_IS_POINT, USER_DEFINED = 1, 2, 32767
 REDUCED, TRANSPARENCY = 1, 4  # bits of NEW_SUBFILE_TYPE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, CFA = 0, 1, 2, 3, 5, 6, 8, 32803
 PREMULTIPLIED = 1
-ALPHAS = (PREMULTIPLIED, 2)  # of EXTRA_SAMPLES
+ALPHAS = (PREMULTIPLIED, 2)  # values of EXTRA_SAMPLES
 UNSIGNED, SIGNED, FLOAT, VOID = 1, 2, 3, 4  # sample formats
 NAMES = {UNSIGNED: "uint", SIGNED: "int", FLOAT: "float"}
 # Compressions that Pillow 10.3 decodes: none, CCITT, LZW, JPEG, Deflate, PackBits, ThunderScan, LZMA.
@@ -35,13 +35,13 @@ PILLOW_GREYS = {
     *((WHITE_IS_ZERO, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
     *((PALETTE, UNSIGNED, bits) for bits in (1, 2, 4, 8)),
 }
-# Pillow swaps the bytes of these wrongly if they are big-endian and compressed.
+# Pillow swaps bytes of these incorrectly if they are big-endian and compressed.
 PILLOW_DEEP_GREYS = {
     *((BLACK_IS_ZERO, sample_format, 32) for sample_format in (UNSIGNED, SIGNED, FLOAT)),
     (BLACK_IS_ZERO, SIGNED, 16),
 }
-COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}  # bands without extra samples
-# The extra samples of 8 bits that Pillow 10.3 reads. Bands whose meaning is not stated count as 0.
+COLOURS = {BLACK_IS_ZERO: 1, PALETTE: 1, RGB: 3, CMYK: 4, YCBCR: 3, LAB: 3}  # number of bands without extra samples
+# Extra samples of 8-bit images that Pillow 10.3 reads. Bands of unspecified meaning are 0.
 PILLOW_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {
     BLACK_IS_ZERO: ((1,), (2,)),
     PALETTE: ((0,), (2,)),
@@ -50,18 +50,18 @@ PILLOW_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {
     YCBCR: ((),),
     LAB: ((),),
 }
-# The extra samples of 16 bits that Pillow 10.3 reads.
+# Extra samples of 16-bit images that Pillow 10.3 reads.
 PILLOW_DEEP_EXTRAS: dict[int, tuple[tuple[int, ...], ...]] = {RGB: ((), (1,), (2,)), CMYK: ((),)}
 
 
 @dataclass(frozen=True)
 class TiffPage:
-    """One image of a TIFF file.
+    """Describes a page of a TIFF file, which is one image.
 
     Attributes:
-        number: The index of the page in the file.
-        tags: The values of each tag of :data:`TAGS` that the page has.
-        is_big_endian: True if numbers have their most significant byte first.
+        number: Index of the page in the file.
+        tags: Tag -> values, for the page's tags that are in :data:`TAGS`.
+        is_big_endian: True if the most significant byte of numbers is first.
         is_big_tiff: True if the file is BigTIFF.
     """
 
@@ -71,42 +71,42 @@ class TiffPage:
     is_big_tiff: bool
 
     def first(self, tag: int, default: int) -> int:
-        """Returns the first value of a tag, or ``default`` if the page lacks the tag."""
+        """Returns the first value of a tag, or ``default`` if the page does not have the tag."""
         return int(self.tags.get(tag, (default,))[0])
 
     @property
     def width(self) -> int:
-        """Columns of the page as stored."""
+        """Number of columns as stored, before the orientation."""
         return self.first(WIDTH, 0)
 
     @property
     def height(self) -> int:
-        """Rows of the page as stored."""
+        """Number of rows as stored, before the orientation."""
         return self.first(HEIGHT, 0)
 
     @property
     def samples(self) -> int:
-        """The number of bands."""
+        """Number of bands."""
         return self.first(SAMPLES, 1)
 
     @property
     def bits(self) -> int:
-        """Bits of each value."""
+        """Number of bits of a value."""
         return self.first(BITS, 1)
 
     @property
     def alphas(self) -> int:
-        """The number of bands that are marked as alpha."""
+        """Number of bands that are marked as alpha."""
         return sum(extra in ALPHAS for extra in self.tags.get(EXTRA_SAMPLES, ()))
 
     @property
     def photometric(self) -> int:
-        """The meaning of the values, such as :data:`RGB`."""
+        """Meaning of the values, such as :data:`RGB`."""
         return self.first(PHOTOMETRIC, BLACK_IS_ZERO)
 
     @property
     def is_separate(self) -> bool:
-        """True if each band has a plane of its own."""
+        """True if each band is stored in a separate plane."""
         return self.samples > 1 and self.first(PLANAR, 1) == 2
 
     @property
@@ -116,9 +116,9 @@ class TiffPage:
 
     @property
     def sample_format(self) -> int:
-        """The type of the values, such as :data:`SIGNED`."""
-        found = self.first(SAMPLE_FORMAT, UNSIGNED)
-        return UNSIGNED if found == VOID else found
+        """Type of the values, such as :data:`SIGNED`."""
+        value = self.first(SAMPLE_FORMAT, UNSIGNED)
+        return UNSIGNED if value == VOID else value
 
     @property
     def nodata(self) -> float | None:
@@ -130,7 +130,7 @@ class TiffPage:
 
     @property
     def kind(self) -> str:
-        """Describes the bands and their type, for messages."""
+        """Description of the bands and their type, for messages."""
         name = f"{NAMES.get(self.sample_format, 'complex')}{self.bits}"
         bands = f"{self.samples} band{'s' if self.samples > 1 else ''} of {name}"
         if self.photometric == WHITE_IS_ZERO:
@@ -148,8 +148,8 @@ class TiffPage:
         if self.is_big_endian and self.is_big_tiff:
             return False
         if 0 in self.tags.get(STRIPS, ()) or 0 in self.tags.get(TILES, ()):
-            return False  # GDAL stores no empty tiles, and Pillow reads them from the file's start
-        if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow forgets how values are stored
+            return False  # GDAL does not store empty tiles, and Pillow reads them from offset 0 of the file
+        if self.samples == 1 and self.first(PLANAR, 1) == 2 and not is_packed:  # Pillow ignores how values are stored
             return self.sample_format == UNSIGNED and bits[0] == 8 and self.photometric in (BLACK_IS_ZERO, PALETTE)
         if self.samples == 1:
             is_swapped = self.is_big_endian and (is_packed or self.sample_format == UNSIGNED)
@@ -159,25 +159,25 @@ class TiffPage:
         if self.sample_format != UNSIGNED or bits[0] not in (8, 16) or self.photometric not in COLOURS:
             return False
         if self.is_separate and not is_packed and (bits[0] == 16 or extra not in ((), (2,))):
-            return False  # Pillow decodes such planes as bytes, or not at all
+            return False  # Pillow decodes such planes as 8 bits, or not at all
         further = self.samples - COLOURS[self.photometric]
         if bits[0] == 16:
             return len(extra) == further and extra in PILLOW_DEEP_EXTRAS.get(self.photometric, ())
         if self.photometric == BLACK_IS_ZERO and self.is_separate:
             return False
-        if self.photometric == RGB and further == 1 and extra in ((), (999,)):  # alpha of old programs
+        if self.photometric == RGB and further == 1 and extra in ((), (999,)):  # alpha in files of old programs
             return True
         return len(extra) == further and extra in PILLOW_EXTRAS[self.photometric]
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of an image on earth.
+    """Stores the georeference of an image.
 
     Attributes:
-        epsg: The code of the coordinate system.
-        transform: ``(a, b, c, d, e, f)`` of ``x = a column + b row + c`` and ``y = d column + e row + f``, from the
-            upper left corner of the image.
+        epsg: EPSG code of the coordinate system.
+        transform: Coefficients ``(a, b, c, d, e, f)`` of ``x = a column + b row + c`` and ``y = d column + e row + f``.
+            Columns and rows start at the upper left corner of the image.
     """
 
     epsg: int
@@ -186,16 +186,16 @@ class Place:
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """The pages of a TIFF file. There is at least one."""
+    """Stores the pages of a TIFF file, at least one."""
 
     pages: tuple[TiffPage, ...]
 
     @cached_property
     def images(self) -> tuple[TiffPage, ...]:
-        """The pages without thumbnails, masks and further channels. There is at least one.
+        """Pages except thumbnails, masks and pages with further channels of an image. There is at least one.
 
-        A page is a thumbnail if it is marked as one, or if it comes before the largest page and has fewer than half of
-        its pixels.
+        A page is a thumbnail if it is marked as one. Leading pages with fewer than half of the pixels of the largest
+        page are thumbnails, too.
         """
         pages = [page for page in self.pages if not page.is_reduced] or [*self.pages]
         most = max(page.width * page.height for page in pages)
@@ -206,9 +206,9 @@ class TiffHeader:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """The number of channels in separate pages, and the number of pages from one channel to the next.
+        """Number of channels in separate pages, and distance of successive channels in pages.
 
-        It is ``(1, 0)`` if an image is one page. OME and ImageJ describe channels in the first page.
+        The value is ``(1, 0)`` if each image is a single page. OME and ImageJ describe channels in the first page.
         """
         text = bytes(self.pages[0].tags.get(DESCRIPTION, ())).decode(errors="replace")
         if text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
@@ -224,21 +224,21 @@ class TiffHeader:
         return (count, step) if count > 1 and count * step <= len(self.pages) else (1, 0)
 
     def channel_pages(self, page: TiffPage) -> list[int]:
-        """Returns the numbers of the pages with the channels of an image."""
+        """Returns the numbers of the pages that contain channels of the image ``page``."""
         count, step = self.channels
         return [page.number + i * step for i in range(count)]
 
     @property
     def is_georeferenced(self) -> bool:
-        """True if the file has tags for the image's place on earth."""
+        """True if the first image has GeoTIFF tags."""
         return any(tag in self.images[0].tags for tag in (GEO_KEYS, PIXEL_SCALE, TIE_POINTS, TRANSFORMATION))
 
     @property
     def place(self) -> Place | None:
-        """The place on earth of the first image, or None without an EPSG code and a transform."""
+        """Georeference of the first image, or None if its EPSG code or transform is missing."""
         page = self.images[0]
         keys = page.tags.get(GEO_KEYS, ())
-        # Each key is four numbers: its name, where its value is stored (0: here), a count, and the value.
+        # Each key is four numbers: its id, the location of its value (0: in this key), a count, and the value.
         values = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
         epsg = values.get(PROJECTED_CODE if values.get(MODEL_TYPE) == PROJECTED else GEOGRAPHIC_CODE)
         if not epsg or epsg == USER_DEFINED or page.first(ORIENTATION, 1) != 1:
@@ -250,13 +250,13 @@ class TiffHeader:
             c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
         else:
             return None
-        if values.get(RASTER_TYPE) == PIXEL_IS_POINT:  # places of pixels are those of their centres
+        if values.get(RASTER_TYPE) == PIXEL_IS_POINT:  # coordinates refer to centres of pixels
             c, f = c - (a + b) / 2, f - (d + e) / 2
         return Place(epsg, (a, b, c, d, e, f))
 
 
 def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
-    """Reads the header of a TIFF file, and rewinds the file. Returns None for damaged and other files."""
+    """Reads the header of a TIFF file, and rewinds the file. Returns None for damaged files and other formats."""
     file.seek(0)
     try:
         order, is_big = SIGNATURES[file.read(4)]
@@ -277,9 +277,9 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader | None:
 
 
 def _read_directory(
-    file: BinaryIO, offset: int, order: str, is_big: bool, wanted: Collection[int]
+    file: BinaryIO, offset: int, order: str, is_big: bool, selected: Collection[int]
 ) -> tuple[dict[int, tuple[Any, ...]], int]:
-    """Reads the wanted tags of a page, and the offset of the next page."""
+    """Reads the selected tags of a page, and the offset of the next page."""
     counts, entry, place = ("Q", "HHQ", "Q") if is_big else ("H", "HHI", "I")
     file.seek(offset)
     size, length = struct.calcsize(order + counts), struct.calcsize(order + entry + place)
@@ -288,10 +288,10 @@ def _read_directory(
     content = file.read(count * length + struct.calcsize(order + place))
     tags = {}
     for start in range(0, count * length, length):
-        tag, kind, number = struct.unpack_from(order + entry, content, start)
-        if tag not in wanted or kind not in FIELD_TYPES or not 0 < number <= MOST_VALUES:
+        tag, field_type, number = struct.unpack_from(order + entry, content, start)
+        if tag not in selected or field_type not in FIELD_TYPES or not 0 < number <= MOST_VALUES:
             continue
-        form = f"{order}{number}{FIELD_TYPES[kind]}"
+        form = f"{order}{number}{FIELD_TYPES[field_type]}"
         at = start + struct.calcsize(order + entry)
         if struct.calcsize(form) <= struct.calcsize(order + place):
             tags[tag] = struct.unpack_from(form, content, at)

@@ -1,19 +1,19 @@
-"""Maps the values of image files to 8 bits."""
+"""Scales values of image files to 8 bits."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_SAMPLES = 1 << 20  # values, for percentiles
-OUTLIERS = 0.5  # percentage of the values at each end
-MARGIN = 0.5  # share of the range without outliers; values within this distance are no outliers
-FULL = 65535  # greatest value of 16 bits
+MOST_SAMPLES = 1 << 20  # maximum values sampled for percentiles
+OUTLIERS = 0.5  # percentage of values at each end that may be outliers
+MARGIN = 0.5  # fraction of the range without outliers; values within this distance of the range are not outliers
+FULL = 65535  # largest 16-bit value
 SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
 
 class Scale(NamedTuple):
-    """The values that become black and white."""
+    """Stores the values that become black and white."""
 
     black: float
     white: float
@@ -22,8 +22,8 @@ class Scale(NamedTuple):
         return f"{self.black:g} to {self.white:g}"
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Converts values to 8 bits. Values beyond the range are clipped, and NaN is black."""
-        if values.dtype.itemsize == 2:  # all 65,536 values are converted once
+        """Converts values to uint8. Values outside the range are clipped, and NaN is black."""
+        if values.dtype.itemsize == 2:  # uses a table of all 65,536 values
             table = self._convert(np.arange(FULL + 1, dtype=np.uint16).view(values.dtype))
             return table[values.view(np.uint16)]
         return self._convert(values)
@@ -35,22 +35,23 @@ class Scale(NamedTuple):
 
 
 def sample_values(values: NDArray[Any], nodata: float | None = None) -> NDArray[Any]:
-    """Returns at most :data:`MOST_SAMPLES` finite values ``(N)`` at even distances, without those of ``nodata``."""
-    found = values.reshape(-1)[:: max(values.size // MOST_SAMPLES, 1)]
+    """Samples about :data:`MOST_SAMPLES` values ``(N)`` at even distances. Drops ``nodata`` and values not finite."""
+    samples = values.reshape(-1)[:: max(values.size // MOST_SAMPLES, 1)]
     if values.dtype.kind == "f":
-        found = found[np.isfinite(found)]
-    return found if nodata is None else found[found != nodata]
+        samples = samples[np.isfinite(samples)]
+    return samples if nodata is None else samples[samples != nodata]
 
 
 def choose_scale(values: NDArray[Any]) -> Scale | None:
-    """Returns the scale for values of more than 8 bits, or None if they are used unchanged.
+    """Returns the scale for values of more than 8 bits, or None if they are not scaled.
 
-    Values of 16 bits are unchanged if they use the upper half of their range or were converted from 8 bits, and floats
-    if they use the upper half of [0, 1]. Otherwise white is the greatest value. Black is 0, or the least value if it is
-    negative or more than half of white. The 0.5 % of values at each end do not count if they are far beyond the others.
+    16-bit values are not scaled if some are in the upper half of the range, or if they were converted from 8 bits.
+    Floats in [0, 1] are not scaled if some are in the upper half. Otherwise white is the largest value. Black is 0, or
+    the smallest value if it is negative or more than half of white. The 0.5 % of values at each end are ignored if they
+    are far from the others.
 
     Args:
-        values: Finite values of one image, or of the frames of a video, of :func:`sample_values`.
+        values: Finite values of an image, or of the frames of a video, see :func:`sample_values`.
     """
     if values.dtype == np.uint8 or not values.any():
         return None
@@ -69,15 +70,15 @@ def choose_scale(values: NDArray[Any]) -> Scale | None:
 
 
 def _were_eight_bits(values: NDArray[Any]) -> bool:
-    """Returns True if values of 16 bits are 8 bits times 257: white is known, also of a dark image."""
+    """Returns True if 16-bit values are 8-bit values times 257. Then white is known, even for a dark image."""
     return values.dtype.kind != "f" and not (values % SIXTEEN_TO_EIGHT_BITS).any()
 
 
 def to_eight_bits(values: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
-    """Converts values to uint8 by a scale. Without one, floats in [0, 1] are kept.
+    """Converts values to uint8.
 
-    Without a scale, grey uint16 is divided by 257. Of uint16 colours ``(H, W, 3)``, the upper 8 bits are used, as in
-    Pillow.
+    Without a scale, floats are clipped to [0, 1] and stay floats, and grey uint16 values are divided by 257. The upper
+    8 bits of uint16 colours ``(H, W, 3)`` are used, like in Pillow.
     """
     if scale is not None:
         return scale.apply(values)

@@ -1,4 +1,4 @@
-"""Parses YAML configurations, and refuses references that would expand to an enormous size."""
+"""Parses YAML configurations, and refuses references that would expand to a huge size."""
 
 import re
 from typing import Any
@@ -7,10 +7,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# Limit of values after expansion; a value counts once per reference. A hundred times a model's configuration.
+# Maximum number of values after expansion of references: a hundred times that of a model's configuration.
 MAX_VALUES = 100_000
-REFERENCE = re.compile(r"\*\S")  # with a blank after it, an asterisk is text
-# What PyYAML and OmegaConf raise for malformed texts, besides their own errors.
+REFERENCE = re.compile(r"\*\S")  # an asterisk followed by a blank is text
+# Exceptions that PyYAML and OmegaConf raise for malformed text, besides their own.
 ODD_ERRORS = (TypeError, LookupError, AttributeError, AssertionError, RecursionError)
 
 
@@ -18,13 +18,13 @@ def parse_yaml(text: str) -> Any:
     """Parses a configuration and expands its references (``*name``).
 
     Raises:
-        YAMLError, OmegaConfBaseException: the text is no YAML, or no configuration.
-        ValueError: it would have more than :data:`MAX_VALUES` values, refers to itself, or is malformed.
+        YAMLError, OmegaConfBaseException: If the text is not YAML, or not a configuration.
+        ValueError: If it would expand to more than :data:`MAX_VALUES` values, refers to itself, or is malformed.
     """
     try:
         # OmegaConf copies referenced values, so ten lines could expand to a billion values.
         if REFERENCE.search(text) and _count(yaml.compose(text, yaml.SafeLoader), {}) > MAX_VALUES:
-            raise ValueError(f"its references stand for more than {MAX_VALUES:,} values")
+            raise ValueError(f"its references expand to more than {MAX_VALUES:,} values")
         return OmegaConf.create(text)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError):
         raise
@@ -35,12 +35,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def _count(node: yaml.Node | None, counts: dict[int, int | None]) -> int:
-    """The number of values of a node after expansion; ``counts`` caches results, None marks a node in progress."""
+    """Returns the number of values of a node after expansion. ``counts`` caches results, or None during a visit."""
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in counts:
         counts[id(node)] = None
-        # A list of nodes, or of pairs of them.
+        # A sequence contains nodes. A mapping contains pairs of nodes.
         children = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         counts[id(node)] = 1 + sum(_count(child, counts) for child in children)
     count = counts[id(node)]

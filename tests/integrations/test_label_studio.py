@@ -356,5 +356,5 @@ def test_files_of_a_host(label_studio):
         with pytest.raises(ValueError, match="is not read"):
             files.read(address, {"Authorization": "secret"})
     for host in ("localhost:8080", "ftp://a.example", ""):
-        with pytest.raises(ValueError, match="no address of a server"):
+        with pytest.raises(ValueError, match="is not the address of a server"):
             HostFiles(host)

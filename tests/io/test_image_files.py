@@ -398,9 +398,9 @@ def test_what_is_no_image(tmp_path):
     values = array_of("uint16", HEIGHT, WIDTH)
     tifffile.imwrite(tmp_path / "raw.tif", values, photometric="cfa")
     tifffile.imwrite(tmp_path / "complex.tif", values.astype(np.complex64))
-    with pytest.raises(ImageError, match="raw values of a camera's sensor, which is no image"):
+    with pytest.raises(ImageError, match="raw values of a camera's sensor, which is not an image"):
         to_pixels(tmp_path / "raw.tif")
-    with pytest.raises(ImageError, match="1 band of complex64, which is no image"):
+    with pytest.raises(ImageError, match="1 band of complex64, which is not an image"):
         to_pixels(tmp_path / "complex.tif")
 
 
@@ -485,14 +485,14 @@ def test_heic_without_pillow_heif(tmp_path, monkeypatch):
     with heif_in_pillow():
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "photo.heic", "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"HEIC is read by pillow-heif: pip install 'sam2fast\[images\]'"):
+    with pytest.raises(ImageError, match=r"HEIC needs pillow-heif: pip install 'sam2fast\[images\]'"):
         to_pixels(tmp_path / "photo.heic")
 
 
 def test_avif_without_pillows_decoder(tmp_path, monkeypatch):
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "photo.avif")
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "AVIF"])
-    with pytest.raises(ImageError, match=r"AVIF is read by Pillow 11\.3 or newer"):
+    with pytest.raises(ImageError, match=r"AVIF needs Pillow 11\.3 or newer"):
         to_pixels(tmp_path / "photo.avif")
 
 

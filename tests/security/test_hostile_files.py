@@ -168,13 +168,13 @@ def test_postscript_by_any_name_runs_no_ghostscript(read: Callable[[Path], None]
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "00000.jpg").write_bytes(POSTSCRIPT)
-    with pytest.raises((ValueError, OSError), match="EPS files are not read; convert the image to PNG|can be read as"):
+    with pytest.raises((ValueError, OSError), match="EPS files are not supported; convert the image|can be read as"):
         read(folder / "00000.jpg")
 
 
 def test_refused_formats():
     header = b"8BPS\x00\x01" + bytes(6) + b"\x00\x03" + b"\x00\x00\x00\x01" * 2 + b"\x00\x08\x00\x03" + bytes(14)
-    with pytest.raises(UnidentifiedImageError, match="PSD files are not read"):
+    with pytest.raises(UnidentifiedImageError, match="PSD files are not supported"):
         open_image(io.BytesIO(header))
     with open_image(io.BytesIO(b"P5 1 1 255 \x07")) as image:  # other formats work as with Pillow
         assert image.getpixel((0, 0)) == 7

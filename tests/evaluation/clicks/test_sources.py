@@ -258,7 +258,7 @@ def test_annotations_of_no_image(images, tmp_path):
     [
         ({}, "segmentation"),
         ({"segmentation": {"size": [60, 40], "counts": [2400]}}, "40x60"),
-        ({"segmentation": {"size": [40, 60], "counts": "a"}}, "cut short"),
+        ({"segmentation": {"size": [40, 60], "counts": "a"}}, "truncated"),
         ({"segmentation": []}, "no polygon"),
         ({"segmentation": [[1, 2, 3, float("nan"), 5, 6]]}, "far outside"),
     ],
