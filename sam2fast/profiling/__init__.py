@@ -1,4 +1,4 @@
-"""Profiles of an image or a video's frames by parts of the model, with torch.profiler and FlopCounterMode."""
+"""Profiles an image or frames of a video by parts of the model, with torch.profiler and FlopCounterMode."""
 
 from sam2fast.profiling.limits import Limits, measure_limits
 from sam2fast.profiling.run import profile_image, profile_video

@@ -1,4 +1,4 @@
-"""FLOP formulas of our operators and of torch's that have none, for ``FlopCounterMode``."""
+"""Registers FLOP formulas for our operators, and for torch operators without one, in ``FlopCounterMode``."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 import sam2fast.kernels.depthwise_norm
 
-# Registers the operators.
+# These imports register the operators.
 import sam2fast.kernels.embed_patches
 import sam2fast.kernels.grouped_mlp
 import sam2fast.kernels.linear_gelu
@@ -28,13 +28,13 @@ _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @register_flop_formula(_ops.window_attention)
 def window_attention_flops(qkv: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Shape) -> int:
-    """``qkv (B, H, W, 3C)`` to ``(B, H', W', C)``; padding positions are keys, and queries unless pooled."""
+    """Counts attention of ``qkv (B, H, W, 3C)``. Padding positions count as keys, and as queries unless pooled."""
     return _in_windows(qkv, qkv[3] // 3, window, out_shape)
 
 
 @register_flop_formula(_ops.pooled_window_attention)
 def pooled_window_attention_flops(x: Shape, bias: Shape, heads: int, window: int, *rest: Any, out_shape: Any) -> int:
-    """Computes those of attention. The residual's C channels of ``x (B, H, W, 4C)`` are only compared."""
+    """Counts attention of ``x (B, H, W, 4C)``. The residual's C channels are only compared."""
     return _in_windows(x, x[3] // 4, window, out_shape[0])
 
 
@@ -48,25 +48,25 @@ def _in_windows(x: Shape, channels: int, window: int, out_shape: Shape) -> int:
 
 @register_flop_formula(_ops.linear_gelu)
 def linear_gelu_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
-    """``x (..., K)`` by ``weight (M, K)``."""
+    """Counts the product of ``x (..., K)`` and ``weight (M, K)``."""
     return 2 * math.prod(x) * weight[0]
 
 
 @register_flop_formula(_ops.embed_patches)
 def embed_patches_flops(pixels: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
-    """Computes the product of windows with ``weight (7, 7, 3, C)``."""
+    """Counts the product of windows and ``weight (7, 7, 3, C)``."""
     return 2 * math.prod(weight[:3]) * math.prod(out_shape)
 
 
 @register_flop_formula(_ops.mlp)
-def mlp_flops(x: Shape, *given: Any, out_shape: Shape) -> int:
-    """Both layers of ``x (..., C)``, the first of weight ``(N, C)``."""
-    return 4 * math.prod(x) * given[3][0]
+def mlp_flops(x: Shape, *rest: Any, out_shape: Shape) -> int:
+    """Counts both layers of ``x (..., C)``. The first has the weight ``(N, C)``."""
+    return 4 * math.prod(x) * rest[3][0]
 
 
 @register_flop_formula(_ops.norm_linear)
 def norm_linear_flops(delta: Shape, x: Any, position: Any, inner: Shape | None, *rest: Any, out_shape: Any) -> int:
-    """The inner layer ``(C, K)`` of ``delta (..., K)`` if there is one, and the layers of the norm."""
+    """Counts the layers of the norm, and the optional inner layer ``(C, K)`` of ``delta (..., K)``."""
     normed, out = out_shape
     projected = 0 if inner is None else 2 * math.prod(delta) * inner[0]
     return projected + 2 * math.prod(normed) * out[-1]
@@ -76,51 +76,51 @@ def norm_linear_flops(delta: Shape, x: Any, position: Any, inner: Shape | None, 
 def grouped_mlp_flops(
     x: Shape, w1: Shape, b1: Shape, w2: Shape, b2: Shape, w3: Shape, *rest: Any, **options: Any
 ) -> int:
-    """Each of ``x (B, G, K)`` by the weights ``(G, N, K)`` of three layers."""
+    """Counts three layers with weights ``(G, N, K)`` of tokens ``x (B, G, K)``."""
     return 2 * x[0] * sum(map(math.prod, (w1, w2, w3)))
 
 
 @register_flop_formula(_ops.token_attention)
 def token_attention_flops(query: Shape, key: Shape, *rest: Any, out_shape: Shape) -> int:
-    """Each query of the result ``(B, N, C)`` with the keys ``(B or 1, M, C)``."""
+    """Counts attention of N queries, with the result ``(B, N, C)``, to keys ``(B or 1, M, C)``."""
     return 4 * math.prod(out_shape) * key[1]
 
 
 @register_flop_formula([_ops.downsample_logits, _ops.downsample_map])
 def downsample_flops(x: Shape, weight: Shape, *rest: Any, out_shape: Shape) -> int:
-    """Convolution by ``weight (N, k, k, C)``."""
+    """Counts the convolution with ``weight (N, k, k, C)``."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
 @register_flop_formula(_ops.depthwise_norm)
 def depthwise_norm_flops(x: Shape, shift: Any, weight: Shape, *rest: Any, **options: Any) -> int:
-    """Convolution of ``x (B, H, W, C)`` by ``weight (k, k, C)``."""
+    """Counts the depthwise convolution of ``x (B, H, W, C)`` with ``weight (k, k, C)``."""
     return 2 * math.prod(x) * math.prod(weight[:2])
 
 
 @register_flop_formula(_ops.mask_logits)
 def mask_logits_flops(x: Shape, features: Any, weights: Shape, *rest: Any, **options: Any) -> int:
-    """Each pixel of ``x (..., C)`` with ``weights (B, M, C)``."""
+    """Counts the products of each pixel of ``x (..., C)`` and ``weights (B, M, C)``."""
     return 2 * math.prod(x) * weights[1]
 
 
 @register_flop_formula([torch.ops.aten._addmm_activation, torch.ops.aten.addmm_])
 def addmm_flops(added: Shape, x: Shape, weight: Shape, *rest: Any, **options: Any) -> int:
-    """``x (M, K)`` by ``weight (K, N)``."""
+    """Counts the product of ``x (M, K)`` and ``weight (K, N)``."""
     return 2 * math.prod(x) * weight[1]
 
 
-# Torch only has formulas for attention on GPUs.
+# Torch has attention formulas only for GPUs.
 @register_flop_formula([op for op in (_ops.rope_attention, _CPU_ATTENTION) if op not in flop_registry])
 def attention_flops(query: Shape, key: Shape, value: Shape, *rest: Any, **options: Any) -> int:
-    """``query (B, H, N, D)``, ``key (B, H, M, D)``, ``value (B, H, M, D_v)``; rotations are not counted."""
+    """Counts attention of ``query (B, H, N, D)`` to ``key (B, H, M, D)``, ``value (B, H, M, D_v)``, not rotations."""
     B, heads, N, D = query
     return 2 * B * heads * N * key[2] * (D + value[3])
 
 
 @register_flop_formula(_ops.memory_attention, get_raw=True)
 def memory_attention_flops(*tensors: Any, **options: Any) -> int:
-    """Valid tokens only; keys are projected before, values after the weighted sum. Synchronises with the device."""
+    """Counts only valid tokens. Keys are projected first, and values after the weighted sum. Waits for the device."""
     query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[20:21])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())

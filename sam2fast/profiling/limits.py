@@ -1,4 +1,4 @@
-"""Timing of calls, and the measured limits of a device: memory bandwidth and matrix multiplications."""
+"""Times calls, and measures a device's limits of memory bandwidth and matrix multiplications."""
 
 import statistics
 import time
@@ -10,27 +10,27 @@ import torch
 from sam2fast.kernels._cpu import linear
 
 RUNS = 10
-# Elements of the copy and side of the matrices: enough to fill the device.
+# Number of copied elements, and sides of the matrices, which are large enough to use the whole device.
 COPIED, COPIED_ON_CPU = 2**28, 2**24
 SIDE, SIDE_ON_CPU, SMALLEST_SIDE = 8192, 2048, 256
-# Approximate limit of the time of a multiplication.
+# Approximate maximum time of a matrix multiplication.
 LONGEST_MS = 200.0
 
 
 class Limits(NamedTuple):
-    """Measured rates of a device."""
+    """Stores the measured rates of a device."""
 
-    bytes_per_s: float  # of a large copy, counting read and written bytes
-    flops_per_s: dict[str, float]  # of a large matrix multiplication, by dtype
+    bytes_per_s: float  # rate of a large copy, counting read and written bytes
+    flops_per_s: dict[str, float]  # dtype -> rate of a large matrix multiplication
 
     def fraction(self, dtype: str, flops: float, nbytes: float, ms: float) -> float:
-        """Fraction of the limit: the time of memory traffic or arithmetic alone, over ``ms``."""
+        """Returns the fraction of the limit: the larger minimum time, of memory traffic or arithmetic, over ``ms``."""
         floor = max(nbytes / self.bytes_per_s, flops / self.flops_per_s.get(dtype, float("inf")))
         return floor * 1e3 / ms
 
 
 def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)) -> Limits:
-    """Measures a large copy, and for each dtype the faster of two matrix multiplications."""
+    """Measures a large copy, and for each dtype the faster of torch's and our matrix multiplication."""
     big = device.type == "cuda"
     source = torch.randn(COPIED if big else COPIED_ON_CPU, device=device)
     target = torch.empty_like(source)
@@ -40,7 +40,7 @@ def measure_limits(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.
 
 
 def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOPs per second. Processors that emulate a dtype get smaller matrices."""
+    """Returns FLOPs per second. On processors that emulate the dtype, matrices are smaller."""
     side = SIDE if device.type == "cuda" else SMALLEST_SIDE
     while True:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -50,7 +50,7 @@ def _matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
             if side < SIDE_ON_CPU and min(took) < LONGEST_MS / 8:
                 side *= 2
                 continue
-            # A much slower implementation (an emulated dtype) is not measured again.
+            # A much slower implementation, such as an emulated dtype, is not measured again.
             ms = min(_median(call, device) for call, once in zip(calls, took, strict=True) if once < 4 * min(took))
         return 2 * side**3 / (ms / 1e3)
 
@@ -61,7 +61,7 @@ def _median(call: Callable[[], Any], device: torch.device) -> float:
     return statistics.median(samples(call, device, RUNS))
 
 
-# More than the last-level cache of any GPU.
+# Larger than the last-level cache of any GPU.
 FLUSHED_BYTES = 256 * 2**20
 
 
@@ -72,14 +72,14 @@ def wait(device: torch.device) -> None:
 
 
 def samples(call: Callable[[], Any], device: torch.device, runs: int) -> list[float]:
-    """Milliseconds of each of ``runs`` calls; on a GPU by events, with its cache flushed before each."""
+    """Returns the milliseconds of each of ``runs`` calls. On GPUs, flushes the cache before each, and uses events."""
     if device.type != "cuda":
-        found = []
+        times = []
         for _ in range(runs):
             begun = time.perf_counter()
             call()
-            found.append((time.perf_counter() - begun) * 1e3)
-        return found
+            times.append((time.perf_counter() - begun) * 1e3)
+        return times
     flush = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device)
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     stream = torch.cuda.current_stream(device)

@@ -1,4 +1,4 @@
-"""The parts of a model, and ranges of torch.profiler around them."""
+"""Lists the functions that compute parts of a model, and wraps them in ranges of torch.profiler."""
 
 import re
 from collections import defaultdict
@@ -22,12 +22,12 @@ from sam2fast.tracking.memory_bank import MemoryBank
 from sam2fast.transforms import SAM2Transforms
 from sam2fast.video_io import frames
 
-# Owner (an object, class or Python module), name of its function, and names of parts from the outermost in, or an
-# iterator of those of its next calls.
+# Owner (an object, class or Python module), name of its function, and names of nested parts, outermost first. If names
+# differ between calls, an iterator yields the names for the next call.
 PartOf = tuple[Any, str, tuple[str, ...] | Iterator[tuple[str, ...]]]
 
-# Of the functions that compute parts from plans: Python module, names of functions, and names of parts. {} is the stage
-# of the block or the number of the layer that a call computes; there is one call for each, in order.
+# Functions that compute parts from plans: Python module, names of functions, and names of parts. {} is the stage of the
+# block, or the number of the layer. Blocks and layers are called in order.
 _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (cpu, "encode", "encode"),
     (cpu.image, "_transform", "stage {}"),
@@ -79,8 +79,8 @@ _OF_PLANS: tuple[tuple[Any, str, str], ...] = (
     (static.memory, "pointers_of", "object pointers"),
 )
 _BLOCK, _LAYER = r"image_encoder\.trunk\.blocks\.(\d+)", r"memory_attention\.layers\.(\d+)"
-# Of parts that a user changed: path of modules, names of their functions, and names of parts. {} is the number in the
-# path, {stage} the block's.
+# Functions of parts that a user modified: path of modules, names of functions, and names of parts. {} is the number in
+# the path, and {stage} the stage of the block.
 _OF_MODULES = (
     ("", "encode_image", "encode"),
     (r"image_encoder\.trunk\.patch_embed", "forward", "patch embedding"),
@@ -126,7 +126,7 @@ _OF_FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
 )
 
 
-# Of which part of an engine a module is, by the first name of its path.
+# First name of a module's path -> part of the engine.
 _PART_OF_MODULE = {
     "": "image",
     "image_encoder": "image",
@@ -141,37 +141,37 @@ _PART_OF_MODULE = {
 
 @torch.no_grad()
 def model_parts(model: SAM2Base) -> list[PartOf]:
-    """The functions that are parts: those that compute a model, and those of its inputs and results."""
-    found: list[PartOf] = [(owner, function, (name,)) for owner, function, name in _OF_FUNCTIONS]
+    """Returns the functions of all parts: of the model, its inputs and its results."""
+    parts: list[PartOf] = [(owner, function, (name,)) for owner, function, name in _OF_FUNCTIONS]
     stages = _stages(model)
     numbers: dict[Any, Sequence[int]] = {cpu.image: stages}
     numbers[cpu.masks] = range(len(getattr(model.sam_mask_decoder.transformer, "layers", ())))
     numbers[cpu.memory] = numbers[static.memory] = range(len(getattr(model.memory_attention, "layers", ())))
     for owner, functions, names in _OF_PLANS:
         numbered = [tuple(names.format(n).split("/")) for n in numbers.get(owner) or [0]]
-        found += [(owner, function, cycle(numbered)) for function in functions.split()]
+        parts += [(owner, function, cycle(numbered)) for function in functions.split()]
     planned = engine_for(model).parts()
     for path, module in model.named_modules():
         part = _PART_OF_MODULE.get(path.split(".")[0])
-        if part is None or getattr(planned, part):  # else its functions would not be those that it was built with
+        if part is None or getattr(planned, part):  # wrapped functions of modules would count as modified
             continue
         for pattern, functions, names in _OF_MODULES:
             if match := re.fullmatch(pattern, path):
                 number = int(match[1]) if match.groups() else 0
                 stage = stages[number] if number < len(stages) else 1 + number
-                parts = tuple(names.format(number, stage=stage).split("/"))
-                found += [(module, function, parts) for function in functions.split()]
-    return found
+                path_of_part = tuple(names.format(number, stage=stage).split("/"))
+                parts += [(module, function, path_of_part) for function in functions.split()]
+    return parts
 
 
 def _stages(model: SAM2Base) -> list[int]:
-    """The stage of each block of the image encoder's trunk; none of a trunk without."""
+    """Returns the stage of each block of the image encoder's trunk. The list is empty for a trunk without blocks."""
     ends, blocks = (getattr(model.image_encoder.trunk, name, ()) for name in ("stage_ends", "blocks"))
     return [1 + sum(end < i for end in ends) for i in range(len(blocks))]
 
 
 class Ranges:
-    """Ranges of torch.profiler by path, such as ``frame/encode/neck``, in one thread, and their FLOPs."""
+    """Creates ranges of torch.profiler in one thread, with paths such as ``frame/encode/neck``, and counts FLOPs."""
 
     def __init__(self, counter: FlopCounterMode | None = None) -> None:
         self.flops: dict[str, int] = defaultdict(int)
@@ -179,7 +179,7 @@ class Ranges:
 
     @contextmanager
     def open(self, name: str) -> Iterator[None]:
-        """Context manager of a range inside the open ones."""
+        """Context manager that opens a range inside the current range."""
         outer, before = self._path, self._counted()
         self._path = path = f"{outer}/{name}" if outer else name
         try:
@@ -194,7 +194,7 @@ class Ranges:
 
     @contextmanager
     def around(self, parts: Sequence[PartOf]) -> Iterator[None]:
-        """Context manager in which calls of these functions are ranges, while another one is open."""
+        """Context manager in which calls of the parts' functions open ranges if another range is open."""
         with ExitStack() as undo:
             for owner, name, names in parts:
                 undo.enter_context(patch.object(owner, name, self._wrapped(getattr(owner, name), names)))
@@ -208,7 +208,7 @@ class Ranges:
                 return function(*args, **kwargs)
             with ExitStack() as parts:
                 for name in names if isinstance(names, tuple) else next(names):
-                    if self._path.rpartition("/")[2] != name:  # a recursive part is one part
+                    if self._path.rpartition("/")[2] != name:  # a recursive call is not a new part
                         parts.enter_context(self.open(name))
                 return function(*args, **kwargs)
 

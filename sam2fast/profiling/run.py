@@ -1,4 +1,4 @@
-"""Profiles of an image or a video's frames: plain runs, runs under torch.profiler, and one that counts FLOPs."""
+"""Profiles an image or frames of a video: by plain runs, runs with torch.profiler, and a run that counts FLOPs."""
 
 import math
 import platform
@@ -35,9 +35,9 @@ from sam2fast.transforms import ImageLike, to_pixels
 from sam2fast.utils.devices import processor_name
 from sam2fast.video_io import VideoError, open_frames
 
-# Opens the input, and yields one function for each image or frame.
+# Function that returns a context manager, which opens the input and yields a function per image or frame.
 Prepare = Callable[[], AbstractContextManager[list[Callable[[], Any]]]]
-Time = tuple[str, bool, float]  # path of a range, whether it is the GPU's, and its seconds
+Time = tuple[str, bool, float]  # path of a range, True for time on the GPU, and seconds
 
 
 def profile_image(
@@ -49,20 +49,20 @@ def profile_image(
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Profiles setting an image and predicting masks for clicks on it.
+    """Profiles ``set_image``, and ``predict`` for clicks on the image.
 
     Args:
-        predictor: unchanged afterwards, without an image.
-        image: see ``set_image``; a path is read and decoded in each run.
-        objects: number of clicks, one per object, that are spread over the image.
-        runs: number of timed runs.
-        trace: file for the trace of the last run, for Perfetto or Chrome.
-        limits: of the device; measured if left out.
+        predictor: Predictor, which has no image afterwards and is otherwise unchanged.
+        image: Image for ``set_image``. If it is a path, each run reads and decodes the file.
+        objects: Number of clicks, one per object, spread over the image.
+        runs: Number of timed runs.
+        trace: File for the trace of the last run, for Perfetto or Chrome. None for no trace.
+        limits: Limits of the device. None to measure them.
 
     Raises:
-        ImageError, FileNotFoundError, TypeError: the image cannot be used.
-        ValueError: ``objects`` or ``runs`` is less than 1, or the model is neither on a CPU nor on CUDA.
-        OSError: the trace cannot be written.
+        ImageError, FileNotFoundError, TypeError: If the image cannot be used.
+        ValueError: If ``objects`` or ``runs`` is less than 1, or the model is on a device other than CPU and CUDA.
+        OSError: If the trace cannot be written.
     """
     height, width = to_pixels(image).shape[:2]
     _check_counts(objects=objects, runs=runs)
@@ -93,27 +93,28 @@ def profile_video(
     trace: Path | None = None,
     limits: Limits | None = None,
 ) -> Profile:
-    """Profiles the last of the frames over which objects are tracked from the first frame on.
+    """Profiles tracking of objects from the first frame on. Times the last of the tracked frames.
 
     Args:
-        predictor: unchanged afterwards.
-        video: see ``init_state``; it must be possible to open it several times.
-        objects: number of clicks, one per object, that are spread over the first frame.
-        frames: number of timed frames. Before them, the memory is filled, as far as the video has frames.
-        runs: number of times that the video is tracked.
-        trace: file for the trace of the last run, for Perfetto or Chrome.
-        limits: of the device; measured if left out.
+        predictor: Predictor, which is unchanged afterwards.
+        video: Video for ``init_state``, which is opened several times.
+        objects: Number of clicks, one per object, spread over the first frame.
+        frames: Number of timed frames. If the video is long enough, the frames before them fill the memory.
+        runs: Number of times that the video is tracked.
+        trace: File for the trace of the last run, for Perfetto or Chrome. None for no trace.
+        limits: Limits of the device. None to measure them.
 
     Raises:
-        FileNotFoundError, VideoError, TypeError: the video cannot be used, or has a single frame.
-        ValueError: ``objects``, ``frames`` or ``runs`` is less than 1, or the model is neither on a CPU nor on CUDA.
-        OSError: the trace cannot be written.
+        FileNotFoundError, VideoError, TypeError: If the video cannot be used, or has a single frame.
+        ValueError: If ``objects``, ``frames`` or ``runs`` is less than 1, or the model is on a device other than CPU
+            and CUDA.
+        OSError: If the trace cannot be written.
     """
     _check_counts(objects=objects, frames=frames, runs=runs)
     with closing(open_frames(video, predictor.image_size)) as opened:
         height, width, length = opened.height, opened.width, len(opened)
     if length < 2:
-        raise VideoError("the video has a single frame, which is prompted and not tracked; expected two or more")
+        raise VideoError("the video has a single frame, which is prompted and not tracked; expected two or more frames")
     timed = min(frames, length - 1)
     before = min(length - 1 - timed, predictor.num_maskmem)
 
@@ -139,7 +140,7 @@ def _check_counts(**counts: int) -> None:
 
 
 def scattered_points(count: int, height: int, width: int) -> list[tuple[float, float]]:
-    """``count`` points (x, y) in pixels, on a grid over the image, away from its edges."""
+    """Returns ``count`` points (x, y) in pixels on a grid over the image, away from its edges."""
     columns = math.ceil(math.sqrt(count * width / height))
     rows = math.ceil(count / columns)
     cells = ((c, r) for r in range(rows) for c in range(columns))
@@ -155,11 +156,11 @@ def _profile(
     trace: Path | None,
     limits: Limits | None,
 ) -> Profile:
-    """Runs all passes. Plain and profiled ones alternate, so that a slower machine affects both."""
+    """Runs all passes. Plain and profiled passes alternate, so that a temporarily slow machine affects both."""
     model = predictor.model if isinstance(predictor, SAM2ImagePredictor) else predictor
     device, unit = model.device, "frame" if subject["kind"] == "video" else "image"
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"parts can be timed on cpu and cuda, and the model is on {device}; build it on one of these")
+        raise ValueError(f"parts can be timed only on cpu and cuda, but the model is on {device}; move the model")
     plain: list[float] = []
     as_it_is: list[float] | None = None
     times: list[Time] = []
@@ -182,7 +183,7 @@ def _profile(
             with atomic_path(trace) as partial_file:
                 shutil.copyfile(written, partial_file)
     if device.type == "cuda" and not any(is_on_gpu for _, is_on_gpu, _ in times):
-        warnings.warn("torch.profiler recorded nothing on the GPU; parts show the host's time", stacklevel=3)
+        warnings.warn("torch.profiler recorded nothing on the GPU; times of parts are of the CPU", stacklevel=3)
     dtypes = sorted({p.dtype for p in model.parameters()}, key=str)
     limits = limits or measure_limits(device, dtypes)
     root = Part(unit, flops_per_s=limits.flops_per_s[str(dtypes[0]).removeprefix("torch.")])
@@ -193,7 +194,7 @@ def _profile(
 
 @torch.no_grad()
 def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
-    """Whether CUDA graphs compute images or frames, which have no parts."""
+    """Returns True if CUDA graphs compute images or frames. CUDA graphs have no parts."""
     if isinstance(predictor, SAM2ImagePredictor):
         model = predictor.model
         return why_eager(model.device, predictor.fast) is None and engine_for(model).parts().image
@@ -202,22 +203,22 @@ def _is_recorded(predictor: SAM2ImagePredictor | SAM2VideoPredictor) -> bool:
 
 
 def _plain_pass(prepare: Prepare, device: torch.device) -> list[float]:
-    """Seconds of each image or frame, until the device has finished."""
-    found = []
+    """Returns the seconds of each image or frame, until the device has finished."""
+    times = []
     with prepare() as units:
         for unit in units:
             wait(device)
             start = time.perf_counter()
             unit()
             wait(device)
-            found.append(time.perf_counter() - start)
-    return found
+            times.append(time.perf_counter() - start)
+    return times
 
 
 def _pass_in_ranges(
     model: SAM2Base, name: str, prepare: Prepare, within: AbstractContextManager[Any], ranges: Ranges
 ) -> None:
-    """Runs each image or frame in a range of this name, all in a context."""
+    """Runs each image or frame in a range named ``name``, all inside the context manager ``within``."""
     with prepare() as units, ranges.around(model_parts(model)), within:
         for unit in units:
             with ranges.open(name):
@@ -226,10 +227,10 @@ def _pass_in_ranges(
 
 
 def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]:
-    """FLOPs of each range, of all images or frames."""
+    """Returns the FLOPs of each range, summed over all images or frames."""
     ranges = Ranges(counter := FlopCounterMode(display=False))
-    # No hooks on all modules: they are for FLOPs by module, and fused code does not run beside hooks.
-    # Compiled functions run uncompiled: a counter cannot see into a graph. Where there is none, nothing is imported.
+    # The counter's hooks on modules are disabled: they count FLOPs by module, and hooks would disable fused code.
+    # Compiled functions run uncompiled, since a counter cannot see into a graph. The compiler is not imported for this.
     stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with patch.object(ModuleTracker, "__enter__"), patch.object(ModuleTracker, "__exit__"), stance:
         _pass_in_ranges(model, name, prepare, counter, ranges)
@@ -237,7 +238,7 @@ def _count_flops(model: SAM2Base, name: str, prepare: Prepare) -> dict[str, int]
 
 
 def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
-    """The recorded ranges of a unit, outer ones first. Events are dropped: garbage collection would visit them."""
+    """Returns the recorded ranges of a unit, outer ranges first. Drops events, since garbage collection visits them."""
     events = (event for event in profiler.events() or () if event.name.split("/")[0] == unit)
     return [(e.name, e.device_type != DeviceType.CPU, e.time_range.elapsed_us() / 1e6) for e in events]
 
@@ -245,7 +246,7 @@ def times_of(profiler: torch.profiler.profile, unit: str) -> list[Time]:
 def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], count: int) -> None:
     """Fills a tree with the ranges of ``count`` images or frames.
 
-    Seconds on CUDA are the device's, and the host's for parts without kernels and the root.
+    On CUDA, seconds are measured on the device, but on the CPU for parts without kernels and for the root.
     """
     on_device: dict[str, float] = defaultdict(float)
     parts: dict[str, Part] = {root.name: root}
@@ -264,8 +265,8 @@ def add_parts(root: Part, times: Sequence[Time], flops: Mapping[str, float], cou
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, device, and versions."""
-    found = {
+    """Returns a description of processor, device, and versions."""
+    facts = {
         "sam2fast": sam2fast.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -274,4 +275,4 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(device),
     }
-    return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
+    return facts | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})

@@ -1,4 +1,4 @@
-"""The result of a profile: a tree of parts with calls, seconds and FLOPs, and its text."""
+"""Stores the result of a profile: a tree of parts with calls, seconds and FLOPs. Formats it as text and JSON."""
 
 import statistics
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ COLUMNS = ("part", "calls", "ms", "self", "share", "GFLOP", "GFLOP/s", "limit")
 
 @dataclass
 class Part:
-    """A part of the work, including the parts inside it.
+    """Stores measurements of a part of the work, including its children.
 
     Attributes:
-        calls: number of calls.
-        seconds: of all calls.
-        flops: as counted by ``FlopCounterMode``, two for each multiply-add.
-        flops_per_s: of a large matrix multiplication in the model's dtype, the limit.
+        calls: Number of calls.
+        seconds: Total seconds of all calls.
+        flops: FLOPs counted by ``FlopCounterMode``, two for each multiply-add.
+        flops_per_s: Rate of a large matrix multiplication in the model's dtype, used as the limit.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Part:
     children: dict[str, "Part"] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> "Part":
-        """A descendant by its path of names, separated by slashes. Raises KeyError if there is none."""
+        """Returns a descendant by its path of names, separated by slashes. Raises KeyError if it does not exist."""
         part = self
         for name in path.split("/"):
             part = part.children[name]
         return part
 
     def walk(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], "Part"]]:
-        """The part and all its descendants with their paths, parents first."""
+        """Yields the part and all its descendants with their paths, parents first."""
         path = (*path, self.name)
         yield path, self
         for child in self.children.values():
@@ -49,11 +49,11 @@ class Part:
 
     @property
     def fraction(self) -> float | None:
-        """Seconds that the FLOPs take at the limit over measured seconds; None if nothing was counted or timed."""
+        """Seconds that the FLOPs take at the limit over measured seconds; None without FLOPs or seconds."""
         return self.flops / self.flops_per_s / self.seconds if self.flops and self.seconds else None
 
     def as_json(self, whole: float) -> dict[str, Any]:
-        """The tree as plain values; shares are of ``whole`` seconds."""
+        """Returns the tree as JSON values. Shares are fractions of ``whole`` seconds."""
         return {
             "name": self.name,
             "calls": self.calls,
@@ -66,7 +66,7 @@ class Part:
         }
 
     def cells(self, depth: int, whole: float) -> tuple[str, ...]:
-        """A row of the table."""
+        """Returns the cells of the part's row in the table."""
         return (
             "  " * depth + self.name,
             f"{self.calls:g}" if self.calls else "",
@@ -81,15 +81,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """The parts of an image or of the average frame, and the limits of the device.
+    """Stores the profile of an image or of an average frame, and the limits of the device.
 
     Attributes:
-        subject: sizes of the input and the model, numbers of objects and runs.
-        root: the tree; calls, seconds and FLOPs are per image or frame.
-        limits: of the device.
-        plain: seconds of each image or frame without a profiler, on the same path.
-        as_it_is: the same by CUDA graphs, which have no parts, if the predictor uses them.
-        machine: processor, device and versions.
+        subject: Sizes of input and model, and numbers of objects and runs.
+        root: Tree of parts. Calls, seconds and FLOPs are per image or frame.
+        limits: Limits of the device.
+        plain: Seconds of each image or frame without a profiler and without CUDA graphs.
+        as_it_is: Seconds of each image or frame with CUDA graphs, or None if the predictor does not use them.
+        machine: Processor, device and versions.
     """
 
     subject: dict[str, Any]
@@ -101,11 +101,11 @@ class Profile:
 
     @property
     def overhead(self) -> float:
-        """Relative slowdown by the profiler, from means."""
+        """Relative slowdown of mean seconds by the profiler."""
         return self.root.seconds / statistics.mean(self.plain) - 1
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Returns the profile as JSON values."""
         return {
             "subject": self.subject,
             "machine": self.machine,
@@ -116,7 +116,7 @@ class Profile:
         }
 
     def as_text(self, depth: int = 3) -> str:
-        """A summary, and the tree down to this depth in aligned columns."""
+        """Returns a summary, and the tree down to ``depth`` in aligned columns."""
         s, m, root = self.subject, self.machine, self.root
         size = f"{s['image_size']}x{s['image_size']}"
         what = f"{s['kind']} of {s['width']}x{s['height']} at {size}, objects: {s['objects']}"
