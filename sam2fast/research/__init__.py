@@ -1,4 +1,4 @@
-"""Research tools: features, attention maps, custom selections, custom ops, planned parts; see docs/research.md."""
+"""Provides research tools: features, attention maps, custom memory selection and ops. See docs/research.md."""
 
 from sam2fast.kernels._custom_ops import register_op, unregister_op
 from sam2fast.kernels._dispatch import backend

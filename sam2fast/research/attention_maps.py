@@ -1,4 +1,4 @@
-"""Attention maps of memory attention, and their softmax weights."""
+"""Collects attention maps (softmax weights) of memory attention."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,33 +21,33 @@ from sam2fast.tracking.session import TrackedObject
 if TYPE_CHECKING:
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-# Default limit of all maps together: 256 MiB.
+# Default limit of the total size of maps: 256 MiB.
 MAX_BYTES = 2**28
 
 
 class Column(NamedTuple):
-    """One memory that is attended to: a column of an attention map."""
+    """Describes a column of an attention map: a memory that is attended to."""
 
     kind: str  # "conditioning" or "tracked" for a spatial memory, "pointer" for an object pointer
-    frame: int  # of the memory
-    distance: int  # frames before the current frame; negative if after it
-    tokens: slice  # its tokens among all that are attended to
+    frame: int  # frame of the memory
+    distance: int  # current frame minus the memory's frame; negative for memories of later frames
+    tokens: slice  # tokens of the memory among all attended tokens
 
 
 class AttentionMap(NamedTuple):
-    """The weights of one head of one layer, for one object on one frame."""
+    """Stores the weights of a head of a layer, for an object on a frame."""
 
     frame: int
     obj_id: Any
     layer: int
     head: int
-    queries: Tensor  # (Q, 2) int64: row and column on the map
+    queries: Tensor  # (Q, 2) int64: row and column on the feature map
     columns: list[Column]
     weights: Tensor  # fp32 on the CPU: (Q, columns), or (Q, tokens) if per token; each row sums to one
     per_token: bool
 
     def shares(self) -> list[float]:
-        """The mean weight of each column over the queries; they sum to one."""
+        """Returns the mean weight of each column over all queries. The means sum to one."""
         means = self.weights.mean(dim=0)
         return [float(means[c.tokens].sum()) for c in self.columns] if self.per_token else means.tolist()
 
@@ -64,7 +64,7 @@ def attention_maps(
     per_token: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Iterator[list[AttentionMap]]:
-    """Context manager that collects the maps of cross-attention to the memory for every tracked or corrected frame.
+    """Context manager that collects maps of cross-attention to the memory, for each tracked or corrected frame.
 
     ::
 
@@ -72,31 +72,31 @@ def attention_maps(
             for frame, ids, logits in predictor.propagate_in_video(state):
                 ...
 
-    Inside, the predictor uses neither CUDA graphs nor compiled memory attention. On the CPU, masks equal those of its
-    eager path bit by bit. Not thread-safe.
+    Inside the block, the predictor uses neither CUDA graphs nor compiled memory attention. On the CPU, masks are
+    bitwise equal to those of the eager predictor. Not thread-safe.
 
     Args:
-        predictor: for videos or streams.
-        layers, frames, obj_ids: those to collect; None for all.
-        head: of each layer; published models have one.
-        queries: (row, column) of positions on the feature map, one for 16 x 16 pixels of the model's input; None for
+        predictor: Predictor for videos or streams.
+        layers, frames, obj_ids: Layers, frames and objects to collect. None for all.
+        head: Head of each layer. Published models have one head.
+        queries: Positions (row, column) on the feature map, which has one position per 16 x 16 input pixels. None for
             all.
-        per_token: keep the weight of each token of the memory, instead of the sum over each memory. At 1024x1024 with
-            seven memories the map of all queries has 4096 x 28,736 weights, 471 MB.
-        max_bytes: limit of all maps together.
+        per_token: If True, stores the weight of each memory token instead of the sum over each memory. At 1024x1024
+            with seven memories, the map of all queries has 4096 x 28,736 weights (471 MB).
+        max_bytes: Maximum total size of all maps.
 
     Yields:
-        The list of maps, which grows while frames are tracked.
+        List of maps, which grows while frames are tracked.
 
     Raises:
-        ValueError: there is no such layer, head or position; or, while tracking, maps would exceed ``max_bytes``. The
-            failed call changes nothing. Or the model attends to means of tokens.
-        RuntimeError: another block already collects maps of this predictor; or, while tracking, a module of memory
-            attention is hooked, patched or replaced, or it is in training mode.
+        ValueError: If a layer, head or position does not exist, or the model attends to means of tokens. While
+            tracking, if maps would exceed ``max_bytes``; the failed call changes nothing.
+        RuntimeError: If another block already collects maps of this predictor. While tracking, if a module of memory
+            attention is hooked, patched, replaced, or in training mode.
     """
     recording = _Recording(predictor, layers, frames, obj_ids, head, queries, per_token, max_bytes)
     if predictor.selection_watch is not None:
-        raise RuntimeError("this predictor's choices of memories are watched already; leave the other block first")
+        raise RuntimeError("another block already collects attention maps of this predictor; leave that block first")
     memory_attention, fast = predictor.memory_attention, predictor.fast
     with ExitStack() as restored:
         predictor.selection_watch = recording.begin_step
@@ -113,7 +113,7 @@ def attention_maps(
         yield recording.maps
 
 
-# Id of an object that does not belong to the session, as in a warm-up.
+# Id of an object that is not part of the session, for example during warm-up.
 _NO_ID = object()
 
 
@@ -125,7 +125,7 @@ class _Step(NamedTuple):
 
 
 class _Recording:
-    """The arguments of :func:`attention_maps`, and the maps collected so far."""
+    """Stores the arguments of :func:`attention_maps`, and the maps collected so far."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _Recording:
         modules = cast(list[MemoryAttentionLayer], list(predictor.memory_attention.layers))
         attentions = [cast(RoPEAttention, module.cross_attn_image) for module in modules]
         if any(attention.pooling for attention in attentions):
-            raise ValueError("attention maps are of tokens, and this model attends to means of tokens")
+            raise ValueError("attention maps need attention to tokens, but this model attends to means of tokens")
         self.maps: list[AttentionMap] = []
         self._depth = len(modules)
         self._layers = range(len(modules)) if layers is None else layers
@@ -155,7 +155,7 @@ class _Recording:
         side = predictor.sam_image_embedding_size
         positions = [(y, x) for y in range(side) for x in range(side)] if queries is None else list(queries)
         if outside := [p for p in positions if not (0 <= p[0] < side and 0 <= p[1] < side)]:
-            raise ValueError(f"{outside[0]} is no (row, column) of the {side} x {side} feature map")
+            raise ValueError(f"{outside[0]} is not a (row, column) of the {side} x {side} feature map")
         self._queries = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2)
         self._positions = (self._queries * torch.tensor([side, 1])).sum(dim=1).to(predictor.device)
 
@@ -197,11 +197,11 @@ class _Recording:
         self._bytes += 4 * Q * width
         if self._bytes > self._max_bytes:
             raise ValueError(
-                f"with {Q} x {width} weights of layer {layer} on frame {step.frame} the maps would take "
-                f"{self._bytes:,} bytes, more than max_bytes={self._max_bytes:,}; give queries, layers, frames or "
-                "obj_ids, leave per_token out, or allow more"
+                f"with {Q} x {width} weights of layer {layer} on frame {step.frame}, the maps would take "
+                f"{self._bytes:,} bytes, more than max_bytes={self._max_bytes:,}; select queries, layers, frames or "
+                "obj_ids, set per_token=False, or raise max_bytes"
             )
-        # Normal tensors, even in inference mode.
+        # Creates normal tensors, even in inference mode.
         with torch.inference_mode(False):
             weights = torch.empty(Q, width)
         start = 0
@@ -222,7 +222,7 @@ def _is_among(value: Any, selected: Collection[Any] | None) -> bool:
 
 
 def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
-    """The memories of object ``b`` in the order of the reference implementation's keys."""
+    """Returns the memories of object ``b``, ordered like the keys of the reference implementation."""
     conditioning, (memories, pointers) = step.objects[b].conditioning, step.chosen[b]
     lengths = [memory.pages.shape[1]] * int((memory.page_table[b] >= 0).sum())
     lengths += [pointer_tokens // len(pointers)] * len(pointers) if pointers else []
@@ -234,17 +234,17 @@ def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -
     return columns
 
 
-# Queries whose weights are computed at once.
+# Number of queries whose weights are computed at once.
 BLOCK = 256
 
 
 class Operands(NamedTuple):
-    """The arguments of torch's attention in the reference implementation, for one object."""
+    """Stores the arguments of torch's attention in the reference implementation, for one object."""
 
     query: Tensor  # (heads, N, d), rotated
-    key: Tensor  # (heads, M, d), those of maps rotated; page by page, then the pointers
+    key: Tensor  # (heads, M, d): rotated keys of each page, then keys of pointers
     value: Tensor  # (heads, M, m)
-    offset: Tensor  # (M,) fp32, added to the scores; -inf where nothing is attended to
+    offset: Tensor  # (M,) fp32, added to the scores; -inf for tokens that are not attended to
 
 
 class _CaptureOperands(TorchFunctionMode):
@@ -264,7 +264,7 @@ class _CaptureOperands(TorchFunctionMode):
 
 
 def attention_operands(b: int, query: Tensor, memory: AttendedMemory, *weights_and_tables: Tensor | None) -> Operands:
-    """The reference implementation's operands for object ``b``, from the arguments of :func:`memory_attention`."""
+    """Returns the reference implementation's operands for object ``b``, from arguments of :func:`memory_attention`."""
     one = slice(b, b + 1)
     one_memory = memory._replace(
         page_table=memory.page_table[one],
@@ -284,10 +284,10 @@ def attention_operands(b: int, query: Tensor, memory: AttendedMemory, *weights_a
 
 
 def weights_by_block(operands: Operands, head: int, queries: Tensor) -> Iterator[Tensor]:
-    """Yields weights ``(n, M)`` fp32 of blocks of queries; they sum to one and are 0 for tokens not attended to.
+    """Yields weights ``(n, M)`` fp32 of blocks of queries. Rows sum to one. Weights of unattended tokens are 0.
 
     Args:
-        queries: ``(Q,)`` int64 positions on the map.
+        queries: Positions ``(Q,)`` int64 on the feature map.
     """
     key, scale = operands.key[head].float(), operands.query.shape[-1] ** -0.5
     with torch.autocast(key.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Features of each stage of the image encoder."""
+"""Computes the features of each stage of the image encoder."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -13,28 +13,28 @@ from sam2fast.transforms import ImageLike
 
 
 class StageFeatures(NamedTuple):
-    """Feature maps of B images, finest first."""
+    """Stores feature maps of B images, finest first."""
 
-    stages: list[Tensor]  # (B, C_i, H_i, W_i) of each stage of the trunk
-    levels: list[Tensor]  # (B, d_model, H_i, W_i) of each level of the feature pyramid, the coarsest included
+    stages: list[Tensor]  # (B, C_i, H_i, W_i) for each stage of the trunk
+    levels: list[Tensor]  # (B, d_model, H_i, W_i) for each level of the feature pyramid, including the coarsest
 
 
 def stage_features(
     model: SAM2Base | SAM2ImagePredictor, images: Tensor | Sequence[ImageLike] | ImageLike
 ) -> StageFeatures:
-    """The outputs of each stage of the trunk and each level of the neck, before the decoder's heads.
+    """Returns the outputs of each stage of the trunk and each level of the neck.
 
-    Predictors compute fewer: the coarsest level only feeds the next finer one, and the finest two are projected
-    directly to the decoder's channels. Gradients flow if autograd is enabled.
+    Predictors do not compute all of them: they use the coarsest level only for the next finer one, and project the
+    finest two directly to the decoder's channels. Gradients flow if autograd is enabled.
 
     Args:
-        model: a model, a video predictor, or an image predictor.
-        images: for a model ``(B, 3, S, S)`` normalised; for an image predictor an image or a list of images, as
-            ``set_image`` takes them. The predictor's current image stays set.
+        model: Model, video predictor or image predictor.
+        images: For a model or video predictor, normalised images ``(B, 3, S, S)``. For an image predictor, an image or
+            a list of images, see ``set_image``. The predictor's current image stays set.
 
     Raises:
-        ValueError: tensors of another shape, or an empty list.
-        ImageError, FileNotFoundError, TypeError: an image cannot be used.
+        ValueError: If a tensor has another shape, or the list is empty.
+        ImageError, FileNotFoundError, TypeError: If an image cannot be used.
 
     Source: the outputs of ``sam2.modeling.backbones.hieradet.Hiera`` and
     ``sam2.modeling.backbones.image_encoder.FpnNeck``.
@@ -59,12 +59,12 @@ def _checked(model: SAM2Base, images: object) -> Tensor:
     S = model.image_size
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"a model takes a normalised tensor (B, 3, {S}, {S}), and got {type(images).__name__}; "
-            "images go through SAM2ImagePredictor(model)"
+            f"expected a normalised tensor (B, 3, {S}, {S}) for a model, got {type(images).__name__}; "
+            "pass SAM2ImagePredictor(model) for images"
         )
     if images.ndim != 4 or images.shape[1:] != (3, S, S) or not images.is_floating_point():
         raise ValueError(
             f"expected normalised images (B, 3, {S}, {S}), got {images.dtype} {tuple(images.shape)}; "
-            "images go through SAM2ImagePredictor(model)"
+            "pass SAM2ImagePredictor(model) for other images"
         )
     return images.to(model.device)

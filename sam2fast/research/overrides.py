@@ -1,4 +1,4 @@
-"""Custom ops inside a block."""
+"""Overrides ops inside a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from sam2fast.kernels._dispatch import backend
 
 @contextmanager
 def override_op(op: str, implementation: Callable[..., Any], name: str = "own") -> Iterator[None]:
-    """Context manager in which ``implementation`` computes ``op`` in this thread; other ops run as with ``auto``.
+    """Context manager in which ``implementation`` computes ``op`` in this thread. Other ops run as with ``auto``.
 
     The implementation may call the op's public function inside ``with backend("auto")``, to observe or change its
     arguments and results.
 
     Raises:
-        ValueError: as :func:`register_op`.
+        ValueError: See :func:`register_op`.
     """
     register_op(op, implementation, name)
     try:

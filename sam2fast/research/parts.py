@@ -1,4 +1,4 @@
-"""Query for the parts of a model that a hook or another change sends to their modules."""
+"""Reports the parts of a model that run from plans, and those that run through their modules."""
 
 import torch
 
@@ -10,8 +10,9 @@ from sam2fast.modeling.sam2_base import SAM2Base
 def planned_parts(model: SAM2Base) -> Parts:
     """Returns a named tuple of bools ``image, masks, attention, memory``.
 
-    A part is True if inference computes it from a plan of its weights, and False if inference calls its modules, since
-    one is hooked, patched, replaced or in training mode, or since plans cannot hold its settings. See docs/research.md.
+    A part is True if inference computes it from a plan of its weights. It is False if inference calls its modules: if a
+    module is hooked, patched, replaced or in training mode, or has settings that plans do not support. See
+    docs/research.md.
 
     Args:
         model: Video predictor, or the ``model`` of an image predictor.

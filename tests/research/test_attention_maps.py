@@ -178,5 +178,5 @@ def test_refused(predictor, arguments, word):
     with pytest.raises(ValueError, match=word), attention_maps(predictor, **arguments):
         pass
     assert predictor.selection_watch is None
-    with attention_maps(predictor), pytest.raises(RuntimeError, match="watched already"), attention_maps(predictor):
+    with attention_maps(predictor), pytest.raises(RuntimeError, match="already collects"), attention_maps(predictor):
         pass
