@@ -140,8 +140,8 @@ def checked_device(_ctx: click.Context, _parameter: click.Parameter, names: str)
     for name in names.split(","):
         if not re.fullmatch(r"auto|all|(cpu|cuda|mps)(:\d+)?", name.strip()):
             raise click.BadParameter(
-                f"{name!r} is no device; expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), mps (Apple) "
-                "or auto"
+                f"{name!r} is not a device; expected cpu, cuda (an NVIDIA or AMD GPU), cuda:1 (the second), "
+                "mps (Apple) or auto"
             )
     return names
 

@@ -21,14 +21,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_record(path: Path, kind: type[Facts], failure: type[Exception]) -> Facts:
+def read_record(path: Path, record_type: type[Facts], failure: type[Exception]) -> Facts:
     """Reads an export's JSON into a dataclass with a field ``format``, or raises ``failure`` if it is damaged."""
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
-        known = {field.name: field.default for field in fields(kind)}
+        known = {field.name: field.default for field in fields(record_type)}
         if content["format"] != known["format"]:
             raise failure(f"{path} has the format {content['format']!r}; this program reads {known['format']!r}")
-        return kind(**{name: content[name] for name in known if name in content})
+        return record_type(**{name: content[name] for name in known if name in content})
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise failure(f"{path} is damaged: {type(error).__name__}: {reason}; export the model again") from error

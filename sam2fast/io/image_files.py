@@ -113,10 +113,10 @@ class FileImage:
         least, most = shown.min(), shown.max()
         if values.dtype == np.uint16 and scale == (0, most):
             return f"has 16 bits, and values up to {most} only: values are scaled so that the maximum is white"
-        found = f"has values from {least:g} to {most:g}"
+        text = f"has values from {least:g} to {most:g}"
         if without := self.values.size - values.size:
-            found += f", and {without} that are not finite"
-        return found + scaled
+            text += f", and {without} that are not finite"
+        return text + scaled
 
 
 def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:

@@ -54,9 +54,9 @@ def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
     """Returns a note on skipped files of other types, and on skipped hidden files such as macOS's ``._1.jpg``."""
     groups = [(names, "{} of other kinds"), (hidden, "hidden {}")]
     parts = [
-        f"{len(group)} {kind.format('files' if len(group) > 1 else 'file')}: {', '.join(group[:MAX_NAMED])}"
+        f"{len(group)} {text.format('files' if len(group) > 1 else 'file')}: {', '.join(group[:MAX_NAMED])}"
         + (", ..." if len(group) > MAX_NAMED else "")
-        for group, kind in groups
+        for group, text in groups
         if group
     ]
     return f"skipped {' and '.join(parts)}"

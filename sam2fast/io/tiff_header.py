@@ -211,8 +211,8 @@ class TiffHeader:
         The value is ``(1, 0)`` if each image is a single page. OME and ImageJ describe channels in the first page.
         """
         text = bytes(self.pages[0].tags.get(DESCRIPTION, ())).decode(errors="replace")
-        if text.startswith("ImageJ=") and (found := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
-            count, step = int(found[1]), 1
+        if text.startswith("ImageJ=") and (match := re.search(r"^channels=(\d+)", text, re.MULTILINE)):
+            count, step = int(match[1]), 1
         elif pixels := re.search(r"<(?:\w+:)?Pixels\s[^>]*>", text):
             sizes = {axis: int(size) for axis, size in re.findall(r'Size([CZT])="(\d+)"', pixels[0])}
             order = re.search(r'DimensionOrder="XY([CZT]{3})"', pixels[0])

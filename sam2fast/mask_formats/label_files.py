@@ -38,7 +38,7 @@ def yolo_data(classes: Sequence[str], train: str = "images", val: str = "images"
 def _yaml_text(text: str) -> str:
     """Returns a double-quoted YAML string: a JSON string, with the characters escaped that YAML does not accept."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return re.sub(r"[\x7f-\x9f\ud800-\udfff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def labelme_polygons(parts: Iterable[Polygon], label: str, number: int) -> list[dict[str, Any]]:
@@ -66,6 +66,6 @@ def labelme_document(image: str, size: tuple[int, int], shapes: Sequence[Mapping
     return json.dumps({"version": LABELME, "flags": {}, "shapes": shapes, **names})
 
 
-def _shape(kind: str, points: list[list[int]], label: str, number: int) -> dict[str, Any]:
+def _shape(shape_type: str, points: list[list[int]], label: str, number: int) -> dict[str, Any]:
     shape = {"label": label, "points": points, "group_id": number, "description": ""}
-    return {**shape, "shape_type": kind, "flags": {}}
+    return {**shape, "shape_type": shape_type, "flags": {}}

@@ -103,13 +103,13 @@ def _label_of(tag: ElementTree.Element) -> str:
 
 def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
     """Returns the first control of ``to_name`` with one of ``tags`` and ``label``, or raises ValueError."""
-    found = [control for control in controls if control.to_name == to_name and control.tag in tags]
-    if not found:
+    candidates = [control for control in controls if control.to_name == to_name and control.tag in tags]
+    if not candidates:
         raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")
-    for control in found:
+    for control in candidates:
         if label is None or label in control.labels:
             return control
-    raise ValueError(f"{found[0].tag} {found[0].name!r} has no label {label!r}")
+    raise ValueError(f"{candidates[0].tag} {candidates[0].name!r} has no label {label!r}")
 
 
 def image_region(
@@ -124,19 +124,19 @@ def image_region(
         ValueError: If the mask is empty, and the control has polygons.
         ImportError: If shapely is not installed, the control has polygons, and the tolerance is not 0.
     """
-    kind = control.tag.lower()
-    if kind == "brushlabels":
+    region_type = control.tag.lower()
+    if region_type == "brushlabels":
         value: dict[str, Any] = {"format": "rle", "rle": brush_run_lengths(mask)}
     else:
         value = {"points": outline(mask, tolerance), "closed": True}
     return {
-        "type": kind,
+        "type": region_type,
         "from_name": control.name,
         "to_name": control.to_name,
         "original_width": mask.shape[1],
         "original_height": mask.shape[0],
         "image_rotation": 0,
-        "value": value | {kind: [label]},
+        "value": value | {region_type: [label]},
         "score": score,
     }
 

@@ -79,9 +79,9 @@ def _simplified(parts: list[Polygon], tolerance: float) -> list[Polygon]:
     tolerances = np.full(len(parts), float(tolerance))
     while tolerances.any():
         simple = shapely.simplify(rings, np.repeat(tolerances, counts))
-        found = assembled(simple)
-        is_good = shapely.is_valid(found) & (abs(shapely.area(found) - areas) <= MOST_CHANGE * areas)
-        if is_good.all() and shapely.multipolygons(found).is_valid:
+        polygons = assembled(simple)
+        is_good = shapely.is_valid(polygons) & (abs(shapely.area(polygons) - areas) <= MOST_CHANGE * areas)
+        if is_good.all() and shapely.multipolygons(polygons).is_valid:
             corners = [shapely.get_coordinates(ring)[:-1].astype(np.int64) for ring in simple]
             return [Polygon(corners[i], corners[i + 1 : j]) for i, j in pairwise(first)]
         tolerances[~is_good | is_good.all()] /= 2

@@ -109,17 +109,17 @@ def _with_equal_classes(images: Iterable[AnnotatedImage]) -> Iterator[AnnotatedI
 
 
 def _write_coco(folder: Path, images: Iterable[AnnotatedImage]) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
+    document: dict[str, list[dict[str, Any]]] = {"images": [], "categories": [], "annotations": []}
     for number, item in enumerate(images, 1):
         file = item.image.name if isinstance(item.image, Path) else f"{item.stem}.jpg"
-        found["images"].append({"id": number, "file_name": file, "height": item.size[0], "width": item.size[1]})
-        found["categories"] = [{"id": i, "name": label} for i, label in enumerate(item.classes, 1)]
+        document["images"].append({"id": number, "file_name": file, "height": item.size[0], "width": item.size[1]})
+        document["categories"] = [{"id": i, "name": label} for i, label in enumerate(item.classes, 1)]
         areas = run_length_areas(read_run_lengths(item.rles)).tolist() if item.rles else []
         for box, area, (rle, label, score) in zip(item.boxes, areas, _objects(item), strict=True):
-            ids = {"id": len(found["annotations"]) + 1, "image_id": number}
+            ids = {"id": len(document["annotations"]) + 1, "image_id": number}
             category = list(item.classes).index(label) + 1
-            found["annotations"].append(ids | coco_entry(category, rle, box or [0, 0, 0, 0], area, score=score))
-    _write(folder / COCO_FILE, json.dumps(found).encode())
+            document["annotations"].append(ids | coco_entry(category, rle, box or [0, 0, 0, 0], area, score=score))
+    _write(folder / COCO_FILE, json.dumps(document).encode())
 
 
 def _write_yolo(folder: Path, item: AnnotatedImage, tolerance: float, with_polygons: bool = False) -> None:

@@ -124,6 +124,6 @@ def memory_attention_flops(*tensors: Any, **options: Any) -> int:
     query, pages, page_table, pointer_valid, pooling = (*tensors[:3], tensors[8], tensors[20:21])
     (_, heads, N, _), (width, m), value_width = query.shape, tensors[9].shape, tensors[11].shape[0]
     counts, pointers = (page_table >= 0).sum(dim=1) * pages.shape[1], int(pointer_valid.sum().item())
-    attended = torch.where(counts > pages.shape[1], counts // 4, counts) if any(pooling) else counts
-    keys, scores = (int(rows.sum().item()) + pointers for rows in (counts, attended))
+    scored = torch.where(counts > pages.shape[1], counts // 4, counts) if any(pooling) else counts
+    keys, scores = (int(rows.sum().item()) + pointers for rows in (counts, scored))
     return 2 * keys * m * width + 2 * scores * N * (width + heads * m) + 2 * len(page_table) * N * m * value_width

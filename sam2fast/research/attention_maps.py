@@ -121,7 +121,7 @@ class _Step(NamedTuple):
     ids: list[Any]
     objects: Sequence[TrackedObject]
     frame: int
-    chosen: Sequence[Selection]
+    selections: Sequence[Selection]
 
 
 class _Recording:
@@ -165,10 +165,10 @@ class _Recording:
         objects: Sequence[TrackedObject],
         frame: int,
         reverse: bool,
-        chosen: Sequence[Selection],
+        selections: Sequence[Selection],
     ) -> None:
         ids = {id(tracked): obj_id for obj_id, tracked in state.objects.items()}
-        self._step = _Step([ids.get(id(o), _NO_ID) for o in objects], objects, frame, chosen)
+        self._step = _Step([ids.get(id(o), _NO_ID) for o in objects], objects, frame, selections)
 
     def hook(self, layer: int, query: Tensor, memory: AttendedMemory, *rest: Tensor | None) -> None:
         step = self._step
@@ -190,10 +190,10 @@ class _Recording:
         rest: tuple[Tensor | None, ...],
     ) -> AttentionMap:
         operands = attention_operands(b, query, memory, *rest)
-        attended = operands.offset.isfinite().nonzero()[:, 0]
+        attended_tokens = operands.offset.isfinite().nonzero()[:, 0]
         columns = _columns(step, b, memory, int(memory.pointer_valid[b].sum()))
-        assert columns[-1].tokens.stop == len(attended) if columns else not len(attended)
-        Q, width = len(self._queries), len(attended) if self._per_token else len(columns)
+        assert columns[-1].tokens.stop == len(attended_tokens) if columns else not len(attended_tokens)
+        Q, width = len(self._queries), len(attended_tokens) if self._per_token else len(columns)
         self._bytes += 4 * Q * width
         if self._bytes > self._max_bytes:
             raise ValueError(
@@ -206,7 +206,7 @@ class _Recording:
             weights = torch.empty(Q, width)
         start = 0
         for block in weights_by_block(operands, self._head, self._positions):
-            block = block[:, attended]
+            block = block[:, attended_tokens]
             if not self._per_token:
                 parts = [block[:, column.tokens].sum(dim=1) for column in columns]
                 block = torch.stack(parts, dim=1) if parts else block
@@ -223,7 +223,7 @@ def _is_among(value: Any, selected: Collection[Any] | None) -> bool:
 
 def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -> list[Column]:
     """Returns the memories of object ``b``, ordered like the keys of the reference implementation."""
-    conditioning, (memories, pointers) = step.objects[b].conditioning, step.chosen[b]
+    conditioning, (memories, pointers) = step.objects[b].conditioning, step.selections[b]
     lengths = [memory.pages.shape[1]] * int((memory.page_table[b] >= 0).sum())
     lengths += [pointer_tokens // len(pointers)] * len(pointers) if pointers else []
     kinds = ["conditioning" if t in conditioning else "tracked" for t, _ in memories] + ["pointer"] * len(pointers)

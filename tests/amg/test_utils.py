@@ -214,7 +214,7 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="n_per_side must be at least 1"):
         amg.build_all_layer_point_grids(2, 2, 2)
     for args in ([], [[1, 2], [1]]):
-        with pytest.raises(ValueError, match="one length"):
+        with pytest.raises(ValueError, match="equal length"):
             list(amg.batch_iterator(3, *args))
     with pytest.raises(ValueError, match="mode must be"):
         amg.remove_small_regions(ties(), 3, "hole")

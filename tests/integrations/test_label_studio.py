@@ -306,7 +306,7 @@ def test_a_personal_token_is_exchanged(label_studio):
     ("config", "data", "prompts", "message"),
     [
         (BRUSH, {}, [keypoint(30, 40)], "lacks 'image'"),
-        ("<View", {"image": "x"}, [keypoint(30, 40)], "no XML"),
+        ("<View", {"image": "x"}, [keypoint(30, 40)], "not XML"),
         (IMAGES.format("Choices"), {"image": "x"}, [keypoint(30, 40)], "no BrushLabels or PolygonLabels"),
         (BRUSH, PHOTO, [keypoint(30, 40, label="cat")], "no label 'cat'"),
         (BRUSH, PHOTO, [{"type": "ellipselabels", "to_name": "image", "value": {}}], "ellipse"),
@@ -318,8 +318,8 @@ def test_a_personal_token_is_exchanged(label_studio):
         (BRUSH, {"image": "data:image/png;base64,A"}, [keypoint(30, 40)], "damaged"),
         (BRUSH, {"image": "/missing.png"}, [keypoint(30, 40)], "404"),
         (BRUSH, {"image": "/elsewhere"}, [keypoint(30, 40)], "302"),
-        (BRUSH, {"image": "http://169.254.169.254/meta"}, [keypoint(30, 40)], "is not read"),
-        (BRUSH, {"image": "file:///etc/passwd"}, [keypoint(30, 40)], "is not read"),
+        (BRUSH, {"image": "http://169.254.169.254/meta"}, [keypoint(30, 40)], "is refused"),
+        (BRUSH, {"image": "file:///etc/passwd"}, [keypoint(30, 40)], "is refused"),
         (BRUSH, {"image": 7}, [keypoint(30, 40)], "expected the address"),
         (VIDEOS, CLIP, [video_box("a", {7: DISC})], "frame"),
         (VIDEOS, {"video": data_uri(FRAMES[0])}, [video_box("a", {3: DISC})], ""),
@@ -353,7 +353,7 @@ def test_files_of_a_host(label_studio):
         "http://[",
         "s3://a/b",
     ):
-        with pytest.raises(ValueError, match="is not read"):
+        with pytest.raises(ValueError, match="is refused"):
             files.read(address, {"Authorization": "secret"})
     for host in ("localhost:8080", "ftp://a.example", ""):
         with pytest.raises(ValueError, match="is not the address of a server"):

@@ -199,7 +199,7 @@ def test_raw_files_of_cameras(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.dng") as file:
         file.write(array_of("uint8", HEIGHT, WIDTH, 3), photometric="rgb", subifds=1, subfiletype=1, metadata=None)
         file.write(array_of("uint16", 4 * HEIGHT, WIDTH), photometric="cfa", metadata=None)
-    with pytest.raises(ImageError, match="a thumbnail only, as raw files of cameras: convert it to TIFF or JPEG"):
+    with pytest.raises(ImageError, match="only a thumbnail, like raw files of cameras: convert it to TIFF or JPEG"):
         to_pixels(tmp_path / "a.dng")
 
 
@@ -507,7 +507,8 @@ def test_the_limit_of_pixels(tmp_path, monkeypatch, recwarn, suffix):
     with images.open_image(path) as image:
         assert image.size == (1000, 1000)
     monkeypatch.setattr(images, "MOST_PIXELS", 900_000)
-    with pytest.raises(ImageError, match="1000x1000 pixels, more than 0.9 million; --max-megapixels 1") as caught:
+    message = "1000x1000 pixels, more than 0.9 million; raise the limit by --max-megapixels 1"
+    with pytest.raises(ImageError, match=message) as caught:
         to_pixels(path)
     assert "DOS" not in str(caught.value)
     assert Image.MAX_IMAGE_PIXELS == 400_000

@@ -84,7 +84,7 @@ NO_COUNTS = [[[1, 2], [3]], [1, "a"], [1.5, 2.5], {"a": 1}, [4, [1]]]
 @pytest.mark.parametrize(
     ("rles", "word"),
     [
-        ([], "at least one mask"),
+        ([], "one or more masks"),
         ([FULL, {"size": [1, 4], "counts": [4]}], r"sizes \[\(1, 4\), \(2, 2\)\]"),
         *(([FULL, {"size": [2, 2], "counts": counts}], "add up|truncated|integers") for counts in WRONG_COUNTS),
         *(([{"size": [2, 2], "counts": counts}], "must be a (string or a )?list of integers") for counts in NO_COUNTS),

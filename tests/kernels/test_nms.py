@@ -235,7 +235,7 @@ def test_other_input_is_refused():
     with pytest.raises(ValueError, match=r"expected bool masks \(N, H, W\), got torch.float32"):
         mask_nms(torch.zeros(3, 5, 5), torch.zeros(3), 0.5)
     for nms, things in ((box_nms, torch.zeros(3, 4)), (mask_nms, torch.zeros(3, 4, 4, dtype=torch.bool))):
-        with pytest.raises(ValueError, match=r"expected 3 scores, one for each, got shape \(4,\)"):
+        with pytest.raises(ValueError, match=r"expected 3 scores, one per box or mask, got shape \(4,\)"):
             nms(things, torch.zeros(4), 0.5)
 
 

@@ -25,7 +25,7 @@ def device_list(devices: Devices) -> list[str]:
     A device may occur twice: then two processes share it. ``cpu`` twice gives two processes with half the threads each.
 
     Raises:
-        ValueError: If the list is empty, or a name is no device.
+        ValueError: If the list is empty, or a name is not a device.
         RuntimeError: If this machine has no such device.
     """
     import torch
@@ -45,7 +45,7 @@ def device_list(devices: Devices) -> list[str]:
         try:
             parsed = torch.device("cpu" if name == "auto" else name)
         except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{one!r} is no device; {DEVICES}") from error
+            raise ValueError(f"{one!r} is not a device; {DEVICES}") from error
         device = available_device("auto" if name == "auto" else parsed)
         # With an index, independent of the current device.
         found.append("cuda:0" if device.type == "cuda" and device.index is None else str(device))
