@@ -53,7 +53,7 @@ def op(**options: Any) -> Callable[[Callable[P, R]], "Op[P, R]"]:
 class Op(Generic[P, R]):
     """Function that dispatches to a kernel if it is supported and faster, else to the reference implementation.
 
-    Tensors, or None for optional ones, come first in its arguments.
+    Tensor arguments come first. Optional tensors may be None.
 
     Args:
         name: Name of the torch operator ``sam2fast::name``.

@@ -16,7 +16,7 @@ Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Values of ``SDPA`` in a configuration.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
-WIDEST = 256  # channels of a head. cuDNN supports more than 128 only on Hopper, from 9.10 on
+WIDEST = 256  # maximum number of channels of a head. cuDNN supports more than 128 only on Hopper, from 9.10 on
 # Inputs (backend, device, dtype, shapes) that a backend has refused in this process. They are not tried again.
 refused: set[Hashable] = set()
 

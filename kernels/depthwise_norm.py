@@ -9,7 +9,7 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["depthwise_norm", "depthwise_norm_reference"]
 
-WIDEST = 1024  # channels. A program processes all channels of a position
+WIDEST = 1024  # maximum number of channels. A program processes all channels of a position
 
 
 def _unsupported(x: Tensor, *rest: object) -> str | None:

@@ -13,7 +13,7 @@ __all__ = ["embed_patches", "embed_patches_reference"]
 
 SIDE, STRIDE, PADDING = 7, 4, 3  # of the convolution
 WHITE = 255.0
-WIDEST = 256  # channels. A program computes all channels of a token
+WIDEST = 256  # maximum number of channels. A program computes all channels of a token
 
 
 def _fits(

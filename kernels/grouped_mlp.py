@@ -8,7 +8,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["grouped_mlp", "grouped_mlp_reference"]
 
-WIDEST = 512  # channels. A program processes whole rows
+WIDEST = 512  # maximum number of channels. A program processes whole rows
 
 
 def _prefers_torch(x: Tensor, *parameters: Tensor) -> bool:

@@ -17,7 +17,7 @@ __all__ = [
     "shifted_layer_norm_reference",
 ]
 
-WIDEST = 4096  # channels
+WIDEST = 4096  # maximum number of channels
 _OPTIONS: dict[str, Any] = {
     "unsupported": lambda x, *rest: why_unsupported(x, *rest, channels=x.shape[-1], widest=WIDEST),
     "compile_key": lambda x, *_: x.shape[-1],

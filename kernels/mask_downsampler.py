@@ -13,9 +13,9 @@ from sam2fast.kernels.mask_ops import scaled_masks
 
 __all__ = ["downsample_logits", "downsample_logits_reference", "downsample_map", "downsample_map_reference"]
 
-WIDEST = 256  # output channels. A program computes all channels of a position
+WIDEST = 256  # maximum number of output channels. A program computes all channels of a position
 NARROW = 64  # maximum number of output channels for which the kernel is memory-bound
-FIRST = 4  # output channels of the first step. A thread computes all of them
+FIRST = 4  # number of output channels of the first step. A thread computes all of them
 
 
 def shape_class(channels: int) -> str:

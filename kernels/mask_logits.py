@@ -7,7 +7,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["mask_logits", "mask_logits_reference"]
 
-WIDEST = 256  # channels. A program processes all channels of a pixel
+WIDEST = 256  # maximum number of channels. A program processes all channels of a pixel
 
 
 def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:

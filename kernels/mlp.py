@@ -11,7 +11,7 @@ from sam2fast.kernels.linear_gelu import linear_gelu_reference
 
 __all__ = ["is_joined", "mlp", "mlp_reference"]
 
-WIDEST = 192  # channels. A program processes whole rows
+WIDEST = 192  # maximum number of channels. A program processes whole rows
 # Numbers of channels for which one launch is expected to take less than three quarters of the time of three launches.
 # The estimate uses the bound of the machine code, and linear_gelu's time over its own bound. It was not measured.
 JOINED = range(65, 97)

@@ -1,4 +1,4 @@
-"""Performs non-maximum suppression of boxes and masks: among overlapping ones, keeps the one with the highest score."""
+"""Performs non-maximum suppression (NMS) of boxes and masks, which keeps the highest score among overlapping items."""
 
 from collections.abc import Callable
 from functools import partial

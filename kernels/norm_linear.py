@@ -12,7 +12,7 @@ from sam2fast.kernels.layer_norm import layer_norm_reference
 
 __all__ = ["norm_linear", "norm_linear_reference"]
 
-WIDEST = 512  # channels of the norm. A program processes whole rows
+WIDEST = 512  # maximum number of channels of the norm. A program processes whole rows
 FEW = 64  # maximum number of rows for small tiles
 
 

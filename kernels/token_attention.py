@@ -11,7 +11,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["token_attention", "token_attention_reference"]
 
-WIDEST, WIDEST_OF_MANY = 32, 16  # channels of a head with at most FEW keys, and with more keys
+WIDEST, WIDEST_OF_MANY = 32, 16  # maximum number of channels of a head with at most FEW keys, and with more keys
 FEW = 128  # maximum number of keys that a warp reads at once
 
 

@@ -15,7 +15,7 @@ from sam2fast.kernels.mask_ops.cells import LEAST_SIDES, UNDERFLOW, AxisCells, C
 from sam2fast.kernels.mask_ops.reference import SUPPRESSED, counts_and_boxes
 from sam2fast.kernels.mask_ops.sparse_upsampling import PIXELS_PER_LOGIT
 
-# Logits per pass, and columns of pixels at once. All intermediate results fit the cache.
+# Maximum number of logits per pass, and of columns of pixels at once, so that all intermediate results fit the cache.
 CHUNK, AT_ONCE = 2**20, 2**14
 LARGEST_TABLE = 2**24
 # Bound of rounding errors of a pixel relative to a level, if the four logits are on one side of the level.

@@ -86,10 +86,10 @@ class SparseUpsampling:
         return (top, left), mask
 
 
-def _of_cells(least: np.ufunc, corners: np.ndarray) -> np.ndarray:
-    """Returns the minimum or maximum (``least``) of the four corners of each cell, NaN if a corner is NaN."""
-    pairs = least(corners[:, :-1], corners[:, 1:])
-    return np.asarray(least(pairs[:-1], pairs[1:]))
+def _of_cells(ufunc: np.ufunc, corners: np.ndarray) -> np.ndarray:
+    """Returns the minimum or maximum (``ufunc``) of the four corners of each cell, or NaN if a corner is NaN."""
+    pairs = ufunc(corners[:, :-1], corners[:, 1:])
+    return np.asarray(ufunc(pairs[:-1], pairs[1:]))
 
 
 def _extent(filled: np.ndarray, axis: AxisCells) -> tuple[int, int]:

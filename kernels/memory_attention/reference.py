@@ -13,7 +13,7 @@ from sam2fast.kernels._op import Op
 from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
-WIDEST = 256  # maximum channels of heads and values
+WIDEST = 256  # maximum number of channels of heads and values
 # Maximum channels of memory tokens. The next power of two needs 104 KiB of shared memory for 128 channels in fp32, and
 # 144 KiB for 256 channels in fp16 and bf16. Compute capabilities 8.6, 8.9 and 12.0 have 99 KiB.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
