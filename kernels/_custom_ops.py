@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def register_op(op: str, implementation: Implementation, name: str) -> None:
-    """Registers an implementation of an op. It runs in every thread in which the backend ``name`` is active.
+    """Registers an implementation of an op, which runs in all threads while they use the backend ``name``.
 
     Afterwards ``backend(name)`` and ``SAM2FAST_BACKEND`` accept the name. Ops without an implementation under that name
     run as with ``auto``.

@@ -115,7 +115,7 @@ def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None =
 def why_no_triton(device: torch.device) -> str | None:
     """Returns the reason why Triton kernels cannot run on a CUDA device with the active backend, or None."""
     if current_backend() == "torch":
-        return "the active backend is 'torch', whose connected components wait for the device"
+        return "the active backend is 'torch', and its connected components wait for the device"
     if too_old := _triton_unsupported_reason():
         return too_old
     return _gpu_unsupported_reason(device)

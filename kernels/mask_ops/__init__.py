@@ -108,7 +108,7 @@ def mask_statistics(
 ) -> MaskStatistics:
     """Computes areas, boxes, and the counts for stability scores, of ``logits (N, h, w)`` upsampled to ``size``.
 
-    At most 64 MiB of upsampled logits are held at once, but at least those of one mask. NaN is background.
+    At most 64 MiB of upsampled logits are held at once, but at least one mask. NaN is background.
 
     Args:
         logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.

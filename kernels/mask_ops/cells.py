@@ -20,7 +20,7 @@ import torch.nn.functional as F
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
 # If torch must compute more pixels of a mask than this in one call, torch upsamples the whole mask.
 CLOSE = 256
-# For results whose height plus width is smaller than this, torch uses different operations.
+# If the height plus width of a result is smaller than this, torch uses different operations.
 LEAST_SIDES = 130
 
 

@@ -1,6 +1,7 @@
 """Computes mask statistics and overlaps on the CPU, without upsampling masks.
 
-A cell whose logits are all on one side of a level is counted as a whole. Other cells are counted column by column.
+If all logits of a cell are on one side of a level, the whole cell is counted at once. Other cells are counted column by
+column.
 """
 
 import functools

@@ -62,7 +62,7 @@ def fill_holes_and_remove_sprinkles(
 ) -> Tensor:
     """Changes small background components to foreground, and small foreground components to background.
 
-    Components are those of the input logits: filling a hole does not enlarge the sprinkle around it.
+    Both steps use components of the input logits: filling a hole does not enlarge the sprinkle around it.
 
     Args:
         logits: Logits ``(N, C, H, W)`` fp32.

@@ -75,9 +75,9 @@ def memory_attention(
         key_weight, key_bias: Weight ``(heads * d, m)`` and bias ``(heads * d,)`` of keys. The bias may be None.
         value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be
             None.
-        cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If positions of pages
-            differ from those of queries, ``(N + n, d / 2)``: first for queries, then for a page. The cosine is 1 and
-            the sine 0 for a token without a position.
+        cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If queries and pages
+            have different positions, ``(N + n, d / 2)``: first for queries, then for a page. The cosine is 1 and the
+            sine 0 for a token without a position.
         fp8: If True, each rotated query and key is rounded to float8_e4m3fn with a scale, and scores are computed from
             the rounded values. The reference implementation does this on GPUs without fp8 matrix multiplications, and
             on all devices with ``"emulated"``. A registered implementation does not get this argument.
@@ -198,7 +198,7 @@ def rope_attention(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Computes attention whose queries and keys are rotated by their position on the feature map.
+    """Computes attention of queries to keys that are both rotated by their position on the feature map.
 
     Args:
         query: Queries ``(B, heads, N, d)``, one per position.

@@ -44,9 +44,9 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns tiles of queries and keys for a shape class: channels of a head x channels of values.
 
     Percentages are upper bounds of the speed relative to the GPU's peak, computed by ``make sass``. On an H100, memory
-    attention in bfloat16 reached 43 to 56 % of the limit with 4 objects, and 31 to 52 % with one. Other candidates were
-    not measured. With two stages, no load is prefetched. This halves the bound of three stages, which need the shared
-    memory of sm_80, sm_90 and sm_100.
+    attention in bfloat16 reached 43 to 56 % of the limit for 4 objects, and 31 to 52 % for one object. Other candidates
+    were not measured. With two stages, no load is prefetched. This halves the bound of three stages, which need the
+    shared memory of sm_80, sm_90 and sm_100.
     """
     if dtype == "float32":  # three TF32 products each: 32 channels of a head at a time fit into registers
         queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 need tiles of 64

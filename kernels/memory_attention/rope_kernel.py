@@ -119,7 +119,7 @@ def _encode_kernel(
     values,  # out (B, M, WIDTH)
     lengths,  # out (B) int32: number of filled rows
     offsets,  # out (B, M) fp32, with COUNTED: log2 of the number of tokens that each row represents
-    query,  # (objects, H, Q, d), any strides; rotated by programs after those of tokens
+    query,  # (objects, H, Q, d), any strides; rotated by the last programs
     query_cos,  # (Q, d / 2) fp32
     query_sin,  # (Q, d / 2) fp32
     rotated_query,  # out (objects, H, Q, 2 * HALF)

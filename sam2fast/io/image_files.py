@@ -72,7 +72,7 @@ class FileImage:
         return pixels
 
     def choices(self, scale: Scale | None) -> dict[str, Any]:
-        """Returns page, bands and scale for JSON, but only those that have alternatives."""
+        """Returns page, bands and scale for JSON. Omits entries without alternatives."""
         entries: dict[str, Any] = {}
         if self.page[1] > 1:
             entries["page"] = {"number": self.page[0], "of": self.page[1]}

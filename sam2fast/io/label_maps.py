@@ -1,4 +1,4 @@
-"""Creates label maps (images whose pixels are ids of objects), and their palettes and PNG files."""
+"""Creates label maps (images of object ids), and their palettes and PNG files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -98,5 +98,5 @@ def palette_of(path: Path) -> bytes | None:
 
 
 def extended(colours: bytes, count: int = COLOURS) -> bytes:
-    """Extends a palette to at least ``count`` colours by those of DAVIS, since all indices need a colour."""
+    """Extends a palette to at least ``count`` colours by DAVIS colours, since all indices need a colour."""
     return colours + palette().tobytes()[len(colours) : 3 * count]

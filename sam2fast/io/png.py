@@ -42,7 +42,7 @@ def encode_rows(
     dtype: np.dtype,
     palette: np.ndarray | None = None,
 ) -> bytes:
-    """Like :func:`encode_png` for an image whose strips ``rows(start, stop)`` are computed in several threads."""
+    """Encodes an image like :func:`encode_png`. Computes its strips, ``rows(start, stop)``, in several threads."""
     height, width = shape[:2]
     colour = PALETTE if palette is not None else RGB if len(shape) == 3 else GREY
     step = max(1, STRIP_BYTES // (width * dtype.itemsize * (3 if colour == RGB else 1)))

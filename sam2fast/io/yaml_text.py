@@ -7,7 +7,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-# Maximum number of values after expansion of references: a hundred times that of a model's configuration.
+# Maximum number of values after expansion of references. A model's configuration has a hundredth of them.
 MAX_VALUES = 100_000
 REFERENCE = re.compile(r"\*\S")  # an asterisk followed by a blank is text
 # Exceptions that PyYAML and OmegaConf raise for malformed text, besides their own.

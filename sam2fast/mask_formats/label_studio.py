@@ -102,7 +102,7 @@ def _label_of(tag: ElementTree.Element) -> str:
 
 
 def find_control(controls: Iterable[Control], to_name: str, tags: Sequence[str], label: str | None = None) -> Control:
-    """Returns the first control of ``to_name`` with one of ``tags`` and ``label``, or raises ValueError."""
+    """Returns the first control of ``to_name`` that has a tag in ``tags`` and ``label``, or raises ValueError."""
     candidates = [control for control in controls if control.to_name == to_name and control.tag in tags]
     if not candidates:
         raise ValueError(f"the labelling interface has no {' or '.join(tags)} for {to_name!r}")

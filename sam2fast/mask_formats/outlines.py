@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Polygon(NamedTuple):
-    """Outline of a part of a mask, whose pixels are connected by their sides (4-connected).
+    """Outline of a 4-connected part of a mask: its pixels are connected by their sides.
 
     A ring ``(K, 2)`` int64 contains (x, y) of corners of pixels, from 0 to the mask's width and height. The first
     corner is not repeated. On the screen, the outer ring is clockwise, and holes are counterclockwise. Rings do not

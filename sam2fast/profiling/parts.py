@@ -194,7 +194,7 @@ class Ranges:
 
     @contextmanager
     def around(self, parts: Sequence[PartOf]) -> Iterator[None]:
-        """Context manager in which calls of the parts' functions open ranges if another range is open."""
+        """Context manager that wraps functions of parts: inside an open range, their calls open nested ranges."""
         with ExitStack() as undo:
             for owner, name, names in parts:
                 undo.enter_context(patch.object(owner, name, self._wrapped(getattr(owner, name), names)))

@@ -73,7 +73,7 @@ def attention_maps(
                 ...
 
     Inside the block, the predictor uses neither CUDA graphs nor compiled memory attention. On the CPU, masks are
-    bitwise equal to those of the eager predictor. Not thread-safe.
+    bitwise equal to masks of the eager predictor. Not thread-safe.
 
     Args:
         predictor: Predictor for videos or streams.
@@ -234,7 +234,7 @@ def _columns(step: _Step, b: int, memory: AttendedMemory, pointer_tokens: int) -
     return columns
 
 
-# Number of queries whose weights are computed at once.
+# Number of queries per block of weights.
 BLOCK = 256
 
 

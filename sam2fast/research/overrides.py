@@ -10,7 +10,7 @@ from sam2fast.kernels._dispatch import backend
 
 @contextmanager
 def override_op(op: str, implementation: Callable[..., Any], name: str = "own") -> Iterator[None]:
-    """Context manager in which ``implementation`` computes ``op`` in this thread. Other ops run as with ``auto``.
+    """Context manager that makes ``implementation`` compute ``op`` in this thread. Other ops run as with ``auto``.
 
     The implementation may call the op's public function inside ``with backend("auto")``, to observe or change its
     arguments and results.

@@ -1,4 +1,4 @@
-"""Reports the parts of a model that run from plans, and those that run through their modules."""
+"""Reports if parts of a model run from plans or through their modules."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Lists nano and mini, the models whose weights are part of the package."""
+"""Lists nano and mini, the models with weights in the package."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 class EmbeddedModel(NamedTuple):
-    """Describes a model whose weights are part of the package."""
+    """Describes a model with weights in the package."""
 
     model_id: str  # name in ``from_pretrained``
     config: str

@@ -35,7 +35,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def deterministic(*, warn_only: bool = False) -> Iterator[None]:
-    """Context manager in which equal inputs give bitwise equal results on the same machine and number of threads.
+    """Context manager for reproducible results: bitwise equal for equal inputs, machine and number of threads.
 
     Torch uses deterministic algorithms and no TF32, and cuDNN does not benchmark algorithms. Operations without a
     deterministic algorithm raise an error; inference uses none on torch's list. The settings are restored at the end of

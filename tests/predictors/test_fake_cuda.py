@@ -146,7 +146,7 @@ def test_where_nothing_is_recorded(cuda, predictor):
     with backend("torch"):
         assert replays() == 0
         predictor.fast = True
-        with pytest.raises(RuntimeError, match="fast is True, but the backend in force"):
+        with pytest.raises(RuntimeError, match="fast is True, but the active backend"):
             predictor.set_image(IMAGE)
     hook = predictor.model.sam_mask_decoder.register_forward_hook(lambda *given: None)
     assert replays() == 1, "the encoding"
