@@ -61,7 +61,7 @@ class Op(Generic[P, R]):
             gradient of its results.
         kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments by position on a GPU, and
             has the same defaults. The module imports Triton, so it is imported when the kernel first runs.
-        shapes: Sentence with the shapes of arguments, which calls are checked against; see :class:`Shapes`.
+        shapes: Sentence with the shapes of arguments, used to check calls; see :class:`Shapes`.
         fits: Function that returns False if another condition of that sentence does not hold, or raises an error.
         unsupported: Function that returns the reason why the kernel does not support its arguments, or None.
         prefers_torch: Function that returns True if torch is faster for its arguments. Ignored for a forced kernel.

@@ -65,7 +65,7 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
             warps = 4 if arch == "sm_100" else 8  # with eight warps, only one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
         return LaunchConfig(wide, {"num_warps": 8, "num_stages": 2})
-    if shape == "256x64" and has_memory:  # PEELED raises 62 %, 51 % and 27 % to 65 %, 56 % and 32 %
+    if shape == "256x64" and has_memory:  # PEELED raises bounds of 62, 51 and 27 % to 65, 56 and 32 %
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})

@@ -26,7 +26,7 @@ FILES_ADDRESS = "/data/local-files/?d="  # prefix of paths below the root of Lab
 
 
 def brush_run_lengths(mask: np.ndarray) -> list[int]:
-    """Encodes a bool mask ``(H, W)`` as row-major run lengths of an RGBA image, and returns its bytes.
+    """Returns the bytes of row-major run lengths of a bool mask ``(H, W)``, stored as an RGBA image.
 
     Foreground is opaque white, and background is transparent black.
     """

@@ -1,4 +1,4 @@
-"""Overrides ops inside a block."""
+"""Overrides ops inside a ``with`` block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
