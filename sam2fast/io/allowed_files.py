@@ -32,7 +32,7 @@ class HostFiles:
     def __init__(self, host: str, max_megabytes: int = 256) -> None:
         parts = urlsplit(host)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{host!r} is not the address of a server; expected, for example, http://localhost:8080")
+            raise ValueError(f"{host!r} is not the address of a server; expected one such as http://localhost:8080")
         self._host, self._most = host.rstrip("/") + "/", max_megabytes << 20
         self._open = urllib.request.build_opener(_NoRedirects).open
 
