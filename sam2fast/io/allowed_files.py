@@ -95,9 +95,9 @@ class FolderFiles:
         allowed = [file for folder in self._folders if (file := (folder / path).resolve()).is_relative_to(folder)]
         if not allowed:
             raise ValueError(f"{path!r} is not below {' or '.join(map(str, self._folders))}, where files may be read")
-        file = next((file for file in allowed if file.is_file()), None)
-        if file is None:
+        found = next((file for file in allowed if file.is_file()), None)
+        if found is None:
             raise ValueError(f"there is no file {path!r}")
-        if file.stat().st_size > self._most:
+        if found.stat().st_size > self._most:
             raise ValueError(f"{path!r} has more than {self._most >> 20} MB")
-        return file
+        return found
