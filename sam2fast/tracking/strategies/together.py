@@ -1,4 +1,4 @@
-"""Tracks interacting objects jointly: a pixel that several claim goes to the one whose motion explains it."""
+"""Tracks interacting objects jointly. A contested pixel goes to the object with the best matching motion."""
 
 import math
 from dataclasses import dataclass
@@ -27,38 +27,38 @@ ROUNDS = 2  # a whole and the one of its parts that keep a pixel
 
 
 class Trajectory(NamedTuple):
-    """Stores the motion of B objects after a frame, fp64. Positions and areas are shares of the mask's."""
+    """Stores the motion of B objects after a frame, fp64. Positions and areas are fractions of the mask's size."""
 
-    frames: Tensor  # (B, 1) number of frames on which motion was measured; 0: it is unknown
+    frames: Tensor  # (B, 1) number of frames on which motion was measured; 0: motion is unknown
     position: Tensor  # (B, 2) x, y of the centre
-    velocity: Tensor  # (B, 2) for each frame
+    velocity: Tensor  # (B, 2) change of the position per frame
     area: Tensor  # (B, 1)
-    contact: Tensor  # (B, 1) frames in contact until now
-    unseen: Tensor  # (B, 1) frames without a visible mask until now
+    contact: Tensor  # (B, 1) number of successive frames in contact so far
+    unseen: Tensor  # (B, 1) number of successive frames without a visible mask so far
 
     @classmethod
     def of(cls, state: Tensor) -> "Trajectory":
-        """Reads a state ``(B, 8)``."""
+        """Unpacks a state ``(B, 8)``."""
         return cls(*state.split([1, 2, 2, 1, 1, 1], dim=1))
 
     def are_near(self, radii: float) -> Tensor:
-        """Returns ``(B, B)`` bool, True if centres are expected nearer than ``radii`` times the sum of their radii."""
+        """Returns ``(B, B)`` bool, True if expected centres are nearer than ``radii`` times the sum of both radii."""
         centre, radius, is_known = self.position + self.velocity, (self.area / math.pi).sqrt(), self.frames > 0
         distance = (centre[:, None] - centre[None]).square().sum(2).sqrt()
         return (distance < radii * (radius + radius.t())) & is_known & is_known.t()
 
     def distance(self, height: int, width: int) -> Tensor:
-        """Returns the cost ``(B, h, w)`` fp32 of each pixel by motion, in logits; 0 if motion is unknown."""
+        """Returns the cost ``(B, h, w)`` fp32 in logits of each pixel by motion. 0 if the motion is unknown."""
         weight = (WEIGHT / 2) * (self.frames > 0) / (self.area / math.pi).clamp(min=LEAST_SQUARE)
         x, y = (self.position + self.velocity).split(1, dim=1)
-        of_x, of_y = (weight * (_places(n, x) - at).square() for n, at in ((width, x), (height, y)))
+        of_x, of_y = (weight * (_pixel_centres(n, x) - at).square() for n, at in ((width, x), (height, y)))
         return (of_x.float()[:, None, :] + of_y.float()[:, :, None]).clamp_(max=FARTHEST)
 
     def with_groups(self, claims: Tensor, touching: Tensor) -> "Trajectory":
-        """Moves objects that touch together to their claims, as a moving camera does.
+        """Moves groups of touching objects to the centre of their claims, for example after camera motion.
 
-        An object's group are the objects that it touches, and the objects that those touch. The group's claims are
-        compared with discs at the expected positions.
+        The group of an object includes the objects that it touches, and the objects that these touch. The centre of
+        the group's claims is compared with the centre of discs at the expected positions.
 
         Args:
             claims: Claimed pixels ``(B, h, w)`` bool.
@@ -75,9 +75,9 @@ class Trajectory(NamedTuple):
         return self._replace(position=self.position + torch.where(is_moved, measured - expected, 0.0))
 
     def turned_back(self, logits: Tensor, touching: Tensor) -> tuple["Trajectory", Tensor]:
-        """Exchanges the motion of two objects that have turned back. Returns pairs that may pass each other, too.
+        """Exchanges the motion of objects that have turned back. Also returns pairs that may be passing each other.
 
-        Two objects have turned back if each one's logits are larger where the other is expected, together by
+        Two objects have turned back if the logits of each are larger at the expected position of the other, together by
         ``TURNED``. The pairs are ``(B, B)`` bool.
 
         Args:
@@ -87,8 +87,8 @@ class Trajectory(NamedTuple):
         near = (1 - self.distance(*logits.shape[1:]) / REACH).clamp_(min=0)
         with torch.autocast(logits.device.type, enabled=False):
             sums = logits.flatten(1) @ near.flatten(1).t()
-        size, is_known, own = self.area.float() * (logits[0].numel() / 2), self.frames > 0, sums.diagonal()
-        passing = (own[:, None] + own - (sums + sums.t())) / (size + size.t()).clamp(min=1)
+        size, is_known, diagonal = self.area.float() * (logits[0].numel() / 2), self.frames > 0, sums.diagonal()
+        passing = (diagonal[:, None] + diagonal - (sums + sums.t())) / (size + size.t()).clamp(min=1)
         is_pair = touching & is_known & is_known.t()
         has_turned = is_pair & (passing <= -TURNED)
         lowest, other = torch.where(has_turned, passing, 0.0).min(1)
@@ -99,7 +99,12 @@ class Trajectory(NamedTuple):
         return motion, is_pair & ~has_turned
 
     def after(self, masks: Tensor, in_contact: Tensor) -> "Trajectory":
-        """Returns the motion after one more frame, with ``masks (B, h, w)`` bool and ``in_contact (B, 1)`` bool."""
+        """Returns the motion after one more frame.
+
+        Args:
+            masks: Masks ``(B, h, w)`` bool on the frame.
+            in_contact: True for objects that touch others, ``(B, 1)``.
+        """
         measured, size = _centres(masks)
         share = size / masks[0].numel()
         expected, is_new, is_visible = self.position + self.velocity, self.frames == 0, size >= VISIBLE
@@ -123,16 +128,16 @@ class Trajectory(NamedTuple):
 class Together(Strategy):
     """SAM 2's rule for interacting objects. It keeps similar objects apart when they cross.
 
-    Each pixel that several objects claim goes to one of them: the one with the largest logit minus a cost that grows
-    with the distance from its predicted position. The others lose the pixel in their masks and memories. Motion is a
-    constant velocity, measured from the kept masks. While objects touch, their motion continues for up to 12 frames,
-    and moves with the centre of all their claims, as with a moving camera. Two objects exchange their motion when their
-    logits show that they have turned back. Otherwise, an object that is expected apart from an object that it touches
-    gets back the pixels that the other claims at its position.
+    If several objects claim a pixel, it goes to the object with the largest logit minus a cost. The cost grows with the
+    distance from the object's predicted position. The other objects lose the pixel in their masks and memories. Motion
+    is a constant velocity, measured from the resulting masks. While objects touch, their motion is extrapolated for up
+    to 12 frames, and follows the centre of all their claims, for example with a moving camera. If the logits of two
+    objects show that they have turned back, they exchange their motion. Otherwise, if two touching objects are expected
+    apart, each also competes for the pixels that the other claims.
 
-    Results depend on which objects are tracked together. A single object has SAM 2's bits. Objects with overlapping
-    prompts, such as a part and its whole, may share pixels. Masks of objects with a prompt on the frame neither change
-    others nor are changed. Holes are filled afterwards.
+    The results of an object depend on the objects that are tracked with it. A single object has the same results as in
+    SAM 2, bit by bit. Objects with overlapping prompts, such as a part and its whole, may share pixels. Objects with a
+    prompt on the frame do not compete for pixels. Holes are filled afterwards.
     """
 
     state_size: ClassVar[int] = 8
@@ -148,12 +153,12 @@ class Together(Strategy):
         limited = logits.clamp(-LIMIT, LIMIT)
         motion, is_passing = motion.with_groups(claims, touching).turned_back(limited, touching)
         strength = limited.sub_(motion.distance(*logits.shape[1:]))
-        gives = is_passing & ~motion.are_near(APART)
-        offered = (gives.float() @ claims.flatten(1).float()).view(claims.shape) > 0
-        kept = _kept(claims, offered, strength, candidates.sharing)
-        masks = torch.where(claims & ~kept, -LIMIT, logits)
-        masks = torch.where(kept & ~claims, torch.where(claims, logits, 0.0).amax(0), masks)
-        after = motion.after(kept, touching.any(1, keepdim=True))
+        offers = is_passing & ~motion.are_near(APART)
+        offered = (offers.float() @ claims.flatten(1).float()).view(claims.shape) > 0
+        assigned = _assigned(claims, offered, strength, candidates.sharing)
+        masks = torch.where(claims & ~assigned, -LIMIT, logits)
+        masks = torch.where(assigned & ~claims, torch.where(claims, logits, 0.0).amax(0), masks)
+        after = motion.after(assigned, touching.any(1, keepdim=True))
         return Decided(choice, torch.cat(after, dim=1), masks=masks[:, None])
 
 
@@ -166,36 +171,39 @@ def overlaps(masks: Tensor) -> Tensor:
     return SHARED * shared > torch.minimum(size[:, None], size[None])
 
 
-def _kept(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
-    """Returns the pixels ``(B, h, w)`` bool that each object keeps of those that it claims or is offered.
+def _assigned(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
+    """Assigns claimed and offered pixels to objects. Returns ``(B, h, w)`` bool.
 
-    The strongest object takes a pixel from all objects that compete with it. Of the others, such as the parts of a
-    whole, the strongest takes it in turn.
+    The strongest object gets a pixel, and all objects that compete with it lose the pixel. Among the other objects,
+    such as parts of a whole, the strongest gets the pixel, too.
     """
-    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # of equals the first wins
-    left, kept = claims | offered, torch.zeros_like(claims)
+    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # prefers the first of equals
+    remaining, assigned = claims | offered, torch.zeros_like(claims)
     for _ in range(ROUNDS):
-        # By maxima and products: argmax and where take several times as long on the CPU.
-        is_first = left & _is_largest((~left).float().mul_(-ABSENT).add_(strength))
+        # Uses maxima and matrix multiplications, since argmax and where are several times slower on the CPU.
+        is_first = remaining & _is_largest((~remaining).float().mul_(-ABSENT).add_(strength))
         is_first = is_first & _is_largest(is_first.float().mul_(order))
         is_taken = (sharing.float() @ is_first.flatten(1).float()).view(claims.shape) > 0
-        kept, left = kept | is_first, left & ~is_first & ~is_taken
-    return kept | left & claims
+        assigned, remaining = assigned | is_first, remaining & ~is_first & ~is_taken
+    return assigned | remaining & claims
 
 
 def _centres(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns centres ``(B, 2)`` of ``masks (B, h, w)`` as shares of a side, 0 if empty, and areas ``(B, 1)``."""
+    """Returns the centres ``(B, 2)`` of ``masks (B, h, w)`` as fractions of the sides, and areas ``(B, 1)`` in pixels.
+
+    The centre of an empty mask is 0.
+    """
     by_x, by_y = masks.sum(1, dtype=torch.float64), masks.sum(2, dtype=torch.float64)
     size = by_x.sum(1, keepdim=True)
-    sums = [(count * _places(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
+    sums = [(count * _pixel_centres(count.shape[1], count)).sum(1, keepdim=True) for count in (by_x, by_y)]
     return torch.cat(sums, dim=1) / size.clamp(min=1), size
 
 
 def _is_largest(x: Tensor) -> Tensor:
-    """Returns True where ``x (B, h, w)`` has the largest of the B values."""
+    """Returns ``(B, h, w)`` bool, True for the largest of the B values of ``x (B, h, w)`` at each pixel."""
     return x == x.amax(0)
 
 
-def _places(count: int, like: Tensor) -> Tensor:
-    """Returns centres of pixels ``(count,)`` fp64, as shares of a side, on the device of ``like``."""
+def _pixel_centres(count: int, like: Tensor) -> Tensor:
+    """Returns the centres ``(count,)`` fp64 of a side's pixels as fractions of the side, on the device of ``like``."""
     return (torch.arange(count, dtype=torch.float64, device=like.device) + 0.5) / count
