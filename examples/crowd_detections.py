@@ -13,7 +13,7 @@ its box stays where it was.
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from sam2fast.tracking.detections import box_ious, match_boxes
 from sam2fast.tracking.strategies import STRATEGIES
 from sam2fast.training.data.clip import Clip
 
-Boxes = dict[Any, NDArray[np.float64]]  # (4) XYXY by id, on one frame
+Boxes = dict[Any, NDArray[Any]]  # (4) XYXY by id, on one frame
 MISSED, JITTER, SMALLEST = 0.1, 0.03, 20  # share of boxes, of a side; pixels of an object that is found
 MIN_IOU, MAX_UNSEEN = 0.3, 10
 MEASURES = ("HOTA", "DetA", "AssA", "IDF1")
@@ -85,16 +85,22 @@ def linked(found: Sequence[NDArray[np.float64]], every: int) -> list[Boxes]:
     return tracked
 
 
-def for_trackeval(truth: Sequence[Boxes], tracked: Sequence[Boxes]) -> dict[str, Any]:
-    """One clip as TrackEval's measures take it: ids from 0, and the IoUs of all boxes of a frame."""
+def for_trackeval(
+    truth: Sequence[Boxes], tracked: Sequence[Boxes], ious: Callable[..., Any] = box_ious, width: int = 4
+) -> dict[str, Any]:
+    """Returns one clip as TrackEval's measures take it: ids from 0, and the IoUs of all boxes of a frame.
+
+    Args:
+        ious: Function of boxes ``(N, width)`` and ``(M, width)``. It may also compare flat masks.
+    """
     data: dict[str, Any] = {"num_timesteps": len(truth), "similarity_scores": []}
     for name, frames in (("gt", truth), ("tracker", tracked)):
         numbers = {obj_id: i for i, obj_id in enumerate(dict.fromkeys(obj_id for boxes in frames for obj_id in boxes))}
         data[f"{name}_ids"] = [np.array([numbers[obj_id] for obj_id in boxes], dtype=int) for boxes in frames]
         data[f"num_{name}_ids"], data[f"num_{name}_dets"] = len(numbers), sum(map(len, frames))
     for pair in zip(truth, tracked, strict=True):
-        one, other = (np.array([*boxes.values()]).reshape(-1, 4) for boxes in pair)
-        data["similarity_scores"].append(box_ious(one, other))
+        one, other = (np.array([*boxes.values()]).reshape(-1, width) for boxes in pair)
+        data["similarity_scores"].append(ious(one, other))
     return data
 
 
