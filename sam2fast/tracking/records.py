@@ -49,6 +49,13 @@ class ObjectRecord(Generic[Result]):
         """Returns the stored result of a frame. Raises ``KeyError`` if there is no result."""
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
+    def result_before(self, frame: int, reverse: bool) -> Result | None:
+        """Returns the result of the frame before, if that was tracked in the same direction or prompted."""
+        before = frame + 1 if reverse else frame - 1
+        if before in self.conditioning:
+            return self.conditioning[before]
+        return self.tracked.get(before) if self.reverse.get(before) is reverse else None
+
     def _histories(self) -> list[dict[int, Result]]:
         """Returns the tracked results, a dict for each hypothesis."""
         return [self.tracked]

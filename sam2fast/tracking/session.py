@@ -35,12 +35,8 @@ class TrackedObject(ObjectRecord[FrameResult]):
 
     def state_before(self, frame: int, reverse: bool) -> Page | None:
         """Returns a strategy's state after the frame before, if that was tracked in the same direction or prompted."""
-        before = frame + 1 if reverse else frame - 1
-        if before in self.conditioning:
-            return self.conditioning[before].state
-        if self.reverse.get(before) is not reverse or before not in self.tracked:
-            return None
-        return self.tracked[before].state
+        before = self.result_before(frame, reverse)
+        return None if before is None else before.state
 
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
         """Stores a tracked result, and drops the oldest results if there are more than ``max_history``."""

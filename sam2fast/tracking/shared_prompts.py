@@ -9,35 +9,16 @@ from sam2fast.tracking.outputs import FrameResult
 from sam2fast.tracking.session import TrackedObject, VideoSession
 from sam2fast.tracking.strategies.decision import ITSELF, SHARING
 from sam2fast.tracking.strategies.together import overlaps
+from sam2fast.tracking.together_rules import updated_exempt_pairs
 
 
 def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
-    """Returns the session's exempt pairs, updated by new prompts, which are not committed yet.
+    """Returns the session's exempt pairs, updated by new prompts, which are not committed yet."""
 
-    Prompts are compared whenever an object is prompted on a frame where another has a prompt. An object's first prompt
-    is also compared with tracked masks of others. The last comparison counts.
-    """
-    exempt = set(state.exempt)
-    for frame in sorted({t for o in state.objects.values() for t in (*o.new_conditioning, *o.new_tracked)}):
-        shown = {i: result for i, o in state.objects.items() if (result := _shown(o, frame)) is not None}
-        is_overlap = overlaps(torch.cat([result.mask for result in shown.values()])[:, 0] > 0).tolist()
-        for a, row in zip(shown, is_overlap, strict=True):
-            for b, is_exempt in zip(shown, row, strict=True):
-                if a != b and _are_compared(state.objects[a], state.objects[b], frame):
-                    (exempt.update if is_exempt else exempt.difference_update)([(a, b), (b, a)])
-    return frozenset(exempt)
+    def overlap(results: Sequence[FrameResult]) -> list[list[bool]]:
+        return overlaps(torch.cat([result.mask for result in results])[:, 0] > 0).tolist()
 
-
-def _shown(tracked: TrackedObject, frame: int) -> FrameResult | None:
-    """Returns the latest result on a frame, of any type."""
-    kinds = tracked.new_conditioning, tracked.new_tracked, tracked.conditioning, tracked.tracked
-    return next((results[frame] for results in kinds if frame in results), None)
-
-
-def _are_compared(new: TrackedObject, other: TrackedObject, frame: int) -> bool:
-    """Returns True if an object has a new prompt on the frame that is compared with another's mask there."""
-    is_prompted = frame in other.conditioning or frame in other.points or frame in other.masks
-    return (frame in new.new_conditioning or frame in new.new_tracked) and (is_prompted or not new.conditioning)
+    return updated_exempt_pairs(state.objects, state.exempt, overlap)
 
 
 def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list[int]]:

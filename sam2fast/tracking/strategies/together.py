@@ -9,21 +9,26 @@ from torch import Tensor
 
 from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
+from sam2fast.tracking.together_rules import (
+    APART,
+    AREA_GAIN,
+    FARTHEST,
+    FORGOTTEN,
+    HELD,
+    LEAST_GAIN,
+    LEAST_SQUARE,
+    LIMIT,
+    NEAR,
+    REACH,
+    ROUNDS,
+    SHARED,
+    STATE_SIZE,
+    TURNED,
+    VISIBLE,
+    WEIGHT,
+)
 
-SHARED = 10  # masks overlap if they share more than this part of the smaller, a tenth
-NEAR = 1.1  # objects touch if their centres are nearer than the sum of their radii, times this
-LIMIT = 10.0  # logits beyond it count as this; a lost pixel gets the negative one
-WEIGHT, FARTHEST = 8.0, 32.0  # logits that a squared radius from the predicted centre costs, twice; and at most
-LEAST_SQUARE = 1e-4  # of a radius
-VISIBLE = 4  # pixels
-HELD = 12  # frames of contact in which motion only goes on
-REACH = 16.0  # logits that motion costs at two radii from a centre: so far around it logits are compared
-TURNED = 9.0  # logits for each pixel, summed over two objects, that say that these have turned back
-APART = 0.75  # as NEAR: objects that are not nearer get back what others claim
-FORGOTTEN = 3  # frames unseen after which motion is unknown
-LEAST_GAIN, AREA_GAIN = 0.15, 0.3  # of what is measured, for velocity and area
 ABSENT = 1e4  # more than strengths differ by
-ROUNDS = 2  # a whole and the one of its parts that keep a pixel
 
 
 class Trajectory(NamedTuple):
@@ -140,7 +145,7 @@ class Together(Strategy):
     prompt on the frame do not compete for pixels. Holes are filled afterwards.
     """
 
-    state_size: ClassVar[int] = 8
+    state_size: ClassVar[int] = STATE_SIZE
     sees_others: ClassVar[bool] = True
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
