@@ -22,7 +22,7 @@ from sam2fast.io.atomic import filled
 from sam2fast.io.file_records import file_sha256
 from sam2fast.modeling.memory_selection import MemoryRules
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
-from sam2fast.tracking.strategies import Sam2
+from sam2fast.tracking.strategies import Sam2, Together
 from sam2fast.utils.testing import relative_error
 
 OPSET = 20
@@ -105,7 +105,7 @@ def write_onnx(
         FileExistsError: the folder is not empty, or is a file.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
         ValueError: the model is in training mode, elsewhere than on the CPU, not as the published ones are, or has
-            another strategy than SAM 2's; or an unknown ``dtype``.
+            another strategy than ``sam2`` or ``together``; or an unknown ``dtype``.
         RuntimeError: a graph does not compute what the model does.
         OSError: a file cannot be written; nothing is left behind.
     """
@@ -145,10 +145,10 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
     kinds = {(x.device.type, x.dtype) for x in model.parameters()}
     if kinds != {("cpu", torch.float32)}:
         raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
-    if type(model.strategy) is not Sam2:
+    if type(model.strategy) not in (Sam2, Together):
         raise ValueError(
-            f"the tracker of ONNX graphs has SAM 2's rule, and not the strategy {type(model.strategy).__name__}; "
-            'first set the model\'s attribute strategy to "sam2"'
+            "the tracker of ONNX graphs has the strategies sam2 and together, and not "
+            f"{type(model.strategy).__name__}; first set the model's attribute strategy to one of them"
         )
     for name in PARTS:
         if not is_unmodified(getattr(model, name)):
@@ -316,4 +316,5 @@ def manifest_of(
         clear_non_cond_mem_around_input=model.clear_non_cond_mem_around_input,
         add_all_frames_to_correct_as_cond=model.add_all_frames_to_correct_as_cond,
         stride=model.backbone_stride,
+        strategy="together" if type(model.strategy) is Together else "sam2",
     )

@@ -12,8 +12,9 @@ SOURCES = (
     _PACKAGE / "io" / "file_records.py",
     _PACKAGE / "modeling" / "memory_selection.py",
     _PACKAGE / "tracking" / "records.py",
-    *(_RUNTIME / f"{name}.py" for name in ("manifest", "arrays", "prompts", "frames", "graphs", "images", "objects")),
-    _RUNTIME / "videos.py",
+    _PACKAGE / "tracking" / "together_rules.py",
+    *(_RUNTIME / f"{name}.py" for name in ("manifest", "arrays", "together", "prompts", "frames", "graphs", "images")),
+    *(_RUNTIME / f"{name}.py" for name in ("objects", "videos")),
 )
 _HEADER = '''"""SAM 2's image predictor and video tracker on the ONNX graphs in this file's folder.
 

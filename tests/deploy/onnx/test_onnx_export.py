@@ -170,9 +170,9 @@ def test_smaller_weights(pair, dtype, tmp_path, tmp_path_factory):
     assert min(ious) > 0.98
 
 
-def track_two(predictor, video, boxes):
+def track_two(predictor, video, boxes, **init):
     """Masks ``(2, 1, H, W)`` of each frame."""
-    state = predictor.init_state(video)
+    state = predictor.init_state(video, **init)
     for i, box in enumerate(boxes):
         predictor.add_new_points_or_box(state, 0, i, box=box)
     return [masks > 0 for _, _, masks in predictor.propagate_in_video(state)]
@@ -196,10 +196,12 @@ import numpy as np
 from tracker import OnnxImagePredictor, OnnxVideoPredictor, load_model
 model = load_model(sys.argv[1])
 predictor = OnnxVideoPredictor(model)
-state = predictor.init_state(sys.argv[2])
-for i, box in enumerate(json.loads(sys.argv[4])):
-    predictor.add_new_points_or_box(state, 0, i, box=box)
-masks = [logits > 0 for _, _, logits in predictor.propagate_in_video(state)]
+masks = []
+for strategy in ("sam2", "together"):
+    state = predictor.init_state(sys.argv[2], strategy)
+    for i, box in enumerate(json.loads(sys.argv[4])):
+        predictor.add_new_points_or_box(state, 0, i, box=box)
+    masks += [logits > 0 for _, _, logits in predictor.propagate_in_video(state)]
 images = OnnxImagePredictor(model)
 images.set_image(f"{sys.argv[2]}/00000.jpg")
 assert images.predict(box=[20, 20, 70, 60])[0].shape == (3, 90, 120)
@@ -215,8 +217,9 @@ def test_without_torch(folder, video, tmp_path):
     environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-S", "-c", ALONE, folder, video, tmp_path / "masks.npy", json.dumps(BOXES)]
     subprocess.run(command, check=True, cwd=folder, env=environment)
-    expected = np.stack(track_two(OnnxVideoPredictor(load_model(folder)), video, BOXES))
-    assert np.array_equal(np.load(tmp_path / "masks.npy"), expected)
+    predictor = OnnxVideoPredictor(load_model(folder))
+    expected = [track_two(predictor, video, BOXES, strategy=name) for name in ("sam2", "together")]
+    assert np.array_equal(np.load(tmp_path / "masks.npy"), np.concatenate(expected))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from sam2fast.deploy.onnx.runtime.images import OnnxImagePredictor
 from sam2fast.deploy.onnx.runtime.manifest import GRAPHS, MANIFEST, OnnxModelError
 from sam2fast.deploy.onnx.runtime.videos import OnnxVideoPredictor
 from sam2fast.deploy.onnx.standalone import tracker_source
-from sam2fast.tracking.strategies import Sam2, Together
+from sam2fast.tracking.strategies import Sam2, Samurai
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,8 @@ def test_all_objects_of_equal_memories_are_one_batch(pair, model, video):
     for i, frame in enumerate((0, 0, 1)):
         predictor.add_new_points_or_box(state, frame, i, [[60, 40 + i]], [1])
     batches = []
-    predictor._track_batch = lambda *args: batches.append(args[2]) or OnnxVideoPredictor._track_batch(predictor, *args)
+    predict = predictor._predict_batch
+    predictor._predict_batch = lambda *args: batches.append(args[2]) or predict(*args)
     for frame, _, _ in predictor.propagate_in_video(state, start_frame_idx=2, max_frame_num_to_track=1):
         assert batches == [(0, 1, 2)] * (frame - 1)
 
@@ -242,8 +243,8 @@ REFUSED = {
     "no memories": ({"num_maskmem": 0}, "num_maskmem is 0"),
     "soft pointers": ({"soft_no_obj_ptr": True}, "soft_no_obj_ptr is True"),
     "training": ({"training": True}, "evaluation mode"),
-    "a strategy": ({"strategy": Together()}, "not the strategy Together; first set .* attribute strategy"),
-    "a strategy of one's own": ({"strategy": type("Own", (Sam2,), {})()}, "the strategy Own"),
+    "a strategy": ({"strategy": Samurai()}, "sam2 and together, and not Samurai; first set .* attribute strategy"),
+    "a strategy of one's own": ({"strategy": type("Own", (Sam2,), {})()}, "and not Own"),
     "a patched part": ({"memory_encoder.forward": print}, "memory_encoder was"),
     "attention": ({"memory_attention.layers.0.cross_attn_image.num_heads": 2}, "2 heads"),
 }
@@ -295,6 +296,7 @@ BROKEN = {
     "no object": (lambda folder: (folder / MANIFEST).write_text("[1]"), "damaged: TypeError"),
     "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "damaged: KeyError: 'format'"),
     "another format": (changed(format="sam2fast-onnx-0"), "'sam2fast-onnx-0'"),
+    "another strategy": (changed(strategy="samurai"), "no strategy 'samurai'; expected sam2 or together"),
     "no rules": (changed(memory_rules={}), "damaged: TypeError"),
     "no files": (changed(files={}), "encoder.onnx is not the file"),
     "a graph less": (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),

@@ -28,6 +28,7 @@ class ObjectMasks(NamedTuple):
     iou: np.ndarray  # (B, 1) predicted
     pointer: np.ndarray  # (B, C)
     score: np.ndarray  # (B, 1) logit of the object's presence
+    state: np.ndarray | None = None  # (B, 8) motion after the frame, fp64, with the strategy together
 
 
 # Runs a graph: its name and its inputs by name to its outputs.

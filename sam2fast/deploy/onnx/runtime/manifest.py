@@ -10,6 +10,7 @@ from sam2fast.modeling.memory_selection import MemoryRules
 MANIFEST = "model.json"
 FORMAT = "sam2fast-onnx-1"
 GRAPHS = ("encoder", "decoder", "memory_attention", "memory_encoder")
+STRATEGIES = ("sam2", "together")  # of the tracker
 
 
 class OnnxModelError(RuntimeError):
@@ -45,12 +46,25 @@ class OnnxManifest:
     clear_non_cond_mem_around_input: bool
     add_all_frames_to_correct_as_cond: bool
     stride: int = 16  # pixels of the image per position of a feature map
+    strategy: str = "sam2"  # of videos that name none
     format: str = FORMAT
 
     def __post_init__(self) -> None:
         MemoryRules(**self.memory_rules)
+        check_strategy(self.strategy)
         if not all(file["sha256"] for file in self.files.values()):
             raise ValueError("a file has no digest")
+
+
+def check_strategy(name: str) -> str:
+    """Returns the name of a strategy of the tracker.
+
+    Raises:
+        ValueError: If there is no such strategy.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"this tracker has no strategy {name!r}; expected {' or '.join(STRATEGIES)}")
+    return name
 
 
 def read_manifest(folder: str | Path) -> OnnxManifest:

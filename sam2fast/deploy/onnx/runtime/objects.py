@@ -16,6 +16,7 @@ class ObjectOnFrame(NamedTuple):
     score: np.ndarray  # (1,) logit of its presence
     pointer: np.ndarray  # (C,)
     memory: np.ndarray | None  # (n, m); None until the prompt is committed
+    state: np.ndarray | None  # (8,) motion after the frame, fp64; None on a prompt, and with the strategy sam2
 
 
 OnnxObject = ObjectRecord[ObjectOnFrame]
@@ -26,8 +27,11 @@ class OnnxVideoState:
     """A video and its objects. The original's keys work, too: ``state["obj_ids"]``."""
 
     frames: ImageFrames
+    strategy: str  # sam2 or together
     objects: dict[Any, OnnxObject] = field(default_factory=dict)  # by id, in the order of their first prompts
     encoded: tuple[int, list[np.ndarray]] | None = None  # the last encoded frame and its levels
+    # Pairs of ids, in both orders, of objects that share pixels with the strategy together: their prompts overlap.
+    exempt: frozenset[tuple[Any, Any]] = frozenset()
 
     @property
     def obj_ids(self) -> list[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from sam2fast.deploy.onnx.runtime.arrays import fill_holes, resize, suppress_overlaps
 from sam2fast.deploy.onnx.runtime.frames import ImageFrames
 from sam2fast.deploy.onnx.runtime.graphs import NO_OBJ_SCORE, ObjectMasks, OnnxModel
+from sam2fast.deploy.onnx.runtime.manifest import check_strategy
 from sam2fast.deploy.onnx.runtime.objects import ObjectOnFrame, OnnxObject, OnnxVideoState
 from sam2fast.deploy.onnx.runtime.prompts import (
     LOGIT_LIMIT,
@@ -17,6 +18,7 @@ from sam2fast.deploy.onnx.runtime.prompts import (
     check_points,
     joined_prompt,
 )
+from sam2fast.deploy.onnx.runtime.together import overlaps, separated
 from sam2fast.modeling.memory_selection import MemoryRules, Selection, select_memories
 from sam2fast.tracking.records import (
     check_prompted,
@@ -26,12 +28,14 @@ from sam2fast.tracking.records import (
     remaining_results,
     still_in,
 )
+from sam2fast.tracking.together_rules import STATE_SIZE, updated_exempt_pairs
 from sam2fast.utils.numbers import at_least, frame_number
 
 # Most attention weights of a batch of several objects: 512 MiB in fp32.
 WEIGHTS_AT_ONCE = 2**27
 
 Answer = tuple[int, list[Any], np.ndarray]
+Batch = tuple[Sequence[Any], ObjectMasks]  # ids of objects, and their predictions
 
 
 class OnnxVideoPredictor:
@@ -48,17 +52,24 @@ class OnnxVideoPredictor:
         self.model, self.manifest = model, model.manifest
         self.rules = MemoryRules(**self.manifest.memory_rules)
 
-    def init_state(self, video_path: str | Path | Sequence[Any]) -> OnnxVideoState:
+    def init_state(self, video_path: str | Path | Sequence[Any], strategy: str | None = None) -> OnnxVideoState:
         """Opens a video: a folder of JPEG or PNG files named by numbers, or a list of images.
 
+        Args:
+            strategy: Strategy of this video. With ``together``, a pixel that several objects claim goes to one of
+                them, by their motion. With ``sam2``, objects are independent. If None, the exported model's.
+
         Raises:
-            FileNotFoundError, ValueError: it cannot be used.
+            FileNotFoundError: If there is no such folder, or no image in it.
+            ValueError: If the video cannot be used, or the strategy is another one.
         """
-        return OnnxVideoState(ImageFrames(video_path, self.manifest.image_size))
+        name = self.manifest.strategy if strategy is None else check_strategy(strategy)
+        return OnnxVideoState(ImageFrames(video_path, self.manifest.image_size), name)
 
     def reset_state(self, inference_state: OnnxVideoState) -> None:
         """Removes all objects; the video stays open."""
         inference_state.objects.clear()
+        inference_state.exempt = frozenset()
 
     def add_new_points_or_box(
         self,
@@ -164,6 +175,7 @@ class OnnxVideoPredictor:
                 raise RuntimeError(f"there is no object {obj_id!r} to remove; the ids are {state.obj_ids}")
             return state.obj_ids, []
         removed = state.objects.pop(obj_id)
+        state.exempt = frozenset(pair for pair in state.exempt if obj_id not in pair)
         frames = sorted({*removed.points, *removed.masks}) if need_output and state.objects else []
         remaining = [(t, remaining_results(state.objects, t)) for t in frames]
         return state.obj_ids, [(t, self._video_masks(state, state.objects, results)) for t, results in remaining]
@@ -177,6 +189,12 @@ class OnnxVideoPredictor:
         state = inference_state
         check_prompted(state.objects)
         encoded = self._with_memories(state)
+        if state.strategy == "together":
+            state.exempt = updated_exempt_pairs(
+                state.objects,
+                state.exempt,
+                lambda results: overlaps(np.concatenate([result.mask for result in results]) > 0).tolist(),
+            )
         for tracked in state.objects.values():
             tracked.commit(encoded, self._clearing_distance)
 
@@ -268,8 +286,8 @@ class OnnxVideoPredictor:
     def _results(self, predicted: ObjectMasks, memories: np.ndarray | None) -> list[ObjectOnFrame]:
         """Results of each object; the memories were encoded before holes are filled."""
         masks = fill_holes(predicted.mask, self.manifest.fill_hole_area)
-        kept = [None] * len(masks) if memories is None else list(memories)
-        parts = zip(masks, predicted.score, predicted.pointer, kept, strict=True)
+        memory, state = ([None] * len(masks) if x is None else list(x) for x in (memories, predicted.state))
+        parts = zip(masks, predicted.score, predicted.pointer, memory, state, strict=True)
         return [ObjectOnFrame(*part) for part in parts]
 
     def _with_memories(self, state: OnnxVideoState) -> dict[int, ObjectOnFrame]:
@@ -297,21 +315,40 @@ class OnnxVideoPredictor:
             chosen = self._select(state, tracked, frame, reverse)
             batches.setdefault((len(chosen.memories), len(chosen.pointers)), []).append((obj_id, chosen))
         levels = self._levels(state, frame) if batches else []
+        found: list[Batch] = []
         for (memories, _), batch in batches.items():
             positions = levels[-1].shape[2] * levels[-1].shape[3]
             step = max(1, WEIGHTS_AT_ONCE // (positions * positions * memories))
             for start in range(0, len(batch), step):
                 ids, chosen_ones = zip(*batch[start : start + step], strict=True)
-                results.update(zip(ids, self._track_batch(state, levels, ids, chosen_ones), strict=True))
+                found.append((ids, self._predict_batch(state, levels, ids, chosen_ones)))
+        if state.strategy == "together" and found:
+            found = self._separated(state, [i for i in objects if i not in results], found, frame, reverse)
+        for tracked_ids, predicted in found:
+            encoded = self.model.encode_memory(levels[-1], predicted.mask, predicted.score, from_prompt=False)
+            results.update(zip(tracked_ids, self._results(predicted, encoded), strict=True))
         return results
 
-    def _track_batch(
+    def _predict_batch(
         self, state: OnnxVideoState, levels: list[np.ndarray], ids: Sequence[Any], chosen: Sequence[Selection]
-    ) -> list[ObjectOnFrame]:
+    ) -> ObjectMasks:
         features = self._attend(state, levels, [state.objects[obj_id] for obj_id in ids], chosen)
-        predicted = self.model.predict(levels, features, None, None, self.model.use_multimask(False, 0))
-        memories = self.model.encode_memory(levels[-1], predicted.mask, predicted.score, from_prompt=False)
-        return self._results(predicted, memories)
+        return self.model.predict(levels, features, None, None, self.model.use_multimask(False, 0))
+
+    def _separated(
+        self, state: OnnxVideoState, ids: Sequence[Any], found: Sequence[Batch], frame: int, reverse: bool
+    ) -> list[Batch]:
+        """The predictions of these objects after each pixel went to one of them, with their motion."""
+        masks = {obj_id: mask for batch, predicted in found for obj_id, mask in zip(batch, predicted.mask, strict=True)}
+        before = [state.objects[obj_id].result_before(frame, reverse) for obj_id in ids]
+        motion = [np.zeros(STATE_SIZE) if o is None or o.state is None else o.state for o in before]
+        sharing = np.array([[a != b and (a, b) not in state.exempt for b in ids] for a in ids])
+        logits, states = separated(np.concatenate([masks[obj_id] for obj_id in ids]), np.stack(motion), sharing)
+        rows = [[ids.index(obj_id) for obj_id in batch] for batch, _ in found]
+        return [
+            (batch, predicted._replace(mask=logits[row][:, None], state=states[row]))
+            for (batch, predicted), row in zip(found, rows, strict=True)
+        ]
 
     def _select(self, state: OnnxVideoState, tracked: OnnxObject, frame: int, reverse: bool) -> Selection:
         return select_memories(frame, tracked.conditioning, tracked.tracked, state.num_frames, reverse, self.rules)
