@@ -1,6 +1,9 @@
 """Objects that know each other: the rule against plain numpy, and what sessions tell strategies that compare them."""
 
+import json
+import runpy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -111,6 +114,17 @@ def test_random_histories_reach_every_rule():
             seen |= {"long"} if b.frames > a.frames and b.contact > 12 else set()
             seen |= {"free"} if b.frames > a.frames > 1 and not b.contact else set()
     assert seen == {"held", "forgotten", "long", "free"}
+
+
+def test_cases_of_the_page():
+    """The page without a server decides in TypeScript, and is tested with these cases."""
+    frontend = Path(__file__).parents[2] / "sam2fast" / "demo" / "frontend"
+    stored = json.loads((frontend / "tests" / "unit" / "together_cases.json").read_text())
+    made = runpy.run_path(str(frontend / "scripts" / "make_together_cases.py"))["cases"]()
+    for one, other in zip(made, stored, strict=True):
+        motions = [np.array(clip.pop("motion").split(), float) for clip in (one, other)]
+        np.testing.assert_allclose(*motions, rtol=1e-9, atol=1e-9)
+    assert made == stored
 
 
 def kept(sharing):

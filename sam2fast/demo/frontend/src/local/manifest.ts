@@ -3,6 +3,9 @@ import type { SelectionRules } from "./selection";
 export const GRAPHS = ["encoder", "decoder", "memory_attention", "memory_encoder"] as const;
 export type GraphName = (typeof GRAPHS)[number];
 
+/** Rules of the tracker. */
+export type Strategy = "sam2" | "together";
+
 /** What the tracker reads of an exported model's `model.json`; `docs/export.md` describes it. */
 export interface Manifest {
   readonly format: string;
@@ -26,6 +29,8 @@ export interface Manifest {
   readonly fill_hole_area: number;
   readonly clear_non_cond_mem_around_input: boolean;
   readonly add_all_frames_to_correct_as_cond: boolean;
+  /** Of sessions that name none. */
+  readonly strategy: Strategy;
 }
 
 export const FORMAT = "sam2fast-onnx-1";

@@ -1,3 +1,4 @@
+import type { Models } from "../api/models";
 import type { Clicks, Limits } from "../api/rest";
 import type { Part } from "../api/upload";
 import type { Mask } from "../masks/rle";
@@ -6,6 +7,7 @@ import { Refusal, type Answer, type Call } from "./calls";
 import { ENDINGS, MAX_SECONDS, SEEN, convertVideo, type ExportTask, type Task } from "./convert";
 import { exportFile } from "./exports";
 import { keepVideo, readNumbering, readSource, readVideo, type Making, type Settings, type VideoFacts } from "./files";
+import type { Strategy } from "./manifest";
 import type { Model } from "./model";
 import type { PageMasks } from "./pageMasks";
 import { convertPhoto, isPhotoFile, LocalPhoto, PHOTO_ENDINGS } from "./photo";
@@ -18,6 +20,10 @@ import { LocalVideo } from "./video";
 const MAX_UPLOAD_MB = 500;
 const MAX_OBJECTS = 16; // each keeps a memory of every tracked frame
 const NO_END = 24 * 60 * 60; // seconds: sessions do not expire
+const STRATEGIES: readonly { readonly name: Strategy; readonly about: string }[] = [
+  { name: "sam2", about: "SAM 2: the newest six frames" },
+  { name: "together", about: "Together: suggested for several objects, above all look-alikes that cross" },
+];
 const STREAM = "multipart/x-savi-stream; boundary=frame";
 const SESSION = /^\/api\/sessions\/([^/?]+)(?:\/(\w+))?$/;
 
@@ -62,6 +68,11 @@ export class LocalServer {
     const body = typeof call.body === "string" ? (JSON.parse(call.body) as unknown) : null;
     if (url.pathname === "/healthy") return { status: 200, type: "text/plain", body: "OK" };
     if (url.pathname === "/api/limits") return json(this.limits());
+    if (url.pathname === "/api/models") return json(await this.models());
+    if (url.pathname === "/api/sessions") {
+      const { path, strategy } = body as { path: string; strategy: string };
+      return json({ sessionId: await this.startSession(path, strategy) });
+    }
     if (url.pathname === "/propagate_in_video") return this.track(body as TrackRequest & { session_id: string });
     const job = /^\/api\/jobs\/([^/]+)$/.exec(url.pathname)?.[1];
     if (job !== undefined) return json({ share: this.jobs.get(job) ?? null });
@@ -166,7 +177,7 @@ export class LocalServer {
           return { uploadVideo: asVideo(await this.upload(file!, part, task)) };
         });
       case "StartSession":
-        return { startSession: { sessionId: await this.startSession(input.path) } };
+        return { startSession: { sessionId: await this.startSession(input.path, null) } };
       case "CloseSession":
         return { closeSession: { success: await this.closeSession(input.sessionId) } };
       case "AddPoints": {
@@ -212,18 +223,33 @@ export class LocalServer {
     };
   }
 
-  private async startSession(path: string): Promise<string> {
+  private async models(): Promise<Models> {
+    const { model: name, imageSize } = this.settings;
+    const about = "The model of this page. It runs in this browser.";
+    const model = { name, title: name, megabytes: 0, about, state: "ready", share: 1, problem: null } as const;
+    return {
+      ...{ current: name, device: "", imageSize, mayChange: false, offline: null, models: [model] },
+      ...{ strategies: STRATEGIES, strategy: (await this.loading).manifest.strategy },
+    };
+  }
+
+  private async startSession(path: string, strategy: string | null): Promise<string> {
+    const known = STRATEGIES.find(({ name }) => name === strategy);
+    if (strategy !== null && !known) {
+      const names = STRATEGIES.map(({ name }) => name).join(" or ");
+      throw new Refusal("BAD_INPUT", `a page without a server has no strategy ${strategy}; expected ${names}`);
+    }
     const { prepared } = this;
     this.prepared = null;
-    const session = await (prepared?.path === path ? prepared.session : this.open(path));
+    const session = await (prepared?.path === path ? prepared.session : this.open(path, known?.name));
     this.sessions.set(session.id, session);
     return session.id;
   }
 
-  private async open(path: string): Promise<LocalSession> {
+  private async open(path: string, strategy: Strategy | null = null): Promise<LocalSession> {
     const kind = isPhotoFile(path) ? LocalPhoto : LocalVideo;
     const video = await kind.open(await this.read(path), this.settings.imageSize);
-    return new LocalSession(path, video, this.loading, this.queue);
+    return new LocalSession(path, video, this.loading, this.queue, strategy);
   }
 
   private async closeSession(id: string): Promise<boolean> {

@@ -4,6 +4,7 @@ import { paintMask, type Mask } from "../masks/rle";
 import type { Size } from "./arrays";
 import { Refusal } from "./calls";
 import type { PageMasks } from "./pageMasks";
+import type { Strategy } from "./manifest";
 import type { Model } from "./model";
 import type { LocalPhoto } from "./photo";
 import { encodeLogits } from "./runLengths";
@@ -47,6 +48,8 @@ export class LocalSession {
     readonly video: LocalVideo | LocalPhoto,
     private readonly model: Promise<Model>,
     private readonly queue: Queue,
+    /** Null for the model's. */
+    private readonly strategy: Strategy | null,
   ) {}
 
   /** Encodes the first frame. */
@@ -164,7 +167,7 @@ export class LocalSession {
   /** The tracker, when the model is loaded. */
   private async open(): Promise<Tracker> {
     const model = await this.model;
-    this.tracker ??= new Tracker(model, this.video);
+    this.tracker ??= new Tracker(model, this.video, this.strategy ?? model.manifest.strategy);
     return this.tracker;
   }
 

@@ -1,6 +1,8 @@
 import { fillHoles, resize, type Size } from "./arrays";
 import type { Candidate, Model, Points, Prediction, Tensor } from "./model";
+import type { Strategy } from "./manifest";
 import { selectMemories, type Selection } from "./selection";
+import { overlap, separate, UNKNOWN, type Motion } from "./together";
 
 /** Tracks objects through a video; see `sam2fast/deploy/onnx/runtime/videos.py`, whose masks these are. */
 
@@ -8,8 +10,14 @@ const LOGIT_LIMIT = 32; // of masks that are prompts
 const WEIGHTS_AT_ONCE = 2 ** 27; // of attention, 512 MiB, or those of one object
 const FRAMES_KEPT = 4; // whose features are kept
 
+/** One object's prediction on one frame, with its motion for the strategy `together`. */
+interface Decided extends Prediction {
+  /** Unknown on a prompt. */
+  readonly motion: Motion;
+}
+
 /** One object's result on one frame, its holes filled. */
-export interface Result extends Prediction {
+export interface Result extends Decided {
   /** Null until the prompt is committed. */
   readonly memory: Tensor | null;
 }
@@ -53,6 +61,18 @@ class TrackedObject {
     return this.conditioning.get(frame) ?? this.tracked.get(frame);
   }
 
+  /** The motion after the frame before, if that was tracked in the same direction or prompted. */
+  motionBefore(frame: number, isReverse: boolean): Motion {
+    const before = isReverse ? frame + 1 : frame - 1;
+    const tracked = this.reverse.get(before) === isReverse ? this.tracked.get(before) : undefined;
+    return (this.conditioning.get(before) ?? tracked)?.motion ?? UNKNOWN;
+  }
+
+  /** The latest result on a frame, of any kind. */
+  shownOn(frame: number): Result | undefined {
+    return this.newConditioning.get(frame) ?? this.newTracked.get(frame) ?? this.keptOn(frame);
+  }
+
   /** Removes the prompts on a frame; the result of a conditioning frame becomes an ordinary one. */
   removePrompts(frame: number): void {
     for (const prompts of [this.points, this.masks, this.newConditioning, this.newTracked]) prompts.delete(frame);
@@ -80,6 +100,24 @@ class TrackedObject {
   }
 }
 
+/** An object on a frame without a prompt, and what it attends to. */
+interface Tracking {
+  readonly id: number;
+  readonly object: TrackedObject;
+  readonly chosen: Selection;
+}
+
+/** Parts of a batch as large as the attention weights allow. */
+function inParts(batch: readonly Tracking[], { dims }: Tensor): Tracking[][] {
+  const positions = dims[2]! * dims[3]!;
+  const size = Math.max(1, Math.floor(WEIGHTS_AT_ONCE / (positions ** 2 * batch[0]!.chosen.memories.length)));
+  return Array.from({ length: Math.ceil(batch.length / size) }, (_, part) =>
+    batch.slice(part * size, (part + 1) * size),
+  );
+}
+
+const pairOf = (one: number, other: number) => `${Math.min(one, other)} ${Math.max(one, other)}`;
+
 /** The video as the model sees it. */
 export interface Frames {
   readonly count: number;
@@ -91,10 +129,13 @@ export interface Frames {
 export class Tracker {
   private readonly objects = new Map<number, TrackedObject>();
   private readonly encoded = new Map<number, Tensor[]>();
+  /** Pairs of objects that share pixels with `together`, parts and wholes: their prompts overlap. */
+  private readonly exempt = new Set<string>();
 
   constructor(
     private readonly model: Model,
     private readonly frames: Frames,
+    private readonly strategy: Strategy,
   ) {}
 
   get ids(): number[] {
@@ -159,7 +200,7 @@ export class Tracker {
   }
 
   private store(frame: number, id: number, object: TrackedObject, isInitial: boolean, found: Prediction): void {
-    object.newResults(this.isConditioning(isInitial)).set(frame, this.finished(found, null));
+    object.newResults(this.isConditioning(isInitial)).set(frame, this.finished({ ...found, motion: UNKNOWN }, null));
     this.objects.set(id, object);
   }
 
@@ -172,11 +213,13 @@ export class Tracker {
   }
 
   remove(id: number): void {
+    for (const other of this.objects.keys()) this.exempt.delete(pairOf(id, other));
     this.objects.delete(id);
   }
 
   clear(): void {
     this.objects.clear();
+    this.exempt.clear();
   }
 
   /** Low-resolution logits of all objects that have a result on a frame. */
@@ -196,11 +239,36 @@ export class Tracker {
     for (const object of this.objects.values()) {
       committed.push([object, await this.remember(object.newTracked), await this.remember(object.newConditioning)]);
     }
+    this.compareNew();
     const { clear_non_cond_mem_around_input: forgets } = this.model.manifest;
     for (const [object, tracked, conditioning] of committed) {
       const prompted = forgets ? [...tracked.keys(), ...conditioning.keys()] : [];
       for (const frame of prompted) object.forgetAround(frame, this.clearingDistance);
       object.commit(tracked, conditioning);
+    }
+  }
+
+  /** Updates the exempt pairs by new prompts, as `sam2fast/tracking/together_rules.py` does. */
+  private compareNew(): void {
+    const isNew = ({ newConditioning, newTracked }: TrackedObject, frame: number) =>
+      newConditioning.has(frame) || newTracked.has(frame);
+    const isPrompted = ({ conditioning, points, masks }: TrackedObject, frame: number) =>
+      conditioning.has(frame) || points.has(frame) || masks.has(frame);
+    const all = [...this.objects.values()];
+    const frames = new Set(all.flatMap((object) => [...object.newConditioning.keys(), ...object.newTracked.keys()]));
+    for (const frame of [...frames].sort((a, b) => a - b)) {
+      const shown = [...this.objects].flatMap(([id, object]) => {
+        const mask = object.shownOn(frame)?.mask;
+        return mask ? [{ id, object, mask }] : [];
+      });
+      for (const one of shown.filter(({ object }) => isNew(object, frame))) {
+        for (const other of shown) {
+          const isCompared = isPrompted(other.object, frame) || one.object.conditioning.size === 0;
+          if (one === other || !isCompared) continue;
+          if (overlap(one.mask, other.mask)) this.exempt.add(pairOf(one.id, other.id));
+          else this.exempt.delete(pairOf(one.id, other.id));
+        }
+      }
     }
   }
 
@@ -221,7 +289,7 @@ export class Tracker {
    */
   async track(frame: number, ids: readonly number[], isReverse: boolean): Promise<Map<number, Result>> {
     const results = new Map<number, Result>();
-    const batches = new Map<string, [number, TrackedObject, Selection][]>();
+    const batches = new Map<string, Tracking[]>();
     for (const id of ids) {
       const object = this.objects.get(id);
       if (!object) continue;
@@ -232,9 +300,26 @@ export class Tracker {
       }
       const chosen = this.select(object, frame, isReverse);
       const key = `${chosen.memories.length} ${chosen.pointers.length}`;
-      batches.set(key, [...(batches.get(key) ?? []), [id, object, chosen]]);
+      batches.set(key, [...(batches.get(key) ?? []), { id, object, chosen }]);
     }
-    for (const batch of batches.values()) await this.trackBatch(frame, batch, results);
+    const levels = batches.size > 0 ? await this.levelsOf(frame) : [];
+    const parts = [...batches.values()].flatMap((batch) => inParts(batch, levels.at(-1)!));
+    let decided = new Map<number, Decided>();
+    for (const part of parts) {
+      const conditioned = await this.attend(
+        levels,
+        part.map(({ object, chosen }) => [object, chosen]),
+      );
+      const multimask = this.model.usesMultimask(false, 0);
+      const predictions = await this.model.predict(levels, conditioned, null, null, multimask);
+      part.forEach(({ id }, index) => decided.set(id, { ...predictions[index]!, motion: UNKNOWN }));
+    }
+    if (this.strategy === "together") decided = this.separated(frame, ids, isReverse, decided);
+    for (const part of parts) {
+      const predictions = part.map(({ id }) => decided.get(id)!);
+      const encoded = await this.model.encodeMemories(levels.at(-1)!, predictions, false);
+      part.forEach(({ id }, index) => results.set(id, this.finished(predictions[index]!, encoded[index]!)));
+    }
     const found = new Map<number, Result>();
     for (const id of ids) {
       const [object, result] = [this.objects.get(id), results.get(id)];
@@ -247,31 +332,28 @@ export class Tracker {
     return found;
   }
 
-  private async trackBatch(
+  /** The predictions after each pixel went to one object. */
+  private separated(
     frame: number,
-    batch: readonly [number, TrackedObject, Selection][],
-    results: Map<number, Result>,
-  ): Promise<void> {
-    const levels = await this.levelsOf(frame);
-    const features = levels.at(-1)!;
-    const positions = features.dims[2]! * features.dims[3]!;
-    const memories = batch[0]![2].memories.length;
-    const step = Math.max(1, Math.floor(WEIGHTS_AT_ONCE / (positions * positions * memories)));
-    for (let start = 0; start < batch.length; start += step) {
-      const part = batch.slice(start, start + step);
-      const conditioned = await this.attend(
-        levels,
-        part.map(([, object, chosen]) => [object, chosen]),
-      );
-      const multimask = this.model.usesMultimask(false, 0);
-      const found = await this.model.predict(levels, conditioned, null, null, multimask);
-      const encoded = await this.model.encodeMemories(features, found, false);
-      part.forEach(([id], index) => results.set(id, this.finished(found[index]!, encoded[index]!)));
-    }
+    ids: readonly number[],
+    isReverse: boolean,
+    predictions: ReadonlyMap<number, Decided>,
+  ): Map<number, Decided> {
+    const all = ids.flatMap((id) => {
+      const [object, prediction] = [this.objects.get(id), predictions.get(id)];
+      return object && prediction ? [{ id, object, prediction }] : [];
+    });
+    const found = separate(
+      all.map(({ prediction }) => prediction.mask),
+      all.map(({ object }) => object.motionBefore(frame, isReverse)),
+      all.map(({ id }) => all.map((other) => id !== other.id && !this.exempt.has(pairOf(id, other.id)))),
+      this.model.size,
+    );
+    return new Map(all.map(({ id, prediction }, index) => [id, { ...prediction, ...found[index]! }]));
   }
 
   /** A result with its holes filled; the memory of a tracked one was encoded before. */
-  private finished(prediction: Prediction, memory: Tensor | null): Result {
+  private finished(prediction: Decided, memory: Tensor | null): Result {
     const { fill_hole_area: area } = this.model.manifest;
     return { ...prediction, mask: fillHoles(prediction.mask, this.model.size, area), memory };
   }

@@ -17,13 +17,13 @@ export function ModelBadge() {
   useEffect(() => void refreshModels(), [session]); // another page may have changed the model
 
   if (!model) return null;
-  const device = models?.device.toUpperCase() ?? engine?.name;
+  const failure = engine?.problem ? `. WebGPU has failed: ${engine.problem}` : "";
+  const device = engine?.name ?? models?.device.toUpperCase();
   return (
     <button
       type="button"
       className="model-badge"
-      disabled={isFixed}
-      title={isFixed ? describe(engine) : "Model, device and speed: change the model"}
+      title={`Model, device and speed: change the ${isFixed ? "strategy" : "model"}${failure}`}
       onClick={() => setState({ dialog: "models" })}
     >
       <Icon name="model" />
@@ -58,9 +58,4 @@ export function BetterModel() {
       )}
     </span>
   );
-}
-
-function describe(engine: Loading["engine"]): string {
-  const problem = engine?.problem;
-  return problem ? `Model, device and speed. WebGPU has failed: ${problem}` : "Model, device and speed";
 }

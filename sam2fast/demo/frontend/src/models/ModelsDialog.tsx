@@ -8,6 +8,7 @@ import { chooseStrategy, download, refreshModels, use, useModels } from "./model
 /** Selects the model and the tracking strategy. */
 export function ModelsDialog() {
   const { models, problem } = useModels();
+  const hasServer = useStore((state) => !state.limits?.lacks?.includes("models"));
   useEffect(() => void refreshModels(), []);
 
   return (
@@ -24,7 +25,11 @@ export function ModelsDialog() {
               {problem}
             </p>
           )}
-          <p className="hint">{describeChange(models)}</p>
+          <p className="hint">
+            {hasServer
+              ? describeChange(models)
+              : "This page has one model and no server. Other models need sam2fast serve."}
+          </p>
           <StrategyChoice models={models} />
         </>
       ) : (

@@ -67,12 +67,18 @@ function masksOf(path: string): (string | undefined)[] {
   return annotations[0]!.segmentations.map((mask) => mask?.counts);
 }
 
-test("the page's tracker gives the masks of the ONNX runtime in Python", async () => {
+test("the page's tracker gives the masks of the ONNX runtime in Python, with both strategies", async () => {
   const model = join(folder, "page", "in_browser", "model");
-  const expected = trackByPython(model, join(folder, "steps"));
-  const overlaps = await trackByPage(model, join(folder, "steps"), expected);
-  expect(overlaps.length).toBeGreaterThan(30);
-  expect(Math.min(...overlaps)).toBeGreaterThan(0.99);
+  const found = new Set<string>();
+  for (const strategy of ["sam2", "together"] as const) {
+    const out = join(folder, `steps-${strategy}`);
+    const expected = trackByPython(model, strategy, out);
+    const overlaps = await trackByPage(model, strategy, out, expected);
+    expect(overlaps.length).toBeGreaterThan(30);
+    expect(Math.min(...overlaps)).toBeGreaterThan(0.99);
+    found.add(JSON.stringify(expected));
+  }
+  expect(found.size).toBe(2);
 });
 
 test("a click segments, without a server", async () => {
@@ -93,7 +99,11 @@ test("a click segments, without a server", async () => {
 
 test("what needs a server is not offered", async () => {
   expect(await demo.page.getByLabel("Masks file").count()).toBe(0);
-  expect(await demo.page.locator(".model-badge").isDisabled()).toBe(true);
+  await demo.page.locator(".model-badge").click();
+  const dialog = demo.page.getByRole("dialog", { name: "Model" });
+  await dialog.getByText("This page has one model and no server.").waitFor();
+  expect(await dialog.getByRole("button", { name: /^(Use|Download)/ }).count()).toBe(0);
+  await demo.page.keyboard.press("Escape");
 });
 
 test("a video of the user is converted, tracked and exported: readers of each format find the same masks", async () => {
@@ -203,5 +213,31 @@ test("a video of variable rate says that its frames have other numbers; one of a
   await upload(demo, "cinema.webm", 24);
   await demo.said(/cinema\.webm is open, 24 frames/);
   expect(await note.count()).toBe(0);
+  expect(demo.problems).toEqual([]);
+});
+
+test("a strategy is chosen as with a server: the video opens again with its clicks", async () => {
+  await upload(demo, "short.mp4");
+  await demo.click(...VASE);
+  await demo.page.keyboard.press("n");
+  await demo.click(0.6, 0.8);
+  await demo.said(/Object 2: the mask covers/);
+  await demo.page.locator(".model-badge").click();
+  const choice = demo.page.getByRole("dialog", { name: "Model" }).getByRole("combobox");
+  expect(await choice.locator("option").allTextContents()).toEqual([
+    "SAM 2: the newest six frames",
+    "Together: suggested for several objects, above all look-alikes that cross",
+  ]);
+  expect(await choice.inputValue()).toBe("sam2");
+  await choice.selectOption("together");
+  await demo.shot("strategy without a server");
+  await demo.page.keyboard.press("Escape");
+  await demo.ready();
+  await demo.settled();
+  await demo.button("Track", true).click();
+  await demo.said(/Tracking is finished/);
+  await demo.page.locator(".model-badge").click();
+  expect(await choice.inputValue()).toBe("together");
+  await demo.page.keyboard.press("Escape");
   expect(demo.problems).toEqual([]);
 });

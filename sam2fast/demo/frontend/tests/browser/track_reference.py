@@ -1,8 +1,8 @@
 """Tracks a short clip by the ONNX runtime in Python, for the tracker in the page to be compared with.
 
-Usage: python track_reference.py MODEL OUT
+Usage: python track_reference.py MODEL STRATEGY OUT
 
-Writes the frames as RGB bytes, and the masks after every step.
+Writes the frames as RGB bytes, also in the size of the model's input, and the masks after every step.
 """
 
 import json
@@ -20,10 +20,10 @@ from sam2fast.io.rle import encode_rle
 FRAMES = 6
 VASE, BOWL = [[125.0, 200.0]], [240.0, 140.0, 400.0, 290.0]
 
-model, out = map(Path, sys.argv[1:])
+model, strategy, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 predictor = OnnxVideoPredictor(load_model(model))
 frames = list(islice(still_life(), 0, 3 * FRAMES, 3))
-state = predictor.init_state(frames)
+state = predictor.init_state(frames, strategy=strategy)
 steps: list[dict[str, Any]] = []
 
 
@@ -42,9 +42,13 @@ def track(start: int, reverse: bool = False) -> None:
 keep(*predictor.add_new_points_or_box(state, 0, 1, VASE, [1]))
 keep(*predictor.add_new_points_or_box(state, 0, 2, box=BOWL))
 track(0)
-# A correction on a tracked frame, and another object's first prompt there.
+# A correction on a tracked frame, and first prompts there: of both halves of a disc, and of a part of one.
 keep(*predictor.add_new_points_or_box(state, 3, 1, [[150.0, 180.0], [300.0, 60.0]], [1, 0]))
-keep(*predictor.add_new_mask(state, 3, 3, np.hypot(*np.mgrid[-90 : HEIGHT - 90, -350 : WIDTH - 350]) < 40))
+rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+disc = np.hypot(rows - 90, columns - 350) < 40
+keep(*predictor.add_new_mask(state, 3, 3, disc & (columns < 350)))
+keep(*predictor.add_new_mask(state, 3, 4, disc & (columns >= 350)))
+keep(*predictor.add_new_mask(state, 3, 5, disc & (columns < 330)))
 track(3)
 track(3, reverse=True)
 predictor.remove_object(state, 2)
@@ -52,4 +56,5 @@ predictor.clear_all_prompts_in_frame(state, 3, 1)
 track(3)
 out.mkdir()
 np.stack(frames).tofile(out / "frames.rgb")
+np.stack([state.frames[frame] for frame in range(FRAMES)]).tofile(out / "inputs.rgb")
 (out / "steps.json").write_text(json.dumps({"height": HEIGHT, "width": WIDTH, "steps": steps}))

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as runtime from "onnxruntime-web";
-import { GRAPHS, type GraphName, type Manifest } from "../../src/local/manifest";
+import { GRAPHS, type GraphName, type Manifest, type Strategy } from "../../src/local/manifest";
 import { Model } from "../../src/local/model";
 import { resample } from "../../src/local/resample";
 import { encodeCounts, encodeLogits } from "../../src/local/runLengths";
@@ -29,6 +29,14 @@ function readFrames(folder: string, height: number, width: number, side: number)
   return { count: bytes.length / length, read };
 }
 
+/** The frames as the reference has resized them. */
+function readInputs(folder: string, side: number): Frames {
+  const bytes = readFileSync(join(folder, "inputs.rgb"));
+  const length = 3 * side * side;
+  const read = (frame: number) => Promise.resolve(new Uint8Array(bytes.subarray(frame * length, (frame + 1) * length)));
+  return { count: bytes.length / length, read };
+}
+
 /** Intersection over union of run lengths; 1 for two empty masks. */
 export function overlap(first: string, second: string): number {
   const ends = [first, second].map((text) => {
@@ -47,21 +55,27 @@ export function overlap(first: string, second: string): number {
 }
 
 /** The steps of `track_reference.py`, in whose folder `out` the frames are. */
-export function trackByPython(model: string, out: string): Steps {
-  execFileSync(PYTHON, [join(import.meta.dirname, "track_reference.py"), model, out]);
+export function trackByPython(model: string, strategy: Strategy, out: string): Steps {
+  execFileSync(PYTHON, [join(import.meta.dirname, "track_reference.py"), model, strategy, out]);
   return JSON.parse(readFileSync(join(out, "steps.json"), "utf8")) as Steps;
 }
 
 /** Does the same by the page's tracker; returns the overlaps of all masks with the expected ones. */
-export async function trackByPage(model: string, out: string, { height, width, steps }: Steps): Promise<number[]> {
+export async function trackByPage(
+  model: string,
+  strategy: Strategy,
+  out: string,
+  { height, width, steps }: Steps,
+): Promise<number[]> {
   const manifest = JSON.parse(readFileSync(join(model, "model.json"), "utf8")) as Manifest;
   const sessions = {} as Record<GraphName, runtime.InferenceSession>;
   for (const name of GRAPHS)
     sessions[name] = await runtime.InferenceSession.create(readFileSync(join(model, `${name}.onnx`)));
   const side = manifest.image_size;
   const network = new Model(manifest, runGraphs(runtime, sessions));
-  const frames = readFrames(out, height, width, side);
-  const tracker = new Tracker(network, frames);
+  // Rounding of resized frames may decide which object gets a pixel.
+  const frames = strategy === "sam2" ? readFrames(out, height, width, side) : readInputs(out, side);
+  const tracker = new Tracker(network, frames, strategy);
 
   const found: { frame: number; masks: Map<number, Float32Array> }[] = [];
   const keep = (frame: number) => found.push({ frame, masks: tracker.masksOn(frame) });
@@ -80,11 +94,18 @@ export async function trackByPage(model: string, out: string, { height, width, s
   await track(0, false);
   await tracker.setPoints(3, 1, { coords: [...at(150, 180), ...at(300, 60)], labels: [1, 0] });
   keep(3);
-  const disc = Float32Array.from({ length: height * width }, (_, pixel) =>
-    Math.hypot(Math.floor(pixel / width) - 90, (pixel % width) - 350) < 40 ? 1 : 0,
-  );
-  await tracker.setMask(3, 3, disc, { height, width });
-  keep(3);
+  for (const [id, from, to] of [
+    [3, 0, 350],
+    [4, 350, width],
+    [5, 0, 330],
+  ] as const) {
+    const part = Float32Array.from({ length: height * width }, (_, pixel) => {
+      const [row, column] = [Math.floor(pixel / width), pixel % width];
+      return Math.hypot(row - 90, column - 350) < 40 && from <= column && column < to ? 1 : 0;
+    });
+    await tracker.setMask(3, id, part, { height, width });
+    keep(3);
+  }
   await track(3, false);
   await track(3, true);
   tracker.remove(2);
