@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from sam2fast.io.cinema_files import read_cinema_file, show_light
 from sam2fast.io.deep_colours import read_deep_colours
 from sam2fast.io.images import check_pixels, open_image, without_pillow_limit
 from sam2fast.io.tiff import read_tiff
@@ -44,6 +45,8 @@ class FileImage:
         bands: Numbers of the selected bands from 1, and number of bands.
         is_negative: True if the smallest value is white.
         nodata: Value of pixels without data, or None.
+        is_linear: True if the values are linear light. They are shown by the curve of sRGB.
+        remark: Description of the values for notes.
     """
 
     values: NDArray[Any]
@@ -51,6 +54,8 @@ class FileImage:
     bands: tuple[tuple[int, ...], int] = ((1, 2, 3), 3)
     is_negative: bool = False
     nodata: float | None = None
+    is_linear: bool = False
+    remark: str = ""
 
     def samples(self) -> NDArray[Any]:
         """Returns values that determine the scale, see :func:`~sam2fast.io.value_scale.choose_scale`."""
@@ -58,7 +63,7 @@ class FileImage:
 
     def own_scale(self) -> Scale | None:
         """Returns the values that become black and white, or None if values are not scaled."""
-        return choose_scale(self.samples())
+        return Scale(0.0, 1.0) if self.is_linear else choose_scale(self.samples())
 
     def pixels(self, scale: Scale | None) -> NDArray[Any]:
         """Returns pixels ``(H, W)`` or ``(H, W, 3)``, uint8 or floats in [0, 1].
@@ -66,6 +71,8 @@ class FileImage:
         Args:
             scale: Result of :meth:`own_scale`, or scale of a folder of frames.
         """
+        if self.is_linear:
+            return show_light(self.values, scale or Scale(0.0, 1.0))
         pixels = to_eight_bits(self.values, scale)
         if self.is_negative:
             pixels = (255 if pixels.dtype == np.uint8 else 1) - pixels
@@ -80,11 +87,12 @@ class FileImage:
             entries["bands"] = {"numbers": list(self.bands[0]), "of": self.bands[1]}
         if scale is not None:
             entries["scale"] = {"black": scale.black, "white": scale.white}
+            entries["scale"] |= {"curve": "sRGB"} if self.is_linear else {}
         return entries
 
     def note(self, scale: Scale | None) -> str:
         """Returns a description of page, bands and range. It is empty if there is nothing to report."""
-        parts = []
+        parts = [self.remark] if self.remark else []
         if self.page[1] > 1:
             parts.append(f"is page {self.page[0]} of {self.page[1]}")
         taken, count = self.bands
@@ -102,6 +110,7 @@ class FileImage:
             ""
             if scale is None
             else f": values are scaled so that {scale.black:g} is black and {scale.white:g} is white"
+            + (", by the curve of sRGB" if self.is_linear else "")
         )
         if not values.size:
             return f"has no finite value, and is black{scaled}"
@@ -120,10 +129,11 @@ class FileImage:
 
 
 def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: TiffHeader | None = None) -> FileImage:
-    """Reads an image file with Pillow, or with ``tifffile`` if Pillow does not read the TIFF file correctly.
+    """Reads an image file with Pillow, ``tifffile`` or PyAV.
 
-    By default, the image is the first page that is not a thumbnail. If it has three or more bands, the first three are
-    red, green and blue. If it has two, the first is grey.
+    ``tifffile`` reads TIFF files that Pillow does not read correctly, and PyAV reads OpenEXR and DPX. By default, the
+    image is the first page that is not a thumbnail. If it has three or more bands, the first three are red, green and
+    blue. If it has two, the first is grey.
 
     Args:
         file: Path, content, or binary file. A binary file is read from its start, and a pipe from its position.
@@ -137,6 +147,9 @@ def read_image(file: AnyFile, index: int = 0, upright: bool = True, header: Tiff
     """
     with _opened(_seekable(file)) as stream:
         header = header or read_tiff_header(stream)
+        if header is None and (cinema := read_cinema_file(stream)):
+            check_pixels(cinema.width, cinema.height)
+            return FileImage(cinema.decode(), is_linear=cinema.is_linear, remark=cinema.remark)
         if header is None:
             return FileImage(_by_pillow(stream, None, upright))
         page = header.images[index]
@@ -173,6 +186,9 @@ def read_image_size(file: AnyFile) -> tuple[int, int]:
     """Returns (width, height) from the header, before JPEG's EXIF orientation. See :func:`read_image` for errors."""
     with _opened(file) as stream:
         header = read_tiff_header(stream)
+        if header is None and (cinema := read_cinema_file(stream)):
+            check_pixels(cinema.width, cinema.height)
+            return cinema.width, cinema.height
         if header is None:
             with open_image(stream) as image:
                 return image.size

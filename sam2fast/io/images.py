@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from sam2fast.io.atomic import annotate_oserror
 
 # Suffixes, in lower case, of the image files that are read from a folder.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif", ".exr", ".dpx")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 MAX_NAMED = 5  # names in a note on skipped files
 # Formats that are refused. Pillow calls Ghostscript for EPS and Windows for WMF. IPTC contains images of any format.
@@ -65,7 +65,7 @@ def skipped_note(names: Sequence[str], hidden: Sequence[str] = ()) -> str:
 def numbered_files_hint(path: str | Path) -> str:
     """Returns a hint for an error message if a missing path is a pattern such as ``frames/%03d.png``, else ''."""
     path = Path(path)
-    if not re.search(r"%[0-9]*d", path.name):
+    if not re.search(r"%[0-9]*d|#", path.name):
         return ""
     return f"; numbered files are read from their folder: give {str(path.parent)!r}"
 

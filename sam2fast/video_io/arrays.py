@@ -67,7 +67,8 @@ class FrameScale:
                 self._note_choices(image, None)
                 return None
             if not self._found:
-                self._found.append(choose_scale(np.concatenate(self._samples() or [image.samples()])))
+                samples = [] if image.is_linear else self._samples()
+                self._found.append(choose_scale(np.concatenate(samples)) if samples else image.own_scale())
                 self._note_choices(image, self._found[0])
             return self._found[0]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, TypeAlias
@@ -24,7 +25,11 @@ from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
 # The kind with most files gives the frames; of several, the first.
-KINDS = ((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",))
+KINDS = (
+    *((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",)),
+    *((".exr",), (".dpx",)),
+)
+CINEMA_SUFFIXES = (".exr", ".dpx")
 
 STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # images that several threads may read at once
 
@@ -33,10 +38,10 @@ _log = logging.getLogger(__name__)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Returns the frame files of a folder in order: JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF, the most frequent type.
+    """Returns the frame files of a folder in order: the most frequent type of :data:`KINDS`.
 
     Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
-    ignored. A log line counts other images and videos.
+    ignored. A log line counts other images and videos, and another line gaps in the numbers of OpenEXR and DPX files.
 
     Raises:
         NoFramesError: If there are no such files.
@@ -45,7 +50,19 @@ def frame_files(folder: Path) -> list[Path]:
     paths, others = split_frames(folder)
     if others:
         log_once(f"{folder}: {skipped_note(others)}")
+    if paths[0].suffix.lower() in CINEMA_SUFFIXES:
+        _note_gaps(folder, paths)
     return paths
+
+
+def _note_gaps(folder: Path, paths: Sequence[Path]) -> None:
+    """Logs that frames are missing, or that the folder has several sequences, by the numbers at the ends of names."""
+    numbers = [int((re.findall("[0-9]+", path.stem) or ["0"])[-1]) for path in paths]
+    distances = [after - before for before, after in pairwise(numbers)]
+    places = [i for i, distance in enumerate(distances) if distance != min(distances, key=abs)]
+    if places:
+        first = f"from {paths[places[0]].name} to {paths[places[0] + 1].name}"
+        log_once(f"{folder}: the numbers of frames jump {first}, {len(places)} in all; no frames are put in between")
 
 
 def other_files(folder: Path) -> list[str]:
@@ -67,7 +84,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
     chosen = max(kinds, key=len)
     if not chosen:
         raise NoFramesError(
-            f"no images found in {folder}; expected JPEG, PNG, WebP, TIFF, BMP, HEIC or AVIF files, such as 00000.jpg"
+            f"no images found in {folder}; expected files such as 00000.jpg ({', '.join(sum(KINDS, ()))})"
         )
     # If the original reads some of these files, uses only those.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
