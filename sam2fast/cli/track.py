@@ -37,7 +37,7 @@ from sam2fast.cli.user_errors import USER_ERRORS, ModelError, UserError, format_
 from sam2fast.io.mask_formats import MOST_OBJECTS, VOLUME_FILES, WITH_IMAGES
 from sam2fast.tracking.approximations import Approximations
 
-FORMATS = ("json", "png", "overlay", "coco", *EXPORT_FILES, *VOLUME_FILES)
+FORMATS = ("json", "png", "overlay", "coco", "mot", *EXPORT_FILES, *VOLUME_FILES)
 DEFAULT_FORMATS = ("json", "overlay")
 AXES = ("axial", "coronal", "sagittal")  # equal to sam2fast.video_io.volumes.DIRECTIONS
 
@@ -70,6 +70,7 @@ class TrackCommand:
       overlay.mp4  the masks in colour on the video
       masks/       with --format png: palette images, 1 for the first object, 2 for the second, ...
       masks.json   with --format coco: all masks in COCO's format for videos
+      mot.txt      with --format mot: boxes as MOT Challenge's text
       FORMAT/      with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                    npz, geojson: a file for each frame
       masks.nii.gz with --format nifti: a volume of labels on the grid of the scan, 1 for the first object, ...
@@ -117,7 +118,7 @@ class TrackCommand:
         help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or "
         "a folder of YOLO's text files.",
     )
-    every: int | None = option(type=click.IntRange(1), help="Use the boxes of each N-th frame.  [default: 1]")
+    every: int | None = option(type=click.IntRange(1), help="Use the boxes of each N-th tracked frame.  [default: 1]")
     max_unseen: int | None = option(
         type=click.IntRange(1), help="Remove an object that has had no box for N frames.  [default: 30]"
     )
@@ -127,6 +128,9 @@ class TrackCommand:
     start: int = option(type=click.IntRange(0), metavar="FRAME", default=0, help="The first frame to track.")
     end: int | None = option(
         type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]"
+    )
+    step: int = option(
+        type=click.IntRange(1), metavar="N", default=1, help="Track only each N-th frame, from the first prompt on."
     )
     stream: bool = option(help="Read the video once, in order, in constant memory; required for cameras and URLs.")
     max_frames: int | None = option(type=click.IntRange(1), help="With --stream: stop after this many frames.")
@@ -244,6 +248,8 @@ track = command(TrackCommand, output_options(has_bar=True))
 def _of_volume(request: TrackRequest) -> TrackRequest:
     """Returns the request, with both directions for a volume. Checks the options for volumes."""
     source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
+    if source.is_volume and request.step > 1:
+        raise UserError(f"--step is for videos, and {source.name} is a volume; all of its slices are tracked")
     if not source.is_volume:
         if formats or source.axis or source.window:
             given = f"--format {formats[0]}" if formats else "--axis" if source.axis else "--window"
@@ -270,6 +276,13 @@ def _check(request: TrackRequest) -> None:
         )
     if request.max_frames is not None and not request.stream:
         raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
+    for prompt in request.prompts:
+        if not request.is_tracked(prompt.frame):
+            before = prompt.frame - (prompt.frame - request.offset) % request.step
+            raise click.UsageError(
+                f"{prompt}: --step {request.step} leaves this frame out, as the first prompt is on frame "
+                f"{request.first}; give frame {before} or {before + request.step}, or another --step"
+            )
     if request.end is not None and request.start > request.end:
         raise click.UsageError(f"--start {request.start} lies after --end {request.end}")
     if "png" in request.formats and len(request.objects) > MOST_OBJECTS:

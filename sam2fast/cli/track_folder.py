@@ -28,13 +28,12 @@ from sam2fast.tracking.outputs import TrackScores
 from sam2fast.video_results.overlaps import boxes_of, visible_parts
 from sam2fast.video_results.record import RecordIndex
 
-MANIFEST, RECORD, PNGS, OVERLAY, COCO = "track.json", "masks.jsonl", "masks", "overlay.mp4", "masks.json"
+MANIFEST, RECORD, PNGS, OVERLAY = "track.json", "masks.jsonl", "masks", "overlay.mp4"
+COCO, MOT = "masks.json", "mot.txt"
 BACKWARD = "backward.safetensors"
 STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
 # The names of this command's files.
-NAMES = "|".join(
-    ["track.json", "masks.jsonl", "overlay.mp4", "masks.json", *EXPORT_FILES, *VOLUME_FILES.values()]
-).replace(".", r"\.")
+NAMES = "|".join([MANIFEST, RECORD, OVERLAY, COCO, MOT, *EXPORT_FILES, *VOLUME_FILES.values()]).replace(".", r"\.")
 OURS = re.compile(f"{NAMES}|{STATES.pattern}")
 NUMBER = re.compile(r"\d{5,}")  # the name of a frame that has no other
 CHANGE = "give another --out folder, or --overwrite it"

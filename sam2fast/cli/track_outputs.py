@@ -10,10 +10,10 @@ import numpy as np
 
 from sam2fast.cli.command_files import make_folder, write_atomically
 from sam2fast.cli.reporting import progress_bar
-from sam2fast.cli.track_folder import COCO, OVERLAY, PNGS, Line, RunFolder, label_map
+from sam2fast.cli.track_folder import COCO, MOT, OVERLAY, PNGS, Line, RunFolder, label_map
 from sam2fast.cli.track_overlay import FrameDrawing, OverlayWriter, copy_sound, open_overlay
 from sam2fast.cli.track_request import TrackRequest
-from sam2fast.cli.user_errors import UserError, as_user_error
+from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 from sam2fast.io.images import SUFFIXES
 from sam2fast.io.label_maps import label_png
 from sam2fast.io.made_from import is_whole
@@ -23,6 +23,7 @@ from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 from sam2fast.video_io import StreamFrame, VideoError, read_frames
 from sam2fast.video_io.video_types import PROBE_SIZE
 from sam2fast.video_results import FrameMasks, to_coco_video, write_dicom_seg, write_nifti
+from sam2fast.video_results.mot import mot_numbers, to_mot
 from sam2fast.video_results.record import RecordIndex
 
 VOLUMES = {"nifti": write_nifti, "dicom-seg": write_dicom_seg}
@@ -37,6 +38,12 @@ def write_outputs(folder: RunFolder, request: TrackRequest) -> None:
             _write_pngs(record, folder, request)
         if "coco" in request.formats and not folder.has(folder.path / COCO):
             _write_coco(record, folder, request)
+        if "mot" in request.formats and not folder.has(folder.path / MOT):
+            numbers = mot_numbers(folder["objects"])
+            if names := [f"{number} is {name}" for name, number in numbers.items() if number != name]:
+                print_note(f"ids in {MOT} are numbers from 1: {', '.join(names)}")
+            write_atomically(folder.path / MOT, to_mot((record[t] for t in sorted(record)), numbers).encode())
+            folder.made(folder.path / MOT)
         for name in VOLUMES.keys() & set(request.formats):
             if not folder.has(file := folder.path / VOLUME_FILES[name]):
                 VOLUMES[name](file, request.source.to_open, _visible(record))
@@ -95,12 +102,14 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
         reader = opened.enter_context(read_frames(source.to_open, PROBE_SIZE)) if shows else None
         overlay: OverlayWriter | None = None
         if lacks_overlay and reader is not None:
-            overlay = open_overlay(folder, reader)
+            overlay = open_overlay(folder, reader, request.step)
             opened.callback(overlay.discard if overlay else lambda: None)
         to_end = overlay is not None and request.last is None and folder.complete
         stop = (reader.count if reader is not None else None) if to_end else last + 1
-        bar = opened.enter_context(progress_bar("files", None if stop is None else stop - request.start, "frames"))
-        for frame, image in _images(reader, range(request.start, last + 1), to_end):
+        begin = request.start + (request.offset - request.start) % request.step
+        count = None if stop is None else len(range(begin, stop, request.step))
+        bar = opened.enter_context(progress_bar("files", count, "frames"))
+        for frame, image in _images(reader, range(begin, last + 1, request.step), to_end):
             line = record.get(frame)
             if overlay is not None and image is not None:
                 overlay.add(image.rgb if line is None else drawing.draw(image.rgb, line), image.time)
@@ -128,7 +137,7 @@ def _images(
         return
     with suppress(VideoError):  # a broken video was reported during tracking; the files end there
         for image in reader:
-            if image.index >= frames.start:
+            if image.index >= frames.start and (image.index - frames.start) % frames.step == 0:
                 yield image.index, image
             if not to_end and image.index >= frames[-1]:
                 return

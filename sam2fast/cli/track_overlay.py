@@ -25,11 +25,12 @@ class OverlayWriter:
     A frame's duration is a multiple of the time base. So all frames of a source with a constant rate last equally long.
 
     Args:
-        rate: Frames per second. Frames without times follow at this rate.
+        rate: Frames per second of the source. Frames without times follow at this rate, divided by ``step``.
         time_unit: Unit of the source's times in seconds. Times within one unit of a multiple of a frame's duration
             become this multiple, since sources round them. After the first other time the rate is variable, and
             times are kept.
         pixel_aspect: Width of a pixel divided by its height.
+        step: Distance of the frames in the source.
 
     Raises:
         NoEncoderError: If PyAV is not installed, or has no encoder for H.264.
@@ -44,8 +45,9 @@ class OverlayWriter:
         rate: float | None,
         pixel_aspect: Fraction = Fraction(1),
         time_unit: float = 0.0,
+        step: int = 1,
     ) -> None:
-        self._rate = Fraction(rate or DEFAULT_RATE).limit_denominator(1001)
+        self._rate = Fraction(rate or DEFAULT_RATE).limit_denominator(1001) / step
         self._tick = Fraction(1, self._rate.numerator * -(-FINEST // self._rate.numerator))
         self._unit, self._is_constant = time_unit + float(self._tick), True
         self._odd = height % 2, width % 2
@@ -107,11 +109,11 @@ class FrameDrawing:
         return np.asarray(draw_ids(image, ((str(one["id"]), one["box"][:2], colour) for one, colour in shown)))
 
 
-def open_overlay(folder: RunFolder, reader: FrameReader) -> OverlayWriter | None:
+def open_overlay(folder: RunFolder, reader: FrameReader, step: int) -> OverlayWriter | None:
     """Returns the overlay's writer. Without an encoder, prints a note and returns None."""
     try:
         return OverlayWriter(
-            folder.path / OVERLAY, reader.height, reader.width, reader.rate, reader.pixel_aspect, reader.time_unit
+            folder.path / OVERLAY, reader.height, reader.width, reader.rate, reader.pixel_aspect, reader.time_unit, step
         )
     except NoEncoderError as error:
         print_note(f"no {OVERLAY}, since {error}")

@@ -21,6 +21,7 @@ from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.propagation import merge_passes
 from sam2fast.tracking.stream import StreamResult, VideoStream
 from sam2fast.video_io import StreamFrame, read_frames
+from sam2fast.video_io.sources import SteppedVideo
 
 # Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
@@ -57,13 +58,17 @@ class VideoPropagation:
 
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._video, self._done = predictor, request.source.to_open, folder.done
+        self._step, self._offset = request.step, request.offset
+        if request.step > 1:
+            self._video = SteppedVideo(self._video, request.step, request.offset)
         self._backward_file = folder.backward
-        reach, first = MemoryRules.of(predictor).reach, request.first
+        reach, first = MemoryRules.of(predictor).reach, self._index(request.first)
         self._begins = {prompt.object: prompt.frame for prompt in reversed(request.prompts)}
         # An object of a volume is tracked from its own first prompt in both directions, as by propagate_both.
         self._merges = request.source.is_volume and request.reverse and len(set(self._begins.values())) > 1
         self.resumes = predictor.strategy.hypotheses == 1 and not self._merges
-        self._backward = range(first - 1, request.start - 1, -1) if request.reverse else range(0)
+        start = -((request.offset - request.start) // request.step)
+        self._backward = range(first - 1, start - 1, -1) if request.reverse else range(0)
         if folder.state is None:
             # The backward pass also attends to frames after the first one, until it has tracked enough frames itself.
             bounded = 2 * reach if self._backward else reach
@@ -73,19 +78,23 @@ class VideoPropagation:
         else:
             self._state = self._load(folder.state)
         frames = self._state.frames
-        self.size, self.video_frames = (frames.height, frames.width), len(frames)
-        check_against_video(request.prompts, masks, *self.size, len(frames), request.start, request.end)
-        self._forward = range(first, len(frames) if request.end is None else min(request.end + 1, len(frames)))
+        self.size = frames.height, frames.width
+        self.video_frames = len(frames) if request.step == 1 else request.source.probe()[2]
+        count = self._frame(len(frames) - 1) + 1
+        check_against_video(request.prompts, masks, *self.size, count, request.start, request.end)
+        end = len(frames) if request.end is None else self._index(request.end) + 1
+        self._forward = range(first, min(end, len(frames)))
         # The backward pass attends to no later frames.
         turn = len(self._forward) if predictor.strategy.looks_further else reach
         self._turn = min(turn, len(self._forward) - 1)
         self.total = len(self._forward) + len(self._backward)
-        self.problem = frames.truncated if request.end is None or request.end >= len(frames) else None
+        self.problem = frames.truncated if request.end is None or request.end >= count else None
         for prompt in request.prompts if folder.state is None else ():
+            index = self._index(prompt.frame)
             if prompt in masks:
-                predictor.add_new_mask(self._state, prompt.frame, prompt.object, masks[prompt])
+                predictor.add_new_mask(self._state, index, prompt.object, masks[prompt])
             else:
-                predictor.add_new_points_or_box(self._state, prompt.frame, prompt.object, **prompt.as_arguments())
+                predictor.add_new_points_or_box(self._state, index, prompt.object, **prompt.as_arguments())
 
     def __iter__(self) -> Iterator[TrackedFrame]:
         if self._merges:
@@ -130,7 +139,15 @@ class VideoPropagation:
         return islice(found, len(frames))
 
     def _tracked(self, answer: tuple[Any, ...]) -> TrackedFrame:
-        return TrackedFrame(answer[0], self._state.frames.time(answer[0]), *answer[1:])
+        return TrackedFrame(self._frame(answer[0]), self._state.frames.time(answer[0]), *answer[1:])
+
+    def _frame(self, index: int) -> int:
+        """Returns the number of a tracked frame in the video."""
+        return self._offset + index * self._step
+
+    def _index(self, frame: int) -> int:
+        """Returns the index of a frame, or of the last tracked frame before it."""
+        return (frame - self._offset) // self._step
 
     def _load(self, file: Path) -> VideoState:
         with as_user_error(*UNUSABLE):
@@ -153,7 +170,7 @@ class StreamPropagation:
     def __init__(self, predictor: SAM2VideoPredictor, request: TrackRequest, masks: Masks, folder: RunFolder) -> None:
         self._predictor, self._request, self._masks = predictor, request, masks
         self._first, self._is_live = request.first, request.source.is_live
-        self._next = self._first + folder.done if folder.done else request.start
+        self._next = self._first + folder.done * request.step if folder.done else request.start
         self.problem: str | None = None
         self.left_out = LeftOut()
         for entry in folder["left_out"] or () if folder.state is not None else ():
@@ -165,20 +182,21 @@ class StreamPropagation:
             check_against_video(request.prompts, masks, *self.size, count, request.start, request.last)
             if folder.state is None:
                 # The number of frames only matters if it is less than the model's history.
-                is_short = count is not None and count < MemoryRules.of(predictor).max_pointers
-                stream = predictor.open_stream(num_frames=count if is_short else None)
+                length = None if count is None else -(-count // request.step)
+                is_short = length is not None and length < MemoryRules.of(predictor).max_pointers
+                stream = predictor.open_stream(num_frames=length if is_short else None)
             else:
                 stream = predictor.restore_stream(folder.state)
             self._stream: VideoStream = opened.enter_context(stream)
             self._opened = opened.pop_all()
         stops = [stop for stop in (count, None if request.last is None else request.last + 1) if stop is not None]
-        self.total = min(stops) - self._first if stops else None
+        self.total = len(range(self._first, min(stops), request.step)) if stops else None
 
     def __iter__(self) -> Iterator[TrackedFrame]:
         read, count = 0, self.reader.count
         for frame in self.reader:
             read = frame.index + 1
-            if frame.index >= self._next:
+            if frame.index >= self._next and self._request.is_tracked(frame.index):
                 result = self._tracked(frame)
                 if self._is_live or frame.index >= self._first:
                     rgb = frame.rgb if self._is_live else None
@@ -217,7 +235,7 @@ class StreamPropagation:
             elif prompt.frame == frame.index:
                 result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
         found = self._request.detections
-        if found is not None and (frame.index - self._first) % found.every == 0:
+        if found is not None and (frame.index - self._first) // self._request.step % found.every == 0:
             ids, result = self._stream.add_detections(
                 *found.on(frame.index, *self.size), max_unseen=found.max_unseen, start_score=found.start_score
             )

@@ -124,6 +124,7 @@ class TrackRequest:
     strategy: str = "sam2"
     tolerance: float = 1.0  # pixels, for polygons
     detections: DetectionFile | None = None  # instead of prompts
+    step: int = 1  # distance of tracked frames
 
     @property
     def first(self) -> int:
@@ -135,6 +136,15 @@ class TrackRequest:
         """The last frame to track, or None for the end of the video."""
         ends = [self.end, None if self.max_frames is None else self.start + self.max_frames - 1]
         return min((end for end in ends if end is not None), default=None)
+
+    @property
+    def offset(self) -> int:
+        """The first frame of the video that the step leaves."""
+        return self.first % self.step
+
+    def is_tracked(self, frame: int) -> bool:
+        """Returns True if the step leaves a frame."""
+        return frame % self.step == self.offset
 
     @property
     def objects(self) -> list[ObjectId]:
@@ -165,4 +175,5 @@ class TrackRequest:
         Args:
             tracked: At least one frame. Frames that are still to be tracked backwards are not among them.
         """
-        return range(min(tracked) if self.reverse else self.start, max(tracked) + 1)
+        begin = self.start + (self.offset - self.start) % self.step
+        return range(min(tracked) if self.reverse else begin, max(tracked) + 1, self.step)

@@ -33,6 +33,7 @@ from sam2fast.video_io import VideoError
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 STDERR = 2
+OPTIONS = ("start", "end", "step", "reverse", "stream", "max_frames", "strategy")
 
 
 @dataclass
@@ -127,7 +128,7 @@ def _made_from(
     """Returns the record of the results; see :mod:`sam2fast.io.made_from`."""
     digests = {prompt: hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() for prompt, mask in masks.items()}
     prompts = [p.as_entry() | {"mask": digests.get(p)} for p in request.prompts]
-    options = {name: getattr(request, name) for name in ("start", "end", "reverse", "stream", "max_frames", "strategy")}
+    options = {name: getattr(request, name) for name in OPTIONS}
     options |= {"approximate": request.approximations.named(), **model["options"]}
     if request.source.is_volume:
         options |= {"axis": request.source.axis or "axial", "window": request.source.window}
@@ -158,7 +159,7 @@ def _track(
         if folder.complete and passes.problem is not None:
             folder.note(problem=passes.problem)
         elif folder.complete and request.detections is not None and request.detections.boxes and not folder["objects"]:
-            why = _left_out(request, folder) or "--start, --end and --every leave no frame with boxes"
+            why = _left_out(request, folder) or "--start, --end, --step and --every leave no frame with boxes"
             folder.note(problem=f"no box started an object: {why}")
     return outcome
 
@@ -183,7 +184,7 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
 
     overlay, drawing = None, FrameDrawing(request.objects, request.show_ids)
     if isinstance(passes, StreamPropagation) and is_live and "overlay" in request.formats:
-        overlay = open_overlay(folder, passes.reader)
+        overlay = open_overlay(folder, passes.reader, request.step)
     begun = saved = time.monotonic()
     frames = iter(passes)
     try:

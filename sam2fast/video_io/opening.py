@@ -15,7 +15,17 @@ from sam2fast.io.images import numbered_files_hint
 from sam2fast.transforms import ImageLike
 from sam2fast.video_io.arrays import ARRAY_SHAPES, ArrayFrames, Window, check_window
 from sam2fast.video_io.frames import Frames
-from sam2fast.video_io.sources import BufferedImages, FileLike, ImageFiles, ImageList, Source, frame_files, open_pages
+from sam2fast.video_io.sources import (
+    BufferedImages,
+    FileLike,
+    ImageFiles,
+    ImageList,
+    Source,
+    SteppedSource,
+    SteppedVideo,
+    frame_files,
+    open_pages,
+)
 from sam2fast.video_io.video_types import VideoError, require_pyav
 from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
@@ -125,6 +135,8 @@ def open_frames(
 
 
 def _open(source: Any, image_size: int, window: Window | None, axis: Axis | None) -> Source:
+    if isinstance(source, SteppedVideo):
+        return SteppedSource(_open(source.video, image_size, window, axis), source.step, source.first)
     kind = source_kind(source)
     if is_volume(source):
         return ImageList(open_volume(source, axis or "axial", window), image_size)

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -145,6 +145,41 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  (no file is open)
         """Closes files."""
+
+
+@dataclass(frozen=True)
+class SteppedVideo:
+    """The frames ``first``, ``first + step``, ... of a video. ``open_frames`` takes it."""
+
+    video: Any
+    step: int
+    first: int
+
+
+class SteppedSource(Source):
+    """The frames of a :class:`SteppedVideo`, numbered from 0. Raises NoFramesError if there are none."""
+
+    def __init__(self, source: Source, step: int, first: int) -> None:
+        self._source, self._frames = source, range(first, len(source), step)
+        if not self._frames:
+            raise NoFramesError(f"the video has {len(source)} frames; there is no frame {first}")
+        self.height, self.width, self.truncated = source.height, source.width, source.truncated
+        self.choices, self.reads_in_parallel = source.choices, source.reads_in_parallel
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
+        """See :meth:`Source.read`."""
+        for number, pixels in self._source.read(self._frames[index], self._frames[since]):
+            if number in self._frames:
+                yield self._frames.index(number), pixels
+
+    def time(self, index: int) -> float | None:
+        return self._source.time(self._frames[index])
+
+    def close(self) -> None:
+        self._source.close()
 
 
 class ImageSource(Source):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sam2fast.video_io import open_frames
+from sam2fast.video_io import NoFramesError, open_frames
 from sam2fast.video_io import video_file as video_file_module
+from sam2fast.video_io.sources import SteppedVideo
 
 av = pytest.importorskip("av")
 
@@ -75,6 +76,20 @@ def test_every_frame_in_any_order(name, prefetch):
         frames.close()
         frames = open_frames(video(name), SIZE, prefetch=prefetch)
     frames.close()
+
+
+@pytest.mark.parametrize("name, prefetch", [("h264 mp4", False), ("h264 mp4", True), ("one frame", False)])
+def test_stepped_video(name, prefetch):
+    every = open_frames(video(name), SIZE)
+    some = range(4 % len(every), len(every), 7)
+    frames = open_frames(SteppedVideo(video(name), some.step, some.start), SIZE, prefetch=prefetch)
+    assert len(frames) == len(some) and (frames.height, frames.width) == (every.height, every.width)
+    for index in [*reversed(range(len(some))), *range(len(some))]:  # backwards, frames are read in groups
+        assert torch.equal(frames.pixels(index), every.pixels(some[index]))
+        assert frames.time(index) == every.time(some[index])
+    frames.close()
+    with pytest.raises(NoFramesError, match=f"the video has {len(every)} frames; there is no frame 200"):
+        open_frames(SteppedVideo(video(name), 300, 200), SIZE)
 
 
 class Work:
