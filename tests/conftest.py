@@ -13,6 +13,8 @@ os.environ["SAM2FAST_OFFLINE"] = "1"  # no test downloads weights; tests of down
 import importable_torchvision  # noqa: F401
 import torch
 
+gc.set_threshold(1_000_000)  # until the tests begin: imported objects stay
+
 # Before triton is imported, which reads it: without a GPU, kernels run in its interpreter.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
