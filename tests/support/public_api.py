@@ -37,6 +37,7 @@ MODULES = (
     "sam2fast.utils.reproducibility",
     "sam2fast.research",
     "sam2fast.io.rle",
+    "sam2fast.find",
     "sam2fast.image_features",
     "sam2fast.sam2_image_predictor",
     "sam2fast.sam2_video_predictor",

@@ -1,0 +1,196 @@
+"""Finds an object of one photograph in other photographs, by image features and clicks."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sam2fast.image_features import Features, facts_of
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
+from sam2fast.transforms import ImageLike, to_pixels
+
+__all__ = ["Match", "Reference", "find"]
+
+CLICKS = 6  # per image
+RELATIVE = 0.8  # least likeness of a result relative to the best one
+OVERLAP = 0.3  # largest overlap of two results, as a share of the smaller one
+BINS = (6, 12, 12)  # of a colour histogram: lightness, red against green, yellow against blue
+# Weights of the terms of `_Candidates`.
+WEIGHTS = (1.0, 0.3, 0.35, 0.2, 0.6)
+
+
+class Match(NamedTuple):
+    """An object that :func:`find` proposes."""
+
+    mask: np.ndarray  # (H, W) bool
+    likeness: float  # similarity to the reference, for comparison with other results of the same model
+    iou: float  # the mask's IoU as the model predicts it
+
+
+class Reference:
+    """Stores the mean features and the colours of a labelled object.
+
+    Args:
+        predictor: Predictor that encodes the image. Its current image stays set.
+        image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
+        mask: Mask ``(H, W)`` of the object at the image's size; pixels above 0 are the object.
+        features: Result of ``predictor.encode(image)``, if it exists already.
+
+    Raises:
+        ValueError: If the mask is empty or has another size than the image, or ``features`` come from another model.
+    """
+
+    def __init__(
+        self, predictor: SAM2ImagePredictor, image: ImageLike, mask: ArrayLike, *, features: Features | None = None
+    ) -> None:
+        pixels, inside = to_pixels(image), torch.as_tensor(np.asarray(mask) > 0)
+        if inside.shape != pixels.shape[:2]:
+            size, expected = ("x".join(map(str, x.shape[:2])) for x in (inside, pixels))
+            raise ValueError(f"the reference's mask is {size}, but its image {expected} (rows x columns)")
+        if not inside.any():
+            raise ValueError("the reference's mask is empty; expected pixels above 0 where the object is")
+        embedding = _embedding(predictor, pixels, features)
+        share = _resized(inside[None].float(), embedding.shape[-1])[0]
+        self.mean = embedding.mean((1, 2))
+        self.prototype = (embedding * share).sum((1, 2)) / share.sum()
+        side = 4 * embedding.shape[-1]
+        self.colours = _histograms(_colours(pixels, side), _resized(inside[None].float(), side))[0]
+        self.facts = facts_of(predictor.model)
+
+
+def find(
+    predictor: SAM2ImagePredictor,
+    reference: Reference | Sequence[Reference],
+    image: ImageLike,
+    most: int = 1,
+    *,
+    min_likeness: float = 0.0,
+    features: Features | None = None,
+) -> list[Match]:
+    """Finds objects that look like a labelled object. Returns proposals for review, the most alike first.
+
+    It finds another object of the same type, too, and mostly returns some object if the image has none.
+
+    Args:
+        predictor: Predictor with the model of the references. Its current image stays set.
+        reference: Labelled object, or several views of it. The likeness is that of the most similar view.
+        image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
+        most: Largest number of results.
+        min_likeness: Least likeness of a result. Good values depend on the model.
+        features: Result of ``predictor.encode(image)``, if it exists already.
+
+    Raises:
+        ValueError: If there is no reference, or references or ``features`` come from another model.
+    """
+    references = [reference] if isinstance(reference, Reference) else list(reference)
+    if not references:
+        raise ValueError("there are no references; expected at least one")
+    if any(one.facts != facts_of(predictor.model) for one in references):
+        raise ValueError("a reference comes from another model; make it again with this predictor")
+    pixels = to_pixels(image)
+    found = _Candidates(predictor, references, pixels, features)
+    chosen: list[int] = []
+    for i in found.likeness.argsort(descending=True).tolist():
+        if len(chosen) == most or found.likeness[i] < max(min_likeness, RELATIVE * float(found.likeness.max())):
+            break
+        mask = found.masks[i]
+        if mask.any() and all(
+            (mask & found.masks[j]).sum() < OVERLAP * min(mask.sum(), found.masks[j].sum()) for j in chosen
+        ):
+            chosen.append(i)
+    size, threshold = (pixels.shape[0], pixels.shape[1]), predictor.mask_threshold
+    masks = predictor._transforms.postprocess_to_bool(found.logits[chosen][None], size, threshold)[0].numpy()
+    return [Match(mask, float(found.likeness[i]), float(found.ious[i])) for i, mask in zip(chosen, masks, strict=True)]
+
+
+class _Candidates:
+    """Computes the masks of clicks on the places that are most similar to the references.
+
+    Attributes:
+        logits: Low-resolution logits ``(N, 4h, 4h)``.
+        masks: ``logits`` above the threshold.
+        ious: Predicted IoUs ``(N)``.
+        terms: Terms of the likeness ``(R, N, 5)`` for R references: similarity of mean features, similarity inside
+            minus around the mask, share of the similar area in and around the mask that it covers, predicted IoU,
+            common colours.
+        likeness: Weighted sum of the terms ``(N)``, for the most similar reference.
+    """
+
+    def __init__(
+        self,
+        predictor: SAM2ImagePredictor,
+        references: Sequence[Reference],
+        pixels: Tensor,
+        features: Features | None = None,
+    ) -> None:
+        features = features or predictor.encode(pixels)
+        embedding = _embedding(predictor, pixels, features)
+        centres = (embedding.mean((1, 2)) + torch.stack([one.mean for one in references])) / 2  # (R, C)
+        prototypes = F.normalize(torch.stack([one.prototype for one in references]) - centres, dim=1)
+        centred = embedding - centres[..., None, None]  # (R, C, h, h)
+        similarity = torch.einsum("rc,rchw->rhw", prototypes, F.normalize(centred, dim=1))
+        points = _peaks(similarity.amax(0)) * torch.tensor([pixels.shape[1], pixels.shape[0]])
+        prompts = points[:, None].numpy(), np.ones((len(points), 1))
+        masks, ious, logits = predictor.predict(*prompts, features=features, output_mode="low_res")
+        self.masks, self.logits = (torch.from_numpy(x).flatten(0, -3) for x in (masks, logits))
+        self.ious = torch.from_numpy(ious).flatten()
+
+        share = F.avg_pool2d(self.masks.float(), self.masks.shape[-1] // embedding.shape[-1])  # (N, h, h)
+        around = F.max_pool2d((share > 0).float(), 7, 1, 3) - (share > 0).float()
+        mean = torch.einsum("nhw,rchw->rnc", share, centred)
+        alike = torch.einsum("rnc,rc->rn", F.normalize(mean, dim=2), prototypes)
+        inside, outside = (
+            torch.einsum("nhw,rhw->rn", x, similarity) / x.sum((1, 2)).clamp(min=1e-3) for x in (share, around)
+        )
+        strong = similarity.clamp(min=0) ** 2
+        covered, near = (torch.einsum("nhw,rhw->rn", x, strong) for x in (share, torch.maximum(share, around)))
+        colours = _histograms(_colours(pixels, self.masks.shape[-1]), self.masks.float())
+        common = torch.stack([torch.minimum(colours, one.colours).sum(1) for one in references])
+        covers = covered / near.clamp(min=1e-6)
+        self.terms = torch.stack([alike, inside - outside, covers, self.ious.expand_as(alike), common], dim=2)
+        self.likeness = (self.terms @ torch.tensor(WEIGHTS)).amax(0)
+
+
+def _embedding(predictor: SAM2ImagePredictor, pixels: Tensor, features: Features | None) -> Tensor:
+    """Returns the embedding ``(C, h, h)`` in fp32 on the CPU."""
+    features = features or predictor.encode(pixels)
+    features.check(predictor.model)
+    return features.tensors["image_embed"][0].float().cpu()
+
+
+def _resized(masks: Tensor, side: int) -> Tensor:
+    return F.interpolate(masks[None], size=(side, side), mode="area")[0]
+
+
+def _peaks(similarity: Tensor) -> Tensor:
+    """Returns the most similar places ``(CLICKS, 2)``, apart from each other, as x and y in [0, 1]."""
+    side = similarity.shape[-1]
+    left = (similarity + F.avg_pool2d(similarity[None], 3, 1, 1, count_include_pad=False)[0]) / 2
+    apart, points = max(2, side // 16), []
+    for _ in range(CLICKS):
+        y, x = divmod(int(left.argmax()), side)
+        points.append(((x + 0.5) / side, (y + 0.5) / side))
+        left[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -torch.inf
+    return torch.tensor(points)
+
+
+def _colours(pixels: Tensor, side: int) -> Tensor:
+    """Returns the bin of each pixel's colour in a histogram of ``BINS``, ``(side, side)``."""
+    step = max(1, min(pixels.shape[:2]) // 512)
+    values = pixels[::step, ::step].permute(2, 0, 1).float() / (255 if pixels.dtype == torch.uint8 else 1)
+    red, green, blue = _resized(values, side)
+    axes = (red + green + blue) / 3, red - green + 0.5, (red + green) / 2 - blue + 0.5
+    bins = [(axis * count).long().clamp(0, count - 1) for axis, count in zip(axes, BINS, strict=True)]
+    return (bins[0] * BINS[1] + bins[1]) * BINS[2] + bins[2]
+
+
+def _histograms(colours: Tensor, weights: Tensor) -> Tensor:
+    """Returns the smoothed histograms of ``colours`` ``(N, BINS)`` for weights ``(N, side, side)``; each sums to 1."""
+    counts = torch.zeros(len(weights), math.prod(BINS)).index_add_(1, colours.flatten(), weights.flatten(1))
+    smooth = F.avg_pool3d(counts.reshape(-1, 1, *BINS), 3, 1, 1).flatten(1)
+    return smooth / smooth.sum(1, keepdim=True).clamp(min=1e-6)
