@@ -16,19 +16,19 @@ from sam2fast.transforms import ImageLike, to_pixels
 
 __all__ = ["Match", "Reference", "find"]
 
-CLICKS = 6  # per image
-RELATIVE = 0.8  # least likeness of a result relative to the best one
+CLICKS = 8  # per image
+RELATIVE = 0.5  # least likeness of a result relative to the best one
 OVERLAP = 0.3  # largest overlap of two results, as a share of the smaller one
 BINS = (6, 12, 12)  # of a colour histogram: lightness, red against green, yellow against blue
-# Weights of the terms of `_Candidates`.
-WEIGHTS = (1.0, 0.3, 0.35, 0.2, 0.6)
+# Of the terms of `Search`, fitted by examples/find_pairs.py.
+WEIGHTS, BIAS = (10.0, 3.0, 1.7, 6.5), -15.6
 
 
 class Match(NamedTuple):
     """An object that :func:`find` proposes."""
 
     mask: np.ndarray  # (H, W) bool
-    likeness: float  # similarity to the reference, for comparison with other results of the same model
+    likeness: float  # in [0, 1]; for comparison with other results of the same model
     iou: float  # the mask's IoU as the model predicts it
 
 
@@ -92,33 +92,23 @@ def find(
         raise ValueError("there are no references; expected at least one")
     if any(one.facts != facts_of(predictor.model) for one in references):
         raise ValueError("a reference comes from another model; make it again with this predictor")
-    pixels = to_pixels(image)
-    found = _Candidates(predictor, references, pixels, features)
-    chosen: list[int] = []
-    for i in found.likeness.argsort(descending=True).tolist():
-        if len(chosen) == most or found.likeness[i] < max(min_likeness, RELATIVE * float(found.likeness.max())):
-            break
-        mask = found.masks[i]
-        if mask.any() and all(
-            (mask & found.masks[j]).sum() < OVERLAP * min(mask.sum(), found.masks[j].sum()) for j in chosen
-        ):
-            chosen.append(i)
-    size, threshold = (pixels.shape[0], pixels.shape[1]), predictor.mask_threshold
-    masks = predictor._transforms.postprocess_to_bool(found.logits[chosen][None], size, threshold)[0].numpy()
-    return [Match(mask, float(found.likeness[i]), float(found.ious[i])) for i, mask in zip(chosen, masks, strict=True)]
+    search = Search(predictor, references, to_pixels(image), features)
+    chosen = search.choose(most, min_likeness)
+    masks = search.full_masks(chosen)
+    return [
+        Match(mask, float(search.likeness[i]), float(search.ious[i])) for i, mask in zip(chosen, masks, strict=True)
+    ]
 
 
-class _Candidates:
-    """Computes the masks of clicks on the places that are most similar to the references.
+class Search:
+    """Predicts masks for clicks on the places that are most similar to the references.
 
     Attributes:
-        logits: Low-resolution logits ``(N, 4h, 4h)``.
-        masks: ``logits`` above the threshold.
+        masks: Low-resolution masks ``(N, 4h, 4h)``.
         ious: Predicted IoUs ``(N)``.
-        terms: Terms of the likeness ``(R, N, 5)`` for R references: similarity of mean features, similarity inside
-            minus around the mask, share of the similar area in and around the mask that it covers, predicted IoU,
-            common colours.
-        likeness: Weighted sum of the terms ``(N)``, for the most similar reference.
+        terms: Terms of the likeness ``(R, N, 4)`` for R references: similarity of the mean features, share of the
+            similar area in and around the mask that the mask covers, predicted IoU, and common colours.
+        likeness: Likeness ``(N)`` to the most similar reference.
     """
 
     def __init__(
@@ -134,26 +124,46 @@ class _Candidates:
         prototypes = F.normalize(torch.stack([one.prototype for one in references]) - centres, dim=1)
         centred = embedding - centres[..., None, None]  # (R, C, h, h)
         similarity = torch.einsum("rc,rchw->rhw", prototypes, F.normalize(centred, dim=1))
-        points = _peaks(similarity.amax(0)) * torch.tensor([pixels.shape[1], pixels.shape[0]])
-        prompts = points[:, None].numpy(), np.ones((len(points), 1))
+        self._predictor, self._size = predictor, (pixels.shape[0], pixels.shape[1])
+        points = _peaks(similarity.amax(0)) * torch.tensor(self._size[::-1])
+        prompts = points[:, None].numpy(), np.ones((CLICKS, 1))
         masks, ious, logits = predictor.predict(*prompts, features=features, output_mode="low_res")
-        self.masks, self.logits = (torch.from_numpy(x).flatten(0, -3) for x in (masks, logits))
+        self.masks, self._logits = (torch.from_numpy(x).flatten(0, 1) for x in (masks, logits))
         self.ious = torch.from_numpy(ious).flatten()
 
         share = F.avg_pool2d(self.masks.float(), self.masks.shape[-1] // embedding.shape[-1])  # (N, h, h)
-        around = F.max_pool2d((share > 0).float(), 7, 1, 3) - (share > 0).float()
         mean = torch.einsum("nhw,rchw->rnc", share, centred)
         alike = torch.einsum("rnc,rc->rn", F.normalize(mean, dim=2), prototypes)
-        inside, outside = (
-            torch.einsum("nhw,rhw->rn", x, similarity) / x.sum((1, 2)).clamp(min=1e-3) for x in (share, around)
-        )
+        around = F.max_pool2d((share > 0).float(), 7, 1, 3) - (share > 0).float()
         strong = similarity.clamp(min=0) ** 2
-        covered, near = (torch.einsum("nhw,rhw->rn", x, strong) for x in (share, torch.maximum(share, around)))
+        inside, near = (torch.einsum("nhw,rhw->rn", x, strong) for x in (share, torch.maximum(share, around)))
         colours = _histograms(_colours(pixels, self.masks.shape[-1]), self.masks.float())
         common = torch.stack([torch.minimum(colours, one.colours).sum(1) for one in references])
-        covers = covered / near.clamp(min=1e-6)
-        self.terms = torch.stack([alike, inside - outside, covers, self.ious.expand_as(alike), common], dim=2)
-        self.likeness = (self.terms @ torch.tensor(WEIGHTS)).amax(0)
+        terms = alike, inside / near.clamp(min=1e-6), self.ious.expand_as(alike), common
+        self.terms = torch.stack(terms, dim=2)
+        self.rate(torch.tensor(WEIGHTS), BIAS)
+
+    def rate(self, weights: Tensor, bias: float) -> None:
+        """Computes the likeness from the terms."""
+        self.likeness = torch.sigmoid(self.terms @ weights + bias).amax(0)
+
+    def choose(self, most: int, min_likeness: float) -> list[int]:
+        """Returns the indices of at most ``most`` masks that hardly overlap, the most alike first."""
+        chosen = list[int]()
+        least, areas = max(min_likeness, RELATIVE * float(self.likeness.max())), self.masks.sum((1, 2))
+        for i in self.likeness.argsort(descending=True).tolist():
+            if len(chosen) == most or self.likeness[i] < least:
+                break
+            common = (self.masks[chosen] & self.masks[i]).sum((1, 2))
+            if areas[i] and bool((common < OVERLAP * areas[chosen].clamp(max=areas[i])).all()):
+                chosen.append(i)
+        return chosen
+
+    def full_masks(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns masks at the image's size as bool ``(len(indices), H, W)``."""
+        threshold = self._predictor.mask_threshold
+        logits = self._logits[list(indices)][None]
+        return self._predictor._transforms.postprocess_to_bool(logits, self._size, threshold)[0].numpy()
 
 
 def _embedding(predictor: SAM2ImagePredictor, pixels: Tensor, features: Features | None) -> Tensor:

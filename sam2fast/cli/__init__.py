@@ -30,6 +30,7 @@ from sam2fast.utils.errors import FixableError
 COMMANDS = (
     "segment",
     "masks",
+    "find",
     "track",
     "compare",
     "vos",

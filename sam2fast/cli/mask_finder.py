@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -31,11 +31,8 @@ from sam2fast.video_results.coco_video import CATEGORY, coco_entry
 SECONDS_BETWEEN_SAVES = 10.0
 
 
-# Of an annotation in the results file, without ids.
-KEYS = {
-    *("category_id", "segmentation", "bbox", "area", "iscrowd"),
-    *("predicted_iou", "stability_score", "point", "layer"),
-}
+COCO_KEYS = {"category_id", "segmentation", "bbox", "area", "iscrowd"}
+KEYS = COCO_KEYS | {"predicted_iou", "stability_score", "point", "layer"}
 
 
 class CheckedGenerator(SAM2AutomaticMaskGenerator):
@@ -73,6 +70,7 @@ class MaskTask:
     run: Mapping[str, Any]  # part of the results' record that all images share
     tolerance: float = 1.0  # in pixels
     progress: Progress = False
+    KEYS: ClassVar = KEYS  # of an annotation in the results file, without ids
 
     def load(self, device: str) -> MaskFinder:
         finder = MaskFinder(self.choice, device, self.dtype)
@@ -91,14 +89,31 @@ class MaskTask:
             made_from = image.made_from()  # before the image is read, which another program may replace meanwhile
         pixels = finder.read(image)
         with finder.stage("find masks"):
-            records = finder.generator.generate(pixels)
-        records = sorted((record for record in records if record["area"]), key=lambda record: -record["area"])
+            records = self.generate(finder, pixels)
         with finder.stage("write"):
             self._write(image, pixels, records)
         height, width = pixels.shape[:2]
         facts = {"file_name": str(image), "width": width, "height": height, "made_from": made_from, **finder.choices}
-        found = FoundMasks(facts, [_annotation(record, i) for i, record in enumerate(records, 1)])
+        found = FoundMasks(facts, [self.annotation(record, i) for i, record in enumerate(records, 1)])
         return found, finder.take_seconds(), finder.description["device"]
+
+    def generate(self, finder: MaskFinder, pixels: np.ndarray) -> list[dict[str, Any]]:
+        """Returns the records of the generator, the largest mask first."""
+        records = (record for record in finder.generator.generate(pixels) if record["area"])
+        return sorted(records, key=lambda record: -record["area"])
+
+    @staticmethod
+    def annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
+        """Returns the entry of a record in the results file."""
+        x, y, width, height = record["bbox"]
+        # COCO's box includes the last pixel; the box of a record ends at its index.
+        scores = {name: round(record[name], DIGITS) for name in ("predicted_iou", "stability_score")}
+        facts = record["segmentation"], [x, y, width + 1, height + 1], record["area"]
+        return coco_entry(CATEGORY["id"], *facts, **scores, point=record["point_coords"][0], layer=layer)
+
+    def results(self, device: str, seconds: dict[str, float]) -> "ResultsFile":
+        """Returns the file for the entries of all images."""
+        return ResultsFile(self, device, seconds)
 
     def model(self, device: str) -> dict[str, Any]:
         """Returns a description of the model as JSON."""
@@ -121,14 +136,6 @@ class MaskTask:
         for name in files.keys() & set(FORMATS):
             with writing():
                 write_masks(self.out / name, [item], name, self.tolerance)
-
-
-def _annotation(record: Mapping[str, Any], layer: int) -> dict[str, Any]:
-    x, y, width, height = record["bbox"]
-    # COCO's box includes the last pixel; the box of a record ends at its index.
-    scores = {name: round(record[name], DIGITS) for name in ("predicted_iou", "stability_score")}
-    facts = record["segmentation"], [x, y, width + 1, height + 1], record["area"]
-    return coco_entry(CATEGORY["id"], *facts, **scores, point=record["point_coords"][0], layer=layer)
 
 
 class ResultsFile:
@@ -210,7 +217,7 @@ def read_previous_masks(
         check_same(results, run, task.run, f"; {START_AGAIN}")
         found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
         lacks = any(not {"width", "height"} <= entry.image.keys() for entry in entries)
-        if lacks or len(found) < len(entries) or any(not one.keys() >= KEYS for one in content["annotations"]):
+        if lacks or len(found) < len(entries) or any(not one.keys() >= task.KEYS for one in content["annotations"]):
             raise ValueError("it is damaged")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error

@@ -1,9 +1,10 @@
 """``sam2fast masks``: masks of everything in each image."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 
@@ -11,6 +12,7 @@ from sam2fast.cli.command import argument, command, option, shared
 from sam2fast.cli.command_files import EXPORT_FILES, RESULTS, check_results, make_folder, mask_files
 from sam2fast.cli.jobs import note_resumed, work_through
 from sam2fast.cli.left_out import LeftOut
+from sam2fast.cli.model_choice import ModelChoice
 from sam2fast.cli.options import (
     FormatsType,
     GroupedCommand,
@@ -28,7 +30,7 @@ from sam2fast.cli.user_errors import print_note
 from sam2fast.io.atomic import remove_leftovers
 
 if TYPE_CHECKING:
-    from sam2fast.cli.mask_finder import FoundMasks
+    from sam2fast.cli.mask_finder import FoundMasks, MaskTask
 
 DEFAULT_FORMATS = ("json", "layers", "overlay")
 SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
@@ -42,7 +44,95 @@ OPTIONS = (
 )
 
 
-class MasksCommand:
+@dataclass(frozen=True)
+class MaskingCommand:
+    """Options and run of a command that writes masks of images in several formats."""
+
+    images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
+    model: ModelOptions = shared(partial(model_options, many_devices=True))
+    formats: tuple[str, ...] = option(
+        "--format",
+        type=FormatsType(FORMATS),
+        metavar=",".join(FORMATS),
+        default=",".join(DEFAULT_FORMATS),
+        help="What to write, separated by commas; docs/formats.md has all of them.",
+    )
+    tolerance: float = shared(tolerance_option)
+    ray_options: RayOptions = shared(runner_options)
+    resume: bool = shared(resume_option)
+    out: Path = shared(max_megapixels_option, out_option("out"))
+
+    TABLES: ClassVar[Sequence[str]] = (RESULTS,)  # files for all images
+    SCORE: ClassVar[str] = "predicted_iou"  # key of the score in the table
+
+    def process(
+        self, make_task: Callable[[ModelChoice, Sequence[str]], "MaskTask"], inputs: Sequence[Path] = ()
+    ) -> None:
+        """Writes the masks of all images.
+
+        Args:
+            make_task: Function of the model and the formats.
+            inputs: Other files that no result may overwrite.
+        """
+        formats = tuple(dict.fromkeys(SAME.get(name, name) for name in self.formats))
+        if self.resume and "json" not in formats:
+            raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
+        left_out = LeftOut()
+        files, problems = list_sources(self.images, partial(images_in, out=self.out, left_out=left_out), "images")
+        if not files:
+            problems.raise_if_any(len(problems.found))
+        check_results(files, lambda image: mask_files(self.out, image.stem, formats).values(), inputs)
+        choice = self.model.choose()
+        check_exports(formats, self.tolerance)
+        task = make_task(choice, formats)
+        make_folder(self.out)
+        outputs = (file for image in files for file in mask_files(self.out, image.stem, formats).values())
+        remove_leftovers([*(self.out / name for name in self.TABLES), *outputs], bool(self.ray_options))
+
+        from sam2fast.cli.mask_finder import read_previous_masks
+        from sam2fast.cli.results import print_table
+
+        changed: dict[str, list[str]] = {}
+        before = read_previous_masks(self.out / RESULTS, task, files, changed) if self.resume else {}
+        left = [image for image in files if image.resolved not in before]
+        if self.resume:
+            note_resumed(len(files) - len(left), len(files), changed)
+        chosen = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
+        spent, rows = dict[str, float](), list[tuple[str, ...]]()
+        results, total = task.results(chosen.name, spent), len(files) + len(problems.found)
+
+        def note(image: InputSource, found: "FoundMasks") -> None:
+            best = max((one[self.SCORE] for one in found.annotations), default=None)
+            width, height, count = found.image["width"], found.image["height"], len(found.annotations)
+            rows.append((str(image), str(count), "-" if best is None else f"{best:.3f}", f"{width}x{height}"))
+            facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
+            emit({**facts, "out": str(self.out), "model": task.model(results.device)})
+            if best is None:
+                self.note_none(image, left_out)
+
+        with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
+            for entries in before.values():
+                results.add(entries)
+            for image in files:
+                if image.resolved in before:
+                    note(image, before[image.resolved])
+            task = task.shown_by(bar) if chosen.is_local else task
+            for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
+                results.device = used if chosen.is_local else chosen.name
+                add_seconds(spent, seconds)
+                results.add(found)
+                note(image, found)
+        left_out.report()
+        if rows:
+            print_table([("image", "masks", "best", "size"), *rows], spent, self.out)
+        problems.raise_if_any(total)
+
+    def note_none(self, image: InputSource, left_out: LeftOut) -> None:
+        """Notes an image without masks."""
+        print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
+
+
+class MasksCommand(MaskingCommand):
     """Generate the masks of everything in each IMAGE.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The options
@@ -60,8 +150,6 @@ class MasksCommand:
     image that fails is skipped and listed at the end; then the exit code is 1.
     """
 
-    images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
-    model: ModelOptions = shared(partial(model_options, many_devices=True))
     points_per_side: int = option(type=click.IntRange(1), default=32, help="Points per side of the prompt grid.")
     points_per_batch: int = option(type=click.IntRange(1), default=64, help="Points prompted together.")
     pred_iou_thresh: float | None = option(
@@ -96,83 +184,25 @@ class MasksCommand:
         help="Fill holes and remove islands of at most this many low-resolution pixels.",
     )
     use_m2m: bool = option(help="Refine each mask by a second prediction with itself as prompt.")
-    formats: tuple[str, ...] = option(
-        "--format",
-        type=FormatsType(FORMATS),
-        metavar=",".join(FORMATS),
-        default=",".join(DEFAULT_FORMATS),
-        help="What to write, separated by commas; docs/formats.md has all of them.",
-    )
-    tolerance: float = shared(tolerance_option)
-    ray_options: RayOptions = shared(runner_options)
-    resume: bool = shared(resume_option)
-    out: Path = shared(max_megapixels_option, out_option("out"))
 
     def run(self) -> None:
-        formats = tuple(dict.fromkeys(SAME.get(name, name) for name in self.formats))
         points, crops, divisor = self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor
         if points < divisor**crops:
             raise click.UsageError(
                 f"--crop-n-points-downscale-factor {divisor} leaves crop layer {crops} without points: "
                 f"--points-per-side is {points}"
             )
-        if self.resume and "json" not in formats:
-            raise click.UsageError(f"--resume needs {RESULTS}; add json to --format")
-        left_out = LeftOut()
-        files, problems = list_sources(self.images, partial(images_in, out=self.out, left_out=left_out), "images")
-        if not files:
-            problems.raise_if_any(len(problems.found))
-        check_results(files, lambda image: mask_files(self.out, image.stem, formats).values())
-        choice = self.model.choose()
-        check_exports(formats, self.tolerance)
-        make_folder(self.out)
-        outputs = (file for image in files for file in mask_files(self.out, image.stem, formats).values())
-        remove_leftovers([self.out / RESULTS, *outputs], bool(self.ray_options))
+        self.process(self._task)
+
+    def _task(self, choice: ModelChoice, formats: Sequence[str]) -> "MaskTask":
         from sam2fast.amg.parameters import thresholds_of
+        from sam2fast.cli.mask_finder import MaskTask
 
         least = thresholds_of(choice.config)
         options = {name: getattr(self, name) for name in OPTIONS}
         options = {name: least.get(name) if value is None else value for name, value in options.items()}
-
-        from sam2fast.cli.mask_finder import MaskTask, ResultsFile, read_previous_masks
-        from sam2fast.cli.results import print_table
-
         run = choice.made_from(dtype=self.model.dtype, tolerance=self.tolerance, **options)
-        task = MaskTask(choice, self.model.dtype, options, formats, self.out, run, self.tolerance)
-        changed: dict[str, list[str]] = {}
-        before = read_previous_masks(self.out / RESULTS, task, files, changed) if self.resume else {}
-        left = [image for image in files if image.resolved not in before]
-        if self.resume:
-            note_resumed(len(files) - len(left), len(files), changed)
-        chosen = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
-        spent, rows = dict[str, float](), list[tuple[str, ...]]()
-        results, total = ResultsFile(task, chosen.name, spent), len(files) + len(problems.found)
-
-        def note(image: InputSource, found: "FoundMasks") -> None:
-            best = max((one["predicted_iou"] for one in found.annotations), default=None)
-            width, height, count = found.image["width"], found.image["height"], len(found.annotations)
-            rows.append((str(image), str(count), "-" if best is None else f"{best:.3f}", f"{width}x{height}"))
-            facts = {"image": str(image), "size": {"width": width, "height": height}, "masks": count, "score": best}
-            emit({**facts, "out": str(self.out), "model": task.model(results.device)})
-
-        with results.kept(), progress_bar("images", len(files), "images", len(files) - len(left)) as bar:
-            for entries in before.values():
-                results.add(entries)
-            for image in files:
-                if image.resolved in before:
-                    note(image, before[image.resolved])
-            task = task.shown_by(bar) if chosen.is_local else task
-            for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
-                results.device = used if chosen.is_local else chosen.name
-                add_seconds(spent, seconds)
-                results.add(found)
-                if not found.annotations:
-                    print_note(f"no mask in {image} reaches --pred-iou-thresh and --stability-score-thresh: lower them")
-                note(image, found)
-        left_out.report()
-        if rows:
-            print_table([("image", "masks", "best", "size"), *rows], spent, self.out)
-        problems.raise_if_any(total)
+        return MaskTask(choice, self.model.dtype, options, formats, self.out, run, self.tolerance)
 
 
 masks = command(MasksCommand, output_options(has_bar=True), cls=GroupedCommand)

@@ -12,6 +12,7 @@ SUBJECTS = {
     "reverse": lambda folder: TrackKills(folder, 4, 1, 2),
     "segment resumed": lambda folder: ImageKills(folder, "ab"),
     "masks": lambda folder: ImageKills(folder, "ab"),
+    "find": lambda folder: ImageKills(folder, "ab"),
     "extract": ExtractKills,
 }
 

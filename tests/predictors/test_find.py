@@ -3,31 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from coloured_discs import BLUE, RED, SIZE, disc, painted
 
 from sam2fast import SAM2ImagePredictor
 from sam2fast.find import Match, Reference, find
-
-SIZE = 192, 256  # of the images
-RED, BLUE = (220, 30, 30), (30, 60, 220)
 
 
 @pytest.fixture(scope="module")
 def predictor() -> SAM2ImagePredictor:
     return SAM2ImagePredictor.from_pretrained("sam2fast/nano")
-
-
-def disc(x: int, y: int, radius: int) -> np.ndarray:
-    rows, columns = np.ogrid[: SIZE[0], : SIZE[1]]
-    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
-
-
-def painted(*shapes: tuple[np.ndarray, tuple[int, int, int]]) -> np.ndarray:
-    """A grey image with these masks in these colours."""
-    noise = np.random.default_rng(0).normal(0, 6, (*SIZE, 3))
-    image = np.full((*SIZE, 3), 120.0)
-    for mask, colour in shapes:
-        image[mask] = colour
-    return (image + noise).clip(0, 255).astype(np.uint8)
 
 
 def iou(mask: np.ndarray, truth: np.ndarray) -> float:

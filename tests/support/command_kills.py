@@ -238,7 +238,7 @@ class VosKills(CommandKills):
 
 
 class ImageKills(CommandKills):
-    """``sam2fast segment`` and ``sam2fast masks``, which save results after each image, named by a letter."""
+    """Runs ``sam2fast segment``, ``masks`` and ``find``, which save results after each image, named by a letter."""
 
     _masks = ["--points-per-side", "2", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"]
     variants = {
@@ -246,6 +246,8 @@ class ImageKills(CommandKills):
         "segment resumed": ["--point", "20,20", "--resume"],
         "masks": _masks,
         "masks resumed": [*_masks, "--resume"],
+        "find": [],
+        "find resumed": ["--resume"],
     }
     seconds = 0.4
 
@@ -255,13 +257,18 @@ class ImageKills(CommandKills):
             pixels = np.random.default_rng(ord(name)).integers(0, 60, (48, 64, 3), dtype=np.uint8)
             pixels[10:30, 10:40] += 150
             Image.fromarray(pixels).save(folder / f"{name}.png")
+        inside = np.zeros((48, 64), bool)
+        inside[10:30, 10:40] = True
+        Image.fromarray(inside).save(folder / "mask.png")
+        self._labelled = ["--reference", folder / f"{images[0]}.png", "--mask", folder / "mask.png"]
         self.patch.setattr(mask_finder, "SECONDS_BETWEEN_SAVES", 0.0)
         self.use_model(segmenter, "build_sam2")
         self.warm_up("masks")
 
     def arguments(self, out: Path, variant: str) -> list[str]:
-        images = sorted(self.folder.glob("?.png"))
-        return [variant.split()[0], *map(str, [*images, *self.variants[variant], *self.model, "--out", out])]
+        name, images = variant.split()[0], sorted(self.folder.glob("?.png"))
+        labelled = self._labelled if name == "find" else []
+        return [name, *map(str, [*images, *labelled, *self.variants[variant], *self.model, "--out", out])]
 
 
 class ExtractKills(CommandKills):
