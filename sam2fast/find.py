@@ -17,11 +17,11 @@ from sam2fast.transforms import ImageLike, to_pixels
 __all__ = ["Match", "Reference", "find"]
 
 CLICKS = 8  # per image
-RELATIVE = 0.5  # least likeness of a result relative to the best one
+RELATIVE = 0.2  # least likeness of a result relative to the best one
 OVERLAP = 0.3  # largest overlap of two results, as a share of the smaller one
 BINS = (6, 12, 12)  # of a colour histogram: lightness, red against green, yellow against blue
-# Of the terms of `Search`, fitted by examples/find_pairs.py.
-WEIGHTS, BIAS = (10.0, 3.0, 1.7, 6.5), -15.6
+# Of the terms of `Search`, fitted by bench/find_pairs.py.
+WEIGHTS, BIAS = (9.9, 2.6, 2.0, 6.6), -15.7
 
 
 class Match(NamedTuple):
@@ -147,10 +147,10 @@ class Search:
         """Computes the likeness from the terms."""
         self.likeness = torch.sigmoid(self.terms @ weights + bias).amax(0)
 
-    def choose(self, most: int, min_likeness: float) -> list[int]:
+    def choose(self, most: int, min_likeness: float, relative: float = RELATIVE) -> list[int]:
         """Returns the indices of at most ``most`` masks that hardly overlap, the most alike first."""
         chosen = list[int]()
-        least, areas = max(min_likeness, RELATIVE * float(self.likeness.max())), self.masks.sum((1, 2))
+        least, areas = max(min_likeness, relative * float(self.likeness.max())), self.masks.sum((1, 2))
         for i in self.likeness.argsort(descending=True).tolist():
             if len(chosen) == most or self.likeness[i] < least:
                 break

@@ -91,14 +91,13 @@ def read_references(
     images: Sequence[Path], masks: Sequence[Path]
 ) -> tuple[list[LabelledImage], Mapping[str, Sequence[Any]]]:
     """Returns the labelled images, and digests of their content by the names of the options."""
+    contents = [digest_of(image) for image in images]
     references = []
     for image, mask in zip(images, masks, strict=True):
-        with as_user_error(OSError, ValueError):
-            pixels, inside = read_pixels(image)[0].numpy(), read_foreground(mask)
+        pixels, inside = read_pixels(image)[0].numpy(), read_foreground(mask)
         if inside.shape != pixels.shape[:2]:
             sizes = [f"{one.shape[1]}x{one.shape[0]}" for one in (inside, pixels)]
             raise UserError(f"the mask {mask} is {sizes[0]}, but {image} is {sizes[1]}; they must agree")
         references.append((pixels, inside))
-    labels = [mask_file(mask) for mask in masks]
-    digests = [[digest_of(file), label] for file, label in labels]
-    return references, {"reference": [digest_of(image) for image in images], "mask": digests}
+    labels = [[digest_of(file), label] for file, label in map(mask_file, masks)]
+    return references, {"reference": contents, "mask": labels}

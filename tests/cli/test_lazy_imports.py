@@ -27,6 +27,7 @@ CALLS = {
     "segment x.png": 2,
     "masks . --format x": 2,
     "masks nowhere.png": 1,
+    "find x.png --reference x.png": 2,
     "track video.mp4": 2,
     "track video.mp4 --format x": 2,
     "track nowhere.mp4 --point 0,1,2,3": 1,

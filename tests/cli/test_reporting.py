@@ -22,6 +22,7 @@ KEYS = {name: set(re.findall(r"`([^`]+)`", keys)) for name, keys in ROW.findall(
 LINES = [
     (f"segment image.png --point 5,5 {NANO}", True),
     (f"masks image.png --points-per-side 1 --pred-iou-thresh 0 --stability-score-thresh 0 {NANO}", True),
+    (f"find image.png --reference image.png --mask labels/a.png {NANO}", True),
     (f"track frames --point 0,1,5,5 --format json,png {NANO}", True),
     (f"vos --videos videos --masks masks --out out {NANO}", True),
     ("evaluate --gt masks --pred masks --processes 1 --keep-first-and-last --csv scores.csv", False),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import moving_shapes
+import numpy as np
 import pytest
 import torch
 from checkpoint_server import CheckpointServer
@@ -25,6 +26,7 @@ NANO = ["--model", "nano", "--device", "cpu"]
 OF_COMMAND = {
     "segment": ["--point", "20,30"],
     "masks": ["--points-per-side", "1", "--pred-iou-thresh", "0", "--stability-score-thresh", "0", "--format", "json"],
+    "find": ["--reference", "d.png", "--mask", "mask.png", "--format", "json"],
 }
 
 
@@ -47,6 +49,7 @@ def test_images_of_every_kind(run, make_image, tmp_path, server, monkeypatch, co
     for name in ("photos/b.JPG", "photos/a.gif", "photos/deeper/x.png", "more/c[1].png", "d.png"):
         make_image(name)
     (tmp_path / "photos/notes.txt").write_text("no image")
+    Image.fromarray(np.eye(64, 96, dtype=bool)).save(tmp_path / "mask.png")
     server.add("/some/e f.png?size=3", content)
     piped(monkeypatch, content)
     (tmp_path / "text.png").write_text("no image")
@@ -195,7 +198,7 @@ def test_inputs_of_another_command_name_it(run, track, make_image, tmp_path):
     assert "use `sam2fast segment`" in assert_one_line(track(make_image("photo.jpg"), *ONE))
     for name in ("scan.nii.gz", "scan.NII", "slice.dcm"):
         (tmp_path / name).touch()
-        for command in ("segment", "masks"):
+        for command in OF_COMMAND:
             options = [*OF_COMMAND[command], "--out", tmp_path / "out"]
             assert "use `sam2fast track`" in assert_one_line(run(command, tmp_path / name, *NANO, *options))
 
