@@ -105,7 +105,7 @@ def measure(found: Sequence[Candidates]) -> dict[str, Any]:
             "least_likeness": round(float(least), 3),
             "found": round(float(((likeness > least) & (ious > 0.5)).mean()), 3),
             "small_pairs": int(small.sum()),
-            "small_mean_iou": round(float(ious[small].mean()), 3),
+            "small_mean_iou": round(float(ious[small].mean()), 3) if small.any() else None,
         }
     return figures
 
