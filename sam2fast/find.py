@@ -118,7 +118,7 @@ class Search:
         pixels: Tensor,
         features: Features | None = None,
     ) -> None:
-        features = features or predictor.encode(pixels)
+        features = features or predictor.encode(pixels.numpy())
         embedding = _embedding(predictor, pixels, features)
         centres = (embedding.mean((1, 2)) + torch.stack([one.mean for one in references])) / 2  # (R, C)
         prototypes = F.normalize(torch.stack([one.prototype for one in references]) - centres, dim=1)
@@ -168,7 +168,7 @@ class Search:
 
 def _embedding(predictor: SAM2ImagePredictor, pixels: Tensor, features: Features | None) -> Tensor:
     """Returns the embedding ``(C, h, h)`` in fp32 on the CPU."""
-    features = features or predictor.encode(pixels)
+    features = features or predictor.encode(pixels.numpy())
     features.check(predictor.model)
     return features.tensors["image_embed"][0].float().cpu()
 

@@ -94,3 +94,10 @@ def test_unusable_references(predictor, reference):
         other.model.sam_mask_decoder.iou_token.weight.add_(1)
     with pytest.raises(ValueError, match="another model"):
         find(other, reference, image)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 40, 3), (1, 200, 3)])
+def test_images_of_few_rows(predictor, reference, shape, recwarn):
+    (match,) = find(predictor, reference, np.full(shape, 90, np.uint8))
+    assert match.mask.shape == shape[:2]
+    assert not list(recwarn)  # of clicks outside the image
