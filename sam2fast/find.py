@@ -95,9 +95,9 @@ def find(
     search = Search(predictor, references, to_pixels(image), features)
     chosen = search.choose(most, min_likeness)
     masks = search.full_masks(chosen)
-    return [
-        Match(mask, float(search.likeness[i]), float(search.ious[i])) for i, mask in zip(chosen, masks, strict=True)
-    ]
+    matches = zip(masks, search.likeness[chosen].tolist(), search.ious[chosen].tolist(), strict=True)
+    # A small mask may vanish at the size of a small image.
+    return [Match(*match) for match in matches if match[0].any()]
 
 
 class Search:

@@ -82,7 +82,8 @@ class FoundObjects(ResultsFile):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "id", "likeness", "score", "area", "x", "y", "width", "height"])
-        writer.writerows(sorted(self._rows, key=lambda row: -float(row[2])))
+        rows = sorted(self._rows, key=lambda row: -float(row[2]))
+        writer.writerows(rows)
         write_atomically(self._task.out / TABLE, text.getvalue().encode(errors="surrogateescape"))
         super()._save()
 

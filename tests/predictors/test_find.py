@@ -6,7 +6,7 @@ import torch
 from coloured_discs import BLUE, RED, SIZE, disc, painted
 
 from sam2fast import SAM2ImagePredictor
-from sam2fast.find import Match, Reference, find
+from sam2fast.find import Match, Reference, Search, find
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,11 @@ def test_unusable_references(predictor, reference):
         other.model.sam_mask_decoder.iou_token.weight.add_(1)
     with pytest.raises(ValueError, match="another model"):
         find(other, reference, image)
+
+
+def test_a_mask_that_vanishes_at_the_size_of_the_image_is_no_result(predictor, reference, monkeypatch):
+    monkeypatch.setattr(Search, "full_masks", lambda self, indices: np.zeros((len(indices), *SIZE), bool))
+    assert find(predictor, reference, painted()) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 40, 3), (1, 200, 3)])
