@@ -3,6 +3,7 @@ export type Failure =
   | "network" // the server did not answer
   | "session" // the session has expired
   | "busy" // as many sessions as the server allows are open, or its disk is full
+  | "failed" // the server has a fault: not the request's
   | "refused"; // any other refusal of the server
 
 export class ApiError extends Error {
@@ -29,7 +30,7 @@ export function serverError(text: string, code?: unknown): ApiError {
   // The original sends no codes.
   if (code === "NO_SESSION" || /cannot find session/i.test(message)) return new ApiError("session", message);
   if (code === "BUSY" || code === "DISK_FULL") return new ApiError("busy", message);
-  return new ApiError("refused", message);
+  return new ApiError(code === "INTERNAL" ? "failed" : "refused", message);
 }
 
 function asSentence(text: string): string {

@@ -11,7 +11,7 @@ const POINTER = [
   ["Drag with a brush", "Add to the mask or remove from it; with the right button the opposite"],
   ["Wheel, two fingers", "Zoom; drag the zoomed video to move it"],
   ["A finger that moves", "Aim with the loupe; the click is where it is lifted"],
-  ["Arrows with Shift, Enter", "On the focused video: move a crosshair, add a point or paint there"],
+  ["Arrows with Shift, Enter", "On the focused frame: move a crosshair, add a point, a box’s corner, or paint there"],
 ] as const;
 
 export function HelpDialog() {

@@ -41,8 +41,9 @@ export function DownloadList({ offers, hint, remembered, editing }: ListProps) {
                       type="button"
                       className={offer.name === last ? "primary" : ""}
                       ref={offer.name === last ? takeFocus : null}
-                      disabled={busy !== null}
-                      onClick={() => void download(remembered, offer)}
+                      // The pressed one keeps the focus.
+                      disabled={busy !== null && busy !== `${remembered} ${offer.name}`}
+                      onClick={() => busy ?? void download(remembered, offer)}
                     >
                       {offer.name}
                     </button>

@@ -5,7 +5,10 @@ import { DeleteMark } from "./DeleteMark";
 
 const percent = (share: number) => `${100 * share}%`;
 
-/** The points and boxes of the current frame; each has a button that deletes it. */
+/**
+ * The points and boxes of the current frame. Those of the selected object have buttons that delete them; where other
+ * objects have theirs, the pointer clicks and draws.
+ */
 export function Marks({ draft }: { draft: Box | null }) {
   const scene = useStore((state) => state.scene);
   const active = useStore((state) => state.active);
@@ -17,25 +20,32 @@ export function Marks({ draft }: { draft: Box | null }) {
     <>
       {scene.objects.map(({ id, name, colour, prompts }) => {
         const { points, box } = promptAt({ prompts }, frame);
-        const quiet = id === active ? "" : "quiet";
         return (
           <div key={id} style={{ "--colour": colour } as React.CSSProperties}>
             {box && (
-              <div className={`box-mark ${quiet}`} style={placeBox(box)}>
-                <DeleteMark label={`Box of ${name}: delete`} onDelete={() => editing.deleteBox(id, frame)}>
-                  ×
-                </DeleteMark>
+              <div className={id === active ? "box-mark" : "box-mark quiet"} style={placeBox(box)}>
+                {id === active && (
+                  <DeleteMark label={`Box of ${name}: delete`} onDelete={() => editing.deleteBox(id, frame)}>
+                    ×
+                  </DeleteMark>
+                )}
               </div>
             )}
-            {points.map(({ x, y, positive }, index) => (
-              <DeleteMark
-                key={`${x} ${y} ${index}`}
-                className={`point ${positive ? "positive" : "negative"} ${quiet}`}
-                style={{ left: percent(x), top: percent(y) }}
-                label={`${positive ? "Included" : "Excluded"} point ${index + 1} of ${name}: delete`}
-                onDelete={() => editing.deletePoint(id, frame, index)}
-              />
-            ))}
+            {points.map(({ x, y, positive }, index) => {
+              const key = `${x} ${y} ${index}`;
+              const className = `point ${positive ? "positive" : "negative"}`;
+              const style = { left: percent(x), top: percent(y) };
+              if (id !== active) return <div key={key} className={`${className} quiet`} style={style} />;
+              return (
+                <DeleteMark
+                  key={key}
+                  className={className}
+                  style={style}
+                  label={`${positive ? "Included" : "Excluded"} point ${index + 1} of ${name}: delete`}
+                  onDelete={() => editing.deletePoint(id, frame, index)}
+                />
+              );
+            })}
           </div>
         );
       })}

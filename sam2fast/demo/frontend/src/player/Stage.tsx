@@ -88,7 +88,7 @@ export function Stage() {
           <SketchLayer width={drawn.width} height={drawn.height} />
           <EverythingLayer />
           <Ripple />
-          <Marks draft={draft} />
+          <Marks draft={draft ?? crosshair.draft} />
           {crosshair.spot && (
             <div
               className="crosshair"

@@ -1,9 +1,9 @@
 import { useState, type KeyboardEvent } from "react";
 import { beginStroke, endStroke } from "../precision/brush";
 import { chooseAt } from "../precision/everything";
-import type { Spot } from "../scene/geometry";
+import { boxBetween, type Spot } from "../scene/geometry";
 import * as editing from "../state/editing";
-import { getState, setState } from "../state/store";
+import { getState, setState, useStore } from "../state/store";
 
 const STEP = 0.02; // share of the frame
 const MOVES: Record<string, Spot> = {
@@ -13,9 +13,14 @@ const MOVES: Record<string, Spot> = {
   ArrowDown: { x: 0, y: STEP },
 };
 
-/** Clicks by keyboard: Shift and arrows move a crosshair over the focused frame, Enter adds a point or paints there. */
+/**
+ * Clicks by keyboard: Shift and arrows move a crosshair over the focused frame, Enter adds a point or paints there. With
+ * the box tool, Enter sets one corner and then the opposite one.
+ */
 export function useCrosshair() {
   const [spot, setSpot] = useState<Spot | null>(null);
+  const [corner, setCorner] = useState<Spot | null>(null);
+  const isBox = useStore((state) => state.tool === "box");
   const inside = (share: number) => Math.min(0.99, Math.max(0.01, share));
 
   const onKeyDown = (event: KeyboardEvent) => {
@@ -32,7 +37,12 @@ export function useCrosshair() {
       if (tool === "paint" || tool === "wipe") {
         beginStroke(at, (tool === "paint") !== event.shiftKey);
         endStroke();
-      } else if (!chooseAt(at)) {
+      } else if (chooseAt(at)) {
+        setCorner(null);
+      } else if (tool === "box") {
+        if (corner && corner !== at) editing.setBox(boxBetween(corner, at));
+        setCorner(corner ? null : at);
+      } else {
         editing.addPoint({ ...at, positive: !event.shiftKey });
       }
     } else {
@@ -41,5 +51,10 @@ export function useCrosshair() {
     event.preventDefault();
     event.stopPropagation();
   };
-  return { spot, onKeyDown, onBlur: () => setSpot(null) };
+  const onBlur = () => {
+    setSpot(null);
+    setCorner(null);
+  };
+  const draft = isBox && corner && spot ? boxBetween(corner, spot) : null;
+  return { spot, draft, onKeyDown, onBlur };
 }

@@ -19,6 +19,30 @@ beforeAll(async () => {
 
 afterAll(() => browser.close());
 
+test("with the box tool, Enter sets two corners", async () => {
+  const { keyboard } = demo.page;
+  await demo.ready();
+  await tabTo(/Click to add a point/);
+  await keyboard.press("b");
+  await keyboard.press("Enter");
+  await keyboard.press("Enter"); // the same place: no box
+  expect(await demo.page.locator(".box-mark").count()).toBe(0);
+  await keyboard.press("Enter");
+  for (let step = 0; step < 20; step += 1) await keyboard.press("Shift+ArrowLeft");
+  for (let step = 0; step < 18; step += 1) await keyboard.press("Shift+ArrowDown");
+  await demo.page.locator(".box-mark.draft").waitFor();
+  await keyboard.press("Enter");
+  await demo.said(/Object 1: the mask covers/);
+  const { left, top, width, height } = (await demo.page.locator(".box-mark").evaluate((mark) => {
+    const { left, top, width, height } = (mark as HTMLElement).style;
+    return { left, top, width, height };
+  })) satisfies Record<string, string>;
+  expect([left, top, width, height].map((share) => Math.round(parseFloat(share)))).toEqual([10, 50, 40, 36]);
+  await keyboard.press("z");
+  await keyboard.press("i");
+  await demo.page.reload();
+});
+
 test("keyboard alone from clip to export", async () => {
   const { keyboard } = demo.page;
   await demo.ready();
@@ -47,6 +71,7 @@ test("keyboard alone from clip to export", async () => {
   await keyboard.press("Enter");
   const file = await waiting;
   expect(file.suggestedFilename()).toBe("Backwards_youtube_vis.json");
+  expect((await demo.page.evaluate(describeFocus)).name).toBe("YouTube-VIS"); // for the next one
   await keyboard.press("Escape");
   await demo.page.locator("dialog").waitFor({ state: "detached" });
 
