@@ -75,6 +75,20 @@ def test_uncertain_surroundings_are_transparent():
     assert not alpha[~disc(39)].any() and alpha[60, 80 + 32] > 0
 
 
+def test_cleaned_specks_do_not_return_in_a_matte():
+    """A speck looks like the object, in the band that follows the image."""
+    columns = np.mgrid[:HEIGHT, :WIDTH][1]
+    speck = disc(4, 118)
+    found = disc(30) | speck
+    image = np.where(found[..., None], np.uint8(220), np.uint8(30)).repeat(3, -1)
+    logits = torch.from_numpy(np.where(found, 4.0, -4.0)[None])
+    returned, cleaned = (
+        alpha_of([MaskWithLogits(mask, logits)], Edges("matte"), image) for mask in (found, disc(30))
+    )
+    assert returned[speck].max() == 255 and not cleaned[speck].any()
+    assert np.array_equal(returned[columns < 108], cleaned[columns < 108])
+
+
 @pytest.mark.parametrize("edges", [Edges("feather", 4), Edges("matte")])
 def test_objects_that_touch_have_no_seam(edges):
     left, right = disc(), disc()

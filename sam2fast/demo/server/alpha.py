@@ -1,5 +1,6 @@
 """The alpha of exported objects: hard, feathered, or a matte that follows the model's logits and the image."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -62,10 +63,13 @@ def alpha_of(parts: Iterable[MaskWithLogits], edges: Edges, image: NDArray[np.ui
     """
     mask = np.zeros(image.shape[:2], dtype=bool)
     likely = torch.zeros(image.shape[:2] if edges.kind == "matte" else 0)
+    cleaned = torch.zeros_like(likely, dtype=torch.bool)
     for part in parts:
         mask |= part.mask
         if edges.kind == "matte":
-            torch.maximum(likely, _probability(part), out=likely)
+            probability, is_cleaned = _probability(part)
+            torch.maximum(likely, probability, out=likely)
+            cleaned |= is_cleaned
     alpha = np.where(mask, np.uint8(255), np.uint8(0))
     if edges.kind == "hard" or not mask.any():
         return alpha
@@ -78,6 +82,7 @@ def alpha_of(parts: Iterable[MaskWithLogits], edges: Edges, image: NDArray[np.ui
         radius = max(2, round(min(max(mask.shape) / PER_IMAGE, shorter / PER_OBJECT)))
         near = surroundings(mask, 3 * radius)
         share = _matte(likely[near], mask[near], image[near], radius)
+        share = np.where(cleaned[near], mask[near], share)
     alpha[near] = np.rint(255 * share).astype(np.uint8)
     return alpha
 
@@ -172,9 +177,14 @@ def _matte(likely: Tensor, mask: NDArray[np.bool_], image: NDArray[np.uint8], ra
 
 
 @torch.inference_mode()
-def _probability(part: MaskWithLogits) -> Tensor:
-    """The probability of an object at each pixel ``(H, W)``; that of a mask without logits is 0 or 1."""
-    mask, logits = part
-    if logits is None:
-        return torch.from_numpy(mask).float()
-    return F.interpolate(logits[None].float(), mask.shape, mode="bilinear", align_corners=False)[0, 0].sigmoid()
+def _probability(part: MaskWithLogits) -> tuple[Tensor, Tensor]:
+    """The probability of an object at each pixel ``(H, W)``, and where its mask was cleaned of specks and holes.
+
+    The probability is 0 or 1 for a mask without logits.
+    """
+    inside = torch.from_numpy(part.mask)
+    if part.logits is None:
+        return inside.float(), torch.zeros_like(inside)
+    likely = F.interpolate(part.logits[None].float(), inside.shape, mode="bilinear", align_corners=False)[0, 0]
+    near = 2 * math.ceil(inside.shape[0] / part.logits.shape[1]) + 1  # a pixel of the logits to each side
+    return likely.sigmoid(), F.max_pool2d(((likely > 0) != inside).float()[None], near, 1, near // 2)[0] > 0
