@@ -13,6 +13,7 @@ from PIL import Image
 from sam2fast.demo.server.app import SERVICE
 from sam2fast.demo.server.export_data import ExportData, object_colour
 from sam2fast.io.label_maps import palette
+from sam2fast.io.rle import encode_rle
 
 ON_SQUARE, BOX_OF_DISC = (16 / 64, 19 / 48), ((41 / 64, 25 / 48), (59 / 64, 43 / 48))
 
@@ -74,6 +75,20 @@ def test_overlapping_objects_share_an_image_by_logit(client, session, predictor,
     expected = np.where(masks.any(0), logits.argmax(0) + 1, 0)
     labels = np.asarray(unpacked(export(client, session, "masks_png"))["00000.png"])
     np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_session_is_exported_clean(client, session):
+    speckled = np.zeros((48, 64), dtype=bool)
+    speckled[10:30, 10:30] = True
+    speckled[38:43, 50:55] = True
+    mask = {"objectId": 1, "frameIndex": 0, "mask": encode_rle(speckled)}
+    assert client.http.post(f"/api/sessions/{session}/masks", json=mask).status_code == 200
+    found = [
+        np.asarray(unpacked(export(client, session, f"masks_png{more}"))["00000.png"]) for more in ("", "&clean=0.02")
+    ]
+    assert [(image[20, 20], image[40, 52]) for image in found] == [(1, 1), (1, 0)]
+    answer = export(client, session, "masks_png&clean=much")
+    assert answer.status_code == 400 and b"clean is 'much'" in answer.data
 
 
 @pytest.mark.parametrize(

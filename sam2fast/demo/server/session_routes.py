@@ -1,7 +1,7 @@
 """Routes of a session: its status, its frames, masks in both directions, and files."""
 
 import shutil
-from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -37,12 +37,13 @@ def make_session_routes(service: DemoService) -> Blueprint:
         """The masks of the session or of the request, at the requested size."""
         data = _export_data(session)._replace(report=report, edges=read_edges(request.args))
         data = data._replace(tolerance=exports.requested_tolerance())
-        limits: Mapping[int, float] = {}
+        clean, limits = _requested_clean(), dict[int, float]()
         if request.method == "POST":
             body = _json_object()
             page = read_page_masks(body, data.frames, data.size)
             data = data._replace(masks=page.masks, names=page.names, labels=page.labels, listed=read_classes(body))
             limits = page.limits
+        limits = dict.fromkeys(data.objects, clean) | limits if clean else limits
         source, made = service.library.source_of(session.path), service.library.made_of(session.path)
         if made is not None:
             data = data._replace(first=round(made.start * made.rate))
@@ -166,6 +167,15 @@ def make_session_routes(service: DemoService) -> Blueprint:
         return exports.send_once(path, "video/mp4")
 
     return routes
+
+
+def _requested_clean() -> float:
+    """Returns the largest share of the frame's area of the specks and holes that the request removes."""
+    text = request.args.get("clean", "0")
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise BadInputError(f"clean is {shortened(text)}; expected a share of the frame's area, 0 to 1")
 
 
 def _numbering(made: Transcoded | None) -> dict[str, int] | None:
