@@ -213,7 +213,7 @@ def _cutouts(data: ExportData) -> _Entries:
 
 def _cutout(data: ExportData, image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if is_photo(data.file):
-        return read_cutout(data.file, alpha)
+        return read_cutout(data.file, lambda _: alpha)
     return np.dstack([image * (alpha > 0)[..., None], alpha])
 
 

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +24,7 @@ from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, 
 from sam2fast.demo.server.jobs import ignore_progress
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
 from sam2fast.demo.server.page_masks import PageMasks, read_classes, read_page_masks
-from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, read_photo, thumbnail_of
+from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
@@ -277,7 +278,7 @@ def _write_cutouts(folder: Path, photos: Iterable[_Photo], form: CutoutForm) -> 
         if form.edges.kind == "matte":
             data = data._replace(logits=match_logits(masks, form.logits_of(photo.path), ignore_progress))
         data = data.cleaned(photo.found.limits)
-        cutout = read_cutout(photo.file, data.alpha(0, read_photo(photo.file)))
+        cutout = read_cutout(photo.file, partial(data.alpha, 0))
         if form.crops and cutout[..., 3].any():
             cutout = cutout[surroundings(cutout[..., 3] > 0, CROP_MARGIN)]
         (folder / f"{photo.stem}.png").write_bytes(encoded(cutout, "PNG", compress_level=PNG_COMPRESSION))

@@ -5,8 +5,9 @@ read a photograph raise BadPhotoError if it cannot be read or has too many pixel
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sam2fast.demo.server.demo_errors import BadPhotoError, message_without_path
+from sam2fast.demo.server.jobs import Report, ignore_progress
 from sam2fast.io.image_files import as_rgb, has_eight_bits, read_header, read_image, read_image_size
 from sam2fast.io.images import AVIF_BRANDS, HEIF_BRANDS, IMAGE_READ_ERRORS, open_image
 from sam2fast.io.tiff_header import SIGNATURES as TIFF_SIGNATURES
@@ -62,28 +64,50 @@ def is_photo(file: str | Path) -> bool:
     return Path(file).suffix in SUFFIXES
 
 
-def store_photo(source: Path, target: Path) -> Path:
+class _CountedFile(BufferedReader):
+    """A file that reports the share of its bytes that was read."""
+
+    def __init__(self, file: Path, report: Report) -> None:
+        super().__init__(FileIO(file))
+        self._size, self._report = file.stat().st_size, report
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads as every file does."""
+        data = super().read(size)
+        self._report(self.tell() / self._size)
+        return data
+
+
+def store_photo(source: Path, target: Path, report: Report = ignore_progress) -> Path:
     """Copies an uploaded photograph, or converts it if browsers do not show it or it is not upright.
 
     Args:
         source: File of an untrusted client.
         target: Path of the result without its suffix. The result's path is returned.
+        report: Function that receives the share that is done: a conversion decodes, reads and writes.
     """
     with _reading(source):
         is_lossy = False
         if read_header(source) is None:
-            with open_image(source, _FORMATS) as image:
+            steps = 1
+            with (
+                _CountedFile(source, lambda share: report(share / steps)) as file,
+                open_image(file, _FORMATS) as image,
+            ):
                 check_pixels(image.width, image.height)
                 kind = image.format or ""
                 is_upright = image.getexif().get(_ORIENTATION, 1) == 1
                 is_still = kind == "MPO" or getattr(image, "n_frames", 1) == 1
+                is_kept = kind in _KEPT and is_upright and is_still and has_eight_bits(source)
+                steps = 1 if is_kept else 3
                 image.load()  # a damaged file is refused now
-            if kind in _KEPT and is_upright and is_still and has_eight_bits(source):
+            if is_kept:
                 path = target.with_name(target.name + _KEPT[kind])
                 shutil.copyfile(source, path)
                 return path
             is_lossy = kind in _LOSSY
         photo = _read(source)
+    report(2 / 3)
     path = target.with_name(target.name + (".jpg" if is_lossy and photo.mode == "RGB" else ".png"))
     if path.suffix == ".jpg":
         photo.save(path, "JPEG", quality=_QUALITY)
@@ -112,9 +136,14 @@ def model_input(file: Path) -> Path | NDArray[np.uint8]:
         return read_photo(file) if image.has_transparency_data else file
 
 
-def read_cutout(file: Path, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reads the pixels ``(H, W, 4)`` of a stored photograph with ``alpha``. Transparent pixels are black."""
+def read_cutout(file: Path, alpha_of: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Reads the pixels ``(H, W, 4)`` of a stored photograph with alpha. Transparent pixels are black.
+
+    Args:
+        alpha_of: Function that returns the alpha ``(H, W)`` for the photograph as the model sees it.
+    """
     with _reading(file), open_image(file, _FORMATS) as image:
+        alpha = alpha_of(np.asarray(_over_grey(image)))
         pixels = np.array(image.convert("RGBA"))
     own = pixels[..., 3].astype(np.uint16)
     pixels[..., 3] = (own * alpha + 127) // 255

@@ -116,7 +116,7 @@ class Uploads:
         Args:
             file: File of the request, from werkzeug.
             start, seconds: Part of a video to keep. Defaults to the longest allowed part from the beginning.
-            report: Function that receives the transcoded share of a video.
+            report: Function that receives the share that is decoded or transcoded.
 
         Raises:
             BadInputError: If there is no file, or a time is invalid.
@@ -135,7 +135,7 @@ class Uploads:
         try:
             source = None
             if stream.is_photo:
-                finished = store_photo(stream.path, finished)
+                finished = store_photo(stream.path, finished, report)
             else:
                 finished = finished.with_suffix(SUFFIX)
                 source = UploadSource(stream.path, transcode(stream.path, finished, cut, report))
