@@ -74,14 +74,14 @@ function shrink(shown: Shown): SmallFrame {
 /** In place of objects, as long as there are none: an ellipse in the middle. */
 function placeholder(size: Size): Layer {
   const [width, height] = [0.4 * size.width, 0.6 * size.height];
-  const colour = getState().scene.objects[0]!.colour;
+  const { id, colour } = getState().scene.objects[0]!;
   const mask = canvasOf(size, (context) => {
     context.fillStyle = colour;
     context.ellipse(size.width / 2, size.height / 2, width / 2, height / 2, 0, 0, 2 * Math.PI);
     context.fill();
   });
   const bounds = { left: (size.width - width) / 2, top: (size.height - height) / 2, width, height };
-  return { mask, colour, bounds, isHighlighted: false };
+  return { id, mask, colour, bounds, isHighlighted: false };
 }
 
 function canvasOf(size: Size, draw: (context: CanvasRenderingContext2D) => void): HTMLCanvasElement {

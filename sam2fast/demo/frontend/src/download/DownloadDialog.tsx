@@ -59,7 +59,7 @@ export function DownloadDialog() {
         offers={offers}
         hint="Files number frames from 0, this page from 1. The frames of a video stay together: its files are not split into training and validation."
         remembered="sam2fast-download-video"
-        editing={<EdgesChoice drawn="Video" />}
+        editing={<EdgesChoice />}
       />
     </Dialog>
   );

@@ -1,12 +1,9 @@
 import { MAX_FEATHER, type Edges } from "../media/edges";
 import { setState, useStore } from "../state/store";
+import { NumberField } from "../ui/NumberField";
 
-/**
- * Selects the outlines of cut-outs and mattes.
- *
- * @param drawn the file that the page draws, which has no matte
- */
-export function EdgesChoice({ drawn }: { drawn: string }) {
+/** Selects the outlines of objects in files for editing. */
+export function EdgesChoice() {
   const edges = useStore((state) => state.edges);
   const hasMatte = useStore((state) => !state.limits?.lacks?.includes("matte"));
   return (
@@ -22,22 +19,15 @@ export function EdgesChoice({ drawn }: { drawn: string }) {
           {hasMatte && <option value="matte">Along hair and leaves</option>}
         </select>
       </label>
-      {edges.kind === "matte" && <p className="hint">“{drawn}” keeps hard edges.</p>}
       {edges.kind === "feather" && (
-        <label className="file-choice">
-          Feather
-          <input
-            type="number"
-            min={1}
-            max={MAX_FEATHER}
-            value={edges.feather}
-            onChange={({ target }) => {
-              const feather = Math.min(MAX_FEATHER, Math.max(1, Math.round(target.valueAsNumber) || 1));
-              setState({ edges: { ...edges, feather } });
-            }}
-          />
-          pixels to each side
-        </label>
+        <NumberField
+          name="Feather"
+          value={edges.feather}
+          min={1}
+          max={MAX_FEATHER}
+          unit="pixels to each side"
+          onChange={(feather) => setState({ edges: { ...edges, feather } })}
+        />
       )}
     </>
   );

@@ -6,11 +6,13 @@ import { currentPhoto, usePhotos } from "../photos/list";
 import { projectOf } from "../photos/project";
 import { getState, useStore } from "../state/store";
 import { Dialog } from "../ui/Dialog";
+import { NumberField } from "../ui/NumberField";
 import { DownloadList } from "./DownloadList";
 import { stemOf } from "./files";
 import { CopyCutout } from "./CopyCutout";
 import { EdgesChoice } from "./EdgesChoice";
 import { FrameRenderer } from "./frames";
+import { withMattes, type Task } from "./formats";
 import type { Offer } from "./running";
 import { SimplifyChoice, TOLERANCE } from "./SimplifyChoice";
 
@@ -39,7 +41,7 @@ export function PhotoDownloadDialog() {
     name: "Image",
     group: "For editing",
     what: "As you see it, in its full size (PNG).",
-    make: async () => ({ name: `${stem()}_masks.png`, content: await drawnPhoto() }),
+    make: async (report, signal) => ({ name: `${stem()}_masks.png`, content: await drawnPhoto(report, signal) }),
   };
   const project: Offer = {
     name: "Project",
@@ -63,8 +65,8 @@ export function PhotoDownloadDialog() {
       <SimplifyChoice formats="YOLO, LabelMe and GeoJSON" size="seen" tolerance={tolerance} onChange={setTolerance} />
       {isSplittable && (
         <>
-          <NumberChoice name="Validation (%)" value={percent} max={90} step={5} onChange={setPercent} />
-          <NumberChoice name="Seed" value={seed} max={999_999} step={1} onChange={setSeed} />
+          <NumberField name="Validation (%)" value={percent} min={0} max={90} step={5} onChange={setPercent} />
+          <NumberField name="Seed" value={seed} min={0} max={999_999} onChange={setSeed} />
           <p className="hint">
             COCO and YOLO files then have this share of the photographs in a part of its own; the seed chooses which.
           </p>
@@ -75,7 +77,7 @@ export function PhotoDownloadDialog() {
         remembered="sam2fast-download-photo"
         editing={
           <>
-            <EdgesChoice drawn="Image" />
+            <EdgesChoice />
             <label className="file-choice">
               <input type="checkbox" checked={crop} onChange={({ target }) => setCrop(target.checked)} />
               Crop cut-outs to the objects
@@ -89,40 +91,18 @@ export function PhotoDownloadDialog() {
   );
 }
 
-interface ChoiceProps {
-  name: string;
-  value: number;
-  max: number;
-  step: number;
-  onChange: (value: number) => void;
-}
-
-function NumberChoice({ name, value, max, step, onChange }: ChoiceProps) {
-  const change = (text: string) => onChange(Math.min(max, Math.max(0, Math.round(Number(text)))));
-  return (
-    <label className="file-choice">
-      {name}
-      <input
-        type="number"
-        min={0}
-        max={max}
-        step={step}
-        value={value}
-        onChange={({ target }) => change(target.value)}
-      />
-    </label>
-  );
-}
-
 const NEEDS_SERVER = "; Label Studio and GeoJSON need sam2fast serve: this page has no server.";
 
 /** The photograph as the page shows it, in its full size. */
-async function drawnPhoto(): Promise<Blob> {
-  const { clip, scene, masks, look, edges } = getState();
+async function drawnPhoto(report: Task["report"], signal: AbortSignal): Promise<Blob> {
+  const { clip, session, scene, masks, look, edges } = getState();
+  const drawn = { scene, masks, look, feather: featherOf(edges), mattes: null };
+  const settings = { size: "seen", quality: "high", tolerance: 0 } as const;
+  const { work } = await withMattes({ ...settings, clip: clip!, session: session!, work: drawn, report, signal });
   const image = new Image();
   image.src = clip!.url;
   await Promise.all([image.decode(), loadBackdrop(look.image)]);
-  const canvas = new FrameRenderer({ scene, masks, look, feather: featherOf(edges) }, clip!).draw(image, 0).canvas;
+  const { canvas } = await new FrameRenderer(work, clip!).draw(image, 0);
   return new Promise((resolve, reject) => {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The photograph cannot be drawn."))));
   });

@@ -1,4 +1,4 @@
-import { zipSync } from "fflate";
+import { unzipSync, zipSync } from "fflate";
 import { withJob } from "../api/jobs";
 import { encodeFrames, exportMasks, type ExportFormat, type FileSize } from "../api/rest";
 import type { Clip } from "../api/video";
@@ -15,7 +15,7 @@ import { drawnFrames, FrameRenderer, type Work } from "./frames";
 import { stemOf } from "./files";
 import type { Group, Progress } from "./running";
 
-interface Task {
+export interface Task {
   readonly clip: Clip;
   readonly session: Session;
   readonly size: FileSize;
@@ -109,14 +109,15 @@ export async function makeDownload(
   const { clip, session, scene, masks, look, frame, edges } = getState();
   if (!clip || !session) return null;
   await loadBackdrop(look.image);
-  const work = { scene, masks, look, feather: featherOf(edges) };
+  const work = { scene, masks, look, feather: featherOf(edges), mattes: null };
   const content = await format.make({ clip, session, size, quality, tolerance, work, report, signal });
   const suffix = format.suffix || `_${String(frame).padStart(5, "0")}.png`;
   const stem = isUpload(clip) ? stemOf(clip.name) : clip.name; // names of the gallery have no ending
   return { name: stem + suffix, content };
 }
 
-async function makeVideo(task: Task): Promise<Blob> {
+async function makeVideo(chosen: Task): Promise<Blob> {
+  const task = await withMattes(chosen);
   const { session, report, signal, size, quality } = task;
   const source = size === "source" && session.source ? { ...task.clip, ...session.source } : null;
   const codec = await findCodec(source ?? task.clip, quality);
@@ -130,6 +131,17 @@ async function makeVideo(task: Task): Promise<Blob> {
   } finally {
     if (source) URL.revokeObjectURL(clip.url);
   }
+}
+
+/** The task with the mattes of the server, if outlines follow hair and leaves. */
+export async function withMattes(task: Task): Promise<Task> {
+  const { scene, masks } = task.work;
+  if (getState().edges.kind !== "matte" || masks.size === 0) return task;
+  const zip = await fetchFile(task, "object_mattes", "Reading mattes");
+  const mattes: Blob[][] = scene.objects.map(() => []);
+  for (const [name, content] of Object.entries(unzipSync(new Uint8Array(await zip.arrayBuffer()))))
+    mattes[parseInt(name, 10) - 1]!.push(new Blob([content as BlobPart])); // folders are numbered
+  return { ...task, work: { ...task.work, mattes } };
 }
 
 /** The video and its masks at the source's size. */

@@ -2,7 +2,7 @@ import { CanvasSink, Input, MP4, UrlSource } from "mediabunny";
 import { layersOf } from "../effects/layers";
 import type { Look } from "../effects/look";
 import { renderFrame } from "../effects/render";
-import { MaskBitmaps } from "../masks/bitmaps";
+import { matteCanvas, MaskBitmaps } from "../masks/bitmaps";
 import type { Masks } from "../masks/masks";
 import { timeOf } from "../media/frameTimes";
 import { unload } from "../media/stills";
@@ -17,6 +17,8 @@ export interface Work {
   readonly look: Look;
   /** Pixels of the masks over which their outlines are soft. */
   readonly feather: number;
+  /** Of each object of the scene on each frame, white on black; null for outlines by distance. */
+  readonly mattes: readonly (readonly Blob[])[] | null;
 }
 
 /** Draws frames as the page does, without the highlight of the object under the pointer. */
@@ -39,9 +41,13 @@ export class FrameRenderer {
   }
 
   /** The drawn frame; the canvas is reused for the next one. */
-  draw(image: CanvasImageSource, frame: number): CanvasRenderingContext2D {
-    const layers = layersOf({ ...this.work, hovered: null }, frame, this.bitmaps);
-    renderFrame(this.context, image, this.size, layers, this.work.look, frame);
+  async draw(image: CanvasImageSource, frame: number): Promise<CanvasRenderingContext2D> {
+    const { scene, mattes, look } = this.work;
+    const layers = layersOf({ ...this.work, hovered: null }, frame, this.bitmaps).map(async (layer) => {
+      const matte = mattes?.[scene.objects.findIndex(({ id }) => id === layer.id)]?.[frame];
+      return matte ? { ...layer, mask: await matteCanvas(matte, layer.colour) } : layer;
+    });
+    renderFrame(this.context, image, this.size, await Promise.all(layers), look, frame);
     return this.context;
   }
 }
@@ -55,7 +61,7 @@ export async function* drawnFrames(
   const times = Array.from({ length: numFrames }, (_, frame) => timeOf(frame, fps));
   let frame = 0;
   for await (const image of (await decoded(url, times)) ?? sought(url, times)) {
-    const { canvas } = renderer.draw(image, frame);
+    const { canvas } = await renderer.draw(image, frame);
     frame += 1;
     yield await new Promise<Blob>((resolve, reject) => {
       canvas.toBlob(

@@ -54,10 +54,10 @@ export async function renderVideo(
       forceTranscode: true,
       keyFrameInterval: 1,
       ...renderer.processedSize,
-      process: (sample) => {
+      process: async (sample) => {
         const frame = Math.round(sample.timestamp * session.fps);
         const image = sample.toCanvasImageSource();
-        return limitedRange(renderer.draw(image, Math.min(frame, session.numFrames - 1)), sample);
+        return limitedRange(await renderer.draw(image, Math.min(frame, session.numFrames - 1)), sample);
       },
     },
   });

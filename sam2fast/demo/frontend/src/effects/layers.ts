@@ -25,6 +25,6 @@ export function layersOf(
     const mask = bitmaps.get(shown, colour);
     const { left, top, width, height } = maskBounds(shown);
     const bounds = { left: scale * left, top: scale * top, width: scale * width, height: scale * height };
-    return [{ mask, colour, bounds, isHighlighted: id === hovered }];
+    return [{ id, mask, colour, bounds, isHighlighted: id === hovered }];
   });
 }

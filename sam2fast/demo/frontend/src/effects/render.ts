@@ -7,6 +7,7 @@ import { contrasted, drawToned, gradient, grey, noise, sepia } from "./tones";
 
 /** An object on a frame. */
 export interface Layer {
+  readonly id: number;
   /** Its mask as a canvas in its colour, transparent outside. */
   readonly mask: HTMLCanvasElement;
   readonly colour: string;

@@ -62,6 +62,22 @@ export function maskCanvas(mask: Mask, colour: string, feather = 0): HTMLCanvasE
   return canvas;
 }
 
+/** A matte, white on black, as a canvas in a colour, transparent where it is black. */
+export async function matteCanvas(matte: Blob, colour: string): Promise<HTMLCanvasElement> {
+  const image = await createImageBitmap(matte);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.width, image.height];
+  const context = canvas.getContext("2d")!;
+  context.drawImage(image, 0, 0);
+  image.close();
+  const data = context.getImageData(0, 0, canvas.width, canvas.height);
+  const pixels = new Uint32Array(data.data.buffer);
+  const opaque = littleEndian(colour) & 0xffffff;
+  pixels.forEach((grey, pixel) => (pixels[pixel] = opaque | (grey << 24)));
+  context.putImageData(data, 0, 0);
+  return canvas;
+}
+
 /** `#rrggbb` as an opaque pixel of ImageData, stored as ABGR on little-endian machines. */
 function littleEndian(colour: string): number {
   const rgb = parseInt(colour.slice(1), 16);

@@ -22,11 +22,12 @@ export async function removeClass(name: string): Promise<void> {
   const remove = () => {
     renameClass(name, "");
     announce(`${name} is removed.`);
-    setState({ dialog: "classes" });
   };
   if (count === 0) return remove();
   const text = `${counted(count, "object")} in this browser’s videos and photographs will have no class. This cannot be undone.`;
-  setState({ dialog: { title: `Remove “${name}”?`, text, no: "Keep it", yes: "Remove", onYes: remove } });
+  setState({
+    dialog: { title: `Remove “${name}”?`, text, no: "Keep it", yes: "Remove", onYes: remove, back: "classes" },
+  });
 }
 
 /** Follows classes that other tabs rename and remove. */

@@ -227,8 +227,8 @@ function begin(item: PhotoItem, file: Blob): Upload {
   const abort = new AbortController();
   const progress: UploadProgress = (doing, share) => {
     if (usePhotos.getState().current !== id) return; // it is sent ahead
-    const uploading = `${describeSending(item)}: ${Math.floor(100 * share)} %`;
-    setState({ sending: doing === "uploading" ? uploading : `Reading ${name} …` });
+    const what = doing === "uploading" ? describeSending(item) : `Reading ${name}`;
+    setState({ sending: share > 0 ? `${what}: ${Math.floor(100 * share)} %` : `${what} …` });
   };
   const named = file instanceof File ? file : new File([file], name);
   const clip = saveNow()

@@ -47,6 +47,8 @@ export interface Question {
   readonly no: string;
   readonly yes: string;
   readonly onYes: () => void;
+  /** The dialog that asks, which is shown again. */
+  readonly back?: DialogName | null;
 }
 
 export interface Notice {

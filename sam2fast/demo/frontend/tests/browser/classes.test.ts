@@ -160,6 +160,8 @@ test("a renamed class is renamed on photographs that are not open, and a used on
   const question = demo.page.getByRole("dialog", { name: "Remove “apple”?" });
   await question.getByText(/^1 object in this browser/).waitFor();
   await question.getByRole("button", { name: "Keep it" }).click();
+  await dialog().getByRole("button", { name: "Remove apple" }).waitFor(); // the classes are shown again
+  await close();
   await demo.page.locator("dialog").waitFor({ state: "detached" });
 });
 

@@ -87,7 +87,10 @@ test("cut-outs have soft edges, and end near the object", async () => {
   expect(matte.size[0]).toBeLessThan(400);
   expect(matte.soft).toBeGreaterThan(0.005);
   await dialog().getByLabel("Edges").selectOption("Feathered");
-  await dialog().getByRole("spinbutton", { name: "Feather" }).fill("12");
+  const feather = dialog().getByRole("spinbutton", { name: "Feather" });
+  await feather.fill("");
+  expect(await feather.inputValue()).toBe(""); // while one types
+  await demo.page.keyboard.type("12");
   const feathered = read(await download("Cut-outs"));
   expect(feathered.soft).toBeGreaterThan(matte.soft);
   expect(feathered.size[0]).toBeGreaterThan(read(await download("Cut-outs")).size[0]! - 1);
@@ -125,7 +128,14 @@ test("any colour and an image are behind the objects, in files and after a reloa
   await demo.effect("Objects", "Original");
   await demo.effect("Background", "Erase");
   await demo.button("Download", true).click();
-  expect(read(await download("Image")).soft).toBeGreaterThan(0.005); // feathered since the first test
+  const feathered = read(await download("Image")).soft; // since the first test
+  expect(feathered).toBeGreaterThan(0.005);
+  await dialog().getByLabel("Edges").selectOption("Along hair and leaves");
+  const matte = read(await download("Image"));
+  expect(matte.soft).toBeGreaterThan(0.002);
+  expect(matte.soft).not.toBeCloseTo(feathered, 4);
+  await dialog().getByLabel("Crop cut-outs").uncheck();
+  expect(matte.soft).toBeCloseTo(read(await download("Cut-outs")).soft, 3);
   await demo.page.keyboard.press("Escape");
   await demo.effect("Background", "Colour");
   await demo.page.getByLabel("Colour", { exact: true }).fill("#123456");

@@ -14,6 +14,7 @@ import { forgetKnown, synchronise } from "../../src/state/synchronise";
 import { answerWith, clicked } from "./answers";
 
 type Saved = Map<string, Project>;
+const IMAGE = "data:image/png;base64,AAAA";
 const saved = vi.hoisted(() => new Map<string, unknown>()) as Saved;
 vi.mock("idb-keyval", () => ({
   createStore: () => undefined,
@@ -141,10 +142,10 @@ test("a class is renamed and removed everywhere, also in what undo restores", as
   expect(names()).toEqual(["hound"]);
   await removeClass("hound");
   expect(names()).toEqual(["hound"]);
-  expect(getState().dialog).toMatchObject({ title: "Remove “hound”?", text: /^2 objects in/ });
+  expect(getState().dialog).toMatchObject({ title: "Remove “hound”?", text: /^2 objects in/, back: "classes" });
   (getState().dialog as Question).onYes();
   await vi.waitFor(() => expect(labels(saved.get("uploads/b.jpg")!.scene)).toEqual([""]));
-  expect([names(), labels(getState().scene), getState().dialog]).toEqual([[], [""], "classes"]);
+  expect([names(), labels(getState().scene)]).toEqual([[], [""]]);
   editing.redo();
   expect([names(), labels(getState().scene)]).toEqual([[], [""]]);
 });
@@ -177,8 +178,10 @@ test("projects and exports of photographs have the list", async () => {
   const labelled = { ...work.scene.objects[0]!, label: "cow" };
   const unseen = { key: "", file: null, thumbnail: null, objects: 1, done: false };
   const item = (id: number) => ({ ...unseen, id, name: `${id}.jpg`, clip: { ...CLIP, path: `uploads/${id}.jpg` } });
-  const items = [1, 2].map((id): PhotoItem => ({ ...item(id), work: { ...work, scene: { objects: [labelled] } } }));
+  const shown = { ...work, scene: { objects: [labelled] }, look: { ...work.look, image: IMAGE } };
+  const items = [1, 2].map((id): PhotoItem => ({ ...item(id), work: { ...shown, clip: item(id).clip } }));
   const project = await (await projectOf(items)).text();
+  expect(project.split(IMAGE)).toHaveLength(2); // once for both
   expect(names()).toEqual(["cat", "dog", "cow"]);
   expect(namesOf((JSON.parse(project) as Project).classes!)).toEqual(["cat", "dog", "cow"]);
   const one = (await (await projectOf(items.slice(0, 1))).text()) satisfies string;
@@ -202,4 +205,5 @@ test("projects and exports of photographs have the list", async () => {
   answerWith({}, started, FACTS, {});
   await openPhotosProject(project);
   expect(names()).toEqual(["cat", "dog", "cow"]);
+  expect(usePhotos.getState().items.map(({ work }) => work?.look.image)).toEqual([IMAGE, IMAGE]);
 });
