@@ -82,9 +82,7 @@ def test_cleaned_specks_do_not_return_in_a_matte():
     found = disc(30) | speck
     image = np.where(found[..., None], np.uint8(220), np.uint8(30)).repeat(3, -1)
     logits = torch.from_numpy(np.where(found, 4.0, -4.0)[None])
-    returned, cleaned = (
-        alpha_of([MaskWithLogits(mask, logits)], Edges("matte"), image) for mask in (found, disc(30))
-    )
+    returned, cleaned = (alpha_of([MaskWithLogits(mask, logits)], Edges("matte"), image) for mask in (found, disc(30)))
     assert returned[speck].max() == 255 and not cleaned[speck].any()
     assert np.array_equal(returned[columns < 108], cleaned[columns < 108])
 

@@ -18,6 +18,7 @@ from sam2fast.demo.server.app import SERVICE, make_app
 from sam2fast.demo.server.photo_routes import FORMATS
 from sam2fast.demo.server.settings import ServerSettings
 from sam2fast.io.rle import decode_rle, encode_rle
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 HEIGHT, WIDTH = 90, 120
 DISC = (30, 40, 20)  # row, column and radius
@@ -281,6 +282,56 @@ def test_a_prepared_photograph_is_not_encoded_again(nano_client, nano_predictor,
     assert (mask & disc()).sum() / (mask | disc()).sum() > 0.8
     nano_client.start(path)  # a second session is not on the same state
     assert len(encoded_files) == 2
+
+
+def test_similar_objects_are_found(nano_client, nano_predictor, monkeypatch):
+    moved = drawn()[::-1, ::-1]
+    here, there = (nano_client.upload(encoded("PNG", image))["path"] for image in (drawn(), moved))
+    encodes, encode = [], SAM2ImagePredictor.encode
+    monkeypatch.setattr(SAM2ImagePredictor, "encode", lambda *args: encodes.append(1) or encode(*args))
+    body = {"path": there, "references": [{"path": here, "mask": encode_rle(disc())}]}
+    for total in (2, 3):  # the reference is encoded once
+        found = nano_client.http.post("/api/photographs/similar", json=body).get_json()["masks"]
+        assert len(encodes) == total
+    truth = disc()[::-1, ::-1]
+    assert (decode_rle(found[0]) & truth).sum() / (decode_rle(found[0]) | truth).sum() > 0.8
+    likeness = [one["likeness"] for one in found]
+    assert likeness == sorted(likeness, reverse=True) and likeness[-1] >= 0 and likeness[0] <= 1
+    assert nano_client.http.post("/api/photographs/similar?job=12345678", json=body).status_code == 200
+
+
+def test_wrong_searches_are_refused(client, photo, session):
+    path, mask = photo[1]["path"], encode_rle(disc())
+
+    def refused(references, wanted=path) -> str:
+        answer = client.http.post("/api/photographs/similar", json={"path": wanted, "references": references})
+        assert answer.status_code == 400
+        return answer.get_json()["error"]["message"]
+
+    reference = {"path": path, "mask": mask}
+    for references in (None, [], [reference] * 9, "x"):
+        assert "at most 8 references" in refused(references)
+    assert "only photographs" in refused([reference], client.facts(session)["path"])
+    assert "a mask has the size" in refused([{"path": path, "mask": encode_rle(disc()[:5])}])
+    assert "is empty" in refused([{"path": path, "mask": encode_rle(np.zeros((HEIGHT, WIDTH), bool))}])
+    assert client.http.post("/api/photographs/similar", json=[1]).status_code == 400
+    missing = {"path": path, "references": ["x"]}
+    assert client.http.post("/api/photographs/similar", json=missing).status_code == 404
+
+
+def test_reading_reports_its_share(tmp_path):
+    """A photograph that is kept is decoded; one that is converted is decoded, read and written."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for options, last in (({}, 1), ({"exif": exif}, 2 / 3)):
+        (tmp_path / "photo.jpg").write_bytes(encoded("JPEG", image, quality=95, **options))
+        shares = []
+        photos.store_photo(tmp_path / "photo.jpg", tmp_path / "stored", shares.append)
+        decoded = 1 / 3 if options else 1
+        growing = [share for share in shares if share > 0.05]  # the header is read before
+        assert growing == sorted(growing) and len(growing) > 3 and decoded in growing
+        assert shares[-1] == pytest.approx(last)
 
 
 def test_only_photographs_are_prepared(client, session):

@@ -1,6 +1,5 @@
 """The alpha of exported objects: hard, feathered, or a matte that follows the model's logits and the image."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -19,6 +18,7 @@ MAX_FEATHER = 40  # pixels: the time grows with it
 PER_IMAGE, PER_OBJECT = 30, 12
 FINE = 4  # steps of a radius on the grid of a matte's windows
 EPS = 1e-4  # smallest variance of colours, 0 to 1, that a matte follows
+ROUNDING = 0.01  # difference of logits that are interpolated in another order
 HAZE = 0.15  # alpha that is rounded to 0, as 1 - HAZE is to 1
 
 
@@ -186,5 +186,9 @@ def _probability(part: MaskWithLogits) -> tuple[Tensor, Tensor]:
     if part.logits is None:
         return inside.float(), torch.zeros_like(inside)
     likely = F.interpolate(part.logits[None].float(), inside.shape, mode="bilinear", align_corners=False)[0, 0]
-    near = 2 * math.ceil(inside.shape[0] / part.logits.shape[1]) + 1  # a pixel of the logits to each side
-    return likely.sigmoid(), F.max_pool2d(((likely > 0) != inside).float()[None], near, 1, near // 2)[0] > 0
+    cleaned = (likely.abs() > ROUNDING) & ((likely > 0) != inside)
+    if cleaned.any():
+        cells = F.adaptive_max_pool2d(cleaned.float()[None], part.logits.shape[1:])
+        cells = F.max_pool2d(cells, 3, 1, 1)  # what surrounds a speck is likely, too
+        cleaned = F.interpolate(cells[None], inside.shape)[0, 0] > 0
+    return likely.sigmoid(), cleaned

@@ -22,6 +22,9 @@ from sam2fast.demo.server.jobs import Report
 from sam2fast.demo.server.photos import is_photo, model_input, read_photo
 from sam2fast.demo.server.prompt_limits import MemoryBudget, check_points
 from sam2fast.demo.server.sessions import Session
+from sam2fast.find import Match, Reference, find
+from sam2fast.io.rle import RLE, decode_rle
+from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 from sam2fast.tracking.outputs import Output, TrackScores
 from sam2fast.tracking.prompting import predict_candidates
@@ -31,6 +34,8 @@ from sam2fast.video_io import VideoError
 GRID = 16  # points along a side of the image, where everything is looked for
 LEAST_IOU, LEAST_STABILITY = 0.7, 0.85  # less than by default: people choose among the masks
 PREPARED = 4  # photographs that are encoded before they are opened
+MOST_SIMILAR = 6  # candidates of a photograph
+KEPT_REFERENCES = 64
 SPECKS = 4  # low-resolution pixels of the holes and islands that are removed there
 
 
@@ -40,6 +45,13 @@ class TrackPlan(NamedTuple):
     start: int
     end: int | None = None
     objects: Collection[int] | None = None
+
+
+class LabelledMask(NamedTuple):
+    """An object of a photograph, with at least one pixel."""
+
+    file: Path
+    rle: RLE
 
 
 class Clicks(NamedTuple):
@@ -59,6 +71,7 @@ class SessionCalls:
     def __init__(self, predictor: SAM2VideoPredictor, budget: MemoryBudget) -> None:
         self._predictor, self._budget = predictor, budget
         self._prepared: dict[str, VideoState] = {}  # by path
+        self._references: dict[tuple[Path, str], Reference] = {}  # by photograph and run lengths
 
     def open(self, session: Session) -> None:
         """Opens the session's video, unless the session was closed while it waited."""
@@ -179,6 +192,25 @@ class SessionCalls:
             _, ids, logits = self._predictor.add_new_mask(state, frame, object_id, mask)
             self._budget.share(state)
             self._update_masks(session, frame, ids, logits)
+
+    def find_similar(self, labelled: Sequence[LabelledMask], file: Path, report: Report) -> list[Match]:
+        """Finds objects of a photograph that look like labelled ones, the most alike first.
+
+        Args:
+            labelled: Labelled objects. The newest ones are not encoded again.
+            report: Function that receives the share of the photographs that are encoded, and may raise CancelledError.
+        """
+        predictor, references = SAM2ImagePredictor(self._predictor), list[Reference]()
+        for done, one in enumerate(labelled):
+            report(done / (len(labelled) + 1))
+            key = one.file, one.rle["counts"]
+            reference = self._references.pop(key, None)
+            references.append(reference or Reference(predictor, read_photo(one.file), decode_rle(one.rle)))
+            self._references[key] = references[-1]
+        for key in [*self._references][:-KEPT_REFERENCES]:
+            del self._references[key]
+        report(len(labelled) / (len(labelled) + 1))
+        return find(predictor, references, read_photo(file), MOST_SIMILAR)
 
     def mask_logits(
         self, session: Session, frames: Collection[int] | None = None

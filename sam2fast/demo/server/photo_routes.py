@@ -23,19 +23,23 @@ from sam2fast.demo.server.export_data import ExportData, safe_name
 from sam2fast.demo.server.exports import PNG_COMPRESSION, encoded, export_slot, requested_tolerance, send_once
 from sam2fast.demo.server.jobs import ignore_progress
 from sam2fast.demo.server.library import POSTER_QUALITY, Library
-from sam2fast.demo.server.page_masks import PageMasks, read_classes, read_page_masks
+from sam2fast.demo.server.model_calls import LabelledMask
+from sam2fast.demo.server.page_masks import PageMasks, read_classes, read_mask, read_page_masks
 from sam2fast.demo.server.photos import is_photo, poster_of, read_cutout, thumbnail_of
 from sam2fast.demo.server.service import DemoService
 from sam2fast.demo.server.source_masks import Logits, match_logits
 from sam2fast.demo.server.uploads import LIMITS, IncomingFile
+from sam2fast.io.rle import encode_rle
 from sam2fast.mask_formats.label_files import yolo_data
 from sam2fast.mask_formats.writers import AnnotatedImage, write_masks
 
 FORMATS = ("coco", "yolo", "yolo-seg", "labelme", "label-studio", "png", "geojson", "cutout")
 SPLIT_FORMATS = ("coco", "yolo", "yolo-seg")
 MAX_PHOTOS = 500
+MAX_REFERENCES = 8
 NO_CLASS = "object"
 CROP_MARGIN = 8  # pixels around the objects
+SIMILAR = '{"path": "uploads/...", "references": [{"path": "uploads/...", "mask": {"size": [h, w], "counts": "..."}}]}'
 EXAMPLE = '{"photographs": [{"path": "uploads/...", "name": "cat.jpg", "objects": [...], "frames": [...]}]}'
 
 
@@ -114,12 +118,22 @@ def make_photo_routes(service: DemoService) -> Blueprint:
         body = request.get_json(force=True, silent=True)
         if not isinstance(body, Mapping):
             raise BadInputError("expected a JSON object")
-        path = str(body.get("path"))
-        file = service.library.find(path)
-        if not is_photo(file):
-            raise BadInputError(f"{shortened(path)} is not a photograph: only photographs are prepared")
+        path, file = _photograph(body, service.library)
         service.model.call(lambda: service.calls.prepare(path, file))  # of the model at that time
         return jsonify({})
+
+    @routes.post("/api/photographs/similar")
+    def similar() -> Response:
+        body = request.get_json(force=True, silent=True)
+        entries = body.get("references") if isinstance(body, Mapping) else None
+        if not isinstance(entries, list) or not 0 < len(entries) <= MAX_REFERENCES:
+            raise BadInputError(f"expected at most {MAX_REFERENCES} references, and a photograph, such as {SIMILAR}")
+        _, file = _photograph(body, service.library)
+        labelled = [_labelled(entry, service.library) for entry in entries]
+        with service.jobs.run(request.args.get("job")) as report:
+            found = service.model.call(lambda: service.calls.find_similar(labelled, file, report))
+        masks = [{**encode_rle(mask), "iou": iou, "likeness": likeness} for mask, likeness, iou in found]
+        return jsonify({"masks": masks})
 
     @routes.post("/api/sessions/<session_id>/everything")
     def everything(session_id: str) -> Response:
@@ -131,6 +145,23 @@ def make_photo_routes(service: DemoService) -> Blueprint:
         return jsonify({"masks": [{**mask.rle, "iou": mask.iou} for mask in found]})
 
     return routes
+
+
+def _photograph(entry: Any, library: Library) -> tuple[str, Path]:
+    """Returns the path and the file of a photograph that a request names."""
+    path = str(entry.get("path")) if isinstance(entry, Mapping) else ""
+    file = library.find(path)
+    if not is_photo(file):
+        raise BadInputError(f"{shortened(path)} is not a photograph; only photographs are accepted")
+    return path, file
+
+
+def _labelled(entry: Any, library: Library) -> LabelledMask:
+    _, file = _photograph(entry, library)
+    mask = read_mask(entry.get("mask"), poster_of(file)[1])
+    if not mask.any():
+        raise BadInputError("the mask of a reference is empty; expected at least one pixel inside")
+    return LabelledMask(file, encode_rle(mask))
 
 
 def _split(kind: str) -> Split | None:

@@ -17,7 +17,9 @@ export interface Limits {
   model: string;
   imageSize: number;
   /** What the page does not offer here; `sam2fast serve` lacks nothing. */
-  lacks?: readonly ("importing masks" | "models" | "everything" | "matte" | "simplifying" | ExportFormat | PhotoKind)[];
+  lacks?: readonly (
+    "importing masks" | "models" | "everything" | "similar" | "matte" | "simplifying" | ExportFormat | PhotoKind
+  )[];
 }
 
 export interface SessionFacts {
@@ -97,6 +99,8 @@ export async function addMask(id: string, objectId: number, frameIndex: number, 
 export interface Proposal extends Mask {
   /** Predicted IoU. */
   readonly iou: number;
+  /** To labelled objects, 0 to 1. */
+  readonly likeness?: number;
 }
 
 /** All clicks of an object on a frame, in SAM 2's form. */
@@ -131,12 +135,42 @@ export async function findEverything(id: string, job: string, signal: AbortSigna
   return masks.map(readProposal);
 }
 
-interface ProposedMasks {
-  masks: { size: [number, number]; counts: string; iou: number }[];
+/** An object of a photograph that the server has. */
+export interface LabelledMask {
+  readonly path: string;
+  readonly mask: Mask;
 }
 
-function readProposal({ size, counts, iou }: ProposedMasks["masks"][number]): Proposal {
-  return { height: size[0], width: size[1], counts, iou };
+/**
+ * The objects of a photograph that look like labelled ones, the most alike first.
+ *
+ * @param job see `withJob`
+ * @throws ApiError, or a DOMException named AbortError after `signal`
+ */
+export async function findSimilar(
+  path: string,
+  labelled: readonly LabelledMask[],
+  job: string,
+  signal: AbortSignal,
+): Promise<Proposal[]> {
+  const references = labelled.map(({ path, mask: { height, width, counts } }) => {
+    return { path, mask: { size: [height, width], counts } };
+  });
+  const { masks } = await json<ProposedMasks>(`/api/photographs/similar?job=${job}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ path, references }),
+    signal,
+  });
+  return masks.map(readProposal);
+}
+
+interface ProposedMasks {
+  masks: { size: [number, number]; counts: string; iou: number; likeness?: number }[];
+}
+
+function readProposal({ size, counts, iou, likeness }: ProposedMasks["masks"][number]): Proposal {
+  return { height: size[0], width: size[1], counts, iou, ...(likeness !== undefined && { likeness }) };
 }
 
 export interface ImportedObject {

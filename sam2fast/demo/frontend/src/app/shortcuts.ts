@@ -1,7 +1,8 @@
 import { useEffect } from "react";
 import { isPhoto } from "../api/video";
 import { stepPhoto, toggleDone } from "../photos/list";
-import { toggleEverything } from "../precision/everything";
+import { goOn } from "../photos/similar";
+import { toggleCandidate, toggleEverything, useEverything } from "../precision/everything";
 import { goTo, step, togglePlay } from "../player/playback";
 import { panByShares, showWhole, zoomBy, ZOOM_STEP } from "../player/zoom";
 import { resizeBrush } from "../precision/brush";
@@ -72,6 +73,12 @@ const SHORTCUTS: readonly Shortcut[] = [
     only: "photographs",
     bindings: [[key("a"), toggleEverything]],
   },
+  {
+    keys: "F",
+    does: "The selected object in the next photographs; then: add the chosen candidates, and the next photograph",
+    only: "photographs",
+    bindings: [[key("f"), goOn]],
+  },
   { keys: "X", does: "Done, and the next photograph", only: "photographs", bindings: [[key("x"), toggleDone]] },
   { keys: "Space", does: "Play or pause", only: "videos", bindings: [[key(" "), togglePlay]] },
   {
@@ -114,7 +121,7 @@ const SHORTCUTS: readonly Shortcut[] = [
   { keys: "N", does: "New object", bindings: [[key("n"), editing.newObject]] },
   {
     keys: "1 – 9",
-    does: "Select an object",
+    does: "Select an object, or choose a candidate",
     bindings: [
       [(event) => digitOf(event) > 0 && !event.shiftKey && !isZoom(event), (event) => chooseObject(digitOf(event))],
     ],
@@ -238,6 +245,8 @@ function markRange(end: "first" | "last"): void {
 }
 
 function chooseObject(place: number): void {
+  const { candidates } = useEverything.getState();
+  if (candidates) return candidates.slice(place - 1, place).forEach(({ id }) => toggleCandidate(id));
   const object = getState().scene.objects[place - 1];
   if (object) setState({ active: object.id });
 }

@@ -140,7 +140,7 @@ export async function withMattes(task: Task): Promise<Task> {
   const zip = await fetchFile(task, "object_mattes", "Reading mattes");
   const mattes: Blob[][] = scene.objects.map(() => []);
   for (const [name, content] of Object.entries(unzipSync(new Uint8Array(await zip.arrayBuffer()))))
-    mattes[parseInt(name, 10) - 1]!.push(new Blob([content as BlobPart])); // folders are numbered
+    mattes[parseInt(name, 10) - 1]!.push(new Blob([content])); // folders are numbered
   return { ...task, work: { ...task.work, mattes } };
 }
 

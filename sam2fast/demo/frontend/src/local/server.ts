@@ -212,6 +212,7 @@ export class LocalServer {
         "importing masks",
         "models",
         "everything",
+        "similar",
         "matte",
         "prores_mov",
         "object_mattes",

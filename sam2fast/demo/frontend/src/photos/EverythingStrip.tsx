@@ -13,12 +13,14 @@ import {
 } from "../precision/everything";
 import { useStore } from "../state/store";
 import { IconButton } from "../ui/Icon";
+import { goOn, useSimilar } from "./similar";
 
 const [WIDTH, HEIGHT] = [112, 64]; // of a small image
 
 /** The candidates in a row, to accept, merge or drop; in the place of the photographs. */
 export function EverythingStrip() {
   const { candidates } = useEverything();
+  const wanted = useSimilar((state) => state.wanted);
   if (!candidates) return null;
   const chosen = candidates.filter(({ isChosen }) => isChosen).length;
   const isAll = chosen === candidates.length;
@@ -29,10 +31,23 @@ export function EverythingStrip() {
         <output aria-label="Candidates">
           {chosen} of {candidates.length} chosen
         </output>
+        {wanted && (
+          <>
+            <button type="button" className="primary" onClick={goOn} title="Add and next (F)">
+              {chosen === 0 ? "None here, next" : `Add ${chosen} and next`}
+            </button>
+            <small className="hint">Looks like “{wanted.name}”. It need not be the same one.</small>
+          </>
+        )}
         <button type="button" onClick={() => chooseAll(!isAll)}>
           {isAll ? "Choose none" : "Choose all"}
         </button>
-        <button type="button" className="primary" disabled={chosen === 0} onClick={() => acceptChosen(false)}>
+        <button
+          type="button"
+          className={wanted ? "" : "primary"}
+          disabled={chosen === 0}
+          onClick={() => acceptChosen(false, wanted?.label)}
+        >
           Add as objects
         </button>
         <button type="button" disabled={chosen < 2} onClick={() => acceptChosen(true)}>
@@ -53,7 +68,11 @@ export function EverythingStrip() {
 }
 
 function Entry({ candidate, place }: { candidate: Candidate; place: number }) {
-  const { id, area, width, height, isChosen } = candidate;
+  const { id, area, width, height, isChosen, likeness } = candidate;
+  const share =
+    likeness === undefined
+      ? `${((100 * area) / (width * height)).toFixed(1)} %`
+      : `${Math.round(100 * likeness)} % alike`;
   const isHighlighted = useEverything((state) => state.highlighted === id);
   const mark = (highlighted: number | null) => useEverything.setState({ highlighted });
   return (
@@ -70,7 +89,7 @@ function Entry({ candidate, place }: { candidate: Candidate; place: number }) {
       >
         <Crop candidate={candidate} />
         <span className="photo-name">Candidate {place + 1}</span>
-        <small>{((100 * area) / (width * height)).toFixed(1)} %</small>
+        <small>{share}</small>
       </button>
     </li>
   );

@@ -271,8 +271,7 @@ function notifyCopies(): void {
 
 /** Sends and encodes the next photograph while one works on this one. Opening it reports what goes wrong. */
 async function prepareNext(): Promise<void> {
-  const { items, current } = usePhotos.getState();
-  const next = items[items.findIndex(({ id }) => id === current) + 1];
+  const next = photoAfter(1);
   if (!next || upload || prepared === next.id) return;
   prepared = next.id;
   try {
@@ -300,10 +299,16 @@ export function restoreList(items: readonly PhotoItem[]): void {
 
 /** Opens the next photograph, or the previous one. */
 export function stepPhoto(step: 1 | -1): void {
-  const { items, current } = usePhotos.getState();
-  const next = items[items.findIndex(({ id }) => id === current) + step];
+  const { items } = usePhotos.getState();
+  const next = photoAfter(step);
   if (next) void showPhoto(next.id);
   else if (items.length > 1) announce(step > 0 ? "This is the last photograph." : "This is the first photograph.");
+}
+
+/** The photograph at some distance from the current one in the list. */
+export function photoAfter(step: number): PhotoItem | undefined {
+  const { items, current } = usePhotos.getState();
+  return items[items.findIndex(({ id }) => id === current) + step];
 }
 
 /** Marks the photograph as done and opens the next one that is not, or takes the mark back. */

@@ -5,7 +5,7 @@ import { findEverything, type Proposal } from "../api/rest";
 import { promptKey, withAnswer } from "../masks/masks";
 import { maskArea, maskHas, maskOf, paintMask, type Mask } from "../masks/rle";
 import type { Spot } from "../scene/geometry";
-import { addObject, firstPromptedFrame, NO_PROMPT, promptAt, setPrompt } from "../scene/scene";
+import { addObject, firstPromptedFrame, labelObject, NO_PROMPT, promptAt, setPrompt } from "../scene/scene";
 import * as editing from "../state/editing";
 import { handleFailure } from "../state/failures";
 import { announce, getState, notify, useStore } from "../state/store";
@@ -47,17 +47,31 @@ async function lookForEverything(): Promise<void> {
   if (limits?.lacks?.includes("everything")) {
     return notify("info", "“Everything here” needs sam2fast serve: this page has no server.");
   }
+  announce("Looking for everything in the photograph.");
+  await offer((job, signal) => findEverything(session.id, job, signal), "Nothing was found without a click.");
+}
+
+/**
+ * Offers the masks of a search in the open photograph.
+ *
+ * @param search see `withJob`
+ * @param nothing what is said if there are none
+ */
+export async function offer(
+  search: (job: string, signal: AbortSignal) => Promise<Proposal[]>,
+  nothing: string,
+): Promise<void> {
+  const { session } = getState();
   const { signal } = (abort = new AbortController());
   const progress = (share: number) => useEverything.setState({ share });
   useEverything.setState({ ...NOTHING, share: 0 });
-  announce("Looking for everything in the photograph.");
   try {
-    const found = await withJob((job) => findEverything(session.id, job, signal), progress, signal);
+    const found = await withJob((job) => search(job, signal), progress, signal);
     if (signal.aborted) return; // just now
     const candidates = found.map((mask, id) => ({ ...mask, id, area: maskArea(mask), isChosen: false }));
     useEverything.setState({ candidates: candidates.length > 0 ? candidates : null });
     useCandidates.setState({ offer: null }); // masks of a click
-    if (candidates.length === 0) notify("info", "Nothing was found without a click.");
+    if (candidates.length === 0) notify("info", nothing);
     else announce(`${candidates.length} candidates. Choose those that you want.`);
   } catch (error) {
     if (signal.aborted) return;
@@ -108,9 +122,13 @@ export function dropChosen(): void {
   keep(candidates?.filter(({ isChosen }) => !isChosen) ?? []);
 }
 
-/** Makes objects of the chosen candidates: one of each, or one of all. */
-export function acceptChosen(isMerged: boolean): void {
-  const chosen = (useEverything.getState().candidates ?? []).filter(({ isChosen }) => isChosen);
+export function chosenCandidates(): Candidate[] {
+  return (useEverything.getState().candidates ?? []).filter(({ isChosen }) => isChosen);
+}
+
+/** Makes objects of a class, or of none for "", of the chosen candidates: one of each, or one of all. */
+export function acceptChosen(isMerged: boolean, label = ""): void {
+  const chosen = chosenCandidates();
   if (chosen.length === 0) return;
   const masks = isMerged ? [united(chosen)] : chosen;
   let { scene, masks: shown } = getState();
@@ -123,6 +141,7 @@ export function acceptChosen(isMerged: boolean): void {
     scene = addObject(scene);
     const { id } = scene.objects.at(-1)!;
     const mask = { height, width, counts };
+    if (label) scene = labelObject(scene, id, label);
     scene = setPrompt(scene, id, 0, { ...NO_PROMPT, mask });
     shown = withAnswer(shown, 0, id, mask, promptKey(promptAt(scene.objects.at(-1), 0)));
   }

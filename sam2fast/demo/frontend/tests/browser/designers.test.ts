@@ -63,6 +63,11 @@ print(json.dumps({"size": image.shape[:2], "soft": soft, "corner": corner, "name
   return JSON.parse(execFileSync(PYTHON, ["-c", code, path]).toString()) as ReturnType<typeof read>;
 }
 
+// The share of pixels in which the first frames of two videos differ.
+const DIFFERENCE = `import av, sys, numpy as np
+first = [next(av.open(file).decode(video=0)).to_ndarray(format="gray").astype(int) for file in sys.argv[1:]]
+print((np.abs(first[0] - first[1]) > 20).mean())`;
+
 /** The page at all sizes, with a control in view. */
 async function look(name: string, control: Locator): Promise<void> {
   for (const [width, height] of SIZES) {
@@ -189,5 +194,18 @@ test("a video's objects each have a folder of mattes, with soft edges", async ()
   expect(soft).toBeGreaterThan(0.005);
   expect(await violations(demo.page)).toEqual([]);
   await look("video dialog", dialog().getByLabel("Edges"));
+  await demo.page.keyboard.press("Escape");
+  await demo.effect("Objects", "Original");
+  await demo.effect("Background", "Erase");
+  const files: string[] = [];
+  for (const edges of ["Hard", "Along hair and leaves"]) {
+    await demo.button("Download", true).click();
+    await dialog().getByLabel("Edges").selectOption(edges);
+    files.push(await download("Video"));
+    await demo.page.keyboard.press("Escape");
+  }
+  const share = Number(execFileSync(PYTHON, ["-c", DIFFERENCE, ...files]).toString());
+  expect(share).toBeGreaterThan(0.001);
+  expect(share).toBeLessThan(0.1);
   expect(demo.problems).toEqual([]);
 });

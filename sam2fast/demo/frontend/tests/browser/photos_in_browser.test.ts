@@ -117,5 +117,7 @@ test("the photographs of the package are beside the page", async () => {
 
 test("what needs a server is said", async () => {
   expect(await demo.button("Everything here").isDisabled()).toBe(true);
-  await demo.page.getByText(/“Everything here” needs sam2fast serve/).waitFor();
+  await demo.page
+    .getByText(/“Everything here” and finding an object in other photographs need sam2fast serve/)
+    .waitFor();
 });

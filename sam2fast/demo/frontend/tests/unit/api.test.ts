@@ -27,6 +27,7 @@ test("errors are told apart, with and without codes", async () => {
   expect(serverError("gone", "NO_SESSION").failure).toBe("session");
   expect(serverError("16 sessions are open", "BUSY").failure).toBe("busy");
   expect(serverError("points: expected 2 numbers", "BAD_INPUT").failure).toBe("refused");
+  expect(serverError("the server failed; its log says more", "INTERNAL").failure).toBe("failed"); // not the file's fault
   expect(serverError("points: too many").message).toBe("Points: too many.");
   expect(asApiError(new TypeError("Failed to fetch")).failure).toBe("network");
   const body = JSON.stringify({ error: { code: "NO_SESSION", message: "no such session" } });
