@@ -2,7 +2,15 @@ import { create } from "zustand";
 import { findSimilar, type LabelledMask } from "../api/rest";
 import { isPhoto } from "../api/video";
 import { masksAt } from "../masks/masks";
-import { acceptChosen, chosenCandidates, closeCandidates, isChoosing, offer } from "../precision/everything";
+import {
+  acceptChosen,
+  chosenCandidates,
+  closeCandidates,
+  isChoosing,
+  offer,
+  toggleEverything,
+  useEverything,
+} from "../precision/everything";
 import { findObject } from "../scene/scene";
 import { shownMask } from "../scene/shown";
 import { announce, getState, notify, useStore } from "../state/store";
@@ -40,6 +48,7 @@ export async function toggleSimilar(): Promise<void> {
 
 export function endSimilar(): void {
   useSimilar.setState({ wanted: null });
+  if (useEverything.getState().share !== null) toggleEverything(); // cancels the search
   closeCandidates();
 }
 
