@@ -189,6 +189,6 @@ def _probability(part: MaskWithLogits) -> tuple[Tensor, Tensor]:
     cleaned = (likely.abs() > ROUNDING) & ((likely > 0) != inside)
     if cleaned.any():
         cells = F.adaptive_max_pool2d(cleaned.float()[None], part.logits.shape[1:])
-        cells = F.max_pool2d(cells, 3, 1, 1)  # what surrounds a speck is likely, too
+        cells = F.max_pool2d(cells, 3, 1, 1)  # the surroundings of a speck are likely, too
         cleaned = F.interpolate(cells[None], inside.shape)[0, 0] > 0
     return likely.sigmoid(), cleaned
