@@ -42,20 +42,19 @@ export function EverythingStrip() {
         <button type="button" onClick={() => chooseAll(!isAll)}>
           {isAll ? "Choose none" : "Choose all"}
         </button>
-        <button
-          type="button"
-          className={wanted ? "" : "primary"}
-          disabled={chosen === 0}
-          onClick={() => acceptChosen(false, wanted?.label)}
-        >
-          Add as objects
-        </button>
-        <button type="button" disabled={chosen < 2} onClick={() => acceptChosen(true)}>
-          Merge into one
-        </button>
-        <button type="button" disabled={chosen === 0} onClick={dropChosen}>
-          Drop
-        </button>
+        {!wanted && (
+          <>
+            <button type="button" className="primary" disabled={chosen === 0} onClick={() => acceptChosen(false)}>
+              Add as objects
+            </button>
+            <button type="button" disabled={chosen < 2} onClick={() => acceptChosen(true)}>
+              Merge into one
+            </button>
+            <button type="button" disabled={chosen === 0} onClick={dropChosen}>
+              Drop
+            </button>
+          </>
+        )}
         <IconButton icon="close" label="Close the candidates" onClick={closeCandidates} />
       </header>
       <ol>

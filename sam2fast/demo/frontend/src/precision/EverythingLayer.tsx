@@ -5,6 +5,7 @@ import { useEverything, type Candidate } from "./everything";
 
 const PIXELS = 1e6; // of the layer; the browser enlarges it
 const [QUIET, CHOSEN, HIGHLIGHTED] = [0x50, 0xb0, 0xe0]; // opacities, up to 0xff
+const OUTLINE = 0xffffffff; // white
 
 /** The candidates over the photograph, each in a colour. */
 export function EverythingLayer() {
@@ -21,6 +22,10 @@ export function EverythingLayer() {
     const pixels = new Uint32Array(image.data.buffer);
     const onTop = candidates.filter(({ id }) => id === highlighted);
     for (const one of [...candidates, ...onTop]) paintMask(one, pixels, pixelOf(one, one.id === highlighted), step);
+    for (let pixel = 0; pixel < pixels.length - width; pixel += 1) {
+      const right = (pixel + 1) % width ? pixel + 1 : pixel;
+      if (pixels[pixel] !== pixels[right] || pixels[pixel] !== pixels[pixel + width]) pixels[pixel] = OUTLINE;
+    }
     context.putImageData(image, 0, 0);
   }, [candidates, highlighted, width, height, step]);
 
