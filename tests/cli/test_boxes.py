@@ -435,7 +435,7 @@ def test_nothing_is_tracked(track, video_file, tmp_path):
         result = ends(track(*command), 1, f"no box started an object: 4 boxes ({why})")
         assert json.loads(result.stdout.splitlines()[0])["left_out"][0]["count"] == 4
     result = track(*command, "--every", 30, "--start", 5, "--overwrite")
-    assert result.exit_code == 1 and "--start, --end and --every leave no frame with boxes" in result.stderr
+    assert result.exit_code == 1 and "--start, --end, --step and --every leave no frame with boxes" in result.stderr
 
 
 def test_boxes_without_effect_are_counted(track, video_file, tmp_path):
