@@ -74,3 +74,21 @@ def test_the_model_names_the_strategy(pair, monkeypatch):
     assert predictor.init_state(video, strategy="sam2").strategy == "sam2"
     with pytest.raises(ValueError, match="no strategy 'samurai'; expected sam2 or together"):
         predictor.init_state(video, strategy="samurai")
+
+
+def test_removed_objects_share_no_pixels_later(tracker, video):
+    state = tracker.init_state(video, strategy="together")
+    whole = np.mgrid[0:90, 0:120][1] < 60
+
+    def exempt():
+        tracker.add_new_mask(state, 0, "whole", whole)
+        tracker.add_new_mask(state, 0, "part", whole & (np.mgrid[0:90, 0:120][0] < 40))
+        tracker.propagate_in_video_preflight(state)
+        return state.exempt
+
+    assert exempt() == {("whole", "part"), ("part", "whole")}
+    tracker.remove_object(state, "part")
+    assert not state.exempt
+    assert exempt()
+    tracker.reset_state(state)
+    assert not state.exempt
