@@ -19,7 +19,16 @@ from sam2fast.tracking.approximations import EXACT, Approximations
 ROOT = Path(__file__).parents[2]
 # Without hooks.
 OTHERS = {
-    *("approximations", "crowd_detections", "nano_heldout", "onnx_costs", "scaling", "shared", "strategy_clips"),
+    *(
+        "approximations",
+        "crowd_detections",
+        "crowd_failures",
+        "nano_heldout",
+        "onnx_costs",
+        "scaling",
+        "shared",
+        "strategy_clips",
+    ),
     *("striped_snakes", "text_prompts"),
 }
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - OTHERS)

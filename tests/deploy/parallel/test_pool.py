@@ -138,7 +138,7 @@ def test_devices(monkeypatch):
     assert device_list("cpu") == ["cpu"] and device_list(["cpu", torch.device("cpu")]) == ["cpu", "cpu"]
     assert names_several("cuda:0,cuda:1") and names_several("all") and not names_several("cuda:1")
     refused = [([], 0, "no device"), ("cpu,", 0, "''"), ("cpu,gpu", 0, "'gpu'")]
-    refused += [("all", 0, "every CUDA device"), ("cuda:0,cpu", 0, "no CUDA"), ("cuda:2", 2, "'cuda:2'")]
+    refused += [("all", 0, "every CUDA device"), ("cuda:0,cpu", 0, "CUDA is not available"), ("cuda:2", 2, "'cuda:2'")]
     for devices, count, word in refused:
         monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
