@@ -1,1 +1,1 @@
-"""Training: data, prompt sampling, losses, the optimiser and the training loop."""
+"""Training: data, prompt sampling, losses, optimizer and training loop."""

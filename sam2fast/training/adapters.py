@@ -1,5 +1,6 @@
-"""Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) by ``peft``: selected linear layers learn a low-rank
-update of frozen weights. Needs the extra ``adapters``.
+"""Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) for frozen linear layers, applied with ``peft``.
+
+Needs the extra ``adapters``.
 """
 
 import contextlib
@@ -18,26 +19,26 @@ from torch import Tensor, nn
 from sam2fast.checkpoints import CheckpointError
 from sam2fast.io.atomic import atomic_write
 
-# Attention in the blocks of the image encoder and in the layers of memory attention.
+# Default targets: attention layers in the blocks of the image encoder and in the layers of memory attention.
 ATTENTION = (
     "image_encoder.trunk.blocks.*.attn.qkv",
     "image_encoder.trunk.blocks.*.attn.proj",
     "memory_attention.layers.*_proj",
 )
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # of names in peft's files
+PREFIX = "base_model.model."  # of parameter names in peft's files
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
 
 @dataclass(frozen=True)
 class AdapterConf:
-    """The layers that get adapters; all other parameters are frozen, unless ``train`` matches them.
+    """Configuration of adapters. Parameters other than the adapters are frozen, except those that ``train`` matches.
 
     Args:
         rank: rank of the updates, at least 1.
-        alpha: updates are scaled by ``alpha / rank``; positive.
-        targets: patterns for the names of linear layers; at least one.
-        train: patterns for the names of parameters that are trained fully, such as ``sam_mask_decoder.*``.
+        alpha: scale of the updates: they are multiplied by ``alpha / rank``. Positive.
+        targets: name patterns of the linear layers that get adapters; at least one.
+        train: name patterns of parameters that are trained fully, such as ``sam_mask_decoder.*``.
     """
 
     rank: int = 8
@@ -55,7 +56,7 @@ class AdapterConf:
 def _peft() -> Any:
     try:
         import peft
-    except Exception as error:  # whatever other versions of its requirements raise
+    except Exception as error:  # incompatible versions of its requirements raise any type
         if isinstance(error, ModuleNotFoundError) and error.name == "peft":
             raise ImportError(
                 "adapters need peft: pip install 'sam2fast[adapters]', or in a checkout pip install '.[adapters]'"
@@ -68,28 +69,28 @@ def _peft() -> Any:
 
 
 def add_adapters(model: nn.Module, conf: AdapterConf) -> None:
-    """Adds adapters to layers of a model in place, and freezes all other parameters that ``conf.train`` does not match.
+    """Adds adapters to a model in place and freezes all other parameters, except those that ``conf.train`` matches.
 
-    Updates are zero at first, so the model computes the same. Random numbers are from torch's global generator.
+    Updates are initialized to zero, so the model's output does not change. Draws from torch's global generator.
 
     Raises:
-        ImportError: ``peft`` is not installed.
-        ValueError: a pattern matches no linear layer or no parameter, or the model has adapters already. Nothing is
-            changed then.
+        ImportError: If ``peft`` is not installed.
+        ValueError: If a pattern matches no linear layer or no parameter, or the model already has adapters. The model
+            is not changed then.
     """
     peft = _peft()
     if adapted := adapted_layers(model):
-        raise ValueError(f"adapters: {next(iter(adapted))} has one already")
+        raise ValueError(f"adapters: {next(iter(adapted))} already has an adapter")
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for pattern in conf.targets:
         if not any(fnmatchcase(name, pattern) for name in layers):
-            raise ValueError(f"adapters: no linear layer is named {pattern!r}")
+            raise ValueError(f"adapters: no linear layer matches {pattern!r}")
     parameters = dict(model.named_parameters())
     for pattern in conf.train:
         if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise ValueError(f"adapters: no parameter is named {pattern!r}")
-    chosen = [name for name in layers if any(fnmatchcase(name, pattern) for pattern in conf.targets)]
-    peft.inject_adapter_in_model(peft.LoraConfig(**_lora(conf, chosen)), model)
+            raise ValueError(f"adapters: no parameter matches {pattern!r}")
+    targets = [name for name in layers if any(fnmatchcase(name, pattern) for pattern in conf.targets)]
+    peft.inject_adapter_in_model(peft.LoraConfig(**_lora(conf, targets)), model)
     for name, parameter in parameters.items():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in conf.train))
 
@@ -99,18 +100,18 @@ def _lora(conf: AdapterConf, layers: Sequence[str]) -> dict[str, Any]:
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Any]:
-    """The modules that ``peft`` has put in place of the model's layers, by name."""
+    """Returns the modules with which ``peft`` replaced layers of the model, by name."""
     if "peft" not in sys.modules:
         return {}
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    kinds = (BaseTunerLayer, ModulesToSaveWrapper)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    adapter_types = (BaseTunerLayer, ModulesToSaveWrapper)
+    return {name: module for name, module in model.named_modules() if isinstance(module, adapter_types)}
 
 
 def _original(module: Any) -> nn.Module:
-    """The layer below an adapter."""
+    """Returns the layer that an adapter wraps."""
     return module.get_base_layer() if hasattr(module, "get_base_layer") else module.original_module
 
 
@@ -128,7 +129,7 @@ def _remove(model: nn.Module) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Removes the adapters inside the context: the model has its official parameters alone."""
+    """Removes the adapters inside the context, so that the model has only its official parameters."""
     adapted = _remove(model)
     try:
         yield
@@ -137,7 +138,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Adds every adapter to its weight and removes it; the model computes the same, at its usual speed."""
+    """Merges all adapters into their weights and removes them. Outputs stay the same and cost as without adapters."""
     for name, module in adapted_layers(model).items():
         if hasattr(module, "merge"):
             module.merge()
@@ -150,7 +151,7 @@ def merge_adapters(model: nn.Module) -> None:
 
 @torch.no_grad()
 def merged_weights(weights: Mapping[str, Tensor], conf: AdapterConf | None) -> dict[str, Tensor]:
-    """The state dict of a model with its adapters merged into the weights."""
+    """Returns the state dict of a model with its adapters merged into the weights."""
     out = {name.replace(".base_layer.", "."): value for name, value in weights.items() if not is_adapter(name)}
     for name, down in weights.items():
         layer = name.removesuffix(DOWN)
@@ -162,12 +163,12 @@ def merged_weights(weights: Mapping[str, Tensor], conf: AdapterConf | None) -> d
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter of this name is part of an adapter."""
+    """Returns True if a parameter of this name belongs to an adapter."""
     return name.endswith((DOWN, UP))
 
 
 def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf: AdapterConf, path: Path) -> None:
-    """Writes the adapters among a model's ``weights``, and the parameters named in ``learnt``, into a folder."""
+    """Writes the adapters in a model's ``weights``, and the parameters named in ``learnt``, to a folder."""
     from safetensors.torch import save
 
     layers = sorted(name.removesuffix(DOWN) for name in weights if name.endswith(DOWN))
@@ -185,41 +186,41 @@ def write_adapters(weights: Mapping[str, Tensor], learnt: Collection[str], conf:
 
 
 def save_adapters(model: nn.Module, conf: AdapterConf, path: str | Path) -> None:
-    """Writes a model's adapters and other trainable parameters into a folder, as ``peft`` writes and loads them."""
+    """Writes a model's adapters and other trainable parameters to a folder, in ``peft``'s format."""
     learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     write_adapters(dict(model.named_parameters()), learnt, conf, Path(path))
 
 
 def load_adapters(model: nn.Module, path: str | Path) -> Any:
-    """Loads adapters into a model with the weights they were trained on, in place.
+    """Loads adapters in place into a model that has the weights on which they were trained.
 
-    The model is a video predictor or the model of an image predictor. All its parameters are frozen afterwards;
+    The model is a video predictor or the model of an image predictor. All its parameters are frozen afterwards.
     :func:`merge_adapters` merges the adapters into its weights.
 
     Args:
-        model: without adapters.
-        path: a folder of :func:`save_adapters` or of ``peft``'s ``save_pretrained``, also of the original's model.
+        model: model without adapters.
+        path: folder written by :func:`save_adapters` or ``peft``'s ``save_pretrained``, also for the official model.
 
     Returns:
         ``peft``'s configuration of the adapters.
 
     Raises:
-        ImportError: ``peft`` is not installed.
-        FileNotFoundError: there is no such file.
-        CheckpointError: the file has no adapters, or none for this model, or the model has some already; nothing is
-            changed then.
+        ImportError: If ``peft`` is not installed.
+        FileNotFoundError: If a file is missing.
+        CheckpointError: If the file has no adapters or does not fit this model, or if the model already has adapters.
+            The model is not changed then.
     """
     path = Path(path)
     tensors, conf = _read(path)
     peft = _peft()
     if adapted := adapted_layers(model):
-        raise CheckpointError(f"{next(iter(adapted))} of the model has adapters already: merge_adapters removes them")
+        raise CheckpointError(f"{next(iter(adapted))} of the model already has adapters: merge_adapters removes them")
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         peft.inject_adapter_in_model(conf, model)
         if names := _misfits(model, tensors):
             raise ValueError(f"{len(names)} names do not fit, such as {names[0]}")
-    except Exception as error:  # of whatever kind peft raises for a configuration
+    except Exception as error:  # peft raises any type for a bad configuration
         _remove(model)
         vars(model).pop("peft_config", None)
         for parameter in learning:
@@ -231,9 +232,9 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
 
 
 def _misfits(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names that only the file or only the model with its new adapters has, and those with another shape."""
+    """Returns names that only the file or only the adapted model has, and names of tensors with different shapes."""
     needed = _peft().get_peft_model_state_dict(model, save_embedding_layers=False)
-    # Also parameters that were trained beside the adapters.
+    # Includes parameters that were trained in addition to the adapters.
     known = {**model.state_dict(), **needed}
     wrong = [name for name, value in tensors.items() if name not in known or known[name].shape != value.shape]
     return sorted([*wrong, *(needed.keys() - tensors.keys())])
@@ -248,8 +249,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Any]:
     source = path / WEIGHTS_FILE
     try:
         with safe_open(source, framework="pt") as file:
-            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         source = path / CONFIG_FILE
         return tensors, _peft().PeftConfig.from_peft_type(**json.loads(source.read_bytes()))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise CheckpointError(f"{source} is damaged or no file of adapters: {error}") from error
+        raise CheckpointError(f"{source} is damaged or not an adapter file: {error}") from error

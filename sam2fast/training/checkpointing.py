@@ -1,4 +1,4 @@
-"""Checkpoint files of a training run: written atomically, read back, and the lock of their folder."""
+"""Checkpoint files of a training run: atomic writes, loading, and a lock on their folder."""
 
 import errno
 import logging
@@ -27,8 +27,8 @@ from sam2fast.training.distributed.ranks import Ranks
 _log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
-NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # entries; the original's checkpoints lack the last
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of some network file systems
+NEEDED = {"model", "optimizer", "steps", "steps_in_epoch", "ema"}  # official checkpoints have no "ema"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have no locks
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -37,13 +37,13 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def save_current(content: dict[str, Any], folder: Path) -> None:
-    """Writes the folder's current checkpoint atomically, and keeps the one before as the previous checkpoint."""
+    """Writes the folder's current checkpoint atomically and keeps the last one as the previous checkpoint."""
     current, previous = folder / CURRENT, resolve_symlinks(folder / PREVIOUS)
     if current.exists():
-        # A hard link first, so that there is a checkpoint at every moment.
+        # The hard link comes first, so that the folder has a checkpoint at all times.
         with temporary_path(previous) as link:
             try:
-                os.link(os.path.realpath(current), link)  # not to a symlink, which would lead to the new one
+                os.link(os.path.realpath(current), link)  # a link to a symlink would point to the new file
             except OSError:  # a file system without hard links
                 with annotate_oserror(link):
                     shutil.copyfile(current, link)
@@ -52,15 +52,15 @@ def save_current(content: dict[str, Any], folder: Path) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The existing ones of a folder's current and previous checkpoint."""
+    """Returns the paths of a folder's current and previous checkpoints that exist."""
     return [path for path in (folder / CURRENT, folder / PREVIOUS) if path.exists()]
 
 
 def load_current(folder: Path) -> dict[str, Any] | None:
-    """The folder's current checkpoint, or the previous one if it is damaged; None if there is none.
+    """Loads the folder's current checkpoint, or the previous one if it is damaged; returns None if there is none.
 
-    A damaged checkpoint is renamed, so that the next save does not replace the good one by it. If all are damaged,
-    that is a :class:`CheckpointError`.
+    Renames damaged checkpoints, so that the next save does not move them over a good one. Raises
+    :class:`CheckpointError` if all are damaged.
     """
     present, damaged = checkpoints_in(folder), []
     for path in present:
@@ -79,35 +79,35 @@ def load_current(folder: Path) -> dict[str, Any] | None:
 
 
 def load_on_all_ranks(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
-    """The result of :func:`load_current` in every process of a run; the folder must be on a shared file system.
+    """Calls :func:`load_current` on every rank; the folder must be on a shared file system.
 
-    Different checkpoints in different processes are a :class:`CheckpointError`.
+    Raises :class:`CheckpointError` if ranks load different checkpoints.
     """
     if not ranks.is_group:
         return load_current(folder)
     content = None
-    # The first process renames damaged checkpoints before the others read.
+    # The main rank renames damaged checkpoints before the other ranks read.
     for first in (True, False):
         if ranks.is_main == first:
             content = load_current(folder)
         ranks.barrier()
-    found = ranks.gather(None if content is None else content["steps"])
-    if len(set(found)) > 1:
+    steps = ranks.gather(None if content is None else content["steps"])
+    if len(set(steps)) > 1:
         raise CheckpointError(
-            f"the processes found checkpoints of updates {', '.join(map(str, found))} in {folder}; "
+            f"ranks loaded checkpoints from different steps ({', '.join(map(str, steps))}) in {folder}; "
             "the folder must be on a file system that all machines share"
         )
     return content
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Loads a checkpoint of a training run with ``weights_only``; another file is a :class:`CheckpointError`."""
+    """Loads a training checkpoint with ``weights_only``; raises :class:`CheckpointError` for other files."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # damaged files raise almost anything
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # zip seeks outside a truncated file
+    except Exception as error:  # damaged files raise almost any type
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # in a truncated file, zip seeks out of range
             raise
         raise CheckpointError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
@@ -120,17 +120,17 @@ def load(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Locks the folder for this run inside the context, and removes incomplete files of killed runs.
+    """Locks the folder for this run inside the context and removes incomplete files of killed runs.
 
-    On file systems without locks there is a warning, and nothing is removed, since another run may be writing. If
-    another run uses the folder, that is a :class:`CheckpointError`.
+    If the file system has no locks, warns and removes nothing, because another run may be writing. Raises
+    :class:`CheckpointError` if another run uses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w", encoding="utf-8") as file:
         try:
             import fcntl
 
-            # A lock of this process alone: forked workers of a killed run may live for seconds longer.
+            # The lock belongs to this process only: forked workers of a killed run may outlive it by seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             targets = filter(None, map(target_of, folder.iterdir()))
             remove_leftovers([*targets, folder / CURRENT, folder / PREVIOUS])

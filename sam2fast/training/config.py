@@ -1,4 +1,4 @@
-"""Training configurations: loads them and builds the trainer that they describe."""
+"""Loads training configurations and builds trainers from them."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from sam2fast.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-# Classes and functions that a training configuration may name, besides the parts of the model.
+# Classes and functions that a training configuration may name, in addition to those of models.
 _ALLOWED = {
     "sam2fast.training.trainer": "Trainer",
     "sam2fast.training.settings": "OptimConf AmpConf CheckpointConf LoggingConf EmaConf DistributedConf",
@@ -47,7 +47,7 @@ _ALLOWED = {
     "sam2fast.training.data.transforms": "ComposeAPI RandomHorizontalFlip RandomAffine RandomResizeAPI "
     "RandomMosaicVideoAPI RandomGrayscale ColorJitter ToTensorAPI NormalizeAPI",
     "torch.optim": "AdamW Adam SGD NAdam RAdam RMSprop Adagrad",
-    # With 8-bit states, or states paged to host memory; on GPUs alone.
+    # With 8-bit states, or states paged to host memory; only for CUDA.
     "bitsandbytes.optim": "AdamW8bit PagedAdamW8bit PagedAdamW",
 }
 TRAINING_TARGETS = TARGETS | {f"{module}.{name}" for module, names in _ALLOWED.items() for name in names.split()}
@@ -70,17 +70,17 @@ IMPLIED = {
 def load_training_config(
     name: str | Path, overrides: Sequence[str] = (), report: Callable[[str], None] = _log.warning
 ) -> DictConfig:
-    """Loads a training configuration, also one of the official trainer.
+    """Loads a training configuration of sam2fast or of the official trainer.
 
     Its ``model_config`` names the configuration whose ``model`` is trained; ``trainer.model`` overrides parts of it.
 
     Args:
         name, overrides: see :func:`sam2fast.config.load_config`.
-        report: called with each line of the notes on the conversion of an official configuration.
+        report: function called with each note on the conversion of an official configuration.
 
     Raises:
-        FileNotFoundError: no such configuration.
-        ConfigError: it is not a training configuration, or an override does not fit.
+        FileNotFoundError: If there is no such configuration.
+        ConfigError: If it is not a training configuration, or an override does not fit.
     """
     config, notes = read_config(name), Notes()
     try:
@@ -99,22 +99,22 @@ def load_training_config(
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
-    """``config`` with the model that it names and with default targets; changed in place."""
+    """Adds the model that ``model_config`` names and default targets to ``config`` in place, and returns it."""
     if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
         raise ConfigError(f"{name} is no training configuration: it has no section 'trainer'")
     if "model_config" in config:
         model = OmegaConf.select(load_config(config.model_config), "model")
         if model is None:
             raise ConfigError(f"model_config names {config.model_config}, which has no 'model'")
-        own = OmegaConf.select(config, "trainer.model") or OmegaConf.create()
-        OmegaConf.update(config, "trainer.model", OmegaConf.merge(model, own), merge=False, force_add=True)
-        config.trainer.model._target_ = own.get("_target_", "sam2fast.training.model.SAM2Train")
+        overrides = OmegaConf.select(config, "trainer.model") or OmegaConf.create()
+        OmegaConf.update(config, "trainer.model", OmegaConf.merge(model, overrides), merge=False, force_add=True)
+        config.trainer.model._target_ = overrides.get("_target_", "sam2fast.training.model.SAM2Train")
     for key, target in IMPLIED.items():
         node = OmegaConf.select(config, key)
         if isinstance(node, DictConfig) and "_target_" not in node:
             node._target_ = f"sam2fast.training.{target}"
     validation = OmegaConf.select(config, "trainer.data.val")
-    if isinstance(validation, DictConfig):  # all clips, in order
+    if isinstance(validation, DictConfig):  # uses all clips, in order
         for key in ("drop_last", "shuffle"):
             validation.setdefault(key, False)
     optimizer = OmegaConf.select(config, "trainer.optim.optimizer")
@@ -126,15 +126,15 @@ def _completed(config: DictConfig, name: str | Path) -> DictConfig:
 
 
 def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trainer:
-    """The trainer that a configuration describes; ``trainer.seed_value`` seeds the initial weights.
+    """Builds the trainer that a configuration describes; ``trainer.seed_value`` seeds the initial weights.
 
-    In distributed training it gets this process's share of ``trainer.data.train``.
+    In distributed training, ``trainer.data.train`` yields only this rank's samples.
 
     Args:
         allow_targets: dotted prefixes of custom classes that the configuration may name.
 
     Raises:
-        ConfigError: a target is not allowed, or its arguments are wrong.
+        ConfigError: If a target is not allowed, or its arguments are wrong.
     """
     torch.manual_seed(config.trainer.get("seed_value", 123))
     node = _of_this_process(config.trainer, allow_targets)
@@ -145,13 +145,13 @@ def build_trainer(config: DictConfig, allow_targets: Sequence[str] = ()) -> Trai
 
 
 def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ()) -> None:
-    """Checks targets and data sets of a configuration without building the model.
+    """Checks the targets and data sets of a configuration without building the model.
 
     Args:
-        allow_targets: as of :func:`build_trainer`.
+        allow_targets: see :func:`build_trainer`.
 
     Raises:
-        ConfigError: a target is not allowed, or arguments or data of a data set are wrong or missing.
+        ConfigError: If a target is not allowed, or a data set's arguments or data are wrong or missing.
     """
     check_targets(config.trainer, allow_targets, TRAINING_TARGETS)
     for loader in (config.trainer.get("data") or {}).values():
@@ -160,7 +160,7 @@ def check_training_config(config: DictConfig, allow_targets: Sequence[str] = ())
 
 
 def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConfig:
-    """The trainer's node, with ``rank`` and ``world_size`` of this process."""
+    """Returns the trainer's node, with this process's ``rank`` and ``world_size`` in ``data.train``."""
     distributed = node.get("distributed")
     conf = None if distributed is None else build_from_config(distributed, allow_targets, TRAINING_TARGETS)
     accelerator = node.get("accelerator", "auto")

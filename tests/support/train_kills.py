@@ -142,7 +142,7 @@ def killed_worker(kills: TrainKills, out: Path) -> str:
     out.mkdir()
     ended = forked(kills.command(out, WORKERS, f"trainer.data.train.datasets.0.dataset={clips}"))
     (line,) = ended.stderr.splitlines()
-    how = r"\(DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpectedly)\); where memory ran out"
+    how = r"\(DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpectedly)\); if memory ran out"
     assert ended.code == 1 and re.search(f"a process that makes batches was lost {how}", line), ended
     left_whole(out)
     (out / "killed").unlink()

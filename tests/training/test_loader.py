@@ -297,7 +297,7 @@ def test_a_worker_killed_while_its_batch_is_received_is_named():
 def test_a_connection_that_ends_for_no_known_reason_is_a_lost_worker(monkeypatch, error):
     monkeypatch.setattr(loader_module, "SECONDS_TO_EXIT", 0.01)
     name = type(error).__name__
-    with pytest.raises(LostWorkerError, match=rf"lost \({name} during a batch: .*\); where memory ran out"):
+    with pytest.raises(LostWorkerError, match=rf"lost \({name} during a batch: .*\); if memory ran out"):
         receive(TornBatches(is_killed=False, error=error))
 
 

@@ -1,1 +1,1 @@
-"""Training data: clips with masks from data sets or synthetic scenes, and batches of clips."""
+"""Training data: clips with masks from data sets or synthetic scenes, collated into batches."""

@@ -1,4 +1,4 @@
-"""Batches of clips: the objects of all clips are concatenated."""
+"""Batches of clips. The objects of all clips are concatenated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from sam2fast.training.data.clip import Clip
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips of T frames and S x S pixels with O objects in all."""
+    """A batch of B clips with T frames of S x S pixels and O objects in total."""
 
     frames: Tensor  # (T, B, S, S, 3) uint8 RGB
     masks: Tensor  # (T, O, S, S) bool
-    video: Tensor  # (O,) int64: which of the B clips each object is in
-    seeds: tuple[int, ...]  # of each clip, for the prompts sampled from its masks
+    video: Tensor  # (O,) int64: index of each object's clip
+    seeds: tuple[int, ...]  # one per clip, for sampling prompts from its masks
     plan_seed: int = 0  # for the prompt plan that all clips share
     names: tuple[str, ...] = ()
-    key: str = "all"  # which loss the trainer applies
+    key: str = "all"  # key of the loss that the trainer applies
 
     @property
     def num_frames(self) -> int:
@@ -35,18 +35,18 @@ class ClipBatch:
         return self.masks.shape[1]
 
     def to(self, device: torch.device) -> "ClipBatch":
-        """The batch with its tensors on ``device``."""
+        """Copies the batch's tensors to ``device``."""
         frames, masks, video = (x.to(device, non_blocking=True) for x in (self.frames, self.masks, self.video))
         return replace(self, frames=frames, masks=masks, video=video)
 
     def pin_memory(self) -> "ClipBatch":
-        """The batch in page-locked memory, from which :meth:`to` copies asynchronously."""
+        """Copies the tensors to page-locked memory, from which :meth:`to` copies asynchronously."""
         frames, masks, video = (x.pin_memory() for x in (self.frames, self.masks, self.video))
         return replace(self, frames=frames, masks=masks, video=video)
 
 
 def collate(clips: Sequence[Clip], seeds: Sequence[int], key: str = "all", plan_seed: int = 0) -> ClipBatch:
-    """A batch of clips with the same number of frames and the same square frame size, each with an object."""
+    """Collates clips with at least one object each. All must have the same number of frames and square frame size."""
     shapes = {clip.frames.shape for clip in clips}
     if len(shapes) != 1:
         raise ValueError(f"the clips of a batch must have one shape (T, S, S, 3), got {sorted(shapes)}")

@@ -1,4 +1,4 @@
-"""Which samples each batch of an epoch has on every rank: a pure function of the seed and the epoch."""
+"""Schedule of batches: the samples of each batch on every rank, a pure function of the seed and the epoch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-# Spawn keys of one seed: numpy pads seeds with zeros, so [seed, epoch] would equal [seed, epoch, 0, 0].
+# Spawn keys separate the random streams of one seed: numpy pads seeds with zeros, so [seed, epoch] equals
+# [seed, epoch, 0, 0].
 _CHOICES, _PERMUTATION, _PHASES = 0, 1, 2
 
-# The indices of a source's samples in an epoch, with repetitions, given the number of the epoch.
+# Function from an epoch's number to the indices of a source's samples in it, with repetitions.
 EpochIndices: TypeAlias = Callable[[int], NDArray[np.int64]]
 
 
@@ -19,12 +20,12 @@ class BatchSample:
     """One sample of a batch."""
 
     index: int  # in the data set
-    position: int  # in the source's order of this epoch over all ranks; unique in the epoch
+    position: int  # in the source's order over all ranks; unique in the epoch
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One batch on one rank; all samples are from one source."""
+    """One batch on one rank. All its samples come from one source."""
 
     source: int
     samples: tuple[BatchSample, ...]
@@ -32,23 +33,23 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """Mixes sources batch by batch, as ``training.dataset.sam2_datasets.TorchTrainMixedDataset`` does.
+    """Schedule that draws a source for each batch, as ``training.dataset.sam2_datasets.TorchTrainMixedDataset`` does.
 
-    Without ``batches_per_epoch``, an epoch is one pass over every source, and an exhausted source is not drawn again.
-    With it, every batch draws its source by weight, and exhausted sources start over, newly shuffled.
+    Without ``batches_per_epoch``, an epoch is one pass over every source, and exhausted sources are not drawn again.
+    With it, every batch draws its source by weight, and exhausted sources are reshuffled and start over.
     """
 
     lengths: Sequence[int]  # number of samples of each source
     batch_sizes: Sequence[int]  # per rank
-    weights: Sequence[float] | None  # unnormalised; None for the numbers of batches
+    weights: Sequence[float] | None  # unnormalized; None: proportional to the numbers of batches
     batches_per_epoch: int | None
     seed: int
     shuffle: bool
     drop_last: bool
     rank: int
     world_size: int
-    phases: int  # number of epochs of one pass over every source
-    chosen: Sequence[EpochIndices | None]  # called with the number of the pass
+    phases: int  # number of epochs that make up one pass over every source
+    chosen: Sequence[EpochIndices | None]  # sampled indices of each source, by number of the pass
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -82,7 +83,7 @@ class BatchSchedule:
                 )
 
     def num_batches(self, epoch: int) -> int:
-        """Number of batches of an epoch; epochs differ only with phases or ``chosen`` samples."""
+        """Returns the number of batches of an epoch. It varies only with phases or ``chosen`` samples."""
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         if self.batches_per_epoch is not None:
@@ -91,7 +92,7 @@ class BatchSchedule:
         return int(available[self._weights(available) > 0].sum())
 
     def available(self, epoch: int) -> NDArray[np.int64]:
-        """Number of batches of each source in an epoch."""
+        """Returns the number of batches of each source in an epoch."""
         batches = []
         for source, batch_size in enumerate(self.batch_sizes):
             together, count = batch_size * self.world_size, self._count(source, epoch)
@@ -99,7 +100,7 @@ class BatchSchedule:
         return np.asarray(batches, dtype=np.int64)
 
     def samples(self, source: int, epoch: int) -> NDArray[np.int64]:
-        """Indices of a source's samples in an epoch, not shuffled yet."""
+        """Returns the indices of a source's samples in an epoch, before shuffling."""
         pass_number, phase = divmod(epoch, self.phases)
         chosen = self.chosen[source]
         indices = np.arange(self.lengths[source]) if chosen is None else chosen(pass_number)
@@ -121,7 +122,7 @@ class BatchSchedule:
         return np.where(available > 0, weights, 0.0)
 
     def epoch(self, epoch: int) -> "EpochSchedule":
-        """The batches of one epoch; all ranks draw the same sources."""
+        """Returns the batches of one epoch. All ranks draw the same sources."""
         count, available = self.num_batches(epoch), self.available(epoch)
         weights = self._weights(available)
         if not weights.sum():
@@ -147,7 +148,7 @@ class EpochSchedule:
     epoch: int
     available: NDArray[np.int64]  # number of batches of each source in one pass
     sources: NDArray[np.int64]  # the source of each batch
-    ordinals: NDArray[np.int64]  # the number of each batch among those of its source
+    ordinals: NDArray[np.int64]  # the number of each batch among the batches of its source
     _order: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -159,16 +160,16 @@ class EpochSchedule:
         number, within = divmod(ordinal, int(self.available[source]))
         order = self._pass(source, number)
         size, ranks = schedule.batch_sizes[source], schedule.world_size
-        # Less is left only without drop_last: the rest is divided among the ranks.
+        # A batch is smaller only at the end of a pass without drop_last: the rest is divided among the ranks.
         size_here = min(size, -(-(len(order) - within * size * ranks) // ranks))
         first = within * size * ranks + schedule.rank * size_here
-        # The modulus repeats samples where the rest is not divisible by the ranks, as in DistributedSampler.
+        # If the rest is not divisible by the ranks, the modulus repeats samples, as in DistributedSampler.
         indices = (int(order[(first + i) % len(order)]) for i in range(size_here))
         positions = ((ordinal * ranks + schedule.rank) * size + i for i in range(size_here))
         return BatchPlan(source, tuple(BatchSample(*sample) for sample in zip(indices, positions, strict=True)))
 
     def _pass(self, source: int, number: int) -> NDArray[np.int64]:
-        """The order of a source's samples in its ``number``-th pass."""
+        """Returns the order of a source's samples in its pass ``number``."""
         if not self.schedule.shuffle:
             number = 0
         known = self._order.get(source)
@@ -191,7 +192,7 @@ def _distribution(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 def _choose_once_through(
     draws: NDArray[np.float64], weights: NDArray[np.float64], available: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """One source per draw; a source is drawn at most as often as it has batches available."""
+    """Returns one source per draw. A source is drawn at most as often as it has batches available."""
     left = np.where(weights > 0, available, 0)
     chosen = np.empty(len(draws), dtype=np.int64)
     done = 0

@@ -1,4 +1,4 @@
-"""Clips of still images, seen by a moving camera."""
+"""Clips of still images under a moving virtual camera."""
 
 from dataclasses import dataclass, replace
 
@@ -10,25 +10,25 @@ from sam2fast.datasets.dataset_files import DatasetError
 from sam2fast.training.data.clip import Clip
 
 Box = tuple[float, float, float, float]
-# Random crops tried before an image counts as one without objects.
+# Maximum number of random crops before an image counts as having no objects.
 ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class RandomCamera:
-    """A transform from a still image to a clip by a camera that pans and zooms; frames are square crops.
+    """Transform from a still image to a clip, with a panning and zooming camera. Frames are square crops.
 
-    Objects that are too small, too large or cut off in the first crop are dropped; at least one object stays.
+    Drops objects that are too small, too large or cut off in the first crop. At least one object remains.
 
     Args:
         size: side of the frames in pixels.
-        num_frames: number of frames of the new clip.
-        max_objects: largest number of objects, chosen at random.
-        zoom: smallest and largest side of the first crop, as shares of the image's, before the aspect.
-        most_aspect: largest ratio between the scales of a crop's two sides.
+        num_frames: number of frames of the clip.
+        max_objects: maximum number of objects; they are chosen at random.
+        zoom: smallest and largest side of the first crop, as fractions of the image's side, before the aspect.
+        most_aspect: maximum ratio between the scales of a crop's two sides.
         motion: standard deviation of the camera's speed, in sides of the crop per frame.
-        areas: smallest and largest area of an object in the first crop, as shares of it.
-        least_inside: smallest share of an object's area inside the first crop.
+        areas: smallest and largest area of an object in the first crop, as fractions of the crop.
+        least_inside: minimum fraction of an object's area inside the first crop.
     """
 
     size: int
@@ -41,10 +41,10 @@ class RandomCamera:
     least_inside: float = 0.4
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Clip ``(1, H, W, 3)`` with masks ``(1, O, H, W)`` -> ``(T, S, S, 3)`` with ``(T, o, S, S)``, o <= O.
+        """Turns a clip ``(1, H, W, 3)`` with masks ``(1, O, H, W)`` into ``(T, S, S, 3)`` with ``(T, o, S, S)``.
 
         Raises:
-            DatasetError: no object fits the limits in any crop.
+            DatasetError: If no object fits the limits in any crop.
         """
         if len(clip.frames) != 1:
             raise ValueError(f"expected a clip of one frame, got {len(clip.frames)}: RandomCamera needs a still image")
@@ -61,18 +61,18 @@ class RandomCamera:
                 break
         else:
             raise DatasetError(f"{clip.name!r}: no crop has an object within the limits of RandomCamera")
-        kept = np.sort(rng.permutation(np.flatnonzero(fits))[: self.max_objects])
+        used = np.sort(rng.permutation(np.flatnonzero(fits))[: self.max_objects])
         boxes = self._path(first, (width, height), rng)
         return replace(
             clip,
             frames=np.stack([self._crop(frame, box) for box in boxes]),
-            masks=np.stack([[self._crop(mask * np.uint8(255), box) > 127 for mask in masks[kept]] for box in boxes]),
-            object_ids=tuple(clip.object_ids[i] for i in kept) if clip.object_ids else (),
+            masks=np.stack([[self._crop(mask * np.uint8(255), box) > 127 for mask in masks[used]] for box in boxes]),
+            object_ids=tuple(clip.object_ids[i] for i in used) if clip.object_ids else (),
             frame_indices=clip.frame_indices * self.num_frames,
         )
 
     def _first_box(self, masks: NDArray[np.bool_], rng: np.random.Generator) -> Box:
-        """A random crop around a pixel of an object, translated into the image."""
+        """Returns a random crop around a pixel of an object, translated into the image."""
         count, height, width = masks.shape
         share, aspect = rng.uniform(*self.zoom), np.exp(rng.uniform(-1, 1) * 0.5 * np.log(self.most_aspect))
         w, h = width * min(1.0, share * aspect), height * min(1.0, share / aspect)
@@ -81,7 +81,7 @@ class RandomCamera:
         return _inside(x + (rng.random() - 0.5) * w, y + (rng.random() - 0.5) * h, w, h, (width, height))
 
     def _path(self, first: Box, image: tuple[int, int], rng: np.random.Generator) -> list[Box]:
-        """The crop of each frame: a steady motion with some shake, inside the image."""
+        """Returns the crop of each frame: uniform motion with some shake, inside the image."""
         left, top, right, bottom = first
         w, h = right - left, bottom - top
         x, y = (left + right) / 2, (top + bottom) / 2
@@ -101,9 +101,9 @@ class RandomCamera:
 
 
 def _inside(x: float, y: float, w: float, h: float, image: tuple[int, int]) -> Box:
-    """The box of ``w`` by ``h`` pixels around ``(x, y)``, translated into the image."""
+    """Returns the box of ``w`` by ``h`` pixels around ``(x, y)``, translated into the image."""
     w, h = min(w, image[0]), min(h, image[1])
     left = min(max(0.0, x - w / 2), image[0] - w)
     top = min(max(0.0, y - h / 2), image[1] - h)
-    # Rounding must not put the box outside.
+    # The minimum keeps rounding errors inside the image.
     return left, top, min(left + w, image[0]), min(top + h, image[1])

@@ -1,4 +1,4 @@
-"""Clips: the samples of every data set of training."""
+"""Clips, the samples of every training data set."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from sam2fast.utils.errors import FixableError
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive frames of one video (or a single image) and the ground-truth masks of some of its objects."""
+    """Consecutive frames of one video, or a single image, with ground-truth masks of some of its objects."""
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     masks: NDArray[np.bool_]  # (T, O, H, W); all False where an object is not visible
@@ -21,31 +21,31 @@ class Clip:
 
 
 class ClipDataset(Protocol):
-    """A data set of clips. All randomness of a sample comes from the given generator, so that it is reproducible."""
+    """Data set of clips. All randomness of a sample comes from the generator, so that it is reproducible."""
 
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """One clip of the ``index``-th video or image."""
+        """Returns one clip of the ``index``-th video or image."""
         ...
 
 
 @runtime_checkable
 class EpochDataset(ClipDataset, Protocol):
-    """A data set that chooses the samples of each epoch."""
+    """Data set that chooses the samples of each epoch."""
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
-        """Indices ``(N,)`` of the samples of an epoch, ascending, with repetitions; a pure function of the epoch."""
+        """Returns the indices ``(N,)`` of an epoch's samples, ascending, with repetitions; a pure function."""
         ...
 
 
 def name_of(dataset: ClipDataset) -> str:
-    """Name of a data set for messages: its ``name``, or that of its class."""
+    """Returns the name of a data set for messages: its ``name``, or its class's name."""
     return str(getattr(dataset, "name", "") or type(dataset).__name__)
 
 
 class DataError(FixableError, RuntimeError):
-    """Training data are unusable, and training must stop.
+    """Raised if training data are unusable and training must stop.
 
     A sample that may be skipped raises :class:`~sam2fast.datasets.DatasetError` instead.
     """

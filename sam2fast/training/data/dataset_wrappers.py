@@ -1,4 +1,4 @@
-"""Data sets made from other data sets: repeated, concatenated, cut to a subset, or fixed."""
+"""Data sets made from other data sets: repetition, concatenation, subsets and fixed clips."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from sam2fast.training.data.clip import Clip, ClipDataset, name_of
 
 
 def repeat_factors_of(dataset: ClipDataset) -> NDArray[np.float32]:
-    """Repeat factors ``(N,)`` of the N videos of a data set: its ``repeat_factors``, or ones."""
+    """Returns the repeat factors ``(N,)`` of a data set's N videos: its ``repeat_factors``, or ones."""
     factors = getattr(dataset, "repeat_factors", None)
     return np.ones(len(dataset), dtype=np.float32) if factors is None else np.asarray(factors, dtype=np.float32)
 
 
 def sample_once(dataset: ClipDataset, index: int, rng: np.random.Generator) -> Clip:
-    """A clip of a data set's ``index``-th video, without repetitions."""
+    """Samples a clip of a data set's ``index``-th video, not counting repetitions."""
     clip: Clip = getattr(dataset, "sample_once", dataset.sample)(index, rng)
     return clip
 
 
 class _OfOneDataset:
-    """Base class of data sets made from another one."""
+    """Base class of data sets made from one other data set."""
 
     dataset: ClipDataset
 
@@ -35,14 +35,14 @@ class _OfOneDataset:
 class RepeatFactorWrapper(_OfOneDataset):
     """A data set with repeat factors.
 
-    The integer part of a factor is how often a video comes in every epoch; the fraction is the probability of one
-    more. The choice depends on ``seed`` and the epoch alone, and equals that of the official
+    A factor's integer part is the number of times that a video occurs in every epoch. Its fraction is the probability
+    of one more. The draws depend only on ``seed`` and the epoch, and equal those of the official
     ``training.dataset.utils.RepeatFactorWrapper``.
 
     Args:
-        factors: one number for all videos, one for each, or a mapping from names to factors. By default, and for
-            videos that the mapping lacks, the data set's ``repeat_factors``, as ``VOSDataset`` has them. Finite, at
-            least 0 and not all 0.
+        factors: one number for all videos, one per video, or a mapping from video names. The default, also for videos
+            that the mapping lacks, is the data set's ``repeat_factors``; ``VOSDataset`` has these. Factors are finite,
+            at least 0 and not all 0.
     """
 
     def __init__(
@@ -51,24 +51,24 @@ class RepeatFactorWrapper(_OfOneDataset):
         seed: int = 0,
         factors: float | Sequence[float] | Mapping[str, float] | None = None,
     ) -> None:
-        own = repeat_factors_of(dataset)
+        defaults = repeat_factors_of(dataset)
         if isinstance(factors, Mapping):
             names = getattr(dataset, "video_names", ())
-            if strange := sorted(set(factors) - set(names)):
-                unknown = f"factors names {', '.join(strange[:5])}"
-                raise ValueError(f"{unknown}, which the data set does not have or does not name")
-            given = np.asarray([factors.get(name, o) for name, o in zip(names, own, strict=True)], dtype=np.float32)
+            if unknown := sorted(set(factors) - set(names)):
+                names_unknown = f"factors names {', '.join(unknown[:5])}"
+                raise ValueError(f"{names_unknown}, which the data set does not have or does not name")
+            values = np.asarray([factors.get(name, d) for name, d in zip(names, defaults, strict=True)], np.float32)
         else:
-            given = own if factors is None else np.asarray(factors, dtype=np.float32)
-        if given.ndim > 1 or given.ndim == 1 and len(given) != len(own):
-            raise ValueError(f"factors must be one number, or one for each of {len(own)} videos, got {given.shape}")
-        if not np.isfinite(given).all() or (given < 0).any() or not given.any():
-            raise ValueError(f"factors must be finite, at least 0 and not all 0, got {given}")
-        self.repeat_factors = np.broadcast_to(given, own.shape).copy()
+            values = defaults if factors is None else np.asarray(factors, dtype=np.float32)
+        if values.ndim > 1 or values.ndim == 1 and len(values) != len(defaults):
+            raise ValueError(f"factors must be one number, or one per video ({len(defaults)}), got {values.shape}")
+        if not np.isfinite(values).all() or (values < 0).any() or not values.any():
+            raise ValueError(f"factors must be finite, at least 0 and not all 0, got {values}")
+        self.repeat_factors = np.broadcast_to(values, defaults.shape).copy()
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
-        """Number of videos without repetitions; an epoch has ``len(epoch_indices(epoch))`` samples."""
+        """Returns the number of videos without repetitions; an epoch has ``len(epoch_indices(epoch))`` samples."""
         return len(self.repeat_factors)
 
     def epoch_indices(self, epoch: int) -> NDArray[np.int64]:
@@ -78,12 +78,12 @@ class RepeatFactorWrapper(_OfOneDataset):
         return np.repeat(np.arange(len(whole)), counts)
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip of the ``index``-th video."""
+        """Samples a clip of the ``index``-th video."""
         return sample_once(self.dataset, index, rng)
 
 
 class ConcatDataset:
-    """The videos of several data sets in order, without repetitions.
+    """Concatenates the videos of several data sets, without repetitions.
 
     As in the official ``training.dataset.utils.ConcatDataset``, :class:`RepeatFactorWrapper` applies repeat factors.
     """
@@ -104,7 +104,7 @@ class ConcatDataset:
         return len(self.repeat_factors)
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip of the ``index``-th video."""
+        """Samples a clip of the ``index``-th video."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}")
         number = bisect_right(self._ends, index)
@@ -112,7 +112,7 @@ class ConcatDataset:
 
 
 class Subset(_OfOneDataset):
-    """The videos of a data set with these indices. Follows the official ``training.dataset.utils.Subset``."""
+    """The videos of a data set at ``indices``. Follows the official ``training.dataset.utils.Subset``."""
 
     def __init__(self, dataset: ClipDataset, indices: Sequence[int]) -> None:
         factors = repeat_factors_of(dataset)
@@ -125,7 +125,7 @@ class Subset(_OfOneDataset):
         return len(self.indices)
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip of the video ``indices[index]``."""
+        """Samples a clip of the video ``indices[index]``."""
         return sample_once(self.dataset, self.indices[index], rng)
 
 
@@ -134,13 +134,13 @@ class FixedClips(_OfOneDataset):
 
     Args:
         dataset: the data set.
-        seed: clip ``i`` is drawn from ``[seed, i]``.
-        keep: keeps clips in memory after their first use.
+        seed: seed of the clips: clip ``i`` uses a generator seeded with ``[seed, i]``.
+        keep: if True, keeps clips in memory after their first use.
     """
 
     def __init__(self, dataset: ClipDataset, count: int, seed: int = 0, keep: bool = False) -> None:
         if not 0 < count <= len(dataset):
-            raise ValueError(f"{count} clips of a data set that has {len(dataset)}")
+            raise ValueError(f"count must be in [1, {len(dataset)}], got {count}")
         self.dataset, self.count, self.seed, self.keep = dataset, count, seed, keep
         self._kept: dict[int, Clip] = {}
 
@@ -148,7 +148,7 @@ class FixedClips(_OfOneDataset):
         return self.count
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """Clip ``index``; the generator is not used."""
+        """Returns clip ``index``; the generator is not used."""
         if index in self._kept:
             return self._kept[index]
         clip = self.dataset.sample(index, np.random.default_rng([self.seed, index]))

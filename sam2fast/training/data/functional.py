@@ -1,6 +1,6 @@
-"""Frames ``(T, H, W, 3)`` uint8 and masks ``(..., H, W)`` bool flipped, resized, padded, warped and recoloured.
+"""Flips, resizes, pads, warps and recolors frames ``(T, H, W, 3)`` uint8 and masks ``(..., H, W)`` bool.
 
-Results equal those of torchvision's functions, to the pixel: on PIL images for frames, on uint8 tensors for masks.
+Frames equal torchvision's results on PIL images exactly; masks equal its results on uint8 tensors.
 """
 
 import math
@@ -21,18 +21,18 @@ _RAMP = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
 
 
 def hflip(clip: Clip) -> Clip:
-    """The clip flipped horizontally."""
+    """Flips the clip horizontally."""
     frames, masks = np.ascontiguousarray(clip.frames[:, :, ::-1]), np.ascontiguousarray(clip.masks[..., ::-1])
     return replace(clip, frames=frames, masks=masks)
 
 
 def resize(clip: Clip, size: tuple[int, int]) -> Clip:
-    """The clip resized to ``size`` (height, width), with antialiasing."""
+    """Resizes the clip to ``size`` (height, width), with antialiasing."""
     return replace(clip, frames=resize_frames(clip.frames, size), masks=resize_masks(clip.masks, size))
 
 
 def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Frames ``(T, h, w, 3)`` resized to ``size`` (h, w) by PIL's bilinear filter."""
+    """Resizes frames ``(T, h, w, 3)`` to ``size`` (height, width) with PIL's bilinear filter."""
     if frames.shape[1:3] == size:
         return frames
     out = np.empty((len(frames), *size, 3), dtype=np.uint8)
@@ -42,19 +42,19 @@ def resize_frames(frames: Frames, size: tuple[int, int]) -> Frames:
 
 
 def resize_masks(masks: Masks, size: tuple[int, int]) -> Masks:
-    """Masks ``(..., h, w)`` resized to ``size`` (h, w): True where the filtered mask is above 0.5."""
+    """Resizes masks ``(..., h, w)`` to ``size`` (height, width): True where the filtered mask is above 0.5."""
     if masks.shape[-2:] == size:
         return masks
     flat = masks.reshape(-1, *masks.shape[-2:])
     out = np.empty((len(flat), *size), dtype=np.bool_)
-    for i, mask in enumerate(flat):  # one at a time: float masks are large
+    for i, mask in enumerate(flat):  # one at a time, since float masks are large
         values = torch.from_numpy(mask[None, None].astype(np.float32))
         out[i] = F.interpolate(values, size=size, mode="bilinear", antialias=True)[0, 0].numpy() > 0.5
     return out.reshape(*masks.shape[:-2], *size)
 
 
 def pad(clip: Clip, padding: Sequence[int]) -> Clip:
-    """The clip with black borders without masks: ``(right, bottom)`` or ``(left, top, right, bottom)`` pixels."""
+    """Pads a clip with black, unmasked borders: ``(right, bottom)`` or ``(left, top, right, bottom)`` pixels."""
     if len(padding) not in (2, 4) or min(padding) < 0:
         raise ValueError(f"padding must be (right, bottom) or (left, top, right, bottom), at least 0, got {padding}")
     left, top, right, bottom = (0, 0, *padding) if len(padding) == 2 else padding
@@ -65,9 +65,9 @@ def pad(clip: Clip, padding: Sequence[int]) -> Clip:
 
 @dataclass(frozen=True)
 class Affine:
-    """A rotation, shear and scaling about the image's centre, then a translation.
+    """Rotation, shear and scaling about the image's centre, followed by a translation.
 
-    Angles are in degrees, clockwise; the shear is along x and y, the translation in pixels, as in
+    Angles are in degrees, clockwise. The shear is along x and y and the translation is in pixels, as in
     ``torchvision.transforms.functional.affine``.
     """
 
@@ -77,7 +77,7 @@ class Affine:
     shear: tuple[float, float] = (0.0, 0.0)
 
     def source_of(self, center: tuple[float, float]) -> tuple[float, float, float, float, float, float]:
-        """Matrix ``(a, b, c, d, e, f)`` from output positions to input positions, both relative to ``center``."""
+        """Returns the matrix ``(a, b, c, d, e, f)`` from output to input positions, both relative to ``center``."""
         angle, (shear_x, shear_y) = math.radians(self.angle), map(math.radians, self.shear)
         # Forward: rotation @ shear along y @ shear along x, each of determinant 1, so the inverse needs no division.
         xx = math.cos(angle - shear_y) / math.cos(shear_y)
@@ -93,7 +93,7 @@ class Affine:
 def warp_frame(
     frame: Frames, affine: Affine, resampling: Image.Resampling, fill: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    """A frame ``(H, W, 3)`` warped by PIL, filled with ``fill`` outside the image."""
+    """Warps a frame ``(H, W, 3)`` with PIL; pixels from outside the image get the color ``fill``."""
     height, width = frame.shape[:2]
     rows = affine.source_of((width * 0.5, height * 0.5))
     image = Image.fromarray(frame)
@@ -101,17 +101,17 @@ def warp_frame(
 
 
 class MaskWarp:
-    """Warps masks by the nearest pixel; source pixels are computed once for all masks."""
+    """Nearest-pixel warp of masks. Source pixels are computed once for all masks."""
 
     def __init__(self, affine: Affine, height: int, width: int) -> None:
-        # In float32 and by grid_sample, as in torchvision, so that ties between pixels are resolved in the same way.
+        # Uses float32 and grid_sample as torchvision does, so that ties between pixels are resolved in the same way.
         x = torch.linspace(-width * 0.5 + 0.5, width * 0.5 - 0.5, width)
         y = torch.linspace(-height * 0.5 + 0.5, height * 0.5 - 0.5, height)
         columns, rows = torch.meshgrid(x, y, indexing="xy")
         positions = torch.stack((columns, rows, torch.ones_like(rows)), dim=-1).view(1, -1, 3)
         source = torch.tensor(affine.source_of((0.0, 0.0))).view(1, 2, 3).transpose(1, 2)
         grid = positions.bmm(source / torch.tensor((0.5 * width, 0.5 * height))).view(1, height, width, 2)
-        # Warping an image of its own coordinates, counted from 1, gives the source pixels; 0 is outside.
+        # Warping an image of its own coordinates, counted from 1, gives the source pixels; 0 means outside.
         image = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).float() + 1
         taken = F.grid_sample(image[None], grid, mode="nearest", padding_mode="zeros", align_corners=False)[0]
         self._inside = (taken[0] > 0).numpy()
@@ -119,7 +119,7 @@ class MaskWarp:
         self._index = ((taken[1] - 1) * width + taken[0] - 1).clamp_(min=0).numpy()
 
     def __call__(self, masks: Masks) -> Masks:
-        """Masks ``(..., H, W)``, warped."""
+        """Warps masks ``(..., H, W)``."""
         out = np.empty_like(masks)
         flat, out_flat = masks.reshape(-1, masks.shape[-2] * masks.shape[-1]), out.reshape(-1, *masks.shape[-2:])
         for mask, result in zip(flat, out_flat, strict=True):
@@ -128,34 +128,34 @@ class MaskWarp:
 
 
 def adjust_brightness(frame: Frames, factor: float) -> Frames:
-    """The frame blended with black: 0 is black, 1 the frame."""
+    """Blends the frame with black: factor 0 gives black, 1 the frame."""
     return _blend_with_grey(frame, 0, factor)
 
 
 def adjust_contrast(frame: Frames, factor: float) -> Frames:
-    """The frame blended with its mean grey: 0 is grey, 1 the frame."""
+    """Blends the frame with its mean grey level: factor 0 gives grey, 1 the frame."""
     grey = np.asarray(Image.fromarray(frame).convert("L"))
     return _blend_with_grey(frame, int(grey.mean() + 0.5), factor)
 
 
 def adjust_saturation(frame: Frames, factor: float) -> Frames:
-    """The frame blended with its grayscale version: 0 is grayscale, 1 the frame."""
+    """Blends the frame with its grayscale version: factor 0 gives grayscale, 1 the frame."""
     return np.asarray(ImageEnhance.Color(Image.fromarray(frame)).enhance(factor))
 
 
 def adjust_hue(frame: Frames, factor: float) -> Frames:
-    """The frame with its hue rotated by ``factor`` of the circle, in [-0.5, 0.5]."""
+    """Rotates the frame's hue by ``factor`` of the full circle, in [-0.5, 0.5]."""
     hue, saturation, value = Image.fromarray(frame).convert("HSV").split()
     rotated = np.asarray(hue) + np.uint8(int(factor * 255) % 256)  # wraps around
     return np.asarray(Image.merge("HSV", (Image.fromarray(rotated), saturation, value)).convert("RGB"))
 
 
 def to_grayscale(frame: Frames) -> Frames:
-    """The luma of the frame in all three channels."""
+    """Returns the luma of the frame in all three channels."""
     return np.repeat(np.asarray(Image.fromarray(frame).convert("L"))[..., None], 3, axis=2)
 
 
 def _blend_with_grey(frame: Frames, level: int, factor: float) -> Frames:
-    # PIL blends the 256 possible values alone; the result is a lookup table.
+    # PIL blends only the 256 possible values; the result is a lookup table.
     table = Image.blend(Image.new("L", _RAMP.size, level), _RAMP, factor)
     return np.asarray(Image.fromarray(frame).point(np.asarray(table)[0].tolist() * 3))

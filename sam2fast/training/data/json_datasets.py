@@ -1,4 +1,4 @@
-"""Data sets whose masks are in JSON files: SA-V, SA-1B and COCO."""
+"""Data sets with masks in JSON files: SA-V, SA-1B and COCO."""
 
 import json
 from collections import Counter, defaultdict
@@ -45,28 +45,28 @@ SA1B_IMAGE, SA1B_MASKS = ".jpg", ".json"
 
 
 class EncodedVideo(FolderVideo):
-    """A video file with annotations; it is opened for each clip and closed again."""
+    """Video file with annotations. It is opened for each clip and closed afterwards."""
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Frames ``(H, W, 3)`` uint8 RGB."""
+        """Decodes frames ``(H, W, 3)`` uint8 RGB."""
         return decode_video_frames(self.frames[0][1], [self.frame_indices[position] for position in positions])
 
 
 class JSONRawDataset(NamedVideoDataset):
     """Videos with masks in JSON files, ``gt_folder/<video>_manual.json``.
 
-    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. Files may
-    be one folder deeper, as in SA-V's archives; with names such as ``sav_000/sav_000001``. Follows the official
-    ``training.dataset.vos_raw_dataset.JSONRawDataset``, which reads folders of frames alone.
+    Videos are files, ``img_folder/<video>.mp4``, or folders of frames, ``img_folder/<video>/<number>.jpg``. They may be
+    one folder deeper, as in SA-V's archives; they then have names such as ``sav_000/sav_000001``. Follows the official
+    ``training.dataset.vos_raw_dataset.JSONRawDataset``, which reads only folders of frames.
 
     Args:
-        rm_unannotated: takes only frames in which every object is annotated; it may be occluded.
+        rm_unannotated: if True, uses only frames in which every object is annotated; objects may be occluded.
         ann_every: number of video frames per annotated frame: 4 in SA-V.
-        frames_fps: frames per second of the videos; for JSON files that give the rate of their annotations.
-        annotator: ``manual`` or ``auto``: how the objects were found.
+        frames_fps: frames per second of the videos, for JSON files that state the rate of their annotations.
+        annotator: source of the masks, ``manual`` or ``auto``.
 
     Raises:
-        ImportError: there are video files, and PyAV is not installed.
+        ImportError: If there are video files, and PyAV is not installed.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class JSONRawDataset(NamedVideoDataset):
         return FolderVideo(name, tuple((number, files[number]) for number in numbers), tuple(numbers), annotations)
 
     def _taken(self, numbers: Sequence[int], annotations: MaskletAnnotations) -> list[int]:
-        """Numbers of the frames that are used."""
+        """Returns the numbers of the frames that are used."""
         sampled = numbers[:: self.sample_rate]
         return [n for n in sampled if annotations.is_annotated(n)] if self.rm_unannotated else list(sampled)
 
@@ -130,7 +130,7 @@ class JSONRawDataset(NamedVideoDataset):
 
 
 def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
-    """Names of video files, here or one folder deeper, and of folders of frames; and the files of other formats."""
+    """Returns names of frame folders and of video files, also one folder deeper; and video files in other formats."""
     names, others = [], []
     for path in list_entries(folder):
         is_folder = path.is_dir()
@@ -144,14 +144,14 @@ def _find_videos(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 class SA1BRawDataset(NamedVideoDataset):
-    """Images ``img_folder/sa_<number>.jpg`` with masks in ``gt_folder/sa_<number>.json``, as videos of equal frames.
+    """Images ``img_folder/sa_<number>.jpg`` with masks ``gt_folder/sa_<number>.json``, as videos of identical frames.
 
-    Follows the official ``training.dataset.vos_raw_dataset.SA1BRawDataset``, but videos are sorted by name and named as
-    their files. An object's id is its number among the annotations that are kept, from 0. Names in lists may have a
-    folder in front, as in SA-1B's archives: ``sa_000000/sa_1``.
+    Follows the official ``training.dataset.vos_raw_dataset.SA1BRawDataset``, except that videos are sorted by name and
+    have the names of their files. Object ids count the annotations that are not excluded, from 0. Names in lists may
+    include a folder, as in SA-1B's archives: ``sa_000000/sa_1``.
 
     Args:
-        mask_area_frac_thresh: excludes masks of at least this share of the image, if it is at most 1.
+        mask_area_frac_thresh: if at most 1, excludes masks that cover at least this fraction of the image.
         uncertain_iou: excludes masks with a smaller ``uncertain_iou``.
     """
 
@@ -191,7 +191,7 @@ class SA1BRawDataset(NamedVideoDataset):
         return image_as_video(name, image, annotations, self.num_frames)
 
     def _segments(self, image: Path, masks: Path) -> list[Any]:
-        """RLE masks of the annotations that are kept."""
+        """Returns the RLE masks of the annotations that are not excluded."""
         by_share = self.mask_area_frac_thresh <= 1.0
         height, width = read_frame_size(image) if by_share else (1, 1)
         try:
@@ -207,19 +207,19 @@ class SA1BRawDataset(NamedVideoDataset):
 
 
 class CocoRawDataset(NamedVideoDataset):
-    """The images with objects in a COCO instances file, as videos of equal frames.
+    """Images with objects from a COCO instances file, as videos of identical frames.
 
-    Images are rotated by their EXIF orientation. Masks are those of the displayed image, or have the stored size, and
-    are rotated with it.
+    Images are rotated by their EXIF orientation. Masks match the displayed image, or they have the stored image's size
+    and are rotated with it.
 
     Objects have the ids of their annotations. Masks are polygons, which need pycocotools, or RLE. Crowds, annotations
     without a mask and images without objects are excluded.
 
     Args:
         img_folder: folder of the images; ``file_name`` is relative to it.
-        annotation_file: such as ``annotations/instances_train2017.json``; file names must differ by more than their
-            extension.
-        categories: takes only objects of these categories, by name or id.
+        annotation_file: JSON file such as ``annotations/instances_train2017.json``. Image file names must differ by
+            more than their extension.
+        categories: names or ids of categories; objects of other categories are excluded.
         min_area: excludes objects whose ``area`` in the file is smaller, in pixels.
     """
 
@@ -278,7 +278,7 @@ class CocoRawDataset(NamedVideoDataset):
         return str(self.annotation_file)
 
     def get_video(self, idx: int) -> FolderVideo:
-        """The ``idx``-th image; its masks are decoded on access."""
+        """Returns the ``idx``-th image as a video; its masks are decoded on access."""
         path = self.img_folder / self.files[idx]
         where = f"{self.annotation_file}, annotation"
         annotations = SegmentAnnotations(dict(self._objects[idx]), where, path, self._sizes[idx])
@@ -286,7 +286,7 @@ class CocoRawDataset(NamedVideoDataset):
 
 
 class PackedRecords:
-    """JSON values in one byte array, which forked workers share; as objects they would be copied, page by page."""
+    """JSON values in one byte array, whose pages forked workers share. As objects they would be copied page by page."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         texts = [json.dumps(value, separators=(",", ":")).encode() for value in values]
@@ -305,10 +305,10 @@ def _without_suffix(file: str) -> str:
 
 
 def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None) -> set[int] | None:
-    """Ids of the wanted categories; None for all."""
+    """Returns the ids of the wanted categories; None means all categories."""
     if wanted is None:
         return None
-    known: dict[str | int, set[int]] = defaultdict(set)  # by id and by name, which several may have
+    known: dict[str | int, set[int]] = defaultdict(set)  # by id and by name; categories may share a name
     for category in content.get("categories", []):
         known[category["id"]].add(category["id"])
         known[category["name"]].add(category["id"])
@@ -322,7 +322,7 @@ def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None
 def _objects_by_image(
     content: Mapping[str, Any], categories: set[int] | None, min_area: float
 ) -> dict[Any, list[tuple[int, Any]]]:
-    """Ids and segmentations of the selected objects, by the id of their image."""
+    """Returns the ids and segmentations of the selected objects, by image id."""
     objects: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         area = annotation.get("area")
@@ -331,14 +331,14 @@ def _objects_by_image(
         has_mask = annotation.get("segmentation") and not annotation.get("iscrowd")
         if is_wanted and is_large and has_mask and (area != 0 or _has_pixels(annotation["segmentation"])):
             objects[annotation["image_id"]].append((annotation.get("id"), annotation["segmentation"]))
-    for image, found in objects.items():  # by their order if ids are not integers, missing or repeated
-        if len({i for i, _ in found}) < len(found) or any(type(i) is not int for i, _ in found):
-            objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(found, 1)]
+    for image, segments in objects.items():  # numbered from 1 if ids are not integers, missing or repeated
+        if len({i for i, _ in segments}) < len(segments) or any(type(i) is not int for i, _ in segments):
+            objects[image] = [(number, segmentation) for number, (_, segmentation) in enumerate(segments, 1)]
     return objects
 
 
 def _has_pixels(segmentation: Any) -> bool:
-    """Whether a mask has pixels although its stated area is 0, as in home-made files."""
+    """Returns True if a mask has pixels although its stated area is 0, as in some custom files."""
     if isinstance(segmentation, Mapping):
         return area_of(segmentation) > 0
     corners = [np.reshape(polygon, (-1, 2)).T for polygon in segmentation]

@@ -1,4 +1,4 @@
-"""Batches of clips from several data sets, made by worker processes; reproducible also when a run is resumed."""
+"""Batches of clips from several data sets, made by worker processes. Resumed runs get the same batches."""
 
 import atexit
 import logging
@@ -23,12 +23,12 @@ from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)
 
-MAX_TRIES = 20  # clips tried for one sample before giving up
-# Errors of the program or the machine, not of a file: replacing the sample would hide them.
+MAX_TRIES = 20  # maximum number of clips tried for one sample
+# Errors of the program or the machine, not of a file. Replacing the sample would hide them.
 _NOT_THE_DATA = (MemoryError, ImportError, NameError, AttributeError, TypeError, NotImplementedError)
 Item = TypeVar("Item")
-# Prefixes of torch's error messages about lost workers. The thread that pins memory ends with the worker it reads from,
-# and so does a worker's named shared memory.
+# Prefixes of torch's error messages about lost workers. If a worker exits, the thread that pins its batches fails, and
+# its shared memory disappears.
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
 _ADVICE = (
     "take fewer by trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
@@ -39,13 +39,13 @@ SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exit
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One of the data sets of a mixture.
+    """One data set of a mixture.
 
     Args:
-        dataset: its clips have the same number of frames.
-        batch_size: clips per batch on each rank.
+        dataset: data set whose clips all have the same number of frames.
+        batch_size: number of clips per batch on each rank.
         weight: relative frequency of this source's batches.
-        key: the loss that the trainer applies to its batches.
+        key: key of the loss that the trainer applies to these batches.
     """
 
     dataset: ClipDataset
@@ -55,27 +55,27 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        """The data set's ``name``, or its class's."""
+        """The data set's ``name``, or its class's name."""
         return name_of(self.dataset)
 
 
 class ClipLoader:
-    """Batches of clips; each batch is from one source, and sources are mixed at random.
+    """Loader of batches of clips. Each batch comes from one source, and sources are mixed at random.
 
     Batch ``k`` of an epoch is a pure function of ``(seed, epoch, k, rank, world_size)``, independent of ``num_workers``
-    and of where the epoch is resumed. Ranks draw the same sources, and different samples of them. Follows the
+    and of the batch at which the epoch is resumed. Ranks draw the same sources, but different samples. Follows the
     official ``training.dataset.sam2_datasets.TorchTrainMixedDataset``.
 
-    A clip that cannot be loaded is replaced by another one of its data set, with a warning.
+    A clip that cannot be loaded is replaced by another clip of its data set, with a warning.
 
     Args:
-        batches_per_epoch: by default one pass over every source. Otherwise sources are drawn by weight alone, and
-            start over, newly shuffled, when exhausted.
-        shuffle: whether each source is shuffled every epoch.
-        drop_last: whether the last, smaller batch of each source is dropped.
-        max_bad_samples: largest number of replaced clips per epoch and rank. Nor may there be more than good ones.
-        phases_per_epoch: number of epochs of one pass over every source, for more frequent checkpoints and validations
-            on large data sets. Epochs may then differ by a batch.
+        batches_per_epoch: number of batches. By default, an epoch is one pass over every source. Otherwise sources are
+            drawn only by weight, and exhausted sources are reshuffled and start over.
+        shuffle: if True, shuffles each source every epoch.
+        drop_last: if True, drops the last, smaller batch of each source.
+        max_bad_samples: maximum number of replaced clips per epoch and rank; they must not outnumber the good clips.
+        phases_per_epoch: number of epochs that make up one pass over every source, for more frequent checkpoints and
+            validations on large data sets. Epochs may then differ by one batch.
 
     Attributes:
         bad_samples: number of clips replaced so far, in all epochs.
@@ -106,13 +106,13 @@ class ClipLoader:
         for source, length in zip(self.sources, lengths, strict=True):
             if length == 0:
                 raise ValueError(f"data set {source.name} is empty")
-        given = [source.weight for source in self.sources if source.weight is not None]
-        if given and len(given) != len(self.sources):
-            raise ValueError("give every ClipSource a weight, or none")
+        weights = [source.weight for source in self.sources if source.weight is not None]
+        if weights and len(weights) != len(self.sources):
+            raise ValueError("give a weight to every ClipSource, or to none")
         self._schedule = BatchSchedule(
             lengths,
             [source.batch_size for source in self.sources],
-            given or None,
+            weights or None,
             batches_per_epoch,
             seed,
             shuffle,
@@ -127,11 +127,11 @@ class ClipLoader:
         self.bad_samples = 0
 
     def __len__(self) -> int:
-        """Number of batches of the first epoch; see :meth:`num_batches`."""
+        """Returns the number of batches of the first epoch; see :meth:`num_batches`."""
         return self.num_batches(0)
 
     def num_batches(self, epoch: int) -> int:
-        """Number of batches of an epoch; epochs may differ with ``phases_per_epoch`` or repeat factors."""
+        """Returns the number of batches of an epoch. It may vary with ``phases_per_epoch`` or repeat factors."""
         if epoch not in self._counts:
             self._counts[epoch] = self._schedule.num_batches(epoch)
         return self._counts[epoch]
@@ -142,15 +142,15 @@ class ClipLoader:
         return self._schedule.rank, self._schedule.world_size
 
     def epoch(self, epoch: int, start: int = 0, step: int = 1) -> Iterator[ClipBatch]:
-        """The batches of an epoch from number ``start`` on, equal to those of an uninterrupted run.
+        """Yields the batches of an epoch from number ``start``, equal to those of an uninterrupted run.
 
         Args:
-            step: takes every ``step``-th batch.
+            step: interval between the batches that are yielded.
 
         Raises:
-            ValueError: ``start`` is no number of a batch.
-            DataError: while iterating: too many bad clips, or clips that do not fit into one batch.
-            LostWorkerError: while iterating: a worker process has exited or has no shared memory for a batch.
+            ValueError: If ``start`` is not the number of a batch.
+            DataError: During iteration, if too many clips are bad, or the clips of a batch do not fit together.
+            LostWorkerError: During iteration, if a worker process exits or has no shared memory for a batch.
         """
         if not 0 <= start <= self.num_batches(epoch):
             raise ValueError(f"start must be in [0, {self.num_batches(epoch)}], the batches of an epoch; got {start}")
@@ -165,7 +165,7 @@ class ClipLoader:
             collate_fn=_Pickled if self._num_workers else None,
             worker_init_fn=_ignore_sigterm,
             pin_memory=self._pin_memory,
-            # By default, workers' seeds would be drawn from the global generator that the model uses.
+            # By default, the workers' seeds would be drawn from the global generator that the model uses.
             generator=torch.Generator().manual_seed(0),
         )
         reports: list[str] = []
@@ -190,11 +190,11 @@ class ClipLoader:
 
 @dataclass
 class _Made:
-    """Result of a worker: a batch or an error, and reports of replaced clips."""
+    """A worker's result: a batch or an error, and reports of replaced clips."""
 
     batch: ClipBatch | None = None
     reports: list[str] = field(default_factory=list)
-    # Not raised in a worker: torch raises its exceptions again with the worker's traceback as the message.
+    # Workers do not raise it: torch would raise it again with the worker's traceback as its message.
     error: FixableError | None = None
 
     def pin_memory(self) -> "_Made":
@@ -204,14 +204,14 @@ class _Made:
 
 
 def _ignore_sigterm(worker: int) -> None:
-    """Of a process group that is to stop, the main process saves, and then ends its workers."""
+    """Ignores SIGTERM in a worker: when a process group stops, the main process saves first, then ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Pickled:
-    """A batch pickled in the worker's main thread, since the thread of the worker's queue drops what it cannot pickle.
+    """Pickles a batch in the worker's main thread, because the queue's thread drops objects that it cannot pickle.
 
-    It is unpickled to the batch, or to an error if shared memory is full.
+    Unpickling yields the batch, or an error if shared memory was full.
     """
 
     def __init__(self, made: object) -> None:
@@ -226,7 +226,7 @@ class _Pickled:
 
 
 class _BatchMaker(Dataset[_Made]):
-    """Makes the batch with a given number; every worker has a copy."""
+    """Makes the batch with a given number. Every worker has a copy."""
 
     def __init__(self, sources: Sequence[ClipSource], epoch: EpochSchedule) -> None:
         self.sources, self.epoch = sources, epoch
@@ -241,7 +241,7 @@ class _BatchMaker(Dataset[_Made]):
                 self._make_clip(source, sample, [*entropy, sample.position], made.reports) for sample in plan.samples
             ]
             seeds = [_prompt_seed([*entropy, sample.position]) for sample in plan.samples]
-            # The same on every rank, so that all ranks have equally much to compute.
+            # All ranks use the same seed, so that they have the same amount of computation.
             plan_seed = _prompt_seed([self.epoch.schedule.seed, self.epoch.epoch, number], stream=1)
             try:
                 made.batch = collate(clips, seeds, source.key, plan_seed)
@@ -254,7 +254,7 @@ class _BatchMaker(Dataset[_Made]):
 
     @staticmethod
     def _make_clip(source: ClipSource, sample: BatchSample, entropy: list[int], reports: list[str]) -> Clip:
-        """The sample's clip; if it is bad, the first good one of others drawn from the sample's generator."""
+        """Returns the sample's clip. If it is bad, draws others from the sample's generator until one is good."""
         rng = np.random.default_rng(entropy)
         index = sample.index
         for _ in range(MAX_TRIES):
@@ -265,7 +265,7 @@ class _BatchMaker(Dataset[_Made]):
                 return clip
             except (DataError, *_NOT_THE_DATA):
                 raise
-            # Broken files raise anything: decoders raise SyntaxError, struct.error, zlib.error, ...
+            # Broken files raise exceptions of any type: decoders raise SyntaxError, struct.error, zlib.error, ...
             except Exception as error:
                 reports.append(f"bad sample: {source.name}, clip {index}: {type(error).__name__}: {error}")
             index = int(rng.integers(len(source.dataset)))
@@ -273,17 +273,17 @@ class _BatchMaker(Dataset[_Made]):
 
 
 def _prompt_seed(entropy: list[int], stream: int = 0) -> int:
-    """Seed of prompts; a separate stream, so that transforms do not change the draws of prompts."""
+    """Returns the seed of prompts. The separate stream keeps transforms from changing the draws of prompts."""
     return int(np.random.SeedSequence(entropy, spawn_key=(stream,)).generate_state(1, np.uint64)[0] >> 1)
 
 
 class LostWorkerError(FixableError, RuntimeError):
-    """A worker process of a loader was killed, has exited or has no shared memory for a batch."""
+    """Raised if a loader's worker process was killed, has exited or has no shared memory for a batch."""
 
 
 @contextmanager
 def reporting_lost_workers() -> Iterator[None]:
-    """Converts torch's errors about lost workers to :class:`LostWorkerError`. A signal handler raises them anywhere."""
+    """Converts torch's errors about lost workers, raised anywhere by a signal handler, to :class:`LostWorkerError`."""
     try:
         yield
     except RuntimeError as error:
@@ -294,13 +294,13 @@ def reporting_lost_workers() -> Iterator[None]:
 
 
 def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
-    """Yields the results of worker processes. Raises :class:`LostWorkerError` if a worker is killed during a batch."""
+    """Yields the results of worker processes; raises :class:`LostWorkerError` if a worker is killed during a batch."""
     batches: Any = iter(made)
-    # At exit multiprocessing would end workers by SIGTERM, which they ignore, and wait for them forever.
+    # At exit, multiprocessing would send SIGTERM to workers, which ignore it, and wait for them forever.
     atexit.register(batches._shutdown_workers)
     try:
         yield from batches
-    # Torch raises errors of the worker's connection: also "got end of file during message", and deleted files.
+    # Torch raises errors of the worker's connection, such as "got end of file during message", and of deleted files.
     except (OSError, EOFError) as error:
         reason = _exit_reason(batches) or f"{type(error).__name__} during a batch: {error}"
         raise _lost_worker(reason) from error
@@ -312,7 +312,7 @@ def receive_batches(made: Iterable[Item]) -> Iterator[Item]:
 def _exit_reason(batches: Iterator[Item]) -> str | None:
     """Returns torch's message for the first worker that has exited, or None if none exits in time.
 
-    Torch's signal handler may raise its own error meanwhile.
+    Torch's signal handler may raise its own error in the meantime.
     """
     until = time.monotonic() + SECONDS_TO_EXIT
     while True:
@@ -326,15 +326,15 @@ def _exit_reason(batches: Iterator[Item]) -> str | None:
 
 
 def _lost_worker(reason: str) -> LostWorkerError:
-    return LostWorkerError(f"a process that makes batches was lost ({reason}); where memory ran out, {_ADVICE}")
+    return LostWorkerError(f"a process that makes batches was lost ({reason}); if memory ran out, {_ADVICE}")
 
 
 def _worker_message(error: BaseException) -> str | None:
-    """Torch's first message about a lost worker; later errors of the chain do not say how it exited."""
-    found: str | None = None
+    """Returns torch's first message about a lost worker. Later errors of the chain do not say how it exited."""
+    message: str | None = None
     cause: BaseException | None = error
     while cause is not None:
         if str(cause).startswith(SIGNS):
-            found = " ".join(str(cause).split()).rstrip(". ")
+            message = " ".join(str(cause).split()).rstrip(". ")
         cause = cause.__context__
-    return found
+    return message

@@ -1,4 +1,4 @@
-"""Data sets whose masks are PNG files: DAVIS, MOSE, one folder per object, and images with masks."""
+"""Data sets with masks in PNG files: DAVIS, MOSE, one folder per object, and images with masks."""
 
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -39,16 +39,16 @@ OTHER_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff", ".
 
 
 class PNGRawDataset(NamedVideoDataset):
-    """Videos as ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
+    """Videos ``img_folder/<video>/<frame>.jpg`` (or ``.png``) with masks in ``gt_folder``.
 
-    Masks are ``gt_folder/<video>/<frame>.png`` with the objects' ids as palette indices or grey levels, or, with
-    ``is_palette`` off, ``gt_folder/<video>/<object>/<frame>.png`` with ids one above the folders' numbers. Frames and
+    Masks are ``gt_folder/<video>/<frame>.png``, with object ids as palette indices or grey levels. If ``is_palette`` is
+    False, they are ``gt_folder/<video>/<object>/<frame>.png``, and an id is its folder's number plus one. Frames and
     masks are matched by number. Follows the official ``training.dataset.vos_raw_dataset.PNGRawDataset``.
 
     Args:
-        single_object_mode: makes every object's folder a separate video.
-        truncate_video: takes only this many frames from the start, if positive.
-        frames_sampling_mult: repeats every video as often as it has frames.
+        single_object_mode: if True, treats every object's folder as a separate video.
+        truncate_video: number of frames used from the start of a video, if positive.
+        frames_sampling_mult: if True, repeats each video as many times as it has frames.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class PNGRawDataset(NamedVideoDataset):
         name = self.video_names[idx]
         files = list(list_files(self._frame_folder(name), FRAME_SUFFIXES).items())
         stop = self.truncate_video if self.truncate_video > 0 else len(files)
-        chosen = range(len(files))[:stop][:: self.sample_rate]
-        return FolderVideo(name, tuple(files[i] for i in chosen), tuple(chosen), self._annotations(name))
+        positions = range(len(files))[:stop][:: self.sample_rate]
+        return FolderVideo(name, tuple(files[i] for i in positions), tuple(positions), self._annotations(name))
 
     def _frame_folder(self, name: str) -> Path:
         return self.img_folder / (os.path.dirname(name) if self.single_object_mode else name)
@@ -107,11 +107,11 @@ class PNGRawDataset(NamedVideoDataset):
             return any(has_files(path, MASK_SUFFIXES) for path in (list_folders(folder) if by_object else [folder]))
 
         folders = {name: self.gt_folder / name for name in names}
-        found = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:MAX_NAMED])
+        present = ", ".join(sorted(path.name for path in list_entries(self.gt_folder))[:MAX_NAMED])
         raise_if_any(
             [name for name, folder in folders.items() if not folder.is_dir()],
             f"of {len(names)} videos have no folder in gt_folder {self.gt_folder}",
-            f"Expected {expected} there, found {found or 'nothing'}. To leave videos out, use file_list_txt or "
+            f"Expected {expected} there, found {present or 'nothing'}. To leave videos out, use file_list_txt or "
             "excluded_videos_list_txt.",
         )
         raise_if_any(
@@ -122,18 +122,18 @@ class PNGRawDataset(NamedVideoDataset):
 
 
 class MaskFolderRawDataset(NamedVideoDataset):
-    """Images ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of equal frames.
+    """Images ``img_folder/<name>.jpg`` (or ``.png``) with masks in ``gt_folder``, as videos of identical frames.
 
-    An image's masks are either ``<name>.png``, a palette or grey image in which every value but 0 is an object, or
-    ``<name>/*.png``, one image per object, in which all pixels but 0 are the object. A folder may mix both. Images are
-    rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard edges: every
-    grey value of a soft edge would be an object, and reading a white mask with soft edges is an error.
+    The masks of an image are either ``<name>.png``, a palette or grey image in which every nonzero value is an object,
+    or ``<name>/*.png``, with one image per object whose nonzero pixels are the object. One folder may have both types.
+    Images are rotated by their EXIF orientation, and masks have the size of the rotated image. Masks must have hard
+    edges: every grey value of a soft edge would be an object. Reading a white mask with soft edges is an error.
 
-    Images of another format are an error unless there is a ``file_list_txt``, and so are both kinds of masks for one
-    image.
+    Images in another format are an error, unless ``file_list_txt`` is set. Both types of masks for one image are also
+    an error.
 
     Args:
-        ignored_labels: values that are not objects, such as 255 for unlabelled pixels.
+        ignored_labels: mask values that are not objects, such as 255 for unlabeled pixels.
     """
 
     def __init__(
@@ -161,13 +161,13 @@ class MaskFolderRawDataset(NamedVideoDataset):
         name = self.video_names[idx]
         if name in self._labels:
             files: dict[int | None, dict[FrameKey, Path]] = {None: {0: self._labels[name]}}
-        else:  # ids count from 1 in this order: by number, then by name
+        else:  # ids count from 1; files are sorted by number, then by name
             files = {i: {0: path} for i, path in enumerate(list_files(self.gt_folder / name).values(), 1)}
         annotations = MaskImages(files, self.gt_folder, self.ignored_labels)
         return image_as_video(name, self.images[idx], annotations, self.num_frames)
 
     def _find_masks(self) -> dict[str, Path]:
-        """Paths of the label images by name; the other images have folders of masks."""
+        """Returns the paths of label images by name. All other images have folders of masks."""
         entries = list(list_entries(self.gt_folder))
         folders = {path.name: path for path in entries if path.is_dir()}
         labels = _by_name(self.gt_folder, (path for path in entries if path.name not in folders), MASK_SUFFIXES)
@@ -193,7 +193,7 @@ class MaskFolderRawDataset(NamedVideoDataset):
 
 
 def _by_name(folder: Path, paths: Iterable[Path], suffixes: Collection[str]) -> dict[str, Path]:
-    """The files with one of these suffixes, by name."""
+    """Returns the files with one of these suffixes, by name."""
     named: dict[str, Path] = {}
     for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
         if path.stem in named:

@@ -1,6 +1,6 @@
-"""Shared parts of the raw data sets: names of videos, files of frames, checks of folders and their errors.
+"""Shared parts of the raw data sets: video names, frame files, folder checks and their errors.
 
-Functions that check raise :class:`DataError`, whose message says what was expected where.
+The check functions raise :class:`DataError`. The message names the folder and its expected content.
 """
 
 import os
@@ -20,20 +20,20 @@ from sam2fast.training.data.clip import DataError
 PathLike: TypeAlias = str | os.PathLike[str]
 NameLists: TypeAlias = PathLike | Sequence[PathLike] | None
 
-MAX_NAMED = 5  # names in an error message
+MAX_NAMED = 5  # maximum number of names in an error message
 
 
 class NamedVideoDataset(ABC):
-    """Base class of data sets of named videos, and of images as videos of equal frames.
+    """Base class of data sets of named videos. Images are treated as videos of identical frames.
 
     Constructors raise :class:`DataError` if a folder or list is missing, there are no videos, or frames or masks are
-    missing; the message says what was expected where. They have in common:
+    missing. The message names the folder and its expected content. Subclasses share these arguments:
 
     Args:
-        file_list_txt: selects the videos named in it, one per line; file extensions are ignored.
-        excluded_videos_list_txt: excludes the names in one list or several.
-        sample_rate: takes every ``sample_rate``-th frame of a video.
-        num_frames: number of frames of the video of an image.
+        file_list_txt: file with the names of the videos to use, one per line; file extensions are ignored.
+        excluded_videos_list_txt: one or several files with the names of videos to exclude.
+        sample_rate: interval of the frames used; every ``sample_rate``-th frame is taken.
+        num_frames: number of frames of the video made from an image.
 
     Attributes:
         img_folder: folder of the frames or images.
@@ -52,12 +52,12 @@ class NamedVideoDataset(ABC):
 
     @abstractmethod
     def get_video(self, idx: int) -> "FolderVideo":
-        """The ``idx``-th video; frames and masks are decoded on access. Unreadable files are a ``DatasetError``."""
+        """Returns the ``idx``-th video, decoded on access. Unreadable files raise ``DatasetError``."""
 
 
 def require_folder(argument: str, folder: PathLike | None, expected: str) -> Path:
-    """The folder as a path; ``expected`` is what should be in it, for messages."""
-    if folder is None:  # configurations leave it for the user to set
+    """Returns the folder as a path. ``expected`` describes its content in messages."""
+    if folder is None:  # configurations leave it to the user
         raise DataError(f"{argument} is not set: it must be a folder with {expected}")
     if not Path(folder).is_dir():
         raise DataError(f"{argument} {folder} is not a folder: expected {expected} in it")
@@ -65,7 +65,7 @@ def require_folder(argument: str, folder: PathLike | None, expected: str) -> Pat
 
 
 def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> list[str]:
-    """Names in a text file, one per line, without file extensions; a name in ``present`` is kept as it is."""
+    """Reads names from a text file, one per line, without file extensions. A name in ``present`` stays unchanged."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def select_names(
 
 
 def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[str]:
-    """Sorted names without a file ``folder/<name><suffix>``; each folder is listed once."""
+    """Returns the sorted names without a file ``folder/<name><suffix>``. Each folder is listed once."""
     listed: dict[str, set[str]] = {}
     missing = []
     for name in sorted(set(names)):
@@ -124,7 +124,7 @@ def names_without_file(names: Iterable[str], folder: Path, suffix: str) -> list[
 
 
 def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str, what: str) -> None:
-    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``; ``what`` the names are names of."""
+    """Raises ``DataError`` if a name has no file ``folder/<name><suffix>``. ``what`` is the noun for the names."""
     kind = "video" if what == "videos" else "name"
     raise_if_any(
         names_without_file(names, folder, suffix),
@@ -134,13 +134,13 @@ def require_files(names: Sequence[str], argument: str, folder: Path, suffix: str
 
 
 def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if there are ``empty`` videos among ``names``."""
+    """Raises ``DataError`` if some of the videos ``names`` are ``empty``."""
     problem = f"of {len(names)} videos have no frames in img_folder {folder}"
     raise_if_any(empty, problem, f"Expected {expected} there.")
 
 
 def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if there are ``paths`` to ``what`` in ``folder`` that are not as ``expected``."""
+    """Raises ``DataError`` if ``folder`` has ``paths`` that do not match ``expected``. ``what`` is the noun for them."""
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",
@@ -149,7 +149,7 @@ def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: st
 
 
 def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
-    """Raises ``DataError`` if there are offenders; the message names some of them."""
+    """Raises ``DataError`` if there are offenders. The message names some of them."""
     if offenders:
         more = f" and {len(offenders) - MAX_NAMED} more" if len(offenders) > MAX_NAMED else ""
         raise DataError(f"{len(offenders)} {problem}: {', '.join(offenders[:MAX_NAMED])}{more}. {expected}")
@@ -157,34 +157,34 @@ def raise_if_any(offenders: Sequence[str], problem: str, expected: str) -> None:
 
 @dataclass(frozen=True)
 class FolderVideo:
-    """The files of one video; frames and masks are decoded on access."""
+    """Files of one video. Frames and masks are decoded on access."""
 
     name: str
     frames: tuple[tuple[FrameKey, Path], ...]
-    frame_indices: tuple[int, ...]  # of the frames in their video or folder
+    frame_indices: tuple[int, ...]  # positions of the frames in their video or folder
     annotations: Annotations
-    upright: bool = False  # whether frames are rotated by their EXIF orientation
+    upright: bool = False  # if True, rotates frames by their EXIF orientation
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def visible_objects(self, position: int) -> tuple[int, ...]:
-        """Ids of the objects with a mask in the ``position``-th frame."""
+        """Returns the ids of the objects with a mask in the ``position``-th frame."""
         return self.annotations.visible_objects(self.frames[position][0])
 
     def read_frames(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Frames ``(H, W, 3)`` uint8 RGB; a file is read once, also if several frames show it."""
+        """Reads frames ``(H, W, 3)`` uint8 RGB. A file that several frames use is read once."""
         paths = [self.frames[position][1] for position in positions]
         read = {path: read_frame(path, self.upright) for path in dict.fromkeys(paths)}
         return [read[path] for path in paths]
 
     def read_masks(self, position: int, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Masks ``(O, H, W)`` in the ``position``-th frame, of ``size`` (height, width)."""
+        """Reads masks ``(O, H, W)`` of the ``position``-th frame with ``size`` (height, width)."""
         return self.annotations.read_masks(self.frames[position][0], object_ids, size)
 
 
 def image_as_video(name: str, path: Path, annotations: Annotations, num_frames: int) -> FolderVideo:
-    """An image, rotated by its EXIF orientation, as a video of ``num_frames`` equal frames."""
+    """Returns a video of ``num_frames`` identical frames of an image, rotated by its EXIF orientation."""
     return FolderVideo(name, ((0, path),) * num_frames, tuple(range(num_frames)), annotations, upright=True)
 
 

@@ -1,4 +1,4 @@
-"""Samplers: which frames and objects of a video make a clip."""
+"""Samplers that choose the frames and objects of a clip from a video."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sam2fast.datasets.dataset_files import DatasetError
 
 MAX_TRIES = 1000
 
-# The ids of the objects that are visible in a frame, given its position in the video.
+# Function from a frame's position in the video to the ids of its visible objects.
 VisibleObjects = Callable[[int], Sequence[int]]
 
 
@@ -23,27 +23,27 @@ class SampledFramesAndObjects:
 
 
 class Sampler(Protocol):
-    """Chooses frames and objects; all randomness comes from the generator."""
+    """Chooses frames and objects. All randomness comes from the generator."""
 
     def sample(
         self, num_frames: int, visible_objects: VisibleObjects, rng: np.random.Generator
     ) -> SampledFramesAndObjects:
-        """Chooses from a video of ``num_frames`` frames.
+        """Chooses the clip's frames and objects from a video of ``num_frames`` frames.
 
         Raises:
-            DatasetError: the video is too short, or has no object where a clip would start.
+            DatasetError: If the video is too short, or no object is visible in the first frame of the clip.
         """
         ...
 
 
 class RandomUniformSampler:
-    """Consecutive frames from a random start, and random objects among those visible in the first of these frames.
+    """Samples consecutive frames from a random start, and random objects visible in the clip's first frame.
 
     Follows the official ``training.dataset.vos_sampler.RandomUniformSampler``.
 
     Args:
-        num_frames: of a clip.
-        max_num_objects: largest number of objects of a clip.
+        num_frames: number of frames of a clip.
+        max_num_objects: maximum number of objects of a clip.
         reverse_time_prob: probability that the clip runs backwards.
     """
 
@@ -67,13 +67,13 @@ class RandomUniformSampler:
             visible = visible_objects(frames[0])
             if len(visible) > 0:
                 count = min(len(visible), self.max_num_objects)
-                chosen = rng.choice(len(visible), count, replace=False)
-                return SampledFramesAndObjects(frames, tuple(int(visible[i]) for i in chosen))
+                indices = rng.choice(len(visible), count, replace=False)
+                return SampledFramesAndObjects(frames, tuple(int(visible[i]) for i in indices))
         raise DatasetError(f"no object is visible in the first frame of any of {MAX_TRIES} clips tried")
 
 
 class EvalSampler:
-    """All frames, and all objects that are visible in the first.
+    """Takes all frames, and all objects visible in the first frame.
 
     Follows the official ``training.dataset.vos_sampler.EvalSampler``.
     """

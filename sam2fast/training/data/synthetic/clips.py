@@ -1,4 +1,4 @@
-"""The synthetic data set: random scenes of moving objects, rendered to clips."""
+"""Synthetic data set: random scenes of moving objects, rendered to clips."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,40 +10,41 @@ from sam2fast.training.data.synthetic.compositing import SceneObject, footprint
 from sam2fast.training.data.synthetic.media import Media, OnLeftOut, warn_left_out
 from sam2fast.training.data.synthetic.scene import Scene, crossing_objects, random_objects, random_scene
 
-# An object is labelled if its visible area in the first frame is at least this share of the frame ...
+# An object is labeled if its visible area in the first frame is at least this fraction of the frame ...
 LEAST_AREA = 0.004
-# ... and at least this share of its area without occlusion.
+# ... and at least this fraction of its unoccluded area.
 LEAST_VISIBLE = 0.5
-# Object maps are uint8, and a scene has a few unlabelled objects too.
+# Object maps are uint8, and a scene also has a few unlabeled objects.
 MOST_OBJECTS = 200
-# Random scenes tried before a simple one with a single object.
+# Number of random scenes tried before a simple scene with a single object.
 ATTEMPTS = 4
 
 
 class SyntheticClips:
     """A :class:`~sam2fast.training.data.clip.ClipDataset` of random scenes, rendered on access.
 
-    A labelled object's mask is exactly its visible pixels. All labelled objects are visible in the first frame; later
-    they may be occluded, leave the frame and return. Scenes have unlabelled objects too, some of which look the same.
+    A labeled object's mask is exactly its visible pixels. All labeled objects are visible in the first frame. Later
+    they may be occluded, leave the frame and return. Scenes also have unlabeled objects, which may look the same.
 
     Args:
-        size: side of the square frames.
-        num_frames: frames of a clip; 1 for images.
-        max_objects: a clip has 1 to this many labelled objects.
+        size: side of the square frames, in pixels.
+        num_frames: number of frames of a clip; 1 for images.
+        max_objects: maximum number of labeled objects of a clip; the minimum is 1.
         media: folder or folders of photographs and cut-outs, see
             :class:`~sam2fast.training.data.synthetic.media.Media`; None for procedural shapes and textures only.
-        length: of the data set.
+        length: number of clips.
         motion: factor of all speeds; 0 for still objects.
-        procedural: share of procedural objects and backgrounds where there is media.
-        seed: of the clips.
-        photometric: False for no shadows, blur, noise, colour drift and compression.
-        crossing: share of clips in which all objects, at least two, are of one kind, meet and hide one another.
-        on_left_out: Called with the first of some images that are left out, the error, and their number. By default a
+        procedural: fraction of procedural objects and backgrounds if there is media.
+        seed: seed of the clips.
+        photometric: if False, disables shadows, blur, noise, color drift and compression.
+        crossing: fraction of clips in which at least two similar objects meet and occlude one another.
+        on_left_out: function called with the first of some skipped images, the error, and their number. By default, a
+            warning is logged.
             warning is logged.
 
     Raises:
-        ValueError: an argument is out of range.
-        MediaError: a media folder lacks what it should hold.
+        ValueError: If an argument is out of range.
+        MediaError: If a media folder lacks required content.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class SyntheticClips:
         return self._length
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A clip; depends on the constructor's arguments, the index and the generator's state alone.
+        """Renders a clip, which depends only on the constructor's arguments, the index and the generator's state.
 
         Returns:
             Frames ``(T, S, S, 3)`` and masks ``(T, O, S, S)`` with 1 <= O <= ``max_objects``.
@@ -103,7 +104,7 @@ class SyntheticClips:
         return Clip(np.stack(frames), np.stack(masks), f"synthetic/{index}", ids, tuple(range(self._num_frames)))
 
     def _draw_objects(self, rng: np.random.Generator, scene: Scene) -> tuple[list[SceneObject], list[int]]:
-        """Objects of a scene, far to near, and the indices of those that are visible well enough to be labelled."""
+        """Returns the objects of a scene, far to near, and the indices of objects visible enough to be labeled."""
         are_crossing = self._crossing > 0 and rng.random() < self._crossing
         for attempt in range(100):
             count = int(rng.integers(1, self._max_objects + 1)) if attempt < ATTEMPTS else 1
@@ -118,14 +119,14 @@ class SyntheticClips:
 
 
 def labelled_objects(objects: list[SceneObject], scene: Scene) -> list[int]:
-    """Indices of the objects that the first frame shows well enough."""
+    """Returns the indices of objects that are visible enough in the first frame."""
     step, size = scene.middle_step(0), scene.size
     hidden = np.zeros((size, size), dtype=bool)
-    found = []
+    labelled = []
     for index in reversed(range(len(objects))):
         covered = footprint(objects[index], step, size)
         whole, seen = np.count_nonzero(covered), np.count_nonzero(covered & ~hidden)
         if seen >= max(LEAST_AREA * size * size, LEAST_VISIBLE * whole):
-            found.append(index)
+            labelled.append(index)
         hidden |= covered
-    return found
+    return labelled

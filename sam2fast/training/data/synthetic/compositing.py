@@ -1,4 +1,4 @@
-"""Frames composited from far to near, the object that each pixel shows, and the photometric effects of a camera."""
+"""Compositing of frames from far to near, with object maps, and a camera's photometric effects."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,26 +15,26 @@ from sam2fast.training.data.synthetic.sprites import Sprite, SpritePart
 Matrix = tuple[float, float, float, float, float, float]  # x' = a x + b y + c, y' = d x + e y + f
 ObjectMap = NDArray[np.uint8]  # (S, S): 0 for background, else 1 + the index of the visible object
 
-# Alpha from which a pixel belongs to an object: half of it is covered.
+# Minimum alpha of an object's pixels: half of the pixel is covered.
 OPAQUE = 128
-# Cells of the mesh along each side of a warped sprite.
+# Number of mesh cells along each side of a warped sprite.
 CELLS = 4
 NOISE_LEVELS = (1.5, 2.5, 4.0, 6.0, 9.0, 13.0)  # standard deviations
-# The noise tile is larger than a frame by this many pixels.
+# Number of pixels by which the noise tile is larger than a frame.
 NOISE_SLACK = 64
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """Blurred dark copies of a sprite's parts, at half their resolution, with a border for the blur."""
+    """Blurred dark copies of a sprite's parts at half resolution, with a border for the blur."""
 
-    images: tuple[Image.Image, ...]  # L, how dark
+    images: tuple[Image.Image, ...]  # mode L: darkness
     border: int
     offset: tuple[float, float]  # from the sprite, in pixels of the frame
 
     @classmethod
     def random(cls, rng: np.random.Generator, sprite: Sprite, size: int) -> "Shadow":
-        """A random shadow of this sprite, in frames of ``size`` pixels."""
+        """Returns a random shadow of this sprite, for frames of ``size`` pixels."""
         blur, strength = size * rng.uniform(0.002, 0.015), rng.uniform(0.2, 0.7)
         border = ceil(3 * blur) + 1
         darkness = [round(strength * alpha) for alpha in range(256)]
@@ -50,7 +50,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A sprite and its motion."""
+    """Sprite with its motion over N times."""
 
     sprite: Sprite
     path: Floats  # (N, 2, 3), from the sprite's pixels to the frame's, at each of N times
@@ -60,7 +60,7 @@ class SceneObject:
 
 
 def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObject, step: int, number: int) -> None:
-    """Paints an object at its ``step``-th time over an RGBX frame, and its number over the object map."""
+    """Paints an object at its ``step``-th time onto an RGBX frame, and its number onto the object map."""
     if obj.shadow is not None:
         for part, shadow in zip(obj.sprite, obj.shadow.images, strict=True):
             a, b, c, d, e, f = _part_matrix(obj, part, step)
@@ -83,7 +83,7 @@ def paint_object(frame: Image.Image, object_map: ObjectMap | None, obj: SceneObj
 
 
 def footprint(obj: SceneObject, step: int, size: int) -> NDArray[np.bool_]:
-    """Mask ``(S, S)`` of an object without occlusion."""
+    """Returns the unoccluded mask ``(S, S)`` of an object."""
     covered = np.zeros((size, size), dtype=bool)
     for part in obj.sprite:
         matrix, alpha = _part_matrix(obj, part, step), part.image.getchannel(3)
@@ -95,7 +95,7 @@ def footprint(obj: SceneObject, step: int, size: int) -> NDArray[np.bool_]:
 
 
 def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
-    """Matrix from the pixels of the part's image to the frame's."""
+    """Returns the matrix from the pixels of the part's image to those of the frame."""
     amplitude, frequency, phase = part.swing
     turn = part.angle + amplitude * sin(2 * np.pi * frequency * float(obj.times[step]) + phase)
     c, s, (px, py), (jx, jy) = cos(turn), sin(turn), part.pivot.tolist(), part.joint.tolist()
@@ -110,7 +110,7 @@ def _part_matrix(obj: SceneObject, part: SpritePart, step: int) -> Matrix:
 def _transformed(
     image: Image.Image, matrix: Matrix, warp: Warp | None, time: float, size: tuple[int, int]
 ) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The image transformed to the frame and cropped to it, and its upper left corner there; None if outside."""
+    """Transforms an image to the frame; returns the part inside and its upper left corner, or None if it is outside."""
     a, b, c, d, e, f = matrix
     width, height = image.size
     slack = 0.0
@@ -141,7 +141,7 @@ def _transformed(
 def _mesh(
     warp: Warp, inverse: Matrix, box: tuple[int, int], source: tuple[int, int], time: float
 ) -> list[tuple[tuple[int, int, int, int], tuple[float, ...]]]:
-    """Rectangles of the frame and the corresponding quadrilaterals of the image, in the format of ``MESH``."""
+    """Returns rectangles of the frame and the matching quadrilaterals of the image, in the format of ``MESH``."""
     columns, rows = (sorted({round(i * side / CELLS) for i in range(CELLS + 1)}) for side in box)
     x, y = np.meshgrid(np.array(columns, dtype=float), np.array(rows, dtype=float))
     a, b, c, d, e, f = inverse
@@ -157,9 +157,9 @@ def _mesh(
 
 
 class Photometry:
-    """Exposure, colour, blur, noise and compression of one clip with frames of ``size`` pixels.
+    """Exposure, color, blur, noise and compression of a clip with frames of ``size`` pixels.
 
-    They are the same in all frames, except for the noise and a slow drift of the contrast.
+    All are constant over the clip, except for the noise and a slow drift of the contrast.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -174,7 +174,7 @@ class Photometry:
             self._noise = _noise_tile(size + NOISE_SLACK, NOISE_LEVELS[rng.integers(len(NOISE_LEVELS))])
 
     def apply(self, frame: Image.Image, time: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """The pixels ``(S, S, 3)`` uint8 of a frame at this time."""
+        """Returns the pixels ``(S, S, 3)`` uint8 of a frame at this time."""
         if self._blur:
             frame = frame.filter(ImageFilter.GaussianBlur(self._blur))
         rate, phase = self._flicker
@@ -196,6 +196,6 @@ class Photometry:
 
 @cache
 def _noise_tile(side: int, level: float) -> NDArray[np.int16]:
-    """Gaussian noise ``(side, side, 3)``, computed once from a fixed seed; frames take random crops of it."""
+    """Returns Gaussian noise ``(side, side, 3)`` from a fixed seed, computed once. Frames use random crops of it."""
     noise = np.random.default_rng(5).standard_normal((side, side, 3), dtype=np.float32)
     return np.round(level * noise).astype(np.int16)

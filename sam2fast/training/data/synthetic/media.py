@@ -17,23 +17,23 @@ from sam2fast.utils.errors import FixableError
 
 _log = logging.getLogger(__name__)
 
-# Limits of the caches in each worker process.
+# Cache limits of each worker process.
 PHOTOGRAPH_BYTES, CUTOUT_BYTES = 80 << 20, 30 << 20
-# Smallest area of a cut-out in pixels; enlarging smaller ones would blur them.
+# Minimum area of a cut-out in pixels. Enlarging smaller ones would blur them.
 LEAST_PIXELS = 256
 _SOLID = [255 * (alpha > 60) for alpha in range(256)]  # lookup table: alpha above 60 counts as opaque
 
 
 class MediaError(FixableError, ValueError):
-    """A media folder has no usable images, or an image does not have what it should."""
+    """Raised if a media folder has no usable images, or an image lacks required content."""
 
 
-# Called for images that are left out: the first of them, the error, and their number.
+# Function called for skipped images with the first of them, the error, and their number.
 OnLeftOut: TypeAlias = Callable[[Path, Exception, int], None]
 
 
 def warn_left_out(first: Path, error: Exception, count: int) -> None:
-    """Logs a warning for images that are left out."""
+    """Logs a warning for skipped images."""
     if count == 1:
         _log.warning("%s is left out: %s", first, error)
     else:
@@ -41,7 +41,7 @@ def warn_left_out(first: Path, error: Exception, count: int) -> None:
 
 
 class _Cache:
-    """A least-recently-used cache of images, of up to ``limit`` bytes."""
+    """Least-recently-used cache of images with a limit in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -71,14 +71,14 @@ class _Files:
         return sum(map(len, self._folders))
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Adds files; their order determines what a generator draws."""
+        """Adds files. Their order determines the draws of a generator."""
         for _, group in groupby(paths, key=lambda path: path.parent):
             self._folders.append(list(group))
         sizes = np.sqrt([len(folder) for folder in self._folders])
         self._shares = sizes / sizes.sum()
 
     def draw(self, rng: np.random.Generator) -> Iterator[Path]:
-        """A random file, then all other files in a fixed order, in case it cannot be used."""
+        """Yields a random file, then all other files in a fixed order, in case the first is unusable."""
         first = int(np.searchsorted(np.cumsum(self._shares)[:-1], rng.random(), side="right"))
         start = int(rng.integers(len(self._folders[first])))
         folder = self._folders[first]
@@ -88,22 +88,22 @@ class _Files:
 
 
 class Media:
-    """The images of some folders.
+    """Images of media folders.
 
-    A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both, also in subfolders; or
-    ``images/`` and ``masks/`` of the same stems, where a mask's pixels are 0 or the id of an object. A folder is drawn
-    in proportion to the square root of its number of files, so that a few hundred photographed objects are not lost
+    A folder has ``backgrounds/`` with photographs, ``cutouts/`` with RGBA images, or both, possibly in subfolders; or
+    ``images/`` and ``masks/`` with matching stems, where a mask's pixels are 0 or object ids. A folder's probability
+    is proportional to the square root of its number of files, so that a few hundred photographed objects still occur
     among thousands of drawings.
 
     Args:
-        folders: at least one.
-        longest: largest side of cut-outs, and largest shorter side of photographs, in pixels; both may be a third
+        folders: media folders; at least one.
+        longest: maximum side of cut-outs, and maximum shorter side of photographs, in pixels. Both may be a third
             longer.
-        on_left_out: Called once for each image that cannot be used, and once for each folder that has images without
+        on_left_out: function called once for each unusable image, and once for each folder that has images without
             masks.
 
     Raises:
-        MediaError: a folder is missing, has none of these, is empty, or none of its images can be read.
+        MediaError: If a folder is missing, is empty, has none of these subfolders, or none of its images can be read.
     """
 
     def __init__(self, folders: Sequence[str | Path], longest: int, on_left_out: OnLeftOut = warn_left_out) -> None:
@@ -111,13 +111,13 @@ class Media:
         self._on_left_out = on_left_out
         self._photographs = _Files()
         self._cutouts = _Files()
-        self._masks: dict[Path, Path] = {}  # of the cut-outs that have no alpha
+        self._masks: dict[Path, Path] = {}  # for cut-outs without alpha
         self._seen_photographs = _Cache(PHOTOGRAPH_BYTES)
         self._seen_cutouts = _Cache(CUTOUT_BYTES)
         self._unreadable: set[Path] = set()
         for folder in map(Path, folders):
             self._add(folder)
-        # Raises here, rather than in a worker process, if nothing can be read.
+        # If nothing can be read, this raises here rather than in a worker process.
         rng = np.random.default_rng(0)
         if self.has_photographs:
             self.photograph(rng)
@@ -133,7 +133,7 @@ class Media:
         return len(self._cutouts) > 0
 
     def photograph(self, rng: np.random.Generator) -> Image.Image:
-        """A random photograph, RGB."""
+        """Returns a random photograph, RGB."""
         for path in self._photographs.draw(rng):
             image = self._read(path, self._open_photograph, self._seen_photographs)
             if image is not None:
@@ -141,7 +141,7 @@ class Media:
         raise MediaError(f"none of the {len(self._photographs)} photographs can be read, such as {path}")
 
     def cutout(self, rng: np.random.Generator) -> Image.Image:
-        """A random object, RGBA, cropped to its visible pixels."""
+        """Returns a random object, RGBA, cropped to its visible pixels."""
         for path in self._cutouts.draw(rng):
             if path in self._masks:
                 image = self._masked(path, self._masks[path], rng)
@@ -155,28 +155,28 @@ class Media:
         if not folder.is_dir():
             raise MediaError(f"no media folder {str(folder)!r}")
         parts = {name: folder / name for name in ("backgrounds", "cutouts", "images", "masks")}
-        found = {name: _images(path) for name, path in parts.items() if path.is_dir()}
-        if "images" in found and "masks" in found:
-            masks = {path.stem: path for path in found["masks"] if path.suffix.lower() == ".png"}
-            pairs = [(path, masks[path.stem]) for path in found["images"] if path.stem in masks]
+        images = {name: _images(path) for name, path in parts.items() if path.is_dir()}
+        if "images" in images and "masks" in images:
+            masks = {path.stem: path for path in images["masks"] if path.suffix.lower() == ".png"}
+            pairs = [(path, masks[path.stem]) for path in images["images"] if path.stem in masks]
             if not pairs:
                 raise MediaError(f"no image in {parts['images']} has a mask STEM.png in {parts['masks']}")
-            unpaired = [path for path in found["images"] if path.stem not in masks]
+            unpaired = [path for path in images["images"] if path.stem not in masks]
             if unpaired:
                 self._on_left_out(unpaired[0], MediaError("it has no mask"), len(unpaired))
             self._masks |= dict(pairs)
             self._cutouts.add([path for path, _ in pairs])
             self._photographs.add([path for path, _ in pairs])
-        elif "backgrounds" not in found and "cutouts" not in found:
+        elif "backgrounds" not in images and "cutouts" not in images:
             raise MediaError(
                 f"the media folder {str(folder)!r} has neither backgrounds/ (photographs) nor cutouts/ (PNG with "
                 "alpha) nor images/ and masks/"
             )
         for name in ("backgrounds", "cutouts"):
-            if name in found and not found[name]:
+            if name in images and not images[name]:
                 raise MediaError(f"no images ({', '.join(SUFFIXES)}) in {parts[name]}")
-        self._photographs.add(found.get("backgrounds", []))
-        self._cutouts.add(found.get("cutouts", []))
+        self._photographs.add(images.get("backgrounds", []))
+        self._cutouts.add(images.get("cutouts", []))
 
     def _read(self, path: Path, opener: Callable[[Path], Image.Image], cache: _Cache) -> Image.Image | None:
         """Returns the image from the cache or its file. Returns None if it cannot be used."""
@@ -215,7 +215,7 @@ class Media:
         return Image.fromarray(ids)
 
     def _masked(self, path: Path, mask: Path, rng: np.random.Generator) -> Image.Image | None:
-        """A random object of the mask, cut out of its image."""
+        """Cuts a random object of the mask out of its image."""
         image = self._read(path, self._open_photograph, self._seen_photographs)
         ids = self._read(mask, self._open_mask, self._seen_cutouts)
         if image is None or ids is None:
@@ -242,9 +242,9 @@ class Media:
 
 
 class ScenePhotographs:
-    """A few photographs for one scene: textures of a scene look alike, and fewer files are decoded.
+    """Draws a few photographs for one scene, so that its textures look alike and fewer files are decoded.
 
-    Calling it with a generator returns one of them, RGB; they are drawn at the first calls.
+    Calling it with a generator returns one of the photographs, RGB. The first calls draw them.
     """
 
     def __init__(self, media: Media, count: int = 2) -> None:
@@ -266,7 +266,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _opened(path: Path) -> Image.Image:
-    # Read as a whole: the PNG decoder makes many small reads.
+    # The file is read at once, because the PNG decoder makes many small reads.
     return open_image(BytesIO(path.read_bytes()))
 
 
@@ -278,4 +278,4 @@ def _shrink(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _bytes(image: Image.Image) -> int:
-    return image.width * image.height * 4  # Pillow stores RGB with four bytes per pixel too
+    return image.width * image.height * 4  # Pillow also stores RGB with four bytes per pixel

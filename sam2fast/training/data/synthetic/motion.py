@@ -1,4 +1,4 @@
-"""Smooth random motion of objects and of the camera, as affine matrices."""
+"""Smooth random motion of objects and the camera, as affine matrices."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: float) -> Floats:
-    """Smooth oscillating values ``(N,)`` at N times, 0 at time 0, that change by about ``speed`` per unit of time."""
+    """Returns smooth oscillating values ``(N,)`` at N times, 0 at time 0; ``speed`` is their rough rate of change."""
     total = np.zeros_like(times)
     for share in (0.75, 0.25):
         frequency = speed / max(amplitude, 1e-6) * rng.uniform(0.7, 1.4) * (0.5 / share)
@@ -19,7 +19,7 @@ def wander(rng: np.random.Generator, times: Floats, amplitude: float, speed: flo
 
 
 def affine(scale: Floats, angle: Floats, stretch: Floats, shear: Floats, x: Floats, y: Floats) -> Floats:
-    """Matrices ``(N, 2, 3)`` that stretch and shear, scale, rotate and then translate points."""
+    """Returns matrices ``(N, 2, 3)`` that stretch and shear, scale, rotate and then translate points."""
     cos, sin, wide, high = np.cos(angle) * scale, np.sin(angle) * scale, np.exp(stretch), np.exp(-stretch)
     rows = [
         [cos * wide, cos * wide * shear - sin * high, x],
@@ -29,21 +29,21 @@ def affine(scale: Floats, angle: Floats, stretch: Floats, shear: Floats, x: Floa
 
 
 def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` from a sprite's pixels to the scene's.
+    """Returns matrices ``(N, 2, 3)`` from a sprite's pixels to the scene's.
 
     Args:
-        times: in frames, multiplied by the speed; all 0 gives a still object.
-        start: ``(2,)``, its position at time 0.
+        times: times in frames, multiplied by the speed; all 0 for a still object.
+        start: position ``(2,)`` at time 0.
         size: side of the frame in pixels; distances are proportional to it.
     """
     still = np.zeros_like(times)
     speed = size * min(0.09, float(np.exp(rng.normal(np.log(0.013), 0.9))))
-    kind = rng.random()
+    draw = rng.random()
     x = y = still
-    if kind > 0.12:
+    if draw > 0.12:
         x, y = (wander(rng, times, size * rng.uniform(0.1, 0.5), speed * rng.uniform(0.3, 1)) for _ in range(2))
-    if kind > 0.9:
-        # Out of the frame and back.
+    if draw > 0.9:
+        # Leaves the frame and comes back.
         direction, reach = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.9, 1.3)
         away = reach * np.sin(np.pi * np.minimum(1, times / rng.uniform(5, 16))) ** 2
         x, y = x + away * np.cos(direction), y + away * np.sin(direction)
@@ -62,7 +62,7 @@ def object_path(rng: np.random.Generator, times: Floats, start: Floats, size: in
 
 
 def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` of an object that enters the frame and crosses it in a straight line."""
+    """Returns matrices ``(N, 2, 3)`` of an object that enters the frame and crosses it in a straight line."""
     direction = rng.uniform(0, 2 * np.pi)
     forward = size * np.array([np.cos(direction), np.sin(direction)])
     through = size * (0.5 + rng.uniform(-0.25, 0.25, 2))
@@ -74,9 +74,9 @@ def passing_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 
 
 def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: float, size: int) -> Floats:
-    """Positions ``(count, N, 2)`` in the scene of objects that start around a point near the middle and meet there.
+    """Returns positions ``(count, N, 2)`` in the scene of objects that start around a point near the middle and meet.
 
-    They pass one another by the last of the times, or turn back where they meet.
+    By the last of the times, they have either passed one another or turned back at the meeting point.
 
     Args:
         reach: longest side of each object in pixels; at first the objects stand side by side.
@@ -94,7 +94,7 @@ def meeting_places(rng: np.random.Generator, times: Floats, count: int, reach: f
 
 
 def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
-    """Matrices ``(N, 2, 3)`` from the scene to the frame; the identity at time 0."""
+    """Returns matrices ``(N, 2, 3)`` from the scene to the frame; the first is the identity at time 0."""
     still = np.zeros_like(times)
     x, y, zoom, angle = still, still, still, still
     if rng.random() < 0.6:
@@ -106,7 +106,7 @@ def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
         angle = wander(rng, times, rng.uniform(0.02, 0.1), rng.uniform(0.005, 0.02))
     if rng.random() < 0.15:
         x, y = (v + wander(rng, times, size * rng.uniform(0.002, 0.01), size * 0.03) for v in (x, y))
-    # About the frame's centre rather than its corner.
+    # Rotation and zoom are about the frame's centre, not its corner.
     turn = affine(np.exp(zoom), angle, still, still, still, still)
     centre = np.full(2, size / 2)
     turn[:, :, 2] = np.stack([x, y], axis=1) + (np.eye(2) - turn[:, :, :2]) @ centre
@@ -114,7 +114,7 @@ def camera_path(rng: np.random.Generator, times: Floats, size: int) -> Floats:
 
 
 def compose(outer: Floats, inner: Floats) -> Floats:
-    """The matrices ``(N, 2, 3)`` that apply ``inner``, then ``outer``."""
+    """Returns matrices ``(N, 2, 3)`` that apply ``inner``, then ``outer``."""
     product = outer[:, :, :2] @ inner
     product[:, :, 2] += outer[:, :, 2]
     return product
@@ -122,21 +122,21 @@ def compose(outer: Floats, inner: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Warp:
-    """A deformation of an image by travelling waves; lengths are shares of its longer side."""
+    """Deformation of an image by travelling waves. Lengths are fractions of its longer side."""
 
     height: Floats  # (2,) amplitudes of the waves in x and y
-    waves: Floats  # (2, 2): for x and y, waves along the image's two sides
+    waves: Floats  # (2, 2): numbers of waves along the image's two sides, for x and y
     phase: Floats  # (2,)
     speed: float  # radians per unit of time
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Warp":
-        """A random, small deformation."""
+        """Returns a small random deformation."""
         height = rng.uniform(-0.06, 0.06, 2)
         return cls(height, rng.normal(0, 0.9, (2, 2)), rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.05, 0.5))
 
     def shift(self, x: Floats, y: Floats, side: float, time: float) -> tuple[Floats, Floats]:
-        """Points of the image, displaced by the waves."""
+        """Returns points of the image, displaced by the waves."""
         moved = []
         for i, value in enumerate((x, y)):
             wave = 2 * np.pi * (self.waves[i, 0] * x + self.waves[i, 1] * y) / side

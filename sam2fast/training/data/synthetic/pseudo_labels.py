@@ -1,4 +1,4 @@
-"""Pseudo-labels: objects in photographs, found by a trained model prompted with a grid of points."""
+"""Pseudo-labels: objects that a trained model finds in photographs with a grid of point prompts."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ObjectSearch(NamedTuple):
-    """Which predicted masks count as objects."""
+    """Thresholds for predicted masks to count as objects."""
 
-    points_per_side: int = 12  # of the grid of clicks
-    least_iou: float = 0.85  # smallest predicted IoU
-    least_stability: float = 0.9  # smallest IoU between the masks at the logits 1 and -1
-    areas: tuple[float, float] = (0.01, 0.6)  # smallest and largest area of a mask, as shares of the image
-    most_overlap: float = 0.7  # IoU above which the mask with the lower score is a duplicate
+    points_per_side: int = 12  # side of the grid of clicks
+    least_iou: float = 0.85  # minimum predicted IoU
+    least_stability: float = 0.9  # minimum IoU between the masks at logits 1 and -1
+    areas: tuple[float, float] = (0.01, 0.6)  # minimum and maximum area of a mask, as fractions of the image
+    most_overlap: float = 0.7  # IoU above which a mask with a lower score is a duplicate
     batch: int = 16  # clicks per forward pass
 
 
@@ -38,13 +38,13 @@ def write_cutouts(
     """Writes the objects that a model finds in photographs as RGBA files ``out/cutouts/NAME_NN.png``.
 
     Args:
-        images: Photographs. Unreadable ones are left out.
-        predictor: The model.
-        out: A media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
-        longest: Largest side in pixels; larger images are scaled down.
+        images: Photographs. Unreadable ones are skipped.
+        predictor: Model that predicts the masks.
+        out: Media folder, see :class:`~sam2fast.training.data.synthetic.media.Media`.
+        longest: Maximum side in pixels; larger images are scaled down.
 
     Yields:
-        The path of each image after its cut-outs are written, and their number, or the error if it cannot be read.
+        The path of each image, with the number of its cut-outs after they are written, or the error of reading it.
     """
     folder = out / "cutouts"
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,18 +54,18 @@ def write_cutouts(
         except IMAGE_READ_ERRORS as error:
             yield path, error
             continue
-        found = find_objects(image, predictor, search)
-        for number, alpha in enumerate(found):
+        alphas = find_objects(image, predictor, search)
+        for number, alpha in enumerate(alphas):
             cutout = image.copy()
             cutout.putalpha(Image.fromarray(alpha))
-            # Cropped to its opaque pixels: faint specks may lie anywhere.
+            # The crop ignores faint pixels, which may lie anywhere.
             box = Image.fromarray(alpha > 127).getbbox()
             cutout.crop(box).save(folder / f"{path.name.replace('.', '_')}_{number:02d}.png")
-        yield path, len(found)
+        yield path, len(alphas)
 
 
 def read_photograph(path: Path, longest: int) -> Image.Image:
-    """Returns a photograph, upright and scaled down. Errors are ``IMAGE_READ_ERRORS``."""
+    """Reads a photograph, upright and scaled down. Raises ``IMAGE_READ_ERRORS``."""
     with open_image(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -73,9 +73,9 @@ def read_photograph(path: Path, longest: int) -> Image.Image:
 
 
 def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: ObjectSearch) -> list[NDArray[np.uint8]]:
-    """Alpha ``(H, W)`` of each object, best first."""
+    """Returns the alpha ``(H, W)`` of each object, best first."""
     predictor.set_image(np.asarray(image))
-    found, scores = [], []
+    alphas, scores = [], []
     for points in _grid(image.size, search.points_per_side, search.batch):
         labels = np.ones(points.shape[:2], dtype=np.int32)
         logits, ious, _ = predictor.predict(points, labels, multimask_output=True, return_logits=True)
@@ -86,13 +86,13 @@ def find_objects(image: Image.Image, predictor: "SAM2ImagePredictor", search: Ob
             share, stability = float((mask > 0).mean()), (mask > 1).sum() / max(1, (mask > -1).sum())
             if search.areas[0] <= share <= search.areas[1] and stability > search.least_stability:
                 alpha = np.round(255 / (1 + np.exp(-2 * np.clip(mask, -10, 10))))  # half at the mask threshold
-                found.append(np.where(alpha < 8, 0, alpha).astype(np.uint8))
+                alphas.append(np.where(alpha < 8, 0, alpha).astype(np.uint8))
                 scores.append(float(iou))
-    return [found[index] for index in _distinct(found, scores, search.most_overlap)]
+    return [alphas[index] for index in _distinct(alphas, scores, search.most_overlap)]
 
 
 def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[NDArray[np.float32]]:
-    """Clicks ``(B, 1, 2)`` in pixels on a regular grid over an image of ``size`` (width, height)."""
+    """Yields clicks ``(B, 1, 2)`` in pixels on a regular grid over an image of ``size`` (width, height)."""
     steps = (np.arange(points_per_side, dtype=np.float32) + 0.5) / points_per_side
     points = np.stack(np.meshgrid(steps * size[0], steps * size[1]), axis=2).reshape(-1, 1, 2).astype(np.float32)
     for start in range(0, len(points), batch):
@@ -100,11 +100,11 @@ def _grid(size: tuple[int, int], points_per_side: int, batch: int) -> Iterator[N
 
 
 def _distinct(masks: list[NDArray[np.uint8]], scores: list[float], most_overlap: float) -> list[int]:
-    """Indices of the masks, best first, without duplicates of better ones."""
-    kept: list[int] = []
+    """Returns the indices of the masks, best first, without duplicates of better masks."""
+    distinct: list[int] = []
     for index in np.argsort(scores)[::-1].tolist():
         mask = masks[index] > 127
-        others = (masks[other] > 127 for other in kept)
+        others = (masks[other] > 127 for other in distinct)
         if all((mask & other).sum() <= most_overlap * (mask | other).sum() for other in others):
-            kept.append(index)
-    return kept
+            distinct.append(index)
+    return distinct

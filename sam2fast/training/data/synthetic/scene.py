@@ -1,4 +1,4 @@
-"""Random scenes: a background, a moving camera and the objects in front of the background."""
+"""Random scenes: a background, a moving camera and objects in front of the background."""
 
 from dataclasses import dataclass
 
@@ -21,11 +21,11 @@ from sam2fast.training.data.synthetic.shapes import random_shape, rasterise
 from sam2fast.training.data.synthetic.sprites import Sprite, blur_sprite, cutout_sprite, random_sprite, recolour_sprite
 from sam2fast.training.data.synthetic.textures import Photograph, random_crop, random_texture
 
-# Smallest and largest area of an object, as shares of the frame.
+# Minimum and maximum area of an object, as fractions of the frame.
 SMALLEST, LARGEST = 0.01, 0.45
-# Longest side of an object, in sides of the frame.
+# Maximum side of an object, in sides of the frame.
 LONGEST = 1.3
-# Exposure times of a frame with motion blur, as shares of the time between two frames.
+# Exposure times of a frame with motion blur, as fractions of the frame interval.
 SHUTTER = (-0.25, 0.0, 0.25)
 STILL = np.eye(2, 3)
 
@@ -35,7 +35,7 @@ class Scene:
     """A scene without its objects."""
 
     size: int
-    times: Floats  # (N,) in frames, multiplied by the speed; N is the number of frames, or more with motion blur
+    times: Floats  # (N,) in frames, multiplied by the speed; N is the number of frames times ``steps``
     steps: int  # exposure times per frame
     camera: Floats  # (N, 2, 3) from the scene to the frame
     backdrop: Image.Image  # RGBX
@@ -46,13 +46,13 @@ class Scene:
     procedural: float
 
     def middle_step(self, frame: int) -> int:
-        """Index of the middle exposure time of a frame."""
+        """Returns the index of a frame's middle exposure time."""
         return frame * self.steps + self.steps // 2
 
     def render(
         self, rng: np.random.Generator, objects: list[SceneObject], frame: int
     ) -> tuple[NDArray[np.uint8], ObjectMap]:
-        """Pixels ``(S, S, 3)`` uint8 of a frame, and its object map ``(S, S)``."""
+        """Returns the pixels ``(S, S, 3)`` uint8 of a frame and its object map ``(S, S)``."""
         object_map: ObjectMap = np.zeros((self.size, self.size), dtype=np.uint8)
         images = []
         for step in range(frame * self.steps, (frame + 1) * self.steps):
@@ -89,7 +89,7 @@ def random_scene(
     procedural: float,
     photometric: bool,
 ) -> Scene:
-    """A background and the path of the camera; arguments as in :class:`SyntheticClips`."""
+    """Draws a background and a camera path. Arguments are those of :class:`SyntheticClips`."""
     is_blurred = rng.random() < 0.08 and photometric and motion > 0 and num_frames > 1
     shutter = np.array(SHUTTER if is_blurred else (0.0,))
     times = motion * (np.arange(num_frames)[:, None] + shutter).ravel()
@@ -108,7 +108,7 @@ def random_scene(
 
 
 def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
-    """Corners, in integer pixels, of the region of the scene that the camera sees, with a margin of two pixels."""
+    """Returns the corners, in integer pixels, of the scene region that the camera sees, with a margin of two pixels."""
     inverse = np.linalg.inv(camera[:, :, :2])
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], dtype=float)
     seen = np.einsum("nij,nkj->nki", inverse, corners[None] - camera[:, None, :, 2])
@@ -116,10 +116,10 @@ def _visible_bounds(camera: Floats, size: int) -> tuple[Floats, Floats]:
 
 
 def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one: bool = False) -> list[SceneObject]:
-    """Objects of a scene, far to near: ``count`` that start inside the frame, and up to four others.
+    """Draws the objects of a scene, far to near: ``count`` that start inside the frame, and up to four others.
 
     Args:
-        only_one: one object in the middle of the frame and nothing else.
+        only_one: if True, places the objects in the middle of the frame and draws no others.
     """
     extras = 0 if only_one else int(rng.choice([0, 0, 1, 2, 3]))
     are_alike = rng.random() < 0.12
@@ -149,7 +149,7 @@ def random_objects(rng: np.random.Generator, scene: Scene, count: int, only_one:
 
 
 def crossing_objects(rng: np.random.Generator, scene: Scene, count: int) -> list[SceneObject]:
-    """Objects of a scene, far to near: ``count`` of one kind that meet, touch and hide one another."""
+    """Draws the objects of a scene, far to near: ``count`` similar objects that meet, touch and occlude one another."""
     sprite = _random_sprite(rng, scene, 2 * count)
     reach = max(max(part.image.size) for part in sprite)
     objects = []
@@ -185,24 +185,24 @@ def _random_sprite(rng: np.random.Generator, scene: Scene, crowd: float) -> Spri
 def random_background(
     rng: np.random.Generator, size: tuple[int, int], photograph: Photograph | None, procedural: float
 ) -> Image.Image:
-    """An RGB image of ``size`` (width, height).
+    """Draws an RGB image of ``size`` (width, height).
 
     Args:
-        photograph: draws a photograph; None where there are none.
-        procedural: share of procedural backgrounds where there are photographs.
+        photograph: function that draws a photograph; None if there are no photographs.
+        procedural: fraction of procedural backgrounds if there are photographs.
     """
     if photograph is not None and rng.random() >= procedural:
         return random_crop(rng, photograph(rng), size)
-    kind = rng.random()
-    if kind < 0.4:
+    draw = rng.random()
+    if draw < 0.4:
         return random_texture(rng, size)
-    if kind < 0.7:
+    if draw < 0.7:
         return _room(rng, size)
     return _clutter(rng, random_texture(rng, size), photograph)
 
 
 def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A wall, and a floor in perspective."""
+    """Draws a wall with a floor in perspective."""
     width, height = size
     image, floor = random_texture(rng, size), random_texture(rng, size)
     horizon = round(height * rng.uniform(0.2, 0.7))
@@ -218,7 +218,7 @@ def _room(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _clutter(rng: np.random.Generator, image: Image.Image, photograph: Photograph | None) -> Image.Image:
-    """Many shapes with few textures."""
+    """Adds many shapes with few textures to the image."""
     surfaces = [random_texture(rng, image.size, photograph=photograph) for _ in range(2)]
     longest = max(image.size)
     for _ in range(rng.integers(4, 16)):

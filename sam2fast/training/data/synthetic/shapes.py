@@ -1,4 +1,4 @@
-"""Random shapes: closed, spiky, with holes, branched or of several pieces."""
+"""Random shapes: closed, spiky, with holes, branched or in several pieces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]  # (N, 2) x, y in [0, 1]
 
-# Shapes are drawn this many times larger and averaged: the alpha of an edge pixel is its covered share.
+# Shapes are drawn this many times larger and averaged, so that the alpha of an edge pixel is its covered fraction.
 OVERSAMPLING = 3
-MARGIN = 0.04  # empty border, as a share of the side
+MARGIN = 0.04  # empty border, as a fraction of the side
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """A filled polygon, or a thick line with round ends where ``width`` is positive."""
+    """Filled polygon, or a thick line with round ends if ``width`` is positive."""
 
     points: Points
     width: float = 0.0
@@ -27,7 +27,7 @@ Shape = list[Stroke]
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    """A random shape that fills the unit square except for a margin."""
+    """Returns a random shape that fills the unit square except for a margin."""
     makers: tuple[Callable[[np.random.Generator], Shape], ...] = (
         _blob, _blob, _star, _polygon, _ellipse, _box, _ring, _branches, _worm, _cluster
     )  # fmt: skip
@@ -35,7 +35,7 @@ def random_shape(rng: np.random.Generator) -> Shape:
 
 
 def fit(shape: Shape) -> Shape:
-    """The shape translated and scaled into the unit square without the margin; its proportions stay."""
+    """Translates and scales the shape into the unit square without the margin, with its proportions."""
     low = np.min([(stroke.points - stroke.width / 2).min(axis=0) for stroke in shape], axis=0)
     high = np.max([(stroke.points + stroke.width / 2).max(axis=0) for stroke in shape], axis=0)
     scale = (1 - 2 * MARGIN) / (high - low).max()
@@ -44,12 +44,12 @@ def fit(shape: Shape) -> Shape:
 
 
 def coverage(shape: Shape) -> float:
-    """Share of the unit square that the shape covers, accurate to about 0.01."""
+    """Returns the fraction of the unit square that the shape covers, accurate to about 0.01."""
     return max(0.01, float(np.asarray(_draw(shape, 64)).mean()) / 255)
 
 
 def rasterise(shape: Shape, side: int) -> Image.Image:
-    """The shape's alpha, an L image of ``side`` x ``side`` pixels."""
+    """Draws the shape's alpha as an L image of ``side`` x ``side`` pixels."""
     return _draw(shape, side * OVERSAMPLING).reduce(OVERSAMPLING)
 
 
@@ -83,7 +83,7 @@ def _rotated(points: Points, angle: float) -> Points:
 
 
 def _wavy(rng: np.random.Generator, roughness: float) -> Points:
-    """A closed curve around the centre; its radius is a sum of a few waves."""
+    """Returns a closed curve around the centre; its radius is a sum of a few waves."""
     angles = _angles(72)
     waves = np.arange(1, 8)
     heights = roughness * rng.normal(size=7) / waves
@@ -112,7 +112,7 @@ def _ellipse(rng: np.random.Generator) -> Shape:
 
 
 def _box(rng: np.random.Generator) -> Shape:
-    """A rectangle with more or less rounded corners."""
+    """Returns a rectangle with more or less rounded corners."""
     angles = _angles(64)
     power = rng.choice([0.1, 0.3, 0.6])
     square = np.stack([f(angles) for f in (np.cos, np.sin)], axis=1)
@@ -150,20 +150,20 @@ def _branches(rng: np.random.Generator) -> Shape:
 
 
 def _worm(rng: np.random.Generator) -> Shape:
-    """A bent tube that tapers or swells."""
+    """Returns a bent tube that tapers or swells."""
     t = np.linspace(0, 1, 24)
     heading = rng.uniform(0, 7) + np.cumsum(rng.normal(0, 0.12, 24)) + rng.uniform(-3, 3) * t
     spine = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0) / 24
     width = rng.uniform(0.04, 0.14) * (0.4 + np.sin(np.pi * (0.1 + 0.8 * t)) * rng.uniform(0.3, 1.2))
     normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1) * width[:, None]
-    # One quadrilateral per segment: a spine that crosses itself would make a polygon with holes.
+    # One quadrilateral per segment, because one polygon of a self-intersecting spine would have holes.
     quads = zip(spine - normal, spine + normal, (spine + normal)[1:], (spine - normal)[1:], strict=False)
     ends = [Stroke(np.stack([spine[i], spine[i] + 1e-3]), 2 * width[i]) for i in (0, -1)]
     return [Stroke(np.stack(quad)) for quad in quads] + ends
 
 
 def _cluster(rng: np.random.Generator) -> Shape:
-    """Some overlapping blobs and boxes."""
+    """Returns some overlapping blobs and boxes."""
     shape: Shape = []
     centre = np.array([0.5, 0.5])
     for _ in range(rng.integers(2, 6)):

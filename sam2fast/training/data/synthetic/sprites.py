@@ -1,4 +1,4 @@
-"""Sprites: colours and alpha of an object, in one part or in several parts that swing."""
+"""Sprites: colors and alpha of an object in one part, or in several swinging parts."""
 
 from dataclasses import dataclass, replace
 
@@ -11,17 +11,17 @@ from sam2fast.training.data.synthetic.textures import Floats, Photograph, field,
 
 Vector = NDArray[np.float64]
 
-# Transparent pixels around a sprite: resampling fades to what lies beyond the edge.
+# Number of transparent pixels around a sprite, because resampling mixes in pixels beyond the edge.
 BORDER = 2
 
 
 @dataclass(frozen=True)
 class SpritePart:
-    """One part of a sprite."""
+    """Part of a sprite."""
 
-    image: Image.Image  # RGBX: colours, not multiplied by the alpha in the fourth channel
-    pivot: Vector  # (2,) the point of the image, in its pixels, ...
-    joint: Vector  # (2,) ... that lies here, in pixels from the sprite's centre
+    image: Image.Image  # RGBX: colors, not multiplied by the alpha in the fourth channel
+    pivot: Vector  # (2,) point of the image, in its pixels, that is placed at the joint
+    joint: Vector  # (2,) position of the pivot, in pixels from the sprite's centre
     swing: tuple[float, float, float] = (0.0, 0.0, 0.0)  # amplitude, turns per frame, phase
     angle: float = 0.0
 
@@ -30,20 +30,20 @@ Sprite = tuple[SpritePart, ...]  # far to near
 
 
 def one_part_sprite(image: Image.Image) -> Sprite:
-    """A sprite of one part, around the centre of its image."""
+    """Returns a sprite with one part, centered on its image."""
     return (SpritePart(image, np.array(image.size) / 2, np.zeros(2)),)
 
 
 def random_sprite(
     rng: np.random.Generator, area: float, max_side: float, near: Floats | None, photograph: Photograph | None
 ) -> Sprite:
-    """A procedural sprite: a random shape with a random texture.
+    """Returns a procedural sprite: a random shape with a random texture.
 
     Args:
-        area: of the sprite, in pixels.
-        max_side: largest side, in pixels.
-        near: colours ``(N, 3)`` of the surroundings; the sprite gets similar ones.
-        photograph: draws a photograph, for textures.
+        area: area of the sprite, in pixels.
+        max_side: maximum side, in pixels.
+        near: colors ``(N, 3)`` of the surroundings; the sprite gets similar colors.
+        photograph: function that draws a photograph, for textures.
     """
     if rng.random() < 0.12:
         return _figure(rng, area, max_side, near, photograph)
@@ -53,7 +53,7 @@ def random_sprite(
 
 
 def cutout_sprite(rng: np.random.Generator, image: Image.Image, area: float, max_side: float) -> Sprite:
-    """An RGBA cut-out, scaled to ``area`` pixels, flipped with probability 0.5, with colours changed or permuted."""
+    """Scales an RGBA cut-out to ``area`` pixels, flips it with probability 0.5, and changes or permutes its colors."""
     alpha = image.getchannel("A")
     covered = np.asarray(alpha.resize((32, 32), Image.Resampling.BILINEAR, reducing_gap=1.0)).mean() / 255
     scale = np.sqrt(area / max(1.0, covered * image.width * image.height))
@@ -73,13 +73,13 @@ def cutout_sprite(rng: np.random.Generator, image: Image.Image, area: float, max
 
 
 def recolour_sprite(rng: np.random.Generator, sprite: Sprite) -> Sprite:
-    """The same sprite in slightly different colours."""
+    """Returns the sprite in slightly different colors."""
     curve = [v for _ in range(3) for v in _curve(rng.uniform(0.85, 1.15), rng.uniform(-15, 15))] + list(range(256))
     return tuple(replace(part, image=part.image.point(curve)) for part in sprite)
 
 
 def blur_sprite(sprite: Sprite, radius: float) -> Sprite:
-    """The sprite with a Gaussian blur, as if out of focus."""
+    """Returns the sprite with a Gaussian blur, as if out of focus."""
     soft = ImageFilter.GaussianBlur(radius)
     return tuple(replace(part, image=part.image.filter(soft)) for part in sprite)
 
@@ -99,7 +99,7 @@ def _textured(
 
 
 def _patches(rng: np.random.Generator, side: int) -> Image.Image:
-    """Mask of a sprite's second texture: a few pieces with sharp edges."""
+    """Returns the mask of a sprite's second texture: a few pieces with sharp edges."""
     if rng.random() < 0.5:
         return rasterise(random_shape(rng), side)
     level = int(rng.integers(90, 180))
@@ -107,7 +107,7 @@ def _patches(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """The colours, darker towards the edge and on one side, as if the sprite were round; some with an outline."""
+    """Darkens the colors towards the edge and on one side, as if the sprite were round; some get an outline."""
     small = alpha.resize((24, 24), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(rng.uniform(1, 4)))
     left, top = rng.uniform(-3, 3, 2)
     box = (max(left, 0), max(top, 0), 24 + min(left, 0), 24 + min(top, 0))
@@ -126,7 +126,7 @@ def _shaded(rng: np.random.Generator, colours: Image.Image, alpha: Image.Image) 
 def _figure(
     rng: np.random.Generator, area: float, max_side: float, near: Floats | None, photograph: Photograph | None
 ) -> Sprite:
-    """A body with limbs that swing about their joints."""
+    """Returns a body with limbs that swing about their joints."""
     body_shape = random_shape(rng)
     side = max(10, round(min(0.7 * max_side, np.sqrt(0.7 * area / coverage(body_shape)))))
     body = _textured(rng, body_shape, side, near, photograph)
@@ -145,7 +145,7 @@ def _figure(
 
 
 def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: Photograph | None) -> Image.Image:
-    """A long part that points to the right."""
+    """Returns a long part that points to the right."""
     length = max(8, round(side * rng.uniform(0.4, 1)))
     image = _textured(rng, random_shape(rng), length, near, photograph)
     height = max(6, round(length * rng.uniform(0.25, 0.6)))
@@ -157,7 +157,7 @@ def _limb(rng: np.random.Generator, side: int, near: Floats | None, photograph: 
 
 
 def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
-    """An RGBX image; its colours extend a little beyond the alpha, since resampling mixes neighbours."""
+    """Returns an RGBX image whose colors extend beyond the alpha, because resampling mixes neighbours."""
     size = (colours.width + 2 * BORDER, colours.height + 2 * BORDER)
     wider = colours.resize(size, Image.Resampling.NEAREST)
     wider.paste(colours, (BORDER, BORDER))
@@ -167,7 +167,7 @@ def with_border(colours: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def _bleed_colours(image: Image.Image) -> Image.Image:
-    """The RGB of an RGBA image, with the colours extended a little into its transparent pixels."""
+    """Returns the RGB channels of an RGBA image, with the colors extended slightly into its transparent pixels."""
     premultiplied = image.convert("RGBa").filter(ImageFilter.BoxBlur(2))
     around = premultiplied.convert("RGBA").convert("RGB")
     around.paste(image.convert("RGB"), mask=image.getchannel("A").point([255 * (a > 8) for a in range(256)]))

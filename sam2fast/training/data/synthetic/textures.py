@@ -1,4 +1,4 @@
-"""Textures: grey values mapped to random colours, or crops of photographs."""
+"""Textures: grey values mapped to random colors, or crops of photographs."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,11 +16,11 @@ NOISE_SIDE, NOISE_COUNT = 384, 10
 def random_texture(
     rng: np.random.Generator, size: tuple[int, int], near: Floats | None = None, photograph: Photograph | None = None
 ) -> Image.Image:
-    """An RGB image of ``size`` (width, height).
+    """Draws an RGB image of ``size`` (width, height).
 
     Args:
-        near: colours ``(N, 3)`` that the texture stays close to, for camouflaged objects.
-        photograph: draws a photograph; the texture is then often a crop of it.
+        near: colors ``(N, 3)`` to which the texture stays close, for camouflaged objects.
+        photograph: function that draws a photograph; the texture is then often a crop of it.
     """
     if photograph is not None and near is None and rng.random() < 0.45:
         return random_crop(rng, photograph(rng), size)
@@ -28,7 +28,7 @@ def random_texture(
 
 
 def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A random crop of the image, flipped with probability 0.5, resized to ``size`` (width, height)."""
+    """Crops the image at random, flips it with probability 0.5 and resizes it to ``size`` (width, height)."""
     largest = min(image.width / size[0], image.height / size[1])
     # Enlarging small crops would blur them.
     scale = largest * rng.uniform(min(1.0, 0.8 / largest), 1)
@@ -41,14 +41,14 @@ def random_crop(rng: np.random.Generator, image: Image.Image, size: tuple[int, i
 
 
 def paint(grey: Image.Image, colours: NDArray[np.uint8]) -> Image.Image:
-    """The grey values of an L image replaced by colours ``(256, 3)``."""
+    """Replaces the grey values of an L image by colors ``(256, 3)``."""
     image = grey.copy()
     image.putpalette(colours.tobytes())
     return image.convert("RGB")
 
 
 def random_colours(rng: np.random.Generator, count: int, near: Floats | None = None) -> Floats:
-    """Colours ``(count, 3)`` in [0, 255], vivid, dull or grey, sometimes of one hue."""
+    """Draws colors ``(count, 3)`` in [0, 255]: vivid, dull or grey, sometimes of one hue."""
     if near is not None:
         return np.clip(near[rng.integers(len(near), size=count)] + rng.normal(0, 14, (count, 3)), 0, 255)
     hue = rng.random() + rng.choice([0.03, 0.15, 1.0]) * rng.random(count)
@@ -60,7 +60,7 @@ def random_colours(rng: np.random.Generator, count: int, near: Floats | None = N
 
 
 def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
-    """Colours ``(256, 3)`` for the grey values: interpolated, or in steps."""
+    """Returns colors ``(256, 3)`` for the grey values: interpolated, or in steps."""
     grey = np.arange(256)
     stops = np.sort(rng.uniform(20, 236, len(colours)))
     if rng.random() < 0.45:
@@ -69,9 +69,9 @@ def ramp(rng: np.random.Generator, colours: Floats) -> NDArray[np.uint8]:
 
 
 def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An L image of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
-    kind = rng.random()
-    if kind < 0.35:
+    """Draws an L image of ``size`` (width, height): noise, stripes, checks, dots, rings or a gradient."""
+    draw = rng.random()
+    if draw < 0.35:
         return noise(rng, size)
     # Two perpendicular coordinates (H, W), about in [-0.5, 0.5], randomly rotated.
     angle, longest = rng.uniform(0, 7), max(size)
@@ -85,13 +85,13 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     values: NDArray[np.floating]
     if rough:
         u = u + np.asarray(noise(rng, size), dtype=np.float32) * np.float32(rough / 255)
-    if kind < 0.55:
+    if draw < 0.55:
         values = _wave(u * frequency + phase)
-    elif kind < 0.68:
+    elif draw < 0.68:
         values = 255 * ((np.floor(u * frequency) + np.floor(v * frequency)) % 2)
-    elif kind < 0.78:
+    elif draw < 0.78:
         values = _wave(u * frequency) * _wave(v * frequency) / 255
-    elif kind < 0.88:
+    elif draw < 0.88:
         values = _wave(np.hypot(u - rng.uniform(-0.5, 0.5), v) * frequency + phase)
     else:
         values = 255 * (0.5 + 0.7 * u)
@@ -99,7 +99,7 @@ def field(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An L image of fractal noise, smooth to grainy."""
+    """Draws an L image of fractal noise, smooth to grainy."""
     bank = _noise_bank()
     image = bank[rng.integers(len(bank))]
     longest = max(size)
@@ -116,7 +116,7 @@ def _wave(x: Floats) -> Floats:
 
 @cache
 def _noise_bank() -> list[Image.Image]:
-    """Fractal noise as L images, computed once per process from a fixed seed."""
+    """Returns fractal noise as L images, computed once per process from a fixed seed."""
     rng = np.random.default_rng(20)
     bank = []
     for i in range(NOISE_COUNT):
