@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's parameters."""
+"""Exponential moving average of a model's parameters."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """Averages the parameters of a model in fp32 (fp64 for fp64 parameters).
 
-    Buffers are not averaged. Create it after the model is on its device. Methods raise ``ValueError``, and change
-    nothing, if a model or state has parameters of other names or shapes.
+    Buffers are not averaged. Create it after the model is on its device. If a model or state has parameters with other
+    names or shapes, methods raise ``ValueError`` and change nothing.
 
     Args:
-        model: its parameters are the initial average, and :meth:`update` reads them.
+        model: model whose parameters are the initial average; :meth:`update` reads them.
         decay: weight of the old average in an update, in [0, 1).
-        warmup: limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
+        warmup: if True, limits the decay to ``(1 + step) / (10 + step)``, so that the initial values decay quickly.
 
     Raises:
-        ValueError: a decay outside [0, 1).
+        ValueError: If ``decay`` is not in [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float, warmup: bool = True) -> None:
@@ -36,7 +36,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Updates the average with the model's parameters, after the optimiser's step number ``step``, from 0."""
+        """Updates the average with the model's parameters, after optimizer step ``step``, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         values = self._parameters(self.model)
         targets = [values[name].detach().to(average) for name, average in self.average.items()]
@@ -50,22 +50,22 @@ class ExponentialMovingAverage:
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Replaces the model's parameters by the average inside the context, and restores them bitwise afterwards.
+        """Replaces the model's parameters by the average inside the context; restores them bitwise afterwards.
 
-        Changes of the parameters inside are lost.
+        Changes to the parameters inside the context are lost.
         """
         parameters = self._parameters(model)
-        kept = {name: value.detach().clone() for name, value in parameters.items()}
+        saved = {name: value.detach().clone() for name, value in parameters.items()}
         try:
             self.copy_to(model)
             yield
         finally:
             with torch.no_grad():
                 for name, value in parameters.items():
-                    value.copy_(kept[name])
+                    value.copy_(saved[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"average": tensors by name}``; no copies, so updates change them."""
+        """Returns ``{"average": tensors by name}``. The tensors are not copies, so updates change them."""
         return {"average": dict(self.average)}
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A cache of the features of a frozen image encoder, in memory or in files with checksums."""
+"""Cache of the features of a frozen image encoder, in memory or in files with checksums."""
 
 import errno
 import hashlib
@@ -25,21 +25,21 @@ GIGABYTE = 10**9
 LARGEST_FP16 = torch.finfo(torch.float16).max
 # Exceptions from reading a damaged archive.
 DAMAGED = (OSError, ValueError, RuntimeError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
-NO_ROOM = (*FULL, errno.EFBIG)  # the last one where files have a size limit
+NO_ROOM = (*FULL, errno.EFBIG)  # EFBIG: the file system limits the size of files
 
 
 @dataclass
 class EncoderCacheConf:
-    """Place and size of the cache.
+    """Location and size of the cache.
 
     Args:
-        folder: one file per frame, which later runs reuse; None keeps features in memory.
-        gigabytes: limit in units of 10**9 bytes; when it is reached, further frames are encoded each time. It holds for
-            each process, which counts the files that exist at its start and those it adds, and for each combination of
-            weights, image size and precision.
+        folder: folder with one file per frame, which later runs reuse; None keeps features in memory.
+        gigabytes: limit in units of 10**9 bytes. When it is reached, further frames are encoded each time. Each process
+            counts the files that exist at its start and those that it adds. Each combination of weights, image size and
+            precision has a separate limit.
 
     Raises:
-        ValueError: the limit is not positive.
+        ValueError: If the limit is not positive.
     """
 
     folder: str | None = None
@@ -51,14 +51,14 @@ class EncoderCacheConf:
 
 
 class EncoderCache:
-    """Feature levels of frames in fp16; keys are the pixels of the frame and the weights of the encoder.
+    """Feature levels of frames in fp16. Keys are the pixels of the frame and the weights of the encoder.
 
-    Frames are encoded one by one and rounded to fp16 also at the first use, so that results depend neither on cache
+    Frames are encoded one by one and rounded to fp16 even at their first use, so that results depend neither on cache
     hits nor on the rest of the batch. ``found`` and ``computed`` count cache hits and misses.
 
     Args:
         encode: Function from frames ``(1, S, S, 3)`` uint8 to levels ``(1, C_i, H_i, W_i)``.
-        modules: Modules that ``encode`` uses, by their names in the model, all frozen. They run in evaluation mode.
+        modules: Frozen modules that ``encode`` uses, by their names in the model. They run in evaluation mode.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class EncoderCache:
         self.found = self.computed = 0
 
     def __call__(self, frames: Tensor) -> list[Tensor]:
-        """Levels ``(N, C_i, H_i, W_i)`` fp32 of ``frames (N, S, S, 3)`` uint8, on their device, without gradients."""
+        """Returns levels ``(N, C_i, H_i, W_i)`` fp32 of ``frames (N, S, S, 3)`` uint8, on their device, detached."""
         store = self._store_for(frames)
         levels: dict[bytes, list[Tensor]] = {}
         names = [hashlib.blake2b(frame, digest_size=16).digest() for frame in frames.cpu().numpy()]
@@ -87,14 +87,14 @@ class EncoderCache:
         return [torch.stack(parts) for parts in zip(*(levels[name] for name in names), strict=True)]
 
     def clear(self) -> None:
-        """Must be called when the weights change. Files of the previous weights stay, but are not used."""
+        """Clears the cache; must be called when the weights change. Files of the old weights stay, but are not used."""
         self._store, self._weights = None, b""
 
     def _levels(self, store: "_Memory", name: bytes, frame: Tensor) -> list[Tensor]:
-        kept = store.get(name)
-        if kept is not None:
+        levels = store.get(name)
+        if levels is not None:
             self.found += 1
-            return kept
+            return levels
         self.computed += 1
         with torch.no_grad(), evaluating(self._modules):
             levels = [level[0].clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu() for level in self._encode(frame[None])]
@@ -102,12 +102,12 @@ class EncoderCache:
         return levels
 
     def _store_for(self, frames: Tensor) -> "_Memory":
-        """The store for the current weights, image size and precision; a new one where they have changed."""
+        """Returns the store for the current weights, image size and precision; a new one if any of them changed."""
         device = frames.device.type
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "full"
         setting = (frames.shape[1:], device, precision)
         if self._store is None or setting != self._setting:
-            if not self._weights:  # a hash of all weights and of the printed settings of the modules
+            if not self._weights:  # hash of all weights and of the modules' repr
                 digest = hashlib.blake2b(digest_size=16)
                 for module in self._modules:
                     digest.update(repr(module).encode())
@@ -123,7 +123,7 @@ class EncoderCache:
 
 
 class _Memory:
-    """Levels in memory by name, up to ``limit`` bytes. Warns once when the limit is reached."""
+    """Stores levels in memory by name, up to ``limit`` bytes. Warns once when the limit is reached."""
 
     def __init__(self, limit: int, taken: int = 0) -> None:
         self._limit, self._taken, self._is_full = limit, taken, False
@@ -144,14 +144,14 @@ class _Memory:
         self._levels[name] = levels
 
     def _close(self, reason: str) -> None:
-        """Accepts no more features; training continues."""
+        """Stops storing features; training continues."""
         if not self._is_full:
             self._is_full = True
             _log.warning("encoder_cache: %s; further frames are encoded each time", reason)
 
 
 class _Folder(_Memory):
-    """Levels in one file per name; several processes may share the folder."""
+    """Stores levels in one file per name. Several processes may share the folder."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ class _Folder(_Memory):
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Context manager in which these modules, with all below them, are in evaluation mode."""
+    """Puts these modules and all their submodules in evaluation mode inside the context."""
     trained = [module for whole in modules for module in whole.modules() if module.training]
     for module in trained:
         module.training = False
@@ -204,7 +204,7 @@ def write_levels(path: Path, levels: Sequence[Tensor]) -> bool:
 
 
 def read_levels(path: Path) -> list[Tensor]:
-    """Reads a file of :func:`write_levels` and verifies its checksums; a damaged one raises an error of ``DAMAGED``."""
+    """Reads a file of :func:`write_levels` and verifies its checksums; raises one of ``DAMAGED`` if it is damaged."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         expected = [f"{_name(i, len(infos))}.npy" for i in range(len(infos))]
@@ -212,7 +212,7 @@ def read_levels(path: Path) -> list[Tensor]:
             raise ValueError("some of its levels are missing")
         if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
             raise ValueError("its levels are compressed, but this program writes them uncompressed")
-        # Members are read as a whole, since zipfile verifies checksums at their end; numpy alone may stop earlier.
+        # Members are read entirely, because zipfile verifies checksums at the end, before which numpy may stop.
         contents = [archive.read(info) for info in infos]
     return [torch.from_numpy(np.load(BytesIO(content), allow_pickle=False)) for content in contents]
 

@@ -1,6 +1,6 @@
 """Losses on all predictions for a clip: every frame, every prompt, every mask of the multimask output.
 
-Targets that are not binary are a ``ValueError``; so are shapes that do not fit, in the classes.
+Targets that are not binary raise ``ValueError``; in the classes, so do shapes that do not match.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from sam2fast.training.mask_sums import balanced_entropy_from_sums, dice_from_su
 from sam2fast.training.model import PredictedFrame
 
 CORE_LOSS_KEY = "core_loss"
-MIN_IOU = 1e-6  # predicted IoUs are clamped to it before the logarithm
+MIN_IOU = 1e-6  # minimum of predicted IoUs before the logarithm
 
 
 def _binary(targets: Tensor) -> Tensor:
-    """Targets as bool; raises ``ValueError`` if they are not binary."""
+    """Converts targets to bool; raises ``ValueError`` if they are not binary."""
     if targets.dtype == torch.bool:
         return targets
     on = targets != 0
     if not torch.equal(on.to(targets.dtype), targets):
-        raise ValueError("targets must be bool, or nothing but 0 and 1")
+        raise ValueError("targets must be bool or have only the values 0 and 1")
     return on
 
 
@@ -40,13 +40,13 @@ def _pixels(inputs: Tensor, targets: Tensor, loss_on_multimask: bool) -> tuple[T
 
 
 def dice_loss(inputs: Tensor, targets: Tensor, num_objects: float | Tensor, loss_on_multimask: bool = False) -> Tensor:
-    """One minus the soft Dice coefficient, smoothed by one pixel.
+    """Computes one minus the soft Dice coefficient, smoothed by one pixel.
 
     Args:
         inputs: logits ``(O, ...)``, or ``(O, M, H, W)`` with ``loss_on_multimask``.
-        targets: binary, of the same shape or one that expands to it.
-        num_objects: what the loss is divided by.
-        loss_on_multimask: gives ``(O, M)`` instead of the sum.
+        targets: binary masks of the same shape, or of a shape that expands to it.
+        num_objects: divisor of the loss.
+        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
 
     Source: ``training.loss_fns.dice_loss``.
     """
@@ -63,16 +63,16 @@ def sigmoid_focal_loss(
     gamma: float = 2,
     loss_on_multimask: bool = False,
 ) -> Tensor:
-    """Cross entropy, weighted by the probability of the wrong class to the power ``gamma``.
+    """Computes the cross entropy, weighted by the probability of the wrong class to the power ``gamma``.
 
     Args:
         inputs: logits ``(O, K, ...)``, averaged over K and summed over the rest, or ``(O, M, H, W)``, averaged over
             pixels.
-        targets: binary, of the same shape or one that expands to it.
-        num_objects: what the loss is divided by.
-        alpha: weight of the foreground, ``1 - alpha`` that of the background; negative for no weights.
-        gamma: 0 for plain cross entropy.
-        loss_on_multimask: gives ``(O, M)`` instead of the sum.
+        targets: binary masks of the same shape, or of a shape that expands to it.
+        num_objects: divisor of the loss.
+        alpha: weight of the foreground; the background has ``1 - alpha``. If negative, there are no weights.
+        gamma: exponent; 0 gives cross entropy.
+        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
 
     Source: ``training.loss_fns.sigmoid_focal_loss``.
     """
@@ -82,7 +82,7 @@ def sigmoid_focal_loss(
 
 
 def _mask_ious(inputs: Tensor, targets: Tensor) -> Tensor:
-    """IoUs ``(O, M)`` of the masks where logits ``(O, M, H, W)`` are positive; 0 where both are empty."""
+    """Returns IoUs ``(O, M)`` of the masks in which logits ``(O, M, H, W)`` are positive; 0 if both masks are empty."""
     x, y = _pixels(inputs, targets, True)
     predicted = x > 0
     overlap = (predicted & y).sum(-1)
@@ -98,15 +98,15 @@ def iou_loss(
     loss_on_multimask: bool = False,
     use_l1_loss: bool = False,
 ) -> Tensor:
-    """Squared or absolute error of predicted IoUs against the actual IoUs of the predicted masks.
+    """Computes the squared or absolute error of predicted IoUs against the actual IoUs of the predicted masks.
 
     Args:
-        inputs: logits ``(O, M, H, W)``; the mask is where they are positive.
-        targets: binary, of the same shape or one that expands to it.
-        pred_ious: ``(O, M)``.
-        num_objects: what the loss is divided by.
-        loss_on_multimask: gives ``(O, M)`` instead of the sum.
-        use_l1_loss: the absolute error.
+        inputs: logits ``(O, M, H, W)``; positive logits are the mask.
+        targets: binary masks of the same shape, or of a shape that expands to it.
+        pred_ious: predicted IoUs ``(O, M)``.
+        num_objects: divisor of the loss.
+        loss_on_multimask: if True, returns ``(O, M)`` instead of the sum.
+        use_l1_loss: if True, uses the absolute error.
 
     Source: ``training.loss_fns.iou_loss``.
     """
@@ -116,18 +116,19 @@ def iou_loss(
 
 
 class MultiStepMultiMasksAndIous(nn.Module):
-    """Focal and Dice loss of the best mask, error of the predicted IoUs, cross entropy of the object scores.
+    """Sums focal and Dice loss of the best mask, errors of predicted IoUs, and cross entropy of object scores.
 
-    Terms are summed over frames, prediction steps and objects, divided by the number of objects (averaged over ranks),
-    and computed in fp32, also under autocast.
+    Terms are summed over frames, prediction steps and objects, and divided by the number of objects, averaged over
+    ranks. They are computed in fp32, even under autocast.
 
     Args:
         weight_dict: weights of ``loss_mask`` (focal), ``loss_dice``, ``loss_iou`` and ``loss_class`` (default 0).
-        focal_alpha, focal_gamma: of the focal loss of masks.
-        supervise_all_iou: uses the mean IoU error of all masks instead of that of the best mask.
-        iou_use_l1_loss: uses absolute instead of squared IoU errors.
-        pred_obj_scores: supervises object scores; the other terms are 0 for objects that are not visible.
-        focal_gamma_obj_score, focal_alpha_obj_score: of the focal loss of object scores; by default cross entropy.
+        focal_alpha, focal_gamma: parameters of the focal loss of masks.
+        supervise_all_iou: if True, uses the mean IoU error of all masks instead of the best mask's error.
+        iou_use_l1_loss: if True, uses absolute instead of squared IoU errors.
+        pred_obj_scores: if True, supervises object scores; the other terms are then 0 for objects that are not visible.
+        focal_gamma_obj_score, focal_alpha_obj_score: parameters of the focal loss of object scores. The defaults give
+            cross entropy.
 
     Source: ``training.loss_fns.MultiStepMultiMasksAndIous``.
     """
@@ -161,11 +162,11 @@ class MultiStepMultiMasksAndIous(nn.Module):
         self.focal_alpha_obj_score = focal_alpha_obj_score
 
     def forward(self, outputs: Sequence[PredictedFrame | Mapping[str, Any]], targets: Tensor) -> dict[str, Tensor]:
-        """Scalars: the unweighted terms, and ``core_loss``, their weighted sum.
+        """Returns scalars: the unweighted terms, and their weighted sum ``core_loss``.
 
         Args:
-            outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as the official dictionaries.
-            targets: ground-truth masks ``(T, O, S, S)``, binary.
+            outputs: T frames, as :class:`~sam2fast.training.model.PredictedFrame` or as official dictionaries.
+            targets: binary ground-truth masks ``(T, O, S, S)``.
         """
         if len(outputs) != len(targets):
             raise ValueError(f"{len(outputs)} predicted frames, but targets of {len(targets)}")
@@ -182,19 +183,19 @@ class MultiStepMultiMasksAndIous(nn.Module):
                     losses[name] = losses[name] + value / num_objects
         total = torch.zeros((), device=targets.device)
         for name, weight in weights.items():
-            # A term with weight 0 may be infinite.
+            # Skips terms with weight 0, which may be infinite.
             if weight != 0:
                 total = total + weight * losses[name]
         return {**losses, CORE_LOSS_KEY: total}
 
     def current_weights(self) -> dict[str, float]:
-        """The current weight of every term."""
+        """Returns the current weight of every term."""
         return self.weight_dict
 
     def _step(
         self, masks: Tensor, ious: Tensor, scores: Tensor, target: Tensor, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Terms of a prediction: masks ``(O, M, S, S)``, IoUs ``(O, M)``, scores ``(O, 1)``, truth ``(O, S, S)``."""
+        """Computes the terms of a prediction: masks ``(O, M, S, S)``, IoUs ``(O, M)``, scores ``(O, 1)``, target."""
         num_objects, M = ious.shape
         if masks.shape != (num_objects, M, *target.shape[1:]) or len(target) != num_objects:
             raise ValueError(
@@ -223,11 +224,11 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return losses
 
     def _iou_errors(self, masks: Tensor, targets: Tensor, ious: Tensor) -> Tensor:
-        """Errors ``(O, M)`` of the predicted IoUs."""
+        """Returns the errors ``(O, M)`` of the predicted IoUs."""
         return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
-        """The terms of ``mask_terms``, ``(...)`` each, of logits ``(..., P)`` whose targets have ``area`` pixels."""
+        """Returns each of ``mask_terms``, ``(...)``, for logits ``(..., P)`` and targets of ``area`` foreground pixels."""
         num_pixels, with_entropy = logits.shape[-1], "loss_bce" in self.mask_terms
         sums = mask_sums(logits, targets, self.focal_gamma, with_entropy)
         focal = focal_from_sums(sums, self.focal_alpha) / num_pixels
@@ -239,23 +240,23 @@ class MultiStepMultiMasksAndIous(nn.Module):
 
 
 class FromScratchLoss(MultiStepMultiMasksAndIous):
-    """Adds cross entropy to the loss of masks, for training from scratch.
+    """Adds cross entropy to the mask loss, for training from scratch.
 
-    From scratch, the official focal loss collapses to empty masks, since the few foreground pixels hardly count.
-    Balanced cross entropy weighs foreground and background equally; it makes masks too large, so it should decay.
+    From scratch, the official focal loss collapses to empty masks, because few foreground pixels have little weight.
+    Balanced cross entropy weights foreground and background equally. It makes masks too large, so it should decay.
 
     Args:
         bce_weight: weight of the cross entropy, averaged over pixels (``loss_bce``).
         balanced_bce_weight: weight of the mean of its averages over foreground and background
-            (``loss_balanced_bce``). A side without pixels counts as 0.
-        balanced_bce_until: share of the training at which that weight has decayed linearly to 0; positive, infinite
-            for no decay.
-        iou_entropy: the error of a predicted IoU is its KL divergence from the actual IoU. Absolute and squared errors
-            have vanishing gradients where the sigmoid has saturated at 0 on the first, bad masks.
+            (``loss_balanced_bce``). If a mask has no foreground or no background, that average counts as 0.
+        balanced_bce_until: completed fraction of the training at which ``balanced_bce_weight`` has decayed linearly to
+            0; positive, infinite for no decay.
+        iou_entropy: if True, the error of a predicted IoU is its KL divergence from the actual IoU. Absolute and
+            squared errors have vanishing gradients if the sigmoid saturates at 0 on the first, bad masks.
         weight_dict, **kwargs: see :class:`MultiStepMultiMasksAndIous`.
 
     Attributes:
-        where: completed share of the training in [0, 1]; the trainer sets it.
+        where: completed fraction of the training in [0, 1]; the trainer sets it.
     """
 
     mask_terms = ("loss_mask", "loss_dice", "loss_bce", "loss_balanced_bce")
@@ -296,11 +297,11 @@ class FromScratchLoss(MultiStepMultiMasksAndIous):
 
 
 def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy, with equal weights of foreground and background, plus the Dice loss: ``(...)``.
+    """Returns cross entropy with equal weights of foreground and background, plus the Dice loss: ``(...)``.
 
     Args:
         inputs: logits ``(..., H, W)``.
-        targets: binary, of the same shape.
+        targets: binary masks of the same shape.
     """
     x, y = inputs.flatten(-2), _binary(targets).flatten(-2)
     sums, area = mask_sums(x, y, with_entropy=True), y.sum(-1)
@@ -308,7 +309,7 @@ def balanced_bce_and_dice(inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Masks, IoUs and object scores of each prediction step."""
+    """Returns masks, IoUs and object scores of each prediction step."""
     if isinstance(frame, Mapping):
         masks = frame["multistep_pred_multimasks_high_res"]
         ious, scores = frame["multistep_pred_ious"], frame["multistep_object_score_logits"]
@@ -322,8 +323,8 @@ def _steps(frame: PredictedFrame | Mapping[str, Any]) -> list[tuple[Tensor, Tens
 class AtResolution(nn.Module):
     """Computes another loss on masks of ``size`` x ``size`` pixels.
 
-    The decoder's masks have a quarter of the image's side. For small models, upsampling them and the loss at full size
-    cost as much as the model; half the side loses little.
+    The decoder's masks have a quarter of the image's side. For small models, upsampling them and computing the loss at
+    full size cost as much as the model; half the side loses little.
 
     Args:
         loss: a loss of this module.
@@ -335,7 +336,7 @@ class AtResolution(nn.Module):
         self.loss, self.size = loss, size
 
     def forward(self, frames: Sequence[PredictedFrame], masks: Tensor) -> dict[str, Tensor]:
-        """The loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
+        """Returns the loss of predicted frames against ground-truth ``masks (T, O, S, S)``."""
         if masks.shape[-1] < self.size or masks.shape[-1] % self.size:
             raise ValueError(f"masks of {masks.shape[-1]} pixels cannot be sampled at {self.size}")
         options: dict[str, Any] = {"size": (self.size, self.size), "mode": "bilinear", "align_corners": False}
@@ -347,8 +348,8 @@ class AtResolution(nn.Module):
 def sample_masks(masks: Tensor, size: int) -> Tensor:
     """Samples ``masks (..., S, S)`` at the centres of ``size`` x ``size`` cells.
 
-    With an even stride a centre lies between four pixels; cells take the upper left and the lower right one in a
-    chessboard pattern, so that outlines are not shifted.
+    With an even stride, a centre lies between four pixels. Cells alternate between the upper left and the lower right
+    pixel in a chessboard pattern, so that outlines are not shifted.
     """
     stride = masks.shape[-1] // size
     before, after = (stride - 1) // 2, stride // 2

@@ -1,4 +1,4 @@
-"""Sums over the pixels of a mask, from which all mask losses are computed."""
+"""Sums over the pixels of a mask. All mask losses are computed from them."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from torch.autograd.function import once_differentiable
 
 
 def mask_sums(logits: Tensor, targets: Tensor, gamma: float = 0.0, with_entropy: bool = False) -> Tensor:
-    """Sums ``(..., 2 or 3, 2)`` over the foreground and over the background; for backward only the inputs are saved.
+    """Sums per-pixel errors over foreground and background: ``(..., 2 or 3, 2)``. Saves only the inputs for backward.
 
-    With ``s`` the predicted probability of the wrong class, they are the sums of ``s``, of ``ce * s**gamma`` and, with
-    ``with_entropy``, of ``ce = -log(1 - s)``.
+    The errors are ``s``, ``ce * s**gamma`` and, with ``with_entropy``, ``ce``. Here ``s`` is the predicted probability
+    of the wrong class, and ``ce = -log(1 - s)``.
 
     Args:
-        logits: ``(..., P)``; sums are in fp32, or in fp64 for fp64 logits.
-        targets: bool, of the same shape or one that broadcasts to it.
+        logits: logits ``(..., P)``. Sums are in fp32, or in fp64 for fp64 logits.
+        targets: bool masks of the same shape, or of a shape that broadcasts to it.
     """
     return _MaskSums.apply(logits, targets, gamma, with_entropy)
 
@@ -28,19 +28,19 @@ def dice_from_sums(sums: Tensor, area: Tensor) -> Tensor:
 
 
 def focal_from_sums(sums: Tensor, alpha: float) -> Tensor:
-    """The focal loss ``(...)``, summed over pixels; ``alpha`` is the weight of the foreground, negative for none."""
+    """Returns the focal loss ``(...)``, summed over pixels; ``alpha`` weights the foreground, negative disables it."""
     on, off = sums[..., 1, 0], sums[..., 1, 1]
     return alpha * on + (1 - alpha) * off if alpha >= 0 else on + off
 
 
 def balanced_entropy_from_sums(sums: Tensor, area: Tensor, num_pixels: int) -> Tensor:
-    """Averages the mean cross entropies of foreground and background, ``(...)``. A side without pixels counts as 0."""
+    """Averages the mean cross entropies of foreground and background, ``(...)``. Without pixels, a mean counts as 0."""
     on, off = sums[..., 2, 0], sums[..., 2, 1]
     return 0.5 * (on / area.clamp(min=1) + off / (num_pixels - area).clamp(min=1))
 
 
 class _MaskSums(torch.autograd.Function):
-    """The autograd function of :func:`mask_sums`."""
+    """Autograd function of :func:`mask_sums`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, gamma: float, with_entropy: bool) -> Tensor:
@@ -63,7 +63,7 @@ class _MaskSums(torch.autograd.Function):
             on, off = grad[..., i, 0, None], grad[..., i, 1, None]
             return torch.addcmul(off, on - off, foreground)
 
-        # By the logit of the wrong class; s' = s (1 - s) and ce' = s.
+        # Derivative by the logit of the wrong class: s' = s (1 - s) and ce' = s.
         right = 1 - wrong
         result = weight(0).mul_(right).mul_(wrong)
         result += entropy.mul_(right).mul_(ctx.gamma).add_(wrong).mul_(wrong**ctx.gamma).mul_(weight(1))
@@ -73,7 +73,7 @@ class _MaskSums(torch.autograd.Function):
 
 
 def _wrongness(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability of the wrong class, cross entropy and float targets; in fp32, or in fp64 for fp64 logits."""
+    """Returns the wrong class's probability, cross entropy and float targets in fp32, or in fp64 for fp64 logits."""
     if logits.dtype != torch.float64:
         logits = logits.float()
     foreground = targets.to(logits.dtype)

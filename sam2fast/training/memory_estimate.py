@@ -1,4 +1,4 @@
-"""Estimates the memory of a training before it runs, by a forward pass on fake tensors."""
+"""Estimates the memory of a training in advance, with a forward pass on fake tensors."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 SEEDS_TRIED = 200
 MIB = 2**20
-# Size of the parameter that the optimiser is probed with; 8-bit optimisers treat small ones differently.
+# Size of the parameter with which the optimizer is probed; 8-bit optimizers treat small parameters differently.
 PROBE = 2**16
 
 
 @dataclass(frozen=True, order=True)
 class BatchShape:
-    """The properties of a batch that determine its memory."""
+    """Properties of a batch that determine its memory."""
 
     num_frames: int
     num_objects: int  # per clip
     num_clips: int = 1
-    key: str = "all"  # of its loss
+    key: str = "all"  # key of the batch's loss
 
     def __str__(self) -> str:
         frames, objects = (
@@ -48,13 +48,13 @@ class BatchShape:
 
 
 def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpConf) -> int:
-    """Bytes that autograd saves for a batch of this shape with the most expensive prompt plan, without parameters.
+    """Returns the bytes that autograd saves, except parameters, for a batch of this shape with the most expensive plan.
 
-    Nothing is computed: the model runs on fake tensors of the CPU, with fused attention as on a GPU.
+    Nothing is computed: the model runs on fake CPU tensors, with fused attention as on a GPU.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
-    # A real tensor: the model reads its values.
+    # A real tensor, because the model reads its values.
     video = torch.arange(shape.num_clips).repeat_interleave(shape.num_objects)
     side = model.image_size
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -70,12 +70,12 @@ def bytes_saved(model: SAM2Train, loss: nn.Module, shape: BatchShape, amp: AmpCo
 def bytes_saved_for_batch(
     model: SAM2Train, loss: nn.Module, batch: ClipBatch, amp: AmpConf, mode: "FakeTensorMode | None" = None
 ) -> int:
-    """Bytes that autograd saves for a batch on the CPU; computed inside ``mode``, or on real tensors without it."""
+    """Returns the bytes that autograd saves for a batch on the CPU. Runs on real tensors if ``mode`` is None."""
     model, loss = _cpu_copy_with_gpu_attention(model), copy.deepcopy(loss).to("cpu")
-    if mode is not None:  # views of real parameters and buffers would become copies and count as extra memory
+    if mode is not None:  # otherwise, views of real parameters would become copies and count
         for module in model.modules():
-            each: tuple[Any, ...] = (module._parameters, module._buffers)
-            for tensors in each:
+            groups: tuple[Any, ...] = (module._parameters, module._buffers)
+            for tensors in groups:
                 tensors.update({name: mode.from_tensor(x) for name, x in tensors.items() if x is not None})
     saved = _Saved(model)
     with (
@@ -91,7 +91,7 @@ def bytes_saved_for_batch(
 
 
 def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
-    """The seed, among the first ``SEEDS_TRIED``, whose prompt plan corrects the most frames."""
+    """Returns the seed, among the first ``SEEDS_TRIED``, with the most corrected frames in its prompt plan."""
 
     def corrected(seed: int) -> int:
         return len(plan_prompts(num_frames, settings, np.random.default_rng(seed)).corrected)
@@ -100,13 +100,13 @@ def most_expensive_plan_seed(settings: PromptSettings, num_frames: int) -> int:
 
 
 def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
-    """A copy on the CPU whose attention saves its inputs and output for backward, as on a GPU.
+    """Copies the model to the CPU. Its attention saves inputs and output for backward, as on a GPU.
 
-    For small images, and with dropout, the CPU would use the math backend and save the score matrix.
+    For small images and with dropout, the CPU would use the math backend and save the score matrix.
     """
     replica = copy.deepcopy(model).to("cpu").train()
     replica.encoder_cache = None  # it would read the pixels of the frames
-    setattr(replica, "_attention", nullcontext)  # noqa: B010 (a module's attributes are tensors to mypy)
+    setattr(replica, "_attention", nullcontext)  # noqa: B010 (to mypy, a module's attributes are tensors)
     for module in replica.modules():
         if isinstance(module, Attention):
             module.dropout_p = 0.0
@@ -114,11 +114,11 @@ def _cpu_copy_with_gpu_attention(model: SAM2Train) -> SAM2Train:
 
 
 class _Saved:
-    """Sums the storages that autograd saves, each once, without those of parameters."""
+    """Sums the storages that autograd saves, each once, except those of parameters."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
-        # References to storages: the address of a freed one could be reused.
+        # Keeps references to storages, because the address of a freed storage could be reused.
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(self, tensor: Tensor) -> Tensor:
@@ -134,23 +134,23 @@ class _Saved:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of a training in one process; temporary buffers of operators are not included."""
+    """Memory of a training in one process, in bytes. Temporary buffers of operators are not included."""
 
     weights: int
     gradients: int
-    optimizer: int | None  # its state; None if it needs a GPU
-    average: int  # of the moving average of weights; 0 without one
-    saved: dict[BatchShape, int]  # tensors saved for backward, by shape of the batch; empty if they cannot be counted
+    optimizer: int | None  # size of its state; None if it needs a GPU
+    average: int  # size of the moving average of weights, or 0
+    saved: dict[BatchShape, int]  # saved for backward, by batch shape; empty if they cannot be counted
 
     @property
     def total(self) -> int | None:
-        """Sum for the most expensive batch; None if a part is unknown."""
+        """The sum for the most expensive batch; None if a part is unknown."""
         if self.optimizer is None or not self.saved:
             return None
         return self.weights + self.gradients + self.optimizer + self.average + max(self.saved.values())
 
     def lines(self, side: int) -> list[str]:
-        """The estimate as text; ``side`` is that of the images in pixels."""
+        """Formats the estimate as text; ``side`` is the images' side in pixels."""
         parts: dict[str, int | None] = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -171,14 +171,14 @@ class MemoryEstimate:
 
 
 def describe_memory(trainer: Trainer) -> list[str]:
-    """The estimate as lines of text; empty for a validation and in distributed training."""
+    """Returns the estimate as lines of text; empty for a validation and in distributed training."""
     if trainer.mode == "val" or trainer.ranks.is_group:
         return []
     return estimate_memory(trainer).lines(trainer.model.image_size)
 
 
 def estimate_memory(trainer: Trainer) -> MemoryEstimate:
-    """The memory of a trainer, without its auxiliary task; the trainer stays unchanged."""
+    """Estimates the memory of a trainer, without its auxiliary task. Does not change the trainer."""
     from torch._subclasses import fake_tensor  # slow to import
 
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
@@ -204,13 +204,16 @@ def estimate_memory(trainer: Trainer) -> MemoryEstimate:
 
 
 def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], count: int) -> int | None:
-    """Bytes of an optimiser's state for ``count`` parameters, extrapolated from a small one; None if it needs a GPU."""
+    """Returns the bytes of the optimizer's state for ``count`` parameters, or None if it needs a GPU.
+
+    They are extrapolated from one small parameter.
+    """
     probe = nn.Parameter(torch.zeros(PROBE))
     probe.grad = torch.zeros_like(probe)
     optimizer = make([{"params": [probe]}])
     try:
         optimizer.step()
-    except Exception:  # libraries raise anything without their device
+    except Exception:  # without their device, libraries raise any type
         return None
     # Scalars, such as the step, do not scale with the parameters.
     state = (x for x in optimizer.state[probe].values() if isinstance(x, Tensor) and x.numel() > 1)
@@ -218,7 +221,7 @@ def optimizer_bytes(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer
 
 
 def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> BatchShape:
-    """The largest batch of a data set: by the limits of its samplers and cameras, otherwise by its first clip."""
+    """Returns the shape of a data set's largest batch, from limits of samplers and cameras, or else its first clip."""
     limits = list(_limits(dataset))
     if not limits:
         frames, objects = dataset.sample(0, np.random.default_rng(0)).masks.shape[:2]
@@ -227,7 +230,7 @@ def largest_batch(dataset: ClipDataset, num_clips: int, key: str = "all") -> Bat
 
 
 def _limits(dataset: Any) -> Iterator[tuple[int, int]]:
-    """The largest numbers of frames and objects of a data set's clips, and of those of data sets that it wraps."""
+    """Yields the maximum numbers of frames and objects of clips, for a data set and the data sets that it wraps."""
     sampler: Any = getattr(dataset, "sampler", None)
     if hasattr(sampler, "num_frames") and hasattr(sampler, "max_num_objects"):
         frames, objects = sampler.num_frames, sampler.max_num_objects

@@ -1,4 +1,4 @@
-"""SAM 2 in training: it prompts, tracks and corrects a batch of clips, and returns every prediction for the loss."""
+"""SAM 2 in training: prompts, tracks and corrects a batch of clips, and returns all predictions for the loss."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,24 +31,24 @@ from sam2fast.training.prompt_sampling import (
     sample_box,
 )
 
-# Largest image side for which the CPU uses the math backend of attention; the score matrices grow with its 4th power.
+# Maximum image side for which the CPU uses the math backend; its score matrices grow with the side's fourth power.
 LARGEST_MATH_ATTENTION = 512
 
 
 @dataclass
 class PredictedFrame:
-    """Predictions for O objects on one frame; lists have one entry per prompt: the first prompt, then corrections."""
+    """Predictions for O objects on one frame. Lists have one entry per prompt: the first prompt, then corrections."""
 
     multimasks: list[Tensor] = field(default_factory=list)  # (O, M, h, w) logits at the decoder's size
     multimasks_high_res: list[Tensor] = field(default_factory=list)  # (O, M, S, S)
     ious: list[Tensor] = field(default_factory=list)  # (O, M)
-    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w), the selected masks
+    masks: list[Tensor] = field(default_factory=list)  # (O, 1, h, w) selected masks
     masks_high_res: list[Tensor] = field(default_factory=list)  # (O, 1, S, S)
     object_scores: list[Tensor] = field(default_factory=list)  # (O, 1)
     prompts: list[Prompt | None] = field(default_factory=list)
 
     def add(self, heads: Heads, prompt: Prompt | None) -> Tensor:
-        """Appends the seven results of the SAM heads. Returns the object pointers ``(O, C)``."""
+        """Appends the seven outputs of the SAM heads. Returns the object pointers ``(O, C)``."""
         multimasks, multimasks_high_res, ious, masks, masks_high_res, pointer, scores = heads
         self.multimasks.append(multimasks)
         self.multimasks_high_res.append(multimasks_high_res)
@@ -62,7 +62,7 @@ class PredictedFrame:
 
 @dataclass
 class ClipPrediction:
-    """What :class:`SAM2Train` returns for a batch."""
+    """Output of :class:`SAM2Train` for a batch."""
 
     frames: list[PredictedFrame]  # in temporal order
     levels: list[Tensor]  # (T * B, C_i, H_i, W_i) features of all frames, finest first; empty if encoded frame by frame
@@ -78,27 +78,27 @@ class _Tracking:
     levels: list[Tensor]  # as in ClipPrediction
     generators: ObjectGenerators
     rng: np.random.Generator  # its state follows the draws of the plan
-    # Memories and pointers of the frames processed so far, as ``track_step`` reads them.
+    # Memories and pointers of the frames processed so far, in the format of ``track_step``.
     outputs: dict[str, dict[int, Output]] = field(
         default_factory=lambda: {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     )
 
 
 class SAM2Train(SAM2Base):
-    """The model with sampled prompts; for the arguments see "training" in the official configurations.
+    """SAM 2 with sampled prompts. See "training" in the official configurations for the arguments.
 
-    Arguments that the official class lacks: ``freeze`` freezes the parameters whose names match a pattern, such as
-    ``image_encoder.trunk.*``; ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
-    checkpointing; ``adapters`` adds low-rank adapters, and trains them alone; ``encoder_cache`` caches features of a
-    frozen image encoder; ``identity_memory`` initialises memory attention as the identity (see :func:`identity_init`),
-    to train it from scratch on a frozen encoder.
+    Additional arguments: ``freeze`` freezes the parameters whose names match a pattern, such as
+    ``image_encoder.trunk.*``. ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
+    checkpointing. ``adapters`` adds low-rank adapters and freezes other parameters. ``encoder_cache`` caches features
+    of a frozen image encoder. ``identity_memory`` initializes memory attention as the identity (see
+    :func:`identity_init`), to train it from scratch on a frozen encoder.
 
-    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend on the seeds in the batch alone, not on
+    Source: ``training.model.sam2.SAM2Train``. Unlike there, prompts depend only on the seeds in the batch, not on
     previous batches.
 
     Raises:
-        ValueError: If settings contradict, a ``freeze`` pattern matches no parameter, or there is an ``encoder_cache``
-            for an encoder with trainable parameters.
+        ValueError: If settings contradict each other, a ``freeze`` pattern matches no parameter, or the encoder of an
+            ``encoder_cache`` has trainable parameters.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class SAM2Train(SAM2Base):
         if pt_sampling_for_eval not in ("uniform", "center"):
             raise ValueError(f"pt_sampling_for_eval must be 'uniform' or 'center', got {pt_sampling_for_eval!r}")
         if self.num_maskmem and not self.directly_add_no_mem_embed:
-            raise ValueError("training needs directly_add_no_mem_embed=true, as all published models have")
+            raise ValueError("training needs directly_add_no_mem_embed=true, as in all published models")
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
         self.num_correction_pt_per_frame = num_correction_pt_per_frame
         self.pt_sampling_for_eval = pt_sampling_for_eval
@@ -163,7 +163,7 @@ class SAM2Train(SAM2Base):
         self.adapters = adapters
         if adapters is not None:
             add_adapters(self, adapters)
-        for parameter in frozen:  # adapters of their layers learn
+        for parameter in frozen:  # adapters of frozen layers are trained
             parameter.requires_grad_(False)
         self.encoder_cache: EncoderCache | None = None
         if encoder_cache is not None:
@@ -175,10 +175,10 @@ class SAM2Train(SAM2Base):
             identity_init(self.memory_attention, identity_memory)
 
     def _parameters_named(self, patterns: Sequence[str]) -> list[nn.Parameter]:
-        found = {pattern: [p for n, p in self.named_parameters() if fnmatchcase(n, pattern)] for pattern in patterns}
-        if missing := [pattern for pattern, matching in found.items() if not matching]:
-            raise ValueError(f"freeze: no parameter is named {missing[0]!r}")
-        return [p for matching in found.values() for p in matching]
+        matches = {pattern: [p for n, p in self.named_parameters() if fnmatchcase(n, pattern)] for pattern in patterns}
+        if missing := [pattern for pattern, matching in matches.items() if not matching]:
+            raise ValueError(f"freeze: no parameter matches {missing[0]!r}")
+        return [p for matching in matches.values() for p in matching]
 
     def forward(self, batch: ClipBatch) -> ClipPrediction:  # type: ignore[override]
         """Prompts and tracks a batch on the model's device. Frames must have the model's image size."""
@@ -199,12 +199,12 @@ class SAM2Train(SAM2Base):
         return ClipPrediction([frames[t] for t in range(batch.num_frames)], levels, plan)
 
     def _attention(self) -> AbstractContextManager[Any]:
-        """Selects the math backend on the CPU for small images, where its backward pass is faster."""
+        """Selects the math backend for small images on the CPU, where its backward pass is faster."""
         small = self.device.type == "cpu" and self.image_size <= LARGEST_MATH_ATTENTION
         return sdpa_kernel(SDPBackend.MATH) if small and self.training else nullcontext()
 
     def _checkpointed(self, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(*args)`` with activation checkpointing."""
+        """Calls ``function(*args)`` with activation checkpointing."""
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
             return nullcontext(), self._attention()
@@ -212,7 +212,7 @@ class SAM2Train(SAM2Base):
         return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
-        """Feature levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, finest first."""
+        """Returns feature levels ``(N, C_i, H_i, W_i)`` of ``frames (N, S, S, 3)`` uint8, finest first."""
         if self.encoder_cache is not None:
             return self.encoder_cache(frames)
         images = self._normalized(frames)
@@ -222,7 +222,7 @@ class SAM2Train(SAM2Base):
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _normalized(self, frames: Tensor) -> Tensor:
-        """Frames ``(N, S, S, 3)`` uint8 as model input ``(N, 3, S, S)`` fp32."""
+        """Normalizes frames ``(N, S, S, 3)`` uint8 to model inputs ``(N, 3, S, S)`` fp32."""
         mean, std = (torch.tensor(x, device=frames.device) * 255 for x in (self.pixel_mean, self.pixel_std))
         return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
 
@@ -230,26 +230,26 @@ class SAM2Train(SAM2Base):
         return self._levels_of(self._normalized(frames))
 
     def _levels_of(self, images: Tensor) -> list[Tensor]:
-        """:meth:`encode_image`, by the engine where it needs no gradients."""
+        """Calls :meth:`encode_image`, or the engine if no gradients are needed."""
         modules = (self.image_encoder, *self._level_heads().values())
         learns = torch.is_grad_enabled() and any(p.requires_grad for m in modules for p in m.parameters())
-        kinds = nn.modules.batchnorm._BatchNorm | nn.Dropout
+        stochastic = nn.modules.batchnorm._BatchNorm | nn.Dropout
         training = [m for m in self.image_encoder.modules() if m.training]
-        if learns or any(isinstance(m, kinds) or getattr(m, "drop_prob", 0) > 0 for m in training):
+        if learns or any(isinstance(m, stochastic) or getattr(m, "drop_prob", 0) > 0 for m in training):
             return self.encode_image(images)
         with torch.no_grad(), evaluating(modules):
             return engine_for(self).encode(images)
 
     def _levels_of_objects(self, t: int, clips: _Tracking) -> list[Tensor]:
-        """Feature levels ``(O, C_i, H_i, W_i)`` of frame ``t``, one row per object."""
+        """Returns feature levels ``(O, C_i, H_i, W_i)`` of frame ``t``, one row per object."""
         video = clips.batch.video
-        # index_select instead of indexing, whose backward pass is not deterministic on the CPU.
+        # index_select, because the backward pass of indexing is not deterministic on the CPU.
         if not clips.levels:
             return [level.index_select(0, video) for level in self._encode(clips.batch.frames[t])]
         return [level.index_select(0, t * clips.batch.num_videos + video) for level in clips.levels]
 
     def _process(self, t: int, clips: _Tracking, remember: bool) -> PredictedFrame:
-        """Predicts frame ``t``; with ``remember`` also encodes its memory for later frames."""
+        """Predicts frame ``t``. With ``remember``, also encodes its memory for later frames."""
         maps = self._levels_of_objects(t, clips)
         feature, plan = maps[-1], clips.plan
         truth = clips.batch.masks[t][:, None]  # (O, 1, S, S)
@@ -287,7 +287,7 @@ class SAM2Train(SAM2Base):
         return self.encode_memory(feature, masks, frame.object_scores[-1], frame.prompts[-1] is not None)
 
     def _first_prompt(self, t: int, truth: Tensor, clips: _Tracking) -> Prompt | None:
-        """The click or box of an initial frame; None for other frames."""
+        """Returns the click or box of an initial frame; None for other frames."""
         plan = clips.plan
         if not plan.use_points or t not in plan.initial:
             return None
@@ -325,20 +325,20 @@ class SAM2Train(SAM2Base):
 
 
 def _clear_cache(model: Any, _: object) -> None:
-    """Clears the features of the previous weights; a hook with the model as argument works for copies too."""
+    """Clears features of the old weights. As a hook that takes the model as argument, it also works for copies."""
     model.encoder_cache.clear()
 
 
 @torch.no_grad()
 def identity_init(attention: MemoryAttention, feature_std: float) -> None:
-    """Initialises memory attention so that it returns a frame's features, up to the position encodings and a scale.
+    """Initializes memory attention so that it returns a frame's features, up to the position encodings and a scale.
 
-    With the default initialisation a mask decoder trained without memory attention would get noise several times as
-    large as the features. Here the last layer of each branch starts at zero, and the norm at the scale of the features:
-    the decoder gets its usual input from the first update on, and memories learn to add to it.
+    With the default initialization, a mask decoder trained without memory attention would get noise several times as
+    large as the features. Here the last layer of each branch starts at zero, and the norm at the features' scale. The
+    decoder thus gets its standard input from the first update, and memories learn to add to it.
 
     Args:
-        attention: its weights are overwritten.
+        attention: module whose weights are overwritten.
         feature_std: standard deviation of the image encoder's coarsest level, over channels and positions; positive.
     """
     if not feature_std > 0:

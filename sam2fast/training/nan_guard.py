@@ -1,4 +1,4 @@
-"""Detects losses and gradients that are not finite; all processes of a run raise the same error."""
+"""Detects losses and gradients that are not finite. All processes of a run raise the same error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ from sam2fast.utils.errors import FixableError
 
 
 class NonFiniteError(FixableError, FloatingPointError):
-    """A loss or gradient is not finite; the message names it."""
+    """Raised if a loss or gradient is not finite. The message names it."""
 
 
 def find_nonfinite_loss(own: Mapping[str, float], total: float, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message, equal in every process, if ``total``, the mean loss of all processes, is not finite.
+    """Returns a message if ``total``, the mean loss of all processes, is not finite. It is equal in all processes.
 
-    Collective. ``own`` are the terms in this process, and ``clips`` the names of the clips in its batch.
+    Collective. ``own`` are the terms of this process, and ``clips`` the names of the clips in its batch.
     """
     if math.isfinite(total):
         return None
     wrong = [name for name, value in own.items() if not math.isfinite(value)]
-    found = f"{', '.join(wrong)} is not finite for clips {', '.join(clips)}" if wrong else ""
-    return next(filter(None, ranks.gather(found)))
+    message = f"{', '.join(wrong)} is not finite for clips {', '.join(clips)}" if wrong else ""
+    return next(filter(None, ranks.gather(message)))
 
 
 def find_nonfinite_gradient(norm: float, model: nn.Module, clips: Sequence[str], ranks: Ranks) -> str | None:
-    """Returns a message, equal in every process, if ``norm``, that of the whole gradient, is not finite. Collective."""
+    """Returns a message, equal in all processes, if ``norm`` of the whole gradient is not finite. Collective."""
     if math.isfinite(norm):
         return None
     everyones = ", ".join(name for share in ranks.gather(list(clips)) for name in share)

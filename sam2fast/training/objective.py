@@ -10,12 +10,12 @@ from sam2fast.training.prompt_sampling import PromptPlan
 
 
 class Objective(nn.Module):
-    """Maps a batch to its losses. It has all trainable parameters, so that distributed training can wrap it.
+    """Maps a batch to its losses. It holds all trainable parameters, so that distributed training can wrap it.
 
     Args:
-        losses: Loss for each key of batches. ``all`` is the default.
-        auxiliary: Another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars;
-            ``core_loss`` is added to the loss, and the others are reported.
+        losses: Loss for each batch key. ``all`` is the default.
+        auxiliary: Another task. It maps a :class:`~sam2fast.training.model.ClipPrediction` and its batch to scalars.
+            ``core_loss`` is added to the loss, and the other scalars are reported.
     """
 
     def __init__(self, model: SAM2Train, losses: nn.ModuleDict, auxiliary: nn.Module | None = None) -> None:
@@ -23,10 +23,10 @@ class Objective(nn.Module):
         self.model, self.losses, self.auxiliary = model, losses, auxiliary
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Scalars: ``loss``, and its unweighted terms without gradients.
+        """Returns scalars: ``loss``, and its unweighted terms without gradients.
 
         Raises:
-            ValueError: the loss depends on no trainable parameter, or there is no loss for the batch.
+            ValueError: If the loss depends on no trainable parameter, or there is no loss for the batch.
         """
         prediction = self.model(batch)
         losses = dict(self.loss_of(batch.key)(prediction.frames, batch.masks))
@@ -37,11 +37,11 @@ class Objective(nn.Module):
             losses.update(extra)
         if torch.is_grad_enabled():
             check_gradient(losses["loss"], prediction.plan, batch)
-        # DistributedDataParallel expects all returned tensors with gradients in the backward pass.
+        # DistributedDataParallel expects that the backward pass uses all returned tensors with gradients.
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def loss_of(self, key: str) -> nn.Module:
-        """The loss for batches with a key; none is a ``ValueError``."""
+        """Returns the loss for batches with this key; raises ``ValueError`` if there is none."""
         if key not in self.losses and "all" not in self.losses:
             raise ValueError(f"trainer.loss has no {key!r} and no 'all'; it has {', '.join(self.losses)}")
         return self.losses[key if key in self.losses else "all"]

@@ -1,4 +1,4 @@
-"""Maps the classes of official configurations to ours, and collects notes on the conversion."""
+"""Maps classes of official configurations to classes of sam2fast, and collects notes on the conversion."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from sam2fast.config import ConfigError
 
 MAPPED, CHANGED, LEFT_OUT, NOT_SUPPORTED, TO_DO = "mapped", "changed", "left out", "not supported", "to do"
-# Keys for Hydra.
+# Keys that Hydra reads.
 _OF_HYDRA = ("_partial_", "_recursive_", "_convert_")
 # Official modules whose classes have counterparts with the same names in `sam2fast.training`.
 MODULES = frozenset(
@@ -50,7 +50,7 @@ class Notes(list[Note]):
 
 
 class Fields:
-    """The entries of a node, which must be a mapping; :meth:`close` notes those that were not taken."""
+    """The entries of a node, which must be a mapping. :meth:`close` adds notes on entries that were not taken."""
 
     def __init__(self, node: Any, key: str, notes: Notes) -> None:
         if not isinstance(node, dict):
@@ -63,15 +63,15 @@ class Fields:
         return self._left.pop(name, default)
 
     def keep(self, *names: str) -> dict[str, Any]:
-        """Removes and returns the existing ones of these entries; they have the same meaning here."""
+        """Removes and returns those of these entries that exist. They have the same meaning here."""
         return {name: self._left.pop(name) for name in names if name in self._left}
 
     def leave_out(self, why: str, *names: str) -> None:
-        """Notes that these entries have no use here, unless they are empty."""
+        """Notes that these entries have no use here, except empty entries."""
         self._unless_empty(LEFT_OUT, why, names)
 
     def to_do(self, what: str, *names: str) -> None:
-        """Notes that these entries must be given elsewhere, unless they are empty."""
+        """Notes that these entries must be set elsewhere, except empty entries."""
         self._unless_empty(TO_DO, what, names)
 
     def _unless_empty(self, kind: str, text: str, names: tuple[str, ...]) -> None:
@@ -80,7 +80,7 @@ class Fields:
                 self.note(kind, text, name)
 
     def note(self, kind: str, text: str, name: str = "") -> None:
-        """Adds a note on the node or on one of its entries."""
+        """Adds a note on the node or one of its entries."""
         self._notes.add(kind, f"{self.key}.{name}" if name else self.key, text)
 
     def close(self) -> None:
@@ -92,11 +92,11 @@ class Fields:
 
 
 class Classes:
-    """Replaces official classes by ours.
+    """Replaces official classes by sam2fast's classes.
 
     Args:
-        targets: the allowed targets of our training configurations.
-        notes: gets the notes.
+        targets: targets that a training configuration may have.
+        notes: list to which notes are added.
     """
 
     def __init__(self, targets: Collection[str], notes: Notes) -> None:
@@ -105,7 +105,7 @@ class Classes:
         self._notes = notes
 
     def mapped(self, value: Any, key: str) -> Any:
-        """A node with mapped targets, recursively. Unknown targets stay, and building them fails."""
+        """Returns a node with mapped targets, recursively. Unknown targets stay, and building them fails."""
         if isinstance(value, dict):
             out = {name: self.mapped(child, f"{key}.{name}") for name, child in value.items()}
             return {**out, "_target_": self.target(str(out["_target_"]), key)} if "_target_" in out else out
@@ -120,7 +120,7 @@ class Classes:
         return value
 
     def target(self, target: str, key: str) -> str:
-        """Our counterpart of a class; an unknown class stays as it is."""
+        """Returns the counterpart of an official class, or the unknown class unchanged."""
         module, _, name = target.rpartition(".")
         if module in MODULES and name in self._ours:
             return self._ours[name]
@@ -132,7 +132,7 @@ class Classes:
         return target
 
     def loader(self, node: Any, key: str, seed: int) -> dict[str, Any]:
-        """Converts a mixture of data sets; another node is a ``ConfigError``."""
+        """Converts a mixture of data sets. Any other node raises ``ConfigError``."""
         fields = Fields(node, key, self._notes)
         target = fields.take("_target_")
         if target != LOADER:
@@ -140,7 +140,7 @@ class Classes:
         datasets, sizes = fields.take("datasets", []), fields.take("batch_sizes", [])
         shares, collate = fields.take("dataset_prob"), fields.take("collate_fn") or {}
         if len(sizes) != len(datasets) or (shares is not None and len(shares) != len(datasets)):
-            raise ConfigError(f"{key} has {len(datasets)} datasets, and not as many batch_sizes or dataset_prob")
+            raise ConfigError(f"{key} has {len(datasets)} datasets, but not as many batch_sizes or dataset_prob")
         if collate.get("_target_") != COLLATE:
             fields.note(NOT_SUPPORTED, f"{collate.get('_target_')} is not called: batches are made here", "collate_fn")
         sources = [
@@ -164,7 +164,7 @@ class Classes:
         return self.mapped(self._counted_once(node, key, repeated=False), key)
 
     def _counted_once(self, node: Any, key: str, repeated: bool) -> Any:
-        """Sets ``multiplier`` to 1 outside of a ``RepeatFactorWrapper``, where the original ignores it."""
+        """Sets ``multiplier`` to 1 outside a ``RepeatFactorWrapper``, where the official trainer ignores it."""
         if isinstance(node, list):
             return [self._counted_once(child, f"{key}.{i}", repeated) for i, child in enumerate(node)]
         if not isinstance(node, dict):

@@ -1,6 +1,6 @@
-"""Converts configurations of the official trainer to ours, with a note on each part.
+"""Converts configurations of the official trainer to those of sam2fast, with a note on each part.
 
-Nothing is dropped without a note.
+Every dropped entry has a note.
 """
 
 import math
@@ -17,8 +17,8 @@ TRAINER = "training.trainer.Trainer"
 TENSORBOARD = "training.utils.logger.make_tensorboard_logger"
 INITIALIZER = "training.utils.checkpoint_utils.load_state_dict_into_model"
 READER = "training.utils.checkpoint_utils.load_checkpoint_and_apply_kernels"
-LARGEST, LARGEST_POWER = 1_000_000, 1_000  # larger lists and powers could exhaust the memory
-# The resolvers of official interpolations, such as ${times:2,3}.
+LARGEST, LARGEST_POWER = 1_000_000, 1_000  # larger lists and powers could exhaust memory
+# Resolvers of official interpolations, such as ${times:2,3}.
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "subtract": lambda x, y: x - y,
@@ -40,7 +40,7 @@ SUBMITIT = {
 
 
 def is_official(config: DictConfig) -> bool:
-    """Whether an unresolved configuration is one of the official trainer."""
+    """Returns True if an unresolved configuration is one of the official trainer."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     trainer = plain.get("trainer") or {}
     data = trainer.get("data") if isinstance(trainer, dict) else None
@@ -51,22 +51,22 @@ def is_official(config: DictConfig) -> bool:
 def from_official(
     config: DictConfig, name: str, overrides: Sequence[str], targets: Collection[str]
 ) -> tuple[DictConfig, Notes]:
-    """Converts a configuration of the official trainer, resolved, and returns notes.
+    """Converts a configuration of the official trainer. Returns the resolved result and notes.
 
     Args:
-        config: the unresolved configuration; changed in place.
-        name: its name; without ``launcher.experiment_log_dir`` results go to ``sam2_logs/<name>``.
-        overrides: see :func:`sam2fast.config.load_config`; with official keys.
-        targets: the allowed targets of our training configurations.
+        config: unresolved configuration; changed in place.
+        name: name of the configuration. Without ``launcher.experiment_log_dir``, results go to ``sam2_logs/<name>``.
+        overrides: overrides with official keys, see :func:`sam2fast.config.load_config`.
+        targets: targets that a training configuration may have.
 
     Raises:
-        ConfigError: an override does not fit, or the configuration is inconsistent.
+        ConfigError: If an override does not fit, or the configuration is inconsistent.
     """
     if OmegaConf.select(config, "launcher.experiment_log_dir") is None:
         stem = PurePath(name).name.removesuffix(".yaml")
         OmegaConf.update(config, "launcher.experiment_log_dir", f"sam2_logs/{stem}", force_add=True)
     new = {resolver: function for resolver, function in RESOLVERS.items() if not OmegaConf.has_resolver(resolver)}
-    for resolver, function in new.items():  # they are global
+    for resolver, function in new.items():  # resolvers are global
         OmegaConf.register_new_resolver(resolver, function)
     try:
         plain: Any = OmegaConf.to_container(finish_config(config, name, overrides), resolve=True)
@@ -80,7 +80,7 @@ def from_official(
 
 
 def _number(value: Any, largest: float = math.inf) -> Any:
-    """The value, if it is a number up to ``largest``; otherwise, also for text, raises ``ValueError``."""
+    """Returns the value if it is a number up to ``largest``; otherwise raises ``ValueError``, even for numeric text."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > largest:
         raise ValueError(f"expected a number up to {largest:,}, got {str(value)[:60]}")
     return value
@@ -102,7 +102,7 @@ class _Translation:
         fields.note(MAPPED, _as_they_are(out))
         if target != TRAINER:
             out["_target_"] = self._classes.target(target, "trainer")
-        out.update(fields.keep("ema", "auxiliary"))  # our own settings, which an override may add
+        out.update(fields.keep("ema", "auxiliary"))  # settings of sam2fast, which an override may add
         parts = {
             "model": self._model,
             "optim": self._optim,
@@ -117,7 +117,7 @@ class _Translation:
         out["data"] = self._data(fields.take("data", {}), "trainer.data", out.get("seed_value", 123))
         fields.leave_out("a validation measures J and F", "meters")
         fields.to_do("set them for the command: NAME=VALUE sam2fast train ...", "env_variables")
-        fields.leave_out("torch's own settings are left alone; see sam2fast --deterministic", "cuda")
+        fields.leave_out("torch's settings are not changed; see sam2fast --deterministic", "cuda")
         fields.to_do("write the changes into trainer.optim", "optim_overrides")
         fields.close()
         return out
@@ -179,11 +179,11 @@ class _Translation:
         if is_known:
             fields.note(CHANGED, f"TensorBoard's files are in {out.get('log_dir')}/tensorboard", "tensorboard_writer")
         elif writer:
-            text = f"{writer.get('_target_')} is not called; metrics.jsonl has everything that is reported"
+            text = f"{writer.get('_target_')} is not called; metrics.jsonl has all reported values"
             fields.note(NOT_SUPPORTED, text, "tensorboard_writer")
         out.update(fields.keep("tensorboard", "progress"))
         frequencies = ("log_scalar_frequency", "log_visual_frequency", "scalar_keys_to_log", "log_batch_stats")
-        fields.leave_out("everything is reported once in log_freq updates", *frequencies)
+        fields.leave_out("all values are reported every log_freq updates", *frequencies)
         fields.leave_out("warnings are shown, and reports are in files", "log_level_primary", "log_level_secondary")
         fields.close()
         return out
@@ -196,7 +196,7 @@ class _Translation:
             out.update(self._initial_weights(initializer, f"{key}.model_weight_initializer"))
         out.update(fields.keep("initialize_from", "missing_weights", "save_every_steps"))
         if (old := fields.take("resume_from")) is not None:
-            text = f"it does not go on here; ++trainer.checkpoint.initialize_from={old} starts again from its weights"
+            text = f"not resumed; ++trainer.checkpoint.initialize_from={old} starts a new run from its weights"
             fields.note(NOT_SUPPORTED, text, "resume_from")
         fields.leave_out("best.pt has the weights of the best J&F", "save_best_meters")
         fields.leave_out("checkpoints have every parameter", "skip_saving_parameters", "initialize_after_preemption")
@@ -204,7 +204,7 @@ class _Translation:
         return out
 
     def _initial_weights(self, node: Any, key: str) -> dict[str, Any]:
-        """The file of initial weights, and the handling of missing weights."""
+        """Returns the file of initial weights, and the handling of missing weights."""
         fields = self._fields(node, key)
         reader = self._fields(fields.take("state_dict", {}), f"{key}.state_dict")
         path = reader.take("checkpoint_path")
@@ -216,26 +216,26 @@ class _Translation:
         out = {"initialize_from": path}
         if fields.take("strict", True) is not True:
             out["missing_weights"] = "draw"
-            text = "missing_weights=draw: what the file lacks stays as drawn; what the model lacks is refused"
+            text = "missing_weights=draw: missing weights stay randomly initialized; unexpected ones are an error"
             fields.note(CHANGED, text, "strict")
         partly = (
-            "weights are not chosen by name: ++trainer.checkpoint.missing_weights=draw takes a file that lacks some; "
-            "one that has others must be made to fit, see docs/checkpoints.md"
+            "weights are not chosen by name: ++trainer.checkpoint.missing_weights=draw accepts a file that lacks some; "
+            "a file with unexpected weights must be converted, see docs/checkpoints.md"
         )
         for name in ("ignore_missing_keys", "ignore_unexpected_keys", "checkpoint_kernels"):
             for part in (fields, reader):
                 if part.take(name):
                     part.note(NOT_SUPPORTED, partly, name)
         if reader.take("ckpt_state_dict_keys", ["model"]) not in (["model"], []):
-            reader.note(CHANGED, "weights are looked for under 'model', and at the top", "ckpt_state_dict_keys")
-        reader.leave_out("weights go where the model is", "map_location")
+            reader.note(CHANGED, "weights are read from 'model' or the top level", "ckpt_state_dict_keys")
+        reader.leave_out("weights are loaded to the model's device", "map_location")
         reader.close()
         fields.close()
         self.notes.add(MAPPED, key, f"trainer.checkpoint.initialize_from={path}")
         return out
 
     def surroundings(self, plain: dict[str, Any]) -> None:
-        """Converts all nodes besides ``trainer``."""
+        """Converts all nodes other than ``trainer``."""
         launcher = self._fields(plain.pop("launcher", None) or {}, "launcher")
         nodes, gpus = launcher.take("num_nodes", 1), launcher.take("gpus_per_node", 1)
         launcher.note(MAPPED, f"results go to {launcher.take('experiment_log_dir')}", "experiment_log_dir")
@@ -245,20 +245,20 @@ class _Translation:
             launcher.note(TO_DO, f"or, on one GPU, ++trainer.optim.accumulate={nodes * gpus} for updates as large")
         launcher.close()
         submitit = self._fields(plain.pop("submitit", None) or {}, "submitit")
-        asked = {name: value for name, value in submitit.keep(*SUBMITIT).items() if value is not None}
-        given = {name: f"{SUBMITIT[name]} {value}" for name, value in asked.items()}
+        settings = {name: value for name, value in submitit.keep(*SUBMITIT).items() if value is not None}
+        options = {name: f"{SUBMITIT[name]} {value}" for name, value in settings.items()}
         submitit.leave_out("a free port is found at the start", "port_range")
         submitit.leave_out("jobs have the command's name", "name")
         if submitit.take("use_cluster"):
-            submitit.note(TO_DO, f"tell the command: sam2fast train --use-cluster 1 {' '.join(given.values())}")
+            submitit.note(TO_DO, f"tell the command: sam2fast train --use-cluster 1 {' '.join(options.values())}")
         else:
-            for name, option in given.items():
+            for name, option in options.items():
                 submitit.note(LEFT_OUT, f"the run is not for a cluster; with --use-cluster 1 it is {option}", name)
         submitit.close()
         if plain.pop("hydra", None) is not None:
             self.notes.add(LEFT_OUT, "hydra", "Hydra does not run here")
         if plain:
-            self.notes.add(MAPPED, ", ".join(plain), "values that the trainer refers to are filled in there")
+            self.notes.add(MAPPED, ", ".join(plain), "values to which the trainer refers are filled in there")
 
 
 def _as_they_are(fields: dict[str, Any]) -> str:

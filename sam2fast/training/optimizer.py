@@ -1,4 +1,4 @@
-"""Optimisers with schedules of their options for groups of parameters, selected by name or module class."""
+"""Optimizers with scheduled options. Names or module classes select the parameters of each group."""
 
 import inspect
 import itertools
@@ -13,25 +13,25 @@ from torch import Tensor, nn
 
 from sam2fast.config import official_to_ours
 
-# Called with where in [0, 1], and with step, the number of updates, if it has such a parameter.
+# Called with the keyword where in [0, 1]; also with step, the number of updates, if it has such a parameter.
 Scheduler = Callable[..., float]
 
 
 @dataclass(frozen=True)
 class ScheduledOption:
-    """The schedule of one option for some parameters; None keeps the optimiser's default."""
+    """Schedule of one option for some parameters. None keeps the optimizer's default."""
 
     option: str
     parameter_names: frozenset[str]
     scheduler: Scheduler | None = None
 
 
-# Called with the keywords scheduler_cfgs, one list per option, and model; returns such lists.
+# Called with the keywords scheduler_cfgs, one list per option, and model; returns lists of the same form.
 ParamGroupModifier = Callable[..., list[list[ScheduledOption]]]
 
 
 class ValueScaler:
-    """``mult_val`` times the value of ``scheduler``. Source: ``training.optimizer.ValueScaler``."""
+    """Multiplies the value of ``scheduler`` by ``mult_val``. Source: ``training.optimizer.ValueScaler``."""
 
     def __init__(self, scheduler: Scheduler, mult_val: float) -> None:
         self.scheduler = scheduler
@@ -42,13 +42,13 @@ class ValueScaler:
 
 
 class Optimizer:
-    """A torch optimiser with schedulers for the options of each group.
+    """Torch optimizer with schedulers for the options of each group.
 
     Options are set to their values at ``where = 0``. Source: ``training.optimizer.Optimizer``.
 
     Args:
-        optimizer: a torch optimiser.
-        schedulers: for each group, a mapping from its options to schedulers; None for no schedulers.
+        optimizer: torch optimizer.
+        schedulers: for each group, a mapping from options to schedulers; None for no schedulers.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the torch optimiser."""
+        """The groups of the torch optimizer."""
         return self.optimizer.param_groups
 
     def step_schedulers(self, where: float, step: int | None = None) -> None:
-        """Sets all scheduled options to their values at ``where``, the completed share of the training.
+        """Sets all scheduled options to their values at ``where``, the completed fraction of the training.
 
         Schedulers with a parameter ``step`` also get the number of updates.
         """
@@ -88,18 +88,18 @@ class Optimizer:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the torch optimiser, as in the original. Schedulers have no state."""
+        """Returns the state of the torch optimizer, as officially. Schedulers have no state."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`; options without a scheduler stay those of the configuration.
+        """Loads the result of :meth:`state_dict`. Options without a scheduler keep the configuration's values.
 
-        A state of other groups is a ``ValueError``.
+        Raises ``ValueError`` if the state has other groups.
         """
         options = [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
         self.optimizer.load_state_dict(state_dict)
-        for group, own, scheduled in zip(self.param_groups, options, self.schedulers, strict=True):
-            group.update({name: value for name, value in own.items() if name not in scheduled})
+        for group, configured, scheduled in zip(self.param_groups, options, self.schedulers, strict=True):
+            group.update({name: value for name, value in configured.items() if name not in scheduled})
 
 
 def construct_optimizer(
@@ -109,25 +109,26 @@ def construct_optimizer(
     param_group_modifiers: Sequence[ParamGroupModifier] = (),
     companions: Mapping[str, nn.Module] | None = None,
 ) -> Optimizer:
-    """An optimiser of all parameters of a model, including frozen ones.
+    """Makes an optimizer of all parameters of a model, including frozen parameters.
 
-    As in the original, groups are the non-empty combinations of one entry per option, in the order of their product.
+    As officially, groups are the non-empty combinations of one entry per option, in the order of their product.
     Parameters keep the order of the model.
 
     Args:
-        model: the model.
-        optimizer: makes a torch optimiser from groups, such as ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
-        options: entries for each option, such as ``lr``. An entry has a ``scheduler``, and selects parameters by
+        model: model to train.
+        optimizer: function from groups to a torch optimizer, e.g. ``functools.partial(torch.optim.AdamW, eps=1e-6)``.
+        options: entries for each option, such as ``lr``. An entry has a ``scheduler``. It selects parameters by
             ``param_names``, patterns such as ``*bias*``, or by ``module_cls_names``, classes such as
-            ``torch.nn.LayerNorm``, whose instances' direct parameters it takes, including subclasses; official class
-            names mean ours. An entry with neither takes the rest; without one, the rest keeps the default.
-        param_group_modifiers: change the entries before groups are made, such as
+            ``torch.nn.LayerNorm``. A class selects the direct parameters of its instances, including subclasses;
+            official class names mean the classes here. An entry with neither selects the remaining parameters. Without
+            such an entry, they keep the default.
+        param_group_modifiers: functions that change the entries before groups are made, such as
             ``functools.partial(layer_decay_param_modifier, layer_decay_value=0.9, apply_to="image_encoder.trunk")``.
-        companions: other modules to train; the keys are prefixes of their parameters' names.
+        companions: other modules to train. The keys are prefixes of their parameters' names.
 
     Raises:
-        ValueError: a pattern or class matches nothing, entries share a parameter, two entries take the rest, the
-            optimiser lacks an option, or a companion's parameter has the name of one of the model.
+        ValueError: If a pattern or class matches nothing, entries share a parameter, two entries select the rest, the
+            optimizer lacks an option, or a parameter of a companion and of the model have the same name.
 
     Source: ``training.optimizer.construct_optimizer``.
     """
@@ -159,18 +160,18 @@ def layer_decay_param_modifier(
     apply_to: str = "",
     overrides: Sequence[Mapping[str, Any]] = (),
 ) -> list[list[ScheduledOption]]:
-    """Layer-wise decay of learning rates towards the input of a part of the model.
+    """Decays learning rates layer by layer, towards the input of a part of the model.
 
-    The rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``; other parameters are unchanged.
+    The rate of layer i of n is multiplied by ``layer_decay_value ** (n + 1 - i)``. Other parameters are unchanged.
 
     Args:
-        scheduler_cfgs: entries for each option; those of ``lr`` are changed.
-        model: the part that ``apply_to`` names has ``get_num_layers()`` and ``get_layer_id(parameter_name)``.
+        scheduler_cfgs: entries for each option; only entries of ``lr`` are changed.
+        model: model whose part ``apply_to`` has ``get_num_layers()`` and ``get_layer_id(parameter_name)``.
         layer_decay_value: factor between consecutive layers.
-        layer_decay_min: smallest factor.
-        apply_to: name of the part; the whole model by default.
-        overrides: mappings with ``pattern`` and ``value``: the factor for parameters of the part whose names match; the
-            first match counts.
+        layer_decay_min: minimum factor.
+        apply_to: name of the part; by default, the whole model.
+        overrides: mappings with ``pattern`` and ``value``. ``value`` is the factor for the part's parameters with
+            matching names; the first match counts.
 
     Source: ``training.optimizer.layer_decay_param_modifier``.
     """
@@ -196,7 +197,7 @@ def layer_decay_param_modifier(
             return [entry]
         names_of_layer: dict[Any, set[str]] = {}
         scales: dict[Any, float] = {}
-        # Sorted, so that groups have the same order in every run and stored states fit.
+        # Sorted names give groups the same order in every run, so that saved states fit.
         for name in sorted(entry.parameter_names):
             layer, scale = layer_and_scale(name)
             names_of_layer.setdefault(layer, set()).add(name)
@@ -220,7 +221,7 @@ class GradientClipper:
         self.norm_type = norm_type
 
     def __call__(self, model: nn.Module | Iterable[Tensor]) -> Tensor:
-        """Clips the gradients of a module or of parameters. Returns the total norm before clipping, a scalar."""
+        """Clips the gradients of a module or of parameters. Returns the scalar total norm before clipping."""
         parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
         if self.max_norm is None:
             norms = [torch.linalg.vector_norm(p.grad, self.norm_type) for p in parameters if p.grad is not None]
@@ -229,7 +230,7 @@ class GradientClipper:
 
 
 def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parameter]:
-    """All parameters, each once under its first name, in the order of ``named_parameters``."""
+    """Returns all parameters, each once under its first name, in the order of ``named_parameters``."""
     named: dict[str, nn.Parameter] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in modules:
@@ -237,7 +238,7 @@ def _own_parameters(modules: list[tuple[str, nn.Module]]) -> dict[str, nn.Parame
             if value in seen:
                 continue
             if prefix + name in named:
-                raise ValueError(f"two parameters are called {prefix}{name}; give the companion another prefix")
+                raise ValueError(f"two parameters have the name {prefix}{name}; give the companion another prefix")
             seen.add(value)
             named[prefix + name] = value
     return named
@@ -249,7 +250,7 @@ def _resolve_option(
     modules: list[tuple[str, nn.Module]],
     parameters: Mapping[str, nn.Parameter],
 ) -> list[ScheduledOption]:
-    """The entries of an option with the names of their parameters."""
+    """Returns the entries of an option with the names of their parameters."""
     owner: dict[str, str] = {}
     taken: list[frozenset[str] | None] = []
     for config in configs:
@@ -258,11 +259,11 @@ def _resolve_option(
             patterns = config.get("param_names") or ()
             matches = {p: {name for name in parameters if fnmatchcase(name, p)} for p in patterns}
             for name in config.get("module_cls_names") or ():
-                kind = _find_class(name, modules)
-                owners = [(prefix, module) for prefix, module in modules if isinstance(module, kind)]
-                owned = {prefix + own for prefix, m in owners for own, _ in m.named_parameters(recurse=False)}
+                cls = _find_class(name, modules)
+                owners = [(prefix, module) for prefix, module in modules if isinstance(module, cls)]
+                owned = {prefix + n for prefix, m in owners for n, _ in m.named_parameters(recurse=False)}
                 matches[name] = owned & parameters.keys()
-            if empty := [pattern for pattern, found in matches.items() if not found]:
+            if empty := [pattern for pattern, matched in matches.items() if not matched]:
                 raise ValueError(f"{option}: {', '.join(map(repr, empty))} matches no parameter of the model")
             names = frozenset().union(*matches.values())
             for name in sorted(names & set(owner)):
@@ -280,14 +281,14 @@ def _resolve_option(
 
 
 def _find_class(name: str, modules: list[tuple[str, nn.Module]]) -> type:
-    """A class of torch.nn or of the model's modules; nothing is imported because a configuration names it."""
+    """Returns a class of torch.nn or of the model's modules. Never imports a class that a configuration names."""
     ours = official_to_ours(name)
     package, _, attribute = ours.rpartition(".")
-    found = getattr(nn, attribute, None) if package == "torch.nn" else None
+    result = getattr(nn, attribute, None) if package == "torch.nn" else None
     for _, module in modules:
-        for kind in type(module).__mro__:
-            if f"{kind.__module__}.{kind.__qualname__}" == ours:
-                found = kind
-    if not isinstance(found, type):
+        for cls in type(module).__mro__:
+            if f"{cls.__module__}.{cls.__qualname__}" == ours:
+                result = cls
+    if not isinstance(result, type):
         raise ValueError(f"module_cls_names: no module of the model is a {name!r}")
-    return found
+    return result

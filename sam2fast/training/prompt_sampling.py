@@ -1,6 +1,6 @@
-"""Prompts sampled from ground-truth masks: which frames are prompted, boxes, clicks and correction clicks.
+"""Samples prompts from ground-truth masks: prompted frames, boxes, clicks and correction clicks.
 
-All random numbers are from NumPy generators on the CPU, so that a seed gives the same prompts on every device.
+All random numbers come from NumPy generators on the CPU, so that a seed gives the same prompts on every device.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,28 @@ from torch import Tensor
 
 from sam2fast.evaluation.noisy_boxes import noisy_boxes
 
-BOX_LABELS = (2, 3)  # of the upper left and the lower right corner
+BOX_LABELS = (2, 3)  # labels of the upper left and the lower right corner
 Prompt = dict[str, Tensor]  # point_coords (O, P, 2) in pixels, point_labels (O, P) int32
 
 
 class ObjectGenerators:
-    """One generator for each clip; the objects of a clip draw from it in their order."""
+    """Random generators, one per clip. The objects of a clip draw from its generator in their order."""
 
     def __init__(self, seeds: Sequence[int], video: Tensor) -> None:
         self._generators = [np.random.default_rng(seed) for seed in seeds]
         self._video: list[int] = video.tolist()
 
     def uniform(self, count: int, device: torch.device) -> Tensor:
-        """Uniform draws ``(O, count)`` in [0, 1); fp64, or fp32 on MPS."""
+        """Returns uniform draws ``(O, count)`` in [0, 1); fp64, or fp32 on MPS."""
         rows = torch.from_numpy(np.stack([self._generators[v].random(count) for v in self._video]))
         return rows.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: float = 20.0) -> Prompt:
-    """Boxes of ``masks (O, 1, S, S)``, coordinates moved by at most ``noise`` of the side and ``noise_bound`` pixels.
+    """Samples boxes of ``masks (O, 1, S, S)``. Corners move by at most ``noise`` of a side and ``noise_bound`` pixels.
 
     Args:
-        uniform: ``(O, 4)`` draws in [0, 1).
+        uniform: draws ``(O, 4)`` in [0, 1).
 
     Source: ``sam2.modeling.sam2_utils.sample_box_points``.
     """
@@ -44,20 +44,20 @@ def sample_box(masks: Tensor, uniform: Tensor, noise: float = 0.1, noise_bound: 
 
 
 def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor) -> Prompt:
-    """One click per object, uniform over the pixels where its mask is wrong; on the background if none is wrong.
+    """Samples one click per object, uniformly over its wrong pixels, or over the background if no pixel is wrong.
 
     Args:
-        truth: ``(O, 1, S, S)`` bool.
-        predicted: the same; none for an empty prediction.
-        uniform: ``(O, 1)`` draws in [0, 1).
+        truth: bool masks ``(O, 1, S, S)``.
+        predicted: bool masks ``(O, 1, S, S)``; None for empty predictions.
+        uniform: draws ``(O, 1)`` in [0, 1).
 
     Source: ``sam2.modeling.sam2_utils.sample_random_points_from_errors``.
     """
     wrong = truth if predicted is None else truth ^ predicted
     wrong = wrong | (~truth & ~wrong.flatten(1).any(dim=1)[:, None, None, None])
-    rank = wrong.flatten(1).cumsum(dim=1, dtype=torch.int32)  # (O, S * S): how many up to each pixel
+    rank = wrong.flatten(1).cumsum(dim=1, dtype=torch.int32)  # (O, S * S): number of wrong pixels up to each pixel
     count = rank[:, -1:]
-    # Wrong pixel k is the first with rank k + 1; a correctly predicted full mask has none, and gets pixel 0.
+    # Wrong pixel k is the first with rank k + 1. A correctly predicted full mask has no candidate and gets pixel 0.
     k = (uniform * count).long().clamp(max=(count - 1).clamp(min=0))
     index = torch.searchsorted(rank, (k + 1).to(torch.int32)).clamp(max=rank.shape[1] - 1)
     index = torch.where(count > 0, index, 0)
@@ -65,11 +65,11 @@ def sample_error_point(truth: Tensor, predicted: Tensor | None, uniform: Tensor)
 
 
 def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool = True) -> Prompt:
-    """One click per object, at the pixel of its wrong regions that is farthest from their boundary. Needs scipy.
+    """Returns one click per object, at the wrong pixel farthest from the boundary of wrong regions. Needs scipy.
 
     Args:
         truth, predicted: see :func:`sample_error_point`.
-        padding: the frame's edge counts as boundary.
+        padding: if True, the frame's edge counts as boundary.
 
     Source: ``sam2.modeling.sam2_utils.sample_one_point_from_error_center``.
     """
@@ -81,24 +81,24 @@ def sample_error_center(truth: Tensor, predicted: Tensor | None, padding: bool =
         positive = inside.max() > outside.max()
         labels.append(int(positive))
         points.append(int((inside if positive else outside).argmax()))
-    found = torch.tensor(labels, dtype=torch.int32, device=truth.device)[:, None]
-    return {**_click(torch.tensor(points, device=truth.device)[:, None], truth), "point_labels": found}
+    point_labels = torch.tensor(labels, dtype=torch.int32, device=truth.device)[:, None]
+    return {**_click(torch.tensor(points, device=truth.device)[:, None], truth), "point_labels": point_labels}
 
 
 def _depth(region: np.ndarray, padding: bool) -> np.ndarray:
-    """Distance ``(H, W)`` of each pixel of ``region`` to the nearest pixel outside; ``padding`` counts as outside."""
+    """Returns the distance ``(H, W)`` from each pixel of ``region`` to the nearest pixel outside or in the padding."""
     try:
         from scipy.ndimage import distance_transform_edt
     except ImportError as error:
         raise ImportError("clicks at centres need scipy: pip install 'sam2fast[train]'") from error
     if padding:
         return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    # Without pixels outside, all distances are infinite.
+    # If no pixel is outside, all distances are infinite.
     return np.full(region.shape, np.inf) if region.all() else distance_transform_edt(region)
 
 
 def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators: ObjectGenerators) -> Prompt:
-    """A click by :func:`sample_error_point` (``uniform``) or :func:`sample_error_center` (``center``).
+    """Samples a click with :func:`sample_error_point` (``uniform``) or :func:`sample_error_center` (``center``).
 
     Source: ``sam2.modeling.sam2_utils.get_next_point``.
     """
@@ -108,14 +108,14 @@ def next_click(method: str, truth: Tensor, predicted: Tensor | None, generators:
 
 
 def add_click(prompt: Prompt | None, click: Prompt) -> Prompt:
-    """The prompt with one more click at its end."""
+    """Returns the prompt with a click appended."""
     if prompt is None:
         return click
     return {name: torch.cat([prompt[name], click[name]], dim=1) for name in ("point_coords", "point_labels")}
 
 
 def _click(index: Tensor, truth: Tensor) -> Prompt:
-    """A click at pixel ``index (O, 1)``, positive where the object is."""
+    """Returns a click at pixel ``index (O, 1)``; it is positive if the pixel belongs to the object."""
     width = truth.shape[-1]
     coords = torch.stack([index % width, index // width], dim=-1).float()
     return {"point_coords": coords, "point_labels": truth.flatten(1).gather(1, index).to(torch.int32)}
@@ -123,7 +123,7 @@ def _click(index: Tensor, truth: Tensor) -> Prompt:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """How prompts are sampled; the official arguments without ``_for_train`` and ``_for_eval``."""
+    """Settings of prompt sampling: the official arguments without ``_for_train`` and ``_for_eval``."""
 
     prob_to_use_pt_input: float = 0.0
     prob_to_use_box_input: float = 0.0
@@ -138,27 +138,27 @@ class PromptSettings:
         if self.prob_to_use_pt_input > 0 and self.num_frames_to_correct < self.num_init_cond_frames:
             raise ValueError(
                 f"num_frames_to_correct ({self.num_frames_to_correct}) must not be less than num_init_cond_frames "
-                f"({self.num_init_cond_frames}) where points are used"
+                f"({self.num_init_cond_frames}) if points are used"
             )
 
 
 class PromptPlan(NamedTuple):
-    """The prompted frames of a batch, the same for all its clips."""
+    """Prompted frames of a batch, equal for all its clips."""
 
-    use_points: bool  # otherwise the initial frames get ground-truth masks
+    use_points: bool  # if False, the initial frames get ground-truth masks
     initial: list[int]  # frames prompted before tracking, frame 0 first
-    boxes: list[bool]  # for each initial frame, whether it gets a box instead of a click
+    boxes: list[bool]  # for each initial frame, True for a box, False for a click
     corrected: list[int]  # frames that get correction clicks
 
     def order(self, num_frames: int) -> list[int]:
-        """The frames in the order they are processed: the initial ones, then the others."""
+        """Returns the frames in processing order: first the initial frames, then all other frames."""
         return [*self.initial, *(t for t in range(num_frames) if t not in self.initial)]
 
 
 def plan_prompts(num_frames: int, settings: PromptSettings, rng: np.random.Generator) -> PromptPlan:
-    """Draws a plan for clips of ``num_frames``; a single image always gets a click or box, and corrections.
+    """Draws a plan for clips of ``num_frames``. A single image always gets a click or box, and corrections.
 
-    Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``; draws are in the same order.
+    Source: ``training.model.sam2.SAM2Train.prepare_prompt_inputs``; draws have the same order.
     """
     prob_points, corrected_count = settings.prob_to_use_pt_input, settings.num_frames_to_correct
     initial_count = settings.num_init_cond_frames

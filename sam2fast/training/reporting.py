@@ -1,4 +1,4 @@
-"""Reports of a training run: lines of JSON and TensorBoard events."""
+"""Reports of a training run as JSON lines and TensorBoard events."""
 
 import json
 import logging
@@ -10,14 +10,14 @@ _log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events into a folder.
+    """Writes ``metrics.jsonl`` and, with ``tensorboard``, TensorBoard events to a folder.
 
     Args:
-        resumed_at: Step from which a run resumes. Removes lines of later steps. None keeps all lines.
-        is_validated: If False, also removes the validation of that step, since it is repeated.
+        resumed_at: Step from which a run resumes; lines of later steps are removed. None keeps all lines.
+        is_validated: If False, the validation of that step is also removed, since it is repeated.
 
     Raises:
-        ImportError: If ``tensorboard`` is set, and TensorBoard is not installed.
+        ImportError: If ``tensorboard`` is True and TensorBoard is not installed.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Reporter:
             with annotate_oserror(self._path.with_name("tensorboard")):
                 for name, value in values.items():
                     self._events.add_scalar(f"{kind}/{name}", value, step)
-                self._events.flush()  # also raises the errors of the writer's thread
+                self._events.flush()  # also raises errors of the writer's thread
 
     def _keep_lines(self, resumed_at: int | None, is_validated: bool) -> None:
-        """Removes the lines of later steps, and an incomplete last line."""
+        """Removes lines of later steps and an incomplete last line."""
         path, kept = self._path, []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:

@@ -1,25 +1,25 @@
-"""Schedules: functions of the completed share of the training, ``where`` in [0, 1].
+"""Schedules: functions of ``where``, the completed fraction of the training in [0, 1].
 
-Names, arguments and values are those of ``fvcore.common.param_scheduler``; ``where = 1`` is allowed too.
+Names, arguments and values are those of ``fvcore.common.param_scheduler``. ``where = 1`` is also allowed.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-# Tolerance for rounding before a boundary.
+# Rounding tolerance before a boundary.
 WHERE_EPSILON = 1e-6
 ParamScheduler: TypeAlias = Callable[[float], float]  # of ``where`` in [0, 1]
 
 
 def _check(where: float) -> float:
     if not 0 <= where <= 1:
-        raise ValueError(f"where, the share of the training that is done, must lie in [0, 1]; got {where}")
+        raise ValueError(f"where, the completed fraction of the training, must lie in [0, 1]; got {where}")
     return where
 
 
 class ConstantParamScheduler:
-    """Always ``value``."""
+    """Returns ``value`` throughout the training."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -30,7 +30,7 @@ class ConstantParamScheduler:
 
 
 class LinearParamScheduler:
-    """Linear from ``start_value`` to ``end_value``."""
+    """Interpolates linearly from ``start_value`` to ``end_value``."""
 
     def __init__(self, start_value: float, end_value: float) -> None:
         self.start_value, self.end_value = start_value, end_value
@@ -40,7 +40,7 @@ class LinearParamScheduler:
 
 
 class CosineParamScheduler:
-    """From ``start_value`` to ``end_value`` along half a period of the cosine."""
+    """Interpolates from ``start_value`` to ``end_value`` along half a period of the cosine."""
 
     def __init__(self, start_value: float, end_value: float) -> None:
         self.start_value, self.end_value = start_value, end_value
@@ -51,10 +51,10 @@ class CosineParamScheduler:
 
 
 class StepParamScheduler:
-    """Each of ``values`` for an equal share of the training.
+    """Returns each of ``values`` for an equal fraction of the training.
 
     Args:
-        num_updates: must be positive, and has no effect, as in the original.
+        num_updates: positive number, ignored as in fvcore.
     """
 
     def __init__(self, num_updates: float, values: Sequence[float]) -> None:
@@ -68,13 +68,13 @@ class StepParamScheduler:
 
 
 class CompositeParamScheduler:
-    """One schedule after another.
+    """Runs schedules one after another.
 
     Args:
-        schedulers: the schedules in order.
-        lengths: the share of the training of each; positive, and 1 in sum.
-        interval_scaling: for each, ``rescaled`` (default) to run from 0 to 1 in its interval, or ``fixed`` to be called
-            with the ``where`` of the training.
+        schedulers: schedules in order.
+        lengths: fraction of the training for each schedule; positive, with sum 1.
+        interval_scaling: for each schedule, ``rescaled`` (default) to run it from 0 to 1 in its interval, or ``fixed``
+            to call it with the training's ``where``.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class CompositeParamScheduler:
             raise ValueError(f"interval_scaling is 'rescaled' or 'fixed', got {', '.join(map(repr, unknown))}")
         self.schedulers = tuple(schedulers)
         self.interval_scaling = tuple(interval_scaling)
-        # The last length takes up rounding.
+        # The last length absorbs rounding errors.
         self.lengths = (*lengths[:-1], 1 - sum(lengths[:-1]))
 
     def __call__(self, where: float) -> float:
@@ -112,7 +112,7 @@ class CompositeParamScheduler:
 
 
 class WarmUpParamScheduler(CompositeParamScheduler):
-    """Linear from ``start_value`` to the start of ``scheduler`` for ``length`` of the training, then ``scheduler``."""
+    """Rises linearly from ``start_value`` to the start of ``scheduler`` over ``length``, then follows ``scheduler``."""
 
     def __init__(self, scheduler: ParamScheduler, length: float, start_value: float = 0.0) -> None:
         if not 0 < length < 1:

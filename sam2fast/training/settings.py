@@ -1,4 +1,4 @@
-"""Settings of the trainer, as training configurations give them."""
+"""Settings of the trainer in training configurations."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ STRATEGIES = ("ddp", "fsdp")
 
 @dataclass
 class AmpConf:
-    """Mixed precision; float16 uses a gradient scaler."""
+    """Settings of mixed precision. float16 uses a gradient scaler."""
 
     enabled: bool = False
     amp_dtype: str = "bfloat16"
@@ -45,7 +45,7 @@ class AmpConf:
 
 @dataclass
 class OptimConf:
-    """The optimiser; see :func:`construct_optimizer` for the first three settings."""
+    """Settings of the optimizer; see :func:`construct_optimizer` for the first three."""
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     options: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -61,15 +61,15 @@ class OptimConf:
 
 @dataclass
 class CheckpointConf:
-    """Where and when checkpoints are written."""
+    """Location and frequency of checkpoints."""
 
     save_dir: str
-    save_freq: int = 0  # epochs between kept checkpoints; 0 keeps the last one alone
-    save_list: Sequence[int] = ()  # more epochs whose checkpoints are kept
+    save_freq: int = 0  # epochs between kept checkpoints; 0 keeps only the last
+    save_list: Sequence[int] = ()  # other epochs whose checkpoints are kept
     save_every_steps: int = 0  # updates between checkpoints within an epoch; 0 for none
-    # Initial weights, used if there is no checkpoint yet: a file, or sam2fast/nano or sam2fast/mini in the package.
+    # Initial weights, used if there is no checkpoint: a file, or the package's sam2fast/nano or sam2fast/mini.
     initialize_from: str | None = None
-    missing_weights: str = "error"  # "draw" leaves weights that the file lacks at their random initial values
+    missing_weights: str = "error"  # "draw": weights missing in the file keep their random initialization
 
     def __post_init__(self) -> None:
         if self.missing_weights not in ("error", "draw"):
@@ -80,7 +80,7 @@ class CheckpointConf:
 
 @dataclass
 class LoggingConf:
-    """Reports of the run."""
+    """Settings of the run's reports."""
 
     log_dir: str
     log_freq: int = 10  # updates between reports
@@ -94,7 +94,7 @@ class LoggingConf:
 
 @dataclass
 class EmaConf:
-    """An exponential moving average of the weights; it is validated and exported instead of them."""
+    """Settings of the moving average of the weights, which is validated and exported instead of the weights."""
 
     decay: float = 0.999
     warmup: bool = True
@@ -102,17 +102,17 @@ class EmaConf:
 
 @dataclass
 class DistributedConf:
-    """Settings of distributed training; without effect in a single process.
+    """Settings of distributed training; ignored in a single process.
 
     Source: ``training.utils.train_utils.DistributedConf``, except for ``strategy`` and the default of
-    ``find_unused_parameters``: the prompts of a batch determine which parameters it uses.
+    ``find_unused_parameters``: the prompts of a batch determine its unused parameters.
     """
 
     backend: str | None = None  # by default nccl on GPUs, gloo on the CPU
-    comms_dtype: str | None = None  # bfloat16 or float16 halves the traffic of gradients, and rounds them
-    find_unused_parameters: bool = True  # for ddp
-    timeout_mins: float = 30  # until a silent process counts as lost
-    strategy: str = "ddp"  # fsdp shards weights, gradients and the optimiser's state
+    comms_dtype: str | None = None  # bfloat16 or float16 halves gradient traffic, but rounds gradients
+    find_unused_parameters: bool = True  # only for ddp
+    timeout_mins: float = 30  # time until a silent process counts as lost
+    strategy: str = "ddp"  # fsdp shards weights, gradients and optimizer state
 
     def __post_init__(self) -> None:
         for name, known in (("backend", (None, *BACKENDS)), ("comms_dtype", (None, *AMP_DTYPES))):

@@ -40,29 +40,29 @@ MODES = ("train", "train_only", "val")
 class Trainer(TrainerState):
     """Trains a model on batches of clips.
 
-    A run is a function of its configuration: if it is killed and started again with the same folder, it resumes from
-    its last checkpoint and reaches bitwise the same weights (on the CPU, and wherever torch is deterministic). In
-    distributed training every process makes a trainer.
+    A run is a function of its configuration. If it is killed and restarted with the same folder, it resumes from its
+    last checkpoint and reaches bitwise the same weights, on the CPU and wherever torch is deterministic. In distributed
+    training, every process makes a trainer.
 
     Args:
-        model: the model, on any device.
-        data: ``train``, the share of this process, and optionally ``val``, the whole in every process.
-        loss: a loss for each key of batches; ``all`` is the default.
+        model: model, on any device.
+        data: loader ``train`` of this process's samples, and optionally ``val`` of all samples in every process.
+        loss: loss for each batch key; ``all`` is the default.
         optim, checkpoint, logging, ema, distributed: see :mod:`sam2fast.training.settings`.
         max_epochs: number of epochs; schedules run over all of them.
-        mode: ``train``, ``train_only`` without validation, or ``val`` for one validation alone.
-        accelerator: ``cuda``, ``cpu``, ``mps``, or ``auto``.
+        mode: ``train``, ``train_only`` (without validation), or ``val`` (only one validation).
+        accelerator: ``cuda``, ``cpu``, ``mps`` or ``auto``.
         seed_value: seed of the global generators.
-        val_epoch_freq: epochs between validations; the last epoch is always validated.
+        val_epoch_freq: number of epochs between validations; the last epoch is always validated.
         auxiliary: another task, see :class:`~sam2fast.training.objective.Objective`. Its parameters are trained with
-            the model's, and are not part of the model.
+            the model's, but do not belong to the model.
 
     Source: ``training.trainer.Trainer``.
 
     Raises:
-        ValueError: invalid settings.
-        RuntimeError: the accelerator is not available.
-        LostRankError: another process did not join.
+        ValueError: If settings are invalid.
+        RuntimeError: If the accelerator is not available.
+        LostRankError: If another process did not join.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Trainer(TrainerState):
             if loader.share != wanted:
                 raise ValueError(
                     f"trainer.data.{name} has rank and world_size {loader.share}, but this process needs {wanted}; "
-                    "build_trainer fills them in where a configuration leaves them out"
+                    "build_trainer sets them if a configuration omits them"
                 )
         companions = {} if auxiliary is None else {"auxiliary": auxiliary.to(self.device)}
         objective = Objective(model, self.loss, auxiliary)
@@ -115,7 +115,7 @@ class Trainer(TrainerState):
         if self._is_sharded:
             if optim.amp.enabled and optim.amp.dtype == torch.float16:
                 raise ValueError("strategy fsdp has no gradient scaler for float16: use amp_dtype=bfloat16")
-            self._initialize()  # before sharding; a checkpoint of the folder replaces these weights
+            self._initialize()  # before sharding; a checkpoint in the folder replaces these weights
         with self.ranks.reporting_lost_ranks():
             self.parallel = wrap(objective, self.ranks, distributed)
         self.optimizer: Optimizer = construct_optimizer(
@@ -134,21 +134,21 @@ class Trainer(TrainerState):
     def run(
         self, stop: Callable[[], bool] = lambda: False, started: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
-        """Trains to the end, and returns the measures of the last validation, if any.
+        """Trains to the end and returns the measures of the last validation, if any.
 
         Args:
-            stop: called after every update and before a validation; if it returns True, the run saves a checkpoint and
-                returns.
-            started: called once after the folder's checkpoint, if any, was restored.
+            stop: function called after every update and before validations. If it returns True, the run saves a
+                checkpoint and returns.
+            started: function called once after the folder's checkpoint, if any, is restored.
 
         Raises:
-            NonFiniteError: a loss or gradient is not finite; checkpoints are older.
-            CheckpointError: the folder's checkpoints cannot be read, belong to another configuration or are in use.
-            DataError: the data are unusable.
-            ValueError: an epoch has fewer batches than an update, or a loss depends on no trainable parameter.
-            ImportError: a package of the extra ``train`` that a setting needs is not installed.
-            LostRankError: another process of the run has exited.
-            LostWorkerError: a worker process of a loader has exited, or has no shared memory for a batch.
+            NonFiniteError: If a loss or gradient is not finite. No checkpoint of this update is saved.
+            CheckpointError: If the folder's checkpoints are unreadable, belong to another configuration or are in use.
+            DataError: If the data are unusable.
+            ValueError: If an epoch has fewer batches than an update, or a loss depends on no trainable parameter.
+            ImportError: If a setting needs a package of the extra ``train`` that is not installed.
+            LostRankError: If another process of the run has exited.
+            LostWorkerError: If a worker process of a loader has exited or has no shared memory for a batch.
         """
         is_main = self.ranks.is_main
         lock = lock_folder(Path(self.checkpoint.save_dir)) if is_main else nullcontext()
@@ -156,13 +156,13 @@ class Trainer(TrainerState):
             self._start()
             started()
             resumed_at = None if self.mode == "val" else self.steps
-            # Within an epoch, its validation is repeated, even if a killed run has reported it.
+            # Within an epoch, its validation is repeated, even if a killed run already reported it.
             folder, is_validated = Path(self.logging.log_dir), not self.steps_in_epoch
             reporter = Reporter(folder, resumed_at, self.logging.tensorboard, is_validated) if is_main else None
             return self._validate(reporter) if self.mode == "val" else self._train(reporter, stop)
 
     def _train(self, reporter: Reporter | None, stop_requested: Callable[[], bool]) -> dict[str, float]:
-        def stop() -> bool:  # the same in all processes
+        def stop() -> bool:  # returns the same in all processes
             return self.ranks.any(stop_requested())
 
         measures: dict[str, float] = {}
@@ -173,7 +173,7 @@ class Trainer(TrainerState):
                 return measures
             last = self.epoch + 1 == self.max_epochs
             if self.mode == "train" and "val" in self.data and (last or (self.epoch + 1) % self.val_epoch_freq == 0):
-                self.save()  # validation may exceed the time limit of a job
+                self.save()  # the validation may exceed a job's time limit
                 if self.steps > begun and stop():
                     return measures
                 measures = self._validate(reporter)
@@ -185,11 +185,11 @@ class Trainer(TrainerState):
 
     @property
     def where(self) -> float:
-        """The completed share of the training, in [0, 1]."""
+        """The completed fraction of the training, in [0, 1]."""
         return (self.epoch + self.steps_in_epoch / self.steps_per_epoch) / self.max_epochs
 
     def _start(self) -> None:
-        """Resumes from the folder's checkpoint, or starts from given weights or the model as it is."""
+        """Resumes from the folder's checkpoint, or starts from the initial weights or the model's current weights."""
         if self.mode != "val" and not self.steps_per_epoch:
             raise ValueError(
                 f"an epoch has {len(self.data['train'])} batches, fewer than the {self.conf.accumulate} of an update"
@@ -199,7 +199,7 @@ class Trainer(TrainerState):
             self.restore(content)
             _log.info("resuming from epoch %d, update %d", self.epoch, self.steps)
             return
-        # Seeds the global generators, for model code that uses them; differently in each process.
+        # Seeds the global generators, which model code may use; each process gets a different seed.
         seed_everything(self.seed_value + self.ranks.rank)
         if not self._is_sharded:
             self._initialize()
@@ -207,23 +207,23 @@ class Trainer(TrainerState):
                 self.ema = ExponentialMovingAverage(self.model, self.ema.decay, self.ema.warmup)
 
     def _initialize(self) -> None:
-        """Loads initial weights in place; they have no adapters."""
+        """Loads initial weights in place. They have no adapters."""
         if self.checkpoint.initialize_from is not None:
             with without_adapters(self.model):
                 path, keep = self.checkpoint.initialize_from, self.checkpoint.missing_weights == "draw"
                 load_checkpoint(self.model, path, self.device, False, assign=False, keep_missing=keep)
 
     def check_initial_weights(self) -> None:
-        """Looks for the file with the initial weights, unless :meth:`run` would resume from the folder's checkpoint.
+        """Checks that the file of initial weights exists, unless :meth:`run` would resume from the folder's checkpoint.
 
-        Errors are those of :func:`sam2fast.checkpoints.find_weights`.
+        Raises the errors of :func:`sam2fast.checkpoints.find_weights`.
         """
         path = self.checkpoint.initialize_from
         if path is not None and not checkpointing.checkpoints_in(Path(self.checkpoint.save_dir)):
             find_weights(path)
 
     def _train_epoch(self, reporter: Reporter | None, stop: Callable[[], bool]) -> bool:
-        """Trains the rest of the current epoch; returns whether it was completed."""
+        """Trains the rest of the current epoch; returns False if it was stopped before the end."""
         self.model.train()
         batches = self.data["train"].epoch(self.epoch, self.steps_in_epoch * self.conf.accumulate)
         bar = tqdm(
@@ -255,7 +255,7 @@ class Trainer(TrainerState):
         where = self.where
         for loss in self.loss.modules():
             if hasattr(loss, "where"):
-                setattr(loss, "where", where)  # noqa: B010 (a module's attributes are tensors to mypy)
+                setattr(loss, "where", where)  # noqa: B010 (to mypy, a module's attributes are tensors)
         sums: dict[str, float] = {}
         names: list[str] = []
         for number, batch in enumerate(batches):
@@ -285,11 +285,11 @@ class Trainer(TrainerState):
         return torch.autocast(self.device.type, amp.dtype, enabled=amp.enabled)
 
     def _add(self, sums: dict[str, float], losses: dict[str, Tensor], batch: ClipBatch) -> None:
-        """Adds the batch's share of an update to ``sums``, or raises if a term is not finite."""
-        own = torch.stack([x.detach() for x in losses.values()]).tolist()
-        values = dict(zip(losses, self.ranks.mean(own), strict=True))
+        """Adds the batch's contribution to an update to ``sums``, or raises an error if a term is not finite."""
+        local = torch.stack([x.detach() for x in losses.values()]).tolist()
+        values = dict(zip(losses, self.ranks.mean(local), strict=True))
         self._raise_if_nonfinite(
-            find_nonfinite_loss(dict(zip(losses, own, strict=True)), values["loss"], batch.names, self.ranks)
+            find_nonfinite_loss(dict(zip(losses, local, strict=True)), values["loss"], batch.names, self.ranks)
         )
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value / self.conf.accumulate

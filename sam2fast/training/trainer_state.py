@@ -1,4 +1,4 @@
-"""The state of a training run: what its checkpoints hold, how it is saved, and how another run restores it."""
+"""State of a training run: the content of its checkpoints, and how to save and restore it."""
 
 import logging
 import random
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainerState:
-    """The parts and the progress of a trainer, which fills it in. All processes of a run save and restore together."""
+    """Parts and progress of a trainer. The trainer sets them. All processes of a run save and restore together."""
 
     model: SAM2Train
     data: dict[str, ClipLoader]
@@ -42,25 +42,25 @@ class TrainerState:
     mode: str
     seed_value: int
     epoch: int  # number of epochs completed
-    steps: int  # number of updates done
-    steps_in_epoch: int  # of them in the current epoch
+    steps: int  # number of updates so far
+    steps_in_epoch: int  # updates in the current epoch so far
     max_epochs: int
     best: dict[str, float]  # measures of the best validation so far
 
     @property
     def is_complete(self) -> bool:
-        """Whether all epochs are done."""
+        """True if all epochs are completed."""
         return self.epoch >= self.max_epochs
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in the current epoch."""
+        """The number of updates in the current epoch."""
         return self.data["train"].num_batches(self.epoch) // self.conf.accumulate
 
     def save(self, is_kept: bool = False) -> None:
-        """Writes the checkpoint and the weights for predictors, and if ``is_kept`` a copy for a configured epoch."""
+        """Writes the checkpoint and the weights for predictors; with ``is_kept``, also copies configured epochs."""
         folder = Path(self.checkpoint.save_dir)
-        # All processes gather sharded tensors; the first one writes them.
+        # All processes gather sharded tensors. The first process writes them.
         content = self._content()
         if not self.ranks.is_main:
             return
@@ -74,30 +74,30 @@ class TrainerState:
         conf = self.checkpoint
         if is_kept and ((conf.save_freq and self.epoch % conf.save_freq == 0) or self.epoch in conf.save_list):
             checkpointing.save(content, folder / f"checkpoint_{self.epoch}.pt")
-        # Last: a run that is killed before this writes the other files again.
+        # This comes last: a run that is killed before it writes the other files again.
         checkpointing.save_current(content, folder)
 
     def save_weights(self, name: str) -> None:
-        """Writes the weights that predictors load into a file of the folder."""
+        """Writes the weights for predictors to a file of the folder."""
         gather = self.parallel.gather
-        own, ema = gather(self.model.state_dict()), None if self.ema is None else gather(self.ema.state_dict())
+        weights, ema = gather(self.model.state_dict()), None if self.ema is None else gather(self.ema.state_dict())
         if self.ranks.is_main:
-            merged = {"model": merged_weights(_with_average(own, ema), self.model.adapters)}
+            merged = {"model": merged_weights(_with_average(weights, ema), self.model.adapters)}
             checkpointing.save(merged, Path(self.checkpoint.save_dir) / name)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Continues from a checkpoint.
 
         Raises:
-            CheckpointError: it belongs to another configuration; nothing is changed then.
+            CheckpointError: If it belongs to another configuration. Nothing is changed then.
         """
         self._check(content)
-        kind = type(self.optimizer.optimizer).__qualname__
-        if content.get("optimizer_class", kind) != kind:  # older checkpoints do not say
-            raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {kind}")
+        current = type(self.optimizer.optimizer).__qualname__
+        if content.get("optimizer_class", current) != current:  # older checkpoints have no class
+            raise self._mismatch(f"optim.optimizer: {content['optimizer_class']}, now {current}")
         shard = self.parallel.shard
         try:
-            # The optimiser compares its groups before it changes anything.
+            # The optimizer compares its groups before it changes anything.
             self.optimizer.load_state_dict(
                 self.parallel.shard_optimizer_state(content["optimizer"], self.optimizer.param_groups)
             )
@@ -115,7 +115,7 @@ class TrainerState:
         self.best = content["best"]
         if self.mode != "val" and not self.is_complete:
             now, before = self.steps_per_epoch, content.get("steps_per_epoch", self.steps_per_epoch)
-            if now != before:  # keeps the completed share of the epoch
+            if now != before:  # keeps the completed fraction of the epoch
                 self.steps_in_epoch = self.steps_in_epoch * now // before
                 if self.ranks.is_main:
                     text = "an epoch has %d updates now, and had %d: resuming from the same share of it, update %d"
@@ -123,7 +123,7 @@ class TrainerState:
         restore_random_states(content, self.ranks, self.seed_value)
 
     def _content(self) -> dict[str, Any]:
-        """The whole checkpoint in the first process of a run; the other processes get None for sharded tensors."""
+        """Returns the whole checkpoint in the first process. Other processes get None for sharded tensors."""
         gather = self.parallel.gather
         own, *others = self.ranks.gather(random_state(self.ranks.device))
         return {
@@ -145,7 +145,7 @@ class TrainerState:
         }
 
     def _check(self, content: dict[str, Any]) -> None:
-        """Raises an error unless the whole checkpoint fits, before anything is restored from it."""
+        """Raises an error if any part of the checkpoint does not fit, before anything is restored from it."""
         head = None if self.auxiliary is None else self.auxiliary.state_dict()
         parts: dict[str, tuple[Any, Any]] = {
             "model": (content["model"], self.model.state_dict()),
@@ -153,14 +153,14 @@ class TrainerState:
             "ema": ((content["ema"] or {}).get("average"), None if self.ema is None else self.ema.average),
             "auxiliary": (content["auxiliary"], head),
         }
-        for name, (found, wanted) in parts.items():
-            if (found is None) != (wanted is None):
-                raise self._mismatch(f"{name} is set in one of them only")
-            shapes = [{key: value.shape for key, value in (part or {}).items()} for part in (found, wanted)]
+        for name, (saved, current) in parts.items():
+            if (saved is None) != (current is None):
+                raise self._mismatch(f"{name} is set in only one of them")
+            shapes = [{key: value.shape for key, value in (part or {}).items()} for part in (saved, current)]
             different = [key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key)]
             if different:
                 raise self._mismatch(f"{name}: {len(different)} tensors, such as {min(different)}")
-        if list(content["model"]) != list(self.model.state_dict()):  # it numbers the optimiser's states
+        if list(content["model"]) != list(self.model.state_dict()):  # the order numbers the optimizer's states
             raise self._mismatch("the order of parameters")
         if bool(content["scaler"]) != self.scaler.is_enabled():
             raise self._mismatch("optim.amp")
@@ -168,31 +168,31 @@ class TrainerState:
     def _mismatch(self, what: str) -> CheckpointError:
         return CheckpointError(
             f"the checkpoint in {self.checkpoint.save_dir} belongs to another configuration ({what}); "
-            "use another folder, or the configuration it was written with"
+            "use another folder, or the configuration with which it was written"
         )
 
 
-def _with_average(own: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """A model's state, with averaged weights if there are any; all tensors are whole."""
+def _with_average(weights: Mapping[str, Tensor], ema: Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """Returns a model's full state dict, with averaged weights if there are any."""
     average = {} if ema is None else ema["average"]
-    return {**own, **{name: value.to(own[name].dtype) for name, value in average.items()}}
+    return {**weights, **{name: value.to(weights[name].dtype) for name, value in average.items()}}
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of all global random generators that a run on ``device`` uses, as tensors and plain values."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    """Returns the states of all global random generators that a run on ``device`` uses, as tensors and plain values."""
+    algorithm, keys, position, has_gauss, gauss = np.random.get_state()
     version, numbers, next_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
         "mps": torch.mps.get_rng_state() if device.type == "mps" else None,
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [str(algorithm), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
         "python": [version, list(numbers), next_gauss],
     }
 
 
 def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> None:
-    """Restores this process's random state from a checkpoint; a process without one gets a new seed."""
+    """Restores this process's random state from a checkpoint. A process without a saved state gets a new seed."""
     states = [content["random_state"], *content.get("random_states_of_others", ())]
     if ranks.rank >= len(states):
         seed_everything(seed + ranks.rank)
@@ -205,7 +205,7 @@ def restore_random_states(content: dict[str, Any], ranks: Ranks, seed: int) -> N
         torch.mps.set_rng_state(state["mps"])
     elif device.type != "cpu":
         _log.warning("the checkpoint has no random state for %s: dropout will differ", device)
-    kind, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    algorithm, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, numbers, next_gauss = state["python"]
     random.setstate((version, tuple(numbers), next_gauss))

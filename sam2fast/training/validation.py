@@ -1,4 +1,4 @@
-"""J&F of a model on clips, with the prompts of its evaluation settings."""
+"""Measures J&F of a model on clips, with the prompts of its evaluation settings."""
 
 from itertools import zip_longest
 
@@ -15,15 +15,15 @@ from sam2fast.training.model import SAM2Train
 def validate(
     model: SAM2Train, loader: ClipLoader, device: torch.device, ranks: Ranks | None = None
 ) -> dict[str, float]:
-    """Measures in percent over the objects of all batches; the processes of a run share the batches.
+    """Returns measures in percent over the objects of all batches, which the processes of a run share.
 
-    ``J``, ``F`` and ``J&F`` are means over an object's frames after the first, which is prompted, or over the first if
-    there is no other. ``first`` is the IoU of the selected mask after the first prompt.
+    ``J``, ``F`` and ``J&F`` are means over an object's frames. They exclude the first frame, which is prompted, unless
+    it is the only frame. ``first`` is the IoU of the selected mask after the first prompt.
     """
     ranks = ranks or Ranks(device)
     batches = loader.epoch(0, min(ranks.rank, len(loader)), ranks.world_size) if ranks.is_group else loader.epoch(0)
     shares = ranks.gather([measure(model, batch, device) for batch in batches])
-    # In the order of the batches, so that sums do not depend on how many processes there are.
+    # The order of the batches keeps sums independent of the number of processes.
     objects = [row for turn in zip_longest(*shares, fillvalue=[]) for of_batch in turn for row in of_batch]
     region, boundary, first = zip(*objects, strict=True)
     j, f = 100 * float(np.mean(region)), 100 * float(np.mean(boundary))
@@ -31,7 +31,7 @@ def validate(
 
 
 def measure(model: SAM2Train, batch: ClipBatch, device: torch.device) -> list[tuple[float, float, float]]:
-    """J, F and the IoU after the first prompt, in [0, 1], for each object of a batch."""
+    """Returns J, F and the IoU after the first prompt, in [0, 1], for each object of a batch."""
     frames = model(batch.to(device)).frames
     predicted = np.stack([(frame.masks_high_res[-1][:, 0] > 0).cpu().numpy() for frame in frames])  # (T, O, S, S)
     truth = batch.masks.numpy()

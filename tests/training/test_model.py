@@ -36,7 +36,7 @@ def test_the_image_encoder_may_be_recomputed(model):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("+trainer.model.freeze=[encoder.*]", "no parameter is named 'encoder"),
+        ("+trainer.model.freeze=[encoder.*]", "no parameter matches 'encoder"),
         ("+trainer.model.pt_sampling_for_eval=best", "pt_sampling_for_eval"),
         ("++trainer.model.directly_add_no_mem_embed=false", "directly_add_no_mem_embed"),
         ("++trainer.model.num_init_cond_frames_for_train=2", "less than num_init_cond_frames"),

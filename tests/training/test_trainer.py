@@ -256,7 +256,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("other", "what"),
         [
-            (AUXILIARY, "auxiliary is set in one"),
+            (AUXILIARY, "auxiliary is set in only one"),
             ("++trainer.model.num_maskmem=5", "model: 1 tensors, such as maskmem_tpos_enc"),
             ("+trainer.optim.amp={enabled: true, amp_dtype: float16}", "optim.amp"),
             ("+trainer.optim.options.lr.0.param_names=['image_encoder.*']", "optim: "),

@@ -57,7 +57,8 @@ class RepeatFactorWrapper(_OfOneDataset):
             if unknown := sorted(set(factors) - set(names)):
                 names_unknown = f"factors names {', '.join(unknown[:5])}"
                 raise ValueError(f"{names_unknown}, which the data set does not have or does not name")
-            values = np.asarray([factors.get(name, d) for name, d in zip(names, defaults, strict=True)], np.float32)
+            pairs = zip(names, defaults, strict=True)
+            values = np.asarray([factors.get(name, default) for name, default in pairs], dtype=np.float32)
         else:
             values = defaults if factors is None else np.asarray(factors, dtype=np.float32)
         if values.ndim > 1 or values.ndim == 1 and len(values) != len(defaults):

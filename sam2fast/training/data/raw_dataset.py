@@ -140,7 +140,7 @@ def refuse_without_frames(empty: Sequence[str], names: Sequence[str], folder: Pa
 
 
 def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: str) -> None:
-    """Raises ``DataError`` if ``folder`` has ``paths`` that do not match ``expected``. ``what`` is the noun for them."""
+    """Raises ``DataError`` if ``folder`` has ``paths`` that do not match ``expected``; ``what`` is their noun."""
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",

@@ -1,7 +1,7 @@
 """Random transforms of clips, with the names and arguments of the official ``training.dataset.transforms``.
 
-A transform is called with a clip and a generator, the source of all its randomness, and returns a new clip. Frames stay
-uint8: they are normalised on the device, which takes a quarter of the memory traffic.
+A transform takes a clip and a generator, its only source of randomness, and returns a new clip. Frames stay uint8. The
+device normalizes them, so that transfers take a quarter of the memory traffic.
 """
 
 import logging
@@ -66,7 +66,7 @@ class ComposeAPI:
 
 
 class RandomHorizontalFlip:
-    """Flips the clip horizontally with probability ``p``; without ``consistent_transform``, frame by frame."""
+    """Flips the clip horizontally with probability ``p``. Without ``consistent_transform``, draws for each frame."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
@@ -75,21 +75,21 @@ class RandomHorizontalFlip:
         if self.consistent_transform:
             return hflip(clip) if rng.random() < self.p else clip
         flipped = hflip(clip)
-        chosen = rng.random(len(clip.frames)) < self.p
-        frames = np.where(chosen[:, None, None, None], flipped.frames, clip.frames)
-        return replace(clip, frames=frames, masks=np.where(chosen[:, None, None, None], flipped.masks, clip.masks))
+        is_flipped = rng.random(len(clip.frames)) < self.p
+        frames = np.where(is_flipped[:, None, None, None], flipped.frames, clip.frames)
+        return replace(clip, frames=frames, masks=np.where(is_flipped[:, None, None, None], flipped.masks, clip.masks))
 
 
 class RandomAffine:
-    """Rotates, shears, scales and translates the clip; without ``consistent_transform``, frame by frame.
+    """Rotates, shears, scales and translates the clip. Without ``consistent_transform``, draws for each frame.
 
-    A draw is repeated if an object's mask in the first frame becomes empty. After ``num_tentatives`` draws the clip
-    stays unchanged.
+    Draws again if an object's mask in the first frame becomes empty. After ``num_tentatives`` draws, the clip stays
+    unchanged.
 
     Args:
-        degrees: range of angles, or the largest angle.
-        scale, translate: range of the scale, and largest shares of the width and height; None for none.
-        shear: range of angles along x, or the largest angle; four numbers for ranges along x and y; None for none.
+        degrees: range of angles, or the maximum angle.
+        scale, translate: range of scales, and maximum shifts as fractions of the width and height; None disables it.
+        shear: range of angles along x, or the maximum angle; four numbers are ranges along x and y; None disables it.
         image_mean: RGB fill outside the frame.
     """
 
@@ -158,12 +158,12 @@ class RandomAffine:
 
 
 class RandomResizeAPI:
-    """Resizes to one of ``sizes``, with antialiasing.
+    """Resizes the clip to one of ``sizes``, with antialiasing.
 
     Args:
-        sizes: sizes of the shorter side, of both sides if ``square``, or ``(width, height)`` pairs; or one size.
-        max_size: largest longer side.
-        v2: accepted without effect.
+        sizes: sizes of the shorter side, or of both sides if ``square``, or ``(width, height)`` pairs; or one size.
+        max_size: maximum length of the longer side.
+        v2: ignored.
     """
 
     def __init__(
@@ -198,10 +198,10 @@ class RandomResizeAPI:
 def get_size_with_aspect_ratio(
     image_size: tuple[int, int], size: float, max_size: float | None = None
 ) -> tuple[int, int]:
-    """``(height, width)`` with the shorter side ``size``, less if the longer would exceed ``max_size``.
+    """Returns ``(height, width)`` with the shorter side ``size``, or less if the longer would exceed ``max_size``.
 
     Args:
-        image_size: ``(width, height)``.
+        image_size: image size ``(width, height)``.
     """
     width, height = image_size
     shorter, longer = min(image_size), max(image_size)
@@ -215,11 +215,11 @@ def get_size_with_aspect_ratio(
 
 
 class ColorJitter:
-    """Jitters brightness, contrast, saturation and hue in random order; without ``consistent_transform``, by frame.
+    """Jitters brightness, contrast, saturation and hue in random order; without ``consistent_transform``, per frame.
 
     Args:
-        brightness, contrast, saturation: ranges of factors, or the largest difference from 1; None for no change.
-        hue: range of shares of the circle, or the largest share; None for no change.
+        brightness, contrast, saturation: ranges of factors, or the maximum difference from 1; None disables it.
+        hue: range of rotations as fractions of the hue circle, or the maximum rotation; None disables it.
     """
 
     def __init__(
@@ -231,9 +231,9 @@ class ColorJitter:
         hue: float | Sequence[float] | None,
     ) -> None:
         self.consistent_transform = consistent_transform
-        given = brightness, contrast, saturation
+        limits = brightness, contrast, saturation
         self.brightness, self.contrast, self.saturation = (
-            x if x is None or isinstance(x, Sequence) else [max(0.0, 1 - x), 1 + x] for x in given
+            x if x is None or isinstance(x, Sequence) else [max(0.0, 1 - x), 1 + x] for x in limits
         )
         self.hue = None if hue is None else _symmetric(hue)
         if self.hue is not None and not -0.5 <= self.hue[0] <= self.hue[1] <= 0.5:
@@ -262,27 +262,27 @@ class ColorJitter:
 
 
 class RandomGrayscale:
-    """Makes the clip grayscale with probability ``p``; without ``consistent_transform``, frame by frame."""
+    """Makes the clip grayscale with probability ``p``. Without ``consistent_transform``, draws for each frame."""
 
     def __init__(self, consistent_transform: bool, p: float = 0.5) -> None:
         self.consistent_transform, self.p = consistent_transform, p
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
         T = len(clip.frames)
-        chosen = np.repeat(rng.random() < self.p, T) if self.consistent_transform else rng.random(T) < self.p
-        if not chosen.any():
+        is_grey = np.repeat(rng.random() < self.p, T) if self.consistent_transform else rng.random(T) < self.p
+        if not is_grey.any():
             return clip
         frames = clip.frames.copy()
-        for i in np.flatnonzero(chosen):
+        for i in np.flatnonzero(is_grey):
             frames[i] = to_grayscale(frames[i])
         return replace(clip, frames=frames)
 
 
 class RandomMosaicVideoAPI:
-    """With probability ``prob``, tiles every frame with copies of itself; one random tile keeps the masks.
+    """Tiles every frame with copies of itself, with probability ``prob``. One random tile keeps the masks.
 
     Args:
-        use_random_hflip: whether tiles are flipped at random, equally in all frames.
+        use_random_hflip: if True, flips tiles at random, equally in all frames.
     """
 
     def __init__(self, prob: float = 0.15, grid_h: int = 2, grid_w: int = 2, use_random_hflip: bool = False) -> None:
@@ -297,7 +297,7 @@ class RandomMosaicVideoAPI:
             flips = rng.random(flips.shape) < 0.5
         frames, masks = np.empty_like(clip.frames), np.zeros_like(clip.masks)
         height, width = clip.frames.shape[1:3]
-        tiles: dict[tuple[int, int], Frames] = {}  # sizes differ where the grid does not divide the frame
+        tiles: dict[tuple[int, int], Frames] = {}  # by size, since the grid may not divide the frame evenly
         for tile in np.ndindex(self.grid_h, self.grid_w):
             (top, bottom), (left, right) = _part(height, self.grid_h, tile[0]), _part(width, self.grid_w, tile[1])
             size = bottom - top, right - left
@@ -311,7 +311,7 @@ class RandomMosaicVideoAPI:
 
 
 class ToTensorAPI:
-    """Does nothing: clips are arrays until they are batched, and uint8 until they are on the device."""
+    """Does nothing: batches turn clips into tensors, and the device turns uint8 into float."""
 
     def __init__(self, v2: bool = False) -> None:
         pass
@@ -321,7 +321,7 @@ class ToTensorAPI:
 
 
 class NormalizeAPI:
-    """Does nothing: the model normalises frames. :func:`check_normalisation` compares its numbers with these."""
+    """Does nothing: the model normalizes frames. :func:`check_normalisation` compares the model's values with these."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], v2: bool = False) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
@@ -331,7 +331,7 @@ class NormalizeAPI:
 
 
 def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Compares each :class:`NormalizeAPI` in a data set, and in what it wraps, with the numbers of a model.
+    """Compares the values of each :class:`NormalizeAPI` in a data set, or in data sets that it wraps, with the model's.
 
     Raises:
         ValueError: If they differ.

@@ -1,4 +1,4 @@
-"""Clips of annotated videos."""
+"""Data set of clips from annotated videos."""
 
 import functools
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from sam2fast.training.data.transforms import Transform
 
 
 class VOSDataset:
-    """Clips sampled from videos and transformed; a :class:`~sam2fast.training.data.clip.ClipDataset`.
+    """Samples clips from videos and transforms them; a :class:`~sam2fast.training.data.clip.ClipDataset`.
 
-    Follows the official ``training.dataset.vos_dataset.VOSDataset``, but its length counts repetitions.
+    Follows the official ``training.dataset.vos_dataset.VOSDataset``, except that the length counts repetitions.
 
     Args:
         transforms: one transform, or several that are applied in order.
-        training: whether a bad video may be skipped; if not, it raises ``DataError``.
-        multiplier: how often each video comes in an epoch; a fraction adds a random share of the videos.
-        always_target, target_segments_available: must be True: an object that is not in a frame has an empty mask.
+        training: if True, a bad video raises ``DatasetError`` and may be skipped; otherwise ``DataError``.
+        multiplier: number of times that each video occurs in an epoch; a fraction adds random videos.
+        always_target, target_segments_available: must be True: objects that are absent from a frame have empty masks.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class VOSDataset:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The data set's name, for messages."""
         return self.video_dataset.name
 
     @property
     def video_names(self) -> Sequence[str]:
-        """Names of the videos, if they are known before the videos are opened."""
+        """Names of the videos, if known before the videos are opened."""
         return getattr(self.video_dataset, "video_names", ())
 
     def __len__(self) -> int:
         return max(1, round(len(self.video_dataset) * self.multiplier))
 
     def sample(self, index: int, rng: np.random.Generator) -> Clip:
-        """A transformed clip of the ``index % len(video_dataset)``-th video; of a random one for a fraction's share.
+        """Returns a clip of video ``index % len(video_dataset)``, or of a random one for the multiplier's fraction.
 
         Raises:
-            DatasetError: in training, the video is too short, has no objects or cannot be read.
-            DataError: the same outside of training.
+            DatasetError: In training, if the video is too short, has no objects or cannot be read.
+            DataError: In the same cases outside training.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}")
@@ -73,11 +73,11 @@ class VOSDataset:
 
     @property
     def repeat_factors(self) -> NDArray[np.float32]:
-        """How often each video comes in an epoch; :class:`RepeatFactorWrapper` reads them."""
+        """The number of times that each video occurs in an epoch, for :class:`RepeatFactorWrapper`."""
         return np.full(len(self.video_dataset), self.multiplier, dtype=np.float32)
 
     def sample_once(self, index: int, rng: np.random.Generator) -> Clip:
-        """A transformed clip of the ``index``-th video, without the multiplier; raises the errors of :meth:`sample`."""
+        """Returns a clip of the ``index``-th video, without the multiplier; raises the errors of :meth:`sample`."""
         try:
             clip = self._make(self.video_dataset.get_video(index), rng)
         except DatasetError as error:

@@ -1,4 +1,4 @@
-"""Starts the processes of a run on this machine, and reports in one line why they ended."""
+"""Starts the processes of a run on this machine and reports in one line why they ended."""
 
 import json
 import logging
@@ -12,16 +12,16 @@ from typing import Any
 
 from sam2fast.utils.errors import FixableError
 
-# Environment variable of started processes: a folder for their messages to the launcher.
+# Environment variable of started processes: folder for their messages to the launcher.
 LAUNCHED = "SAM2FAST_LAUNCHED"
 LAUNCHER = "SAM2FAST_LAUNCHER"  # process id of the launcher
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-SECONDS_TO_MEET = 900  # for the rendezvous of machines
-SECONDS_TO_SAVE = 600  # after Ctrl-C, before processes are killed
+SECONDS_TO_MEET = 900  # timeout of the rendezvous of machines
+SECONDS_TO_SAVE = 600  # time after Ctrl-C until processes are killed
 
 
 class LaunchError(FixableError, RuntimeError):
-    """A process of the run failed or was killed; the message says which and why."""
+    """Raised if a process of the run failed or was killed. The message names it and the reason."""
 
 
 def launch(
@@ -29,18 +29,18 @@ def launch(
 ) -> None:
     """Runs ``python ARGUMENTS`` in ``processes`` processes of this machine and waits for them.
 
-    Ctrl-C and SIGTERM are forwarded once to all processes, which then have time to save and exit. If one process fails,
-    the others are stopped. If this process is killed, processes that call :func:`is_abandoned` save and stop.
+    Forwards Ctrl-C and SIGTERM once to all processes, which then have time to save and exit. If a process fails, stops
+    the others. If this process is killed, processes that call :func:`is_abandoned` save and stop.
 
     Args:
-        arguments: of the Python interpreter.
+        arguments: arguments of the Python interpreter.
         processes: number of processes on this machine.
-        restarts: how often all processes are restarted after a failure.
+        restarts: maximum number of restarts of all processes after a failure.
         nodes: number of machines of the run; each calls this function.
-        rendezvous: ``HOST:PORT``, a free port of one of the machines; needed for several machines.
+        rendezvous: ``HOST:PORT`` with a free port of one of the machines; required for several machines.
 
     Raises:
-        LaunchError: a process failed, and there are no restarts left; a process did not stop in time; or the rendezvous
+        LaunchError: If a process failed and no restarts are left, a process did not stop in time, or the rendezvous
             failed.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -53,10 +53,10 @@ def launch(
             logging.getLogger(name).setLevel(logging.CRITICAL)
     host = (rendezvous or "127.0.0.1:0").rpartition(":")[0]
     is_loopback = host in ("localhost", "[::1]", "::1") or host.startswith("127.")
-    # Otherwise each process would use all cores. An existing value is the user's.
+    # Otherwise, each process would use all cores. A value that the user set is not changed.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
-    # A new store for each restart: in a shared one, a fast process may find addresses of exited processes.
+    # Each restart needs a new store: in a shared one, a fast process may find addresses of exited processes.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with tempfile.TemporaryDirectory(prefix="sam2fast-") as folder:
         os.environ[LAUNCHED], os.environ[LAUNCHER] = folder, str(os.getpid())
@@ -68,7 +68,7 @@ def launch(
             rdzv_backend="c10d",
             rdzv_endpoint=rendezvous or "127.0.0.1:0",
             rdzv_configs={"join_timeout": SECONDS_TO_MEET},
-            # The name of this machine, unless the loopback device suffices.
+            # By default, the machine's name; not needed if the loopback device suffices.
             local_addr="127.0.0.1" if is_loopback else None,
             max_restarts=restarts,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -90,13 +90,13 @@ def launch(
 
 
 def is_launched() -> bool:
-    """Whether :func:`launch` has started this process."""
+    """Returns True if :func:`launch` started this process."""
     return LAUNCHED in os.environ
 
 
 def is_abandoned() -> bool:
-    """Returns True if :func:`launch` has started this process and was killed since. Always False on Windows."""
-    # On Windows the parent's process id does not change, and in a virtual environment is another one.
+    """Returns True if :func:`launch` started this process and was killed afterwards. Always False on Windows."""
+    # On Windows, the parent's process id does not change, and differs from the launcher's in a virtual environment.
     return is_launched() and sys.platform != "win32" and os.getppid() != int(os.environ[LAUNCHER])
 
 
@@ -107,23 +107,23 @@ def ended() -> None:
 
 
 def record(message: str, is_lost: bool) -> None:
-    """Reports an error of this process to :func:`launch`. ``is_lost`` errors follow the loss of another process."""
-    said = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
-    Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": said}), encoding="utf-8")
+    """Reports an error of this process to :func:`launch`. ``is_lost`` marks errors caused by another process's loss."""
+    content = {"message": message, "extraInfo": {"timestamp": 0, "lost": is_lost}}
+    Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def _reason(failures: dict[int, Any], world_size: int) -> str:
-    """Returns the cause of failures by rank: if possible no lost process, and no SIGTERM after another failure."""
+    """Returns the cause of failures by rank. Prefers errors that are not effects of another process's failure."""
 
     def weight(rank: int) -> tuple[bool, bool, int]:
-        said = _reported_error(failures[rank])
-        is_lost = said is not None and said["extraInfo"]["lost"]
-        return is_lost, said is None and failures[rank].exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM), rank
+        content = _reported_error(failures[rank])
+        is_lost = content is not None and content["extraInfo"]["lost"]
+        return is_lost, content is None and failures[rank].exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM), rank
 
     rank = min(failures, key=weight)
-    failure, said = failures[rank], _reported_error(failures[rank])
-    if said is not None:
-        return str(said["message"])
+    failure, content = failures[rank], _reported_error(failures[rank])
+    if content is not None:
+        return str(content["message"])
     how = f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
     return f"process {rank} of {world_size} {how}"
 

@@ -1,4 +1,4 @@
-"""The process group of a run: the rank of this process, and collective operations."""
+"""Process group of a run: the rank of this process and collective operations."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from sam2fast.utils.errors import FixableError
 # Environment variables set by torchrun and other launchers.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT")
-# Objects on the CPU go through gloo, so that they do not wait for a GPU.
+# Collectives on CPU tensors use gloo, so that they do not wait for a GPU.
 BACKENDS = {"nccl": "cpu:gloo,cuda:nccl", "gloo": "gloo"}
-# Parts of libraries' messages about lost or silent connections.
+# Substrings of libraries' messages about lost or silent connections.
 _GONE = (
     "gloo",
     "NCCL",
@@ -33,26 +33,26 @@ _GONE = (
 
 
 class LostRankError(FixableError, RuntimeError):
-    """Another process of the run has exited, or was silent for too long."""
+    """Raised if another process of the run has exited or was silent for too long."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of this process; by default those of a single process."""
+    """Ranks of this process. The defaults describe a single process."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # on its machine
-    is_group: bool = False  # there is a process group; a single process may have one too
+    local_rank: int = 0  # rank on this machine
+    is_group: bool = False  # True if there is a process group, even of one process
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files of the run."""
+        """Returns True if this process writes the files of the run."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. Collective: all processes must call it."""
+        """Returns True if the flag is set in any process. Collective: all processes must call it."""
         if not self.is_group:
             return flag
         count = torch.tensor(int(flag))
@@ -60,7 +60,7 @@ class Ranks:
         return bool(count)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The means over all processes; not finite if a value of any process is not. Collective."""
+        """Returns the means over all processes; not finite if any process's value is not. Collective."""
         if not self.is_group:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -68,7 +68,7 @@ class Ranks:
         return (sums / self.world_size).tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes in the order of ranks, pickled. Collective."""
+        """Gathers the (pickled) values of all processes in the order of ranks. Collective."""
         if not self.is_group:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -76,7 +76,7 @@ class Ranks:
         return values
 
     def barrier(self) -> None:
-        """A barrier. Collective."""
+        """Waits for all processes. Collective."""
         self.any(False)
 
     @contextmanager
@@ -99,20 +99,20 @@ class Ranks:
 
 
 def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Ranks:
-    """The ranks of this process; initialises the process group if there is none.
+    """Returns the ranks of this process, and initializes the process group if there is none.
 
-    Without ``WORLD_SIZE`` in the environment and without a process group it is a single process. An existing group must
-    support the CPU, as gloo does.
+    Without ``WORLD_SIZE`` in the environment and without a process group, the run is a single process. A process group
+    that exists already must support the CPU, as gloo does.
 
     Args:
-        conf: the settings of distributed training.
+        conf: settings of distributed training.
         accelerator: ``cuda`` (the device with the local rank), ``cpu``, ``mps`` or ``auto``.
 
     Raises:
-        ValueError: the environment is incomplete or inconsistent, several processes cannot share the accelerator, or it
-            is ``auto`` and there is no GPU.
-        RuntimeError: the accelerator is not available.
-        LostRankError: the other processes did not join.
+        ValueError: If the environment is incomplete or inconsistent, several processes cannot share the accelerator, or
+            it is ``auto`` and there is no GPU.
+        RuntimeError: If the accelerator is not available.
+        LostRankError: If the other processes did not join.
     """
     conf = conf or DistributedConf()
     device = available_device(accelerator)
@@ -148,7 +148,7 @@ def join(conf: DistributedConf | None = None, accelerator: str = "auto") -> Rank
 
 
 def _read_ranks() -> tuple[int, int, int]:
-    """Rank, local rank and world size."""
+    """Reads the rank, local rank and world size."""
     if dist.is_initialized():
         rank = dist.get_rank()
         return rank, int(os.environ.get("LOCAL_RANK", rank)), dist.get_world_size()

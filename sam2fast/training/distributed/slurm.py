@@ -1,4 +1,4 @@
-"""Submits a run as a SLURM job with one task per process, by submitit. Tested with its local executor alone."""
+"""Submits a run as a SLURM job with submitit, one task per process. Tested only with submitit's local executor."""
 
 import os
 import random
@@ -17,12 +17,12 @@ SECONDS_TO_SAVE = 300  # between the signal and a job's timeout
 
 
 class SubmissionError(FixableError, RuntimeError):
-    """The job could not be submitted; the message says why."""
+    """Raised if the job cannot be submitted. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Resources of a job; partition, account and qos as for ``sbatch``."""
+    """Resources of a job. ``partition``, ``account`` and ``qos`` are those of ``sbatch``."""
 
     folder: Path  # for logs and submissions, on a shared file system
     nodes: int = 1
@@ -38,9 +38,9 @@ class Job:
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One process of a run; submitit calls it, and calls it again after preemption."""
+    """One process of a run. submitit calls it, and calls it again after preemption."""
 
-    run: Callable[[Callable[[], bool]], None]  # gets a function that returns True when the run must save and return
+    run: Callable[[Callable[[], bool]], None]  # its argument returns True when the run must save and return
     folder: Path  # working directory
     port: int  # of the rendezvous on the first node
 
@@ -58,11 +58,11 @@ class ClusterRun:
         )
         with Interruption() as interruption:
             self.run(interruption.is_asked)
-        # After all processes have saved, the first one requeues the job.
+        # After all processes have saved, the first process requeues the job.
         interruption.go_on()
 
     def checkpoint(self) -> Any:
-        """Called by submitit on preemption or timeout; requeues the same call."""
+        """Requeues the same call. submitit calls this on preemption or timeout."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -71,8 +71,8 @@ class ClusterRun:
 class Interruption:
     """Delays submitit's handling of preemption and timeout signals until the run has saved.
 
-    On submitit's own signal it requeues the job. On SIGTERM, the default for preemption, the job ends, and SLURM
-    requeues it if configured so.
+    On submitit's own signal, submitit requeues the job. On SIGTERM, the default for preemption, the job ends, and SLURM
+    requeues it if configured to.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Interruption:
         return bool(self._asked)
 
     def go_on(self) -> None:
-        """Calls submitit's handler of the received signal; the first one if there were two."""
+        """Calls submitit's handler of the received signal. If both signals came, calls only the requeuing one."""
         for number in self._numbers:
             if number in self._asked:
                 if callable(self._handlers[number]):
@@ -104,7 +104,7 @@ class Interruption:
 
 
 def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
-    """Submits a picklable ``run``, see :class:`ClusterRun`. Returns submitit's job, with ``job_id`` and ``paths``.
+    """Submits a picklable ``run`` (see :class:`ClusterRun`). Returns submitit's job, with ``job_id`` and ``paths``.
 
     Raises:
         SubmissionError: If submitit is not installed, or SLURM rejects the job.
@@ -113,7 +113,7 @@ def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
         import submitit
     except ImportError as error:
         raise SubmissionError(f'submitit cannot be loaded; pip install "sam2fast[cluster]" ({error})') from error
-    asked = {"partition": job.partition, "account": job.account, "qos": job.qos}
+    settings = {"partition": job.partition, "account": job.account, "qos": job.qos}
     try:
         executor = submitit.AutoExecutor(folder=job.folder, cluster=job.cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
         executor.update_parameters(
@@ -125,7 +125,7 @@ def submit(job: Job, run: Callable[[Callable[[], bool]], None]) -> Any:
             timeout_min=max(1, round(60 * job.hours)),
             slurm_signal_delay_s=min(SECONDS_TO_SAVE, round(1800 * job.hours)),
             slurm_srun_args=["--kill-on-bad-exit=1"],  # a run cannot continue without one of its processes
-            **{f"slurm_{name}": value for name, value in asked.items() if value is not None},
+            **{f"slurm_{name}": value for name, value in settings.items() if value is not None},
         )
         return executor.submit(ClusterRun(run, Path.cwd(), random.SystemRandom().randint(*PORTS)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""Strategies of distributed training: a single process, DistributedDataParallel, or fully sharded (FSDP)."""
+"""Strategies of distributed training: single process, DistributedDataParallel, or fully sharded (FSDP)."""
 
 import inspect
 import warnings
@@ -15,40 +15,40 @@ from sam2fast.training.settings import AMP_DTYPES, DistributedConf
 
 
 class SingleProcess:
-    """The objective in one process; the base class of the other strategies.
+    """Runs the objective in one process. Base class of the other strategies.
 
     Args:
-        objective: on its device; the names of its parameters stay the same.
+        objective: objective on its device. The names of its parameters do not change.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """The batch's losses; gradients of ``loss`` are averaged over processes."""
+        """Returns the batch's losses; gradients of ``loss`` are averaged over processes."""
         return self.objective(batch)
 
     def accumulating(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Context of the forward and backward pass of a batch; gradients are synchronised for the last batch."""
+        """Returns a context for a batch's forward and backward pass. Only the last batch synchronizes gradients."""
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Context without gradients in which processes may call the model different numbers of times."""
+        """Returns a context without gradients in which processes may call the model different numbers of times."""
         return nullcontext()
 
     def gather(self, tree: Any) -> Any:
-        """Nested dictionaries and lists with full tensors. Collective.
+        """Returns nested dictionaries and lists with full tensors. Collective.
 
-        Sharded tensors are gathered on the CPU of the first process; other processes get None for each.
+        Sharded tensors are gathered on the CPU of the first process. Other processes get None for each of them.
         """
         return tree
 
     def shard(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Full tensors, sharded as those of the same names in ``like``."""
+        """Shards full tensors like the tensors of the same names in ``like``."""
         return tensors
 
     def shard_optimizer_state(self, state: dict[str, Any], groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """The full state of an optimiser with these groups, sharded as its parameters."""
+        """Shards the full state of an optimizer with these groups like its parameters."""
         return state
 
 
@@ -63,7 +63,7 @@ class DDP(SingleProcess):
         names = inspect.signature(nn.parallel.DistributedDataParallel).parameters
         switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
         options: dict[str, Any] = {switch: False, "find_unused_parameters": conf.find_unused_parameters}
-        # No device_ids: they would copy the batch again.
+        # device_ids is not passed, because it would copy the batch again.
         self._replica = nn.parallel.DistributedDataParallel(objective, **options)
         if conf.comms_dtype is not None:
             hooks = {"bfloat16": bf16_compress_hook, "float16": fp16_compress_hook}
@@ -77,10 +77,10 @@ class DDP(SingleProcess):
 
 
 class FSDP(SingleProcess):
-    """``fully_shard`` (FSDP2): every process has a shard of each tensor and of its optimiser state.
+    """``fully_shard`` (FSDP2): every process has a shard of each tensor and its optimizer state.
 
-    Blocks of the trunk and layers of memory attention are gathered when they are used. Refuses an auxiliary task, whose
-    scalar parameters cannot be sharded, and an encoder cache.
+    Blocks of the trunk and layers of memory attention are gathered when they are used. Raises ``ValueError`` for an
+    auxiliary task, whose scalar parameters cannot be sharded, and for an encoder cache.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, conf: DistributedConf) -> None:
@@ -97,7 +97,7 @@ class FSDP(SingleProcess):
         super().__init__(objective)
         self._ranks = ranks
         reduce_dtype = None if conf.comms_dtype is None else AMP_DTYPES[conf.comms_dtype]
-        # By default torch would use the GPUs of a machine that has some.
+        # By default, torch would use the machine's GPUs, if any, even for a run on the CPU.
         mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
         options: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=reduce_dtype)}
         block: Any
@@ -110,7 +110,7 @@ class FSDP(SingleProcess):
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         with warnings.catch_warnings():
-            # Blocks return views, and nothing modifies them in place.
+            # Blocks return views, which no code modifies in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             return super().__call__(batch)
 
@@ -126,7 +126,7 @@ class FSDP(SingleProcess):
         hooks = [(part._forward_pre_hooks, part._forward_hooks) for part in parts]
         for part in parts:
             part.unshard()
-            # The hooks have nothing to do on gathered parameters, but would record each call for a backward pass.
+            # On gathered parameters the hooks are unnecessary, but they would record each call for a backward pass.
             part._forward_pre_hooks, part._forward_hooks = OrderedDict(), OrderedDict()
         try:
             yield
@@ -157,19 +157,19 @@ class FSDP(SingleProcess):
 
 
 def wrap(objective: Objective, ranks: Ranks, conf: DistributedConf) -> SingleProcess:
-    """The strategy for the objective; FSDP replaces its parameters."""
+    """Returns the strategy for the objective. FSDP replaces its parameters."""
     if not ranks.is_group:
         return SingleProcess(objective)
     return FSDP(objective, ranks, conf) if conf.strategy == "fsdp" else DDP(objective, conf)
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether it is a DTensor, whose class is slow to import."""
+    """Returns True for a DTensor, without importing its class, which is slow."""
     return isinstance(tensor, Tensor) and hasattr(tensor, "placements")
 
 
 def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
-    """Nested dictionaries and lists with each DTensor replaced by ``by(tensor)``, in order."""
+    """Returns nested dictionaries and lists in which ``by(tensor)`` replaces each DTensor, in order."""
     if isinstance(tree, Mapping):
         return {key: _map_sharded(value, by) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -178,7 +178,7 @@ def _map_sharded(tree: Any, by: Callable[[Any], Any]) -> Any:
 
 
 def _shard_like(value: Tensor, like: Any) -> Tensor:
-    """A full tensor, which every process has, sharded as ``like``; unchanged if ``like`` is not sharded."""
+    """Shards a full tensor, present in every process, like ``like``; returns it unchanged if ``like`` is not."""
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements) if is_sharded(like) else value
