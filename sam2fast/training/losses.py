@@ -228,7 +228,7 @@ class MultiStepMultiMasksAndIous(nn.Module):
         return iou_loss(masks, targets, ious, 1.0, True, self.iou_use_l1_loss)
 
     def _mask_losses(self, logits: Tensor, targets: Tensor, area: Tensor) -> dict[str, Tensor]:
-        """Returns each of ``mask_terms``, ``(...)``, for logits ``(..., P)`` and targets of ``area`` foreground pixels."""
+        """Returns each of ``mask_terms``, ``(...)``, for logits ``(..., P)`` and targets with ``area`` set pixels."""
         num_pixels, with_entropy = logits.shape[-1], "loss_bce" in self.mask_terms
         sums = mask_sums(logits, targets, self.focal_gamma, with_entropy)
         focal = focal_from_sums(sums, self.focal_alpha) / num_pixels
