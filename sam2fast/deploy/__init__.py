@@ -1,1 +1,1 @@
-"""Deployment: torch.compile, exported programs, several devices, and Ray."""
+"""Deployment: torch.compile, exported programs, multiple devices, and Ray."""

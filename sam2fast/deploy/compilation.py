@@ -1,4 +1,4 @@
-"""Compiles the parts of a model with ``torch.compile``; docs/compilation.md gives the costs."""
+"""Compiles parts of a model with ``torch.compile``. See docs/compilation.md for the costs."""
 
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -26,29 +26,29 @@ def compile_model(
 ) -> ModelT:
     """Compiles parts of a model in place, each as one graph per input shape.
 
-    Inference compiles the functions in :mod:`sam2fast.engine.static`, on every device. For training, direct calls and
-    parts that a user changed, it is the module's ``forward``. A part is compiled at the first call with a new shape:
-    memory attention, decoder and memory encoder once for each number of objects. Up to 64 shapes of a part are
-    compiled (with older versions of torch eight, of all models together); further ones run eagerly, with a logged note.
+    For inference, compiles the functions in :mod:`sam2fast.engine.static`, on every device. For training, direct calls
+    and parts that a user changed, compiles the module's ``forward``. A part is compiled at its first call with a new
+    shape; memory attention, decoder and memory encoder once per number of objects. Up to 64 shapes of a part are
+    compiled (in older versions of torch eight, of all models together). Other shapes run eagerly, with a logged note.
 
     Args:
-        model: a model for images, or a video predictor.
-        parts: some of ``image_encoder``, ``memory_attention``, ``mask_decoder``, ``memory_encoder``. A part that is
-            already compiled is compiled again; others are unchanged.
-        mode: of ``torch.compile``. ``reduce-overhead`` and ``max-autotune`` use CUDA graphs: results are copied out of
-            the graphs' memory, and training is not possible.
-        backend: of ``torch.compile``.
+        model: image model or video predictor.
+        parts: some of ``image_encoder``, ``memory_attention``, ``mask_decoder``, ``memory_encoder``. Compiled parts are
+            compiled again; other parts are unchanged.
+        mode: mode of ``torch.compile``. ``reduce-overhead`` and ``max-autotune`` use CUDA graphs: results are copied
+            out of the graphs' memory, and training is not possible.
+        backend: backend of ``torch.compile``.
 
     Returns:
         The same model. ``state_dict``, ``copy.deepcopy`` and pickling work as before.
 
     Raises:
-        TypeError: it is no model, such as an image predictor.
-        ValueError: an unknown part; nothing is compiled.
-        RuntimeError: an unknown mode or backend.
+        TypeError: If ``model`` is not a model, such as an image predictor.
+        ValueError: If a part is unknown. Nothing is compiled then.
+        RuntimeError: If the mode or backend is unknown.
     """
     if not isinstance(model, SAM2Base):
-        raise TypeError(f"a {type(model).__name__} is no model to compile; of an image predictor pass predictor.model")
+        raise TypeError(f"a {type(model).__name__} cannot be compiled; for an image predictor, pass predictor.model")
     if isinstance(parts, str):
         parts = (parts,)
     unknown = [part for part in parts if part not in _MODULES]
@@ -61,7 +61,7 @@ def compile_model(
 
 
 def _fill_tables(model: SAM2Base) -> None:
-    """Computes the rotations beforehand; a graph that computed them would be compiled twice."""
+    """Computes the rotations in advance. A graph that computed them would be compiled twice."""
     positions = model.sam_image_embedding_size**2
     for module in model.memory_attention.modules():
         if isinstance(module, RoPEAttention):

@@ -158,7 +158,7 @@ def test_loaded_and_merged_adapters_are_one_model(tmp_path):
         ({"rank": 0}, "rank"),
         ({"targets": ["image_encoder.neck.*"]}, r"no linear layer .*'image_encoder\.neck"),
         ({"train": ["decoder.*"]}, "no parameter .*'decoder"),
-        ({}, "has one already"),
+        ({}, "already has an adapter"),
     ],
 )
 def test_refused_settings(model, conf, word):
@@ -203,7 +203,7 @@ def test_refused_files(model, tmp_path):
     learn_something(model)
     save_adapters(model, AdapterConf(rank=2), whole)
     learnt = {name: value.detach().clone() for name, value in model.named_parameters() if is_adapter(name)}
-    with pytest.raises(CheckpointError, match="has adapters already"):
+    with pytest.raises(CheckpointError, match="already has adapters"):
         load_adapters(model, whole)
     merge_adapters(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,6 +1,6 @@
 """Exported programs and ahead-of-time compiled artefacts of models, and a predictor that runs them.
 
-Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
+Artefacts are programs, and loading one can run code. Load only artefacts that you exported yourself.
 """
 
 from sam2fast.deploy.exported.artifact import ArtifactMetadata, read_metadata, write_artifact

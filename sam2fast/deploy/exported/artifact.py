@@ -1,4 +1,4 @@
-"""Artefacts: folders with a model's exported or compiled encoder and decoder, and their metadata as JSON."""
+"""Artefacts: folders with a model's exported or compiled encoder and decoder, and JSON metadata."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from sam2fast.modeling.sam2_base import SAM2Base
 ENCODER, DECODER, METADATA = "encoder.pt2", "decoder.pt2", "artifact.json"
 FORMAT = 1
 IMAGE_WEIGHTS = ("image_encoder.", "sam_", "no_mem_embed")
-# The kinds of programs in an artefact.
+# Types of the programs in an artefact.
 EXPORTED, COMPILED = "exported", "aot"
 
 
@@ -42,16 +42,16 @@ class ArtifactMetadata:
     config: str | None  # name of the configuration
     weights: str  # SHA-256 of the weights of encoder and decoder
     image_size: int
-    dtype: str  # of the weights of matrix multiplications
+    dtype: str  # dtype of the weights of matrix multiplications
     device: str  # "cpu", "cuda" or "mps"
-    processor: str  # required by native code
-    prompts: int  # per call of the decoder
-    points: int  # maximum per prompt
+    processor: str  # platform that native code requires
+    prompts: int  # number per call of the decoder
+    points: int  # maximum number per prompt
     torch: str
     sam2fast: str
-    sizes: dict[str, int]  # of the files, in bytes
-    stride: int = 16  # pixels of the image per position of the embedding
-    mean: list[float] = field(default_factory=lambda: list(MEAN))  # of pixels in [0, 1]
+    sizes: dict[str, int]  # sizes of the files, in bytes
+    stride: int = 16  # image pixels per position of the embedding
+    mean: list[float] = field(default_factory=lambda: list(MEAN))  # for pixels in [0, 1]
     std: list[float] = field(default_factory=lambda: list(STD))
     format: int = FORMAT
 
@@ -72,23 +72,23 @@ def write_artifact(
     options: Mapping[str, Any] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> ArtifactMetadata:
-    """Exports a model's encoder and decoder into a folder. The metadata file is written last and completes it.
+    """Exports a model's encoder and decoder to a folder. The metadata file is written last and marks it as complete.
 
     Args:
-        folder: must be empty or not exist. A killed process leaves a folder ``.NAME.NUMBER.part`` beside it, or in it
-            if it existed.
-        config: the configuration's name, for the metadata.
-        aot: compile the programs for this machine, which takes minutes and a C++ compiler.
-        prompts: batch size of the decoder; fewer prompts are padded, more take several calls.
+        folder: folder that is empty or does not exist. A killed process leaves a folder ``.NAME.NUMBER.part`` next to
+            it, or in it if it existed.
+        config: name of the configuration, for the metadata.
+        aot: if True, compiles the programs for this machine. This takes minutes and needs a C++ compiler.
+        prompts: batch size of the decoder. Fewer prompts are padded; more prompts take several calls.
         points: maximum number of points per prompt; a box counts as two.
-        options: for the compiler, settings of ``torch._inductor.config``.
+        options: compiler settings of ``torch._inductor.config``.
         made_from: see :func:`record_of`.
 
     Raises:
-        FileExistsError: the folder is not empty, or is a file; see :func:`check_folder`.
-        ValueError: the model is in training mode, or a number is below 1.
-        RuntimeError: with ``aot``, there is no C++ compiler, or torch cannot compile the programs.
-        OSError: a file cannot be written; nothing is left behind.
+        FileExistsError: If the folder is not empty or is a file; see :func:`check_folder`.
+        ValueError: If the model is in training mode, or a number is below 1.
+        RuntimeError: If, with ``aot``, there is no C++ compiler or torch cannot compile the programs.
+        OSError: If a file cannot be written. No files are left behind.
     """
     target = check_folder(folder)
     encoder, decoder = export_encoder(model), export_decoder(model, prompts, points)
@@ -121,17 +121,17 @@ def write_artifact(
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder's path with symlinks resolved, after a check that an artefact can be written there.
+    """Checks that an artefact can be written to a folder, and returns its path with symlinks resolved.
 
     Raises:
-        FileExistsError: it is not empty, or is a file.
-        OSError: it cannot be created: a parent is a file, or permission is missing.
+        FileExistsError: If the folder is not empty or is a file.
+        OSError: If the folder cannot be created, because a parent is a file or permission is missing.
     """
     target = Path(os.path.realpath(folder))
     if target.is_dir():
-        if (found := next(target.iterdir(), None)) is not None:
-            what = f"the folder {str(folder)!r} is not empty, {found.name!r} is in it"
-            raise FileExistsError(f"{what}; an artefact takes a folder of its own")
+        if (first := next(target.iterdir(), None)) is not None:
+            what = f"the folder {str(folder)!r} is not empty, {first.name!r} is in it"
+            raise FileExistsError(f"{what}; an artefact needs an empty folder")
     elif os.path.lexists(target):
         raise FileExistsError(f"there is a file {str(folder)!r} where the artefact's folder should be")
     parent = next(path for path in (target, *target.parents) if path.exists())
@@ -141,7 +141,7 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def record_of(folder: Path, made_from: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns an export's record, see :mod:`sam2fast.io.made_from`, and its files' sizes. Empty without a record."""
+    """Returns an export's record, see :mod:`sam2fast.io.made_from`, with file sizes. It is empty without a record."""
     if made_from is None:
         return {}
     sizes = {file.relative_to(folder).as_posix(): size_of(file) for file in files_below(folder)}
@@ -157,8 +157,8 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
     """Reads the metadata of an artefact.
 
     Raises:
-        FileNotFoundError: there is no artefact in the folder.
-        ArtifactError: the metadata is damaged or of another version, or a program is missing or incomplete.
+        FileNotFoundError: If there is no artefact in the folder.
+        ArtifactError: If the metadata is damaged or of another version, or a program is missing or incomplete.
     """
     path = Path(folder) / METADATA
     if not path.is_file():
@@ -172,43 +172,43 @@ def read_metadata(folder: str | Path) -> ArtifactMetadata:
 
 
 def check_usable(metadata: ArtifactMetadata, folder: str | Path, device: str | None = None) -> torch.device:
-    """The device that an artefact runs on, after a check that it can run here.
+    """Checks that an artefact can run here, and returns its device.
 
     Args:
-        device: the device to run on; None for the one that it was made for.
+        device: device to run on; None for the artefact's device.
 
     Raises:
-        ArtifactError: there is no such device, or the artefact was made for another device, processor or version of
+        ArtifactError: If there is no such device, or the artefact was made for another device, processor or version of
             torch.
     """
     try:
-        given = torch.device(metadata.device if device in (None, "auto") else str(device))
+        target = torch.device(metadata.device if device in (None, "auto") else str(device))
     except RuntimeError as error:  # its first line lists torch's device names
         raise ArtifactError(f"no device {device!r}: {first_line(error)}") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if given.type != metadata.device or not available.get(metadata.device, False):
-        here = given.type if given.type != metadata.device else "a machine without it"
+    if target.type != metadata.device or not available.get(metadata.device, False):
+        here = target.type if target.type != metadata.device else "a machine without it"
         raise ArtifactError(
             f"the artefact {folder} was made for {metadata.device}, not for {here}; export the model again"
         )
-    count = torch.cuda.device_count() if given.type == "cuda" else 1
-    if given.index is not None and given.index >= count:
-        raise ArtifactError(f"this machine has no device {str(given)!r}; it has {count} of them, counted from 0")
+    count = torch.cuda.device_count() if target.type == "cuda" else 1
+    if target.index is not None and target.index >= count:
+        raise ArtifactError(f"this machine has no device {str(target)!r}; it has {count} of them, counted from 0")
     if metadata.kind == COMPILED:
         for name, made_for, here in (
             ("torch", metadata.torch, torch.__version__),
-            ("", metadata.processor, processor(given)),
+            ("", metadata.processor, processor(target)),
         ):
             if made_for != here:
                 pair = [f"{name} {x}".strip() for x in (made_for, here)]
                 raise ArtifactError(
                     f"the artefact {folder} was compiled for {pair[0]}, and this is {pair[1]}; export the model again"
                 )
-    return given
+    return target
 
 
 def processor(device: torch.device) -> str:
-    """The platform of native code: system, architecture, and vector units or GPU capability."""
+    """Returns the platform of native code: system, architecture, and vector units or GPU capability."""
     host = f"{platform.system()} {platform.machine()}"
     if device.type == "cuda":
         return f"{host}, CUDA capability {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
@@ -216,7 +216,7 @@ def processor(device: torch.device) -> str:
 
 
 def weights_digest(model: SAM2Base, prefixes: tuple[str, ...] = ("",)) -> str:
-    """SHA-256 of names, shapes and values of the weights with these prefixes; by default of all."""
+    """Returns the SHA-256 of names, shapes and values of the weights with these prefixes; by default of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(prefixes):

@@ -1,4 +1,4 @@
-"""The image predictor on an artefact, without building the model."""
+"""Image predictor that runs an artefact, without building the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,29 +15,30 @@ from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
 
 def load_predictor(folder: str | Path, device: str | None = None, **kwargs: Any) -> SAM2ImagePredictor:
-    """An image predictor that runs the programs of an artefact.
+    """Loads an image predictor that runs the programs of an artefact.
 
-    Artefacts are programs, and loading one can run code: load only artefacts that you exported yourself.
+    Artefacts are programs, and loading one can run code. Load only artefacts that you exported yourself.
 
-    Methods and results are those of the exported model's predictor, with three limits: ``mask_input`` is refused, every
-    prompt needs points or a box, and the number of points is limited by the artefact.
+    Methods and results are those of the exported model's predictor, with three limits: ``mask_input`` is not supported,
+    every prompt needs points or a box, and the artefact limits the number of points.
 
     Args:
-        folder: written by :func:`sam2fast.deploy.exported.write_artifact`.
-        device: the device to run on; None for the one that the artefact was made for.
-        **kwargs: for :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``, ``max_sprinkle_area``.
+        folder: folder written by :func:`sam2fast.deploy.exported.write_artifact`.
+        device: device to run on; None for the artefact's device.
+        **kwargs: arguments of :class:`SAM2ImagePredictor`: ``mask_threshold``, ``max_hole_area``,
+            ``max_sprinkle_area``.
 
     Raises:
-        FileNotFoundError: there is no artefact in the folder.
-        ArtifactError: it is damaged, or was made for another device, processor or version of torch.
+        FileNotFoundError: If there is no artefact in the folder.
+        ArtifactError: If it is damaged, or was made for another device, processor or version of torch.
     """
     return SAM2ImagePredictor(cast(SAM2Base, LoadedModel(folder, device)), **kwargs)
 
 
 class LoadedModel:
-    """The programs of an artefact under the model's names that the image predictor uses. See :func:`load_predictor`."""
+    """Programs of an artefact, under the model's names that the image predictor uses. See :func:`load_predictor`."""
 
-    directly_add_no_mem_embed = False  # the encoder's program adds it
+    directly_add_no_mem_embed = False  # the encoder program adds the embedding
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.metadata: ArtifactMetadata = read_metadata(folder)
@@ -56,7 +57,7 @@ class LoadedModel:
         return module
 
     def _moved_to_device(self, program: Any) -> Any:
-        """A program with its weights and constants on the requested GPU."""
+        """Returns a program with its weights and constants on the requested GPU."""
         if self.device.type != "cuda" or self.device.index is None:
             return program
         from torch.export.passes import move_to_device_pass
@@ -64,22 +65,22 @@ class LoadedModel:
         return move_to_device_pass(program, str(self.device))
 
     def encode_image(self, images: Tensor) -> list[Tensor]:
-        """The feature levels of normalised ``images (B, 3, S, S)``, finest first; images are encoded one by one."""
+        """Returns the levels of normalized ``images (B, 3, S, S)``, finest first. Images are encoded one by one."""
         encoded = [self._encode(image) for image in images.contiguous().split(1)]
         return [torch.cat(levels) if len(levels) > 1 else levels[0] for levels in zip(*encoded, strict=True)]
 
 
 class _Prompts:
-    """Replaces the prompt encoder, which is part of the decoder's program; packs points into one tensor."""
+    """Replaces the prompt encoder, which is part of the decoder program. Packs points into one tensor."""
 
     def __init__(self, side: int) -> None:
         self.mask_input_size = (side, side)
 
     def get_dense_pe(self) -> None:
-        """None; the decoder's program contains it."""
+        """Returns None. The decoder program contains the position encoding."""
 
     def __call__(self, points: tuple[Tensor, Tensor] | None, boxes: None, masks: Tensor | None) -> tuple[Tensor, None]:
-        """Coordinates and labels of all points as ``(B, P, 3)``."""
+        """Returns coordinates and labels of all points as ``(B, P, 3)``."""
         if masks is not None:
             raise ValueError("this artefact was exported without mask prompts: mask_input must be left out")
         if points is None:
@@ -103,11 +104,11 @@ class _Decoder:
         high_res_features: Sequence[Tensor] | None,
         **_: Any,
     ) -> tuple[Tensor, Tensor, None, Tensor]:
-        """Masks ``(B, 3 or 1, 4h, 4h)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
+        """Returns masks ``(B, 3 or 1, 4h, 4h)``, IoUs ``(B, 3 or 1)``, None, object scores ``(B, 1)``."""
         points = sparse_prompt_embeddings.shape[1]
         if not 1 <= points <= self._points:
             raise ValueError(
-                f"a prompt has {points} points; this artefact was exported for 1 to {self._points}, a box being two"
+                f"a prompt has {points} points; this artefact was exported for 1 to {self._points}; a box counts as two"
             )
         levels = [x.contiguous() for x in (*(high_res_features or ()), image_embeddings)]
         parts = [self._group(levels, group) for group in sparse_prompt_embeddings.split(self._prompts)]
@@ -116,7 +117,7 @@ class _Decoder:
         return masks[:, columns], ious[:, columns], None, scores
 
     def _group(self, levels: list[Tensor], prompts: Tensor) -> list[Tensor]:
-        """The results of one batch. The last prompt is repeated to fill the batch; prompts are independent."""
+        """Returns the results of one batch. The last prompt is repeated to fill the batch; prompts are independent."""
         count = len(prompts)
         full = torch.cat([prompts, prompts[-1:].expand(self._prompts - count, -1, -1)])
         coords, labels = full[..., :2].contiguous(), full[..., 2].to(torch.int32)

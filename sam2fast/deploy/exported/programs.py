@@ -1,4 +1,4 @@
-"""Exports encoder and decoder with ``torch.export``, and compiles them ahead of time with AOTInductor."""
+"""Exports encoder and decoder with ``torch.export`` and compiles them ahead of time with AOTInductor."""
 
 import warnings
 import zipfile
@@ -24,43 +24,43 @@ from sam2fast.utils.errors import FixableError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-# From the flat list of a program's input tensors to its results.
+# Function from the flat list of a program's input tensors to its results.
 FlatFunction = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 # Default maximum of points per prompt; a box counts as two.
 POINTS = 8
 
 
 class ArtifactError(FixableError, RuntimeError):
-    """An exported or compiled model cannot be used here."""
+    """Raised if an exported or compiled model cannot be used here."""
 
 
 class EncoderModule(nn.Module):
-    """Normalised pixels to the features that the image predictor keeps.
+    """Maps normalized pixels to the features that the image predictor keeps.
 
     Args:
-        kind: of the encoder's plan, to compute them as the engine does on a GPU; None to call the modules.
+        kind: class of the encoder's plan, to compute features like the engine on a GPU. None calls the modules.
     """
 
     def __init__(self, model: SAM2Base, kind: Callable[..., EncoderPlan] | None = None) -> None:
         super().__init__()
-        self._kind, self._model = kind, (model,)  # not as a part
+        self._kind, self._model = kind, (model,)  # in a tuple, so that it is not a submodule
         self.image_encoder = model.image_encoder
         self.num_levels = model.num_feature_levels
         self.heads = nn.ModuleDict({str(level): head for level, head in model._level_heads().items()})
         self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The feature levels for the decoder.
+        """Computes the feature levels for the decoder.
 
         Args:
-            pixels: ``(B, 3, S, S)`` fp32.
+            pixels: normalized pixels ``(B, 3, S, S)`` fp32.
 
         Returns:
-            Finest first and contiguous: ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with
-            h = S/16 (SAM 3: S/14). Only the last for a model without high-resolution features. The no-memory embedding
+            Contiguous levels, finest first: ``(B, C/8, 4h, 4h)``, ``(B, C/4, 2h, 2h)`` and ``(B, C, h, h)``, with
+            h = S/16 (SAM 3: S/14). A model without high-resolution features has only the last. The no-memory embedding
             is added to the last.
         """
-        if self._kind is not None:  # a plan of the weights that this call has, which a tracer replaces
+        if self._kind is not None:  # plans the current weights, which a tracer may replace
             (model,) = self._model
             levels = static.encode(self._kind(model.image_encoder, model._level_heads()), pixels)
         else:
@@ -74,7 +74,7 @@ class EncoderModule(nn.Module):
 
 
 class DecoderModule(nn.Module):
-    """Prompts on one image to masks."""
+    """Maps prompts on one image to masks."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
@@ -84,16 +84,16 @@ class DecoderModule(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Four masks for each of N prompts.
+        """Predicts four masks for each of N prompts.
 
         Args:
-            levels: of one image, as :class:`EncoderModule` returns them.
-            coords: ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
-            labels: ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
-            mask: ``(N, 1, 4h, 4h)`` fp32 logits of a mask prompt, or None.
+            levels: levels of one image from :class:`EncoderModule`.
+            coords: points ``(N, P, 2)`` fp32, (x, y) in the model's input pixels.
+            labels: labels ``(N, P)`` int32; 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
+            mask: logits ``(N, 1, 4h, 4h)`` fp32 of a mask prompt, or None.
 
         Returns:
-            Logits ``(N, 4, 4h, 4h)`` fp32: the single mask, then the three multimasks; predicted IoUs ``(N, 4)``;
+            Logits ``(N, 4, 4h, 4h)`` fp32 (the single mask, then the three multimasks), predicted IoUs ``(N, 4)``, and
             object score logits ``(N, 1)``.
         """
         *high_res, embedding = levels
@@ -114,14 +114,14 @@ class DecoderModule(nn.Module):
 
 
 def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) -> "ExportedProgram":
-    """:class:`EncoderModule` for exactly ``batch`` images.
+    """Exports :class:`EncoderModule` for exactly ``batch`` images.
 
     Args:
-        keep_kernels: on a GPU, keep this package's Triton kernels as operators, if nobody changed the encoder; the
-            program then needs the package. Otherwise it consists of torch operators only.
+        keep_kernels: if True, keeps this package's Triton kernels as operators on a GPU, if the encoder is unmodified.
+            The program then needs the package. Otherwise it has only torch operators.
 
     Raises:
-        ValueError: the model is in training mode, or ``batch`` is below 1.
+        ValueError: If the model is in training mode, or ``batch`` is below 1.
     """
     _check(model, batch=batch)
     side = model.image_size
@@ -134,20 +134,21 @@ def export_encoder(model: SAM2Base, batch: int = 1, keep_kernels: bool = False) 
 def export_decoder(
     model: SAM2Base, prompts: int = 1, points: int = POINTS, mask_input: bool = False, keep_kernels: bool = False
 ) -> "ExportedProgram":
-    """:class:`DecoderModule` for exactly ``prompts`` prompts with 1 to ``points`` points each, the same number for all.
+    """Exports :class:`DecoderModule` for exactly ``prompts`` prompts, which all have the same number of points.
 
     Args:
-        mask_input: the program has a required fourth input, ``mask``.
-        keep_kernels: as for :func:`export_encoder`.
+        points: maximum number of points per prompt; the program accepts 1 to ``points``.
+        mask_input: if True, the program has a required fourth input, ``mask``.
+        keep_kernels: see :func:`export_encoder`.
 
     Raises:
-        ValueError: the model is in training mode, or a number is below 1.
+        ValueError: If the model is in training mode, or a number is below 1.
     """
     _check(model, prompts=prompts, points=points)
     device, S = model.device, model.image_size
     with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
         levels = EncoderModule(model)(torch.zeros(1, 3, S, S, device=device))
-    # Traced with two points for any number: torch would specialise a size of one.
+    # Traced with two points, because torch would specialize a size of one.
     count = min(points, 2)
     coords = torch.full((prompts, count, 2), S / 2, device=device)
     labels = torch.ones(prompts, count, dtype=torch.int32, device=device)
@@ -175,24 +176,24 @@ def _reference_ops(keep_kernels: bool) -> Any:
 def export_module(
     module: nn.Module, example: tuple[Any, ...], shapes: Any = None, keep_kernels: bool = False
 ) -> "ExportedProgram":
-    """A module as a program, by ``torch.export``.
+    """Exports a module as a program with ``torch.export``.
 
     Args:
-        example: its arguments.
-        shapes: the ``dynamic_shapes`` of ``torch.export.export``.
+        example: example arguments of the module.
+        shapes: ``dynamic_shapes`` of ``torch.export.export``.
         keep_kernels: see :func:`export_encoder`.
     """
     with torch.no_grad(), FastProducts(), _reference_ops(keep_kernels):
-        module.eval()(*example)  # makes the tables of positions, which would else keep tensors of the trace
+        module.eval()(*example)  # otherwise, position tables would keep tensors of the trace
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
 def save_program(program: "ExportedProgram", path: str | Path) -> None:
-    """Writes a program by ``torch.export.save``; the write is atomic.
+    """Writes a program atomically with ``torch.export.save``.
 
     Raises:
-        ValueError: the name does not end in ``.pt2``.
-        OSError: the file cannot be written; no partial file is left.
+        ValueError: If the name does not end in ``.pt2``.
+        OSError: If the file cannot be written. No partial file is left.
     """
     with written_program(path) as partial:
         content = BytesIO()  # on a full disk, torch's own writer ends the process
@@ -201,13 +202,13 @@ def save_program(program: "ExportedProgram", path: str | Path) -> None:
 
 
 def load_program(path: str | Path) -> "ExportedProgram":
-    """Reads a program of :func:`save_program`; ``load_program(path).module()`` is the function.
+    """Reads a program of :func:`save_program`. ``load_program(path).module()`` is the function.
 
-    The file is a program, and reading it can run code: load only files that you exported yourself.
+    The file is a program, and reading it can run code. Load only files that you exported yourself.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged, or this version of torch, or of sam2fast for ``keep_kernels``, cannot load it.
+        FileNotFoundError: If there is no such file.
+        ArtifactError: If it is damaged, or this version of torch (or sam2fast, with ``keep_kernels``) cannot load it.
     """
     _check_archive(path, "exported program")
     try:
@@ -222,21 +223,21 @@ def load_program(path: str | Path) -> "ExportedProgram":
 
 
 def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapping[str, Any] | None = None) -> None:
-    """Compiles a program for the device and the processor of this machine by AOTInductor; the write is atomic.
+    """Compiles a program for this machine's device and processor with AOTInductor, and writes it atomically.
 
     Args:
-        path: ends in ``.pt2``.
+        path: path that ends in ``.pt2``.
         options: settings of ``torch._inductor.config``.
 
     Raises:
-        ValueError: the name does not end in ``.pt2``.
-        OSError: the file cannot be written; no partial file is left.
-        RuntimeError: there is no C++ compiler, or torch cannot compile the program.
+        ValueError: If the name does not end in ``.pt2``.
+        OSError: If the file cannot be written. No partial file is left.
+        RuntimeError: If there is no C++ compiler, or torch cannot compile the program.
     """
     from torch._inductor import aoti_compile_and_package
 
     with written_program(path) as partial, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch about itself
+        warnings.simplefilter("ignore", FutureWarning)  # torch's warnings about its own code
         aoti_compile_and_package(
             program, package_path=str(partial), inductor_configs=None if options is None else dict(options)
         )
@@ -245,22 +246,22 @@ def compile_artifact(program: "ExportedProgram", path: str | Path, options: Mapp
 def load_artifact(path: str | Path, device_index: int | None = None) -> FlatFunction:
     """Loads a program of :func:`compile_artifact` as a function of the flat list of input tensors.
 
-    The file is native code: load only files that you compiled yourself.
+    The file is native code. Load only files that you compiled yourself.
 
-    The tensors must be contiguous and have the device and dtypes of the program: native code does not check them.
+    The tensors must be contiguous and have the program's device and dtypes. Native code does not check them.
 
     Args:
-        device_index: GPU for a CUDA program; by default the current one.
+        device_index: index of the GPU for a CUDA program; by default the current GPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ArtifactError: it is damaged, or this version of torch cannot load it.
+        FileNotFoundError: If there is no such file.
+        ArtifactError: If it is damaged, or this version of torch cannot load it.
     """
     _check_archive(path, "compiled program")
     index = -1 if device_index is None else device_index
     try:
         try:
-            # As torch._inductor.aoti_load_package, which imports the compiler for seconds.
+            # Same as torch._inductor.aoti_load_package, which takes seconds to import the compiler.
             loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
         except (AttributeError, TypeError):
             from torch._inductor import aoti_load_package
@@ -275,19 +276,19 @@ def _check_archive(path: str | Path, what: str) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {what} {str(path)!r}")
     if not zipfile.is_zipfile(path):
-        raise ArtifactError(f"{path} is damaged: it is no zip archive, and so no {what}")
+        raise ArtifactError(f"{path} is damaged: it is not a zip archive, so not a {what}")
 
 
 @contextmanager
 def written_program(path: str | Path) -> Iterator[Path]:
-    """A temporary path for torch to write to, which is renamed to ``path``; see :func:`atomic_path`.
+    """Yields a temporary path for torch to write to, then renames it to ``path``; see :func:`atomic_path`.
 
     Raises:
-        ValueError: the name does not end in ``.pt2``, which torch requires.
-        OSError: the file cannot be written; no partial file is left.
+        ValueError: If the name does not end in ``.pt2``, as torch requires.
+        OSError: If the file cannot be written. No partial file is left.
     """
     target = Path(path)
     if target.suffix != ".pt2":
-        raise ValueError(f"torch writes programs to files that end in .pt2, and got {str(target)!r}")
+        raise ValueError(f"torch writes programs to files that end in .pt2, but got {str(target)!r}")
     with atomic_path(target, in_folder=True) as partial:
         yield partial

@@ -1,4 +1,4 @@
-"""Models as ONNX graphs with their memory: exported by torch, run by numpy and onnxruntime alone."""
+"""Models and their memory as ONNX graphs, exported by torch. Running them needs only numpy, Pillow and onnxruntime."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # for type checkers, other names stay errors
+if not TYPE_CHECKING:  # type checkers still report unknown names
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name at its first use: exporting needs torch, and running onnxruntime."""
+        """Imports a public name at its first use, because exporting needs torch and running needs onnxruntime."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib

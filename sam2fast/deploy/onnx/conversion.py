@@ -1,4 +1,4 @@
-"""Smaller weights in ONNX graphs: float16, or int8 for some matrix multiplications."""
+"""Converts weights of ONNX graphs to float16, or to int8 for some matrix multiplications."""
 
 import logging
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# The graphs with most matrix multiplications; the others are small, and masks depend on them directly.
+# Graphs with most matrix multiplications. Other graphs are small, and masks depend on them directly.
 QUANTISED = ("encoder", "memory_attention")
 
 
@@ -18,18 +18,18 @@ def converted(file: Path, name: str, dtype: str) -> None:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), file)
-    elif dtype == "int8" and name in QUANTISED:  # by rows; inputs are quantised when they are read
+    elif dtype == "int8" and name in QUANTISED:  # weights by rows; inputs are quantized at run time
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         model = onnx.load(file)
-        del model.graph.value_info[:]  # shapes by the exporter, wrong after quantisation
-        with quiet("root"):  # it recommends preprocessing for static quantisation
+        del model.graph.value_info[:]  # the exporter's shapes are wrong after quantization
+        with quiet("root"):  # hides advice on static quantization
             quantize_dynamic(model, file, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
 
 
 @contextmanager
 def quiet(logger: str) -> Iterator[None]:
-    """Context manager without Python's warnings, and with this logger's errors only."""
+    """Hides Python's warnings, and this logger's messages other than errors, inside the context."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)

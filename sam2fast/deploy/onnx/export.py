@@ -1,4 +1,4 @@
-"""Writes a model as a folder of ONNX graphs with their manifest and a tracker that needs neither torch nor sam2fast."""
+"""Exports a model to a folder of ONNX graphs with a manifest and a tracker that needs neither torch nor sam2fast."""
 
 import importlib.metadata
 import json
@@ -27,10 +27,10 @@ from sam2fast.utils.testing import relative_error
 
 OPSET = 20
 DTYPES = ("float32", "float16", "int8")
-# Largest difference of a graph from its module, as max |a - b| / (mean |a| + std a).
+# Maximum difference of a graph from its module: max |a - b| / (mean |a| + std a).
 TOLERANCE = 1e-4
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
-# The loop in the tracker is that of the published models.
+# Settings that the tracker's loop requires, as in the published models.
 REQUIRED = (
     "num_maskmem",
     "directly_add_no_mem_embed",
@@ -40,7 +40,7 @@ REQUIRED = (
     "fixed_no_obj_ptr",
 )
 REFUSED = ("soft_no_obj_ptr",)
-# Parts of which the graphs only contain the weights.
+# Modules from which the graphs contain only the weights.
 PARTS = (
     "sam_prompt_encoder",
     "sam_mask_decoder",
@@ -52,30 +52,30 @@ PARTS = (
 
 
 class AxisSizes(NamedTuple):
-    """Sizes of the dynamic axes."""
+    """Sizes of dynamic axes."""
 
     objects: int
-    memories: int  # of an object
-    pointers: int  # of an object
-    points: int  # of an object
+    memories: int  # per object
+    pointers: int  # per object
+    points: int  # per object
 
 
-# torch specialises sizes of 0 and 1, and identifies equal sizes.
+# torch specializes sizes 0 and 1, and unifies equal sizes.
 TRACED = AxisSizes(objects=2, memories=3, pointers=4, points=5)
 CHECKED = (AxisSizes(1, 1, 0, 0), AxisSizes(3, 2, 1, 1))
 
 
 class OnnxGraph(NamedTuple):
-    """A module to be exported."""
+    """Module to export as a graph."""
 
     name: str
     module: nn.Module
     inputs: dict[str, tuple[str | int, ...]]  # shapes; an axis with a name is dynamic
     outputs: tuple[str, ...]
-    levels: int = 0  # how many of the first inputs are one list
+    levels: int = 0  # number of leading inputs that are passed as one list
 
     def arguments(self, inputs: list[Any]) -> tuple[Any, ...]:
-        """Arguments of the module: the levels of an image are one list."""
+        """Returns the module's arguments; the image's levels are one list."""
         return (inputs[: self.levels], *inputs[self.levels :]) if self.levels else tuple(inputs)
 
 
@@ -87,27 +87,27 @@ def write_onnx(
     progress: Callable[[str], None] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> OnnxManifest:
-    """Exports a video predictor's model into a folder, with everything that tracking needs. Takes up to some minutes.
+    """Exports a video predictor's model to a folder, with all that tracking needs. Takes up to some minutes.
 
-    Each graph is run by onnxruntime in fp32 at sizes other than the traced ones, and compared with the model, before it
-    is converted and the folder put in place.
+    onnxruntime runs each graph in fp32 at sizes other than the traced sizes. The results are compared with the model's
+    before the graph is converted and the folder is put in place.
 
     Args:
-        model: on the CPU, with fp32 weights.
-        folder: must be empty or not exist.
-        config: the configuration's name, for the manifest.
-        dtype: of the weights in the graphs. Inputs and outputs are fp32. ``int8``: those of the image encoder's and
-            memory attention's matrix multiplications alone.
-        progress: is called with a sentence before each graph.
+        model: model on the CPU, with fp32 weights.
+        folder: folder that is empty or does not exist.
+        config: name of the configuration, for the manifest.
+        dtype: dtype of the weights in the graphs. Inputs and outputs are fp32. ``int8`` quantizes only matmul weights
+            of the image encoder and memory attention.
+        progress: function called with a sentence before each graph.
         made_from: see :func:`sam2fast.deploy.exported.artifact.record_of`.
 
     Raises:
-        FileExistsError: the folder is not empty, or is a file.
-        ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: the model is in training mode, elsewhere than on the CPU, not as the published ones are, or has
-            another strategy than ``sam2`` or ``together``; or an unknown ``dtype``.
-        RuntimeError: a graph does not compute what the model does.
-        OSError: a file cannot be written; nothing is left behind.
+        FileExistsError: If the folder is not empty or is a file.
+        ImportError: If onnx, onnxscript or onnxruntime is not installed.
+        ValueError: If the model is in training mode, is not on the CPU, has settings other than the published models',
+            or has a strategy other than ``sam2`` and ``together``; or if ``dtype`` is unknown.
+        RuntimeError: If a graph's results differ from the model's.
+        OSError: If a file cannot be written. No files are left behind.
     """
     target = check_folder(folder)
     versions = {"sam2fast": __version__, **{name: _version(name) for name in TOOLS}}
@@ -142,29 +142,29 @@ def _check(model: SAM2VideoPredictor, dtype: str) -> None:
         raise ValueError(f"no dtype {dtype!r} for ONNX; expected {', '.join(DTYPES)}")
     if any(module.training for module in model.modules()):
         raise ValueError("export needs evaluation mode: call eval() on the model")
-    kinds = {(x.device.type, x.dtype) for x in model.parameters()}
-    if kinds != {("cpu", torch.float32)}:
-        raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype chooses those of the graphs")
+    types = {(x.device.type, x.dtype) for x in model.parameters()}
+    if types != {("cpu", torch.float32)}:
+        raise ValueError("export to ONNX needs fp32 weights on the CPU; dtype sets the graphs' weights")
     if type(model.strategy) not in (Sam2, Together):
         raise ValueError(
-            "the tracker of ONNX graphs has the strategies sam2 and together, and not "
+            "the tracker of ONNX graphs has only the strategies sam2 and together, not "
             f"{type(model.strategy).__name__}; first set the model's attribute strategy to one of them"
         )
     for name in PARTS:
         if not is_unmodified(getattr(model, name)):
             raise ValueError(
-                f"{name} was hooked, patched or replaced, and a graph only contains weights; export the plain model"
+                f"{name} was hooked, patched or replaced, but a graph contains only weights; export the plain model"
             )
     wrong = [name for name in REQUIRED if not getattr(model, name)]
     wrong += [name for name in REFUSED if getattr(model, name)]
     if wrong:
         raise ValueError(
-            f"{wrong[0]} is {getattr(model, wrong[0])}; ONNX export supports the settings of the published models only"
+            f"{wrong[0]} is {getattr(model, wrong[0])}; ONNX export supports only the published models' settings"
         )
 
 
 def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
-    """The four graphs of a model."""
+    """Returns the four graphs of a model."""
     C, m, side = model.hidden_dim, model.mem_dim, model.sam_image_embedding_size
     n, S = model.memory_size[0] * model.memory_size[1], model.image_size
     encoder = EncoderModule(model)
@@ -203,7 +203,7 @@ def graphs_of(model: SAM2VideoPredictor) -> list[OnnxGraph]:
 
 
 def random_inputs(graph: OnnxGraph, sizes: AxisSizes) -> list[Tensor]:
-    """Returns random inputs of these sizes."""
+    """Returns random inputs for axes of these sizes."""
     generator = torch.Generator().manual_seed(sum(sizes))
 
     def random(name: str, shape: Sequence[str | int]) -> Tensor:
@@ -223,7 +223,7 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
     """Writes a graph in fp32.
 
     Raises:
-        RuntimeError: torch wrote another opset.
+        RuntimeError: If torch wrote another opset.
     """
     axes = {name: torch.export.Dim(name, min=0 if name in ("points", "pointers") else 1) for name in AxisSizes._fields}
     dynamic = [
@@ -248,23 +248,23 @@ def export_graph(graph: OnnxGraph, file: Path) -> None:
         raise RuntimeError(
             f"torch {torch.__version__} wrote opset {opset} of ONNX; expected {OPSET}: use a newer torch"
         )
-    for node in exported.model.graph:  # of stack traces, with the paths of this machine
+    for node in exported.model.graph:  # removes stack traces, which have this machine's paths
         node.metadata_props.clear()
     exported.save(file)
 
 
 def check_graph(graph: OnnxGraph, file: Path) -> None:
-    """Compares the graph with its module at sizes that were not traced; no axis may be frozen.
+    """Compares a graph with its module at sizes that were not traced, which shows that no axis is frozen.
 
     Raises:
-        RuntimeError: they differ.
+        RuntimeError: If they differ.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = {node.name: tuple(node.shape) for node in session.get_inputs()}
-    if found != graph.inputs:
-        raise RuntimeError(f"the exporter changed the inputs of {graph.name} to {found}; expected {graph.inputs}")
+    shapes = {node.name: tuple(node.shape) for node in session.get_inputs()}
+    if shapes != graph.inputs:
+        raise RuntimeError(f"the exporter changed the inputs of {graph.name} to {shapes}; expected {graph.inputs}")
     for sizes in CHECKED:
         inputs = random_inputs(graph, sizes)
         with torch.no_grad():
@@ -284,7 +284,7 @@ def manifest_of(
     versions: dict[str, str] | None = None,
     files: dict[str, dict[str, Any]] | None = None,
 ) -> OnnxManifest:
-    """The manifest of a model and the written files; see :class:`OnnxManifest`."""
+    """Returns the manifest of a model and the written files. See :class:`OnnxManifest`."""
     rules, decoder, downsample = MemoryRules.of(model), model.sam_mask_decoder, model.mask_downsample
     assert downsample.bias is not None
     stability = None

@@ -1,4 +1,4 @@
-"""The modules that become graphs: prompts and mask decoder, memory attention, memory encoder.
+"""Modules that become graphs: prompt encoder and mask decoder, memory attention, memory encoder.
 
 Numbers of objects, points, memories and pointers are dynamic. Position encodings are constants.
 """
@@ -25,7 +25,7 @@ ATTENTIONS = (RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, Efficient
 
 
 class PromptGraph(nn.Module):
-    """Prompts of B objects to four masks each, with their predicted IoUs, pointers and scores."""
+    """Maps prompts of B objects to four masks each, with predicted IoUs, pointers and scores."""
 
     positions: Tensor
 
@@ -37,27 +37,27 @@ class PromptGraph(nn.Module):
     def forward(
         self, levels: Sequence[Tensor], coords: Tensor, labels: Tensor, mask: Tensor, has_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns all results of B prompts. Changes nothing for absent objects.
+        """Returns all results of B prompts. Absent objects are not treated differently.
 
         Args:
             levels: Maps of one frame, finest first: ``(1, C/8, 4H, 4W)``, ``(1, C/4, 2H, 2W)`` and ``(B, C, H, W)``, or
                 only the last.
-            coords: Points ``(B, P, 2)`` fp32, (x, y) in the model's input pixels. P may be 0. Nothing is appended.
+            coords: Points ``(B, P, 2)`` fp32, (x, y) in the model's input pixels. P may be 0. No padding is added.
             labels: Labels ``(B, P)`` int32: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
             mask: Logits ``(B, 1, 4H, 4W)`` fp32.
-            has_mask: 1.0 where there is a mask prompt, else 0.0, ``(B,)``.
+            has_mask: Flags ``(B,)``: 1.0 for objects with a mask prompt, else 0.0.
 
         Returns:
             Mask logits ``(B, 4, 4H, 4W)``, predicted IoUs ``(B, 4)``, object pointers ``(B, 4, C)`` of each mask, and
             object score logits ``(B, 1)``.
         """
         *high_res, features = levels
-        given, no_mask = has_mask[:, None, None, None], self.encoder.no_mask_embed.weight[..., None, None]
+        use_mask, no_mask = has_mask[:, None, None, None], self.encoder.no_mask_embed.weight[..., None, None]
         masks, ious, tokens, scores = self.decoder.predict_masks(
             image_embeddings=features,
             image_pe=self.positions,
             sparse_prompt_embeddings=self.encoder._embed_points(coords, labels, pad=False),
-            dense_prompt_embeddings=given * self.encoder._embed_masks(mask) + (1 - given) * no_mask,
+            dense_prompt_embeddings=use_mask * self.encoder._embed_masks(mask) + (1 - use_mask) * no_mask,
             repeat_image=False,
             high_res_features=high_res or None,
         )
@@ -65,7 +65,7 @@ class PromptGraph(nn.Module):
 
 
 class MemoryAttentionGraph(nn.Module):
-    """A frame's map conditioned on memories and pointers of B objects."""
+    """Conditions a frame's map on memories and pointers of B objects."""
 
     added: Tensor
     spatial: Tensor
@@ -93,17 +93,17 @@ class MemoryAttentionGraph(nn.Module):
     def forward(
         self, features: Tensor, memories: Tensor, time_rows: Tensor, pointers: Tensor, offsets: Tensor
     ) -> Tensor:
-        """One frame for B objects with K memories and L pointers each.
+        """Conditions one frame for B objects with K memories and L pointers each.
 
         Args:
-            features: ``(1, C, H, W)`` of the frame, without the no-memory embedding.
-            memories: ``(B, K, n, m)`` tokens.
-            time_rows: ``(B, K)`` int64, the row of ``maskmem_tpos_enc`` of each memory.
-            pointers: ``(B, L, C)``; L may be 0.
-            offsets: ``(B, L)`` distance of each pointer in frames, divided by the longest one.
+            features: map ``(1, C, H, W)`` of the frame, without the no-memory embedding.
+            memories: tokens ``(B, K, n, m)``.
+            time_rows: row of ``maskmem_tpos_enc`` for each memory, ``(B, K)`` int64.
+            pointers: pointers ``(B, L, C)``; L may be 0.
+            offsets: distance of each pointer in frames, divided by the longest distance, ``(B, L)``.
 
         Returns:
-            ``(B, C, H, W)``.
+            Maps ``(B, C, H, W)``.
         """
         x = _tokens(features) + self.added
         keys = memories + self.spatial + self.times[time_rows][:, :, None]
@@ -119,10 +119,10 @@ class MemoryAttentionGraph(nn.Module):
 
 
 class MemoryAttentionLayerGraph(nn.Module):
-    """One layer. Rotation pairs channels of a vector's halves, not neighbours; values are summed, then projected.
+    """Memory attention layer. Rotation pairs channels of two halves, not neighbours. Values are summed, then projected.
 
     Raises:
-        ValueError: the layer is not as in the published models.
+        ValueError: If the layer differs from the published models' layers.
     """
 
     own_cos: Tensor
@@ -154,7 +154,7 @@ class MemoryAttentionLayerGraph(nn.Module):
         tables = {
             "own": itself._rope_of(positions, positions, torch.device("cpu")),
             "query": tuple(x[:positions] for x in cross._rope_of(positions, page, torch.device("cpu"))),
-            # The keys' rows come last, or are the queries'.
+            # The keys' rows come last, or are equal to the queries' rows.
             "key": tuple(x[-page:] for x in cross._rope_of(positions, page, torch.device("cpu"))),
         }
         for name, (cos, sin) in tables.items():
@@ -162,11 +162,11 @@ class MemoryAttentionLayerGraph(nn.Module):
             self.register_buffer(f"{name}_sin", sin.clone())
 
     def forward(self, x: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> Tensor:
-        """Tokens ``x (1 or B, N, C)`` to ``(B, N, C)``.
+        """Maps tokens ``x (1 or B, N, C)`` to ``(B, N, C)``.
 
         Args:
-            keys, pointer_keys: ``(B, K, n, m)`` and ``(B, T, m)`` with their encodings.
-            tokens: ``(B, K * n + T, m)`` of both, without.
+            keys, pointer_keys: memories ``(B, K, n, m)`` and pointers ``(B, T, m)`` with their encodings.
+            tokens: memories and pointers without encodings, ``(B, K * n + T, m)``.
         """
         normed = self.norm1(x)
         q, k = (_rotate(project(normed), self.own_cos, self.own_sin) for project in (self.own_query, self.own_key))
@@ -181,13 +181,13 @@ class MemoryAttentionLayerGraph(nn.Module):
         return x + self.linear2(self.activation(self.linear1(self.norm3(x))))
 
     def _of_means(self, q: Tensor, keys: Tensor, pointer_keys: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and tokens: means of rotated ``keys (B, K, n, d)`` or a single memory's, and pointers."""
+        """Returns weights and tokens for means of rotated ``keys (B, K, n, d)``, or one memory's keys, and pointers."""
         n, T = keys.shape[2], pointer_keys.shape[1]
         maps, pointers = tokens[:, : tokens.shape[1] - T], tokens[:, tokens.shape[1] - T :]
         means = pooled_keys(keys, n, self.pooling).flatten(1, 2)
         k = torch.cat([keys[:, 0], means, pointer_keys], dim=1)
         tokens = torch.cat([maps[:, :n], pool(maps, n), pointers], dim=1)
-        # The number of memories is a dynamic axis: a sum in the graph, which has no branches.
+        # Computes the number of memories, a dynamic axis, as a sum in the graph, because graphs have no branches.
         is_single = torch.ones_like(keys[0, :, 0, 0]).sum() < 1.5
         nothing = q.new_full((), -torch.inf)
         of_tokens = torch.where(is_single, 0.0, nothing).expand(n)
@@ -197,7 +197,7 @@ class MemoryAttentionLayerGraph(nn.Module):
 
 
 class MemoryEncoderGraph(nn.Module):
-    """Memories of the masks of B objects on one frame."""
+    """Encodes the masks of B objects on one frame as memories."""
 
     position: Tensor
 
@@ -212,18 +212,18 @@ class MemoryEncoderGraph(nn.Module):
         self.register_buffer("position", position.clone())
 
     def forward(self, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: Tensor) -> Tensor:
-        """Tokens ``(B, n, m)`` of each memory.
+        """Returns tokens ``(B, n, m)`` of each memory.
 
         Args:
-            features: ``(1, C, H, W)`` of the frame, without the no-memory embedding.
-            masks: ``(B, 1, 4H, 4W)`` fp32 logits.
-            scores: ``(B, 1)`` object score logits.
-            from_prompt: ``(B,)`` 1.0 where the mask is made binary, as those from prompts are, else 0.0.
+            features: map ``(1, C, H, W)`` of the frame, without the no-memory embedding.
+            masks: logits ``(B, 1, 4H, 4W)`` fp32.
+            scores: object score logits ``(B, 1)``.
+            from_prompt: flags ``(B,)``: 1.0 for masks to binarize, such as those from prompts, else 0.0.
         """
         masks = self.resize(masks)
         binary = from_prompt[:, None, None, None] > 0.5
         x = torch.where(binary, (masks > 0).float(), torch.sigmoid(masks)) * self.scale + self.bias
-        # Not the instance's forward, which may be compiled.
+        # Calls the class's forward, because the instance's may be compiled.
         x = MemoryEncoder.forward(self.encoder, features, x, skip_mask_sigmoid=True)["vision_features"]
         if self.absent is not None:
             x = x + (scores <= 0).float()[..., None, None] * self.absent[..., None, None]
@@ -233,7 +233,7 @@ class MemoryEncoderGraph(nn.Module):
 
 
 def _tokens(maps: Tensor) -> Tensor:
-    """``(B, C, H, W)`` as ``(B, HW, C)``."""
+    """Reshapes ``(B, C, H, W)`` to ``(B, HW, C)``."""
     return maps.flatten(2).transpose(1, 2)
 
 
@@ -242,19 +242,19 @@ def _weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """``x (..., positions, d)`` rotated by tables ``(positions, d / 2)``; a pair is a channel of each half."""
+    """Rotates ``x (..., positions, d)`` by tables ``(positions, d / 2)``. A pair has one channel of each half."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 def _in_halves(layer: nn.Linear) -> nn.Linear:
-    """The layer with its even outputs first; scores of two vectors in this order are the same."""
+    """Returns the layer with its even outputs first. This order does not change dot products of two outputs."""
     order = torch.cat([torch.arange(0, layer.out_features, 2), torch.arange(1, layer.out_features, 2)])
     return _linear(layer.weight[order], layer.bias[order])
 
 
 def _values_to_output(attention: RoPEAttention) -> nn.Linear:
-    """The projections of values and of the output as one layer."""
+    """Merges the projections of values and output into one layer."""
     values, output = attention.v_proj, attention.out_proj
     weight, bias = output.weight.double(), output.bias.double()
     return _linear((weight @ values.weight.double()).float(), (weight @ values.bias.double() + bias).float())

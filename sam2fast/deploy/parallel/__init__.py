@@ -1,7 +1,7 @@
 """Runs jobs on several devices of one machine, one process per device.
 
-:func:`track_videos` takes videos, :func:`segment_images` images, and :func:`run_jobs` any other jobs. See
-docs/devices.md.
+:func:`track_videos` tracks videos, :func:`segment_images` segments images, and :func:`run_jobs` runs any other jobs.
+See docs/devices.md.
 """
 
 from sam2fast.deploy.parallel.images import ImageJob, SegmentedImage, segment_images

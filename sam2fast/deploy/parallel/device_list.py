@@ -1,4 +1,4 @@
-"""Parses lists of devices, and divides the CPU threads between their processes."""
+"""Parses lists of devices and divides CPU threads among processes."""
 
 import os
 import sys
@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-# "cuda:0,cuda:1", "all" (every CUDA device), or devices one by one.
+# "cuda:0,cuda:1", "all" (every CUDA device), or a sequence of devices.
 Devices: TypeAlias = "str | Sequence[str | torch.device]"
 
 ALL = "all"
 
 
 def names_several(device: str) -> bool:
-    """Returns True if a device option names several devices or all. Does not import torch."""
+    """Returns True if a device option names several devices or is ``all``. Does not import torch."""
     return device == ALL or "," in device
 
 
 def device_list(devices: Devices) -> list[str]:
-    """The full names of devices, such as ``cuda:1``.
+    """Returns the full names of devices, such as ``cuda:1``.
 
-    A device may occur twice: then two processes share it. ``cpu`` twice gives two processes with half the threads each.
+    A device may occur twice; then two processes share it. ``cpu`` twice gives two processes with half the threads each.
 
     Raises:
         ValueError: If the list is empty, or a name is not a device.
@@ -36,27 +36,27 @@ def device_list(devices: Devices) -> list[str]:
         devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         if not devices:
             raise RuntimeError("'all' means every CUDA device, and there is none here; name devices, such as 'cpu'")
-    asked = devices.split(",") if isinstance(devices, str) else list(devices)
-    if not asked:
+    requested = devices.split(",") if isinstance(devices, str) else list(devices)
+    if not requested:
         raise ValueError("no device was given; expected one or more, such as 'cuda:0,cuda:1'")
-    found = []
-    for one in asked:
+    names = []
+    for one in requested:
         name = one.strip() if isinstance(one, str) else one
         try:
             parsed = torch.device("cpu" if name == "auto" else name)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"{one!r} is not a device; {DEVICES}") from error
         device = available_device("auto" if name == "auto" else parsed)
-        # With an index, independent of the current device.
-        found.append("cuda:0" if device.type == "cuda" and device.index is None else str(device))
-    return found
+        # The index makes the name independent of the current device.
+        names.append("cuda:0" if device.type == "cuda" and device.index is None else str(device))
+    return names
 
 
 def threads_for_each(processes: int, threads: int | None = None) -> int:
-    """CPU threads per process: an equal share of this process's threads, at least one.
+    """Returns the CPU threads per process: an equal part of this process's threads, at least one.
 
     Args:
-        threads: an explicit number instead.
+        threads: number of threads to return instead.
 
     Raises:
         ValueError: If ``threads`` is below 1.
@@ -65,6 +65,6 @@ def threads_for_each(processes: int, threads: int | None = None) -> int:
         if threads < 1:
             raise ValueError(f"threads is {threads}; expected 1 or more for each process")
         return threads
-    loaded, asked = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
-    here = int(asked) if asked.isdecimal() and int(asked) > 0 else os.cpu_count() or 1
+    loaded, variable = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    here = int(variable) if variable.isdecimal() and int(variable) > 0 else os.cpu_count() or 1
     return max(1, (here if loaded is None else int(loaded.get_num_threads())) // processes)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One image and one prompt for it; the values are those of ``SAM2ImagePredictor.predict``.
+    """One image with one prompt. The values are those of ``SAM2ImagePredictor.predict``.
 
     Attributes:
-        image: as for ``set_image``; a path is sent faster than pixels.
+        image: input of ``set_image``. A path is sent to the process faster than pixels.
     """
 
     image: Any
@@ -31,11 +31,11 @@ class ImageJob:
 
 
 class SegmentedImage(NamedTuple):
-    """The masks of a prompt."""
+    """Masks for a prompt."""
 
     size: tuple[int, int]  # (H, W)
-    rles: "list[RLE]"  # compressed, as COCO has them
-    scores: list[float]  # predicted IoU of each
+    rles: "list[RLE]"  # compressed, in COCO's format
+    scores: list[float]  # predicted IoU of each mask
 
 
 def segment_images(
@@ -46,17 +46,17 @@ def segment_images(
     ordered: bool = False,
     threads: int | None = None,
 ) -> Iterator[JobResult]:
-    """Segments images on several devices; the values of the results are :class:`SegmentedImage`.
+    """Segments images on several devices. The results' values are :class:`SegmentedImage`.
 
     Args:
-        build: returns a model: ``functools.partial(build_sam2, config, checkpoint)``.
-        jobs, devices, ordered, threads: as for :func:`~sam2fast.deploy.parallel.run_jobs`, also in what is raised.
+        build: function that returns a model, such as ``functools.partial(build_sam2, config, checkpoint)``.
+        jobs, devices, ordered, threads: see :func:`~sam2fast.deploy.parallel.run_jobs`, which also lists the errors.
     """
     return run_jobs(segment_image, jobs, devices, partial(_image_predictor, build), ordered=ordered, threads=threads)
 
 
 def segment_image(predictor: "SAM2ImagePredictor", job: ImageJob) -> SegmentedImage:
-    """Segments one image in this process; raises what ``set_image`` and ``predict`` raise."""
+    """Segments one image in this process. Raises the errors of ``set_image`` and ``predict``."""
     predictor.set_image(job.image)
     rles, scores, _ = predictor.predict(
         job.points,

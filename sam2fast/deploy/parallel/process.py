@@ -1,4 +1,4 @@
-"""The parent's side of a worker process."""
+"""Parent's side of a worker process."""
 
 import multiprocessing
 import pickle
@@ -11,27 +11,27 @@ from typing import Any
 from sam2fast.deploy.parallel.worker import WorkerSetup, serve
 from sam2fast.utils.errors import FixableError
 
-# Grace period before a worker that should end is killed.
+# Grace period before workers that should end are killed.
 SECONDS_TO_END = 10.0
 
 
 class WorkerError(FixableError, RuntimeError):
-    """A worker process could not start, or has died."""
+    """Raised if a worker process could not start or has died."""
 
 
 @contextmanager
 def block_interrupts() -> Iterator[None]:
-    """Blocks SIGINT in processes that are started in the block, until they ignore it themselves.
+    """Blocks SIGINT in processes started inside the context, until they ignore it themselves.
 
-    A terminal sends Ctrl-C to all processes, and a starting process would print a traceback. This process receives the
-    signal when the block ends.
+    A terminal sends Ctrl-C to all processes, and a process that is starting would print a traceback. This process
+    receives the signal at the end of the context.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # else it would start in the block and unblock the signal
+    resource_tracker.ensure_running()  # otherwise it would start inside and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -40,11 +40,11 @@ def block_interrupts() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """A process with a :class:`~sam2fast.deploy.parallel.worker.Service`. It runs jobs in order."""
+    """Process that runs a :class:`~sam2fast.deploy.parallel.worker.Service`. It runs jobs in order."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self.device = setup.device
-        # Not fork: neither CUDA nor OpenMP threads survive it.
+        # Not fork, because CUDA and OpenMP threads do not survive it.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         name = f"sam2fast on {setup.device}"
@@ -59,25 +59,25 @@ class WorkerProcess:
             theirs.close()  # so that the pipe closes with the process
 
     def send(self, job: bytes) -> None:
-        """Sends a pickled job; :meth:`reply` returns the answer."""
+        """Sends a pickled job. :meth:`reply` returns the answer."""
         with suppress(OSError):  # a dead process is detected by reply()
             self.connection.send_bytes(job)
 
     def reply(self) -> tuple[bool, Any]:
-        """Whether the next job succeeded, and its result or :class:`~sam2fast.deploy.parallel.worker.Failure`.
+        """Returns True and the next job's result, or False and :class:`~sam2fast.deploy.parallel.worker.Failure`.
 
         Raises:
-            WorkerError: the process has died.
+            WorkerError: If the process has died.
         """
         try:
             content = self.connection.recv_bytes()
         except (EOFError, OSError) as error:
             raise WorkerError(self.ending()) from error
-        done, value = pickle.loads(content)  # noqa: S301  of this run's own processes
+        done, value = pickle.loads(content)  # noqa: S301  from this run's processes
         return done, value
 
     def ending(self) -> str:
-        """How the process ended, in words."""
+        """Describes how the process ended."""
         self._process.join(SECONDS_TO_END)
         code = self._process.exitcode
         if code is None:
@@ -90,7 +90,7 @@ class WorkerProcess:
 
 
 def end_all(workers: Sequence[WorkerProcess]) -> None:
-    """Ends all processes together; kills those that do not end by themselves."""
+    """Ends all processes together. Kills processes that do not end by themselves."""
     for worker in workers:
         worker.connection.close()
     deadline = time.monotonic() + SECONDS_TO_END

@@ -1,4 +1,4 @@
-"""Runners of jobs: in this process, or on the devices of this machine."""
+"""Runners of jobs in this process or on the devices of this machine."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from sam2fast.deploy.parallel.worker import failure_of
 
 
 class Runner(Protocol):
-    """Runs jobs and yields their results, as :func:`~sam2fast.deploy.parallel.run_jobs` does."""
+    """Runs jobs and yields their results, like :func:`~sam2fast.deploy.parallel.run_jobs`."""
 
     def __call__(
         self,
@@ -21,17 +21,17 @@ class Runner(Protocol):
     ) -> Iterator[JobResult]:
         """Calls ``function(predictor, job)`` for each job, with a predictor from ``build(device=...)``.
 
-        A job that raises gives a result with an ``error``; the others continue. ``ordered`` yields the results in the
+        A job that raises gives a result with an ``error``; other jobs continue. With ``ordered``, results have the
         order of the jobs.
 
         Raises:
-            Exception: ``build`` failed, and no other worker is left.
+            Exception: If ``build`` failed and no other worker is left.
         """
         ...
 
 
 def in_this_process(device: str) -> Runner:
-    """Runs jobs one by one in this process."""
+    """Returns a runner that runs jobs one by one in this process."""
 
     def run(
         function: Callable[[Any, Any], Any],
@@ -56,14 +56,14 @@ def in_this_process(device: str) -> Runner:
 
 
 def on_devices(devices: Devices, *, at_once: int = 1, threads: int | None = None) -> Runner:
-    """Runs jobs in one or more processes per device.
+    """Returns a runner with one or more processes per device.
 
     Args:
-        at_once: processes per device, each with its own predictor.
+        at_once: number of processes per device, each with its own predictor.
         threads: see :func:`~sam2fast.deploy.parallel.run_jobs`.
 
     Raises:
-        ValueError, RuntimeError: see :func:`~sam2fast.deploy.parallel.device_list.device_list`; ``at_once`` is below 1.
+        ValueError, RuntimeError: See :func:`~sam2fast.deploy.parallel.device_list.device_list`; or ``at_once`` < 1.
     """
     if at_once < 1:
         raise ValueError(f"at_once is {at_once}; expected 1 or more processes on each device")

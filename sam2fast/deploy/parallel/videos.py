@@ -1,4 +1,4 @@
-"""Tracks videos on several devices, one process per video, from prompts to run lengths."""
+"""Tracks videos on several devices, each video in one process, from prompts to run lengths."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class VideoPrompt(NamedTuple):
-    """A prompt for one object on one frame: points or a box, or a mask.
+    """Prompt for one object on one frame: points or a box, or a mask.
 
     The values are those of ``SAM2VideoPredictor.add_new_points_or_box`` and ``add_new_mask``.
     """
@@ -30,12 +30,12 @@ class VideoPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video and its prompts.
+    """One video with its prompts.
 
     Attributes:
-        video: as for ``SAM2VideoPredictor.init_state``, and picklable; preferably a path.
-        prompts: added in this order.
-        reverse: also track backwards from the first prompted frame.
+        video: picklable input of ``SAM2VideoPredictor.init_state``, preferably a path.
+        prompts: prompts, which are added in this order.
+        reverse: if True, also tracks backwards from the first prompted frame.
         max_history: see ``init_state``.
     """
 
@@ -46,17 +46,17 @@ class VideoJob:
 
 
 class TrackedMasks(NamedTuple):
-    """The masks of all objects on one frame."""
+    """Masks of all objects on one frame."""
 
     ids: list[Any]
-    rles: "list[RLE]"  # compressed, as COCO has them; decode_rle of sam2fast.io.rle gives bool (H, W)
-    iou: list[float]  # predicted
+    rles: "list[RLE]"  # compressed, in COCO's format; sam2fast.io.rle.decode_rle gives bool (H, W)
+    iou: list[float]  # predicted IoUs
     object_score: list[float]  # logits of presence
 
 
 @dataclass
 class TrackedVideo:
-    """The masks of a video, by frame in ascending order."""
+    """Masks of a video, by frame in ascending order."""
 
     size: tuple[int, int]  # (H, W)
     frames: dict[int, TrackedMasks] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def track_videos(
     threads: int | None = None,
     encode_ahead: int | None = None,
 ) -> Iterator[JobResult]:
-    """Tracks videos on several devices, each video on one device; the values of the results are :class:`TrackedVideo`.
+    """Tracks videos on several devices, each video on one device. The results' values are :class:`TrackedVideo`.
 
     ::
 
@@ -80,7 +80,7 @@ def track_videos(
         for result in track_videos(jobs, "cuda:0,cuda:1", build):
             print(result.job.video, result.error or len(result.value.frames))
 
-    Args and raises: see :func:`~sam2fast.deploy.parallel.run_jobs`; ``encode_ahead`` as for ``propagate_in_video``.
+    Args and raises: see :func:`~sam2fast.deploy.parallel.run_jobs`; for ``encode_ahead``, see ``propagate_in_video``.
     """
     return run_jobs(
         partial(track_video, encode_ahead=encode_ahead), jobs, devices, build, ordered=ordered, threads=threads
@@ -88,9 +88,9 @@ def track_videos(
 
 
 def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead: int | None = None) -> TrackedVideo:
-    """Tracks one video in this process, forwards and, with ``reverse``, backwards.
+    """Tracks one video in this process: forwards, and with ``reverse`` also backwards.
 
-    Raises what the predictor's methods raise.
+    Raises the errors of the predictor's methods.
     """
     from sam2fast.io.rle import compress_run_lengths
     from sam2fast.kernels.run_lengths import encode_upsampled
@@ -99,7 +99,7 @@ def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead:
     try:
         for prompt in job.prompts:
             add_prompt(predictor, state, prompt)
-        found: dict[int, TrackedMasks] = {}
+        tracked: dict[int, TrackedMasks] = {}
         # Overlaps are resolved at the video's size.
         output = "logits" if predictor.non_overlap_masks else "low_res"
         options: dict[str, Any] = {"progress": False, "encode_ahead": encode_ahead, "output": output}
@@ -108,8 +108,8 @@ def track_video(predictor: "SAM2VideoPredictor", job: VideoJob, *, encode_ahead:
                 state, reverse=reverse, return_scores=True, **options
             ):
                 rles = compress_run_lengths(encode_upsampled(masks[:, 0], state.video_size))
-                found[frame] = TrackedMasks(list(ids), rles, scores.iou.tolist(), scores.object_score.tolist())
-        return TrackedVideo(state.video_size, dict(sorted(found.items())))
+                tracked[frame] = TrackedMasks(list(ids), rles, scores.iou.tolist(), scores.object_score.tolist())
+        return TrackedVideo(state.video_size, dict(sorted(tracked.items())))
     finally:
         state.frames.close()
 
@@ -118,7 +118,7 @@ def add_prompt(predictor: "SAM2VideoPredictor", state: "VideoState", prompt: Vid
     """Adds a prompt to the predictor.
 
     Raises:
-        ValueError: it has a mask together with points or a box.
+        ValueError: If it has a mask together with points or a box.
     """
     if prompt.mask is None:
         predictor.add_new_points_or_box(

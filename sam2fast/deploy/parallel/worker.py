@@ -1,6 +1,6 @@
-"""The code of a worker process, which runs the parent's jobs on one device.
+"""Code of a worker process, which runs the parent's jobs on one device.
 
-This module does not import torch: the number of threads must be set before.
+This module does not import torch, because the number of threads must be set before.
 """
 
 import io
@@ -23,7 +23,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class Failure(NamedTuple):
-    """An exception of a service, in a form that any process can read."""
+    """Exception of a service, in a form that any process can read."""
 
     error: bytes | None  # the pickled exception; None if it cannot be pickled
     summary: str  # one line: its type and message
@@ -31,19 +31,19 @@ class Failure(NamedTuple):
 
 
 class WorkerSetup(NamedTuple):
-    """The arguments of a :class:`Service`."""
+    """Arguments of a :class:`Service`."""
 
-    functions: bytes  # pickled: ``build``, and the function of predictor and job
+    functions: bytes  # pickled ``build`` and function of predictor and job
     device: str
     threads: int  # torch's CPU threads
-    is_deterministic: bool  # run everything in a block of sam2fast.utils.reproducibility.deterministic
+    is_deterministic: bool  # if True, runs in sam2fast.utils.reproducibility.deterministic
 
 
 def setup_of(build: Callable[..., Any], function: Callable[[Any, Any], Any], device: str, threads: int) -> WorkerSetup:
-    """The setup of a worker.
+    """Returns the setup of a worker.
 
     Raises:
-        TypeError: ``build`` or ``function`` cannot be pickled.
+        TypeError: If ``build`` or ``function`` cannot be pickled.
     """
     try:
         functions = packed((build, function))
@@ -61,20 +61,20 @@ class Service:
         self._lasting = ExitStack()
         if setup.is_deterministic:
             self._lasting.enter_context(deterministic())
-        build, self._function = pickle.loads(setup.functions)  # noqa: S301  of this run's own processes
+        build, self._function = pickle.loads(setup.functions)  # noqa: S301  from this run's processes
         configure_torch(setup.device, setup.threads)
         self._predictor = build(device=setup.device)
         configure_torch(setup.device, setup.threads)  # build may have imported torch
 
     def do(self, job: bytes) -> Any:
         """Runs the function on a pickled job."""
-        return self._function(self._predictor, pickle.loads(job))  # noqa: S301  of this run's own processes
+        return self._function(self._predictor, pickle.loads(job))  # noqa: S301  from this run's processes
 
 
 def serve(connection: Connection, setup: WorkerSetup) -> None:
-    """Sends :func:`answer_of` creating the service, then of each job, until the parent closes the pipe or dies."""
+    """Creates the service, then runs jobs until the pipe closes or the parent dies; sends :func:`answer_of` each."""
     ignore_interrupts()
-    # Exits normally, so that partial files are removed.
+    # A normal exit removes partial files.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(setup.threads)))
     jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -94,7 +94,7 @@ def serve(connection: Connection, setup: WorkerSetup) -> None:
 
 
 def ignore_interrupts() -> None:
-    """Ignores SIGINT: a terminal sends Ctrl-C to all processes, and the parent ends its workers."""
+    """Ignores SIGINT, because a terminal sends Ctrl-C to all processes, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # see process.block_interrupts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -104,8 +104,8 @@ def packed(value: Any) -> bytes:
     """Pickles a value without shared memory, which would vanish with the process that created it.
 
     Raises:
-        TypeError: it holds a tensor that is not on the CPU.
-        Exception: it cannot be pickled.
+        TypeError: If it has a tensor that is not on the CPU.
+        Exception: If it cannot be pickled.
     """
     buffer = io.BytesIO()
     _HostPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
@@ -123,18 +123,18 @@ class _HostPickler(pickle.Pickler):
 
 
 def _read(connection: Connection, jobs: "queue.SimpleQueue[bytes | None]", idle: threading.Event) -> None:
-    """Reads jobs from the pipe at once, so that parent and worker never wait for each other."""
+    """Reads jobs from the pipe immediately, so that parent and worker never wait for each other."""
     try:
         while True:
             jobs.put(connection.recv_bytes())
     except (EOFError, OSError):
         jobs.put(None)
-        if not idle.is_set():  # a job that handles the signal may save its work; others end here
+        if not idle.is_set():  # jobs that handle the signal may save their work; other jobs end here
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def answer_of(function: Callable[[], Any]) -> tuple[bytes, bool]:
-    """Pickled ``(True, result)`` or ``(False, Failure)`` of calling a function, and whether it succeeded."""
+    """Calls a function. Returns the pickled ``(True, result)`` or ``(False, Failure)``, and the same bool."""
     try:
         return packed((True, function())), True
     except Exception as error:
@@ -142,7 +142,7 @@ def answer_of(function: Callable[[], Any]) -> tuple[bytes, bool]:
 
 
 def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
-    """Sends the result or the exception of a function; returns whether it succeeded."""
+    """Sends the result or exception of a function. Returns True if it succeeded."""
     answer, done = answer_of(function)
     try:
         connection.send_bytes(answer)
@@ -152,19 +152,19 @@ def _answer(connection: Connection, function: Callable[[], Any]) -> bool:
 
 
 def failure_of(error: Exception) -> Failure:
-    """The current exception as :class:`Failure`."""
-    kind = type(error).__name__
-    summary = f"{kind}: {' '.join(str(error).split())}" if str(error) else kind
+    """Returns the current exception as :class:`Failure`."""
+    name = type(error).__name__
+    summary = f"{name}: {' '.join(str(error).split())}" if str(error) else name
     try:
         content = packed(error)
-        pickle.loads(content)  # noqa: S301  some exceptions can be pickled but not unpickled
+        pickle.loads(content)  # noqa: S301  some exceptions can be pickled, but not unpickled
     except Exception:
         return Failure(None, summary, traceback.format_exc())
     return Failure(content, summary, traceback.format_exc())
 
 
 def configure_torch(device: str, threads: int) -> None:
-    """Sets torch's number of threads and its current GPU, if torch is loaded or needed."""
+    """Sets torch's number of threads and current GPU, if torch is loaded or needed."""
     torch = sys.modules.get("torch")
     if torch is None and device.startswith("cuda"):
         import torch

@@ -22,35 +22,35 @@ def on_ray(
     store_bytes: int = STORE_BYTES,
     temp_dir: Path | None = None,
 ) -> Runner:
-    """A runner of jobs on Ray, like :func:`~sam2fast.deploy.parallel.run_jobs` on one machine.
+    """Returns a runner of jobs on Ray, like :func:`~sam2fast.deploy.parallel.run_jobs` on one machine.
 
     Each worker builds its predictor once. Jobs are taken from the iterable when a worker has room for them, and results
-    stay on Ray until they are requested. The job of a lost worker is retried on another one, and a new worker is
-    started where there is room. When the results end, are closed or are interrupted, the workers end; Ray itself ends
-    if it was started for them.
+    stay on Ray until they are requested. The job of a lost worker is retried in another worker, and a new worker starts
+    where there is room. The workers end when the results end, are closed or are interrupted. Ray also ends if it was
+    started for them.
 
     Relative paths in jobs refer to this process's working directory. Files must have the same path on all machines.
     Workers inherit the ``SAM2FAST_*`` variables of this process.
 
     Args:
-        address: ``local`` starts a Ray on this machine; ``auto`` finds the one that this machine belongs to;
-            ``HOST:PORT`` is the head of a cluster. An existing connection of this process is used instead.
-        workers: number of workers, at most one per job; by default as many as the nodes have room for, and more when
+        address: ``local`` to start Ray on this machine; ``auto`` to find the cluster of this machine; ``HOST:PORT`` for
+            the head of a cluster. An existing connection of this process is used instead.
+        workers: number of workers, at most one per job. By default, as many as the nodes have room for, and more when
             nodes join. Workers without room start later.
-        gpus: GPUs per worker, may be a fraction; by default 1 if Ray has any, else 0. The device is ``cuda:0``, the
-            first GPU that Ray shows to the worker, or ``cpu``.
-        cpus: CPUs per worker.
+        gpus: number of GPUs per worker, possibly a fraction; by default 1 if Ray has any, else 0. The device is
+            ``cuda:0``, the first GPU that Ray assigns to the worker, or ``cpu``.
+        cpus: number of CPUs per worker.
         threads: torch's CPU threads per worker; by default ``cpus``.
         store_bytes: shared memory for jobs and results, if Ray is started here.
-        temp_dir: a short path for Ray's logs and sockets, if Ray is started here; by default ``/tmp/ray``.
+        temp_dir: short path for Ray's logs and sockets, if Ray is started here; by default ``/tmp/ray``.
 
     Raises:
-        ValueError: an argument is out of range.
-        ClusterError: at the first result: Ray is not reachable, has another version, or has no node with room.
-        WorkerError: jobs are left, and no worker could start.
+        ValueError: If an argument is out of range.
+        ClusterError: At the first result, if Ray is not reachable, has another version, or has no node with room.
+        WorkerError: If jobs are left, but no worker could start.
     """
-    given = {"workers": workers, "cpus": cpus, "threads": threads}
-    for name, value in given.items():
+    numbers = {"workers": workers, "cpus": cpus, "threads": threads}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
     if gpus is not None and gpus < 0:

@@ -1,4 +1,4 @@
-"""Connects to a running Ray, or starts one for the job."""
+"""Connects to a running Ray, or starts Ray for the job."""
 
 import logging
 import os
@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 from sam2fast.deploy.parallel.process import WorkerError
 
 LOCAL = "local"
-# For a Ray that is started here. Jobs and results are small; Ray's default is a third of the memory.
+# Object store of a Ray that is started here. Jobs and results are small; Ray's default is a third of the memory.
 STORE_BYTES = 256 * 2**20
 SECONDS_TO_CONNECT = 10.0
-# For a Ray that is started here: no usage statistics, and no advice on GPUs.
+# Settings of a Ray that is started here: no usage statistics, and no advice on GPUs.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _auth_token: str | None = None  # one per process, since Ray reads it once
 
 
 class ClusterError(WorkerError):
-    """The cluster is not reachable, cannot be used from here, or has no room for a worker."""
+    """Raised if the cluster is not reachable, cannot be used from here, or has no room for a worker."""
 
 
 class RayPlan(NamedTuple):
-    """The options of :func:`~sam2fast.deploy.ray.on_ray`."""
+    """Options of :func:`~sam2fast.deploy.ray.on_ray`."""
 
     address: str
     workers: int | None
@@ -39,17 +39,17 @@ class RayPlan(NamedTuple):
 
 @contextmanager
 def connected(plan: RayPlan) -> Iterator[Any]:
-    """The connected ``ray`` module. An existing connection is used whatever the address, and stays open.
+    """Yields the connected ``ray`` module. An existing connection is used for any address, and stays open.
 
     Raises:
-        ClusterError: Ray is not installed, not reachable, or has another version.
+        ClusterError: If Ray is not installed, is not reachable, or has another version.
     """
     ray = _ray()
     if ray.is_initialized():
         yield ray
         return
     printer: Any = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(printer, "print_to_stdstream"):  # not in every version; to stdout, which is for results
+    if hasattr(printer, "print_to_stdstream"):  # not in every version; it prints to stdout, which is for results
         printer.print_to_stdstream = _log_message
     options: dict[str, Any] = {"address": plan.address, "log_to_driver": False, "logging_level": logging.ERROR}
     if plan.address == LOCAL:
@@ -62,12 +62,12 @@ def connected(plan: RayPlan) -> Iterator[Any]:
         host, colon, port = plan.address.rpartition(":")
         if colon and port.isdecimal():  # Ray would wait for a long time if nothing listens there
             socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_CONNECT).close()
-        # A token of this process, unless one is set: Ray would store one in the home folder.
+        # Sets a token for this process if none is set; otherwise Ray would store one in the home folder.
         has_token = _auth_token is None or any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         variables = QUIET | ({} if has_token else {"RAY_AUTH_TOKEN": str(_auth_token)})
         with _environment(variables if plan.address == LOCAL else {}):
             ray.init(**options)
-    # Ray raises SystemExit where it cannot start.
+    # Ray raises SystemExit if it cannot start.
     except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
         ray.shutdown()
         raise ClusterError(_why(plan.address, error)) from error
@@ -78,7 +78,7 @@ def connected(plan: RayPlan) -> Iterator[Any]:
 
 
 def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
-    """The number of workers that fit on the living nodes of ``ray.nodes()``, if these are idle."""
+    """Returns the number of workers that fit on the living nodes of ``ray.nodes()`` if they are idle."""
     count = 0
     for node in nodes:
         if node["Alive"]:
@@ -90,7 +90,7 @@ def room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) -> int:
 
 def _ray() -> Any:
     global _auth_token
-    if "ray" not in sys.modules:  # Ray reads the token at its import
+    if "ray" not in sys.modules:  # Ray reads the token when it is imported
         _auth_token = secrets.token_hex(32)
     try:
         import ray
@@ -100,7 +100,7 @@ def _ray() -> Any:
 
 
 def _log_message(data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-    """Logs messages of Ray, such as lost workers."""
+    """Logs messages of Ray, for example about lost workers."""
     for line in data.get("lines", ()):
         logging.getLogger("sam2fast.ray").info("%s", line)
 
@@ -122,7 +122,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _why(address: str, error: BaseException) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     if "version mismatch" in reason.lower():
-        return f"the Ray at {address} is another one than here; use the same Ray and Python on all machines: {reason}"
+        return f"the Ray at {address} has another version; use the same Ray and Python on all machines: {reason}"
     if address == LOCAL:
         return f"no Ray could be started here: {reason}"
     return f"no Ray can be reached at {address}; expected local, auto, or HOST:PORT of a cluster's head: {reason}"

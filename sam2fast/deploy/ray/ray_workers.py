@@ -1,4 +1,4 @@
-"""Ray actors that run jobs, and the driver's pool of them."""
+"""Ray actors that run jobs, and the driver's pool of actors."""
 
 import logging
 import os
@@ -15,44 +15,44 @@ from sam2fast.deploy.parallel.pool import JOBS_AHEAD, JobResult, JobSource, Pool
 from sam2fast.deploy.parallel.process import WorkerError
 from sam2fast.deploy.parallel.worker import THREAD_VARIABLES, Service, WorkerSetup, answer_of
 
-# Prefix of the environment variables that workers inherit.
+# Prefix of environment variables that workers inherit.
 INHERITED_VARIABLES = "SAM2FAST_"
-# Between checks for new nodes.
+# Time between checks for new nodes.
 SECONDS_BETWEEN_CHECKS = 10.0
-# Without a worker, until a warning is logged.
+# Time without a worker until a warning is logged.
 SECONDS_TO_WARNING = 60.0
-# A worker that cannot start is retried once, perhaps on another node.
+# Maximum number of starts: a worker that cannot start is retried once, perhaps on another node.
 MOST_STARTS = 2
-# Of Ray's message about a loss, only its beginning and end are kept.
+# Only the beginning and end of Ray's message about a loss are kept.
 FIRST_CHARACTERS, LAST_CHARACTERS = 160, 240
 
 
 class ActorSetup(NamedTuple):
-    """The arguments of a :class:`WorkerActor`."""
+    """Arguments of a :class:`WorkerActor`."""
 
     worker: WorkerSetup
-    version: str  # of sam2fast on the driver
+    version: str  # version of sam2fast on the driver
     folder: str  # working directory of the driver
     variables: dict[str, str]  # environment variables
 
 
 def actor_setup(worker: WorkerSetup) -> ActorSetup:
-    """The setup of an actor that inherits this process's folder and variables."""
+    """Returns the setup of an actor that inherits this process's folder and variables."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
     return ActorSetup(worker, __version__, os.getcwd(), variables)
 
 
 class WorkerActor:
-    """A Ray actor: builds a predictor once and runs one job after another.
+    """Ray actor that builds a predictor once and runs jobs one after another.
 
-    Its methods never raise. They return :func:`~sam2fast.deploy.parallel.worker.answer_of`, as processes do.
+    Its methods never raise. They return :func:`~sam2fast.deploy.parallel.worker.answer_of`, like worker processes.
     """
 
     def __init__(self, setup: ActorSetup) -> None:
         self._setup = setup
 
     def make(self) -> bytes:
-        """Builds the predictor. The result is its machine and device, such as ``node7/cuda:0``."""
+        """Builds the predictor. Answers with its machine and device, such as ``node7/cuda:0``."""
         return answer_of(self._make)[0]
 
     def do(self, job: bytes) -> bytes:
@@ -63,43 +63,43 @@ class WorkerActor:
         setup, here = self._setup, socket.gethostname()
         if setup.version != __version__:
             raise RuntimeError(
-                f"{here} has sam2fast {__version__}, the jobs come from {setup.version}; install the same on both"
+                f"{here} has sam2fast {__version__}, but the driver has {setup.version}; install the same on both"
             )
         os.environ.update(setup.variables, **dict.fromkeys(THREAD_VARIABLES, str(setup.worker.threads)))
-        if os.path.isdir(setup.folder):  # else absolute paths still work, and relative ones are missing files
+        if os.path.isdir(setup.folder):  # otherwise only absolute paths work
             os.chdir(setup.folder)
         self._service = Service(setup.worker)
         return f"{here}/{setup.worker.device}"
 
 
 class RayWorker:
-    """The driver's handle of a :class:`WorkerActor`, with the interface of a worker process."""
+    """Driver's handle of a :class:`WorkerActor`, with the interface of a worker process."""
 
     def __init__(self, ray: Any, setup: Any, device: str, needs: dict[str, Any], failed_starts: int = 0) -> None:
         self.device, self.failed_starts = device, failed_starts
         self._ray = ray
-        # The pool handles losses: Ray's restart would not report which job was lost.
+        # The pool handles losses, because Ray's restart would not report which job was lost.
         self._actor = ray.remote(WorkerActor).options(max_restarts=0, max_task_retries=0, **needs).remote(setup)
         self._replies: deque[Any] = deque([self._actor.make.remote()])
         self._is_made = False
 
     @property
     def next_reply(self) -> Any:
-        """Ray's reference to the next answer."""
+        """Returns Ray's reference to the next answer."""
         return self._replies[0]
 
     def send(self, job: bytes) -> None:
-        """Sends a pickled job; :meth:`reply` returns the answer."""
+        """Sends a pickled job. :meth:`reply` returns the answer."""
         self._replies.append(self._actor.do.remote(job))
 
     def reply(self) -> tuple[bool, Any]:
-        """The next answer; the first one belongs to :meth:`WorkerActor.make`.
+        """Returns the next answer. The first answer is that of :meth:`WorkerActor.make`.
 
         Raises:
-            WorkerError: the actor or its answer is lost.
+            WorkerError: If the actor or its answer is lost.
         """
         try:
-            done, value = pickle.loads(self._ray.get(self._replies.popleft()))  # noqa: S301  of this run's own processes
+            done, value = pickle.loads(self._ray.get(self._replies.popleft()))  # noqa: S301  from this run's processes
         except self._ray.exceptions.RayError as error:
             why = " ".join(str(error).split())
             if len(why) > FIRST_CHARACTERS + LAST_CHARACTERS:
@@ -110,12 +110,12 @@ class RayWorker:
         return done, value
 
     def end(self) -> None:
-        """Kills the actor. May be called twice."""
+        """Kills the actor. Can be called twice."""
         self._ray.kill(self._actor, no_restart=True)
 
 
 class RayPool(Pool):
-    """A pool that hires again for lost workers, up to the number that is ``wanted`` now, and grows with the cluster."""
+    """Pool that replaces lost workers, up to the number that is ``wanted`` now, and grows with the cluster."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class RayPool(Pool):
     ) -> None:
         super().__init__([], source, JOBS_AHEAD if ordered else None)
         self._ray, self._hire, self._wanted, self._ordered = ray, hire, wanted, ordered
-        self._given_up = 0  # workers that could not start
+        self._given_up = 0  # number of workers that could not start
         self._begun = self._looked = time.monotonic()
         self._has_warned = False
         self._grow()
@@ -146,7 +146,7 @@ class RayPool(Pool):
     def _wait_for_answers(self, busy: list[PoolWorker]) -> list[PoolWorker]:
         members = {member.worker.next_reply: member for member in busy}
         ready, _ = self._ray.wait(list(members), timeout=SECONDS_BETWEEN_CHECKS)
-        if ready:  # and all others that have answered by now, since each wait checks all workers
+        if ready:  # also returns other workers that have answered, since a wait checks all
             ready, _ = self._ray.wait(list(members), num_returns=len(members), timeout=0)
         if time.monotonic() - self._looked > SECONDS_BETWEEN_CHECKS:
             self._grow()
@@ -166,6 +166,6 @@ class RayPool(Pool):
             self._members.append(PoolWorker(self._hire(failed_starts)))
         else:
             self._given_up += 1
-        member.worker.end()  # a worker that is alive after all would hold its device
-        logging.getLogger("sam2fast").warning("%s; another one takes its place" if is_replaced else "%s", why)
+        member.worker.end()  # a worker that is still alive would keep its device
+        logging.getLogger("sam2fast").warning("%s; another worker replaces it" if is_replaced else "%s", why)
         yield from super()._handle_loss(member, why)

@@ -141,7 +141,7 @@ WRONG_CALLS = [
     (POINT, {}, ValueError, "points or box"),
     (POINT, {"points": [[1, 2]]}, ValueError, "belong together"),
     (POINT, {"points": [[1, 2]], "labels": [7]}, ValueError, "another value"),
-    (POINT, {"points": [["1", "2"]], "labels": [1]}, ValueError, "points is no array of numbers"),
+    (POINT, {"points": [["1", "2"]], "labels": [1]}, ValueError, "points is not an array of numbers"),
     (POINT, {"points": [[1, 2j]], "labels": [1]}, ValueError, "complex"),
     (POINT, {"points": [[1e20, 2]], "labels": [1]}, ValueError, "points holds"),
     (POINT, {"points": [[1, 2, 3]], "labels": [1]}, ValueError, r"expected \(N, 2\)"),

@@ -68,7 +68,7 @@ def test_a_job_does_not_fail_for_a_later_one():
 
 def test_no_process_is_left():
     found = []
-    with pytest.raises(WorkerError, match="jobs are left, and no process to do them: the process .* signal 9"):
+    with pytest.raises(WorkerError, match="jobs are left, but no process to run them: the process .* signal 9"):
         for result in run_jobs(parallel_jobs.killed_always, range(6), ["cpu"], build_nothing):
             found.append((result.index, result.done))
     assert found == [(0, True), (1, True), (2, False)]

@@ -32,7 +32,7 @@ def test_a_killed_worker_loses_no_job(tmp_path, caplog):
         results.append(result)
         (tmp_path / f"seen-{result.index}").touch()
     (told,) = (record.getMessage() for record in caplog.records if record.name == "sam2fast")
-    assert told.startswith("the worker on ") and told.endswith("; another one takes its place")
+    assert told.startswith("the worker on ") and told.endswith("; another worker replaces it")
     assert (tmp_path / "killed").exists()
     assert [r.value[0] for r in results] == list(range(8))
     pids = [r.value[1] for r in results]
@@ -49,7 +49,7 @@ def test_a_worker_inherits_the_commands_environment(tmp_path, monkeypatch):
 
 def test_another_version_on_a_machine(monkeypatch):
     monkeypatch.setattr(ray_workers, "__version__", "0.0.1")
-    with pytest.raises(WorkerError, match=r"has sam2fast .*, the jobs come from 0\.0\.1; install the same"):
+    with pytest.raises(WorkerError, match=r"has sam2fast .*, but the driver has 0\.0\.1; install the same"):
         list(on_ray(workers=1)(parallel_jobs.square, [1], build_nothing))
 
 

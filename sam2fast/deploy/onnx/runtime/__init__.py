@@ -1,1 +1,1 @@
-"""What runs exported graphs: numpy, Pillow and onnxruntime, without torch; the source of an exported tracker.py."""
+"""Runs exported graphs with numpy, Pillow and onnxruntime, without torch. Also the source of an exported tracker.py."""

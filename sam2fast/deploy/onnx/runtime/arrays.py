@@ -1,19 +1,19 @@
-"""Operations on masks and maps in numpy, equal to torch's up to rounding."""
+"""Numpy operations on masks and maps, equal to torch's up to rounding."""
 
 import numpy as np
 
-# A filled hole's logit in videos, and its distance from the threshold in images.
+# Logit of filled holes in videos, and distance of changed logits from the threshold in images.
 FILLED_IN_VIDEO, MARGIN = 0.1, 10.0
-# Upper limit of an overlapped object's logits.
+# Maximum logit of an overlapped object.
 SUPPRESSED = -10.0
 
 
 def resize(x: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
-    """Bilinear interpolation of ``x (..., h, w)`` to ``(..., H, W)`` fp32, as torch's with ``align_corners=False``.
+    """Resizes ``x (..., h, w)`` to ``(..., H, W)`` fp32, bilinearly, like torch with ``align_corners=False``.
 
     Args:
-        size: (H, W).
-        antialias: average over all covered pixels when shrinking.
+        size: output size (H, W).
+        antialias: if True, averages over all covered pixels when shrinking.
     """
     height, width = x.shape[-2:]
     if (height, width) == tuple(size):
@@ -23,7 +23,7 @@ def resize(x: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.
 
 
 def _interpolation(length: int, new: int, antialias: bool) -> np.ndarray:
-    """The matrix ``(new, length)`` that interpolates along one axis."""
+    """Returns the matrix ``(new, length)`` that interpolates along one axis."""
     scale = length / new
     centres, pixels = scale * (np.arange(new) + 0.5) - 0.5, np.arange(length)
     if not antialias:
@@ -34,7 +34,7 @@ def _interpolation(length: int, new: int, antialias: bool) -> np.ndarray:
 
 
 def small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
-    """Components (8 neighbours) of bool ``mask (..., H, W)`` with at most ``max_area`` pixels."""
+    """Returns components (8 neighbours) of bool ``mask (..., H, W)`` that have at most ``max_area`` pixels."""
     flat = mask.reshape(-1, *mask.shape[-2:])
     return np.stack([_small_components(one, max_area) for one in flat]).reshape(mask.shape)
 
@@ -47,7 +47,7 @@ def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
         padded = np.pad(labels, 1, constant_values=none)
         windows = (padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
         lowest = np.minimum.reduce(list(windows))
-        # Each component joins the lowest one that it touches; then every label is that of its root.
+        # Each component gets the lowest label that it touches, then the label of its root.
         parents = np.arange(none + 1)
         np.minimum.at(parents, labels[mask], lowest[mask])
         while not np.array_equal(parents, parents[parents]):
@@ -61,14 +61,14 @@ def _small_components(mask: np.ndarray, max_area: float) -> np.ndarray:
 
 
 def fill_holes(masks: np.ndarray, max_area: float) -> np.ndarray:
-    """Logits ``(..., h, w)`` of a video with background components of at most ``max_area`` pixels set to 0.1."""
+    """Sets background components of up to ``max_area`` pixels to 0.1 in logits ``(..., h, w)`` of a video."""
     if max_area <= 0:
         return masks
     return np.where(small_components(masks <= 0, max_area), np.float32(FILLED_IN_VIDEO), masks)
 
 
 def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float, sprinkle: float) -> np.ndarray:
-    """Logits ``(..., h, w)`` of an image with small components of background and of foreground flipped."""
+    """Flips small background and foreground components of an image's logits ``(..., h, w)``."""
     out = masks
     if hole > 0:
         out = np.where(small_components(masks <= threshold, hole), np.float32(threshold + MARGIN), out)
@@ -78,7 +78,7 @@ def without_holes_and_sprinkles(masks: np.ndarray, threshold: float, hole: float
 
 
 def suppress_overlaps(logits: np.ndarray) -> np.ndarray:
-    """``logits (N, 1, H, W)`` where only the object with the largest logit keeps a pixel, the first of equals."""
+    """Suppresses all but the largest of ``logits (N, 1, H, W)`` at each pixel; the first object wins a tie."""
     if len(logits) < 2:
         return logits
     owner = logits.argmax(axis=0)[None]

@@ -1,4 +1,4 @@
-"""Reads images, and videos as folders or lists of images."""
+"""Reads images, and videos stored as folders or lists of images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read_pixels(image: Any) -> np.ndarray:
-    """An image as uint8 ``(H, W, 3)`` RGB: a path, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 1, 3 or 4)``.
+    """Reads a path, PIL image, or uint8 array ``(H, W)`` or ``(H, W, 1, 3 or 4)`` as uint8 ``(H, W, 3)`` RGB.
 
     Files are rotated by their EXIF orientation.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or is of another kind.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or has another type.
     """
     if isinstance(image, str | Path):
         with _opened(Path(image)) as file:
@@ -33,17 +33,17 @@ def read_pixels(image: Any) -> np.ndarray:
 
 
 class ImageFrames:
-    """Frames of a video, read when they are needed.
+    """Frames of a video, read on access.
 
     Args:
-        video: a folder of JPEG or PNG files, in the order of the numbers that are their names, or a list of images.
-            As in the original, the EXIF orientation of files in a folder is ignored.
+        video: folder of JPEG or PNG files named by number, or a list of images. As officially, the EXIF orientation of
+            files in a folder is ignored.
         image_size: side of the model's input.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the names are no numbers, the list is empty, or the first frame cannot be used.
-        TypeError: neither a folder nor a list.
+        FileNotFoundError: If there is no such folder, or it has no image.
+        ValueError: If the names are not numbers, the list is empty, or the first frame cannot be used.
+        TypeError: If ``video`` is neither a folder nor a list.
     """
 
     def __init__(self, video: str | Path | Sequence[Any], image_size: int) -> None:
@@ -61,10 +61,10 @@ class ImageFrames:
         return len(self._images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """A frame as uint8 ``(S, S, 3)``.
+        """Reads a frame as uint8 ``(S, S, 3)``.
 
         Raises:
-            ValueError: it cannot be read, or is not of the first one's size.
+            ValueError: If it cannot be read, or its size differs from the first frame's.
         """
         image = self._image(index)
         if (image.height, image.width) != (self.height, self.width):
@@ -85,7 +85,7 @@ class ImageFrames:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images of a folder by their numbers. Raises as :class:`ImageFrames`."""
+    """Returns a folder's images, sorted by number. Raises the errors of :class:`ImageFrames`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}; expected a folder of JPEG or PNG files")
     files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
@@ -100,16 +100,17 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """
+    """Converts an image to RGB.
+
     Raises:
-        ValueError: the image has more than 8 bits, which Pillow would clip at 255.
+        ValueError: If the image has more than 8 bits, which Pillow would clip at 255.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise ValueError(f"the image has more than 8 bits (mode {image.mode}); scale it to uint8 first")
     return image.convert("RGB")
 
 
-# Some of the other formats run other programs.
+# Other formats are excluded, because some run other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 

@@ -1,4 +1,4 @@
-"""The graphs of an exported model, as functions of numpy arrays."""
+"""Graphs of an exported model as functions of numpy arrays."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
-# Logit of an object that is not in the frame.
+# Logit of absent objects.
 NO_OBJ_SCORE = np.float32(-1024.0)
 
 
@@ -28,43 +28,43 @@ class ObjectMasks(NamedTuple):
     iou: np.ndarray  # (B, 1) predicted
     pointer: np.ndarray  # (B, C)
     score: np.ndarray  # (B, 1) logit of the object's presence
-    state: np.ndarray | None = None  # (B, 8) motion after the frame, fp64, with the strategy together
+    state: np.ndarray | None = None  # (B, 8) fp64 motion after the frame, for the strategy together
 
 
-# Runs a graph: its name and its inputs by name to its outputs.
+# Function that runs a graph, from its name and its inputs by name to its outputs.
 RunGraph: TypeAlias = Callable[[str, dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
 def load_model(
     folder: str | Path, provider: str = "cpu", session_options: onnxruntime.SessionOptions | None = None
 ) -> "OnnxModel":
-    """Loads a folder of ``sam2fast export --format onnx`` by onnxruntime.
+    """Loads a folder of ``sam2fast export --format onnx`` with onnxruntime.
 
     Args:
-        folder: with the graphs and their manifest.
-        provider: onnxruntime's execution provider: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. The
-            CPU computes what it does not support.
-        session_options: of onnxruntime, such as the number of threads.
+        folder: folder with the graphs and their manifest.
+        provider: execution provider of onnxruntime: ``cpu``, ``cuda``, ``tensorrt``, ``coreml`` or ``directml``. The
+            CPU runs operators that it does not support.
+        session_options: options of onnxruntime, such as the number of threads.
 
     Raises:
-        OnnxModelError: the folder holds no such model, or a damaged one.
-        ValueError: an unknown provider, or one that this onnxruntime does not have.
+        OnnxModelError: If the folder has no such model, or a damaged one.
+        ValueError: If the provider is unknown, or this onnxruntime does not have it.
     """
     available = onnxruntime.get_available_providers()
     if PROVIDERS.get(provider) not in available:
-        known = [name for name, its in PROVIDERS.items() if its in available]
+        known = [name for name, full_name in PROVIDERS.items() if full_name in available]
         raise ValueError(f"no provider {provider!r} here; this onnxruntime has {', '.join(known)}")
     manifest = read_manifest(folder)
     names = list(dict.fromkeys([PROVIDERS[provider], PROVIDERS["cpu"]]))
     if session_options is None:
         session_options = onnxruntime.SessionOptions()
-        session_options.log_severity_level = 3  # no notes on what float16 cannot precompute
+        session_options.log_severity_level = 3  # hides notes on constants that float16 cannot precompute
     sessions = {}
     for name in GRAPHS:
         file = Path(folder) / f"{name}.onnx"
         try:
             sessions[name] = onnxruntime.InferenceSession(file, session_options, providers=names)
-        except Exception as error:  # onnxruntime's own kinds share no other class
+        except Exception as error:  # onnxruntime's exception types share no other base class
             reason = str(error).splitlines()[0]
             raise OnnxModelError(f"{file} cannot be loaded by onnxruntime: {reason}") from error
     shapes = {node.name: node.shape for node in sessions["decoder"].get_inputs()}
@@ -73,7 +73,7 @@ def load_model(
 
 
 def with_padding_point(coords: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points ``(B, P, 2)`` and labels ``(B, P)`` with the padding point after them that the decoder was trained with.
+    """Appends the padding point used in the decoder's training to points ``(B, P, 2)`` and labels ``(B, P)``.
 
     Source: ``sam2.modeling.sam.prompt_encoder.PromptEncoder._embed_points``.
     """
@@ -82,24 +82,25 @@ def with_padding_point(coords: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
 
 def _check_constants(manifest: OnnxManifest, width: int, side: int) -> None:
-    """
+    """Checks that the manifest's constants have the graphs' sizes.
+
     Raises:
-        OnnxModelError: the manifest is of graphs of another size.
+        OnnxModelError: If a constant has another size.
     """
     expected = {"image_size": manifest.stride * side, "mean": 3, "std": 3, "mask_downsample": 17}
     expected |= {"no_mem_embed": width, "no_obj_ptr": width}
     for name, size in expected.items():
         value = getattr(manifest, name)
-        found = len(value) if isinstance(value, list) else value
-        if found != size:
-            kind = "" if name == "image_size" else " numbers"
+        actual = len(value) if isinstance(value, list) else value
+        if actual != size:
+            unit = "" if name == "image_size" else " numbers"
             raise OnnxModelError(
-                f"{MANIFEST}: {name} is {found!r}{kind}; the graphs need {size}; export the model again"
+                f"{MANIFEST}: {name} is {actual!r}{unit}; the graphs need {size}; export the model again"
             )
 
 
 class OnnxModel:
-    """The graphs of a model as functions."""
+    """Graphs of a model as functions."""
 
     def __init__(self, manifest: OnnxManifest, run: RunGraph) -> None:
         self.manifest, self._run = manifest, run
@@ -108,10 +109,10 @@ class OnnxModel:
         self.no_obj_ptr = np.array([manifest.no_obj_ptr], np.float32)
 
     def encode(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """The levels of one image, finest first; the last is ``(1, C, H, W)``, without the no-memory embedding.
+        """Returns the levels of one image, finest first; the last is ``(1, C, H, W)`` without the no-memory embedding.
 
         Args:
-            pixels: ``(S, S, 3)`` RGB, fp32 or uint8, in [0, 255].
+            pixels: RGB pixels ``(S, S, 3)``, fp32 or uint8, in [0, 255].
         """
         mean, std = (np.array(x, np.float32) for x in (self.manifest.mean, self.manifest.std))
         normalised = (pixels.astype(np.float32) / np.float32(255) - mean) / std
@@ -125,23 +126,23 @@ class OnnxModel:
         labels: np.ndarray,
         mask: np.ndarray | None = None,
     ) -> list[np.ndarray]:
-        """Masks ``(B, 4, h, w)``, IoUs ``(B, 4)``, pointers ``(B, 4, C)`` and scores ``(B, 1)`` of B prompts.
+        """Returns masks ``(B, 4, h, w)``, IoUs ``(B, 4)``, pointers ``(B, 4, C)`` and scores ``(B, 1)`` of B prompts.
 
         Args:
-            levels: of :meth:`encode`; the last is not read.
-            features: ``(B or 1, C, H, W)`` in its place.
-            coords, labels: ``(B, P, 2)`` fp32 in the model's input pixels and ``(B, P)`` int32; P may be 0. Points end
-                with :func:`a padding point <with_padding_point>`.
-            mask: ``(B or 1, 1, h, w)`` logits of a mask prompt.
+            levels: levels from :meth:`encode`; ``features`` replace the last.
+            features: map ``(B or 1, C, H, W)``.
+            coords, labels: points ``(B, P, 2)`` fp32 in the model's input pixels and labels ``(B, P)`` int32; P may be
+                0. Points end with :func:`a padding point <with_padding_point>`.
+            mask: logits ``(B or 1, 1, h, w)`` of a mask prompt.
         """
         count, side = len(coords), self.mask_side
-        given = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
+        prompt = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
         inputs = {
             **{f"high{i}": level for i, level in enumerate(levels[:-1])},
             "features": np.broadcast_to(features, (count, *features.shape[1:])),
             "coords": coords.astype(np.float32),
             "labels": labels,
-            "mask": np.broadcast_to(given, (count, 1, side, side)),
+            "mask": np.broadcast_to(prompt, (count, 1, side, side)),
             "has_mask": np.full(count, mask is not None, np.float32),
         }
         return list(self._run("decoder", {name: np.ascontiguousarray(x) for name, x in inputs.items()}))
@@ -154,19 +155,19 @@ class OnnxModel:
         pointers: np.ndarray,
         offsets: np.ndarray,
     ) -> np.ndarray:
-        """The map ``(1, C, H, W)`` of a frame conditioned on the memories of B objects: ``(B, C, H, W)``.
+        """Conditions a frame's map ``(1, C, H, W)`` on the memories of B objects: ``(B, C, H, W)``.
 
         Args:
-            memories, time_rows: ``(B, K, n, m)`` and their rows ``(B, K)`` int64.
-            pointers, offsets: ``(B, L, C)`` and their distances ``(B, L)``, divided by the longest.
+            memories, time_rows: memories ``(B, K, n, m)`` and their time rows ``(B, K)`` int64.
+            pointers, offsets: pointers ``(B, L, C)`` and their distances ``(B, L)``, divided by the longest distance.
         """
-        given = {"memories": memories, "time_rows": time_rows, "pointers": pointers, "offsets": offsets}
-        return self._run("memory_attention", {"features": features, **given})[0]
+        memory_inputs = {"memories": memories, "time_rows": time_rows, "pointers": pointers, "offsets": offsets}
+        return self._run("memory_attention", {"features": features, **memory_inputs})[0]
 
     def encode_memory(
         self, features: np.ndarray, masks: np.ndarray, scores: np.ndarray, from_prompt: bool
     ) -> np.ndarray:
-        """Memories ``(B, n, m)`` of masks ``(B, 1, h, w)`` with scores ``(B, 1)`` on a frame's map ``(1, C, H, W)``."""
+        """Encodes masks ``(B, 1, h, w)``, scores ``(B, 1)`` and a map ``(1, C, H, W)`` as memories ``(B, n, m)``."""
         binary = from_prompt and self.manifest.binarize_mask_from_pts_for_mem_enc
         flags = np.full(len(masks), binary, np.float32)
         return self._run(
@@ -174,7 +175,7 @@ class OnnxModel:
         )[0]
 
     def single_mask(self, masks: np.ndarray, ious: np.ndarray) -> np.ndarray:
-        """Index of each object's single mask among four: 0 if that is stable, else the best of the others.
+        """Returns the index of each object's single mask: 0 if mask 0 is stable, else the best of the other three.
 
         Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder._dynamic_multimask_via_stability``.
         """
@@ -186,10 +187,10 @@ class OnnxModel:
         return np.where(stable, 0, 1 + ious[:, 1:].argmax(axis=1))
 
     def use_multimask(self, initial: bool, clicks: int) -> bool:
-        """Whether a prompt of so many points, a first one or a correction, gets the best of three masks."""
+        """Returns True if a prompt of ``clicks`` points, initial or a correction, gets the best of three masks."""
         manifest = self.manifest
-        asked = manifest.multimask_output_in_sam and (initial or manifest.multimask_output_for_tracking)
-        return asked and manifest.multimask_min_pt_num <= clicks <= manifest.multimask_max_pt_num
+        is_enabled = manifest.multimask_output_in_sam and (initial or manifest.multimask_output_for_tracking)
+        return is_enabled and manifest.multimask_min_pt_num <= clicks <= manifest.multimask_max_pt_num
 
     def predict(
         self,
@@ -199,27 +200,27 @@ class OnnxModel:
         mask: np.ndarray | None,
         multimask: bool,
     ) -> ObjectMasks:
-        """The chosen masks of B objects on a frame of a video.
+        """Predicts the selected masks of B objects on a frame of a video.
 
         Args:
             levels, mask: see :meth:`decode`.
-            features: ``(B, C, H, W)``.
-            points: coordinates and labels as for :meth:`decode`, without a padding point, or None.
-            multimask: the best of three masks rather than the single one.
+            features: map ``(B, C, H, W)``.
+            points: coordinates and labels for :meth:`decode`, without a padding point, or None.
+            multimask: if True, selects the best of three masks; otherwise, the single mask.
         """
-        if points is None:  # one padding point, and the one that follows all points
+        if points is None:  # one padding point; another is appended below
             count = len(features)
             points = with_padding_point(np.zeros((count, 0, 2), np.float32), np.zeros((count, 0), np.int32))
         masks, ious, pointers, scores = self.decode(levels, features, *with_padding_point(*points), mask)
         rows = np.arange(len(masks))
         choice = 1 + ious[:, 1:].argmax(axis=1) if multimask else self.single_mask(masks, ious)
         token = choice if multimask and self.manifest.use_multimask_token_for_obj_ptr else np.zeros_like(choice)
-        chosen = np.where((scores > 0)[..., None], masks[rows, choice], NO_OBJ_SCORE)[:, None]
+        selected = np.where((scores > 0)[..., None], masks[rows, choice], NO_OBJ_SCORE)[:, None]
         pointer = np.where(scores > 0, pointers[rows, token], self.no_obj_ptr)
-        return ObjectMasks(chosen, ious[rows, choice][:, None], pointer, scores)
+        return ObjectMasks(selected, ious[rows, choice][:, None], pointer, scores)
 
     def take_mask(self, levels: list[np.ndarray], mask: np.ndarray) -> ObjectMasks:
-        """The results of a mask prompt ``(1, 1, S, S)`` of 0 and 1.
+        """Returns the results of a mask prompt ``(1, 1, S, S)`` of 0 and 1.
 
         Source: ``sam2.modeling.sam2_base.SAM2Base._use_mask_as_output``.
         """

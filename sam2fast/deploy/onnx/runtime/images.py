@@ -1,4 +1,4 @@
-"""Masks for prompts on images."""
+"""Predicts masks for prompts on images."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from sam2fast.deploy.onnx.runtime.prompts import LOGIT_LIMIT, check_boxes, check
 
 
 class OnnxImagePredictor:
-    """``SAM2ImagePredictor`` on an exported model, with its methods' names, arguments and results.
+    """``SAM2ImagePredictor`` for an exported model, with its methods' names, arguments and results.
 
     Args:
-        model: of :func:`load_model`; predictors may share it.
+        model: model from :func:`load_model`; predictors may share it.
         mask_threshold: logit above which a pixel is foreground.
-        max_hole_area, max_sprinkle_area: holes are filled, and sprinkles removed, of at most so many low-resolution
-            pixels.
+        max_hole_area: maximum area of holes to fill, in low-resolution pixels.
+        max_sprinkle_area: maximum area of sprinkles to remove, in low-resolution pixels.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class OnnxImagePredictor:
         """Encodes an image: a path, a PIL image, or a uint8 array ``(H, W, 3)`` RGB.
 
         Raises:
-            FileNotFoundError, ValueError: it cannot be read; the image before stays.
+            FileNotFoundError, ValueError: If it cannot be read. The previous image stays.
         """
         pixels = read_pixels(image)
         side = self.model.manifest.image_size
@@ -46,14 +46,14 @@ class OnnxImagePredictor:
         self._levels, self._size = levels, (pixels.shape[0], pixels.shape[1])
 
     def reset_predictor(self) -> None:
-        """Forgets the image."""
+        """Removes the image."""
         self._levels = []
 
     def get_image_embedding(self) -> np.ndarray:
-        """The embedding ``(1, C, H, W)`` of the image.
+        """Returns the embedding ``(1, C, H, W)`` of the image.
 
         Raises:
-            RuntimeError: no image is set.
+            RuntimeError: If no image is set.
         """
         if not self._levels:
             raise RuntimeError("no image is set: call set_image first")
@@ -69,27 +69,27 @@ class OnnxImagePredictor:
         return_logits: bool = False,
         normalize_coords: bool = True,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Masks for one prompt or for a batch of B.
+        """Predicts masks for one prompt or for a batch of B.
 
         Args:
-            point_coords, point_labels: ``(N, 2)`` or ``(B, N, 2)`` in pixels of the image, and ``(N)`` or ``(B, N)``: 1
-                foreground, 0 background.
-            box: ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
-            mask_input: ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)`` logits of an earlier call.
-            multimask_output: three masks rather than one.
-            return_logits: logits rather than 0.0 and 1.0.
-            normalize_coords: False if coordinates are in [0, 1].
+            point_coords: points ``(N, 2)`` or ``(B, N, 2)`` in pixels of the image.
+            point_labels: labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background.
+            box: boxes ``(4)`` or ``(B, 4)`` XYXY in pixels of the image.
+            mask_input: logits ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)`` of an earlier call.
+            multimask_output: if True, returns three masks rather than one.
+            return_logits: if True, returns logits rather than 0.0 and 1.0.
+            normalize_coords: if False, coordinates are in [0, 1].
 
         Returns:
             Masks ``(C, H, W)``, predicted IoUs ``(C)`` and logits ``(C, 4h, 4h)``, fp32; with B > 1 a leading B.
 
         Raises:
-            RuntimeError: no image is set.
-            ValueError: a prompt has the wrong shape or values.
+            RuntimeError: If no image is set.
+            ValueError: If a prompt has the wrong shape or values.
         """
         features = self.get_image_embedding()
-        given = point_coords is not None or point_labels is not None
-        points = check_points(point_coords, point_labels, "point_coords", "point_labels") if given else None
+        has_points = point_coords is not None or point_labels is not None
+        points = check_points(point_coords, point_labels, "point_coords", "point_labels") if has_points else None
         coords, labels = joined_prompt(points, None if box is None else check_boxes(box))
         height, width = self._size if normalize_coords else (1, 1)
         coords = coords / np.array([width, height], np.float32) * np.float32(self.model.manifest.image_size)
@@ -104,7 +104,7 @@ class OnnxImagePredictor:
         if points is not None or box is not None:
             coords, labels = with_padding_point(coords, labels)
         if mask is not None and len(mask) not in (1, len(coords)):
-            raise ValueError(f"{len(mask)} of mask_input do not fit {len(coords)} prompts; give one, or one for each")
+            raise ValueError(f"{len(mask)} masks in mask_input for {len(coords)} prompts; give one, or one for each")
         if not len(coords):
             C = 3 if multimask_output else 1
             full, ious, masks = (np.zeros((0, C, *size), np.float32) for size in (self._size, (), (side, side)))

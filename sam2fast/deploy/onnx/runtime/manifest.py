@@ -1,4 +1,4 @@
-"""The manifest of a folder of ONNX graphs: constants of the model, and digests of the files."""
+"""Manifest of a folder of ONNX graphs: constants of the model and digests of the files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +10,21 @@ from sam2fast.modeling.memory_selection import MemoryRules
 MANIFEST = "model.json"
 FORMAT = "sam2fast-onnx-1"
 GRAPHS = ("encoder", "decoder", "memory_attention", "memory_encoder")
-STRATEGIES = ("sam2", "together")  # of the tracker
+STRATEGIES = ("sam2", "together")  # strategies of the tracker
 
 
 class OnnxModelError(RuntimeError):
-    """A folder holds no exported model that can be used here."""
+    """Raised if a folder has no exported model that can be used here."""
 
 
 @dataclass(frozen=True)
 class OnnxManifest:
-    """Constants of an exported model. Settings have the names of the model's configuration."""
+    """Constants of an exported model. Settings have the names in the model's configuration."""
 
     config: str | None  # name of the configuration
     dtype: str  # float32, float16 or int8
     opset: int
-    versions: dict[str, str]  # of the programs that made the files
+    versions: dict[str, str]  # versions of the programs that made the files
     weights: str  # SHA-256 of all weights
     files: dict[str, dict[str, Any]]  # size in bytes and sha256 of each file
     image_size: int
@@ -32,8 +32,8 @@ class OnnxManifest:
     std: list[float]
     no_mem_embed: list[float]  # (C,)
     no_obj_ptr: list[float]  # (C,)
-    mask_downsample: list[float]  # a 4x4 kernel row by row, then its bias
-    memory_rules: dict[str, Any]  # of MemoryRules
+    mask_downsample: list[float]  # 4x4 kernel row by row, then its bias
+    memory_rules: dict[str, Any]  # fields of MemoryRules
     multimask_output_in_sam: bool
     multimask_output_for_tracking: bool
     multimask_min_pt_num: int
@@ -45,8 +45,8 @@ class OnnxManifest:
     non_overlap_masks: bool
     clear_non_cond_mem_around_input: bool
     add_all_frames_to_correct_as_cond: bool
-    stride: int = 16  # pixels of the image per position of a feature map
-    strategy: str = "sam2"  # of videos that name none
+    stride: int = 16  # image pixels per position of a feature map
+    strategy: str = "sam2"  # default strategy of videos
     format: str = FORMAT
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class OnnxManifest:
 
 
 def check_strategy(name: str) -> str:
-    """Returns the name of a strategy of the tracker.
+    """Returns ``name`` if it is a strategy of the tracker.
 
     Raises:
         ValueError: If there is no such strategy.
@@ -68,10 +68,10 @@ def check_strategy(name: str) -> str:
 
 
 def read_manifest(folder: str | Path) -> OnnxManifest:
-    """Reads the manifest of an exported model, and checks its graphs.
+    """Reads the manifest of an exported model and checks its graphs.
 
     Raises:
-        OnnxModelError: there is none, it is damaged or of another version, or a graph is missing or was changed.
+        OnnxModelError: If it is missing, damaged or of another version, or a graph is missing or was changed.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():

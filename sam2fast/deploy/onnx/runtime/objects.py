@@ -1,4 +1,4 @@
-"""A session on a video: its frames, and its objects with their prompts and results."""
+"""Session on a video: its frames, and its objects with their prompts and results."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from sam2fast.tracking.records import ObjectRecord
 
 
 class ObjectOnFrame(NamedTuple):
-    """One object's result on one frame."""
+    """Result of one object on one frame."""
 
-    mask: np.ndarray  # (1, h, w) logits, holes filled
-    score: np.ndarray  # (1,) logit of its presence
+    mask: np.ndarray  # (1, h, w) logits with filled holes
+    score: np.ndarray  # (1,) logit of the object's presence
     pointer: np.ndarray  # (C,)
     memory: np.ndarray | None  # (n, m); None until the prompt is committed
-    state: np.ndarray | None  # (8,) motion after the frame, fp64; None on a prompt, and with the strategy sam2
+    state: np.ndarray | None  # (8,) fp64 motion after the frame; None for prompts and for the strategy sam2
 
 
 OnnxObject = ObjectRecord[ObjectOnFrame]
@@ -24,13 +24,13 @@ OnnxObject = ObjectRecord[ObjectOnFrame]
 
 @dataclass
 class OnnxVideoState:
-    """A video and its objects. The original's keys work, too: ``state["obj_ids"]``."""
+    """A video and its objects. Keys of the official state also work: ``state["obj_ids"]``."""
 
     frames: ImageFrames
     strategy: str  # sam2 or together
     objects: dict[Any, OnnxObject] = field(default_factory=dict)  # by id, in the order of their first prompts
     encoded: tuple[int, list[np.ndarray]] | None = None  # the last encoded frame and its levels
-    # Pairs of ids, in both orders, of objects that share pixels with the strategy together: their prompts overlap.
+    # For the strategy together: pairs of ids, in both orders, of objects that share pixels since their prompts overlap.
     exempt: frozenset[tuple[Any, Any]] = frozenset()
 
     @property
@@ -40,17 +40,17 @@ class OnnxVideoState:
 
     @property
     def num_frames(self) -> int:
-        """Length of the video."""
+        """The number of frames of the video."""
         return len(self.frames)
 
     @property
     def video_height(self) -> int:
-        """In pixels."""
+        """The height in pixels."""
         return self.frames.height
 
     @property
     def video_width(self) -> int:
-        """In pixels."""
+        """The width in pixels."""
         return self.frames.width
 
     def __getitem__(self, key: str) -> Any:

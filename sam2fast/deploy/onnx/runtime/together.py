@@ -1,4 +1,4 @@
-"""The rule of :class:`~sam2fast.tracking.strategies.Together` in numpy, with the same decisions."""
+"""Numpy version of :class:`~sam2fast.tracking.strategies.Together`, with the same decisions."""
 
 from typing import NamedTuple
 
@@ -24,30 +24,30 @@ from sam2fast.tracking.together_rules import (
 
 
 class ObjectMotion(NamedTuple):
-    """Stores the motion of B objects after a frame, fp64. Positions and areas are shares of the mask's."""
+    """Motion of B objects after a frame, fp64. Positions and areas are fractions of the mask's side and area."""
 
-    frames: np.ndarray  # (B, 1) number of frames on which motion was measured; 0: it is unknown
+    frames: np.ndarray  # (B, 1) number of frames with measured motion; 0 if it is unknown
     position: np.ndarray  # (B, 2) x, y of the centre
-    velocity: np.ndarray  # (B, 2) for each frame
+    velocity: np.ndarray  # (B, 2) per frame
     area: np.ndarray  # (B, 1)
-    contact: np.ndarray  # (B, 1) frames in contact until now
-    unseen: np.ndarray  # (B, 1) frames without a visible mask until now
+    contact: np.ndarray  # (B, 1) number of frames in contact so far
+    unseen: np.ndarray  # (B, 1) number of frames without a visible mask so far
 
     def are_near(self, radii: float) -> np.ndarray:
-        """Returns ``(B, B)`` bool, True if centres are expected nearer than ``radii`` times the sum of their radii."""
+        """Returns ``(B, B)`` bool, True if two expected centres are within ``radii`` times the sum of the radii."""
         centre, radius, is_known = self.position + self.velocity, np.sqrt(self.area / np.pi), self.frames > 0
         distance = np.sqrt(np.square(centre[:, None] - centre[None]).sum(axis=2))
         return (distance < radii * (radius + radius.T)) & is_known & is_known.T
 
     def distance(self, height: int, width: int) -> np.ndarray:
-        """Returns the cost ``(B, h, w)`` fp32 of each pixel by motion, in logits; 0 if motion is unknown."""
+        """Returns each pixel's motion cost ``(B, h, w)`` fp32, in logits; 0 if motion is unknown."""
         weight = (WEIGHT / 2) * (self.frames > 0) / np.maximum(self.area / np.pi, LEAST_SQUARE)
         x, y = np.split(self.position + self.velocity, 2, axis=1)
         of_x, of_y = ((weight * np.square(_places(n) - at)).astype(np.float32) for n, at in ((width, x), (height, y)))
         return np.minimum(of_x[:, None, :] + of_y[:, :, None], np.float32(FARTHEST))
 
     def with_groups(self, claims: np.ndarray, touching: np.ndarray) -> "ObjectMotion":
-        """Moves objects that touch together to their claims ``(B, h, w)`` bool; ``touching`` is ``(B, B)`` bool."""
+        """Moves groups of touching objects to the centre of their claims ``(B, h, w)``; ``touching`` is ``(B, B)``."""
         is_known = self.frames > 0
         near = ((touching | np.eye(len(claims), dtype=bool)) & is_known.T).astype(np.float32)
         group = near @ near > 0
@@ -57,7 +57,7 @@ class ObjectMotion(NamedTuple):
         return self._replace(position=self.position + np.where(is_moved, measured - expected, 0.0))
 
     def turned_back(self, logits: np.ndarray, touching: np.ndarray) -> tuple["ObjectMotion", np.ndarray]:
-        """Exchanges the motion of two objects that have turned back. Returns pairs that may pass each other, too.
+        """Exchanges the motion of objects that turned back. Also returns pairs ``(B, B)`` that may pass each other.
 
         Args:
             logits: Logits ``(B, h, w)`` from -10 to 10.
@@ -96,11 +96,11 @@ class ObjectMotion(NamedTuple):
 
 
 def separated(logits: np.ndarray, state: np.ndarray, sharing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the masks ``(B, h, w)`` of objects after each pixel went to one of them, and their state ``(B, 8)``.
+    """Assigns each pixel to one object. Returns the masks ``(B, h, w)`` and the new state ``(B, 8)``.
 
     Args:
         logits: Logits ``(B, h, w)`` fp32.
-        state: State ``(B, 8)`` fp64 after the frame before. Zeros if there is none.
+        state: State ``(B, 8)`` fp64 after the previous frame; zeros if there is none.
         sharing: True for pairs ``(B, B)`` that compete for pixels.
     """
     claims, motion = logits > 0, ObjectMotion(*np.split(state, [1, 3, 5, 6, 7], axis=1))
@@ -115,14 +115,14 @@ def separated(logits: np.ndarray, state: np.ndarray, sharing: np.ndarray) -> tup
 
 
 def overlaps(masks: np.ndarray) -> np.ndarray:
-    """Returns ``(B, B)`` bool, True if two ``masks (B, h, w)`` share more than a tenth of the smaller one's pixels."""
+    """Returns ``(B, B)`` bool, True if two ``masks (B, h, w)`` share more than a tenth of the smaller mask's pixels."""
     shared = _flat(masks) @ _flat(masks).T
     size = shared.diagonal()
     return SHARED * shared > np.minimum(size[:, None], size[None])
 
 
 def _kept(claims: np.ndarray, offered: np.ndarray, strength: np.ndarray, sharing: np.ndarray) -> np.ndarray:
-    """Returns ``(B, h, w)`` bool, True if the object keeps a pixel that it claims or is offered."""
+    """Returns ``(B, h, w)`` bool, True for pixels that an object claims or is offered, and keeps."""
     left, kept, rows = claims | offered, np.zeros_like(claims), np.arange(len(claims))[:, None, None]
     for _ in range(ROUNDS):
         is_first = left & (np.where(left, strength, -np.inf).argmax(axis=0) == rows)
@@ -131,7 +131,7 @@ def _kept(claims: np.ndarray, offered: np.ndarray, strength: np.ndarray, sharing
 
 
 def _joined_masks(pairs: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns for each row of ``pairs (B, B)`` the union of these ``masks (B, h, w)``, bool."""
+    """Returns the union of the ``masks (B, h, w)`` selected by each row of ``pairs (B, B)``, bool."""
     return (pairs.astype(np.float32) @ _flat(masks) > 0).reshape(masks.shape)
 
 
@@ -140,7 +140,7 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 def _centres(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns centres ``(B, 2)`` of ``masks (B, h, w)`` as shares of a side, 0 if empty, and areas ``(B, 1)``."""
+    """Returns centres ``(B, 2)`` of ``masks (B, h, w)`` as fractions of a side, 0 if empty, and areas ``(B, 1)``."""
     by_x, by_y = masks.sum(axis=1, dtype=np.float64), masks.sum(axis=2, dtype=np.float64)
     size = by_x.sum(axis=1, keepdims=True)
     sums = [(counts * _places(counts.shape[1])).sum(axis=1, keepdims=True) for counts in (by_x, by_y)]
@@ -148,5 +148,5 @@ def _centres(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places(count: int) -> np.ndarray:
-    """Returns centres of pixels ``(count,)`` fp64, as shares of a side."""
+    """Returns pixel centres ``(count,)`` fp64, as fractions of a side."""
     return (np.arange(count) + 0.5) / count

@@ -31,21 +31,21 @@ from sam2fast.tracking.records import (
 from sam2fast.tracking.together_rules import STATE_SIZE, updated_exempt_pairs
 from sam2fast.utils.numbers import at_least, frame_number
 
-# Most attention weights of a batch of several objects: 512 MiB in fp32.
+# Maximum number of attention weights in a batch of several objects: 512 MiB in fp32.
 WEIGHTS_AT_ONCE = 2**27
 
 Answer = tuple[int, list[Any], np.ndarray]
-Batch = tuple[Sequence[Any], ObjectMasks]  # ids of objects, and their predictions
+Batch = tuple[Sequence[Any], ObjectMasks]  # object ids and their predictions
 
 
 class OnnxVideoPredictor:
-    """``SAM2VideoPredictor`` on an exported model, with its methods' names, arguments and results, as numpy arrays.
+    """``SAM2VideoPredictor`` for an exported model, with its methods' names, arguments and results, as numpy arrays.
 
-    All objects of a frame that attend to equally many memories are one batch. Results of all tracked frames are kept,
-    as in the original.
+    A batch has all objects of a frame that attend to the same number of memories. Results of all tracked frames are
+    kept, as officially.
 
     Args:
-        model: of :func:`load_model`; predictors may share it.
+        model: model from :func:`load_model`; predictors may share it.
     """
 
     def __init__(self, model: OnnxModel) -> None:
@@ -56,18 +56,18 @@ class OnnxVideoPredictor:
         """Opens a video: a folder of JPEG or PNG files named by numbers, or a list of images.
 
         Args:
-            strategy: Strategy of this video. With ``together``, a pixel that several objects claim goes to one of
-                them, by their motion. With ``sam2``, objects are independent. If None, the exported model's.
+            strategy: Strategy of this video. ``together`` assigns a pixel that several objects claim to one of them, by
+                their motion. ``sam2`` treats objects independently. If None, uses the exported model's strategy.
 
         Raises:
             FileNotFoundError: If there is no such folder, or no image in it.
-            ValueError: If the video cannot be used, or the strategy is another one.
+            ValueError: If the video cannot be used, or the strategy is unknown.
         """
         name = self.manifest.strategy if strategy is None else check_strategy(strategy)
         return OnnxVideoState(ImageFrames(video_path, self.manifest.image_size), name)
 
     def reset_state(self, inference_state: OnnxVideoState) -> None:
-        """Removes all objects; the video stays open."""
+        """Removes all objects. The video stays open."""
         inference_state.objects.clear()
         inference_state.exempt = frozenset()
 
@@ -82,37 +82,38 @@ class OnnxVideoPredictor:
         normalize_coords: bool = True,
         box: Any = None,
     ) -> Answer:
-        """Adds points or a box for an object, which may be new.
+        """Adds points or a box for an object. The object may be new.
 
         Args:
-            points, labels: ``(N, 2)`` (x, y) in pixels of the video and ``(N)``; 1 foreground, 0 background.
-            clear_old_points: these replace the object's earlier points on the frame.
-            normalize_coords: False if coordinates are in [0, 1].
-            box: ``(4)`` XYXY in pixels of the video.
+            points, labels: points ``(N, 2)`` (x, y) in pixels of the video and labels ``(N)``: 1 foreground, 0
+                background.
+            clear_old_points: if True, replaces the object's earlier points on the frame.
+            normalize_coords: if False, coordinates are in [0, 1].
+            box: box ``(4)`` XYXY in pixels of the video.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on it; -1024 for objects
-            without a result there.
+            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame; -1024 for
+            objects without a result there.
 
         Raises:
-            IndexError: no such frame.
-            ValueError: points without labels, neither points nor box, a box with ``clear_old_points=False``, or wrong
-                shapes or values.
+            IndexError: If there is no such frame.
+            ValueError: If points have no labels, there are neither points nor a box, a box has
+                ``clear_old_points=False``, or shapes or values are wrong.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         if points is None and labels is None and box is None:
             raise ValueError("at least one of points or box must be given")
         if box is not None and not clear_old_points:
             raise ValueError("a box comes before points and cannot join earlier ones; use clear_old_points=True")
-        corners = given = None
+        corners = clicks = None
         if any(x is not None and check_numbers(x, "points").size for x in (points, labels)):
-            given = check_points(points, labels)
+            clicks = check_points(points, labels)
         if box is not None:
             numbers = check_numbers(box, "box")
             if numbers.size != 4:
                 raise ValueError(f"box has shape {numbers.shape}; expected (4), the box of one object")
             corners = check_boxes(numbers.reshape(4))
-        coords, kinds = joined_prompt(given, corners)
+        coords, types = joined_prompt(clicks, corners)
         if len(coords) != 1 or not coords.shape[1]:
             raise ValueError(f"got {len(coords)} prompts of {coords.shape[1]} points; expected one with at least 1")
         width, height = (state.video_width, state.video_height) if normalize_coords else (1, 1)
@@ -120,23 +121,23 @@ class OnnxVideoPredictor:
         tracked = state.objects.get(obj_id) or OnnxObject()
         if not clear_old_points and frame in tracked.points:
             old = tracked.points[frame]
-            coords, kinds = np.concatenate([old[0], coords], axis=1), np.concatenate([old[1], kinds], axis=1)
-        return self._apply(state, frame, obj_id, tracked, points=(coords, kinds))
+            coords, types = np.concatenate([old[0], coords], axis=1), np.concatenate([old[1], types], axis=1)
+        return self._apply(state, frame, obj_id, tracked, points=(coords, types))
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> Answer:
-        """The old name of :meth:`add_new_points_or_box`."""
+        """Calls :meth:`add_new_points_or_box`; this is its old name."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     def add_new_mask(self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, mask: Any) -> Answer:
-        """Adds a mask ``(H, W)`` of any size as the object's result on the frame; nonzero values are foreground.
+        """Adds a mask ``(H, W)`` of any size as the object's result on the frame. Nonzero values are foreground.
 
-        Returns and raises: see :meth:`add_new_points_or_box`.
+        Returns and raises the same as :meth:`add_new_points_or_box`.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
-        given, side = check_numbers(mask, "the mask"), self.manifest.image_size
-        if given.ndim != 2 or not given.size:
-            raise ValueError(f"the mask has shape {given.shape}; expected (H, W) of bool or numbers")
-        binary = (given != 0).astype(np.float32)
+        numbers, side = check_numbers(mask, "the mask"), self.manifest.image_size
+        if numbers.ndim != 2 or not numbers.size:
+            raise ValueError(f"the mask has shape {numbers.shape}; expected (H, W) of bool or numbers")
+        binary = (numbers != 0).astype(np.float32)
         if binary.shape != (side, side):
             binary = (resize(binary, (side, side), antialias=True) >= 0.5).astype(np.float32)
         tracked = state.objects.get(obj_id) or OnnxObject()
@@ -145,10 +146,10 @@ class OnnxVideoPredictor:
     def clear_all_prompts_in_frame(
         self, inference_state: OnnxVideoState, frame_idx: int, obj_id: Any, need_output: bool = True
     ) -> Answer | None:
-        """Removes an object's prompts on one frame; an unknown id has none.
+        """Removes an object's prompts on one frame. Does nothing for an unknown id.
 
         Returns:
-            As :meth:`add_new_points_or_box`; None without ``need_output``.
+            The same as :meth:`add_new_points_or_box`, or None if ``need_output`` is False.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         if obj_id in state.objects:
@@ -163,11 +164,11 @@ class OnnxVideoPredictor:
         """Removes an object.
 
         Returns:
-            The remaining ids; and with ``need_output`` pairs of a frame where it had prompts, and the others' mask
-            logits ``(objects, 1, H, W)`` on it.
+            The remaining ids. With ``need_output``, also pairs of a frame where the object had prompts and the other
+            objects' mask logits ``(objects, 1, H, W)`` on it.
 
         Raises:
-            RuntimeError: an unknown id with ``strict``.
+            RuntimeError: If ``strict`` is True and the id is unknown.
         """
         state = inference_state
         if obj_id not in state.objects:
@@ -181,10 +182,10 @@ class OnnxVideoPredictor:
         return state.obj_ids, [(t, self._video_masks(state, state.objects, results)) for t, results in remaining]
 
     def propagate_in_video_preflight(self, inference_state: OnnxVideoState) -> None:
-        """Encodes the memories of new prompts; :meth:`propagate_in_video` begins with it.
+        """Encodes the memories of new prompts. :meth:`propagate_in_video` calls this first.
 
         Raises:
-            RuntimeError: there is no object, or one has no prompt.
+            RuntimeError: If there is no object, or an object has no prompt.
         """
         state = inference_state
         check_prompted(state.objects)
@@ -205,21 +206,21 @@ class OnnxVideoPredictor:
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
     ) -> Iterator[Answer]:
-        """Tracks all objects from frame to frame. Those that are added meanwhile wait for the next call.
+        """Tracks all objects frame by frame. Objects added in the meantime wait for the next call.
 
         Args:
-            start_frame_idx: first frame; by default the earliest one with a prompt. The video's length is allowed, too.
-            max_frame_num_to_track: how many frames follow it at most; by default all.
-            reverse: go backwards in time. From frame 0 that yields nothing, as in the original.
+            start_frame_idx: first frame; by default the earliest frame with a prompt. May be the video's length.
+            max_frame_num_to_track: maximum number of frames after the first; by default all.
+            reverse: if True, tracks backwards. From frame 0 this yields nothing, as officially.
 
         Yields:
             The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``.
 
         Raises:
             RuntimeError: see :meth:`propagate_in_video_preflight`.
-            IndexError: no such frame.
-            TypeError: a frame number is no integer.
-            ValueError: ``max_frame_num_to_track`` is below 0.
+            IndexError: If there is no such frame.
+            TypeError: If a frame number is not an integer.
+            ValueError: If ``max_frame_num_to_track`` is below 0.
         """
         state = inference_state
         start, count, objects = start_frame_idx, max_frame_num_to_track, dict(state.objects)
@@ -246,7 +247,7 @@ class OnnxVideoPredictor:
         return self.rules.stride * self.rules.num_maskmem if self.manifest.clear_non_cond_mem_around_input else None
 
     def _levels(self, state: OnnxVideoState, frame: int) -> list[np.ndarray]:
-        """The frame's levels; those of the last frame are kept."""
+        """Returns the frame's levels. Levels of the last frame are cached."""
         if state.encoded is None or state.encoded[0] != frame:
             state.encoded = frame, self.model.encode(state.frames[frame])
         return state.encoded[1]
@@ -260,7 +261,7 @@ class OnnxVideoPredictor:
         points: tuple[np.ndarray, np.ndarray] | None = None,
         mask: np.ndarray | None = None,
     ) -> Answer:
-        """Predicts an object from a prompt and stores both; a failure changes nothing."""
+        """Predicts an object from a prompt and stores both. A failure changes nothing."""
         initial, levels = tracked.is_initial(frame), self._levels(state, frame)
         conditioning = initial or self.manifest.add_all_frames_to_correct_as_cond
         if mask is not None:
@@ -270,8 +271,8 @@ class OnnxVideoPredictor:
             if initial:
                 features = levels[-1] + self.model.no_mem_embed
             else:
-                chosen = self._select(state, tracked, frame, tracked.reverse[frame])
-                features = self._attend(state, levels, [tracked], [chosen])
+                selection = self._select(state, tracked, frame, tracked.reverse[frame])
+                features = self._attend(state, levels, [tracked], [selection])
             before = tracked.result_on(frame, conditioning)
             previous = None if before is None else before.mask.clip(-LOGIT_LIMIT, LOGIT_LIMIT)[None]
             multimask = self.model.use_multimask(initial, points[1].shape[1])
@@ -284,7 +285,7 @@ class OnnxVideoPredictor:
         return frame, state.obj_ids, self._video_masks(state, state.objects, results)
 
     def _results(self, predicted: ObjectMasks, memories: np.ndarray | None) -> list[ObjectOnFrame]:
-        """Results of each object; the memories were encoded before holes are filled."""
+        """Returns results per object. The memories were encoded before holes are filled."""
         masks = fill_holes(predicted.mask, self.manifest.fill_hole_area)
         memory, state = ([None] * len(masks) if x is None else list(x) for x in (memories, predicted.state))
         parts = zip(masks, predicted.score, predicted.pointer, memory, state, strict=True)
@@ -303,7 +304,7 @@ class OnnxVideoPredictor:
     def _track(
         self, state: OnnxVideoState, objects: Mapping[Any, OnnxObject], frame: int, reverse: bool
     ) -> dict[Any, ObjectOnFrame]:
-        """Results of these objects on a frame; an object with a prompt there keeps that result."""
+        """Returns results of these objects on a frame. An object with a prompt there keeps its result."""
         results: dict[Any, ObjectOnFrame] = {}
         batches: dict[tuple[int, int], list[tuple[Any, Selection]]] = {}
         for obj_id, tracked in objects.items():
@@ -312,42 +313,42 @@ class OnnxVideoPredictor:
                 continue
             if not tracked.conditioning:
                 raise no_prompt_error(obj_id)
-            chosen = self._select(state, tracked, frame, reverse)
-            batches.setdefault((len(chosen.memories), len(chosen.pointers)), []).append((obj_id, chosen))
+            selection = self._select(state, tracked, frame, reverse)
+            batches.setdefault((len(selection.memories), len(selection.pointers)), []).append((obj_id, selection))
         levels = self._levels(state, frame) if batches else []
-        found: list[Batch] = []
+        predictions: list[Batch] = []
         for (memories, _), batch in batches.items():
             positions = levels[-1].shape[2] * levels[-1].shape[3]
             step = max(1, WEIGHTS_AT_ONCE // (positions * positions * memories))
             for start in range(0, len(batch), step):
-                ids, chosen_ones = zip(*batch[start : start + step], strict=True)
-                found.append((ids, self._predict_batch(state, levels, ids, chosen_ones)))
-        if state.strategy == "together" and found:
-            found = self._separated(state, [i for i in objects if i not in results], found, frame, reverse)
-        for tracked_ids, predicted in found:
+                ids, selections = zip(*batch[start : start + step], strict=True)
+                predictions.append((ids, self._predict_batch(state, levels, ids, selections)))
+        if state.strategy == "together" and predictions:
+            predictions = self._separated(state, [i for i in objects if i not in results], predictions, frame, reverse)
+        for tracked_ids, predicted in predictions:
             encoded = self.model.encode_memory(levels[-1], predicted.mask, predicted.score, from_prompt=False)
             results.update(zip(tracked_ids, self._results(predicted, encoded), strict=True))
         return results
 
     def _predict_batch(
-        self, state: OnnxVideoState, levels: list[np.ndarray], ids: Sequence[Any], chosen: Sequence[Selection]
+        self, state: OnnxVideoState, levels: list[np.ndarray], ids: Sequence[Any], selections: Sequence[Selection]
     ) -> ObjectMasks:
-        features = self._attend(state, levels, [state.objects[obj_id] for obj_id in ids], chosen)
+        features = self._attend(state, levels, [state.objects[obj_id] for obj_id in ids], selections)
         return self.model.predict(levels, features, None, None, self.model.use_multimask(False, 0))
 
     def _separated(
-        self, state: OnnxVideoState, ids: Sequence[Any], found: Sequence[Batch], frame: int, reverse: bool
+        self, state: OnnxVideoState, ids: Sequence[Any], batches: Sequence[Batch], frame: int, reverse: bool
     ) -> list[Batch]:
-        """The predictions of these objects after each pixel went to one of them, with their motion."""
-        masks = {obj_id: mask for batch, predicted in found for obj_id, mask in zip(batch, predicted.mask, strict=True)}
+        """Assigns each pixel to one object. Returns the predictions of these objects with their motion."""
+        masks = {i: mask for batch, predicted in batches for i, mask in zip(batch, predicted.mask, strict=True)}
         before = [state.objects[obj_id].result_before(frame, reverse) for obj_id in ids]
         motion = [np.zeros(STATE_SIZE) if o is None or o.state is None else o.state for o in before]
         sharing = np.array([[a != b and (a, b) not in state.exempt for b in ids] for a in ids])
         logits, states = separated(np.concatenate([masks[obj_id] for obj_id in ids]), np.stack(motion), sharing)
-        rows = [[ids.index(obj_id) for obj_id in batch] for batch, _ in found]
+        rows = [[ids.index(obj_id) for obj_id in batch] for batch, _ in batches]
         return [
             (batch, predicted._replace(mask=logits[row][:, None], state=states[row]))
-            for (batch, predicted), row in zip(found, rows, strict=True)
+            for (batch, predicted), row in zip(batches, rows, strict=True)
         ]
 
     def _select(self, state: OnnxVideoState, tracked: OnnxObject, frame: int, reverse: bool) -> Selection:
@@ -358,15 +359,15 @@ class OnnxVideoPredictor:
         state: OnnxVideoState,
         levels: list[np.ndarray],
         objects: Sequence[OnnxObject],
-        chosen: Sequence[Selection],
+        selections: Sequence[Selection],
     ) -> np.ndarray:
-        """The frame's map ``(B, C, H, W)`` conditioned on equally many chosen memories of each of B objects."""
-        pairs = list(zip(objects, chosen, strict=True))
+        """Conditions the frame's map on selected memories, equally many for each of B objects: ``(B, C, H, W)``."""
+        pairs = list(zip(objects, selections, strict=True))
         memories = np.array([[o.kept_on(t).memory for t, _ in one.memories] for o, one in pairs], np.float32)
         rows = np.array([[row for _, row in one.memories] for _, one in pairs], np.int64)
-        count, width = len(chosen[0].pointers), levels[-1].shape[1]
-        found = [o.kept_on(t).pointer for o, one in pairs for t, _ in one.pointers]
-        pointers = np.array(found, np.float32).reshape(len(pairs), count, width)
+        count, width = len(selections[0].pointers), levels[-1].shape[1]
+        vectors = [o.kept_on(t).pointer for o, one in pairs for t, _ in one.pointers]
+        pointers = np.array(vectors, np.float32).reshape(len(pairs), count, width)
         distances = np.array([[d for _, d in one.pointers] for _, one in pairs], np.float32).reshape(len(pairs), count)
         longest = max(1, min(state.num_frames, self.rules.max_pointers) - 1)
         return self.model.attend(levels[-1], memories, rows, pointers, distances / np.float32(longest))
@@ -374,7 +375,7 @@ class OnnxVideoPredictor:
     def _video_masks(
         self, state: OnnxVideoState, objects: Collection[Any], results: Mapping[Any, ObjectOnFrame]
     ) -> np.ndarray:
-        """Logits ``(objects, 1, H, W)`` of these objects at the video's size."""
+        """Returns logits ``(objects, 1, H, W)`` of these objects at the video's size."""
         size = state.video_height, state.video_width
         masks = np.full((len(objects), 1, *size), NO_OBJ_SCORE, np.float32)
         for i, obj_id in enumerate(objects):
