@@ -1,4 +1,4 @@
-"""Data sets of masks: reads, writes, visualises and converts the common layouts."""
+"""Mask data sets: reads, writes, visualizes and converts the common layouts."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ _MODULES = {
 if not TYPE_CHECKING:  # otherwise type checkers would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name on its first use, since other packages need only parts of this one."""
+        """Imports a public name at its first use, because other packages need only parts of this one."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib

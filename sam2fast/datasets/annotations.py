@@ -1,4 +1,4 @@
-"""The annotations of one video in any layout, and the metadata file that stores what a layout has no field for."""
+"""Annotations of one video in any layout, and the metadata file for values that a layout has no field for."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,23 +10,23 @@ from sam2fast.datasets.dataset_files import DatasetError, read_json
 from sam2fast.datasets.segmentations import run_lengths_of
 from sam2fast.io.rle import RLE
 
-# Run lengths by object id. An absent id was not annotated; an annotated object that is not visible has an empty mask.
+# Run lengths by object id. Objects that were not annotated have no entry; annotated but invisible objects are empty.
 Masks: TypeAlias = Mapping[int, RLE]
-FOLDER = "Facts"  # of the metadata files
+FOLDER = "Facts"  # folder of the metadata files
 
 
 @dataclass(frozen=True)
 class VideoAnnotations:
-    """The masks of a video, read lazily, frame by frame.
+    """Masks of a video, read lazily, frame by frame.
 
-    Raises :class:`DatasetError` if a name is no file name, or a name or id occurs twice; on access, if a file is
-    missing or cannot be read, or a mask is damaged or of another size.
+    Raises :class:`DatasetError` if a name is not a file name, or a name or id occurs twice. On access, raises it if a
+    file is missing or unreadable, or a mask is damaged or has another size.
 
     Attributes:
-        name: of the video.
+        name: name of the video.
         size: (H, W) of its masks.
         frames: names of the annotated frames, without suffix, in order.
-        objects: ids of all objects, from 1. Layouts that count from 0 store ids that are one less.
+        objects: ids of all objects, from 1. Layouts that count from 0 store ids minus 1.
         facts: further metadata of the source as JSON values, by the layout that has a field for it.
     """
 
@@ -48,7 +48,7 @@ class VideoAnnotations:
             raise DatasetError(f"{self.name}: ids of objects must be 1 or more, got {min(self.objects)}")
 
     def masks(self, frame: str) -> Masks:
-        """The masks of an annotated frame."""
+        """Returns the masks of an annotated frame."""
         masks = self.read(frame)
         for number, rle in masks.items():
             where = f"{self.name}, frame {frame}, object {number}"
@@ -58,13 +58,13 @@ class VideoAnnotations:
         return masks
 
     def __iter__(self) -> Iterator[tuple[str, Masks]]:
-        """Yields each frame's name and masks; one frame is in memory at a time."""
+        """Yields each frame's name and masks. One frame is in memory at a time."""
         for frame in self.frames:
             yield frame, self.masks(frame)
 
 
 def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | None:
-    """The first difference between the annotations of two videos, metadata included; None if they are equal."""
+    """Returns the first difference between two videos' annotations and metadata, or None if they are equal."""
     for what in ("size", "frames", "objects", "facts"):
         if getattr(one, what) != getattr(other, what):
             return f"the {what} of {one.name}: {getattr(one, what)} and {getattr(other, what)}"
@@ -77,13 +77,13 @@ def first_difference(one: VideoAnnotations, other: VideoAnnotations) -> str | No
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a layout has no field for, stored in a JSON file beside the masks of each video.
+    """Values that a layout has no field for, stored in a JSON file in addition to the masks of each video.
 
     Attributes:
         size, frames, objects, facts: see :class:`VideoAnnotations`.
-        unannotated: by frame, the objects that were not annotated, for layouts that cannot store this.
-        numbers: the palette index of each object whose index is not its id.
-        meta: the video's entry in ``meta.json`` of YouTube-VOS.
+        unannotated: objects that were not annotated, by frame, for layouts that cannot store this.
+        numbers: palette index of each object with an index that differs from its id.
+        meta: entry of the video in ``meta.json`` of YouTube-VOS.
     """
 
     size: tuple[int, int]
@@ -99,7 +99,7 @@ class Metadata:
         return cls(video.size, video.frames, video.objects, video.facts, **more)
 
     def content(self) -> dict[str, Any]:
-        """As a dictionary for JSON, without empty fields."""
+        """Returns a dictionary for JSON, without empty fields."""
         content: dict[str, Any] = {
             "size": list(self.size),
             "frames": list(self.frames),
@@ -119,7 +119,7 @@ class Metadata:
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Metadata":
-        """The inverse of :meth:`content`; raises :class:`DatasetError`, whose message begins with ``where``."""
+        """Inverts :meth:`content`. Raises :class:`DatasetError` with a message that begins with ``where``."""
         try:
             height, width = (int(side) for side in content["size"])
             return cls(
@@ -138,11 +138,11 @@ class Metadata:
 
 
 def metadata_file(root: Path, name: str) -> Path:
-    """The path of a video's metadata file."""
+    """Returns the path of a video's metadata file."""
     return root / FOLDER / f"{name}.json"
 
 
 def read_metadata(root: Path, name: str) -> Metadata | None:
-    """The metadata of a video; None if there is no file, as in data sets that were not converted."""
+    """Reads the metadata of a video. Returns None without a file, as in data sets that were not converted."""
     path = metadata_file(root, name)
     return Metadata.parse(read_json(path), str(path)) if path.is_file() else None

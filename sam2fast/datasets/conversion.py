@@ -1,6 +1,6 @@
-"""Jobs for a runner that convert videos from one layout to another, or extract frames of video files as JPEG.
+"""Jobs for a runner that convert videos between layouts, or extract frames of video files as JPEG.
 
-See :class:`~sam2fast.deploy.parallel.runners.Runner`. Frames are extracted as by the official
+See :class:`~sam2fast.deploy.parallel.runners.Runner`. Frames are extracted like in the official
 ``training/scripts/sav_frame_extraction_submitit.py``.
 """
 
@@ -24,7 +24,7 @@ ALL, ANNOTATED, NONE = IMAGES = ("all", "annotated", "none")
 
 @dataclass(frozen=True)
 class ConvertJob:
-    """One video to convert. ``check`` reads all masks back and compares them."""
+    """One video to convert. If ``check`` is True, all masks are read back and compared."""
 
     source: Layout
     target: Layout
@@ -34,11 +34,11 @@ class ConvertJob:
 
     @property
     def files(self) -> list[Path]:
-        """The files of the video in the target that exist."""
+        """Returns the existing files of the video in the target."""
         return self.target.files(self.video)
 
     def is_done(self, count: int | None) -> bool:
-        """Returns True if the target has the video, and its files are whole; see :meth:`Layout.has`."""
+        """Returns True if the target has the video with complete files; see :meth:`Layout.has`."""
         return self.target.has(self.video, count)
 
     def made_from(self) -> dict[str, str]:
@@ -48,12 +48,12 @@ class ConvertJob:
 
 
 class Converted(NamedTuple):
-    """The result for one video."""
+    """Result for one video."""
 
     frames: int  # number of annotated frames
     objects: int
-    has_images: bool  # whether the source has its frames
-    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others in palette images, by frame
+    has_images: bool  # True if the source has its frames
+    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to other objects in palette images, by frame
 
 
 def convert_video(_: Any, job: ConvertJob) -> Converted:
@@ -75,7 +75,7 @@ def convert_video(_: Any, job: ConvertJob) -> Converted:
 def _copy_images(
     files: FrameFiles, target: Layout, video: VideoAnnotations, stage: StagingFolder, job: ConvertJob
 ) -> list[str]:
-    """Copies the frames into the staging folder, and returns their paths in the data set."""
+    """Copies the frames to the staging folder and returns their paths in the data set."""
     if not files:
         return []
     if files.video is not None and target.keeps_videos and job.images == ALL:
@@ -88,7 +88,7 @@ def _copy_images(
 
 
 def no_model(device: str) -> None:
-    """The ``build`` function of a runner for jobs that need no model."""
+    """Does nothing; serves as the ``build`` function of a runner for jobs without a model."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +102,25 @@ class ExtractJob:
 
     @property
     def name(self) -> str:
-        """The name of the video, and of its folder of frames."""
+        """Returns the name of the video, which is also the name of its folder of frames."""
         return self.video.stem
 
     @property
     def files(self) -> list[Path]:
-        """The frames that exist."""
+        """Returns the existing frames."""
         return files_below(self.out / self.name)
 
     def is_done(self, count: int | None) -> bool:
-        """Returns True if the folder of frames exists, and its files are whole and ``count``, if that is known."""
+        """Returns True if the folder of frames exists with complete files, whose number is ``count`` if known."""
         return are_whole(self.files, count)
 
     def made_from(self) -> dict[str, str]:
-        """Returns the path and the digest of the video; see :mod:`sam2fast.io.made_from`."""
+        """Returns the path and digest of the video; see :mod:`sam2fast.io.made_from`."""
         return {"video_path": os.path.realpath(self.video), "video_content": digest_of(self.video)}
 
 
 def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError for none."""
+    """Returns sorted visible and hidden videos of a folder and its subfolders. Raises DatasetError without any."""
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r} of videos")
     paths = sorted([*folder.glob("*"), *folder.glob("*/*")], key=lambda path: (path.name, str(path)))
@@ -131,7 +131,7 @@ def list_videos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def extract_frames(_: Any, job: ExtractJob) -> int:
-    """Writes a video's frames, and returns their number. The folder is atomic. Raises VideoError or ImportError."""
+    """Writes a video's frames to a folder atomically. Returns their number. Raises VideoError or ImportError."""
     with StagingFolder(job.out, job.name) as stage:
         count = write_frames(job.video, stage.folder(job.name), lambda index: index % job.rate == 0, job.quality)
         stage.move([job.name])

@@ -1,7 +1,7 @@
-"""The files of data sets: listing folders, frame order, and reading images, masks and JSON.
+"""Files of data sets: lists folders, orders frames, and reads images, masks and JSON.
 
-Every function raises :class:`DatasetError` if a file or folder cannot be read or is not as described. Imports neither
-torch nor anything else that is slow to load: :mod:`sam2fast.evaluation.folders` starts many processes.
+Every function raises :class:`DatasetError` if a file or folder is unreadable or not as described. Imports neither torch
+nor other modules that are slow to load, because :mod:`sam2fast.evaluation.folders` starts many processes.
 """
 
 import json
@@ -21,11 +21,11 @@ from sam2fast.utils.errors import FixableError
 
 
 class DatasetError(FixableError, ValueError):
-    """A file, folder or sample of a data set cannot be used. Training reports it, and takes another sample."""
+    """Raised if a file, folder or sample of a data set cannot be used. Training reports it and takes another sample."""
 
 
 class OverlapError(DatasetError):
-    """Masks overlap, but the layout stores one object per pixel."""
+    """Raised if masks overlap, but the layout stores one object per pixel."""
 
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -34,32 +34,32 @@ VIDEO_SUFFIXES = (".mp4",)
 # Pillow modes of images whose pixel values are ids.
 LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 WHITE = 255
-LEAST_GREYS = 3  # different values of a soft edge, as of a mask scaled by a half
-# Up to this value, comparing with each value is faster than counting all values.
+LEAST_GREYS = 3  # number of different values of a soft edge, as in a mask scaled by a half
+# Up to this value, comparing with each value is faster than counting.
 FEW = 16
 
-# A frame's number, or its name if that is no number: "00012" and "00000012" are the same frame.
+# A frame's number, or its name if that is not a number: "00012" and "00000012" are the same frame.
 FrameKey: TypeAlias = int | str
 Labels: TypeAlias = NDArray[np.integer[Any]]  # (H, W)
 
 
 def frame_key(name: str) -> FrameKey:
-    """The key of a frame: its number, or its name if that is no number."""
+    """Returns the key of a frame: its number, or its name if that is not a number."""
     return int(name) if name.isdecimal() else name
 
 
 def frame_order(key: FrameKey) -> tuple[bool, int, str]:
-    """The sort key of frames: numbers in order, then names in order."""
+    """Returns the sort key of a frame: numbers in order, then names in order."""
     return (True, 0, key) if isinstance(key, str) else (False, key, "")
 
 
 def list_entries(folder: Path) -> Iterator[Path]:
-    """The entries of a folder, unsorted, without hidden ones."""
+    """Yields the entries of a folder, unsorted, without hidden entries."""
     return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def list_folders(folder: Path, expected: str = "") -> list[Path]:
-    """The subfolders of a folder, sorted by name. An error says what was ``expected`` there."""
+    """Returns the subfolders of a folder, sorted by name. Errors mention the ``expected`` content."""
     try:
         return sorted(path for path in list_entries(folder) if path.is_dir())
     except OSError as error:
@@ -68,7 +68,7 @@ def list_folders(folder: Path, expected: str = "") -> list[Path]:
 
 
 def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict[int, Path]:
-    """The folders of objects in a folder, by object number, which is the folder's name and occurs once."""
+    """Returns object folders by object number, the folder's name. Raises an error if a number occurs twice."""
     folders: dict[int, Path] = {}
     for path in list_folders(folder, expected):
         number = object_number(path)
@@ -79,7 +79,7 @@ def object_folders(folder: Path, expected: str = "<object>/<frame>.png") -> dict
 
 
 def object_number(folder: Path) -> int:
-    """The object number in the name of an object's folder."""
+    """Returns the object number in the name of an object's folder."""
     if not folder.name.isdecimal():
         raise DatasetError(f"{folder}: the folder of an object must be named by a number, such as 003")
     return int(folder.name)
@@ -91,7 +91,7 @@ def has_files(folder: Path, suffixes: Sequence[str]) -> bool:
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[FrameKey, Path]:
-    """The files of a folder by frame, in :func:`frame_order`; one for each frame."""
+    """Returns the files of a folder by frame, in :func:`frame_order`, one per frame."""
     files: dict[FrameKey, Path] = {}
     try:
         paths = sorted(path for path in list_entries(folder) if path.suffix.lower() in suffixes)
@@ -106,25 +106,25 @@ def list_files(folder: Path, suffixes: Sequence[str] = MASK_SUFFIXES) -> dict[Fr
 
 
 def read_frame(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """Reads an image as ``(H, W, 3)`` RGB. Values of more than 8 bits are scaled as in predictors.
+    """Reads an image as ``(H, W, 3)`` RGB. Values of more than 8 bits are scaled like in predictors.
 
     Args:
-        upright: Applies the EXIF orientation, as predictors and evaluation do. Otherwise the pixels are as stored, as
-            in the original's data sets.
+        upright: If True, applies the EXIF orientation, like predictors and evaluation. Otherwise, pixels are as stored,
+            like in official data sets.
     """
     with _as_dataset_error(path, "an image"):
         return as_rgb(image := read_image(path, upright=upright), image.own_scale())
 
 
 def read_frame_size(path: Path) -> tuple[int, int]:
-    """The stored (height, width) of an image, from the file's header."""
+    """Returns the stored (height, width) of an image, from the file's header."""
     with _as_dataset_error(path, "an image"):
         width, height = read_image_size(path)
         return height, width
 
 
 def read_orientation(path: Path) -> int:
-    """The EXIF orientation of an image, from the file's header: 1 if it is displayed as it is stored."""
+    """Returns the EXIF orientation of an image, from the file's header: 1 if it is displayed as stored."""
     with _as_dataset_error(path, "an image"):
         if header := read_header(path):
             return header.images[0].first(ORIENTATION, 1)
@@ -134,7 +134,7 @@ def read_orientation(path: Path) -> int:
 
 @contextmanager
 def _opened(path: Path, expected: str = "an image") -> Iterator[Image.Image]:
-    """Opens an image file; read errors within the block become a ``DatasetError``."""
+    """Opens an image file. Converts read errors inside the context to ``DatasetError``."""
     with _as_dataset_error(path, expected), open_image(path) as image:
         yield image
 
@@ -151,25 +151,25 @@ def _as_dataset_error(path: Path, expected: str) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Reads the content of a JSON file."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is no JSON: {error}") from error
+        raise DatasetError(f"{path} is not JSON: {error}") from error
 
 
 def read_labels(path: Path, size: tuple[int, int] | None = None, other: str = "its frame") -> Labels:
-    """Returns palette indices or grey levels ``(H, W)`` of a mask image. ``other`` has the required ``size``."""
+    """Reads palette indices or grey levels ``(H, W)`` of a mask image. ``other`` names the source of ``size``."""
     return _read_mask(path, size, other)[0]
 
 
 def read_object_ids(
     path: Path, size: tuple[int, int] | None = None, other: str = "its frame", ignored: Collection[int] = ()
 ) -> Labels:
-    """:func:`read_labels` of an image of object ids. A grey one in white on black with soft edges is an error, as each
-    grey value would be an object.
+    """Reads an image of object ids like :func:`read_labels`. White masks on black with soft edges are an error, because
+    each grey value would be an object.
 
     Args:
         ignored: values that are not objects.
@@ -187,7 +187,7 @@ def read_object_ids(
 
 
 def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[Labels, str]:
-    """Labels, and Pillow's mode of the image."""
+    """Returns the labels, and Pillow's mode of the image."""
     with _as_dataset_error(path, "a mask"):
         stored = read_if_pillow_fails(path)
     if stored is not None:
@@ -197,7 +197,7 @@ def _read_mask(path: Path, size: tuple[int, int] | None, other: str) -> tuple[La
     with _opened(path, "a mask") as image:
         if image.mode not in LABEL_MODES:
             raise DatasetError(f"{path}: a mask must be a palette or a grey PNG, got mode {image.mode}")
-        if image.mode == "1":  # Pillow's array of bools holds other bytes than 0 and 1
+        if image.mode == "1":  # Pillow's array of bools has bytes other than 0 and 1
             labels: Labels = (np.asarray(image.convert("L")) > 0).view(np.uint8)
         else:
             labels = np.asarray(image)
@@ -215,7 +215,7 @@ def _checked(labels: Labels, path: Path, size: tuple[int, int] | None, other: st
 
 
 def labels_in(labels: Labels) -> tuple[int, ...]:
-    """The nonzero values of a mask, ascending."""
+    """Returns the nonzero values of a mask, ascending."""
     if labels.dtype.kind == "u" and (highest := int(labels.max(initial=0))) <= FEW:
         return tuple(i for i in range(1, highest + 1) if i == highest or (labels == i).any())
     # For uint8, counting is twice as fast as sorting.

@@ -1,7 +1,7 @@
-"""The layouts of DAVIS, MOSE and YouTube-VOS: one palette PNG per frame.
+"""Layouts of DAVIS, MOSE and YouTube-VOS: one palette PNG per frame.
 
-``JPEGImages/<video>/<frame>.jpg`` and ``Annotations/<video>/<frame>.png``. YouTube-VOS annotates every fifth frame and
-adds ``meta.json`` with the categories of the objects.
+Files are ``JPEGImages/<video>/<frame>.jpg`` and ``Annotations/<video>/<frame>.png``. YouTube-VOS annotates every fifth
+frame and adds ``meta.json`` with the categories of the objects.
 """
 
 import json
@@ -36,9 +36,9 @@ from sam2fast.io.mask_formats import MOST_OBJECTS
 
 MASKS, FRAMES, LISTS = "Annotations", "JPEGImages", "ImageSets"
 VIDEO = "other masks of the video"  # for messages
-LEVELS = ("480p", "Full-Resolution", "1080p")  # folders with the videos in DAVIS's own downloads
+LEVELS = ("480p", "Full-Resolution", "1080p")  # folders with the videos in DAVIS's downloads
 META = "meta.json"
-CATEGORY = "object"  # of objects without a category
+CATEGORY = "object"  # category of objects without one
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,17 @@ class Davis(Layout):
         return Written([metadata_path, masks_path], lost)
 
     def _objects(self, name: str, files: Mapping[FrameKey, Path], size: tuple[int, int]) -> tuple[int, ...]:
-        """The ids of a video without a metadata file: all that occur in its masks."""
-        found: set[int] = set()
+        """Returns the ids of a video without a metadata file: all values in its masks."""
+        ids: set[int] = set()
         for path in files.values():
-            found.update(labels_in(read_object_ids(path, size, VIDEO)))
-        return tuple(sorted(found))
+            ids.update(labels_in(read_object_ids(path, size, VIDEO)))
+        return tuple(sorted(ids))
 
     def _facts(self, name: str, files: Mapping[FrameKey, Path]) -> dict[str, Any]:
-        """The ``facts`` of a video without a metadata file: its palette, if it is not DAVIS's."""
+        """Returns the ``facts`` of a video without a metadata file: its palette, if it differs from DAVIS's."""
         colours = palette_of(next(iter(files.values())))
-        is_usual = colours is None or palette().tobytes().startswith(colours)
-        return {} if is_usual or colours is None else {"palette": colours.hex()}
+        is_standard = colours is None or palette().tobytes().startswith(colours)
+        return {} if is_standard or colours is None else {"palette": colours.hex()}
 
     def _meta(self, video: VideoAnnotations, seen: Mapping[int, list[str]]) -> Any:
         return None
@@ -134,7 +134,7 @@ class Davis(Layout):
             labels = read_labels(by_name[frame], metadata.size, VIDEO)
             strange = sorted(set(labels_in(labels)) - set(annotated.values()))
             if strange:
-                raise DatasetError(f"{by_name[frame]} has the index {strange[0]}, which is no object of the video")
+                raise DatasetError(f"{by_name[frame]} has the index {strange[0]}, which is not an object of the video")
             return masks_in(labels, annotated)
 
         return VideoAnnotations(name, metadata.size, metadata.frames, metadata.objects, metadata.facts, read)
@@ -151,15 +151,15 @@ class DavisWriter:
         self.root = root
 
     def has(self, name: str, count: int) -> bool:
-        """Returns True if this clip exists with ``count`` frames, and its files are whole."""
+        """Returns True if this clip exists with ``count`` frames and complete files."""
         return all(are_whole(files_below(self.root / folder / name), count) for folder in (FRAMES, MASKS))
 
     def write(self, name: str, frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> None:
-        """Writes a clip, and replaces leftovers of an interrupted write.
+        """Writes a clip and replaces leftovers of an interrupted write.
 
         Args:
-            frames: ``(T, H, W, 3)`` uint8 RGB.
-            masks: ``(T, O, H, W)`` bool; ids are positions from 1; where masks overlap, the larger id is written.
+            frames: frames ``(T, H, W, 3)`` uint8 RGB.
+            masks: masks ``(T, O, H, W)`` bool. Ids are positions from 1. Where masks overlap, the larger id is written.
 
         Raises:
             FileExistsError: If the clip exists.
@@ -167,17 +167,17 @@ class DavisWriter:
             OSError: If a file cannot be written.
         """
         if self.has(name, len(frames)):
-            raise FileExistsError(f"the clip {name} is in {self.root} already")
+            raise FileExistsError(f"the clip {name} already exists in {self.root}")
         count = masks.shape[1]
         if count > MOST_OBJECTS:
             raise ValueError(f"a palette has room for {MOST_OBJECTS} objects, the clip has {count}")
-        paths = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames last: they mark the clip as complete
+        paths = f"{MASKS}/{name}", f"{FRAMES}/{name}"  # the frames come last and mark the clip as complete
         with StagingFolder(self.root, name) as stage:
-            for t, (frame, each) in enumerate(zip(frames, masks, strict=True)):
+            for t, (frame, objects) in enumerate(zip(frames, masks, strict=True)):
                 image = stage.file(f"{paths[1]}/{t:05d}.jpg")
                 Image.fromarray(frame).save(image, "JPEG", quality=QUALITY, subsampling=0)
                 stage.file(f"{paths[0]}/{t:05d}.png").write_bytes(
-                    label_png(stack_masks(enumerate(each, 1), each.shape[1:]))
+                    label_png(stack_masks(enumerate(objects, 1), objects.shape[1:]))
                 )
             stage.move(paths)
 
@@ -237,7 +237,7 @@ class YouTubeVOS(Davis):
         return {**super()._facts(name, files), "ytvos": self._entry(name)}
 
     def _meta(self, video: VideoAnnotations, seen: Mapping[int, list[str]]) -> Any:
-        """The entry of the source; otherwise a new one with the frames that show each object."""
+        """Returns the entry of the source, or else a new entry with the frames that show each object."""
         if "ytvos" in video.facts:
             return video.facts["ytvos"]
         return {"objects": {str(i): {"category": CATEGORY, "frames": frames} for i, frames in seen.items()}}

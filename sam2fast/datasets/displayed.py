@@ -1,11 +1,11 @@
-"""Boxes and masks for images as they are displayed, also from files with the sizes and pixels that photographs store.
+"""Converts boxes and masks to images as displayed, if files have the sizes and pixels that photographs store.
 
-Cameras store what they see, and write into the EXIF orientation how to rotate it for display. Annotations here are in
-displayed pixels. Those in stored pixels are recognised by their size where width and height are exchanged.
+Cameras store unrotated pixels. The EXIF orientation states the rotation for display. Annotations here are in displayed
+pixels. If width and height are exchanged, annotations in stored pixels are recognized by their size.
 
 Common arguments are ``stated``, the (H, W) of the image in its annotations, ``size``, the (H, W) of the displayed
 image, and ``image``, its file. Functions raise :class:`DatasetError` if the stated size is neither the displayed nor
-the stored one, or if the image cannot be read.
+the stored size, or if the image cannot be read.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from sam2fast.io.rle import encode_rle
 Size: TypeAlias = tuple[int, int]  # height, width
 BoxCorners: TypeAlias = tuple[float, float, float, float]  # x0, y0, x1, y1
 
-# The EXIF orientations that exchange width and height: whether to reverse rows and columns after transposing.
+# EXIF orientations that exchange width and height. Values: reverse rows, reverse columns, after transposing.
 TURNS = {5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False)}
 
 
 def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> BoxCorners:
-    """A box in pixels of the displayed image; the stated size may be any with the same ratio."""
+    """Converts a box to pixels of the displayed image. The stated size may have any scale of the same ratio."""
     turn = turn_for_display(stated, size, image, may_scale=True)
     (x0, y0, x1, y1), (height, width) = box, stated
     if turn is not None:
@@ -40,14 +40,14 @@ def displayed_box(box: BoxCorners, stated: Size, size: Size, image: Path) -> Box
 
 
 def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Path) -> Any:
-    """A segmentation of the displayed image; run lengths of another size are returned as they are.
+    """Converts a segmentation to the displayed image. Run lengths of any other size are returned unchanged.
 
     Args:
-        segmentation: polygons, which need pycocotools, or run lengths, in displayed or in stored pixels.
-        stated: may also be (None, None).
+        segmentation: polygons, which need pycocotools, or run lengths, in displayed or stored pixels.
+        stated: (H, W) in the annotations, or (None, None).
     """
     turn = turn_for_display(stated, size, image)
-    if isinstance(segmentation, Mapping):  # run lengths have their own size
+    if isinstance(segmentation, Mapping):  # run lengths include their size
         is_stored = list(size) != segmentation.get("size") == list(size[::-1])
         turn = TURNS.get(read_orientation(image)) if is_stored else None
     if turn is None:
@@ -57,7 +57,7 @@ def displayed_segmentation(segmentation: Any, stated: Any, size: Size, image: Pa
 
 
 def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = False) -> tuple[bool, bool] | None:
-    """The rotation in :data:`TURNS` that gives an image the stated size, or with ``may_scale`` its ratio; else None."""
+    """Returns the rotation in :data:`TURNS` to the stated size, or with ``may_scale`` its ratio; None if not needed."""
     if stated in (size, (None, None)):
         return None
     turn, stored = TURNS.get(read_orientation(image)), (size[1], size[0])
@@ -75,5 +75,5 @@ def turn_for_display(stated: Any, size: Size, image: Path, may_scale: bool = Fal
 
 
 def _has_same_ratio(one: Size, other: Size) -> bool:
-    """Whether two sizes have the same ratio, up to a pixel by rounding."""
+    """Returns True if two sizes have the same ratio, up to rounding by a pixel."""
     return abs(one[0] * other[1] - one[1] * other[0]) < max(sum(one), sum(other))

@@ -1,4 +1,4 @@
-"""The masks of a video or image by frame and object, from PNGs, run lengths or polygons, as training reads them."""
+"""Masks of a video or image by frame and object, from PNGs, run lengths or polygons, for training."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,30 +14,30 @@ from sam2fast.datasets.segmentations import area_of, decode_segmentation
 
 
 class Annotations(Protocol):
-    """The ground truth masks of a video or image, by frame and object."""
+    """Ground-truth masks of a video or image, by frame and object."""
 
     def visible_objects(self, frame: FrameKey) -> tuple[int, ...]:
-        """Ids of the objects with a mask in a frame, ascending."""
+        """Returns the ids of objects with a mask in a frame, ascending."""
         ...
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Bool masks ``(O, H, W)`` of a frame of ``size`` (height, width); empty for an object that is not visible.
+        """Reads bool masks ``(O, H, W)`` of a frame with ``size`` (height, width). Invisible objects have empty masks.
 
         Raises:
-            DatasetError: a mask cannot be read, or has another size.
+            DatasetError: If a mask cannot be read, or has another size.
         """
         ...
 
 
 class MaskImages:
-    """PNGs of the masks of a video, by object and frame; each image of a frame is read once.
+    """PNG masks of a video, by object and frame. Each image of a frame is read once.
 
-    Follows the official ``PalettisedPNGSegmentLoader``, for which every frame must have a PNG, and
-    ``MultiplePNGSegmentLoader``, for which an object without a PNG is not visible.
+    Follows the official ``PalettisedPNGSegmentLoader``, which needs a PNG for every frame, and
+    ``MultiplePNGSegmentLoader``, in which objects without a PNG are not visible.
 
     Args:
-        files: Images by object id, whose nonzero pixels are the object, or under None images of ids, with background 0.
-        where: Their folder, for messages.
+        files: Images by object id; their nonzero pixels are the object. Under None: images of ids, with background 0.
+        where: Folder of the images, for messages.
         ignored: Values that are not objects.
     """
 
@@ -49,17 +49,17 @@ class MaskImages:
     ) -> None:
         self._files, self._where, self._ignored = files, where, frozenset(ignored)
         self._last: FrameKey | None = None
-        self._read: dict[Path, Labels] = {}  # of the last frame
+        self._read: dict[Path, Labels] = {}  # images of the last frame
 
     def visible_objects(self, frame: FrameKey, known: Collection[int] = ()) -> tuple[int, ...]:
-        """See :class:`Annotations`; without the objects ``known``, whose own images are not read."""
-        found: list[int] = []
+        """See :class:`Annotations`. Skips the objects ``known`` without reading their images."""
+        visible: list[int] = []
         for i, files in self._files.items():
             if i is None:
-                found.extend(value for value in labels_in(self._labels(i, frame)) if value not in self._ignored)
+                visible.extend(value for value in labels_in(self._labels(i, frame)) if value not in self._ignored)
             elif frame in files and i not in known and self._labels(i, frame).any():
-                found.append(i)
-        return tuple(i for i in found if i not in known)
+                visible.append(i)
+        return tuple(i for i in visible if i not in known)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
         if None in self._files:
@@ -84,14 +84,14 @@ class MaskImages:
 
 
 class SegmentAnnotations:
-    """Objects of an image, each with a pixel, as run lengths or polygons, decoded lazily and cached.
+    """Objects of an image, each with at least one pixel, as run lengths or polygons. Decoded lazily and cached.
 
     Follows the official ``training.dataset.vos_segment_loader.LazySegments``.
 
     Args:
-        segments: by object id, in displayed or stored pixels.
-        where: for messages: the file, and what it calls an id.
-        image: its file.
+        segments: segmentations by object id, in displayed or stored pixels.
+        where: file and its word for an id, for messages.
+        image: file of the image.
         stated: (H, W) of the image in the annotations, or (None, None).
     """
 
@@ -110,10 +110,10 @@ class SegmentAnnotations:
 
 
 class MaskletAnnotations:
-    """Run lengths of every object in every ``ann_every``-th frame, decoded lazily; ids are positions from 0.
+    """Run lengths of every object in every ``ann_every``-th frame, decoded lazily. Ids are positions from 0.
 
-    Follows the official ``JSONSegmentLoader``. Arguments and errors: see
-    :func:`~sam2fast.datasets.sav_json.read_mask_lists`.
+    Follows the official ``JSONSegmentLoader``. See :func:`~sam2fast.datasets.sav_json.read_mask_lists` for arguments
+    and errors.
     """
 
     def __init__(self, path: Path, ann_every: int, frames_fps: int) -> None:
@@ -121,7 +121,7 @@ class MaskletAnnotations:
         _, self._frames, self.ann_every = read_mask_lists(path, ann_every, frames_fps)
 
     def is_annotated(self, frame: int) -> bool:
-        """Whether the file has a mask, possibly an empty one, for every object in a frame."""
+        """Returns True if the file has a mask, possibly empty, for every object in a frame."""
         position, rest = divmod(frame, self.ann_every)
         return rest == 0 and 0 <= position < len(self._frames) and None not in self._frames[position]
 
@@ -131,7 +131,7 @@ class MaskletAnnotations:
         return tuple(i for i, rle in enumerate(masks) if rle is not None and area_of(rle, where=where) > 0)
 
     def read_masks(self, frame: FrameKey, object_ids: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Masks ``(N, H, W)`` of objects that are annotated in the frame; another object is an error."""
+        """Reads masks ``(N, H, W)`` of objects that are annotated in the frame. Other objects are an error."""
         position, masks = self._at(frame)
         decoded = []
         for i in object_ids:
@@ -142,7 +142,7 @@ class MaskletAnnotations:
         return np.stack(decoded) if decoded else np.zeros((0, *size), dtype=bool)
 
     def _at(self, frame: FrameKey) -> tuple[int, list[Any]]:
-        """The position of a frame in the file, and its masks."""
+        """Returns the position of a frame in the file, and its masks."""
         if isinstance(frame, int):
             position, rest = divmod(frame, self.ann_every)
             if rest == 0 and position < len(self._frames):

@@ -1,4 +1,4 @@
-"""The frames of a video, as image files or a video file, and how they are copied into another data set.
+"""Frames of a video, as image files or a video file, and functions that copy them to another data set.
 
 Functions raise :class:`DatasetError` if an image cannot be read, ``VideoError`` or ``FileNotFoundError`` if a video
 file is missing, damaged or cut short, and ``ImportError`` if there is a video file and PyAV is not installed.
@@ -25,21 +25,21 @@ from sam2fast.datasets.dataset_files import (
 )
 from sam2fast.io.images import SUFFIXES, write_jpeg
 
-QUALITY = 95  # of JPEG; OpenCV's default, which the original's extraction has
-# Frames are returned at the video's own size; the resized model input, which is not used, is kept small.
+QUALITY = 95  # JPEG quality; OpenCV's default, like in the official extraction
+# Frames are returned at the video's size. The resized model input is not used, so it is small.
 UNUSED_SIZE = 32
 
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The files with a video's frames, if any: image files by frame, or a video file, whose frames count from 0."""
+    """Files with a video's frames, if any: image files by frame, or a video file with frames counted from 0."""
 
     images: Mapping[FrameKey, Path] = field(default_factory=dict)
     video: Path | None = None
 
     @classmethod
     def find(cls, folders: Collection[Path], videos: Collection[Path] = ()) -> "FrameFiles":
-        """The first of these that exists. Raises DatasetError if all images of the folder have other formats."""
+        """Returns the first that exists. Raises DatasetError if all images of the folder have other formats."""
         for video in videos:
             if video.is_file():
                 return cls(video=video)
@@ -56,9 +56,9 @@ class FrameFiles:
         return self.video is not None or bool(self.images)
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """The images ``(H, W, 3)`` uint8 RGB of these frames, in order; missing ones are left out.
+        """Yields the images ``(H, W, 3)`` uint8 RGB of these frames, in order. Missing frames are skipped.
 
-        A video file is decoded from its beginning to the last of them.
+        A video file is decoded from its beginning to the last of these frames.
         """
         keys = {frame_key(name): name for name in names}
         if self.video is None:
@@ -74,7 +74,7 @@ class FrameFiles:
 def iter_video_frames(
     video: Path, is_wanted: Callable[[int], bool], last: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yields wanted frames up to ``last`` with their numbers, ``(H, W, 3)`` uint8. Only these are converted to RGB."""
+    """Yields wanted frames up to ``last``, ``(H, W, 3)`` uint8, with their numbers. Only these are converted to RGB."""
     from sam2fast.video_io import read_frames
 
     if last is not None and last < 0:
@@ -88,7 +88,7 @@ def iter_video_frames(
 
 
 def count_frames(video: Path) -> int:
-    """The number of frames of a video file; none is decoded. A damaged file raises :class:`DatasetError`."""
+    """Counts the frames of a video file without decoding. Raises :class:`DatasetError` if the file is damaged."""
     with _damage_as_dataset_error(video):
         from sam2fast.video_io.containers import VideoInput
         from sam2fast.video_io.timeline import read_timeline
@@ -97,7 +97,7 @@ def count_frames(video: Path) -> int:
 
 
 def decode_video_frames(video: Path, indices: Sequence[int]) -> list[NDArray[np.uint8]]:
-    """Frames ``(H, W, 3)`` uint8 RGB in the order of ``indices``, decoded once. Raises DatasetError for damage."""
+    """Decodes frames ``(H, W, 3)`` uint8 RGB, each once, in the order of ``indices``. Damage raises DatasetError."""
     frames = {}
     with _damage_as_dataset_error(video):
         from sam2fast.video_io.containers import VideoInput
@@ -112,7 +112,7 @@ def decode_video_frames(video: Path, indices: Sequence[int]) -> list[NDArray[np.
 
 @contextmanager
 def _damage_as_dataset_error(video: Path) -> Iterator[None]:
-    """Requires PyAV, and converts errors in a video file to :class:`DatasetError`."""
+    """Requires PyAV and converts errors of a video file to :class:`DatasetError`."""
     from sam2fast.video_io.video_types import VideoError, require_pyav
 
     require_pyav()
@@ -125,7 +125,7 @@ def _damage_as_dataset_error(video: Path) -> Iterator[None]:
 def write_frames(
     video: Path, folder: Path, is_wanted: Callable[[int], bool], quality: int = QUALITY, digits: int = 5
 ) -> int:
-    """Writes the wanted frames of a video file as ``00000.jpg`` and so on, and returns their number."""
+    """Writes the wanted frames of a video file as ``00000.jpg`` and so on. Returns their number."""
     count = 0
     for index, image in iter_video_frames(video, is_wanted):
         write_jpeg(Image.fromarray(image), folder / f"{index:0{digits}d}.jpg", quality)
@@ -134,7 +134,7 @@ def write_frames(
 
 
 def copy_frames(source: FrameFiles, folder: Path, only: Collection[str] | None) -> None:
-    """Copies all or the named frames into a folder: images byte for byte, frames of a video file as JPEG."""
+    """Copies all or the named frames to a folder: images byte for byte, frames of a video file as JPEG."""
     keys = None if only is None else {frame_key(name) for name in only}
     if source.video is not None:
         write_frames(source.video, folder, lambda index: keys is None or index in keys)

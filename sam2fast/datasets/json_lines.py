@@ -1,9 +1,9 @@
-"""One file of JSON lines for each video, ``<video>.jsonl``: a line about the video, then one for each frame.
+"""Layout with one JSON lines file per video, ``<video>.jsonl``: a line about the video, then one line per frame.
 
 The first line has ``format``, ``version``, ``video`` and the keys of
 :class:`~sam2fast.datasets.annotations.Metadata`. Each other line has ``frame`` (its number), ``name`` and ``objects``,
-a list of ``id`` and ``rle`` (COCO's compressed run lengths). ``<video>/masks.jsonl`` of ``sam2fast track``, which lacks
-the first line, is read, too.
+a list of ``id`` and ``rle`` (COCO's compressed run lengths). ``<video>/masks.jsonl`` of ``sam2fast track``, without the
+first line, can also be read.
 """
 
 import json
@@ -34,7 +34,7 @@ class JsonLines(Layout):
 
     def videos(self) -> list[str]:
         if not self.root.is_dir():
-            raise DatasetError(f"{self.root} is no folder; expected <video>{SUFFIX} in it")
+            raise DatasetError(f"{self.root} is not a folder; expected <video>{SUFFIX} in it")
         files = [path for path in self.root.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
         names = {self._own_name() if path.name == TRACKED else path.stem for path in files}
         return sorted({*names, *(path.parent.name for path in self.root.glob(f"*/{TRACKED}"))})
@@ -45,16 +45,16 @@ class JsonLines(Layout):
         )
 
     def masks_at(self, name: str) -> Path:
-        path, own = self.root / f"{name}{SUFFIX}", self.root / TRACKED
-        if not path.is_file() and name == self._own_name() and own.is_file():
-            path = own
+        path, tracked = self.root / f"{name}{SUFFIX}", self.root / TRACKED
+        if not path.is_file() and name == self._own_name() and tracked.is_file():
+            path = tracked
         return path if path.is_file() else self.root / name / TRACKED
 
     def open(self, name: str) -> VideoAnnotations:
         return open_lines(self.masks_at(name), name)
 
     def _own_name(self) -> str:
-        """The name of the video whose results ``sam2fast track`` wrote into the folder itself."""
+        """Returns the name of the video with results that ``sam2fast track`` wrote to the folder itself."""
         return self.root.resolve().name
 
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
@@ -70,7 +70,7 @@ class JsonLines(Layout):
 
 
 def open_lines(path: Path, name: str) -> VideoAnnotations:
-    """The annotations in JSON lines, read lazily. Raises DatasetError if the file is missing, invalid or truncated."""
+    """Opens annotations in JSON lines, read lazily. Raises DatasetError for missing, invalid or truncated files."""
     offsets: dict[str, int] = {}
     order: dict[str, int] = {}
     header: Metadata | None = None
@@ -119,16 +119,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
             try:
                 content = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DatasetError(f"{where}, is no JSON: {error}") from error
+                raise DatasetError(f"{where}, is not JSON: {error}") from error
             if not isinstance(content, dict):
-                raise DatasetError(f"{where}, is no object of JSON")
+                raise DatasetError(f"{where}, is not a JSON object")
             yield offset, where, content
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 
 
 class _Found:
-    """Collects the metadata of a file without a first line about the video."""
+    """Collects metadata from a file without a first line about the video."""
 
     def __init__(self) -> None:
         self._ids: dict[Any, None] = {}
@@ -148,7 +148,7 @@ class _Found:
 
     @property
     def numbers(self) -> dict[Any, int]:
-        """A number from 1 for each id; the id itself, if all ids are integers from 1."""
+        """Returns a number from 1 for each id: the id itself if all ids are integers from 1."""
         if all(isinstance(name, int) and name >= 1 for name in self._ids):
             return {name: name for name in self._ids}
         return {name: number for number, name in enumerate(self._ids, 1)}

@@ -1,4 +1,4 @@
-"""The interface of all data set layouts, and the staging folder by which a video is written atomically."""
+"""Interface of all data set layouts, and the staging folder with which a video is written atomically."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,10 @@ class Settings:
     """Options for reading and writing.
 
     Attributes:
-        masklets: which of SA-V's two files per video, ``manual`` or ``auto``.
-        rate: in SA-V, every ``rate``-th frame of the video is annotated.
-        overlaps: how palette images treat overlapping masks, see :func:`~sam2fast.datasets.palette_masks.paint`.
+        masklets: one of SA-V's two files per video, ``manual`` or ``auto``.
+        rate: interval of annotated frames in SA-V: every ``rate``-th frame of the video.
+        overlaps: treatment of overlapping masks in palette images, see
+            :func:`~sam2fast.datasets.palette_masks.paint`.
     """
 
     masklets: str = MANUAL
@@ -33,14 +34,14 @@ class Settings:
 
 
 class Written(NamedTuple):
-    """The files written for a video."""
+    """Files written for a video."""
 
-    paths: Sequence[str]  # in the data set; the last one marks the video as complete
-    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to others, by frame
+    paths: Sequence[str]  # paths in the data set; the last one marks the video as complete
+    lost: Mapping[str, Sequence[int]]  # objects that lost pixels to other objects, by frame
 
 
 class StagingFolder:
-    """A hidden folder for a video in a data set. It is removed after the ``with`` block."""
+    """Hidden folder for a video in a data set. It is removed at the end of the context."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root, self._folder = root, beside(root / name)
@@ -53,19 +54,19 @@ class StagingFolder:
         remove(self._folder)
 
     def file(self, relative: str) -> Path:
-        """The temporary path of a file such as ``Annotations/bear/00000.png``; creates its folder."""
+        """Returns the temporary path of a file such as ``Annotations/bear/00000.png``, and creates its folder."""
         path = self._folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def folder(self, relative: str) -> Path:
-        """The temporary path of a folder; creates it."""
+        """Creates a temporary folder and returns its path."""
         path = self._folder / relative
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def move(self, paths: Sequence[str]) -> None:
-        """Moves files and folders into the data set, in this order: the last one marks the video as complete."""
+        """Moves files and folders to the data set, in this order. The last one marks the video as complete."""
         remove(self._root / paths[-1])
         for path in paths:
             target = self._root / path
@@ -76,16 +77,16 @@ class StagingFolder:
 
 @dataclass(frozen=True)
 class Layout(ABC):
-    """A data set in one layout.
+    """Data set in one layout.
 
     Methods raise :class:`DatasetError` if files are missing or damaged, or the folder is not in this layout.
 
     Attributes:
-        root: the data set's folder.
-        name: of the layout.
-        frames_folder: the folder of the frames, which are ``<frames_folder>/<video>/<frame>.jpg``.
-        first_id: the smallest object id of the layout, 0 or 1; in :class:`VideoAnnotations` it is 1.
-        keeps_videos: whether the layout stores video files, so that their frames need not be extracted.
+        root: folder of the data set.
+        name: name of the layout.
+        frames_folder: folder of the frames, ``<frames_folder>/<video>/<frame>.jpg``.
+        first_id: smallest object id of the layout, 0 or 1; in :class:`VideoAnnotations` it is 1.
+        keeps_videos: True if the layout stores video files, so that frames need not be extracted.
     """
 
     root: Path
@@ -98,59 +99,59 @@ class Layout(ABC):
 
     @abstractmethod
     def videos(self) -> list[str]:
-        """The names of the videos that have annotations, sorted."""
+        """Returns the sorted names of the videos that have annotations."""
 
     @abstractmethod
     def open(self, name: str) -> VideoAnnotations:
-        """The annotations of a video."""
+        """Returns the annotations of a video."""
 
     @abstractmethod
     def frame_files(self, name: str) -> FrameFiles:
-        """The files with the frames of a video, if they exist."""
+        """Returns the existing files with the frames of a video."""
 
     @abstractmethod
     def masks_at(self, name: str) -> Path:
         """Returns the file or folder for a video's masks. It need not exist."""
 
     def files(self, name: str) -> list[Path]:
-        """Returns all files of a video that exist: masks, metadata and frames."""
+        """Returns all existing files of a video: masks, metadata and frames."""
         masks, facts, frames = self.masks_at(name), metadata_file(self.root, name), self.frame_files(name)
-        found = files_below(masks) if masks.is_dir() else [masks]
-        found += [*frames.images.values(), *filter(None, [frames.video]), facts]
-        return [path for path in found if path.is_file()]
+        paths = files_below(masks) if masks.is_dir() else [masks]
+        paths += [*frames.images.values(), *filter(None, [frames.video]), facts]
+        return [path for path in paths if path.is_file()]
 
     def has(self, name: str, count: int | None = None) -> bool:
-        """Returns True if there are masks of this video, and its files are whole, and as many as ``count`` if known."""
+        """Returns True if the video has masks and complete files, whose number is ``count`` if known."""
         return is_whole(self.masks_at(name)) and are_whole(self.files(name), count)
 
     def digests(self, name: str, with_frames: bool) -> dict[str, str]:
         """Returns digests of a video's masks and frames for :mod:`sam2fast.io.made_from`."""
         masks, facts, frames = self.masks_at(name), metadata_file(self.root, name), self.frame_files(name)
-        found = {"mask_content": digest_of(masks, files_below(masks) if masks.is_dir() else None)}
+        digests = {"mask_content": digest_of(masks, files_below(masks) if masks.is_dir() else None)}
         if facts.is_file():
-            found["fact_content"] = digest_of(facts)
+            digests["fact_content"] = digest_of(facts)
         if with_frames and frames.video is not None:
-            found["video_content"] = digest_of(frames.video)
+            digests["video_content"] = digest_of(frames.video)
         elif with_frames and frames:
             images = list(frames.images.values())
-            found["video_content"] = digest_of(images[0].parent, images)
-        return found
+            digests["video_content"] = digest_of(images[0].parent, images)
+        return digests
 
     @abstractmethod
     def write(self, video: VideoAnnotations, stage: StagingFolder) -> Written:
-        """Writes a video's masks and metadata; one frame is in memory at a time.
+        """Writes a video's masks and metadata. One frame is in memory at a time.
 
         Raises:
             DatasetError: If the layout cannot store the masks, or a mask cannot be read.
         """
 
-    def finish(self) -> None:  # noqa: B027  (most layouts have none)
-        """Writes files about all videos, after the last one was written."""
+    def finish(self) -> None:  # noqa: B027  (most layouts have no such files)
+        """Writes files about all videos, after the last video is written."""
 
 
-def refuse_unknown(found: Sequence[str], known: Sequence[str], what: str, file: Path) -> None:
-    """Raises ``DatasetError`` for files that the video's metadata file does not list, since it would be outdated."""
-    unknown = sorted(set(found) - set(known))
+def refuse_unknown(names: Sequence[str], known: Sequence[str], what: str, file: Path) -> None:
+    """Raises ``DatasetError`` if the video's metadata file does not list a name, because it is outdated then."""
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise DatasetError(
             f"{file} does not list {what} {unknown[0]}; if the masks were changed since, remove that file"

@@ -1,4 +1,4 @@
-"""All layouts by name, detection of a folder's layout, and summaries of videos."""
+"""Registry of layouts by name, detection of a folder's layout, and summaries of videos."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,18 +15,18 @@ from sam2fast.datasets.sav_json import SavJson
 from sam2fast.datasets.segmentations import area_of
 
 BY_NAME: dict[str, Callable[[Path, Settings], Layout]] = {
-    kind.name: kind for kind in (SavJson, ObjectFolders, Davis, YouTubeVOS, JsonLines)
+    layout.name: layout for layout in (SavJson, ObjectFolders, Davis, YouTubeVOS, JsonLines)
 }
 
 
 def open_layout(root: str | Path, layout: str | None = None, settings: Settings | None = None) -> Layout:
-    """A data set's folder in a layout.
+    """Opens a data set's folder in a layout.
 
     Args:
-        layout: ``sav``, ``sav-png``, ``davis``, ``ytvos`` or ``coco-jsonl``; by default it is detected.
+        layout: ``sav``, ``sav-png``, ``davis``, ``ytvos`` or ``coco-jsonl``; detected by default.
 
     Raises:
-        DatasetError: no such layout, or none was detected.
+        DatasetError: If the layout is unknown, or none was detected.
     """
     name = detect(Path(root)) if layout is None else layout
     if name not in BY_NAME:
@@ -35,9 +35,9 @@ def open_layout(root: str | Path, layout: str | None = None, settings: Settings 
 
 
 def detect(root: Path) -> str:
-    """The name of the layout that a folder is in; raises :class:`DatasetError` if there is none."""
+    """Returns the name of a folder's layout. Raises :class:`DatasetError` if there is none."""
     if not root.is_dir():
-        raise DatasetError(f"{root} is no folder")
+        raise DatasetError(f"{root} is not a folder")
     if (root / OBJECT_MASKS).is_dir():
         return ObjectFolders.name
     if (root / MASKS).is_dir():
@@ -47,21 +47,22 @@ def detect(root: Path) -> str:
     if any(root.glob(f"*{SUFFIX}")) or any(root.glob(f"*/{TRACKED}")):
         return JsonLines.name
     raise DatasetError(
-        f"{root} is in no layout of {', '.join(BY_NAME)}: expected {OBJECT_MASKS}/, {MASKS}/, "
+        f"{root} has none of the layouts {', '.join(BY_NAME)}: expected {OBJECT_MASKS}/, {MASKS}/, "
         f"<video>_manual.json or <video>{SUFFIX} in it"
     )
 
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """The summary of one video. The fields are the keys of ``sam2fast dataset info --json``.
+    """Summary of one video. The fields are the keys of ``sam2fast dataset info --json``.
 
     Attributes:
         masklets: ``manual`` or ``auto`` in SA-V's layout, which has both; otherwise empty.
-        frames, first, last: number of annotated frames, and the names of the first and the last one.
-        height, width: of the masks.
+        frames: number of annotated frames.
+        first, last: names of the first and the last annotated frame.
+        height, width: size of the masks.
         images: number of image files; None for a video file.
-        masks, visible: number of annotated masks, and of those with a pixel; None if not counted.
+        masks, visible: numbers of annotated masks and of non-empty masks; None if not counted.
     """
 
     video: str
@@ -77,18 +78,18 @@ class VideoSummary:
     visible: int | None = None
 
     def content(self) -> dict[str, Any]:
-        """As a dictionary for JSON."""
+        """Returns a dictionary for JSON."""
         return asdict(self)
 
 
 def summarise(layout: Layout, name: str, count: bool = False) -> VideoSummary:
-    """The summary of one video. With ``count``, every mask is read and counted."""
+    """Summarizes one video. With ``count``, reads and counts every mask."""
     video, files = layout.open(name), layout.frame_files(name)
     masks = visible = 0
     if count:
-        for _, found in video:
-            masks += len(found)
-            visible += sum(area_of(rle) > 0 for rle in found.values())
+        for _, rles in video:
+            masks += len(rles)
+            visible += sum(area_of(rle) > 0 for rle in rles.values())
     height, width = video.size
     return VideoSummary(
         name,

@@ -1,7 +1,7 @@
-"""The layout of SA-V's validation and test sets: a folder of PNGs for each object, and frames as JPEG.
+"""Layout of SA-V's validation and test sets: a folder of PNGs for each object, and frames as JPEG.
 
-``Annotations_6fps/<video>/<object>/<frame>.png`` and ``JPEGImages_24fps/<video>/<frame>.jpg``. Masks may overlap. A
-frame without an object's file is one in which it was not annotated.
+Files are ``Annotations_6fps/<video>/<object>/<frame>.png`` and ``JPEGImages_24fps/<video>/<frame>.jpg``. Masks may
+overlap. If an object has no file for a frame, it was not annotated there.
 """
 
 from collections.abc import Mapping
@@ -60,8 +60,8 @@ class ObjectFolders(Layout):
                 [_folder(i) for i in files], [_folder(i) for i in metadata.objects], f"{folder}, object", where
             )
             for number, masks in files.items():
-                found = [path.stem for path in masks.values()]
-                refuse_unknown(found, metadata.frames, f"{folder / _folder(number)}, frame", where)
+                names = [path.stem for path in masks.values()]
+                refuse_unknown(names, metadata.frames, f"{folder / _folder(number)}, frame", where)
         by_name = {number: {path.stem: path for path in masks.values()} for number, masks in files.items()}
         size, known = metadata.size, metadata
 
@@ -75,7 +75,7 @@ class ObjectFolders(Layout):
         return VideoAnnotations(name, size, metadata.frames, metadata.objects, metadata.facts, read)
 
     def _metadata_of(self, folder: Path, files: Mapping[int, Mapping[FrameKey, Path]]) -> Metadata:
-        """The metadata of a video without a metadata file, from its masks."""
+        """Returns the metadata of a video without a metadata file, from its masks."""
         frames: dict[FrameKey, str] = {}
         for masks in files.values():
             for key, path in masks.items():

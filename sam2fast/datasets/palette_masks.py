@@ -12,15 +12,15 @@ from sam2fast.io.label_maps import paint_labels
 from sam2fast.io.mask_formats import MOST_OBJECTS
 from sam2fast.io.rle import RLE, decode_rle, encode_rle
 
-# Which of overlapping objects a pixel gets.
+# Rules for pixels of overlapping objects.
 REFUSE, SMALLER_ID, LARGER_AREA = OVERLAPS = ("refuse", "smaller-id", "larger-area")
 
 
 def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
-    """The palette index of each of at most 255 objects: its id, or, if any id exceeds 255, its position from 1."""
+    """Returns the palette index of up to 255 objects: the id, or the position from 1 if any id exceeds 255."""
     if len(objects) > MOST_OBJECTS:
         raise DatasetError(
-            f"{name} has {len(objects)} objects, a palette image has room for {MOST_OBJECTS}; "
+            f"{name} has {len(objects)} objects, but a palette image has room for {MOST_OBJECTS}; "
             "the layout sav-png has no such limit"
         )
     if all(1 <= number <= MOST_OBJECTS for number in objects):
@@ -31,13 +31,13 @@ def indices_of(objects: Sequence[int], name: str) -> dict[int, int]:
 def paint(
     masks: Masks, size: tuple[int, int], indices: Mapping[int, int], overlaps: str, where: str
 ) -> tuple[NDArray[np.uint8], list[int]]:
-    """Returns palette indices ``(H, W)`` uint8, and the objects that lost pixels to others, of masks of ``size``.
+    """Paints masks of ``size``. Returns palette indices ``(H, W)`` uint8, and objects that lost pixels to others.
 
-    A pixel of several objects gets the smaller id, or that of the larger area, as ``overlaps`` says. Of equal areas
-    the smaller id gets it. If ``overlaps`` is ``refuse``, raises OverlapError, which names the objects.
+    ``overlaps`` selects the object of a pixel with several objects: the smaller id, or the larger area (of equal areas,
+    the smaller id). If it is ``refuse``, raises OverlapError, which names the objects.
     """
     areas = {number: area_of(rle) for number, rle in masks.items()}
-    # The last object that has a pixel gets it.
+    # Later objects overwrite earlier objects.
     order = sorted(masks, key=lambda number: (areas[number] if overlaps == LARGER_AREA else 0, -number))
     labels = paint_labels([masks[number] for number in order], *size, [indices[number] for number in order])
     left = np.bincount(labels.ravel(), minlength=MOST_OBJECTS + 1)
@@ -54,5 +54,5 @@ def paint(
 
 
 def masks_in(labels: Labels, indices: Mapping[int, int]) -> dict[int, RLE]:
-    """Run lengths of these objects; empty for those that the image does not show."""
+    """Returns run lengths of these objects; empty for objects that the image does not show."""
     return {number: encode_rle(labels == index) for number, index in indices.items()}

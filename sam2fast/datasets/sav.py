@@ -1,4 +1,4 @@
-"""SA-V's training set as in the original's tools: videos, manual and automatic masklets, and drawings of both.
+"""SA-V's training set, like in the official tools: videos, manual and automatic masklets, and drawings of both.
 
 Follows the official ``sav_dataset.utils.sav_utils``.
 """
@@ -27,11 +27,11 @@ Frames = Sequence[NDArray[np.uint8]]
 
 
 def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
-    """All frames of a video, ``(H, W, 3)`` uint8 RGB; empty if there is no such file, as in the original.
+    """Decodes all frames of a video, ``(H, W, 3)`` uint8 RGB. As officially, returns an empty list without a file.
 
     Raises:
-        VideoError: the file is damaged or truncated.
-        ImportError: PyAV is not installed.
+        VideoError: If the file is damaged or truncated.
+        ImportError: If PyAV is not installed.
     """
     if not Path(video_path).is_file():
         return []
@@ -39,12 +39,12 @@ def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
 
 
 def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: bool = True) -> None:
-    """Draws masks onto the current axes of matplotlib, which must be installed, the largest first.
+    """Draws masks onto the current axes of matplotlib, which must be installed, largest mask first.
 
     Args:
-        masks: N masks, bool ``(H, W)``.
-        colors: of the masks, RGB from 0 to 1.
-        borders: draws a dark outline around each, as wide as the original's.
+        masks: N bool masks ``(H, W)``.
+        colors: colors of the masks, RGB from 0 to 1.
+        borders: if True, draws a dark outline around each mask, as wide as the official one.
     """
     if len(masks) == 0:
         return
@@ -62,14 +62,14 @@ def show_anns(masks: Sequence[NDArray[Any]], colors: Sequence[Any], borders: boo
 
 
 class SAVDataset:
-    """The videos of SA-V with their annotations. Follows the official class of the same name.
+    """Videos of SA-V with annotations. Follows the official class of the same name.
 
     Args:
         sav_dir: folder of ``<video>.mp4``, ``<video>_manual.json`` and ``<video>_auto.json``.
-        annot_sample_rate: every ``annot_sample_rate``-th frame of a video is annotated.
+        annot_sample_rate: interval of annotated frames: every ``annot_sample_rate``-th frame of a video.
 
     Attributes:
-        manual_mask_colors, auto_mask_colors: ``(256, 3)`` from 0 to 1; the original's differ in every process.
+        manual_mask_colors, auto_mask_colors: colors ``(256, 3)`` from 0 to 1. Official colors differ in every process.
     """
 
     def __init__(self, sav_dir: str | Path, annot_sample_rate: int = 4) -> None:
@@ -80,12 +80,12 @@ class SAVDataset:
         self.auto_mask_colors = np.array([colour_of(number + COLOURS) for number in range(COLOURS)]) / 255
 
     def read_frames(self, mp4_path: str | Path) -> list[NDArray[np.uint8]] | None:
-        """The annotated frames of a video, ``(H, W, 3)`` uint8 RGB; None and a warning if there is no such file.
+        """Reads the annotated frames of a video, ``(H, W, 3)`` uint8 RGB. Without a file, warns and returns None.
 
-        All frames are decoded, but only the annotated ones are converted to RGB.
+        All frames are decoded, but only annotated frames are converted to RGB.
 
         Raises:
-            VideoError, ImportError: as :func:`decode_video`.
+            VideoError, ImportError: See :func:`decode_video`.
         """
         if not Path(mp4_path).is_file():
             _log.warning("%s doesn't exist", mp4_path)
@@ -96,13 +96,13 @@ class SAVDataset:
     def get_frames_and_annotations(
         self, video_id: str
     ) -> tuple[list[NDArray[np.uint8]] | None, dict[str, Any] | None, dict[str, Any] | None]:
-        """The annotated frames, and the contents of the files with manual and automatic annotations.
+        """Returns the annotated frames, and the contents of the files with manual and automatic annotations.
 
-        All three are None if there is no video; annotations are None if there is no such file.
+        All three are None if there is no video. Annotations are None if their file is missing.
 
         Raises:
-            VideoError, ImportError: as :func:`decode_video`.
-            DatasetError: an annotation file is no JSON.
+            VideoError, ImportError: See :func:`decode_video`.
+            DatasetError: If an annotation file is not JSON.
         """
         frames = self.read_frames(Path(self.sav_dir) / f"{video_id}.mp4")
         if frames is None:
@@ -124,10 +124,10 @@ class SAVDataset:
             annotated_frame_id: index among the annotated frames.
 
         Raises:
-            IndexError: there is no such frame.
-            ImportError: matplotlib is not installed: ``pip install 'sam2fast[datasets]'``.
+            IndexError: If there is no such frame.
+            ImportError: If matplotlib is not installed (``pip install 'sam2fast[datasets]'``).
         """
-        image, masks, colours = self._chosen(
+        image, masks, colours = self._select(
             frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
         )
         pyplot = _pyplot()
@@ -147,12 +147,12 @@ class SAVDataset:
         show_auto: bool = True,
         show_manual: bool = True,
     ) -> NDArray[np.uint8]:
-        """The same as an image ``(H, W, 3)`` uint8, with the outlines of :func:`draw_masks`, without matplotlib.
+        """Draws the same as an image ``(H, W, 3)`` uint8, with the outlines of :func:`draw_masks`, without matplotlib.
 
         Raises:
-            IndexError: there is no such frame.
+            IndexError: If there is no such frame.
         """
-        image, masks, colours = self._chosen(
+        image, masks, colours = self._select(
             frames, auto_annot, manual_annot, annotated_frame_id, show_auto, show_manual
         )
         order = _largest_first(masks)
@@ -168,7 +168,7 @@ class SAVDataset:
         content: dict[str, Any] = read_json(path)
         return content
 
-    def _chosen(
+    def _select(
         self,
         frames: Frames,
         auto_annot: Mapping[str, Any] | None,
@@ -177,7 +177,7 @@ class SAVDataset:
         show_auto: bool,
         show_manual: bool,
     ) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]], list[Any]]:
-        """A frame, its masks and their colours."""
+        """Returns a frame, its masks and their colors."""
         if not 0 <= position < len(frames):
             raise IndexError(f"annotated_frame_id must be from 0 to {len(frames) - 1}, got {position}")
         masks: list[NDArray[np.bool_]] = []
@@ -194,12 +194,12 @@ class SAVDataset:
 
 
 def _largest_first(masks: Sequence[NDArray[Any]]) -> list[int]:
-    """The order in which masks are drawn: small ones stay visible."""
+    """Returns the drawing order of masks, which keeps small masks visible."""
     return sorted(range(len(masks)), key=lambda number: -int(np.asarray(masks[number]).sum()))
 
 
 def _border(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
-    """The pixels of a line of this width along the outline of ``mask (H, W)``, including holes."""
+    """Returns the pixels of a line of this width along the outline of ``mask (H, W)``, including holes."""
     padded = np.pad(mask, 1)
     inner = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     edge = Image.fromarray((mask & ~inner).astype(np.uint8) * 255)

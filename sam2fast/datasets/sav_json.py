@@ -1,4 +1,4 @@
-"""The layout of SA-V's training set: ``<video>.mp4`` and ``<video>_manual.json`` or ``<video>_auto.json``."""
+"""Layout of SA-V's training set: ``<video>.mp4`` and ``<video>_manual.json`` or ``<video>_auto.json``."""
 
 import json
 import math
@@ -19,24 +19,24 @@ from sam2fast.datasets.segmentations import decode_segmentation
 from sam2fast.io.rle import RLE
 
 MASKLETS, IDS, OURS = "masklet", "masklet_id", "sam2fast"
-KEYS = (MASKLETS, "masks")  # of the list of frames
-FPS = 24  # of SA-V's videos
-DIGITS = 5  # of a frame's name
+KEYS = (MASKLETS, "masks")  # keys of the list of frames
+FPS = 24  # frame rate of SA-V's videos
+DIGITS = 5  # digits of a frame's name
 USUAL_RATE = 4
-SPARSEST = 100  # most entries per annotated frame; with more, frames that are not annotated have no entry
+SPARSEST = 100  # maximum entries per annotated frame; beyond it, only annotated frames get entries
 
 
 @dataclass(frozen=True)
 class Masklets:
-    """The masks of a video's objects on every ``rate``-th frame, decoded lazily.
+    """Masks of a video's objects on every ``rate``-th frame, decoded lazily.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         size: (H, W) of the masks.
         rate: number of video frames per annotated frame.
-        ids: of the N objects, from 0, as stored.
+        ids: ids of the N objects, from 0, as stored.
         facts: all other keys of the file.
-        ours: added by a conversion with sam2fast; empty in SA-V's own files.
+        ours: keys added by a conversion with sam2fast; empty in SA-V's original files.
     """
 
     path: Path
@@ -48,27 +48,27 @@ class Masklets:
     _frames: Sequence[Sequence[RLE | None]]
 
     def __len__(self) -> int:
-        """Number of annotated frames."""
+        """Returns the number of annotated frames."""
         return len(self._frames)
 
     @property
     def video_id(self) -> str:
-        """From the file's content; otherwise from its name."""
+        """Returns the id in the file's content, or else in its name."""
         return str(self.facts.get("video_id", self.path.stem.rsplit("_", 1)[0]))
 
     @property
     def frame_indices(self) -> tuple[int, ...]:
-        """The indices of the annotated frames in the video."""
+        """Returns the indices of the annotated frames in the video."""
         return tuple(range(0, len(self) * self.rate, self.rate))
 
     def rles(self, position: int) -> Sequence[RLE | None]:
-        """Run lengths of the N objects in the ``position``-th annotated frame; None for one that was not annotated."""
+        """Returns run lengths of the N objects in annotated frame ``position``; None for unannotated objects."""
         return self._frames[position]
 
     def masks(self, position: int) -> NDArray[np.bool_]:
-        """Bool masks ``(N, H, W)`` in the ``position``-th annotated frame.
+        """Decodes bool masks ``(N, H, W)`` of annotated frame ``position``.
 
-        Damaged run lengths are a :class:`DatasetError` that names the object.
+        Raises :class:`DatasetError`, which names the object, if run lengths are damaged.
         """
         masks = np.zeros((len(self.ids), *self.size), dtype=np.bool_)
         for number, (mask, rle) in enumerate(zip(masks, self.rles(position), strict=True)):
@@ -81,18 +81,18 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
     """Reads and checks an annotation file of SA-V.
 
     Args:
-        rate: every ``rate``-th frame of the video is annotated. Ignored if the file states it, as sam2fast does where
-            it is not 4, or has the key ``fps``, the rate of annotations in a video of 24 frames per second, which must
-            divide 24.
+        rate: interval of annotated frames. Ignored if the file states it: sam2fast's files do if it is not 4. The key
+            ``fps`` also states it, as the rate of annotations in a video of 24 frames per second, which must divide
+            24.
 
     Raises:
-        DatasetError: If the file is missing, is no JSON, or has another structure. The message names file and key.
+        DatasetError: If the file is missing, is not JSON, or has another structure. The message names file and key.
     """
     path = Path(path)
     facts, frames, rate = read_mask_lists(path, rate)
     ids = facts.pop(IDS, list(range(len(frames[0]) if frames else 0)))
     if not isinstance(ids, list) or not all(isinstance(i, int) and i >= 0 for i in ids) or len(set(ids)) != len(ids):
-        raise DatasetError(f"{path}: {IDS} must be a list of different whole numbers from 0, got {str(ids)[:60]}")
+        raise DatasetError(f"{path}: {IDS} must be a list of different integers from 0, got {str(ids)[:60]}")
     ours = facts.pop(OURS, {})
     if not isinstance(ours, dict):
         raise DatasetError(f"{path}: {OURS} must be an object, got {str(ours)[:60]}")
@@ -103,11 +103,11 @@ def read_masklets(path: str | Path, rate: int = 4) -> Masklets:
 
 
 def read_mask_lists(path: Path, rate: int, video_fps: int = FPS) -> tuple[dict[str, Any], list[list[Any]], int]:
-    """Returns the keys of a JSON file, its list of frames, and the number of video frames per annotated frame.
+    """Reads the keys of a JSON file, its list of frames, and the number of video frames per annotated frame.
 
     Each frame is a list of the masks of every object, which are not checked. The file is such a list, or has it under
     the key ``masklet`` or ``masks``. If it has ``fps``, ``video_fps / fps`` replaces ``rate``. Raises DatasetError if
-    the file cannot be read, or has another structure.
+    the file is unreadable or has another structure.
     """
     content = read_json(path)
     facts = dict(content) if isinstance(content, dict) else {MASKLETS: content}
@@ -130,7 +130,7 @@ def _rate_of(path: Path, fps: Any, video_fps: int) -> int:
 
 
 def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]], count: int) -> tuple[int, int]:
-    """The common size (H, W) of all masks."""
+    """Returns the common size (H, W) of all masks."""
     size: list[int] | None = None
     for position, frame in enumerate(frames):
         where = f"{path}: {MASKLETS}[{position}]"
@@ -158,7 +158,7 @@ def _checked_size(path: Path, facts: Mapping[str, Any], frames: list[list[Any]],
 class SavJson(Layout):
     """See :class:`~sam2fast.datasets.layout.Layout`. Videos may also be in subfolders, as in SA-V's archives.
 
-    Ids in the file are one less than in :class:`VideoAnnotations`. Metadata without a key in SA-V is stored under the
+    Ids in the file are the ids in :class:`VideoAnnotations` minus 1. Metadata without a key in SA-V is stored under the
     key ``sam2fast``.
     """
 
@@ -173,7 +173,7 @@ class SavJson(Layout):
 
     def videos(self) -> list[str]:
         if not self.root.is_dir():
-            raise DatasetError(f"{self.root} is no folder; expected <video>{self._suffix} in it")
+            raise DatasetError(f"{self.root} is not a folder; expected <video>{self._suffix} in it")
         files = [path for pattern in ("*", "*/*") for path in self.root.glob(f"{pattern}{self._suffix}")]
         return sorted({path.name.removesuffix(self._suffix) for path in files if not path.name.startswith(".")})
 
@@ -233,7 +233,7 @@ class SavJson(Layout):
 
 
 def _positions(masklets: Masklets) -> dict[str, int]:
-    """The positions of the annotated frames in the file, by name."""
+    """Returns the positions of the annotated frames in the file, by name."""
     ours = masklets.ours
     if "frames" not in ours:
         return {f"{index:0{DIGITS}d}": position for position, index in enumerate(masklets.frame_indices)}
@@ -249,7 +249,7 @@ def _positions(masklets: Masklets) -> dict[str, int]:
 
 
 def _grid(frames: tuple[str, ...], rate: int) -> tuple[int, Mapping[str, int]]:
-    """Rate and positions of frames for a file with an entry for every ``rate``-th frame of the video."""
+    """Returns rate and positions of frames for a file with an entry for every ``rate``-th frame of the video."""
     numbers = [int(name) for name in frames if name.isdecimal()]
     if len(numbers) < len(frames) or len(set(numbers)) < len(frames):
         return 1, {name: position for position, name in enumerate(frames)}

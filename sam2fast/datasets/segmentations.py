@@ -1,4 +1,4 @@
-"""Masks in the JSON files of COCO, SA-1B and SA-V: run lengths and polygons.
+"""Masks in JSON files of COCO, SA-1B and SA-V: run lengths and polygons.
 
 Functions raise :class:`DatasetError` for damaged content, and ``ImportError`` for polygons without pycocotools.
 """
@@ -21,7 +21,7 @@ COCO_LISTS = ("images", "annotations")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """The content of a file of COCO instances, with lists of images and annotations; their elements are not checked."""
+    """Reads a file of COCO instances, with lists of images and annotations. Their elements are not checked."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_LISTS):
         raise DatasetError(f"{path} is not COCO's: it has no lists of {' and '.join(COCO_LISTS)}")
@@ -32,7 +32,7 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def read_sa1b(path: Path) -> list[Any]:
-    """The annotations in a file of SA-1B; they are not checked."""
+    """Reads the annotations in a file of SA-1B. They are not checked."""
     content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
@@ -41,13 +41,13 @@ def read_sa1b(path: Path) -> list[Any]:
 
 
 def require_pycocotools(segmentations: Iterable[Any], extra: str) -> None:
-    """Raises ``ImportError`` with the name of the extra if there are polygons and pycocotools is not installed."""
-    if importlib.util.find_spec("pycocotools") is None and any(isinstance(each, list) for each in segmentations):
+    """Raises ``ImportError``, which names the extra, if there are polygons and pycocotools is not installed."""
+    if importlib.util.find_spec("pycocotools") is None and any(isinstance(item, list) for item in segmentations):
         raise MissingLibraryError(f"polygons need pycocotools: pip install 'sam2fast[{extra}]'")
 
 
 def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> RunLengths:
-    """Returns checked run lengths of ``size`` (H, W), which polygons need. Errors begin with ``where``."""
+    """Returns checked run lengths of ``size`` (H, W), required for polygons. Error messages begin with ``where``."""
     try:
         if isinstance(segmentation, list) and size is not None:
             segmentation = rasterise_polygons(segmentation, size)
@@ -64,11 +64,11 @@ def run_lengths_of(segmentation: Any, size: tuple[int, int] | None = None, where
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str = "") -> NDArray[np.bool_]:
-    """The bool mask ``(H, W)`` of a segmentation; arguments as for :func:`run_lengths_of`."""
+    """Decodes a segmentation to a bool mask ``(H, W)``. See :func:`run_lengths_of` for arguments."""
     counts = run_lengths_of(segmentation, size, where).counts.numpy()
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
 
 
 def area_of(segmentation: Any, size: tuple[int, int] | None = None, where: str = "") -> int:
-    """The number of pixels of a segmentation; arguments as for :func:`run_lengths_of`."""
+    """Returns the number of pixels of a segmentation. See :func:`run_lengths_of` for arguments."""
     return int(run_lengths_of(segmentation, size, where).counts[1::2].sum())

@@ -1,4 +1,4 @@
-"""Draws annotated frames: coloured masks in panels side by side."""
+"""Draws annotated frames: colored masks in panels side by side."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,14 +22,14 @@ class Panel(NamedTuple):
     title: str
     size: tuple[int, int]
     masks: Masks
-    first_id: int = 1  # shown as the id of the first object
+    first_id: int = 1  # displayed id of the first object
 
 
 def draw_panels(rgb: NDArray[np.uint8] | None, panels: Sequence[Panel]) -> Image.Image:
     """Draws a panel for each set of masks, side by side, with titles above. Raises DatasetError if sizes differ.
 
-    An object has the same colour in every image, and its id at the upper left of its mask. Small objects are drawn over
-    large ones. The frame is ``(H, W, 3)`` uint8, or None for a grey background.
+    An object has the same color in every image, and its id at the upper left of its mask. Small objects are drawn over
+    large objects. The frame is ``(H, W, 3)`` uint8, or None for a grey background.
     """
     return draw_columns([(panel.title, [_draw(rgb, panel)]) for panel in panels])
 
@@ -43,7 +43,7 @@ def _draw(rgb: NDArray[np.uint8] | None, panel: Panel) -> Image.Image:
     pixels = {number: decode_rle(rle) for number, rle in panel.masks.items()}
     order = sorted(pixels, key=lambda number: -int(pixels[number].sum()))
     masks = np.stack([pixels[number] for number in order]) if order else np.zeros((0, height, width), dtype=bool)
-    # The first objects get the colours that are easiest to distinguish.
+    # The first objects get the colors that are easiest to distinguish.
     colours = [colour_of_number(number - 1) for number in order]
     image = draw_masks(rgb, masks, order, colours)
     areas = [area_of(mask) for mask in masks]

@@ -55,10 +55,10 @@ def objects(size: list) -> list[dict]:
         (lambda lines: [{**lines[0], "version": 2}, *lines[1:]], 'line 1: .* "version": 1'),
         (lambda lines: lines[:-1], "4 frames, the others have 3; frame 00012 is missing"),
         (lambda lines: [*lines, lines[2]], "line 6: frame 00004 was in an earlier line"),
-        (lambda lines: [*lines[:2], 5, *lines[3:]], "line 3, is no object"),
+        (lambda lines: [*lines[:2], 5, *lines[3:]], "line 3, is not a JSON object"),
         (lambda lines: [{"frame": 0, "objects": objects([math.inf, 2])}], "infinity"),
         (lambda lines: [lines[0], {**lines[1], "objects": objects([2, 3])}, *lines[2:]], "3x2 pixels"),
-        (None, "line 2, is no JSON"),
+        (None, "line 2, is not JSON"),
     ],
 )
 def test_refusals(change, message, lines, tmp_path):

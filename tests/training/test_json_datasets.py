@@ -154,7 +154,7 @@ def test_automatic_masklets(root):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cat_manual.json is no JSON"),
+        ("{", "cat_manual.json is not JSON"),
         ('{"masklet": [], "fps": 7}', "fps.* 24, got 7"),
         (f'[[{{"size": [{HEIGHT}, {WIDTH}], "counts": "?"}}]]', r"masklet\[0\]"),
         ('[[{"size": [2, 3], "counts": [0, 6]}]]', "mask has 3x2 pixels, its frame 46x34"),
