@@ -1,1 +1,1 @@
-"""Measures how well predicted masks agree with the ground truth."""
+"""Measures the agreement of predicted masks with ground truth."""

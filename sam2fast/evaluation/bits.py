@@ -1,4 +1,4 @@
-"""Bit-packed masks, 64 pixels of a row per word: boundaries, dilation and counts in a fraction of the memory."""
+"""Bit-packed masks, 64 pixels of a row per word, with boundaries, dilation and counts in a fraction of the memory."""
 
 import math
 from typing import TypeAlias
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 WORD = 64
 
-# (..., H, words): pixel x of a row is bit x % 64 of word x // 64. Bits beyond the row's end are 0, and the last word of
-# a row is empty, so that pixels shifted out of a row do not enter the next one.
+# (..., H, words): pixel x of a row is bit x % 64 of word x // 64. Bits beyond the row's end are 0. The last word of a
+# row is empty, so that pixels shifted out of a row do not enter the next row.
 Bits: TypeAlias = NDArray[np.uint64]
 
 
 def blank(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Empty bool masks for :func:`pack`: shape ``(..., H, W)`` with W padded to ``64 * words``."""
+    """Returns empty bool masks for :func:`pack`, of shape ``(..., H, W)`` with W padded to ``64 * words``."""
     *rest, width = shape
     return np.zeros((*rest, WORD * (-(-width // WORD) + 1)), dtype=np.bool_)
 
@@ -26,20 +26,20 @@ def pack(masks: NDArray[np.bool_]) -> Bits:
 
 
 def count(bits: Bits) -> int:
-    """The number of set pixels."""
-    if hasattr(np, "bitwise_count"):  # from NumPy 2 on
+    """Returns the number of set pixels."""
+    if hasattr(np, "bitwise_count"):  # NumPy >= 2
         return int(np.bitwise_count(bits).sum(dtype=np.int64))
     return int.from_bytes(bits.tobytes(), "little").bit_count()
 
 
 def boundary(masks: Bits, width: int) -> Bits:
-    """Pixels that differ from their right, lower or lower right neighbour.
+    """Returns pixels that differ from their right, lower or lower right neighbour.
 
-    In the last row and the last column only the neighbour along it counts; the last corner has none.
+    In the last row and the last column, only the neighbour along it counts. The last corner has no neighbours.
 
     Args:
-        masks: a crop whose first row is empty or the image's first, and whose last row is empty or the image's last.
-        width: pixels from the first word to the image's right edge; may exceed the crop if the rest is empty.
+        masks: crop whose first row is empty or the image's first, and whose last row is empty or the image's last.
+        width: number of pixels from the first word to the image's right edge; may exceed the crop if the rest is empty.
     """
     right = _shift_left(masks, 1)
     right[..., -1] = 0
@@ -55,19 +55,19 @@ def boundary(masks: Bits, width: int) -> Bits:
 
 
 def dilated(masks: Bits, radius: int) -> Bits:
-    """Masks dilated by the disk ``dx² + dy² <= radius²``, within the words. Bits beyond the row's end may be set."""
+    """Dilates masks by the disk ``dx² + dy² <= radius²``, within the words. Bits beyond the row's end may be set."""
     height, words = masks.shape[-2:]
-    if radius >= WORD:  # more than an empty word at a row's end is needed
+    if radius >= WORD:  # needs more than one empty word at a row's end
         wider = np.zeros((*masks.shape[:-1], words + radius // WORD), dtype=masks.dtype)
         wider[..., :words] = masks
         masks = wider
     out = np.zeros_like(masks)
     wide, reach = masks, 0  # dilated along the rows by ``reach`` pixels
-    # From the narrow ends of the disk to its middle; rows farther apart than the height do not interact.
+    # Goes from the disk's narrow ends to its middle. Rows farther apart than the height do not interact.
     for dy in range(min(radius, height - 1), -1, -1):
         half = math.isqrt(radius**2 - dy**2)
         while reach < half:
-            # At most reach + 1, as pixels shifted out of the words on one side would be missing.
+            # The step is at most reach + 1, because pixels shifted out of the words on one side would be missing.
             step = min(reach + 1, half - reach, WORD - 1)
             wider = _shift_left(wide, step)
             wider |= _shift_right(wide, step)
@@ -80,7 +80,7 @@ def dilated(masks: Bits, radius: int) -> Bits:
 
 
 def _shift_left(masks: Bits, pixels: int) -> Bits:
-    """Shifts left by ``pixels``, 0 < pixels < 64; the next row enters at a row's end."""
+    """Shifts left by ``pixels``, 0 < pixels < 64. The next row enters at a row's end."""
     flat = masks.reshape(-1)
     out = flat >> np.uint64(pixels)
     out[:-1] |= flat[1:] << np.uint64(WORD - pixels)
@@ -88,7 +88,7 @@ def _shift_left(masks: Bits, pixels: int) -> Bits:
 
 
 def _shift_right(masks: Bits, pixels: int) -> Bits:
-    """Shifts right by ``pixels``, 0 < pixels < 64; the previous row enters at a row's start."""
+    """Shifts right by ``pixels``, 0 < pixels < 64. The previous row enters at a row's start."""
     flat = masks.reshape(-1)
     out = flat << np.uint64(pixels)
     out[1:] |= flat[:-1] >> np.uint64(WORD - pixels)

@@ -1,10 +1,10 @@
-"""J&F of predicted masks in folders, by the rules of the official ``sav_dataset/sav_evaluator.py``, in many processes.
+"""Measures J&F of predicted masks in folders in many processes, like the official ``sav_dataset/sav_evaluator.py``.
 
-A video whose entries are all PNGs has the layout of DAVIS: each PNG is a frame with the ids of its objects. Otherwise
-it has the layout of SA-V: a folder for each object, with a PNG for each annotated frame. The ground truth decides; the
+A video with only PNGs has the layout of DAVIS: each PNG is a frame with object ids. Otherwise it has the layout of
+SA-V: a folder for each object, with a PNG for each annotated frame. The ground truth determines the layout, and the
 prediction must have files of the same names. Hidden files are ignored.
 
-Imports neither torch nor anything else that is slow to load. Each image is decoded once; see docs/evaluation.md.
+Imports neither torch nor other modules that are slow to load. Each image is decoded once; see docs/evaluation.md.
 """
 
 import os
@@ -37,19 +37,19 @@ from sam2fast.utils.errors import FixableError
 __all__ = ["ComparedFrames", "EvaluationError", "benchmark", "compare_frames", "evaluate_folders"]
 
 ANNOTATIONS = "Annotations"
-# Frames per unit of work, so that several processes share one long video.
+# Number of frames per unit of work. Several processes can share one long video.
 FRAMES_AT_ONCE = 32
-# Frames per process: starting one for fewer takes longer than comparing them.
+# Minimum frames per process. For fewer frames, starting a process takes longer than comparing them.
 FRAMES_FOR_A_PROCESS = 192
 
 
 class EvaluationError(FixableError, RuntimeError):
-    """Two folders cannot be compared, or not completely."""
+    """Raised if two folders cannot be compared, or not completely."""
 
 
 @dataclass(frozen=True)
 class VideoPair:
-    """The videos of two folders: names in both, sorted, and in one only. ``truth`` may end with ``Annotations``."""
+    """Videos of two folders: sorted names in both and in only one. ``truth`` may end with ``Annotations``."""
 
     truth: Path
     pred: Path
@@ -60,7 +60,7 @@ class VideoPair:
 
 @dataclass(frozen=True)
 class MaskSequence:
-    """The masks of a video: a file per frame of all objects, or of the object with a folder named ``object_id``."""
+    """Masks of a video: a file per frame of all objects, or of the object whose folder is named ``object_id``."""
 
     object_id: str | None
     truth: Path
@@ -70,7 +70,7 @@ class MaskSequence:
 
 @dataclass
 class VideoPlan:
-    """The mask files of a video to compare, or why it cannot be evaluated."""
+    """Mask files of a video to compare, or the reasons why it cannot be evaluated."""
 
     name: str
     sequences: list[MaskSequence] = field(default_factory=list)
@@ -79,7 +79,7 @@ class VideoPlan:
     only_pred: list[str] = field(default_factory=list)
 
     def add(self, object_id: str | None, truth: Path, pred: Path, part: slice) -> None:
-        """Adds the files of a folder, and what is missing in the other one."""
+        """Adds the files of a folder, and files that are missing in the other folder."""
         names, there = _visible(truth), set(_visible(pred) if pred.is_dir() else ())
         sequence = MaskSequence(object_id, truth, pred, tuple(names[part]))
         self.sequences.append(sequence)
@@ -92,30 +92,30 @@ class VideoPlan:
 def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
     """Pairs the videos of two folders by name.
 
-    The subfolder ``Annotations`` of ``truth`` is used instead if the folders have different numbers of entries, as in
-    the original, or if they have no video in common. Raises EvaluationError if a folder cannot be read, they have no
-    video in common, or not the same ones with ``strict``.
+    Like officially, the subfolder ``Annotations`` of ``truth`` is used if the folders have different numbers of
+    entries; also if they have no video in common. Raises EvaluationError if a folder is unreadable, the folders have no
+    video in common, or with ``strict`` their videos differ.
     """
     entries = {root: _entries(root) for root in (truth, pred)}
-    found = _in_both(truth, pred)
+    pair = _in_both(truth, pred)
     inner = truth / ANNOTATIONS
-    if len(entries[truth]) != len(entries[pred]) or not found.videos:
+    if len(entries[truth]) != len(entries[pred]) or not pair.videos:
         has_videos = inner.is_dir() and not any(".png" in name for name in _entries(inner))
-        found = _in_both(inner, pred) if has_videos else found
-    if strict and (found.only_truth or found.only_pred):
-        sides = (found.truth, pred, found.only_truth), (pred, found.truth, found.only_pred)
+        pair = _in_both(inner, pred) if has_videos else pair
+    if strict and (pair.only_truth or pair.only_pred):
+        sides = (pair.truth, pred, pair.only_truth), (pred, pair.truth, pair.only_pred)
         parts = [f"videos that are in {a} but not in {b}: {', '.join(names)}" for a, b, names in sides if names]
         raise EvaluationError("; ".join(parts))
-    if not found.videos:
+    if not pair.videos:
         raise EvaluationError(
-            f"no video is in both {found.truth} and {pred}; expected folders of the same names, with PNGs of the same "
+            f"no video is in both {pair.truth} and {pred}; expected folders of the same names, with PNGs of the same "
             "names"
         )
-    return found
+    return pair
 
 
 def plan_video(pair: VideoPair, name: str, skip_first_and_last: bool) -> VideoPlan:
-    """The files of a video to compare; ``skip_first_and_last`` leaves out the first and the last annotated frame."""
+    """Returns the files of a video to compare. ``skip_first_and_last`` excludes the first and last annotated frame."""
     plan = VideoPlan(name)
     truth, pred = pair.truth / name, pair.pred / name
     part = slice(1, -1) if skip_first_and_last else slice(None)
@@ -165,7 +165,7 @@ def _entries(folder: Path) -> list[str]:
 
 @dataclass
 class ComparedFrames:
-    """The objects of each frame of a sequence, in order, and files that cannot be read."""
+    """Objects of each frame of a sequence, in order, and files that cannot be read."""
 
     frames: list[dict[int, Agreement]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -183,33 +183,33 @@ def evaluate_folders(
     progress: bool = False,
     on_video: Callable[[VideoScore], None] | None = None,
 ) -> FolderScores:
-    """Scores the videos that are in both folders, each in the layout of DAVIS or of SA-V.
+    """Scores the videos in both folders. Each video has the layout of DAVIS or SA-V.
 
-    A video with a missing or damaged file, or one of another size, gets ``problems``, and is left out of the means.
+    A video with a missing or damaged file, or a file of another size, gets ``problems`` and is excluded from the means.
     Worker processes import the program's main file: in a script, keep the call below ``if __name__ == "__main__":``.
 
     Args:
         truth, pred: Folders of videos. In ``truth`` they may be in the subfolder ``Annotations``.
-        strict: Requires the same videos in both folders.
+        strict: If True, requires the same videos in both folders.
         processes: Maximum number of processes. Defaults to the number of usable cores.
-        skip_first_and_last: Leaves out the first and the last annotated frame of each video, in the layout of SA-V of
-            each object.
-        tolerance: Tolerance of boundaries, as a share of the image's diagonal.
+        skip_first_and_last: If True, excludes the first and last annotated frame of each video; in the layout of SA-V,
+            of each object.
+        tolerance: Tolerance of boundaries, as a fraction of the image's diagonal.
         ignored_labels: Values of true masks at void pixels, such as 255 in DAVIS. These pixels are cleared in truth and
             prediction before J and F are measured.
-        progress: Shows a progress bar on stderr, if that is a terminal.
+        progress: If True, shows a progress bar on stderr if that is a terminal.
         on_video: Function that is called with each finished video, in order.
 
     Raises:
-        EvaluationError: If a folder cannot be read, the folders have no video in common, or different ones with
-            ``strict``; a process was killed.
+        EvaluationError: If a folder cannot be read, the folders have no video in common, or with ``strict`` their
+            videos differ; or if a process was killed.
         ValueError: If ``processes`` is below 1.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}; expected 1 or more")
     pair = pair_videos(Path(truth), Path(pred), strict)
     plans = [plan_video(pair, name, skip_first_and_last) for name in pair.videos]
-    chunks = [piece for plan in plans if not plan.problems for each in plan.sequences for piece in _pieces(each)]
+    chunks = [piece for plan in plans if not plan.problems for whole in plan.sequences for piece in _pieces(whole)]
     total = sum(len(chunk.names) for chunk in chunks)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores if processes is None else processes, max(1, total // FRAMES_FOR_A_PROCESS))
@@ -234,15 +234,15 @@ def benchmark(
     verbose: bool = True,
     skip_first_and_last: bool = True,
 ) -> tuple[list[float], list[float], list[float], list[dict[str, tuple[dict[ObjectId, float], dict[ObjectId, float]]]]]:
-    """The official function: scores pairs of folders, and writes a ``results.csv`` into each of ``mask_roots``.
+    """Scores pairs of folders like the official function, and writes ``results.csv`` to each of ``mask_roots``.
 
     Returns:
-        J&F, J and F of each pair in percent, and for each pair J and F of each object of each video.
+        J&F, J and F of each pair in percent, and for each pair, J and F of each object of each video.
 
     Raises:
         EvaluationError: If :func:`evaluate_folders` raises it, or files are missing or unusable. Then the message names
-            all of them, and nothing is written.
-        ValueError: If the lists are of different lengths.
+            all such files, and nothing is written.
+        ValueError: If the lists have different lengths.
     """
     if len(gt_roots) != len(mask_roots):
         raise ValueError(f"{len(gt_roots)} folders of true masks and {len(mask_roots)} of predicted ones: pair them")
@@ -283,12 +283,12 @@ def _pieces(sequence: MaskSequence) -> list[MaskSequence]:
 def _compared(
     chunks: Sequence[MaskSequence], tolerance: float, ignored_labels: Collection[int], processes: int
 ) -> Generator[ComparedFrames, None, None]:
-    """Compares the chunks, in processes if there are several, and yields the results in order."""
+    """Compares the chunks, in several processes if allowed, and yields the results in order."""
     work = partial(compare_frames, tolerance=tolerance, ignored_labels=ignored_labels)
     if processes == 1:
         yield from map(work, chunks)
         return
-    # Not forked: the caller may have threads.
+    # Not fork, because the caller may have threads.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=ignore_interrupts)
     try:
         with block_interrupts():  # all processes are started here
@@ -303,22 +303,22 @@ def _compared(
 
 
 def compare_frames(sequence: MaskSequence, tolerance: float, ignored_labels: Collection[int] = ()) -> ComparedFrames:
-    """Reads and compares all files of a sequence; a file that cannot be used is reported, and its frame left out."""
+    """Reads and compares all files of a sequence. Unusable files are reported, and their frames skipped."""
     out = ComparedFrames()
     for name in sequence.names:
         try:
-            found = compare_files(
+            agreements = compare_files(
                 sequence.pred / name, sequence.truth / name, sequence.object_id is not None, tolerance, ignored_labels
             )
         except DatasetError as error:
             out.problems.append(str(error))
         else:
-            out.frames.append(found)
+            out.frames.append(agreements)
     return out
 
 
 def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Callable[[int], object]) -> VideoScore:
-    """The scores of a video, from the results of its chunks."""
+    """Returns the scores of a video from the results of its chunks."""
     if plan.problems:
         return VideoScore(plan.name, {}, tuple(plan.problems))
     objects: dict[ObjectId, ObjectScore] = {}
@@ -335,7 +335,7 @@ def _video_score(plan: VideoPlan, compared: Iterator[ComparedFrames], done: Call
         if sequence.object_id is None:
             shown = {i for frame in frames for i, agreement in frame.items() if agreement.in_pred}
             if scores and shown and shown.isdisjoint(scores):
-                ids = [", ".join(map(str, sorted(found))) for found in (shown, scores)]
+                ids = [", ".join(map(str, sorted(values))) for values in (shown, scores)]
                 problems.append(
                     f"{sequence.pred} and the truth share no object: its masks have the values {ids[0]}, the truth's "
                     f"{ids[1]}; write both with the same values"

@@ -1,4 +1,4 @@
-"""The J&F measure of video object segmentation: region similarity J and boundary accuracy F.
+"""J&F measure of video object segmentation: region similarity J and boundary accuracy F.
 
 Computed as in the official ``sav_dataset/sav_evaluator.py``, which follows DAVIS 2017. All values are in [0, 1].
 """
@@ -16,39 +16,39 @@ from numpy.typing import ArrayLike, NDArray
 from sam2fast.datasets.dataset_files import DatasetError, Labels, labels_in, read_labels
 from sam2fast.evaluation.bits import WORD, Bits, blank, boundary, count, dilated, pack
 
-TOLERANCE = 0.008  # of the image's diagonal
+TOLERANCE = 0.008  # fraction of the image's diagonal
 
 
 @dataclass(frozen=True)
 class JAndF:
-    """The measures of O objects of one or several videos; NaN for an object that is never in the ground truth."""
+    """Measures of O objects of one or several videos. NaN for objects that the ground truth never shows."""
 
     j: NDArray[np.float64]  # (O,) region similarity, mean over frames
     f: NDArray[np.float64]  # (O,) boundary measure, mean over frames
 
     @property
     def per_object(self) -> NDArray[np.float64]:
-        """J&F ``(O,)``: the mean of both."""
+        """Returns J&F ``(O,)``, the mean of J and F."""
         return (self.j + self.f) / 2
 
     @property
     def mean_j(self) -> float:
-        """J over the objects that were measured; NaN if there are none."""
+        """Returns the mean J over measured objects; NaN if there are none."""
         return _mean(self.j)
 
     @property
     def mean_f(self) -> float:
-        """F over the objects that were measured; NaN if there are none."""
+        """Returns the mean F over measured objects; NaN if there are none."""
         return _mean(self.f)
 
     @property
     def mean(self) -> float:
-        """J&F over the objects that were measured; NaN if there are none."""
+        """Returns the mean J&F over measured objects; NaN if there are none."""
         return (self.mean_j + self.mean_f) / 2
 
     @classmethod
     def of_videos(cls, videos: Sequence["JAndF"]) -> "JAndF":
-        """Concatenates the objects of several videos: the global measures are means over objects, not over videos."""
+        """Concatenates the objects of several videos. Global measures are means over objects, not over videos."""
         return cls(np.concatenate([[], *(v.j for v in videos)]), np.concatenate([[], *(v.f for v in videos)]))
 
 
@@ -57,15 +57,15 @@ def j_and_f(
 ) -> JAndF:
     """Computes J and F of the objects of a video.
 
-    An object is measured from the first frame in which the ground truth or the prediction shows it.
+    An object is measured from the first frame on which the ground truth or the prediction shows it.
 
     Args:
         preds, truths: Masks ``(T, O, H, W)`` of the annotated frames, bool. Clear void pixels in both first:
             ``preds & ~void``, ``truths & ~void``.
-        skip_first_and_last: Leaves out the first frame, whose masks are prompts, and the last, as DAVIS does.
+        skip_first_and_last: If True, excludes the first frame, whose masks are prompts, and the last, like DAVIS.
 
     Raises:
-        ValueError: If the masks have other shapes or dtypes.
+        ValueError: If the masks are not bool, or their shapes are wrong or differ.
     """
     pred, truth = _pair(preds, truths)
     if pred.ndim != 4:
@@ -84,22 +84,22 @@ def j_and_f(
 
 
 def jaccard(pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """Region similarity J ``(...)``: intersection over union of bool masks ``(..., H, W)``; 1 where both are empty.
+    """Computes region similarity J ``(...)``, the IoU of bool masks ``(..., H, W)``; 1 if both are empty.
 
     Raises:
-        ValueError: If the masks have other types or different shapes.
+        ValueError: If the masks are not bool or have different shapes.
     """
     return _map_masks(_jaccard, pred, truth)
 
 
 def boundary_f(pred: ArrayLike, truth: ArrayLike, tolerance: float = TOLERANCE) -> NDArray[np.float64]:
-    """Boundary measure F ``(...)`` of bool masks ``(..., H, W)``; 1 where neither has a boundary.
+    """Computes the boundary measure F ``(...)`` of bool masks ``(..., H, W)``; 1 if neither has a boundary.
 
-    The harmonic mean of precision, the share of the predicted boundary that is close to the true one, and recall, the
-    reverse. Close is within ``ceil(tolerance * diagonal)`` pixels.
+    F is the harmonic mean of precision and recall. Precision is the fraction of the predicted boundary within
+    ``ceil(tolerance * diagonal)`` pixels of the true boundary; recall is the reverse.
 
     Raises:
-        ValueError: If the masks have other types or different shapes.
+        ValueError: If the masks are not bool or have different shapes.
     """
     return _map_masks(partial(_boundary_f, tolerance=tolerance), pred, truth)
 
@@ -114,7 +114,7 @@ def _pair(pred: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _map_masks(measure: Callable[..., float], pred: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """A measure ``(...)`` of bool masks ``(..., H, W)``."""
+    """Applies a measure to bool masks ``(..., H, W)``; returns ``(...)``."""
     pair = _pair(pred, truth)
     shape = pair[0].shape[:-2]
     preds, truths = (masks.reshape(math.prod(shape), *masks.shape[-2:]) for masks in pair)
@@ -133,9 +133,9 @@ def _boundary_f(pred: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance: fl
 
 
 def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE) -> tuple[float, float]:
-    """J and F of packed masks ``(2, H, words)``, the prediction and the truth, of ``size`` (H, W) in pixels."""
+    """Computes J and F of packed masks ``(2, H, words)``, prediction and truth, of ``size`` (H, W) in pixels."""
     shown = pair[0] | pair[1]
-    # Their bounding box in rows and words, one larger on each side, contains the boundary.
+    # The bounding box in rows and words, enlarged by one on each side, contains the boundary.
     rows, words = (_padded_slice(np.flatnonzero(shown.any(axis=axis))) for axis in (1, 0))
     part = np.ascontiguousarray(pair[:, rows, words])
     union = count(part[0] | part[1])
@@ -146,7 +146,7 @@ def compare_bits(pair: Bits, size: tuple[int, int], tolerance: float = TOLERANCE
 def _f(boundaries: Bits, radius: int) -> float:
     in_pred, in_truth = count(boundaries[0]), count(boundaries[1])
     if not in_pred or not in_truth:
-        # Precision and recall are 1 for an empty boundary; if only one is empty, the other is 0.
+        # Precision or recall is 1 for an empty boundary. If only one boundary is empty, the other value is 0.
         return float(in_pred == in_truth)
     near_pred, near_truth = dilated(boundaries, radius)
     precision = count(boundaries[0] & near_truth) / in_pred
@@ -164,7 +164,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _mean_of_frames(values: NDArray[np.float64], measured: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The means ``(O,)`` over measured frames of ``(T, O)``; NaN without one."""
+    """Returns means ``(O,)`` over the measured frames of ``(T, O)``; NaN without measured frames."""
     out = np.full(values.shape[1], np.nan)
     for o in np.flatnonzero(measured.any(axis=0)):
         out[o] = values[measured[:, o], o].mean()
@@ -172,25 +172,25 @@ def _mean_of_frames(values: NDArray[np.float64], measured: NDArray[np.bool_]) ->
 
 
 class Agreement(NamedTuple):
-    """The measures of one object in one frame."""
+    """Measures of one object on one frame."""
 
-    j: float  # in [0, 1], as f
+    j: float  # in [0, 1], like f
     f: float
-    in_truth: bool  # whether the ground truth shows it
+    in_truth: bool  # True if the ground truth shows it
     in_pred: bool = False
 
 
-# For an object that neither shows.
+# Measures of an object that neither mask shows.
 BOTH_EMPTY = Agreement(1.0, 1.0, False)
 
 
 def compare_label_maps(
     pred: Labels, truth: Labels, tolerance: float = TOLERANCE, ignored_labels: Collection[int] = ()
 ) -> dict[int, Agreement]:
-    """Compares every object in the prediction or the ground truth, integers ``(H, W)``; by id, ascending.
+    """Compares every object in prediction or ground truth, integers ``(H, W)``. Returns measures by ascending id.
 
-    Pixels with a true value in ``ignored_labels`` are cleared in both before anything is measured. Raises ValueError if
-    the maps are not ``(H, W)`` of one size.
+    Pixels with a true value in ``ignored_labels`` are cleared in both maps first. Raises ValueError if the maps are not
+    ``(H, W)`` of one size.
     """
     if pred.shape != truth.shape or pred.ndim != 2:
         raise ValueError(f"label maps must be (H, W) of one size, got {pred.shape} and {truth.shape}")
@@ -207,7 +207,7 @@ def compare_label_maps(
 
 
 def _without_void(pred: Labels, truth: Labels, ignored_labels: Collection[int]) -> tuple[Labels, Labels]:
-    """Returns both maps with 0 at pixels with a true value in ``ignored_labels``."""
+    """Sets both maps to 0 at pixels with a true value in ``ignored_labels``."""
     if not ignored_labels:
         return pred, truth
     known = ~np.isin(truth, list(ignored_labels))
@@ -221,9 +221,9 @@ def compare_files(
     tolerance: float = TOLERANCE,
     ignored_labels: Collection[int] = (),
 ) -> dict[int, Agreement]:
-    """Compares two PNG files as :func:`compare_label_maps` does. With ``one_object``, nonzero pixels are object 1.
+    """Compares two PNG files with :func:`compare_label_maps`. With ``one_object``, nonzero pixels are object 1.
 
-    Raises DatasetError if a file is unreadable or of another size, or a file of one object shows several.
+    Raises DatasetError if a file is unreadable or has another size, or a file of one object shows several.
     """
     truths = read_labels(Path(truth))
     preds = read_labels(Path(pred), truths.shape, str(truth))

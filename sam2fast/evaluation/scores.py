@@ -9,16 +9,16 @@ from typing import TypeAlias
 from sam2fast.evaluation.j_and_f import BOTH_EMPTY, Agreement
 from sam2fast.io.atomic import atomic_path
 
-# A pixel value in the layout of DAVIS, the name of a folder in that of SA-V.
+# Pixel value in the layout of DAVIS, or folder name in the layout of SA-V.
 ObjectId: TypeAlias = int | str
 
 RESULTS = "results.csv"
-VOID = 255  # the value that DAVIS, VOST and Pascal VOC give to unlabelled pixels
+VOID = 255  # value of unlabeled pixels in DAVIS, VOST and Pascal VOC
 
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """The scores of one object in percent, means over its frames."""
+    """Scores of one object in percent: means over its frames."""
 
     j: float
     f: float
@@ -30,7 +30,7 @@ class ObjectScore:
 
 
 class _ObjectMeans:
-    """Means over objects, not over videos, in percent; NaN without one."""
+    """Means over objects, not over videos, in percent; NaN without objects."""
 
     def _scores(self) -> Iterable[ObjectScore]:
         raise NotImplementedError
@@ -50,13 +50,13 @@ class _ObjectMeans:
 
 @dataclass(frozen=True)
 class VideoScore(_ObjectMeans):
-    """The scores of one video in percent; without objects if there are problems.
+    """Scores of one video in percent, without objects if there are problems.
 
     Attributes:
-        objects: those that the ground truth shows in the evaluated frames.
-        problems: files that are missing or cannot be used, one line each.
-        only_truth, only_pred: masks without one of the same name in the other folder, as ``FRAME.png`` or
-            ``OBJECT/FRAME.png``; those of the truth are of frames that do not count, or ``problems``.
+        objects: objects that the ground truth shows in the evaluated frames.
+        problems: one line per missing or unusable file.
+        only_truth, only_pred: masks that are missing in the other folder, as ``FRAME.png`` or ``OBJECT/FRAME.png``.
+            Masks in ``only_truth`` belong to frames that do not count, or are ``problems``.
     """
 
     name: str
@@ -71,12 +71,12 @@ class VideoScore(_ObjectMeans):
 
 @dataclass(frozen=True)
 class FolderScores(_ObjectMeans):
-    """The scores of all videos of two folders in percent.
+    """Scores of all videos of two folders in percent.
 
     Attributes:
-        truth, pred: the folders of videos.
-        videos: sorted by name.
-        only_truth, only_pred: videos that the other folder lacks.
+        truth, pred: folders of videos.
+        videos: scores, sorted by name.
+        only_truth, only_pred: videos that are missing in the other folder.
     """
 
     truth: Path
@@ -87,7 +87,7 @@ class FolderScores(_ObjectMeans):
 
     @property
     def objects(self) -> list[ObjectScore]:
-        """The objects of all videos."""
+        """Returns the objects of all videos."""
         return [score for video in self.videos for score in video.objects.values()]
 
     def _scores(self) -> Iterable[ObjectScore]:
@@ -95,20 +95,20 @@ class FolderScores(_ObjectMeans):
 
     @property
     def with_void(self) -> list[str]:
-        """Names of the videos that have :data:`VOID` beside other objects, scored as an object."""
+        """Returns the names of videos that have :data:`VOID` in addition to other objects, scored as an object."""
         return [video.name for video in self.videos if VOID in video.objects and len(video.objects) > 1]
 
     @property
     def problems(self) -> dict[str, tuple[str, ...]]:
-        """The problems of videos by name; such videos are left out of the means."""
+        """Returns the problems of videos by name. Such videos do not count in the means."""
         return {video.name: video.problems for video in self.videos if video.problems}
 
 
 def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectScore]:
-    """Returns means over the frames of a video, in order, of the objects that the ground truth shows in any of them.
+    """Returns means over the frames of a video, for objects that the ground truth shows on any frame.
 
-    An object counts from the first frame in which the truth or the prediction shows it. In later frames where neither
-    does, they agree.
+    An object counts from the first frame on which the truth or the prediction shows it. If neither shows it on a later
+    frame, they agree.
     """
     shown = sorted({i for frame in frames for i, agreement in frame.items() if agreement.in_truth})
     out = {}
@@ -120,7 +120,7 @@ def score_objects(frames: Sequence[dict[int, Agreement]]) -> dict[int, ObjectSco
 
 
 def write_results_csv(file: Path, scores: FolderScores) -> None:
-    """Writes the official ``results.csv`` atomically: global scores, then each object's, in percent."""
+    """Writes the official ``results.csv`` atomically: global scores, then scores of each object, in percent."""
     videos = [video for video in scores.videos if not video.problems]
     total = "Global score"
     width = max(len(name) for name in (total, *(video.name for video in videos)))
@@ -131,7 +131,7 @@ def write_results_csv(file: Path, scores: FolderScores) -> None:
             values = ", ".join(f"{value:>4.1f}" for value in (score.j_and_f, score.j, score.f))
             lines.append(f"{video.name:<{width}},{str(i).zfill(3)}, {values}")
     with atomic_path(file) as partial:
-        # A file name that is invalid in this locale's encoding is written as its bytes.
+        # File names that are invalid in this locale's encoding are written as bytes.
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
 
 

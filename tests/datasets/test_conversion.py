@@ -285,8 +285,8 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "root, layout, message",
     [
-        (".", None, "no layout of sav, sav-png, davis"),
-        ("nowhere", None, "no folder"),
+        (".", None, "none of the layouts sav, sav-png, davis"),
+        ("nowhere", None, "not a folder"),
         (".", "coco", "no layout 'coco'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Finds the pixel of a region farthest from its outline, without the distance of every pixel."""
+"""Finds the pixel of a region that is farthest from its outline, without the distances of all pixels."""
 
 import math
 from typing import NamedTuple
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from sam2fast.utils.errors import requires
 
-# Sides of the blocks of the coarse-to-fine search; each block is divided into 4 x 4 of the next size.
+# Block sides of the coarse-to-fine search. Each block is divided into 4 x 4 blocks of the next size.
 SIDES = (16, 4, 1)
 DIVISION = 4
-# Tolerance of distances when they are used as bounds; distances of pixels are compared exactly.
+# Tolerance of distances that are used as bounds. Distances of pixels are compared exactly.
 ROUNDING = 1e-6
-MOST_OUTLINE = 1 / 16  # share of outline pixels in the region's box; above it, the full transform is faster
+MOST_OUTLINE = 1 / 16  # fraction of outline pixels in the region's box above which the full transform is faster
 
 
 class Deepest(NamedTuple):
-    """A pixel and its Euclidean distance to the nearest one outside the region; 0 for an empty region."""
+    """Pixel with its Euclidean distance to the nearest pixel outside the region; 0 for an empty region."""
 
     x: int
     y: int
@@ -25,16 +25,16 @@ class Deepest(NamedTuple):
 
 
 def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
-    """The pixel of ``region``, bool ``(H, W)``, that is farthest from the outside; of several, the first in row order.
+    """Returns the pixel of ``region``, bool ``(H, W)``, that is farthest from the outside; the first in row order.
 
-    It is the maximum of the Euclidean distance transform of the padded region: beyond the array is outside.
+    It is the maximum of the Euclidean distance transform of the padded region; pixels beyond the array are outside.
 
-    The distance transform is 1-Lipschitz. So a block of pixels is skipped when the distance at its centre plus that
-    from the centre to a corner is below the best distance found so far. For noise, where this saves nothing, the full
-    transform is computed.
+    The distance transform is 1-Lipschitz. A block of pixels is therefore skipped if the distance at its centre, plus
+    the distance from the centre to a corner, is below the best distance so far. Noise would not profit from this, so
+    the full transform is computed instead.
 
     Raises:
-        ImportError: the package scipy is not installed.
+        ImportError: If scipy is not installed.
     """
     with requires("clicks need scipy: pip install 'sam2fast[eval]'"):
         from scipy.ndimage import distance_transform_edt
@@ -65,7 +65,7 @@ def deepest_pixel(region: NDArray[np.bool_]) -> Deepest:
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Outside pixels ``(N, 2)`` (y, x) with a 4-neighbour inside; the outside pixel nearest to any inside is one."""
+    """Returns outside pixels ``(N, 2)`` (y, x) with a 4-neighbour inside, which include all nearest outside pixels."""
     padded = np.pad(inside, 1)
     beside = np.zeros_like(padded)
     beside[1:] |= padded[:-1]
@@ -76,7 +76,7 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int64]:
-    """Top left corners ``(N, 2)`` (y, x) of the blocks with any pixel of the region."""
+    """Returns the top left corners ``(N, 2)`` (y, x) of blocks with any pixel of the region."""
     height, width = (-(-length // side) for length in inside.shape)
     padded = np.zeros((height * side, width * side), dtype=np.bool_)
     padded[: inside.shape[0], : inside.shape[1]] = inside
@@ -84,7 +84,7 @@ def _blocks_with_pixels(inside: NDArray[np.bool_], side: int) -> NDArray[np.int6
 
 
 def _at(inside: NDArray[np.bool_], pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether pixels ``(N, 2)`` (y, x) are inside."""
+    """Returns True for pixels ``(N, 2)`` (y, x) that are inside."""
     height, width = inside.shape
     y, x = pixels.T
     return (y < height) & (x < width) & inside[np.minimum(y, height - 1), np.minimum(x, width - 1)]

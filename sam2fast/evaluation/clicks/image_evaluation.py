@@ -1,4 +1,4 @@
-"""Evaluates the images of a data set, and summarises their IoUs as a table and as files."""
+"""Evaluates the images of a data set, and summarizes their IoUs as a table and in files."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from sam2fast.transforms import ImageError, to_pixels
 if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 
-# COCO's sizes of objects, with the smallest area in pixels.
+# COCO's object sizes, with the minimum area in pixels.
 SIZES = {"small": 0, "medium": 32**2, "large": 96**2}
 DIGITS = 6  # decimals of an IoU in files
 BEST_OF_THREE = "1 click, best of 3"
@@ -35,15 +35,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClickSettings:
-    """The settings of an evaluation.
+    """Settings of an evaluation.
 
     Attributes:
         clicks, feed_back, objects_per_batch: see :func:`~sam2fast.evaluation.clicks.evaluate_clicks`.
-        box: also evaluates a box prompt for each object.
+        box: if True, also evaluates a box prompt for each object.
         box_noise: see :func:`~sam2fast.evaluation.clicks.evaluate_boxes`.
-        min_area: smallest area of an object in pixels; empty objects are always left out.
-        max_objects: per image; if there are more, a random sample is evaluated.
-        seed: of random numbers; those of an image do not depend on the other images.
+        min_area: minimum area of an object in pixels; empty objects are always excluded.
+        max_objects: maximum number of objects per image. If there are more, a random sample is evaluated.
+        seed: seed of random numbers. An image's random numbers do not depend on other images.
     """
 
     clicks: int = 5
@@ -58,14 +58,14 @@ class ClickSettings:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of O objects of one image.
+    """Scores of O objects of one image.
 
     Attributes:
         objects: Ids of the objects in the data set.
-        areas: ``(O,)`` of the true masks, in pixels.
-        clicks, boxes: None without objects; ``boxes`` also if not requested.
-        problems: A line for each unreadable file or object.
-        too_small: Number of objects with a smaller area than ``min_area``.
+        areas: Areas ``(O,)`` of the true masks, in pixels.
+        clicks, boxes: Scores; None without objects, ``boxes`` also if not requested.
+        problems: One line per unreadable file or object.
+        too_small: Number of objects with an area below ``min_area``.
     """
 
     objects: tuple[str, ...]
@@ -77,15 +77,15 @@ class ImageScores:
 
 
 def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: ClickSettings) -> ImageScores:
-    """Evaluates one image. Read errors are in the result. Other errors are those of :func:`evaluate_clicks`."""
+    """Evaluates one image. The result includes read errors. Raises the other errors of :func:`evaluate_clicks`."""
     try:
         pixels = to_pixels(job.image)
-        found = job.masks.read((pixels.shape[0], pixels.shape[1]))
+        read = job.masks.read((pixels.shape[0], pixels.shape[1]))
     except (DatasetError, ImageError, OSError) as error:
         return ImageScores((), np.zeros(0, np.int64), None, None, (str(error),))
-    # Seeded by the name, so that the other images do not matter.
+    # The seed depends on the name, not on other images.
     rng = np.random.default_rng([settings.seed, zlib.crc32(job.name.encode(errors="surrogatepass"))])
-    large = [one for one in found.masks if one.area >= max(1, settings.min_area)]
+    large = [one for one in read.masks if one.area >= max(1, settings.min_area)]
     objects = sample(large, settings.max_objects, rng)
     clicks = boxes = None
     if objects:
@@ -104,61 +104,61 @@ def evaluate_image(predictor: "SAM2ImagePredictor", job: ClickJob, settings: Cli
                 predictor, None, rles, noise=settings.box_noise, rng=rng, objects_per_batch=settings.objects_per_batch
             )
     areas = np.array([one.area for one in objects], dtype=np.int64)
-    too_small = len(found.masks) - len(large)
-    return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(found.problems), too_small)
+    too_small = len(read.masks) - len(large)
+    return ImageScores(tuple(one.id for one in objects), areas, clicks, boxes, tuple(read.problems), too_small)
 
 
 @dataclass(frozen=True)
 class MeanIoUs:
-    """Mean IoUs in [0, 1] for one kind of prompt; NaN without objects."""
+    """Mean IoUs in [0, 1] for one type of prompt; NaN without objects."""
 
-    miou: float  # over all objects
-    by_image: float  # mean of the means of the images
-    by_size: dict[str, float]  # over the objects of each COCO size
+    miou: float  # mean over all objects
+    by_image: float  # mean over images of their means
+    by_size: dict[str, float]  # means over the objects of each COCO size
 
 
 class Results:
-    """Collects the scores of images, and reports means for the ``asked`` numbers of clicks, ascending."""
+    """Collects the scores of images and reports means for the numbers of clicks in ``asked``, ascending."""
 
     def __init__(self, asked: Sequence[int]) -> None:
         self._asked = asked
         self._done: list[tuple[str, ImageScores]] = []
 
     def add(self, name: str, scores: ImageScores) -> None:
-        """Adds an image; one without objects is ignored."""
+        """Adds an image. Images without objects are ignored."""
         if scores.objects:
             self._done.append((name, scores))
 
     @property
     def images(self) -> int:
-        """Number of images with objects."""
+        """Returns the number of images with objects."""
         return len(self._done)
 
     @property
     def objects(self) -> int:
-        """Number of objects in all images."""
+        """Returns the number of objects in all images."""
         return sum(len(scores.objects) for _, scores in self._done)
 
     def objects_by_size(self) -> dict[str, int]:
-        """Number of objects of each COCO size."""
+        """Returns the number of objects of each COCO size."""
         sizes = self._sizes().tolist()
         return {name: sizes.count(name) for name in SIZES}
 
     def means(self) -> dict[str, MeanIoUs]:
-        """Mean IoUs by prompt: ``1 click``, ``1 click, best of 3``, ``3 clicks``, ..., ``box``; {} without objects."""
-        sizes, found = self._sizes(), {}
+        """Returns mean IoUs by prompt: ``1 click``, ``1 click, best of 3``, ``3 clicks``, ..., ``box``."""
+        sizes, means = self._sizes(), {}
         by_image = [_ious_by_prompt(scores, self._asked) for _, scores in self._done]
         for prompt in by_image[0] if by_image else ():
             ious = np.concatenate([image[prompt] for image in by_image])
-            found[prompt] = MeanIoUs(
+            means[prompt] = MeanIoUs(
                 _mean(ious),
                 _mean(np.array([image[prompt].mean() for image in by_image])),
                 {name: _mean(ious[sizes == name]) for name in SIZES},
             )
-        return found
+        return means
 
     def as_json(self) -> dict[str, Any]:
-        """Counts, and mean IoUs in [0, 1], None without objects."""
+        """Returns counts and mean IoUs in [0, 1]; means are None without objects."""
         return {
             "images": self.images,
             "objects": self.objects,
@@ -174,7 +174,7 @@ class Results:
         }
 
     def as_csv(self) -> str:
-        """A line for each object: the IoU after every click, and the clicks as x,y,label."""
+        """Returns a line per object: the IoU after every click, and the clicks as x,y,label."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         for name, scores in self._done:
@@ -194,12 +194,12 @@ class Results:
         return table_of(self.as_json())
 
     def _sizes(self) -> NDArray[np.str_]:
-        """The COCO size of every object."""
+        """Returns the COCO size of every object."""
         return np.array([size_of(area) for _, scores in self._done for area in scores.areas.tolist()], dtype=np.str_)
 
 
 def table_of(content: Mapping[str, Any]) -> list[str]:
-    """Returns :meth:`Results.as_json` as aligned lines, IoUs in percent."""
+    """Formats :meth:`Results.as_json` as aligned lines, with IoUs in percent."""
     rows = [["", "mIoU", "by image", *SIZES]]
     rows.append(
         ["objects", *(str(x) for x in (content["objects"], content["images"], *content["objects_by_size"].values()))]
@@ -214,21 +214,21 @@ def table_of(content: Mapping[str, Any]) -> list[str]:
 
 
 def size_of(area: int) -> str:
-    """COCO's name for the size of an object with this area in pixels."""
+    """Returns COCO's name for the size of an object with this area in pixels."""
     return [name for name, least in SIZES.items() if area >= least][-1]
 
 
 def _ious_by_prompt(scores: ImageScores, asked: Iterable[int]) -> dict[str, Floats]:
-    """The IoUs ``(O,)`` of an image's objects by prompt."""
+    """Returns the IoUs ``(O,)`` of an image's objects by prompt."""
     assert scores.clicks is not None
-    found = {}
+    ious = {}
     for clicks in asked:
-        found[f"{clicks} click{'s' if clicks > 1 else ''}"] = scores.clicks.ious[:, clicks - 1]
+        ious[f"{clicks} click{'s' if clicks > 1 else ''}"] = scores.clicks.ious[:, clicks - 1]
         if clicks == 1:
-            found[BEST_OF_THREE] = scores.clicks.best_of_three
+            ious[BEST_OF_THREE] = scores.clicks.best_of_three
     if scores.boxes is not None:
-        found[BOX] = scores.boxes.ious
-    return found
+        ious[BOX] = scores.boxes.ious
+    return ious
 
 
 def _mean(values: Floats) -> float:

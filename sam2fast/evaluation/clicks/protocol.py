@@ -1,4 +1,4 @@
-"""Simulated clicks and boxes, and how close the predicted masks come to the true ones."""
+"""Simulates clicks and boxes, and compares the predicted masks with the true masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # True masks of O objects: bool (O, H, W), or COCO run lengths, compressed or not.
 TrueMasks: TypeAlias = "NDArray[np.bool_] | Tensor | Sequence[Mapping[str, Any]]"
 OBJECTS_PER_BATCH = 32
-# Pixels of the true masks in a batch of objects; the predicted masks have three times as many.
+# Maximum number of pixels of true masks in a batch of objects. The predicted masks have three times as many.
 PIXELS_PER_BATCH = 1 << 26
 NO_CLICK = -1
 
@@ -41,7 +41,7 @@ class TrueMaskBatches:
             sizes = {self._array.shape[1:]}
         else:
             if not all(isinstance(rle, Mapping) for rle in masks):
-                raise ValueError("masks must be one array (O, H, W), or a list of run lengths as COCO has them")
+                raise ValueError("masks must be one array (O, H, W), or a list of run lengths in COCO's format")
             self._runs = masks
             sizes = {(int(rle["size"][0]), int(rle["size"][1])) for rle in masks}
         if sizes - {size}:
@@ -55,7 +55,7 @@ class TrueMaskBatches:
         """Yields ``count`` objects at a time: their slice, and their masks, bool ``(B, H, W)``.
 
         Raises:
-            ValueError: run lengths are damaged, or a mask is empty.
+            ValueError: If run lengths are damaged, or a mask is empty.
         """
         for first in range(0, len(self), count):
             part = slice(first, first + count)
@@ -71,22 +71,22 @@ class TrueMaskBatches:
 
 @dataclass(frozen=True)
 class ClickScores:
-    """The scores of O objects with K clicks each.
+    """Scores of O objects with K clicks each.
 
-    An object with a perfect mask gets no more clicks: its IoU stays 1, and the coordinates and labels of the remaining
+    An object with a perfect mask gets no more clicks. Its IoU stays 1, and coordinates and labels of the remaining
     clicks are -1.
     """
 
     ious: NDArray[np.float64]  # (O, K) IoU of the predicted and the true mask after each click
-    best_of_three: NDArray[np.float64]  # (O,) greatest IoU of the three masks after the first click
+    best_of_three: NDArray[np.float64]  # (O,) maximum IoU of the three masks after the first click
     scores: NDArray[np.float64]  # (O, K) predicted IoU after each click
-    points: NDArray[np.int64]  # (O, K, 2) the clicks (x, y) in pixels of the image
+    points: NDArray[np.int64]  # (O, K, 2) clicks (x, y) in pixels of the image
     labels: NDArray[np.int64]  # (O, K) 1 for foreground, 0 for background
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """The scores of O objects with a box each."""
+    """Scores of O objects with one box each."""
 
     ious: NDArray[np.float64]  # (O,) IoU of the predicted and the true mask
     scores: NDArray[np.float64]  # (O,) predicted IoU
@@ -102,32 +102,33 @@ def evaluate_clicks(
     feed_back: bool = True,
     objects_per_batch: int = OBJECTS_PER_BATCH,
 ) -> ClickScores:
-    """Prompts each object with simulated clicks, and compares the mask after each click with the true one.
+    """Prompts each object with simulated clicks, and compares the mask after each click with the true mask.
 
-    The first click is the pixel of the object farthest from its outline; the model predicts three masks, and the one
-    with the highest predicted IoU is kept. Each later click is the pixel of the error regions farthest from their
-    outline: a positive click in missed pixels, or a negative click in falsely predicted ones. The model gets all clicks
-    so far, and predicts one mask. Distances are measured at the image's full size; the image's edge counts as outline.
+    The first click is the object's pixel that is farthest from its outline. The model predicts three masks, and the
+    mask with the highest predicted IoU is used. Each later click is the pixel of the error regions that is farthest
+    from their outline: a positive click in missed pixels, or a negative click in falsely predicted pixels. The model
+    gets all clicks so far and predicts one mask. Distances are measured at the image's full size, and the image's edge
+    counts as outline.
 
     Args:
-        image: encoded once; None for the image that is set.
-        masks: the true masks, bool ``(O, H, W)`` of the image's size, or COCO run lengths of O objects.
-        clicks: per object, at least 1.
-        feed_back: from the second click on, also passes the low-resolution logits of the previous mask.
-        objects_per_batch: greatest number of objects in a decoder batch.
+        image: image, which is encoded once; None for the image that is set.
+        masks: true masks, bool ``(O, H, W)`` of the image's size, or COCO run lengths of O objects.
+        clicks: number of clicks per object, at least 1.
+        feed_back: if True, later clicks also pass the low-resolution logits of the previous mask.
+        objects_per_batch: maximum number of objects in a decoder batch.
 
     Raises:
-        ValueError: masks of another dtype or size, or empty ones; ``clicks`` or ``objects_per_batch`` below 1; the
-            model's outputs are not finite.
-        RuntimeError: no image is set.
-        ImportError: the package scipy is not installed.
-        Exception: what ``set_image`` raises.
+        ValueError: If masks have another dtype or size or are empty, ``clicks`` or ``objects_per_batch`` is below 1, or
+            the model's outputs are not finite.
+        RuntimeError: If no image is set.
+        ImportError: If scipy is not installed.
+        Exception: If ``set_image`` raises it.
     """
     if clicks < 1:
         raise ValueError(f"clicks is {clicks}; expected at least 1")
     truths = TrueMaskBatches(masks, _size_of(predictor, image))
     O = len(truths)  # noqa: E741
-    found = ClickScores(
+    result = ClickScores(
         ious=np.ones((O, clicks)),
         best_of_three=np.ones(O),
         scores=np.ones((O, clicks)),
@@ -135,11 +136,11 @@ def evaluate_clicks(
         labels=np.full((O, clicks), NO_CLICK),
     )
     for part, truth in truths.parts(_batch_size(predictor, objects_per_batch, truths.size)):
-        some = ClickScores(
-            found.ious[part], found.best_of_three[part], found.scores[part], found.points[part], found.labels[part]
+        batch = ClickScores(
+            result.ious[part], result.best_of_three[part], result.scores[part], result.points[part], result.labels[part]
         )
-        _click_until_done(predictor, truth, some, feed_back)
-    return found
+        _click_until_done(predictor, truth, batch, feed_back)
+    return result
 
 
 def evaluate_boxes(
@@ -151,32 +152,32 @@ def evaluate_boxes(
     rng: np.random.Generator | None = None,
     objects_per_batch: int = OBJECTS_PER_BATCH,
 ) -> BoxScores:
-    """Prompts each object with its box, without clicks, and compares the one predicted mask with the true one.
+    """Prompts each object with only its box, and compares the predicted mask with the true mask.
 
     Args:
-        image, masks, objects_per_batch: as for :func:`evaluate_clicks`.
-        noise: each side of the box is moved by up to this share of its length, at most 20 pixels, as in training; below
-            0.5.
-        rng: generator of the noise; by default a new one with a fixed seed.
+        image, masks, objects_per_batch: see :func:`evaluate_clicks`.
+        noise: maximum shift of each side of the box, as a fraction of the box's size below 0.5, and at most 20 pixels,
+            as in training.
+        rng: generator of the noise; by default a new generator with a fixed seed.
 
     Raises:
-        ValueError, RuntimeError, Exception: as :func:`evaluate_clicks`; ``noise`` out of range.
+        ValueError, RuntimeError, Exception: See :func:`evaluate_clicks`; or ``noise`` is out of range.
     """
     if not 0 <= noise < 0.5:
-        raise ValueError(f"noise is {noise}; expected a share from 0 to below 0.5")
+        raise ValueError(f"noise is {noise}; expected a fraction from 0 to below 0.5")
     truths = TrueMaskBatches(masks, _size_of(predictor, image))
     O = len(truths)  # noqa: E741
     draws = torch.from_numpy((rng or np.random.default_rng(0)).random((O, 4)))
-    found = BoxScores(np.ones(O), np.ones(O), np.zeros((O, 4), dtype=np.float32))
+    result = BoxScores(np.ones(O), np.ones(O), np.zeros((O, 4), dtype=np.float32))
     for part, truth in truths.parts(_batch_size(predictor, objects_per_batch, truths.size)):
-        found.boxes[part] = noisy_boxes(torch.from_numpy(truth)[:, None], draws[part], noise).numpy()
-        answer = _ask(predictor, truth, box=found.boxes[part], multimask_output=False)
-        found.ious[part], found.scores[part] = answer.ious, answer.scores
-    return found
+        result.boxes[part] = noisy_boxes(torch.from_numpy(truth)[:, None], draws[part], noise).numpy()
+        answer = _ask(predictor, truth, box=result.boxes[part], multimask_output=False)
+        result.ious[part], result.scores[part] = answer.ious, answer.scores
+    return result
 
 
 def next_click(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """Returns x, y, and 1 in missed pixels or 0 in falsely predicted ones.
+    """Returns x, y, and 1 for missed pixels or 0 for falsely predicted pixels.
 
     Equal to :func:`~sam2fast.training.prompt_sampling.sample_error_center`, but faster. The masks ``(H, W)`` differ.
     """
@@ -185,41 +186,41 @@ def next_click(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> tuple[
 
 
 def _click_until_done(
-    predictor: "SAM2ImagePredictor", truth: NDArray[np.bool_], found: ClickScores, feed_back: bool
+    predictor: "SAM2ImagePredictor", truth: NDArray[np.bool_], result: ClickScores, feed_back: bool
 ) -> None:
-    """Fills in the scores of the objects ``truth``, bool ``(B, H, W)``."""
+    """Sets the scores of the objects ``truth``, bool ``(B, H, W)``, in ``result``."""
     masks, logits = np.zeros_like(truth), None
-    for k in range(found.ious.shape[1]):
-        # A perfect mask gets no more clicks, so these become fewer.
+    for k in range(result.ious.shape[1]):
+        # A perfect mask gets no more clicks, so fewer and fewer objects are left.
         wrong = np.flatnonzero([not np.array_equal(*pair) for pair in zip(truth, masks, strict=True)])
         if not len(wrong):
             return
         for o in wrong:
             x, y, label = next_click(truth[o], masks[o])
-            found.points[o, k], found.labels[o, k] = (x, y), label
+            result.points[o, k], result.labels[o, k] = (x, y), label
         answer = _ask(
             predictor,
             truth[wrong],
             multimask_output=k == 0,
-            points=found.points[wrong, : k + 1],
-            labels=found.labels[wrong, : k + 1],
+            points=result.points[wrong, : k + 1],
+            labels=result.labels[wrong, : k + 1],
             logits=logits[torch.from_numpy(wrong)] if feed_back and logits is not None else None,
         )
-        masks[wrong], found.ious[wrong, k] = answer.masks, answer.ious
-        found.scores[wrong, k:] = answer.scores[:, None]
+        masks[wrong], result.ious[wrong, k] = answer.masks, answer.ious
+        result.scores[wrong, k:] = answer.scores[:, None]
         if logits is None:
-            logits, found.best_of_three[wrong] = answer.logits, answer.best
+            logits, result.best_of_three[wrong] = answer.logits, answer.best
         else:
             logits[torch.from_numpy(wrong)] = answer.logits
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """The masks of B objects with the highest predicted IoU."""
+    """Masks of B objects with the highest predicted IoU."""
 
     masks: NDArray[np.bool_]  # (B, H, W)
     ious: NDArray[np.float64]  # (B,)
-    best: NDArray[np.float64]  # (B,) greatest IoU of all predicted masks
+    best: NDArray[np.float64]  # (B,) maximum IoU of all predicted masks
     scores: NDArray[np.float64]  # (B,)
     logits: Tensor  # (B, 1, 4h, 4h) in [-32, 32], on the device
 
@@ -234,12 +235,12 @@ def _ask(
     box: NDArray[np.float32] | None = None,
     logits: Tensor | None = None,
 ) -> _Answer:
-    """Predicts masks for one prompt, in pixels of the image, for each of the objects ``truth``, bool ``(B, H, W)``."""
-    mask, coords, kinds, corners = predictor._prep_prompts(points, labels, box, logits, normalize_coords=True)
-    found, scores, low_res = predictor._predict(coords, kinds, corners, mask, multimask_output)
+    """Predicts masks for one prompt, in pixels of the image, for each object of ``truth``, bool ``(B, H, W)``."""
+    mask, coords, types, corners = predictor._prep_prompts(points, labels, box, logits, normalize_coords=True)
+    predicted, scores, low_res = predictor._predict(coords, types, corners, mask, multimask_output)
     if not scores.isfinite().all():
         raise ValueError("the model's scores are not finite: its weights are damaged, or the dtype is too narrow")
-    masks, rows, best = found.cpu().numpy(), np.arange(len(truth)), scores.argmax(dim=1).cpu().numpy()
+    masks, rows, best = predicted.cpu().numpy(), np.arange(len(truth)), scores.argmax(dim=1).cpu().numpy()
     ious = np.array([[float(jaccard(m, true)) for m in three] for three, true in zip(masks, truth, strict=True)])
     return _Answer(
         masks=masks[rows, best],
@@ -251,7 +252,7 @@ def _ask(
 
 
 def _size_of(predictor: "SAM2ImagePredictor", image: ImageLike | None) -> tuple[int, int]:
-    """The (H, W) of the image, which is set unless it is None."""
+    """Sets the image unless it is None. Returns the (H, W) of the image."""
     if image is not None:
         predictor.set_image(image)
     if predictor._orig_hw is None or predictor._is_batch:

@@ -1,4 +1,4 @@
-"""Pairs images with their true masks in the layouts of SA-1B, COCO and folders of PNGs, and reads the masks."""
+"""Pairs images with true masks in the layouts of SA-1B, COCO and PNG folders, and reads the masks."""
 
 import os
 from collections import defaultdict
@@ -17,42 +17,42 @@ from sam2fast.io.rle import encode_rle, rasterise_polygons
 
 Item = TypeVar("Item")
 IMAGE = "its image"  # for messages
-# No data set has a label image with more values: it is a photograph or a depth map.
+# Label images in data sets have fewer values. An image with more is a photograph or a depth map.
 MOST_LABELS = 10_000
 FORMATS = ("sa1b", "coco", "png")
 _UNMASKED = "there are no masks for this image"
 _UNPAIRED = "there is no image for these masks"
-_UNCLEAR = "there are several kinds of masks for this image, of NAME.png, NAME_*.png and NAME/*.png; leave one"
+_UNCLEAR = "there are several types of masks for this image, of NAME.png, NAME_*.png and NAME/*.png; leave one"
 
 
 class TrueMask(NamedTuple):
     """One object."""
 
-    id: str  # in the data set
+    id: str  # id in the data set
     rle: Mapping[str, Any]  # COCO run lengths, compressed or not, of the image's size
     area: int  # in pixels
 
 
 class ImageMasks(NamedTuple):
-    """The masks of an image, and a line on each that cannot be read."""
+    """Masks of an image, and a line on each mask that cannot be read."""
 
     masks: list[TrueMask]
     problems: list[str]
 
 
 class MaskSource(Protocol):
-    """Reads the true masks of one image; can be pickled."""
+    """Reads the true masks of one image. Can be pickled."""
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
-        """The masks of an image of ``size`` (H, W); some may be empty.
+        """Reads the masks of an image of ``size`` (H, W). Some may be empty.
 
         Raises:
-            DatasetError: If the file cannot be read. Single masks that cannot are in ``problems``.
+            DatasetError: If the file cannot be read. Unreadable single masks are in ``problems``.
         """
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read."""
+        """Returns the files that are read."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _OneFile:
 
 @dataclass(frozen=True)
 class Sa1bMasks(_OneFile):
-    """The JSON file of an image in SA-1B."""
+    """Masks in the JSON file of an image in SA-1B."""
 
     image: Path
 
@@ -86,13 +86,13 @@ class CocoMasks(_OneFile):
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        turn_for_display(self.declared, size, self.image)  # one error, not one for each annotation
+        turn_for_display(self.declared, size, self.image)  # raises one error instead of one per annotation
         return _read_annotations(self.file, self.annotations, size, self.image, self.declared)
 
 
 @dataclass(frozen=True)
 class LabelImage(_OneFile):
-    """A palette or grey PNG whose nonzero values, except ``ignored`` ones, are object ids."""
+    """Palette or grey PNG whose nonzero values, except ``ignored`` values, are object ids."""
 
     ignored: tuple[int, ...] = ()
 
@@ -112,29 +112,29 @@ class LabelImage(_OneFile):
 
 @dataclass(frozen=True)
 class ObjectImages:
-    """A PNG for each object, whose nonzero pixels are the object."""
+    """PNGs of objects. The nonzero pixels of each PNG are the object."""
 
     files: tuple[Path, ...]
 
     def read(self, size: tuple[int, int]) -> ImageMasks:
         """See :class:`MaskSource`."""
-        found = ImageMasks([], [])
+        result = ImageMasks([], [])
         for file in self.files:
             try:
                 mask = read_labels(file, size, IMAGE) != 0
             except DatasetError as error:
-                found.problems.append(str(error))
+                result.problems.append(str(error))
             else:
-                found.masks.append(TrueMask(file.stem, encode_rle(mask), int(mask.sum())))
-        return found
+                result.masks.append(TrueMask(file.stem, encode_rle(mask), int(mask.sum())))
+        return result
 
 
 def _read_annotations(
     file: Path, annotations: Iterable[Any], size: tuple[int, int], image: Path, declared: Any = (None, None)
 ) -> ImageMasks:
-    found = ImageMasks([], [])
+    result = ImageMasks([], [])
     for position, annotation in enumerate(annotations):
-        name = str(position)  # until its id is read
+        name = str(position)  # until the id is read
         try:
             name = str(annotation.get("id", position))
             rle = displayed_segmentation(annotation["segmentation"], declared, size, image)
@@ -142,17 +142,17 @@ def _read_annotations(
                 rle = rasterise_polygons(rle, size)
             area = area_of(rle, size)
         except KeyError as error:
-            found.problems.append(f"{file}: annotation {name} has no {error}")
+            result.problems.append(f"{file}: annotation {name} has no {error}")
         except (AttributeError, TypeError, ValueError) as error:
-            found.problems.append(f"{file}: annotation {name}: {error}")
+            result.problems.append(f"{file}: annotation {name}: {error}")
         else:
-            found.masks.append(TrueMask(name, {"size": list(size), "counts": rle["counts"]}, area))
-    return found
+            result.masks.append(TrueMask(name, {"size": list(size), "counts": rle["counts"]}, area))
+    return result
 
 
 @dataclass(frozen=True)
 class ClickJob:
-    """An image and its true masks."""
+    """An image with its true masks."""
 
     name: str
     image: Path
@@ -163,9 +163,9 @@ class ClickDataset(NamedTuple):
     """Images with masks."""
 
     format: str
-    jobs: list[ClickJob]  # by name
-    problems: list[tuple[str, str]]  # files without a counterpart, or with several, and the reason
-    left_out: list[tuple[str, str, str]]  # kind, reason and name of each item that is not evaluated
+    jobs: list[ClickJob]  # sorted by name
+    problems: list[tuple[str, str]]  # files without or with several counterparts, and the reason
+    left_out: list[tuple[str, str, str]]  # type, reason and name of each item that is not evaluated
 
 
 def open_data_set(
@@ -177,20 +177,20 @@ def open_data_set(
     with_crowds: bool = False,
     ignored_labels: Sequence[int] = (),
 ) -> ClickDataset:
-    """Pairs images with their masks. Only a COCO file is read; other files are listed.
+    """Pairs images with their masks. Reads only a COCO file; lists other files.
 
     Args:
-        images: The folder of the images, with its subfolders.
-        masks: COCO's JSON file, or a folder, possibly the same one.
-        format: ``sa1b``, ``coco`` or ``png``. ``auto`` is ``coco`` for a file, ``sa1b`` if an image has a JSON file of
-            its name, otherwise ``png``.
-        skip_unmasked: True if an image without masks is no problem.
-        with_crowds: True to include COCO's crowd annotations.
-        ignored_labels: Values of label images that are no objects.
+        images: Folder of the images, including its subfolders.
+        masks: COCO's JSON file, or a folder, which may be the folder of the images.
+        format: ``sa1b``, ``coco`` or ``png``. ``auto`` means ``coco`` for a file, ``sa1b`` if an image has a JSON file
+            with its name, and otherwise ``png``.
+        skip_unmasked: If True, images without masks are no problem.
+        with_crowds: If True, includes COCO's crowd annotations.
+        ignored_labels: Values of label images that are not objects.
 
     Raises:
         DatasetError: If no image has masks, or the file is not COCO's.
-        ImportError: If COCO has polygons, and pycocotools is not installed.
+        ImportError: If COCO has polygons and pycocotools is not installed.
     """
     if not images.is_dir():
         raise DatasetError(f"no folder {str(images)!r}")
@@ -202,23 +202,23 @@ def open_data_set(
         wanted = "the JSON file" if format == "coco" else "a folder"
         raise DatasetError(f"the masks of a data set of the format {format} are {wanted}, which {masks} is not")
     if format == "coco":
-        found = _coco(images, masks, with_crowds)
+        dataset = _coco(images, masks, with_crowds)
     elif format == "sa1b":
-        found = _sa1b(images, masks)
+        dataset = _sa1b(images, masks)
     else:
-        found = _png(images, masks, tuple(ignored_labels))
-    if not found.jobs:
+        dataset = _png(images, masks, tuple(ignored_labels))
+    if not dataset.jobs:
         raise DatasetError(f"no image in {images} has masks of the format {format} in {masks}")
     hidden = sorted(path for path in images.rglob(".*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found.left_out.extend(("file", "it is hidden", str(path)) for path in hidden)
+    dataset.left_out.extend(("file", "it is hidden", str(path)) for path in hidden)
     if skip_unmasked:
-        found.left_out.extend(("image", "it has no masks", name) for name, why in found.problems if why == _UNMASKED)
-        found = found._replace(problems=[(name, why) for name, why in found.problems if why != _UNMASKED])
-    return found
+        dataset.left_out.extend(("image", "it has no masks", n) for n, why in dataset.problems if why == _UNMASKED)
+        dataset = dataset._replace(problems=[(name, why) for name, why in dataset.problems if why != _UNMASKED])
+    return dataset
 
 
 def sample(items: Sequence[Item], most: int | None, seed: int | np.random.Generator) -> list[Item]:
-    """Returns a random sample of at most ``most`` items, in their order; all of them if it is None."""
+    """Returns a random sample of at most ``most`` items, in their order; all items if it is None."""
     if most is None or most >= len(items):
         return list(items)
     return [items[i] for i in sorted(np.random.default_rng(seed).choice(len(items), most, replace=False))]
@@ -241,20 +241,20 @@ class _ImageFiles(NamedTuple):
 
 
 def _list_images(images: Path, masks: Path, masks_are_png: bool = False) -> _ImageFiles:
-    found = _ImageFiles(images, {}, [])
+    listed = _ImageFiles(images, {}, [])
     are_together = os.path.realpath(images) == os.path.realpath(masks)
     suffixes = tuple(s for s in SUFFIXES if s != ".png" or not (masks_are_png and are_together))
     for path in _files(images, suffixes, other_than=masks):
         name = _name(path, images)
-        if name in found.files:
-            found.problems.append((str(path), f"{found.files[name]} has the same name"))
+        if name in listed.files:
+            listed.problems.append((str(path), f"{listed.files[name]} has the same name"))
         else:
-            found.files[name] = path
-    return found
+            listed.files[name] = path
+    return listed
 
 
 def _files(folder: Path, suffixes: Sequence[str], other_than: Path) -> Iterator[Path]:
-    """Files in a folder and its subfolders, sorted, without hidden ones and those in the folder ``other_than``."""
+    """Yields files of a folder and its subfolders, sorted, except hidden files and files in ``other_than``."""
     root, other = Path(os.path.realpath(folder)), Path(os.path.realpath(other_than))
     left_out = other.relative_to(root).parts if root in other.parents else None
     for path in sorted(folder.rglob("*")):
@@ -271,38 +271,38 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _paired(format: str, images: _ImageFiles, source_of: Callable[[str], MaskSource | str]) -> ClickDataset:
-    """Pairs images with the masks that ``source_of`` returns for their names, or reports the reason that it returns."""
-    found = ClickDataset(format, [], list(images.problems), [])
+    """Pairs images with the masks that ``source_of`` returns for their names. If it returns a reason, reports that."""
+    dataset = ClickDataset(format, [], list(images.problems), [])
     for name, path in images.files.items():
         source = source_of(name)
         if isinstance(source, str):
-            found.problems.append((str(path), source))
+            dataset.problems.append((str(path), source))
         else:
-            found.jobs.append(ClickJob(path.relative_to(images.folder).as_posix(), path, source))
-    return found
+            dataset.jobs.append(ClickJob(path.relative_to(images.folder).as_posix(), path, source))
+    return dataset
 
 
 def _sa1b(images: Path, masks: Path) -> ClickDataset:
-    found_images = _list_images(images, masks)
+    listed = _list_images(images, masks)
     files = {_name(path, masks): path for path in _files(masks, (".json",), other_than=images)}
 
     def source_of(name: str) -> MaskSource | str:
-        return Sa1bMasks(files[name], found_images.files[name]) if name in files else _UNMASKED
+        return Sa1bMasks(files[name], listed.files[name]) if name in files else _UNMASKED
 
-    found = _paired("sa1b", found_images, source_of)
-    found.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in found_images.files)
-    return found
+    dataset = _paired("sa1b", listed, source_of)
+    dataset.problems.extend((str(path), _UNPAIRED) for name, path in files.items() if name not in listed.files)
+    return dataset
 
 
 def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> ClickDataset:
-    found_images = _list_images(images, masks, masks_are_png=True)
+    listed = _list_images(images, masks, masks_are_png=True)
     labels: dict[str, Path] = {}
-    # The object masks of each image by folder: a folder of its name, or the image's own folder with longer names.
+    # Object masks of each image by folder: a folder with the image's name, or the image's folder with longer names.
     objects: dict[str, dict[Path, list[Path]]] = defaultdict(lambda: defaultdict(list))
     unpaired = []
     for path in _files(masks, (".png",), other_than=images):
         name = _name(path, masks)
-        owner = _owner(name, found_images.files)
+        owner = _owner(name, listed.files)
         if owner is None:
             unpaired.append((str(path), _UNPAIRED))
         elif owner == name:
@@ -318,21 +318,21 @@ def _png(images: Path, masks: Path, ignored: tuple[int, ...]) -> ClickDataset:
             return LabelImage(labels[name], ignored)
         return ObjectImages(tuple(folders[0])) if folders else _UNMASKED
 
-    found = _paired("png", found_images, source_of)
-    found.problems.extend(unpaired)
-    return found
+    dataset = _paired("png", listed, source_of)
+    dataset.problems.extend(unpaired)
+    return dataset
 
 
 def _owner(name: str, images: dict[str, Path]) -> str | None:
-    """The image of a mask: with the same name, with its folder's name, or with the longest prefix before a ``_``."""
+    """Returns the image of a mask: with the same name, its folder's name, or the longest prefix before a ``_``."""
     if name in images:
         return name
-    folder, _, own = name.rpartition("/")
+    folder, _, stem = name.rpartition("/")
     if folder in images:
         return folder
-    while "_" in own:
-        own = own.rpartition("_")[0]
-        beginning = f"{folder}/{own}" if folder else own
+    while "_" in stem:
+        stem = stem.rpartition("_")[0]
+        beginning = f"{folder}/{stem}" if folder else stem
         if beginning in images:
             return beginning
     return None
@@ -341,7 +341,7 @@ def _owner(name: str, images: dict[str, Path]) -> str | None:
 def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
     content = read_coco(file)
     entries, annotations = list[Any](), content["annotations"]
-    found = ClickDataset("coco", [], [], [])
+    dataset = ClickDataset("coco", [], [], [])
     by_image: dict[Any, list[Any]] = {}
     for position, entry in enumerate(content["images"]):
         fields = entry if isinstance(entry, dict) else {}
@@ -349,23 +349,23 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
             entries.append(entry)
             by_image[entry["id"]] = []
         else:
-            found.problems.append((f"{file}: image {position}", "it has no id and file_name"))
+            dataset.problems.append((f"{file}: image {position}", "it has no id and file_name"))
     for position, annotation in enumerate(annotations):
         try:
             objects = by_image[annotation["image_id"]]
         except (KeyError, TypeError):
-            found.problems.append((f"{file}: annotation {position}", "it is of no image in the file"))
+            dataset.problems.append((f"{file}: annotation {position}", "it is of no image in the file"))
             continue
         if with_crowds or not annotation.get("iscrowd"):
             objects.append(annotation)
         else:
-            found.left_out.append(("object", "it is a crowd", f"annotation {annotation.get('id', position)}"))
-    require_pycocotools((each.get("segmentation") for objects in by_image.values() for each in objects), "eval")
+            dataset.left_out.append(("object", "it is a crowd", f"annotation {annotation.get('id', position)}"))
+    require_pycocotools((item.get("segmentation") for objects in by_image.values() for item in objects), "eval")
     for entry in sorted(entries, key=lambda entry: entry["file_name"]):
         if by_image[entry["id"]]:
             image, declared = images / entry["file_name"], (entry.get("height"), entry.get("width"))
             source = CocoMasks(file, image, tuple(by_image[entry["id"]]), declared)
-            found.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), image, source))
+            dataset.jobs.append(ClickJob(Path(entry["file_name"]).as_posix(), image, source))
         else:
-            found.left_out.append(("image", "it has no objects", entry["file_name"]))
-    return found
+            dataset.left_out.append(("image", "it has no objects", entry["file_name"]))
+    return dataset

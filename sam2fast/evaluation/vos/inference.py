@@ -1,4 +1,4 @@
-"""Tracks videos from their input masks and writes PNG masks: one video, or many by a runner."""
+"""Tracks videos from input masks and writes PNG masks: one video, or many with a runner."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from sam2fast.tracking.strategies import StrategyLike
 
 
-# The logit of an absent object.
+# Logit of absent objects.
 ABSENT = -1024.0
 
 
 @dataclass(frozen=True)
 class VosSettings:
-    """The masks that are prompts, and the layout of stored masks.
+    """Selection of the masks that are prompts, and layout of input and output masks.
 
     Attributes:
         score_thresh: Threshold of logits. A pixel belongs to an object if its logit is greater.
-        all_masks: True if all input masks are prompts. Otherwise the masks of frame 0 are prompts, or with
+        all_masks: If True, all input masks are prompts. Otherwise, the masks of frame 0 are prompts, or with
             ``late_objects`` the first mask of each object.
-        per_object: True if input and output masks are ``OBJECT/FRAME.png`` and may overlap. Otherwise ``FRAME.png`` has
-            all objects of a frame.
-        late_objects: True if each object is tracked from the first frame that shows it.
-        ignored_labels: Values of masks that are no objects, such as 255 for void pixels.
+        per_object: If True, input and output masks are ``OBJECT/FRAME.png`` and may overlap. Otherwise, ``FRAME.png``
+            has all objects of a frame.
+        late_objects: If True, each object is tracked from the first frame that shows it.
+        ignored_labels: Values of masks that are not objects, such as 255 for void pixels.
 
     Raises:
         ValueError: If ``score_thresh`` is not above the logit of an absent object. Every pixel would then belong to
@@ -57,17 +57,17 @@ class VosSettings:
 
 @dataclass(frozen=True)
 class VosJob:
-    """One video; can be pickled, and tracked by another process or machine with the same files.
+    """One video. Can be pickled, and tracked by another process or machine with the same files.
 
     Attributes:
-        name: of the output folder.
-        video: a folder of frames, or a video file, whose frames are named ``00000``, ``00001``, ...
-        masks: the folder of this video's masks.
-        out: the output folder is ``out / name``.
-        frames: their number, 0 if unknown: for progress, and to begin with long videos.
-        made_from: all that the result depends on, as JSON. It is written to ``out / .name.json``; a folder with the
-            same beside it, and as many masks as then, counts as done.
-        replace: replaces a folder that was made from something else.
+        name: name of the output folder.
+        video: folder of frames, or video file with frames named ``00000``, ``00001``, ...
+        masks: folder of this video's masks.
+        out: parent of the output folder, ``out / name``.
+        frames: number of frames, 0 if unknown. Used for progress, and to start with long videos.
+        made_from: all inputs of the result, as JSON, written to ``out / .name.json``. A folder is done if this file has
+            the same record and the folder still has all its masks.
+        replace: if True, replaces a folder with another record.
     """
 
     name: str
@@ -82,16 +82,16 @@ class VosJob:
 
 @dataclass(frozen=True)
 class VosDone:
-    """The result of a video.
+    """Result of a video.
 
     Attributes:
         frames: Number of frames written.
         objects: Number of objects tracked.
         left_out: Counts of inputs from which no object was tracked, see
             :func:`~sam2fast.evaluation.vos.input_masks.count_left_out`.
-        void_tracked: True if 255, the common value of void pixels, was tracked beside other objects.
-        seconds: Time of each part, ``opening`` (the video and its masks), ``tracking`` and waiting for ``writing``.
-        problem: Reason if nothing was written, in one line; None on success.
+        void_tracked: True if 255, the common value of void pixels, was tracked in addition to other objects.
+        seconds: Time of each part: ``opening`` the video and its masks, ``tracking``, and waiting for ``writing``.
+        problem: One-line reason if nothing was written; None on success.
     """
 
     name: str
@@ -106,14 +106,14 @@ class VosDone:
 def track_job(predictor: "SAM2VideoPredictor", job: VosJob) -> VosDone:
     """Tracks a video and writes its folder atomically.
 
-    Frames, masks and outputs that cannot be read or written become the ``problem`` of the result.
+    If frames, masks or outputs cannot be read or written, the result has a ``problem``.
 
     Args:
-        predictor: with ``non_overlap_masks`` unless the settings are ``per_object``, see
+        predictor: predictor with ``non_overlap_masks``, or without it if the settings are ``per_object``; see
             :func:`~sam2fast.evaluation.vos.build_for_vos`.
 
     Raises:
-        ValueError: If ``non_overlap_masks`` of the predictor does not fit ``per_object``.
+        ValueError: If ``non_overlap_masks`` of the predictor contradicts ``per_object``.
         Exception: If the predictor raises another error.
     """
     if predictor.non_overlap_masks == job.settings.per_object:
@@ -142,7 +142,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
     from sam2fast.modeling.memory_selection import MemoryRules
 
     laps, settings = _Laps(), job.settings
-    # Propagation only goes forward, so only the frames that memory selection looks back to are kept.
+    # Propagation only goes forward, so only frames within the reach of memory selection are kept.
     reach = None if predictor.strategy.looks_further else MemoryRules.of(predictor).reach
     state = predictor.init_state(job.video, async_loading_frames=True, max_history=reach)
     try:
@@ -165,9 +165,9 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
                 writer.add(frame, nothing)
                 written += 1
             laps.end("opening")
-            for frame, found in _bits(predictor, state, groups, settings.score_thresh):
+            for frame, bits in _bits(predictor, state, groups, settings.score_thresh):
                 laps.end("tracking")
-                writer.add(frame, {**nothing, **found})
+                writer.add(frame, {**nothing, **bits})
                 written += 1
                 laps.end("writing")
         laps.end("writing")
@@ -185,7 +185,7 @@ def _track(predictor: "SAM2VideoPredictor", job: VosJob, folder: Path) -> VosDon
 
 
 def frame_names(video: Path, count: int) -> list[str]:
-    """The names of a video's frames, without suffix, in order."""
+    """Returns the names of a video's frames, without suffix, in order."""
     from sam2fast.video_io.sources import frame_files
 
     return [path.stem for path in frame_files(video)] if video.is_dir() else [f"{i:05d}" for i in range(count)]
@@ -196,8 +196,8 @@ def _bits(
 ) -> "Iterator[tuple[int, dict[int, NDArray[np.uint8]]]]":
     """Yields frames with their masks by object id, as bits ``(H, ceil(W / 8))`` uint8.
 
-    Objects without a prompt so far are left out. Propagation stops before the frame where the next objects appear, and
-    continues from there, so that each frame is encoded once for all objects.
+    Objects without a prompt so far are omitted. Propagation stops before the frame on which the next objects appear,
+    and continues from there, so that each frame is encoded once for all objects.
     """
     from sam2fast.kernels.mask_ops import pack_masks
 
@@ -211,13 +211,13 @@ def _bits(
         answers: Iterator[tuple[int, list[Any], Any]] = predictor.propagate_in_video(
             state, group.start, follow, progress=False, output="bits" if threshold == 0 else "logits", lag=1
         )
-        for frame, ids, found in answers:
-            bits = (found if threshold == 0 else pack_masks(found > threshold))[:, 0].numpy()
+        for frame, ids, outputs in answers:
+            bits = (outputs if threshold == 0 else pack_masks(outputs > threshold))[:, 0].numpy()
             yield frame, dict(zip(ids, bits, strict=True))
 
 
 class _Laps:
-    """Measures the time of each part."""
+    """Measures the time of each part of a job."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -242,18 +242,19 @@ def build_for_vos(
     image_size: int | None = None,
     device: str = "auto",
 ) -> "SAM2VideoPredictor":
-    """A predictor for :func:`track_job`; with ``functools.partial``, the ``build`` of :func:`run_vos`.
+    """Builds a predictor for :func:`track_job`. With ``functools.partial``, it is the ``build`` of :func:`run_vos`.
 
     Args:
-        per_object: see :class:`VosSettings`; if true, masks may overlap.
-        postprocessing: fills holes, falls back to the best of three masks, and so on, as in the interactive predictor.
+        per_object: see :class:`VosSettings`. If True, masks may overlap.
+        postprocessing: if True, fills holes, falls back to the best of three masks, and so on, like the interactive
+            predictor.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        checkpoint: None for the weights in the package, of mini and nano.
+        checkpoint: path of the weights; None for the package's weights of mini and nano.
         config, vos_optimized, strategy, image_size, device: see
-            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, also for exceptions.
+            :func:`~sam2fast.build_sam.build_sam2_video_predictor`, which also lists the exceptions.
 
     Raises:
-        ValueError: If the model is not in the package, and there is no checkpoint.
+        ValueError: If there is no checkpoint and the model's weights are not in the package.
     """
     import torch
 
@@ -282,17 +283,17 @@ def build_for_vos(
 def run_vos(
     jobs: Iterable[VosJob], runner: Runner, build: Callable[..., Any], *, is_spread: bool = False
 ) -> Iterator[tuple[VosJob, VosDone]]:
-    """Tracks videos, the longest first, and yields the jobs with their results as they are done.
+    """Tracks videos, longest first, and yields the jobs with their results as they complete.
 
-    A video that fails gives a result with a ``problem``; the others continue. No other run may write the same videos to
-    the same ``out`` at the same time, except leftover tasks of a cluster.
+    A video that fails gives a result with a ``problem``; other videos continue. No other run may write the same videos
+    to the same ``out`` at the same time, except leftover tasks of a cluster.
 
     Args:
-        jobs: of videos with different names, or different ``out``.
-        runner: executes the jobs, such as ``in_this_process("cuda")``.
-        build: picklable, returns the predictor, called with ``device=``.
-        is_spread: other processes, the tasks of a cluster, may be writing to ``out``: recent unfinished folders are not
-            removed. Otherwise all unfinished folders of earlier runs are.
+        jobs: jobs with different video names, or different ``out``.
+        runner: function that runs the jobs, such as ``in_this_process("cuda")``.
+        build: picklable function that is called with ``device=`` and returns the predictor.
+        is_spread: if True, other tasks of a cluster may be writing to ``out``, so recent unfinished folders are not
+            removed. Otherwise, all unfinished folders of earlier runs are removed.
 
     Raises:
         Exception: If ``build`` raises it, or no worker is left; see :class:`~sam2fast.deploy.parallel.runners.Runner`.

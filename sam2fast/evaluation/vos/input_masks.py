@@ -1,4 +1,4 @@
-"""Reads the input masks of a video, and chooses those that each object is tracked from."""
+"""Reads the input masks of a video, and selects the masks from which each object is tracked."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,19 +29,19 @@ LATE = "for videos in which objects appear later give --late-objects"
 
 
 class InputMasks(MaskImages):
-    """The masks of a video by frame index, in either layout.
+    """Masks of a video by frame index, in either layout.
 
     Args:
-        folder: Folder with ``FRAME.png``, of object ids and 0, or with ``per_object`` ``OBJECT/FRAME.png``.
+        folder: Folder with ``FRAME.png`` of object ids and 0; or with ``per_object``, with ``OBJECT/FRAME.png``.
         names: Names of the video's frames, in order, without suffix. Numbers may have any number of leading zeros.
         ignored: Values that are not objects. Such pixels are background in both layouts.
 
     Attributes:
         without_frame: Number of images without a frame.
-        has_void: True if a mask of one object had :data:`VOID` beside another value.
+        has_void: True if a mask of one object had :data:`VOID` in addition to another value.
 
     Raises:
-        DatasetError: If the folder does not exist or has the other layout, or a frame or an object is there twice.
+        DatasetError: If the folder does not exist or has the other layout, or a frame or object occurs twice.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], per_object: bool, ignored: Collection[int] = ()) -> None:
@@ -59,8 +59,8 @@ class InputMasks(MaskImages):
         if not per_object and not listed[None] and any(path.name.isdecimal() for path in list_folders(folder)):
             raise DatasetError(f"{folder} has folders of objects, such as 001: give --per-object")
         indices = {i: [index for index, key in enumerate(keys) if key in files] for i, files in listed.items()}
-        self.without_frame = sum(len(listed[i]) - len(found) for i, found in indices.items())
-        super().__init__({i: {t: listed[i][keys[t]] for t in found} for i, found in indices.items()}, folder, ignored)
+        self.without_frame = sum(len(listed[i]) - len(frames) for i, frames in indices.items())
+        super().__init__({i: {t: listed[i][keys[t]] for t in frames} for i, frames in indices.items()}, folder, ignored)
 
     def frames(self) -> list[int]:
         """Returns the frames with a file, ascending."""
@@ -68,35 +68,35 @@ class InputMasks(MaskImages):
 
     @property
     def object_ids(self) -> set[int]:
-        """The objects with a folder. Empty in the other layout."""
+        """Returns the objects with a folder; empty in the other layout."""
         return {i for i in self._files if i is not None}
 
     def read(self, frame: int, only: Collection[int] | None = None) -> dict[int, Mask]:
-        """Bool masks ``(H, W)`` of a frame by object id, ascending.
+        """Reads the bool masks ``(H, W)`` of a frame by object id, ascending.
 
         Args:
-            only: ids of the objects; by default all, each of which must have a file.
+            only: ids of objects; by default all objects, each of which must have a file.
 
         Raises:
-            DatasetError: If a file is missing, or cannot be used.
+            DatasetError: If a file is missing or unusable.
         """
         if None in self._files:
             labels = self._labels(None, frame)
             return {i: labels == i for i in (labels_in(labels) if only is None else sorted(only))}
-        asked = sorted(self.object_ids if only is None else only)
-        return {i: self._labels(i, frame) != 0 for i in asked}
+        ids = sorted(self.object_ids if only is None else only)
+        return {i: self._labels(i, frame) != 0 for i in ids}
 
     def colours(self, frame: int) -> bytes | None:
-        """The palette of a frame's image, or of its last object's image; None without a palette or an image.
+        """Returns the palette of a frame's image, or its last object's image; None without a palette or an image.
 
         Raises:
-            DatasetError: If the image cannot be used.
+            DatasetError: If the image is unusable.
         """
-        there = [files[frame] for files in self._files.values() if frame in files]
-        if not there:
+        paths = [files[frame] for files in self._files.values() if frame in files]
+        if not paths:
             return None
-        read_labels(there[-1])  # raises errors that name the file
-        return palette_of(there[-1])
+        read_labels(paths[-1])  # raises errors that name the file
+        return palette_of(paths[-1])
 
     def _labels(self, i: int | None, frame: FrameKey, size: tuple[int, int] | None = None) -> Labels:
         if frame not in self._files[i]:
@@ -114,10 +114,10 @@ class InputMasks(MaskImages):
 
 
 def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
-    """Counts the inputs of a video from which no object was tracked; with ``only_first``, all images are read.
+    """Counts the inputs of a video from which no object was tracked. With ``only_first``, reads all images.
 
-    The counts above 0 are ``late_objects``, which appear after frame 0, ``empty_objects``, which are in no mask,
-    ``unreadable_masks``, which were only read to find late objects, and ``masks_without_frame`` of their name.
+    Only counts above 0 are returned: ``late_objects`` that appear after frame 0, ``empty_objects`` that no mask shows,
+    ``unreadable_masks`` read only to find late objects, and ``masks_without_frame`` of their name.
     """
     shown: set[int] = set()
     late: set[int] = set()
@@ -142,14 +142,14 @@ def count_left_out(masks: InputMasks, only_first: bool) -> dict[str, int]:
 
 
 class ObjectGroup(NamedTuple):
-    """Objects that are tracked from the same frame."""
+    """Objects tracked from the same frame."""
 
     start: int
     prompts: Callable[[], Iterator[tuple[int, dict[int, Mask]]]]  # yields frames and masks by object, read lazily
 
 
 class ObjectGroups(NamedTuple):
-    """All objects of a video, in groups by their first frame. ``ids`` are empty if known only by reading masks."""
+    """All objects of a video, grouped by first frame. ``ids`` are empty if finding them requires reading masks."""
 
     groups: list[ObjectGroup]
     ids: list[int]
@@ -157,9 +157,9 @@ class ObjectGroups(NamedTuple):
 
 
 def group_all_objects(masks: InputMasks, all_masks: bool) -> ObjectGroups:
-    """Returns one group of all objects, from the masks of frame 0, or of all frames.
+    """Returns one group of all objects, from the masks of frame 0 or of all frames.
 
-    Raises DatasetError if a mask is missing or shows no object, or a later one shows another object.
+    Raises DatasetError if a mask is missing or shows no object, or a later mask shows a new object.
     """
     frames = masks.frames() if all_masks else [0]
     if not frames:
@@ -170,20 +170,20 @@ def group_all_objects(masks: InputMasks, all_masks: bool) -> ObjectGroups:
 def _prompts_of_all(masks: InputMasks, frames: list[int]) -> Iterator[tuple[int, dict[int, Mask]]]:
     known: set[int] | None = None
     for frame in frames:
-        found = masks.read(frame)
-        known = set(found) if known is None else known
-        new = sorted(set(found) - known)
+        new_masks = masks.read(frame)
+        known = set(new_masks) if known is None else known
+        new = sorted(set(new_masks) - known)
         if new:
             raise DatasetError(
                 f"object {new[0]} of frame {frame} is not on the first one with masks, {frames[0]}; {LATE}"
             )
         if not known:
             raise DatasetError(f"the mask of frame {frame} shows no object; {LATE}")
-        yield frame, found
+        yield frame, new_masks
 
 
 def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
-    """Groups objects by the first frame that shows them. Raises DatasetError if none does or a file is unusable."""
+    """Groups objects by the first frame that shows them. Raises DatasetError without objects or for unusable files."""
     frames: dict[int, list[int]] = {}
     for frame in masks.frames():
         for obj_id in masks.visible_objects(frame, known=() if all_masks else frames.keys()):
@@ -201,5 +201,5 @@ def group_by_first_frame(masks: InputMasks, all_masks: bool) -> ObjectGroups:
 
 
 def _prompts_of(masks: InputMasks, frames: dict[int, list[int]]) -> Iterator[tuple[int, dict[int, Mask]]]:
-    for frame in sorted({frame for each in frames.values() for frame in each}):
-        yield frame, masks.read(frame, only=[i for i, each in frames.items() if frame in each])
+    for frame in sorted({frame for shown in frames.values() for frame in shown}):
+        yield frame, masks.read(frame, only=[i for i, shown in frames.items() if frame in shown])

@@ -1,4 +1,4 @@
-"""Lists the videos of a folder, with their numbers of frames and digests of their files."""
+"""Lists the videos of a folder, with numbers of frames and digests of their files."""
 
 import hashlib
 import json
@@ -14,27 +14,27 @@ from sam2fast.io.images import is_video_file
 
 
 class Inputs(NamedTuple):
-    """The inputs that the result of a video depends on, besides settings and model."""
+    """Inputs of a video's result other than settings and model."""
 
     frames: int  # number of files, or the number in the container's header; 0 if unknown
     digests: dict[str, str]  # video_content and mask_content
 
 
 def videos_in(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Returns folders of frames and video files by name, and a message for each ambiguous name. Folders come first."""
-    found: dict[str, Path] = {}
+    """Returns folders of frames and video files by name, and a message per ambiguous name. Folders come first."""
+    videos: dict[str, Path] = {}
     ambiguous: dict[str, str] = {}
     for path in sorted(list_entries(folder), key=lambda path: (not path.is_dir(), path.name)):
         name = path.name if path.is_dir() else path.stem
-        if path.is_dir() or is_video_file(path.name) and name not in found:
-            found[name] = path
-        elif is_video_file(path.name) and not found[name].is_dir():
-            ambiguous.setdefault(name, f"{found[name]} and {path.name} have the same name")
-    return {name: path for name, path in sorted(found.items()) if name not in ambiguous}, ambiguous
+        if path.is_dir() or is_video_file(path.name) and name not in videos:
+            videos[name] = path
+        elif is_video_file(path.name) and not videos[name].is_dir():
+            ambiguous.setdefault(name, f"{videos[name]} and {path.name} have the same name")
+    return {name: path for name, path in sorted(videos.items()) if name not in ambiguous}, ambiguous
 
 
 def listed_names(file: Path) -> list[str]:
-    """Reads distinct names from a file, one per line. Raises OSError, or DatasetError for an invalid text or name."""
+    """Reads distinct names from a file, one per line. Raises OSError, or DatasetError for invalid text or names."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
@@ -47,7 +47,7 @@ def listed_names(file: Path) -> list[str]:
 
 
 def inputs_of(video: Path, masks: Path) -> Inputs:
-    """Returns the inputs of a video. Decodes nothing. Raises OSError, VideoError, or ImportError without PyAV."""
+    """Returns the inputs of a video without decoding it. Raises OSError, VideoError, or ImportError without PyAV."""
     from sam2fast.video_io.sources import frame_files
 
     files = frame_files(video) if video.is_dir() else [video]
@@ -60,7 +60,7 @@ def inputs_of(video: Path, masks: Path) -> Inputs:
 
 
 def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields the PNGs in a folder and its subfolders with their names there."""
+    """Yields the PNGs of a folder and its subfolders, with their names in the folder."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
@@ -79,4 +79,4 @@ def _count_video_frames(video: Path) -> int:
         with read_frames(str(video), PROBE_SIZE) as reader:
             return reader.count or 0
     except VideoError:
-        return 0  # tracking will report the error
+        return 0  # tracking reports the error

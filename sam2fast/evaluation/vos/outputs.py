@@ -1,4 +1,4 @@
-"""The output folder of one video: created atomically, and filled with PNG masks by a thread."""
+"""Output folder of one video, created atomically and filled with PNG masks by a thread."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from sam2fast.io.atomic import annotate_oserror, replace_all, temporary_path
 from sam2fast.io.label_maps import extended, label_png, stack_masks
 from sam2fast.io.made_from import described, differences, is_whole
 
-NOTE = ".note.json"  # in a hidden folder: the future note beside the output folder
-# Most frames waiting to be written: a queue, so that one slow write does not stop the device.
+NOTE = ".note.json"  # file in the hidden folder that becomes the note next to the output folder
+# Maximum number of frames waiting to be written. The queue keeps one slow write from stopping the device.
 MOST_WAITING = 8
 
 
 def is_done(folder: Path, made_from: Any) -> bool:
-    """Returns True if the folder's record is equal to ``made_from``, and all masks of its note are whole."""
+    """Returns True if the folder's record equals ``made_from``, and all masks of its note are complete."""
     note = _read_note(folder)
     if note is None or not folder.is_dir() or differences(note["made_from"], made_from):
         return False
@@ -30,7 +30,7 @@ def is_done(folder: Path, made_from: Any) -> bool:
 
 
 def conflicts(folder: Path, made_from: Any) -> list[str]:
-    """Returns the names of the differences to an existing result; see :mod:`sam2fast.io.made_from`."""
+    """Returns the names of the differences from an existing result; see :mod:`sam2fast.io.made_from`."""
     if not (folder.exists() or folder.is_symlink()) or (folder.is_dir() and not any(folder.iterdir())):
         return []
     note = _read_note(folder) if folder.is_dir() else None
@@ -38,7 +38,7 @@ def conflicts(folder: Path, made_from: Any) -> list[str]:
 
 
 def _read_note(folder: Path) -> dict[str, Any] | None:
-    """Returns the folder's record and its number of masks, or None if there is no such note."""
+    """Returns the folder's record and number of masks, or None if there is no such note."""
     try:
         note = json.loads(_note(folder).read_text(encoding="utf-8"))
         return {"made_from": note["made_from"], "masks": int(note["masks"])}
@@ -52,10 +52,10 @@ def _masks(folder: Path) -> list[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]:
-    """Yields a hidden folder, which replaces ``folder`` when the block ends without an exception.
+    """Yields a hidden folder, which replaces ``folder`` if the context ends without an exception.
 
-    ``made_from`` is JSON for the note ``.NAME.json``. If the process is killed, :func:`is_done` is true only for whole
-    folders. Raises FileExistsError if the folder has another record, unless ``replace``.
+    ``made_from`` is JSON for the note ``.NAME.json``. Even if the process is killed, :func:`is_done` is True only for
+    complete folders. Raises FileExistsError if the folder has another record, unless ``replace`` is True.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with temporary_path(folder) as partial:
@@ -64,10 +64,10 @@ def atomic_folder(folder: Path, made_from: Any, replace: bool) -> Iterator[Path]
         if not replace and (other := conflicts(folder, made_from)):
             raise FileExistsError(f"{folder} already exists, and {described(other)}")
         note = partial / NOTE
-        with annotate_oserror(note):  # before the moves, as the disk may be full
+        with annotate_oserror(note):  # before the moves, because the disk may be full
             content = {"made_from": made_from, "masks": len(_masks(partial))}
             note.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        # In this order, a note is never beside a folder that it does not describe.
+        # This order never leaves a note next to a folder that it does not describe.
         replace_all([(note, _note(folder)), (partial, folder)])
 
 
@@ -76,7 +76,7 @@ def _note(folder: Path) -> Path:
 
 
 def format_error(error: Exception) -> str:
-    """An exception as one line; an ``OSError`` with its file first."""
+    """Formats an exception as one line. An ``OSError`` begins with its file."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
@@ -85,11 +85,11 @@ def format_error(error: Exception) -> str:
 class MaskWriter:
     """Writes masks as PNG in a thread: a palette image per frame, or an image of 0 and 1 per object and frame.
 
-    A context manager: all files are written when its block ends without an exception.
+    As a context manager, it has written all files when the context ends without an exception.
 
     Args:
-        folder: An existing folder, for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with the object's id in three digits.
-        colours: RGB bytes of the palette. Defaults to DAVIS's.
+        folder: Existing folder for ``FRAME.png``, or for ``OBJECT/FRAME.png`` with object ids of three digits.
+        colours: RGB bytes of the palette. Defaults to DAVIS's palette.
     """
 
     def __init__(
@@ -103,19 +103,19 @@ class MaskWriter:
     def __enter__(self) -> "MaskWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         try:
-            while kind is None and self._waiting:
+            while exc_type is None and self._waiting:
                 self._waiting.popleft().result()
         finally:
             self._thread.shutdown(cancel_futures=True)
 
     def add(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
-        """Queues a frame; blocks while the queue is full.
+        """Queues a frame. Blocks while the queue is full.
 
         Args:
-            masks: by object id, as bits ``(H, ceil(W / 8))`` uint8, eight pixels per byte, the leftmost in the lowest
-                bit.
+            masks: masks by object id, as bits ``(H, ceil(W / 8))`` uint8, eight pixels per byte, the leftmost in the
+                lowest bit.
 
         Raises:
             OSError: If an earlier frame could not be written.
@@ -127,7 +127,7 @@ class MaskWriter:
     def _write(self, frame: int, masks: dict[int, NDArray[np.uint8]]) -> None:
         pixels = {i: np.unpackbits(bits, axis=-1, count=self._size[1], bitorder="little") for i, bits in masks.items()}
         if not self._per_object:
-            # Where masks overlap, the smaller id.
+            # The smaller id wins where masks overlap.
             labels = stack_masks(((i, pixels[i].view(np.bool_)) for i in sorted(pixels, reverse=True)), self._size)
             colours = None if self._colours is None else extended(self._colours, max(pixels, default=0) + 1)
             self._save(self._folder, frame, label_png(labels, colours))
