@@ -180,8 +180,8 @@ def read_object_ids(
         values = np.count_nonzero(greys)
         if values >= LEAST_GREYS and white > sum(greys):
             raise DatasetError(
-                f"{path} is white with {values} grey values, as of soft edges, and each value would be an object; make "
-                "pixels black or white; objects that are meant may be indices of a palette image"
+                f"{path} is white with {values} grey values, as in soft edges, and each value would be an object; make "
+                "pixels black or white, or store object ids as indices of a palette image"
             )
     return labels
 

@@ -27,7 +27,7 @@ def read_coco(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is not COCO's: it has no lists of {' and '.join(COCO_LISTS)}")
     counts = Counter(str(image["id"]) for image in content["images"] if isinstance(image, dict) and "id" in image)
     if repeated := [i for i, count in counts.items() if count > 1]:
-        raise DatasetError(f"{path}: {len(repeated)} ids are those of several images, such as {repeated[0]}")
+        raise DatasetError(f"{path}: {len(repeated)} ids belong to several images, such as {repeated[0]}")
     return content
 
 

@@ -219,7 +219,7 @@ def load_adapters(model: nn.Module, path: str | Path) -> Any:
     try:
         peft.inject_adapter_in_model(conf, model)
         if names := _misfits(model, tensors):
-            raise ValueError(f"{len(names)} names do not fit, such as {names[0]}")
+            raise ValueError(f"{len(names)} names do not match, such as {names[0]}")
     except Exception as error:  # peft raises any type for a bad configuration
         _remove(model)
         vars(model).pop("peft_config", None)

@@ -109,11 +109,11 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged files raise almost any type
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # in a truncated file, zip seeks out of range
             raise
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
         raise CheckpointError(
-            f"{path} is no checkpoint of a training run of sam2fast; trainer.checkpoint.initialize_from starts from "
-            "weights of any other"
+            f"{path} is not a sam2fast training checkpoint; trainer.checkpoint.initialize_from starts from the "
+            "weights of other checkpoints"
         )
     return content
 

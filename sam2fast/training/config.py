@@ -95,13 +95,13 @@ def load_training_config(
         raise
     # Malformed nodes, such as a mapping instead of a list, raise any of these.
     except (OmegaConfBaseException, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        raise ConfigError(f"{name} is not built as training configurations are: {error}") from error
+        raise ConfigError(f"{name} is not a valid training configuration: {error}") from error
 
 
 def _completed(config: DictConfig, name: str | Path) -> DictConfig:
     """Adds the model that ``model_config`` names and default targets to ``config`` in place, and returns it."""
     if not isinstance(OmegaConf.select(config, "trainer"), DictConfig):
-        raise ConfigError(f"{name} is no training configuration: it has no section 'trainer'")
+        raise ConfigError(f"{name} is not a training configuration: it has no section 'trainer'")
     if "model_config" in config:
         model = OmegaConf.select(load_config(config.model_config), "model")
         if model is None:
@@ -172,7 +172,7 @@ def _of_this_process(node: DictConfig, allow_targets: Sequence[str]) -> DictConf
         kind = str(accelerator).partition(":")[0]
         if kind in ("cuda", "mps") and not getattr(torch, kind).is_available():
             raise ConfigError(
-                f"trainer.accelerator is {accelerator}, and there is no {kind.upper()} here; give "
+                f"trainer.accelerator is {accelerator}, but no {kind.upper()} device is available; set "
                 "trainer.accelerator=cpu or auto"
             ) from error
         raise ConfigError(f"trainer.accelerator: {error}") from error

@@ -127,7 +127,7 @@ class Classes:
         if target.startswith(("training.", "fvcore.")):
             self._notes.add(NOT_SUPPORTED, key, f"{target} has no counterpart here")
         elif not target.startswith(("sam2.", "sam2fast.", "torch.")):
-            text = f"{target} is no class of SAM 2: give --allow-target {target.partition('.')[0]} to have it built"
+            text = f"{target} is not a class of SAM 2: pass --allow-target {target.partition('.')[0]} to build it"
             self._notes.add(TO_DO, key, text)
         return target
 

@@ -73,7 +73,7 @@ REFUSED = [
     (f"{VOS} --sam2_cfg nano", 2, "--sam2_cfg are the same"),
     (f"{VOS} --score-thresh -1024", 2, "expected more than -1024"),
     (f"{VOS} --list empty.txt", 1, "no names in "),
-    (f"{VOS} --list outside.txt", 1, "'../b' is no name of a video"),
+    (f"{VOS} --list outside.txt", 1, "'../b' is not a video name"),
     (f"{VOS} --videos empty", 1, "expected a folder of frames for each"),
     (f"{VOS} --checkpoint none.pt", 3, "none.pt"),
     (f"{VOS} --overwrite --out videos", 2, "choose another --out folder"),

@@ -176,7 +176,7 @@ class TestCoco:
 
     def test_images_of_one_id(self, root):
         change(root / "instances.json", lambda content: content["images"][0].update(id=70))
-        with pytest.raises(DataError, match="1 ids are those of several images, such as 70"):
+        with pytest.raises(DataError, match="1 ids belong to several images, such as 70"):
             self.open(root)
 
     def test_without_pycocotools(self, root, monkeypatch):

@@ -223,7 +223,7 @@ UNKNOWN = (
     ("trainer__logging__tensorboard_writer", {"_target_": "mine.W"}, "not supported: trainer.logging.tensorb"),
     ("trainer__model__image_encoder__trunk__weights_path", "h.pt", "not supported: trainer.model.image_encoder.tr"),
     ("trainer__cuda", {"allow_tf32": True}, "left out: trainer.cuda"),
-    ("trainer__loss__all___target_", "mine.Loss", "to do: trainer.loss.all: mine.Loss is no class of SAM 2: give"),
+    ("trainer__loss__all___target_", "mine.Loss", "to do: trainer.loss.all: mine.Loss is not a class of SAM 2: pass"),
     ("trainer__data__train__collate_fn", {"_target_": "mine.f"}, "not supported: trainer.data.train.collate_fn"),
     ("dataset__file_list_txt", "training/assets/a.txt", "file_list_txt: training/assets/a.txt is a file of"),
     ("launcher__num_nodes", 2, "sam2fast train --num-gpus 8 --num-nodes 2 --use-cluster 1"),

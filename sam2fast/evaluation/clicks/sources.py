@@ -354,7 +354,7 @@ def _coco(images: Path, file: Path, with_crowds: bool) -> ClickDataset:
         try:
             objects = by_image[annotation["image_id"]]
         except (KeyError, TypeError):
-            dataset.problems.append((f"{file}: annotation {position}", "it is of no image in the file"))
+            dataset.problems.append((f"{file}: annotation {position}", "it belongs to no image in the file"))
             continue
         if with_crowds or not annotation.get("iscrowd"):
             objects.append(annotation)

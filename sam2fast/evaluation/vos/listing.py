@@ -38,11 +38,11 @@ def listed_names(file: Path) -> list[str]:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{file} is no text in UTF-8: {error}") from error
+        raise DatasetError(f"{file} is not UTF-8 text: {error}") from error
     names = list(dict.fromkeys(line for line in lines if line))
     for name in names:
         if Path(name).name != name or name.startswith("."):
-            raise DatasetError(f"{file}: {name!r} is no name of a video; expected one per line, without folders")
+            raise DatasetError(f"{file}: {name!r} is not a video name; expected one per line, without folders")
     return names
 
 

@@ -247,10 +247,10 @@ class CocoRawDataset(NamedVideoDataset):
         except DatasetError as error:
             raise DataError(f"annotation_file: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise DataError(f"{self.annotation_file} is not as COCO's files are: {error!r}") from error
+            raise DataError(f"{self.annotation_file} is not a valid COCO file: {error!r}") from error
         raise_if_any(
             sorted(name for name, count in names_used.items() if count > 1),
-            f"names are those of several images in {self.annotation_file}",
+            f"names belong to several images in {self.annotation_file}",
             "Expected file names that differ by more than their extension.",
         )
         by_name = {_without_suffix(file): file for file in images}
@@ -259,7 +259,7 @@ class CocoRawDataset(NamedVideoDataset):
         raise_if_any(
             [name for name in names if name not in by_name],
             f"of the {len(names)} images listed in {file_list_txt} have no object in {self.annotation_file}",
-            "Expected names of images as the file has them.",
+            "Expected names of images in that file.",
         )
         self.video_names = names
         self.files = [by_name[name] for name in names]
@@ -315,7 +315,7 @@ def _category_ids(content: Mapping[str, Any], wanted: Sequence[str | int] | None
     strange = sorted(str(category) for category in wanted if category not in known)
     if strange:
         names = sorted({str(category["name"]) for category in content.get("categories", [])})
-        raise DataError(f"there are no categories {', '.join(strange)}; there are {', '.join(names)}")
+        raise DataError(f"unknown categories {', '.join(strange)}; there are {', '.join(names)}")
     return set().union(*(known[category] for category in wanted))
 
 

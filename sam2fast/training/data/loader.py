@@ -31,8 +31,8 @@ Item = TypeVar("Item")
 # its shared memory disappears.
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
 _ADVICE = (
-    "take fewer by trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
-    "enlarge /dev/shm, with docker by --shm-size"
+    "lower trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
+    "enlarge /dev/shm (docker: --shm-size)"
 )
 SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
 

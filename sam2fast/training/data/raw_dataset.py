@@ -69,7 +69,7 @@ def read_list(argument: str, path: PathLike, present: Collection[str] = ()) -> l
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{argument} {path} cannot be read, expected one name of a video a line: {error}") from error
+        raise DataError(f"{argument} {path} cannot be read, expected one video name per line: {error}") from error
     names = [line.strip() for line in lines]
     return [name if name in present else os.path.splitext(name)[0] for name in names if name]
 
@@ -144,7 +144,7 @@ def refuse_left_out(paths: Iterable[Path], what: str, folder: Path, expected: st
     raise_if_any(
         sorted(path.name for path in paths),
         f"{what} in img_folder {folder} are not {expected}",
-        "Convert or rename them, or name in file_list_txt those to use.",
+        "Convert or rename them, or list the files to use in file_list_txt.",
     )
 
 

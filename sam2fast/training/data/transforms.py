@@ -339,7 +339,7 @@ def check_normalisation(part: Any, mean: Sequence[float], std: Sequence[float]) 
     if isinstance(part, NormalizeAPI) and (part.mean, part.std) != (mean, std):
         raise ValueError(
             f"the model has mean {mean} and std {std}, but NormalizeAPI has {part.mean} and {part.std}; "
-            "give both the same"
+            "use the same values for both"
         )
     for name in ("dataset", "datasets", "transforms"):
         inner = getattr(part, name, ())

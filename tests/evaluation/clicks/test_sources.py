@@ -219,7 +219,7 @@ def test_drawn_images(images):
 
 def problems_of(data: ClickDataset) -> dict[str, str]:
     """The kind of problem by file name."""
-    kinds = ("no masks", "no image", "several kinds", "same name")
+    kinds = ("no masks", "no image", "several types", "same name")
     return {Path(file).name: next(kind for kind in kinds if kind in why) for file, why in data.problems}
 
 
@@ -241,7 +241,7 @@ def test_unclear_pairs(images, tmp_path):
     put(images / "a.png", np.zeros((*SIZE, 3), np.uint8))
     data = open_data_set(images, masks)
     assert [job.name for job in data.jobs] == ["a.jpg"]
-    assert problems_of(data) == {"a.png": "same name", "b_1.jpg": "several kinds", "c.jpg": "several kinds"}
+    assert problems_of(data) == {"a.png": "same name", "b_1.jpg": "several types", "c.jpg": "several types"}
 
 
 def test_annotations_of_no_image(images, tmp_path):
@@ -249,7 +249,7 @@ def test_annotations_of_no_image(images, tmp_path):
     content = json.loads(file.read_text())
     content["annotations"] += [{"id": 1, "image_id": 99, "segmentation": []}, "nonsense", {"id": 2}]
     data = open_data_set(images, put(file, json.dumps(content)))
-    assert len(data.jobs) == 3 and [why for _, why in data.problems] == ["it is of no image in the file"] * 3
+    assert len(data.jobs) == 3 and [why for _, why in data.problems] == ["it belongs to no image in the file"] * 3
     assert data.problems[0][0] == f"{file}: annotation 9"
 
 
@@ -299,7 +299,7 @@ NO_OBJECTS = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}'
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda images, at: open_data_set(images, put(at / "a.json", b"\xff\xfe\x00")), "no JSON"),
+        (lambda images, at: open_data_set(images, put(at / "a.json", b"\xff\xfe\x00")), "not JSON"),
         (lambda images, at: open_data_set(images, put(at / "a.json", "[]")), "no lists of images"),
         (lambda images, at: open_data_set(images, put(at / "a.json", NO_OBJECTS)), "no image in"),
         (lambda images, at: open_data_set(images, put(at / "empty/a.txt", "").parent), "neither"),
@@ -307,7 +307,7 @@ NO_OBJECTS = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}'
         (lambda images, at: open_data_set(images, at / "nowhere"), "no file or folder"),
         (lambda images, at: open_data_set(at / "nowhere", images), "no folder"),
         (lambda images, at: CocoMasks(at, images / "a.jpg", (), (9, 7)).read(SIZE), "60x40 pixels, .* for 7x9"),
-        (lambda images, at: Sa1bMasks(put(at / "a.json", "{"), images / "a.jpg").read(SIZE), "no JSON"),
+        (lambda images, at: Sa1bMasks(put(at / "a.json", "{"), images / "a.jpg").read(SIZE), "not JSON"),
         (lambda images, at: LabelImage(put(at / "a.png", COLOURS)).read(SIZE), "mode RGB"),
         (lambda images, at: LabelImage(put(at / "a.png", b"\x89PNG")).read(SIZE), "a.png"),
         (lambda images, at: LabelImage(put(at / "a.png", SMALL)).read(SIZE), "59x40"),

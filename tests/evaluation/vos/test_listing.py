@@ -26,7 +26,7 @@ def test_videos(tmp_path):
 
 def test_a_list_in_another_encoding(tmp_path):
     (tmp_path / "list.txt").write_bytes("Größe\n".encode("latin-1"))
-    with pytest.raises(DatasetError, match="list.txt is no text in UTF-8"):
+    with pytest.raises(DatasetError, match="list.txt is not UTF-8 text"):
         listed_names(tmp_path / "list.txt")
 
 

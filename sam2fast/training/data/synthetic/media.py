@@ -236,7 +236,7 @@ class Media:
         alpha = image.getchannel("A").point(_SOLID)
         box = alpha.getbbox()
         if box is None or (box[2] - box[0]) * (box[3] - box[1]) < LEAST_PIXELS:
-            raise MediaError("hardly anything of it is opaque")
+            raise MediaError("almost all of it is transparent")
         image = image.crop(box)
         return _shrink(image, self._longest / max(image.size))
 
