@@ -27,7 +27,9 @@ Frames = Sequence[NDArray[np.uint8]]
 
 
 def decode_video(video_path: str | Path) -> list[NDArray[np.uint8]]:
-    """Decodes all frames of a video, ``(H, W, 3)`` uint8 RGB. As officially, returns an empty list without a file.
+    """Decodes all frames of a video, ``(H, W, 3)`` uint8 RGB.
+
+    As in the official package, returns an empty list if there is no such file.
 
     Raises:
         VideoError: If the file is damaged or truncated.

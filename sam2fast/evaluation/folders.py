@@ -92,8 +92,8 @@ class VideoPlan:
 def pair_videos(truth: Path, pred: Path, strict: bool) -> VideoPair:
     """Pairs the videos of two folders by name.
 
-    Like officially, the subfolder ``Annotations`` of ``truth`` is used if the folders have different numbers of
-    entries; also if they have no video in common. Raises EvaluationError if a folder is unreadable, the folders have no
+    Uses the subfolder ``Annotations`` of ``truth`` if the folders have different numbers of entries, as in the official
+    evaluator, or if they have no video in common. Raises EvaluationError if a folder is unreadable, the folders have no
     video in common, or with ``strict`` their videos differ.
     """
     entries = {root: _entries(root) for root in (truth, pred)}

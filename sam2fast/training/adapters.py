@@ -26,7 +26,7 @@ ATTENTION = (
     "memory_attention.layers.*_proj",
 )
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # of parameter names in peft's files
+PREFIX = "base_model.model."  # prefix of parameter names in peft's files
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
 
 

@@ -75,7 +75,7 @@ class _Tracking:
 
     batch: ClipBatch
     plan: PromptPlan
-    levels: list[Tensor]  # as in ClipPrediction
+    levels: list[Tensor]  # see ClipPrediction
     generators: ObjectGenerators
     rng: np.random.Generator  # its state follows the draws of the plan
     # Memories and pointers of the frames processed so far, in the format of ``track_step``.

@@ -35,7 +35,7 @@ class Note:
     """A note on one part of a configuration."""
 
     kind: str  # one of the five above
-    key: str  # of the official configuration
+    key: str  # key in the official configuration
     text: str
 
     def __str__(self) -> str:

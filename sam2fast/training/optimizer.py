@@ -88,7 +88,7 @@ class Optimizer:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the torch optimizer, as officially. Schedulers have no state."""
+        """Returns the state of the torch optimizer, as in the official package. Schedulers have no state."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -111,8 +111,8 @@ def construct_optimizer(
 ) -> Optimizer:
     """Makes an optimizer of all parameters of a model, including frozen parameters.
 
-    As officially, groups are the non-empty combinations of one entry per option, in the order of their product.
-    Parameters keep the order of the model.
+    As in the official package, groups are the non-empty combinations of one entry per option, in the order of their
+    product. Parameters keep the order of the model.
 
     Args:
         model: model to train.

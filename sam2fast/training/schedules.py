@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 # Rounding tolerance before a boundary.
 WHERE_EPSILON = 1e-6
-ParamScheduler: TypeAlias = Callable[[float], float]  # of ``where`` in [0, 1]
+ParamScheduler: TypeAlias = Callable[[float], float]  # function of ``where`` in [0, 1]
 
 
 def _check(where: float) -> float:

@@ -237,7 +237,7 @@ class Pool:
         if not self._source.has_next():
             return False
         if member.tasks and (member.tasks[-1].losses or self._source.next_losses):
-            return False  # a retried job runs alone, so that it alone causes another loss
+            return False  # a retried job runs alone, so that only it can cause another loss
         return self._most_ahead is None or self._source.next_index < self._yielded + self._most_ahead
 
     def _receive(self, member: PoolWorker) -> Iterator[JobResult]:

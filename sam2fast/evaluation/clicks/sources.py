@@ -30,7 +30,7 @@ class TrueMask(NamedTuple):
 
     id: str  # id in the data set
     rle: Mapping[str, Any]  # COCO run lengths, compressed or not, of the image's size
-    area: int  # in pixels
+    area: int  # area in pixels
 
 
 class ImageMasks(NamedTuple):

@@ -18,7 +18,7 @@ class ClipBatch:
     masks: Tensor  # (T, O, S, S) bool
     video: Tensor  # (O,) int64: index of each object's clip
     seeds: tuple[int, ...]  # one per clip, for sampling prompts from its masks
-    plan_seed: int = 0  # for the prompt plan that all clips share
+    plan_seed: int = 0  # seed of the prompt plan that all clips share
     names: tuple[str, ...] = ()
     key: str = "all"  # key of the loss that the trainer applies
 

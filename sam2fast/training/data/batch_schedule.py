@@ -19,8 +19,8 @@ EpochIndices: TypeAlias = Callable[[int], NDArray[np.int64]]
 class BatchSample:
     """One sample of a batch."""
 
-    index: int  # in the data set
-    position: int  # in the source's order over all ranks; unique in the epoch
+    index: int  # index in the data set
+    position: int  # position in the source's order over all ranks; unique in the epoch
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BatchSchedule:
     """
 
     lengths: Sequence[int]  # number of samples of each source
-    batch_sizes: Sequence[int]  # per rank
+    batch_sizes: Sequence[int]  # batch size of each source per rank
     weights: Sequence[float] | None  # unnormalized; None: proportional to the numbers of batches
     batches_per_epoch: int | None
     seed: int

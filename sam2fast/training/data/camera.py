@@ -105,5 +105,5 @@ def _inside(x: float, y: float, w: float, h: float, image: tuple[int, int]) -> B
     w, h = min(w, image[0]), min(h, image[1])
     left = min(max(0.0, x - w / 2), image[0] - w)
     top = min(max(0.0, y - h / 2), image[1] - h)
-    # The minimum keeps rounding errors inside the image.
+    # The minimum keeps the box inside the image despite rounding.
     return left, top, min(left + w, image[0]), min(top + h, image[1])

@@ -15,7 +15,7 @@ class Clip:
 
     frames: NDArray[np.uint8]  # (T, H, W, 3) RGB
     masks: NDArray[np.bool_]  # (T, O, H, W); all False where an object is not visible
-    name: str = ""  # of the video, for messages
+    name: str = ""  # name of the video, for messages
     object_ids: tuple[int, ...] = ()  # the O objects' ids in their data set
     frame_indices: tuple[int, ...] = ()  # the T frames' positions in their video
 

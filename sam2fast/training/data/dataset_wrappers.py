@@ -134,7 +134,7 @@ class FixedClips(_OfOneDataset):
     """The first ``count`` clips of a data set, the same in every epoch, for validation or overfitting.
 
     Args:
-        dataset: the data set.
+        dataset: data set whose clips are used.
         seed: seed of the clips: clip ``i`` uses a generator seeded with ``[seed, i]``.
         keep: if True, keeps clips in memory after their first use.
     """

@@ -297,7 +297,7 @@ class RandomMosaicVideoAPI:
             flips = rng.random(flips.shape) < 0.5
         frames, masks = np.empty_like(clip.frames), np.zeros_like(clip.masks)
         height, width = clip.frames.shape[1:3]
-        tiles: dict[tuple[int, int], Frames] = {}  # by size, since the grid may not divide the frame evenly
+        tiles: dict[tuple[int, int], Frames] = {}  # by size; sizes differ if the grid does not divide the frame
         for tile in np.ndindex(self.grid_h, self.grid_w):
             (top, bottom), (left, right) = _part(height, self.grid_h, tile[0]), _part(width, self.grid_w, tile[1])
             size = bottom - top, right - left

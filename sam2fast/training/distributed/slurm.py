@@ -13,7 +13,7 @@ from sam2fast.utils.errors import FixableError
 
 PORTS = (10000, 65000)
 MOST_TIMEOUTS = 1000  # a run is requeued after each timeout
-SECONDS_TO_SAVE = 300  # between the signal and a job's timeout
+SECONDS_TO_SAVE = 300  # time between the signal and a job's timeout
 
 
 class SubmissionError(FixableError, RuntimeError):
@@ -24,11 +24,11 @@ class SubmissionError(FixableError, RuntimeError):
 class Job:
     """Resources of a job. ``partition``, ``account`` and ``qos`` are those of ``sbatch``."""
 
-    folder: Path  # for logs and submissions, on a shared file system
+    folder: Path  # folder for logs and submissions, on a shared file system
     nodes: int = 1
-    processes: int = 1  # per node, each with a GPU
+    processes: int = 1  # number per node, each with a GPU
     gpus: bool = True
-    cpus: int = 10  # per process
+    cpus: int = 10  # number per process
     hours: float = 24.0
     partition: str | None = None
     account: str | None = None
@@ -42,7 +42,7 @@ class ClusterRun:
 
     run: Callable[[Callable[[], bool]], None]  # its argument returns True when the run must save and return
     folder: Path  # working directory
-    port: int  # of the rendezvous on the first node
+    port: int  # port of the rendezvous on the first node
 
     def __call__(self) -> None:
         import submitit

@@ -36,8 +36,8 @@ class ImageFrames:
     """Frames of a video, read on access.
 
     Args:
-        video: folder of JPEG or PNG files named by number, or a list of images. As officially, the EXIF orientation of
-            files in a folder is ignored.
+        video: folder of JPEG or PNG files named by number, or a list of images. The EXIF orientation of files in a
+            folder is ignored, as in the official package.
         image_size: side of the model's input.
 
     Raises:

@@ -42,7 +42,7 @@ class OnnxVideoPredictor:
     """``SAM2VideoPredictor`` for an exported model, with its methods' names, arguments and results, as numpy arrays.
 
     A batch has all objects of a frame that attend to the same number of memories. Results of all tracked frames are
-    kept, as officially.
+    kept, as in the official package.
 
     Args:
         model: model from :func:`load_model`; predictors may share it.
@@ -211,7 +211,7 @@ class OnnxVideoPredictor:
         Args:
             start_frame_idx: first frame; by default the earliest frame with a prompt. May be the video's length.
             max_frame_num_to_track: maximum number of frames after the first; by default all.
-            reverse: if True, tracks backwards. From frame 0 this yields nothing, as officially.
+            reverse: if True, tracks backwards. From frame 0 this yields nothing, as in the official package.
 
         Yields:
             The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)``.

@@ -30,7 +30,7 @@ class Shadow:
 
     images: tuple[Image.Image, ...]  # mode L: darkness
     border: int
-    offset: tuple[float, float]  # from the sprite, in pixels of the frame
+    offset: tuple[float, float]  # shift from the sprite, in pixels of the frame
 
     @classmethod
     def random(cls, rng: np.random.Generator, sprite: Sprite, size: int) -> "Shadow":
