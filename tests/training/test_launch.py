@@ -170,7 +170,7 @@ def test_a_deterministic_run_stays_so_elsewhere(tmp_path, jobs, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "wrong", "message"),
     [
-        ("--use-cluster 1", "clips.count=0", "0 clips"),
+        ("--use-cluster 1", "clips.count=0", "count must be in [1, "),
         ("--use-cluster 1", "trainer.optim.optimizer._target_=mine.Adam", "'mine.Adam'"),
         ("--num-gpus 2", "trainer.max_epoch=2", "'trainer.max_epoch'"),
     ],

@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 SIGNS = ("DataLoader worker", "Pin memory thread", "unable to open shared memory object")
 _ADVICE = (
     "lower trainer.data.train.num_workers and trainer.data.val.num_workers (0 needs no shared memory), or "
-    "enlarge /dev/shm (docker: --shm-size)"
+    "enlarge /dev/shm; for docker, set --shm-size"
 )
 SECONDS_TO_EXIT = 10.0  # a killed process closes its connections before it exits
 

@@ -24,7 +24,7 @@ def check_numbers(value: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if not (np.abs(array) <= LARGEST).all():
-        raise ValueError(f"{name} has NaN, infinite values or numbers beyond {LARGEST:g}")
+        raise ValueError(f"{name} holds NaN, infinite values or numbers beyond {LARGEST:g}")
     return array
 
 
