@@ -89,7 +89,7 @@ class SAM2Train(SAM2Base):
 
     Additional arguments: ``freeze`` freezes the parameters whose names match a pattern, such as
     ``image_encoder.trunk.*``. ``use_act_ckpt_image_encoder`` runs the image encoder frame by frame with activation
-    checkpointing. ``adapters`` adds low-rank adapters and freezes other parameters. ``encoder_cache`` caches features
+    checkpointing. ``adapters`` adds low-rank adapters, see :class:`AdapterConf`. ``encoder_cache`` caches features
     of a frozen image encoder. ``identity_memory`` initializes memory attention as the identity (see
     :func:`identity_init`), to train it from scratch on a frozen encoder.
 
