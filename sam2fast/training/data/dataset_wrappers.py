@@ -57,8 +57,7 @@ class RepeatFactorWrapper(_OfOneDataset):
             if unknown := sorted(set(factors) - set(names)):
                 names_unknown = f"factors names {', '.join(unknown[:5])}"
                 raise ValueError(f"{names_unknown}, which the data set does not have or does not name")
-            pairs = zip(names, defaults, strict=True)
-            values = np.asarray([factors.get(name, default) for name, default in pairs], dtype=np.float32)
+            values = np.asarray([factors.get(n, d) for n, d in zip(names, defaults, strict=True)], dtype=np.float32)
         else:
             values = defaults if factors is None else np.asarray(factors, dtype=np.float32)
         if values.ndim > 1 or values.ndim == 1 and len(values) != len(defaults):
