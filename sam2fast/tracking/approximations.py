@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
-# Values of approximations that are enabled by name only. docs/approximations.md has measurements.
+# Default values of approximations that are requested without a value. docs/approximations.md has measurements.
 DEFAULT_SLOTS = 4
 DEFAULT_STILL = 0.02
 
@@ -40,7 +40,7 @@ class Approximations:
 
         Raises:
             ValueError: If a name is unknown or occurs twice, or a value is invalid.
-            TypeError: If ``asked`` is not of these types.
+            TypeError: If ``asked`` is not None, a string, an iterable or a mapping.
         """
         if isinstance(asked, Approximations):
             return asked
@@ -119,7 +119,7 @@ def _fp8(value: Any) -> bool | str:
     return value
 
 
-# By name, the value for True, and a function that checks values.
+# Maps an approximation's name to its default value, and to the function that checks a given value.
 _KNOWN: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "memory_slots": (DEFAULT_SLOTS, _slots),
     "still_frames": (DEFAULT_STILL, _threshold),

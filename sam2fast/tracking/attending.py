@@ -20,7 +20,7 @@ from sam2fast.tracking.strategies.base import Attended, History, Strategy
 
 
 def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse: bool, rules: MemoryRules) -> History:
-    """Returns one object's data for a strategy. Its mappings are read-only."""
+    """Returns one object's data for a strategy. The returned mappings are read-only."""
     results = MappingProxyType(tracked.conditioning), MappingProxyType(tracked.tracked)
     return History(frame, reverse, state.num_frames, *results, rules, MappingProxyType(tracked.reverse))
 
@@ -28,7 +28,7 @@ def history_of(state: VideoSession, tracked: TrackedObject, frame: int, reverse:
 def attended_frames(
     state: VideoSession, objects: Sequence[TrackedObject], frame: int, reverse: bool, rules: MemoryRules
 ) -> list[Attended]:
-    """Returns the frames that each object attends to. The session's strategy selects them.
+    """Returns the frames that each object attends to. The session's strategy selects the frames.
 
     Raises:
         ValueError: If the strategy's selection is invalid.
@@ -41,11 +41,11 @@ def attended_frames(
 
 
 def _checked(strategy: Strategy, attended: Attended, history: History) -> Attended:
-    """Checks a strategy's selection, and returns it.
+    """Checks and returns a strategy's selection.
 
     Raises:
-        ValueError: If ``attended`` is not an ``Attended``, or contains an entry that is not a pair, a frame without a
-            result, or a row, distance, span or factor that is out of range.
+        ValueError: If ``attended`` is not an ``Attended``, an entry is not a pair, a frame has no result, or a row,
+            distance, span or factor is invalid.
     """
     if not isinstance(attended, Attended):
         name = type(attended).__name__
@@ -58,7 +58,7 @@ def _checked(strategy: Strategy, attended: Attended, history: History) -> Attend
             frames = None
         if frames is None:
             expected = f"({'frame, row' if name == 'memory' else 'frame, distance'})"
-            raise _error(strategy, history, f"gave as {name} {part!r}; expected a list of pairs {expected}")
+            raise _error(strategy, history, f"returned {name} entries {part!r}; expected a list of pairs {expected}")
         for t in frames:
             if t not in conditioning and t not in tracked:
                 raise _error(strategy, history, f"attends to the {name} of frame {t}, which has none")
@@ -93,7 +93,7 @@ def _integer(value: Any) -> int:
 
 
 def _count(values: Any) -> int | None:
-    """Returns the number of values, or None if they are not numbers."""
+    """Returns the number of values, or None if a value is not a number."""
     try:
         return len(array("f", values))
     except TypeError:
@@ -115,14 +115,14 @@ def attended_pages(
 
     Args:
         state: The strategy's state of the object, or None.
-        has_factors: True if the strategy weights keys.
+        has_factors: True if the strategy weights attention keys.
     """
     conditioning, tracked_frames = tracked.conditioning, tracked.tracked
     results = [conditioning[t] if t in conditioning else tracked_frames[t] for t, _ in attended.memories]
     pages = [result.memory for result in results if result.memory is not None]
     times = [row for _, row in attended.memories]
     of_memories, of_pointers = attended.factors or ([1.0] * len(pages), [1.0] * len(attended.pointers))
-    # A strategy may select more frames than SAM 2's rule. The excess widens the tables like conditioning frames.
+    # A strategy may select more frames than SAM 2's rule. The table width counts excess frames as conditioning frames.
     limit = rules.max_conditioning if rules.max_conditioning >= 0 else len(conditioning)
     excess = max(len(pages) - rules.recent, len(attended.pointers) - (rules.max_pointers - 1))
     pointers = [(conditioning[t] if t in conditioning else tracked_frames[t]).pointer for t, _ in attended.pointers]
@@ -135,7 +135,7 @@ def attended_pages(
 def gather_memory(
     model: SAM2Base, bank: MemoryBank, objects: Sequence[AttendedPages], rules: MemoryRules, num_frames: int
 ) -> AttendedMemory:
-    """Returns the memory that these objects attend to, for a prediction from a prompt."""
+    """Returns the memory that ``objects`` attend to in a prediction from a prompt."""
     assert bank.memories is not None
     shape = bank.shape_of(objects, rules, in_buckets=False)
     bank.reserve(shape)
@@ -163,8 +163,8 @@ def attended_by_tables(
         pages: Pool of memories ``(rows, n, C_mem)``.
         pointers: Pool of pointers ``(rows, C)``.
         num_frames: Length of the video.
-        has_span: If True, distances are divided by the ``span`` in the tables, unless it is 0.
-        has_factors: If True, keys are weighted by the factors in the tables.
+        has_span: If True, a nonzero ``span`` in the tables replaces the normalizer of distances.
+        has_factors: If True, attention keys are weighted by the factors in the tables.
     """
     (H, W), m = model.memory_size, model.mem_dim
     (B, P), split = tables.pointer_table.shape, pointers.shape[-1] // m
@@ -173,7 +173,7 @@ def attended_by_tables(
     if has_span:
         longest = max(1, min(num_frames, model.max_obj_ptrs_in_encoder) - 1)
         distance = distance / torch.where(tables.span > 0, tables.span, longest)[:, None] * longest
-    # A pointer has more channels than a memory token. It is split into several tokens with the same encoding.
+    # A pointer has more channels than a memory token, so each pointer is split into tokens with equal encoding.
     valid = tables.pointer_valid[:, :, None].expand(-1, -1, split) > 0
     key_factors = None
     if has_factors:

@@ -25,7 +25,7 @@ DETECTIONS = "detections"  # key of :class:`DetectedObjects` in a saved stream
 
 
 class LastSeen(NamedTuple):
-    """Stores the label of an object that a box added, and the last frame with a matching box."""
+    """Stores the label of an object that a box added, and the last frame on which a box matched the object."""
 
     frame: int
     label: Label | None
@@ -33,10 +33,10 @@ class LastSeen(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectedObjects:
-    """Stores the objects of a stream that were added by boxes.
+    """Stores labels and last matches of the stream's objects that were added by boxes.
 
     Args:
-        seen: Last matching frame and label of each object, by id.
+        seen: Last matching frame and label of each object, by object id.
         next_id: Id of the next new object. Ids of removed objects are not used again.
     """
 
@@ -44,12 +44,12 @@ class DetectedObjects:
     next_id: int = 1
 
     def without(self, obj_ids: Iterable[Any]) -> "DetectedObjects":
-        """Returns a copy without these objects. Unknown ids are ignored."""
+        """Returns a copy without the objects ``obj_ids``. Ignores unknown ids."""
         removed = set(obj_ids)
         return replace(self, seen={i: seen for i, seen in self.seen.items() if i not in removed})
 
     def facts(self) -> dict[str, Any]:
-        """Returns the data as JSON-serializable values."""
+        """Returns ids, frames and labels as JSON-serializable values."""
         return {"next_id": self.next_id, "seen": [[obj_id, *seen] for obj_id, seen in self.seen.items()]}
 
     @classmethod
@@ -145,8 +145,8 @@ def add_detections(
     """Matches boxes with the objects' masks on the frame. Each box without a match prompts a new object.
 
     Returns:
-        The object id of each box, or None for a box without an object; the updated ``detected``; and the ids of the
-        objects to remove.
+        Three values: the object id of each box (None for a box without an object), the updated ``detected``, and the
+        ids of the objects to remove.
 
     Raises:
         ImportError: If scipy is not installed.
@@ -154,7 +154,7 @@ def add_detections(
     objects = list(state.objects)
     masks = masks_of(tracker, state, objects, newest_results(tracker, state, frame))
     around = masks_to_boxes(masks[:, 0] > 0).cpu().double().numpy()
-    around[:, 2:] += 1  # includes the last row and column of pixels
+    around[:, 2:] += 1  # boxes include their last row and column of pixels
     seen = dict(detected.seen)
     labels = [seen[i].label if i in seen else None for i in objects]
     alike = [None in (one, other) or one == other for one in detections.labels for other in labels]
@@ -179,22 +179,22 @@ def add_detections(
 
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
-    """Returns the latest result of each object on a frame, from a prompt or from tracking. Omits missing results."""
+    """Returns the latest result of each object on a frame, from a prompt or tracking. Omits objects without one."""
     results = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
     return {obj_id: result for obj_id, result in results.items() if result is not None}
 
 
 def match_boxes(boxes: Floats, others: Floats, may_match: NDArray[np.bool_], min_iou: float) -> dict[int, int]:
-    """Matches two sets of boxes one to one, so that the sum of the IoUs is largest.
+    """Matches two sets of boxes one to one, with the largest possible sum of IoUs.
 
     Args:
         boxes: Boxes ``(N, 4)`` XYXY.
-        others: Boxes ``(M, 4)`` XYXY. A box with swapped corners is empty.
+        others: Boxes ``(M, 4)`` XYXY. A box with swapped corners counts as empty.
         may_match: True for pairs that may match, ``(N, M)``.
-        min_iou: Smallest IoU of a pair, above 0.
+        min_iou: Minimum IoU of a matched pair, above 0.
 
     Returns:
-        Row of ``others`` by row of ``boxes``, for matched boxes.
+        Dictionary of matched pairs: keys are row indices of ``boxes``, values are row indices of ``others``.
 
     Raises:
         ImportError: If scipy is not installed.

@@ -1,4 +1,4 @@
-"""Caches features of frames, and reuses them for similar frames."""
+"""Caches image features of frames, and reuses features for similar frames."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,23 +12,23 @@ from sam2fast.engine.graphs import autocast_dtype
 from sam2fast.video_io import Frames
 from sam2fast.video_io.video_types import StreamFrame
 
-# Number of cached frames in addition to upcoming ones. Users often click on a few frames in turn.
+# Number of cached frames in addition to upcoming frames, since users often click on a few frames in turn.
 FEATURES_KEPT = 4
-PATCH = 4  # side of a patch in pixels of the model's input, like the stride of SAM 2's patch embedding
+PATCH = 4  # side of a patch in input pixels, equal to the stride of SAM 2's patch embedding
 
 
 class FrameFeatures(NamedTuple):
     """Stores the image encoder's output for one frame."""
 
     embedding: Tensor  # (1, C, H, W)
-    high_res: list[Tensor]  # (1, C/8, 4H, 4W), (1, C/4, 2H, 2W), or an empty list
+    high_res: list[Tensor]  # maps (1, C/8, 4H, 4W) and (1, C/4, 2H, 2W), or an empty list
 
 
 class EncodedFrames(NamedTuple):
-    """Stores features of several frames. Another CUDA stream may still be computing them."""
+    """Stores features of several frames. Another CUDA stream may still be computing the features."""
 
     features: list[FrameFeatures]
-    wait: Callable[[FrameFeatures], None] | None  # makes the current stream wait for a frame's features; None: computed
+    wait: Callable[[FrameFeatures], None] | None  # makes the stream wait for a frame's features; None: all computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class EncodedFrame(StreamFrame):
     _changes: int = field(repr=False)  # number of changes of the model's modules before the frame was encoded
 
 
-_Key: TypeAlias = tuple[int, torch.dtype | None]  # a frame and the dtype of autocast
+_Key: TypeAlias = tuple[int, torch.dtype | None]  # frame number and autocast dtype
 _Features: TypeAlias = tuple[FrameFeatures, Callable[[FrameFeatures], None] | None]  # features and EncodedFrames.wait
 
 
@@ -58,7 +58,8 @@ class FeatureCache:
         reuse_threshold: See :meth:`reuse`.
 
     Attributes:
-        upcoming: The next frames of the current pass. Their features are not evicted until they are tracked.
+        upcoming: The next frames of the current pass. Features of upcoming frames are not evicted before the frames are
+            tracked.
         encoded: Number of frames that the encoder has computed.
     """
 
@@ -77,16 +78,16 @@ class FeatureCache:
         self.reuse(reuse_threshold)
 
     def reuse(self, threshold: float | None) -> None:
-        """Sets the largest :func:`difference` at which a frame reuses the last encoded features. None: no reuse."""
+        """Sets the largest :func:`difference` for reusing the last encoded frame's features. None: no reuse."""
         self._reuse = None if threshold is None else FeatureReuse(threshold)
 
     def missing(self, frames: Iterable[int]) -> list[int]:
-        """Returns the frames without features in the cache. Features that are still being computed are not missing."""
+        """Returns the frames without features in the cache. Features still being computed count as cached."""
         dtype = autocast_dtype(self._device)
         return [t for t in frames if (t, dtype) not in self.kept]
 
     def encode(self, frames: Sequence[int], compute: Callable[[list[int]], EncodedFrames]) -> None:
-        """Stores the features of these frames. Encodes missing frames, or reuses features for similar frames.
+        """Stores the features of ``frames``. A missing frame is encoded, or reuses features of a similar frame.
 
         Args:
             compute: Function that encodes frames.
@@ -131,15 +132,15 @@ class FeatureCache:
         self.kept[index, frame._dtype] = frame._features
 
     def as_encoded(self, frame: StreamFrame, model: nn.Module) -> EncodedFrame:
-        """Returns ``frame`` with the newest features of the cache. ``model`` computed them."""
+        """Returns ``frame`` with the newest cached features, computed by ``model``."""
         (_, dtype), features = next(reversed(self.kept.items()))
         fields = frame.index, frame.time, frame.height, frame.width, frame._pixels
         return EncodedFrame(*fields, features, model, dtype, self._changes)
 
     def read(self, frames: Sequence[int]) -> list[FrameFeatures] | None:
-        """Returns the features of frames, or None if any are missing. Marks the frames as most recently used.
+        """Returns features of ``frames``, or None if a frame has none. Marks the frames as most recently used.
 
-        The current stream waits until the features are computed.
+        The current CUDA stream waits until the features are computed.
         """
         dtype, result = autocast_dtype(self._device), []
         if any((t, dtype) not in self.kept for t in frames):
@@ -152,18 +153,18 @@ class FeatureCache:
         return result
 
     def awaited(self) -> Iterator[tuple[int, FrameFeatures]]:
-        """Yields cached frames with features, and makes the current stream wait for these. Does not affect eviction."""
+        """Yields cached frames and features. The current stream waits for the features. Eviction is unaffected."""
         for key, features in list(self.kept.items()):
             self._await(key, features)
             yield key[0], features
 
     def keep_since(self, changes: int, only_last: bool) -> None:
-        """Drops the features if the model's modules changed since they were computed.
+        """Drops the features if the model's modules changed since the features were computed.
 
         Args:
-            changes: Number of changes so far.
-            only_last: If True, stores only one frame from now on, so that modules are called as often as in the
-                original.
+            changes: Number of module changes so far.
+            only_last: If True, stores features of only one frame from now on, so that modules are called as often as in
+                the original.
         """
         self._only_last = only_last
         if changes != self._changes:
@@ -179,21 +180,21 @@ class FeatureCache:
 
     def _await(self, key: _Key, features: FrameFeatures) -> None:
         wait = self._waits.get(key)
-        if wait is not None:  # in each call, since the current stream may differ
+        if wait is not None:  # waits in each call, since the current stream may differ
             wait(features)
 
 
 class FeatureReuse:
     """Decides which frames are encoded, by comparing their pixels on the CPU without synchronizing.
 
-    Each frame is compared with the last *encoded* frame, so that the difference of a slow movement accumulates.
+    Each frame is compared with the last *encoded* frame, so that differences accumulate during a slow movement.
 
     Args:
-        threshold: The largest :func:`difference` at which a frame is not encoded.
+        threshold: Largest :func:`difference` at which a frame is not encoded.
 
     Attributes:
-        last: Summary and features of the last encoded frame, by autocast's dtype. Without an entry, the next frame is
-            encoded.
+        last: Summary and features of the last encoded frame, by autocast's dtype. If a dtype has no entry, the next
+            frame is encoded.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -204,7 +205,7 @@ class FeatureReuse:
         """Returns the source frame of each frame's features. None stands for the last encoded frame.
 
         Args:
-            dtype: Autocast's dtype. Features of one dtype are not used for another.
+            dtype: Autocast's dtype. Features of one dtype are not reused for another dtype.
             indices: Frame numbers in the order of tracking.
         """
         source: int | None = None
@@ -221,7 +222,7 @@ class FeatureReuse:
 def summary_of(pixels: Tensor) -> Tensor:
     """Sums four pixels of each patch of a frame ``(S, S, 3)`` uint8. Returns ``(S/4, S/4, 3)`` int16.
 
-    Summing halves the noise. Only a quarter of the frame is read.
+    A sum of four pixels has half the relative noise of one pixel. Only a quarter of the frame's pixels is read.
     """
     rows = pixels[::PATCH].short() + pixels[PATCH // 2 :: PATCH]
     return rows[:, ::PATCH] + rows[:, PATCH // 2 :: PATCH]
@@ -234,7 +235,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     miss a small object that moves in front of a static background.
 
     Args:
-        a, b: Results of :func:`summary_of`.
+        a, b: Summaries of two frames, from :func:`summary_of`.
     """
     patches = 8 if len(a) % 8 == 0 else 7
     cells = (a - b).abs_().view(len(a) // patches, patches, len(a) // patches, -1)

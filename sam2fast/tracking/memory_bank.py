@@ -19,16 +19,17 @@ from sam2fast.tracking.page_pool import Page, PagePool
 from sam2fast.tracking.strategies import SAM2, Strategy
 from sam2fast.utils.async_copies import PendingCopies
 
-# Numbers of objects and of conditioning frames that tables are padded to, so that their shapes seldom change.
+# Tables are padded to these numbers of objects and of conditioning frames, so that table shapes seldom change.
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 # Alignment of tables in int32 values: Triton specializes kernels on addresses that are multiples of 16 bytes.
 ALIGNMENT = 4
-# Number of states per object that stay in the pool. They are small, and each move to the CPU would be a separate copy.
+# Number of strategy states per object that stay in the pool. States are small, and moving each state to the CPU would
+# be a separate copy.
 STATES_KEPT = 64
 
 
 def bucket(count: int) -> int:
-    """Returns the smallest bucket of at least ``count``. Multiples of the largest bucket are buckets, too."""
+    """Returns the smallest bucket of at least ``count``. Multiples of the largest bucket are also buckets."""
     return BUCKETS[bisect_left(BUCKETS, count)] if count <= BUCKETS[-1] else -(-count // BUCKETS[-1]) * BUCKETS[-1]
 
 
@@ -38,23 +39,23 @@ class AttendedPages(NamedTuple):
     pages: list[Page]  # pages of memories
     times: list[int]  # AttendedMemory.page_time of each page
     pointers: list[Page]  # pages of pointers
-    distances: list[int]  # distance of each pointer in frames
+    distances: list[int]  # temporal distance of each pointer in frames
     conditioning: int  # upper bound on the number of conditioning frames, for the width of the tables
-    span: int = 0  # normalizer of distances; 0: the model's, from the video's length
+    span: int = 0  # normalizer of distances; 0: the model's normalizer, from the video's length
     state: Page | None = None  # the strategy's state of the object
-    factors: tuple[list[float], list[float]] | None = None  # factors of the keys of each page, and of each pointer
+    factors: tuple[list[float], list[float]] | None = None  # factors of attention keys, per page and per pointer
 
 
 @dataclass(frozen=True)
 class MemoryLayout:
-    """Stores the shapes of a model's memories, and their device."""
+    """Stores the shapes and the device of a model's memories."""
 
     device: torch.device
     image_size: int
     mask: tuple[int, int]  # (h, w) of low-resolution masks
     size: tuple[int, int]  # (H, W) of a spatial memory
-    channels: int  # C_mem
-    pointer: int  # C of an object pointer
+    channels: int  # number of channels C_mem of a spatial memory
+    pointer: int  # number of channels C of an object pointer
 
     @classmethod
     def of(cls, model: SAM2Base) -> "MemoryLayout":
@@ -71,7 +72,8 @@ class MemoryLayout:
 class MemoryBank:
     """Stores spatial memories ``(H * W, C_mem)`` and object pointers ``(C,)`` fp32 in pools of pages.
 
-    Memories keep their computed dtype. If the strategy keeps states, a third pool stores them in fp64.
+    Memories are stored in the memory encoder's output dtype. If the strategy keeps states, a third pool stores them in
+    fp64.
 
     Args:
         layout: Layout of the model's memories.
@@ -130,7 +132,7 @@ class MemoryBank:
         return self.memories.read(memory).t().unflatten(1, self.layout.size)[None]
 
     def shape_of(self, objects: Sequence[AttendedPages], rules: MemoryRules, in_buckets: bool) -> "StepShape":
-        """Returns the capacities of a step with these objects. If ``in_buckets``, pads their number to a bucket."""
+        """Returns the capacities of a step. If ``in_buckets``, pads the number of objects to a bucket."""
         conditioning, rows = bucket(max(o.conditioning for o in objects)), len(objects)
         if in_buckets:
             per_object = self.strategy.hypotheses
@@ -143,7 +145,7 @@ class MemoryBank:
         return StepShape(objects, rules.recent + conditioning, rules.max_pointers - 1 + conditioning, others)
 
     def reserve(self, shape: "StepShape") -> None:
-        """Reserves the pages that a step of this shape reads, and one page per object that it writes."""
+        """Reserves the pages that a step of this shape reads, and one new page per object."""
         if self._reserved == (shape, self.memories):  # pools do not shrink
             return
         self._reserved, rows = (shape, self.memories), bucket(shape.objects)
@@ -154,7 +156,7 @@ class MemoryBank:
             self.states.reserve(STATES_KEPT * rows)
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> "Rows":
-        """Returns table entries for the pages that objects attend to. They are valid until the next step."""
+        """Returns table entries for the pages that objects attend to. The entries are valid until the next step."""
         weights = [o.factors for o in objects if o.factors is not None]  # all objects have factors, or none
         return {
             "page_table": [] if self.memories is None else [self.memories.rows(o.pages) for o in objects],
@@ -169,7 +171,7 @@ class MemoryBank:
         }
 
     def allocate(self, count: int) -> tuple[list[Page], list[Page], list[Page], "Rows"]:
-        """Allocates ``count`` pages of memories, pointers and states each. Returns them with their table entries."""
+        """Allocates ``count`` pages each of memories, pointers and states. Returns pages and table entries."""
         memories, pointers, states = ([] if pool is None else pool.allocate(count) for pool in self.pools)
         written = {"written_pages": memories, "written_pointers": pointers, "written_states": states}
         return memories, pointers, states, {name: [page.row for page in pages] for name, pages in written.items()}
@@ -182,7 +184,7 @@ def _row_of_each(pool: PagePool, pages: Sequence[Page | None]) -> list[int]:
 
 
 def select_states(states: Tensor, rows: Tensor) -> Tensor:
-    """Selects ``rows (B,)`` of ``states (n, state_size)``. A row of -1 gives zeros."""
+    """Selects ``rows (B,)`` of ``states (n, state_size)``. The index -1 selects zeros."""
     return torch.where((rows >= 0)[:, None], states.index_select(0, rows.clamp(min=0)), 0.0)
 
 
@@ -192,9 +194,9 @@ def as_pages(maps: Tensor) -> Tensor:
 
 
 class StepShape(NamedTuple):
-    """Stores the capacities of a step. They determine the shapes of its tensors."""
+    """Stores the capacities of a step. The capacities determine the shapes of the step's tensors."""
 
-    objects: int  # rows, including padding
+    objects: int  # number of table rows, including padding
     memories: int  # per object
     pointers: int  # per object
     others: int  # number of objects that each object is compared with
@@ -229,9 +231,9 @@ TABLES = (
     Table("written_states", None, torch.int64, 0),
     Table("pairs", "others", torch.int32, 0),
 )
-# Format characters of Python's arrays.
+# Type codes of Python's ``array`` for the dtypes of tables.
 _KINDS = {torch.int32: "i", torch.float32: "f", torch.int64: "q"}
-# Entries of tables, by the table's name: for each of the first objects a list of the first columns, or a number.
+# Maps a table's name to one entry per object: a list for the first columns, or a number. Other cells are padding.
 Rows = Mapping[str, Sequence[Any]]
 
 
@@ -240,12 +242,12 @@ class StepTables(NamedTuple):
 
     page_table: Tensor  # (C, K) rows of the pool of memories; -1 for padding
     page_time: Tensor  # (C, K) rows of maskmem_tpos_enc
-    page_factor: Tensor  # (C, K) factors of a page's keys
+    page_factor: Tensor  # (C, K) factors of each page's attention keys
     pointer_table: Tensor  # (C, P) rows of the pool of pointers; 0 for padding
     pointer_valid: Tensor  # (C, P) 1 for pointers, 0 for padding
     distance: Tensor  # (C, P) distance in frames from the current frame to the pointer's frame
-    pointer_factor: Tensor  # (C, P) factors of a pointer's keys
-    span: Tensor  # (C,) normalizer of an object's distances; 0: the model's
+    pointer_factor: Tensor  # (C, P) factors of each pointer's attention keys
+    span: Tensor  # (C,) normalizer of an object's distances; 0: the model's normalizer
     read_states: Tensor  # (C,) rows of the pool of states; -1 if the object has no state
     written_pages: Tensor  # (C,) rows for the new memories; int64, as index_copy_ requires
     written_pointers: Tensor  # (C,) rows for the new pointers
@@ -263,13 +265,13 @@ class StepTables(NamedTuple):
 
     @classmethod
     def integers(cls, shape: StepShape, rows: Rows, pinned: bool = False) -> Tensor:
-        """Packs all tables in one int32 tensor on the CPU. :meth:`views` unpacks it.
+        """Packs all tables in one int32 tensor on the CPU. :meth:`views` unpacks the tensor.
 
         Args:
             rows: Entries of the tables. Missing entries are filled with :attr:`Table.absent`.
             pinned: If True, uses pinned memory, for a copy to CUDA with ``non_blocking=True``. The caller may free the
-                tensor after starting the copy, since torch reuses its memory only after the copy. The caller must not
-                write to it.
+                tensor after starting the copy, since torch reuses the tensor's memory only after the copy. The caller
+                must not write to the tensor.
         """
         layout, absent = _layout(shape)
         values = absent[:]
@@ -287,7 +289,7 @@ class StepTables(NamedTuple):
 
 @lru_cache
 def _layout(shape: StepShape) -> tuple[list[tuple[Table, int, int, int]], "array[int]"]:
-    """Returns each table with its width, start and number of columns, and the int32 values of empty tables."""
+    """Returns a list of tables, each with width, start and number of columns; and the int32 values of empty tables."""
     layout: list[tuple[Table, int, int, int]] = []
     values = array("i")
     for table in TABLES:

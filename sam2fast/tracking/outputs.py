@@ -24,14 +24,14 @@ Output: TypeAlias = Literal["logits", "bool", "bits", "low_res"]
 
 
 class PackedResults(NamedTuple):
-    """Stores results of N objects on one frame in one tensor, so that one copy moves them to the CPU.
+    """Stores results of N objects on one frame in one tensor, so that one copy moves all results to the CPU.
 
     IoUs, scores and a strategy's records come first, each with C >= N rows. Masks come last, so that the results of
     the first objects are a leading slice.
     """
 
-    numbers: Tensor  # fp32
-    rows: int  # C
+    numbers: Tensor  # all values, fp32
+    rows: int  # number of rows C
     record_size: int
     start: int  # index of the first mask, aligned for Triton
     shape: tuple[int, ...]  # (N, 1, h, w) of the masks
@@ -45,7 +45,7 @@ class PackedResults(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, record_size: int, size: Sequence[int], device: torch.device) -> "PackedResults":
-        """Returns uninitialized results of C objects with masks of this size."""
+        """Returns uninitialized results of ``rows`` objects with masks of ``size`` (height, width)."""
         start, shape = -(-rows * (2 + record_size) // ALIGNMENT) * ALIGNMENT, (rows, 1, *size)
         return cls(torch.empty(start + math.prod(shape), device=device), rows, record_size, start, shape)
 
@@ -68,7 +68,10 @@ class PackedResults(NamedTuple):
 
 
 class FrameCopies:
-    """Copies results of N objects on one frame to the CPU. Results on the CPU are not copied; do not modify them."""
+    """Copies results of N objects on one frame to the CPU.
+
+    Results that are already on the CPU are not copied, and must not be modified.
+    """
 
     def __init__(self, packed: PackedResults) -> None:
         self._copy, self._layout = AsyncHostCopy(packed.numbers, is_own=True), packed[1:]
@@ -85,13 +88,13 @@ class FrameCopies:
 
 
 class FrameResult:
-    """Stores one object's result on one frame. The mask, IoU and score are on the CPU, or are being copied there.
+    """Stores one object's result on one frame. Copies of mask, IoU and score to the CPU may be in progress.
 
     Attributes:
-        pointer: The object pointer.
-        memory: The memory. None for a result of a prompt that is not committed yet.
-        state: The strategy's state of the object after the frame. None if it keeps no states.
-        others: Results of the object's other hypotheses, until they are stored.
+        pointer: Page of the object pointer.
+        memory: Page of the memory. None for a prompt's result before it is committed.
+        state: Page of the strategy's state of the object after the frame. None if the strategy keeps no states.
+        others: Results of the object's other hypotheses. Emptied when these results are stored.
     """
 
     __slots__ = ("_arrived", "_copies", "memory", "others", "pointer", "state")
@@ -117,7 +120,7 @@ class FrameResult:
     def arriving(
         cls, copies: FrameCopies, row: int, pointer: Page, memory: Page | None, state: Page | None = None
     ) -> "FrameResult":
-        """Returns the result in row ``row`` of ``copies``, without waiting for them."""
+        """Returns the result in row ``row`` of ``copies``, without waiting for the copies."""
         result = cls.__new__(cls)
         result._arrived, result._copies = None, (copies, row)
         result.pointer, result.memory, result.state, result.others = pointer, memory, state, ()
@@ -165,7 +168,10 @@ class FrameResult:
 
 
 def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[FrameResult]:
-    """Returns each object's best result, the first of ``hypotheses`` results. Stores the rest in its ``others``."""
+    """Returns each object's best result, with the object's other results in :attr:`FrameResult.others`.
+
+    ``results`` contains ``hypotheses`` successive results of each object, the best result first.
+    """
     best = list(results[::hypotheses])
     for i, result in enumerate(best):
         result.others = tuple(results[i * hypotheses + 1 : (i + 1) * hypotheses])
@@ -173,7 +179,7 @@ def best_with_others(results: Sequence[FrameResult], hypotheses: int) -> list[Fr
 
 
 def wait_for(results: Sequence[FrameResult]) -> None:
-    """Waits for the copies of all results, and frees their pinned memory."""
+    """Waits for the copies of all results, and frees the pinned memory of the copies."""
     for result in results:
         result._read()
 
@@ -195,7 +201,7 @@ class TrackScores(NamedTuple):
 
     @classmethod
     def of(cls, results: Sequence[FrameResult | None], low_res: Tensor) -> "TrackScores":
-        """Returns the scores of ``results`` on the device of their masks ``low_res (N, 1, h, w)``."""
+        """Returns the scores of ``results`` with masks ``low_res (N, 1, h, w)``, on the device of the masks."""
         none = torch.zeros(1, device="cpu")
         iou = torch.cat([none[:0], *(none if r is None else r.iou[0] for r in results)])
         absent = torch.tensor([NO_OBJ_SCORE], device="cpu")
@@ -203,7 +209,7 @@ class TrackScores(NamedTuple):
         return cls(iou.to(low_res.device), score.to(low_res.device), low_res)
 
     def to_keep(self) -> "TrackScores":
-        """Returns the scores as copies. A caller may store these, and views would keep all packed results alive."""
+        """Returns copies of the scores. Stored views would keep all packed results in memory."""
         return self._replace(iou=self.iou.clone(), object_score=self.object_score.clone())
 
 
@@ -225,7 +231,7 @@ def format_masks(
     Args:
         low_res: Logits on the device.
         size: Size (height, width) of the video.
-        output: The format.
+        output: Format of the returned masks.
         non_overlap: If True, only the object with the largest logit keeps a pixel.
         resize: Replacement for :func:`video_logits`.
 
@@ -252,7 +258,7 @@ def video_logits(masks: Tensor, size: tuple[int, int], non_overlap: bool) -> Ten
 
 
 def delayed(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any, ...]]:
-    """Copies results ``(frame, ids, masks, ...)`` of a pass to the CPU. Yields each of them ``lag`` frames later.
+    """Copies results ``(frame, ids, masks, ...)`` of a pass to the CPU. Yields each result ``lag`` frames later.
 
     If ``answers`` raises an error, yields the pending results before raising the error.
     """
@@ -272,7 +278,7 @@ def delayed(answers: Iterable[tuple[Any, ...]], lag: int) -> Iterator[tuple[Any,
 
 
 def _copied(frame: int, ids: list[Any], masks: Tensor, *scores: TrackScores) -> Callable[[], tuple[Any, ...]]:
-    """Starts copying results of a frame to the CPU. Returns a function that waits for the copies and returns them."""
+    """Starts copying results of a frame to the CPU. Returns a function that waits for and returns the copies."""
     ids, masks_copy = list(ids), AsyncHostCopy(masks)
     copies = [[AsyncHostCopy(x) for x in one] for one in scores]
     return lambda: (frame, ids, masks_copy.tensor, *(TrackScores(*(x.tensor for x in one)) for one in copies))

@@ -1,4 +1,4 @@
-"""Stores rows of equal shape in a tensor on the device. The least recently used rows move to the CPU."""
+"""Stores rows of equal shape in a device tensor, and moves the least recently used rows to the CPU."""
 
 import weakref
 from collections import deque
@@ -15,7 +15,7 @@ MOST_AT_ONCE = 32  # maximum number of pages that are archived by one copy
 
 
 class ArchivedRow(NamedTuple):
-    """Stores a row on the CPU. Rows of one copy share memory, so it is freed with the last of them."""
+    """Stores a row on the CPU. Rows of one copy share memory until the last row is freed."""
 
     copy: AsyncHostCopy
     row: int
@@ -40,12 +40,12 @@ class _Owner(weakref.ref[Page]):
 
     __slots__ = ("free", "row")
 
-    free: deque[int]  # instead of the pool: a reference cycle would delay freeing device memory
+    free: deque[int]  # free rows; a reference to the pool would be a cycle that delays freeing device memory
     row: int
 
 
 class PagePool:
-    """Stores rows in a tensor ``(rows, *shape)`` on a device. Callers refer to rows by pages.
+    """Stores rows in a tensor ``(rows, *shape)`` on a device. Callers refer to a row by its :class:`Page`.
 
     The number of pages is not limited, but the tensor has only about as many rows as one step uses. If no row is free,
     the values of the least recently used pages move to the CPU. The tensor keeps its address until a step needs more
@@ -54,7 +54,7 @@ class PagePool:
     Args:
         shape, dtype: Shape and dtype of a row. :meth:`widen` changes the dtype.
         device: Device of the rows.
-        pending: Collects the started copies of archived pages, to move them out of pinned memory.
+        pending: Collection of started copies of archived pages, to move the copies out of pinned memory.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PagePool:
         self.data = torch.zeros(SMALLEST, *shape, dtype=dtype, device=device)
         self._pending = pending
         self._owners: list[weakref.ref[Page] | None] = [None] * SMALLEST
-        self._free = deque(range(SMALLEST))  # finalizers of pages append to it at any time
+        self._free = deque(range(SMALLEST))  # finalizers of pages may append rows at any time
         self._last_use = [0] * SMALLEST  # last step that used each row
         self._step = 0
 
@@ -75,11 +75,11 @@ class PagePool:
             self._adopt(torch.cat([self.data, more]))
 
     def suits(self, data: Tensor) -> bool:
-        """Returns True if another tensor has the same dtype and row shape."""
+        """Returns True if ``data`` has the pool's dtype and row shape."""
         return data.dtype == self.data.dtype and data.shape[1:] == self.data.shape[1:]
 
     def move_to(self, data: Tensor) -> None:
-        """Moves the rows to the tensor ``data``, if it :meth:`suits` and has at least as many rows."""
+        """If the tensor ``data`` :meth:`suits` and has at least as many rows, moves the pool's rows to ``data``."""
         if self.suits(data) and len(data) >= len(self.data):
             data[: len(self.data)].copy_(self.data)
             self._adopt(data)
@@ -113,14 +113,14 @@ class PagePool:
         return pages
 
     def rows(self, pages: Iterable[Page]) -> list[int]:
-        """Returns the pages' rows, valid until the next step. Copies archived pages back to the device."""
+        """Returns the row of each page, valid until the next step. Copies archived pages back to the device."""
         requested, last_use, step = list(pages), self._last_use, self._step
         for page in requested:
             row = page.row
             if row is None:
                 row = self._bring_back(page)
                 last_use = self._last_use  # the pool may have grown
-            last_use[row] = step  # now, so that the next page does not take this row
+            last_use[row] = step  # set now, so that the next page does not take this row
         return [page.row for page in requested]  # type: ignore[misc]
 
     def _bring_back(self, page: Page) -> int:
@@ -132,11 +132,11 @@ class PagePool:
             self._make_room()
         row = self._free.popleft()
         self.data[row] = values.to(self.data)
-        self._give(row, page)  # last, so that an error before leaves the page unchanged
+        self._give(row, page)  # comes last, so that an earlier error leaves the page unchanged
         return row
 
     def read(self, page: Page) -> Tensor:
-        """Returns a copy of the page's values, on the CPU if it is archived."""
+        """Returns a copy of the page's values. The values of an archived page are on the CPU."""
         if page.row is not None:
             return self.data[page.row].clone()
         assert page.archived is not None
@@ -158,7 +158,7 @@ class PagePool:
         self._last_use[row] = self._step
 
     def _make_room(self) -> None:
-        """Frees rows by archiving the least recently used pages. If the current step uses these, doubles the pool."""
+        """Frees rows by archiving the least recently used pages. If the step uses these, doubles the pool."""
         oldest = sorted(range(len(self._owners)), key=self._last_use.__getitem__)
         most = min(MOST_AT_ONCE, len(oldest) // SMALLEST)
         rows = [row for row in oldest[:most] if self._last_use[row] != self._step]
@@ -185,5 +185,5 @@ class PagePool:
         rows = range(len(self._owners), len(data))
         owners = [*self._owners, *(None for _ in rows)]
         last_use = [*self._last_use, *(0 for _ in rows)]
-        self.data, self._owners, self._last_use = data, owners, last_use  # in one statement, in case of Ctrl-C
+        self.data, self._owners, self._last_use = data, owners, last_use  # in one statement, as Ctrl-C may interrupt
         self._free.extend(rows)

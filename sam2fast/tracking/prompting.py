@@ -23,7 +23,7 @@ from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.async_copies import copy_to_device
 
 EXPECTED = "expected an array (H, W) of bool or numbers"
-# Maximum value of a mask, since the model multiplies masks by 20 to get logits, and these must not overflow.
+# Maximum value of a mask. The model multiplies masks by 20 to get logits, and the logits must not overflow.
 LARGEST_VALUE = 1e6
 
 
@@ -67,15 +67,15 @@ def apply_prompt(
     points: dict[str, Tensor] | None = None,
     mask: Tensor | None = None,
 ) -> tuple[int, list[Any], Tensor]:
-    """Predicts an object from a prompt, and stores the prompt and the result. After an error, nothing has changed.
+    """Predicts an object from a prompt, and stores prompt and result. An error leaves the session unchanged.
 
     Args:
-        tracked: Object before this prompt. It may be new.
+        tracked: Object before this prompt, possibly a new object.
         points: All points of the object on the frame, as returned by :func:`click_prompt`.
         mask: Mask ``(1, 1, S, S)``. Exclusive with ``points``.
 
     Returns:
-        The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame.
+        The frame, the ids of all objects, and the objects' mask logits ``(objects, 1, H, W)`` on the frame.
     """
     conditioning = tracker.makes_conditioning(tracked, frame)
     previous = tracked.result_on(frame, conditioning) if mask is None else None
@@ -115,8 +115,8 @@ def remove_object(
     """Removes an object. See ``SAM2VideoPredictor.remove_object``.
 
     Returns:
-        For each frame on which the object had prompts, the frame and mask logits ``(objects, 1, H, W)`` of the other
-        objects. Empty if ``need_output`` is False.
+        Pairs of a frame and mask logits ``(objects, 1, H, W)`` of the other objects, for each frame with prompts of the
+        removed object. Empty if ``need_output`` is False.
 
     Raises:
         RuntimeError: If the id is unknown and ``strict`` is True.
@@ -137,7 +137,7 @@ def remove_object(
 
 
 def masks_of(tracker: Tracker, state: VideoSession, ids: Sequence[Any], results: Mapping[Any, FrameResult]) -> Tensor:
-    """Returns mask logits ``(N, 1, H, W)`` of the objects ``ids`` at the video's size; -1024 without a result."""
+    """Returns mask logits ``(N, 1, H, W)`` at the video's size; -1024 for objects without a result."""
     masks = torch.full((len(ids), 1, *state.video_size), NO_OBJ_SCORE, device=state.device)
     present = [i for i, obj_id in enumerate(ids) if obj_id in results]
     if present:
@@ -150,7 +150,7 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
     """Encodes memories for the results of new prompts, and stores the results for later frames to attend to.
 
     Raises:
-        RuntimeError: If there is no object, or an object has no conditioning frame. Nothing has changed then.
+        RuntimeError: If there is no object, or an object has no conditioning frame. The session is unchanged.
     """
     check_prompted(state.objects)
     if not any(tracked.new_tracked or tracked.new_conditioning for tracked in state.objects.values()):
@@ -165,7 +165,7 @@ def commit_prompts(tracker: Tracker, state: VideoSession) -> None:
 
 
 def _with_memories(tracker: Tracker, state: VideoSession) -> dict[int, FrameResult]:
-    """Encodes memories of new results, one batch per frame. Returns results by the ``id()`` of the result without."""
+    """Encodes memories of new results, one batch per frame. Maps each ``id(result)`` to a result with a memory."""
     by_frame: dict[int, list[FrameResult]] = {}
     for tracked in state.objects.values():
         for new in (tracked.new_tracked, tracked.new_conditioning):
@@ -195,8 +195,9 @@ def predict_candidates(
 
     Args:
         obj_id: Id of a new or existing object.
-        points, labels: All clicks of the object on the frame, with normalized coordinates. Corners of a box are first.
-        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts on it.
+        points, labels: All clicks of the object on the frame, with normalized coordinates. Box corners come first.
+        refine: If True, the clicks refine the object's mask on the frame. Otherwise the clicks replace the object's
+            prompts on the frame.
 
     Raises:
         ValueError: If the points are invalid.
@@ -247,7 +248,7 @@ def click_prompt(
         size: Size (height, width) of the coordinate system of ``points`` and ``box``.
         image_size: Side of the model's input.
         device: Device of the tensors.
-        warning: Warns of points outside the frame.
+        warning: Object that warns of points outside the frame.
 
     Raises:
         ValueError: If there are no points and no box, or an argument has an invalid shape or value.

@@ -27,9 +27,9 @@ from sam2fast.video_io import open_frames
 
 # Progress display: True for a bar on stderr, False for no display, or a function that wraps the frame numbers.
 Progress: TypeAlias = bool | Callable[[Iterable[int]], Iterable[int]]
-# Length of the blank video for warm-up. It is long enough to encode object pointers as in any longer video.
+# Length of the blank video for warm-up, long enough to encode object pointers as in any longer video.
 WARMUP_FRAMES = 17
-# Larger batches use the GPU better, but take more memory. See docs/tracking.md, "What a frame starts".
+# Larger batches use the GPU better, but need more GPU memory. See docs/tracking.md, "What a frame starts".
 FRAMES_AT_ONCE_ON_CUDA = 4
 
 
@@ -55,7 +55,7 @@ def propagate(
     encode_ahead: int,
     output: Output,
 ) -> Iterator[tuple[Any, ...]]:
-    """Runs one pass with the arguments of ``propagate_in_video``, and yields its results frame by frame.
+    """Runs one pass with the arguments of ``propagate_in_video``, and yields the results frame by frame.
 
     If the strategy has several hypotheses, all frames are tracked before the first result is yielded.
 
@@ -86,7 +86,7 @@ def propagate(
             scores = (track_scores.to_keep(),) if return_scores else ()
             tracker.store_results(state, objects, frame, reverse, results)
             yield (frame, _ids(state, objects), masks, *scores)
-    finally:  # runs also if the caller closes the generator
+    finally:  # runs even if the caller closes the generator
         state.features.upcoming = ()
     if pathways is None:
         return
@@ -150,9 +150,8 @@ def warm_up(tracker: Tracker, num_objects: int, size: tuple[int, int], output: O
         if tracker.uses_recordings:  # runs the functions eagerly, since recording requires compiled kernels
             recorded = [Recorded(RecordingPool(tracker.model.device, _Rehearsal)) for _ in range(2)]
             rehearsal.steps = Steps(lambda model, ahead=False: recorded[ahead])
-        # Kernels are collected without launching them, so constants that are computed here are invalid. They are
-        # discarded afterwards.
-        with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises it again
+        # Kernels are collected without launching, so constants computed here are invalid, and are discarded afterwards.
+        with collecting() as launches, Constants().in_use(), suppress(Exception):  # the second run raises errors
             _track_blank(rehearsal, num_objects, size, output, encode_ahead)
         compile_in_processes(launches)
     _track_blank(tracker, num_objects, size, output, encode_ahead)
@@ -165,7 +164,7 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
     frames = open_frames(blank, tracker.model.image_size, device=tracker.model.device, prefetch=prefetch)
     state = tracker.new_state(frames)
     tracker.encode(state, [0])
-    state.features.reuse(None)  # otherwise no other frame would be encoded, since all frames are equal
+    state.features.reuse(None)  # all frames are equal, so reuse would encode only the first frame
     click = [[width / 2, height / 2]], [1], True, True, None
     add_points_or_box(tracker, state, 0, 0, *click)
     commit_prompts(tracker, state)
@@ -179,13 +178,13 @@ def _track_blank(tracker: Tracker, num_objects: int, size: tuple[int, int], outp
         tracker.format_masks(state, scores.low_res_logits, output)
     if encode_ahead > 1:
         tracker.encode(state, range(2, 2 + min(encode_ahead, WARMUP_FRAMES - 2)))
-    # Also warms up a correction, since it attends to memories.
+    # Warms up a correction, which attends to memories, unlike the first click.
     tracker.store_results(state, {0: prompted}, 1, False, {0: results[0]})
     add_points_or_box(tracker, state, 1, 0, *click)
 
 
 def _ids(state: VideoSession, objects: dict[Any, TrackedObject]) -> list[Any]:
-    """Returns the ids of the tracked objects. If they are all objects of the session, returns ``state.obj_ids``."""
+    """Returns the ids of ``objects``. If these are all objects of the session, returns ``state.obj_ids``."""
     ids = list(objects)
     return state.obj_ids if state.obj_ids == ids else ids
 

@@ -17,10 +17,11 @@ class ObjectRecord(Generic[Result]):
 
     points: dict[int, Any] = field(default_factory=dict)  # coordinates (1, P, 2) and labels (1, P)
     masks: dict[int, Any] = field(default_factory=dict)  # (1, 1, S, S)
-    # Results with memories, on conditioning frames and on other frames. A frame is in at most one of the two dicts.
+    # Results with memories, on conditioning frames and on other frames. A frame is a key of at most one of the two
+    # dicts.
     conditioning: dict[int, Result] = field(default_factory=dict)
     tracked: dict[int, Result] = field(default_factory=dict)
-    # Results of prompts since the last propagation. The next propagation moves them to the dicts above.
+    # Results of prompts since the last propagation. The next propagation moves these results to the two dicts above.
     new_conditioning: dict[int, Result] = field(default_factory=dict)
     new_tracked: dict[int, Result] = field(default_factory=dict)
     # Direction of the last pass over each frame: True if backward. Frames without a pass have no entry.
@@ -50,7 +51,7 @@ class ObjectRecord(Generic[Result]):
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def result_before(self, frame: int, reverse: bool) -> Result | None:
-        """Returns the result of the frame before, if that was tracked in the same direction or prompted."""
+        """Returns the previous frame's result if the frame was prompted or tracked in the same direction, or None."""
         before = frame + 1 if reverse else frame - 1
         if before in self.conditioning:
             return self.conditioning[before]
@@ -61,7 +62,7 @@ class ObjectRecord(Generic[Result]):
         return [self.tracked]
 
     def set_prompt(self, frame: int, points: Any, mask: Any) -> None:
-        """Replaces the prompts on a frame by points or a mask. The other argument is None."""
+        """Replaces the prompts on a frame by points or a mask. One of ``points`` and ``mask`` is None."""
         for prompt, prompts, others in ((points, self.points, self.masks), (mask, self.masks, self.points)):
             if prompt is not None:
                 prompts[frame] = prompt
@@ -76,13 +77,13 @@ class ObjectRecord(Generic[Result]):
             self.reverse.pop(frame, None)
 
     def forget_around(self, frame: int, distance: int) -> None:
-        """Drops tracked results up to ``distance`` frames away, except the result of the frame itself."""
+        """Drops tracked results up to ``distance`` frames from ``frame``, except the result of ``frame`` itself."""
         for results in self._histories():
             for near in [t for t in results if t != frame and abs(t - frame) <= distance]:
                 del results[near]
 
     def commit(self, encoded: Mapping[int, Result], clearing_distance: int | None) -> None:
-        """Moves the new results to the stored ones.
+        """Moves the results of new prompts to the stored results.
 
         Args:
             encoded: Results with memories, by the ``id()`` of the new result without a memory.
@@ -96,7 +97,7 @@ class ObjectRecord(Generic[Result]):
             for frame, result in self.new_results(conditioning).items():
                 results = self.results(conditioning)
                 if not conditioning:
-                    results.pop(frame, None)  # inserts it as the newest, since max_history removes the oldest
+                    results.pop(frame, None)  # inserts the newest result last, since max_history removes the first
                 results[frame] = encoded[id(result)]
         self.new_tracked.clear()
         self.new_conditioning.clear()
@@ -112,7 +113,7 @@ def latest_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int, cond
 
 
 def remaining_results(objects: Mapping[Any, ObjectRecord[Result]], frame: int) -> dict[Any, Result]:
-    """Returns the latest results on a frame after a prompt on it was removed."""
+    """Returns the latest results on ``frame`` after a prompt on ``frame`` was removed."""
     return latest_results(objects, frame, any(frame in o.new_conditioning for o in objects.values()))
 
 
@@ -147,7 +148,7 @@ def frames_of_pass(
     Args:
         start: First frame. If None, the earliest conditioning frame of the objects.
         count: Maximum number of frames after ``start``. If None, the pass ends with the video.
-        reverse: If True, the pass goes backward in time. From frame 0 it is empty, as in the original.
+        reverse: If True, the pass goes backward in time. A backward pass from frame 0 is empty, as in the original.
     """
     if start is None:
         start = min(t for o in objects for t in o.conditioning)

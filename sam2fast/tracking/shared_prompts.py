@@ -1,4 +1,4 @@
-"""Finds pairs of objects with overlapping prompts, such as a part and its whole. Strategies do not compare them."""
+"""Finds pairs of objects with overlapping prompts, such as a part and its whole, that strategies do not compare."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from sam2fast.tracking.together_rules import updated_exempt_pairs
 
 
 def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
-    """Returns the session's exempt pairs, updated by new prompts, which are not committed yet."""
+    """Returns the session's exempt pairs, updated by new prompts that are not committed yet."""
 
     def overlap(results: Sequence[FrameResult]) -> list[list[bool]]:
         return overlaps(torch.cat([result.mask for result in results])[:, 0] > 0).tolist()
@@ -24,7 +24,7 @@ def exempt_pairs(state: VideoSession) -> frozenset[tuple[Any, Any]]:
 def pairs_of(state: VideoSession, objects: Sequence[TrackedObject]) -> list[list[int]]:
     """Returns the table of pairs of a step's rows: ``ITSELF`` on the diagonal, ``SHARING`` for compared rows, else 0.
 
-    Each row is one hypothesis of an object. Only hypotheses with the same number are compared.
+    Each row is one hypothesis of an object. Only hypotheses with the same index are compared.
     """
     count, hypotheses = len(objects), state.strategy.hypotheses
     pairs = [[SHARING] * count for _ in objects]
