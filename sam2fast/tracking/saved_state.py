@@ -28,11 +28,11 @@ from sam2fast.tracking.tracker import Tracker
 from sam2fast.utils.errors import FixableError
 from sam2fast.video_io import Frames
 
-FACTS, DIGEST = "sam2fast_state", "sha256"  # entries of the header
+FACTS, DIGEST = "sam2fast_state", "sha256"  # keys of the file's header
 VERSION = 1
-STREAM_FRAME = "stream_frame"  # key of a stream's current frame; sessions do not have it
+STREAM_FRAME = "stream_frame"  # key of a stream's current frame; absent in saved sessions
 MEMORY_DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Attributes of a TrackedObject that store results. The results of KEPT have memories.
+# Attributes of a TrackedObject that store results. Results in KEPT have memories.
 KINDS = ("conditioning", "tracked", "new_conditioning", "new_tracked")
 KEPT = KINDS[:2]
 
@@ -61,7 +61,7 @@ def save(state: PackedState, file: str | Path) -> None:
     if target.is_dir():
         raise IsADirectoryError(f"the state cannot be written to {str(target)!r}, which is a folder")
     try:
-        # In a temporary folder, since safetensors writes to a temporary file beside the given path.
+        # Writes in a temporary folder, since safetensors creates a temporary file beside the given path.
         with atomic_path(target, in_folder=True) as partial:
             partial.touch()
             mode = partial.stat().st_mode
@@ -101,7 +101,7 @@ def read(file: str | Path) -> PackedState:
     try:
         with safe_open(path, framework="pt") as content:
             header = content.metadata() or {}
-            # Clones, since the tensors are memory-mapped, and would change with the file.
+            # Clones the tensors, since memory-mapped tensors would change with the file.
             tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118  (no dict)
         if header[DIGEST] != _digest(header[FACTS], tensors):
             raise StateError(f"{path} is damaged: its checksum does not match")
@@ -109,8 +109,8 @@ def read(file: str | Path) -> PackedState:
         version = facts["version"]
     except StateError:
         raise
-    # ValueError: invalid JSON, or dtypes that torch does not have. RuntimeError: JSON that is nested too deeply, or not
-    # enough memory, since torch has no exception type for that.
+    # ValueError: invalid JSON, or dtypes that torch does not have. RuntimeError: JSON that is nested too deeply, or
+    # insufficient memory, for which torch has no exception type.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         if "allocate memory" in str(error):
             raise MemoryError(f"there is not enough memory for {path}") from error
@@ -149,7 +149,7 @@ def packed(state: VideoSession) -> PackedState:
         "approximations": state.bank.approximations.named(),
         "strategy": saved_strategy(state.strategy),
         "offload": [state.offload_video_to_cpu, state.offload_state_to_cpu],
-        # The pool's dtype. It may be wider than the dtype of the stored memories.
+        # The pool's dtype may be wider than the dtype of the stored memories.
         "memory_dtype": None if memories is None else str(memories.data.dtype).removeprefix("torch."),
         "objects": objects,
         "exempt": saved_pairs(state),
@@ -171,7 +171,7 @@ def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[
             stacked = _stacked(state.bank, list(results.values()))
             tensors.update({f"{number}.{attribute}.{name}": value for name, value in stacked.items()})
     index = {key: i for i, key in enumerate(others)}
-    # Pairs of a frame and an index in ``others``, or None for the result of the best hypothesis.
+    # Per hypothesis, pairs of a frame and an index in ``others``. The index is None for results of the best hypothesis.
     hypotheses = [[[t, index.get(id(r))] for t, r in history.items()] for history in tracked.others.values()]
     return {
         "id": _json_id(obj_id),
@@ -181,7 +181,7 @@ def _packed_object(state: VideoSession, number: int, obj_id: Any, tensors: dict[
         "masks": list(tracked.masks),
         "results": {
             attribute: list(results) for attribute, results in frames.items()
-        },  # the order affects sums over them
+        },  # the order of frames affects sums over results
     }
 
 
@@ -196,7 +196,7 @@ def _stacked(bank: MemoryBank, results: list[FrameResult]) -> dict[str, Tensor]:
     if all(r.memory is not None for r in results):
         assert bank.memories is not None
         pages = [bank.memories.read(r.memory).cpu() for r in results if r.memory is not None]
-        dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # conversion to the widest is exact
+        dtype = max({page.dtype for page in pages}, key=lambda d: d.itemsize)  # conversion to the widest dtype is exact
         parts["memory"] = torch.stack([page.to(dtype) for page in pages])
     return parts
 
@@ -206,7 +206,7 @@ def _json_id(obj_id: Any) -> str | int:
         return obj_id
     try:
         number = operator.index(obj_id)
-        if number == obj_id and hash(number) == hash(obj_id):  # the caller's id also finds the restored object
+        if number == obj_id and hash(number) == hash(obj_id):  # so the caller's id finds the restored object
             return number
     except TypeError:
         pass
@@ -224,7 +224,7 @@ def unpacked(
     features_kept: int = FEATURES_KEPT,
     strategy: Strategy | None = None,
 ) -> VideoSession:
-    """Restores the session of a saved state. All memories stay on the CPU until they are used.
+    """Restores the session of a saved state. Memories stay on the CPU until a step uses them.
 
     Args:
         tracker: Tracker of the model that the state was saved with.
@@ -301,7 +301,7 @@ def _results(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[FrameResult
     names = ("mask", "iou", "score", "pointer", "memory", "record", "state")
     parts = {name: tensors[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in tensors}
     for i in range(len(parts.get("mask", ()))):
-        # Clones, since a view of one frame would keep all frames alive.
+        # Clones tensors, since a view of one frame would keep the tensors of all frames in memory.
         mask, iou, score = (parts[name][i : i + 1].clone() for name in ("mask", "iou", "score"))
         pointer = PagePool.archived_page(parts["pointer"][i])
         memory = PagePool.archived_page(parts["memory"][i]) if "memory" in parts else None
@@ -317,7 +317,7 @@ def check_restored(state: VideoSession, has_memories: bool) -> None:
         has_memories: True if the model keeps memories.
 
     Raises:
-        ValueError: If the model could not have written them.
+        ValueError: If the model could not have produced these limits or objects.
     """
     for limit in (state.max_history, state.max_cond_frames):
         _expect(limit is None or _is_count(limit), f"a number of frames is {limit!r}")

@@ -1,4 +1,4 @@
-"""Defines a session: a video, its objects with prompts, results and memories, and the identity of its model."""
+"""Defines a session, which stores a video, objects with prompts, results and memories, and the model's identity."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,8 @@ from sam2fast.video_io import Frames
 class TrackedObject(ObjectRecord[FrameResult]):
     """Stores prompts and results of one object, by frame. Points are dicts of ``point_coords`` and ``point_labels``."""
 
-    # Tracked results of hypotheses from 1 on, by number. Results of hypothesis 0, the best one, are in ``tracked``. A
-    # hypothesis without an entry equals the best one.
+    # Tracked results of hypotheses 1, 2, ..., by hypothesis index. Results of hypothesis 0, the best hypothesis, are in
+    # ``tracked``. A hypothesis without an entry has the results of the best hypothesis.
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
 
     def hypotheses(self, count: int) -> list["TrackedObject"]:
@@ -34,18 +34,18 @@ class TrackedObject(ObjectRecord[FrameResult]):
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 
     def state_before(self, frame: int, reverse: bool) -> Page | None:
-        """Returns a strategy's state after the frame before, if that was tracked in the same direction or prompted."""
+        """Returns the strategy's state from :meth:`result_before`, or None if there is no result."""
         before = self.result_before(frame, reverse)
         return None if before is None else before.state
 
     def keep_tracked(self, frame: int, result: FrameResult, max_history: int | None) -> None:
-        """Stores a tracked result, and drops the oldest results if there are more than ``max_history``."""
+        """Stores a tracked result. If there are more than ``max_history`` results, drops the oldest results."""
         if result.others:
             if self.tracked.get(frame) is not result:
                 self._branch(frame, result)
             result.others = ()
         elif self.tracked.get(frame) is not result:
-            self.tracked.pop(frame, None)  # inserts it as the newest
+            self.tracked.pop(frame, None)  # inserts the newest result last
             self.tracked[frame] = result
         if max_history is not None:
             for tracked in self._histories():
@@ -53,7 +53,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
                     del tracked[old]
 
     def _branch(self, frame: int, result: FrameResult) -> None:
-        """Replaces each hypothesis by its parent's results and its own result on the frame."""
+        """Replaces each hypothesis by the results of its parent, and a new result on the frame."""
         rows = (result, *result.others)
         before = [o.tracked for o in self.hypotheses(len(rows))]
         after = continued(before, [row.parent for row in rows], frame, rows)
@@ -63,7 +63,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
         return [self.tracked, *self.others.values()]
 
     def forget_unreachable(self, frame: int, rules: MemoryRules, kept: Collection[int]) -> None:
-        """Drops data that neither prompts on ``frame`` nor later frames use. Keeps tracked results of ``kept``."""
+        """Drops data that neither prompts on ``frame`` nor later frames use. Keeps results on frames in ``kept``."""
         oldest = frame - rules.reach
         for results in self._histories():
             for tracked in [t for t in results if t not in kept and t != frame]:
@@ -72,7 +72,8 @@ class TrackedObject(ObjectRecord[FrameResult]):
             for t in [t for t in past if t < frame]:
                 del past[t]
         if 0 <= rules.max_conditioning < len(self.conditioning):
-            # Frames attend to the nearest conditioning frames. Others within reach may count as tracked frames.
+            # Later frames attend to the nearest conditioning frames. Farther ones within reach may count as tracked
+            # frames.
             nearest = sorted(self.conditioning, reverse=True)
             reachable = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
             self.conditioning = {t: self.conditioning[t] for t in reachable}
@@ -84,14 +85,14 @@ class TrackedObject(ObjectRecord[FrameResult]):
         super().remove_prompts(frame)
 
     def commit(self, encoded: Mapping[int, FrameResult], clearing_distance: int | None) -> None:
-        """Stores the new results, see :meth:`ObjectRecord.commit`. If there are any, drops all other hypotheses."""
+        """Stores new results, see :meth:`ObjectRecord.commit`. New results drop all hypotheses except the best."""
         has_new = bool(self.new_tracked or self.new_conditioning)
         super().commit(encoded, clearing_distance)
         if has_new:
             self.others.clear()
 
     def copy(self) -> "TrackedObject":
-        """Returns a copy with the same prompts and results. Changes of its dicts do not affect this object."""
+        """Returns a copy with the same prompts and results. Changes of the copy's dicts do not affect this object."""
         copied = TrackedObject(**{name: dict(entries) for name, entries in vars(self).items()})
         copied.others = {i: dict(tracked) for i, tracked in self.others.items()}
         return copied
@@ -111,7 +112,7 @@ class VideoSession:
     Args:
         frames: Frames of the video.
         features: Cache of image features.
-        bank: Memories.
+        bank: Memory bank with the memories of all objects.
         opened_with: Identity of the session's model.
         offload_video_to_cpu, offload_state_to_cpu: Arguments of ``init_state``. Computations stay on the model's
             device.
@@ -132,7 +133,7 @@ class VideoSession:
     # Objects by id, in the order of their first prompts.
     objects: dict[Any, TrackedObject] = field(default_factory=dict, init=False)
     obj_ids: list[Any] = field(default_factory=list, init=False)
-    # Pairs of ids, in both orders. A strategy does not compare these objects, because their prompts overlap.
+    # Pairs of ids, in both orders, of objects that a strategy does not compare because their prompts overlap.
     exempt: frozenset[tuple[Any, Any]] = field(default=frozenset(), init=False)
     guard: CallGuard = field(default_factory=CallGuard, init=False)
 
@@ -158,7 +159,7 @@ class VideoSession:
         self.objects, self.obj_ids = objects, ids  # in one statement, in case of Ctrl-C
 
     def remove(self, obj_id: Any) -> None:
-        """Removes an object. The others keep their order. Raises ``KeyError`` if the id is unknown."""
+        """Removes an object. The other objects keep their order. Raises ``KeyError`` if the id is unknown."""
         objects = dict(self.objects)
         del objects[obj_id]
         ids, exempt = list(objects), frozenset(pair for pair in self.exempt if obj_id not in pair)
@@ -166,41 +167,42 @@ class VideoSession:
 
     def clear(self) -> None:
         """Removes all objects and their memories. Empties the list of ids in place, as in the original."""
-        bank = self.bank.emptied()  # first, since its allocation may fail
+        bank = self.bank.emptied()  # comes first, since allocating the bank may fail
         self.objects, self.obj_ids[:], self.bank, self.exempt = {}, [], bank, frozenset()
 
     def check_saveable(self) -> None:
         """Raises ``ValueError`` if a subclass stores prompts or results outside ``objects``."""
 
 
-# Function that is called before each step. Its arguments are the session, objects, frame, reverse, and the selection of
-# each object. If there are several hypotheses, each one is passed as an object. The best one is the session's object.
+# Function that is called before each step. The arguments are the session, objects, frame, reverse, and each object's
+# selection. If an object has several hypotheses, each hypothesis is passed as an object. The best hypothesis is the
+# session's object.
 SelectionWatch: TypeAlias = Callable[[Any, Sequence[TrackedObject], int, bool, Sequence[Selection]], None]
 
 
 @dataclass
 class TrackingOptions:
-    """Settings of a tracker. They may be changed at any time. Most take effect on the next frame."""
+    """Stores settings of a tracker. Settings may change at any time. Most settings take effect on the next frame."""
 
     fill_hole_area: float = 0  # maximum area of filled holes, in low-resolution pixels; 0: no hole is filled
     non_overlap_masks: bool = False  # in returned masks, only the object with the largest logit keeps a pixel
-    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked results around it
+    clear_non_cond_mem_around_input: bool = False  # a prompt removes the object's tracked results near the frame
     add_all_frames_to_correct_as_cond: bool = False  # a correction makes its frame a conditioning frame
     selection_watch: SelectionWatch | None = None
     fast: bool | None = None  # use of CUDA graphs; None: if faster and safe; True: on every device; False: never
-    approximations: Approximations = EXACT  # of sessions opened later
-    strategy: Strategy = SAM2  # of sessions opened later
+    approximations: Approximations = EXACT  # approximations of sessions opened later
+    strategy: Strategy = SAM2  # strategy of sessions opened later
 
 
 class UnchangedOnError:
     """Context manager that restores the session if its block raises an exception, including Ctrl-C.
 
-    It does not use :func:`contextlib.contextmanager`. If Ctrl-C interrupted that function's code, the generator would
-    only resume when it is deleted, and then undo the changes of later calls.
+    The class does not use :func:`contextlib.contextmanager`. If Ctrl-C interrupted that function's code, the generator
+    would resume only on deletion, and would undo the changes of later calls.
 
     Args:
-        state: Session. Its objects and ids are restored.
-        objects: Objects that the block changes. Their prompts and results are restored.
+        state: Session. The objects and ids of the session are restored.
+        objects: Objects that the block changes. The prompts and results of these objects are restored.
     """
 
     def __init__(self, state: VideoSession, objects: Iterable[TrackedObject]) -> None:

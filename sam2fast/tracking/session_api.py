@@ -37,7 +37,7 @@ class SessionMethods(SAM2Base, Generic[State]):
     """SAM 2 with the settings and recordings of a tracker.
 
     Attributes:
-        selection_watch: Function that is called before each step with the memories that it attends to, or None.
+        selection_watch: Function that is called before each step with the memories that the step attends to, or None.
         fast: Use of CUDA graphs. None: if they are faster and safe, on NVIDIA GPUs with Triton. True: on every device.
             False: never.
     """
@@ -56,8 +56,8 @@ class SessionMethods(SAM2Base, Generic[State]):
         super().__init__(**kwargs)
         self.selection_watch: SelectionWatch | None = None
         self._steps = Steps()
-        # Threads may share the model, and each session has a guard. This guard protects the settings that a session
-        # reads while it is opened.
+        # Threads may share the model, and each session has a guard. The model's guard protects the settings that are
+        # read when a session is opened.
         self.guard = CallGuard()
 
     @property
@@ -68,7 +68,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         its approximations.
 
         Raises:
-            ValueError, TypeError: If a name is unknown, or a value is invalid for this model. Nothing has changed then.
+            ValueError, TypeError: If a name is unknown, or a value is invalid for this model. The setting is unchanged.
             ConcurrentUseError: If another thread is opening a session.
         """
         return self._approximations
@@ -89,8 +89,8 @@ class SessionMethods(SAM2Base, Generic[State]):
         Takes the same values as ``build_sam2_video_predictor(..., strategy=...)``.
 
         Raises:
-            ValueError: If the name is unknown. Nothing has changed then.
-            TypeError: If the value is neither a name nor a hashable instance. Nothing has changed then.
+            ValueError: If the name is unknown. The setting is unchanged.
+            TypeError: If the value is neither a name nor a hashable instance. The setting is unchanged.
         """
         return self._strategy
 
@@ -101,7 +101,7 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     @property
     def _tracker(self) -> Tracker:
-        """Tracker of this model. Created for each use, since storing it would be a reference cycle."""
+        """Tracker of this model. Each use creates a new tracker, since a stored tracker would be a reference cycle."""
         return Tracker(self, cast(TrackingOptions, self), self._steps)  # the options are attributes of the model
 
     def _checked_history(self, max_history: Any) -> int | None:
@@ -149,7 +149,7 @@ class SessionMethods(SAM2Base, Generic[State]):
         warm_up(self._tracker, num_objects, (height, width), output, frames_at_once(encode_ahead, self.device))
 
     def release_recordings(self) -> None:
-        """Frees the recordings of the model and its sessions. Later steps are recorded again when needed."""
+        """Frees the recordings of the model and its sessions. Later steps are recorded again if needed."""
         self._steps.release(self)
 
     def check_recordings(self) -> None:
@@ -163,10 +163,10 @@ class SessionMethods(SAM2Base, Generic[State]):
     def propagate_both(self, inference_state: VideoSession, **options: Any) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects through the whole video or volume in both directions, and yields each frame once.
 
-        The forward pass begins at the earliest prompt, the backward pass at the latest frame on which an object is
-        first prompted. An object's masks come from the forward pass from its first prompted frame on, and from the
-        backward pass before. The frames from that latest frame to the end are yielded first, then all others in
-        descending order. Until then, masks of frames that both passes track stay in memory.
+        The forward pass begins at the earliest prompt. The backward pass begins at frame t, the latest frame on which
+        an object is first prompted. An object's masks come from the forward pass from its first prompted frame on, and
+        from the backward pass before. The frames from t to the end are yielded first, then the frames before t in
+        descending order. If both passes track a frame, its masks stay in memory until the frame is yielded.
 
         Args:
             **options: Arguments ``return_scores``, ``progress``, ``encode_ahead``, ``output`` and ``lag`` of
@@ -210,8 +210,8 @@ class SessionMethods(SAM2Base, Generic[State]):
                         result = stream.add_new_points_or_box(obj_id, points, labels)
 
         Args:
-            num_frames: Length of the video, if known. It only has an effect if it is below ``max_obj_ptrs_in_encoder``
-                (16), since the distances of object pointers are normalized by it.
+            num_frames: Length of the video, if known. A length below ``max_obj_ptrs_in_encoder`` (16) changes the
+                normalization of object pointers' distances. A larger length has no effect.
             max_cond_frames: Maximum number of conditioning frames per object to keep and attend to, nearest first. If
                 None, uses the model's ``max_cond_frames_in_attn``, by default without a limit.
             strategy: See :func:`~sam2fast.build_sam.build_sam2_video_predictor`. If None, uses the predictor's
@@ -292,7 +292,8 @@ class SessionMethods(SAM2Base, Generic[State]):
 
         Args:
             file: File that :meth:`save_state` wrote.
-            video_path: The same video; see ``init_state``. A user's replacement of ``load_video_frames`` is not called.
+            video_path: Video of the saved session; see ``init_state``. A user's replacement of ``load_video_frames`` is
+                not called.
             async_loading_frames, window, axis: See ``init_state``.
 
         Raises:
@@ -322,8 +323,8 @@ class SessionMethods(SAM2Base, Generic[State]):
     def move_state(self, inference_state: VideoSession) -> State:
         """Copies a session of a predictor with the same weights, possibly on another device, to this predictor.
 
-        It also copies a session of this predictor, for example as a backup. The two sessions are independent, except
-        that they share the opened video: closing its frames closes the video for both.
+        A session of this predictor can also be copied, for example as a backup. The two sessions share only the opened
+        video. Closing the frames of one session closes the video for both sessions.
 
         Raises:
             StateError: If the predictors' weights differ, an id is neither a string nor an integer, or the session is

@@ -52,7 +52,7 @@ class StepInput(NamedTuple):
 
     bank: MemoryBank
     features: FrameFeatures
-    attended: Sequence[AttendedPages]  # per object; without pages if the model keeps no memories
+    attended: Sequence[AttendedPages]  # one entry per object; empty entries if the model keeps no memories
     rules: MemoryRules
     settings: StepSettings
     pairs: Sequence[Sequence[int]] = ()  # see :func:`~sam2fast.tracking.shared_prompts.pairs_of`, or empty
@@ -74,17 +74,17 @@ class Pools(NamedTuple):
 
 
 class StepBuffers(NamedTuple):
-    """Stores the results of a step, and its inputs except the pools."""
+    """Stores the results and inputs of a step, except the pools."""
 
     features: FrameFeatures
     tables: StepTables
-    results: PackedResults  # of C objects, after hole filling
+    results: PackedResults  # results of C objects, after hole filling
 
     @classmethod
     def make(
         cls, model: SAM2Base, features: FrameFeatures, integers: Tensor, shape: StepShape, settings: StepSettings
     ) -> "StepBuffers":
-        """Returns the buffers of a step. Only the results are new memory."""
+        """Returns the buffers of a step. Only the results are newly allocated."""
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
         results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
@@ -92,7 +92,7 @@ class StepBuffers(NamedTuple):
 
 
 class NarrowPagesError(Exception):
-    """Raised if the dtype of the pages is too narrow for new memories of ``dtype``, and would round them."""
+    """Raised if the dtype of the pages is too narrow to store new memories of ``dtype`` without rounding."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(f"memories are {dtype}")
@@ -100,12 +100,12 @@ class NarrowPagesError(Exception):
 
 
 def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: StepSettings) -> None:
-    """Tracks the objects of the tables without synchronizing with the device. Computes padding rows, too.
+    """Tracks the objects in the tables and computes padding rows, without synchronizing with the device.
 
     Writes results to the buffers, and memories, pointers and states to the pools.
 
     Raises:
-        NarrowPagesError: If the pages would round new memories. Nothing has been written then.
+        NarrowPagesError: If the pages would round new memories. Raised before results are written.
     """
     tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
     memory = decision = decided = record = as_prompt = None
@@ -121,7 +121,7 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
         prediction, decided = decision.outcome(prediction)
         record, as_prompt = decided.record, decided.as_prompt
     if pools.pages is not None:
-        # The memory is encoded from the mask before its holes are filled.
+        # The memory is encoded from the mask before hole filling.
         memories = encode_masks(model, features, prediction.mask, prediction.score, False, as_prompt)
         if torch.promote_types(memories.dtype, pools.pages.dtype) != pools.pages.dtype:
             raise NarrowPagesError(memories.dtype)
@@ -137,7 +137,7 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
 def prepare_tables(inputs: StepInput, shape: StepShape) -> tuple[Tensor, list[Page], list[Page], list[Page]]:
     """Returns a step's tables on the CPU, and the pages for its new memories, pointers and states.
 
-    There are pages for padding rows, too. Deleting the pages frees their rows.
+    Padding rows also get pages. Deleting a page frees its row.
     """
     bank = inputs.bank
     bank.reserve(shape)
@@ -193,7 +193,7 @@ def build_results(
 
     Args:
         memories: Pages of memories. Empty for a model without memories, and for results of prompts.
-        states: Pages of the strategy's states. Empty if it keeps no states.
+        states: Pages of the strategy's states. Empty if the strategy keeps no states.
     """
     copies = FrameCopies(packed)
     pages = zip_longest(memories[:count], pointers[:count], states[:count])
@@ -224,13 +224,14 @@ def predict(
 
     Args:
         memory: Memory of the objects. None for an initial prompt, or if the model keeps no memories.
-        initial: True for an initial prompt. It determines if the decoder predicts one mask or three.
+        initial: True for an initial prompt. The decoder predicts one or three masks, depending on ``initial`` and
+            ``points``.
         points: One object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
         mask: One object's mask ``(1, 1, S, S)``.
         previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
         rows: Number of objects if ``memory`` is None.
         fp8: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
-        decision: Runs the strategy on the decoder's candidates. None if the strategy does not take part.
+        decision: Call of the strategy with the decoder's candidates. None if the strategy does not change predictions.
     """
     engine = engine_for(model)
     presence = 0.0 if decision is None else decision.presence
@@ -275,11 +276,11 @@ def encode_masks(
     """
     if as_prompt is not None:
         large = model.masks_for_memory(masks)
-        # The encoder applies a sigmoid to them. The results are exactly 0 or 1.
+        # The memory encoder's sigmoid of these logits is exactly 0 or 1.
         masks = torch.where(as_prompt[..., None, None], torch.where(large > 0, CERTAIN, -CERTAIN), large)
     return engine_for(model).encode_memory(features.embedding, masks, scores, from_prompt)
 
 
 def fill_holes(masks: Tensor, fill_hole_area: float) -> Tensor:
-    """Fills holes in low-resolution logits ``(B, 1, h, w)``. If ``fill_hole_area`` is 0, returns them unchanged."""
+    """Fills holes in low-resolution logits ``(B, 1, h, w)``. If ``fill_hole_area`` is 0, returns the input."""
     return fill_holes_in_mask_scores(masks, fill_hole_area) if fill_hole_area > 0 else masks

@@ -38,12 +38,12 @@ from sam2fast.video_io import Frames
 
 _log = logging.getLogger(__name__)
 
-# Maximum number of closed sessions to keep pools and recorded steps of, for later sessions.
+# Pools and recorded steps of at most this many closed sessions are kept for later sessions.
 MOST_IDLE = 2
-# Later sessions do not reuse pools with more recorded steps. Some strategies record steps for each video size.
+# Pools with more recorded steps than this are not reused. Some strategies record steps for each video size.
 MOST_RECORDED = 64
-# Initial size of the pools: objects, and conditioning frames of each. At 1024x1024 this is 72 MiB in bfloat16. If a
-# pool grows, its address changes, and the steps recorded on it are recorded again.
+# Initial capacity of the pools: number of objects, and of conditioning frames per object. At 1024x1024 the pools take
+# 72 MiB in bfloat16. If a pool grows, its address changes, and its steps are recorded again.
 OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE = 16, 2
 
 
@@ -93,10 +93,10 @@ class Steps:
         """Encodes frames of a video as one batch.
 
         Args:
-            ahead: If True, the caller does not need the features yet. Recordings compute them on another stream without
-                waiting for the caller's stream, so no kernel may still be writing the weights.
-            padded: Batch size to pad to if no encoding of the actual size is recorded, to avoid recording one. If 0,
-                the batch is not padded.
+            ahead: If True, the caller does not need the features yet. Recordings compute the features on another stream
+                without waiting for the caller's stream, so no kernel may still be writing the weights.
+            padded: Padded batch size if no encoding of the actual size is recorded, to avoid a new recording. If 0, the
+                batch is not padded.
         """
         encoded = None
         if self._may_record(model, options):
@@ -107,7 +107,7 @@ class Steps:
         return encoded
 
     def _replay_encoding(self, model: SAM2Base, frames: list[Tensor], ahead: bool, padded: int) -> EncodedFrames | None:
-        """Encodes frames by a recording, padded to a bucket's size. Returns None if that cannot be recorded."""
+        """Encodes frames by a recording, padded to a bucket's size. Returns None if recording fails."""
         engine, recorded = engine_for(model), self._recorded_of(model, True)
         device = recorded.pool.device
         sizes = bucket(len(frames)), bucket(max(len(frames), padded))
@@ -146,7 +146,7 @@ class Steps:
         return call_step(model, inputs) if results is None else results
 
     def _replay_step(self, model: SAM2Base, inputs: StepInput) -> Results | None:
-        """Computes a step by a recording. Returns None if it cannot be recorded."""
+        """Computes a step by a recording. Returns None if recording fails."""
         bank, settings, (embedding, high_res) = inputs.bank, inputs.settings, inputs.features
         count, shape = len(inputs.attended), bank.shape_of(inputs.attended, inputs.rules, in_buckets=True)
         key = f"steps with rows for {shape.objects} objects", shape, settings
@@ -184,8 +184,8 @@ class Steps:
     def recorded_steps(self, model: SAM2Base, bank: MemoryBank, rules: MemoryRules) -> Recorded:
         """Returns the steps recorded on a session's pools.
 
-        On its first step, a session takes over the pools of a closed session if they are large enough, and the steps
-        recorded on them.
+        On its first step, a session takes over sufficiently large pools of a closed session, and the steps recorded on
+        these pools.
         """
         pool, used, idle = self._recorded_of(model).pool, self._used, self._idle
         with pool.lock:
@@ -193,7 +193,7 @@ class Steps:
                 assert bank.memories is not None
                 reusable = [x for x in reversed(list(idle)) if x.tensors and x.made <= MOST_RECORDED]
                 recorded = next((x for x in reusable if bank.memories.suits(x.tensors.pages)), None) or Recorded(pool)
-                with suppress(ValueError):  # newly created, or dropped by a finalizer meanwhile
+                with suppress(ValueError):  # ``recorded`` is new, or a finalizer dropped it meanwhile
                     idle.remove(recorded)
                 for page_pool, tensor in zip(bank.pools, recorded.tensors, strict=False):
                     if page_pool is not None and tensor is not None:
@@ -206,7 +206,7 @@ class Steps:
             return used[bank]
 
     def _may_record(self, model: SAM2Base, options: TrackingOptions) -> bool:
-        """Returns True if steps and encodings are recorded. Before the first one, stores the model's fingerprint."""
+        """Returns True if steps and encodings are recorded. Before the first recording, stores a fingerprint."""
         if self.why_eager(model, options.fast) is not None:
             return False
         if self._made_for is None:
@@ -215,7 +215,7 @@ class Steps:
         return True
 
     def why_eager(self, model: SAM2Base, fast: bool | None) -> str | None:
-        """Returns the reason why steps of this model are not recorded, or None if they are.
+        """Returns the reason why steps of this model are not recorded, or None if steps are recorded.
 
         See :func:`sam2fast.engine.graphs.why_eager`.
         """
@@ -266,7 +266,7 @@ class Steps:
             self._changes += 1
 
     def release(self, model: SAM2Base) -> None:
-        """Frees the recordings of all sessions and their memory. Later steps are recorded again when needed."""
+        """Frees the recordings of all sessions and the GPU memory of recordings. Later steps are recorded again."""
         self._forget()
         release(model)
 
@@ -274,7 +274,7 @@ class Steps:
 def _uploaded(frames: Sequence[Tensor], batch: int, device: torch.device) -> Tensor:
     """Copies frames to ``(batch, S, S, 3)`` uint8 on the device. Repeats the last frame to fill the batch.
 
-    Frames of a cache are already pinned by the thread that reads them, so no pixels are copied on the CPU.
+    The reading thread has already pinned the frames of a frame cache, so no pixels are copied on the CPU.
     """
     pixels = torch.empty(batch, *frames[0].shape, dtype=torch.uint8, device=device)
     for i, frame in enumerate([*frames, *[frames[-1]] * (batch - len(frames))]):
@@ -289,4 +289,4 @@ def _wait(done: torch.cuda.Event, features: FrameFeatures) -> None:
     stream = torch.cuda.current_stream(features.embedding.device)
     stream.wait_event(done)
     for x in (features.embedding, *features.high_res):
-        x.record_stream(stream)  # the allocator does not reuse its memory before this stream has read it
+        x.record_stream(stream)  # the allocator does not reuse the memory of ``x`` before this stream has read ``x``

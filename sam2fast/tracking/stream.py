@@ -61,19 +61,19 @@ class Detected(NamedTuple):
 class VideoStream:
     """Tracks objects through frames that are passed in one by one. See ``SAM2VideoPredictor.open_stream``.
 
-    Prompts refer to the current frame, the last frame passed in. ``init_state`` and ``propagate_in_video`` give the
-    same results on the whole video, if each pass ends at the next prompted frame t and the next pass begins at t + 1.
-    On the CPU they are equal bit by bit. A call that fails changes nothing. Only one thread may use a stream at a time.
-    Calls from other threads raise :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
+    Prompts refer to the current frame, the last frame passed in. If each pass of ``propagate_in_video`` over the whole
+    video ends at the next prompted frame t, and the next pass begins at t + 1, the results are the same. On the CPU the
+    results are equal bit by bit. A call that fails changes nothing. Only one thread may use a stream at a time. Calls
+    from other threads raise :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
     Memory use does not grow with the number of frames. A stream keeps only memories that later frames may attend to.
     Each conditioning frame of an object takes a memory and a low-resolution mask.
 
     Args:
         tracker: Tracker of the predictor.
-        num_frames: Length of the video. None if it is unknown.
-        max_cond_frames: Maximum number of conditioning frames per object to attend to, nearest first. None for no
-            limit besides the model's.
+        num_frames: Length of the video. None if the length is unknown.
+        max_cond_frames: Maximum number of conditioning frames per object to attend to, nearest first. None for the
+            model's limit only.
         strategy: Rule that selects masks and memories. By default, the tracker's strategy.
     """
 
@@ -149,12 +149,12 @@ class VideoStream:
         if isinstance(frame, EncodedFrame) and frame._model is not self._tracker.model:
             raise ValueError("the frame was encoded by another model; encode it with the predictor of this stream")
         if any(tracked.new_conditioning or tracked.new_tracked for tracked in state.objects.values()):
-            # Only after prompts, since the check takes a millisecond.
+            # Checks only after prompts, since a check takes a millisecond.
             self._tracker.call("check_recordings", Tracker.check_recordings)
         before = self._frames.current_frame
         with UnchangedOnError(state, state.objects.values()):
             if state.objects:
-                # Before the current frame is replaced, since memories of prompts are encoded from it.
+                # Commits prompts before replacing the current frame, since their memories are encoded from this frame.
                 self._tracker.call("propagate_in_video_preflight", commit_prompts, state)
             try:
                 self._frames.set_frame(index, prepared)
@@ -236,9 +236,8 @@ class VideoStream:
 
         Args:
             boxes: Boxes ``(N, 4)`` XYXY in pixels, clipped to the frame. N may be 0.
-            labels: N strings or integers. If a box and an object both have a label, they match only if it is the same.
-                See :attr:`labels`.
-            scores: N numbers. Boxes below ``start_score`` are matched, but add no objects.
+            labels: N strings or integers. A box and an object with different labels do not match. See :attr:`labels`.
+            scores: N scores. Boxes with a score below ``start_score`` are matched, but add no objects.
             min_iou: Smallest IoU of a match.
             max_unseen: Number of frames without a match after which an object is removed.
             start_score: Smallest score of a box that adds an object.
@@ -340,7 +339,7 @@ class VideoStream:
 
     @exclusive
     def close(self) -> None:
-        """Closes the stream and frees all memory. Has no effect if it is already closed."""
+        """Closes the stream and frees all memory. Has no effect on a closed stream."""
         self._state = None
         self._frames.close()
 
@@ -353,7 +352,7 @@ class VideoStream:
         except ConcurrentUseError:
             if exc_type is None:
                 raise
-            # The error of the block propagates instead. Memory is freed after the other thread's call.
+            # The error of the ``with`` block propagates instead. Memory is freed after the other thread's call.
             self._state = None
 
     def __repr__(self) -> str:

@@ -8,20 +8,20 @@ from typing import Any
 
 from sam2fast.tracking.records import ObjectRecord, Result
 
-SHARED = 10  # masks overlap if they share more than this part of the smaller, a tenth
-NEAR = 1.1  # objects touch if their centres are nearer than the sum of their radii, times this
-LIMIT = 10.0  # largest absolute logit that is compared; a lost pixel gets the negative limit
-WEIGHT, FARTHEST = 8.0, 32.0  # twice the cost in logits of one radius from the predicted centre; largest cost
-LEAST_SQUARE = 1e-4  # smallest squared radius
-VISIBLE = 4  # smallest mask in pixels from which motion is measured
+SHARED = 10  # masks overlap if they share more than 1 / SHARED of the smaller mask's pixels
+NEAR = 1.1  # objects touch if the distance of their centres is below NEAR times the sum of their radii
+LIMIT = 10.0  # logits are clamped to this absolute value for comparisons; a lost pixel gets -LIMIT
+WEIGHT, FARTHEST = 8.0, 32.0  # twice the cost in logits at one radius from the predicted centre; maximum cost
+LEAST_SQUARE = 1e-4  # minimum squared radius in the computation of costs
+VISIBLE = 4  # minimum mask size in pixels to measure motion
 HELD = 12  # number of frames in contact for which motion is predicted instead of measured
-REACH = 16.0  # cost at two radii from a centre; logits are compared up to there
-TURNED = 9.0  # logits per pixel, summed over two objects, from which the objects have turned back
-APART = 0.75  # as NEAR: objects that are not nearer get back the pixels that others claim
-FORGOTTEN = 3  # frames without a visible mask after which motion is unknown
-LEAST_GAIN, AREA_GAIN = 0.15, 0.3  # smallest gain of measured velocities; gain of measured areas
-STATE_SIZE = 8  # numbers of an object's motion
-ROUNDS = 2  # two objects keep a pixel: a whole and one of its parts
+REACH = 16.0  # cost at two radii from a centre; pixels with a larger cost do not show if objects turned back
+TURNED = 9.0  # two objects have turned back if their logits per pixel fit exchanged positions better by this sum
+APART = 0.75  # at APART times the sum of their radii or more, touching objects compete for each other's pixels
+FORGOTTEN = 3  # number of frames without a visible mask after which motion is unknown
+LEAST_GAIN, AREA_GAIN = 0.15, 0.3  # minimum filter gain of velocities; filter gain of areas
+STATE_SIZE = 8  # number of values of an object's state
+ROUNDS = 2  # rounds of assigning a pixel to an object: a whole and its part may both get the pixel
 
 
 def updated_exempt_pairs(
@@ -29,14 +29,14 @@ def updated_exempt_pairs(
     exempt: Collection[tuple[Any, Any]],
     overlaps: Callable[[Sequence[Result]], list[list[bool]]],
 ) -> frozenset[tuple[Any, Any]]:
-    """Returns pairs of ids, in both orders, of objects with overlapping prompts: parts and wholes, which share pixels.
+    """Returns pairs of ids, in both orders, of objects that may share pixels, such as parts and wholes.
 
-    Prompts are compared whenever an object is prompted on a frame where another has a prompt. An object's first prompt
-    is also compared with tracked masks of others. The last comparison counts.
+    If two objects have prompts on a frame, these prompts are compared. An object's first prompt is also compared with
+    tracked masks of other objects. The last comparison of a pair counts.
 
     Args:
-        objects: All objects by id. Their new prompts are not committed yet.
-        exempt: Pairs until now.
+        objects: All objects by id, before new prompts are committed.
+        exempt: Exempt pairs before the new prompts.
         overlaps: Function of N results that returns N rows of N values, True if the masks overlap.
     """
     pairs = set(exempt)
@@ -50,12 +50,12 @@ def updated_exempt_pairs(
 
 
 def _shown(tracked: ObjectRecord[Result], frame: int) -> Result | None:
-    """Returns the latest result on a frame, of any type."""
+    """Returns the latest result on a frame, from a new prompt, an earlier prompt or tracking."""
     kinds = tracked.new_conditioning, tracked.new_tracked, tracked.conditioning, tracked.tracked
     return next((results[frame] for results in kinds if frame in results), None)
 
 
 def _are_compared(new: ObjectRecord[Result], other: ObjectRecord[Result], frame: int) -> bool:
-    """Returns True if an object has a new prompt on the frame that is compared with another's mask there."""
+    """Returns True if a new prompt of ``new`` on the frame is compared with the mask of ``other``."""
     is_prompted = frame in other.conditioning or frame in other.points or frame in other.masks
     return (frame in new.new_conditioning or frame in new.new_tracked) and (is_prompted or not new.conditioning)

@@ -46,8 +46,8 @@ class Tracker:
 
     Args:
         model: Network.
-        options: Settings, shared with the predictor. They may change between calls.
-        steps: Runner of steps, recorded or eager, shared with the predictor.
+        options: Settings, shared with the predictor. Settings may change between calls.
+        steps: Runner of recorded or eager steps, shared with the predictor.
 
     Attributes:
         session: Constructor of new sessions.
@@ -168,7 +168,7 @@ class Tracker:
         # Waits for a full batch, unless the next frame to track is missing or the pass ends.
         is_due = missing and (len(missing) == count or missing[0] == needed[0] or is_end)
         if is_due and self.uses_recordings:
-            with suppress(Exception):  # the step that tracks the frame raises it again
+            with suppress(Exception):  # the step that tracks the frame raises the error again
                 self._encode(state, missing, ahead=True, padded=count if is_end else 0)
 
     def _features(self, state: VideoSession, frames: Sequence[int]) -> list[FrameFeatures]:
@@ -184,7 +184,7 @@ class Tracker:
         state.features.encode(frames, lambda new: encode(self.model, self.options, state.frames, new, ahead, padded))
 
     def makes_conditioning(self, tracked: TrackedObject, frame: int) -> bool:
-        """Returns True if a prompt on the frame, not yet applied to ``tracked``, makes it a conditioning frame."""
+        """Returns True if a new prompt of ``tracked`` on ``frame`` makes ``frame`` a conditioning frame."""
         return tracked.is_initial(frame) or self.options.add_all_frames_to_correct_as_cond
 
     def predict_prompted(
@@ -196,7 +196,7 @@ class Tracker:
         mask: Tensor | None,
         previous: Tensor | None,
     ) -> FrameResult:
-        """Predicts one object from a prompt. Its memory is encoded later, by :meth:`encode_memories`.
+        """Predicts one object from a prompt. :meth:`encode_memories` encodes the object's memory later.
 
         An initial prompt attends to no memory. A correction selects memories in the direction of the frame's last pass.
 
@@ -233,7 +233,7 @@ class Tracker:
             return build_results(bank, packed, 1, [], pointers, states)[0][0]
 
     def as_mask_input(self, logits: Tensor) -> Tensor:
-        """Converts logits of an earlier result to a mask prompt of the decoder: moves them to the device and clamps."""
+        """Moves logits of an earlier result to the device, and clamps the logits for the decoder's mask input."""
         return copy_to_device(logits, self.model.device).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
     def track(
@@ -243,7 +243,8 @@ class Tracker:
 
         Returns:
             Results that may still be in flight to the CPU, and the same masks and scores on the device. If there are
-            several hypotheses, each result is the object's best hypothesis and stores the others.
+            several hypotheses, each result is of the object's best hypothesis and stores the results of the other
+            hypotheses.
         """
         bank = state.bank
         bank.begin_step()
@@ -263,7 +264,7 @@ class Tracker:
     def track_frame(
         self, state: VideoSession, objects: dict[Any, TrackedObject], frame: int, reverse: bool
     ) -> tuple[dict[Any, FrameResult], TrackScores]:
-        """Returns the results of all objects on a frame by id, and their masks and scores on the device.
+        """Returns the results of all objects on a frame by id, and the same masks and scores on the device.
 
         Runs within :meth:`one_step`. Objects with a prompt on the frame keep the prompt's result. The other objects are
         tracked as one batch. :meth:`store_results` stores the results.
@@ -302,7 +303,7 @@ class Tracker:
 
         try:
             store()
-        except BaseException:  # Ctrl-C: stores all results again; this has no effect on stored ones
+        except BaseException:  # Ctrl-C: stores all results again, without effect on stored results
             store()
             raise
 
@@ -338,7 +339,7 @@ class Tracker:
         return [attended_pages(o, one, rules, page, factors) for o, one, page in rows]
 
     def gather(self, state: VideoSession, tracked: TrackedObject, frame: int) -> AttendedMemory | None:
-        """Returns the memory that a correction attends to. None for an initial prompt or a model without memories."""
+        """Returns the memory that a correction attends to. Initial prompts and models without memories give None."""
         if tracked.is_initial(frame) or not self.model.num_maskmem:
             return None
         rules = self.rules(state)
