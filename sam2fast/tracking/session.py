@@ -29,7 +29,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
 
     def hypotheses(self, count: int) -> list["TrackedObject"]:
-        """Returns ``count`` objects, one with the results of each hypothesis. The first one is this object itself."""
+        """Returns ``count`` objects, one with the results of each hypothesis. The first is this object itself."""
         others = (self.others.get(i, self.tracked) for i in range(1, count))
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 

@@ -51,7 +51,7 @@ StrategyLike: TypeAlias = str | Strategy
 
 
 def strategy_of(requested: StrategyLike) -> Strategy:
-    """Returns the strategy with this name and published settings. Returns an instance unchanged.
+    """Returns the strategy named ``requested``, with published settings. Returns an instance unchanged.
 
     Raises:
         ValueError: If the name is unknown.
@@ -85,7 +85,7 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
 
     Args:
         saved: Result of :func:`saved_strategy`. None for sessions saved by versions without strategies.
-        present: The predictor's strategy. It is returned if the saved strategy is a user's class.
+        present: The predictor's strategy. Returned if the saved strategy is a user's class.
 
     Raises:
         ValueError: If the saved strategy is a user's class and ``present`` differs, or if the settings are invalid.

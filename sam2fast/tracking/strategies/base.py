@@ -1,4 +1,4 @@
-"""Defines the base class of strategies with SAM 2's rule, the data that they receive, and their results."""
+"""Defines the base class of strategies, which implements SAM 2's rule, and the inputs and results of strategies."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ class MaskCandidates(NamedTuple):
     """Stores the decoder's predictions for B objects on one frame, on the device."""
 
     masks: Tensor  # (B, M, h, w) fp32 logits; -1024 everywhere if the object is absent
-    ious: Tensor  # (B, M) fp32, predicted
+    ious: Tensor  # (B, M) fp32, predicted IoUs
     scores: Tensor  # (B, 1) fp32, object score logits
     prompted: bool  # True for a prompt, False for tracking
     conditioning: bool  # True if the prompt makes the frame a conditioning frame, False for a correction
     image_size: int  # side of the model's input
     video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
-    # For objects that are tracked together. None for prompts, and for strategies without ``sees_others``.
-    valid: Tensor | None = None  # (B, 1) bool, True if the row has an object: recorded steps may have more rows
+    # Fields to compare objects that are tracked together. None for prompts, and for strategies without ``sees_others``.
+    valid: Tensor | None = None  # (B, 1) bool, True for rows of objects, False for padding rows of recorded steps
     sharing: Tensor | None = None  # (B, B) bool, True for pairs of rows that compete for pixels
 
     def best(self) -> Tensor:
-        """Returns indices ``(B, 1)`` int64 of the highest predicted IoUs. The first of equal IoUs counts."""
+        """Returns indices ``(B, 1)`` int64 of the highest predicted IoUs. Among equal IoUs, the first counts."""
         return self.ious.argmax(dim=1, keepdim=True)
 
 
@@ -37,17 +37,17 @@ class Decided(NamedTuple):
     """Stores a strategy's decisions for B objects on one frame, on the device."""
 
     candidate: Tensor  # (B, 1) int64, index of the selected mask
-    state: Tensor | None = None  # (B, state_size) float64 for the next frame; None: unchanged
+    state: Tensor | None = None  # (B, state_size) float64, state for the next frame; None: unchanged
     record: Tensor | None = None  # (B, record_size) for :meth:`Strategy.attend`; None: zeros
     as_prompt: Tensor | None = None  # (B, 1) bool, True to encode the memory from the binary mask, as for prompts
-    parent: Tensor | None = None  # (B, 1) int64, index of the hypothesis that each row extends; None: itself
+    parent: Tensor | None = None  # (B, 1) int64, index of the hypothesis that each row extends; None: the row itself
     masks: Tensor | None = None  # (B, 1, h, w) fp32 logits for results and memories; None: the selected candidates
 
 
 class KeptResult(Protocol):
-    """Result of one object on an earlier frame, on the CPU. Its properties wait until the result is copied to the CPU.
+    """Result of one object on an earlier frame, on the CPU. Each property waits until the result is copied.
 
-    Only the result of the last tracked frame may still be in flight.
+    Only the copy of the last tracked frame's result may still be in progress.
     """
 
     @property
@@ -71,7 +71,7 @@ class History(NamedTuple):
     """Stores the data of one object before a frame is tracked."""
 
     frame: int
-    reverse: bool  # tracking goes backwards in time
+    reverse: bool  # True if tracking goes backwards in time
     num_frames: int  # length of the video
     conditioning: Mapping[int, KeptResult]  # results of prompted frames, by frame
     tracked: Mapping[int, KeptResult]  # results of other frames, by frame
@@ -85,7 +85,7 @@ class History(NamedTuple):
 
     @property
     def before(self) -> KeptResult | None:
-        """The neighbour's result, including the state. None unless it was prompted or tracked in this direction."""
+        """Result of the neighbour. None unless the neighbour was prompted or tracked in this direction."""
         if self.neighbour in self.conditioning:
             return self.conditioning[self.neighbour]
         return self.tracked.get(self.neighbour) if self.is_along(self.neighbour) else None
@@ -118,31 +118,31 @@ class Attended(NamedTuple):
     """Stores the memories and pointers that one object attends to on a frame, conditioning frames first."""
 
     memories: list[tuple[int, int]]  # pairs of a frame and a row of the model's maskmem_tpos_enc
-    pointers: list[tuple[int, int]]  # pairs of a frame and a distance
-    span: int | None = None  # normalizer of distances; None: the model's, from the video's length
-    factors: tuple[list[float], list[float]] | None = None  # factors of keys, per memory and per pointer; None: 1
+    pointers: list[tuple[int, int]]  # pairs of a frame and a temporal distance
+    span: int | None = None  # normalizer of distances; None: the model's normalizer, from the video's length
+    factors: tuple[list[float], list[float]] | None = None  # factors of attention keys, per memory and pointer; None: 1
 
 
 class Strategy:
-    """Selects masks and memories. The methods of this class implement SAM 2's rule. Subclasses override them.
+    """Selects masks and memories. The methods of this class implement SAM 2's rule. Subclasses override methods.
 
     An instance stores only settings, so any number of sessions, objects and threads can share it. Per-object state is a
     tensor that the session stores with the result of each frame. The state is copied, saved, reset and removed with the
     object. A prompt starts from a state of zeros. A tracked frame starts from the state of the previous frame in the
-    direction of tracking, or from zeros if that frame was neither prompted nor tracked in this direction.
+    direction of tracking, or from zeros if the previous frame was neither prompted nor tracked in this direction.
 
     Attributes:
-        presence: Logit above which an object counts as present, for its mask and its pointer. The memory encoder keeps
-            the model's threshold, 0.
-        fill_hole_area: Replacement for the predictor's setting, or None.
+        presence: Object score logit above which an object's mask and pointer count as present. The memory encoder uses
+            the model's threshold 0.
+        fill_hole_area: Replacement for the predictor's ``fill_hole_area``, or None.
         state_size: Number of state values per object, on the device.
         record_size: Number of values per object that :meth:`choose` records on each frame for :meth:`attend`.
         has_span: True if :meth:`attend` sets the normalizer of distances. Used by ``dam4sam`` and ``d4sm``.
-        has_factors: True if :meth:`attend` weights keys. Used by ``sam2long``.
+        has_factors: True if :meth:`attend` weights attention keys. Used by ``sam2long``.
         at_video_size: True if :meth:`choose` depends on the size of the video. Used by ``dam4sam`` and ``d4sm``.
         sees_others: True if :meth:`choose` compares objects that are tracked together and compete for pixels. Objects
-            are not compared if their prompts overlap by more than a tenth of the smaller one, like a part and its
-            whole. Hypotheses with different numbers are not compared, either. Used by ``together``.
+            are not compared if their prompts overlap by more than a tenth of the smaller prompt, such as a part and its
+            whole. Only hypotheses with the same index are compared. Used by ``together``.
     """
 
     presence: ClassVar[float] = 0.0
@@ -168,10 +168,10 @@ class Strategy:
     def hypotheses(self) -> int:
         """Number of hypotheses of each object on frames without a prompt. Used by ``sam2long``.
 
-        If it is n > 1, n successive rows of :meth:`choose` are the hypotheses of one object, each with its own history.
-        :meth:`choose` returns the ``parent`` that each row extends, and repeats it as the first value of the record.
-        The first row is the best hypothesis. Its masks are returned to the caller, by a stream immediately, otherwise
-        at the end of the pass. A prompt extends only the best hypothesis.
+        If the number n is above 1, n successive rows of :meth:`choose` are the hypotheses of one object, each with its
+        own history. :meth:`choose` returns the ``parent`` that each row extends, and repeats the parent as the first
+        value of the record. The first row is the best hypothesis. A stream returns masks of the best hypothesis
+        immediately, ``propagate_in_video`` at the end of the pass. A prompt extends only the best hypothesis.
         """
         return 1
 
@@ -183,12 +183,14 @@ class Strategy:
         """Selects the mask of each object on one frame.
 
         This method runs on the device and may be captured in a CUDA graph: shapes and operations must not depend on
-        values, and it must not synchronize. Each row is an object or, on frames without a prompt, a hypothesis of an
+            values, and the method must not synchronize. Each row is an object or, on frames without a prompt, a
+            hypothesis of an
         object. Unless the strategy ``sees_others``, rows must not influence each other.
 
         Args:
             candidates: The decoder's predictions.
-            state: State ``(B, state_size)`` float64 after the neighbour. Zeros on a prompt, or if there is no state.
+            state: State ``(B, state_size)`` float64 after the previous frame. Zeros for a prompt, or if there is no
+                state.
         """
         return Decided(candidates.best())
 
@@ -198,9 +200,10 @@ class Strategy:
         return Attended(*select_memories(frame, conditioning, tracked, num_frames, reverse, rules))
 
     def keep(self, history: History) -> Collection[int]:
-        """Returns the tracked frames that a stream must keep, since ``history.frame`` or later frames attend to them.
+        """Returns the tracked frames that ``history.frame`` or later frames may attend to, to keep in a stream.
 
-        ``history.frame`` itself was just tracked and is always kept. Reading its result waits for the device.
+        ``history.frame`` itself was just tracked and is always kept. Reading the result of ``history.frame`` waits for
+        the device.
         """
         oldest = history.frame - history.rules.reach
         return [t for t in history.tracked if t >= oldest]

@@ -15,13 +15,14 @@ class Confident(Strategy):
     """Selects memories like SAM 3's video model, with SAM 2's weights.
 
     Memories and pointers come from the previous frame and the nearest confident frames, at any distance. Confidence is
-    the predicted IoU times ``2 * sigmoid(score) - 1``. The temporal distance of a pointer is its rank. The first frame
-    of the video is attended to only if it was prompted.
+    the predicted IoU times ``2 * sigmoid(score) - 1``. The temporal distance of a pointer is its rank by nearness.
+    Objects attend to the first frame of the video only if it was prompted.
 
     If there are 15 confident frames before the previous frame, a step waits for the previous frame's score, to
     determine if there is a fifteenth pointer. Otherwise no step waits for the device.
 
-    SAM 3 computes one confidence for all objects of a batch. Here each object has its own. Holes are not filled.
+    SAM 3 computes one confidence for all objects of a batch. Here each object has its own confidence. Holes are not
+    filled.
 
     Args:
         least: Confidence above which a frame is confident.
@@ -47,7 +48,7 @@ class Confident(Strategy):
         longest = min(history.num_frames, rules.max_pointers) - 1
 
         older = list(islice(self._good(history, history.past(rules.stride), skip=1), longest))
-        # The neighbour takes the first row and rank, even if it has no result.
+        # The neighbour takes the first row and the first rank, even without a result.
         recent = [history.neighbour, *older] if 0 <= history.neighbour < history.num_frames else []
         memories = [(t, rules.num_maskmem - 1) for t in prompted]
         memories += [(t, row) for row, t in enumerate(recent[: rules.recent]) if _has_result(history, t, prompted)]

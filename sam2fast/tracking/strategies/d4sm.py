@@ -16,8 +16,8 @@ from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.base import Attended, Decided, History, MaskCandidates, Strategy
 from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distractors
 
-PLACES, DISTRACTORS, EVERY = 8, 3, 5  # size of the list; its maximum of distractors; stride of its recent frames
-POINTERS = 15  # maximum number of pointers, in addition to the prompt's
+PLACES, DISTRACTORS, EVERY = 8, 3, 5  # size of the memory list; maximum number of distractors; stride of recent frames
+POINTERS = 15  # maximum number of pointers, in addition to the prompt's pointer
 RECENT, DISTRACTOR = 1, 2  # types of memories
 
 
@@ -41,13 +41,13 @@ class Memories(NamedTuple):
         return self._replace(ages=self.ages + 1, pointers=pointers, number=self.number + 1)
 
     def with_pending(self) -> "Memories":
-        """Turns pending entries into DISTRACTOR entries. If there are too many, drops the oldest of them."""
+        """Turns pending entries into DISTRACTOR entries. If there are too many of these, drops the oldest one."""
         is_last = self._indices() == self._length() - 1
         types = torch.where(is_last & (self.pending > 0), float(DISTRACTOR), self.types)
         return self._replace(types=types, pending=torch.zeros_like(self.pending))._limited(DISTRACTOR, 0)
 
     def with_frame(self) -> "Memories":
-        """Adds the current frame, for objects that are visible on it."""
+        """Returns the list with the current frame. Only for objects that are visible on the frame."""
         newest = torch.cat([torch.ones_like(self.number), self.pointers[:, :-1]], dim=1)
         is_recent = self.types == RECENT
         index = torch.where(is_recent, self._indices(), -1).amax(dim=1, keepdim=True)
@@ -58,7 +58,7 @@ class Memories(NamedTuple):
         return self._replace(ages=ages, types=types, pointers=newest)._limited(RECENT, PLACES - 2)
 
     def _limited(self, type_: int, length: int) -> "Memories":
-        """Drops the oldest entry of a type with more than ``DISTRACTORS``, if the list is longer than ``length``."""
+        """If the list is longer than ``length``, drops the oldest entry of a type with over ``DISTRACTORS`` entries."""
         is_type = self.types == type_
         is_first = is_type & (is_type.cumsum(dim=1) == 1)
         leaves = is_first & (is_type.sum(dim=1, keepdim=True) > DISTRACTORS) & (self._length() > length)
@@ -84,13 +84,13 @@ class D4sm(Strategy):
     distractor. Recent frames are the newest frame, and earlier frames at multiples of five frames from the prompt. The
     temporal encoding of a recent frame depends on the number of later entries in the list. Pointers come from the
     prompt and the newest 15 frames on which the object was visible. Frames on which the object is not visible do not
-    change the list, so that memories do not age while it is absent.
+    change the list, so that memories do not age while the object is absent.
 
     Each step waits for the list of the previous frame. Candidates are compared at the size of the video, so large
     videos take longer.
 
-    Unlike the published code, it supports prompts on any frame, corrections and passes in both directions. An object
-    attends to other prompted frames in addition to the list. A prompt empties the list.
+    Unlike the published code, this class supports prompts on any frame, corrections and passes in both directions. In
+    addition to the list of memories, an object attends to other prompted frames. A prompt empties the list.
     """
 
     fill_hole_area: ClassVar[float | None] = 8
@@ -140,7 +140,7 @@ class D4sm(Strategy):
         return Attended(attended, ranked, max(1, len(pointers)))
 
     def keep(self, history: History) -> Collection[int]:
-        # Later lists contain only these frames, the current frame and later frames.
+        # Memory lists of later frames contain only frames of the previous list, the current frame and later frames.
         memories, pointers = self._frames(history)
         return {*(t for t, _ in memories), *pointers, *super().keep(history)}
 

@@ -21,20 +21,20 @@ from sam2fast.tracking.strategies.introspection import SIZES, Sizes, find_distra
 class Dam4Sam(Strategy):
     """DAM4SAM, for any number of objects.
 
-    If another candidate shows something outside of the selected mask, the frame has a distractor. From the frame after
-    the next on, it counts as a prompted frame. Its memory is encoded from the binary mask. An object attends to at most
-    four frames of both types: the newest, the first, and then the next newest. Other memories come from the previous
-    frame and from every fifth frame on which the object was visible, at any distance.
+    If another candidate shows something outside of the selected mask, the frame has a distractor. The memory of a frame
+    with a distractor is encoded from the binary mask. Two frames later and from then on, such a frame counts as
+    prompted. An object attends to at most four frames of both types: the newest, the first, and the next newest. Other
+    memories come from the previous frame and from every fifth frame on which the object was visible, at any distance.
 
     Each step waits for the previous frame's results, to know if the object was visible. Candidates are compared at the
     size of the video, so large videos take longer.
 
-    Unlike the published code, it supports any number of objects, prompts on any frame, corrections and passes in both
-    directions. Holes are not filled. Images are resized as in SAM 2.
+    Unlike the published code, this class supports any number of objects, prompts on any frame, corrections and passes
+    in both directions. Holes are not filled. Images are resized as in SAM 2.
 
     Args:
         conditioning: Maximum number of prompted frames and frames with a distractor to attend to.
-        every: Distance in frames between the other memories, except the newest.
+        every: Stride of other memories: multiples of ``every`` are attended to, and the newest frame.
 
     Raises:
         ValueError: If ``conditioning`` or ``every`` is below 1.
@@ -96,7 +96,7 @@ class Dam4Sam(Strategy):
         return list(dict.fromkeys([*newest, first, *known]))[: min(most, limit) if limit >= 0 else most]
 
     def _added(self, history: History) -> Iterator[int]:
-        """Yields frames with a distractor, nearest first. Each record has the distance to the last such frame."""
+        """Yields frames with a distractor, nearest first. A record has the distance to the last of these frames."""
         back, t = 1 if history.reverse else -1, history.neighbour
         while True:
             result = history.tracked.get(t)
@@ -109,7 +109,8 @@ class Dam4Sam(Strategy):
             _, since, count = map(int, result.record[0].tolist())
             if since == 1:
                 yield t
-            # Jumps to the last frame with a distractor, from there by one frame, or else past the first tracked frame.
+            # Jumps to the last frame with a distractor. From such a frame, jumps by one frame. Without such a frame,
+            # jumps past the first tracked frame.
             jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
             t += back * (jump if history.is_along(t) else 1)
 

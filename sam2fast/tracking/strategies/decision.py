@@ -7,21 +7,22 @@ from sam2fast.modeling.sam2_base import ObjectPrediction
 from sam2fast.tracking.strategies.base import Decided, MaskCandidates, Strategy
 
 INTEGER, BOOL, FLOAT = (torch.int64, torch.int32), (torch.bool,), (torch.float32,)
-ITSELF, SHARING = 1, 2  # entries of the table of pairs: the row itself, and a row that competes with it for pixels
+ITSELF, SHARING = 1, 2  # entries of the table of pairs: a row and itself, and two rows that compete for pixels
 
 
 class Decision:
-    """Calls a strategy with the decoder's candidates, and stores its decision.
+    """Calls a strategy with the decoder's candidates, and stores the decision.
 
     Implements :class:`~sam2fast.modeling.sam2_base.HypothesisSelection`.
 
     Args:
-        strategy: Strategy.
-        state: State ``(B, state_size)`` of the objects.
+        strategy: Strategy that decides.
+        state: The strategy's state ``(B, state_size)`` of the objects.
         image_size: Side of the model's input.
         video_size: Height and width of the video.
         prompted, conditioning: See :class:`MaskCandidates`.
-        pairs: Table ``(B, B)`` of the step, if the strategy ``sees_others``.
+        pairs: Table ``(B, B)`` of compared rows, see :func:`~sam2fast.tracking.shared_prompts.pairs_of`. None unless
+            the strategy ``sees_others``.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Decision:
     def outcome(self, prediction: ObjectPrediction) -> tuple[ObjectPrediction, Decided]:
         """Returns the prediction with the strategy's masks, and the decision with state and record filled in.
 
-        If the strategy was not called, the state is unchanged.
+        If the strategy was not called, returns the state unchanged.
         """
         candidate, state, record, as_prompt, _, masks = self._decided or Decided(self.state[:, :0].long())
         count = len(self.state)

@@ -13,7 +13,7 @@ from sam2fast.modeling.sam2_base import gather_chosen
 from sam2fast.tracking.strategies.boxes import area_of, boxes_of, hull_of
 
 LEAST_IOU, MOST_OVERLAP, LEAST_RATIO, MOST_RATIO = 0.8, 0.7, 0.8, 1.2
-NEWEST, WINDOW = 10, 300  # maximum number and age (in frames) of the sizes in a median
+NEWEST, WINDOW = 10, 300  # a median includes at most NEWEST sizes, less than WINDOW frames old
 REST = 5  # minimum number of frames between two frames with a distractor
 
 
@@ -22,7 +22,7 @@ class Sizes(NamedTuple):
 
     sizes: Tensor  # (B, NEWEST) areas in pixels of the newest visible masks, newest first; 0 for empty entries
     ages: Tensor  # (B, NEWEST) ages of the sizes in frames
-    since: Tensor  # (B, 1) 1 on the last frame with a distractor, plus 1 per frame after it; 0 before the first one
+    since: Tensor  # (B, 1) number of frames since the last frame with a distractor, plus 1; 0 without such a frame
     frames: Tensor  # (B, 1) number of tracked frames
 
     @classmethod
@@ -50,7 +50,7 @@ SIZES = 2 * NEWEST + 2
 
 
 def find_distractors(shown: Tensor, choice: Tensor, iou: Tensor, before: Sizes, last: int) -> tuple[Tensor, Sizes]:
-    """Determines for which objects the frame shows a distractor.
+    """Determines for each object if the frame shows a distractor.
 
     Args:
         shown: Candidate masks ``(B, M, H, W)`` bool at the size of the video.
@@ -77,10 +77,10 @@ def find_distractors(shown: Tensor, choice: Tensor, iou: Tensor, before: Sizes, 
 
 
 def _least_overlap(shown: Tensor, choice: Tensor, selected: Tensor, last: int) -> Tensor:
-    """Returns the smallest ratio ``(B, 1)`` of two box areas, over the candidates that are not selected.
+    """Returns the smallest ratio ``(B, 1)`` of two box areas over all candidates that are not selected.
 
-    The boxes are the box of the selected mask, and the box around it and the candidate. Only the candidate's largest
-    connected component outside of the selected mask counts.
+    The ratio is the area of the selected mask's box, divided by the area of the box around this mask and the candidate.
+    Only the candidate's largest connected component outside of the selected mask counts.
     """
     B, M, H, W = shown.shape
     others = torch.remainder(choice + torch.arange(1, M, device=choice.device), M)

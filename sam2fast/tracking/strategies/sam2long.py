@@ -18,27 +18,26 @@ from sam2fast.utils.async_copies import copy_to_device
 Entry = TypeVar("Entry")
 
 PROMPT_SCORE = 10.0  # object score of prompted frames in comparisons
-LOWEST, HIGHEST = 0.95, 1.05  # range of the factors of keys
+LOWEST, HIGHEST = 0.95, 1.05  # range of the factors of attention keys
 
 
 @dataclass(frozen=True)
 class Sam2Long(Strategy):
     """SAM2Long, for any number of objects.
 
-    Each object has several pathways. After a prompt they are equal. Each frame is tracked by every pathway. The
-    pathways with the highest sums of logarithms of the predicted IoUs since the prompt survive. If all pathways are
-    uncertain that the object is present, the surviving pathways must have different predicted IoUs. An object attends
-    to the previous frame, and to frames with high scores at any distance. Memories with a high object score get larger
-    weights.
+    Each object has several pathways. After a prompt, all pathways are equal. Every pathway tracks each frame. The
+    pathways with the highest sum of log predicted IoUs since the prompt survive. If all pathways are uncertain that the
+    object is present, the surviving pathways must have different predicted IoUs. An object attends to the previous
+    frame, and to frames with high scores at any distance. Memories with a high object score get larger weights.
 
     The best pathway is known only at the end of a pass. So ``propagate_in_video`` tracks all frames of its pass before
     it yields the first result. A stream returns the masks of the best pathway so far.
 
-    An object takes as much time as ``paths`` objects, and each frame waits for the previous results. Pathways share the
-    memories of frames before they branched. Attention to weighted memories has no Triton kernel.
+    Tracking one object takes as much time as tracking ``paths`` objects. Each frame waits for the previous results.
+    Pathways share the memories of frames before the branch. Attention to weighted memories has no Triton kernel.
 
-    Unlike the published code, it supports any number of objects, prompts on any frame, corrections and passes in both
-    directions. A prompt extends only the best pathway. Holes are not filled.
+    Unlike the published code, this class supports any number of objects, prompts on any frame, corrections and passes
+    in both directions. A prompt extends only the best pathway. Holes are not filled.
 
     Args:
         paths: Number of pathways per object.
@@ -54,8 +53,8 @@ class Sam2Long(Strategy):
     uncertainty: float = 2.0
 
     fill_hole_area: ClassVar[float | None] = 0
-    state_size: ClassVar[int] = 2  # sum of logarithms; 1 if frames were tracked since the prompt, else 0
-    record_size: ClassVar[int] = 1  # parent
+    state_size: ClassVar[int] = 2  # sum of log IoUs; 1 if frames were tracked since the prompt, else 0
+    record_size: ClassVar[int] = 1  # index of the parent
     has_factors: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -92,7 +91,8 @@ class Sam2Long(Strategy):
         earlier = index[:, :, None] > index[:, None, :]
         values, parents = values.gather(1, order), order // masks
         is_new = ~(earlier & _equal(values)).any(dim=2)
-        # If uncertain: first candidates with new values, then the best candidates of pathways without these, then all.
+        # If uncertain: candidates with new values, then the best candidates of pathways without new values, then all
+        # others.
         is_represented = (_equal(parents) & is_new[:, None]).any(dim=2)
         is_best_of_path = ~(earlier & _equal(parents)).any(dim=2)
         later = torch.where(is_best_of_path & ~is_represented, parents, index + self.paths) + order.shape[1]
@@ -136,7 +136,7 @@ def _equal(x: Tensor) -> Tensor:
 
 
 def _factors(history: History, frames: Sequence[int]) -> list[float]:
-    """Returns factors of frames. They increase with the rank of the object score.
+    """Returns the factor of each frame's attention keys. Factors increase with the rank of the object score.
 
     If tracked frames have equal scores, the older frame has the lower rank.
     """
@@ -154,7 +154,8 @@ def continued(
     """Returns the history of each hypothesis by frame: its parent's history and the new frame.
 
     Args:
-        before: History of each hypothesis before the frame. A single history, as after a prompt, is the parent of all.
+        before: History of each hypothesis before the frame. A single history, as after a prompt, is the parent of all
+            hypotheses.
         parents: Index of the hypothesis that each hypothesis extends.
         frame: Number of the new frame.
         entries: Entry of the new frame for each hypothesis.
@@ -177,7 +178,7 @@ class Pathways:
         self._paths: dict[Any, list[dict[int, tuple[Tensor, Tensor, Tensor]]]] = {}
 
     def add(self, frame: int, results: Mapping[Any, Sequence[KeptResult]]) -> None:
-        """Waits for the results of each object's hypotheses on the frame, the best one first, and stores them."""
+        """Waits for the results of each object's hypotheses on the frame, best first, and stores the results."""
         self.frames.append(frame)
         for obj_id, rows in results.items():
             parents = [int(row.record[0, 0]) if row.record.numel() else 0 for row in rows]

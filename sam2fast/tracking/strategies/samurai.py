@@ -18,11 +18,12 @@ from sam2fast.tracking.strategies.boxes import boxes_of, overlaps
 if TYPE_CHECKING:
     from sam2fast.modeling.sam2_base import SAM2Base
 
-STABLE = 15  # number of successive updates after which the prediction of the motion is used
+STABLE = 15  # number of successive updates after which the predicted box is used
 LEAST_IOU = 0.3  # minimum predicted IoU of a mask that updates the motion
 LARGE = 144  # channels of the large model's first stage
-# Pairs of standard deviations: of x, y and h as a fraction of the height, and of a. FIRST is initial, ADDED is process
-# noise per frame, MEASURED is measurement noise. CHANGE_FIRST and CHANGE_ADDED are of velocities.
+# Pairs of standard deviations: of x, y and h as a fraction of the height, and of a. FIRST is the initial deviation,
+# ADDED the process noise per frame, MEASURED the measurement noise. CHANGE_FIRST and CHANGE_ADDED are deviations of
+# velocities.
 FIRST, CHANGE_FIRST = (1 / 10, 1e-2), (1 / 16, 1e-5)
 ADDED, CHANGE_ADDED = (1 / 20, 1e-2), (1 / 160, 1e-5)
 MEASURED = (1 / 20, 1e-1)
@@ -36,10 +37,10 @@ class Motion(NamedTuple):
     """
 
     position: Tensor  # (B, 4) fp64
-    velocity: Tensor  # (B, 4) fp64 per frame; likewise the others
-    variance: Tensor  # variance of the position
-    covariance: Tensor  # covariance of position and velocity
-    change_variance: Tensor  # variance of the velocity
+    velocity: Tensor  # (B, 4) fp64, change of the position per frame
+    variance: Tensor  # (B, 4) fp64, variance of the position
+    covariance: Tensor  # (B, 4) fp64, covariance of position and velocity
+    change_variance: Tensor  # (B, 4) fp64, variance of the velocity
 
     @classmethod
     def begin(cls, measured: Tensor) -> "Motion":
@@ -69,21 +70,23 @@ class Motion(NamedTuple):
 class Samurai(Strategy):
     """SAMURAI, for any number of objects.
 
-    A Kalman filter tracks the box of each object. After 15 successive updates, masks are selected by the overlap with
-    its predicted box, too. Memories come from the previous frame and from frames with a high predicted IoU, object
-    score and overlap with the predicted box, at any distance. Objects with a score above -1 count as present.
+    A Kalman filter tracks the box of each object. After 15 successive updates, the overlap with the filter's predicted
+    box also affects which mask is selected. Memories come from the previous frame and from frames with a high predicted
+    IoU, object score and overlap with the predicted box, at any distance. Objects with a score above -1 count as
+    present.
 
-    No step waits for the previous frame's scores, since only frames after the next depend on them.
+    No step waits for the previous frame's scores, since a frame's scores affect only steps after the next.
 
-    Unlike the published code, it supports any number of objects, prompts on any frame and passes in both directions.
-    The filter restarts with each prompt. As in the published code, only the next frame attends to each of the first two
-    frames of the video, unless they are conditioning frames.
+    Unlike the published code, this class supports any number of objects, prompts on any frame and passes in both
+    directions. The filter restarts with each prompt. Unless a conditioning frame, each of the first two frames of the
+    video is attended to only by the next frame, as in the published code.
 
     Args:
         weight: Weight of the overlap with the predicted box in the selection of a mask. None: 0.15 for a large model
             and 0.25 for others.
-        memory_iou, memory_score, memory_motion: Predicted IoU, object score, and overlap with the predicted box (if it
-            was used) above which a frame is attended to.
+        memory_iou, memory_score, memory_motion: Thresholds of predicted IoU, object score, and overlap with the
+            predicted box. Objects attend to frames above all thresholds. The overlap counts only if the predicted box
+            was used.
     """
 
     weight: float | None = None
@@ -92,14 +95,14 @@ class Samurai(Strategy):
     memory_motion: float = 0.0
 
     presence: ClassVar[float] = -1.0
-    state_size: ClassVar[int] = 5 * 4 + 1  # Motion, and its number of successive updates
+    state_size: ClassVar[int] = 5 * 4 + 1  # Motion, and the number of successive updates
     record_size: ClassVar[int] = 2  # overlap with the predicted box; 1 if the prediction was used, else 0
 
     def for_model(self, model: "SAM2Base") -> "Samurai":
         if self.weight is not None:
             return self
         channels = getattr(model.image_encoder.trunk, "channel_list", [])
-        is_large = len(channels) > 1 and channels[-1] >= LARGE  # the single level of a plain ViT is wide, too
+        is_large = len(channels) > 1 and channels[-1] >= LARGE  # excludes plain ViTs, which have one wide level
         return replace(self, weight=0.15 if is_large else 0.25)
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
@@ -147,7 +150,7 @@ class Samurai(Strategy):
         return {*good, *super().keep(history)}
 
     def _recent(self, history: History, prompted: Collection[int], count: int) -> list[int]:
-        """Returns up to ``count`` frames, nearest first: the neighbour and frames that are good enough."""
+        """Returns up to ``count`` frames, nearest first: the neighbour and frames above the thresholds."""
         recent: list[int] = []
         for t in history.past():
             if len(recent) == count:

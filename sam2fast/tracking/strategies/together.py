@@ -28,7 +28,7 @@ from sam2fast.tracking.together_rules import (
     WEIGHT,
 )
 
-ABSENT = 1e4  # more than strengths differ by
+ABSENT = 1e4  # larger than any difference of two strengths
 
 
 class Trajectory(NamedTuple):
@@ -37,7 +37,7 @@ class Trajectory(NamedTuple):
     frames: Tensor  # (B, 1) number of frames on which motion was measured; 0: motion is unknown
     position: Tensor  # (B, 2) x, y of the centre
     velocity: Tensor  # (B, 2) change of the position per frame
-    area: Tensor  # (B, 1)
+    area: Tensor  # (B, 1) area of the mask
     contact: Tensor  # (B, 1) number of successive frames in contact so far
     unseen: Tensor  # (B, 1) number of successive frames without a visible mask so far
 
@@ -53,7 +53,7 @@ class Trajectory(NamedTuple):
         return (distance < radii * (radius + radius.t())) & is_known & is_known.t()
 
     def distance(self, height: int, width: int) -> Tensor:
-        """Returns the cost ``(B, h, w)`` fp32 in logits of each pixel by motion. 0 if the motion is unknown."""
+        """Returns each pixel's cost ``(B, h, w)`` fp32 in logits by distance from the expected centre; 0 if unknown."""
         weight = (WEIGHT / 2) * (self.frames > 0) / (self.area / math.pi).clamp(min=LEAST_SQUARE)
         x, y = (self.position + self.velocity).split(1, dim=1)
         of_x, of_y = (weight * (_pixel_centres(n, x) - at).square() for n, at in ((width, x), (height, y)))
@@ -62,8 +62,8 @@ class Trajectory(NamedTuple):
     def with_groups(self, claims: Tensor, touching: Tensor) -> "Trajectory":
         """Moves groups of touching objects to the centre of their claims, for example after camera motion.
 
-        The group of an object includes the objects that it touches, and the objects that these touch. The centre of
-        the group's claims is compared with the centre of discs at the expected positions.
+        The group of an object includes all objects that the object touches, directly or through one other object. The
+        centre of the group's claims is compared with the centre of discs at the expected positions.
 
         Args:
             claims: Claimed pixels ``(B, h, w)`` bool.
@@ -82,8 +82,8 @@ class Trajectory(NamedTuple):
     def turned_back(self, logits: Tensor, touching: Tensor) -> tuple["Trajectory", Tensor]:
         """Exchanges the motion of objects that have turned back. Also returns pairs that may be passing each other.
 
-        Two objects have turned back if the logits of each are larger at the expected position of the other, together by
-        ``TURNED``. The pairs are ``(B, B)`` bool.
+        Two objects have turned back if exchanging their expected positions raises the sum of their logits at these
+        positions by ``TURNED`` per pixel. The returned pairs are ``(B, B)`` bool.
 
         Args:
             logits: Logits ``(B, h, w)`` from -10 to 10.
@@ -108,7 +108,7 @@ class Trajectory(NamedTuple):
 
         Args:
             masks: Masks ``(B, h, w)`` bool on the frame.
-            in_contact: True for objects that touch others, ``(B, 1)``.
+            in_contact: True for objects that touch another object, ``(B, 1)``.
         """
         measured, size = _centres(masks)
         share = size / masks[0].numel()
@@ -131,18 +131,18 @@ class Trajectory(NamedTuple):
 
 @dataclass(frozen=True)
 class Together(Strategy):
-    """SAM 2's rule for interacting objects. It keeps similar objects apart when they cross.
+    """SAM 2's rule for interacting objects. Similar objects are kept apart when they cross.
 
-    If several objects claim a pixel, it goes to the object with the largest logit minus a cost. The cost grows with the
-    distance from the object's predicted position. The other objects lose the pixel in their masks and memories. Motion
-    is a constant velocity, measured from the resulting masks. While objects touch, their motion is extrapolated for up
-    to 12 frames, and follows the centre of all their claims, for example with a moving camera. If the logits of two
-    objects show that they have turned back, they exchange their motion. Otherwise, if two touching objects are expected
-    apart, each also competes for the pixels that the other claims.
+    If several objects claim a pixel, the pixel goes to the object with the largest logit minus a cost. The cost grows
+    with the distance from the object's predicted position. The other objects lose the pixel in their masks and
+    memories. Motion is a constant velocity, measured from the resulting masks. While objects touch, their motion is
+    extrapolated for up to 12 frames, and follows the centre of all their claims, for example with a moving camera. If
+    the logits of two objects show that both have turned back, these objects exchange their motion. Otherwise, if two
+    touching objects are expected apart, each also competes for the pixels that the other claims.
 
-    The results of an object depend on the objects that are tracked with it. A single object has the same results as in
-    SAM 2, bit by bit. Objects with overlapping prompts, such as a part and its whole, may share pixels. Objects with a
-    prompt on the frame do not compete for pixels. Holes are filled afterwards.
+    The results of an object depend on all objects that are tracked in the same step. A single object has the same
+    results as in SAM 2, bit by bit. Objects with overlapping prompts, such as a part and its whole, may share pixels.
+    Objects with a prompt on the frame do not compete for pixels. Holes are filled afterwards.
     """
 
     state_size: ClassVar[int] = STATE_SIZE
@@ -150,7 +150,7 @@ class Together(Strategy):
 
     def choose(self, candidates: MaskCandidates, state: Tensor) -> Decided:
         choice = candidates.best()
-        if candidates.valid is None or candidates.sharing is None:  # a prompt
+        if candidates.valid is None or candidates.sharing is None:  # the step is a prompt
             return Decided(choice)
         logits, motion = gather_chosen(candidates.masks, choice)[:, 0], Trajectory.of(state)
         claims = (logits > 0) & candidates.valid[:, :, None]
@@ -179,8 +179,8 @@ def overlaps(masks: Tensor) -> Tensor:
 def _assigned(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
     """Assigns claimed and offered pixels to objects. Returns ``(B, h, w)`` bool.
 
-    The strongest object gets a pixel, and all objects that compete with it lose the pixel. Among the other objects,
-    such as parts of a whole, the strongest gets the pixel, too.
+    The strongest object gets a pixel, and all objects that compete with this object lose the pixel. Among objects that
+    do not compete with it, such as parts of a whole, the strongest also gets the pixel.
     """
     order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # prefers the first of equals
     remaining, assigned = claims | offered, torch.zeros_like(claims)
