@@ -1,4 +1,4 @@
-"""Implements methods of the original's automatic mask generator that subclasses override."""
+"""Implements overridable methods of the original's automatic mask generator."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class AMGHooks:
-    """Mixin of the automatic mask generator, with the original's methods that subclasses override.
+    """Mixin of the automatic mask generator, with the original's overridable methods.
 
-    The generator calls a method only if it is overridden. Otherwise it uses faster code. As in the original, it never
-    calls :meth:`postprocess_small_regions`.
+    The generator calls only overridden methods. Instead of other methods, faster code runs. As in the original, the
+    generator never calls :meth:`postprocess_small_regions`.
     """
 
     if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class AMGHooks:
 
         Args:
             points: Points ``(P, 2)`` (x, y), in pixels of the crop if ``normalize``, else in [0, 1].
-            im_size, orig_size: Size (H, W) of the crop, and of the image.
+            im_size, orig_size: Sizes (H, W) of the crop and of the image.
             crop_box: Box of the crop in the image, XYXY.
 
         Returns:
@@ -85,9 +85,9 @@ class AMGHooks:
     def refine_with_m2m(
         self, points: Tensor, point_labels: Tensor, low_res_masks: Tensor, points_per_batch: int
     ) -> tuple[Tensor, Tensor]:
-        """Predicts each mask again, from its logits and its point, on the current image.
+        """Predicts each mask on the current image again, from the mask's logits and point.
 
-        If this method is not overridden, the generator does not upsample these masks to the crop's size.
+        If this method is not overridden, the generator does not upsample the new masks to the crop's size.
 
         Args:
             points: Points ``(N, 2)`` in the model's input pixels.

@@ -1,4 +1,4 @@
-"""Implements the camera predictor of forks of SAM 2, such as segment-anything-2-real-time, with a stream."""
+"""Implements the camera predictor of forks of SAM 2, such as segment-anything-2-real-time, by a stream."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,8 +22,8 @@ COEFFICIENT = 2048  # fixed-point weight of 1 in OpenCV's resizing
 class CameraMemories(Strategy):
     """SAM 2's rule with the object pointers of the forks.
 
-    Pointers come only from conditioning frames and the last ``num_maskmem`` frames. Their distances are divided by the
-    number of frames so far.
+    Pointers come only from conditioning frames and the last ``num_maskmem`` frames. The distances of pointers are
+    divided by the number of frames so far.
     """
 
     has_span: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class SAM2CameraPredictor(nn.Module):
     """Tracks objects through the frames of a camera, with a stream of :meth:`open_stream`.
 
     Prompts refer to the current frame, the last frame passed in. Unlike in the forks, objects can be added at any time.
-    Arrays are RGB, and are resized as in the forks. Other attributes are looked up in ``predictor``.
+    NumPy arrays are RGB, and are resized as in the forks. Other attributes are looked up in ``predictor``.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:
@@ -58,19 +58,19 @@ class SAM2CameraPredictor(nn.Module):
         return {"obj_ids": self._stream.obj_ids, "num_frames": frames, "video_height": height, "video_width": width}
 
     def open_stream(self, **kwargs: Any) -> VideoStream:
-        """Opens a stream of the predictor. If its strategy is SAM 2's rule, uses :class:`CameraMemories` instead."""
+        """Opens a stream. If the predictor's strategy is SAM 2's rule, the stream uses :class:`CameraMemories`."""
         if isinstance(self.predictor.strategy, Sam2):
             kwargs.setdefault("strategy", CameraMemories())
         return self.predictor.open_stream(**kwargs)
 
     def load_first_frame(self, img: FrameLike) -> None:
-        """Begins a new video with this frame. If the frame is invalid, nothing changes."""
+        """Begins a new video with the frame ``img``. An invalid frame changes nothing."""
         stream = self.open_stream()
         stream.step(self._frame(img))
         self._stream = stream
 
     def track(self, img: FrameLike) -> tuple[list[Any], Tensor]:
-        """Tracks to the next frame. Returns the ids of all objects, and their mask logits ``(objects, 1, H, W)``."""
+        """Tracks to the next frame. Returns all object ids, and mask logits ``(objects, 1, H, W)``."""
         result = self._opened().step(self._frame(img))
         return result.obj_ids, result.masks
 
@@ -95,7 +95,7 @@ class SAM2CameraPredictor(nn.Module):
             bbox: Box of four numbers, of any shape.
 
         Returns:
-            The frame, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` fp32.
+            The frame, the ids of all objects, and the objects' mask logits ``(objects, 1, H, W)`` fp32.
 
         Raises:
             ValueError: If ``frame_idx`` is not the current frame, or the prompt is invalid.
@@ -146,7 +146,7 @@ class SAM2CameraPredictor(nn.Module):
 
 
 def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resizes like ``cv2.resize(image, (side, side))``, bit by bit, without OpenCV: bilinear, in fixed point."""
+    """Resizes bilinearly in fixed point, with the same bits as ``cv2.resize(image, (side, side))``."""
     height, width = image.shape[:2]
     left, fraction = _bilinear(width, side)
     fraction[(left < 0) | (left >= width - 1)] = 0
@@ -161,13 +161,13 @@ def resize_as_opencv(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _bilinear(length: int, side: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Returns, for each of ``side`` pixels, the index of the first of two source pixels, and the second's weight."""
+    """Returns two arrays for ``side`` pixels: index of the first of two source pixels, and weight of the second."""
     position = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     first = np.floor(position)
     return first.astype(np.int64), position - first
 
 
 def _coefficients(fraction: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Returns the fixed-point weights of both source pixels, as in OpenCV. ``fraction`` is the second's weight."""
+    """Returns the fixed-point weights of both source pixels, as in OpenCV. ``fraction`` weights the second pixel."""
     near, far = (np.rint(x * np.float32(COEFFICIENT)).astype(np.int32) for x in (1 - fraction, fraction))
     return near, far

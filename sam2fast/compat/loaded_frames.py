@@ -18,12 +18,12 @@ Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
 
 
 def replaced_loader(current: Loader) -> Loader | None:
-    """Returns the user's replacement: ``current`` or ``compat.misc.load_video_frames``. None if neither is replaced."""
+    """Returns ``current`` or ``compat.misc.load_video_frames``, whichever a user replaced first, or None."""
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
 
 def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, asynchronous: bool) -> Frames:
-    """Loads frames with a user's function, called as in the original. Mean and std are passed if not SAM 2's."""
+    """Loads frames with a user's function, called as in the original. Passes mean and std unless they are SAM 2's."""
     mean, std = model.pixel_mean, model.pixel_std
     images, height, width = load(
         video_path=video_path,
@@ -39,7 +39,7 @@ def load_frames(load: Loader, video_path: Any, model: SAM2Base, offload: bool, a
 class LoadedFrames(Frames):
     """Stores resized and normalized images ``(N, 3, S, S)``, as a tensor or a sequence of tensors.
 
-    CUDA graphs and the approximation ``still_frames`` round them to 8 bits per channel.
+    CUDA graphs and the approximation ``still_frames`` round images to 8 bits per channel.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def get_sdpa_settings() -> tuple[bool, bool, bool]:
 def concat_points(
     old_point_inputs: Mapping[str, Tensor] | None, new_points: Tensor, new_labels: Tensor
 ) -> dict[str, Tensor]:
-    """Appends points ``(B, P, 2)`` and labels ``(B, P)`` to the old ones, if there are any."""
+    """Appends points ``(B, P, 2)`` and labels ``(B, P)`` to the old points and labels, if any."""
     new = {"point_coords": new_points, "point_labels": new_labels}
     if old_point_inputs is None:
         return new
@@ -58,12 +58,12 @@ def concat_points(
 
 
 class AsyncVideoFrameLoader(Sequence[Tensor]):
-    """Decodes image files as frames ``(3, S, S)`` fp32 on access, and prefetches a few.
+    """Decodes image files as frames ``(3, S, S)`` fp32 on access, and prefetches a few frames.
 
-    If a frame cannot be read, accessing it raises ``VideoError``. Other frames stay readable.
+    Access to a frame that cannot be read raises ``VideoError``. Other frames stay readable.
 
-    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, it decodes and keeps all frames, and computes
-    in fp64.
+    Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, the original class decodes and keeps all
+        frames, and computes in fp64.
 
     Args:
         img_paths: Image files, in the order of their frames.
@@ -137,7 +137,7 @@ def load_video_frames(
         Frames ``(N, 3, S, S)`` fp32 or the loader, and the height and width of the video.
 
     Raises:
-        FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: If ``open_frames`` raises them.
+        FileNotFoundError, VideoError, NoFramesError, TypeError, ImportError: If ``open_frames`` raises one of these.
     """
     compute_device = compute_device or ("cuda" if torch.cuda.is_available() else "cpu")
     device = "cpu" if offload_video_to_cpu else compute_device
@@ -168,7 +168,7 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a folder. Raises ``NotADirectoryError`` if it is not a folder."""
+    """Calls :func:`load_video_frames` with a folder. If the path is no folder, raises ``NotADirectoryError``."""
     if not os.path.isdir(video_path):
         raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
     return load_video_frames(
@@ -184,14 +184,14 @@ def load_video_frames_from_video_file(
     img_std: Colour = STD,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a video file or its bytes, and raises the same exceptions."""
+    """Calls :func:`load_video_frames` with a video file or its bytes. Exceptions are the same."""
     return load_video_frames(
         video_path, image_size, offload_video_to_cpu, img_mean, img_std, compute_device=compute_device
     )
 
 
 def _load_img_as_tensor(img_path: str | Path, image_size: int) -> tuple[Tensor, int, int]:
-    """Reads an image file as ``(3, S, S)`` fp64 in [0, 1]. Returns its height and width, too. For other projects."""
+    """Reads an image file as ``(3, S, S)`` fp64 in [0, 1], with the file's height and width. For other projects."""
     with open_image(img_path) as image:
         pixels = resized(image.convert("RGB"), image_size)
         return pixels.permute(2, 0, 1).double() / 255, image.height, image.width

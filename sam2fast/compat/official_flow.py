@@ -1,4 +1,4 @@
-"""Runs the original's algorithm: object by object, on its nested dicts, with the predictor's private methods.
+"""Runs the original's algorithm: object by object, on nested dicts, with the predictor's private methods.
 
 Source: ``sam2.sam2_video_predictor.SAM2VideoPredictor``.
 """
@@ -26,7 +26,8 @@ class OfficialFlow:
     """Implements the predictor's public methods by its private methods, for a session that is the original's dict.
 
     Raises:
-        RuntimeError: If the session's strategy is not SAM 2's rule, since the original's methods do not support it.
+        RuntimeError: If the session's strategy is not SAM 2's rule, since the original's methods support no other
+            strategy.
     """
 
     def __init__(self, predictor: Any, state: VideoState) -> None:
@@ -97,12 +98,12 @@ class OfficialFlow:
         return self._predictor._get_orig_video_res_output(self._state, latest["pred_masks_video_res"])[1]
 
     def _remaining_masks(self, frame: int) -> Tensor:
-        """Returns mask logits as :meth:`_masks`, on a frame where a prompt was removed."""
+        """Returns mask logits like :meth:`_masks`, on a frame from which a prompt was removed."""
         new = self._state["temp_output_dict_per_obj"].values()
         return self._masks(frame, any(frame in outputs[KINDS[True]] for outputs in new))
 
     def clear_prompts(self, frame: int, obj_id: Any, need_output: bool) -> Answer | None:
-        """Removes prompts on a frame, see ``SAM2VideoPredictor.clear_all_prompts_in_frame``. Ignores an unknown id."""
+        """Removes prompts on a frame. See ``SAM2VideoPredictor.clear_all_prompts_in_frame``. Ignores unknown ids."""
         state = self._state
         if obj_id in state["obj_id_to_idx"]:
             index = self._predictor._obj_id_to_idx(state, obj_id)
@@ -185,7 +186,7 @@ class OfficialFlow:
     def propagate(self, order: Iterable[int], reverse: bool, progress: Progress, output: Output) -> Iterator[Answer]:
         """Yields the results of one pass over ``order``. See ``SAM2VideoPredictor.propagate_in_video``."""
         predictor, state = self._predictor, self._state
-        predictor._get_obj_num(state)  # called for users who override it to prepare a pass
+        predictor._get_obj_num(state)  # users may override ``_get_obj_num`` to prepare a pass
         for frame in with_progress(order, progress):
             if not state["obj_ids"]:
                 return
@@ -217,7 +218,7 @@ class OfficialFlow:
                 run_mem_encoder=True,
             )
             tracked = outputs[KINDS[False]]
-            tracked.pop(frame, None)  # inserts it as the newest, since max_history removes the oldest
+            tracked.pop(frame, None)  # inserts the newest result last, since max_history removes the first
             tracked[frame] = result
             if state.max_history is not None:
                 for old in list(tracked)[: max(0, len(tracked) - state.max_history)]:

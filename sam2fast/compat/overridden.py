@@ -1,4 +1,4 @@
-"""Detects predictor methods that a user replaced, and calls them directly or through the original's flow."""
+"""Detects predictor methods that a user replaced, and calls these methods directly or through the original's flow."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,7 +38,7 @@ OF_THE_FLOW = (
     "_reset_tracking_results",
 )
 
-# Methods that streams and the tracker call if they are overridden.
+# Methods that streams and the tracker call if the methods are overridden.
 CALLED_ELSEWHERE = (
     "add_new_points_or_box",
     "add_new_mask",
@@ -52,7 +52,7 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# Methods that the original calls in other methods. Here, one kernel computes both methods of a pair.
+# Maps a method to a method that it calls in the original. Here, one kernel computes both methods.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
 _originals: dict[str, Any] = {}  # sam2fast's methods by name
@@ -67,7 +67,7 @@ def keep_originals(cls: type[Predictor]) -> type[Predictor]:
 
 
 def with_overrides(predictor: SAM2Base, tracker: Tracker) -> Tracker:
-    """Returns the tracker, after making it call overridden methods of the predictor instead of its functions."""
+    """Makes the tracker call overridden methods of the predictor instead of its functions, and returns it."""
     tracker.override, tracker.check_stream = partial(override, predictor), partial(check_stream, predictor)
     tracker.session = partial(VideoState, as_dict=official_session(predictor))
     return tracker
@@ -86,9 +86,9 @@ def overridden(predictor: SAM2Base) -> str | None:
         return "memory_encoder"
     encoder = predictor.image_encoder
     if not (isinstance(encoder, ImageEncoder) and isinstance(encoder.neck, Neck)):
-        return "image_encoder"  # the tracker does not read the position encodings of its results
+        return "image_encoder"  # the tracker does not read a custom encoder's position encodings
     attributes, cls = vars(predictor), type(predictor)
-    if [*_of_the_flow(cls)] == _original_flow and attributes.keys().isdisjoint(OF_THE_FLOW):  # fast, for every frame
+    if [*_of_the_flow(cls)] == _original_flow and attributes.keys().isdisjoint(OF_THE_FLOW):  # fast; runs per frame
         return None
     return next((n for n in OF_THE_FLOW if n in attributes or getattr(cls, n) is not _originals[n]), None)
 
@@ -107,7 +107,7 @@ def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
 
 
 def check_stream(predictor: SAM2Base) -> None:
-    """Raises ``TypeError`` if a method of the original's flow is overridden, since streams never call it."""
+    """Raises ``TypeError`` if a method of the original's flow is overridden. Streams never call such methods."""
     name = overridden(predictor)
     if name is not None:
         raise TypeError(
@@ -126,7 +126,7 @@ def answers_of(
     encode_ahead: int,
     output: Output,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields the results of one pass. Once the session is the original's dict, the original's flow computes them."""
+    """Yields the results of one pass. If the session is the original's dict, the original's flow computes results."""
     flow = flow_of(predictor, state)
     if flow is None:
         arguments = order, reverse, return_scores, progress, encode_ahead, output

@@ -1,7 +1,7 @@
 """Implements the private methods of the original's video predictor, for sessions that are the original's nested dicts.
 
-The tracker does not use them. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a session was
-converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls them, object by object.
+The tracker does not use these methods. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a session
+was converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls the methods, object by object.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class PrivateMethods(SAM2Base):
         index = inference_state["obj_id_to_idx"].get(obj_id)
         if index is not None:
             return int(index)
-        is_dict = not isinstance(inference_state, VideoState)  # a caller's dict
+        is_dict = not isinstance(inference_state, VideoState)  # the session is a caller's dict
         return new_object(inference_state if is_dict else inference_state.to_official("an object was added"), obj_id)
 
     def _obj_idx_to_id(self, inference_state: VideoState, obj_idx: int) -> Any:
@@ -40,7 +40,7 @@ class PrivateMethods(SAM2Base):
         return len(inference_state["obj_idx_to_id"])
 
     def _reset_tracking_results(self, inference_state: VideoState) -> None:
-        """Removes prompts and results. The objects' ids stay."""
+        """Removes prompts and results, but not the objects' ids."""
         for key in PER_OBJECT:
             for entries in inference_state[key].values():
                 for by_frame in entries.values() if "output" in key else [entries]:
@@ -59,7 +59,7 @@ class PrivateMethods(SAM2Base):
             self._clear_obj_non_cond_mem_around_input(inference_state, frame_idx, obj_idx)
 
     def _get_orig_video_res_output(self, inference_state: VideoState, any_res_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns masks ``(N, 1, h, w)`` on the device, and masks at the video's size (disjoint if so configured)."""
+        """Returns masks ``(N, 1, h, w)`` on the device, and at the video's size, disjoint if ``non_overlap_masks``."""
         masks = any_res_masks = any_res_masks.to(inference_state["device"])
         size = (inference_state["video_height"], inference_state["video_width"])
         if masks.shape[-2:] != size:
@@ -71,7 +71,7 @@ class PrivateMethods(SAM2Base):
     def _consolidate_temp_output_across_obj(
         self, inference_state: VideoState, frame_idx: int, is_cond: bool, consolidate_at_video_res: bool = False
     ) -> dict[str, Tensor]:
-        """Returns the latest mask logits of all objects on a frame, by the original's key; -1024 without a result."""
+        """Returns the latest mask logits of objects on a frame, by the original's key; -1024 if there is no result."""
         state, low = inference_state, self.sam_prompt_encoder.mask_input_size
         size = (state["video_height"], state["video_width"]) if consolidate_at_video_res else low
         count = self._get_obj_num(state)
@@ -88,7 +88,7 @@ class PrivateMethods(SAM2Base):
     def _get_image_feature(
         self, inference_state: VideoState, frame_idx: int, batch_size: int
     ) -> tuple[Tensor, dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Returns the image, its features as a dict, and the tokens, position encodings and sizes of all levels."""
+        """Returns the image, the features as a dict, and the tokens, position encodings and sizes of all levels."""
         state = inference_state
         image, backbone_out = state["cached_features"].get(frame_idx, (None, None))
         if backbone_out is None:
@@ -114,7 +114,7 @@ class PrivateMethods(SAM2Base):
         run_mem_encoder: bool,
         prev_sam_mask_logits: Tensor | None = None,
     ) -> tuple[dict[str, Any], Tensor]:
-        """Returns the original's output on a frame, and mask logits. Raises ``ValueError`` for points with a mask."""
+        """Returns the original's output dict on a frame, and mask logits. Points with a mask raise ``ValueError``."""
         if point_inputs is not None and mask_inputs is not None:
             raise ValueError("give points or a mask, not both")
         _, _, features, positions, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
@@ -153,7 +153,7 @@ class PrivateMethods(SAM2Base):
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Encodes masks ``(B, 1, S, S)`` as memories ``(B, C_mem, H, W)``. Returns them with position encodings."""
+        """Encodes masks ``(B, 1, S, S)`` as memories ``(B, C_mem, H, W)``. Returns memories and position encodings."""
         _, _, features, _, sizes = self._get_image_feature(inference_state, frame_idx, batch_size)
         with FastProducts():
             memory, position = self._encode_new_memory(
@@ -167,7 +167,7 @@ class PrivateMethods(SAM2Base):
         return _stored(inference_state, memory), positions
 
     def _get_maskmem_pos_enc(self, inference_state: VideoState, current_out: Mapping[str, Any]) -> list[Tensor] | None:
-        """Returns the position encoding of memories, or None. The session stores it once for all objects and frames."""
+        """Returns the position encoding of memories, or None. The session stores one encoding for all frames."""
         positions = current_out["maskmem_pos_enc"]
         if positions is None:
             return None
@@ -178,5 +178,5 @@ class PrivateMethods(SAM2Base):
 
 
 def _stored(session: Mapping[str, Any], memory: Tensor | None) -> Any:
-    """Moves a memory to the session's storage device. Unlike in the original, it is not rounded to bfloat16."""
+    """Moves a memory to the session's storage device. Unlike in the original, memories are not rounded to bfloat16."""
     return None if memory is None else memory.to(session["storage_device"])

@@ -27,18 +27,19 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(eq=False, repr=False)
 class VideoState(VideoSession, MutableMapping[str, Any]):
-    """Stores a video, its objects and their memories, but not the model. ``init_state`` returns it.
+    """Stores a video, objects and memories, but not the model. Returned by ``init_state``.
 
-    It is also a mapping with the keys of the original's ``inference_state``. Reading or assigning a key of prompts,
-    results or features converts the session to the original's nested dicts. Later calls read and write these dicts, and
-    track object by object. Reading keys that only describe the video and the objects does not convert it.
+    A session is also a mapping with the keys of the original's ``inference_state``. Reading or assigning a key of
+    prompts, results or features converts the session to the original's nested dicts. After the conversion, methods read
+    and write these dicts, and track object by object. Reading keys that only describe the video and the objects does
+    not convert the session.
 
     Args:
         as_dict: Function that converts a session to the original's nested dicts.
 
     Attributes:
-        official: The original's dict after the conversion, else None. After it, ``objects``, ``features`` and ``bank``
-            are empty.
+        official: The original's dict after the conversion, else None. After the conversion, ``objects``, ``features``
+            and ``bank`` are empty.
     """
 
     as_dict: Callable[["VideoState"], dict[str, Any]] = field(kw_only=True)
@@ -46,7 +47,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     @classmethod
     def of_dict(cls, session: MutableMapping[str, Any]) -> "VideoState":
-        """Returns a session on top of a caller's dict with the original's keys. Methods read and write this dict.
+        """Returns a session that reads and writes a caller's dict with the original's keys.
 
         Raises:
             TypeError: If the dict lacks keys.
@@ -80,7 +81,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return torch.device("cpu") if self.offload_state_to_cpu else self.device
 
     def to_official(self, reason: str) -> MutableMapping[str, Any]:
-        """Converts the session to the original's dict, and returns it. Logs the ``reason``."""
+        """Converts the session to the original's dict, and returns this dict. Logs the ``reason``."""
         if self.official is None:
             inexact = self.bank.approximations.named()
             _log.warning(
@@ -94,7 +95,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return self.official
 
     def clear(self) -> None:
-        """Removes all objects and their memories, or all entries of the original's dict."""
+        """Removes all objects and memories, or all entries of the original's dict."""
         if self.official is None:
             super().clear()
         else:
@@ -153,9 +154,9 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
     __hash__ = object.__hash__
 
 
-# Optional keys of a caller's dict. Methods do not need them if features of all frames are cached.
+# Optional keys of a caller's dict. Methods do not need these keys if features of all frames are cached.
 _NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
-# Keys of the video and of ids. Reading them does not convert the session.
+# Keys of the video and of ids. Reading these keys does not convert the session.
 _VIDEO: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,
     "num_frames": lambda s: s.num_frames,
@@ -172,7 +173,7 @@ _IDS: dict[str, Callable[[VideoState], Any]] = {
     "obj_ids": lambda s: s.obj_ids,
 }
 _DESCRIPTION = {**_VIDEO, **_IDS}
-# Keys of results of conditioning frames (True) and other frames.
+# Keys of results on conditioning frames (True) and on other frames (False).
 KINDS = {True: "cond_frame_outputs", False: "non_cond_frame_outputs"}
 # Keys of per-object data. Each value is a dict by the object's index.
 PER_OBJECT = (
@@ -182,13 +183,13 @@ PER_OBJECT = (
     "temp_output_dict_per_obj",
     "frames_tracked_per_obj",
 )
-# Keys in the original's order. `dict(state)` reads them in turn. Keys that convert the session precede the ids, so that
-# it gets the original's dicts of ids instead of the read-only views above.
+# Keys in the original's order. `dict(state)` reads the keys in this order. Keys that convert the session precede the
+# ids, so that `dict(state)` gets the original's dicts of ids instead of the read-only views above.
 OFFICIAL_KEYS = (*_VIDEO, *PER_OBJECT[:2], "cached_features", "constants", *_IDS, *PER_OBJECT[2:])
 
 
 def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
-    """Returns a function that converts sessions to the original's ``inference_state``. It holds no weights."""
+    """Returns a function without weights that converts sessions to the original's ``inference_state``."""
     of_memory: Any = getattr(model.memory_encoder, "position_encoding", None)
     if model.spatial_perceiver is not None:
         of_memory = model.spatial_perceiver.encode_positions
@@ -227,7 +228,7 @@ def official_session(model: SAM2Base) -> Callable[[VideoState], dict[str, Any]]:
 
 
 def new_object(session: MutableMapping[str, Any], obj_id: Any) -> int:
-    """Adds an object without prompts. Returns its index."""
+    """Adds an object without prompts. Returns the object's index."""
     index = len(session["obj_id_to_idx"])
     session["obj_id_to_idx"][obj_id], session["obj_idx_to_id"][index] = index, obj_id
     session["obj_ids"] = list(session["obj_id_to_idx"])
@@ -247,7 +248,7 @@ def drop_object(session: MutableMapping[str, Any], index: int) -> None:
 
 
 def _outputs(state: VideoState, tracked: TrackedObject, new: bool, positions: list[Tensor]) -> dict[str, Any]:
-    """Returns one object's results by key and frame. If ``new``, only of prompts since the last propagation."""
+    """Returns one object's results by key and frame; if ``new``, only results of prompts since the last pass."""
     read = tracked.new_results if new else tracked.results
     return {
         name: {t: _output(state, result, positions) for t, result in read(conditioning).items()}
@@ -267,7 +268,7 @@ def _output(state: VideoState, result: FrameResult, positions: list[Tensor]) -> 
 
 
 def check_session(model: SAM2Base, session: Any) -> VideoState:
-    """Checks that a session fits the model, and returns it. Wraps a caller's dict with the original's keys.
+    """Checks that a session fits the model, and returns the session. Wraps a caller's dict with the original's keys.
 
     Raises:
         TypeError: If ``session`` is neither a session nor such a dict.
@@ -285,7 +286,7 @@ def check_session(model: SAM2Base, session: Any) -> VideoState:
 
 
 def checked_session(method: Method) -> Method:
-    """Decorates a method with :func:`check_session` and ``exclusive_session``. Generators run them when they start."""
+    """Decorates a method with :func:`check_session` and ``exclusive_session``. A generator runs both at its start."""
     guarded = exclusive_session(method)
 
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -78,8 +78,8 @@ class Samurai(Strategy):
     No step waits for the previous frame's scores, since a frame's scores affect only steps after the next.
 
     Unlike the published code, this class supports any number of objects, prompts on any frame and passes in both
-    directions. The filter restarts with each prompt. Unless a conditioning frame, each of the first two frames of the
-    video is attended to only by the next frame, as in the published code.
+    directions. The filter restarts with each prompt. As in the published code, if one of the first two frames of the
+    video is not a conditioning frame, only the next frame attends to it.
 
     Args:
         weight: Weight of the overlap with the predicted box in the selection of a mask. None: 0.15 for a large model

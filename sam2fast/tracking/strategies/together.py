@@ -182,7 +182,7 @@ def _assigned(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor
     The strongest object gets a pixel, and all objects that compete with this object lose the pixel. Among objects that
     do not compete with it, such as parts of a whole, the strongest also gets the pixel.
     """
-    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # prefers the first of equals
+    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # ties go to the first
     remaining, assigned = claims | offered, torch.zeros_like(claims)
     for _ in range(ROUNDS):
         # Uses maxima and matrix multiplications, since argmax and where are several times slower on the CPU.
