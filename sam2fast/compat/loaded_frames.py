@@ -18,7 +18,7 @@ Loader = Callable[..., tuple[Tensor | Sequence[Tensor], int, int]]
 
 
 def replaced_loader(current: Loader) -> Loader | None:
-    """Returns ``current`` or ``compat.misc.load_video_frames``, whichever a user replaced first, or None."""
+    """Returns ``current`` or ``compat.misc.load_video_frames`` if a user replaced one of these functions, else None."""
     return next((f for f in (current, misc.load_video_frames) if f is not load_video_frames), None)
 
 

@@ -18,7 +18,7 @@ from sam2fast.transforms import CHANNELS, ImageError, ImageLike, is_file, read_f
 from sam2fast.video_io.video_types import VideoError
 
 ARRAY_SHAPES = "(T, H, W), (T, H, W, 3) or (T, 3, H, W), or 1 or 4 channels in the place of 3"
-Window: TypeAlias = tuple[float, float]  # values that become black and white
+Window: TypeAlias = tuple[float, float]  # values (low, high) that become black and white
 MOST_SAMPLED = 16  # maximum number of frames that determine the scale of a video
 
 _CHOOSING = threading.Lock()
@@ -41,10 +41,10 @@ class FrameScale:
         window: Values (low, high) that become black and white, or None.
         name: Name of the video for messages.
         count: Number of frames. If 0, the first requested frame determines the scale.
-        read: Function that reads a frame. It returns None if the frame is not a file.
+        read: Function that reads a frame, and returns None if the frame is not a file.
 
     Attributes:
-        choices: Choices of the first frame with any. See :meth:`~sam2fast.io.image_files.FileImage.choices`.
+        choices: Choices of the first frame that has choices. See :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class FrameScale:
         self.choices: dict[str, Any] = {}
 
     def of(self, image: FileImage) -> Scale | None:
-        """Returns the scale for a frame, or None if its values are used unchanged."""
+        """Returns the scale for an image, or None if the image's values are used unchanged."""
         if self.window is not None:
             return Scale(*self.window)
         with _CHOOSING:
@@ -78,7 +78,7 @@ class FrameScale:
             try:
                 image = self._read(int(index)) if self._read else None
             except (ImageError, FileNotFoundError, *IMAGE_READ_ERRORS):
-                continue  # raised again when that frame is requested
+                continue  # a request for the frame raises the error again
             if image is not None and image.values.dtype != np.uint8:
                 samples.append(image.samples())
         return samples
@@ -90,7 +90,7 @@ class FrameScale:
             log_once(f"{self._name}: a frame {note}" + ("; all frames have this scale" if scale else ""))
 
 
-LOGGED: set[str] = set()  # texts that were logged, or that a command reports itself
+LOGGED: set[str] = set()  # messages that were logged, or that a command reports itself
 
 
 def log_once(text: str) -> None:
@@ -109,12 +109,12 @@ def _windowed(image: Any, window: Window) -> np.ndarray | Tensor:
 
 
 def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) -> Image.Image:
-    """Converts an image as for :func:`~sam2fast.transforms.to_pixels` to an 8-bit RGB copy.
+    """Converts an image of any type of :func:`~sam2fast.transforms.to_pixels` to an 8-bit RGB copy.
 
     Args:
         index: Number of the frame for messages.
-        scale: Scale of the video. If None, a file is scaled to its own range. If it has a window, arrays may have any
-            values.
+        scale: Scale of the video. If None, a file is scaled to its own range. If the scale has a window, arrays may
+            have any values.
 
     Raises:
         VideoError, TypeError: If the image is invalid. The message names the frame.
@@ -152,7 +152,7 @@ class ArrayFrames(Sequence[ImageLike]):
     """Sequence of the frames of an array or tensor: ``(T, H, W)`` grey, ``(T, H, W, C)`` or ``(T, C, H, W)``.
 
     C is 1 (grey), 3 (RGB) or 4 (RGBA, where alpha is dropped). ``(T, C, H, W)`` is allowed for tensors, and for arrays
-    if C is 3. Values are uint8, or floating-point in [0, 1]. If there is a window, they may have any type.
+    if C is 3. Values are uint8, or floating-point in [0, 1]. If there is a window, values may have any type.
 
     Attributes:
         is_plain: False if the array is of a custom class.
@@ -164,7 +164,7 @@ class ArrayFrames(Sequence[ImageLike]):
     def __init__(self, video: np.ndarray | Tensor, window: Window | None = None) -> None:
         self.is_plain = type(video) in (np.ndarray, np.memmap, Tensor)
         shape = tuple(video.shape)
-        is_grey = len(shape) == 3 and shape[-1] not in CHANNELS  # otherwise it is a single image
+        is_grey = len(shape) == 3 and shape[-1] not in CHANNELS  # otherwise the array is one image
         is_last = len(shape) == 4 and shape[3] in CHANNELS
         first = CHANNELS if isinstance(video, Tensor) else (3,)  # as in `to_pixels`
         if not (is_grey or is_last or (len(shape) == 4 and shape[1] in first)):

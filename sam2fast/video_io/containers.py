@@ -21,10 +21,10 @@ from sam2fast.video_io.video_types import NoFramesError, VideoError
 TIMEOUTS = (20.0, 30.0)
 IMAGE_FORMATS = ("image2", "ico")  # and all names that end in _pipe
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
-# Formats that are not opened, since their files refer to other files and addresses, or are scripts.
+# Formats that are not opened, since such files refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
 COVER_IMAGE = 0x400  # FFmpeg's disposition flag of a cover image; covers are stored as video streams
-MAX_PIXELS = 16384 * 8192  # maximum size of a frame, since a damaged header can claim any size
+MAX_PIXELS = 16384 * 8192  # maximum number of pixels of a frame, since a damaged header can claim any size
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class VideoInput:
 
     @staticmethod
     def of_file(file: Any) -> "VideoInput":
-        """Describes a file by its path, bytes or a binary file object. Raises ``TypeError`` for text file objects."""
+        """Describes a file by path, bytes or a binary file object. Raises ``TypeError`` for text file objects."""
         if isinstance(file, bytes | bytearray | memoryview):
             return VideoInput(f"the video of {len(file)} bytes", bytes(file))
         if isinstance(file, str | Path):
@@ -79,12 +79,12 @@ class VideoInput:
         return VideoInput(f"{name}, /dev/video{number},", f"/dev/video{number}", "v4l2", is_file=False)
 
     def open(self) -> tuple[InputContainer, VideoStream]:
-        """Opens the video. Returns the container and its video stream. The caller closes the container.
+        """Opens the video. Returns the container and the video stream. The caller closes the container.
 
         Raises:
-            VideoError: If it cannot be opened, or is not a video.
+            VideoError: If the input cannot be opened, or is not a video.
         """
-        # Metadata may have any encoding. From PyAV 19 on, this is the default.
+        # Metadata may have any encoding. From PyAV 19 on, invalid metadata are replaced by default.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         try:
             container = av.open(
@@ -107,7 +107,7 @@ class VideoInput:
 
     def _limits(self) -> dict[str, str]:
         """Returns options that protect against malicious files. A network address may use any format and protocol."""
-        # Also passed to decoders, since probing a file opens decoders.
+        # FFmpeg also passes ``max_pixels`` to the decoders that probe a file.
         size = {"max_pixels": str(MAX_PIXELS)}
         is_address = isinstance(self.target, str) and not self.is_file
         return size if is_address else {**_direct_formats_only(), **size}
@@ -144,12 +144,12 @@ class VideoInput:
         if context.width * context.height > MAX_PIXELS:
             size = f"{context.width}x{context.height}"
             raise VideoError(f"{self.name} has frames of {size} pixels; at most {MAX_PIXELS:,} are decoded")
-        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}  # since the header may be wrong
+        context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}  # the header may be wrong
         return stream
 
 
 class _FileObject:
-    """File object for FFmpeg. Reports seeks to invalid positions, as in damaged files, to FFmpeg without raising."""
+    """File object for FFmpeg. Seeks to invalid positions, as in damaged files, do not raise."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -158,7 +158,7 @@ class _FileObject:
         return getattr(self._file, name)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Returns the new position, or -1 if it is invalid."""
+        """Returns the new position, or -1 if the position is invalid."""
         try:
             return self._file.seek(offset, whence)
         except (ValueError, OverflowError):

@@ -15,19 +15,19 @@ from av.filter import Graph
 from av.video.stream import VideoStream
 from torch import Tensor
 
-OFF_AXIS = 1 / 57  # tangent of the largest tilt of a display matrix that is ignored, one degree
+OFF_AXIS = 1 / 57  # tangent of one degree; a smaller tilt of a display matrix is ignored
 
 
 class Packets(Iterator[Packet]):
     """Iterator over the packets of a stream, from the container's current position on.
 
-    If reading fails, as in a damaged file, the iterator ends. An incomplete last packet is left out.
+    If reading fails, as in a damaged file, the iterator ends. An incomplete last packet is dropped.
 
     Attributes:
         error: Error that ended the reading, or None.
         position: Offset of the last packet in the file.
         end: End of the last frame so far, in the stream's time base.
-        is_cut: True if an incomplete last packet was left out.
+        is_cut: True if an incomplete last packet was dropped.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -63,7 +63,7 @@ class Packets(Iterator[Packet]):
 def decode(
     stream: VideoStream, packets: Iterable[Packet], on_error: Callable[[FFmpegError], None] = lambda error: None
 ) -> Iterator[VideoFrame]:
-    """Decodes packets, and yields frames in presentation order. Damaged packets have no frames."""
+    """Decodes packets, and yields frames in presentation order. Damaged packets yield no frames."""
     for packet in packets:
         yield from _decoded(stream, packet, on_error)
     yield from _decoded(stream, None, on_error)
@@ -109,7 +109,7 @@ class Orientation(NamedTuple):
         return (frame.width, frame.height) if self.is_transposed else (frame.height, frame.width)
 
     def pixel_aspect(self, stream: VideoStream) -> Fraction:
-        """Returns width / height of a displayed pixel, or 1 if the video does not state it."""
+        """Returns the aspect ratio width / height of a displayed pixel, or 1 if the video states none."""
         aspect = stream.sample_aspect_ratio or Fraction(1)
         return 1 / aspect if self.is_transposed else aspect
 
@@ -122,9 +122,9 @@ class Orientation(NamedTuple):
 
 
 class Scaler:
-    """Rotates frames upright and resizes them with swscale's bilinear filter, bit by bit like decord.
+    """Rotates frames upright and resizes frames with swscale's bilinear filter, bit by bit like decord.
 
-    It is thread-safe, since any thread may convert frames of a stream.
+    The scaler is thread-safe, since any thread may convert frames of a stream.
 
     Args:
         size: Side S of the square, or None to keep the size of each frame.

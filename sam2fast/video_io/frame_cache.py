@@ -15,11 +15,11 @@ from torch import Tensor
 from sam2fast.video_io.sources import Source
 from sam2fast.video_io.video_types import VideoError
 
-# Maximum number of cached frames, about a second of video. At 1024x1024, they take 96 MiB.
+# Maximum number of cached frames, about a second of video. At 1024x1024, these frames take 96 MiB.
 CAPACITY = 32
-AHEAD = 6  # minimum number of frames to prefetch; if the caller jumps, only these are wasted
-# Maximum number of threads that read images in parallel, and maximum size in bytes of the images that they decode. PIL
-# decodes without the GIL.
+AHEAD = 6  # minimum number of frames to prefetch; prefetched frames are wasted if the caller jumps
+# Maximum number of threads that read images in parallel, and maximum total size in bytes of the images that the threads
+# decode. PIL decodes without the GIL.
 MOST_READERS = 8
 MOST_DECODED = 256 << 20
 
@@ -46,7 +46,7 @@ class FrameCache:
         self._make_locks()
 
     def get(self, index: int) -> Tensor:
-        """Returns pixels ``(S, S, 3)`` uint8 of a frame, and moves the range of cached and prefetched frames to it."""
+        """Returns pixels ``(S, S, 3)`` uint8 of a frame. Moves the cached and prefetched range to this frame."""
         if self._process != os.getpid():
             self._make_locks()
         with self._lock:
@@ -72,14 +72,14 @@ class FrameCache:
         return pixels
 
     def upcoming(self, count: int) -> range:
-        """Returns indices of the next ``count`` frames in the direction of the last calls. Fewer at the video's end."""
+        """Returns up to ``count`` indices of the next frames in the direction of the last calls."""
         with self._lock:
             first, step = self._position + self._step, self._step
         end = min(first + count, self._length) if step > 0 else max(first - count, -1)
         return range(first, end, step)
 
     def has(self, indices: Iterable[int]) -> bool:
-        """Returns True if all of these frames are cached."""
+        """Returns True if all frames ``indices`` are cached."""
         return self._frames.keys() >= {*indices}
 
     def close(self) -> None:
@@ -94,9 +94,9 @@ class FrameCache:
             self._source.close()
 
     def _make_locks(self) -> None:
-        """Creates the locks. Also runs after a fork, since threads of the parent may hold the old locks."""
+        """Creates the locks, also after a fork, since threads of the parent may hold the old locks."""
         self._lock = Lock()
-        # Separate locks for reading, so that cached frames are available meanwhile. A frame always uses the same lock.
+        # Separate locks for reading keep cached frames available during reads. A frame always uses the same lock.
         self._reading = [Lock() for _ in range(self.readers)]
         self._process = os.getpid()
 
@@ -117,9 +117,9 @@ class FrameCache:
 
 
 class Prefetcher:
-    """Reads the next frames into a cache, in daemon threads. Ignores errors, since requests raise them again.
+    """Reads the next frames into a cache, in daemon threads. Ignores errors, since requests raise errors again.
 
-    The threads only refer to the cache. They end when this object is deleted, or before the interpreter exits.
+    The threads refer only to the cache, and end when this object is deleted, or before the interpreter exits.
     """
 
     _running: "ClassVar[weakref.WeakSet[Prefetcher]]" = weakref.WeakSet()
@@ -132,18 +132,18 @@ class Prefetcher:
             Thread(target=_work, args=(cache, number, requests), name="sam2fast-prefetch", daemon=True)
             for number, requests in enumerate(self._requests)
         ]
-        weakref.finalize(self, _put, self._requests, False)  # first, since starting a thread may fail
+        weakref.finalize(self, _put, self._requests, False)  # comes first, since starting a thread may fail
         for thread in self._threads:
             thread.start()
         self._running.add(self)
 
     def follow(self) -> None:
-        """Prefetches frames after the last requested one. If half of them are cached, does not wake the threads yet."""
+        """Prefetches frames after the last requested frame, unless the first half of these frames is already cached."""
         if not self._cache.has(self._cache.upcoming(self._cache.ahead // 2)):
             _put(self._requests, True)
 
     def stop(self) -> None:
-        """Ends the threads after the frames that they are reading. Waits for them."""
+        """Ends the threads after their current frames, and waits for the threads."""
         _put(self._requests, False)
         for thread in self._threads:
             thread.join()

@@ -30,10 +30,10 @@ class Frames:
         rate: Average frames per second of a video file, if known.
         truncated: Sentence on frames that are known to be missing after the last frame, such as "clip.mp4: read 200 of
             about 300 frames; the rest of the file is damaged or missing". None if no frame is known to be missing.
-        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. It is
-            filled when frames are read.
-        mean, std: Mean and standard deviation of pixels in [0, 1], for normalization. A session sets them to those of
-            its model.
+        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. Filled
+            when frames are read.
+        mean, std: Mean and standard deviation of pixels in [0, 1], for normalization. A session sets both to the
+            model's values.
     """
 
     dtype = torch.float32
@@ -86,7 +86,7 @@ class Frames:
         return resize_and_normalise(pixels, size, self.mean, self.std, white=255.0)[0]
 
     def pixels(self, index: int) -> Tensor:
-        """Returns a frame as ``(S, S, 3)`` uint8 RGB on the CPU. Do not modify it, since it is cached."""
+        """Returns a frame as ``(S, S, 3)`` uint8 RGB on the CPU. The cached tensor must not be modified."""
         pixels = self._cache.get(self._rank(index))
         if self._prefetcher is not None:
             self._prefetcher.follow()
@@ -112,7 +112,7 @@ class Frames:
         return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Frames":
-        return self  # copies of a session share its video
+        return self  # copies of a session share the video
 
     def __reduce__(self) -> tuple[object, ...]:
         arguments = self._source, self._image_size, self.device, self._prefetcher is not None
@@ -142,7 +142,7 @@ class CurrentFrame(Frames):
         self._scale = FrameScale(None)
 
     def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
-        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame. Images are resized as in a list of images.
+        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame. Resizes images like a list of images.
 
         Raises the errors of :func:`to_rgb_image`, and ``VideoError`` if the size differs from previous frames.
         """

@@ -30,7 +30,7 @@ from sam2fast.video_io.video_types import VideoError, require_pyav
 from sam2fast.video_io.volumes import Axis, Volume, is_volume, open_volume
 
 VideoLike: TypeAlias = FileLike | Sequence[ImageLike] | Iterator[ImageLike] | np.ndarray | Tensor
-# Matches at least two characters before the colon, since a single one is a Windows drive.
+# Matches at least two characters before the colon, since a single character is a Windows drive.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 __all__ = ["VideoLike", "open_frames"]
 
@@ -38,9 +38,9 @@ __all__ = ["VideoLike", "open_frames"]
 class SourceKind(Enum):
     """Types of video sources."""
 
-    FOLDER = auto()  # a path
-    FILE = auto()  # a path, the bytes, or a file object
-    IMAGES = auto()  # a sequence, array or tensor
+    FOLDER = auto()  # path of a folder
+    FILE = auto()  # path, bytes, or file object
+    IMAGES = auto()  # sequence, array or tensor
     ITERATOR = auto()
     ADDRESS = auto()
     CAMERA = auto()
@@ -52,7 +52,7 @@ def source_kind(source: Any) -> SourceKind:
     Raises:
         FileNotFoundError: If a path does not exist.
         VideoError: If a path is not accessible.
-        TypeError: If it is none of these types.
+        TypeError: If the source has none of these types.
     """
     if isinstance(source, str) and ADDRESS.match(source):
         return SourceKind.ADDRESS
@@ -100,20 +100,21 @@ def open_frames(
     window: Window | None = None,
     axis: Axis | None = None,
 ) -> Frames:
-    """Opens a video. Frames are decoded when they are requested.
+    """Opens a video. Each frame is decoded when it is requested.
 
     Args:
         source: One of these types:
 
             - a folder of image files, see :func:`~sam2fast.video_io.sources.frame_files`;
             - a video file of any format that FFmpeg reads, an animated WebP, or a TIFF with several pages: its path,
-              its bytes, or a binary file object. The object is read from its beginning and must not be used meanwhile;
+              its bytes, or a binary file object. The file object is read from the beginning, and must not be used
+              meanwhile;
             - a list of images, as for :func:`~sam2fast.transforms.to_pixels`;
             - an array or tensor, see :class:`~sam2fast.video_io.arrays.ArrayFrames`;
-            - an iterator of images. It is exhausted immediately, and takes S * S * 3 bytes per frame;
+            - an iterator of images. The iterator is exhausted immediately. Frames take S * S * 3 bytes each;
             - a volume, see :func:`~sam2fast.video_io.open_volume`.
 
-            Images in memory are not copied. A frame gets the values that the array has at the frame's first request.
+            Images in memory are not copied. A frame has the array's values at the first request of the frame.
         image_size: Side S of the model's square input.
         device: Device of the returned frames.
         prefetch: If True, decodes the next few frames in a thread. Image files and arrays in memory are decoded in up
@@ -127,7 +128,7 @@ def open_frames(
             if an axis is given for a source that is not a volume file.
         ValueError: If the window is not a pair of ascending numbers.
         NoFramesError: If the video has no frames.
-        TypeError: If the source is none of these types.
+        TypeError: If the source has none of these types.
         ImportError: If PyAV is not installed for a video file, or the extra ``medical`` for a volume.
     """
     check_window(window)

@@ -29,7 +29,7 @@ class ImageStream:
     ) -> None:
         self.name = name
         self.rate: float | None = None if source is None else source.rate
-        self.time_unit = 0.001  # the unit of durations in image files
+        self.time_unit = 0.001  # image files state durations in milliseconds
         self.count: int | None = None if source is None else len(source)
         self.choices: Mapping[str, Any] = {} if source is None else source.choices
         self._images, self._image_size, self._source = images, image_size, source
@@ -56,18 +56,18 @@ class Stream(Protocol):
 
 
 class FrameReader:
-    """Iterator over :class:`StreamFrame`, and context manager that closes it. Not thread-safe.
+    """Iterator over :class:`StreamFrame`, and context manager that closes the iterator. Not thread-safe.
 
     The constructor reads the first frame. After an error, the iterator is exhausted.
 
     Attributes:
         height, width: Size of the video in pixels, upright.
-        rate: Average frames per second, if the source states it.
+        rate: Average frames per second, if stated by the source.
         time_unit: Unit of the frames' times, in seconds.
-        count: Number of frames, if the source states it. A damaged source may have fewer frames.
-        pixel_aspect: Width of a pixel divided by its height, upright. 1 if the source does not state it.
-        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. It is
-            filled when frames are read.
+        count: Number of frames, if stated by the source. A damaged source may have fewer frames.
+        pixel_aspect: Aspect ratio width / height of an upright pixel. 1 if the source states none.
+        choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. Filled
+            when frames are read.
 
     Raises:
         NoFramesError: If there are no frames.
@@ -115,8 +115,8 @@ def read_frames(source: StreamLike, image_size: int) -> FrameReader:
     of :func:`~sam2fast.video_io.open_frames`.
 
     Args:
-        source: Source as for ``open_frames``, where an iterator is read one image at a time; index of a camera, an int;
-            or address that FFmpeg can open, such as ``"rtsp://..."``.
+        source: Source of ``open_frames``, index of a camera (an int), or address that FFmpeg can open, such as
+            ``"rtsp://..."``. An iterator is read one image at a time.
         image_size: Side S of the model's square input.
 
     Raises:

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from sam2fast.io.atomic import atomic_path
 from sam2fast.video_io.containers import VideoInput, codec_name
 
-# By file suffix: container, encoder, sample format and sample rate.
+# Maps a file suffix to container, encoder, sample format and sample rate.
 ENCODERS = {
     ".mp4": ("mp4", "aac", "fltp", 44100),
     ".mov": ("mov", "aac", "fltp", 44100),
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: float = float("inf")) -> bool:
-    """Adds the sound of another video to a silent MP4, QuickTime or WebM file. Replaces the file atomically.
+    """Adds the sound of another video to a silent MP4, QuickTime or WebM file. The file is replaced atomically.
 
     Args:
         video: Silent file.
@@ -37,7 +37,7 @@ def add_sound(video: Path, source: VideoInput, start: float = 0.0, seconds: floa
         start, seconds: Start and duration of the part of ``source`` that ``video`` shows, in seconds.
 
     Returns:
-        False if the source has no sound in one of :data:`CODECS`. The file is unchanged then.
+        True if the sound was added. False if the source has no sound in one of :data:`CODECS`; the file is unchanged.
 
     Raises:
         VideoError, OSError, FFmpegError: If the source cannot be read, or the file cannot be written.
@@ -81,7 +81,7 @@ def _encoded(stream: Any, resampler: AudioResampler, frames: Iterator[Any]) -> I
 
 
 def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
-    """Yields the decoded sound frames of a part, with times from its beginning. Ends at the first damaged frame."""
+    """Yields the decoded sound frames from ``start`` on, with times since ``start``. Ends at a damaged frame."""
     frames = sound.decode(audio=0)
     while True:
         try:

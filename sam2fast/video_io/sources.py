@@ -24,14 +24,14 @@ from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, lo
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
-# The kind with most files gives the frames; of several, the first.
+# Types of frame files by suffixes. The type with the most files gives the frames. If several types tie, the first does.
 KINDS = (
     *((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",)),
     *((".exr",), (".dpx",)),
 )
 CINEMA_SUFFIXES = (".exr", ".dpx")
 
-STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # images that several threads may read at once
+STATELESS = (np.ndarray, Tensor, str, Path, bytes)  # types of images that several threads may read at once
 
 FileLike: TypeAlias = str | Path | bytes | bytearray | memoryview | BinaryIO
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def frame_files(folder: Path) -> list[Path]:
     """Returns the frame files of a folder in order: the most frequent type of :data:`KINDS`.
 
     Integer names are sorted by number, other names naturally: ``frame_2`` before ``frame_10``. Hidden files are
-    ignored. A log line counts other images and videos, and another line gaps in the numbers of OpenEXR and DPX files.
+    ignored. Logs the number of other images and videos, and gaps in the numbers of OpenEXR and DPX files.
 
     Raises:
         NoFramesError: If there are no such files.
@@ -56,7 +56,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def _note_gaps(folder: Path, paths: Sequence[Path]) -> None:
-    """Logs that frames are missing, or that the folder has several sequences, by the numbers at the ends of names."""
+    """Logs gaps in the last numbers of file names: missing frames, or several sequences in the folder."""
     numbers = [int((re.findall("[0-9]+", path.stem) or ["0"])[-1]) for path in paths]
     distances = [after - before for before, after in pairwise(numbers)]
     places = [i for i, distance in enumerate(distances) if distance != min(distances, key=abs)]
@@ -66,7 +66,7 @@ def _note_gaps(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Returns images and videos that :func:`frame_files` leaves out. That function does not log them afterwards."""
+    """Returns images and videos that :func:`frame_files` ignores, and prevents the log line about these files."""
     _, others = split_frames(folder)
     LOGGED.add(f"{folder}: {skipped_note(others)}")
     return others
@@ -86,7 +86,7 @@ def split_frames(folder: Path) -> tuple[list[Path], list[str]]:
         raise NoFramesError(
             f"no images found in {folder}; expected files such as 00000.jpg ({', '.join(sum(KINDS, ()))})"
         )
-    # If the original reads some of these files, uses only those.
+    # If the original reads some of the files, uses only the files that the original reads.
     chosen = [name for name in chosen if name.endswith(JPEG_SUFFIXES)] or chosen
     others = {*sum(kinds, []), *(name for name in names if is_video_file(name))} - {*chosen}
     paths = [folder / name for name in chosen]
@@ -111,12 +111,12 @@ class Source(ABC):
     """Video with random access to its frames. ``time`` is thread-safe.
 
     Attributes:
-        reads_in_parallel: True if ``read`` is thread-safe, too.
+        reads_in_parallel: True if ``read`` is also thread-safe.
         height, width: Size in pixels, upright.
         rate: Average frames per second, if known.
         truncated: Sentence on frames that are known to be missing after the last frame, or None.
-        choices: Page, bands and scale of image files, each only if there were several possibilities. It is filled when
-            frames are read.
+        choices: Page, bands and scale of image files, each only if there were several possibilities. Filled when frames
+            are read.
     """
 
     height: int
@@ -131,7 +131,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int, since: int) -> Iterable[tuple[int, Tensor]]:
-        """Yields frame ``index``, after frames from ``since`` on that have to be decoded before it.
+        """Yields frame ``index``, preceded by frames from ``since`` on if these have to be decoded first.
 
         Items are pairs of a frame's index and its pixels, ``(S, S, 3)`` uint8 RGB on the CPU.
 
@@ -149,7 +149,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class SteppedVideo:
-    """The frames ``first``, ``first + step``, ... of a video. ``open_frames`` takes it."""
+    """Argument of ``open_frames``: the frames ``first``, ``first + step``, ... of a video."""
 
     video: Any
     step: int
@@ -157,7 +157,7 @@ class SteppedVideo:
 
 
 class SteppedSource(Source):
-    """The frames of a :class:`SteppedVideo`, numbered from 0. Raises NoFramesError if there are none."""
+    """The frames of a :class:`SteppedVideo`, numbered from 0. Raises NoFramesError if there is no frame."""
 
     def __init__(self, source: Source, step: int, first: int) -> None:
         self._source, self._frames = source, range(first, len(source), step)
@@ -234,7 +234,7 @@ class ImageFiles(ImageSource):
             try:
                 return read_image_size(path)
             except IMAGE_READ_ERRORS:
-                continue  # raised again when that frame is requested
+                continue  # a request for the frame raises the error again
         raise VideoError(f"none of the {len(self)} files in {self._paths[0].parent} can be read as an image")
 
 
@@ -284,8 +284,8 @@ class AnimatedImage(ImageSource):
         self._image_size, self._image = image_size, _open_webp(file)
         self._scale = FrameScale(window)
         self.width, self.height = self._image.size
-        self._times: list[float] = []  # WebP stores them with the images
-        with suppress(VideoError):  # raised again when that frame is requested
+        self._times: list[float] = []  # WebP stores times with images
+        with suppress(VideoError):  # a request for the frame raises the error again
             for index in range(len(self)):
                 self._seek(index)
                 self._times.append(self._image.info["timestamp"] / 1000)

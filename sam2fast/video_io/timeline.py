@@ -18,11 +18,11 @@ from sam2fast.video_io.truncation import missing_frames
 
 _log = logging.getLogger(__name__)
 
-# Formats that store the presentation time of each frame. For other formats, FFmpeg estimates it.
+# Formats that store the presentation time of each frame. FFmpeg estimates the times of other formats.
 FORMATS_WITH_TIMES = ("mov", "matroska")
-# Codecs that may have packets without a displayed frame. Only decoding detects these.
+# Codecs that may have packets without a displayed frame. Only decoding detects such packets.
 CODECS_WITH_HIDDEN_FRAMES = ("vp8",)
-# Relative tolerance between the stated rate and the average rate of rounded times.
+# Relative tolerance between the stated frame rate and the average rate of rounded times.
 ROUNDING = 0.005
 
 
@@ -33,16 +33,16 @@ def has_times(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def stated_rate(stream: VideoStream) -> float | None:
-    """Returns the average frames per second that the file states, or an estimate from its first packets."""
+    """Returns the average frames per second that the file states, or an estimate from the first packets."""
     rate = stream.average_rate or stream.base_rate
     if rate and not stream.base_rate and stream.frames:
-        # All frames have the same time, so FFmpeg divided their number by the duration of one frame.
+        # If all frames have the same time, FFmpeg divides the number of frames by the duration of one frame.
         rate /= stream.frames
     return float(rate) if rate else None
 
 
 class Clock:
-    """Converts timestamps in presentation order to seconds from the first frame, or to None if unknown.
+    """Converts timestamps in presentation order to seconds from the first frame, or to None if the time is unknown.
 
     If a timestamp does not increase, the frame's time is computed from the previous frame and the stated rate.
     """
@@ -72,12 +72,12 @@ class Timeline:
 
     Attributes:
         count: Number of frames.
-        times: Presentation times, ascending, in the stream's time base. None if unknown, so that frames can only be
-            counted from the beginning.
+        times: Presentation times, ascending, in the stream's time base. None if the times are unknown. In this case,
+            frames can only be counted from the beginning.
         keyframes: Presentation times of the keyframes, ascending. Empty if ``times`` is None.
         sound: True if no damage is known.
         unit: Time base in seconds.
-        seconds_of: Seconds from the first frame to each frame, if ``times`` is None. Empty if unknown.
+        seconds_of: Seconds from the first frame to each frame, if ``times`` is None. Empty if the seconds are unknown.
         stated_rate: Frames per second that the file states.
         truncated: Sentence on frames that are known to be missing after the last frame, or None.
     """
@@ -125,7 +125,7 @@ class Timeline:
 
 
 def read_timeline(video: VideoInput) -> Timeline:
-    """Reads the timestamps from the packets or, if these are inconsistent, by decoding all frames."""
+    """Reads the timestamps from the packets. If packets are inconsistent, decodes all frames."""
     container, stream = video.open()
     with container:
         packets = Packets(container, stream)
@@ -149,7 +149,7 @@ def _by_decoding(video: VideoInput, guess: Timeline) -> Timeline:
         packets, clock = Packets(container, stream), Clock(container, stream)
         decoded = [frame.pts for frame in decode(stream, packets, count)]
     if errors and decoded:
-        # The number and positions of their frames are unknown.
+        # The number and positions of frames in these packets are unknown.
         _log.warning("%s: %d of its packets cannot be decoded and are left out", video.name, errors)
     times = [time for time in decoded if time is not None]
     if len(times) < len(decoded) or not _strictly_ascending(times):
@@ -175,7 +175,7 @@ def _from_packets(source: Packets, container: InputContainer, stream: VideoStrea
     sound = (
         has_times(container, stream)
         and _consistent(packets)
-        # If times ascend although the decoder reorders frames, they are decoding times.
+        # If times ascend although the decoder reorders frames, the times are decoding times.
         and not (stream.codec_context.has_b_frames and _strictly_ascending(stored))
     )
     unit = Fraction(stream.time_base or 1)

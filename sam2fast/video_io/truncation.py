@@ -17,15 +17,15 @@ TOLERANCE = 0.1
 
 
 def read_index(container: InputContainer, stream: VideoStream) -> list[Any]:
-    """Returns the index of an MP4 or QuickTime file, as far as it was read. Empty for other formats or PyAV < 17."""
+    """Returns the index entries read so far of an MP4 or QuickTime file. Empty for other formats or PyAV < 17."""
     if container.format.name.split(",")[0] != "mov":
         return []
-    # The file size limits the number, since a damaged header can claim any number of frames.
+    # The file size limits the number of entries, since a damaged header can claim any number of frames.
     return list(islice(getattr(stream, "index_entries", ()), max(container.size, 0)))
 
 
 def stated_frames(container: InputContainer, stream: VideoStream) -> int:
-    """Returns the number of frames that a file states, without frames hidden by an edit list. 0 if it states none."""
+    """Returns the stated number of frames of a file, without frames hidden by an edit list, or 0 if none is stated."""
     return sum(not entry.is_discard for entry in read_index(container, stream)) or stream.frames
 
 
@@ -46,9 +46,9 @@ def _ends_early(container: InputContainer, stream: VideoStream, packets: Packets
     index = read_index(container, stream)
     if index and index[-1].pos != packets.position:
         return True
-    if index and stream.frames:  # if 0, the file is fragmented, and its index is split
+    if index and stream.frames:  # if 0, the file is fragmented and has a split index
         return False
-    # Motion JPEG streams normally end with this error.
+    # Motion JPEG streams normally end with ``InvalidDataError``.
     is_end = container.format.name == "mpjpeg" and isinstance(packets.error, InvalidDataError)
     if packets.is_cut or (packets.error is not None and not is_end):
         return True
@@ -57,7 +57,7 @@ def _ends_early(container: InputContainer, stream: VideoStream, packets: Packets
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Returns the end in seconds of this stream that an AVI or Matroska file states, or 0 if it states none."""
+    """Returns the end of the stream in seconds that an AVI or Matroska file states, or 0 if none is stated."""
     form = container.format.name.split(",")[0]
     if form == "avi":
         # FFmpeg shortens the duration of a truncated file, but not its number of frames. The number includes gaps.
@@ -66,5 +66,5 @@ def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
         return 0.0
     if clock := CLOCK.fullmatch(stream.metadata.get("DURATION", "")):
         return sum(float(part) * unit for part, unit in zip(clock.groups(), (3600, 60, 1), strict=True))
-    # If there are several streams, this is the duration of the longest one.
+    # If there are several streams, the container's duration is the duration of the longest stream.
     return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0

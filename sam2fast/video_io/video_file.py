@@ -16,10 +16,10 @@ from sam2fast.video_io.sources import Source
 from sam2fast.video_io.timeline import Timeline, read_timeline
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
-IndexedFrame = tuple[int, VideoFrame]  # a frame and its index
+IndexedFrame = tuple[int, VideoFrame]  # index of a frame, and the frame
 
-# Decoders that a forked process inherited. They are kept alive, since closing them would wait for threads that do not
-# exist.
+# Decoders that a forked process inherited. The decoders are kept alive, since closing would wait for threads that do
+# not exist.
 _abandoned: list[object] = []
 
 
@@ -28,9 +28,9 @@ class VideoFile(Source):
 
     Frames are upright, numbered in presentation order, and equal bit by bit to frames of decord, the original's reader.
     Only mirrored videos differ: decord ignores the mirroring. Files without presentation times (.avi) or with
-    inconsistent packets are decoded once when they are opened. If that gives no usable times, each step backward
-    decodes from the beginning. A truncated file has the frames that can be read; see ``truncated``. libavcodec conceals
-    other damage.
+    inconsistent packets are decoded once when they are opened. If the decoded frames have no usable times, each step
+    backward decodes from the beginning. A truncated file has the frames that can be read; see ``truncated``. libavcodec
+    conceals other damage.
 
     Args:
         image_size: Side S of the square to which frames are resized, or None to keep the file's size.
@@ -46,7 +46,7 @@ class VideoFile(Source):
         self._video, self._image_size, self._process = video, image_size, os.getpid()
         self._timeline = read_timeline(video)
         self.rate, self.truncated = self._timeline.rate, self._timeline.truncated
-        # With frame threading, an error in one frame also loses other frames.
+        # With frame threading, an error in one frame also drops other frames.
         self._threads = "AUTO" if self._timeline.sound else "SLICE"
         self._coming: Iterator[IndexedFrame] = iter(())
         self._held: IndexedFrame | None = None
@@ -107,7 +107,7 @@ class VideoFile(Source):
         self._close_container()
 
     def _starts(self, rank: int) -> list[int | None]:
-        """Returns the points to decode a frame from, in order of preference: the current one (None), and keyframes."""
+        """Returns points to decode a frame from, in order of preference: the current position (None), and keyframes."""
         keyframe = self._timeline.keyframe_before(rank)
         is_on_the_way = self._timeline.rank_of_keyframe(keyframe) <= self._next <= rank
         return [*([None] if is_on_the_way else []), *dict.fromkeys((keyframe, max(keyframe - 1, 0), 0))]
@@ -123,7 +123,7 @@ class VideoFile(Source):
         self._next = len(self)
 
     def _enter(self, keyframe: int) -> None:
-        """Seeks to a keyframe. If that fails, reopens the file."""
+        """Seeks to a keyframe. If seeking fails, reopens the file."""
         if keyframe == 0 or not self._seek(keyframe):
             self.close()
             self._rewind()
@@ -133,12 +133,12 @@ class VideoFile(Source):
         self._container, self._stream = self._video.open()
         # PyAV's objects form reference cycles, so an unused file would stay open until garbage collection.
         self._close_container = weakref.finalize(self, _close, os.getpid(), self._container, self._stream)
-        self._close_container.atexit = False  # a thread may still be decoding then
+        self._close_container.atexit = False  # a thread may decode during exit
         self._stream.thread_type = self._threads
         self._begin(Packets(self._container, self._stream), 0)
 
     def _seek(self, keyframe: int) -> bool:
-        """Seeks to a keyframe. Returns False if that fails. After a seek to a wrong position, frames are missing."""
+        """Seeks to a keyframe. Returns False if seeking fails. After a seek to a wrong position, frames are missing."""
         try:
             self._container.seek(self._timeline.keyframes[keyframe], stream=self._stream)
         except FFmpegError:

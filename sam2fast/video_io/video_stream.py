@@ -47,7 +47,7 @@ class DecodedStream:
                 yield frame
 
     def _decoded(self, careful: bool) -> Iterator[StreamFrame]:
-        """Yields all frames. If not ``careful``, decoding is faster, but ends with an exception at the first error."""
+        """Yields all frames. If not ``careful``, decodes faster, but raises at the first error."""
         container, stream = self._video.open()
         with container:
             self.rate, self.count = stated_rate(stream), stated_frames(container, stream) or None
@@ -70,7 +70,7 @@ class DecodedStream:
             if expected.lacks_before(None):
                 raise self._undecodable(index, careful)
             if errors and index:
-                # The number and positions of their frames are unknown.
+                # The number and positions of frames in these packets are unknown.
                 _log.warning("%s: %d of its packets cannot be decoded and are left out", self.name, len(errors))
             if index == 0:
                 why = f"; reading fails: {reason(packets.error)}" if packets.error else ""
@@ -96,15 +96,15 @@ def _raised(error: FFmpegError) -> None:
 class _Expected:
     """Passes packets to the decoder and records their presentation times.
 
-    If the decoder returns no frame for a damaged packet, this is detected at the next frame. Times are trusted under
-    the same conditions as in :func:`~sam2fast.video_io.timeline.read_timeline`. After inconsistent times, no missing
-    frame is reported.
+    If the decoder returns no frame for a damaged packet, the next frame reveals the gap. Times are trusted under the
+    same conditions as in :func:`~sam2fast.video_io.timeline.read_timeline`. After inconsistent times, no missing frame
+    is reported.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
         self.are_known = has_times(container, stream)
         self._stream, self._packets = stream, packets
-        self._due: list[int] = []  # a heap
+        self._due: list[int] = []  # heap of presentation times
         self._first: int | None = None
         self._latest: int | None = None
         self._is_reordered = False
@@ -116,7 +116,7 @@ class _Expected:
             yield packet
 
     def lacks_before(self, frame: VideoFrame | None) -> bool:
-        """Returns True if an expected frame is missing before ``frame``, or before the end if None. Reports it once."""
+        """Returns True, once per gap, if an expected frame is missing before ``frame``. None stands for the end."""
         time = float("inf") if frame is None else frame.pts
         if time is None:
             self._distrust()
@@ -127,7 +127,7 @@ class _Expected:
             lacks = True
         if self._due and self._due[0] == time:
             heappop(self._due)
-        # If times ascend although the decoder reorders frames, they are decoding times.
+        # If times ascend although the decoder reorders frames, the times are decoding times.
         return lacks and self.are_known and (self._is_reordered or not self._stream.codec_context.has_b_frames)
 
     def _note(self, packet: Packet) -> None:

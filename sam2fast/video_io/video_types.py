@@ -19,17 +19,17 @@ class VideoError(FixableError, ValueError):
 
 
 class NoFramesError(VideoError, RuntimeError):
-    """Raised if a video has no frames. It is also a ``RuntimeError``, as in the original."""
+    """Raised if a video has no frames. Also derived from ``RuntimeError``, as in the original."""
 
 
 def require_pyav(action: str = "reading") -> None:
-    """Raises ``ImportError`` if PyAV is not installed. It decodes and encodes video files."""
+    """Raises ``ImportError`` if PyAV, which decodes and encodes video files, is not installed."""
     with requires(f"{action} video files needs PyAV: pip install 'sam2fast[video]'"):
         import av  # noqa: F401
 
 
 def check_size(index: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    """Raises ``VideoError`` if the (height, width) of a frame differs from the video's."""
+    """Raises ``VideoError`` if the (height, width) of a frame differs from the size of the video."""
     if size != expected:
         raise VideoError(
             f"frame {index} is {size[1]}x{size[0]} pixels, but the video is {expected[1]}x{expected[0]}; "
@@ -46,11 +46,11 @@ class FramePixels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StreamFrame:
-    """Frame of a stream. Its pixels are converted at the first access and cached.
+    """Frame of a stream. Pixels are converted at the first access and cached.
 
     Attributes:
         index: Index in presentation order, from 0.
-        time: Seconds since the first frame. None if unknown.
+        time: Seconds since the first frame. None if the time is unknown.
         height, width: Size of the video in pixels, upright.
     """
 

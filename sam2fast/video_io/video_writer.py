@@ -11,10 +11,10 @@ from sam2fast.utils.errors import FixableError
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-# Encoders in order of preference.
+# H.264 encoders in order of preference.
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
-# With x264's macroblock tree, the bytes of small videos vary between runs on processors with AVX-512. Without it,
-# videos are slightly larger and slightly better.
+# With x264's macroblock tree, the bytes of small videos vary between runs on processors with AVX-512. Without the
+# macroblock tree, videos are slightly larger and slightly better.
 OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "mbtree": "0"},
     "libopenh264": {"b": "4000000"},
@@ -35,7 +35,7 @@ def encoder_options(name: str, crf: int) -> dict[str, str]:
 
 
 def label_colours(stream: Any) -> None:
-    """Labels a stream with the colour space of :func:`to_yuv`. Otherwise, players guess it from the video's size."""
+    """Labels a stream with the colour space of :func:`to_yuv`. Players guess missing labels from the video's size."""
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED_RANGE
@@ -47,7 +47,7 @@ def to_yuv(frame: "VideoFrame", form: str = "yuv420p", **options: Any) -> "Video
 
 
 class NoEncoderError(FixableError, RuntimeError):
-    """Raised if no video can be written on this machine. The message has the reason."""
+    """Raised if no video can be written on this machine. The message states the reason."""
 
 
 def encoding_errors() -> tuple[type[Exception], ...]:
@@ -77,7 +77,7 @@ class VideoWriter:
 
     Raises:
         NoEncoderError: If PyAV is not installed, or has no encoder for H.264.
-        OSError, av.error.FFmpegError, ValueError: If the file cannot be written. All methods raise these.
+        OSError, av.error.FFmpegError, ValueError: If the file cannot be written. All methods raise these exceptions.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Finishes the file. It needs at least one frame. After an error, no file is left."""
+        """Finishes the file, which needs at least one frame. After an error, no file is left."""
         with self._opened:
             self._container.mux(self._stream.encode())
             self._container.close()

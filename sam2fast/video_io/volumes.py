@@ -1,4 +1,4 @@
-"""Reads volumes of NIfTI files and DICOM series. Their slices become frames of a video. Needs the extra ``medical``."""
+"""Reads volumes of NIfTI files and DICOM series, with slices as video frames. Needs the extra ``medical``."""
 
 import zlib
 from collections import Counter
@@ -34,7 +34,7 @@ def is_volume(source: Any) -> bool:
     if not isinstance(source, str | Path):
         return False
     path = Path(source)
-    with suppress(OSError, ValueError):  # raised again when the path is opened
+    with suppress(OSError, ValueError):  # opening the path raises the error again
         if path.is_dir():
             files = list(path.iterdir())
             return not any(f.name.lower().endswith(SUFFIXES) for f in files) and any(map(_is_dicom, files))
@@ -54,11 +54,11 @@ def _is_dicom(path: Path) -> bool:
 class Volume(Sequence[NDArray[np.uint8]]):
     """Sequence of a volume's slices along one axis, as grey images ``(H, W)`` uint8.
 
-    The window's low value becomes black and its high value white. For DICOM with ``MONOCHROME1`` it is the reverse.
+    The window's low value becomes black, and the high value white. In DICOM with ``MONOCHROME1``, the high value
+    becomes black.
 
     Axial slices are ordered from inferior to superior, coronal slices from anterior to posterior, sagittal slices from
-    right to left. Each slice is upright as in viewers: the patient's left (in sagittal slices, the back) is on the
-    right.
+    right to left. Slices are upright as in viewers: the patient's left is on the right, or the back in sagittal slices.
 
     Args:
         values: Stored values ``(I, J, K)`` in the scan's units.
@@ -67,12 +67,12 @@ class Volume(Sequence[NDArray[np.uint8]]):
         axis: ``"axial"``, ``"coronal"`` or ``"sagittal"``. Slices are perpendicular to the closest axis of the voxels.
         window: Values (low, high) that become black and white.
         header: Header of the NIfTI file.
-        datasets: Datasets of the DICOM series in the order of k, or the only dataset of a multi-frame file, without
-            their pixels.
-        frame_order: Number of each slice, in the order of k, in the multi-frame file.
+        datasets: Datasets of the DICOM series without pixels, in the order of k. A multi-frame file has only one
+            dataset.
+        frame_order: Frame number of each slice in the multi-frame file, in the order of k.
 
     Attributes:
-        pixel_aspect: Width of a slice's pixel divided by its height.
+        pixel_aspect: Aspect ratio width / height of a slice's pixels.
 
     Raises:
         VideoError: If the axis is unknown, or the affine is not invertible.
@@ -122,7 +122,7 @@ class Volume(Sequence[NDArray[np.uint8]]):
 
 
 def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = None) -> Volume:
-    """Reads all values of a volume. They take 4 bytes per voxel.
+    """Reads all values of a volume, which take 4 bytes per voxel.
 
     Args:
         path: NIfTI file (``.nii``, ``.nii.gz``), folder with the files of one DICOM series, or multi-frame DICOM file
@@ -134,7 +134,7 @@ def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = 
     Raises:
         FileNotFoundError: If the file or folder does not exist.
         VideoError: If the data are not a volume of grey values, but for example one slice, a time series or a colour
-            image; if slices of a series are missing, or differ in size or orientation; or if it cannot be decoded.
+            image; if slices of a series are missing, or differ in size or orientation; or if decoding fails.
         ValueError: If the window is not a pair of ascending numbers.
         ImportError: If nibabel, or pydicom for DICOM, is not installed.
     """
@@ -147,7 +147,7 @@ def open_volume(path: str | Path, axis: Axis = "axial", window: Window | None = 
 
 
 def import_medical(name: str) -> Any:
-    """Imports a module of the extra ``medical``. If it is not installed, raises an ImportError with advice."""
+    """Imports a module of the extra ``medical``. If the module is missing, raises an ImportError with advice."""
     with requires(f"volumes need {name}: pip install 'sam2fast[medical]'"):
         return import_module(name)
 
@@ -182,9 +182,9 @@ def _open_nifti(file: Path, axis: Axis, window: Window | None) -> Volume:
 
 
 class _Slice(NamedTuple):
-    """Stores a DICOM slice and its place in the patient, in DICOM's coordinates (LPS) in mm."""
+    """Stores a DICOM slice and its position in the patient, in DICOM's coordinates (LPS) in mm."""
 
-    name: str  # for messages
+    name: str  # name for messages
     number: int  # index of the frame in its file
     size: tuple[int, int]  # rows and columns
     position: tuple[float, ...]  # (3) coordinates of the first pixel
@@ -214,7 +214,7 @@ def _open_dicom(path: Path, axis: Axis, window: Window | None) -> Volume:
 
 
 def _read_datasets(path: Path) -> list[tuple[Any, str]]:
-    """Returns the datasets of one series, with their file names."""
+    """Returns pairs of a dataset of the series and the name of the dataset's file."""
     pydicom = import_medical("pydicom")
     datasets = []
     for file in sorted(f for f in path.iterdir() if _is_dicom(f)) if path.is_dir() else [path]:
@@ -268,7 +268,7 @@ def _slices_of(dataset: Any, name: str) -> list[_Slice]:
 
 
 def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.float64], list[_Slice]]:
-    """Returns the affine ``(4, 4)`` to RAS+ and the ordered slices. Raises ``VideoError`` if they form no volume."""
+    """Returns the affine ``(4, 4)`` to RAS+ and the ordered slices. Raises ``VideoError`` for invalid volumes."""
     first = slices[0]
     if len(slices) < 2:
         raise VideoError(f"{first.name} is one slice; a volume is a folder with a series, or a multi-frame file")
@@ -303,10 +303,10 @@ def _sorted_slices(path: Path, slices: Sequence[_Slice]) -> tuple[NDArray[np.flo
 
 
 def _decoded(dataset: Any, name: str) -> NDArray[Any]:
-    """Decodes the stored values ``(rows, columns)`` or ``(frames, rows, columns)``. Deletes them from the dataset."""
+    """Decodes values ``(rows, columns)`` or ``(frames, rows, columns)``, and deletes the dataset's pixel data."""
     try:
         pixels = cast(NDArray[Any], dataset.pixel_array)
-    except Exception as error:  # each decoder raises other types
+    except Exception as error:  # exception types depend on the decoder
         syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "an unknown transfer syntax")
         advice = "; for compressed files: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle"
         reason = " ".join(str(error).split())
