@@ -17,10 +17,10 @@ class Approximations:
 
     Attributes:
         memory_slots: Number of memory slots. An object attends to its conditioning frames and to the
-            ``memory_slots - 1`` nearest recent frames. None: uses the model's ``num_maskmem``.
+            ``memory_slots - 1`` nearest recent frames. If None, uses ``num_maskmem`` slots of the model.
         still_frames: Largest difference at which a frame reuses the features of the last encoded frame. The difference
             is the largest mean absolute difference in a cell of 32x32 pixels of the model's input, for pixels in
-            [0, 1]. None: encodes every frame.
+            [0, 1]. If None, encodes every frame.
         fp8_attention: If True, memory attention rounds queries and keys to fp8 for its scores, on GPUs with fp8 matrix
             multiplication (NVIDIA from compute capability 8.9). On other devices scores stay exact, and a warning is
             logged. ``"emulated"`` rounds on any device, to measure the error, but saves no time.

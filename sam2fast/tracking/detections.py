@@ -179,7 +179,7 @@ def add_detections(
 
 
 def newest_results(tracker: Tracker, state: VideoSession, frame: int) -> dict[Any, FrameResult]:
-    """Returns the latest result of each object on a frame, from a prompt or tracking. Omits objects without one."""
+    """Returns the latest results on a frame by object id, from prompts or tracking. Omits objects without a result."""
     results = {i: o.result_on(frame, tracker.makes_conditioning(o, frame)) for i, o in state.objects.items()}
     return {obj_id: result for obj_id, result in results.items() if result is not None}
 

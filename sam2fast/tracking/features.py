@@ -138,7 +138,7 @@ class FeatureCache:
         return EncodedFrame(*fields, features, model, dtype, self._changes)
 
     def read(self, frames: Sequence[int]) -> list[FrameFeatures] | None:
-        """Returns features of ``frames``, or None if a frame has none. Marks the frames as most recently used.
+        """Returns features of ``frames``, or None if a frame is not cached. Marks the frames as most recently used.
 
         The current CUDA stream waits until the features are computed.
         """
@@ -246,7 +246,7 @@ def features_by_frame(levels: Sequence[Tensor], count: int) -> list[FrameFeature
     """Splits feature levels ``(B, ...)`` of a batch, finest first, into features of its first ``count`` frames."""
     features = []
     for i in range(count):
-        # Clones the level, since a view of one frame would keep the whole batch alive.
+        # Clones the level, since a view of one frame would keep the whole batch in memory.
         *high_res, embedding = (level[i : i + 1].clone() if len(level) > 1 else level for level in levels)
         features.append(FrameFeatures(embedding, high_res))
     return features

@@ -72,8 +72,8 @@ class MemoryLayout:
 class MemoryBank:
     """Stores spatial memories ``(H * W, C_mem)`` and object pointers ``(C,)`` fp32 in pools of pages.
 
-    Memories are stored in the memory encoder's output dtype. If the strategy keeps states, a third pool stores them in
-    fp64.
+    Memories are stored in the memory encoder's output dtype. If the strategy keeps states, a third pool stores the
+    states in fp64.
 
     Args:
         layout: Layout of the model's memories.
@@ -116,7 +116,7 @@ class MemoryBank:
         return self.begin_memories(memories.dtype).write(as_pages(memories))
 
     def begin_memories(self, dtype: torch.dtype) -> PagePool:
-        """Returns the pool of memories. Creates it on the first call."""
+        """Returns the pool of memories. Creates the pool on the first call."""
         if self.memories is None:
             self.memories = PagePool(self.page_shape, dtype, self.layout.device, self.pending)
             self.pools = self.memories, *self.pools[1:]
@@ -157,7 +157,7 @@ class MemoryBank:
 
     def attended_rows(self, objects: Sequence[AttendedPages]) -> "Rows":
         """Returns table entries for the pages that objects attend to. The entries are valid until the next step."""
-        weights = [o.factors for o in objects if o.factors is not None]  # all objects have factors, or none
+        weights = [o.factors for o in objects if o.factors is not None]  # either all objects or no objects have factors
         return {
             "page_table": [] if self.memories is None else [self.memories.rows(o.pages) for o in objects],
             "page_time": [o.times for o in objects],
@@ -233,7 +233,7 @@ TABLES = (
 )
 # Type codes of Python's ``array`` for the dtypes of tables.
 _KINDS = {torch.int32: "i", torch.float32: "f", torch.int64: "q"}
-# Maps a table's name to one entry per object: a list for the first columns, or a number. Other cells are padding.
+# Maps a table's name to one entry per object: a list for the first columns, or a number. Other table cells are padding.
 Rows = Mapping[str, Sequence[Any]]
 
 

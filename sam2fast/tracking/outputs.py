@@ -83,7 +83,7 @@ class FrameCopies:
             ious, scores, masks, records = PackedResults(self._copy.arrived(), *self._layout).parts()
             self._arrived = masks, torch.cat([ious, scores, records], dim=1)
         masks, numbers = self._arrived
-        # A clone, since a view would keep the masks of all objects alive.
+        # Clones the mask, since a view would keep the masks of all objects in memory.
         return masks[index : index + 1].clone(), numbers[index]
 
 
@@ -92,9 +92,9 @@ class FrameResult:
 
     Attributes:
         pointer: Page of the object pointer.
-        memory: Page of the memory. None for a prompt's result before it is committed.
+        memory: Page of the memory, or None for a prompt's result before the result is committed.
         state: Page of the strategy's state of the object after the frame. None if the strategy keeps no states.
-        others: Results of the object's other hypotheses. Emptied when these results are stored.
+        others: Results of the object's other hypotheses, emptied when these results are stored.
     """
 
     __slots__ = ("_arrived", "_copies", "memory", "others", "pointer", "state")
@@ -148,7 +148,7 @@ class FrameResult:
 
     @property
     def parent(self) -> int:
-        """Index of the hypothesis that this result extends. 0 if the strategy has only one hypothesis."""
+        """Index of the hypothesis that this result extends, or 0 if the strategy has only one hypothesis."""
         return int(self.record[0, 0]) if self.record.numel() else 0
 
     def with_memory(self, memory: Page) -> "FrameResult":

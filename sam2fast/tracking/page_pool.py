@@ -31,8 +31,8 @@ class Page:
 
     __slots__ = ("__weakref__", "archived", "row")
 
-    row: int | None  # index in the pool, or None
-    archived: ArchivedRow | None  # copy on the CPU, or None
+    row: int | None  # index of the row in the pool, or None
+    archived: ArchivedRow | None  # copy of the row on the CPU, or None
 
 
 class _Owner(weakref.ref[Page]):
@@ -158,7 +158,7 @@ class PagePool:
         self._last_use[row] = self._step
 
     def _make_room(self) -> None:
-        """Frees rows by archiving the least recently used pages. If the step uses these, doubles the pool."""
+        """Frees rows by archiving the least recently used pages. If the step uses all rows, doubles the pool."""
         oldest = sorted(range(len(self._owners)), key=self._last_use.__getitem__)
         most = min(MOST_AT_ONCE, len(oldest) // SMALLEST)
         rows = [row for row in oldest[:most] if self._last_use[row] != self._step]
@@ -177,7 +177,8 @@ class PagePool:
             if page is not None and page.row == row:
                 page.row = None
             self._owners[row] = None  # deleting the page no longer frees this row
-            # A row is free already if its page was deleted meanwhile. Rows that a failed step lost become free.
+            # A row is free already if its page was deleted meanwhile. Rows without a page, from a failed step, become
+            # free.
             if row not in self._free:
                 self._free.append(row)
 
@@ -185,5 +186,5 @@ class PagePool:
         rows = range(len(self._owners), len(data))
         owners = [*self._owners, *(None for _ in rows)]
         last_use = [*self._last_use, *(0 for _ in rows)]
-        self.data, self._owners, self._last_use = data, owners, last_use  # in one statement, as Ctrl-C may interrupt
+        self.data, self._owners, self._last_use = data, owners, last_use  # one statement, in case Ctrl-C interrupts
         self._free.extend(rows)

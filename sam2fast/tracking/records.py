@@ -24,7 +24,7 @@ class ObjectRecord(Generic[Result]):
     # Results of prompts since the last propagation. The next propagation moves these results to the two dicts above.
     new_conditioning: dict[int, Result] = field(default_factory=dict)
     new_tracked: dict[int, Result] = field(default_factory=dict)
-    # Direction of the last pass over each frame: True if backward. Frames without a pass have no entry.
+    # Direction of the last pass over each frame: True if backward. A frame that no pass tracked has no entry.
     reverse: dict[int, bool] = field(default_factory=dict)
 
     def is_initial(self, frame: int) -> bool:
@@ -146,7 +146,7 @@ def frames_of_pass(
     """Returns the frames of one pass over a video of ``num_frames`` frames, in order.
 
     Args:
-        start: First frame. If None, the earliest conditioning frame of the objects.
+        start: First frame. If None, the pass starts at the earliest conditioning frame of the objects.
         count: Maximum number of frames after ``start``. If None, the pass ends with the video.
         reverse: If True, the pass goes backward in time. A backward pass from frame 0 is empty, as in the original.
     """

@@ -230,7 +230,7 @@ def unpacked(
         tracker: Tracker of the model that the state was saved with.
         frames: Frames of the same video.
         features_kept: See :meth:`Tracker.new_state`.
-        strategy: Strategy of the session. If None, :func:`restored_strategy` restores it.
+        strategy: Strategy of the session. If None, :func:`restored_strategy` restores the strategy.
 
     Raises:
         StateError: If the state was saved with another model or another video, or is invalid.

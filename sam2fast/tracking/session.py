@@ -29,7 +29,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
     others: dict[int, dict[int, FrameResult]] = field(default_factory=dict)
 
     def hypotheses(self, count: int) -> list["TrackedObject"]:
-        """Returns ``count`` objects, one with the results of each hypothesis. The first is this object itself."""
+        """Returns ``count`` objects, one per hypothesis, with its results. The first object is this object itself."""
         others = (self.others.get(i, self.tracked) for i in range(1, count))
         return [self, *(replace(self, tracked=tracked, others={}) for tracked in others)]
 
@@ -57,7 +57,7 @@ class TrackedObject(ObjectRecord[FrameResult]):
         rows = (result, *result.others)
         before = [o.tracked for o in self.hypotheses(len(rows))]
         after = continued(before, [row.parent for row in rows], frame, rows)
-        vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # in one call, in case of Ctrl-C
+        vars(self).update(tracked=after[0], others=dict(enumerate(after[1:], 1)))  # one call, in case Ctrl-C interrupts
 
     def _histories(self) -> list[dict[int, FrameResult]]:
         return [self.tracked, *self.others.values()]
@@ -72,8 +72,8 @@ class TrackedObject(ObjectRecord[FrameResult]):
             for t in [t for t in past if t < frame]:
                 del past[t]
         if 0 <= rules.max_conditioning < len(self.conditioning):
-            # Later frames attend to the nearest conditioning frames. Farther ones within reach may count as tracked
-            # frames.
+            # Later frames attend to the nearest conditioning frames. Farther conditioning frames within reach may count
+            # as tracked frames.
             nearest = sorted(self.conditioning, reverse=True)
             reachable = [t for rank, t in enumerate(nearest) if rank < rules.max_conditioning or t >= oldest]
             self.conditioning = {t: self.conditioning[t] for t in reachable}
@@ -156,7 +156,7 @@ class VideoSession:
         """Adds an object with a new id."""
         objects = {**self.objects, obj_id: tracked}
         ids = list(objects)
-        self.objects, self.obj_ids = objects, ids  # in one statement, in case of Ctrl-C
+        self.objects, self.obj_ids = objects, ids  # one statement, in case Ctrl-C interrupts
 
     def remove(self, obj_id: Any) -> None:
         """Removes an object. The other objects keep their order. Raises ``KeyError`` if the id is unknown."""

@@ -38,8 +38,8 @@ class SessionMethods(SAM2Base, Generic[State]):
 
     Attributes:
         selection_watch: Function that is called before each step with the memories that the step attends to, or None.
-        fast: Use of CUDA graphs. None: if they are faster and safe, on NVIDIA GPUs with Triton. True: on every device.
-            False: never.
+        fast: Use of CUDA graphs: None for use on NVIDIA GPUs with Triton if graphs are faster and safe, True for use on
+            every device, False for no use.
     """
 
     fill_hole_area: float
@@ -64,8 +64,8 @@ class SessionMethods(SAM2Base, Generic[State]):
     def approximations(self) -> Approximations:
         """Approximations of sessions opened later. By default none. See docs/approximations.md.
 
-        Takes the same values as ``build_sam2_video_predictor(..., approximations=...)``. An open or saved session keeps
-        its approximations.
+        Takes the values of ``build_sam2_video_predictor(..., approximations=...)``. An open or saved session keeps its
+        approximations.
 
         Raises:
             ValueError, TypeError: If a name is unknown, or a value is invalid for this model. The setting is unchanged.
@@ -86,7 +86,7 @@ class SessionMethods(SAM2Base, Generic[State]):
     def strategy(self) -> Strategy:
         """Rule that selects masks and memories in sessions opened later. By default SAM 2's rule.
 
-        Takes the same values as ``build_sam2_video_predictor(..., strategy=...)``.
+        Takes the values of ``build_sam2_video_predictor(..., strategy=...)``.
 
         Raises:
             ValueError: If the name is unknown. The setting is unchanged.

@@ -29,7 +29,7 @@ CERTAIN = 1e4  # logit with a sigmoid of exactly 1 in every dtype
 
 
 class StepSettings(NamedTuple):
-    """Stores non-tensor inputs of a step. One graph is captured per combination."""
+    """Stores non-tensor inputs of a step. One CUDA graph is captured per combination of inputs."""
 
     num_frames: int  # length of the video, clamped to ``max_obj_ptrs_in_encoder``
     fill_hole_area: float  # see :func:`fill_holes`
@@ -84,7 +84,7 @@ class StepBuffers(NamedTuple):
     def make(
         cls, model: SAM2Base, features: FrameFeatures, integers: Tensor, shape: StepShape, settings: StepSettings
     ) -> "StepBuffers":
-        """Returns the buffers of a step. Only the results are newly allocated."""
+        """Returns the buffers of a step. Only the buffer of results is newly allocated."""
         side = 4 * model.sam_image_embedding_size
         record_size = 0 if settings.strategy is None else settings.strategy.record_size
         results = PackedResults.empty(shape.objects, record_size, (side, side), integers.device)
@@ -105,7 +105,7 @@ def compute_step(model: SAM2Base, pools: Pools, buffers: StepBuffers, settings: 
     Writes results to the buffers, and memories, pointers and states to the pools.
 
     Raises:
-        NarrowPagesError: If the pages would round new memories. Raised before results are written.
+        NarrowPagesError: If the pages would round new memories; raised before results are written.
     """
     tables, features, strategy, results = buffers.tables, buffers.features, settings.strategy, buffers.results
     memory = decision = decided = record = as_prompt = None
@@ -168,7 +168,7 @@ def call_step(model: SAM2Base, inputs: StepInput) -> Results:
 def _is_compiled(model: SAM2Base) -> bool:
     """Returns True if a part that computes all objects as one batch is compiled on CUDA.
 
-    Such a part is compiled again for each batch size. Users compile by
+    A compiled part is compiled again for each batch size. Users compile by
     :func:`sam2fast.deploy.compilation.compile_model`, ``part.compile()``, ``part = torch.compile(part)``, or
     ``part.forward = torch.compile(part.forward)``, as the original's compiled predictor does.
     """
@@ -192,8 +192,8 @@ def build_results(
     The results are copied to the CPU asynchronously.
 
     Args:
-        memories: Pages of memories. Empty for a model without memories, and for results of prompts.
-        states: Pages of the strategy's states. Empty if the strategy keeps no states.
+        memories: Pages of memories, empty for a model without memories and for results of prompts.
+        states: Pages of the strategy's states, empty if the strategy keeps no states.
     """
     copies = FrameCopies(packed)
     pages = zip_longest(memories[:count], pointers[:count], states[:count])

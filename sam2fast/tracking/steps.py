@@ -200,7 +200,7 @@ class Steps:
                         page_pool.move_to(tensor)
                 bank.reserve(bank.capacity(OBJECTS_AT_ONCE, CONDITIONING_AT_ONCE, rules))
                 used[bank] = recorded
-                end = finalize(bank, idle.append, recorded)  # may run at any time, without the lock
+                end = finalize(bank, idle.append, recorded)  # the finalizer may run at any time, without the lock
                 end.atexit = False
                 self._ends = [*(old for old in self._ends if old.alive), end]
             return used[bank]

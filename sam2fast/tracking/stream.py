@@ -62,9 +62,9 @@ class VideoStream:
     """Tracks objects through frames that are passed in one by one. See ``SAM2VideoPredictor.open_stream``.
 
     Prompts refer to the current frame, the last frame passed in. If each pass of ``propagate_in_video`` over the whole
-    video ends at the next prompted frame t, and the next pass begins at t + 1, the results are the same. On the CPU the
-    results are equal bit by bit. A call that fails changes nothing. Only one thread may use a stream at a time. Calls
-    from other threads raise :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
+    video ends at the next prompted frame t, and the next pass begins at t + 1, its results equal the stream's results.
+    On the CPU the results are equal bit by bit. A call that fails changes nothing. Only one thread may use a stream at
+    a time. Calls from other threads raise :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`.
 
     Memory use does not grow with the number of frames. A stream keeps only memories that later frames may attend to.
     Each conditioning frame of an object takes a memory and a low-resolution mask.
@@ -72,8 +72,8 @@ class VideoStream:
     Args:
         tracker: Tracker of the predictor.
         num_frames: Length of the video. None if the length is unknown.
-        max_cond_frames: Maximum number of conditioning frames per object to attend to, nearest first. None for the
-            model's limit only.
+        max_cond_frames: Maximum number of conditioning frames per object to attend to, nearest first. If None, only the
+            model's limit holds.
         strategy: Rule that selects masks and memories. By default, the tracker's strategy.
     """
 
@@ -102,7 +102,7 @@ class VideoStream:
 
     @property
     def frame(self) -> int | None:
-        """Index of the current frame, from 0. None before the first frame. Also available after :meth:`close`."""
+        """Index of the current frame, from 0, or None before the first frame. The index remains after :meth:`close`."""
         return self._frames.current
 
     @property
@@ -117,7 +117,7 @@ class VideoStream:
 
     @property
     def video_size(self) -> tuple[int, int]:
-        """Size (height, width) of the frames. Zeros before the first frame."""
+        """Size (height, width) of the frames, or zeros before the first frame."""
         return self._frames.height, self._frames.width
 
     @exclusive
@@ -235,8 +235,9 @@ class VideoStream:
         ``max_unseen`` frames without a match. Objects that you prompted are matched, but never removed.
 
         Args:
-            boxes: Boxes ``(N, 4)`` XYXY in pixels, clipped to the frame. N may be 0.
-            labels: N strings or integers. A box and an object with different labels do not match. See :attr:`labels`.
+            boxes: Boxes ``(N, 4)`` XYXY in pixels, clipped to the frame. The number N may be 0.
+            labels: Labels of the boxes, N strings or integers. A box and an object with different labels do not match.
+                See :attr:`labels`.
             scores: N scores. Boxes with a score below ``start_score`` are matched, but add no objects.
             min_iou: Smallest IoU of a match.
             max_unseen: Number of frames without a match after which an object is removed.

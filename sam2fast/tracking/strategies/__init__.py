@@ -85,7 +85,7 @@ def restored_strategy(saved: Mapping[str, Any] | None, present: Strategy) -> Str
 
     Args:
         saved: Result of :func:`saved_strategy`. None for sessions saved by versions without strategies.
-        present: The predictor's strategy. Returned if the saved strategy is a user's class.
+        present: The predictor's strategy, which is returned if the saved strategy is a user's class.
 
     Raises:
         ValueError: If the saved strategy is a user's class and ``present`` differs, or if the settings are invalid.

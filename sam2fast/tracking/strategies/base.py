@@ -24,7 +24,8 @@ class MaskCandidates(NamedTuple):
     conditioning: bool  # True if the prompt makes the frame a conditioning frame, False for a correction
     image_size: int  # side of the model's input
     video_size: tuple[int, int]  # (height, width); zeros unless the strategy is ``at_video_size``
-    # Fields to compare objects that are tracked together. None for prompts, and for strategies without ``sees_others``.
+    # Fields to compare objects that are tracked together. Both are None for prompts, and for strategies without
+    # ``sees_others``.
     valid: Tensor | None = None  # (B, 1) bool, True for rows of objects, False for padding rows of recorded steps
     sharing: Tensor | None = None  # (B, B) bool, True for pairs of rows that compete for pixels
 
@@ -85,7 +86,7 @@ class History(NamedTuple):
 
     @property
     def before(self) -> KeptResult | None:
-        """Result of the neighbour. None unless the neighbour was prompted or tracked in this direction."""
+        """Result of the neighbour, or None unless the neighbour was prompted or tracked in this direction."""
         if self.neighbour in self.conditioning:
             return self.conditioning[self.neighbour]
         return self.tracked.get(self.neighbour) if self.is_along(self.neighbour) else None
@@ -95,7 +96,7 @@ class History(NamedTuple):
         return self.directions.get(frame, False) == self.reverse
 
     def distance(self, frame: int) -> int:
-        """Returns the distance of ``frame`` against the direction of tracking. Negative for frames ahead."""
+        """Returns the distance of ``frame`` against the direction of tracking, negative for frames ahead."""
         return frame - self.frame if self.reverse else self.frame - frame
 
     def past(self, step: int = 1) -> Iterator[int]:
@@ -189,8 +190,8 @@ class Strategy:
 
         Args:
             candidates: The decoder's predictions.
-            state: State ``(B, state_size)`` float64 after the previous frame. Zeros for a prompt, or if there is no
-                state.
+            state: State ``(B, state_size)`` float64 after the previous frame. The state is zero for a prompt, or if the
+                previous frame has no state.
         """
         return Decided(candidates.best())
 

@@ -19,10 +19,10 @@ class Confident(Strategy):
     Objects attend to the first frame of the video only if it was prompted.
 
     If there are 15 confident frames before the previous frame, a step waits for the previous frame's score, to
-    determine if there is a fifteenth pointer. Otherwise no step waits for the device.
+    determine if there is a fifteenth pointer. With fewer confident frames, no step waits for the device.
 
-    SAM 3 computes one confidence for all objects of a batch. Here each object has its own confidence. Holes are not
-    filled.
+    SAM 3 computes one confidence for all objects of a batch. In this class, each object has its own confidence. Holes
+    are not filled.
 
     Args:
         least: Confidence above which a frame is confident.

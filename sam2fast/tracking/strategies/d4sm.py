@@ -36,18 +36,18 @@ class Memories(NamedTuple):
         return cls(*state.split([PLACES, PLACES, POINTERS, 1, 1], dim=1))
 
     def older(self) -> "Memories":
-        """Returns the list one frame later."""
+        """Returns the list of memories one frame later."""
         pointers = torch.where(self.pointers > 0, self.pointers + 1, 0.0)
         return self._replace(ages=self.ages + 1, pointers=pointers, number=self.number + 1)
 
     def with_pending(self) -> "Memories":
-        """Turns pending entries into DISTRACTOR entries. If there are too many of these, drops the oldest one."""
+        """Turns pending entries into DISTRACTOR entries. If there are too many DISTRACTOR entries, drops one."""
         is_last = self._indices() == self._length() - 1
         types = torch.where(is_last & (self.pending > 0), float(DISTRACTOR), self.types)
         return self._replace(types=types, pending=torch.zeros_like(self.pending))._limited(DISTRACTOR, 0)
 
     def with_frame(self) -> "Memories":
-        """Returns the list with the current frame. Only for objects that are visible on the frame."""
+        """Returns the list of memories with the current frame, for objects that are visible on this frame."""
         newest = torch.cat([torch.ones_like(self.number), self.pointers[:, :-1]], dim=1)
         is_recent = self.types == RECENT
         index = torch.where(is_recent, self._indices(), -1).amax(dim=1, keepdim=True)
@@ -86,16 +86,16 @@ class D4sm(Strategy):
     prompt and the newest 15 frames on which the object was visible. Frames on which the object is not visible do not
     change the list, so that memories do not age while the object is absent.
 
-    Each step waits for the list of the previous frame. Candidates are compared at the size of the video, so large
-    videos take longer.
+    Each step waits for the list of memories of the previous frame. Candidates are compared at the size of the video, so
+    large videos take longer.
 
     Unlike the published code, this class supports prompts on any frame, corrections and passes in both directions. In
-    addition to the list of memories, an object attends to other prompted frames. A prompt empties the list.
+    addition to the list of memories, an object attends to other prompted frames. A prompt empties the list of memories.
     """
 
     fill_hole_area: ClassVar[float | None] = 8
     state_size: ClassVar[int] = SIZES + LIST
-    record_size: ClassVar[int] = LIST + 1  # the list, and 1 on a frame with a distractor
+    record_size: ClassVar[int] = LIST + 1  # the list of memories, and 1 if the frame has a distractor
     has_span: ClassVar[bool] = True
     at_video_size: ClassVar[bool] = True
 
@@ -114,7 +114,7 @@ class D4sm(Strategy):
         before = Sizes.of(state[:, :SIZES])
         iou = candidates.ious.gather(1, choice)
         is_added, updated = find_distractors(shown, choice, iou, before, last=1)
-        # Sizes change only if the object is visible. Otherwise there is no ratio, so no distractor is found.
+        # Sizes change only if the object is visible. If the object is not visible, no distractor is found.
         is_visible = gather_chosen(shown, choice).flatten(1).any(dim=1, keepdim=True)
         sizes = Sizes(*(torch.where(is_visible, new, old) for new, old in zip(updated, before, strict=True)))
         sizes = sizes._replace(since=updated.since)

@@ -22,7 +22,7 @@ class Dam4Sam(Strategy):
     """DAM4SAM, for any number of objects.
 
     If another candidate shows something outside of the selected mask, the frame has a distractor. The memory of a frame
-    with a distractor is encoded from the binary mask. Two frames later and from then on, such a frame counts as
+    with a distractor is encoded from the binary mask. From two frames later on, a frame with a distractor counts as
     prompted. An object attends to at most four frames of both types: the newest, the first, and the next newest. Other
     memories come from the previous frame and from every fifth frame on which the object was visible, at any distance.
 
@@ -34,7 +34,7 @@ class Dam4Sam(Strategy):
 
     Args:
         conditioning: Maximum number of prompted frames and frames with a distractor to attend to.
-        every: Stride of other memories: multiples of ``every`` are attended to, and the newest frame.
+        every: Stride of other memories in frames: the newest visible frame, and multiples of ``every``.
 
     Raises:
         ValueError: If ``conditioning`` or ``every`` is below 1.
@@ -96,7 +96,7 @@ class Dam4Sam(Strategy):
         return list(dict.fromkeys([*newest, first, *known]))[: min(most, limit) if limit >= 0 else most]
 
     def _added(self, history: History) -> Iterator[int]:
-        """Yields frames with a distractor, nearest first. A record has the distance to the last of these frames."""
+        """Yields frames with a distractor, nearest first. Finds these frames by the distances in records."""
         back, t = 1 if history.reverse else -1, history.neighbour
         while True:
             result = history.tracked.get(t)
@@ -109,8 +109,8 @@ class Dam4Sam(Strategy):
             _, since, count = map(int, result.record[0].tolist())
             if since == 1:
                 yield t
-            # Jumps to the last frame with a distractor. From such a frame, jumps by one frame. Without such a frame,
-            # jumps past the first tracked frame.
+            # Jumps to the last frame with a distractor. From a frame with a distractor, jumps by one frame. If no frame
+            # has a distractor, jumps past the first tracked frame.
             jump = since - 1 if since > 1 else 1 if since == 1 else max(1, count)
             t += back * (jump if history.is_along(t) else 1)
 

@@ -22,7 +22,7 @@ class Sizes(NamedTuple):
 
     sizes: Tensor  # (B, NEWEST) areas in pixels of the newest visible masks, newest first; 0 for empty entries
     ages: Tensor  # (B, NEWEST) ages of the sizes in frames
-    since: Tensor  # (B, 1) number of frames since the last frame with a distractor, plus 1; 0 without such a frame
+    since: Tensor  # (B, 1) number of frames since the last frame with a distractor, plus 1; 0 without a distractor
     frames: Tensor  # (B, 1) number of tracked frames
 
     @classmethod

@@ -49,7 +49,7 @@ class Motion(NamedTuple):
         return cls(measured, zeros, _variance(FIRST, h), zeros, _variance(CHANGE_FIRST, h))
 
     def predict(self) -> "Motion":
-        """Returns the filters one frame later."""
+        """Returns the Kalman filters predicted for the next frame."""
         p, v, A, B, C = self
         h = p[:, 3:]
         return Motion(p + v, v, A + 2 * B + C + _variance(ADDED, h), B + C, C + _variance(CHANGE_ADDED, h))
@@ -82,8 +82,8 @@ class Samurai(Strategy):
     video is not a conditioning frame, only the next frame attends to it.
 
     Args:
-        weight: Weight of the overlap with the predicted box in the selection of a mask. None: 0.15 for a large model
-            and 0.25 for others.
+        weight: Weight of the overlap with the predicted box in the selection of a mask. If None, the weight is 0.15 for
+            a large model and 0.25 for other models.
         memory_iou, memory_score, memory_motion: Thresholds of predicted IoU, object score, and overlap with the
             predicted box. Objects attend to frames above all thresholds. The overlap counts only if the predicted box
             was used.

@@ -80,7 +80,7 @@ class Trajectory(NamedTuple):
         return self._replace(position=self.position + torch.where(is_moved, measured - expected, 0.0))
 
     def turned_back(self, logits: Tensor, touching: Tensor) -> tuple["Trajectory", Tensor]:
-        """Exchanges the motion of objects that have turned back. Also returns pairs that may be passing each other.
+        """Exchanges the motion of objects that have turned back. Also returns pairs that may be passing.
 
         Two objects have turned back if exchanging their expected positions raises the sum of their logits at these
         positions by ``TURNED`` per pixel. The returned pairs are ``(B, B)`` bool.
@@ -137,12 +137,13 @@ class Together(Strategy):
     with the distance from the object's predicted position. The other objects lose the pixel in their masks and
     memories. Motion is a constant velocity, measured from the resulting masks. While objects touch, their motion is
     extrapolated for up to 12 frames, and follows the centre of all their claims, for example with a moving camera. If
-    the logits of two objects show that both have turned back, these objects exchange their motion. Otherwise, if two
-    touching objects are expected apart, each also competes for the pixels that the other claims.
+    the logits of two objects show that both have turned back, these objects exchange their motion. If two touching
+    objects have not turned back and are expected apart, each object also competes for pixels claimed by the other
+    object.
 
     The results of an object depend on all objects that are tracked in the same step. A single object has the same
     results as in SAM 2, bit by bit. Objects with overlapping prompts, such as a part and its whole, may share pixels.
-    Objects with a prompt on the frame do not compete for pixels. Holes are filled afterwards.
+    Objects with a prompt on the frame do not compete for pixels. Holes are filled after pixels are assigned.
     """
 
     state_size: ClassVar[int] = STATE_SIZE
@@ -169,7 +170,7 @@ class Together(Strategy):
 
 def overlaps(masks: Tensor) -> Tensor:
     """Returns ``(B, B)`` bool, True if two ``masks (B, h, w)`` share more than a tenth of the smaller one's pixels."""
-    with torch.autocast(masks.device.type, enabled=False):  # counts must be exact
+    with torch.autocast(masks.device.type, enabled=False):  # autocast would round the pixel counts
         flat = masks.flatten(1).float()
         shared = flat @ flat.t()
     size = shared.diagonal()
@@ -177,12 +178,12 @@ def overlaps(masks: Tensor) -> Tensor:
 
 
 def _assigned(claims: Tensor, offered: Tensor, strength: Tensor, sharing: Tensor) -> Tensor:
-    """Assigns claimed and offered pixels to objects. Returns ``(B, h, w)`` bool.
+    """Assigns claimed and offered pixels to objects. Returns assigned pixels ``(B, h, w)`` bool.
 
     The strongest object gets a pixel, and all objects that compete with this object lose the pixel. Among objects that
-    do not compete with it, such as parts of a whole, the strongest also gets the pixel.
+    do not compete with the strongest, such as parts of a whole, the next strongest also gets the pixel.
     """
-    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # ties go to the first
+    order = torch.arange(len(claims), 0, -1.0, device=claims.device)[:, None, None]  # ties go to the first object
     remaining, assigned = claims | offered, torch.zeros_like(claims)
     for _ in range(ROUNDS):
         # Uses maxima and matrix multiplications, since argmax and where are several times slower on the CPU.
