@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class AMGHooks:
     """Mixin of the automatic mask generator, with the original's overridable methods.
 
-    The generator calls only overridden methods. Instead of other methods, faster code runs. As in the original, the
-    generator never calls :meth:`postprocess_small_regions`.
+    The generator calls a method of this mixin only if the method is overridden, and otherwise runs faster code. As in
+    the original, the generator never calls :meth:`postprocess_small_regions`.
     """
 
     if TYPE_CHECKING:

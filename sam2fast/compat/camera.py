@@ -40,7 +40,7 @@ class SAM2CameraPredictor(nn.Module):
     """Tracks objects through the frames of a camera, with a stream of :meth:`open_stream`.
 
     Prompts refer to the current frame, the last frame passed in. Unlike in the forks, objects can be added at any time.
-    NumPy arrays are RGB, and are resized as in the forks. Other attributes are looked up in ``predictor``.
+    NumPy arrays are RGB, and are resized as in the forks. Missing attributes are looked up in ``predictor``.
     """
 
     def __init__(self, predictor: SessionMethods[Any]) -> None:
@@ -51,7 +51,7 @@ class SAM2CameraPredictor(nn.Module):
 
     @property
     def condition_state(self) -> dict[str, Any]:
-        """Dict of ``obj_ids``, ``num_frames``, ``video_height`` and ``video_width``. Empty before the first frame."""
+        """Dict of ``obj_ids``, ``num_frames``, ``video_height`` and ``video_width``, empty before the first frame."""
         if self._stream is None:
             return {}
         (height, width), frames = self._stream.video_size, (self._stream.frame or 0) + 1
@@ -117,7 +117,7 @@ class SAM2CameraPredictor(nn.Module):
         return result.frame, result.obj_ids, result.masks
 
     def reset_state(self) -> None:
-        """Removes all objects. The current frame stays."""
+        """Removes all objects, but keeps the current frame."""
         stream = self._opened()
         for obj_id in stream.obj_ids:
             stream.remove_object(obj_id)

@@ -40,7 +40,7 @@ def get_connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def get_sdpa_settings() -> tuple[bool, bool, bool]:
-    """Returns the original's flags: old GPU, flash attention, math kernel. sam2fast ignores them."""
+    """Returns the original's flags: old GPU, flash attention, math kernel. sam2fast ignores these flags."""
     if not torch.cuda.is_available():
         return True, False, True
     major = torch.cuda.get_device_properties(0).major
@@ -60,7 +60,7 @@ def concat_points(
 class AsyncVideoFrameLoader(Sequence[Tensor]):
     """Decodes image files as frames ``(3, S, S)`` fp32 on access, and prefetches a few frames.
 
-    Access to a frame that cannot be read raises ``VideoError``. Other frames stay readable.
+    Access to a frame that cannot be read raises ``VideoError``, while other frames stay readable.
 
     Source: ``sam2.utils.misc.AsyncVideoFrameLoader``. Unlike this class, the original class decodes and keeps all
         frames, and computes in fp64.
@@ -184,7 +184,7 @@ def load_video_frames_from_video_file(
     img_std: Colour = STD,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a video file or its bytes. Exceptions are the same."""
+    """Calls :func:`load_video_frames` with a video file or its bytes, and raises the exceptions of that function."""
     return load_video_frames(
         video_path, image_size, offload_video_to_cpu, img_mean, img_std, compute_device=compute_device
     )

@@ -52,11 +52,11 @@ CALLED_ELSEWHERE = (
 
 _of_the_flow = attrgetter(*OF_THE_FLOW)
 
-# Maps a method to a method that it calls in the original. Here, one kernel computes both methods.
+# Maps a method to a method that it calls in the original. In sam2fast, one kernel computes both methods.
 CALLED_BY = {"_get_orig_video_res_output": "_apply_non_overlapping_constraints"}
 
-_originals: dict[str, Any] = {}  # sam2fast's methods by name
-_original_flow: list[Any] = []  # the methods of OF_THE_FLOW
+_originals: dict[str, Any] = {}  # sam2fast's methods by name, before any patch
+_original_flow: list[Any] = []  # sam2fast's methods named in OF_THE_FLOW
 
 
 def keep_originals(cls: type[Predictor]) -> type[Predictor]:
@@ -107,7 +107,7 @@ def flow_of(predictor: SAM2Base, state: VideoState) -> OfficialFlow | None:
 
 
 def check_stream(predictor: SAM2Base) -> None:
-    """Raises ``TypeError`` if a method of the original's flow is overridden. Streams never call such methods."""
+    """Raises ``TypeError`` if a method of the original's flow, which streams never call, is overridden."""
     name = overridden(predictor)
     if name is not None:
         raise TypeError(

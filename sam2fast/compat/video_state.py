@@ -132,7 +132,7 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
         return any(key == known for known in self)
 
     def copy(self) -> dict[str, Any]:
-        """Returns a shallow copy of the original's dict, like ``dict(state)``. The nested dicts are shared."""
+        """Returns a shallow copy of the original's dict, like ``dict(state)``, which shares the nested dicts."""
         return dict(self)
 
     def __repr__(self) -> str:
@@ -271,7 +271,7 @@ def check_session(model: SAM2Base, session: Any) -> VideoState:
     """Checks that a session fits the model, and returns the session. Wraps a caller's dict with the original's keys.
 
     Raises:
-        TypeError: If ``session`` is neither a session nor such a dict.
+        TypeError: If ``session`` is neither a session nor a dict with the original's keys.
         ValueError: If the session was opened with other weights, or on another device.
     """
     if isinstance(session, MutableMapping) and not isinstance(session, VideoState):

@@ -117,7 +117,7 @@ def to_rgb_image(image: ImageLike, index: int, scale: FrameScale | None = None) 
             have any values.
 
     Raises:
-        VideoError, TypeError: If the image is invalid. The message names the frame.
+        VideoError, TypeError: If the image is invalid. The error message names the frame.
         FileNotFoundError: If the image is a path that does not exist.
     """
     window = None if scale is None else scale.window

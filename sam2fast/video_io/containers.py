@@ -21,7 +21,7 @@ from sam2fast.video_io.video_types import NoFramesError, VideoError
 TIMEOUTS = (20.0, 30.0)
 IMAGE_FORMATS = ("image2", "ico")  # and all names that end in _pipe
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
-# Formats that are not opened, since such files refer to other files and addresses, or are scripts.
+# Formats that are not opened, since files of these formats refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))
 COVER_IMAGE = 0x400  # FFmpeg's disposition flag of a cover image; covers are stored as video streams
 MAX_PIXELS = 16384 * 8192  # maximum number of pixels of a frame, since a damaged header can claim any size
@@ -182,7 +182,7 @@ def _best_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _is_cover(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", 0)  # an enum since PyAV 13
+    disposition = getattr(stream, "disposition", 0)  # FFmpeg's flags; an enum since PyAV 13
     return bool(getattr(disposition, "value", disposition) & COVER_IMAGE)
 
 

@@ -154,7 +154,7 @@ class Scaler:
         unit = Fraction(1)
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
         upright = [graph.add(*one) for one in self._orientation.filters]
-        # Bilinear is the default in decord's FFmpeg. Today's default is bicubic.
+        # Bilinear is the default in decord's FFmpeg, while today's default is bicubic.
         scale = graph.add("scale", f"{self._scale}:flags=bilinear")
         for one, next_one in pairwise([source, *upright, scale, graph.add("format", "rgb24"), graph.add("buffersink")]):
             one.link_to(next_one)

@@ -101,7 +101,7 @@ class Frames:
         return self._source.time(self._rank(index))
 
     def close(self) -> None:
-        """Closes files, drops cached frames and ends prefetching. May be called again."""
+        """Closes files, drops cached frames and ends prefetching. Further calls have no effect."""
         if self._prefetcher is not None:
             self._prefetcher.stop()
         self._cache.close()

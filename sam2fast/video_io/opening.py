@@ -111,7 +111,7 @@ def open_frames(
               meanwhile;
             - a list of images, as for :func:`~sam2fast.transforms.to_pixels`;
             - an array or tensor, see :class:`~sam2fast.video_io.arrays.ArrayFrames`;
-            - an iterator of images. The iterator is exhausted immediately. Frames take S * S * 3 bytes each;
+            - an iterator of images. The iterator is exhausted immediately, and each frame takes S * S * 3 bytes;
             - a volume, see :func:`~sam2fast.video_io.open_volume`.
 
             Images in memory are not copied. A frame has the array's values at the first request of the frame.

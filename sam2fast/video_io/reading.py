@@ -65,7 +65,7 @@ class FrameReader:
         rate: Average frames per second, if stated by the source.
         time_unit: Unit of the frames' times, in seconds.
         count: Number of frames, if stated by the source. A damaged source may have fewer frames.
-        pixel_aspect: Aspect ratio width / height of an upright pixel. 1 if the source states none.
+        pixel_aspect: Aspect ratio width / height of an upright pixel, or 1 if the source states none.
         choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. Filled
             when frames are read.
 

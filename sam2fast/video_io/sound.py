@@ -81,7 +81,7 @@ def _encoded(stream: Any, resampler: AudioResampler, frames: Iterator[Any]) -> I
 
 
 def _cut(sound: Any, start: float, seconds: float) -> Iterator[Any]:
-    """Yields the decoded sound frames from ``start`` on, with times since ``start``. Ends at a damaged frame."""
+    """Yields the decoded sound frames from ``start`` on, with times since ``start``. Stops at a damaged frame."""
     frames = sound.decode(audio=0)
     while True:
         try:

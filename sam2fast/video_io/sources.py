@@ -44,7 +44,7 @@ def frame_files(folder: Path) -> list[Path]:
     ignored. Logs the number of other images and videos, and gaps in the numbers of OpenEXR and DPX files.
 
     Raises:
-        NoFramesError: If there are no such files.
+        NoFramesError: If there are no frame files.
         VideoError: If the folder cannot be read.
     """
     paths, others = split_frames(folder)

@@ -72,12 +72,12 @@ class Timeline:
 
     Attributes:
         count: Number of frames.
-        times: Presentation times, ascending, in the stream's time base. None if the times are unknown. In this case,
+        times: Presentation times, ascending, in the stream's time base. If the times are unknown, ``times`` is None and
             frames can only be counted from the beginning.
         keyframes: Presentation times of the keyframes, ascending. Empty if ``times`` is None.
         sound: True if no damage is known.
         unit: Time base in seconds.
-        seconds_of: Seconds from the first frame to each frame, if ``times`` is None. Empty if the seconds are unknown.
+        seconds_of: If ``times`` is None, the seconds from the first frame to each frame, or empty if unknown.
         stated_rate: Frames per second that the file states.
         truncated: Sentence on frames that are known to be missing after the last frame, or None.
     """

@@ -60,7 +60,7 @@ def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
     """Returns the end of the stream in seconds that an AVI or Matroska file states, or 0 if none is stated."""
     form = container.format.name.split(",")[0]
     if form == "avi":
-        # FFmpeg shortens the duration of a truncated file, but not its number of frames. The number includes gaps.
+        # FFmpeg shortens the duration of a truncated file, but not its number of frames, which includes gaps.
         return float(stream.frames * (stream.time_base or 0))
     if form != "matroska":
         return 0.0

@@ -116,7 +116,7 @@ class _Expected:
             yield packet
 
     def lacks_before(self, frame: VideoFrame | None) -> bool:
-        """Returns True, once per gap, if an expected frame is missing before ``frame``. None stands for the end."""
+        """Returns True, once per gap, if an expected frame is missing before ``frame`` (None: the end)."""
         time = float("inf") if frame is None else frame.pts
         if time is None:
             self._distrust()

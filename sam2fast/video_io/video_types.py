@@ -19,7 +19,7 @@ class VideoError(FixableError, ValueError):
 
 
 class NoFramesError(VideoError, RuntimeError):
-    """Raised if a video has no frames. Also derived from ``RuntimeError``, as in the original."""
+    """Raised if a video has no frames. The class is also a ``RuntimeError``, as in the original."""
 
 
 def require_pyav(action: str = "reading") -> None:
@@ -50,7 +50,7 @@ class StreamFrame:
 
     Attributes:
         index: Index in presentation order, from 0.
-        time: Seconds since the first frame. None if the time is unknown.
+        time: Seconds since the first frame, or None if the time is unknown.
         height, width: Size of the video in pixels, upright.
     """
 
