@@ -168,7 +168,7 @@ def load_video_frames_from_jpg_images(
     async_loading_frames: bool = False,
     compute_device: Device | None = None,
 ) -> tuple[Tensor | AsyncVideoFrameLoader, int, int]:
-    """Calls :func:`load_video_frames` with a folder. If the path is no folder, raises ``NotADirectoryError``."""
+    """Calls :func:`load_video_frames` with a folder. Raises ``NotADirectoryError`` for other paths."""
     if not os.path.isdir(video_path):
         raise NotADirectoryError(f"expected a folder of images, got {video_path!r}")
     return load_video_frames(

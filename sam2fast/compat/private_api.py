@@ -1,7 +1,7 @@
 """Implements the private methods of the original's video predictor, for sessions that are the original's nested dicts.
 
-The tracker does not use these methods. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a session
-was converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls the methods, object by object.
+The tracker does not use the private methods. If a method is overridden (see :mod:`~sam2fast.compat.overridden`), or a
+session was converted to the original's dict, :mod:`~sam2fast.compat.official_flow` calls the methods, object by object.
 """
 
 from collections.abc import Mapping

@@ -31,8 +31,8 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
 
     A session is also a mapping with the keys of the original's ``inference_state``. Reading or assigning a key of
     prompts, results or features converts the session to the original's nested dicts. After the conversion, methods read
-    and write these dicts, and track object by object. Reading keys that only describe the video and the objects does
-    not convert the session.
+    and write the nested dicts, and track object by object. Reading keys that only describe the video and the objects
+    does not convert the session.
 
     Args:
         as_dict: Function that converts a session to the original's nested dicts.
@@ -154,9 +154,9 @@ class VideoState(VideoSession, MutableMapping[str, Any]):
     __hash__ = object.__hash__
 
 
-# Optional keys of a caller's dict. Methods do not need these keys if features of all frames are cached.
+# Optional keys of a caller's dict, which methods do not need if features of all frames are cached.
 _NOT_NEEDED = ("images", "offload_video_to_cpu", "offload_state_to_cpu")
-# Keys of the video and of ids. Reading these keys does not convert the session.
+# Keys of the video and of ids, which can be read without converting the session.
 _VIDEO: dict[str, Callable[[VideoState], Any]] = {
     "images": lambda s: s.frames,
     "num_frames": lambda s: s.num_frames,

@@ -19,7 +19,7 @@ from sam2fast.video_io.video_types import NoFramesError, VideoError
 
 # Timeouts in seconds for the connection and for the next frame.
 TIMEOUTS = (20.0, 30.0)
-IMAGE_FORMATS = ("image2", "ico")  # and all names that end in _pipe
+IMAGE_FORMATS = ("image2", "ico")  # image formats, besides all names that end in _pipe
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1")
 # Formats that are not opened, since files of these formats refer to other files and addresses, or are scripts.
 INDIRECT_FORMATS = frozenset(("avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "vapoursynth"))

@@ -32,8 +32,8 @@ class Frames:
             about 300 frames; the rest of the file is damaged or missing". None if no frame is known to be missing.
         choices: Page, bands and scale of image files as JSON, each only if there were several possibilities. Filled
             when frames are read.
-        mean, std: Mean and standard deviation of pixels in [0, 1], for normalization. A session sets both to the
-            model's values.
+        mean, std: Mean and standard deviation of pixels in [0, 1], for normalization. A session sets ``mean`` and
+            ``std`` to the model's values.
     """
 
     dtype = torch.float32
@@ -142,7 +142,7 @@ class CurrentFrame(Frames):
         self._scale = FrameScale(None)
 
     def prepared(self, frame: FrameLike) -> tuple[Tensor, int, int]:
-        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame. Resizes images like a list of images.
+        """Returns pixels ``(S, S, 3)`` uint8, height and width of a frame. Images are resized as in lists of images.
 
         Raises the errors of :func:`to_rgb_image`, and ``VideoError`` if the size differs from previous frames.
         """

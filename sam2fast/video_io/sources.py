@@ -24,7 +24,8 @@ from sam2fast.video_io.arrays import LOGGED, ArrayFrames, FrameScale, Window, lo
 from sam2fast.video_io.video_types import NoFramesError, VideoError, check_size
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")  # the original's list
-# Types of frame files by suffixes. The type with the most files gives the frames. If several types tie, the first does.
+# Types of frame files by suffixes. The type with the most files gives the frames. If several types tie, the first type
+# gives the frames.
 KINDS = (
     *((".jpg", ".jpeg"), (".png",), (".webp",), (".tif", ".tiff"), (".bmp",), (".heic", ".heif"), (".avif",)),
     *((".exr",), (".dpx",)),

@@ -41,7 +41,7 @@ class Memories(NamedTuple):
         return self._replace(ages=self.ages + 1, pointers=pointers, number=self.number + 1)
 
     def with_pending(self) -> "Memories":
-        """Turns pending entries into DISTRACTOR entries. If there are too many DISTRACTOR entries, drops one."""
+        """Turns pending entries into DISTRACTOR entries. If there are too many DISTRACTOR entries, drops the oldest."""
         is_last = self._indices() == self._length() - 1
         types = torch.where(is_last & (self.pending > 0), float(DISTRACTOR), self.types)
         return self._replace(types=types, pending=torch.zeros_like(self.pending))._limited(DISTRACTOR, 0)
