@@ -39,7 +39,7 @@ __all__ = ["Engine", "Parts", "engine_for"]
 
 
 class Parts(NamedTuple):
-    """Flags for the parts of a model. True: the part is computed from a plan. False: its modules are called."""
+    """Flag for each part of a model. True computes the part from a plan. False calls the modules of the part."""
 
     image: bool  # image encoder, and the mask decoder's projections of high-resolution features
     masks: bool  # prompt encoder and mask decoder
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 @dataclass(eq=False)
 class _Step:
-    """Selection of plans or modules for all calls inside :meth:`Engine.one_step`. Replays do not read it."""
+    """Selection of plans or modules for all calls inside :meth:`Engine.one_step`. Replays do not read the selection."""
 
     engine: "Engine"
     variant: Any = None  # see _variant_for
@@ -59,11 +59,11 @@ class _Step:
 
 
 class Engine:
-    """Computes unmodified parts of a model from plans, and modified parts by calling their modules.
+    """Computes unmodified parts of a model from plans. Modified parts are computed by calling modules.
 
     Attributes:
         attend_hook: Function to call before each layer of memory attention attends to the memory, or None. Receives the
-            layer's index and the arguments of :func:`sam2fast.kernels.memory_attention.memory_attention`.
+            layer index and the arguments of :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -76,7 +76,7 @@ class Engine:
         self._all = self._image, self._masks, self._attention, self._memory
 
     def parts(self) -> Parts:
-        """Returns which parts are currently computed from plans, for input on the model's device."""
+        """Returns a flag for each part: True if the part is computed from a plan, for input on the model's device."""
         model: Any = self._model()
         example = torch.empty(0, device=model.device)
         return Parts(*(self._is_planned(part, example) for part in self._all))
@@ -86,12 +86,12 @@ class Engine:
         return isinstance(self._choose(part, x), part.by_plan)
 
     def watches(self) -> list[Watch | None]:
-        """Returns the watch of each part, or None for a modified part. After a change, a part gets a new watch."""
+        """Returns the :class:`Watch` of each part, or None for a modified part. A changed part gets a new watch."""
         return [None if (unmodified := part.look(self._model())) is None else unmodified.watch for part in self._all]
 
     @contextmanager
     def one_step(self) -> Iterator[list[Watch | None]]:
-        """Context manager that selects plans or modules, and reads torch's global flags, only once for all calls.
+        """Context manager for several calls. Plans or modules are selected, and torch's global flags read, only once.
 
         Yields the result of :meth:`watches`.
         """
@@ -102,10 +102,11 @@ class Engine:
             current_step.reset(token)
 
     def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
-        """Returns the object that computes a part for input on the device of ``x``. It stays the same during a step.
+        """Returns the object that computes a part for input on the device of ``x``. Constant during a step.
 
         Args:
-            methods: Other methods of the model that call the modules. If a user replaced one, the modules are called.
+            methods: Other methods of the model that call the part's modules. A method that a user replaced disables the
+                plan.
         """
         model: Any = self._model()
         step = current_step.get()
@@ -124,16 +125,16 @@ class Engine:
         return step.selected[key]
 
     def state_of_image(self, images: Tensor) -> Hashable | None:
-        """Returns the plan and its weights' addresses, which recordings of :meth:`encode` depend on, or None."""
+        """Returns the plan and the addresses of its weights, as key of recordings of :meth:`encode`, or None."""
         model: Any = self._model()
         return (self._image.state(), model.num_feature_levels) if self._is_planned(self._image, images) else None
 
     def state_of_masks(self, embedding: Tensor) -> Hashable | None:
-        """Returns the plan and its weights' addresses, which recordings of :meth:`decode` depend on, or None."""
+        """Returns the plan and the addresses of its weights, as key of recordings of :meth:`decode`, or None."""
         return self._masks.state() if self._is_planned(self._masks, embedding) else None
 
     def encode(self, images: Tensor | Pixels) -> list[Tensor]:
-        """Encodes normalized images ``(B, 3, S, S)``, or pixels. See :meth:`SAM2Base.encode_image`."""
+        """Encodes normalized images ``(B, 3, S, S)`` or :class:`Pixels`. See :meth:`SAM2Base.encode_image`."""
         return self._choose(self._image, images if isinstance(images, Tensor) else images.values).encode(images)
 
     def decode(
@@ -143,7 +144,7 @@ class Engine:
 
         Args:
             embedding: Embedding ``(B or 1, C, H, W)``.
-            high_res: Maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or an empty sequence.
+            high_res: Features ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``, or an empty sequence.
             points: Points ``(B, N, 2)`` in input pixels and labels ``(B, N)``. None adds no point tokens.
             prompts: Mask logits ``(B or 1, 1, 4H, 4W)``, or None.
             multimask: If True, predicts three masks instead of one.
@@ -155,10 +156,10 @@ class Engine:
 
         Args:
             memories: Memories and pointers of the objects.
-            fp8: Precision, see :func:`sam2fast.kernels.memory_attention.memory_attention`.
+            fp8: Use of float8, see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
-            RuntimeError: If memory attention is not computed from a plan, and ``fp8`` is True, :attr:`attend_hook` is
+            RuntimeError: If memory attention is computed by its modules, and ``fp8`` is True, :attr:`attend_hook` is
                 set, or the model is in training mode.
         """
         return self._choose(self._attention, features).attend(features, memories, fp8, self.attend_hook)
@@ -166,7 +167,7 @@ class Engine:
     def propose(
         self, features: Tensor, high_res: Maps, points: Clicks, prompts: Tensor | None, multimask: bool, presence: float
     ) -> Masks:
-        """Predicts all fp32 masks, and sets masks of absent objects to -1024. :meth:`track` selects among them."""
+        """Predicts all fp32 masks, from which :meth:`track` selects. Sets the masks of absent objects to -1024."""
         masks = self._choose(self._masks, features, *OF_OBJECTS)
         return masks.propose(features, high_res, points, prompts, multimask, presence)
 
@@ -194,7 +195,7 @@ class Engine:
         return masks.track(memory, selection, features, high_res, points, prompts, multimask, presence)
 
     def use_mask(self, features: Tensor, high_res: Maps, mask: Tensor, presence: float = 0.0) -> ObjectPrediction:
-        """Converts input masks ``mask (B, 1, S, S)`` to a prediction. The mask decoder predicts the pointers from them.
+        """Converts input masks ``mask (B, 1, S, S)`` to a prediction. The mask decoder predicts the object pointers.
 
         Args:
             features: Map ``(B, C, H, W)``, not conditioned on memory.
@@ -211,12 +212,12 @@ class Engine:
             features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
             logits: Mask logits ``(B, 1, h, w)``, to be upsampled to the model's input size.
             scores: Object score logits ``(B, 1)``.
-            from_prompt: If True, the masks come from prompts. Binarizes them if configured.
+            from_prompt: If True, the masks come from prompts. If the model is configured so, they are binarized.
         """
         return self._choose(self._memory, features).encode_memory(features, logits, scores, from_prompt)
 
     def encode_distances(self, distance: Tensor, valid: Tensor, num_frames: int) -> Tensor:
-        """Encodes temporal distances of object pointers for each pointer token, ``(B, P * C / C_mem, C_mem)``.
+        """Encodes temporal distances of object pointers. Returns ``(B, P * C / C_mem, C_mem)``, one row per token.
 
         Args:
             distance: Distances ``(B, P)`` in frames.
@@ -237,7 +238,8 @@ def engine_for(model: Any) -> Engine:
 def _variant_for(x: Tensor) -> Any:
     """Returns the package that computes plans on the device of ``x``, or None if modules must be called.
 
-    Modules are called with gradients, in torch.compile, for meta tensors, and on the CPU for subclasses and tracers.
+    Modules are called if gradients are enabled, in torch.compile, and for meta tensors. On the CPU, modules are also
+    called for tensor subclasses and in tracers.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
@@ -249,14 +251,15 @@ def _variant_for(x: Tensor) -> Any:
 def _uses_cpu(x: Tensor) -> bool:
     """Returns True to use ``cpu``: ``x`` is on the CPU, nothing is recorded, and no kernel backend was selected.
 
-    Otherwise ``static`` is used, also on the CPU. It reads no tensor values, keeps addresses, and calls kernel ops.
+    Otherwise ``static`` is used, even on the CPU: ``static`` reads no tensor values, keeps addresses, and calls
+    kernel ops.
     """
     has_backend = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not has_backend and not is_recorded()
 
 
 def _is_traced() -> bool:
-    """Returns True if one of torch's own dispatch modes is active, such as a tracer. Users' modes do not count."""
+    """Returns True if a dispatch mode of torch is active, such as a tracer. Dispatch modes of users do not count."""
     if not torch._C._len_torch_dispatch_stack():
         return False
     return any(getattr(mode, "_mode_key", None) is not None for mode in _get_current_dispatch_mode_stack())

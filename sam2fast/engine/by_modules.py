@@ -1,7 +1,7 @@
 """Computes the four parts of a model by calling their modules. See :class:`Engine`.
 
 In tracking, modified modules are called once per object, as in the original. Unmodified modules are called once for all
-objects, except for memory attention.
+objects. Memory attention is always called once per object.
 """
 
 from collections.abc import Callable
@@ -25,16 +25,16 @@ from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 class FastProducts(TorchFunctionMode):
     """Context manager that runs modules on plain tensors with the operations of plans.
 
-    - Linear layers call :func:`sam2fast.kernels._cpu.linear`. Input is converted to the dtype of the weights.
+    - Linear layers call :func:`sam2fast.kernels._cpu.linear`. Inputs are converted to the dtype of the weights.
     - If the processor has no bfloat16 instructions, linear layers, convolutions and attention sum in fp32.
-    - Norms are computed in fp32, and their output stays fp32.
+    - Norms are computed in fp32, and return fp32.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         is_plain = all(x in (Tensor, nn.Parameter) for x in types)  # no subclasses, which may define operations
         if is_plain and func in _AS_PLANS:
             return _AS_PLANS[func](*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # the compiler supports them only as methods
+        if torch.compiler.is_compiling() and func in _METHODS_IN_PYTHON:  # torch.compile supports these only as methods
             return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -76,7 +76,7 @@ _AS_PLANS: dict[Callable[..., Any], Callable[..., Tensor]] = {
 
 
 class _ByModules:
-    """Base class. Calls modules inside :class:`FastProducts`, except with gradients or torch.compile."""
+    """Base class. Calls modules inside :class:`FastProducts`, unless gradients or torch.compile are active."""
 
     def __init__(self, model: Any) -> None:
         is_plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -131,8 +131,8 @@ class AttentionByModules(_ByModules):
         model = self.model
         if hook is not None:
             raise RuntimeError(
-                "attention maps need unmodified modules in memory_attention, but a module of it was hooked, patched or "
-                "replaced, it is in training mode, or gradients are enabled: undo this to collect maps"
+                "attention maps need unmodified modules in memory_attention, but a module was hooked, patched or "
+                "replaced, the model is in training mode, or gradients are enabled: undo this to collect maps"
             )
         if model.memory_attention.training:  # dropout would differ between objects
             raise RuntimeError(
@@ -140,7 +140,7 @@ class AttentionByModules(_ByModules):
             )
         if fp8 is True:
             raise RuntimeError(
-                "fp8_attention needs unmodified modules in memory_attention, but a module of it was hooked, patched or "
+                "fp8_attention needs unmodified modules in memory_attention, but a module was hooked, patched or "
                 "replaced: open the session without fp8_attention"
             )
         with self.context():
@@ -160,7 +160,7 @@ def _tokens_of(memory: AttendedMemory, i: int) -> dict[str, Any]:
     memories, times = memory.pages[pages[is_page].long()], times[is_page].long()
     spatial = memory.position_encoding + memory.time_encoding[times, None]
     pointers, encoding = memory.pointers[i, valid], memory.pointer_encoding[i, valid]
-    if memory.key_factors is not None:  # applied through the encodings, because these are only added to keys
+    if memory.key_factors is not None:  # scales keys through their encodings, which are not added to values
         page_factors, pointer_factors = memory.key_factors[i].split([len(is_page), len(valid)])
         spatial = (memories + spatial) * page_factors[is_page, None, None] - memories
         encoding = (pointers + encoding) * pointer_factors[valid, None] - pointers
@@ -184,7 +184,7 @@ class MemoryByModules(_ByModules):
 
     def use_mask(self, masks: Any, x: Tensor, high_res: Maps, mask: Tensor, presence: float) -> ObjectPrediction:
         with self.context():
-            above = (presence,) if presence else ()  # a custom method may lack the argument, as the original's does
+            above = (presence,) if presence else ()  # custom methods may lack this argument, like the original method
             use = self.model._use_mask_as_output
             _, _, iou, low_res, _, pointer, score = use(x, list(high_res) or None, mask, *above)
             return ObjectPrediction(low_res, iou, pointer, score, torch.zeros_like(iou, dtype=torch.int64))

@@ -19,7 +19,7 @@ from sam2fast.modeling.sam2_base import HypothesisSelection, ObjectPrediction
 class _ByPlan:
     """Base class. Computes a part from its plan.
 
-    Under autocast, this class casts the weights for ``cpu``, which runs without autocast. ``static`` casts them itself.
+    Under autocast, this class casts the weights for ``cpu``, and disables autocast. ``static`` casts weights itself.
 
     Args:
         plan: Plan of the part. A compiled plan always uses ``static``.
@@ -31,7 +31,7 @@ class _ByPlan:
         self.model, self.plan, self.variant = model, plan, static if plan.compiled else variant
         if self.variant is cpu and torch.is_autocast_enabled("cpu"):
             self.context = partial(torch.autocast, "cpu", enabled=False)
-            with self.context():  # outside autocast, because some weights are multiplied before the cast
+            with self.context():  # without autocast, because in_dtype multiplies some weights before the cast
                 self.plan = in_dtype(plan, torch.get_autocast_dtype("cpu"))
 
 

@@ -16,11 +16,11 @@ from sam2fast.kernels.mask_ops import upsample_masks
 from sam2fast.kernels.preprocess import resize_and_normalise
 from sam2fast.modeling.sam2_base import NO_OBJ_SCORE, HypothesisSelection, ObjectPrediction, gather_chosen
 
-# Receives a layer's index and the arguments of memory_attention.
+# Function that receives the layer index and the arguments of memory_attention.
 AttendHook = Callable[..., None]
 # High-resolution features, finest first.
 Maps = Sequence[Tensor]
-# point_coords (B, N, 2) in input pixels and point_labels (B, N), or None for one padding point per prompt.
+# Dict of point_coords (B, N, 2) in input pixels and point_labels (B, N). None means one padding point per prompt.
 Clicks = dict[str, Tensor] | None
 # Coordinates (B, N, 2) in input pixels, and labels (B, N).
 Points = tuple[Tensor, Tensor]
@@ -31,7 +31,7 @@ class Masks(NamedTuple):
 
     masks: Tensor  # (B, M, 4H, 4W) fp32 logits
     ious: Tensor  # (B, M)
-    tokens: Tensor  # (B, M or 1, C) for object pointers
+    tokens: Tensor  # (B, M or 1, C), mask tokens for object pointers
     scores: Tensor  # (B, 1) object score logits
 
 
@@ -46,7 +46,7 @@ def repeated(tokens: Tensor, times: int) -> Tensor:
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """Returns ``fresh + x``. Writes to ``fresh`` if it has the dtype of the sum, so no other code may use it."""
+    """Returns ``fresh + x``. If ``fresh`` has the dtype of the sum, it is overwritten, so no other code may use it."""
     return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
 
 
@@ -83,7 +83,7 @@ def neck(
         levels: Levels of the plan.
         direct: Composed lateral and head of each direct level, None for other levels.
         project: Function that computes a 1x1 convolution.
-        one: Fp32 tensor ``(1)`` of value 1. With it, nearest upsampling and addition are one operation.
+        one: Fp32 tensor ``(1)`` of value 1. If given, nearest upsampling and addition are one operation.
     """
     outputs: list[Tensor] = []
     coarser: Tensor | None = None
@@ -107,7 +107,7 @@ def neck(
 
 
 def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: Tensor) -> Tensor:
-    """Computes the level ``(B, C, H, W)`` from a map ``(B, H, W, C_in)``. ``ops`` is ``cpu.ops`` or ``static.ops``."""
+    """Computes the level ``(B, C, H, W)`` of a map ``(B, H, W, C_in)``. ``ops`` is ``cpu.ops`` or ``static.ops``."""
     x = x.permute(0, 3, 1, 2)
     for layer, norm in layers:
         x = ops.convolve(x, layer)
@@ -118,7 +118,7 @@ def neck_of_one_level(ops: Any, layers: Sequence[tuple[Conv, Norm | None]], x: T
 
 
 def scaled_neck(ops: Any, levels: Iterable[ScaledLevel], x: Tensor) -> list[Tensor]:
-    """Computes composed levels ``(B, C_i, H_i, W_i)`` of a map ``(B, H, W, C)`` with ``cpu.ops`` or ``static.ops``."""
+    """Computes levels ``(B, C_i, H_i, W_i)`` of a map ``(B, H, W, C)``. The layers are from :func:`composed_scaled`."""
     outputs = []
     for doublings, point, conv, _ in levels:
         y = x
@@ -148,11 +148,11 @@ def _doubled(x: Tensor, mode: str) -> Tensor:
 def decode_in_groups(
     plan: MaskPlan, multimask: bool, count: int, size: int, decode: Callable[[slice, slice], Masks]
 ) -> Masks:
-    """Decodes ``count`` prompts in groups. Returns only the tokens for object pointers.
+    """Decodes ``count`` prompts in groups. Returns only the mask tokens that object pointers need.
 
     Args:
         size: Number of prompts to decode at once.
-        decode: Function that receives slices of prompts and mask indices, and predicts these masks for these prompts.
+        decode: Function that predicts masks for a group. Receives a slice of the prompts and a slice of mask indices.
     """
     is_dynamic = plan.is_dynamic and not multimask
     indices = slice(1, None) if multimask else slice(None) if is_dynamic else slice(1)
@@ -173,7 +173,7 @@ def decode_in_groups(
 
 
 def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns a view of ``(b, C, sH, sW)``, s = 2 or 4, as blocks ``(b, H, W, 2, 2, ..., C)``, coarsest first."""
+    """Returns a view of ``(b, C, sH, sW)``, s = 2 or 4, as nested 2x2 blocks ``(b, H, W, 2, 2, ..., C)``."""
     levels = (x.shape[2] // size[0]).bit_length() - 1
     x = x.unflatten(3, (size[1], *[2] * levels)).unflatten(2, (size[0], *[2] * levels))
     rows, columns = range(2, 3 + levels), range(3 + levels, 4 + 2 * levels)
@@ -181,13 +181,13 @@ def in_blocks(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def high_res_in_blocks(plan: MaskPlan, high_res: Sequence[Tensor], prompts: int) -> list[Tensor]:
-    """Returns the high-resolution features in blocks, coarser first. Empty if the decoder does not use them."""
+    """Returns the high-resolution features in blocks, coarser first. Returns [] if the decoder uses none."""
     levels = [in_blocks(x, plan.size) for x in reversed(high_res)] if plan.reads_high_res else []
     return [x.contiguous() if len(x) == 1 < prompts else x for x in levels]  # faster if many prompts read one image
 
 
 def _most_stable(plan: MaskPlan, output: Masks) -> Masks:
-    """Selects mask 0 if it is stable, else the multimask output with the highest predicted IoU."""
+    """Selects mask 0 if mask 0 is stable, else the multimask output with the highest predicted IoU."""
     masks, ious = output.masks, output.ious
     inner, outer = ((masks[:, 0] > level).sum(dim=(1, 2)).float() for level in (plan.delta, -plan.delta))
     is_stable = torch.where(outer > 0, inner / outer, 1.0) >= plan.threshold
@@ -202,9 +202,9 @@ def _most_stable(plan: MaskPlan, output: Masks) -> Masks:
 def tracked_prompts(
     plan: MaskPlan, points: dict[str, Tensor] | None, masks: Tensor | None, count: int
 ) -> tuple[Points | int, Tensor | None]:
-    """Converts points and masks of ``count`` tracked objects to the decoders' arguments.
+    """Converts points and masks of ``count`` tracked objects to arguments of ``decode``.
 
-    Without points, the first result is ``count``.
+    Without points, the first argument is ``count``.
     """
     size = 4 * plan.size[0], 4 * plan.size[1]
     if masks is not None and masks.shape[-2:] != size:
@@ -216,7 +216,7 @@ def suppress_absent(plan: MaskPlan, output: Masks, presence: float | None) -> Ma
     """Returns fp32 masks. Sets masks of absent objects to -1024. See :meth:`Engine.propose`."""
     masks = output.masks.float()
     if presence is not None:
-        weight = plan.no_mask  # not the masks: a cached function would keep them in memory
+        weight = plan.no_mask  # a tensor that the cached function may keep in memory; masks would take much memory
         lowest = plan.lowest(None, (weight,), lambda: weight.new_full((), NO_OBJ_SCORE, dtype=torch.float32))
         masks = torch.where((output.scores > presence)[:, None, None], masks, lowest)
     return output._replace(masks=masks)
@@ -233,7 +233,7 @@ def build_prediction(
 
     Args:
         pointers_of: Function that computes pointers from tokens ``(B, C)``.
-        output: Output of the mask decoder. If there is a selection, masks of absent objects must be suppressed.
+        output: Output of the mask decoder. If ``selection`` is set, masks of absent objects are already suppressed.
     """
     masks, ious, tokens, scores = output
     if selection is None:
@@ -262,7 +262,7 @@ def _mixed(settings: MemorySettings, pointer: Tensor, seen: Tensor) -> Tensor:
 
 
 def masks_for_memory(settings: MemorySettings, masks: Tensor) -> Tensor:
-    """Upsamples logits to the model's input size, except if the ops can do it in one step.
+    """Upsamples mask logits to the model's input size, except if later operations resize the logits in one step.
 
     See :meth:`SAM2Base.masks_for_memory`.
     """
@@ -272,7 +272,7 @@ def masks_for_memory(settings: MemorySettings, masks: Tensor) -> Tensor:
 
 
 def prediction_from_masks(settings: MemorySettings, masks: Tensor, pointers: Tensor) -> ObjectPrediction:
-    """Converts input masks ``(B, 1, S, S)`` and their pointers ``(B, C)`` to a prediction.
+    """Converts input masks ``(B, 1, S, S)`` and object pointers ``(B, C)`` to a prediction.
 
     See :meth:`SAM2Base._use_mask_as_output`.
     """

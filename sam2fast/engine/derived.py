@@ -1,4 +1,4 @@
-"""Caches tensors that are computed only from parameters, until the parameters change."""
+"""Caches tensors that are computed only from parameters. A cached tensor is valid until the parameters change."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,19 +13,19 @@ Value = TypeVar("Value")
 
 
 class TensorCache(Generic[Value]):
-    """Caches a value that is computed from source tensors, such as parameters, until their values change.
+    """Caches a value that is computed from source tensors, such as parameters, until a source changes.
 
     A value is a tensor, or a tree of tuples and lists, on the device of the first source.
 
-    On the CPU, the sources' values are compared. On other devices this would wait for the device, so their addresses
-    and version counters are compared. Every write changes the counters, except through ``.data``. Nothing is cached if
-    gradients are enabled. CUDA graphs may outlive an entry. They read :class:`Constants` if these are in use, and
-    otherwise compute the value. Copies and pickles of the owner have an empty cache.
+    On the CPU, the values of the sources are compared. On other devices, a comparison of values would wait for the
+    device, so addresses and version counters are compared. Every write changes a counter, except through ``.data``. If
+    gradients are enabled, nothing is cached. CUDA graphs may outlive a cached value, so graphs read :class:`Constants`,
+    or compute the value if no constants are in use. Copies and pickles of the owner have an empty cache.
     """
 
     def __init__(self) -> None:
-        # Key with the sources' devices and dtypes; copies or fingerprints of the sources; value. A single attribute, so
-        # that other threads always read a consistent entry.
+        # Tuple of the key with the sources' devices and dtypes, copies or fingerprints of the sources, and the value. A
+        # single attribute stores the tuple, so that other threads always read a consistent entry.
         self._entry: tuple[tuple[Any, ...], list[Any], Value] | None = None
 
     def __call__(self, key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]) -> Value:
@@ -33,7 +33,7 @@ class TensorCache(Generic[Value]):
             return compute()
         constants = _constants.get()
         needs_version = constants is not None or not sources[0].is_cpu
-        if needs_version and any(map(Tensor.is_inference, sources)):  # they have no version
+        if needs_version and any(map(Tensor.is_inference, sources)):  # inference tensors have no version
             return compute()
         if constants is not None:
             return constants.value_of(self, key, sources, compute)
@@ -56,12 +56,12 @@ class TensorCache(Generic[Value]):
 class Constants:
     """Values at fixed addresses that recorded functions read instead of computing them.
 
-    Inside :meth:`in_use`, each value of a :class:`TensorCache` is computed once and stored here. The caller ensures
-    that the sources keep their addresses while recordings are in use.
+    Inside :meth:`in_use`, each value of a :class:`TensorCache` is computed once and stored in this object. The caller
+    ensures that the source tensors keep their addresses while recordings are in use.
     """
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, tuple[Any, Callable[[], Any]]] = {}  # value, function that computes it
+        self._values: dict[Hashable, tuple[Any, Callable[[], Any]]] = {}  # value, function that computes the value
         self._sources: list[Tensor] = []
         self._versions: list[int] = []
 
@@ -78,7 +78,7 @@ class Constants:
     def value_of(
         self, cache: TensorCache[Value], key: Hashable, sources: tuple[Tensor, ...], compute: Callable[[], Value]
     ) -> Value:
-        """Returns the stored value of a cache. Stores it in the first run, but not while a graph is captured."""
+        """Returns the stored value of a cache. The first run stores the value. Captures of graphs store nothing."""
         if (cache, key) not in self._values:
             if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
                 return compute()
@@ -90,29 +90,29 @@ class Constants:
 
     @property
     def are_outdated(self) -> bool:
-        """True if a source was written after the values were computed."""
+        """True if a source tensor was written after the values were computed."""
         return list(map(_version, self._sources)) != self._versions
 
     def refresh(self) -> None:
-        """Recomputes all values in place if they are outdated. Called before each replay."""
+        """Recomputes all values in place if a value is outdated. Called before each replay."""
         versions = list(map(_version, self._sources))
         if versions == self._versions:
             return
         self._versions = versions
-        with self.in_use():  # a value may depend on other values; these were stored, and are refreshed, before it
+        with self.in_use():  # a value may depend on values that were stored, and are refreshed, earlier
             for value, compute in list(self._values.values()):
                 for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                    if new is not old:  # they are the same if the value contains a parameter
+                    if new is not old:  # a parameter in the value is the same tensor
                         old.copy_(new)
 
     def expire(self) -> None:
-        """Marks all values as outdated, for example after writes through ``.data``, which change no version."""
+        """Marks all values as outdated. Writes through ``.data`` need this call, because they change no version."""
         self._versions = []
 
     def clear(self) -> None:
-        """Frees all values. On CUDA, their memory is reused only after the work queued on the current stream.
+        """Frees all values. On CUDA, the memory of the values is reused only after the work on the current stream.
 
-        The current stream waits for the last replay. Replays may run on other streams than the values were computed on.
+        The current stream waits for the last replay. A replay may run on another stream than the computation of values.
         """
         for value, _ in self._values.values():
             for x in _tensors(value):
@@ -124,12 +124,12 @@ class Constants:
 
 
 _constants: ContextVar[Constants | None] = ContextVar("sam2fast_constants", default=None)
-# The _Step of Engine.one_step, or None. Recorded functions run without it.
+# The _Step of Engine.one_step, or None. Recorded functions run without a _Step.
 current_step: ContextVar[Any] = ContextVar("sam2fast_step", default=None)
 
 
 def is_recorded() -> bool:
-    """Returns True inside functions that are recorded. These read :class:`Constants`."""
+    """Returns True inside functions that are recorded. Recorded functions read :class:`Constants`."""
     return _constants.get() is not None
 
 

@@ -30,18 +30,18 @@ from sam2fast.modeling.vit import RoPEViT, ViT
 
 
 class ViTPlan(TransformerPlan):
-    """Plan of a plain vision transformer and its neck with one level. The decoder uses no high-resolution features."""
+    """Plan of a plain vision transformer and a neck with one level. The decoder uses no high-resolution features."""
 
     def __init__(self, encoder: ImageEncoder) -> None:
         super().__init__(encoder)
         layers = list(cast(nn.Sequential, encoder.neck.convs[0]))
         norms = [norm_of(layer) for layer in layers if isinstance(layer, LayerNorm2d)]
         convolutions = [conv_of(layer) for layer in layers if isinstance(layer, nn.Conv2d)]
-        self.neck = list(zip_longest(convolutions, norms))  # either all have a norm, or none
+        self.neck = list(zip_longest(convolutions, norms))  # either all convolutions have a norm, or no convolution
 
 
 class RoPEViTPlan(TransformerPlan):
-    """Plan of SAM 3's vision transformer and the neck that scales its map."""
+    """Plan of SAM 3's vision transformer, and of the neck that scales the map of the transformer."""
 
     def __init__(self, encoder: ImageEncoder, heads: Mapping[int, nn.Conv2d]) -> None:
         super().__init__(encoder)

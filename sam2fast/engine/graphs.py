@@ -1,4 +1,4 @@
-"""Records functions as CUDA graphs. The functions read and write tensors at fixed addresses."""
+"""Records functions as CUDA graphs. Recorded functions read and write tensors at fixed addresses."""
 
 import itertools
 import threading
@@ -15,22 +15,22 @@ from sam2fast.modeling.compiled import recording
 from sam2fast.modeling.position_encoding import PositionEmbeddingSine
 from sam2fast.modeling.sam2_base import SAM2Base
 
-# Allows one recording at a time in the process: a recording first synchronizes the device, and this is not allowed
-# while another recording runs. To avoid deadlocks, a thread that holds this lock takes no lock of a predictor.
+# Allows one recording at a time in the process: a recording first synchronizes the device, and synchronization is not
+# allowed while another recording runs. To avoid deadlocks, a thread that holds this lock takes no lock of a predictor.
 _one_at_a_time = threading.RLock()
 
 
 class RecordingError(RuntimeError):
-    """Raised if a function ran once, but could not be recorded. The cause is the reason."""
+    """Raised if a function ran once, but could not be recorded. ``__cause__`` is the reason."""
 
 
 class CudaGraphs:
     """Records functions as CUDA graphs. All graphs use one memory pool, so they must not run at the same time.
 
     A replay may overwrite any value in the pool. So functions write results to tensors outside the pool, or the caller
-    copies results before the next replay. This rule also covers cuBLAS workspaces: torch frees a workspace in the pool
-    with the first graph that used it, a later graph may store tensors there, and a replay of an earlier graph then
-    overwrites these tensors. This is harmless, because no tensor in the pool is read after the next replay.
+    copies results before the next replay. No tensor in the pool is read after the next replay. Therefore cuBLAS
+    workspaces in the pool are safe: torch frees a workspace with the first graph that used the workspace, a later graph
+    may store tensors in this memory, and a replay of an earlier graph overwrites these tensors.
 
     Attributes:
         constants: Values that recordings read instead of computing them.
@@ -39,8 +39,9 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.constants = Constants()
-        # Two streams. Torch keeps data per stream, such as cuBLAS workspaces. With a separate capture stream these are
-        # allocated in the graphs' pool. They stay valid while a graph exists, even after torch frees the workspace.
+        # The first run and the capture have separate streams. Torch keeps data per stream, such as cuBLAS workspaces.
+        # The workspaces of a separate capture stream are in the graphs' pool. This memory stays valid while a graph
+        # exists, even after torch frees the workspaces.
         self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
         self._pool_owner: torch.cuda.CUDAGraph | None = None  # keeps the memory pool alive
         self._pool_bytes = 0
@@ -51,7 +52,7 @@ class CudaGraphs:
 
         Args:
             function: Function that reads and writes tensors at fixed addresses, and does not synchronize with the
-                device. It may run any number of times. The first run is in this call.
+                device. The function may run any number of times. The first run is in this call.
 
         Raises:
             RecordingError: If the function ran, but could not be recorded.
@@ -69,16 +70,16 @@ class CudaGraphs:
         return replay
 
     def _graph_of(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Returns a graph of the function. Tries a second time if the device is out of memory."""
+        """Returns a graph of the function. If the device is out of memory, frees cached memory and tries again."""
         try:
             return self._captured(function)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-        torch.cuda.empty_cache()  # after the except block, because the error references tensors
+        torch.cuda.empty_cache()  # after the except block, because the exception references tensors
         try:
             return self._captured(function)
-        except torch.OutOfMemoryError as error:  # from the first run; eager execution may need less memory
+        except torch.OutOfMemoryError as error:  # raised by the first run; eager execution may need less memory
             raise RecordingError("there is too little memory to record") from error
 
     def _captured(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -87,16 +88,16 @@ class CudaGraphs:
         self._first.wait_stream(current)
         try:
             with torch.cuda.stream(self._first):
-                function()  # compiles kernels, and does other work of the first call
+                function()  # compiles kernels, and does other one-time work
         finally:
             current.wait_stream(self._first)
         graph, pool_bytes = torch.cuda.CUDAGraph(), self._pool_bytes
         pool = torch.cuda.graph_pool_handle() if self._pool_owner is None else self._pool_owner.pool()
         try:
-            # thread_local: other threads may decode and copy during the capture. The outer context restores the stream
-            # if the capture fails. torch.cuda.graph first frees cached memory, since torch 2.13 also pinned memory. The
-            # next frame allocates its few pinned buffers again. This takes less time than the two runs here. Buffers in
-            # use are not affected, because the cache only holds buffers with completed copies.
+            # thread_local: other threads may decode and copy during the capture. If the capture fails, the outer
+            # context restores the stream. torch.cuda.graph first frees cached memory, since torch 2.13 also pinned
+            # memory. So the next frame allocates a few pinned buffers again, in less time than the function runs twice.
+            # Buffers in use are not affected, because the cache only holds buffers with completed copies.
             with (
                 torch.cuda.stream(current),
                 torch.cuda.graph(graph, pool=pool, stream=self._capture, capture_error_mode="thread_local"),
@@ -105,7 +106,7 @@ class CudaGraphs:
                 try:
                     function()
                 finally:
-                    # An upper bound: it includes memory that another thread reserved during the capture.
+                    # This upper bound includes memory that another thread reserved during the capture.
                     self._pool_bytes += max(0, torch.cuda.memory_reserved(self._device) - before)
         except Exception as error:
             if self._pool_owner is None:
@@ -117,7 +118,7 @@ class CudaGraphs:
         return graph
 
     def clear(self) -> None:
-        """Releases the memory pool. Earlier recordings must not be replayed afterwards."""
+        """Releases the memory pool. Existing recordings must not be replayed after this call."""
         self.constants.clear()
         self._pool_owner, self._pool_bytes = None, 0
 
@@ -126,7 +127,7 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
     """Returns the reason why functions run eagerly on a device, or None if they are recorded.
 
     Args:
-        fast: Use of CUDA graphs. True always, False never, None if they are supported.
+        fast: Use of CUDA graphs. True: always. False: never. None: if the device supports graphs.
 
     Raises:
         RuntimeError: If ``fast`` is True, and the device is a GPU that does not support graphs.
@@ -137,7 +138,7 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
         return f"there is nothing to record on {device.type}"
     why = why_no_triton(device) if torch.version.hip is None else "it has not been tried on AMD GPUs"
     if fast and why is not None:
-        raise RuntimeError(f"fast is True, but {why}; leave it at None to go without recordings then")
+        raise RuntimeError(f"fast is True, but {why}; with fast=None, functions run eagerly on this device")
     return why
 
 
@@ -155,10 +156,10 @@ _abandoned: list[torch.cuda.CUDAGraph] = []
 def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) -> bool:
     """Returns True if CUDA ended a failed capture before torch did, for example after a synchronization.
 
-    Torch treats such a capture as unfinished: it frees no cached memory, and cannot record in the pool again. This
-    function ends the capture in the allocator of the device. The allocator of pinned memory has no such call.
+    Torch treats such a capture as unfinished: torch frees no cached memory, and cannot record in the pool again. This
+    function ends the capture in the allocator of the device. The allocator of pinned memory has no function for this.
     """
-    # Before torch 2.8, the function had the second name.
+    # Before torch 2.8, torch's function had the second name.
     names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
     end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
     try:
@@ -170,18 +171,18 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) ->
     return True
 
 
-# Device -> number of streams requested so far, and free streams of collected recorders, oldest first.
+# Device -> counter of requested streams, and free streams of garbage-collected recorders, oldest first.
 _capture_streams: dict[torch.device, tuple[Iterator[int], deque[torch.cuda.Stream]]] = {}
-# Number of streams that torch creates per priority. Further requests return the same streams again.
+# Number of streams that torch creates per priority. Further requests return an existing stream.
 STREAMS_OF_TORCH = 32
 
 
 def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Stream:
-    """Returns a stream that no other recorder uses, if there are at most :data:`STREAMS_OF_TORCH` recorders.
+    """Returns a stream for a recorder. Up to :data:`STREAMS_OF_TORCH` recorders on a device get different streams.
 
-    The stream has high priority, and other code in this package uses no such stream: a capture would record the work of
-    other threads on its stream. Recorders do not share a stream, because graphs of one stream share cuBLAS workspaces,
-    and torch frees a workspace with the first of these graphs. All recorded work keeps the priority.
+    The stream has high priority, because a capture records all work on its stream, and no other code in this package
+    uses streams of high priority. Recorders do not share a stream: graphs of one stream would share cuBLAS workspaces,
+    and torch frees a workspace with the first of these graphs. All recorded work keeps the high priority.
     """
     requested, free = _capture_streams.setdefault(device, (itertools.count(), deque()))
     if next(requested) < STREAMS_OF_TORCH:
@@ -190,12 +191,12 @@ def _capture_stream(owner: CudaGraphs, device: torch.device) -> torch.cuda.Strea
         try:
             stream = free.popleft()
         except IndexError:
-            return torch.cuda.Stream(device, priority=-1)  # shared with another recorder
+            return torch.cuda.Stream(device, priority=-1)  # a stream that another recorder uses, too
     weakref.finalize(owner, free.append, stream).atexit = False
     return stream
 
 
-# Needs no lock: appending to a list and copying it are atomic. A lock could deadlock in a signal handler.
+# Needs no lock: appending to a list and copying a list are atomic. A lock could deadlock in a signal handler.
 _recorders: list[weakref.ref[CudaGraphs]] = []
 
 
@@ -208,7 +209,7 @@ def memory_of_graphs(device: torch.device) -> int:
 def numerics(device: torch.device) -> Hashable:
     """Returns torch's global numerics flags. A function is recorded once for each combination of flags.
 
-    Inside a step they are read only once, see :meth:`~sam2fast.engine.Engine.one_step`.
+    Inside :meth:`~sam2fast.engine.Engine.one_step`, the flags are read only once.
     """
     step = current_step.get()
     known = {} if step is None else step.switches
@@ -220,8 +221,8 @@ def numerics(device: torch.device) -> Hashable:
 def _switches(device: torch.device) -> Hashable:
     cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
     matmul = cuda.matmul
-    # Newer torch has another flag for convolutions, and setting the old flag also sets the new flag. Reading the old
-    # flag raises an error if the new flags for convolutions and recurrent networks differ.
+    # Newer torch has a new flag for convolutions. Setting the old flag allow_tf32 also sets the new flag. Reading the
+    # old flag raises an error if the new flags for convolutions and recurrent networks differ.
     convolutions = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
     attention = cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled, cuda.math_sdp_enabled
     return (
@@ -245,11 +246,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def fingerprint(model: SAM2Base) -> Hashable:
-    """Returns a key of the values that recordings of a model depend on. Modules are checked by :class:`Watch` instead.
+    """Returns a key of the values that recordings of a model depend on. A :class:`Watch` detects changes of modules.
 
     The key contains the addresses of the weights, replaced position encodings, and settings of the model.
     """
-    types, ignored = bool | int | float | str, ("training", "fast", "fill_hole_area")  # each step reads these
+    types, ignored = bool | int | float | str, ("training", "fast", "fill_hole_area")  # each step reads the ignored
     public = [(name, value) for name, value in vars(model).items() if not name.startswith("_") and name not in ignored]
     encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
     return (

@@ -1,4 +1,4 @@
-"""Plans of the parts that only videos use: memory attention, memory encoder and object pointers."""
+"""Defines plans of the parts that only videos use: memory attention, memory encoder and object pointers."""
 
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -31,9 +31,9 @@ from sam2fast.modeling.memory_attention import MemoryAttention, MemoryAttentionL
 from sam2fast.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 
-# Cosines and sines of positions.
+# Cosines and sines of rotary position encodings.
 Rotation = tuple[Tensor, Tensor]
-# Supported types of attention to memories. They only differ in rotations and pooling.
+# Supported types of attention to memories. The types only differ in rotations and pooling.
 _TO_MEMORIES = RoPEAttention, RoPEAttentionv2, EfficientRoPEAttention1, EfficientRoPEAttention2
 
 
@@ -54,7 +54,7 @@ class AttentionPlan(PlanOfPart):
 
     def __init__(self, attention: MemoryAttention) -> None:
         self.layers, self.norm = list(map(_attending, attention.layers)), norm_of(attention.norm)
-        self.added = TensorCache[Tensor]()  # scaled position encoding of a frame, for `static`
+        self.added = TensorCache[Tensor]()  # scaled position encoding that `static` adds to a frame's map
         self._attentions: list[Any] = [(layer.self_attn, layer.cross_attn_image) for layer in attention.layers]
         self._rotations: dict[Hashable, list[tuple[Rotation, Rotation]]] = {}
 
@@ -82,7 +82,7 @@ def plan_attention(model: Any) -> AttentionPlan | None:
 
 
 def _is_standard(layer: Any) -> bool:
-    """Returns True if attentions are supported, the activation is ReLU, and only keys of memories get positions."""
+    """Returns True if attentions are supported, the activation is ReLU, and positions are only added to memory keys."""
     return (
         type(layer) is MemoryAttentionLayer
         and (layer.pos_enc_at_attn, layer.pos_enc_at_cross_attn_queries) == (False, False)
@@ -135,14 +135,14 @@ class MemoryPlan(PlanOfPart):
         ]
         self.out = conv_of(encoder.out_proj) if isinstance(encoder.out_proj, nn.Conv2d) else None
         self.perceiver, self.position = perceiver, encoder.position_encoding
-        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # empty: tokens are pointers
-        # Converts input masks to prompts, from which the mask decoder predicts pointers.
+        self.pointer = () if isinstance(pointer, nn.Identity) else mlp_of(pointer)  # empty if mask tokens are pointers
+        # Converts input masks to mask prompts. The mask decoder predicts object pointers from these prompts.
         self.mask_downsample = None if mask_downsample is None else conv_of(mask_downsample)
         self.distances = linear_of(distances) if isinstance(distances, nn.Linear) else None
         self._periods = TensorCache[Tensor]()
 
     def sines(self, settings: "MemorySettings", distance: Tensor, num_frames: int, dtype: torch.dtype | None) -> Tensor:
-        """Returns the sine encoding of distances ``(...)`` in frames. It is the input of the layer ``distances``."""
+        """Returns the sine encoding of distances ``(...)`` in frames. The layer ``distances`` reads this encoding."""
         longest, width = max(1, min(num_frames, settings.max_pointers) - 1), settings.sines
 
         def in_frames() -> Tensor:
@@ -154,7 +154,7 @@ class MemoryPlan(PlanOfPart):
 
 
 def plan_memory(model: Any) -> MemoryPlan | None:
-    """Returns the plan of an unmodified memory encoder and pointer layers, or None if plans do not support them."""
+    """Returns the plan of unmodified memory encoder and pointer layers, or None if plans do not support the layers."""
     encoder, pointer, distances = model.memory_encoder, model.obj_ptr_proj, model.obj_ptr_tpos_proj
     if type(encoder) is not MemoryEncoder or type(pointer) not in (MLP, nn.Linear, nn.Identity):
         return None
@@ -177,7 +177,7 @@ def plan_memory(model: Any) -> MemoryPlan | None:
 
 
 class MemorySettings(NamedTuple):
-    """Settings of a model for memories and pointers. They are not part of a plan, because users may change them.
+    """Settings of a model for memories and pointers. Users may change settings, so a plan does not store them.
 
     Most names are attributes of ``SAM2Base``.
     """
@@ -185,19 +185,19 @@ class MemorySettings(NamedTuple):
     mask_size: tuple[int, int]  # size of the decoder's masks
     image_size: tuple[int, int]  # size of the model's input
     size: tuple[int, int]  # size of the memory encoder's input masks
-    scale: float  # scale of mask probabilities
-    bias: float
-    binarizes: bool  # if True, binarizes masks of prompts
+    scale: float  # factor for mask probabilities
+    bias: float  # bias added to scaled mask probabilities
+    binarizes: bool  # if True, masks from prompts are binarized
     no_obj_embed_spatial: Tensor | None  # (1, C_mem), added to memories of absent objects
     pred_obj_scores: bool
-    no_obj_ptr: Tensor | None  # (1, C)
-    fixed_no_obj_ptr: bool  # if True, no_obj_ptr replaces the pointer of an absent object, instead of being added
+    no_obj_ptr: Tensor | None  # (1, C), pointer for absent objects
+    fixed_no_obj_ptr: bool  # True: no_obj_ptr replaces the pointer of an absent object; False: no_obj_ptr is added
     soft_no_obj_ptr: bool  # if True, mixes pointers by the probability that the object is present
     add_tpos_enc_to_obj_ptrs: bool  # if True, adds encodings of temporal distances
     sines: int  # channels of the sine encoding of a distance
-    width: int  # C_mem
+    width: int  # C_mem, channels of a memory
     tokens: int  # number of tokens per pointer
-    max_pointers: int
+    max_pointers: int  # maximum number of pointers per object
 
 
 def settings_of(model: Any) -> MemorySettings:

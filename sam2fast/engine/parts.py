@@ -40,7 +40,7 @@ def _is_as_defined(cls: type[nn.Module]) -> bool:
 
 
 def _is_as_constructed(module: nn.Module) -> bool:
-    """Returns True if a module of an unmodified class is unmodified. See :func:`is_unmodified`."""
+    """Returns True if an instance is unmodified, see :func:`is_unmodified`. Assumes that its class is unmodified."""
     attributes, types = vars(module), child_types(module)
     return (
         type(module) in ORIGINAL
@@ -55,7 +55,7 @@ def _is_as_constructed(module: nn.Module) -> bool:
 @cache
 def _methods(cls: type[nn.Module]) -> frozenset[str]:
     """Returns the names of a class's methods, and the attribute that :meth:`torch.nn.Module.compile` sets."""
-    # Reading __annotations__ may add an empty dict to a class. A Watch would report this as a change.
+    # Reading __annotations__ may add an empty dict to a class. A Watch would report the dict as a change.
     names = set(dir(cls)) - {"__annotations__"}
     return frozenset({name for name in names if callable(getattr(cls, name))} | {"_compiled_call_impl"})
 
@@ -68,7 +68,7 @@ def _is_original(module: nn.Module, name: str) -> bool:
 
 
 def _is_plain_tensor(tensor_type: type) -> bool:
-    """Returns True for tensors with standard operations, including fake tensors. False for quantised weights."""
+    """Returns True for tensor types with standard operations, including fake tensors, but not quantised weights."""
     return tensor_type in (nn.Parameter, Tensor, type(None)) or tensor_type.__module__.startswith("torch._subclasses.")
 
 
@@ -83,8 +83,8 @@ class Watch:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        self._handles = -1  # number of hooks registered in the process, at the last check without hooks here
-        # A module references its class. Since Python 3.13 it also references its attributes, before that its dict does.
+        self._handles = -1  # number of hooks registered in the process, when the modules were last without hooks
+        # A module references its class. Its attributes are referenced by its dict, and since Python 3.13 by the module.
         self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
         self._owned = get_referents(*self._owners)
         self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
@@ -94,7 +94,7 @@ class Watch:
         self._methods = get_referents(*self._classes)
 
     def is_unchanged(self) -> bool:
-        """Returns True if the modules did not change, and have no hooks."""
+        """Returns True if the modules are unchanged and have no hooks."""
         handles = RemovableHandle.next_id
         if any(_GLOBAL_HOOKS) or handles != self._handles and any(self._hooks):
             return False
@@ -118,18 +118,18 @@ class UnmodifiedPart:
 
     roots: tuple[nn.Module, ...]
     watch: Watch
-    plan: Any  # None if plans do not support its layers
+    plan: Any  # None if plans do not support the part's layers
 
 
 @dataclass(eq=False)
 class PlannedPart:
-    """Makes the plan of a part at first use, and again after a change."""
+    """Makes the plan of a part at first use. Makes a new plan after a change of the modules."""
 
     roots: Callable[[SAM2Base], tuple[nn.Module, ...]]  # the part consists of these modules and their submodules
     make: Callable[[SAM2Base], PlanOfPart | None]  # returns None if plans do not support the layers
     by_plan: type  # class that computes the part from its plan
-    by_modules: type  # class that calls the modules; it has the same methods
-    methods: Sequence[str] = ()  # methods of the model that call the modules: the plan is not used if one was replaced
+    by_modules: type  # class that calls the modules; has the methods of by_plan
+    methods: Sequence[str] = ()  # methods of the model that call the modules; a replaced method disables the plan
     unmodified: UnmodifiedPart | None = None  # result of the last look(); None if the modules were modified
 
     def look(self, model: Any) -> UnmodifiedPart | None:
@@ -138,14 +138,14 @@ class PlannedPart:
             return None
         roots, part = self.roots(model), self.unmodified
         if part is None or part.roots != roots or not part.watch.is_unchanged():
-            # Creates the watch before the check, so that it detects changes during the check.
+            # The watch is created before the check, so that changes during the check are detected.
             watch = Watch([module for root in roots for module in root.modules()])
             is_plain = watch.is_unchanged() and is_unmodified(*roots)
             part = self.unmodified = UnmodifiedPart(roots, watch, self._make_plan(model, roots)) if is_plain else None
         return part
 
     def state(self) -> Hashable:
-        """Returns the last plan, and the current addresses and dtypes of its weights."""
+        """Returns the last plan, and the current addresses and dtypes of the plan's weights."""
         plan, weights = (None, ()) if (part := self.unmodified) is None else (part.plan, part.watch.weights)
         return plan, tuple((x.data_ptr(), x.dtype) for x in weights if x is not None)
 

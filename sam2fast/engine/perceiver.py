@@ -1,4 +1,4 @@
-"""The plan of EdgeTAM's perceiver, and its computation for ``cpu`` and ``static``. It compresses memories."""
+"""Defines and computes the plan of EdgeTAM's perceiver for ``cpu`` and ``static``. Perceivers compress memories."""
 
 from typing import Any, NamedTuple
 
@@ -40,9 +40,9 @@ class LatentLayer(NamedTuple):
 class PerceiverPlan(NamedTuple):
     """Plan of the perceiver."""
 
-    latents: Tensor  # (L, C), attend to the whole map
-    local: Tensor  # (grid ** 2, C), attend to one window each
-    grid: int
+    latents: Tensor  # (L, C), latents that attend to the whole map
+    local: Tensor  # (grid ** 2, C), latents that attend to one window each
+    grid: int  # number of windows per side of the map
     layers: list[LatentLayer]
     norm: Norm
 
@@ -79,7 +79,7 @@ def _latent_mlp(layers: Any) -> LatentMLP:
 
 
 def compress(ops: Any, plan: PerceiverPlan, memories: Tensor, position: Tensor) -> Tensor:
-    """Compresses memories ``(B, C, H, W)`` and their position encoding to tokens ``(B, C, L, 1)``.
+    """Compresses memories ``(B, C, H, W)`` with a position encoding to tokens ``(B, C, L, 1)``.
 
     Args:
         ops: Module ``cpu.ops`` or ``static.ops``.

@@ -27,7 +27,7 @@ class Linear(NamedTuple):
     """Weights of a linear layer."""
 
     weight: Tensor  # (N, K)
-    bias: Tensor  # (N); None in the perceiver
+    bias: Tensor  # (N); None in layers of the perceiver
 
     def in_dtype(self, dtype: torch.dtype) -> "Linear":
         """Returns the layer with weight and bias in ``dtype``."""
@@ -66,7 +66,7 @@ class Block(NamedTuple):
     norm1: Norm
     qkv: Linear
     proj: Linear
-    residual: Linear | None
+    residual: Linear | None  # projection of the residual if the block changes the number of channels
     norm2: Norm
     mlp: tuple[Linear, ...]
     rotations: WindowRotations | None  # rotary positions of queries and keys
@@ -76,13 +76,13 @@ class Level(NamedTuple):
     """Weights of a level of the neck, and the mask decoder's projection of the level."""
 
     lateral: Linear
-    adds_coarser: bool
-    head: Linear | None
-    is_direct: bool  # True if there is no operation between lateral and head
+    adds_coarser: bool  # True if the next coarser level is upsampled and added
+    head: Linear | None  # the mask decoder's projection
+    is_direct: bool  # True if no operation is between lateral and head
 
     @property
     def product(self) -> Linear | None:
-        """Lateral and head composed to one layer if the level is direct, otherwise None."""
+        """Composition of lateral and head as one layer. None if the level is not direct."""
         return composed(self.lateral, self.head) if self.is_direct and self.head else None
 
 
@@ -90,9 +90,9 @@ class ScaledLevel(NamedTuple):
     """Weights of a level of :class:`ScaledNeck`, and the mask decoder's projection of the level."""
 
     doublings: tuple[Linear, ...]  # transposed 2x2 convolutions, with GELU between them
-    point: Linear
-    conv: Conv
-    head: Linear | None
+    point: Linear  # 1x1 convolution
+    conv: Conv  # 3x3 convolution
+    head: Linear | None  # the mask decoder's projection
 
 
 class PlanOfPart:
@@ -101,8 +101,8 @@ class PlanOfPart:
     Attributes:
         dtype: Dtype of matrix multiplications. None uses the dtype of the weights.
         prepared: Tensors that ``static`` computes from the weights.
-        compiled: Compiled ``forward`` of the part's module, or None. If set, functions in ``static`` are compiled with
-            the same mode and backend.
+        compiled: Compiled ``forward`` of the part's module, or None. The settings of ``torch.compile`` for ``forward``
+            are also used to compile functions in ``static``.
     """
 
     dtype: torch.dtype | None = None
@@ -113,7 +113,7 @@ class PlanOfPart:
 class EncoderPlan(PlanOfPart):
     """Base class of plans of image encoders. Attributes that an encoder does not use are empty."""
 
-    patches: Conv | None = None
+    patches: Conv | None = None  # patch embedding
     blocks: Sequence[Block] = ()
     first_norm: Norm | None = None  # norm before the blocks
     levels: Sequence[Level] = ()  # levels of FpnNeck
@@ -134,7 +134,7 @@ class TransformerPlan(EncoderPlan):
         self.blocks = [block_of(block, i in ends) for i, block in enumerate(self._trunk.blocks)]
 
     def position(self, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Returns the position embedding ``(1, H, W, C)`` of the patches, computed in fp32 and rounded to ``dtype``."""
+        """Computes the position embedding ``(1, H, W, C)`` of the patches in fp32. Rounds the result to ``dtype``."""
 
         def compute() -> Tensor:
             return self._trunk._get_pos_embed((H, W), torch.float32).contiguous().to(dtype)
@@ -174,7 +174,7 @@ def levels_of(neck: FpnNeck, heads: Mapping[int, nn.Conv2d]) -> list[Level]:
     levels, top_down, count = [], neck.fpn_top_down_levels, len(neck.convs)
     for i in range(count):
         adds_coarser = i in top_down and i < count - 1
-        is_added = i > 0 and i - 1 in top_down  # to the next finer level
+        is_added = i > 0 and i - 1 in top_down  # True if this level is added to the next finer level
         head = linear_of(heads[i]) if i in heads else None
         lateral, is_direct = neck.convs[count - 1 - i].conv, head is not None and not adds_coarser and not is_added
         levels.append(Level(linear_of(lateral), adds_coarser, head, is_direct))
@@ -189,7 +189,7 @@ def composed(inner: Linear | Conv, outer: Linear) -> Linear:
 
 
 def composed_scaled(level: ScaledLevel) -> ScaledLevel:
-    """Composes layers of a level: the last doubling with ``point``, and ``conv`` with the head."""
+    """Composes layers of a level. The last doubling is composed with ``point``, and ``conv`` with the head."""
     doublings, point, conv, head = level
     if doublings:
         *others, last = doublings
@@ -197,7 +197,7 @@ def composed_scaled(level: ScaledLevel) -> ScaledLevel:
         point = by_blocks(Linear(weight.unflatten(1, (-1, 2, 2)).transpose(0, 1), bias))
         doublings = tuple(map(by_blocks, others))
     else:
-        point = Linear(point.weight.flatten(1).clone(), point.bias)  # a copy: `Constants` may write to it
+        point = Linear(point.weight.flatten(1).clone(), point.bias)  # copy, because `Constants` may write to the weight
     if head is not None:
         weight, bias = composed(conv, head)
         conv = conv._replace(weight=weight.unflatten(1, conv.weight.shape[1:]), bias=bias)
@@ -205,7 +205,7 @@ def composed_scaled(level: ScaledLevel) -> ScaledLevel:
 
 
 def linear_of(layer: Any) -> Linear:
-    """Reads the weights of a linear layer, or of a convolution without reshaping its weight."""
+    """Reads the weights of a linear layer or convolution. The weight of a convolution keeps its shape."""
     return Linear(layer.weight, layer.bias)
 
 
@@ -225,7 +225,7 @@ def mlp_of(layers: Any) -> tuple[Linear, ...]:
 
 
 class Projections(NamedTuple):
-    """Linear layers of an attention."""
+    """Linear layers and number of heads of an attention."""
 
     heads: int
     q: Linear
@@ -249,9 +249,9 @@ class TwoWayLayer(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """Position encoding of the image, and transposed convolutions as linear layers that output blocks of 2x2."""
+    """Position encoding of the image, and the two transposed convolutions as linear layers that output 2x2 blocks."""
 
-    position: Tensor  # (P, C) fp32
+    position: Tensor  # (P, C) fp32, position encoding of the image
     weight1: Tensor  # (C, C)
     bias1: Tensor  # (C)
     weight2: Tensor  # (C/2, C/4)
@@ -288,7 +288,7 @@ class MaskPlan(PlanOfPart):
         self.pointers_of_three = decoder.use_multimask_token_for_obj_ptr
         self.reads_high_res = decoder.use_high_res_features
         self._pe_layer, self._derived = encoder.pe_layer, TensorCache[Derived]()
-        self.started = TensorCache[Any]()  # first results of `static` for prompts without points
+        self.started = TensorCache[Any]()  # results of the first self-attention in `static`, for prompts without points
         self.lowest = TensorCache[Tensor]()  # mask logit of absent objects
 
     def derived(self) -> Derived:
@@ -302,7 +302,7 @@ class MaskPlan(PlanOfPart):
 
 
 def plan_masks(model: Any) -> MaskPlan | None:
-    """Returns the plan of an unmodified prompt encoder and mask decoder, or None if plans do not support them."""
+    """Returns the plan of an unmodified prompt encoder and mask decoder, or None if plans do not support the layers."""
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     if not (type(encoder) is PromptEncoder and type(decoder) is MaskDecoder):
         return None
@@ -351,12 +351,12 @@ def _tables(*embeddings: Any) -> list[Tensor]:
 
 Plan = TypeVar("Plan", bound=PlanOfPart)
 
-# Heads of the mask decoder. Their weights stay in fp32 under autocast.
+# Heads of the mask decoder. Under autocast, the weights of the heads stay in fp32.
 _IN_FLOAT32 = ("networks", "iou", "score")
 
 
 def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
-    """Returns the plan with weights of linear layers and convolutions cast to ``dtype``, as under autocast."""
+    """Returns a copy of the plan with weights of linear layers and convolutions in ``dtype``, as under autocast."""
     cast_plan = copy(plan)
     cast_plan.dtype = dtype
     for name, value in vars(plan).items():
@@ -367,7 +367,7 @@ def in_dtype(plan: Plan, dtype: torch.dtype) -> Plan:
 
 def cast_layers(value: Any, dtype: torch.dtype) -> Any:
     """Casts the linear layers and convolutions in tuples and lists to ``dtype``."""
-    if isinstance(value, Level) and (product := value.product):  # composed before the cast, to round only once
+    if isinstance(value, Level) and (product := value.product):  # composes before the cast, to round only once
         value = value._replace(lateral=product, head=None, is_direct=False)
     if hasattr(value, "in_dtype"):
         return value.in_dtype(dtype)
@@ -377,11 +377,11 @@ def cast_layers(value: Any, dtype: torch.dtype) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-# ---- checks that plans support a layer: every setting is stored in the plan, or has its default value ----
+# ---- checks that plans support a layer: each setting is stored in the plan, or has the default value ----
 
 
 def is_plain_fpn(neck: nn.Module, heads: Mapping[int, nn.Conv2d]) -> bool:
-    """Returns True if the neck sums levels, and the neck and the heads only have 1x1 convolutions."""
+    """Returns True if the neck sums levels, and all convolutions of the neck and the heads are 1x1."""
     if type(neck) is not FpnNeck or neck.fuse_type != "sum":
         return False
     convolutions: list[Any] = [*(layers.conv for layers in neck.convs), *heads.values()]
@@ -396,7 +396,7 @@ def is_pointwise(layer: nn.Module) -> bool:
 
 
 def is_standard(block: MultiScaleBlock) -> bool:
-    """Returns True if the MLP uses exact GELU without sigmoid, and pooling uses the stride and fits the windows."""
+    """Returns True if the MLP uses exact GELU without sigmoid, and pooling has ``q_stride`` and fits the windows."""
     pool, stride = block.pool, block.q_stride
     if isinstance(pool, nn.MaxPool2d):
         settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
@@ -424,8 +424,8 @@ def have_default_settings(*parts: nn.Module) -> bool:
 
 
 def has_default_settings(layer: nn.Module) -> bool:
-    """Returns True if the settings of a layer that plans do not store have default values."""
-    if isinstance(layer, MLP):  # activations are only between layers
+    """Returns True if all settings of a layer that plans do not store have default values."""
+    if isinstance(layer, MLP):  # by default, activations are only between layers
         return layer.num_layers == len(layer.layers)
     if isinstance(layer, nn.Conv2d):
         return layer.dilation == (1, 1) and layer.padding_mode == "zeros"

@@ -19,11 +19,11 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 _log = logging.getLogger(__name__)
 
-# Recorded batch sizes: numbers of images, numbers of prompts, and points per prompt (one click or one box). Other sizes
-# run eagerly, because padding would change the last bits of the results.
+# Recorded numbers of images, of prompts, and of points per prompt (one click or one box). Other numbers run eagerly,
+# because padding would change the last bits of the results.
 IMAGES, PROMPTS, POINTS = (1, 2, 4, 8), (1, 64, 256), (1, 2)
-# Maximum number of recordings of images and prompts per model. Further shapes run eagerly, because each recording keeps
-# its results in memory.
+# Maximum number of recordings of images and prompts per model. Each recording keeps results in memory, so further
+# shapes run eagerly.
 MOST_RECORDINGS = 11
 
 Result = TypeVar("Result")
@@ -40,8 +40,8 @@ class RecordingPool:
     Attributes:
         graphs: Recorder of the functions.
         lock: Lock that is held during a turn.
-        last: Stream of the last turn and an event at its end. None on devices other than CUDA.
-        failures: Reasons why functions could not be recorded, by key. They are not retried until the pool is cleared.
+        last: Stream of the last turn, and an event at the end of the turn. None on devices other than CUDA.
+        failures: Reasons why functions could not be recorded, by key. A failed function is retried after :meth:`clear`.
     """
 
     def __init__(self, device: torch.device, make: Callable[[torch.device], Any] | None = None) -> None:
@@ -80,7 +80,7 @@ class RecordingPool:
 
 
 class Recorded:
-    """Records and replays functions. There is one recording per key, input shapes and dtypes, and torch's global flags.
+    """Records and replays functions. Each key, input shapes and dtypes, and torch's global flags have one recording.
 
     Recordings share input tensors. If a function cannot be recorded, the reason is logged.
 
@@ -89,8 +89,8 @@ class Recorded:
         most: Maximum number of recordings, or None.
 
     Attributes:
-        tensors: Tensors that the functions read and write in place, without copying them to inputs. See :meth:`use`.
-        states: State of each part of the model at recording, by the name of the part.
+        tensors: Tensors that functions read and write in place, in addition to their copied inputs. See :meth:`use`.
+        states: Plan and weights' addresses of each part of the model at recording, by the name of the part.
         made: Number of recordings made so far, including freed recordings.
     """
 
@@ -101,7 +101,7 @@ class Recorded:
             pool._members.add(self)
 
     def clear(self) -> None:
-        """Frees these recordings. The caller must wait until the last replay has ended."""
+        """Frees the recordings of this object. The caller must wait until the last replay has ended."""
         # Key -> replay function and result. The next replay in the pool overwrites the tensors of the result.
         self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
@@ -110,7 +110,7 @@ class Recorded:
         self.states: dict[Hashable, Hashable] = {}
 
     def use(self, tensors: Sequence[Tensor | None]) -> None:
-        """Sets :attr:`tensors`. Frees the recordings if the tensors changed."""
+        """Sets :attr:`tensors`. If a tensor was replaced, frees the recordings."""
         if list(map(id, tensors)) != list(map(id, self.tensors)):
             self.clear()
             self.tensors = tensors
@@ -129,17 +129,17 @@ class Recorded:
         args: Sequence[Tensor],
         keep: Callable[[Result], Copy],
     ) -> Copy | None:
-        """Replays the recording of a function. The first call records it. Returns None if there is no recording.
+        """Replays the recording of a function. The first call records the function. Returns None without a recording.
 
         Must be called in a turn of the pool.
 
         Args:
             key: Values that the function depends on, besides ``args``, :attr:`tensors` and torch's global flags. The
-                first item names such calls in the log, in the plural.
+                first item is a plural noun that names the calls in the log.
             function: Function that computes results from tensors at fixed addresses with the values of ``args``. It
                 does not synchronize with the device.
             args: Inputs on the device, or on the CPU in pinned memory.
-            keep: Function that copies the required results. The next call overwrites the originals.
+            keep: Function that copies the required results. The next call overwrites the original results.
 
         Raises:
             Exception: If the function raises it in its first run.
@@ -154,8 +154,8 @@ class Recorded:
                     self._inputs[layout] = torch.empty_like(x, device=pool.device)
             inputs = [self._inputs[layout] for layout in layouts]
             if pool.device.type == "cuda" and (stream := torch.cuda.current_stream(pool.device)) != self._stream:
-                # Otherwise, torch only knows the stream that allocated a tensor, and reuses the memory of a freed
-                # tensor while this stream reads it.
+                # Without record_stream, torch only knows the stream that allocated a tensor, and reuses the memory of
+                # a freed tensor while this stream still reads the tensor.
                 self._stream = stream
                 for x in (*self._inputs.values(), *self.tensors):
                     if x is not None:
@@ -174,7 +174,7 @@ class Recorded:
         enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
 
         def run() -> None:
-            # Without autocast's cache: its weights would be in this graph's memory, and other graphs would read them.
+            # Autocast's cache is disabled: other graphs would read cached weights in the memory of this graph.
             with torch.autocast(device_type, dtype, enabled=enabled, cache_enabled=False):
                 result[0] = function(inputs)  # each replay writes to the same addresses
 
@@ -205,11 +205,11 @@ _by_model: "WeakKeyDictionary[Any, dict[bool, Recorded]]" = WeakKeyDictionary()
 
 
 def recorded_of(model: Any, ahead: bool = False) -> Recorded:
-    """Returns the recordings of a model's images and prompts on its current device. Tracking steps share their pool.
+    """Returns the recordings of a model's images and prompts on the current device. Tracking steps use the same pool.
 
     Args:
-        ahead: If True, returns the recordings of video frame encodings. They have another pool, because they run at the
-            same time as tracking steps.
+        ahead: If True, returns the recordings of video frame encodings. These encodings run at the same time as
+            tracking steps, so the recordings have another pool.
     """
     release_if_moved(model)
     recordings = _by_model.setdefault(model, {})
@@ -226,7 +226,7 @@ def release_if_moved(model: Any) -> None:
 
 
 def release(model: Any) -> None:
-    """Frees the recordings of a model, including its open sessions. Later calls record again if needed."""
+    """Frees the recordings of a model, including those of open sessions. Later calls record again if needed."""
     for recorded in list(_by_model.get(model, {}).values()):
         recorded.pool.clear()
 
@@ -258,7 +258,7 @@ def decode(
     prompts: Tensor | None,
     multimask: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`, as :func:`encode` computes maps."""
+    """Computes masks and IoUs of :meth:`~sam2fast.engine.Engine.decode`, by replaying a recording if possible."""
     engine, outputs, levels = engine_for(model), None, len(high_res)
     may_record = _may_record(model, fast)
     if may_record and points is not None and len(points[0]) in PROMPTS and points[0].shape[1] in POINTS:
@@ -289,11 +289,11 @@ def _call(
     function: Callable[[list[Tensor]], list[Tensor]],
     args: list[Tensor],
 ) -> list[Tensor] | None:
-    """Replays the recording of a function and returns copies of the results, or None if it cannot be recorded.
+    """Replays a recording and returns copies of the results, or None if the function cannot be recorded.
 
     Args:
         key, function, args: Arguments of :meth:`Recorded.call`. The second item of the key names a part of the model.
-        state: State of the part. If None, the function is not recorded.
+        state: Plan and weights' addresses of this part. A change frees all recordings. None disables recording.
     """
     if state is None or any(x.device != model.device for x in args):
         return None

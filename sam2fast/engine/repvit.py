@@ -1,4 +1,4 @@
-"""The plan of EdgeTAM's image encoder, and the computation of its trunk for ``cpu`` and ``static``."""
+"""Defines the plan of EdgeTAM's image encoder, and computes the trunk of the encoder for ``cpu`` and ``static``."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -23,7 +23,7 @@ from sam2fast.modeling.repvit import WIDTHS, ConvNorm, RepViT
 
 
 class ConvBlock(NamedTuple):
-    """Weights of a block. Norms are folded into the layers."""
+    """Weights of a block. Batch norms are folded into the layers."""
 
     token_mixer: Conv
     squeeze: tuple[Conv, Conv] | None  # layers of squeeze-and-excite
@@ -31,7 +31,7 @@ class ConvBlock(NamedTuple):
 
 
 class Downsample(NamedTuple):
-    """Weights of the downsampling at the start of a stage, except the first stage."""
+    """Weights of the downsampling at the start of a stage. The first stage has no downsampling."""
 
     block: ConvBlock
     spatial: Conv  # stride 2
@@ -65,13 +65,13 @@ class RepViTPlan(EncoderPlan):
         self._sources = sum(map(_sources, norms), sum(((x.weight, x.bias) for x in others), ()))
 
     def trunk(self, dtype: torch.dtype | None = None) -> Trunk:
-        """Returns the trunk with norms folded into convolutions, in ``dtype``, by default the weights' dtype."""
+        """Returns the trunk in ``dtype``, with norms folded into convolutions. By default, keeps the weights' dtype."""
         dtype = dtype or self.dtype or self._body.stem.conv1.c.weight.dtype
         return self._trunk(dtype, self._sources, lambda: _folded(self._body, dtype))
 
 
 def are_foldable(trunk: RepViT) -> bool:
-    """Returns True if all norms have weights and running statistics, and all other convolutions have a bias."""
+    """Returns True if norms have weights and running statistics, and all convolutions without a norm have a bias."""
     norms = _norms(trunk)
     are_complete = all(isinstance(x, Tensor) for layer in norms for x in _sources(layer))
     are_standard = all(layer.c.bias is None and has_default_settings(layer.c) for layer in norms)
@@ -121,16 +121,17 @@ def _mlp(dtype: torch.dtype, mixer: Any) -> tuple[Linear, Linear]:
 
 
 def _linear(dtype: torch.dtype, layer: Any) -> Linear:
-    """Returns a 1x1 convolution and its norm as one linear layer."""
+    """Folds a 1x1 convolution and its norm into one linear layer."""
     weight, bias = _fold(layer)
     return Linear(weight.flatten(1).to(dtype), bias.to(dtype))
 
 
 def _conv(dtype: torch.dtype, layer: Any, pointwise: Any = None) -> Conv:
-    """Returns a convolution and its norm as one convolution.
+    """Folds a convolution and its norm into one convolution.
 
     Args:
-        pointwise: 1x1 convolution with a norm. If given, its output and the input are added to the output.
+        pointwise: 1x1 convolution with a norm. If given, the output of ``pointwise`` and the input are added to the
+            output.
     """
     weight, bias = _fold(layer)
     if pointwise is not None:  # a 1x1 weight and the identity are added to the centre of the 3x3 weight

@@ -26,12 +26,12 @@ def encode(plan: EncoderPlan, images: Tensor) -> list[Tensor]:
         maps = maps_of(ops, plan.trunk(), images)
     else:
         maps = trunk(cast(TransformerPlan, plan), images)
-    # If no coarser level is added between the lateral convolution and the head, they are composed to one layer.
+    # In direct levels, the lateral convolution and the head are composed to one layer.
     return neck(plan, plan.levels, [level.product for level in plan.levels], maps, _project)
 
 
 def trunk(plan: TransformerPlan, images: Tensor) -> list[Tensor]:
-    """Returns the maps ``(B, H_i, W_i, C_i)`` after each stage."""
+    """Returns the maps ``(B, H_i, W_i, C_i)`` after each stage, finest first."""
     assert plan.patches is not None
     x = convolve(images.contiguous(memory_format=torch.channels_last), plan.patches).permute(0, 2, 3, 1)
     x = x + plan.position(x.shape[1], x.shape[2], torch.promote_types(torch.float32, x.dtype))
@@ -52,7 +52,7 @@ def _transform(block: Block, x: Tensor) -> Tensor:
 
 
 def _transform_rows(block: Block, x: Tensor) -> Tensor:
-    """Returns rows of a map after a block. If the block attends to the whole map, skips attention."""
+    """Returns rows of a map after a block. Skips attention to the whole map, because the caller computes it."""
     if block.window:
         x = _attend(block, x)
     return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)
@@ -62,7 +62,7 @@ def _attend(block: Block, x: Tensor) -> Tensor:
     tokens = normalize(x, block.norm1, block.qkv.weight.dtype)
     qkv = linear(tokens, block.qkv)
     rope = None if block.rotations is None else block.rotations(block.window or x.shape[1], x.device)
-    # The bias is the projection of the padding of windows.
+    # Windows are padded with zeros. The projection of padding is the bias.
     out = window_attention_reference(qkv, block.qkv.bias, block.heads, block.window, block.pool, rope, attention)
     out = linear(out, block.proj)
     if block.residual is not None:

@@ -1,8 +1,8 @@
 """Computes the prompt encoder and mask decoder on the CPU.
 
-Prompts are decoded in small groups. Then layers of tokens read their weights once per group, and image tokens fit the
-last-level cache. Images are processed one by one. If there are few tokens, the image's projections are folded into the
-tokens, see :func:`_to_image` and :func:`_to_tokens`.
+Prompts are decoded in small groups: weights for tokens are read once per group, and image tokens fit the last-level
+cache. Images are processed one by one. If there are few tokens, the image's projections are folded into the tokens,
+see :func:`_to_image` and :func:`_to_tokens`.
 """
 
 import math
@@ -17,20 +17,20 @@ from sam2fast.engine.common import Masks, Points, add_into, by_head, decode_in_g
 from sam2fast.engine.cpu.ops import attention, convolve, linear, mlp, normalize, softmax_of_few_, weighted_sums
 from sam2fast.engine.plan import Derived, MaskPlan, Projections, TwoWayLayer
 
-# Maximum number of elements of a group's image tokens: 16 MiB in fp32, or four prompts for 1024 x 1024 pixels.
+# Maximum number of elements in the image tokens of a group of prompts: four prompts on 1024 x 1024 pixels (16 MiB).
 AT_ONCE = 2**22
 
 
 class ProjectedImage(NamedTuple):
     """Projections of an image ``(P, C)`` to the inner width D of a layer's attentions."""
 
-    keys: Tensor  # (P, D) for attention of tokens to the image
-    values: Tensor  # (P, D) for attention of tokens to the image
-    queries: Tensor  # (P, D) for attention of the image to tokens
+    keys: Tensor  # (P, D), keys for attention of tokens to the image
+    values: Tensor  # (P, D), values for attention of tokens to the image
+    queries: Tensor  # (P, D), queries for attention of the image to tokens
 
 
 def embed_points(plan: MaskPlan, points: Tensor, labels: Tensor) -> Tensor:
-    """Embeds points ``(B, N, 2)`` in input pixels and labels ``(B, N)``, and a padding point, as ``(B, N + 1, C)``."""
+    """Embeds points ``(B, N, 2)`` in input pixels, labels ``(B, N)`` and a padding point to ``(B, N + 1, C)``."""
     points, labels = F.pad(points + 0.5, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1).long()  # centres of pixels
     height, width = plan.input_size
     x, y = points.split(1, dim=-1)
@@ -57,7 +57,7 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Predicts masks for B prompts as :meth:`Engine.decode`. If ``points`` is B, each prompt has one padding point."""
+    """Computes :meth:`Engine.decode` for B prompts. If ``points`` is the int B, each prompt has one padding point."""
     if isinstance(points, int):
         points = torch.zeros(points, 1, 2, device="cpu"), torch.full((points, 1), -1, device="cpu")
     prompts = torch.cat(plan.tokens)[None]
@@ -119,11 +119,12 @@ def _two_way(
     position: Tensor,
     projected: ProjectedImage | None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns tokens ``(b, N, C)`` and their images ``(P, C)`` after a two-way layer.
+    """Returns tokens ``(b, N, C)`` and images ``(P, C)`` after a two-way layer.
 
     Args:
+        images: Image of each prompt.
         prompts: Tokens ``(b, N, C)`` of the prompts, used as position encodings of the tokens.
-        projected: Projections of the image, if all prompts have the same image.
+        projected: Projections of the image if all prompts have the same image, or None.
     """
     self_attn, to_image, to_tokens = layer.self_attn, layer.to_image, layer.to_tokens
     with_position = tokens if layer.is_first else tokens + prompts
@@ -155,7 +156,7 @@ def _two_way(
 
 
 def _attend_to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
-    """Returns the attention output ``(b, N, C)`` of tokens ``(b, N, C)`` to their images ``(P, C)``."""
+    """Returns the attention output ``(b, N, C)`` of tokens to images ``(P, C)``. Prompt i attends to image i."""
     if _folds(layer, tokens.shape[1]):
         return _to_image(layer, tokens, images, position)
     queries = linear(tokens, layer.q).split(1)
@@ -171,7 +172,7 @@ def _project(layer: TwoWayLayer, image: Tensor, position: Tensor) -> ProjectedIm
 
 
 def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Returns the attention output ``(b, N, C)`` of projected ``q (b, N, D)`` and ``k, v (b, M, D)``."""
+    """Returns the attention output ``(b, N, C)`` of queries ``q (b, N, D)`` to keys and values ``(b, M, D)``."""
     out = attention(*by_head(layer.heads, q, k, v))
     return linear(out.transpose(1, 2).flatten(2), layer.out)
 
@@ -179,8 +180,8 @@ def _attend(layer: Projections, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _folds(layer: Projections, tokens: int) -> bool:
     """Returns True if folded projections need fewer multiplications per position of the image.
 
-    With folding, each head of a token is a vector of the outer width. Without folding, each position is projected once,
-    and a token is a vector of the inner width.
+    With folding, each position is multiplied by one vector of the outer width per token and head. Without folding, each
+    position is projected once, and multiplied by one vector of the inner width per token.
     """
     inner, outer = layer.q.weight.shape
     return tokens * layer.heads * outer < inner * outer + tokens * inner
@@ -189,8 +190,8 @@ def _folds(layer: Projections, tokens: int) -> bool:
 def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position: Tensor) -> Tensor:
     """Computes :func:`_attend_to_image` with folded projections.
 
-    Scores ``(W_q y) . (W_k x)`` are computed as ``(W_k^T W_q y) . x``. Weighted sums of the image are computed before
-    the projection to values.
+    Scores ``(W_q y) . (W_k x)`` are computed as ``(W_k^T W_q y) . x``. Weighted sums of the image are projected to
+    values, instead of weighted sums of projected values.
     """
     shape = layer.heads, -1
     query = linear(tokens, layer.q).unflatten(-1, shape).transpose(1, 2)
@@ -208,10 +209,10 @@ def _to_image(layer: Projections, tokens: Tensor, images: list[Tensor], position
 def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, is_projected: bool) -> list[Tensor]:
     """Returns the attention outputs ``(P, C)`` of images to tokens, with folded projections.
 
-    The query projection is folded into the keys, and the output projection into the values.
+    The query projection is folded into the keys. The output projection is folded into the values.
 
     Args:
-        images: Images ``(P, C)``, or their queries ``(P, D)`` if ``is_projected`` is True.
+        images: Images ``(P, C)``, or queries ``(P, D)`` of the images if ``is_projected`` is True.
         k, v: Keys and values ``(b, N, D)`` of the tokens.
     """
     (keys, values), shape = by_head(layer.heads, k, v), (layer.heads, -1)
@@ -234,7 +235,8 @@ def _to_tokens(layer: Projections, images: list[Tensor], k: Tensor, v: Tensor, i
 def _upscale(plan: MaskPlan, derived: Derived, x: Tensor, high_res: list[Tensor], weights: Tensor) -> Tensor:
     """Returns logits ``(M, 4H, 4W)`` of image tokens ``(P, C)`` for mask ``weights (M, C/8)``.
 
-    Maps stay in blocks of 2x2, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``. Only masks are permuted.
+    Upscaled maps stay in blocks of 2x2 pixels: ``(H, W, 2, 2, C)``, later ``(H, W, 2, 2, 2, 2, C)``. Only masks are
+    permuted to pixel order.
     """
     H, W = plan.size
     x = linear(x, (derived.weight1, derived.bias1)).view(H, W, 2, 2, -1)

@@ -69,7 +69,7 @@ def _feed_forward(layer: AttendingLayer, x: Tensor) -> Tensor:
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. For arguments, see :meth:`Engine.encode_memory`."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. :meth:`Engine.encode_memory` lists the arguments."""
     is_binary, dtype = settings.binarizes and from_prompt, plan.downsampling[0][0].weight.dtype
     masks = masks_for_memory(settings, masks)
     x = scaled_masks(masks, settings.size, settings.scale, settings.bias, is_binary, dtype)

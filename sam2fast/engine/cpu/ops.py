@@ -16,7 +16,7 @@ from sam2fast.kernels import _cpu
 from sam2fast.kernels._cpu import in_float32
 from sam2fast.kernels._cpu import linear_in_inference as linear
 
-# Maximum elements of a chunk, 3 MiB in fp32: close to the fastest size for the tiny and the large model on two cores.
+# Maximum elements of a chunk (3 MiB in fp32). Close to the fastest size for the tiny and large models on two cores.
 CHUNK = 3 * 2**18
 # Up to this absolute value, sums of thousands of exponentials do not overflow or underflow in fp32.
 SAFE_EXPONENT = 64.0
@@ -61,7 +61,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
     """Computes ``function(x)`` for ``x (B, H, W, C)`` in chunks that fit the cache.
 
-    A chunk has a multiple of ``rows`` rows. ``function`` must not mix positions of different groups of ``rows`` rows.
+    The number of rows in a chunk is a multiple of ``rows``. ``function`` must process each ``rows`` rows independently.
     """
     B, H, W, C = x.shape
     size = rows * max(1, CHUNK // (B * W * C * rows))
@@ -82,8 +82,8 @@ def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tenso
 def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
     """Returns ``weights.T @ x``, ``(N, K)``, of ``weights (P, N)`` and ``x (P, K)``.
 
-    A large fp32 map is computed as the weight gradient of a 1x1 convolution. It is faster for the same reason as
-    :func:`sam2fast.kernels._cpu.linear`.
+    For large fp32 maps, the result is computed as the weight gradient of a 1x1 convolution. This gradient is faster for
+    the reason that :func:`sam2fast.kernels._cpu.linear` gives.
     """
     positions = len(x)
     if x.dtype != torch.float32 or x.numel() < LARGE or positions % 16:
@@ -93,7 +93,7 @@ def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def softmax_of_few_(scores: Tensor) -> Tensor:
-    """Computes softmax over the last dimension in place. Faster than torch's softmax for a handful of values."""
+    """Computes softmax over the last dimension in place. For a handful of values, it is faster than torch's softmax."""
     if not torch.stack(scores.aminmax()).abs().amax() <= SAFE_EXPONENT:
         scores.sub_(scores.amax(dim=-1, keepdim=True))
     scores.exp_()

@@ -1,8 +1,8 @@
 """Computes image encoders with few operations. Matrix multiplications add the output of a branch to the map in place.
 
-``addmm_`` adds a product to the map, but no bias. So biases are deferred: their running sum is added to the input of
-each norm. In trained models, biases and products cancel each other. A map that lacks many biases has large values, and
-low precision rounds them coarsely. So every fourth block adds the biases to the map.
+``addmm_`` adds a product to the map, but no bias. So biases are deferred: the running sum of biases is added to the
+input of each norm. In trained models, biases and products cancel each other. A map that lacks many biases has large
+values, which low precision rounds coarsely. So every fourth block adds the deferred biases to the map.
 """
 
 from collections.abc import Sequence
@@ -53,23 +53,23 @@ class ImageWeights(NamedTuple):
     """Layers in the dtype of matrix multiplications, and tensors that are computed only from weights."""
 
     patches: Conv | None
-    taps: Tensor | None  # (7, 7, 3, C), weight of the patches if embed_patches computes them
+    taps: Tensor | None  # (7, 7, 3, C), weight of the patch embedding; None if embed_patches is not used
     blocks: list[Block]
-    qkv: list[Linear]  # per block; a projected residual is appended to the output channels
-    joined: list[bool]  # per block, True if the MLP is one launch; it adds all biases to the map
+    qkv: list[Linear]  # per block; output channels of a projected residual follow those of q, k and v
+    joined: list[bool]  # per block, True if one kernel launch computes the MLP and adds all biases to the map
     biases: list[tuple[Tensor, Tensor]]  # per block, (C) fp32: sums of deferred biases after attention and after MLP
     levels: list[Level]  # the bias of the coarsest level includes the deferred biases of the trunk
-    direct: list[Linear | None]  # composed lateral and head of direct levels
+    direct: list[Linear | None]  # per level, composed lateral and head of a direct level, else None
     one: Tensor  # (1) fp32, value 1
     neck: list[tuple[Conv, Norm | None]]
-    scaled: list[ScaledLevel]  # composed
+    scaled: list[ScaledLevel]  # levels from composed_scaled
 
 
 def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
     """Returns levels ``(B, C_i, H_i, W_i)``, finest first. Finer levels include the mask decoder's projections.
 
     Args:
-        images: Normalized images ``(B, 3, S, S)``, or pixels.
+        images: Normalized images ``(B, 3, S, S)`` or :class:`Pixels`.
     """
     device = images.device if isinstance(images, Tensor) else images.values.device
     weights, folded = _weights(plan, device), None
@@ -84,8 +84,8 @@ def encode(plan: EncoderPlan, images: Tensor | Pixels) -> list[Tensor]:
 def _levels(plan: EncoderPlan, weights: ImageWeights, folded: Trunk | None, images: Any) -> list[Tensor]:
     if isinstance(plan, ViTPlan | RoPEViTPlan):
         x, bias = trunk(plan, weights, images)[-1], weights.biases[-1][1]
-        # With out=, addition and rounding to a lower precision are one operation. Autograd does not support out=, and
-        # may run an exported program in fp32.
+        # In lower precision, out= makes addition and rounding one operation. fp32 needs no rounding, and an exported
+        # fp32 program may run with autograd, which does not support out=.
         x = x + bias if x.dtype == bias.dtype else torch.add(x, bias, out=torch.empty_like(x))
         if isinstance(plan, RoPEViTPlan):
             return scaled_neck(ops, weights.scaled, x)
@@ -122,7 +122,7 @@ def _weights(plan: EncoderPlan, device: torch.device) -> ImageWeights:
 
 
 def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
-    """Returns the weight of Hiera's patches for embed_patches in 16 bits. In fp32 it was not measured, and not used."""
+    """Returns the weight for embed_patches. None for patches of another size, and in fp32, which was not measured."""
     if patches is None or dtype not in (torch.bfloat16, torch.float16):
         return None
     weight, _, stride, padding, _ = patches
@@ -134,8 +134,8 @@ def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
 def _deferred_biases(blocks: Sequence[Block], joined: Sequence[bool]) -> list[tuple[Tensor, Tensor]]:
     """Returns the sums of deferred biases after attention and after the MLP of each block.
 
-    The sum restarts if a block projects its residual, or adds the sum to the map: after attention, or in an MLP of one
-    launch.
+    A block with a projected residual starts a new sum. A sum also restarts after it was added to the map: after the
+    attention of every fourth block, and in each ``joined`` MLP.
     """
     sums: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None
@@ -156,7 +156,7 @@ def _adds_bias(i: int) -> bool:
 
 
 def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> list[Tensor]:
-    """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. The last map lacks its deferred biases."""
+    """Returns maps ``(B, H_i, W_i, C_i)`` of the stages, finest first. Deferred biases are missing in the last map."""
     x, normed = _tokens(plan, weights, images)
     maps: list[Tensor] = []
     dtype = x.dtype
@@ -188,7 +188,7 @@ def trunk(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels)
 
 
 def _tokens(plan: TransformerPlan, weights: ImageWeights, images: Tensor | Pixels) -> tuple[Tensor, Tensor]:
-    """Returns tokens ``(B, H, W, C)`` with position embeddings, and the output of the first block's first norm."""
+    """Returns tokens ``(B, H, W, C)`` with position embeddings, and the output of ``norm1`` of the first block."""
     assert weights.patches is not None
     dtype, norm = weights.patches.weight.dtype, weights.blocks[0].norm1
     if weights.taps is None:

@@ -1,6 +1,6 @@
 """Computes the prompt encoder and mask decoder with few operations.
 
-Prompts are decoded in groups, so that memory use does not grow with their number. Tensors that only depend on
+Prompts are decoded in groups, so that memory use does not grow with the number of prompts. Tensors that only depend on
 parameters are cached, such as the tokens of prompts without points.
 """
 
@@ -34,25 +34,25 @@ from sam2fast.kernels.mask_logits import mask_logits
 from sam2fast.kernels.token_attention import token_attention
 
 GROUP = 32  # maximum number of prompts to decode at once
-PADDING = 2  # padding points of a prompt without points: one replaces the points, one is always appended
+PADDING = 2  # number of padding points of a prompt without points: one for the missing points, one for every prompt
 
 
 class JoinedTwoWay(NamedTuple):
     """Layer of the transformer. Projections with the same input are joined to one linear layer.
 
-    Projections are linear, so position encodings of the image are projected once, and attention adds them.
+    Projections are linear, so the image's position encoding is projected once. Attention adds the projected encoding.
     """
 
     layer: TwoWayLayer
-    image_proj: Linear  # keys for the tokens, queries of the image, values for the tokens
-    key_position: Tensor  # (P, D), position encoding of the keys for the tokens
-    query_position: Tensor  # (P, D), position encoding of the image's queries
-    # First the outputs with positions: queries and keys of the next layer (or queries of the final attention), and keys
-    # for the image. Then the outputs without positions: values for the image, and values of the next layer.
+    image_proj: Linear  # outputs of the image: keys read by tokens, queries, values read by tokens
+    key_position: Tensor  # (P, D), projected position encoding of the image's keys
+    query_position: Tensor  # (P, D), projected position encoding of the image's queries
+    # Outputs of the tokens. With positions: queries and keys of the next layer (or queries of the final attention), and
+    # keys read by the image. Without positions: values read by the image, and values of the next layer.
     token_proj: Linear
-    widths: list[int]  # widths of these outputs
+    widths: list[int]  # widths of the outputs of token_proj
     num_positioned: int  # sum of the widths of the outputs with positions
-    first_key: int  # index of the keys for the image; the values for the image follow
+    first_key: int  # index of the output with keys read by the image; the next output has the values read by the image
 
 
 class MaskWeights(NamedTuple):
@@ -60,17 +60,17 @@ class MaskWeights(NamedTuple):
 
     downscaling: list[tuple[Conv, Norm]]
     downscaled: Conv
-    label_embeddings: Tensor  # (5, C), for the labels -1 to 3
-    angles: Tensor  # (2, C/2) fp32
-    tokens: Tensor  # (1, T, C)
+    label_embeddings: Tensor  # (5, C), embeddings of the point labels -1 to 3
+    angles: Tensor  # (2, C/2) fp32, matrix of the random position encoding times 2 pi
+    tokens: Tensor  # (1, T, C), output tokens
     first: Linear  # queries, keys and values of the tokens in the first layer
     layers: list[JoinedTwoWay]
     final: Projections
-    final_image_proj: Linear  # keys and values
-    final_position: Tensor  # (P, D), position encoding of the keys
-    no_layer: Linear  # linear layer with zero outputs
+    final_image_proj: Linear  # keys and values of the image in the final attention
+    final_position: Tensor  # (P, D), projected position encoding of the keys in the final attention
+    no_layer: Linear  # linear layer with zero output channels
     upscaling: tuple[Linear, ...]
-    heads: list[Linear]  # three batches (heads, N, K) and (heads, N); empty if a head does not have three layers
+    heads: list[Linear]  # three stacked layers (heads, N, K) and (heads, N); empty if a head does not have three layers
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,17 +81,17 @@ class MaskWeights(NamedTuple):
 class ProjectedMaps(NamedTuple):
     """Projections of images ``(b, P, C)`` to the inner width D of a layer's attentions."""
 
-    keys: Tensor  # (b, P, D) for attention of tokens to the image, without positions
-    queries: Tensor  # (b, P, D) for attention of the image to tokens, without positions
-    values: Tensor  # (b, P, D) for attention of tokens to the image
+    keys: Tensor  # (b, P, D), keys without positions for attention of tokens to the image
+    queries: Tensor  # (b, P, D), queries without positions for attention of the image to tokens
+    values: Tensor  # (b, P, D), values for attention of tokens to the image
 
 
 class StartedTokens(NamedTuple):
     """Tokens of prompts, and results of the first layer before the tokens attend to the image."""
 
-    tokens: Tensor  # (b, N, C)
+    tokens: Tensor  # (b, N, C), input of the first layer
     updated: Tensor  # (b, N, C), output of self-attention and norm
-    queries: Tensor  # (b, N, D) for attention to the image
+    queries: Tensor  # (b, N, D), queries of the tokens for attention to the image
 
     def first(self, count: int) -> "StartedTokens":
         """Returns the tokens of the first ``count`` prompts."""
@@ -157,7 +157,7 @@ def _joined_layers(layers: Sequence[TwoWayLayer], final: Projections, position: 
 
 
 def _heads_of(plan: MaskPlan) -> list[tuple[Linear, ...]]:
-    """Returns the heads in the order of their tokens. Each head reads one token."""
+    """Returns the heads of the decoder: object score (if any), IoU, masks. Head i reads output token i."""
     return [*([] if plan.score is None else [plan.score]), plan.iou, *plan.networks]
 
 
@@ -183,7 +183,7 @@ def _tokens_of(plan: MaskPlan, weights: MaskWeights, points: Tensor, labels: Ten
 
 
 def _started_without_points(plan: MaskPlan, weights: MaskWeights, count: int, padding: int) -> StartedTokens:
-    """Returns the started tokens of ``count`` prompts that have ``padding`` padding points and no other points."""
+    """Returns the tokens of ``count`` prompts that have ``padding`` padding points and no other points."""
 
     def compute() -> StartedTokens:
         points = weights.label_embeddings[None, :1].expand(-1, padding, -1).to(weights.tokens.dtype)
@@ -215,7 +215,7 @@ def decode(
     masks: Tensor | None,
     multimask: bool,
 ) -> Masks:
-    """Predicts masks for B prompts as :meth:`Engine.decode`. If ``points`` is B, each prompt has one padding point."""
+    """Computes :meth:`Engine.decode` for B prompts. If ``points`` is the int B, each prompt has one padding point."""
     weights = _weights(plan, embedding.device)
     with without_autocast(embedding.device):
         return compiled(plan, _decode_prompts)(plan, weights, embedding, high_res, points, masks, multimask)
@@ -299,7 +299,7 @@ def _decode(
 
 
 def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
-    """Computes self-attention of tokens ``(b, N, C)`` in the first layer, and their queries to the image."""
+    """Computes self-attention of tokens ``(b, N, C)`` in the first layer, and the tokens' queries to the image."""
     qkv = linear(tokens, weights.first).chunk(3, dim=-1)
     return StartedTokens(tokens, *_attend_to_each_other(weights.layers[0].layer, None, qkv, tokens))
 
@@ -307,7 +307,7 @@ def _start(weights: MaskWeights, tokens: Tensor) -> StartedTokens:
 def _attend_to_each_other(
     layer: TwoWayLayer, x: Tensor | None, qkv: tuple[Tensor, ...], prompts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns tokens ``(b, N, C)`` after self-attention and norm, and their queries to the image.
+    """Returns tokens ``(b, N, C)`` after self-attention and norm, and the tokens' queries to the image.
 
     Args:
         x: Residual ``(b, N, C)``, or None in the first layer.
@@ -321,15 +321,15 @@ def _attend_to_each_other(
 
 
 def _project(layer: JoinedTwoWay, image: Tensor) -> ProjectedMaps:
-    """Projects images ``(b, P, C)``."""
+    """Projects images ``(b, P, C)`` to keys, queries and values."""
     return ProjectedMaps(*linear(image, layer.image_proj).chunk(3, dim=-1))
 
 
 def _heads(
     plan: MaskPlan, weights: MaskWeights, tokens: Tensor, selected: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns mask tokens ``(b, 4, C)``, and of the selected masks fp32 weights ``(b, M, C/8)``, IoUs and scores."""
-    iou, heads = int(plan.has_score), _heads_of(plan)  # index of the IoU token; the score token comes before it
+    """Returns mask tokens ``(b, 4, C)``, fp32 mask weights ``(b, M, C/8)``, IoUs ``(b, M)`` and scores ``(b, 1)``."""
+    iou, heads = int(plan.has_score), _heads_of(plan)  # index of the IoU token; a score token has index 0
     if weights.heads:
         stacked_out = mlps(tokens[:, : len(heads)], weights.heads)
         outputs = [out[:, : len(head[-1].bias)] for out, head in zip(stacked_out.unbind(1), heads, strict=True)]
@@ -345,13 +345,14 @@ def _heads(
 def _upscale(plan: MaskPlan, weights: MaskWeights, image: Tensor, high_res: list[Tensor], masks: Tensor) -> Tensor:
     """Returns logits ``(b, M, 4H, 4W)`` of image tokens ``(b, P, C)`` for mask weights ``masks (b, M, C/8)``.
 
-    Maps stay in blocks of 2x2, ``(H, W, 2, 2, C)`` and then ``(H, W, 2, 2, 2, 2, C)``. Only masks are permuted.
+    Upscaled maps stay in blocks of 2x2 pixels: ``(H, W, 2, 2, C)``, later ``(H, W, 2, 2, 2, 2, C)``. Only masks are
+    permuted to pixel order.
 
     Args:
-        high_res: Features at twice the size in blocks, and at four times the size in pixel order, or an empty list.
+        high_res: Features ``(H, W, 2, 2, C/4)`` in blocks and ``(4H, 4W, C/8)`` in pixel order, or an empty list.
     """
     H, W = plan.size
-    first, second = weights.upscaling  # each doubles the size
+    first, second = weights.upscaling  # each layer doubles the size
     x = linear(image, first).unflatten(1, (H, W)).unflatten(-1, (2, 2, -1))
     x = normalize(add_into(x, high_res[0]) if high_res else x, plan.up_norm, weights.dtype, gelu=True)
     x = linear(x, second).unflatten(-1, (2, 2, -1))

@@ -48,13 +48,13 @@ from sam2fast.kernels.memory_attention import (
 class JoinedAttending(NamedTuple):
     """Layer of memory attention with joined linear layers.
 
-    If an attention has one head, its output projection is composed with the projection of its values.
+    If an attention has one head, the value and output projections are composed to one linear layer.
     """
 
     layer: AttendingLayer
     qkv: Linear  # queries, keys and values of self-attention
     self_out: Linear | None  # output projection of self-attention; None if composed
-    values: Linear  # values of cross-attention
+    values: Linear  # value projection of cross-attention; may include the output projection
     cross_out: Linear | None  # output projection of cross-attention; None if composed
 
 
@@ -85,7 +85,7 @@ def _attend_all(
     hook: AttendHook | None,
 ) -> Tensor:
     x, position = (y.flatten(2).transpose(1, 2) for y in (features, position))  # (1, P, C)
-    # The map is x + delta. The next norm computes the sum.
+    # The map is x + delta. The next norm computes this sum.
     delta = plan.added(None, (position,), lambda: (0.1 * position).contiguous())
     for i, (layer, rotation) in enumerate(zip(layers, rotations, strict=True)):
         x, delta = _attend(layer, rotation, x, delta, memory, fp8, hook and partial(hook, i))
@@ -113,10 +113,10 @@ def _joined(layer: AttendingLayer, in_dtype: AttendingLayer, dtype: torch.dtype)
 
 
 def _values(exact: Projections, in_dtype: Projections, dtype: torch.dtype) -> tuple[Linear, Linear | None]:
-    """Returns the projections of an attention's values and output. With one head: their composition, and None."""
+    """Returns the value and output projections. With one head, returns the two projections as one layer, and None."""
     if exact.heads > 1:
         return in_dtype.v, in_dtype.out
-    out, values = exact.out, exact.v  # composed in fp32
+    out, values = exact.out, exact.v  # fp32 composition of the uncast projections
     bias = torch.addmv(out.bias.float(), out.weight.float(), values.bias.float())
     return Linear((out.weight.float() @ values.weight.float()).to(dtype), bias.to(dtype)), None
 
@@ -172,7 +172,7 @@ class Downsampling(NamedTuple):
 
 
 class FusedBlock(NamedTuple):
-    """ConvNeXt block on a channels-last map. Its bias is deferred, and added later as part of ``shift``."""
+    """ConvNeXt block on a channels-last map. The output bias is deferred: ``shift`` of later blocks includes it."""
 
     shift: Tensor | None  # (C), sum of the deferred biases of earlier blocks
     conv: Conv  # weight (k, k, C) if depthwise
@@ -188,11 +188,11 @@ class MemoryWeights(NamedTuple):
     pixels: Linear  # the bias includes the bias of the mask downsampler's last layer
     downsampled: Tensor  # (C, C, 1, 1)
     fuser: list[FusedBlock]
-    shift: Tensor | None  # (C), sum of the biases of all blocks; None if added to the output layer's bias
+    shift: Tensor | None  # (C), sum of the biases of all blocks; None if the bias of ``out`` includes the sum
     out: Linear | None
     pointer: tuple[Linear, ...]
     mask_downsample: Conv | None
-    distances: Linear | None  # repeated for each token of a pointer
+    distances: Linear | None  # layer for distances, with repeated outputs for all tokens of a pointer
     perceiver: PerceiverPlan | None
 
 
@@ -208,7 +208,7 @@ def _weights(plan: MemoryPlan, device: torch.device) -> MemoryWeights:
         plan.prepared = Prepared(tree, sources)
 
     def compute(tree: Any, dtype: torch.dtype) -> MemoryWeights:
-        """Returns parameters and new tensors. It must not return views of parameters: ``Constants`` writes to them."""
+        """Returns parameters and new tensors, but no views of parameters: ``Constants`` would write to the views."""
         downsampling, (pixels, downsampled, out), fuser, (pointer, mask_downsample, distances, perceiver) = tree
         shift: Tensor | None = None
         blocks = []
@@ -252,7 +252,7 @@ def _downsampling_of(conv: Any, norm: Norm) -> Downsampling:
 def encode(
     plan: MemoryPlan, settings: MemorySettings, features: Tensor, masks: Tensor, scores: Tensor, from_prompt: bool
 ) -> Tensor:
-    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. For arguments, see :meth:`Engine.encode_memory`."""
+    """Encodes memories ``(B, C_mem, H, W)`` of masks on a frame. :meth:`Engine.encode_memory` lists the arguments."""
     weights = _weights(plan, features.device)
     position = None if plan.perceiver is None else plan.position(features)
     with without_autocast(features.device):

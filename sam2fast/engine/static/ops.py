@@ -1,7 +1,7 @@
 """Operations for inference on GPUs, in CUDA graphs and in compiled functions.
 
-Gradients and autocast are disabled when these functions run. torch.compile may be active, also on the CPU. Weights have
-the dtype of the matrix multiplications.
+Gradients and autocast are disabled when these functions run. torch.compile may be active on all devices. Weights have
+the dtype of matrix multiplications.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ class Prepared(Generic[Value]):
 
     Args:
         tree: Linear layers and convolutions of the plan, in tuples and lists.
-        sources: Other tensors of the plan that the computation reads, except norms.
+        sources: Tensors of the plan from which ``compute`` derives new tensors even if no layer is cast.
     """
 
     def __init__(self, tree: Any, sources: Iterable[Tensor] = ()) -> None:
@@ -45,8 +45,8 @@ class Prepared(Generic[Value]):
     def of(self, device: torch.device, compute: Callable[[Any, torch.dtype], Value]) -> Value:
         """Returns the cached result of ``compute(tree, dtype)``.
 
-        ``dtype`` is autocast's dtype if autocast is enabled, otherwise the widest dtype of the layers. The layers of
-        the tree are cast to it.
+        ``dtype`` is autocast's dtype if autocast is enabled, otherwise the widest dtype of the layers. ``compute``
+        receives the layers of the tree in ``dtype``.
         """
         dtypes = {weight.dtype for weight in self._weights}
         is_cast = torch.is_autocast_enabled(device.type)
@@ -75,7 +75,7 @@ def parameters_of(*trees: Any) -> list[Tensor]:
 
 
 def joined(*layers: Linear) -> Linear:
-    """Joins layers with the same input to one layer. Concatenates their outputs."""
+    """Joins layers with the same input to one layer. The output is the concatenation of the layers' outputs."""
     return Linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 
@@ -108,7 +108,7 @@ def pointwise(x: Tensor, layer: Linear) -> Tensor:
 
 
 def linear_relu(x: Tensor, layer: Linear) -> Tensor:
-    """Returns ReLU of :func:`linear`. On CUDA they are one operator. MPS does not support this operator."""
+    """Returns ReLU of :func:`linear`. On CUDA, one operator computes both. MPS does not support this operator."""
     if not x.is_cuda:
         return linear(x, layer).relu_()
     rows = x.to(layer.weight.dtype).flatten(0, -2)
@@ -129,7 +129,7 @@ def gelu_mlp(x: Tensor, layers: tuple[Linear, ...]) -> Tensor:
 
 
 def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
-    """Computes ``x += y @ weight.T`` in place. ``x (..., N)`` is contiguous. All have the same dtype."""
+    """Computes ``x += y @ weight.T`` in place. ``x (..., N)`` is contiguous. All tensors have the same dtype."""
     x.view(-1, x.shape[-1]).addmm_(y.reshape(-1, y.shape[-1]), weight.t())
 
 
@@ -139,7 +139,7 @@ def convolve(x: Tensor, layer: Conv) -> Tensor:
 
 
 def normalize(x: Tensor, norm: Norm, dtype: torch.dtype | None = None, gelu: bool = False) -> Tensor:
-    """Returns the layer norm of ``(..., C)``, or its GELU, computed in fp32 and cast to ``dtype`` if given."""
+    """Returns the layer norm of ``(..., C)`` in fp32, or in ``dtype`` if given. If ``gelu``, applies GELU."""
     return layer_norm(x, *norm, dtype, gelu)
 
 
@@ -171,7 +171,7 @@ def normalize_and_project(
     """Returns the fp32 norm of ``x + delta``, and a linear layer's output for the norm.
 
     Args:
-        delta: Tensor to add to ``x``. If there is an inner layer, the layer is applied to ``delta`` first.
+        delta: Tensor to add to ``x``. If ``inner`` is given, the layer ``inner`` is first applied to ``delta``.
         num_positioned: Number of leading outputs of the linear layer that read the norm plus ``position``.
         relu: If True, applies ReLU to the output.
     """
@@ -182,7 +182,7 @@ def normalize_and_project(
 
 
 def stacked(layers: Sequence[Linear]) -> Linear:
-    """Stacks G layers to weights ``(G, N, K)`` and biases ``(G, N)``. Pads them with zeros to the widest layer."""
+    """Stacks G layers to weights ``(G, N, K)`` and biases ``(G, N)``. Pads smaller weights and biases with zeros."""
     N, K = (max(layer.weight.shape[axis] for layer in layers) for axis in (0, 1))
     weights = [F.pad(weight, (0, K - weight.shape[1], 0, N - len(weight))) for weight, _ in layers]
     return Linear(torch.stack(weights), torch.stack([F.pad(bias, (0, N - len(bias))) for _, bias in layers]))
@@ -195,7 +195,7 @@ def mlps(x: Tensor, layers: Sequence[Linear]) -> Tensor:
 
 
 def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns ``x + y``. If ``dtype`` is not wider than the sum, the result is contiguous and written in ``dtype``."""
+    """Returns ``x + y``. If ``dtype`` is not wider than the sum's dtype, returns a contiguous sum in ``dtype``."""
     wider = torch.promote_types(x.dtype, y.dtype)
     if torch.promote_types(dtype, wider) != wider:
         return x + y
@@ -211,7 +211,7 @@ def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
-    """Returns ``function(x)``, without chunks. Same signature as in ``cpu.ops``."""
+    """Returns ``function(x)`` without chunks. The signature is that of ``cpu.ops.chunked``."""
     return function(x)
 
 
