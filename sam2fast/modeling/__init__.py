@@ -1,7 +1,7 @@
 """The SAM 2 model: image encoder, prompt encoder, mask decoder, memory attention, memory encoder.
 
-Importing this package stores the attributes of all module classes. Each module stores the types of its child modules
-after construction. The engine compares both with their current values to detect modules that a user modified.
+Importing this package stores the attributes of all module classes. After construction, each module stores the types of
+its child modules. The engine compares stored and current values to detect modules that a user modified.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,5 +49,5 @@ def _classes(base: type[nn.Module] = nn.Module) -> Iterator[type[nn.Module]]:
 _NETWORK = set(_classes())
 for _class in _NETWORK:
     _class.__init__ = _storing_children(_class.__init__)  # type: ignore[method-assign]
-# Class -> attributes at its definition.
+# Class -> attributes of the class when this package was imported.
 ORIGINAL = {cls: dict(vars(cls)) for cls in _NETWORK.union(_WITH_WEIGHTS, _WITHOUT)}

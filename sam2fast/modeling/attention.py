@@ -1,4 +1,4 @@
-"""Attention layers: plain for the mask decoder, with rotary positions for memory attention."""
+"""Attention layers. The mask decoder uses plain attention. Memory attention uses rotary positions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from sam2fast.modeling.position_encoding import axial_rope, compute_axial_cis
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose inner dimension may be smaller than the embedding dimension.
+    """Multi-head attention with an inner dimension of ``embedding_dim // downsample_rate``.
 
     Source: ``sam2.modeling.sam.transformer.Attention``.
     """
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Returns the attention output ``(B, N, C)`` for queries ``q (B, N, C)`` and ``k, v (B, M, C_kv)``."""
+        """Returns the attention output ``(B, N, C)`` of queries ``q (B, N, C)`` to ``k, v (B, M, C_kv)``."""
         q, k, v = self._projected(q, k, v)
         return self._output(F.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout))
 
@@ -75,7 +75,7 @@ class RoPEAttention(Attention):
     """Attention with axial rotary positions. Queries are a square map. Keys may be several concatenated maps.
 
     Attributes:
-        pooling: Type of pooling if there are memories of several frames, see :func:`memory_attention`.
+        pooling: Type of pooling of memories of several frames, see :func:`memory_attention`. None: no pooling.
         compute_cis: Function that returns the complex rotations ``(end_x * end_y, d / 2)`` of a map.
 
     Source: ``sam2.modeling.sam.transformer.RoPEAttention``.
@@ -97,7 +97,7 @@ class RoPEAttention(Attention):
         )
         self.rope_k_repeat = rope_k_repeat
         self.feat_sizes = (feat_sizes[0], feat_sizes[1])  # width, height
-        self._freqs_cis: Tensor | None = None  # custom rotations for maps of one size
+        self._freqs_cis: Tensor | None = None  # custom rotations, for maps with as many tokens as this tensor has rows
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
@@ -112,10 +112,11 @@ class RoPEAttention(Attention):
         self._freqs_cis, self._tables = rotations, {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """Computes :meth:`Attention.forward` with rotary positions, except for the last ``num_k_exclude_rope`` keys.
+        """Computes :meth:`Attention.forward` with rotary positions. The last ``num_k_exclude_rope`` keys have none.
 
         Raises:
-            ValueError: If the queries are not a square map, or the number of keys differs without ``rope_k_repeat``.
+            ValueError: If the queries are not a square map, or ``rope_k_repeat`` is False, and the numbers of queries
+                and keys differ.
         """
         if q.shape[1] != k.shape[1] and not self.rope_k_repeat:
             raise ValueError(f"{k.shape[1]} keys for {q.shape[1]} queries need rope_k_repeat=True")
@@ -124,11 +125,11 @@ class RoPEAttention(Attention):
         return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns the tables for :func:`memory_attention`. Queries and the tokens of a page have the same positions."""
+        """Returns tables for :func:`memory_attention`. Queries and the tokens of a page share these positions."""
         return self._table(positions, device)
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(positions, d / 2)`` of a map's positions. Computes them once per device."""
+        """Returns cosines and sines ``(positions, d / 2)`` of a map's positions, computed once per device."""
         width, height = self.feat_sizes
         if positions != width * height:
             width = height = math.isqrt(positions)
@@ -139,7 +140,7 @@ class RoPEAttention(Attention):
         return self._tables[positions, device]
 
     def _rotations(self, width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        # Leaves inference mode, because training cannot use inference tensors.
+        # Disables inference mode, because training cannot use inference tensors.
         with torch.inference_mode(False), torch.no_grad():
             table, compute = self._freqs_cis, self.compute_cis
             if table is None or len(table) != width * height:
@@ -150,7 +151,7 @@ class RoPEAttention(Attention):
 
 
 class EfficientRoPEAttention1(RoPEAttention):
-    """Cross-attention to means of 2x2 tokens if there are memories of several frames. Each mean weighs as four tokens.
+    """Cross-attention that pools memories of several frames: 2x2 tokens to a mean, which weighs as much as four tokens.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
     """
@@ -158,7 +159,7 @@ class EfficientRoPEAttention1(RoPEAttention):
     pooling: Pooling = "counted"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """Computes :meth:`RoPEAttention.forward` with pooled memories. Keys with a position are complete maps."""
+        """Computes :meth:`RoPEAttention.forward` with pooled memories. Rotated keys must be complete maps."""
         N, rotated = q.shape[1], k.shape[1] - num_k_exclude_rope
         if rotated <= N or rotated % N:
             return super().forward(q, k, v, num_k_exclude_rope)
@@ -174,7 +175,7 @@ class EfficientRoPEAttention1(RoPEAttention):
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """Adds log 4 to each component of a mean key instead, so that the weight of a mean depends on the query.
+    """Variant of the base class. Adds log 4 to all components of a mean key, so that its weight depends on the query.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
     """
@@ -183,11 +184,11 @@ class EfficientRoPEAttention2(EfficientRoPEAttention1):
 
 
 class RoPEAttentionv2(RoPEAttention):
-    """Cross-attention to keys on a grid. The size of the grid does not depend on the image's size.
+    """Cross-attention to keys on a grid. The size of the grid does not depend on the size of the image.
 
-    The memory of a frame has ``num_unrotated`` tokens without a position, then the tokens of the grid.
+    The memory of a frame has ``num_unrotated`` tokens without a position, followed by the tokens of the grid.
 
-    Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM, which computes ``num_unrotated``.
+    Source: ``sam2.modeling.sam.transformer.RoPEAttentionv2`` of EdgeTAM. EdgeTAM's class computes ``num_unrotated``.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class RoPEAttentionv2(RoPEAttention):
         self._page_tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """Computes :meth:`RoPEAttention.forward`. Keys before the last ``num_k_exclude_rope`` are memories of frames.
+        """Computes :meth:`RoPEAttention.forward`. The last ``num_k_exclude_rope`` keys follow the memories of frames.
 
         Raises:
             ValueError: If a memory is incomplete, or the queries are not a square map.

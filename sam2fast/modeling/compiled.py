@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Maximum number of shapes per method. Torch's default of eight is too low for varying numbers of objects.
 SHAPES = 64
-# Modes of torch.compile with CUDA graphs: the next call overwrites the memory of the results.
+# Modes of torch.compile with CUDA graphs. In these modes, the next call overwrites the results of a call.
 MODES_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 _recording: ContextVar[bool] = ContextVar("sam2fast_recording", default=False)
@@ -34,7 +34,7 @@ def recording() -> Iterator[None]:
 
 
 class CompiledFunction:
-    """Function compiled by ``torch.compile`` per shape and kernel backend. Messages contain its ``name``."""
+    """Function that ``torch.compile`` compiles per shape and kernel backend. Log messages contain ``name``."""
 
     def __init__(
         self, eager: Callable[..., Any], name: str, mode: str | None, backend: str | Callable[..., Any]
@@ -46,7 +46,7 @@ class CompiledFunction:
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # is_compiling() is True inside a function that the caller compiles or exports.
+        # is_compiling() is True if the caller compiles or exports a function that calls this function.
         if torch.compiler.is_compiling() or self._overwritten and _recording.get():
             return self._eager(*args, **kwargs)
         if self._overwritten:
@@ -71,7 +71,7 @@ class CompiledFunction:
 
 
 class CompiledMethod(CompiledFunction):
-    """Compiled method of a module. Copies of the module, also by pickle, compile the method again."""
+    """Compiled method of a module. Copied and unpickled modules compile the method again."""
 
     def __init__(self, module: nn.Module, name: str, mode: str | None, backend: str | Callable[..., Any]) -> None:
         eager = getattr(type(module), name).__get__(module)
@@ -80,7 +80,7 @@ class CompiledMethod(CompiledFunction):
         self._functions: dict[Callable[..., Any], CompiledFunction] = {}
 
     def instead(self, function: Callable[..., Any]) -> CompiledFunction:
-        """Returns ``function``, which computes the same as the method, compiled with the method's options."""
+        """Compiles a function that computes the method's result, with the method's options of ``torch.compile``."""
         if function not in self._functions:
             self._functions[function] = CompiledFunction(function, self._name, self._mode, self._backend)
         return self._functions[function]
@@ -108,7 +108,7 @@ def _out_of_graph(x: Tensor) -> Tensor:
 
 
 def _limit_errors() -> tuple[type[Exception], ...]:
-    """Returns the exceptions that torch raises beyond the limit of shapes. Older versions use the second name."""
+    """Returns the exceptions that torch raises beyond the limit of shapes. Older torch uses the second name below."""
     from torch._dynamo import exc
 
     names = ("FailOnRecompileLimitHit", "FailOnCacheLimitHit")
@@ -116,7 +116,7 @@ def _limit_errors() -> tuple[type[Exception], ...]:
 
 
 def _limits() -> dict[str, Any]:
-    # Older versions of torch have neither option, and compile at most eight shapes for all models together.
+    # Older versions of torch do not support these options, and compile at most eight shapes for all models together.
     supported = inspect.signature(torch.compile).parameters
     options = {"recompile_limit": SHAPES, "isolate_recompiles": True}
     return {name: value for name, value in options.items() if name in supported}

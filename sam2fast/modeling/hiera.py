@@ -31,13 +31,13 @@ class PatchEmbed(nn.Module):
 
 
 class BlockTrunk(nn.Module):
-    """Trunk that embeds patches, adds position embeddings, runs blocks, and returns the maps of stages."""
+    """Base class of trunks. Embeds patches, adds position embeddings, runs blocks, and returns the maps of stages."""
 
     patch_embed: PatchEmbed
     pos_embed: nn.Parameter
     blocks: Any  # nn.ModuleList of MultiScaleBlock
     stage_ends: list[int]
-    return_interm_layers = False  # if True, returns the maps of all stages instead of the last
+    return_interm_layers = False  # True returns the maps of all stages; False returns the map of the last stage
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Converts images ``(B, 3, H, W)`` to maps ``(B, C_i, H_i, W_i)`` after each stage, finest first."""
@@ -68,7 +68,7 @@ class BlockTrunk(nn.Module):
         return x + self._get_pos_embed((x.shape[1], x.shape[2]))
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
-        """Returns position embeddings ``(1, H, W, C)`` for size ``hw``, computed in ``dtype`` or the weights' dtype."""
+        """Computes position embeddings ``(1, H, W, C)`` for size ``hw`` in ``dtype``. None uses the weights' dtype."""
         raise NotImplementedError
 
 
@@ -115,7 +115,7 @@ class Hiera(BlockTrunk):
         self.blocks = nn.ModuleList()
         dim, stage = embed_dim, 0
         for i, drop_rate in enumerate(drop_rates):
-            # The first block of a stage attends and pools inside the previous stage's windows.
+            # The first block of a stage attends and pools inside windows of the previous stage's size.
             window = 0 if i in (global_att_blocks or ()) else window_spec[stage]
             dim_out = dim
             if i in stage_starts:
@@ -130,7 +130,7 @@ class Hiera(BlockTrunk):
         self.channel_list = [self.blocks[i].dim_out for i in ends]
 
     def _get_pos_embed(self, hw: tuple[int, int], dtype: torch.dtype | None = None) -> Tensor:
-        # Adds the interpolated coarse embedding and the tiled embedding of one window.
+        # Sum of the interpolated coarse embedding and the tiled window embedding.
         (H, W), side = hw, self.pos_embed_window.shape[-1]
         coarse = F.interpolate(self.pos_embed.to(dtype=dtype), size=(H, W), mode="bicubic")
         return (coarse + self.pos_embed_window.to(dtype=dtype).tile(1, 1, H // side, W // side)).permute(0, 2, 3, 1)

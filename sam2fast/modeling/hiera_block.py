@@ -13,7 +13,8 @@ from sam2fast.modeling.position_encoding import WindowRotations
 class MultiScaleAttention(nn.Module):
     """Self-attention over all positions, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
 
-    ``q_pool`` pools the queries, so the result is smaller. ``rotations`` rotates queries and keys of square maps.
+    If ``q_pool`` is set, pools the queries, so the output is smaller. ``rotations`` rotates queries and keys of square
+    maps.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
     """
@@ -44,7 +45,7 @@ class MultiScaleAttention(nn.Module):
             q = q.reshape(B, H * W, self.num_heads, -1)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))
         if self.rotations is not None:
-            tables = self.rotations(index(H), x.device)  # index(): a constant also in dynamic graphs
+            tables = self.rotations(index(H), x.device)  # index() makes H a constant in dynamic graphs
             q, k = apply_rope(q, *tables), apply_rope(k, *tables)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, H, W, -1))
@@ -98,7 +99,7 @@ class MultiScaleBlock(nn.Module):
 
 
 def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
-    """Pools a map ``(B, H, W, C)``, then applies ``norm``. ``pool`` reads ``(B, C, H, W)``. Both may be None."""
+    """Pools a map ``(B, H, W, C)``, then applies ``norm``. ``pool`` reads ``(B, C, H, W)``. None skips an operation."""
     if pool is None:
         return x
     x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -106,7 +107,7 @@ def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) ->
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """Zero-pads ``(B, H, W, C)`` and splits it into ``(B * windows, w, w, C)``. Also returns the padded (H, W)."""
+    """Zero-pads ``(B, H, W, C)``. Returns windows ``(B * windows, w, w, C)`` and the padded size (H, W)."""
     w = window_size
     x = F.pad(x, (0, 0, 0, -x.shape[2] % w, 0, -x.shape[1] % w))
     _, height, width, _ = x.shape
@@ -115,7 +116,7 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
 
 
 def window_unpartition(windows: Tensor, window_size: int, pad_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
-    """Joins windows to a map ``(B, *hw, C)`` without padding. Inverts :func:`window_partition`, also after pooling."""
+    """Joins (pooled) windows to a map ``(B, *hw, C)`` without padding. Inverts :func:`window_partition`."""
     rows, columns = (side // window_size for side in pad_hw)
     x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)  # (B, rows, w, columns, w, C)
     return x.flatten(3, 4).flatten(1, 2)[:, : hw[0], : hw[1]]

@@ -51,7 +51,7 @@ class FpnNeck(nn.Module):
         """Projects the trunk's maps ``xs (B, C_i, H_i, W_i)``, finest first.
 
         Returns:
-            Levels ``(B, d_model, H_i, W_i)`` and their position encodings, finest first.
+            Levels ``(B, d_model, H_i, W_i)`` and the position encoding of each level, finest first.
         """
         out: list[Tensor] = []
         for i in reversed(range(len(xs))):
@@ -101,7 +101,7 @@ class ViTDetNeck(nn.Module):
             self.convs.append(layers)
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Projects the trunk's level ``(B, C, H, W)`` to ``(B, d_model, H, W)``. Also returns its position encoding."""
+        """Projects the trunk's level to ``(B, d_model, H, W)``. Returns lists of this level and a position encoding."""
         x = self.convs[0](xs[0])
         return [x], [self.position_encoding(x).to(x.dtype)]
 
@@ -116,7 +116,7 @@ class ScaledNeck(nn.Module):
         d_model: Channels of the levels.
         backbone_channel_list: Channels of the trunk's level.
         scale_factors: Sizes of the levels relative to the trunk's level, finest first: 4, 2, 1 and 0.5. Checkpoints
-            have weights for the level 0.5, but it is not computed, since SAM 2 does not use it.
+            have weights for the level 0.5. SAM 2 does not use this level, so it is not computed.
 
     Raises:
         ValueError: If a scale is not 4, 2, 1 or 0.5.
@@ -154,7 +154,7 @@ class ScaledNeck(nn.Module):
         return [layers for layers, factor in zip(self.convs, self.scale_factors, strict=True) if factor >= 1]
 
     def forward(self, xs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns levels ``(B, d_model, factor * H, factor * W)``, finest first, and their position encodings."""
+        """Returns levels ``(B, d_model, factor * H, factor * W)`` and the levels' position encodings, finest first."""
         out = [layers(xs[0]) for layers in self._computed]
         return out, [self.position_encoding(x).to(x.dtype) for x in out]
 
@@ -180,7 +180,7 @@ class ImageEncoder(nn.Module):
         self.scalp = scalp
 
     def forward(self, sample: Tensor) -> dict[str, Any]:
-        """Encodes images ``(B, 3, H, W)`` as the official dict of levels, without the ``scalp`` coarsest levels."""
+        """Encodes images ``(B, 3, H, W)``. Returns the official dict of levels, without ``scalp`` coarsest levels."""
         features, positions = self.neck(self.trunk(sample))
         levels = len(features) - self.scalp
         return {

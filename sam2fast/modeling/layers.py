@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of ``(B, C, H, W)``. Keeps the shape.
+    """Layer norm over the channels of ``(B, C, H, W)``. The output has the shape of the input.
 
     Source: ``sam2.modeling.sam2_utils.LayerNorm2d``.
     """
@@ -57,7 +57,7 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, zeroes random samples of a residual branch ``(B, ...)`` and rescales the others.
+    """Stochastic depth. In training, zeroes a residual branch ``(B, ...)`` for random samples, and rescales the rest.
 
     Source: ``sam2.modeling.sam2_utils.DropPath``.
     """
@@ -90,15 +90,15 @@ def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def init_empty_weights() -> Iterator[None]:
-    """Context manager that builds modules on the meta device: names, shapes and dtypes without values."""
+    """Context manager that builds modules on the meta device. Parameters have shapes and dtypes, but no values."""
     with torch.device("meta"), _SkipNormalInit():
         yield
 
 
 class _SkipNormalInit(TorchFunctionMode):
-    """Skips normal initialisation on the meta device, because torch imports its compiler and SymPy for it.
+    """Skips normal initialisation on the meta device, for which torch would import its compiler and SymPy.
 
-    This import takes longer than all other work before the first image.
+    These imports take longer than all other work before the first image.
     """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -10,7 +10,7 @@ from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
 
 class MaskDecoder(nn.Module):
-    """Predicts one mask for clear prompts and three for ambiguous prompts, and returns the one or the three.
+    """Predicts four masks per prompt: one for clear prompts, and three for ambiguous prompts.
 
     Source: ``sam2.modeling.sam.mask_decoder.MaskDecoder``.
     """
@@ -84,12 +84,13 @@ class MaskDecoder(nn.Module):
         """Predicts masks and scores for B prompts.
 
         Args:
-            image_embeddings: Maps ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
-            image_pe, sparse_prompt_embeddings: Positions ``(1, C, H, W)`` and tokens ``(B, N, C)``.
-            dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)``.
+            image_embeddings: Image maps ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
+            image_pe: Position encoding ``(1, C, H, W)`` of an image map.
+            sparse_prompt_embeddings: Prompt tokens ``(B, N, C)``.
+            dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)`` of mask prompts.
             multimask_output: If True, returns M = 3 masks instead of 1.
             repeat_image: Ignored. A single image is always used for all prompts.
-            high_res_features: Maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
+            high_res_features: Feature maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.
 
         Returns:
             Mask logits ``(B, M, 4H, 4W)``, predicted IoUs ``(B, M)``, tokens for object pointers ``(B, M or 1, C)``,
@@ -121,7 +122,7 @@ class MaskDecoder(nn.Module):
         repeat_image: bool,
         high_res_features: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns all four masks, their IoUs, the mask tokens ``(B, 4, C)`` and object scores. See :meth:`forward`.
+        """Returns four masks and IoUs per prompt, the mask tokens ``(B, 4, C)`` and object scores. See :meth:`forward`.
 
         Raises:
             ValueError: If the number of images is neither 1 nor the number of prompts.
@@ -133,7 +134,8 @@ class MaskDecoder(nn.Module):
         tokens, x = self.transformer(images, image_pe.expand(B, -1, -1, -1), self._tokens(sparse_prompt_embeddings))
         x = self._upscaled(x.transpose(1, 2).unflatten(2, images.shape[2:]), high_res_features)
         first = int(self.pred_obj_scores)  # index of the IoU token, after the token of the object score
-        # Runs in fp32, because mask logits, mask selection and object scores depend on it. It takes little time.
+        # The heads run in fp32, because mask logits, mask selection and object scores depend on them. This takes little
+        # time.
         with torch.autocast(x.device.type, enabled=False):
             iou_token, mask_tokens = tokens[:, first].float(), tokens[:, first + 1 :][:, : self.num_mask_tokens].float()
             networks = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)
@@ -161,7 +163,7 @@ class MaskDecoder(nn.Module):
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns mask 0 if stable, else the best multimask output: mask ``(B, 1, H, W)`` and IoU ``(B, 1)``."""
+        """Returns mask 0 ``(B, 1, H, W)`` and its IoU ``(B, 1)`` if mask 0 is stable, else the best multimask output."""
         masks, ious = all_mask_logits, all_iou_scores
         rows = torch.arange(len(ious), device=ious.device)
         stable = self._get_stability_scores(masks[:, 0]) >= self.dynamic_multimask_stability_thresh
@@ -169,7 +171,7 @@ class MaskDecoder(nn.Module):
         return masks[rows, indices][:, None], ious[rows, indices][:, None]
 
     def _get_stability_scores(self, mask_logits: Tensor) -> Tensor:
-        """Returns IoUs ``(...)`` between ``mask_logits (..., H, W)`` thresholded at +delta and -delta."""
+        """Returns the IoU ``(...)`` of two masks: ``mask_logits (..., H, W)`` thresholded at +delta and at -delta."""
         delta = self.dynamic_multimask_stability_delta
         inner = (mask_logits > delta).sum(dim=(-2, -1)).float()
         outer = (mask_logits > -delta).sum(dim=(-2, -1)).float()

@@ -54,8 +54,8 @@ class MemoryAttentionLayer(nn.Module):
         """Returns the frame's tokens ``(B, N, C)`` after self-attention and cross-attention.
 
         Args:
-            tgt, query_pos: Tokens ``(B, N, C)`` of the frame, and their position encoding.
-            memory, pos: Memory tokens ``(B, M, C_mem)``, and their position encoding.
+            tgt, query_pos: Tokens ``(B, N, C)`` of the frame, and the position encoding of the tokens.
+            memory, pos: Memory tokens ``(B, M, C_mem)``, and the position encoding of the memory tokens.
             num_k_exclude_rope: Number of memory tokens at the end without a position on the map.
         """
         tgt = self._forward_sa(tgt, query_pos)
@@ -108,8 +108,8 @@ class MemoryAttention(nn.Module):
         Args:
             curr: Tokens ``(N, B, C)`` of the frame, or a list that contains this tensor.
             memory: Memory tokens ``(M, B, C_mem)``, object pointers last.
-            curr_pos, memory_pos: Position encodings of the same shapes.
-            num_obj_ptr_tokens: Number of pointer tokens. They have no position on the map.
+            curr_pos, memory_pos: Position encodings with the shapes of ``curr`` and ``memory``.
+            num_obj_ptr_tokens: Number of pointer tokens. Pointer tokens have no position on the map.
         """
         x = curr[0] if isinstance(curr, list) else curr
         x_pos = curr_pos[0] if isinstance(curr_pos, list) else curr_pos

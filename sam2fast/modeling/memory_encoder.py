@@ -95,7 +95,7 @@ class Fuser(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """Adds image features and a downsampled mask, fuses the sum, and projects it to ``out_dim`` channels.
+    """Adds image features and a downsampled mask, fuses the sum, and projects the result to ``out_dim`` channels.
 
     Source: ``sam2.modeling.memory_encoder.MemoryEncoder``.
     """
@@ -116,11 +116,11 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(in_dim, out_dim, kernel_size=1) if out_dim != in_dim else nn.Identity()
 
     def forward(self, pix_feat: Tensor, masks: Tensor, skip_mask_sigmoid: bool = False) -> dict[str, Any]:
-        """Returns the official dict: the memory ``(B, out_dim, H, W)`` and its position encoding.
+        """Returns the official dict of the memory ``(B, out_dim, H, W)`` and the memory's position encoding.
 
         Args:
             pix_feat: Image features ``(B, in_dim, H, W)``, on any device.
-            masks: Logits ``(B, 1, 16H, 16W)``. If ``skip_mask_sigmoid`` is True, scaled probabilities.
+            masks: Logits ``(B, 1, 16H, 16W)``, or scaled probabilities if ``skip_mask_sigmoid`` is True.
         """
         masks = masks if skip_mask_sigmoid else torch.sigmoid(masks)
         x = self.pix_feat_proj(pix_feat.to(masks.device)) + self.mask_downsampler(masks)

@@ -1,4 +1,4 @@
-"""Selects the memories that a frame attends to, as SAM 2 does. The functions only read frame numbers.
+"""Selects the memories that a frame attends to, as in SAM 2. Only frame numbers determine the selection.
 
 This file imports only the standard library, because exported trackers contain it.
 """
@@ -14,13 +14,13 @@ class MemoryRules:
     """Settings of memory selection from a model's configuration."""
 
     num_maskmem: int
-    stride: int  # distance between recent frames, except the nearest
-    max_conditioning: int  # -1 for no limit
+    stride: int  # distance in frames between recent memories; the nearest memory is always 1 frame away
+    max_conditioning: int  # maximum number of conditioning memories, -1 for no limit
     use_pointers: bool
     max_pointers: int
-    only_past_pointers: bool
-    signed_distances: bool
-    memory_slots: int | None = None  # approximation: replaces num_maskmem by a smaller number
+    only_past_pointers: bool  # if True, ignores pointers of later conditioning frames
+    signed_distances: bool  # if True, distances to later conditioning frames are negative
+    memory_slots: int | None = None  # smaller number that replaces num_maskmem, as an approximation
 
     @classmethod
     def of(cls, model: Any) -> "MemoryRules":
@@ -51,7 +51,7 @@ class Selection(NamedTuple):
     """Frames that a frame attends to, conditioning frames first."""
 
     memories: list[tuple[int, int]]  # frame, row of the model's maskmem_tpos_enc
-    pointers: list[tuple[int, int]]  # frame, distance in frames
+    pointers: list[tuple[int, int]]  # frame of the pointer, distance in frames
 
 
 def select_memories(
@@ -104,7 +104,7 @@ def select_memories(
 
 
 def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit: int) -> list[int]:
-    """Returns at most ``limit`` frames: the nearest before ``frame``, the nearest not before it, then by distance.
+    """Returns at most ``limit`` conditioning frames, with the nearest before ``frame`` and the nearest at or after it.
 
     Raises:
         ValueError: If ``limit`` is 0 or 1, and there are more frames than ``limit``.
@@ -123,7 +123,7 @@ def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit
 
 
 def recent_frames(frame: int, reverse: bool, rules: MemoryRules) -> list[int]:
-    """Returns the non-conditioning frames to attend to, nearest first: the neighbour, then multiples of the stride."""
+    """Returns non-conditioning frames to attend to, nearest first: the adjacent frame, then multiples of the stride."""
     r, count = rules.stride, rules.recent
     if reverse:
         first = -(-(frame + 2) // r) * r

@@ -1,4 +1,4 @@
-"""Identifies the model of a session. The memories in a session are valid only for a model with the same weights."""
+"""Identifies the model of a session. Memories in a session are only valid for a model with the same weights."""
 
 import hashlib
 import weakref
@@ -11,13 +11,13 @@ from sam2fast.modeling.sam2_base import SAM2Base
 
 
 class OpenedWith:
-    """Identifies the model that opened a session, without keeping the model alive."""
+    """Identifies the model that opened a session. Does not keep the model alive."""
 
     def __init__(self, model: SAM2Base) -> None:
         self._model = weakref.ref(model)
         self._device = model.device
-        self._facts = known_facts(model)  # used after the model is freed
-        # Accepted other model, and the versions of both models' weights at their comparison.
+        self._facts = known_facts(model)  # identifies the model after the model is freed
+        # Last accepted other model, and the versions of both models' weights at the comparison.
         self._accepted: tuple[weakref.ref[SAM2Base], Hashable] | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class OpenedWith:
     def accepts(self, other: SAM2Base) -> bool:
         """Returns True if ``other`` is the same model, or another model on this device with equal weights.
 
-        Weights are compared again only after they changed.
+        After the first comparison, weights are only compared again if a weight changed.
         """
         model = self._model()
         if model is other:
@@ -49,7 +49,7 @@ class OpenedWith:
 
 
 def model_facts(model: SAM2Base) -> dict[str, Any]:
-    """Returns values that differ between models with incompatible sessions, but not between devices or dtypes."""
+    """Returns values that identify models with compatible sessions. Device and dtype do not change the values."""
     parameters = [p.detach().flatten() for p in model.parameters()]
     values = torch.cat([p[:: max(1, len(p) // 8)][:8].to(torch.bfloat16) for p in parameters])
     weights = hashlib.sha256(values.cpu().view(torch.uint8).numpy().tobytes()).hexdigest()
@@ -60,7 +60,7 @@ _facts: weakref.WeakKeyDictionary[SAM2Base, tuple[Hashable, dict[str, Any]]] = w
 
 
 def known_facts(model: SAM2Base) -> dict[str, Any]:
-    """Returns :func:`model_facts`. Computes them again only after the weights changed."""
+    """Returns the cached result of :func:`model_facts`. If the weights changed, computes a new result."""
     versions, known = _versions(model), _facts.get(model)
     if known is None or known[0] != versions:
         known = _facts[model] = versions, model_facts(model)
@@ -68,6 +68,6 @@ def known_facts(model: SAM2Base) -> dict[str, Any]:
 
 
 def _versions(model: SAM2Base) -> Hashable:
-    """Returns a key that changes with the weights. Changes through ``.data`` do not change it."""
+    """Returns a key that changes if weights change. Writes to weights through ``.data`` do not change the key."""
     # Inference tensors have no version, so the key of a model with such weights always changes.
     return tuple((p.data_ptr(), object() if p.is_inference() else p._version) for p in model.parameters())

@@ -1,7 +1,7 @@
-"""Defines ``track_step`` and related methods with the original's signatures. Earlier outputs are nested dicts.
+"""Defines ``track_step`` and related methods with the original's signatures. Outputs of frames are nested dicts.
 
-These functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. Training
-uses them, and programs that run the model frame by frame. The predictors compute the same results in batches.
+The functions are methods of :class:`~sam2fast.modeling.sam2_base.SAM2Base`, so ``self`` is a ``SAM2Base``. Training and
+programs that run the model frame by frame call these methods. The predictors compute the same results in batches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,11 +37,11 @@ def track_step(
 
     Args:
         frame_idx: Index of the frame.
-        is_init_cond_frame: If True, this is the objects' first prompt, and they do not attend to memories.
+        is_init_cond_frame: If True, the frame has the objects' first prompt, and does not attend to memories.
         current_vision_feats: Tokens ``(HW, B, C)`` of each level, the coarsest last, from
             ``_prepare_backbone_features``.
         current_vision_pos_embeds: Position encodings with the shapes of the tokens.
-        feat_sizes: (H, W) of each level.
+        feat_sizes: Size (H, W) of each level.
         point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``, or None.
         mask_inputs: Masks ``(B, 1, S, S)``, or None.
         output_dict: Dicts of earlier outputs by frame index: ``cond_frame_outputs`` and ``non_cond_frame_outputs``.
@@ -52,8 +52,8 @@ def track_step(
 
     Returns:
         Dict of ``point_inputs``, ``mask_inputs``, ``pred_masks (B, 1, h, w)``, ``pred_masks_high_res (B, 1, S, S)``,
-        ``obj_ptr (B, C)``, ``maskmem_features (B, C_mem, H, W)`` and ``maskmem_pos_enc``. The last two are None if the
-        memory is not encoded. In evaluation mode, also ``object_score_logits (B, 1)``.
+        ``obj_ptr (B, C)``, ``maskmem_features (B, C_mem, H, W)`` and ``maskmem_pos_enc``. If no memory is encoded, the
+        two ``maskmem`` values are None. In evaluation mode, the dict also has ``object_score_logits (B, 1)``.
 
     Raises:
         ValueError: If ``prev_sam_mask_logits`` is passed without clicks or with a mask, or there is no conditioning
@@ -98,7 +98,7 @@ def _track_step(
     track_in_reverse: bool,
     prev_sam_mask_logits: Tensor | None,
 ) -> tuple[dict[str, Any], Heads, list[Tensor] | None, Tensor]:
-    """Returns the dict of prompts, the results of ``_forward_sam_heads``, the high-resolution features, and the map."""
+    """Returns a dict of prompts, results of ``_forward_sam_heads``, high-resolution features, and the decoder's map."""
     *levels, features = current_vision_feats
     high_res = [as_map(x, size) for x, size in zip(levels, feat_sizes[:-1], strict=True)] or None
     current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
@@ -178,7 +178,7 @@ def _encode_memory_in_output(
     object_score_logits: Tensor,
     current_out: dict[str, Any],
 ) -> None:
-    """Stores the memory and its position encoding in ``current_out``. Both are None if no memory is encoded."""
+    """Stores the memory and its position encoding in ``current_out``. If no memory is encoded, stores None for both."""
     memory = encoding = None
     if run_mem_encoder and self.num_maskmem:
         memory, encoding = self._encode_new_memory(
@@ -199,12 +199,12 @@ def _encode_new_memory(
     object_score_logits: Tensor,
     is_mask_from_pts: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns the memory ``(B, C_mem, H, W)`` of B objects on one frame, and its position encoding.
+    """Returns the memory ``(B, C_mem, H, W)`` of B objects on one frame, and the memory's position encoding.
 
     Args:
         current_vision_feats, feat_sizes: Tokens and sizes as in :func:`track_step`.
         pred_masks_high_res, object_score_logits: Mask logits ``(B, 1, S, S)`` and scores ``(B, 1)``.
-        is_mask_from_pts: If True, the masks come from prompts. Binarizes them if configured.
+        is_mask_from_pts: If True, the masks come from prompts. If the model is configured so, they are binarized.
     """
     features = as_map(current_vision_feats[-1], feat_sizes[-1])
     masks = pred_masks_high_res
@@ -224,15 +224,15 @@ def _gather_memories(
     reverse: bool,
     like: Tensor,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[int]]:
-    """Returns memory tokens ``(HW, B, C_mem)``, their encodings, pointers ``(B, C)``, and the pointers' distances."""
+    """Returns memory tokens ``(HW, B, C_mem)``, position encodings, pointers ``(B, C)``, and distances of pointers."""
     rules = MemoryRules.of(model)
-    if model.training:  # every frame, and also pointers of later frames
+    if model.training:  # attends to memories of every frame, and to pointers of later frames
         rules = replace(rules, stride=1, only_past_pointers=False)
     conditioning, tracked = (output_dict[f"{prefix}_frame_outputs"] for prefix in ("cond", "non_cond"))
     selection = select_memories(frame, conditioning, tracked, num_frames, reverse, rules)
     outputs = {**conditioning, **tracked}
     tokens, encodings, pointers, distances = [], [], [], []
-    selected = set()  # selected conditioning frames: they use the last row of maskmem_tpos_enc
+    selected = set()  # selected conditioning frames, with the last row of maskmem_tpos_enc
     for t, row in selection.memories:
         is_conditioning = row == model.num_maskmem - 1
         output = conditioning[t] if is_conditioning else outputs[t]
@@ -242,7 +242,7 @@ def _gather_memories(
         if is_conditioning:
             selected.add(t)
     for t, distance in selection.pointers:
-        # If a frame has both outputs, its first pointer is the pointer of the conditioning output.
+        # A frame may have a conditioning and a tracked output. The first pointer comes from the conditioning output.
         output = conditioning[t] if t in selected else outputs[t]
         selected.discard(t)
         pointers.append(output["obj_ptr"].to(like))
@@ -253,13 +253,13 @@ def _gather_memories(
 def _pointers_as_tokens(
     self: Any, pointers: list[Tensor], distances: Sequence[int], num_frames: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Splits P pointers ``(B, C)`` into tokens ``(P * C / C_mem, B, C_mem)``. Also returns their encodings."""
+    """Splits P pointers ``(B, C)`` into tokens ``(P * C / C_mem, B, C_mem)``. Returns tokens and position encodings."""
     stacked = torch.stack(pointers)  # (P, B, C)
     P, B, C = stacked.shape
     distance = torch.tensor(distances, dtype=torch.float32, device=like.device)
     encoding = self._encode_pointer_distances(distance, num_frames)
     if not self.add_tpos_enc_to_obj_ptrs:
-        encoding = encoding.to(stacked.dtype)  # fp32 zeros would promote the other encodings to fp32
+        encoding = encoding.to(stacked.dtype)  # fp32 zeros would promote all encodings to fp32
     split = C // self.mem_dim
     tokens = stacked.reshape(P, B, split, self.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
     return tokens, encoding.repeat_interleave(split, dim=0)[:, None].expand(-1, B, -1)

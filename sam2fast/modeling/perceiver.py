@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class LatentFeedForward(nn.Sequential):
-    """Feed-forward network: norm, linear layer, GELU, linear layer. Keeps the shape ``(..., dim)``."""
+    """Feed-forward network on ``(..., dim)``: norm, linear layer, GELU, linear layer."""
 
     def __init__(self, dim: int, mult: int) -> None:
         inner = dim * mult
@@ -61,7 +61,7 @@ class LatentCrossAttention(nn.Module):
 
 
 class PerceiverLayer(nn.Module):
-    """Cross-attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``, then self-attention.
+    """Cross-attention of latents ``(B, L, dim)`` to tokens ``(B, M, dim)``, followed by self-attention of latents.
 
     Source: ``sam2.modeling.perceiver.PerceiverEncoderLayer`` of EdgeTAM.
     """
@@ -84,9 +84,9 @@ class PerceiverLayer(nn.Module):
 
 
 class PerceiverResampler(nn.Module):
-    """Compresses a map to ``num_latents`` global tokens and ``num_latents_2d`` tokens of one window each.
+    """Compresses a map to ``num_latents`` tokens of the whole map and ``num_latents_2d`` tokens of one window each.
 
-    The result ``(B, dim, num_latents + num_latents_2d, 1)`` has four dimensions, as memories of other models.
+    The result ``(B, dim, num_latents + num_latents_2d, 1)`` has four dimensions, like memories of other models.
 
     Source: ``sam2.modeling.perceiver.PerceiverResampler`` of EdgeTAM, with the same configuration keys.
 
@@ -148,7 +148,7 @@ class PerceiverResampler(nn.Module):
         return self.norm(compressed).to(x.dtype).transpose(1, 2)[..., None]
 
     def encode_positions(self, memory: Tensor) -> Tensor:
-        """Encodes positions of ``memory (B, dim, num_tokens, 1)``: zeros for global tokens, then the windows' grid."""
+        """Encodes positions of ``memory (B, dim, num_tokens, 1)``. Global tokens get zeros, window tokens a grid."""
         B, C = memory.shape[:2]
         grid = self.position_encoding(memory[:, :, : self.grid].expand(-1, -1, -1, self.grid)).flatten(2)
         return torch.cat([grid.new_zeros(B, C, len(self.latents)), grid], dim=2)[..., None]

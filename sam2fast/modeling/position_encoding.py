@@ -14,8 +14,8 @@ class PositionEmbeddingSine(nn.Module):
     are ignored, because tables are computed at first use.
 
     Attributes:
-        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. Replaced entries are used, except in graphs that
-            were compiled earlier.
+        cache: Encodings ``(num_pos_feats, H, W)`` by size ``(H, W)``. A replaced entry takes effect, but not in graphs
+            that were compiled before.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class PositionEmbeddingSine(nn.Module):
         return self._table(index(H), index(W), x.device).expand(B, -1, -1, -1)
 
     def _table(self, H: int, W: int, device: torch.device) -> Tensor:
-        """Returns the encoding of a map. Computes it once per device. Compiled graphs store it as a constant."""
+        """Returns the encoding of a map, computed once per device. Compiled graphs store the encoding as a constant."""
         size, key = (H, W), (H, W, device)
         cached = self.cache.get(size)
         if cached is not None and cached is not self._own.get(size):
             return cached.to(device)
         if key not in self._tables:
-            # Leaves inference mode, because training cannot use inference tensors.
+            # Disables inference mode, because training cannot use inference tensors.
             with torch.inference_mode(False), torch.no_grad():
                 self._tables[key] = self._encode(H, W, device)
         if cached is None:
@@ -69,7 +69,7 @@ class PositionEmbeddingSine(nn.Module):
 
     @torch.no_grad()
     def encode_points(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
-        """Encodes points ``x, y (B, N)`` in [0, 1] as row, column, label: ``(B, N, num_pos_feats + 1)``.
+        """Encodes points ``x, y (B, N)`` in [0, 1] as ``(B, N, num_pos_feats + 1)``: channels of row, column, label.
 
         Raises:
             ValueError: If the shapes differ.
@@ -83,7 +83,7 @@ class PositionEmbeddingSine(nn.Module):
 
     @torch.no_grad()
     def encode_boxes(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
-        """Encodes boxes, centres ``x, y (N)`` and sizes ``w, h (N)`` in [0, 1], as ``(N, num_pos_feats + 2)``.
+        """Encodes boxes with centres ``x, y (N)`` and sizes ``w, h (N)`` in [0, 1] as ``(N, num_pos_feats + 2)``.
 
         The order of the channels is row, column, height, width.
         """
@@ -137,7 +137,7 @@ class PositionEmbeddingRandom(nn.Module):
         """Returns fp32 encodings ``(..., C)`` of points ``(..., 2)``, (x, y) in [0, 1]."""
         x_weights, y_weights = self.positional_encoding_gaussian_matrix.float()
         x, y = (2 * points.float() - 1).split(1, dim=-1)
-        # Not a matrix multiplication, because autocast would round the coordinates.
+        # In a matrix multiplication, autocast would round the coordinates.
         angle = 2 * math.pi * (x * x_weights + y * y_weights)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -161,7 +161,7 @@ class PositionEmbeddingRandom(nn.Module):
 
 
 def init_t_xy(end_x: int, end_y: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Returns the fp32 columns and rows ``(end_x * end_y)`` of the positions of a map, in row-major order."""
+    """Returns fp32 column indices and row indices ``(end_x * end_y)`` of a map's positions, in row-major order."""
     position = torch.arange(end_x * end_y, device=device)
     return (position % end_x).float(), (position // end_x).float()
 
@@ -171,8 +171,8 @@ def axial_rope(
 ) -> tuple[Tensor, Tensor]:
     """Returns fp32 cosines and sines ``(height * width, dim / 2)`` of the axial rotary encoding.
 
-    The first half of the channel pairs rotates with the column, the second half with the row. Columns and rows are
-    multiplied by ``scale``.
+    The first half of the channel pairs rotates with the column index, the second half with the row index. Both indices
+    are multiplied by ``scale``.
 
     Source: ``sam2.modeling.position_encoding.compute_axial_cis``.
     """
@@ -183,7 +183,7 @@ def axial_rope(
 
 
 class WindowRotations:
-    """Computes axial rotations for windows and maps. Positions of a map are scaled to the side of a window.
+    """Computes axial rotations for windows and maps. Positions of a whole map are scaled to the side of a window.
 
     Args:
         dim: Channels of a head.
@@ -196,9 +196,9 @@ class WindowRotations:
         self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed: CUDA graphs read them
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map. Compiled graphs store them."""
+        """Returns cosines and sines ``(side * side, dim / 2)`` of a square map. Compiled graphs store the tables."""
         if (side, device) not in self._tables:
-            # Leaves inference mode, because training cannot use inference tensors.
+            # Disables inference mode, because training cannot use inference tensors.
             with torch.inference_mode(False), torch.no_grad():
                 tables = axial_rope(self.dim, side, side, self.theta, device, self.side / side)
             self._tables[side, device] = tables
@@ -208,7 +208,7 @@ class WindowRotations:
 
 
 def compute_axial_cis(dim: int, end_x: int, end_y: int, theta: float = 10000.0) -> Tensor:
-    """Returns :func:`axial_rope` as complex rotations ``(end_x * end_y, dim / 2)``."""
+    """Returns the rotations of :func:`axial_rope` as complex numbers ``(end_x * end_y, dim / 2)``."""
     return torch.complex(*axial_rope(dim, end_x, end_y, theta, torch.device("cpu")))
 
 
@@ -221,9 +221,9 @@ def sine_periods(dim: int, device: torch.device, temperature: float = 10000) -> 
 
 
 def sine_1d(position: Tensor, periods: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Encodes ``position (...)`` as ``(..., dim)``: sines, then cosines. ``periods`` come from :func:`sine_periods`.
+    """Encodes ``position (...)`` as ``(..., dim)``: sines, then cosines. :func:`sine_periods` computes ``periods``.
 
-    ``dtype`` is the dtype of the result, by default the dtype of the computation.
+    ``dtype`` is the dtype of the result. None uses the dtype of the computation.
 
     Source: ``sam2.modeling.sam2_utils.get_1d_sine_pe``.
     """

@@ -56,8 +56,8 @@ class PromptEncoder(nn.Module):
         """Returns sparse ``(B, N, C)`` and dense ``(B, C, H, W)`` embeddings.
 
         Args:
-            points: Coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. If ``boxes`` is None,
-                appends a padding point.
+            points: Coordinates ``(B, P, 2)``, (x, y) in input pixels, and labels ``(B, P)``. If ``boxes`` is None, a
+                padding point is appended.
             boxes: Boxes ``(B, 4)`` XYXY in input pixels.
             masks: Logits ``(B, 1, 4H, 4W)``.
         """
@@ -97,17 +97,18 @@ class PromptEncoder(nn.Module):
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         position = self.pe_layer.forward_with_coords(points, self.input_image_size)
         tables = [self.not_a_point_embed, *self.point_embeddings]
-        embeddings = torch.cat([table.weight for table in tables])  # (5, C): row label + 1
+        embeddings = torch.cat([table.weight for table in tables])  # (5, C), row of a label: label + 1
         return torch.where(labels[..., None] == -1, 0.0, position) + embeddings[labels.long() + 1]
 
 
 def embed_prompts(
     encoder: Any, points: dict[str, Tensor] | None, masks: Tensor | None, features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Calls a :class:`PromptEncoder` or its replacement for B prompts. ``features (B, C, H, W)`` define B and device.
+    """Calls a :class:`PromptEncoder`, or a replacement, for B prompts. ``features (B, C, H, W)`` define B and device.
 
     Args:
-        points: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding point.
+        points: Dict of ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding
+            point per prompt.
         masks: Logits ``(B, 1, h, w)``, resized to the encoder's ``mask_input_size``, or None.
     """
     B, device = len(features), features.device

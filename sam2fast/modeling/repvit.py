@@ -1,6 +1,6 @@
 """RepViT, the image trunk of EdgeTAM: convolutions with batch norms.
 
-Batch norms use their running statistics also in training, because batches of video frames are small.
+In training, batch norms use their running statistics, too, because batches of video frames are small.
 
 Source: https://arxiv.org/abs/2307.09283, the model ``repvit_m1`` of ``timm.models.repvit``.
 """
@@ -24,7 +24,7 @@ class ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels).eval()
 
     def train(self, mode: bool = True) -> "ConvNorm":
-        """Sets the mode as ``nn.Module.train``, except that the norm stays in evaluation mode."""
+        """Sets the training mode of the module. The batch norm stays in evaluation mode."""
         super().train(mode)
         self.bn.eval()
         return self
@@ -34,7 +34,7 @@ class ConvNorm(nn.Module):
 
 
 class TokenMixer(nn.Module):
-    """Adds depthwise 3x3 and 1x1 convolutions, each with batch norm, and the input ``(B, C, H, W)``."""
+    """Sum of a depthwise 3x3 convolution, a depthwise 1x1 convolution (each with batch norm) and ``x (B, C, H, W)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class RepViTDownsample(nn.Module):
 
 
 class RepViTStage(nn.Module):
-    """Downsampling, except in the first stage, then blocks. Every second block has squeeze-and-excite."""
+    """Optional downsampling and blocks. Every second block has squeeze-and-excite. Stage 0 has no downsampling."""
 
     def __init__(self, in_channels: int | None, channels: int, depth: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from sam2fast.modeling.position_encoding import sine_1d, sine_periods
 from sam2fast.modeling.prompt_encoder import PromptEncoder, embed_prompts
 from sam2fast.modeling.two_way_transformer import TwoWayTransformer
 
-# Mask logit and score of an object that is absent from the frame.
+# Mask logit and object score of an object that is absent from the frame.
 NO_OBJ_SCORE = -1024.0
 
 
@@ -32,25 +32,25 @@ class ObjectPrediction(NamedTuple):
     iou: Tensor  # (B, 1) predicted IoU of the mask
     pointer: Tensor  # (B, C)
     score: Tensor  # (B, 1) object score logit
-    choice: Tensor  # (B, 1) index of the decoder's mask that was selected
+    choice: Tensor  # (B, 1) index of the selected mask among the decoder's masks
 
 
 class HypothesisSelection(Protocol):
-    """Selects one of M masks for each of B rows. Replaces the selection of the mask with the highest predicted IoU.
+    """Selects one of M masks for each of B hypotheses. The default selects the mask with the highest predicted IoU.
 
-    Rows are hypotheses. A row may select from the masks of another row, see :attr:`parents`.
+    A hypothesis may select from the masks of another hypothesis, see :attr:`parents`.
     """
 
     @property
     def parents(self) -> Tensor | None:
-        """Source row of the masks that the last call selected, ``(B,)`` int64. None if each row used its masks."""
+        """Rows ``(B,)`` int64 whose masks the last call selected from. None means that row i used masks of row i."""
         ...
 
     def __call__(self, masks: Tensor, ious: Tensor, scores: Tensor) -> Tensor:
         """Selects a mask for each row.
 
         Args:
-            masks: Logits ``(B, M, h, w)`` in fp32 at the decoder's size. All are -1024 if the object is absent.
+            masks: Logits ``(B, M, h, w)`` in fp32 at the decoder's size. Logits of absent objects are -1024.
             ious: Predicted IoUs ``(B, M)`` of the masks.
             scores: Object score logits ``(B, 1)``.
 
@@ -63,7 +63,7 @@ class HypothesisSelection(Protocol):
 class SAM2Base(nn.Module):
     """SAM 2 model without a predictor. Constructor arguments, defaults and state-dict names match the original.
 
-    Source: ``sam2.modeling.sam2_base.SAM2Base``. The original and its configurations document the arguments.
+    Source: ``sam2.modeling.sam2_base.SAM2Base``. The original class and the YAML configurations document arguments.
 
     Args:
         pixel_mean, pixel_std: Mean and standard deviation per channel, to normalise pixels in [0, 1].
@@ -125,7 +125,7 @@ class SAM2Base(nn.Module):
         pixel_std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
-        # Twice the stride is the coarsest stride of trunk or neck. Hiera's windows fit multiples of it.
+        # Twice the stride is the coarsest stride of trunk or neck. Hiera's windows fit multiples of this stride.
         multiple = backbone_stride * (2 if spatial_perceiver is None else spatial_perceiver.grid)
         if image_size <= 0 or image_size % multiple:
             nearest = max(round(image_size / multiple), 1) * multiple
@@ -195,7 +195,7 @@ class SAM2Base(nn.Module):
         self.sam_prompt_embed_dim = C
         self.sam_image_embedding_size = self.image_size // self.backbone_stride
         downsampler = getattr(self.memory_encoder, "mask_downsampler", None)
-        mask_stride = getattr(downsampler, "total_stride", self.backbone_stride)  # custom modules may lack it
+        mask_stride = getattr(downsampler, "total_stride", self.backbone_stride)  # custom modules may lack total_stride
         self.memory_mask_size = (self.sam_image_embedding_size * mask_stride,) * 2
         self.sam_prompt_encoder = PromptEncoder(
             embed_dim=C,
@@ -241,7 +241,7 @@ class SAM2Base(nn.Module):
         return [as_map(x, size) for x, size in zip(tokens, sizes, strict=True)]
 
     def _level_heads(self) -> dict[int, nn.Conv2d]:
-        """Returns the decoder's 1x1 convolutions for high-resolution features by level. They run once per image."""
+        """Returns the decoder's 1x1 convolutions of high-resolution features by level. Each runs once per image."""
         decoder = self.sam_mask_decoder
         return {0: decoder.conv_s0, 1: decoder.conv_s1} if self.use_high_res_features_in_sam else {}
 
@@ -258,7 +258,7 @@ class SAM2Base(nn.Module):
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]
     ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
-        """Returns the input dict, tokens ``(HW, B, C)`` and position encodings of the used levels, and their sizes."""
+        """Returns a copy of the dict, and tokens ``(HW, B, C)``, position encodings and sizes of the used levels."""
         maps = backbone_out["backbone_fpn"][-self.num_feature_levels :]
         positions = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
         sizes = [(x.shape[-2], x.shape[-1]) for x in positions]
@@ -283,8 +283,9 @@ class SAM2Base(nn.Module):
             multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
-            The original's seven results: mask logits ``(B, M, 4H, 4W)``, the logits at input size, IoUs ``(B, M)``, the
-            selected mask ``(B, 1, ...)`` at both sizes, object pointers ``(B, C)``, object score logits ``(B, 1)``.
+            The original's seven results: mask logits ``(B, M, 4H, 4W)``, mask logits at input size, IoUs ``(B, M)``,
+            the selected mask ``(B, 1, 4H, 4W)``, the selected mask at input size, object pointers ``(B, C)``, object
+            score logits ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output
@@ -308,8 +309,8 @@ class SAM2Base(nn.Module):
 
         Args:
             presence: Score above which an object is present.
-            selection: Custom selection among the masks. It is also called if there is a single mask. Its result is not
-                checked.
+            selection: Custom selection among the masks, called even if there is a single mask. The returned indices are
+                not checked.
         """
         decoded = self._decode(features, point_inputs, mask_inputs, high_res_features, multimask_output, presence)
         return self._best(*decoded, presence, selection)
@@ -323,7 +324,7 @@ class SAM2Base(nn.Module):
         multimask_output: bool,
         presence: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns fp32 mask logits ``(B, M, 4H, 4W)``, IoUs, tokens and object scores. Sets absent objects to -1024."""
+        """Returns fp32 mask logits ``(B, M, 4H, 4W)``, -1024 for absent objects, IoUs, tokens and object scores."""
         encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
         sparse, dense = embed_prompts(encoder, point_inputs, mask_inputs, features)
         masks, ious, tokens, scores = decoder(
@@ -364,7 +365,7 @@ class SAM2Base(nn.Module):
         return ObjectPrediction(gather_chosen(masks, choice), gather_chosen(ious, choice), pointer, scores, choice)
 
     def _mix_in_absence(self, pointer: Tensor, presence: Tensor) -> Tensor:
-        """Mixes object pointers ``(B, C)`` with ``no_obj_ptr`` if ``presence (B, 1)`` is False, or less than 1."""
+        """Mixes object pointers ``(B, C)`` with ``no_obj_ptr``. ``presence (B, 1)`` is bool, or a weight in [0, 1]."""
         if self.fixed_no_obj_ptr and presence.dtype == torch.bool:
             return torch.where(presence, pointer.to(torch.promote_types(pointer.dtype, torch.float32)), self.no_obj_ptr)
         presence = presence.float()
@@ -378,7 +379,7 @@ class SAM2Base(nn.Module):
         """Converts an input mask ``(B, 1, S, S)`` to the seven results of :meth:`_forward_sam_heads`.
 
         Args:
-            above: Score above which an object is present when the decoder computes the pointer.
+            above: Score above which an object is present, for the pointer that the decoder computes.
         """
         scale, bias = 20.0, -10.0  # converts 0 and 1 to logits -10 and 10
         mask = mask_inputs.float()
@@ -391,7 +392,7 @@ class SAM2Base(nn.Module):
             prompt: dict[str, Any] = {"mask_inputs": small, "high_res_features": high_res_features}
             if above == 0:
                 *_, pointer, _ = self._forward_sam_heads(backbone_features=backbone_features, **prompt)
-            else:  # the original's method has no such argument
+            else:  # the original's _forward_sam_heads has no argument presence
                 pointer = self.predict_objects(backbone_features, **prompt, presence=above).pointer
         not_empty = (mask.flatten(1) > 0).any(dim=1, keepdim=True).float()
         if self.pred_obj_scores and self.use_obj_ptrs_in_encoder:
@@ -414,14 +415,14 @@ class SAM2Base(nn.Module):
             features: Map ``(1 or B, C, H, W)`` of the frame before memory attention.
             masks: Logits ``(B, 1, h, w)``, resized by :meth:`masks_for_memory`.
             scores: Object score logits ``(B, 1)``.
-            is_mask_from_pts: If True, the masks come from prompts. Binarizes them if configured.
+            is_mask_from_pts: If True, the masks come from prompts. If the model is configured so, they are binarized.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 
     def _memory_and_positions(
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Returns the memory and the memory encoder's position encodings. With a perceiver, the encodings are None."""
+        """Returns the memory, and position encodings from the memory encoder. With a perceiver, the latter are None."""
         masks, scale, bias = self.masks_for_memory(masks), self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
         masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
@@ -438,7 +439,7 @@ class SAM2Base(nn.Module):
     def masks_for_memory(self, masks: Tensor) -> Tensor:
         """Resizes logits ``(B, 1, H, W)`` to :attr:`memory_mask_size`.
 
-        Other sizes are first resized to the model's input size.
+        Logits of neither this size nor the model's input size are first resized to the input size.
         """
         for size in ((self.image_size,) * 2, self.memory_mask_size):
             if masks.shape[-2:] not in (size, self.memory_mask_size):
@@ -453,13 +454,13 @@ class SAM2Base(nn.Module):
         return self.sam_image_embedding_size, self.sam_image_embedding_size
 
     def encode_memory_positions(self, memory: Tensor) -> Tensor:
-        """Returns the fp32 position encoding of ``memory (B, C_mem, H, W)``, with the same shape."""
+        """Returns the fp32 position encoding ``(B, C_mem, H, W)`` of ``memory (B, C_mem, H, W)``."""
         if self.spatial_perceiver is not None:
             return self.spatial_perceiver.encode_positions(memory)
         return self.memory_encoder.position_encoding(memory)
 
     def _encode_pointer_distances(self, distance: Tensor, num_frames: int) -> Tensor:
-        """Encodes temporal distances of pointers as ``(..., C_mem)``. Zeros if ``add_tpos_enc_to_obj_ptrs`` is False.
+        """Encodes temporal distances as ``(..., C_mem)``. If ``add_tpos_enc_to_obj_ptrs`` is False, returns zeros.
 
         Args:
             distance: Distances ``(...)`` in frames, fp32.
@@ -467,7 +468,7 @@ class SAM2Base(nn.Module):
         """
         if not self.add_tpos_enc_to_obj_ptrs:
             return distance.new_zeros(*distance.shape, self.mem_dim)
-        # At least 1. The original divides by zero if the video has one frame.
+        # At least 1, because the distances are divided by this value. A video of one frame would divide by zero.
         longest = max(1, min(num_frames, self.max_obj_ptrs_in_encoder) - 1)
         width = self.hidden_dim if self.proj_tpos_enc_in_obj_ptrs else self.mem_dim
         periods, phases = sine_periods(width, distance.device)
@@ -487,7 +488,7 @@ def _embedding(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.zeros(*shape), std=0.02))
 
 
-# Methods that a user may replace, grouped by result. If one is replaced, the engine calls the methods of the group.
+# Methods that a user may replace, grouped by result. If a method is replaced, the engine calls its group of methods.
 OF_IMAGES = ("encode_image", "forward_image", "_prepare_backbone_features", "_level_heads")
 OF_OBJECTS = ("predict_objects", "_decode", "_best", "_mix_in_absence", "encode_memory", "_memory_and_positions")
 OF_GIVEN_MASKS = ("_use_mask_as_output", "_forward_sam_heads", *OF_OBJECTS)
@@ -497,5 +498,5 @@ METHODS = {name: getattr(SAM2Base, name) for name in (*OF_IMAGES, *OF_GIVEN_MASK
 
 def gather_chosen(x: Tensor, choice: Tensor) -> Tensor:
     """Returns the entries ``(B, 1, ...)`` of ``x (B, M, ...)`` at the indices ``choice (B, 1)``."""
-    # Not take_along_dim, because it computes additional index tensors.
+    # gather, because take_along_dim computes additional index tensors.
     return x.gather(1, choice.reshape(*choice.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))

@@ -7,7 +7,7 @@ from sam2fast.modeling.layers import MLP
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Token self-attention, token-to-image attention, MLP on tokens, image-to-token attention. Each has a norm.
+    """Token self-attention, token-to-image attention, MLP on tokens, image-to-token attention, each with a norm.
 
     Source: ``sam2.modeling.sam.transformer.TwoWayAttentionBlock``.
     """
@@ -76,7 +76,7 @@ class TwoWayTransformer(nn.Module):
         """Returns updated prompt tokens ``(B, N, C)`` and image tokens ``(B, HW, C)``.
 
         Args:
-            image_embedding, image_pe: Map ``(B, C, H, W)`` and its position encoding ``(B or 1, C, H, W)``.
+            image_embedding, image_pe: Image map ``(B, C, H, W)`` and position encoding ``(B or 1, C, H, W)``.
             point_embedding: Prompt tokens ``(B, N, C)``.
         """
         queries = point_embedding

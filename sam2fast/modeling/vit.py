@@ -1,4 +1,4 @@
-"""Plain vision transformers of EfficientTAM and SAM 3. Most blocks attend inside windows, a few to the whole map."""
+"""Plain vision transformers of EfficientTAM and SAM 3. Most blocks use window attention, a few global attention."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class ViT(BlockTrunk):
         patch_size: Side of a patch in pixels, equal to the stride of the map.
         embed_dim: Channels of the map.
         mlp_ratio: Ratio of the MLP's hidden channels to ``embed_dim``.
-        drop_path_rate: Drop rate of the last block. The rates increase linearly from 0 in the first block.
+        drop_path_rate: Drop rate of the last block. The rate increases linearly from 0 in the first block.
         window_size: Side of a window.
         window_block_indexes: Indices of blocks with window attention. Other blocks attend to the whole map.
 
@@ -70,13 +70,13 @@ class ViT(BlockTrunk):
 class RoPEViT(BlockTrunk):
     """Trunk of SAM 3: rotary positions in every block, and a norm before the first block.
 
-    Position embeddings are stored for a smaller map, and tiled. Windows are padded as in :class:`ViT`.
+    Position embeddings of a smaller map are tiled to the size of the map. Windows are padded as in :class:`ViT`.
 
     Args:
         patch_size: Side of a patch in pixels, equal to the stride of the map.
         embed_dim: Channels of the map.
         mlp_ratio: Ratio of the MLP's hidden channels to ``embed_dim``.
-        window_size: Side of a window. Rotary positions of the whole map are scaled to this side.
+        window_size: Side of a window. In global attention, rotary positions are scaled to this side.
         global_att_blocks: Indices of blocks that attend to the whole map. Other blocks attend inside windows.
         pretrained_size: Side of the position embedding map.
         rope_theta: Base of the rotary frequencies.
