@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sam2fast.sam2_image_predictor import SAM2ImagePredictor
     from sam2fast.sam2_video_predictor import SAM2VideoPredictor
 
-# On systems without symbolic links (Windows), kernels and configs are text files in a checkout. The two packages are
-# then imported from the parent folder.
+# On systems without symbolic links (Windows), the links kernels and configs are text files in a checkout. In this case,
+# the packages kernels and configs are imported from the parent folder.
 if os.path.isfile(os.path.join(__path__[0], "kernels")):
     __path__.append(os.path.dirname(__path__[0]))
 
@@ -45,10 +45,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # for type checkers, other names stay errors
+if not TYPE_CHECKING:  # hidden from type checkers, so that unknown names stay errors
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name at its first use, to keep ``import sam2fast`` fast."""
+        """Imports a public name at the first use, to keep ``import sam2fast`` fast."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib

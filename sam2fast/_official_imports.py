@@ -1,6 +1,6 @@
 """Makes the original's module names importable: ``sam2fast.utils.misc``, and ``sam2.utils.misc`` after ``as_sam2``.
 
-This module imports only ``_official_names`` from the package, so that any module can import it.
+This module imports only ``_official_names`` from the package, so that any module can import this module.
 """
 
 import importlib
@@ -16,18 +16,18 @@ from sam2fast._official_names import ABSENT, MODULES, NAMES
 
 _PARTS = [name.split(".") for name in (*MODULES, *NAMES)]
 _KNOWN = {".".join(parts[:end]) for parts in _PARTS for end in range(1, len(parts) + 1)}
-# Only this function of the module is called by sam2fast, so only its replacement takes effect.
+# Official module -> only function of the module that sam2fast calls. A replacement of another function has no effect.
 _CALLED = {"sam2.utils.misc": "load_video_frames"}
 
 
 def official_name(module: str) -> str:
-    """Returns a module's name in the original: ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
+    """Returns the name of a module in the original: ``sam2.utils.misc`` for ``sam2fast.utils.misc``."""
     package, dot, rest = module.partition(".")
     return f"sam2{dot}{rest}" if package == "sam2fast" else module
 
 
 def _official_attribute(module: str, name: str) -> Any:
-    """Returns an attribute that the original's module has, but our module of the same name lacks."""
+    """Returns an attribute that only the original's module has, and not our module of the same name."""
     source = NAMES.get(official_name(module), {}).get(name)
     if source is None:
         raise AttributeError(f"module {module!r} (sam2fast's) has no attribute {name!r}")
@@ -36,7 +36,7 @@ def _official_attribute(module: str, name: str) -> Any:
 
 
 def _completed(spec: ModuleSpec) -> ModuleSpec:
-    """Returns the spec of our module. Loading adds the attributes that only the original's module has."""
+    """Returns the spec of our module. The spec's loader adds the attributes that only the original's module has."""
     loader: Any = spec.loader
     execute = loader.exec_module
 
@@ -49,7 +49,7 @@ def _completed(spec: ModuleSpec) -> ModuleSpec:
 
 
 class Alias(ModuleType):
-    """Module under an official name. Looks up its attributes in our modules at each access."""
+    """Module under an official name. Each access to an attribute looks up the attribute in our modules."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute == "__all__":
@@ -81,7 +81,7 @@ class Alias(ModuleType):
             super().__delattr__(attribute)
 
     def __dir__(self) -> list[str]:
-        """Returns the importable names, also for ``import *``."""
+        """Returns the importable names. ``import *`` imports these names."""
         official = official_name(self.__name__)
         names = set(NAMES.get(official, {}))
         if official in MODULES:
@@ -89,7 +89,7 @@ class Alias(ModuleType):
         return sorted(name for name in names if not name.startswith("_"))
 
 
-class OfficialModules:  # has no base from importlib.abc: importing it takes longer than the rest of this module
+class OfficialModules:  # has no base class, because importing importlib.abc takes longer than the rest of this module
     """Finder and loader of the original's modules below ``package``. Each module is an :class:`Alias`.
 
     Importing an official module without a counterpart raises an ImportError that names a replacement.
@@ -108,7 +108,7 @@ class OfficialModules:  # has no base from importlib.abc: importing it takes lon
             return None
         if self._package == "sam2fast" and (ours := PathFinder.find_spec(fullname, path)):
             return _completed(ours) if official in NAMES else ours
-        # Every module is a package, so that Python looks up its missing names as submodules, in this method.
+        # Every module is a package, so that Python calls this method to look up a missing name as a submodule.
         spec = ModuleSpec(fullname, self, is_package=True)  # type: ignore[arg-type]
         if official in MODULES and (our_spec := importlib.util.find_spec(MODULES[official])):
             spec.origin, spec.has_location = our_spec.origin, True

@@ -30,8 +30,8 @@ def _in(module: str, *names: str) -> dict[str, str]:
     return {name: f"sam2fast.{module}.{name}" for name in names}
 
 
-# Official module -> names with a counterpart of another name, or in another module than `MODULES` gives. They include
-# names that the official module only imports, since other code imports them from there.
+# Official module -> names with a counterpart of another name, or in another module than `MODULES` gives. Names that the
+# official module only imports are included, because users import these names from the official module.
 NAMES = {
     "sam2.automatic_mask_generator": _in(
         "amg",
@@ -87,7 +87,7 @@ _STREAM = (
 )
 _VOLUME = "it belongs to MedSAM2; here build_sam2_video_predictor(...).init_state(frames) takes arrays and tensors"
 
-# Names of the original and of popular forks that have no counterpart, with the message of their ImportError.
+# Name without a counterpart, from the original or a popular fork -> message of the ImportError.
 ABSENT = {
     "sam2.build_sam.build_sam2_object_tracker": _STREAM,
     "sam2.build_sam.build_sam2_video_predictor_npz": _VOLUME,
@@ -100,8 +100,8 @@ ABSENT = {
     "sam2.benchmark": "sam2fast's own benchmark is bench/suite in its repository: make bench",
 }
 
-# Configurations of forks. The keys are patterns of their names, without the folder `configs` and the suffix. Groups of
-# the pattern are filled into the value: YAML based on our configurations, or the message for an absent configuration.
+# Configurations of forks. Keys are patterns of configuration names, without the folder `configs` and the suffix. Groups
+# of a pattern are filled into the value: YAML based on our configurations, or the message for an absent configuration.
 FORK_CONFIGS = {
     r"samurai/(sam2\.1_hiera_(?:t|s|b\+|l))": r"base_config: sam2.1/\1",  # build_sam2_video_predictor sets the strategy
     r"(?:[\w.]+/)?(sam2(?:\.1)?_hiera_(?:t|s|b\+|l)|efficienttam_(?:s|ti))_512": (
@@ -159,8 +159,8 @@ EDGETAM = {
         url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
     )
 }
-# EfficientTAM has the same licence, and no checksum either. Its README names this repository; the ids in its builder
-# are placeholders.
+# EfficientTAM is under Apache-2.0, and publishes no checksum. The README of EfficientTAM names this repository. The ids
+# in EfficientTAM's builder are placeholders.
 _EFFICIENTTAM = "yunyangx/efficient-track-anything"
 EFFICIENTTAM = {
     _EFFICIENTTAM if name == "s" else f"{_EFFICIENTTAM}/efficienttam_{name}.pt": Release(
@@ -171,7 +171,7 @@ EFFICIENTTAM = {
     for name in ("s", "s_512x512", "s_1", "s_2", "ti", "ti_512x512", "ti_1", "ti_2")
 }
 _MEDSAM2 = "wanglab/MedSAM2"
-# MedSAM2's checkpoints without their suffix -> configuration. The last two are fine-tuned from EfficientTAM.
+# Name of a MedSAM2 checkpoint without suffix -> configuration. The last two models are fine-tuned from EfficientTAM.
 _MEDSAM2_CONFIGS = dict.fromkeys(
     (
         *(f"MedSAM2_{part}" for part in ("latest", "2411", "US_Heart", "MRI_LiverLesion", "CTLesion")),

@@ -1,8 +1,8 @@
-"""Runs scripts written for ``sam2`` on sam2fast: make ``import sam2fast.as_sam2`` their first line.
+"""Runs scripts written for ``sam2`` on sam2fast: make ``import sam2fast.as_sam2`` the first line of a script.
 
 The import registers sam2fast's modules under the official names. Classes keep their ``__module__``, so pickles refer
-to sam2fast and load without this module. ``sam2.__path__`` and ``sam2.__file__`` point to sam2fast. Its folder
-``configs`` has the same relative path as the original's.
+to sam2fast and load without this module. ``sam2.__path__`` and ``sam2.__file__`` point to sam2fast. The folder
+``configs`` has the same relative path as in the original.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ _PACKAGES = {"sam2": "sam2fast", "sam2.configs": "sam2fast.configs"}
 
 
 class _Sam2(OfficialModules):
-    """Finder of ``sam2`` and its submodules. All of them come from sam2fast."""
+    """Finder of ``sam2`` and all submodules of ``sam2`` in sam2fast."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname == "training.model.sam2":  # the original's class would inherit from our modules
@@ -48,7 +48,7 @@ class _Sam2(OfficialModules):
                 initialize_config_module("sam2", version_base="1.2")
 
     def get_resource_reader(self, fullname: str) -> Any:
-        """Returns a reader of the package's files. Hydra reads them with ``importlib.resources``."""
+        """Returns a reader of the package's files. Hydra reads these files with ``importlib.resources``."""
         ours: Any = _our_spec(fullname)
         if ours is None:
             return None
@@ -56,7 +56,7 @@ class _Sam2(OfficialModules):
 
 
 class _RootFiles(FileReader):
-    """Reader of the files of ``sam2``. As in the original, SAM 2's configurations are also found without a folder."""
+    """Reader of the files of ``sam2``. As in the original, names of SAM 2's configurations may omit the folder."""
 
     def files(self) -> Any:
         return MultiplexedPath(self.path, files("sam2fast.configs") / "sam2")

@@ -52,17 +52,17 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     Prompts the model with a grid of points over the image, filters low-quality masks, and removes duplicates by
     non-maximum suppression (NMS). Names, defaults, results and their order match
-    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. A subclass may override the same methods. The class is
-    thread-safe: calls from several threads run one after another.
+    ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. A subclass may override the original's methods. The
+    class is thread-safe: calls from several threads run one after another.
 
     Args:
-        model: SAM 2 model. Its device and dtype are used.
+        model: SAM 2 model. The generator uses the model's device and dtype.
         points_per_side: Number of points along one side of the grid. None if ``point_grids`` is given.
         points_per_batch: Maximum number of points per decoder call, see
             :func:`~sam2fast.amg.parameters.decoder_batch_size`.
-        pred_iou_thresh: Predicted IoU above which masks are kept. 0 keeps all.
-        stability_score_thresh: Minimum stability score of kept masks. 0 keeps all. The score is the IoU between the
-            masks at ``mask_threshold`` plus and minus ``stability_score_offset``.
+        pred_iou_thresh: Predicted IoU above which masks are kept. 0 keeps all masks.
+        stability_score_thresh: Minimum stability score of kept masks. 0 keeps all masks. The score is the IoU between
+            the masks at ``mask_threshold`` plus and minus ``stability_score_offset``.
         stability_score_offset: Shift of the threshold for the stability score, in logits.
         mask_threshold: Logit above which a pixel belongs to a mask.
         box_nms_thresh: Box IoU above which NMS removes the mask with the lower predicted IoU.
@@ -72,7 +72,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         crop_n_points_downscale_factor: Divisor of the number of points for crop layers. Layer i has
             ``points_per_side / factor**i`` points per side.
         point_grids: Grids to use instead of ``points_per_side``. Each layer has ``(N, 2)`` points (x, y) in [0, 1].
-        min_mask_region_area: Largest area of holes and islands to remove, in low-resolution pixels. 0 removes none.
+        min_mask_region_area: Maximum area of holes and islands to remove, in low-resolution pixels. 0 removes nothing.
         output_mode: Format of the masks: ``binary_mask``, ``uncompressed_rle`` or ``coco_rle``.
         use_m2m: If True, refines each mask by one more prediction with the mask as a prompt.
         multimask_output: If True, predicts three masks per point instead of one.
@@ -143,7 +143,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.progress = progress
         self._report: Callable[[int], None] | None = None  # receives the number of finished points
         self._has_nan: bool | Tensor = False  # True if the current image has NaN scores
-        self._locks: dict[int, threading.RLock] = {}  # one per process: in a fork, a held lock stays locked
+        self._locks: dict[int, threading.RLock] = {}  # process id -> lock; a forked process would inherit a locked lock
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_locks": {}}  # locks cannot be pickled
@@ -154,7 +154,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2AutomaticMaskGenerator":
-        """Loads a model and returns a generator for it.
+        """Loads a model and returns a generator with this model.
 
         Args:
             model_id: Model to load: ``sam2fast/mini`` or ``sam2fast/nano`` from the package, a Hugging Face id, or a
@@ -178,7 +178,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
 
             - ``segmentation``: the mask, a bool array ``(H, W)`` or run lengths, according to ``output_mode``
             - ``area``: the area of the mask in pixels
-            - ``bbox``: the box around the mask, [x, y, width, height] in pixels. The box of one pixel has width 0
+            - ``bbox``: the box around the mask, [x, y, width, height] in pixels (width 0 for one pixel)
             - ``predicted_iou``: the IoU of the mask as predicted by the model
             - ``stability_score``: the stability score of the mask
             - ``point_coords``: [[x, y]], the point prompt of the mask
@@ -209,7 +209,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         ]
 
     def generate_batch(self, images: Sequence[ImageLike]) -> list[list[dict[str, Any]]]:
-        """Calls :meth:`generate` for each image of a list, with one progress bar for all.
+        """Calls :meth:`generate` for each image of a list. Shows one progress bar for all images.
 
         Raises:
             TypeError: If ``images`` is not a list or tuple, or an image has an unsupported type.
@@ -224,7 +224,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     def _reporting(self, images: int) -> Iterator[None]:
         """Reports the progress of ``images`` images if ``progress`` is set.
 
-        Adds the missing grids of crop layers if ``crop_n_layers`` was increased after construction.
+        If ``crop_n_layers`` was increased after construction, adds the missing grids of crop layers.
         """
         if self.crop_n_layers >= len(self.point_grids):
             point_grids = self.point_grids if self._points_per_side is None else None
@@ -276,7 +276,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
     def _process_crop(
         self, image: np.ndarray, crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
     ) -> MaskData:
-        """Returns the columns of :meth:`_generate_masks` as tensors, for one crop after NMS, best mask first."""
+        """Computes :meth:`_generate_masks` for one crop. Returns tensors of the masks after NMS, best mask first."""
         x0, y0, x1, y1 = crop_box
         crop = Crop((x0, y0, x1, y1), (orig_size[0], orig_size[1]))
         points = self.point_grids[crop_layer_idx] * np.array([x1 - x0, y1 - y0])
@@ -287,7 +287,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         finally:
             try:
                 self.predictor.reset_predictor()
-            except KeyboardInterrupt:  # may have interrupted the reset halfway
+            except KeyboardInterrupt:  # the reset may be incomplete
                 self.predictor.reset_predictor()
                 raise
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
@@ -296,7 +296,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return data
 
     def _masks(self, points: np.ndarray, crop: Crop) -> MaskData:
-        """Returns the masks of ``points (P, 2)`` in the predictor's crop after NMS, in pixels of the crop."""
+        """Returns the masks of ``points (P, 2)`` after NMS. All coordinates are in pixels of the crop."""
         buffer = CandidateBuffer(crop, self.mask_threshold, self.predictor.device)
         for batch in self._batches(points):
             buffer.add(self._candidates(batch, crop)[0])
@@ -312,7 +312,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
                 self._report(len(batch))
 
     def _candidates(self, points: np.ndarray, crop: Crop, normalize: bool = True) -> tuple[Candidates, Tensor]:
-        """Returns the masks that pass the filters, and all decoder logits ``(P * C, h, w)``, for ``points (P, 2)``."""
+        """Predicts C masks per point. Returns the masks that pass the filters, and all logits ``(P * C, h, w)``."""
         predictor, transforms = self.predictor, self.predictor._transforms
         in_crop = torch.as_tensor(points, dtype=torch.float32, device="cpu")
         in_input = transforms.transform_coords(in_crop, normalize, crop.size)
@@ -327,7 +327,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         rows = torch.arange(len(ious), device=ious.device)
         if self.pred_iou_thresh > 0:
             rows = rows[ious > self.pred_iou_thresh]
-        # The next steps process only the selected masks, and create no logits of the crop's size.
+        # The following steps process only the selected masks, and create no logits at the crop's size.
         logits = transforms.cleaned(logits[rows][None])[0]
         counts = mask_statistics(logits, crop.size, self.mask_threshold, self.stability_score_offset)
         boxes, stability = zeros_if_empty(counts.boxes), counts.above / counts.below
@@ -350,7 +350,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         return low_res.float(), ious
 
     def _refined(self, coords: Tensor, low_res: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns refined logits ``(N, h, w)`` and IoUs ``(N)``, with points and ``low_res`` masks as prompts."""
+        """Refines masks by prompts of a point and ``low_res`` mask. Returns logits ``(N, h, w)`` and IoUs ``(N)``."""
         low_res = low_res.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         if self._overridden("refine_with_m2m"):
             labels = torch.ones(len(coords), dtype=torch.int32, device=coords.device)

@@ -28,14 +28,14 @@ from sam2fast.utils.devices import available_device
 from sam2fast.utils.embedded import EMBEDDED, find_embedded
 from sam2fast.utils.thread_guard import limit_threads_after_fork
 
-# With a `__path__`, `from sam2fast.build_sam import` looks up missing names as submodules. Names of forks then raise
-# an ImportError that names a replacement. A module-level `__getattr__` would make `hasattr` raise, too.
+# With a `__path__`, `from sam2fast.build_sam import` looks up missing names as submodules, so names of forks raise an
+# ImportError that names a replacement. With a module-level `__getattr__`, `hasattr` would raise this error, too.
 __path__: list[str] = []
 
 # The original's table: Hugging Face id -> (configuration, checkpoint file).
 HF_MODEL_ID_TO_FILENAMES = {name: (release.config, release.checkpoint) for name, release in SAM2.items()}
 
-# Overrides for apply_postprocessing. As in the original, they replace the caller's overrides of the same keys.
+# Overrides for apply_postprocessing. As in the original, these overrides replace the caller's values of the same keys.
 IMAGE_POSTPROCESSING = (
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
@@ -44,7 +44,7 @@ IMAGE_POSTPROCESSING = (
 VIDEO_POSTPROCESSING = (
     *IMAGE_POSTPROCESSING,
     "++model.binarize_mask_from_pts_for_mem_enc=true",
-    "++model.fill_hole_area=${oc.select:fill_hole_area,8}",  # a configuration may set another area
+    "++model.fill_hole_area=${oc.select:fill_hole_area,8}",  # the configuration's value, or 8
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -73,20 +73,20 @@ def build_sam2(
         device: Device of the model. ``auto`` selects CUDA if available, else MPS, else the CPU.
         mode: ``eval`` for evaluation mode. Any other value sets training mode.
         hydra_overrides_extra: Overrides of the configuration, such as ``++model.image_size=512``.
-        apply_postprocessing: If True, the best of the three multimask outputs replaces a single mask that is unstable.
+        apply_postprocessing: If True, the best of the three multimask outputs replaces an unstable single mask.
         dtype: Dtype of linear and convolution weights. Norms, softmax and mask logits stay fp32. None keeps fp32
             weights, for use with or without autocast.
         allow_targets: Packages, modules or classes, see :func:`sam2fast.config.build_from_config`.
-        ckpt_prefix: Prefix of the weights to load, removed from their names. A prefix that all names share is always
-            removed. See :func:`sam2fast.checkpoints.read_checkpoint`.
-        partial: If True, loads the weights that match by name and shape, leaves the rest untrained, and logs a report.
+        ckpt_prefix: Prefix of the weights to load. The prefix is removed from the names. A prefix that all names share
+            is always removed. See :func:`sam2fast.checkpoints.read_checkpoint`.
+        partial: If True, loads weights with matching name and shape, leaves other weights untrained, and logs a report.
             See :func:`sam2fast.checkpoints.load_partial`.
         image_size: Side of the model's square input in pixels, a multiple of 32 (28 for SAM 3). None uses the value of
-            ``hydra_overrides_extra`` or the configuration, except that the default of mini is 768.
+            ``hydra_overrides_extra`` or the configuration. For mini, the default is 768.
         **kwargs: Ignored, as in the original, so that model and predictor can share arguments.
 
     Raises:
-        FileNotFoundError: If there is no such configuration or checkpoint.
+        FileNotFoundError: If the configuration or checkpoint does not exist.
         ConfigError: If the configuration or an override is invalid.
         CheckpointError: If the checkpoint cannot be read or does not fit.
         RuntimeError: If the device is not available.
@@ -126,10 +126,10 @@ def build_sam2_video_predictor(
         ckpt_path: Checkpoint as in :func:`build_sam2`. A file with only the weights for images raises an error.
         apply_postprocessing: If True, also fills holes of up to 8 low-resolution pixels, and binarises the masks of
             prompted frames before memory encoding.
-        vos_optimized: If True, returns a :class:`SAM2VideoPredictorVOS`. Both classes use CUDA graphs on NVIDIA GPUs,
-            and neither uses torch.compile. This one logs the reason if it cannot use CUDA graphs. The predictor's
+        vos_optimized: If True, returns a :class:`SAM2VideoPredictorVOS`, which logs the reason if CUDA graphs cannot be
+            used. On NVIDIA GPUs, both classes use CUDA graphs. Neither class uses torch.compile. The predictor's
             ``warmup()`` compiles kernels and captures the graphs before the first frame.
-        approximations: Approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``, by default none.
+        approximations: Approximations for speed, such as ``["memory_slots", "still_frames=0.01"]``. Empty by default.
             See :class:`sam2fast.tracking.approximations.Approximations`.
         strategy: Selection of masks and memories: ``"sam2"`` or another name of a published strategy, or a
             :class:`~sam2fast.tracking.strategies.base.Strategy`. With a configuration of SAMURAI, such as
@@ -168,20 +168,21 @@ def build_sam2_camera_predictor(*args: Any, **kwargs: Any) -> SAM2CameraPredicto
 def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     """Calls :func:`build_sam2` with a published model, such as ``facebook/sam2.1-hiera-tiny``, or a local checkpoint.
 
-    ``sam2fast/nano`` and ``sam2fast/mini`` are part of the package: they need no network, and their default ``device``
-    is ``auto``.
+    The models ``sam2fast/nano`` and ``sam2fast/mini`` are part of the package and need no network. For these models,
+    the default ``device`` is ``auto``.
 
     Args:
         model_id: Path of a checkpoint, or of a folder with a checkpoint (:func:`sam2fast.checkpoints.find_weights`),
             a name of a published model as on the command line, such as ``tiny``, or a Hugging Face id of a model with
-            SAM 2's architecture. An official id always means the published model. Other ids need huggingface_hub. If
-            huggingface_hub is installed, it also downloads Meta's models. A name that starts with ``./`` is a path.
+            SAM 2's architecture. An official id always means the published model. Ids that are not official need
+            huggingface_hub. If installed, huggingface_hub also downloads Meta's models. A name that starts with ``./``
+            is a path.
         **kwargs: Arguments of :func:`build_sam2`. The default ``config_file`` belongs to the published model, or is
             inferred from the checkpoint's weights and a ``config.json`` of transformers in the same folder.
 
     Raises:
         FileNotFoundError: If there is no checkpoint at the path.
-        CheckpointError: If the folder has several checkpoints, or no configuration fits. Then pass ``config_file``.
+        CheckpointError: If the folder has several checkpoints, or no configuration fits, so pass ``config_file``.
         KeyError: If ``model_id`` is not a path, name or id.
         ImportError: If the id is not official, and huggingface_hub is not installed.
         DownloadError: If the model is not cached and cannot be downloaded.
@@ -217,7 +218,7 @@ def _pretrained(
         if config_file is None:
             config_file, overrides = choose_config(ckpt_path, kwargs.get("ckpt_prefix", ""))
     return {
-        # The default device is CUDA, as in the original. Models in the package should run on every machine.
+        # As in the original, the default device is CUDA. Embedded models should run on every machine.
         **({"device": "auto"} if named in EMBEDDED else {}),
         "config_file": config_file,
         "ckpt_path": ckpt_path,
@@ -227,7 +228,7 @@ def _pretrained(
 
 
 def _named(model_id: str | Path) -> str | None:
-    """Returns the id of a published or embedded model, given one of its names, or None."""
+    """Converts a name of a published or embedded model to the model's id. Returns None for other names."""
     # Ids take precedence over paths: the original supports only ids, and sam2fast/nano is also a folder of a checkout.
     if model_id in EMBEDDED or model_id in RELEASES:
         return str(model_id)
@@ -258,7 +259,7 @@ def _unknown(model_id: str) -> KeyError:
 
 
 class Weights(NamedTuple):
-    """Weights to load. See :func:`build_sam2`."""
+    """Checkpoint to load, and options of loading. See :func:`build_sam2`."""
 
     path: str | Path | None
     prefix: str = ""
@@ -274,7 +275,7 @@ def _build(
     dtype: torch.dtype | None,
     allow_targets: Sequence[str],
 ) -> SAM2Base:
-    """Builds a model or video predictor with weights on the device. For errors, see :func:`build_sam2`."""
+    """Builds a model or video predictor with weights on the device. :func:`build_sam2` lists the errors."""
     limit_threads_after_fork()
     config = load_config(config_file, overrides)
     if "trainer" in config and OmegaConf.select(config, "model.image_encoder") is None:
@@ -314,9 +315,9 @@ def _check_dtype(dtype: torch.dtype | None, device: torch.device) -> None:
 
 
 def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
-    """Casts the weights of linear layers and convolutions in place, except the mask decoder's small heads.
+    """Casts the weights of linear layers and convolutions in place.
 
-    All other parameters keep their dtype.
+    The small heads of the mask decoder and all other parameters keep the original dtype.
     """
     heads = tuple(f"sam_mask_decoder.{name}." for name in MaskDecoder.keep_fp32)
     if dtype is not None:
@@ -327,7 +328,7 @@ def cast_weights(model: SAM2Base, dtype: torch.dtype | None) -> SAM2Base:
 
 
 def _load_checkpoint(model: nn.Module, ckpt_path: str | Path | None) -> None:
-    """Loads a checkpoint into a model, as the original's function of the same name. Does nothing if the path is None.
+    """Loads a checkpoint into a model, as the original's ``_load_checkpoint``. Does nothing if the path is None.
 
     Raises:
         FileNotFoundError, CheckpointError, ImportError: If the file cannot be read, or does not fit the model.

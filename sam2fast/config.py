@@ -1,4 +1,4 @@
-"""Loads model configurations and instantiates them. Reads Hydra's global state, but never changes it."""
+"""Loads model configurations, and builds models from configurations. Reads, but never changes, Hydra's global state."""
 
 import inspect
 import os
@@ -45,18 +45,18 @@ TARGETS = frozenset(
     }.items()
     for name in names.split()
 )
-# A configuration with this key at the top level is a model configuration.
+# Top-level key of model configurations.
 MODEL = re.compile("^model:", re.MULTILINE)
 # Plain text without characters of Hydra's grammar, such as ~/Größe. Hydra rejects some of these texts unless quoted.
 TEXT = re.compile(r"""[^"'()\[\]{},=]*[^"'()\[\]{},=\\]""")
 EFFICIENTTAM = re.compile(r"^efficient_track_anything\.")
 # Argument types that do not accept text -> expected value in error messages.
 EXPECTED = {bool: "true or false", int: "an integer", float: "a number"}
-_ABSENT = object()  # marks a missing value; None is a valid one
+_ABSENT = object()  # marks a missing value, because None is a valid value
 
 
 class ConfigError(FixableError, ValueError):
-    """A configuration or an override is invalid."""
+    """Raised if a configuration or an override is invalid."""
 
 
 def shipped_configs() -> "dict[str, Traversable]":
@@ -83,24 +83,25 @@ def _shipped_files() -> "dict[str, Traversable]":
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Reads one configuration and applies Hydra-style overrides.
 
-    A configuration may name a ``base_config``. It then contains only the differences from that configuration.
+    A configuration with a ``base_config`` contains only the differences from the base configuration.
 
     Args:
-        name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), only
-            its last part (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are supported, such as
-            ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. As in the original, a configuration of
-            this name in the folder or module that Hydra was initialised with takes precedence.
-        overrides: ``key=value`` changes, ``+key=value`` adds, ``++key=value`` does either, ``~key`` deletes.
+        name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), last
+            part of an official name (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are supported,
+            such as ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a
+            folder or module, a configuration of this name in the folder takes precedence, as in the original.
+        overrides: Changes of the configuration. ``key=value`` changes a key, ``+key=value`` adds a key, ``++key=value``
+            changes or adds a key, ``~key`` deletes a key.
 
     Raises:
-        FileNotFoundError: If there is no shipped configuration and no file of this name.
+        FileNotFoundError: If no shipped configuration and no file has this name.
         ConfigError: If the file is not a configuration, or an override cannot be applied.
     """
     return finish_config(read_config(name), name, overrides)
 
 
 def read_config(name: str | Path) -> DictConfig:
-    """Reads a configuration and merges it into its ``base_config``, if any. For errors, see :func:`load_config`."""
+    """Reads a configuration. Merges a ``base_config``, if any. :func:`load_config` lists the errors."""
     return _read_over_base(str(name), ())
 
 
@@ -122,7 +123,7 @@ def _read_over_base(name: str, above: tuple[str, ...]) -> DictConfig:
 
 
 def finish_config(config: DictConfig, name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Applies overrides and resolves interpolations in place. For errors, see :func:`load_config`."""
+    """Applies overrides and resolves interpolations in place. :func:`load_config` lists the errors."""
     with _named(name):
         for override in overrides:
             _apply(config, _parse(override))
@@ -152,7 +153,7 @@ def _composed(name: str) -> DictConfig | None:
     if os.path.isabs(name) or not hydra.is_initialized():
         return None
     sources = [source for source in hydra.config_loader().get_sources() if source.provider == "main"]
-    # Skips the source `sam2`: `import sam2` initialises Hydra with the original's configurations, or with ours.
+    # Skips the source `sam2`: `import sam2` initialises Hydra with configurations of the original or of sam2fast.
     if not any(source.path != "sam2" and source.is_config(name) for source in sources):
         return None
     return cast(DictConfig, OmegaConf.create(OmegaConf.to_container(compose(name))))
@@ -179,7 +180,7 @@ def _read(name: str) -> str:
 
 
 def _matched(patterns: Mapping[str, str], name: str) -> str | None:
-    """Returns the text of the first pattern that matches the whole name, with the groups filled in."""
+    """Returns the text of the first pattern that matches the whole name, with the groups of the match filled in."""
     return next(
         (match.expand(text) for pattern, text in patterns.items() if (match := re.fullmatch(pattern, name))), None
     )
@@ -204,7 +205,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     present = OmegaConf.select(config, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
-    present = present or isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)  # the value is ???
+    present = present or isinstance(node, DictConfig) and OmegaConf.is_missing(node, last)  # present with the value ???
     if override_type == OverrideType.DEL:
         if not present:
             raise ConfigError(f"override {override.input_line!r} deletes {key!r}, which does not exist")
@@ -220,7 +221,7 @@ def _apply(config: DictConfig, override: Override) -> None:
 def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
     """Instantiates a configuration node with ``_target_`` keys.
 
-    Targets of the original (``sam2.modeling...``) are mapped to our classes. A target that is not allowed raises an
+    Targets of the original (``sam2.modeling...``) are mapped to our classes. Targets that are not allowed raise an
     error, so that a YAML file cannot call arbitrary functions.
 
     Args:
@@ -236,26 +237,26 @@ def build_from_config(node: DictConfig, allow_targets: Sequence[str] = (), targe
         if child["_target_"].startswith("sam2fast."):
             _refuse_text_for_numbers(child)
     try:
-        return instantiate({**plain, "_convert_": "all"})  # a keyword argument would make Hydra copy the node
+        return instantiate({**plain, "_convert_": "all"})  # as a keyword, _convert_ makes Hydra copy
     except HydraException as error:
         raise ConfigError(f"the configuration cannot be built: {error.__cause__ or error}") from error
 
 
 def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: Collection[str] = TARGETS) -> Any:
-    """Checks a node, and returns it as plain containers with our targets.
+    """Checks the targets of a node. Returns the node as plain containers, with our targets.
 
-    For arguments, see :func:`build_from_config`.
+    :func:`build_from_config` lists the arguments.
 
     Raises:
         ConfigError: If a target is not allowed, or a value is missing.
     """
-    # Resolves interpolations first, because their values could change after the check.
+    # Resolves interpolations before the check, because interpolated values could change after the check.
     try:
         plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration is not complete: {error}") from error
     for text in _nested(plain):
-        if isinstance(text, str) and "${" in text:  # an escaped interpolation: `instantiate` would resolve it
+        if isinstance(text, str) and "${" in text:  # `instantiate` would resolve an escaped interpolation
             raise ConfigError(f"the configuration contains {text!r}; interpolations cannot be escaped")
     for child in _targeted(plain):
         target = child["_target_"]
@@ -270,7 +271,7 @@ def check_targets(node: DictConfig, allow_targets: Sequence[str] = (), targets: 
 
 
 def _nested(value: Any) -> Iterator[Any]:
-    """Yields a value and all keys and values in its nested dicts and lists."""
+    """Yields a value, and all keys and values in nested dicts and lists of the value."""
     yield value
     for child in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _nested(child)
@@ -282,7 +283,7 @@ def _targeted(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
-    """Raises an error for text in place of a number or bool: the text ``no`` would be true in Python."""
+    """Raises an error if a number or bool is given as text. For example, Python treats the text ``no`` as true."""
     target = get_object(node["_target_"])
     for name, parameter in inspect.signature(target).parameters.items():
         accepted = [parameter.annotation, *get_args(parameter.annotation)]
@@ -292,8 +293,8 @@ def _refuse_text_for_numbers(node: Mapping[str, Any]) -> None:
 
 
 def official_to_ours(name: str) -> str:
-    """Returns the dotted name of our counterpart of an official class. Returns other names unchanged."""
-    name = EFFICIENTTAM.sub("sam2.", name)  # EfficientTAM's package has the same modules as SAM 2's
+    """Converts the dotted name of an official class to the name of our class. Returns other names unchanged."""
+    name = EFFICIENTTAM.sub("sam2.", name)  # EfficientTAM's package has the module names of SAM 2's package
     module, _, attribute = name.rpartition(".")
     if attribute in NAMES.get(module, {}):
         return NAMES[module][attribute]

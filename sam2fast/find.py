@@ -16,11 +16,11 @@ from sam2fast.transforms import ImageLike, to_pixels
 
 __all__ = ["Match", "Reference", "find"]
 
-CLICKS = 8  # per image
-RELATIVE = 0.2  # least likeness of a result relative to the best one
-OVERLAP = 0.3  # largest overlap of two results, as a share of the smaller one
-BINS = (6, 12, 12)  # of a colour histogram: lightness, red against green, yellow against blue
-# Of the terms of `Search`: between the fits of bench/find_pairs.py for mini and for SAM 2 tiny.
+CLICKS = 8  # number of clicks per image
+RELATIVE = 0.2  # minimum ratio of a result's likeness to the best likeness
+OVERLAP = 0.3  # maximum overlap of two results, as a fraction of the smaller result's area
+BINS = (6, 12, 12)  # numbers of bins of a colour histogram: lightness, red against green, yellow against blue
+# Weights and bias of the terms of `Search`: between the fits of bench/find_pairs.py for mini and for SAM 2 tiny.
 WEIGHTS, BIAS = (9.3, 2.5, 2.1, 6.3), -15.1
 
 
@@ -28,18 +28,18 @@ class Match(NamedTuple):
     """An object that :func:`find` proposes."""
 
     mask: np.ndarray  # (H, W) bool
-    likeness: float  # in [0, 1]; for comparison with other results of the same model
-    iou: float  # the mask's IoU as the model predicts it
+    likeness: float  # likeness in [0, 1], comparable to results of the same model
+    iou: float  # predicted IoU of the mask
 
 
 class Reference:
     """Stores the mean features and the colours of a labelled object.
 
     Args:
-        predictor: Predictor that encodes the image. Its current image stays set.
+        predictor: Predictor that encodes the image. The current image of the predictor stays set.
         image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
-        mask: Mask ``(H, W)`` of the object at the image's size; pixels above 0 are the object.
-        features: Result of ``predictor.encode(image)``, if it exists already.
+        mask: Mask ``(H, W)`` of the object at the image's size. Pixels above 0 are the object.
+        features: Result of ``predictor.encode(image)`` to use. None encodes the image.
 
     Raises:
         ValueError: If the mask is empty or has another size than the image, or ``features`` come from another model.
@@ -72,17 +72,17 @@ def find(
     min_likeness: float = 0.0,
     features: Features | None = None,
 ) -> list[Match]:
-    """Finds objects that look like a labelled object. Returns proposals for review, the most alike first.
+    """Finds objects that look like a labelled object. Returns proposals for review, in descending order of likeness.
 
-    It finds another object of the same type, too, and mostly returns some object if the image has none.
+    Results may be other objects of the same type. If the image has no such object, a different object may be returned.
 
     Args:
-        predictor: Predictor with the model of the references. Its current image stays set.
-        reference: Labelled object, or several views of it. The likeness is that of the most similar view.
+        predictor: Predictor with the model of the references. The current image of the predictor stays set.
+        reference: Labelled object, or several views of this object. The most similar view determines the likeness.
         image: RGB image of any type that :func:`sam2fast.transforms.to_pixels` accepts.
-        most: Largest number of results.
-        min_likeness: Least likeness of a result. Good values depend on the model.
-        features: Result of ``predictor.encode(image)``, if it exists already.
+        most: Maximum number of results.
+        min_likeness: Minimum likeness of a result. Good values depend on the model.
+        features: Result of ``predictor.encode(image)`` to use. None encodes the image.
 
     Raises:
         ValueError: If there is no reference, or references or ``features`` come from another model.
@@ -106,8 +106,8 @@ class Search:
     Attributes:
         masks: Low-resolution masks ``(N, 4h, 4h)``.
         ious: Predicted IoUs ``(N)``.
-        terms: Terms of the likeness ``(R, N, 4)`` for R references: similarity of the mean features, share of the
-            similar area in and around the mask that the mask covers, predicted IoU, and common colours.
+        terms: Terms of the likeness ``(R, N, 4)`` for R references: similarity of the mean features, similar area in
+            the mask divided by similar area in and around the mask, predicted IoU, and overlap of the colours.
         likeness: Likeness ``(N)`` to the most similar reference.
     """
 
@@ -148,7 +148,7 @@ class Search:
         self.likeness = torch.sigmoid(self.terms @ weights + bias).amax(0)
 
     def choose(self, most: int, min_likeness: float, relative: float = RELATIVE) -> list[int]:
-        """Returns the indices of at most ``most`` masks that hardly overlap, the most alike first."""
+        """Returns the indices of at most ``most`` masks with little overlap, in descending order of likeness."""
         chosen = list[int]()
         least, areas = max(min_likeness, relative * float(self.likeness.max())), self.masks.sum((1, 2))
         for i in self.likeness.argsort(descending=True).tolist():
@@ -167,7 +167,7 @@ class Search:
 
 
 def _embedding(predictor: SAM2ImagePredictor, pixels: Tensor, features: Features | None) -> Tensor:
-    """Returns the embedding ``(C, h, h)`` in fp32 on the CPU."""
+    """Returns the embedding ``(C, h, h)`` of an image in fp32 on the CPU."""
     features = features or predictor.encode(pixels.numpy())
     features.check(predictor.model)
     return features.tensors["image_embed"][0].float().cpu()
@@ -178,7 +178,7 @@ def _resized(masks: Tensor, side: int) -> Tensor:
 
 
 def _peaks(similarity: Tensor) -> Tensor:
-    """Returns the most similar places ``(CLICKS, 2)``, apart from each other, as x and y in [0, 1]."""
+    """Returns the most similar positions ``(CLICKS, 2)``, (x, y) in [0, 1], with a distance between positions."""
     side = similarity.shape[-1]
     left = (similarity + F.avg_pool2d(similarity[None], 3, 1, 1, count_include_pad=False)[0]) / 2
     apart, points = max(2, side // 16), []
@@ -190,7 +190,7 @@ def _peaks(similarity: Tensor) -> Tensor:
 
 
 def _colours(pixels: Tensor, side: int) -> Tensor:
-    """Returns the bin of each pixel's colour in a histogram of ``BINS``, ``(side, side)``."""
+    """Returns the histogram bin ``(side, side)`` of each pixel's colour, for a histogram with ``BINS`` bins."""
     step = max(1, min(pixels.shape[:2]) // 512)
     values = pixels[::step, ::step].permute(2, 0, 1).float() / (255 if pixels.dtype == torch.uint8 else 1)
     red, green, blue = _resized(values, side)
@@ -200,7 +200,7 @@ def _colours(pixels: Tensor, side: int) -> Tensor:
 
 
 def _histograms(colours: Tensor, weights: Tensor) -> Tensor:
-    """Returns the smoothed histograms of ``colours`` ``(N, BINS)`` for weights ``(N, side, side)``; each sums to 1."""
+    """Returns N smoothed histograms of ``colours`` for weights ``(N, side, side)``. Each histogram sums to 1."""
     counts = torch.zeros(len(weights), math.prod(BINS)).index_add_(1, colours.flatten(), weights.flatten(1))
     smooth = F.avg_pool3d(counts.reshape(-1, 1, *BINS), 3, 1, 1).flatten(1)
     return smooth / smooth.sum(1, keepdim=True).clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""Computes embeddings of images, and stores them as objects that can be moved between devices and saved."""
+"""Computes and stores embeddings of images. Embeddings can be moved between devices, and saved."""
 
 import json
 import weakref
@@ -27,8 +27,8 @@ class Features:
     If the model's input has 1024 x 1024 pixels, the embedding takes 16 MiB, or 10 MiB in bfloat16.
 
     Attributes:
-        tensors: Embedding ``(1, C, h, h)`` under ``image_embed``, and high-resolution features
-            ``(1, C/8, 4h, 4h)`` and ``(1, C/4, 2h, 2h)`` as a list under ``high_res_feats``.
+        tensors: Dict of ``image_embed``, the embedding ``(1, C, h, h)``, and ``high_res_feats``, a list of
+            high-resolution features ``(1, C/8, 4h, 4h)`` and ``(1, C/4, 2h, 2h)``.
         size: Size (H, W) of the image.
     """
 
@@ -37,7 +37,7 @@ class Features:
     ) -> None:
         self.tensors = tensors
         self.size = size
-        self._facts = facts  # identify the model
+        self._facts = facts  # values from facts_of, which identify the model
         self._model = (lambda: None) if model is None else weakref.ref(model)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Features:
         return Features(tensors, self.size, self._facts, self._model())
 
     def check(self, model: SAM2Base) -> None:
-        """Checks that the features belong to the model and are on its device.
+        """Checks that the features belong to the model and are on the model's device.
 
         Raises:
             ValueError: If the features come from another model, or are on another device.
@@ -85,7 +85,7 @@ class Features:
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Features":
-        """Reads a file written by :meth:`save`. Runs no code from the file.
+        """Reads a file that :meth:`save` wrote. Runs no code from the file.
 
         Raises:
             FileNotFoundError: If the file does not exist.
@@ -98,7 +98,7 @@ class Features:
         try:
             with safe_open(path, framework="pt") as content:
                 facts = json.loads((content.metadata() or {})[FACTS])
-                # Clones the tensors, because safetensors maps the file into memory: they would change with the file.
+                # Tensors are cloned, because safetensors maps the file into memory, so changes of the file would show.
                 loaded = {name: content.get_tensor(name).clone() for name in sorted(content.keys())}
             height, width = facts["size"]
             tensors = {EMBEDDING: loaded.pop(EMBEDDING), LEVELS: list(loaded.values())}
@@ -115,9 +115,9 @@ class Features:
 def encode_images(
     images: Sequence[ImageLike], model: SAM2Base, transforms: SAM2Transforms, fast: bool | None
 ) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Returns ``tensors`` as in :class:`Features`, with a batch dimension B, and the sizes (H, W) of B images.
+    """Encodes B images. Returns ``tensors`` of :class:`Features`, with batch dimension B, and the sizes (H, W).
 
-    For ``fast``, see ``engine/recorded.py``.
+    ``engine/recorded.py`` defines ``fast``.
     """
     pixels = [to_pixels(image) for image in images]
     batch = torch.stack([transforms.from_pixels(p, model.device) for p in pixels])

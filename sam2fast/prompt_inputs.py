@@ -16,7 +16,7 @@ POINT_LABELS = (-1, 0, 1, 2, 3)
 # Maximum absolute value of coordinates and logits. Squares of much larger numbers overflow in the model.
 LARGEST = 1e15
 LARGEST_LOW_RES = 256  # side of SAM 2's low-resolution logits if the input has 1024 x 1024 pixels
-# Low-resolution logits are clamped to [-32, 32] in results and mask prompts.
+# Maximum absolute value of low-resolution logits in results and mask prompts. Larger logits are clamped.
 LOGIT_LIMIT = 32.0
 # Mask formats of the image predictor.
 OUTPUT_MODES = ("float", "bool", "low_res", "coco_rle")
@@ -27,8 +27,8 @@ def check_points(
 ) -> tuple[Tensor, Tensor]:
     """Returns validated points ``(B, N, 2)`` fp32 and labels ``(B, N)`` int32 on the CPU.
 
-    Adds a batch dimension B = 1 if there is none. Empty lists become zero points, ``(1, 0, 2)``. The result stays on
-    the CPU, because checking values on a GPU would synchronise with it.
+    If points have no batch dimension, adds B = 1. Empty lists become zero points, ``(1, 0, 2)``. The result stays on
+    the CPU, because checking values on a GPU would synchronise with the GPU.
 
     Raises:
         ValueError: If points or labels are missing, not finite or have a wrong shape, or a label is unknown.
@@ -53,13 +53,13 @@ def check_points(
 
 
 class PromptWarning:
-    """Warns once about prompts that show no object. As in the original, the model still predicts masks for them."""
+    """Warns once about prompts that show no object. As in the original, the model predicts masks for such prompts."""
 
     def __init__(self) -> None:
         self._has_warned = False
 
     def check_points(self, coords: Tensor, labels: Tensor, size: tuple[int, int]) -> None:
-        """Warns if a click is outside the image. Corners of boxes may be outside.
+        """Warns if a click is outside the image. Corners of boxes may be outside the image.
 
         Args:
             coords, labels: Results of :func:`check_points`, on the CPU.
@@ -106,11 +106,11 @@ def check_boxes(box: Any) -> Tensor:
 def check_mask_input(mask_logits: Any, size: tuple[int, int], device: torch.device) -> Tensor:
     """Converts low-resolution logits ``(h, w)``, ``(1, h, w)`` or ``(B, 1, h, w)`` to fp32 ``(B, 1, h, w)``.
 
-    Resizes square logits up to 256x256, which may come from a model with another input size. Warns if the values look
+    Square logits up to 256x256 may come from a model with another input size, and are resized. Warns if the values look
     like a mask: the minimum is 0, and some values are positive.
 
     Args:
-        size: Size (h, w) of the prompt encoder's masks.
+        size: Size (h, w) of mask inputs of the prompt encoder.
         device: Device of the result.
 
     Raises:
@@ -150,9 +150,9 @@ class PromptGroup(NamedTuple):
 
 
 def grouped_by_points(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> Iterator[PromptGroup]:
-    """Yields groups of objects with the same number of points, if ``point_coords`` is a ragged list.
+    """Splits a ragged list ``point_coords`` into groups of objects with the same number of points.
 
-    Otherwise yields all prompts unchanged as one group, with empty ``rows``.
+    If ``point_coords`` is not a ragged list, yields all prompts unchanged as one group, with empty ``rows``.
 
     Raises:
         ValueError: If an object's points or labels are invalid, or the number of boxes or masks is wrong.
@@ -189,7 +189,7 @@ def in_order(parts: Sequence[tuple[Tensor, ...]], rows: list[int]) -> tuple[Tens
 
 
 def ragged_lengths(value: Any) -> list[int] | None:
-    """Returns the lengths of a list's items if they differ, else None."""
+    """Returns the lengths of a list's items if the lengths differ, else None."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         value = list(value)
     if not isinstance(value, list | tuple):
@@ -202,9 +202,9 @@ def ragged_lengths(value: Any) -> list[int] | None:
 
 
 def check_counts(**prompts: Any) -> None:
-    """Checks that all prompts that are not None have the same number of objects.
+    """Checks that all prompts have the same number of objects. Ignores prompts that are None.
 
-    As in the original, a single ``mask_input`` may be used for all points and boxes.
+    As in the original, one ``mask_input`` may be used for all points and boxes.
 
     Raises:
         ValueError: If the numbers of objects differ.
@@ -221,7 +221,7 @@ def check_counts(**prompts: Any) -> None:
 
 
 def joined_points(coords: Tensor | None, labels: Tensor | None, boxes: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Returns points ``(B, P, 2)`` and labels ``(B, P)``. Prepends a box as two points. None if all are None."""
+    """Returns points ``(B, P, 2)`` and labels ``(B, P)``, or None without prompts. Prepends a box as two points."""
     points = None if coords is None or labels is None else (coords, labels)
     if boxes is None:
         return points
@@ -264,7 +264,7 @@ def check_output_mode(output_mode: Any, return_logits: bool) -> None:
 def check_numbers(value: Any, name: str, device: torch.device = CPU) -> Tensor:
     """Converts an array, a tensor, or nested lists of arrays, tensors or numbers to an fp32 tensor on ``device``.
 
-    Checks values on the CPU before copying them to the device.
+    Values are checked on the CPU before the copy to the device.
 
     Raises:
         ValueError: If a value is not a real number, or is NaN, infinite or beyond 1e15.
@@ -292,7 +292,7 @@ def _real_numbers(value: Any) -> Tensor:
         if value.is_complex() or value.is_meta or value.layout != torch.strided:
             raise TypeError(f"a {value.layout} tensor of {value.dtype} on {value.device}")
         return value.detach().float()
-    if _is_on_gpu(value):  # np.asarray cannot convert it
+    if _is_on_gpu(value):  # np.asarray cannot convert GPU arrays
         return _real_numbers(torch.as_tensor(value))
     array = np.asarray(value)
     if array.dtype == object:  # such as a table with columns of several dtypes
@@ -316,9 +316,9 @@ def _is_on_gpu(value: Any) -> bool:
 
 
 def plain_id(obj_id: Any) -> Any:
-    """Converts an object id to a Python number if it is a NumPy number, or a tensor or array of one element.
+    """Converts an object id to a Python number if the id is a NumPy number, or a tensor or array of one element.
 
-    Tensors are hashed by identity, so as dictionary keys, two tensors of the same value would be different objects.
+    Tensors are hashed by identity. As dictionary keys, two tensors of the same value would be different objects.
     """
     if isinstance(obj_id, Tensor | np.ndarray | np.generic) and len(obj_id.reshape(-1)) == 1:
         return obj_id.item()

@@ -34,29 +34,29 @@ from sam2fast.utils.async_copies import copy_to_device, copy_to_host, to_numpy
 from sam2fast.utils.thread_guard import CallGuard, exclusive, limit_threads_after_fork, shared
 
 Prompt: TypeAlias = ArrayLike | Tensor
-COPIES_BITS = ("cuda",)  # device types from which masks are copied as packed bits; on the CPU packing is slower
+COPIES_BITS = ("cuda",)  # device types with masks copied as packed bits; on the CPU, packing takes longer than copying
 NAN_SCORES = "the model's scores are NaN: its weights are damaged (training diverged?), or float16 overflows"
 
 
 class SAM2ImagePredictor:
-    """Computes the embedding of an image once, and then predicts masks for prompts on the image.
+    """Computes the embedding of an image once. Predicts masks for any number of prompts on the image.
 
     Names, defaults, results and dtypes match ``sam2.sam2_image_predictor.SAM2ImagePredictor``.
 
-    Several threads may predict at the same time. For different images, they use :meth:`encode`. Setting an image during
-    another thread's call, or predicting while another thread sets an image, raises
-    :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other call replaced the image, later predictions of
-    the thread that got the error raise it again, until any thread sets an image. Predictors may share a model.
+    Several threads may predict at the same time. Threads with different images use :meth:`encode`. Setting an image
+    during another thread's call, or predicting while another thread sets an image, raises
+    :class:`~sam2fast.utils.thread_guard.ConcurrentUseError`. If the other thread replaced the image, later predictions
+    of the thread with the error raise the error again, until any thread sets an image. Predictors may share a model.
 
     Args:
-        sam_model: SAM 2 model for mask prediction. Its device and dtype are used.
+        sam_model: SAM 2 model for mask prediction. The predictor uses the model's device and dtype.
         mask_threshold: Threshold that converts mask logits to binary masks.
-        max_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
-        max_sprinkle_area: Largest area of sprinkles to remove, in low-resolution pixels. 0 removes none.
+        max_hole_area: Maximum area of holes to fill, in low-resolution pixels. 0 fills no holes.
+        max_sprinkle_area: Maximum area of sprinkles to remove, in low-resolution pixels. 0 removes no sprinkles.
         **kwargs: Ignored, as in the original.
 
     Attributes:
-        fast: Whether to use CUDA graphs, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
+        fast: Use of CUDA graphs, see :class:`~sam2fast.tracking.session_api.SessionMethods`.
     """
 
     fast: bool | None = None
@@ -90,10 +90,11 @@ class SAM2ImagePredictor:
 
     @classmethod
     def from_pretrained(cls, model_id: str | Path, **kwargs: Any) -> "SAM2ImagePredictor":
-        """Loads a model and returns a predictor for it.
+        """Loads a model and returns a predictor with this model.
 
         Args:
-            model_id: ``sam2fast/mini``, a Hugging Face id or a checkpoint. See ``build_sam.build_sam2_hf``.
+            model_id: Model to load: ``sam2fast/mini``, a Hugging Face id or a checkpoint. See
+                ``build_sam.build_sam2_hf``.
             **kwargs: Arguments of ``build_sam2_hf`` and the constructor.
         """
         return cls(resolve_name("sam2fast.build_sam.build_sam2_hf")(model_id, **kwargs), **kwargs)
@@ -120,11 +121,11 @@ class SAM2ImagePredictor:
 
     @torch.no_grad()
     def encode(self, image: ImageLike) -> Features:
-        """Returns the embedding of an image for :meth:`predict`. The predictor's current image stays set.
+        """Returns the embedding of an image for :meth:`predict`. The current image of the predictor stays set.
 
         Any number of threads may encode images, and predict for different images, at the same time.
 
-        For arguments and exceptions, see :meth:`set_image`.
+        :meth:`set_image` lists the arguments and exceptions.
         """
         limit_threads_after_fork()
         tensors, (size,) = encode_images([image], self.model, self._transforms, self.fast)
@@ -150,7 +151,7 @@ class SAM2ImagePredictor:
         self._keep(*encode_images(image_list, self.model, self._transforms, self.fast), is_batch=True)
 
     def _keep(self, features: dict[str, Any], sizes: list[tuple[int, int]], is_batch: bool) -> None:
-        # A single statement, so that Ctrl-C cannot interrupt it halfway.
+        # Assigned in a single statement, so that Ctrl-C cannot leave only some attributes changed.
         self._features, self._orig_hw, self._is_batch, self._is_image_set = features, sizes, is_batch, True
         self.guard.record_change()
 
@@ -164,11 +165,11 @@ class SAM2ImagePredictor:
 
     @exclusive
     def reset_predictor(self) -> None:
-        """Removes the current images and their embeddings."""
+        """Removes the current images and embeddings."""
         self._features, self._orig_hw, self._is_batch, self._is_image_set = None, None, False, False
 
     def release_recordings(self) -> None:
-        """Frees the CUDA graphs of this model and their memory. Later calls capture new graphs if needed."""
+        """Frees the CUDA graphs of this model and the graphs' memory. Later calls capture new graphs if needed."""
         recorded.release(self.model)
 
     def _require_image(self) -> dict[str, Any]:
@@ -193,32 +194,32 @@ class SAM2ImagePredictor:
         """Predicts masks for the given input prompts, using the current image.
 
         A call takes one prompt or a batch of B prompts, as arrays, tensors or lists. B may be 0. As in the original, a
-        point outside the image or a call without prompts still returns masks. The predictor warns once about them.
+        point outside the image or a call without prompts returns masks. The predictor warns once about such calls.
 
         Args:
             point_coords: Points (x, y) in pixels of the image, ``(N, 2)`` or ``(B, N, 2)``. In a list of B lists, N may
-                differ between objects. The results then equal the results of one call per object.
-            point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 a box's corners.
-                As in the original, padding changes the masks slightly.
+                differ between objects. Such a list gives the results of one call per object.
+            point_labels: Labels ``(N)`` or ``(B, N)``: 1 foreground, 0 background, -1 padding, 2 and 3 box corners (top
+                left, bottom right). As in the original, padding changes the masks slightly.
             box: Box ``(4)`` or boxes ``(B, 4)``, XYXY in pixels of the image.
             mask_input: Low-resolution logits ``(1, 4h, 4h)`` or ``(B, 1, 4h, 4h)``, typically the third result of a
-                previous call. h is the side of the embedding. Other square logits up to 256x256, which may come from
-                a model with another input size, are resized.
-            multimask_output: If True, the model returns three masks. This is better for ambiguous prompts such as a
-                single click.
+                previous call. h is the side of the embedding. Other square logits up to 256x256 are resized, because
+                the logits may come from a model with another input size.
+            multimask_output: If True, the model returns three masks. For ambiguous prompts such as a single click,
+                three masks are better than one.
             return_logits: If True, returns unthresholded mask logits. Requires ``output_mode="float"``.
-            normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
+            normalize_coords: If False, the coordinates are in [0, 1] instead of in pixels.
             output_mode: Format of the masks. ``float`` returns fp32, as in the original. ``bool`` returns bool.
                 ``coco_rle`` returns an array ``(C)`` of COCO's compressed run lengths, and creates no full-size masks
                 in memory. ``low_res`` returns bool ``(C, 4h, 4h)``, without resizing.
-            features: Result of :meth:`encode` to use instead of the current image. Any number of threads may make such
-                calls at the same time.
+            features: Result of :meth:`encode` to use instead of the current image. Any number of threads may call
+                ``predict`` with ``features`` at the same time.
 
         Returns:
             Three arrays: masks ``(C, H, W)`` of 0.0 and 1.0 at the image's size, predicted IoUs ``(C)`` in fp32, and
             low-resolution logits ``(C, 4h, 4h)`` in fp32 and [-32, 32]. The logits can be passed as ``mask_input`` to
-            the next call. C is the number of masks. For a batch of B prompts, all arrays have a leading dimension B,
-            except for B = 1.
+            the next call. C is the number of masks. For a batch of B prompts, all arrays have a leading dimension B. If
+            B is 1, the arrays have no such dimension.
 
         Raises:
             RuntimeError: If no image is set.
@@ -248,12 +249,12 @@ class SAM2ImagePredictor:
         """Predicts masks for each image of :meth:`set_image_batch`.
 
         Prompts are lists with one entry per image, in the format of :meth:`predict`. An entry may be None. For an image
-        without objects, pass boxes ``(0, 4)`` or ``[]``. For other arguments, see :meth:`predict`.
+        without objects, pass boxes ``(0, 4)`` or ``[]``. :meth:`predict` lists the other arguments.
 
         Returns:
             Three lists with one entry per image: masks ``(C, H_i, W_i)``, predicted IoUs ``(C)`` and low-resolution
-            logits ``(C, 4h, 4h)``, as from :meth:`predict`. For a batch of B prompts, an image's arrays have a
-            leading dimension B, except for B = 1.
+            logits ``(C, 4h, 4h)``, as from :meth:`predict`. For a batch of B prompts, the arrays of an image have a
+            leading dimension B. If B is 1, the arrays have no such dimension.
 
         Raises:
             RuntimeError: If no batch of images is set.
@@ -338,7 +339,7 @@ class SAM2ImagePredictor:
             coords = labels = None  # zero points are valid with any number of boxes
         check_counts(points=coords, box=corners, mask_input=mask)
         self._prompt_warning.check_any(coords, corners, mask)
-        # Copies prompts after all checks, because checking values on a GPU would synchronise with it.
+        # Prompts are copied after all checks, because checking values on a GPU would synchronise with the GPU.
         prompts = coords, labels, corners
         coords, labels, corners = (x if x is None else copy_to_device(x, self.device) for x in prompts)
         return mask, coords, labels, corners
@@ -355,7 +356,7 @@ class SAM2ImagePredictor:
         return_logits: bool = False,
         img_idx: int = -1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicts masks for tensor prompts in the model's input pixels, without checks.
+        """Predicts masks for prompts as tensors, in pixels of the model's input. Does not check the prompts.
 
         Args:
             point_coords, point_labels: Points ``(B, N, 2)`` and labels ``(B, N)``.

@@ -35,15 +35,15 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     """Tracks objects through videos. The predictor is the model. :meth:`init_state` returns the state of one video.
 
     Names, defaults, results and their order match ``sam2.sam2_video_predictor.SAM2VideoPredictor``. If a user replaced
-    a private method, ``flow_of`` returns the original's control flow, which calls the method. Otherwise None.
+    a private method, ``flow_of`` returns the original's control flow, which calls the method, and otherwise None.
 
     Args:
-        fill_hole_area: Largest area of holes to fill, in low-resolution pixels. 0 fills none.
+        fill_hole_area: Maximum area of holes to fill, in low-resolution pixels. 0 fills no holes.
         non_overlap_masks: If True, each pixel of returned masks belongs only to the object with the largest logit.
         clear_non_cond_mem_around_input: If True, a prompt removes the object's results on tracked frames up to
-            ``num_maskmem`` strides away, since their masks may be wrong.
+            ``num_maskmem`` strides away, since the masks on these frames may be wrong.
         add_all_frames_to_correct_as_cond: If True, corrected frames become conditioning frames, and later passes keep
-            their masks. Otherwise, as in the original, the next pass over such a frame overwrites the mask.
+            the corrected masks. If False, the next pass overwrites a corrected mask, as in the original.
         **kwargs: Arguments of :class:`~sam2fast.modeling.sam2_base.SAM2Base`.
 
     Attributes:
@@ -63,7 +63,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         self.non_overlap_masks = non_overlap_masks
         self.clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self.add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self._load_video_frames = replaced_loader(load_video_frames)  # None unless replaced
+        self._load_video_frames = replaced_loader(load_video_frames)  # None if a user did not replace load_video_frames
 
     @property
     def _tracker(self) -> Tracker:
@@ -88,25 +88,27 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         window: tuple[float, float] | None = None,
         axis: Axis | None = None,
     ) -> VideoState:
-        """Opens a video and encodes its first frame. Other frames are decoded when needed.
+        """Opens a video and encodes the first frame. Other frames are decoded when needed.
 
         Args:
             video_path: Folder of images, video file (path, bytes or file object), or frames. See
                 :func:`sam2fast.video_io.open_frames`. If ``load_video_frames`` is replaced, or was replaced when the
                 model was built, the replacement receives this argument.
-            offload_video_to_cpu: Passed to a replaced ``load_video_frames``, otherwise ignored, because the device
+            offload_video_to_cpu: Argument of a replaced ``load_video_frames``. Otherwise ignored, because the device
                 only holds the data in use.
-            offload_state_to_cpu: Sets ``state["storage_device"]``, without other effects.
-            async_loading_frames: If True, decodes the next frames ahead. Images are decoded by up to eight threads.
-            max_history: Number of tracked frames to keep per object, besides conditioning frames. A later pass that
-                starts among older frames treats them as never tracked. None keeps all frames, which takes about 0.8 MB
-                (bf16) or 1.3 MB (fp32) of CPU memory per object and frame at 1024x1024.
-            strategy: Strategy as in :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None uses the predictor's.
+            offload_state_to_cpu: Value for ``state["storage_device"]``, without other effects.
+            async_loading_frames: If True, decodes frames ahead. Up to eight threads decode images.
+            max_history: Number of tracked frames to keep per object, besides conditioning frames. For later passes,
+                older frames count as never tracked. None keeps all frames, which takes about 0.8 MB (bf16) or 1.3 MB
+                (fp32) of CPU memory per object and frame at 1024x1024.
+            strategy: Strategy as in :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None uses the strategy of
+                the predictor.
             window: Values (low, high) to map to black and white, in volumes and in images of more than 8 bits.
             axis: Axis of a volume, see :func:`sam2fast.video_io.open_volume`.
 
         Returns:
-            State for the other methods. It also has the keys of the original's ``inference_state``.
+            State of the video, which is an argument of the other methods. The state also has the keys of the original's
+            ``inference_state``.
 
         Raises:
             FileNotFoundError, VideoError, TypeError: If the video cannot be used, or ``max_history`` is not an integer.
@@ -140,7 +142,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
                 self._get_image_feature(state, frame_idx=0, batch_size=1)
             return state
         except BaseException:
-            frames.close()  # otherwise the traceback would keep the file and thread alive
+            frames.close()  # the traceback would keep open frames, with their file and thread, alive
             raise
 
     @checked_session
@@ -170,20 +172,21 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         """Adds points or a box for a new or known object. A failed call leaves a session from ``init_state`` unchanged.
 
         On a tracked frame, the prompt is a correction, and the prediction starts from the tracked mask and the memory.
-        ``add_all_frames_to_correct_as_cond`` defines if later passes keep the result.
+        If ``add_all_frames_to_correct_as_cond`` is True, later passes keep the corrected mask.
 
         Args:
             frame_idx: Index of the frame, starting from 0.
             obj_id: Object id, any hashable value. NumPy numbers and tensors of one element become Python numbers.
             points: Points ``(N, 2)``, (x, y) in pixels of the video.
             labels: Labels ``(N)``: 1 foreground, 0 background.
-            clear_old_points: If True, replaces the object's earlier points on the frame, otherwise adds to them.
-            normalize_coords: If False, the coordinates are in [0, 1] instead of pixels.
+            clear_old_points: If True, the points replace earlier points of the object on the frame. If False, earlier
+                points are kept.
+            normalize_coords: If False, the coordinates are in [0, 1] instead of in pixels.
             box: Box ``(4)``, XYXY in pixels of the video.
 
         Returns:
-            The frame index, the ids of all objects, and their mask logits ``(objects, 1, H, W)`` on the frame in fp32.
-            The logits of objects without a result on the frame are -1024.
+            The frame index, the ids of all objects, and fp32 mask logits ``(objects, 1, H, W)`` of all objects on the
+            frame. The logits of objects without a result on the frame are -1024.
 
         Raises:
             TypeError: If ``inference_state`` is no session, ``frame_idx`` is no integer, or ``obj_id`` is not hashable.
@@ -199,7 +202,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         return add_points_or_box(self._tracker, state, frame, obj_id, *prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Any], Tensor]:
-        """Calls :meth:`add_new_points_or_box`. Kept as the old name of this method."""
+        """Calls :meth:`add_new_points_or_box`. ``add_new_points`` is the old name of the method."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     @checked_session
@@ -212,7 +215,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         Arrays are converted to bool, with a warning about negative and fractional values. A tensor of the model's
         input size is used unchanged. Other masks are resized and thresholded at 0.5.
 
-        For results and errors, see :meth:`add_new_points_or_box`.
+        :meth:`add_new_points_or_box` lists the results and errors.
         """
         state, frame = inference_state, frame_number(frame_idx, inference_state.num_frames, "frame_idx")
         flow, obj_id = flow_of(self, state), plain_id(obj_id)
@@ -248,14 +251,14 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     def remove_object(
         self, inference_state: VideoState, obj_id: Any, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Any], list[tuple[int, Tensor]]]:
-        """Removes an object. The other objects keep their results.
+        """Removes an object. Results of other objects are kept.
 
         Args:
             strict: If True, an unknown id raises an error.
-            need_output: If True, returns the other objects' masks on the frames where the object had prompts.
+            need_output: If True, returns masks of the remaining objects on the frames where the object had prompts.
 
         Returns:
-            The remaining ids, and a list of frame indices with mask logits ``(objects, 1, H, W)``.
+            The remaining ids, and a list of pairs: frame index and mask logits ``(objects, 1, H, W)``.
 
         Raises:
             TypeError, ValueError: If ``inference_state`` is not a session, or belongs to another model.
@@ -342,25 +345,26 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
     ) -> Iterator[tuple[Any, ...]]:
         """Tracks all objects frame by frame, and yields the results of each frame.
 
-        If an object is removed during a propagation, later frames omit it. The next propagation uses new objects and
-        prompts. The strategy ``sam2long`` selects masks at the end of a pass, and only then yields the first frame.
+        If an object is removed during a propagation, later frames omit the object. New objects and prompts take effect
+        in the next propagation. The strategy ``sam2long`` yields all frames at the end of a pass, after it selected the
+        masks.
 
         Args:
-            start_frame_idx: First frame, by default the earliest conditioning frame.
-            max_frame_num_to_track: Maximum number of frames after the first one, by default all.
-            reverse: If True, tracks backwards in time. From frame 0 this yields nothing, as in the original.
+            start_frame_idx: First frame to track, by default the earliest conditioning frame.
+            max_frame_num_to_track: Maximum number of frames to track after the first frame, by default all.
+            reverse: If True, tracks backwards in time. As in the original, frame 0 as start yields nothing.
             return_scores: If True, yields a fourth element, :class:`TrackScores`.
             progress: If True, shows a bar on stderr. A function such as ``tqdm.notebook.tqdm`` wraps the frame indices.
             encode_ahead: Number of frames to encode as one batch, by default 4 on CUDA and 1 on other devices.
             output: Format of the masks. ``"logits"`` matches the original. Other formats take less memory and time:
                 ``"bool"``, ``"bits"`` (eight pixels per byte, see :func:`sam2fast.kernels.mask_ops.unpack_masks`), and
                 ``"low_res"`` (the model's logits ``(objects, 1, 4h, 4h)``, which may overlap).
-            lag: Number of frames to track before the first is yielded. With 1 or more, masks and scores are copied to
-                the CPU while the next frame is tracked. They still contain objects that were removed meanwhile.
+            lag: Number of frames by which results are delayed. With 1 or more, masks and scores are copied to the CPU
+                while the next frame is tracked. Delayed results still contain objects that were removed after tracking.
 
         Yields:
-            The frame index, the ids of all objects, and their masks in the format ``output``, by default logits
-            ``(objects, 1, H, W)`` in fp32.
+            The frame index, the ids of all objects, and the masks of all objects in the format ``output``, by default
+            fp32 logits ``(objects, 1, H, W)``.
 
         Raises:
             RuntimeError: If :meth:`propagate_in_video_preflight` raises it, the model is in training mode, or the last
@@ -394,7 +398,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """:class:`SAM2VideoPredictor` that logs why it cannot use CUDA graphs. Named as the original's compiled class."""
+    """:class:`SAM2VideoPredictor` that logs why CUDA graphs cannot be used. In the original, this class is compiled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -44,13 +44,13 @@ class ImageError(FixableError, ValueError):
 def to_pixels(image: ImageLike) -> Tensor:
     """Converts an image to ``(H, W, 3)`` RGB: uint8, or fp32 in [0, 1] for float input.
 
-    Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB and ``(H, W, 4)`` RGBA, tensors of the same shapes or
-    with channels first, PIL images of any mode, and image files as paths, bytes or binary file objects. Repeats grey
-    channels, drops alpha, and converts 16 bits to 8. Rotates files by their EXIF orientation. If a file of more than 8
-    bits uses only part of the range (microscopes, X-rays, satellites), its values are scaled. A log message then gives
-    the scale, and the selected page and bands if there was a choice. See :func:`~sam2fast.io.image_files.read_image`.
-    As in the original, arrays and PIL images are not scaled. A warning is given if their values seem to have another
-    range.
+    Accepts arrays ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` RGB and ``(H, W, 4)`` RGBA, tensors of these shapes or with
+    channels first, PIL images of any mode, and image files as paths, bytes or binary file objects. Repeats grey
+    channels, drops alpha, and converts 16 bits to 8. Applies the EXIF orientation of files. If a file of more than 8
+    bits uses only part of the range (microscopes, X-rays, satellites), the values are scaled. A log message gives the
+    scale, and the selected page and bands of files with several. See :func:`~sam2fast.io.image_files.read_image`. As in
+    the original, arrays and PIL images are not scaled. If values of an array or PIL image seem to have another range, a
+    warning is given.
 
     Raises:
         ImageError: If the image is empty or unreadable, or has an unsupported shape, dtype or range of values.
@@ -64,7 +64,7 @@ def to_pixels(image: ImageLike) -> Tensor:
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     elif isinstance(image, Tensor):
-        if image.ndim == 3 and image.shape[0] in CHANNELS:  # channels first, also if the shape is ambiguous
+        if image.ndim == 3 and image.shape[0] in CHANNELS:  # ambiguous shapes are read as channels first
             image = image.permute(1, 2, 0)
     else:
         raise TypeError(
@@ -81,7 +81,7 @@ def is_file(image: Any) -> TypeGuard[FileLike]:
 
 
 def read_file_image(file: FileLike) -> FileImage:
-    """Calls :func:`~sam2fast.io.image_files.read_image`. For errors, see :func:`to_pixels`."""
+    """Calls :func:`~sam2fast.io.image_files.read_image`. :func:`to_pixels` lists the errors."""
     name = str(file) if isinstance(file, str | Path) else "the data"
     if isinstance(file, str | Path) and not os.path.isfile(file):  # never raises, unlike Path.is_file
         raise FileNotFoundError(f"no image file {name!r}")
@@ -94,10 +94,11 @@ def read_file_image(file: FileLike) -> FileImage:
 
 
 def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
-    """Reads an image file and converts it as :func:`to_pixels` does.
+    """Reads an image file, and converts the image as :func:`to_pixels` does.
 
     Returns:
-        The pixels, and the selected page, bands and scale. See :meth:`~sam2fast.io.image_files.FileImage.choices`.
+        The pixels, and a dict of the selected page, bands and scale from
+        :meth:`~sam2fast.io.image_files.FileImage.choices`.
     """
     image = read_file_image(file)
     scale = image.own_scale()
@@ -107,9 +108,9 @@ def read_pixels(file: FileLike) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _warn_if_black(maximum: float, limit: float, cause: str) -> None:
-    """Warns if the maximum of an image is small for its dtype, but not 0."""
+    """Warns if the maximum of an image is above 0, but at most ``limit``."""
     if 0 < maximum <= limit:
-        # The message contains no value, so that Python shows it only once for all frames of a video.
+        # The message contains no value, so that Python shows the message only once for all frames of a video.
         warnings.warn(f"the image is almost black: {cause}", stacklevel=4)
 
 
@@ -138,7 +139,7 @@ def _from_array(array: np.ndarray) -> Tensor:
         raise ImageError(f"the array {array.shape} has its channels first; expected (H, W, 3): use transpose(1, 2, 0)")
     if array.dtype == np.uint8:
         _warn_if_black(array.max(initial=0), 1, "it is uint8, where white is 255, and has values 0 and 1 only")
-    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # in either byte order
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:  # any byte order
         cause = f"it has 16 bits, where white is 65535, and values up to {TWELVE_BITS} only; scale them, or use uint8"
         _warn_if_black(array.max(initial=0), TWELVE_BITS, cause)
         array = np.asarray(np.rint(array / SIXTEEN_TO_EIGHT_BITS)).astype(np.uint8)  # np.rint may give a scalar
@@ -148,7 +149,7 @@ def _from_array(array: np.ndarray) -> Tensor:
         array = array.astype(np.float64)
     strides_fit = all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
     if not (array.flags.writeable and array.flags.aligned and array.dtype.isnative and strides_fit):
-        array = array.astype(array.dtype.newbyteorder("="), order="C")  # torch cannot share the memory
+        array = array.astype(array.dtype.newbyteorder("="), order="C")  # torch cannot share memory of such arrays
     return torch.from_numpy(array)
 
 
@@ -185,8 +186,8 @@ class SAM2Transforms(nn.Module):
     Args:
         resolution: Side S of the model's square input.
         mask_threshold: Logit above which a pixel is foreground.
-        max_hole_area, max_sprinkle_area: Largest areas to fill or remove, in low-resolution pixels. See
-            :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
+        max_hole_area, max_sprinkle_area: Maximum areas of holes to fill, and of sprinkles to remove, in low-resolution
+            pixels. See :func:`~sam2fast.kernels.mask_ops.fill_holes_and_remove_sprinkles`.
         mean, std: Mean and standard deviation per channel, for pixels in [0, 1].
     """
 
@@ -223,12 +224,12 @@ class SAM2Transforms(nn.Module):
         return pixels.permute(2, 0, 1).contiguous().float() / (255 if pixels.dtype == torch.uint8 else 1)
 
     def transforms(self, x: Tensor) -> Tensor:
-        """Resizes and normalises float images ``(..., 3, H, W)`` in [0, 1] to ``(..., 3, S, S)`` of the same dtype.
+        """Resizes and normalises float images ``(..., 3, H, W)`` in [0, 1] to ``(..., 3, S, S)``. Keeps the dtype.
 
         The operation is differentiable.
 
         Raises:
-            ImageError: If the tensor does not have this shape or is not floating-point.
+            ImageError: If the shape is not ``(..., 3, H, W)``, or the tensor is not floating-point.
         """
         if not x.is_floating_point() or x.ndim < 3 or x.shape[-3] != 3:
             raise ImageError(f"got {x.dtype} {tuple(x.shape)}; expected float images (..., 3, H, W) in [0, 1]")
@@ -246,7 +247,8 @@ class SAM2Transforms(nn.Module):
         """Converts coordinates (x, y), ``(..., 2)``, to pixels of the model's input.
 
         Args:
-            normalize: If True, ``coords`` are in pixels of an image of size ``orig_hw``. Otherwise they are in [0, 1].
+            normalize: If True, ``coords`` are in pixels of an image of size ``orig_hw``. If False, ``coords`` are in
+                [0, 1].
 
         Raises:
             ValueError: If ``normalize`` is True and ``orig_hw`` is None.
@@ -263,16 +265,16 @@ class SAM2Transforms(nn.Module):
         return self.transform_coords(boxes.reshape(-1, 2, 2), normalize, orig_hw)
 
     def postprocess_masks(self, masks: Tensor, orig_hw: tuple[int, int]) -> Tensor:
-        """Removes holes and sprinkles from logits ``(B, C, h, w)``, and upsamples them to fp32 ``(B, C, H, W)``."""
+        """Removes holes and sprinkles from logits ``(B, C, h, w)``. Returns upsampled fp32 logits ``(B, C, H, W)``."""
         return upsample_masks(self.cleaned(masks), orig_hw)
 
     def postprocess_to_bool(self, masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> Tensor:
-        """Returns :meth:`postprocess_masks` as bool masks ``(B, C, H, W)``, without creating logits of this size."""
+        """Thresholds :meth:`postprocess_masks` to bool masks ``(B, C, H, W)``, without creating logits of this size."""
         return upsample_and_threshold(self.cleaned(masks), orig_hw, threshold)
 
     @staticmethod
     def encode_cleaned(masks: Tensor, orig_hw: tuple[int, int], threshold: float) -> np.ndarray:
-        """Returns COCO's run lengths ``(...)`` at the size (H, W), from logits ``(..., h, w)`` of :meth:`cleaned`."""
+        """Converts logits ``(..., h, w)`` from :meth:`cleaned` to COCO's run lengths ``(...)`` at the size (H, W)."""
         rles = np.empty(masks.shape[:-2].numel(), dtype=object)
         rles[:] = compress_run_lengths(encode_upsampled(masks.flatten(0, -3), orig_hw, threshold))
         return rles.reshape(masks.shape[:-2])
@@ -286,10 +288,10 @@ class SAM2Transforms(nn.Module):
 def unpacked_on_host(
     logits: Tensor, size: Sequence[int], threshold: float, dtype: type[np.generic], *others: Tensor
 ) -> tuple[Any, ...]:
-    """Computes masks from ``logits (..., h, w)``, and copies them as bits together with other tensors.
+    """Computes masks from ``logits (..., h, w)``. Copies the masks as bits to the CPU, together with ``others``.
 
     Returns:
-        A new array ``(..., H, W)`` of 0 and 1, and the other tensors on the CPU, see
+        A new array ``(..., H, W)`` of 0 and 1, and ``others`` on the CPU, see
         :func:`~sam2fast.utils.async_copies.copy_to_host`.
     """
     height, width = size

@@ -163,7 +163,7 @@ class MaskDecoder(nn.Module):
     def _dynamic_multimask_via_stability(
         self, all_mask_logits: Tensor, all_iou_scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns mask 0 ``(B, 1, H, W)`` and its IoU ``(B, 1)`` if mask 0 is stable, else the best multimask output."""
+        """Returns mask 0 ``(B, 1, H, W)`` and its IoU ``(B, 1)`` if mask 0 is stable, else the best of the others."""
         masks, ious = all_mask_logits, all_iou_scores
         rows = torch.arange(len(ious), device=ious.device)
         stable = self._get_stability_scores(masks[:, 0]) >= self.dynamic_multimask_stability_thresh

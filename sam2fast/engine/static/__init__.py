@@ -1,6 +1,6 @@
 """Computes plans with few, large operations at fixed addresses, for GPUs, CUDA graphs and compilers.
 
-Calls torch's operators. If the device supports kernels of this package, these are called, too.
+Calls torch's operators, and kernels of this package on devices that support kernels.
 """
 
 from sam2fast.engine.static import image, masks, memory

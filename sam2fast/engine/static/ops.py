@@ -108,7 +108,7 @@ def pointwise(x: Tensor, layer: Linear) -> Tensor:
 
 
 def linear_relu(x: Tensor, layer: Linear) -> Tensor:
-    """Returns ReLU of :func:`linear`. On CUDA, one operator computes both. MPS does not support this operator."""
+    """Returns ReLU of :func:`linear`. On CUDA, linear and ReLU are one operator, which MPS does not support."""
     if not x.is_cuda:
         return linear(x, layer).relu_()
     rows = x.to(layer.weight.dtype).flatten(0, -2)
