@@ -140,7 +140,7 @@ def build_sam2_video_predictor(
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, does not fit, or lacks weights for video.
-        FileNotFoundError, ConfigError, RuntimeError, ValueError: If :func:`build_sam2` raises it.
+        FileNotFoundError, ConfigError, RuntimeError, ValueError: If :func:`build_sam2` raises this error.
     """
     if strategy == "sam2" and str(config_file).removeprefix("configs/").startswith("samurai/"):
         strategy = "samurai"

@@ -367,8 +367,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             fp32 logits ``(objects, 1, H, W)``.
 
         Raises:
-            RuntimeError: If :meth:`propagate_in_video_preflight` raises it, the model is in training mode, or the last
-                prompt of an object was removed.
+            RuntimeError: If :meth:`propagate_in_video_preflight` raises a RuntimeError, the model is in training mode,
+                or the last prompt of an object was removed.
             IndexError: If the start frame does not exist. The index after the last frame is valid, and yields nothing.
             ValueError: If the session belongs to another model, a number of frames or ``lag`` is negative,
                 ``encode_ahead`` is less than 1, or ``output`` is unknown.

@@ -1,8 +1,8 @@
 """Runs unmodified parts of a model as functions of their weights, instead of calling the modules.
 
-The modules in ``modeling`` are for training, export, hooks and replacements. The *plan* of a part stores its weights in
-the order that inference reads them. Functions in ``cpu`` or ``static`` compute the results of the modules from a plan.
-Only position encodings are computed by modules. This file selects plans or modules once per call or video frame.
+The modules in ``modeling`` are for training, export, hooks and replacements. The *plan* of a part stores weights in
+the order of inference. Functions in ``cpu`` or ``static`` compute the results of the modules from a plan. Only position
+encodings are computed by modules. This file selects plans or modules once per call or video frame.
 """
 
 from collections.abc import Hashable, Iterator
@@ -52,10 +52,10 @@ class _Step:
     """Selection of plans or modules for all calls inside :meth:`Engine.one_step`. Replays do not read the selection."""
 
     engine: "Engine"
-    variant: Any = None  # see _variant_for
-    replaced: Any = None  # set of names, see replaced_methods; None before the first call
-    selected: dict[Any, Any] = field(default_factory=dict)  # (part, has unmodified methods) -> object that computes it
-    switches: dict[torch.device, Hashable] = field(default_factory=dict)  # see sam2fast.engine.graphs.numerics
+    variant: Any = None  # result of _variant_for
+    replaced: Any = None  # names from replaced_methods; None before the first call
+    selected: dict[Any, Any] = field(default_factory=dict)  # (part, has unmodified methods) -> object, see _choose
+    switches: dict[torch.device, Hashable] = field(default_factory=dict)  # torch's flags, from graphs.numerics
 
 
 class Engine:
@@ -91,7 +91,7 @@ class Engine:
 
     @contextmanager
     def one_step(self) -> Iterator[list[Watch | None]]:
-        """Context manager for several calls. Plans or modules are selected, and torch's global flags read, only once.
+        """Context manager for several calls. Selects plans or modules, and reads torch's global flags, only once.
 
         Yields the result of :meth:`watches`.
         """
@@ -102,7 +102,7 @@ class Engine:
             current_step.reset(token)
 
     def _choose(self, part: PlannedPart, x: Tensor, *methods: str) -> Any:
-        """Returns the object that computes a part for input on the device of ``x``. Constant during a step.
+        """Returns the object that computes a part on the device of ``x``. All calls of a step get the same object.
 
         Args:
             methods: Other methods of the model that call the part's modules. A method that a user replaced disables the
@@ -159,7 +159,7 @@ class Engine:
             fp8: Use of float8, see :func:`sam2fast.kernels.memory_attention.memory_attention`.
 
         Raises:
-            RuntimeError: If memory attention is computed by its modules, and ``fp8`` is True, :attr:`attend_hook` is
+            RuntimeError: If memory attention is not computed from a plan, and ``fp8`` is True, :attr:`attend_hook` is
                 set, or the model is in training mode.
         """
         return self._choose(self._attention, features).attend(features, memories, fp8, self.attend_hook)
@@ -212,7 +212,7 @@ class Engine:
             features: Map ``(1 or B, C, H, W)`` of the frame, not conditioned on memory.
             logits: Mask logits ``(B, 1, h, w)``, to be upsampled to the model's input size.
             scores: Object score logits ``(B, 1)``.
-            from_prompt: If True, the masks come from prompts. If the model is configured so, they are binarized.
+            from_prompt: If True, the masks come from prompts. Masks from prompts are binarized if configured.
         """
         return self._choose(self._memory, features).encode_memory(features, logits, scores, from_prompt)
 

@@ -30,7 +30,7 @@ class Masks(NamedTuple):
     """Predictions of the mask decoder for B prompts."""
 
     masks: Tensor  # (B, M, 4H, 4W) fp32 logits
-    ious: Tensor  # (B, M)
+    ious: Tensor  # (B, M) predicted IoUs
     tokens: Tensor  # (B, M or 1, C), mask tokens for object pointers
     scores: Tensor  # (B, 1) object score logits
 
@@ -46,7 +46,7 @@ def repeated(tokens: Tensor, times: int) -> Tensor:
 
 
 def add_into(fresh: Tensor, x: Tensor) -> Tensor:
-    """Returns ``fresh + x``. If ``fresh`` has the dtype of the sum, it is overwritten, so no other code may use it."""
+    """Returns ``fresh + x``. May overwrite ``fresh`` with the sum, so no other code may use ``fresh``."""
     return fresh.add_(x) if fresh.dtype == torch.promote_types(fresh.dtype, x.dtype) else fresh + x
 
 
@@ -216,7 +216,7 @@ def suppress_absent(plan: MaskPlan, output: Masks, presence: float | None) -> Ma
     """Returns fp32 masks. Sets masks of absent objects to -1024. See :meth:`Engine.propose`."""
     masks = output.masks.float()
     if presence is not None:
-        weight = plan.no_mask  # a tensor that the cached function may keep in memory; masks would take much memory
+        weight = plan.no_mask  # the cached function keeps this tensor in memory; masks would be larger
         lowest = plan.lowest(None, (weight,), lambda: weight.new_full((), NO_OBJ_SCORE, dtype=torch.float32))
         masks = torch.where((output.scores > presence)[:, None, None], masks, lowest)
     return output._replace(masks=masks)

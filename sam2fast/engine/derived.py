@@ -99,14 +99,14 @@ class Constants:
         if versions == self._versions:
             return
         self._versions = versions
-        with self.in_use():  # a value may depend on values that were stored, and are refreshed, earlier
+        with self.in_use():  # values may depend on earlier values, which are refreshed first
             for value, compute in list(self._values.values()):
                 for old, new in zip(_tensors(value), _tensors(compute()), strict=True):
-                    if new is not old:  # a parameter in the value is the same tensor
+                    if new is not old:  # new is old if the value contains a parameter
                         old.copy_(new)
 
     def expire(self) -> None:
-        """Marks all values as outdated. Writes through ``.data`` need this call, because they change no version."""
+        """Marks all values as outdated. Writes through ``.data`` change no version, so they need this call."""
         self._versions = []
 
     def clear(self) -> None:

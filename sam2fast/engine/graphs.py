@@ -25,7 +25,7 @@ class RecordingError(RuntimeError):
 
 
 class CudaGraphs:
-    """Records functions as CUDA graphs. All graphs use one memory pool, so they must not run at the same time.
+    """Records functions as CUDA graphs. All graphs use one memory pool, so two graphs must not run at the same time.
 
     A replay may overwrite any value in the pool. So functions write results to tensors outside the pool, or the caller
     copies results before the next replay. No tensor in the pool is read after the next replay. Therefore cuBLAS
@@ -33,7 +33,7 @@ class CudaGraphs:
     may store tensors in this memory, and a replay of an earlier graph overwrites these tensors.
 
     Attributes:
-        constants: Values that recordings read instead of computing them.
+        constants: Stored values that recordings read and do not compute.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -43,12 +43,12 @@ class CudaGraphs:
         # The workspaces of a separate capture stream are in the graphs' pool. This memory stays valid while a graph
         # exists, even after torch frees the workspaces.
         self._first, self._capture = torch.cuda.Stream(device), _capture_stream(self, device)
-        self._pool_owner: torch.cuda.CUDAGraph | None = None  # keeps the memory pool alive
+        self._pool_owner: torch.cuda.CUDAGraph | None = None  # graph that keeps the memory pool alive
         self._pool_bytes = 0
         _recorders.append(weakref.ref(self, _recorders.remove))
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Records ``function``, and returns a function that replays it on the same tensors.
+        """Records ``function``. Returns a function that replays the recording on the same tensors.
 
         Args:
             function: Function that reads and writes tensors at fixed addresses, and does not synchronize with the
@@ -56,7 +56,7 @@ class CudaGraphs:
 
         Raises:
             RecordingError: If the function ran, but could not be recorded.
-            Exception: If the function raises it in the first run.
+            Exception: If ``function`` raises an exception in the first run.
         """
         with _one_at_a_time, torch.cuda.device(self._device), recording(), self.constants.in_use():
             graph = self._graph_of(function)
@@ -83,7 +83,7 @@ class CudaGraphs:
             raise RecordingError("there is too little memory to record") from error
 
     def _captured(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Runs the function once, and returns a graph of it."""
+        """Runs the function once, and returns a graph of the function."""
         current = torch.cuda.current_stream()
         self._first.wait_stream(current)
         try:
@@ -124,7 +124,7 @@ class CudaGraphs:
 
 
 def why_eager(device: torch.device, fast: bool | None) -> str | None:
-    """Returns the reason why functions run eagerly on a device, or None if they are recorded.
+    """Returns the reason why functions run eagerly on a device, or None if functions are recorded.
 
     Args:
         fast: Use of CUDA graphs. True: always. False: never. None: if the device supports graphs.
@@ -144,12 +144,12 @@ def why_eager(device: torch.device, fast: bool | None) -> str | None:
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
     """Returns True if the error or its cause is out-of-memory."""
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # the driver's error for a graph
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # error of the driver
         return True
     return error is not None and _is_out_of_memory(error.__cause__ or error.__context__)
 
 
-# Graphs of failed captures. Torch references them until the process ends.
+# Graphs of failed captures. Torch references these graphs until the process ends.
 _abandoned: list[torch.cuda.CUDAGraph] = []
 
 
@@ -159,12 +159,12 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) ->
     Torch treats such a capture as unfinished: torch frees no cached memory, and cannot record in the pool again. This
     function ends the capture in the allocator of the device. The allocator of pinned memory has no function for this.
     """
-    # Before torch 2.8, torch's function had the second name.
+    # Before torch 2.8, the function that ends a capture had the second name.
     names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
     end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
     try:
         end(device, pool)
-    except RuntimeError:  # torch already ended it
+    except RuntimeError:  # torch already ended the capture
         return False
     torch._C._cuda_releasePool(device, pool)
     _abandoned.append(graph)
@@ -235,7 +235,7 @@ def _switches(device: torch.device) -> Hashable:
         torch.are_deterministic_algorithms_enabled(),
         matmul.allow_bf16_reduced_precision_reduction,
         matmul.allow_fp16_reduced_precision_reduction,
-        getattr(matmul, "allow_fp16_accumulation", None),  # missing in the oldest supported torch
+        getattr(matmul, "allow_fp16_accumulation", None),  # the oldest supported torch lacks this flag
         *(is_enabled() for is_enabled in attention),
     )
 
@@ -250,7 +250,7 @@ def fingerprint(model: SAM2Base) -> Hashable:
 
     The key contains the addresses of the weights, replaced position encodings, and settings of the model.
     """
-    types, ignored = bool | int | float | str, ("training", "fast", "fill_hole_area")  # each step reads the ignored
+    types, ignored = bool | int | float | str, ("training", "fast", "fill_hole_area")  # a step reads ignored settings
     public = [(name, value) for name, value in vars(model).items() if not name.startswith("_") and name not in ignored]
     encodings = [module for module in model.modules() if isinstance(module, PositionEmbeddingSine)]
     return (

@@ -43,7 +43,7 @@ class AttendingLayer(NamedTuple):
     norm1: Norm
     self_attn: Projections
     norm2: Norm
-    cross: Projections  # attention to the memory
+    cross: Projections  # cross-attention to the memory
     pooling: Pooling  # type of pooling of the memories
     norm3: Norm
     mlp: tuple[Linear, ...]
@@ -177,7 +177,7 @@ def plan_memory(model: Any) -> MemoryPlan | None:
 
 
 class MemorySettings(NamedTuple):
-    """Settings of a model for memories and pointers. Users may change settings, so a plan does not store them.
+    """Settings of a model for memories and pointers. Users may change settings, so plans do not store settings.
 
     Most names are attributes of ``SAM2Base``.
     """

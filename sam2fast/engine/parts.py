@@ -32,7 +32,7 @@ def is_unmodified(*parts: nn.Module) -> bool:
 
 
 def _is_as_defined(cls: type[nn.Module]) -> bool:
-    """Returns True if the class has its original attributes, and no new attribute overrides one of a base class."""
+    """Returns True if original attributes of a class are unchanged, and no new attribute overrides a base class."""
     defined, now = ORIGINAL[cls], vars(cls)
     changed = {name for name in defined.keys() | now.keys() if defined.get(name) is not now.get(name)}
     changed = {name for name in changed if name == "__call__" or name[:2] != "__"}  # torch's compiler patches __init__
@@ -84,13 +84,13 @@ class Watch:
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
         self._handles = -1  # number of hooks registered in the process, when the modules were last without hooks
-        # A module references its class. Its attributes are referenced by its dict, and since Python 3.13 by the module.
+        # Modules reference their class. Dicts of modules, and modules since Python 3.13, reference module attributes.
         self._owners = [owner for module in modules for owner in (module, vars(module), module._modules)]
         self._owned = get_referents(*self._owners)
         self._tensors = [tensors for module in modules for tensors in (module._parameters, module._buffers) if tensors]
         self.weights = get_referents(*self._tensors)
         classes = {base for module in modules for base in type(module).__mro__ if base is not object}
-        self._classes = get_referents(*map(vars, classes))  # the dicts behind the proxies that vars() returns
+        self._classes = get_referents(*map(vars, classes))  # dicts of the classes; vars() returns proxies of the dicts
         self._methods = get_referents(*self._classes)
 
     def is_unchanged(self) -> bool:
@@ -102,7 +102,7 @@ class Watch:
         weights = get_referents(*self._tensors)
         try:
             has_same_owned = get_referents(*self._owners) == self._owned
-        except Exception:  # a new value that cannot be compared
+        except Exception:  # an attribute value that does not support comparison
             return False
         return (
             has_same_owned
@@ -133,7 +133,7 @@ class PlannedPart:
     unmodified: UnmodifiedPart | None = None  # result of the last look(); None if the modules were modified
 
     def look(self, model: Any) -> UnmodifiedPart | None:
-        """Checks the modules for changes. Returns None if they are modified."""
+        """Checks the modules for changes. Returns None if a module is modified."""
         if not isinstance(model, SAM2Base):
             return None
         roots, part = self.roots(model), self.unmodified

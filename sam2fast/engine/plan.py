@@ -262,8 +262,8 @@ class MaskPlan(PlanOfPart):
     """Plan of the prompt encoder and mask decoder."""
 
     def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
-        self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # H and W
-        self.label_embeddings = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # labels -1 to 3
+        self.size, self.input_size = encoder.image_embedding_size, encoder.input_image_size  # (H, W) each
+        self.label_embeddings = _tables(encoder.not_a_point_embed, *encoder.point_embeddings)  # for labels -1 to 3
         self.no_mask = encoder.no_mask_embed.weight
         self.matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
         conv1, norm1, _, conv2, norm2, _, last = encoder.mask_downscaling
@@ -429,7 +429,7 @@ def has_default_settings(layer: nn.Module) -> bool:
         return layer.num_layers == len(layer.layers)
     if isinstance(layer, nn.Conv2d):
         return layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    if isinstance(layer, nn.ConvTranspose2d):  # computed by `by_blocks`
+    if isinstance(layer, nn.ConvTranspose2d):  # settings that `by_blocks` supports
         settings = layer.kernel_size, layer.stride, layer.padding, layer.output_padding, layer.groups
         return settings == ((2, 2), (2, 2), (0, 0), (0, 0), 1)
     return True

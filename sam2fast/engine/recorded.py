@@ -80,7 +80,7 @@ class RecordingPool:
 
 
 class Recorded:
-    """Records and replays functions. Each key, input shapes and dtypes, and torch's global flags have one recording.
+    """Records and replays functions. Each combination of key, input layouts and torch's flags has one recording.
 
     Recordings share input tensors. If a function cannot be recorded, the reason is logged.
 
@@ -89,7 +89,7 @@ class Recorded:
         most: Maximum number of recordings, or None.
 
     Attributes:
-        tensors: Tensors that functions read and write in place, in addition to their copied inputs. See :meth:`use`.
+        tensors: Tensors that functions read and write in place, in addition to copied inputs. See :meth:`use`.
         states: Plan and weights' addresses of each part of the model at recording, by the name of the part.
         made: Number of recordings made so far, including freed recordings.
     """
@@ -105,7 +105,7 @@ class Recorded:
         # Key -> replay function and result. The next replay in the pool overwrites the tensors of the result.
         self._calls: dict[tuple[Hashable, ...], tuple[Callable[[], None], list[Any]]] = {}
         self._inputs: dict[Hashable, Tensor] = {}
-        self._stream: torch.cuda.Stream | None = None  # last stream that used the tensors
+        self._stream: torch.cuda.Stream | None = None  # last stream that used inputs and tensors
         self.tensors: Any = ()
         self.states: dict[Hashable, Hashable] = {}
 
@@ -136,13 +136,13 @@ class Recorded:
         Args:
             key: Values that the function depends on, besides ``args``, :attr:`tensors` and torch's global flags. The
                 first item is a plural noun that names the calls in the log.
-            function: Function that computes results from tensors at fixed addresses with the values of ``args``. It
-                does not synchronize with the device.
+            function: Function that computes results from tensors at fixed addresses with the values of ``args``. The
+                function must not synchronize with the device.
             args: Inputs on the device, or on the CPU in pinned memory.
             keep: Function that copies the required results. The next call overwrites the original results.
 
         Raises:
-            Exception: If the function raises it in its first run.
+            Exception: If the function raises an exception in the first run.
         """
         pool, layouts = self.pool, [(i, x.dtype, x.shape, x.stride()) for i, x in enumerate(args)]
         full = key, numerics(pool.device), *layouts
@@ -168,7 +168,7 @@ class Recorded:
         return keep(result[0])
 
     def _record(self, full: tuple[Any, ...], function: Callable[[list[Tensor]], Any], inputs: list[Tensor]) -> bool:
-        """Records a function. If this fails, logs the reason and returns False."""
+        """Records a function. If recording fails, logs the reason and returns False."""
         result: list[Any] = [None]
         device_type = self.pool.device.type
         enabled, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
@@ -293,7 +293,7 @@ def _call(
 
     Args:
         key, function, args: Arguments of :meth:`Recorded.call`. The second item of the key names a part of the model.
-        state: Plan and weights' addresses of this part. A change frees all recordings. None disables recording.
+        state: Plan and weights' addresses of this part. A new state frees all recordings. None disables recording.
     """
     if state is None or any(x.device != model.device for x in args):
         return None

@@ -34,7 +34,7 @@ class Downsample(NamedTuple):
     """Weights of the downsampling at the start of a stage. The first stage has no downsampling."""
 
     block: ConvBlock
-    spatial: Conv  # stride 2
+    spatial: Conv  # depthwise convolution with stride 2
     channels: Linear
     mlp: tuple[Linear, Linear]
 
@@ -65,7 +65,7 @@ class RepViTPlan(EncoderPlan):
         self._sources = sum(map(_sources, norms), sum(((x.weight, x.bias) for x in others), ()))
 
     def trunk(self, dtype: torch.dtype | None = None) -> Trunk:
-        """Returns the trunk in ``dtype``, with norms folded into convolutions. By default, keeps the weights' dtype."""
+        """Returns the trunk in ``dtype``, with norms folded into convolutions. None keeps the weights' dtype."""
         dtype = dtype or self.dtype or self._body.stem.conv1.c.weight.dtype
         return self._trunk(dtype, self._sources, lambda: _folded(self._body, dtype))
 

@@ -175,7 +175,7 @@ class EfficientRoPEAttention1(RoPEAttention):
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """Variant of the base class. Adds log 4 to all components of a mean key, so that its weight depends on the query.
+    """Variant that adds log 4 to all components of a mean key. The weight of a mean then depends on the query.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention2``.
     """

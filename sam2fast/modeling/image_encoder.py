@@ -116,7 +116,7 @@ class ScaledNeck(nn.Module):
         d_model: Channels of the levels.
         backbone_channel_list: Channels of the trunk's level.
         scale_factors: Sizes of the levels relative to the trunk's level, finest first: 4, 2, 1 and 0.5. Checkpoints
-            have weights for the level 0.5. SAM 2 does not use this level, so it is not computed.
+            have weights for the level 0.5. This level is not computed, because SAM 2 does not use it.
 
     Raises:
         ValueError: If a scale is not 4, 2, 1 or 0.5.

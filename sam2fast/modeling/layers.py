@@ -96,9 +96,9 @@ def init_empty_weights() -> Iterator[None]:
 
 
 class _SkipNormalInit(TorchFunctionMode):
-    """Skips normal initialisation on the meta device, for which torch would import its compiler and SymPy.
+    """Skips normal initialisation on the meta device, because torch would import torch's compiler and SymPy.
 
-    These imports take longer than all other work before the first image.
+    The imports take longer than all other work before the first image.
     """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:

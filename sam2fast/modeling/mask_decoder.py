@@ -134,8 +134,7 @@ class MaskDecoder(nn.Module):
         tokens, x = self.transformer(images, image_pe.expand(B, -1, -1, -1), self._tokens(sparse_prompt_embeddings))
         x = self._upscaled(x.transpose(1, 2).unflatten(2, images.shape[2:]), high_res_features)
         first = int(self.pred_obj_scores)  # index of the IoU token, after the token of the object score
-        # The heads run in fp32, because mask logits, mask selection and object scores depend on them. This takes little
-        # time.
+        # The heads run in fp32 for exact mask logits, mask selection and object scores. This takes little time.
         with torch.autocast(x.device.type, enabled=False):
             iou_token, mask_tokens = tokens[:, first].float(), tokens[:, first + 1 :][:, : self.num_mask_tokens].float()
             networks = zip(self.output_hypernetworks_mlps, mask_tokens.unbind(1), strict=True)

@@ -204,7 +204,7 @@ def _encode_new_memory(
     Args:
         current_vision_feats, feat_sizes: Tokens and sizes as in :func:`track_step`.
         pred_masks_high_res, object_score_logits: Mask logits ``(B, 1, S, S)`` and scores ``(B, 1)``.
-        is_mask_from_pts: If True, the masks come from prompts. If the model is configured so, they are binarized.
+        is_mask_from_pts: If True, the masks come from prompts. Masks from prompts are binarized if configured.
     """
     features = as_map(current_vision_feats[-1], feat_sizes[-1])
     masks = pred_masks_high_res

@@ -415,7 +415,7 @@ class SAM2Base(nn.Module):
             features: Map ``(1 or B, C, H, W)`` of the frame before memory attention.
             masks: Logits ``(B, 1, h, w)``, resized by :meth:`masks_for_memory`.
             scores: Object score logits ``(B, 1)``.
-            is_mask_from_pts: If True, the masks come from prompts. If the model is configured so, they are binarized.
+            is_mask_from_pts: If True, the masks come from prompts. Masks from prompts are binarized if configured.
         """
         return self._memory_and_positions(features, masks, scores, is_mask_from_pts)[0]
 

@@ -52,7 +52,7 @@ def _transform(block: Block, x: Tensor) -> Tensor:
 
 
 def _transform_rows(block: Block, x: Tensor) -> Tensor:
-    """Returns rows of a map after a block. Skips attention to the whole map, because the caller computes it."""
+    """Returns rows of a map after a block. Skips attention to the whole map, which the caller computes."""
     if block.window:
         x = _attend(block, x)
     return x + gelu_mlp(normalize(x, block.norm2, block.mlp[0].weight.dtype), block.mlp)

@@ -18,7 +18,7 @@ from sam2fast.kernels._cpu import linear_in_inference as linear
 
 # Maximum elements of a chunk (3 MiB in fp32). Close to the fastest size for the tiny and large models on two cores.
 CHUNK = 3 * 2**18
-# Up to this absolute value, sums of thousands of exponentials do not overflow or underflow in fp32.
+# Maximum absolute exponent for which sums of thousands of exponentials do not overflow or underflow in fp32.
 SAFE_EXPONENT = 64.0
 # Minimum elements of a map for which weighted sums are faster as the weight gradient of a convolution.
 LARGE = 2**19
@@ -61,7 +61,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def chunked(function: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor:
     """Computes ``function(x)`` for ``x (B, H, W, C)`` in chunks that fit the cache.
 
-    The number of rows in a chunk is a multiple of ``rows``. ``function`` must process each ``rows`` rows independently.
+    The number of rows in a chunk is a multiple of ``rows``. ``function`` must process groups of ``rows`` rows
+    independently.
     """
     B, H, W, C = x.shape
     size = rows * max(1, CHUNK // (B * W * C * rows))
@@ -93,7 +94,7 @@ def weighted_sums(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def softmax_of_few_(scores: Tensor) -> Tensor:
-    """Computes softmax over the last dimension in place. For a handful of values, it is faster than torch's softmax."""
+    """Computes softmax over the last dimension in place. Faster than torch's softmax if this dimension is small."""
     if not torch.stack(scores.aminmax()).abs().amax() <= SAFE_EXPONENT:
         scores.sub_(scores.amax(dim=-1, keepdim=True))
     scores.exp_()

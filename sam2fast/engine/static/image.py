@@ -55,7 +55,7 @@ class ImageWeights(NamedTuple):
     patches: Conv | None
     taps: Tensor | None  # (7, 7, 3, C), weight of the patch embedding; None if embed_patches is not used
     blocks: list[Block]
-    qkv: list[Linear]  # per block; output channels of a projected residual follow those of q, k and v
+    qkv: list[Linear]  # per block, projection to queries, keys, values, and to the residual if it is projected
     joined: list[bool]  # per block, True if one kernel launch computes the MLP and adds all biases to the map
     biases: list[tuple[Tensor, Tensor]]  # per block, (C) fp32: sums of deferred biases after attention and after MLP
     levels: list[Level]  # the bias of the coarsest level includes the deferred biases of the trunk
@@ -134,8 +134,8 @@ def _taps(patches: Conv | None, dtype: torch.dtype) -> Tensor | None:
 def _deferred_biases(blocks: Sequence[Block], joined: Sequence[bool]) -> list[tuple[Tensor, Tensor]]:
     """Returns the sums of deferred biases after attention and after the MLP of each block.
 
-    A block with a projected residual starts a new sum. A sum also restarts after it was added to the map: after the
-    attention of every fourth block, and in each ``joined`` MLP.
+    A block with a projected residual starts a new sum. The sum also restarts where a block adds the sum to the map:
+    after the attention of every fourth block, and in each ``joined`` MLP.
     """
     sums: list[tuple[Tensor, Tensor]] = []
     total: Tensor | None = None

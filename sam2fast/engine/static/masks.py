@@ -34,7 +34,7 @@ from sam2fast.kernels.mask_logits import mask_logits
 from sam2fast.kernels.token_attention import token_attention
 
 GROUP = 32  # maximum number of prompts to decode at once
-PADDING = 2  # number of padding points of a prompt without points: one for the missing points, one for every prompt
+PADDING = 2  # number of padding points of a prompt without points; prompts with points have one padding point
 
 
 class JoinedTwoWay(NamedTuple):

@@ -172,7 +172,7 @@ class Downsampling(NamedTuple):
 
 
 class FusedBlock(NamedTuple):
-    """ConvNeXt block on a channels-last map. The output bias is deferred: ``shift`` of later blocks includes it."""
+    """ConvNeXt block on a channels-last map. The output bias is deferred, as part of ``shift`` of later blocks."""
 
     shift: Tensor | None  # (C), sum of the deferred biases of earlier blocks
     conv: Conv  # weight (k, k, C) if depthwise

@@ -36,7 +36,7 @@ class Prepared(Generic[Value]):
 
     def __init__(self, tree: Any, sources: Iterable[Tensor] = ()) -> None:
         self._tree = tree
-        parameters = [[x for x in layer if isinstance(x, Tensor)] for layer in _layers_of(tree)]  # weights first
+        parameters = [[x for x in layer if isinstance(x, Tensor)] for layer in _layers_of(tree)]  # weight, bias
         self._weights = [tensors[0] for tensors in parameters]
         self._sources = self._weights[0], *sources
         self._parameters = sum(parameters, [])
@@ -168,7 +168,7 @@ def normalize_and_project(
     num_positioned: int = 0,
     relu: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the fp32 norm of ``x + delta``, and a linear layer's output for the norm.
+    """Returns the fp32 norm of ``x + delta``, and the output of a linear layer that reads the norm.
 
     Args:
         delta: Tensor to add to ``x``. If ``inner`` is given, the layer ``inner`` is first applied to ``delta``.
@@ -205,7 +205,7 @@ def add(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
 
 def add_scaled(x: Tensor, y: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns ``x + y * z`` in ``dtype``, with the shape and strides of ``x``."""
-    if torch.compiler.is_compiling():  # the compiler does not support strides of out=
+    if torch.compiler.is_compiling():  # torch.compile does not support strides of out=
         return torch.addcmul(x, y, z).to(dtype)
     return torch.addcmul(x, y, z, out=torch.empty_like(x, dtype=dtype))
 
