@@ -143,7 +143,7 @@ class SAM2AutomaticMaskGenerator(AMGHooks):
         self.progress = progress
         self._report: Callable[[int], None] | None = None  # receives the number of finished points
         self._has_nan: bool | Tensor = False  # True if the current image has NaN scores
-        self._locks: dict[int, threading.RLock] = {}  # process id -> lock; a forked process would inherit a locked lock
+        self._locks: dict[int, threading.RLock] = {}  # by process id, because forked processes may inherit a held lock
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_locks": {}}  # locks cannot be pickled

@@ -89,7 +89,7 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         name: Official name (``configs/sam2.1/sam2.1_hiera_t.yaml``, with or without ``configs/`` and ``.yaml``), last
             part of an official name (``sam2_hiera_t.yaml``), or path of a YAML file. Some names of forks are supported,
             such as ``configs/samurai/sam2.1_hiera_t.yaml`` and ``sam2.1_hiera_t_512``. If Hydra was initialised with a
-            folder or module, a configuration of this name in the folder takes precedence, as in the original.
+            folder or module, a configuration of this name there takes precedence, as in the original.
         overrides: Changes of the configuration. ``key=value`` changes a key, ``+key=value`` adds a key, ``++key=value``
             changes or adds a key, ``~key`` deletes a key.
 

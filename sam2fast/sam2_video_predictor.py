@@ -346,8 +346,8 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
         """Tracks all objects frame by frame, and yields the results of each frame.
 
         If an object is removed during a propagation, later frames omit the object. New objects and prompts take effect
-        in the next propagation. The strategy ``sam2long`` yields all frames at the end of a pass, after it selected the
-        masks.
+        in the next propagation. The strategy ``sam2long`` selects masks at the end of a pass, and yields no frame
+        earlier.
 
         Args:
             start_frame_idx: First frame to track, by default the earliest conditioning frame.

@@ -233,7 +233,7 @@ def build_prediction(
 
     Args:
         pointers_of: Function that computes pointers from tokens ``(B, C)``.
-        output: Output of the mask decoder. If ``selection`` is set, masks of absent objects are already suppressed.
+        output: Output of the mask decoder. With ``selection``, masks of absent objects must already be suppressed.
     """
     masks, ious, tokens, scores = output
     if selection is None:

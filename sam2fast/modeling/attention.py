@@ -112,7 +112,7 @@ class RoPEAttention(Attention):
         self._freqs_cis, self._tables = rotations, {}
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """Computes :meth:`Attention.forward` with rotary positions. The last ``num_k_exclude_rope`` keys have none.
+        """Computes :meth:`Attention.forward`. Rotates queries, and keys except the last ``num_k_exclude_rope`` keys.
 
         Raises:
             ValueError: If the queries are not a square map, or ``rope_k_repeat`` is False, and the numbers of queries
@@ -125,7 +125,7 @@ class RoPEAttention(Attention):
         return self._output(rope_attention_reference(q, k, v, cos, sin, num_k_exclude_rope, self._dropout))
 
     def _rope_of(self, positions: int, page: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns tables for :func:`memory_attention`. Queries and the tokens of a page share these positions."""
+        """Returns tables for :func:`memory_attention`. Queries and the tokens of a page have the same positions."""
         return self._table(positions, device)
 
     def _table(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ class RoPEAttention(Attention):
 
 
 class EfficientRoPEAttention1(RoPEAttention):
-    """Cross-attention that pools memories of several frames: 2x2 tokens to a mean, which weighs as much as four tokens.
+    """Cross-attention that pools memories of several frames. A mean of 2x2 tokens weighs as much as four tokens.
 
     Source: ``efficient_track_anything.modeling.sam.transformer.EfficientRoPEAttention1``.
     """

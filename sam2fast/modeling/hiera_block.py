@@ -99,7 +99,7 @@ class MultiScaleBlock(nn.Module):
 
 
 def do_pool(x: Tensor, pool: nn.Module | None, norm: nn.Module | None = None) -> Tensor:
-    """Pools a map ``(B, H, W, C)``, then applies ``norm``. ``pool`` reads ``(B, C, H, W)``. None skips an operation."""
+    """Pools a map ``(B, H, W, C)`` and applies ``norm``, if given. If ``pool`` is None, returns the map unchanged."""
     if pool is None:
         return x
     x = pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

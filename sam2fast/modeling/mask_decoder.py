@@ -87,7 +87,7 @@ class MaskDecoder(nn.Module):
             image_embeddings: Image maps ``(B, C, H, W)``, or ``(1, C, H, W)`` for one image and B prompts.
             image_pe: Position encoding ``(1, C, H, W)`` of an image map.
             sparse_prompt_embeddings: Prompt tokens ``(B, N, C)``.
-            dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)`` of mask prompts.
+            dense_prompt_embeddings: Maps ``(B, C, H, W)`` or ``(1, C, H, W)`` to add to the image maps.
             multimask_output: If True, returns M = 3 masks instead of 1.
             repeat_image: Ignored. A single image is always used for all prompts.
             high_res_features: Feature maps ``(B or 1, C/8, 4H, 4W)`` and ``(B or 1, C/4, 2H, 2W)``.

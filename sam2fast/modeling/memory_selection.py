@@ -104,7 +104,9 @@ def select_memories(
 
 
 def closest_conditioning_frames(frame: int, conditioning: Collection[int], limit: int) -> list[int]:
-    """Returns at most ``limit`` conditioning frames, with the nearest before ``frame`` and the nearest at or after it.
+    """Returns at most ``limit`` conditioning frames for ``frame``.
+
+    Above the limit, the order is: nearest earlier frame, nearest frame at or after ``frame``, other frames by distance.
 
     Raises:
         ValueError: If ``limit`` is 0 or 1, and there are more frames than ``limit``.

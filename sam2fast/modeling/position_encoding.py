@@ -39,7 +39,7 @@ class PositionEmbeddingSine(nn.Module):
         self.scale = 2 * math.pi if scale is None else scale
         self.cache: dict[tuple[int, int], Tensor] = {}
         self._own: dict[tuple[int, int], Tensor] = {}  # computed entries of the cache
-        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed: CUDA graphs read them
+        self._tables: dict[tuple[int, int, torch.device], Tensor] = {}  # never freed, read by CUDA graphs
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the fp32 encoding ``(B, num_pos_feats, H, W)`` of maps ``x (B, C, H, W)``, expanded over B."""
@@ -193,7 +193,7 @@ class WindowRotations:
 
     def __init__(self, dim: int, side: int, theta: float) -> None:
         self.dim, self.side, self.theta = dim, side, theta
-        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed: CUDA graphs read them
+        self._tables: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # never freed, read by CUDA graphs
 
     def __call__(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines ``(side * side, dim / 2)`` of a square map. Compiled graphs store the tables."""

@@ -422,7 +422,7 @@ class SAM2Base(nn.Module):
     def _memory_and_positions(
         self, features: Tensor, masks: Tensor, scores: Tensor, is_mask_from_pts: bool
     ) -> tuple[Tensor, list[Tensor] | None]:
-        """Returns the memory, and position encodings from the memory encoder. With a perceiver, the latter are None."""
+        """Returns the memory, and position encodings from the memory encoder. With a perceiver, encodings are None."""
         masks, scale, bias = self.masks_for_memory(masks), self.sigmoid_scale_for_mem_enc, self.sigmoid_bias_for_mem_enc
         is_binary = self.binarize_mask_from_pts_for_mem_enc and is_mask_from_pts and not self.training
         masks = (masks > 0).float() if is_binary else torch.sigmoid(masks)
