@@ -174,9 +174,8 @@ def build_sam2_hf(model_id: str | Path, **kwargs: Any) -> SAM2Base:
     Args:
         model_id: Path of a checkpoint, or of a folder with a checkpoint (:func:`sam2fast.checkpoints.find_weights`),
             a name of a published model as on the command line, such as ``tiny``, or a Hugging Face id of a model with
-            SAM 2's architecture. An official id always means the published model. Ids that are not official need
-            huggingface_hub. If installed, huggingface_hub also downloads Meta's models. A name that starts with ``./``
-            is a path.
+            SAM 2's architecture. An official id always means the published model. Other ids need
+            huggingface_hub. If installed, it also downloads Meta's models. A name that starts with ``./`` is a path.
         **kwargs: Arguments of :func:`build_sam2`. The default ``config_file`` belongs to the published model, or is
             inferred from the checkpoint's weights and a ``config.json`` of transformers in the same folder.
 

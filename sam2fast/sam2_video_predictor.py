@@ -101,8 +101,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             max_history: Number of tracked frames to keep per object, besides conditioning frames. For later passes,
                 older frames count as never tracked. None keeps all frames, which takes about 0.8 MB (bf16) or 1.3 MB
                 (fp32) of CPU memory per object and frame at 1024x1024.
-            strategy: Strategy as in :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None uses the strategy of
-                the predictor.
+            strategy: Strategy as in :func:`~sam2fast.build_sam.build_sam2_video_predictor`. None: the predictor's.
             window: Values (low, high) to map to black and white, in volumes and in images of more than 8 bits.
             axis: Axis of a volume, see :func:`sam2fast.video_io.open_volume`.
 
@@ -179,8 +178,7 @@ class SAM2VideoPredictor(PrivateMethods, SessionMethods[VideoState], SAM2Base):
             obj_id: Object id, any hashable value. NumPy numbers and tensors of one element become Python numbers.
             points: Points ``(N, 2)``, (x, y) in pixels of the video.
             labels: Labels ``(N)``: 1 foreground, 0 background.
-            clear_old_points: If True, the points replace earlier points of the object on the frame. If False, earlier
-                points are kept.
+            clear_old_points: If True, the points replace earlier points of the object on the frame.
             normalize_coords: If False, the coordinates are in [0, 1] instead of in pixels.
             box: Box ``(4)``, XYXY in pixels of the video.
 

@@ -105,8 +105,7 @@ class Engine:
         """Returns the object that computes a part on the device of ``x``. All calls of a step get the same object.
 
         Args:
-            methods: Other methods of the model that call the part's modules. A method that a user replaced disables the
-                plan.
+            methods: Other methods of the model that call the part's modules. A replaced method disables the plan.
         """
         model: Any = self._model()
         step = current_step.get()
@@ -185,8 +184,7 @@ class Engine:
 
         Args:
             features: Map ``(B, C, H, W)``, conditioned on memory.
-            points: Dict of ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``. None means one
-                padding point per prompt.
+            points: Dict of ``point_coords (B, N, 2)`` in input pixels and ``point_labels (B, N)``, or None.
             prompts: Mask logits ``(B, 1, h, w)``, or None.
             high_res, multimask: Arguments of :meth:`decode`.
             presence, selection: Arguments of :meth:`SAM2Base.predict_objects`.
@@ -251,8 +249,7 @@ def _variant_for(x: Tensor) -> Any:
 def _uses_cpu(x: Tensor) -> bool:
     """Returns True to use ``cpu``: ``x`` is on the CPU, nothing is recorded, and no kernel backend was selected.
 
-    Otherwise ``static`` is used, even on the CPU: ``static`` reads no tensor values, keeps addresses, and calls
-    kernel ops.
+    Otherwise ``static`` is used, even on the CPU: it reads no tensor values, keeps addresses, and calls kernel ops.
     """
     has_backend = "cpu" in _dispatch.KERNEL_DEVICES or _dispatch.current_backend() not in ("auto", "torch")
     return x.is_cpu and not has_backend and not is_recorded()

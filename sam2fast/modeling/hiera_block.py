@@ -13,8 +13,7 @@ from sam2fast.modeling.position_encoding import WindowRotations
 class MultiScaleAttention(nn.Module):
     """Self-attention over all positions, from ``(B, H, W, dim)`` to ``(B, H', W', dim_out)``.
 
-    If ``q_pool`` is set, pools the queries, so the output is smaller. ``rotations`` rotates queries and keys of square
-    maps.
+    If ``q_pool`` is set, pools the queries, so the output is smaller. ``rotations`` rotates queries and keys.
 
     Source: ``sam2.modeling.backbones.hieradet.MultiScaleAttention``.
     """

@@ -107,8 +107,7 @@ def embed_prompts(
     """Calls a :class:`PromptEncoder`, or a replacement, for B prompts. ``features (B, C, H, W)`` define B and device.
 
     Args:
-        points: Dict of ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding
-            point per prompt.
+        points: Dict of ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``, or None.
         masks: Logits ``(B, 1, h, w)``, resized to the encoder's ``mask_input_size``, or None.
     """
     B, device = len(features), features.device

@@ -276,16 +276,14 @@ class SAM2Base(nn.Module):
 
         Args:
             backbone_features: Map ``(B, C, H, W)``.
-            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``. None means one padding
-                point.
+            point_inputs: ``point_coords (B, P, 2)`` in input pixels and ``point_labels (B, P)``, or None.
             mask_inputs: Logits ``(B, 1, h, w)``, resized to the prompt encoder's ``mask_input_size``.
             high_res_features: Levels with strides 4 and 8, ``(B or 1, ...)``.
             multimask_output: If True, predicts three masks, and selects the mask with the highest predicted IoU.
 
         Returns:
             The original's seven results: mask logits ``(B, M, 4H, 4W)``, mask logits at input size, IoUs ``(B, M)``,
-            the selected mask ``(B, 1, 4H, 4W)``, the selected mask at input size, object pointers ``(B, C)``, object
-            score logits ``(B, 1)``.
+            the selected mask ``(B, 1, 4H, 4W)``, at input size, object pointers ``(B, C)``, object scores ``(B, 1)``.
         """
         masks, ious, tokens, scores = self._decode(
             backbone_features, point_inputs, mask_inputs, high_res_features, multimask_output

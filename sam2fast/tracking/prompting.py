@@ -196,8 +196,7 @@ def predict_candidates(
     Args:
         obj_id: Id of a new or existing object.
         points, labels: All clicks of the object on the frame, with normalized coordinates. Box corners come first.
-        refine: If True, the clicks refine the object's mask on the frame. Otherwise the clicks replace the object's
-            prompts on the frame.
+        refine: If True, the clicks refine the object's mask on the frame. Otherwise they replace its prompts.
 
     Raises:
         ValueError: If the points are invalid.

@@ -17,8 +17,7 @@ class ObjectRecord(Generic[Result]):
 
     points: dict[int, Any] = field(default_factory=dict)  # coordinates (1, P, 2) and labels (1, P)
     masks: dict[int, Any] = field(default_factory=dict)  # (1, 1, S, S)
-    # Results with memories, on conditioning frames and on other frames. A frame is a key of at most one of the two
-    # dicts.
+    # Results with memories, on conditioning frames and on other frames. A frame is in at most one dict.
     conditioning: dict[int, Result] = field(default_factory=dict)
     tracked: dict[int, Result] = field(default_factory=dict)
     # Results of prompts since the last propagation. The next propagation moves these results to the two dicts above.

@@ -114,8 +114,7 @@ class VideoSession:
         features: Cache of image features.
         bank: Memory bank with the memories of all objects.
         opened_with: Identity of the session's model.
-        offload_video_to_cpu, offload_state_to_cpu: Arguments of ``init_state``. Computations stay on the model's
-            device.
+        offload_video_to_cpu, offload_state_to_cpu: Arguments of ``init_state``.
         max_history: Maximum number of tracked frames stored per object. If None, there is no limit.
         max_cond_frames: Maximum number of conditioning frames to attend to. The model's limit may be lower.
         strategy: Rule that selects masks and memories.

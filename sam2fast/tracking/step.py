@@ -224,8 +224,7 @@ def predict(
 
     Args:
         memory: Memory of the objects. None for an initial prompt, or if the model keeps no memories.
-        initial: True for an initial prompt. The decoder predicts one or three masks, depending on ``initial`` and
-            ``points``.
+        initial: True for an initial prompt. ``initial`` and ``points`` decide on one or three masks.
         points: One object's ``point_coords (1, P, 2)`` in the model's input pixels and ``point_labels (1, P)``.
         mask: One object's mask ``(1, 1, S, S)``.
         previous: Logits ``(1, 1, h, w)`` of an earlier result on the frame, as decoder input with the points.
