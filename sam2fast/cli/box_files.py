@@ -1,4 +1,4 @@
-"""Readers of files of boxes: COCO, YOLO and MOT Challenge. Bad items are left out and counted."""
+"""Reads files of boxes: COCO, YOLO and MOT Challenge. Unusable items are left out and counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,22 +14,22 @@ from sam2fast.cli.prompt_texts import NO_AREA, NoArea, Reason, read_box, read_js
 from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 
-CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with names of classes
+CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
 FOLDERS_ABOVE = 2  # folders above the given folder that are searched for these files
 OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of its sides
 OF_IMAGES = (
     ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
 )
 OF_VIDEO = " of one video, with annotations that have bboxes"
-YOLO_LINE = "it is no line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
-MOT_LINE = "it is no line of MOT Challenge, such as '1,-1,100,50,20,40,0.9,-1,-1,-1'"
+YOLO_LINE = "it is not a line of YOLO, such as '0 0.5 0.5 0.2 0.3'"
+MOT_LINE = "it is not a line of MOT Challenge, such as '1,-1,100,50,20,40,0.9,-1,-1,-1'"
 
 
 class FoundBox(NamedTuple):
     """A box of a detector."""
 
-    image: ImageName | None  # None for every image and for numbered frames
-    frame: int | None  # number from 0, in formats that count frames
+    image: ImageName | None  # None if the box is for all images, or if frames are numbered
+    frame: int | None  # index from 0, in formats with frame numbers
     label: str  # name of the class; empty in formats without classes
     box: Box
     score: float | None  # confidence
@@ -39,7 +39,7 @@ class FoundBox(NamedTuple):
 
 
 class NoBoxError(UserError):
-    """All boxes of a file are left out."""
+    """Raised if all boxes of a file are left out."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class BoxFile:
 
     @contextmanager
     def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:
-        """Counts the item as left out if the block raises an error: a missing key, a :class:`Reason`, or another."""
+        """Counts the item as left out if the block raises an error. ``otherwise`` is the reason for general errors."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -69,11 +69,11 @@ class BoxFile:
     def check(self) -> None:
         """Raises NoBoxError if all boxes of the file are left out."""
         if self.left_out and not self.boxes:
-            raise NoBoxError(f"{self.path} has no box that can be used; left out: {self.left_out}")
+            raise NoBoxError(f"{self.path} has no usable box; left out: {self.left_out}")
 
 
 def read_box_file(path: Path, of_video: bool = False) -> BoxFile:
-    """Reads all boxes of a COCO ``.json``, a folder of YOLO, or a text file: MOT Challenge's of a video, or YOLO's."""
+    """Reads all boxes of a COCO ``.json``, a YOLO folder, or a text file: MOT Challenge for videos, else YOLO."""
     file = BoxFile(path)
     if path.suffix.lower() == ".json":
         _read_coco(file, read_json(path))
@@ -146,7 +146,7 @@ def _read_coco(file: BoxFile, content: Any) -> None:
 def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
     found = content[key]
     if not isinstance(found, list):
-        raise TypeError(f"{key} is no list")
+        raise TypeError(f"{key} is not a list")
     return found
 
 
@@ -191,15 +191,15 @@ def _stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _read_text(file: Path) -> str:
-    """Reads a text file. Raises UserError if it is no text."""
+    """Reads a text file. Raises UserError if it is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: it is no text in UTF-8 ({error})") from error
+        raise UserError(f"{file}: it is not text in UTF-8 ({error})") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines that are not blank, with their numbers."""
+    """Yields the numbers and texts of the lines that are not blank."""
     return ((number, line) for number, line in enumerate(_read_text(file).splitlines(), 1) if line.strip())
 
 
@@ -233,14 +233,14 @@ def _read_yolo_lines(file: BoxFile, label: Path, image: ImageName | None, names:
         with file.item(where := f"{label}, line {number}", YOLO_LINE):
             index, *values = map(float, line.split())
             if not index.is_integer():
-                raise Reason("the class is no integer")
+                raise Reason("the class is not an integer")
             box, score = _yolo_box(values)
             name = names.get(str(int(index)), f"class{int(index)}")
             file.boxes.append(FoundBox(image, None, name, box, score, True, None, where))
 
 
 def _class_names(label: Path, depth: int) -> Mapping[str, str]:
-    """Returns names of YOLO's classes by number, from the nearest file in ``depth`` folders and the folders above."""
+    """Returns YOLO's class names by number, from the nearest file in the ``depth`` parent folders or above them."""
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
             source = folder / name
@@ -254,20 +254,20 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
 def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
     """Returns ``names`` of YOLO's ``data.yaml``: a list, a dict, or None."""
     try:
-        content = yaml.BaseLoader(text).get_single_data()  # all values are texts, also "no" and "on"
+        content = yaml.BaseLoader(text).get_single_data()  # all values are strings, even "no" and "on"
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        print_note(f"{DATA} is no YAML, so classes have no names from it: {format_error(error)}")
+        print_note(f"{DATA} is not valid YAML, so its class names are not used: {format_error(error)}")
         return None
     found = content.get("names") if isinstance(content, Mapping) else None
     return found if isinstance(found, Mapping | list) else None
 
 
 def _yolo_box(values: list[float]) -> tuple[Box, float | None]:
-    """Returns the box and the confidence. Raises Reason for other values."""
+    """Returns the box and the confidence. Raises Reason for unusable values."""
     values = values[:5] if _is_tracked(values) else values
     score = _score(values.pop()) if len(values) % 2 else None
     if not _are_fractions(*values) or (score is not None and score > 1):
-        raise Reason("coordinates and confidence are from 0 to 1")
+        raise Reason("coordinates and confidence must be from 0 to 1")
     if len(values) == 4:
         x, y, width, height = values
         return read_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2)), score
@@ -291,14 +291,14 @@ def _are_fractions(*values: float) -> bool:
 
 
 def _read_mot(file: BoxFile) -> None:
-    """Reads lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge. Frames and pixels count from 1."""
+    """Reads lines ``frame,id,x,y,width,height,score,...`` of MOT Challenge. Frames and pixels are counted from 1."""
     file.counts_frames = True
     for number, line in _lines(file.path):
         values = line.replace(",", " ").split()
         with file.item(where := f"{file.path}, line {number}", MOT_LINE):
             frame, x, y, width, height = map(float, (values[0], *values[2:6]))  # fails for fewer values
             if not frame.is_integer() or frame < 1:
-                raise ValueError("the frame is no number from 1")
+                raise ValueError("the frame is not a number from 1")
             box = read_box((x - 1, y - 1, x - 1 + width, y - 1 + height))
             score = _score((*values[6:7], None)[0])
             file.boxes.append(FoundBox(None, int(frame) - 1, "", box, score, False, None, where))

@@ -1,4 +1,4 @@
-"""Boxes of detectors as prompts for images, or as detections by frame of a video."""
+"""Reads boxes of detectors, as prompts for images or as detections by video frame."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ from sam2fast.cli.user_errors import UserError, print_note
 from sam2fast.io.images import MAX_NAMED, SUFFIXES
 
 COUNTED = re.compile(r"(.*)_(\d{1,18})")  # Ultralytics names a frame after its video, and counts from 1
-LAST_NUMBER = re.compile(r".*?(\d{1,18})(\.\w+)?")  # the name of a frame that ends with a number
+LAST_NUMBER = re.compile(r".*?(\d{1,18})(\.\w+)?")  # a frame name that ends with a number
 UNSCORED = -1  # MOT Challenge's score of boxes without a score
 NO_FRAME = "the video has no such frame"
 
@@ -24,17 +24,16 @@ NO_FRAME = "the video has no such frame"
 def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
     """Returns the boxes of a file or folder as prompts, with the class as ``object``.
 
-    :class:`ImagePrompts` numbers the boxes of an image. For each image without boxes there is an empty prompt with its
-    name.
+    :class:`ImagePrompts` numbers the boxes of an image. Each image without boxes gets an empty prompt with its name.
 
     Args:
         path: A ``.json`` file in COCO's format, of a data set or of detections; a folder with YOLO's ``STEM.txt`` for
             each image; or one such file for all images.
-        left_out: Record to which unusable items are added.
+        left_out: Record that counts unusable items.
 
     Raises:
         NoBoxError: If no box in the file can be used.
-        UserError: If the file is not of the format.
+        UserError: If the file has another format.
     """
     file = read_box_file(path)
     if left_out is not None:
@@ -44,8 +43,8 @@ def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
         print_note(f"no boxes in {path}")
     if any(name.is_id for name in file.names):
         print_note(
-            f"{path} numbers its images: image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name of "
-            "a detection names another image"
+            f"{path} numbers its images: image_id 7 stands for 7.jpg, 007.jpg and similar names; to name another "
+            "image, set the key file_name of a detection"
         )
     prompts = []
     for found in file.boxes:
@@ -66,11 +65,11 @@ def read_detections(
         path: A ``.json`` file in COCO's format for videos or for images, or COCO's list of detections; a ``.txt`` file
             of MOT Challenge; or a folder with YOLO's ``STEM.txt`` for each frame.
         frame_names: Paths without suffixes of the images in a folder of frames. Empty for other videos.
-        left_out: Record to which unusable boxes are added.
-        video: Name of the video without suffix. It is used if a file has frames of several videos.
+        left_out: Record that counts unusable boxes.
+        video: Name of the video without suffix. It selects the boxes if a file has frames of several videos.
 
     Raises:
-        UserError: If the file is not of the format, no box in it can be used, or all boxes are of other videos.
+        UserError: If the file has another format, no box in it can be used, or all boxes belong to other videos.
     """
     file = read_box_file(path, of_video=True)
     read, file.boxes = file.boxes, []
@@ -80,7 +79,7 @@ def read_detections(
         elif 0 <= found.score <= 1:
             file.boxes.append(found)
         else:
-            file.left_out.add("box", "its score is not from 0 to 1, nor -1 for none", found.where)
+            file.left_out.add("box", "its score is neither from 0 to 1 nor -1", found.where)
     file.check()
     note_fractions((Prompts(box=one.box, is_relative=one.is_relative) for one in file.boxes), f"the boxes in {path}")
     if file.counts_frames:
@@ -131,20 +130,20 @@ class DetectionFile:
         return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in found])
 
     def count_unused(self, frame: int, ids: Sequence[Any], left_out: LeftOut) -> None:
-        """Counts the boxes of ``add_detections`` without an id: they neither show a tracked object nor start one."""
+        """Counts boxes without an id: ``add_detections`` neither matched them to an object nor started a new one."""
         for found, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
             if obj_id is None:
                 is_low = found.score is not None and found.score < self.start_score
-                why = "its score is below --start-score, and it shows no tracked object"
+                why = "its score is below --start-score, and it matches no tracked object"
                 left_out.add("box", why if is_low else "it lies outside the frame", found.where)
 
     def count_beyond(self, frames: int, left_out: LeftOut) -> None:
-        """Counts the boxes beyond the end of a video of this number of frames."""
+        """Counts the boxes beyond the end of a video with ``frames`` frames."""
         for _, boxes in sorted((frame, boxes) for frame, boxes in self.boxes.items() if frame >= frames):
             left_out.add("box", NO_FRAME, boxes[0].where, len(boxes))
 
     def as_json(self) -> dict[str, Any]:
-        """Returns JSON of the content and settings that results depend on."""
+        """Returns, as JSON, the content and settings that determine the results."""
         boxes = {frame: [one._replace(where="") for one in found] for frame, found in self.boxes.items()}
         content = repr(sorted(boxes.items()))
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
@@ -152,7 +151,7 @@ class DetectionFile:
 
 
 def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[int]]:
-    """Returns the frame of each box of a format that counts frames."""
+    """Returns the frame of each box, for formats with frame numbers."""
     places: Mapping[int, int] | None = None
     if frame_names:
         places = {frame: frame for frame in range(len(frame_names))}
@@ -171,7 +170,7 @@ def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence
 def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int] | None:
     """Returns the frame index of each number in the names of images, or None if MOT's frames are not these numbers.
 
-    All names must end with different numbers from 1, and find a frame for at least as many boxes as counting does.
+    All names must end with different numbers from 1. These must match at least as many boxes as image indices do.
     """
     matches = [LAST_NUMBER.fullmatch(PurePosixPath(name).name) for name in frame_names]
     places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
@@ -184,7 +183,7 @@ def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int
     moved = next(((number, frame) for number, frame in places.items() if number != frame), None)
     if moved is not None:
         name = PurePosixPath(frame_names[moved[1]]).name
-        print_note(f"frames of {file.path} are found by the numbers in names of images: {moved[0] + 1} is {name}")
+        print_note(f"frame numbers of {file.path} are the numbers in names of images: {moved[0] + 1} is {name}")
     return places
 
 
@@ -206,24 +205,24 @@ def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
     numbers = {name: _number_of(name) for name in file.names}
     series = {found[0] for found in numbers.values() if found is not None}
     if len(series) > 1:  # the file has frames of several videos
-        own = {one for one in series if video.casefold() in (part.casefold() for part in one)}
-        if not own:
+        matching = {one for one in series if video.casefold() in (part.casefold() for part in one)}
+        if not matching:
             texts = ", ".join(sorted("/".join(one) or "numbers" for one in series)[:MAX_NAMED])
             raise UserError(f"{file.path} has boxes of several videos ({texts}), and none has the name {video!r}")
-        series = own
+        series = matching
     frames: list[Sequence[int]] = []
     for found in file.boxes:
         number = numbers.get(found.image) if found.image else None
         is_own = number is not None and number[0] in series
         if not is_own:
-            why = "its image has no number of a frame" if number is None else "it is of another video"
+            why = "its image has no frame number in its name" if number is None else "it belongs to another video"
             file.left_out.add("box", why, found.where)
         frames.append((number[1],) if number is not None and is_own else ())
     return frames
 
 
 def _number_of(name: ImageName) -> tuple[tuple[str, ...], int] | None:
-    """Returns the folders and video in the name of a frame, and the number of the frame from 0.
+    """Returns the folders and video in the name of a frame, and the frame index from 0.
 
     ``00012.jpg`` and the image id 12 are frame 12. Ultralytics counts from 1: ``clip_12`` is frame 11 of ``clip``.
     """

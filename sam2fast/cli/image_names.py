@@ -1,4 +1,4 @@
-"""Names of images in files of prompts and boxes, and the matching of names and images.
+"""Matches images with their names in files of prompts and boxes.
 
 Paths are compared from the end. The file names must agree. If several names agree, the name with the longest common
 path is taken.
@@ -23,7 +23,7 @@ NUMBER = re.compile(r"\d{1,18}")
 
 
 def path_parts(text: str) -> tuple[str, ...]:
-    """Returns the parts of a path or an address, with the file name last.
+    """Returns the parts of a path or a URL, with the file name last.
 
     Reads ``/`` and ``\\`` as separators, drops ``.``, resolves ``..``, and composes characters (Unicode's NFC).
     """
@@ -39,16 +39,16 @@ def path_parts(text: str) -> tuple[str, ...]:
 
 
 def as_number(text: str) -> int | None:
-    """Returns the number in a text of digits, or None for other texts."""
+    """Returns the integer that a string of digits denotes, or None for other strings."""
     return int(text) if NUMBER.fullmatch(text) else None
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """A name or number of an image in a file."""
+    """The name or number that a file states for an image."""
 
     file: Path  # file or folder that states the name
-    parts: tuple[str, ...]  # of the path, with the file name last
+    parts: tuple[str, ...]  # parts of the path, with the file name last
     text: str = field(compare=False)  # name in messages
     stated: int  # number of parts that the file states; for a label file, number of parts below the given folder
     is_id: bool = False  # True if the name is a number, ``image_id`` of COCO's detections
@@ -72,7 +72,7 @@ class ImageName:
 
 
 class GivenImage(NamedTuple):
-    """An image of the command line, or a frame of a folder. The name of a frame has no suffix."""
+    """An image from the command line, or a frame in a folder. Names of frames have no suffix."""
 
     text: str
     parts: tuple[str, ...]
@@ -95,19 +95,19 @@ class GivenImage(NamedTuple):
 
 
 class PathMatch(NamedTuple):
-    """The agreement of a name with an image. The greatest match is the best."""
+    """The quality of the match of a name and an image. The greatest tuple is the best match."""
 
     common: int  # parts of the common path, at least 1
-    is_whole: bool  # all stated parts agree
+    is_whole: bool  # True if all stated parts agree
     closeness: int  # 3 for equal file names, 2 for equal names without suffix, 1 for equal numbers
-    same_case: int  # parts of the common path with the same capitals
+    same_case: int  # parts of the common path that agree in case, too
 
 
 class ImageNames:
     """All names of images in some files."""
 
     def __init__(self, names: Iterable[ImageName]) -> None:
-        self.guessed: dict[str, str] = {}  # name of each image for which only the file name agrees, by the image's text
+        self.guessed: dict[str, str] = {}  # names that agree only in the file name, by the image's text
         self._by_key: dict[str | int | None, list[ImageName]] = defaultdict(list)
         for name in dict.fromkeys(names):
             last = name.parts[-1]
@@ -139,7 +139,7 @@ class ImageNames:
             if len(fitting) > 1:
                 texts = ", ".join(sorted(name.text for name in fitting))
                 raise UserError(
-                    f"{image.text} may be any of {texts} in {file}; expected an image whose folder has the name of one "
+                    f"{image.text} may be any of {texts} in {file}; expected an image in a folder with the name of one "
                     "of their folders"
                 )
             found += fitting
@@ -152,7 +152,7 @@ class ImageNames:
         if self.guessed:
             image, name = next(iter(self.guessed.items()))
             count = f"{len(self.guessed)} images are" if len(self.guessed) > 1 else "1 image is"
-            print_note(f"{count} found by the file name only, since folders differ: {image} is taken for {name}")
+            print_note(f"{count} matched by the file name only, since folders differ: {image} is matched with {name}")
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Items that a command leaves out, counted by reason, for one note and for JSON."""
+"""Counts the items that a command leaves out, by reason, for one note and for JSON."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from sam2fast.cli.user_errors import print_note
 
 
 class LeftOut:
-    """Counts of left out items. Each reason keeps the name of its first item."""
+    """Counts of left-out items by reason. Each reason keeps the name of its first item."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
         self._first: dict[tuple[str, str], str] = {}
 
     def add(self, what: str, why: str, first: object, count: int = 1) -> None:
-        """Counts items of one type, in the singular, with one reason. ``first`` is the name of the first of them."""
+        """Counts items of the type ``what``, a singular noun, with one reason. ``first`` names the first item."""
         key = what, " ".join(why.split())
         self._counts[key] = self._counts.get(key, 0) + count
         self._first.setdefault(key, str(first))
 
     def add_all(self, other: "LeftOut") -> None:
-        """Adds the counts of another record, such as that of a worker process."""
+        """Adds the counts of another record, such as the record of a worker process."""
         for (what, why), count in other._counts.items():
             self.add(what, why, other._first[what, why], count)
 

@@ -17,7 +17,7 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, open_image
 INEXACT = ("JPEG", "MPO", "WEBP")  # formats that may change values
 # An image with more levels is a soft mask: dark pixels are background, bright pixels are the object.
 MOST_LEVELS = 32
-# Pixels between background and object are other labels, and no soft edge, if this share of them has equal neighbours.
+# Pixels between background and object are other labels, not a soft edge, if this share of them has equal neighbours.
 LEAST_INSIDE = 1 / 3
 MOST_NAMED = 8
 
@@ -28,7 +28,7 @@ def masks_of_labels(file: Path) -> dict[int, Path]:
     if not labels:
         raise UserError(f"the label image {file} is empty: all of its pixels are 0")
     if VOID in labels and len(labels) > 1:
-        print_note(f"{file}: {VOID} becomes an object; if it marks void pixels, choose others as {file}:{labels[0]}")
+        print_note(f"{file}: {VOID} becomes an object; if it marks void pixels, choose labels, as {file}:{labels[0]}")
     return {label: Path(f"{file}:{label}") for label in labels}
 
 
@@ -70,7 +70,7 @@ def read_foreground(mask: Path) -> NDArray[np.bool_]:
 
 
 def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Returns the pixels ``(H, W, C)``, alpha ``(H, W)`` or None, and True if the format keeps values."""
+    """Returns the pixels ``(H, W, C)``, alpha ``(H, W)`` or None, and True if the format is lossless."""
     stored = read_if_pillow_fails(file)
     if stored is not None:
         values = np.nan_to_num(stored.values).clip(0)
@@ -88,7 +88,7 @@ def _pixels(file: Path) -> tuple[np.ndarray, np.ndarray | None, bool]:
 
 
 def _has_several_objects(pixels: np.ndarray, is_exact: bool) -> bool:
-    """Returns True if there are areas besides the background and one object. Edges of soft masks are no areas."""
+    """Returns True if there are areas besides the background and one object. Edges of soft masks do not count."""
     pixels = pixels.astype(np.float32)
     brightness = pixels.max(axis=2)
     most = brightness.max()
@@ -119,7 +119,7 @@ def _advice(file: Path) -> str:
 
 def _labels(file: Path) -> Labels:
     if file.suffix.lower() in (".jpg", ".jpeg"):
-        raise UserError(f"{file} has no exact labels, which JPEG changes; save them as PNG")
+        raise UserError(f"{file} has no exact labels, since JPEG changes values; save labels as PNG")
     return read_labels(file)
 
 

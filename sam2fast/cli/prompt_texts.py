@@ -1,4 +1,4 @@
-"""Readers of prompts in options, JSON files and label images."""
+"""Reads prompts from options, JSON files and label images."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from sam2fast.cli.prompts import BACKGROUND, FOREGROUND, Box, Click, ObjectId, P
 from sam2fast.cli.user_errors import UserError
 
 NAME = re.compile(r"\s*([^\W\d_][^,]*?)\s*,")  # a name begins with a letter, unlike a coordinate
-NO_AREA = "its box has no area"  # reason in notes on left out items
+NO_AREA = "its box has no area"  # reason in notes on left-out items
 KEYS = ("points", "labels", "box", "mask")  # keys of a prompt in a file
 
 
@@ -29,7 +29,7 @@ class NoArea(Reason):
 
 
 class PromptType(click.ParamType):
-    """The type of an option with the form ``name`` and an example, read by a function that raises ValueError."""
+    """The type of an option of the form ``name``. ``read`` parses it, and raises ValueError for invalid texts."""
 
     def __init__(self, name: str, example: str, read: Callable[[str], Any]) -> None:
         self.name, self.example, self.read = name, example, read
@@ -55,7 +55,7 @@ def _point(text: str) -> Prompts:
 
 
 def _flat_box(text: str) -> Prompts:
-    """Reads a box that may be a line. :func:`read_box` does not accept lines."""
+    """Reads a box that may have no area, unlike :func:`read_box`."""
     return Prompts(box=_ordered_box(text.split(",")))
 
 
@@ -123,8 +123,8 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
     """Reads the prompts of a file ``{"prompts": [{...}, ...]}``. Paths of masks are relative to its folder.
 
     Args:
-        place: Key of the prompt's place: ``frame``, which is required, or ``image``, which is optional.
-        left_out: Record to which prompts with a box without area are added. If None, such prompts are errors.
+        place: Key of the prompt's place: ``frame`` (required) or ``image`` (optional).
+        left_out: Record that counts prompts with a box without area. If None, such prompts are errors.
 
     Raises:
         UserError: If the file or one of its prompts is invalid.
@@ -155,7 +155,7 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
                 raise UserError(f"{path}, prompt {number}: {error}") from error
             left_out.add("prompt", NO_AREA, f"{path}, prompt {number}")
     if left_out and not found:
-        raise UserError(f"{path} has no prompt that can be used; left out: {left_out}")
+        raise UserError(f"{path} has no usable prompt; left out: {left_out}")
     note_fractions(found, f"the points and boxes in {path}")
     return found
 
@@ -176,7 +176,7 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises UserError if it is no JSON."""
+    """Reads a JSON file. Raises UserError if it is not valid JSON."""
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -187,7 +187,7 @@ def read_json(path: Path) -> Any:
 
 
 def object_id(value: Any) -> ObjectId:
-    """Reads the id of an object: an integer, text of an integer, or a name."""
+    """Reads the id of an object: an integer, a string of an integer, or a name."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
         return int(value)
     if isinstance(value, str) and value.strip():
@@ -198,7 +198,7 @@ def object_id(value: Any) -> ObjectId:
 
 
 def frame(value: Any) -> int:
-    """Reads the number of a frame from an integer or text."""
+    """Reads the number of a frame from an integer or a string."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -215,7 +215,7 @@ def read_box(values: Any) -> Box:
 
 
 def _ordered_box(values: Any) -> Box:
-    """Reads a box of four numbers that may be a line."""
+    """Reads a box of four numbers. The box may have no area."""
     box = Box(*read_numbers(values, (4,), "the box"))
     if box.x1 < box.x0 or box.y1 < box.y0:
         raise NoArea(
@@ -232,7 +232,7 @@ def read_label(value: Any) -> int:
 
 
 def read_numbers(values: Any, counts: tuple[int, ...], what: str = "it") -> list[float]:
-    """Reads a list of finite numbers or texts of numbers. Its length is one of ``counts``."""
+    """Reads a list of finite numbers or numeric strings. Its length must be one of ``counts``."""
     try:
         listed = values if isinstance(values, list | tuple) else ()
         numbers = [float(value) for value in listed if not isinstance(value, bool)]

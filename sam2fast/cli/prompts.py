@@ -1,4 +1,4 @@
-"""Prompts for objects in images and videos. Joins and checks the prompts of each object."""
+"""Defines prompts for objects in images and videos. Joins and checks the prompts of each object."""
 
 import re
 from collections import Counter, defaultdict
@@ -72,7 +72,7 @@ class Prompts:
         return self.box is not None or self.mask is not None or any(c.label == FOREGROUND for c in self.clicks)
 
     def outside(self, width: int, height: int) -> list[str]:
-        """Returns texts for the clicks and the box outside an image of this size. A box may reach beyond the edge."""
+        """Names the clicks and the box that lie outside an image of this size. A box may extend beyond the edges."""
         found = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box
@@ -122,7 +122,7 @@ class Prompts:
 
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
-    """Joins prompts with equal keys. Keeps the order of the first prompts."""
+    """Joins prompts with equal keys, in the order of the first prompt with each key."""
     found: dict[Hashable, Prompts] = {}
     for part in parts:
         found[key(part)] = found[key(part)].joined(part) if key(part) in found else part
@@ -164,7 +164,7 @@ class ImagePrompts:
     """
 
     def __init__(self, parts: Sequence[Prompts]) -> None:
-        # Of all images in files of prompts and boxes.
+        # Names of all images in files of prompts and boxes.
         self.names = ImageNames(one.image for one in parts if one.image is not None)
         given = [one for one in parts if one or one.object is not None or one.image is None]
         found = merged((one for one in given if not one.where), lambda part: (part.image, part.object))
@@ -176,17 +176,17 @@ class ImagePrompts:
             if not one:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
         if len(objects := {one.object for one in given}) > 1 and None in objects:
-            raise click.UsageError("some prompts have a name and some have none; name the objects of all, as NAME,X,Y")
-        # Each with its position in the order given, since an image may have several names.
+            raise click.UsageError("some prompts have a name and others do not; name the objects of all, as NAME,X,Y")
+        # Prompts with their positions, to keep the order if an image has several names.
         self._by_name: dict[ImageName | None, list[tuple[int, Prompts]]] = defaultdict(list)
         for position, one in enumerate([*found, *(one for one in given if one.where)]):
             self._by_name[one.image].append((position, one))
         self.masks = {one.mask for one in found if one.mask is not None}
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
-        check_masks(one for one in found if one.image is None)  # a missing mask of one image is its own error
+        check_masks(one for one in found if one.image is None)  # masks of single images are checked with the image
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
-        """Returns the objects of one image, possibly none.
+        """Returns the prompts for one image, joined by object.
 
         Boxes of detectors are named after their class and numbered: ``person_1``, ``person_2``.
 

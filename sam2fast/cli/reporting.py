@@ -1,4 +1,4 @@
-"""Output of commands: text or lines of JSON, and progress bars."""
+"""Prints the output of commands: text or lines of JSON, and progress bars."""
 
 import functools
 import json
@@ -15,10 +15,10 @@ META = "sam2fast.reporting"  # the key of the settings in click's context
 JSONL = click.option(
     "--jsonl",
     is_flag=True,
-    help="Print lines of JSON, one for each result, instead of text. docs/commands.md has the keys.",
+    help="Print lines of JSON, one for each result, instead of text. docs/commands.md lists the keys.",
 )
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Print only errors, and JSON if an option asks for it.")
-PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is no terminal.")
+PROGRESS = click.option("--progress", is_flag=True, help="Show a progress bar even if stderr is not a terminal.")
 
 
 class Reporting(NamedTuple):
@@ -30,20 +30,20 @@ class Reporting(NamedTuple):
 
 
 def reporting() -> Reporting:
-    """Returns the settings of the running command. Other processes and other programs get the defaults."""
+    """Returns the settings of the running command, or the defaults in workers and outside of commands."""
     context = click.get_current_context(silent=True)
     found: Reporting = Reporting() if context is None else context.meta.get(META, Reporting())
     return found
 
 
 def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
-    """Adds ``--jsonl --quiet``, and ``--progress`` to commands that have a bar; :func:`reporting` returns them."""
+    """Adds ``--jsonl --quiet``, and ``--progress`` if the command has a bar. :func:`reporting` returns the values."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def collected(*args: Any, jsonl: bool, quiet: bool, progress: bool = False, **kwargs: Any) -> Any:
             if jsonl and kwargs.get("as_json"):
-                raise click.UsageError("--json is one document, --jsonl lines; give one of them")
+                raise click.UsageError("--json prints one document, --jsonl prints lines; give one of them")
             if quiet and progress:
                 raise click.UsageError("--quiet and --progress contradict each other; give one of them")
             click.get_current_context().meta[META] = Reporting(jsonl, quiet, progress)
@@ -57,7 +57,7 @@ def output_options(has_bar: bool = False) -> Callable[[Command], Command]:
 
 
 def say(line: object = "") -> None:
-    """Prints a line of text; nothing with ``--jsonl`` or ``--quiet``."""
+    """Prints a line of text, except with ``--jsonl`` or ``--quiet``."""
     asked = reporting()
     if not (asked.jsonl or asked.quiet):
         echo(line)
@@ -74,13 +74,13 @@ def say_table(rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> N
 
 
 def emit(record: Mapping[str, Any]) -> None:
-    """With ``--jsonl``, prints a record as a line of JSON."""
+    """Prints a record as a line of JSON if ``--jsonl`` is set."""
     if reporting().jsonl:
         echo(json.dumps(record, allow_nan=False))
 
 
 class _Bar(tqdm):
-    """Raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
+    """A bar that raises :class:`~sam2fast.cli.terminal.ClosedPipeError` if stderr is a closed pipe."""
 
     def display(self, *args: Any, **named: Any) -> Any:
         with raise_closed_pipe():

@@ -1,4 +1,4 @@
-"""Inputs of commands: files, folders, patterns such as ``'photos/*.jpg'``, web addresses, and ``-`` for stdin."""
+"""Lists and opens inputs: files, folders, patterns such as ``'photos/*.jpg'``, web addresses, and ``-`` for stdin."""
 
 import glob
 import http.client
@@ -23,10 +23,10 @@ from sam2fast.io.images import IMAGE_READ_ERRORS, SUFFIXES, files_of_kind, numbe
 from sam2fast.io.tiff_header import read_tiff_header
 
 STDIN, CAMERA = "-", "camera:"
-IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # images in folders; the first image of an animation counts
+IMAGE_SUFFIXES = (*SUFFIXES, ".gif")  # images in folders; of an animation, the first image is used
 PAGED_SUFFIXES = (".webp", ".tif", ".tiff")  # images that may have the frames of a video
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
-TIMEOUT = 30.0  # seconds to connect to an address, and without a byte
+TIMEOUT = 30.0  # maximum seconds to connect to an address, and between bytes
 MOST_BYTES, MOST_SECONDS = 4 << 30, 3600.0  # limits of a download
 ListFolder = Callable[[Path], Sequence[Path]]
 
@@ -63,7 +63,7 @@ class InputSource:
         return Path(self.file_name).stem
 
     def made_from(self) -> dict[str, str]:
-        """Returns the path or address and the digest of an image for a result's record. Downloads an address."""
+        """Returns the path or address of an image and the digest of its content. Downloads an address."""
         with self.file() as file:
             return {"image_path": self.resolved, "image_content": file_sha256(file)}
 
@@ -74,7 +74,7 @@ class InputSource:
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """Yields the local file or folder. An address and stdin are a temporary file in the block.
+        """Yields the local file or folder, or a temporary file with the content of an address or of stdin.
 
         Errors of USER_ERRORS in the block become UserErrors that name the input instead of the temporary file.
         """
@@ -133,7 +133,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
             del found[key]
     for folder, images in folders.items():
         if len(images) == 1:
-            why = f"{images[0]} is an image: use `sam2fast segment`; of the frames of a video, give their folder"
+            why = f"{images[0]} is an image: use `sam2fast segment`; if it is a frame of a video, give the folder"
             problems.append((images[0], why))
         else:
             why = f"{len(images)} images in {folder} are no videos; if they are the frames of one, give their folder: "
@@ -165,7 +165,7 @@ def _expand(text: str, list_folder: ListFolder) -> list[InputSource]:
     if text == STDIN:
         content = sys.stdin.buffer.read()
         if not content:
-            raise UserError("nothing came from stdin, which - stands for")
+            raise UserError("stdin (-) is empty")
         return [InputSource(text, content)]
     if is_address(text):
         return [InputSource(text)]
@@ -193,7 +193,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
 
     Args:
         out: Folder for the results.
-        left_out: Record to which hidden images, such as macOS's ``._IMG_1.jpg``, and other files are added.
+        left_out: Record that counts hidden images, such as macOS's ``._IMG_1.jpg``, and other files.
 
     Raises:
         UserError: If the folder has no image.
@@ -211,7 +211,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
         elif is_image and (path.is_file() or is_broken):  # reading a broken link is an error of this image
             found.append(path)
         elif is_image:
-            others.add("path", "it is no file", path)
+            others.add("path", "it is not a file", path)
         elif path.is_file() and not is_hidden:
             others.add("file", f"its kind is {path.suffix.lower() or 'unknown'}", path)
     if not found:
@@ -239,7 +239,7 @@ def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
 
 
 def add_other_files(folder: Path, left_out: LeftOut) -> None:
-    """Adds images and videos that are beside the frames of a video."""
+    """Counts images and videos that lie beside the frames of a video."""
     from sam2fast.video_io.sources import other_files
     from sam2fast.video_io.video_types import VideoError
 

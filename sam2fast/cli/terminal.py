@@ -1,4 +1,4 @@
-"""Output to the terminal, and the signals that end a command."""
+"""Prints to the terminal, and handles the signals that end a command."""
 
 import atexit
 import os
@@ -11,14 +11,14 @@ from typing import IO, Any
 
 import click
 
-SIGNAL_EXIT_BASE = 128  # plus the signal's number, as in shells
+SIGNAL_EXIT_BASE = 128  # the exit code is this plus the signal's number, as in shells
 # SIGHUP: the terminal was closed. SIGTERM: a batch system ends the job. Python handles Ctrl-C itself.
 TERMINATION_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 STOPPING = (signal.SIGINT, *TERMINATION_SIGNALS)
 
 
 class Terminated(KeyboardInterrupt):
-    """A termination signal arrived. Like Ctrl-C, it is raised wherever the program is."""
+    """Raised when a termination signal arrives. Like Ctrl-C, it can interrupt any statement."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    """Returns 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
     return SIGNAL_EXIT_BASE + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
@@ -37,9 +37,9 @@ def print_message(line: str) -> None:
 
 
 class ClosedPipeError(Exception):
-    """Stdout or stderr is a closed pipe, which ends the command quietly.
+    """Raised if stdout or stderr is a closed pipe. It ends the command quietly.
 
-    It is no OSError, because commands report an OSError as the error of an input.
+    It is not an OSError, because commands report an OSError as the error of an input.
     """
 
 
@@ -60,18 +60,18 @@ def echo(line: object, err: bool = False) -> None:
 
 @contextmanager
 def ignore_closed_stream(stream: IO[str]) -> Iterator[None]:
-    """Discards what the block prints to a stream whose terminal or pipe is closed."""
+    """Discards the output of the block if the terminal or pipe of the stream is closed."""
     try:
         yield
     except (OSError, ClosedPipeError):
-        # Python would write the buffered text again at shutdown; it goes to /dev/null.
+        # Python would write the buffered text again at shutdown. It goes to /dev/null instead.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Makes signals that would end the process raise :class:`Terminated` in the block, unless they are handled."""
+    """Makes termination signals raise :class:`Terminated` in the block, unless they have another handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,22 +95,22 @@ def handle_signals() -> Iterator[None]:
 
 @contextmanager
 def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[int]]:
-    """Appends the first Ctrl-C, SIGTERM or SIGHUP in the block to the list. A second one acts as usual.
+    """Yields a list, and appends Ctrl-C, SIGTERM and SIGHUP in the block to it instead of running their handlers.
 
     Ignored signals, as under ``nohup``, remain ignored.
 
     Args:
-        announce: called with each signal, in its handler; the signal may have interrupted a write.
-        once: any second signal acts as usual, not only one of the same kind.
+        announce: Function called with the number of each signal, in its handler. The signal may interrupt a write.
+        once: True to restore all handlers after the first signal, False to restore only the handler of this signal.
     """
     received: list[int] = []
     owner, before = os.getpid(), {number: signal.getsignal(number) for number in STOPPING}
 
     def note(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # not a forked worker, which the run ends itself
+        if os.getpid() == owner:  # the run itself ends its forked workers
             received.append(number)
-            for each in ours if once else [number]:
-                signal.signal(each, before[each])
+            for other in ours if once else [number]:
+                signal.signal(other, before[other])
             announce(number)
 
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
@@ -125,7 +125,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
 
 @contextmanager
 def report_interrupt(ctx: click.Context) -> Iterator[None]:
-    """Ends a command that is interrupted in the block; a line says that the same command continues."""
+    """Ends the command if the block is interrupted, and prints that the same command continues it."""
     try:
         yield
     except KeyboardInterrupt as stop:

@@ -1,4 +1,4 @@
-"""``sam2fast track``: objects through a video."""
+"""``sam2fast track``: tracks objects through a video."""
 
 import functools
 import os
@@ -58,13 +58,13 @@ class TrackCommand:
     of the video. All points and the box of an object on one frame are one prompt. Tracking begins with the first
     prompted frame. All prompts apply to every VIDEO. Videos that fail are listed at the end; then the exit code is 1.
 
-    With --boxes-from, a detector says what is tracked. Each box that shows no tracked object starts a new one.
+    With --boxes-from, a detector's boxes replace prompts. Each box that shows no tracked object starts a new object.
 
     VIDEO may be a volume: a NIfTI file, a folder with the files of a DICOM series, or a multi-frame DICOM file. Its
     slices are the frames, tracked in both directions. This is not a medical device.
 
     \b
-    Writes to the output folder, or of several videos to folders of their names in it
+    Writes to the output folder, or for several videos to a subfolder with the name of each
       masks.jsonl  a line of JSON for each frame: run lengths, areas, boxes and scores of all objects
       track.json   the request and the progress of the run
       overlay.mp4  the masks in colour on the video
@@ -76,10 +76,10 @@ class TrackCommand:
       masks.nii.gz with --format nifti: a volume of labels on the grid of the scan, 1 for the first object, ...
       masks.dcm    with --format dicom-seg: a DICOM segmentation that refers to the scan's images
 
-    Frames of a folder keep their names. Others have numbers of five digits.
+    Frames of a folder keep their names. Other frames are named by numbers of five digits.
 
-    Ctrl-C keeps all results. The same command again continues there, and writes missing formats. Cameras cannot be
-    continued; sam2long, and volumes whose objects begin on several slices, begin again.
+    Ctrl-C keeps all results. The same command continues the run, and writes missing formats. A camera cannot be
+    continued. Tracking begins again with sam2long, and for volumes with first prompts on several slices.
     """
 
     videos: Sequence[str] = argument(nargs=-1, required=True, metavar="VIDEO...")
@@ -87,7 +87,7 @@ class TrackCommand:
         "--point",
         multiple=True,
         type=VIDEO_POINT,
-        help="A click on a frame; OBJ is a number or a name, LABEL 0 is not the object. Repeatable.",
+        help="A click on a frame; OBJ is a number or a name, LABEL 0 marks background. Repeatable.",
     )
     boxes: Sequence[Prompts] = option(
         "--box", multiple=True, type=VIDEO_BOX, help="A box around an object. Repeatable."
@@ -103,8 +103,8 @@ class TrackCommand:
         "--masks",
         multiple=True,
         type=VIDEO_MASKS,
-        help="The masks of several objects: a palette or grey image of the video's size, whose values are the objects' "
-        "numbers, 0 for none. Repeatable.",
+        help="The masks of several objects: a palette or grey image of the video's size. Its values are the objects' "
+        "numbers; 0 is background. Repeatable.",
     )
     prompt_files: Sequence[Path] = option(
         "--prompts",
@@ -118,7 +118,7 @@ class TrackCommand:
         help="Instead of prompts: a detector's boxes on frames of the video, as COCO's JSON, MOT Challenge's text, or "
         "a folder of YOLO's text files.",
     )
-    every: int | None = option(type=click.IntRange(1), help="Use the boxes of each N-th tracked frame.  [default: 1]")
+    every: int | None = option(type=click.IntRange(1), help="Use the boxes of every N-th tracked frame.  [default: 1]")
     max_unseen: int | None = option(
         type=click.IntRange(1), help="Remove an object that has had no box for N frames.  [default: 30]"
     )
@@ -130,7 +130,10 @@ class TrackCommand:
         type=click.IntRange(0), metavar="FRAME", help="The last frame to track.  [default: the video's]"
     )
     step: int = option(
-        type=click.IntRange(1), metavar="N", default=1, help="Track only each N-th frame, from the first prompt on."
+        type=click.IntRange(1),
+        metavar="N",
+        default=1,
+        help="Track only every N-th frame, counted from the first prompt.",
     )
     stream: bool = option(help="Read the video once, in order, in constant memory; required for cameras and URLs.")
     max_frames: int | None = option(type=click.IntRange(1), help="With --stream: stop after this many frames.")
@@ -147,7 +150,7 @@ class TrackCommand:
         type=FormatsType(FORMATS),
         metavar=",".join(FORMATS),
         default=",".join(DEFAULT_FORMATS),
-        help="What to write, separated by commas; masks.jsonl is always written. docs/formats.md has all of them.",
+        help="Formats to write, separated by commas; masks.jsonl is always written. docs/formats.md describes them.",
     )
     tolerance: float = shared(tolerance_option)
     approximations: Approximations = option(
@@ -166,20 +169,20 @@ class TrackCommand:
     def run(self) -> None:
         if names_several(self.model.device):
             raise click.UsageError(
-                f"--device {self.model.device}: track takes one device. Several videos are spread over devices by "
-                "`sam2fast vos` and sam2fast.deploy.parallel.track_videos"
+                f"--device {self.model.device}: track takes one device. To spread several videos over devices, use "
+                "`sam2fast vos` or sam2fast.deploy.parallel.track_videos"
             )
         files = [*self.label_images, *(read_prompt_file(file, "frame") for file in self.prompt_files)]
         note_fractions((*self.points, *self.boxes), "the points and boxes")
-        given = [*self.points, *self.boxes, *self.masks, *chain.from_iterable(files)]
+        parts = [*self.points, *self.boxes, *self.masks, *chain.from_iterable(files)]
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
-        chosen = {name: value for name, value in settings.items() if value is not None}
+        box_settings = {name: value for name, value in settings.items() if value is not None}
         if self.boxes_file is None:
-            prompts = merge_prompts(given, not self.stream)
-            for name in chosen:
-                raise click.UsageError(f"--{name.replace('_', '-')} goes with --boxes-from")
-        elif given:
-            raise click.UsageError("--boxes-from says what is tracked; leave out the prompts")
+            prompts = merge_prompts(parts, not self.stream)
+            for name in box_settings:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --boxes-from")
+        elif parts:
+            raise click.UsageError("--boxes-from replaces prompts; leave out the prompts")
         else:
             prompts = []
         left_out = LeftOut()
@@ -194,7 +197,7 @@ class TrackCommand:
             video = VideoSource.of(source, self.stream)._replace(axis=self.axis, window=self.window)
             request = TrackRequest(video, prompts, **options)
             if self.boxes_file is not None:
-                request = self._with_boxes(request, len(sources), chosen, left_out)
+                request = self._with_boxes(request, len(sources), box_settings, left_out)
             requests[source] = request
             _check(request)
             video.check_out(folders[source])
@@ -219,7 +222,7 @@ class TrackCommand:
                 else:
                     if code:
                         click.get_current_context().exit(code)
-        if self.boxes_file is None:  # otherwise the note on the video has counted them
+        if self.boxes_file is None:  # otherwise the note on the video includes them
             left_out.report()
         problems.raise_if_any(total)
 
@@ -228,10 +231,10 @@ class TrackCommand:
     ) -> TrackRequest:
         """Returns the request with the boxes of ``--boxes-from``. The video is then read once."""
         if videos > 1:
-            raise click.UsageError(f"--boxes-from has the boxes of one video; {videos} were given")
+            raise click.UsageError(f"--boxes-from has the boxes of one video, but there are {videos} videos")
         if request.source.is_live:
             raise click.UsageError(
-                f"--boxes-from has boxes of numbered frames, and {request.source.name} is live; call add_detections() "
+                f"--boxes-from has boxes of numbered frames, but {request.source.name} is live; call add_detections() "
                 "of a stream from Python"
             )
         if find_spec("scipy") is None:
@@ -249,14 +252,14 @@ def _of_volume(request: TrackRequest) -> TrackRequest:
     """Returns the request, with both directions for a volume. Checks the options for volumes."""
     source, formats = request.source, [name for name in VOLUME_FILES if name in request.formats]
     if source.is_volume and request.step > 1:
-        raise UserError(f"--step is for videos, and {source.name} is a volume; all of its slices are tracked")
+        raise UserError(f"--step is for videos, but {source.name} is a volume; all of its slices are tracked")
     if not source.is_volume:
         if formats or source.axis or source.window:
-            given = f"--format {formats[0]}" if formats else "--axis" if source.axis else "--window"
-            raise UserError(f"{given} is for volumes (NIfTI or DICOM), and {source.name} is none")
+            flag = f"--format {formats[0]}" if formats else "--axis" if source.axis else "--window"
+            raise UserError(f"{flag} is for volumes (NIfTI or DICOM), but {source.name} is not a volume")
         return request
     if "dicom-seg" in formats and source.is_nifti:
-        raise UserError(f"--format dicom-seg refers to DICOM images, and {source.name} is NIfTI; use --format nifti")
+        raise UserError(f"--format dicom-seg refers to DICOM images, but {source.name} is NIfTI; use --format nifti")
     if "dicom-seg" in formats and find_spec("highdicom") is None:
         raise UserError("--format dicom-seg needs highdicom: pip install 'sam2fast[medical]'")
     return replace(request, reverse=not request.stream)
@@ -268,14 +271,14 @@ def _check(request: TrackRequest) -> None:
         raise click.UsageError(f"{request.source.name} can only be read once, in order; give --stream")
     if request.stream and request.reverse:
         once = "--stream" if request.detections is None else "--boxes-from"
-        raise click.UsageError(f"--reverse needs the whole video, {once} reads it once; give one of them")
+        raise click.UsageError(f"--reverse needs the whole video, but {once} reads it once; give one of them")
     if request.reverse and request.strategy == "sam2long":
         raise click.UsageError(
-            "--strategy sam2long decides about masks when a pass ends, and --reverse begins in the middle of one; give "
-            "one of them, or call propagate_in_video twice from Python"
+            "--strategy sam2long decides about masks when a pass ends, but --reverse begins in the middle of a pass; "
+            "give one of them, or call propagate_in_video twice from Python"
         )
     if request.max_frames is not None and not request.stream:
-        raise click.UsageError("--max-frames goes with --stream; to stop early otherwise, give --end")
+        raise click.UsageError("--max-frames needs --stream; to stop early without it, give --end")
     for prompt in request.prompts:
         if not request.is_tracked(prompt.frame):
             before = prompt.frame - (prompt.frame - request.offset) % request.step
@@ -292,7 +295,7 @@ def _check(request: TrackRequest) -> None:
     images = [name for name in WITH_IMAGES if name in request.formats]
     if request.source.is_live and images:
         raise click.UsageError(
-            f"--format {images[0]} reads the video's frames again, and {request.source.name} can only be read once; "
+            f"--format {images[0]} reads the video's frames again, but {request.source.name} can only be read once; "
             "leave it out"
         )
     check_exports(request.formats, request.tolerance)

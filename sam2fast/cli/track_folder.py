@@ -1,4 +1,4 @@
-"""The files of ``sam2fast track``: the manifest, the record of all masks, and the formats derived from it."""
+"""Manages the files of ``sam2fast track``: the manifest, the record of all masks, and the formats derived from it."""
 
 import json
 import os
@@ -35,13 +35,13 @@ STATES = re.compile(r"backward\.safetensors|state_\d+\.safetensors")
 # The names of this command's files.
 NAMES = "|".join([MANIFEST, RECORD, OVERLAY, COCO, MOT, *EXPORT_FILES, *VOLUME_FILES.values()]).replace(".", r"\.")
 OURS = re.compile(f"{NAMES}|{STATES.pattern}")
-NUMBER = re.compile(r"\d{5,}")  # the name of a frame that has no other
+NUMBER = re.compile(r"\d{5,}")  # the name of a frame that only has a number
 CHANGE = "give another --out folder, or --overwrite it"
 KEYS = ("id", "rle", "area", "box", "score", "object_score")  # keys of an object in the record
 Line = Mapping[str, Any]  # line of the record
 
 
-@torch.no_grad()  # else the reference implementations run, which gradients need
+@torch.no_grad()  # with gradients, the reference implementations would run
 def frame_record(
     frame: int,
     time: float | None,
@@ -53,12 +53,12 @@ def frame_record(
 ) -> dict[str, Any]:
     """Returns a frame's line of the record: run lengths, areas, boxes and scores of all objects.
 
-    If masks overlap, an object that is partly covered also has ``visible``: the part of its mask on which it has the
-    greatest logit.
+    If masks overlap, a partly covered object also has ``visible``: the part of its mask on which its logit is the
+    greatest.
 
     Args:
         time: Seconds since the first frame, if the video has times.
-        masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` as from a predictor that removes overlaps.
+        masks: ``(N, 1, h, w)`` low-resolution logits, or ``(N, 1, H, W)`` from a predictor that removes overlaps.
         scores: Scores of the same objects.
         size: (H, W) of the video.
         name: Name of the frame, or None if it only has a number.
@@ -85,17 +85,17 @@ def frame_record(
 class RunFolder:
     """The output folder of one run. Another process may continue the run.
 
-    The manifest says how many frames are ``done`` and names the ``state`` from which a new run continues. It is written
-    after the files that it names. Frames that were recorded after it are tracked again.
+    The manifest has the number of ``done`` frames and names the ``state`` from which a new run continues. It is written
+    after the files that it names. Frames that are recorded after the last manifest are tracked again.
 
     Args:
         path: Path of the folder. Its files do not change before :meth:`begin`.
-        made_from: Record of the results, see :mod:`sam2fast.io.made_from`. A run continues only if it is equal.
-        overwrite: Removes the results of another run.
+        made_from: Record of the results, see :mod:`sam2fast.io.made_from`. A run continues only if its record is equal.
+        overwrite: True to remove the results of another run.
 
     Raises:
         UserError: If the folder has results of another run.
-        OSError: If a file cannot be read or written, from all methods. Then the previous checkpoint remains.
+        OSError: If a file cannot be read or written. All methods raise it, and keep the previous checkpoint.
     """
 
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
@@ -134,7 +134,7 @@ class RunFolder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Truncates the record to the frames that are done, and opens it for :meth:`append`."""
+        """Truncates the record to the ``done`` frames, and opens it for :meth:`append`."""
         with annotate_oserror(self.record), open(self.record, "ab+") as file:
             file.seek(0)
             file.truncate(sum(self._lengths(file)))
@@ -143,7 +143,7 @@ class RunFolder:
             yield
 
     def _lengths(self, record: BinaryIO) -> list[int]:
-        """Returns the lengths in bytes of the frames that are done."""
+        """Returns the length in bytes of each of the ``done`` frames."""
         lengths = [len(line) for line in islice(record, self.done) if line.endswith(b"\n")]
         if len(lengths) < self.done:
             raise UserError(f"{self.record} has fewer than the {self.done} frames in {MANIFEST}; {CHANGE}")
@@ -190,7 +190,7 @@ class RunFolder:
                     file.writelines(index.raw(frame) for frame in sorted(index))
 
     def made(self, file: Path, **options: Any) -> None:
-        """Notes in the manifest that a file or folder holds the whole record."""
+        """Notes in the manifest that a file or folder covers the whole record."""
         self._facts["files"][file.name] = self._made(file, options)
         self.note()
 
@@ -199,7 +199,7 @@ class RunFolder:
         return {"frames": self.done, "bytes": sum(path.stat().st_size for path in files if path.exists()), **options}
 
     def note(self, **facts: Any) -> None:
-        """Adds to the manifest, and writes it."""
+        """Updates the manifest, and writes it."""
         self._facts |= facts
         write_atomically(self.path / MANIFEST, (json.dumps(self._facts, indent=2) + "\n").encode())
 
@@ -209,7 +209,7 @@ class RunFolder:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the video."""
+        """The height and width of the video."""
         return self["size"]["height"], self["size"]["width"]
 
     def _read_manifest(self) -> dict[str, Any] | None:
@@ -217,7 +217,7 @@ class RunFolder:
         if not manifest.exists():
             ours = [path for path in self._files() if not target_of(path)]
             if ours:
-                raise UserError(f"{ours[0]} exists, but no {MANIFEST} that says what of; {CHANGE}")
+                raise UserError(f"{ours[0]} exists, but no {MANIFEST} that describes its run; {CHANGE}")
             return None
         try:
             facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
@@ -233,7 +233,7 @@ class RunFolder:
         return facts
 
     def _files(self) -> list[Path]:
-        """Returns the files of this command, finished or not."""
+        """Returns the finished and unfinished files of this command."""
         found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch((target_of(path) or path).name)]
         try:
             names = set(json.loads((self.path / MANIFEST).read_bytes())["frame_names"])
@@ -247,7 +247,7 @@ class RunFolder:
 
 
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:
-    """Returns ``(H, W)`` uint8: at each pixel the position of its object among all objects, from 1, or 0."""
+    """Returns ``(H, W)`` uint8: at each pixel the position of its object in ``objects``, counted from 1, or 0."""
     shown = [] if line is None else [entry for entry in line["objects"] if entry["area"]]
     numbers = [objects.index(entry["id"]) + 1 for entry in shown]
     return paint_labels([entry.get("visible", entry["rle"]) for entry in shown], *size, numbers)

@@ -60,7 +60,7 @@ def _visible(record: RecordIndex) -> Iterator[FrameMasks]:
 
 def _write_pngs(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
     images, frames, count = folder.path / PNGS, request.frames(record), len(folder["objects"])
-    if count > MOST_OBJECTS:  # only detections: `track` checks the number of prompted objects
+    if count > MOST_OBJECTS:  # only with detections: `track` checks the number of prompted objects
         raise UserError(f"{count} objects, but a palette image holds at most {MOST_OBJECTS}; no png was written")
     make_folder(images)
     with progress_bar("images", len(frames), "images") as bar:
@@ -84,14 +84,14 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
 
 
 def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the overlay, and the formats with a file for each frame. Reads the video if they show its images.
+    """Writes the overlay, and the formats with a file for each frame. Reads the video if they need its images.
 
     The overlay ends with the video, or with the record if only a part was tracked.
     """
     source, frames, overlay_file = request.source, request.frames(record), folder.path / OVERLAY
     asked = [name for name in FILES if name in request.formats and name != "png"]  # _write_pngs writes "png"
     missing = [name for name in asked if not folder.has(folder.path / name, tolerance=request.tolerance)]
-    # The overlay of a camera or URL is drawn while it is tracked.
+    # The overlay of a camera or URL is drawn during tracking.
     lacks_overlay = "overlay" in request.formats and not source.is_live
     lacks_overlay = lacks_overlay and not folder.has(overlay_file, ids=request.show_ids)
     if not (missing or lacks_overlay):
@@ -131,11 +131,11 @@ def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest)
 def _images(
     reader: Iterator[StreamFrame] | None, frames: range, to_end: bool
 ) -> Iterator[tuple[int, StreamFrame | None]]:
-    """Yields the numbers of frames, and their images if there is a reader. ``to_end`` adds all later frames."""
+    """Yields frame numbers, with images if there is a reader. If ``to_end`` is True, adds all later frames."""
     if reader is None:
         yield from ((frame, None) for frame in frames)
         return
-    with suppress(VideoError):  # a broken video was reported during tracking; the files end there
+    with suppress(VideoError):  # tracking has reported the broken video; the files end there
         for image in reader:
             if image.index >= frames.start and (image.index - frames.start) % frames.step == 0:
                 yield image.index, image

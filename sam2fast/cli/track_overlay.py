@@ -1,4 +1,4 @@
-"""The overlay of ``sam2fast track``: the video with the masks in colour."""
+"""Draws the overlay of ``sam2fast track``: the video with the masks in colour."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,20 +15,20 @@ from sam2fast.video_io import FrameReader
 from sam2fast.video_io.video_writer import NoEncoderError, VideoWriter, encoding_errors
 
 CRF = 20  # x264's quality
-FINEST = 90_000  # least number of units per second of the time base
+FINEST = 90_000  # minimum number of time-base units per second
 DEFAULT_RATE = 25.0  # frames per second, for folders of images
 
 
 class OverlayWriter:
     """Writes an MP4 file with H.264 and yuv420p atomically. Odd sides get one more row or column.
 
-    A frame's duration is a multiple of the time base. So all frames of a source with a constant rate last equally long.
+    A frame's duration is a multiple of the time base, so all frames of a source with a constant rate are equally long.
 
     Args:
-        rate: Frames per second of the source. Frames without times follow at this rate, divided by ``step``.
-        time_unit: Unit of the source's times in seconds. Times within one unit of a multiple of a frame's duration
-            become this multiple, since sources round them. After the first other time the rate is variable, and
-            times are kept.
+        rate: Frames per second of the source. Frames without times have this rate, divided by ``step``.
+        time_unit: Unit of the source's times in seconds. Sources round times, so a time within one unit of a multiple
+            of a frame's duration becomes this multiple. From the first other time on, the rate is variable, and times
+            are kept.
         pixel_aspect: Width of a pixel divided by its height.
         step: Distance of the frames in the source.
 
@@ -61,7 +61,7 @@ class OverlayWriter:
             self._file = VideoWriter(path, *size, self._rate, self._tick, CRF, pixel_aspect=pixel_aspect)
 
     def add(self, image: np.ndarray, time: float | None) -> None:
-        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds. The video begins at the time of the first."""
+        """Adds a frame ``(H, W, 3)`` uint8, shown at ``time`` in seconds. The first frame starts the video."""
         seconds = float(self._count / self._rate) if time is None else time
         if self._count == 0:
             self._first = seconds
@@ -78,7 +78,7 @@ class OverlayWriter:
 
     @property
     def part(self) -> tuple[float, float]:
-        """The start of the frames in the source and their duration, in seconds."""
+        """The start of the frames in the source and their total duration, in seconds."""
         return self._first, float(self._last * self._tick + 1 / self._rate)
 
     def finish(self) -> None:
@@ -94,7 +94,7 @@ class OverlayWriter:
 
 
 class FrameDrawing:
-    """Draws recorded masks on frames, each object in its colour, and with ``show_ids`` its id."""
+    """Draws recorded masks on frames, each object in its colour, with its id if ``show_ids`` is True."""
 
     def __init__(self, objects: Sequence[ObjectId], show_ids: bool) -> None:
         self._colours = {obj_id: colour_of_number(number) for number, obj_id in enumerate(objects)}

@@ -1,4 +1,4 @@
-"""The passes of ``sam2fast track`` over a video: forwards and backwards, or once while it is read."""
+"""Implements the passes of ``sam2fast track`` over a video: forwards and backwards, or once while it is read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ from sam2fast.video_io.sources import SteppedVideo
 
 # Errors of unusable videos and saved states.
 UNUSABLE = (OSError, ValueError, TypeError, ImportError)
-Masks = Mapping[Prompts, np.ndarray]  # (H, W) bool, of the prompts that have one
+Masks = Mapping[Prompts, np.ndarray]  # masks (H, W) bool of the prompts with a mask
 
 
 class TrackedFrame(NamedTuple):
@@ -36,7 +36,7 @@ class TrackedFrame(NamedTuple):
     ids: list[Any]
     masks: Tensor  # (N, 1, h, w) low-resolution logits, or (N, 1, H, W)
     scores: TrackScores
-    rgb: np.ndarray | None = None  # (H, W, 3) uint8, of cameras and URLs
+    rgb: np.ndarray | None = None  # (H, W, 3) uint8, only of cameras and URLs
 
 
 class VideoPropagation:
@@ -51,7 +51,7 @@ class VideoPropagation:
         size: (H, W) of the video.
         video_frames: The number of frames in the video, None if unknown.
         total: The number of frames to track, including those of earlier runs; None if unknown.
-        problem: Error of the video, known after the last frame.
+        problem: Error of the video, or None. It is known after the last frame.
         resumes: True if a stopped run can be continued. False if masks are decided at the end of a pass, or two passes
             are merged.
     """
@@ -84,7 +84,7 @@ class VideoPropagation:
         check_against_video(request.prompts, masks, *self.size, count, request.start, request.end)
         end = len(frames) if request.end is None else self._index(request.end) + 1
         self._forward = range(first, min(end, len(frames)))
-        # The backward pass attends to no later frames.
+        # The backward pass does not attend to frames after this one.
         turn = len(self._forward) if predictor.strategy.looks_further else reach
         self._turn = min(turn, len(self._forward) - 1)
         self.total = len(self._forward) + len(self._backward)
@@ -113,7 +113,7 @@ class VideoPropagation:
             if self._done <= len(self._forward):
                 self._state.frames.close()
                 self._state = self._load(self._backward_file)
-            # Starting at frame 0 would make no pass. So it starts one frame later, and skips that frame.
+            # A pass from frame 0 would be empty. So the pass starts one frame later, and skips that frame.
             again = self._propagate(range(left[0] + 1, left[-1] - 1, -1), reverse=True)
             yield from map(self._tracked, islice(again, 1, None))
 
@@ -135,7 +135,7 @@ class VideoPropagation:
         found = self._predictor.propagate_in_video(
             self._state, frames[0], len(frames) - 1, reverse, return_scores=True, progress=False, output=form
         )
-        # Stops before the end, where a truncated video raises: `problem` is reported after all other work.
+        # Stops before a truncated video raises an error: `problem` is reported after all other work.
         return islice(found, len(frames))
 
     def _tracked(self, answer: tuple[Any, ...]) -> TrackedFrame:
@@ -155,9 +155,9 @@ class VideoPropagation:
 
 
 class StreamPropagation:
-    """Tracks a video while it is read, once and in order; prompts are added at their frames.
+    """Tracks a video while it is read, once and in order. Prompts are added at their frames.
 
-    Of cameras and URLs, the frames before the first prompt are yielded too, without objects. For the rest see
+    For cameras and URLs, frames before the first prompt are also yielded, without objects. See also
     :class:`VideoPropagation`.
 
     Attributes:
@@ -200,7 +200,7 @@ class StreamPropagation:
                 result = self._tracked(frame)
                 if self._is_live or frame.index >= self._first:
                     rgb = frame.rgb if self._is_live else None
-                    # Objects of detections have their class before the id.
+                    # Ids of detected objects begin with the class.
                     labels = {obj_id: label for obj_id, label in self._stream.labels.items() if label is not None}
                     ids = [f"{labels[obj_id]}_{obj_id}" if obj_id in labels else obj_id for obj_id in result.obj_ids]
                     yield TrackedFrame(frame.index, frame.time, ids, *result[2:], rgb)
@@ -244,5 +244,5 @@ class StreamPropagation:
 
 
 def _masks_form(predictor: SAM2VideoPredictor) -> Output:
-    """Returns the smallest form of masks for a record. It is full size only if the predictor removes overlaps."""
+    """Returns the smallest output of masks for a record: full size only if the predictor removes overlaps."""
     return "logits" if predictor.non_overlap_masks else "low_res"

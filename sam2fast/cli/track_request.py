@@ -1,4 +1,4 @@
-"""The request of ``sam2fast track``: the video, the prompts, and the frames to track."""
+"""Defines the request of ``sam2fast track``: the video, the prompts, and the frames to track."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -22,13 +22,13 @@ class VideoSource(NamedTuple):
 
     text: str
     camera: int | None = None
-    label: str | None = None  # the address, or ``-``, of a video that is copied to a local file first
+    label: str | None = None  # the address or ``-`` if the video is first copied to a local file
     axis: str | None = None
     window: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, source: InputSource, is_streamed: bool) -> "VideoSource":
-        """Returns the video of an input. Without a stream, addresses of files are copied first."""
+        """Returns the video of an input. If ``is_streamed`` is False, files at addresses are copied first."""
         text = source.text
         if source.content is not None or (text.startswith(("http://", "https://")) and not is_streamed):
             return cls(text, label=str(source))
@@ -79,7 +79,7 @@ class VideoSource(NamedTuple):
             raise click.UsageError(f"the result {out / 'overlay.mp4'} would overwrite the video; choose another --out")
 
     def made_from(self) -> dict[str, str]:
-        """Returns the video's resolved path and digest for a result's record; of a camera or stream its address."""
+        """Returns the video's resolved path and digest for a result's record, or the address of a camera or stream."""
         if self.is_live:
             return {"source": self.name}
         from sam2fast.video_io.sources import frame_files
@@ -109,7 +109,7 @@ def _open_volume(text: str, axis: Any, window: tuple[float, float] | None) -> An
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """A checked command line."""
+    """The checked options of a command line."""
 
     source: VideoSource
     prompts: Sequence[Prompts]  # sorted by frame
@@ -122,7 +122,7 @@ class TrackRequest:
     show_ids: bool
     approximations: Approximations
     strategy: str = "sam2"
-    tolerance: float = 1.0  # pixels, for polygons
+    tolerance: float = 1.0  # of polygons, in pixels
     detections: DetectionFile | None = None  # instead of prompts
     step: int = 1  # distance of tracked frames
 
@@ -139,11 +139,11 @@ class TrackRequest:
 
     @property
     def offset(self) -> int:
-        """The first frame of the video that the step leaves."""
+        """The first frame of the video that ``step`` selects."""
         return self.first % self.step
 
     def is_tracked(self, frame: int) -> bool:
-        """Returns True if the step leaves a frame."""
+        """Returns True if ``step`` selects the frame."""
         return frame % self.step == self.offset
 
     @property
@@ -170,10 +170,10 @@ class TrackRequest:
         return self.frame_names[frame] if self.frame_names else f"{frame:05d}"
 
     def frames(self, tracked: Collection[int]) -> range:
-        """Returns the frames with results: the tracked frames, and without masks the frames before the first prompt.
+        """Returns the frames with results: the tracked frames, and the frames before the first prompt, without masks.
 
         Args:
-            tracked: At least one frame. Frames that are still to be tracked backwards are not among them.
+            tracked: Tracked frames, at least one. It lacks frames that are still to be tracked backwards.
         """
         begin = self.start + (self.offset - self.start) % self.step
         return range(min(tracked) if self.reverse else begin, max(tracked) + 1, self.step)

@@ -1,4 +1,4 @@
-"""One run of ``sam2fast track``: propagation from the beginning of the video or from a saved state."""
+"""Runs ``sam2fast track``: propagates from the beginning of the video or from a saved state."""
 
 import hashlib
 import os
@@ -38,11 +38,11 @@ OPTIONS = ("start", "end", "step", "reverse", "stream", "max_frames", "strategy"
 
 @dataclass
 class Outcome:
-    """The end of tracking."""
+    """The outcome of tracking."""
 
-    frames: int = 0  # tracked by this process
+    frames: int = 0  # number of frames that this process tracked
     seconds: float = 0.0
-    stopped: int | None = None  # the signal that ended it
+    stopped: int | None = None  # the signal that ended tracking
     failure: str | None = None  # the error of the video
 
 
@@ -68,8 +68,8 @@ def run(
         load: Function that returns the model and its part of the record; see :func:`load_predictor`.
 
     Raises:
-        FixableError, OSError: If the input is invalid; then nothing was written. If a file cannot be written, a frame
-            cannot be read, or the scores are not finite; then earlier results remain.
+        FixableError, OSError: If the input is invalid (nothing is written); or if a file cannot be written, a frame
+            cannot be read, or the scores are not finite (earlier results remain).
         ModelError: If ``load`` raises it.
     """
     masks = {prompt: read_foreground(prompt.mask) for prompt in request.prompts if prompt.mask is not None}
@@ -98,7 +98,7 @@ def run(
     rate = f", {outcome.frames / outcome.seconds:.1f} frames/s" if outcome.frames else ""
     stages = (("load model", loaded - begun), ("track", outcome.seconds), ("write", time.monotonic() - tracked))
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages)
-    # After SIGHUP the terminal may be closed; the exit code is still that of the signal.
+    # After SIGHUP the terminal may be closed. The exit code must still be the signal's code.
     with nullcontext() if outcome.stopped is None else ignore_closed_stream(sys.stdout):
         say(f"{outcome.frames} frames tracked{rate} ({seconds}); {folder.done} in all")
         say(f"written to {click.format_filename(folder.path)}")
@@ -165,7 +165,7 @@ def _track(
 
 
 def _left_out(request: TrackRequest, folder: RunFolder) -> LeftOut:
-    """Returns the boxes of a detector without effect."""
+    """Returns the detector's boxes that had no effect."""
     left_out = LeftOut()
     if request.detections is not None:
         left_out.add_all(request.detections.left_out)
@@ -231,6 +231,6 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
 
 
 def _announce(number: int) -> None:
-    # Not via sys.stderr, which the signal may have interrupted.
+    # The signal may have interrupted a write to sys.stderr, so its buffer is not used.
     with suppress(OSError):
         os.write(STDERR, b"\nsam2fast: stopping after this frame\n")

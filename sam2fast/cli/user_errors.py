@@ -1,4 +1,4 @@
-"""Errors of the user's input: a line on stderr and an exit code, or a report of many files."""
+"""Reports errors of the user's input: one line on stderr and an exit code, or a list of failed inputs."""
 
 import os
 import re
@@ -27,28 +27,28 @@ class UserError(FixableError, click.ClickException):
 
 
 class MissingCheckpointError(UserError):
-    """The weights of the model are not on this machine."""
+    """Raised if the weights of the model are not on this machine."""
 
     exit_code = 3
 
 
 class ModelError(UserError):
-    """The model cannot be loaded, so no input can be used."""
+    """Raised if the model cannot be loaded. No input can be processed then."""
 
 
 class WriteError(UserError):
-    """Results cannot be written, so the run ends."""
+    """Raised if results cannot be written. It ends the run."""
 
 
 USER_ERRORS = FixableError, OSError  # their messages need no traceback
 
 
 @contextmanager
-def as_user_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Raises exceptions of these types as UserError. Use it for errors without the base FixableError."""
+def as_user_error(*exc_types: type[Exception]) -> Iterator[None]:
+    """Raises exceptions of these types as UserError. Use it for types that do not derive from FixableError."""
     try:
         yield
-    except kinds as error:
+    except exc_types as error:
         raise UserError(format_error(error)) from error
 
 
@@ -80,7 +80,7 @@ MAX_REPORTED = 50  # lines of the final report
 
 
 class ErrorReport:
-    """Inputs that failed, reported at once and at the end. The failure of a single input is the command's own."""
+    """A report of failed inputs, at once and at the end. A single input's error is the command's error."""
 
     def __init__(self, unit: str, is_single: bool = False) -> None:
         self._unit, self._is_single = unit, is_single
@@ -102,7 +102,7 @@ class ErrorReport:
             return
         if self._is_single:
             raise UserError(_format_subject(*self.found[0]))
-        if len(self.found) > 1:  # a single one is the line above
+        if len(self.found) > 1:  # a single failure is the line above
             click.echo(f"sam2fast: failed or incomplete: {len(self.found)} of {count} {self._unit}:", err=True)
             for subject, line in self.found[:MAX_REPORTED]:
                 click.echo(f"  {_format_subject(subject, line)}", err=True)
@@ -112,6 +112,6 @@ class ErrorReport:
 
 
 def _format_subject(subject: str, line: str) -> str:
-    # As a whole word: a video may be called "a".
+    # The subject must be a whole word, since a video may be called "a".
     is_named = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", line)
     return line if is_named else f"{subject}: {line}"

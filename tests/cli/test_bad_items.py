@@ -55,7 +55,7 @@ def test_a_folder_of_everything(run, folder, tmp_path, monkeypatch, command, opt
             assert any(name in line and words in line for line in result.stderr.splitlines()), name
         assert result.stderr.count("left out") == 1 and "photos/notes.txt" in result.stderr
         assert "2 files (it is hidden; first: photos/._a.png)" in result.stderr
-        assert "2 paths (it is no file; first: photos/folder.jpg)" in result.stderr
+        assert "2 paths (it is not a file; first: photos/folder.jpg)" in result.stderr
     assert {name[0] for name in names(tmp_path / "out") if name != "masks.json"} == {"a", "z"}
 
 

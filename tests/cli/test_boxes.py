@@ -129,7 +129,7 @@ def test_a_guess_is_noted(run, make_image, tmp_path):
     image = make_image("photos/1.jpg")
     write_json(tmp_path / "coco.json", coco(["train/1.jpg"], [("train/1.jpg", BOX)]))
     result = ok(run("segment", image, "--boxes-from", "coco.json", *NANO))
-    note = f"1 image is found by the file name only, since folders differ: {image} is taken for train/1.jpg"
+    note = f"1 image is matched by the file name only, since folders differ: {image} is matched with train/1.jpg"
     assert result.stderr == f"sam2fast: note: {note}\n"
 
 
@@ -179,7 +179,7 @@ def test_a_prompt_without_area(run, make_image, tmp_path):
     assert json.loads(result.stdout)["left_out"][0]["first"] == "prompts.json, prompt 2"
     write_json(tmp_path / "prompts.json", {"prompts": [flat]})
     result = run("segment", "a.png", "--prompts", "prompts.json", *NANO)
-    assert result.exit_code == 1 and "has no prompt that can be used; left out: 1 prompt" in result.stderr
+    assert result.exit_code == 1 and "has no usable prompt; left out: 1 prompt" in result.stderr
     assert run("segment", "a.png", "--box", "9,9,5,30", *NANO).exit_code == 2
 
 
@@ -197,7 +197,7 @@ def test_data_yaml_that_is_none(tmp_path, capfd):
     (tmp_path / "data.yaml").write_text("names: [")
     (tmp_path / "a.txt").write_text("1 0.5 0.5 0.2 0.2\n")
     assert [one.object for one in read_boxes(tmp_path / "a.txt")] == ["class1"]
-    assert "data.yaml is no YAML" in capfd.readouterr().err
+    assert "data.yaml is not valid YAML" in capfd.readouterr().err
 
 
 # What a bad annotation has in place of its bbox, and the reason.
@@ -286,7 +286,7 @@ def test_a_text_in_another_encoding_is_named(tmp_path, name):
     """Notepad writes UTF-16, among others."""
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (tmp_path / name).write_text("1 1 10 10 20 20\n", encoding="utf-16")
-    with pytest.raises(UserError, match=rf"{name}: it is no text in UTF-8"):
+    with pytest.raises(UserError, match=rf"{name}: it is not text in UTF-8"):
         read_detections(tmp_path / name, []) if name == "mot.txt" else read_boxes(tmp_path / "a.txt")
 
 
@@ -365,7 +365,7 @@ def test_other_scores(tmp_path, score, count):
     good, left_out = file.read_text(), LeftOut()
     file.write_text(good + f"2,-1,5,5,9,9,{score}\n")
     assert sum(map(len, read_detections(file, [], left_out).values())) == 3
-    why = "its score is not from 0 to 1, nor -1 for none"
+    why = "its score is neither from 0 to 1 nor -1"
     assert left_out.as_json() == [{"what": "box", "why": why, "count": count, "first": f"{file}, line 4"}]
     file.write_text(f"2,-1,5,5,9,9,{score}\n")
     with pytest.raises(UserError, match=f"{why}; .*line 1"):
@@ -430,7 +430,7 @@ def test_nothing_is_tracked(track, video_file, tmp_path):
         tmp_path / "out",
         "--jsonl",
     ]
-    why = f"its score is below --start-score, and it shows no tracked object; first: {tmp_path / 'det.txt'}, line 1"
+    why = f"its score is below --start-score, and it matches no tracked object; first: {tmp_path / 'det.txt'}, line 1"
     for _ in range(2):
         result = ends(track(*command), 1, f"no box started an object: 4 boxes ({why})")
         assert json.loads(result.stdout.splitlines()[0])["left_out"][0]["count"] == 4
@@ -469,6 +469,6 @@ def test_numbers_in_names_of_a_folder(track, frames, tmp_path):
     folder = frames("{:06d}.png")
     write_mot(tmp_path / "det.txt", range(1, 4), offset=301)
     result = track(folder, "--boxes-from", tmp_path / "det.txt", "--format", "json", "--out", tmp_path / "out")
-    assert result.exit_code == 0 and "found by the numbers in names of images: 301 is 000301" in result.stderr
+    assert result.exit_code == 0 and "are the numbers in names of images: 301 is 000301" in result.stderr
     assert [len(line["objects"]) for line in lines_of(tmp_path / "out").values()] == [0, 1, 1, 1, 1, 1]
     assert names(tmp_path / "out") == ["masks.jsonl", "track.json"]

@@ -176,7 +176,7 @@ REFUSED = {
 }
 NO_LABELS = {
     "colours": (PHOTO, "x.png", "got mode RGB"),
-    "JPEG": (SPREAD, "x.jpg", "save them as PNG"),
+    "JPEG": (SPREAD, "x.jpg", "save labels as PNG"),
     "empty": (EMPTY, "x.png", "is empty"),
     "missing": (EMPTY, "y.png", "No such file"),
 }
@@ -231,5 +231,5 @@ def test_a_note_on_void_beside_objects(tmp_path, capsys, labels, has_note):
     file = tmp_path / "labels.png"
     file.write_bytes(label_png(labels))
     assert len(masks_of_labels(file)) == len(np.unique(labels)) - 1
-    note = f"sam2fast: note: {file}: 255 becomes an object; if it marks void pixels, choose others as {file}:1\n"
+    note = f"sam2fast: note: {file}: 255 becomes an object; if it marks void pixels, choose labels, as {file}:1\n"
     assert capsys.readouterr().err == note * has_note

@@ -167,7 +167,7 @@ def test_lists_of_detections_with_numbers(run, make_image, tmp_path):
     (tmp_path / "found.json").write_text(json.dumps(detections))
     result = run("segment", *images, "--boxes-from", "found.json", *NANO)
     assert result.exit_code == 0 and "1 prompt (its image was not given; 7)" in result.stderr
-    assert "image_id 7 is taken for 7.jpg, 007.jpg and the like; the key file_name" in result.stderr
+    assert "image_id 7 stands for 7.jpg, 007.jpg and similar names; to name another image, set" in result.stderr
     assert {name for name in names(tmp_path / "out") if name.endswith(".json")} == {"000000000139.json", "1.json"}
 
 
@@ -228,7 +228,7 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
         ("a.txt", "0 0.5 0.5 0.2\n", "line 1"),
         ("a.txt", "\ncat 0.5 0.5 0.2 0.2\n", "line 2"),
         ("a.txt", "0 0.5 0.5 0 0.2\n", "line 1"),
-        ("a.txt", "0 48 48 112 112\n", "coordinates and confidence are from 0 to 1"),
+        ("a.txt", "0 48 48 112 112\n", "coordinates and confidence must be from 0 to 1"),
         ("a.txt", "0 0.5 0.5 0.2 0.2 7\n", "line 1"),  # a track without a confidence
         ("a.txt", "0 0.2 0.2 0.4 0.4 0.4 0.2 0.91 3\n", "line 1"),  # a polygon's
         (

@@ -127,7 +127,7 @@ def test_frames_of_a_folder(tmp_path):
     ):
         write_coco_list(tmp_path / "c.json")
         read_detections(tmp_path / "c.json", names)
-    with pytest.raises(UserError, match="its image has no number of a frame; .*cat.txt, line 1"):
+    with pytest.raises(UserError, match="its image has no frame number in its name; .*cat.txt, line 1"):
         (tmp_path / "cats").mkdir()
         (tmp_path / "cats/cat.txt").write_text("0 0.5 0.5 0.2 0.2")
         read_detections(tmp_path / "cats", [])
@@ -141,7 +141,7 @@ VIDEO = '{"videos": [{"height": 4, "width": 4}], "annotations": [%s]}'
     ("a.txt", "1.5,-1,5,5,10,10,0.9", "line 1"),
     ("a.txt", "1,-1,5,5,10", "line 1"),
     ("a.txt", "1,-1,5,5,0,10,1", "line 1"),
-    ("a.txt", "0 0.5 0.5 0.2 0.2 0.9", "is no line of MOT Challenge"),
+    ("a.txt", "0 0.5 0.5 0.2 0.2 0.9", "is not a line of MOT Challenge"),
     ("a.json", '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": "high"}]', "score has not 1"),
     ("a.json", '{"videos": [], "annotations": []}', "COCO's format of one video"),
     ("a.json", VIDEO % '{"category_id": 1}', "'bboxes' is missing"),
@@ -238,14 +238,14 @@ def test_nothing_was_found(track, video_file, tmp_path):
 
 
 REFUSED = {
-    "--every 2 --point 0,1,20,20": "--every goes with --boxes-from",
-    "--max-unseen 2 --point 0,1,20,20": "--max-unseen goes with --boxes-from",
-    "--start-score 2 --point 0,1,20,20": "--start-score goes with --boxes-from",
+    "--every 2 --point 0,1,20,20": "--every needs --boxes-from",
+    "--max-unseen 2 --point 0,1,20,20": "--max-unseen needs --boxes-from",
+    "--start-score 2 --point 0,1,20,20": "--start-score needs --boxes-from",
     "--boxes-from BOXES --point 0,1,20,20": "leave out the prompts",
     "--boxes-from BOXES --reverse": "--boxes-from reads it once",
     "--boxes-from BOXES --every 0": "0 is not in the range",
     "--boxes-from nowhere.json": "nowhere.json",
-    "VIDEO --boxes-from BOXES": "the boxes of one video; 2 were given",
+    "VIDEO --boxes-from BOXES": "the boxes of one video, but there are 2 videos",
 }
 
 

@@ -94,7 +94,7 @@ def test_overwrite_removes_only_what_the_command_wrote(track, video_file, tmp_pa
 def test_files_of_unknown_origin_are_not_overwritten(track, video_file, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    ends(track(video_file, *ONE, "--end", 2, "--out", tmp_path), 1, "no track.json that says what of")
+    ends(track(video_file, *ONE, "--end", 2, "--out", tmp_path), 1, "no track.json that describes its run")
     assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "track.json").exists()
 
 
