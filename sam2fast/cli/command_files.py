@@ -1,4 +1,4 @@
-"""Names, checks and atomic writes of the files of commands."""
+"""Names, checks and atomically writes the files of commands."""
 
 import errno
 import json
@@ -23,14 +23,14 @@ EXPORT_FILES = {name: file for name, file in FILES.items() if name != "png"}  # 
 
 
 def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) -> dict[str, Path]:
-    """Returns the files for the named objects of an image: overlay, JSON, and by :func:`mask_key` the mask of each."""
+    """Returns the result files of an image: ``overlay``, ``json``, and each object's mask by :func:`mask_key`."""
     quoted = {name: "" if name is None else "_" + quote(name, safe=" ") for name in names}
     masks = {mask_key(name): out / f"{stem}{quoted[name]}_mask.png" for name in names}
     return {**masks, "overlay": out / f"{stem}_overlay.png", "json": out / f"{stem}.json"}
 
 
 def files_of_object(files: Mapping[str, Path], name: str | None) -> dict[str, str]:
-    """The files of one object of :func:`output_files`, as JSON."""
+    """Returns, as JSON, the files of one object of :func:`output_files`."""
     return {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}}
 
 
@@ -40,7 +40,7 @@ def mask_key(name: str | None) -> str:
 
 
 def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
-    """Returns the files for the masks of one image, by format. ``json`` has none: its file is for all images."""
+    """Returns the mask files of one image, by format. ``json`` is absent, since its file is for all images."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
     files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
     return {kind: file for kind, file in files.items() if kind in formats}
@@ -49,7 +49,7 @@ def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
 def check_results(
     sources: Sequence[InputSource], results: Callable[[InputSource], Iterable[Path]], others: Sequence[Path] = ()
 ) -> None:
-    """Checks before any work that no result of a source overwrites an input, one of ``others``, or another result."""
+    """Checks that no result would overwrite an input, a file of ``others``, or a result of another source."""
     owners: dict[str, InputSource] = {}
     paths = [source.path for source in sources if source.path is not None]
     taken = {os.path.realpath(path) for path in (*paths, *others)}
@@ -73,10 +73,10 @@ def make_folder(out: Path) -> None:
 
 
 class OutputFolder:
-    """A folder with a record that says what all results, and each video, were made from.
+    """An output folder with a record of the inputs and options of all results, and of each video.
 
     Raises:
-        UserError: If the folder is not empty, and the record of its results differs, unless ``overwrite`` is True.
+        UserError: If ``overwrite`` is False, the folder is not empty, and the record of its results differs.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class OutputFolder:
     ) -> None:
         out, self._record, self._advice = record.parent, record, f", see {record}; {advice}"
         make_folder(out)
-        remove_leftovers([record])  # of a killed run
+        remove_leftovers([record])  # from a killed run
         with as_user_error(OSError, ValueError):
             is_new = all(path.name == record.name for path in out.iterdir())
             before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
@@ -99,21 +99,21 @@ class OutputFolder:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The number of files of each video. A video with fewer is not whole."""
+        """The number of files of each video. A video with fewer files is incomplete."""
         return self._content.get("files", {})
 
-    def begin(self, videos: Mapping[str, Mapping[str, Any] | None], there: Collection[str]) -> None:
-        """Removes leftovers, and writes what the videos are made from. Raises UserError if it differs for one there."""
-        # Names in a meta.json may be no file names.
+    def begin(self, videos: Mapping[str, Mapping[str, Any] | None], existing: Collection[str]) -> None:
+        """Removes leftovers and records the inputs of videos. Raises UserError if they differ for an existing video."""
+        # Names in a meta.json may be unusable as file names.
         remove_leftovers(self._record.with_name(name) for name in videos if name and name == Path(name).name)
         before = self._content.get("videos", {})
-        others = {name: other for name in there if (other := differences(before.get(name), videos.get(name)))}
+        others = {name: other for name in existing if (other := differences(before.get(name), videos.get(name)))}
         if others:
             raise UserError(f"{self._record.parent} {described_videos(others)}{self._advice}")
         self.write(videos=videos)
 
     def write(self, **parts: Mapping[str, Any]) -> None:
-        """Adds to the parts ``videos`` and ``files`` of the record, and writes it."""
+        """Updates the parts ``videos`` and ``files`` of the record, and writes it."""
         for key, part in parts.items():
             self._content[key] = {**self._content.get(key, {}), **part}
         write_atomically(self._record, (json.dumps(self._content, indent=2) + "\n").encode())
@@ -126,7 +126,7 @@ def check_same(place: object, before: Any, now: Any, advice: str) -> None:
 
 
 def note_kept(place: Path) -> None:
-    """Prints a note on a result that is not made again."""
+    """Notes that an existing result is kept."""
     print_note(f"{click.format_filename(place)} was made from the same before, and is kept")
 
 
@@ -138,7 +138,7 @@ def check_folder(path: Path, what: str) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raises errors of writing as WriteError. A name that is too long is a UserError, since other names may fit."""
+    """Raises an OSError as WriteError, or as UserError if the file name is too long, since other names may fit."""
     try:
         yield
     except OSError as error:

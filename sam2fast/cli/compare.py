@@ -1,4 +1,4 @@
-"""``sam2fast compare``: the same prompts with several models, input sizes, devices and so on, side by side."""
+"""``sam2fast compare``: compares models, input sizes, devices and other settings on the same prompts."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ DIGITS = 4
 
 
 class VariantType(click.ParamType):
-    """``NAME=VALUE,NAME=VALUE``."""
+    """Type of options that change a run: ``NAME=VALUE,NAME=VALUE``."""
 
     name = "NAME=VALUE,..."
 
@@ -89,29 +89,29 @@ class ComparedMasks(NamedTuple):
 class CompareCommand:
     """Segment an image or track a video (SOURCE) by the same prompts with several models or settings.
 
-    The first run has the usual options, each further one what --with changes. Prints, for each run, the mean IoU with
-    the first run's masks, over objects and frames, and the time per image or frame.
+    The first run uses the command's options. Each further run changes some by --with. Prints, for each run, the mean
+    IoU with the first run's masks, over objects and frames, and the time per image or frame.
 
     \b
     Writes to the output folder
       compare.png   the masks side by side
       compare.json  the table
 
-    Runs that fail are listed at the end, and so are videos with unreadable frames. Then the exit code is 1. Without the
-    first run, or with no other, nothing is compared.
+    Failed runs and videos with unreadable frames are listed at the end. Then the exit code is 1. Nothing is compared if
+    the first run fails, or all other runs.
     """
 
     source: Path = argument()
     points: Sequence[str] = option(
-        "--point", multiple=True, help="As of segment, or for a video as of track. Repeatable."
+        "--point", multiple=True, help="As in segment, or for a video as in track. Repeatable."
     )
-    boxes: Sequence[str] = option("--box", multiple=True, help="As of segment, or for a video as of track. Repeatable.")
+    boxes: Sequence[str] = option("--box", multiple=True, help="As in segment, or for a video as in track. Repeatable.")
     others: Sequence[Mapping[str, str]] = option(
         "--with",
         multiple=True,
         required=True,
         type=VariantType(),
-        help="What is different in another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, "
+        help="Settings of another run: model=nano, checkpoint=FILE, image-size=512, device=cpu, "
         "dtype=bfloat16, strategy=samurai, or several of them separated by commas. Repeatable.",
     )
     model: ModelOptions = shared(model_options)
@@ -133,7 +133,7 @@ class CompareCommand:
             raise click.UsageError("strategies are for videos, and this is an image")
         models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
         if any("model" in other for other in self.others) and len(models) == 1 and variants[0].choice.fallback:
-            print_note("all runs use mini, which replaces the default model; give --model too")
+            print_note("all runs use mini, since the default model is unavailable; give --model too")
         make_folder(self.out)
         compute: Callable[[Variant], ComparedMasks]
         if is_image:
@@ -174,7 +174,7 @@ compare = command(CompareCommand, output_options())
 def _run_all(
     variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
 ) -> tuple[list[Variant], list[ComparedMasks]]:
-    """Runs the variants. Those that fail are added to ``problems``; the first, or all others, raise UserError."""
+    """Runs the variants, and adds failures to ``problems``. Raises UserError if the first or all others fail."""
     done, found = [variants[0]], [compute(variants[0])]
     for variant in variants[1:]:
         try:
@@ -264,7 +264,7 @@ def _track(video: Path, prompts: Sequence[Prompts], variant: Variant) -> Compare
 
 
 def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int, str], RLE]") -> float:
-    """Returns the mean IoU over the objects and frames of both. Two empty masks have IoU 1."""
+    """Returns the mean IoU over the objects and frames in both mappings. Two empty masks have IoU 1."""
     from sam2fast.io.rle import decode_rle
 
     total, both = 0.0, [key for key in first if key in second]

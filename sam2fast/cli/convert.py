@@ -1,4 +1,4 @@
-"""``sam2fast convert``: a checkpoint from one layout to another."""
+"""``sam2fast convert``: converts a checkpoint from one layout to another."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from sam2fast.io.atomic import expanded
 
 LAYOUTS = ("official", "safetensors", "transformers")
 LAYOUT_OF_SUFFIX = {".pt": "official", ".pth": "official", ".safetensors": "safetensors"}
-FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # nobody means a folder
+FILE_SUFFIXES = (".bin", ".ckpt", ".gz", ".onnx", ".tar", ".zip")  # not names of folders
 
 
 class ConvertCommand:
     """Convert a checkpoint between Meta's layout, safetensors and Hugging Face transformers.
 
-    IN is a file or a folder of any of them. OUT is written atomically, after it was read back and compared. If OUT was
-    converted from the same before, it is kept.
+    IN is a file or a folder in any of these layouts. OUT is read back and compared before it appears. If OUT exists and
+    was converted from the same checkpoint with the same options, it is kept.
     """
 
     source: Path = argument(metavar="IN")
@@ -30,19 +30,19 @@ class ConvertCommand:
     layout: str | None = option(
         "--to",
         type=click.Choice(LAYOUTS),
-        help="official: a .pt file as Meta publishes them; safetensors: the same names in a .safetensors file; "
+        help="official: a .pt file in Meta's layout; safetensors: the same names in a .safetensors file; "
         "transformers: a folder for Hugging Face transformers. [default: by the name of OUT]",
     )
     dtype: str | None = option(type=click.Choice(DTYPES), help="Round the weights to this dtype.  [default: unchanged]")
-    int8: bool = option(help="Store large weights in eight bits, for safetensors: a quarter of the size.")
+    int8: bool = option(help="Store large weights as 8-bit integers, a quarter of the size. For safetensors.")
     model: str | None = option(
-        metavar="NAME", help="Of the weights: a model's name, a configuration or a YAML file.  [default: detected]"
+        metavar="NAME", help="Model of the weights: a name, a configuration or a YAML file.  [default: detected]"
     )
     prefix: str = option(
         default="",
         show_default=False,
         metavar="TEXT",
-        help="Take only the names with this prefix, and remove it. A prefix that all names have is always removed.",
+        help="Take only weights with this prefix, and remove the prefix. A prefix of all names is always removed.",
     )
     overwrite: bool = option(help="Replace OUT.")
 
@@ -52,7 +52,7 @@ class ConvertCommand:
         suffix = self.target.suffix.lower()
         if self.layout is None and suffix in FILE_SUFFIXES:
             raise click.UsageError(
-                f"no layout has files such as {self.target.name}; name it .pt or .safetensors, or give --to"
+                f"no layout uses files such as {self.target.name}; name it .pt or .safetensors, or give --to"
             )
         layout = self.layout or LAYOUT_OF_SUFFIX.get(suffix, "transformers")
         if self.int8 and (layout != "safetensors" or self.dtype):

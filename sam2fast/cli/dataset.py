@@ -50,7 +50,7 @@ def jobs_option(*names: str) -> Callable[[Command], Command]:
 
 
 def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -> list[str]:
-    """The requested videos, or all if none was requested."""
+    """Returns the requested videos, or all videos if none is requested."""
     if not present:
         raise UserError(f"there are no annotated videos in {where}")
     missing = sorted(set(asked) - set(present))
@@ -60,7 +60,7 @@ def select_videos(present: Sequence[str], asked: Collection[str], where: Path) -
 
 
 def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> tuple["Layout", list[str]]:
-    """Opens a folder, or one file of it, as a data set. Returns it with the videos of the file, none for a folder."""
+    """Opens a folder, or one file in it, as a data set. Returns it and the videos of the file, [] for a folder."""
     from sam2fast.datasets.layout import Settings
     from sam2fast.datasets.layout_registry import open_layout
 
@@ -81,22 +81,22 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
 
 
 def select_source_videos(data: "Layout", videos: Sequence[str], asked: Collection[str]) -> list[str]:
-    """The videos to work on."""
+    """Returns the videos to process."""
     return select_videos(list(videos) or data.videos(), asked, data.root)
 
 
 class _InfoCommand:
     """List the videos of the data set in the folder IN, or of one file of it, with their objects, frames and sizes.
 
-    Frames and sizes are those of masks. Unreadable videos are listed at the end.
+    Numbers of frames and sizes come from the masks. Unreadable videos are listed at the end.
     """
 
     source: Path = shared(source_argument)
     layout: str | None = shared(layout_option)
     rate: int = shared(rate_option)
-    count: bool = option(help="Read every mask: counts them, and finds damaged ones.")
+    count: bool = option(help="Read every mask, to count masks and find damaged ones.")
     videos: Sequence[str] = shared(video_option)
-    as_json: bool = option("--json", help="Print a list of JSON instead of a table.")
+    as_json: bool = option("--json", help="Print a JSON list instead of a table.")
 
     def run(self) -> None:
         from sam2fast.datasets.dataset_files import DatasetError
@@ -135,7 +135,7 @@ info = command(_InfoCommand, output_options())
 
 
 def open_masklets(source: Path, layout: str | None, rate: int, both: bool = False) -> "list[tuple[Layout, list[str]]]":
-    """Returns the data set and its videos. SA-V gives manual and automatic masklets; of one file only if ``both``."""
+    """Returns data sets and their videos: for SA-V manual and automatic masklets, for one file only if ``both``."""
     data, only = open_source(source, layout, MASKLETS[0], rate)
     if data.name != "sav" or (only and not both):
         return [(data, select_source_videos(data, only, ()))]
@@ -149,10 +149,10 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
 
 
 class _ShowCommand:
-    """Draw the masks of annotated frames, of the data set in the folder IN or of one file of it.
+    """Draw the masks of annotated frames of the data set in the folder IN, or of one file of it.
 
-    They are drawn on the frames, or on grey without frames. SA-V's manual and automatic masklets are drawn side by
-    side. Each image is OUT/VIDEO_FRAME.png.
+    The masks are drawn on the frames, or on grey if there are no frames. SA-V's manual and automatic masklets are
+    drawn side by side. The images are OUT/VIDEO_FRAME.png.
     """
 
     source: Path = shared(source_argument)
@@ -167,7 +167,7 @@ class _ShowCommand:
     def run(self) -> None:
         asked = None if self.frames is None else [part.strip() for part in self.frames.split(",") if part.strip()]
         if asked == []:
-            raise click.UsageError("--frames names no frame; expected such as 0,40,480")
+            raise click.UsageError("--frames names no frame; expected frames such as 0,40,480")
         kinds = open_masklets(self.source, self.layout, self.rate, both=True)
         names = select_videos(sorted({name for _, names in kinds for name in names}), self.videos, self.source)
         make_folder(self.out)
@@ -199,7 +199,7 @@ show = command(_ShowCommand, output_options())
 def _draw_video(
     name: str, found: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
 ) -> int:
-    """Draws frames of a video; returns their number."""
+    """Draws frames of a video. Returns their number."""
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.frame_files import frame_key
 
@@ -248,9 +248,9 @@ def _draw_frame(
 class _ConvertCommand:
     """Convert the data set in the folder IN, or one file of it, to another layout in the folder OUT.
 
-    Nothing is lost: what a layout cannot hold is written to OUT/Facts (in SA-V's JSON under the key sam2fast), and
-    restored when converting back. Each video is written atomically. Existing videos are skipped, so the same
-    command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
+    Nothing is lost: facts that a layout cannot hold are written to OUT/Facts (or to SA-V's JSON, under the key
+    sam2fast), and restored when converting back. Each video is written atomically. Existing videos are skipped, so the
+    same command continues an interrupted run. Videos that cannot be read or converted are listed at the end.
     """
 
     source: Path = shared(source_argument)
@@ -271,10 +271,10 @@ class _ConvertCommand:
     overlaps: str = option(
         type=click.Choice(("refuse", "smaller-id", "larger-area")),
         default="refuse",
-        help="davis and ytvos have one object at each pixel. Which object gets a pixel of several objects.",
+        help="Which object gets a pixel where objects overlap: davis and ytvos store one object per pixel.",
     )
     check: bool = option(help="Read every mask back and compare.")
-    overwrite: bool = option(help="Replace existing videos, also those of other options.")
+    overwrite: bool = option(help="Replace existing videos, even if they were made with other options.")
     videos: Sequence[str] = shared(video_option)
     processes: int | None = shared(jobs_option())
 
@@ -327,7 +327,7 @@ def _run(
     processes: int | None,
     overwrite: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """Runs the jobs of videos that are not done. Returns the results, and the number of videos that were done."""
+    """Runs the jobs of incomplete videos. Returns their results and the number of videos that existed before."""
     from sam2fast.datasets.conversion import no_model
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.deploy.parallel.runners import in_this_process, on_devices
@@ -339,10 +339,10 @@ def _run(
         except (DatasetError, OSError) as error:
             problems.add(job.video, format_error(error))
     exist = [name for name in made_from if jobs[name].is_done(folder.counts.get(name))]
-    there, replaced = ([], exist) if overwrite else (exist, [])
-    # Until they are replaced, nothing says what they were made from: the run may be interrupted.
-    folder.begin({**made_from, **dict.fromkeys(replaced)}, there)
-    left = [jobs[name] for name in made_from if name not in there]
+    existing, replaced = ([], exist) if overwrite else (exist, [])
+    # The run may be interrupted: videos to replace have no record until they are written again.
+    folder.begin({**made_from, **dict.fromkeys(replaced)}, existing)
+    left = [jobs[name] for name in made_from if name not in existing]
     count = min(processes or os.cpu_count() or 1, len(left))
     runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
     with progress_bar("videos", len(left), "videos") as bar:
@@ -351,14 +351,14 @@ def _run(
     failed = {subject for subject, _ in problems.found}
     done = {name: made for name, made in made_from.items() if str(jobs[name].video) not in failed}
     folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
-    return found, len(there)
+    return found, len(existing)
 
 
 class _ExtractCommand:
     """Extract every RATEth frame of videos, several videos at once.
 
     The folder of a video appears when all its frames are written. Existing folders are skipped, so the same command
-    continues an interrupted run. Videos that cannot be read to their end get no folder, and are listed at the end.
+    continues an interrupted run. Videos that cannot be read completely get no folder, and are listed at the end.
     """
 
     videos: Path = option(
@@ -366,23 +366,23 @@ class _ExtractCommand:
         "--sav-vid-dir",
         required=True,
         metavar="DIR",
-        help="Folder of video files, or of folders with such files.",
+        help="Folder with video files, or with folders of video files.",
     )
     out: Path = option(
         "--out",
         "--output-dir",
         required=True,
         metavar="DIR",
-        help="For the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
+        help="Folder for the frames: DIR/VIDEO/00000.jpg, 00004.jpg and so on.",
     )
     rate: int = option(
         "--rate",
         "--sav-frame-sample-rate",
         type=click.IntRange(1),
         default=4,
-        help="Take every RATEth frame. 4 are SA-V's annotated ones.",
+        help="Take every RATEth frame. SA-V annotates every 4th frame.",
     )
-    quality: int = option(type=click.IntRange(1, 100), default=95, help="Of the JPEG files.")
+    quality: int = option(type=click.IntRange(1, 100), default=95, help="Quality of the JPEG files.")
     processes: int | None = shared(jobs_option("--n-jobs"))
 
     def run(self) -> None:
@@ -399,7 +399,7 @@ class _ExtractCommand:
             job = ExtractJob(file, self.out, self.rate, self.quality)
             if jobs.setdefault(job.name, job) is not job:
                 problems.add(
-                    file, f"{file} has the name of {jobs[job.name].video}, their frames would be in one folder"
+                    file, f"{file} has the name of {jobs[job.name].video}: their frames would be in one folder"
                 )
         run = {"version": __version__, "options": {"rate": self.rate, "quality": self.quality}}
         folder = OutputFolder(self.out / ".extract.json", run)
@@ -419,10 +419,10 @@ extract = command(_ExtractCommand, output_options(has_bar=True))
 
 @click.group()
 def dataset() -> None:
-    """Data sets of masks: list what is in them, show it, convert them, extract frames of videos.
+    """List, show and convert data sets of masks, and extract frames of videos.
 
     Layouts: sav (SA-V's JSON files beside videos), sav-png (SA-V's folders of PNGs), davis (DAVIS, MOSE), ytvos
-    (YouTube-VOS), coco-jsonl (a file of JSON lines for each video; also what track writes).
+    (YouTube-VOS), coco-jsonl (a file of JSON lines for each video, as track writes it).
     """
 
 

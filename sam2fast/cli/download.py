@@ -26,15 +26,15 @@ class DownloadCommand:
     """Download checkpoints, and print where they are.
 
     NAME is tiny, small, base_plus or large for SAM 2.1; another official name, such as sam2_hiera_t or
-    facebook/sam2-hiera-large; all for all of these; edgetam, efficienttam_s, medsam2 or another relative of SAM 2 that
-    --list shows; or the id of any other model on the Hugging Face hub, of which the folder is printed: these need
-    huggingface_hub (pip install "sam2fast[hub]").
+    facebook/sam2-hiera-large; all for all of these; or edgetam, efficienttam_s, medsam2 or another relative of SAM 2
+    that --list shows. NAME may also be the id of any other model on the Hugging Face hub: its folder is printed, and
+    huggingface_hub is needed (pip install "sam2fast[hub]").
 
     Existing files are not downloaded again. An interrupted download continues where it stopped.
     """
 
     names: Sequence[str] = argument(nargs=-1, metavar="NAME...")
-    list_all: bool = option("--list", help="Show names and sizes, and which files are on this machine; no network.")
+    list_all: bool = option("--list", help="List names, sizes and the files on this machine, without network access.")
     to: Path | None = option(
         metavar="DIR", help="Folder for the files.  [default: $SAM2FAST_CACHE, where all commands find them]"
     )
@@ -71,7 +71,7 @@ class DownloadCommand:
             click.get_current_context().exit(1)
 
     def _wanted(self) -> list[str]:
-        """Returns the names, with ``all`` expanded and without duplicates, in the given order. Checks the options."""
+        """Returns the names in order, with ``all`` expanded and without duplicates. Checks the options."""
         names = [one for name in self.names for one in (SAM2 if name == "all" else (name,))]
         wanted = list(dict.fromkeys(found.hub_id if (found := published(name)) else name for name in names))
         if not wanted:
@@ -84,10 +84,10 @@ class DownloadCommand:
                     f"no model {name!r}; sam2fast download --list shows the names", param_hint="'NAME'"
                 )
         if others and (self.overwrite or not (self.to is self.mirror is self.sha256 is None)):
-            why = f"{others[0]} is none"
+            why = f"{others[0]} is not official"
             raise click.UsageError(f"--to, --mirror, --sha256 and --overwrite are for official models; {why}")
         if self.sha256 is not None and (len(wanted) > 1 or not is_sha256(self.sha256.lower())):
-            raise click.UsageError("--sha256 takes 64 hexadecimal digits and goes with one NAME")
+            raise click.UsageError("--sha256 takes 64 hexadecimal digits, for exactly one NAME")
         return wanted
 
 

@@ -1,4 +1,4 @@
-"""``sam2fast evaluate``: J&F of predicted masks in folders."""
+"""``sam2fast evaluate``: computes J&F of predicted masks in folders."""
 
 import json
 import math
@@ -28,16 +28,16 @@ class EvaluateCommand:
     for each object, as in SA-V. The first and the last annotated frame do not count. Overall scores are means over all
     objects.
 
-    Videos with missing or damaged files are not scored and listed at the end. Then the exit code is 1, and results.csv
+    Videos with missing or damaged files are listed at the end without scores. Then the exit code is 1, and results.csv
     is only written with --partial. The exit code is also 1 if results.csv cannot be written or a pair of folders cannot
-    be scored; the other pairs are scored. A note at the end counts videos and masks that only one folder has.
+    be scored. The other pairs are scored. A note at the end counts videos and masks that only one folder has.
     """
 
     truths: Sequence[Path] = option(
         *("--gt", "--gt_root"),
         required=True,
         metavar="DIR",
-        help="Ground truth: a folder for each video, or one with Annotations. Repeatable; give one --pred for each.",
+        help="Ground truth: a folder of video folders, or one with Annotations. Repeatable; give one --pred for each.",
     )
     preds: Sequence[Path] = option(
         *("--pred", "--pred_root"),
@@ -57,8 +57,8 @@ class EvaluateCommand:
     )
     ignored_labels: tuple[int, ...] = shared(
         ignore_label_option(
-            "Values of true masks at void pixels, which count neither in the truth nor in the prediction; 255 for "
-            "DAVIS and VOST."
+            "Values of ground-truth masks at void pixels. These pixels do not count, in ground truth or prediction. "
+            "Give 255 for DAVIS and VOST."
         )
     )
     csv_file: Path | None = option("--csv", metavar="FILE", help="[default: PRED/results.csv]")
@@ -69,7 +69,7 @@ class EvaluateCommand:
         if len(self.truths) != len(self.preds):
             raise click.UsageError(f"{len(self.truths)} --gt and {len(self.preds)} --pred; expected as many of both")
         if self.csv_file is not None and len(self.preds) > 1:
-            raise click.UsageError("--csv is for one pair of folders; left out, each --pred gets its own results.csv")
+            raise click.UsageError("--csv is for one pair of folders; without it, each --pred gets its own results.csv")
 
         from sam2fast.evaluation.scores import RESULTS, VOID, write_results_csv
 
@@ -93,7 +93,7 @@ class EvaluateCommand:
                 if not self.as_json:
                     say("\n".join(_table(scores)))
                 if scores.problems and not (self.partial and scores.objects):
-                    hint = _earlier_run_note(file) or "; --partial writes that of the others"
+                    hint = _earlier_run_note(file) or "; --partial writes the scores of the others"
                     click.echo(f"sam2fast: {file} is not written, since some videos had problems{hint}", err=True)
                     continue
                 remove_leftovers([file])
@@ -160,7 +160,7 @@ evaluate = command(EvaluateCommand, output_options())
 
 
 def _left_out(scores: "FolderScores") -> LeftOut:
-    """Returns the videos and masks of a pair of folders that do not count."""
+    """Returns the videos and masks that do not count, for a pair of folders."""
     left_out = LeftOut()
     for folder, side in ((scores.truth, "only_truth"), (scores.pred, "only_pred")):
         for name in getattr(scores, side):
@@ -194,6 +194,6 @@ def _table(scores: "FolderScores") -> Iterator[str]:
 
 
 def _percent(score: "FolderScores | VideoScore | ObjectScore") -> dict[str, float | None]:
-    """Scores in percent; None for NaN, which JSON lacks."""
+    """Returns scores in percent, with None for NaN, since JSON lacks NaN."""
     values = {"J&F": score.j_and_f, "J": score.j, "F": score.f}
     return {name: None if math.isnan(value) else value for name, value in values.items()}

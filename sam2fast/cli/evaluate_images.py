@@ -1,4 +1,4 @@
-"""``sam2fast evaluate-images``: mean IoU by clicks and boxes on images with masks."""
+"""``sam2fast evaluate-images``: computes the mean IoU of clicks and boxes on images with masks."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("auto", "sa1b", "coco", "png")
-# Options in the record of the results under their own names.
+# Options that the record of the results has under their own names.
 RECORDED = (
     "clicks",
     "box",
@@ -45,7 +45,7 @@ RECORDED = (
     "skip_unmasked",
 )
 SUFFIXES = (".json", ".csv")
-MAX_SHOWN = 3  # problems of one image
+MAX_SHOWN = 3  # maximum number of reported problems per image
 MOST_NOISE = 0.5  # fraction of a box side; larger values could invert the box
 
 
@@ -61,15 +61,15 @@ class EvaluateImagesCommand:
 
     Images lie in IMAGES or its subfolders, masks under the same names in PATH. The first click is at the center of the
     object, each later click at the center of the largest error. Unreadable images and masks, and images
-    without masks, are reported and skipped; then the exit code is 1. Files of --out are replaced, unless they are of
-    the same run.
+    without masks, are reported and skipped; then the exit code is 1. Files of --out are replaced, unless they have
+    complete results of the same model, options and data.
     """
 
     images: Path = argument(metavar="IMAGES")
     masks: Path | None = option(
-        metavar="PATH", help="The folder of the ground truth, or COCO's JSON file.  [default: IMAGES]"
+        metavar="PATH", help="Folder of the ground truth, or COCO's JSON file.  [default: IMAGES]"
     )
-    format: str = option(type=click.Choice(FORMATS), default="auto", help="Of the masks.")
+    format: str = option(type=click.Choice(FORMATS), default="auto", help="Format of the masks.")
     clicks: tuple[int, ...] = option(
         type=NumbersType(1),
         default="1,3,5",
@@ -85,7 +85,7 @@ class EvaluateImagesCommand:
     most_images: int | None = option("--images", type=click.IntRange(1), help="Evaluate N random images.")
     max_objects: int | None = option(type=click.IntRange(1), help="Evaluate N random objects of each image.")
     min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
-    seed: int = option(type=click.IntRange(0), default=0, help="Of random choices and noise.")
+    seed: int = option(type=click.IntRange(0), default=0, help="Seed of random choices and noise.")
     with_crowds: bool = option(help="Also evaluate COCO's crowds.")
     ignored_labels: tuple[int, ...] = shared(
         ignore_label_option(
@@ -132,7 +132,7 @@ class EvaluateImagesCommand:
             ("mask", masks, [file for job in jobs for file in job.masks.files]),
         ):
             made_from[f"{what}_path"] = os.path.realpath(path)
-            # What cannot be opened is reported when it is read.
+            # Files that cannot be opened are reported when they are read.
             readable = [file for file in dict.fromkeys(files) if os.path.isfile(file) and os.access(file, os.R_OK)]
             made_from[f"{what}_content"] = digest_of(path, readable)
         if self.out is not None and not data.problems and _print_same(self.out, made_from):
@@ -195,7 +195,7 @@ evaluate_images = command(EvaluateImagesCommand, output_options(has_bar=True))
 
 
 def _print_same(out: Path, made_from: Mapping[str, Any]) -> bool:
-    """Prints the results on disk and returns True if they are complete, without problems, and made from the same."""
+    """Prints existing results and returns True if they are complete, without problems, and of this ``made_from``."""
     from sam2fast.evaluation.clicks.image_evaluation import table_of
 
     means, objects = output_files(out)

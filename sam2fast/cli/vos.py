@@ -29,7 +29,7 @@ from sam2fast.io.made_from import described_videos
 
 T = TypeVar("T")
 INPUT = {"required": True, "type": click.Path(exists=True, file_okay=False, path_type=Path), "metavar": "DIR"}
-# Type of item and reason, by the names of `count_left_out`.
+# Type of item and reason, by the keys of `count_left_out`.
 REASONS = {
     "late_objects": ("object", "appears after the first frame; --late-objects tracks it"),
     "empty_objects": ("object", "no mask shows it"),
@@ -48,16 +48,16 @@ class VosCommand:
       VIDEO/FRAME.png         a palette image of object ids, of the video's size
       VIDEO/OBJECT/FRAME.png  with --per-object: 0 and 1, OBJECT as three digits
 
-    A video's folder appears when it is complete. The same command again continues an interrupted run. Videos that fail
-    are listed at the end. So are inputs that are left out: objects that appear after the first frame, unless
-    --late-objects is given, masks without a frame or without a video, and objects that no mask shows.
+    A video's folder appears when it is complete. The same command continues an interrupted run. Failed videos and
+    left-out inputs are listed at the end. Left out are objects that appear after the first frame (unless
+    --late-objects is given), masks without a frame or without a video, and objects that no mask shows.
     """
 
     videos: Path = option(
         *("--videos", "--base_video_dir"),
         **INPUT,
-        help="A folder of JPEG frames for each video; a video file VIDEO.mp4 counts as one whose frames are 00000, "
-        "00001, ...",
+        help="Folder with a folder of JPEG frames for each video, or with video files. Frames of VIDEO.mp4 have the "
+        "names 00000, 00001, ...",
     )
     masks: Path = option(
         *("--masks", "--input_mask_dir"),
@@ -69,7 +69,7 @@ class VosCommand:
         required=True,
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Output folder; same layout as --masks.",
+        help="Output folder, with the layout of --masks.",
     )
     list_file: Path | None = option(
         *("--list", "--video_list_file"),
@@ -81,23 +81,23 @@ class VosCommand:
         "--score-thresh", "--score_thresh", default=0.0, help="A pixel belongs to an object if its logit is greater."
     )
     all_masks: bool = option(
-        "--all-masks", "--use_all_masks", help="Use all masks as prompts, not only those of the first frame."
+        "--all-masks", "--use_all_masks", help="Use all masks as prompts, not only the masks of the first frame."
     )
     per_object: bool = option(
         "--per-object", "--per_obj_png_file", help="Read and write one image per object, as in SA-V; masks may overlap."
     )
     late_objects: bool = option(
         *("--late-objects", "--track_object_appearing_later_in_video"),
-        help="Track each object from its first mask, whatever its frame; for LVOS and YouTube-VOS.",
+        help="Track each object from the frame of its first mask; for LVOS and YouTube-VOS.",
     )
     ignored_labels: tuple[int, ...] = shared(
-        ignore_label_option("Values of masks that are no objects; 255 for the void pixels of DAVIS and VOST.")
+        ignore_label_option("Values of masks that are not objects; 255 for the void pixels of DAVIS and VOST.")
     )
     postprocessing: bool = option(
         "--postprocessing", "--apply_postprocessing", help="Postprocess masks (fill holes etc.), as `track` does."
     )
     vos_optimized: bool = option(
-        "--use_vos_optimized_video_predictor", help="The original's compiled predictor; not needed for speed here."
+        "--use_vos_optimized_video_predictor", help="Use the original's compiled predictor; not needed for speed here."
     )
     model: ModelOptions = shared(partial(model_options, many_devices=True))
     strategy: str = shared(strategy_option)
@@ -107,8 +107,8 @@ class VosCommand:
     at_once: int = option(
         type=click.IntRange(1),
         default=1,
-        help="Videos at a time on each device: one is tracked while others are decoded and written. Each has its own "
-        "copy of the model.",
+        help="Number of videos at a time on each device: one is tracked while others are decoded and written. Each has "
+        "its own copy of the model.",
     )
     overwrite: bool = option(help="Replace videos that were made with other options or by other programs.")
 
@@ -131,7 +131,7 @@ class VosCommand:
             self._track(settings, choice)
 
     def _track(self, settings: VosSettings, choice: ModelChoice) -> None:
-        """Tracks the videos that are not done yet. Raises UserError if some fail, or at once for invalid input."""
+        """Tracks unfinished videos. Raises UserError at the end if some failed, or at once for invalid input."""
         from sam2fast.evaluation.scores import VOID
 
         problems, left_out, with_void = ErrorReport("videos"), LeftOut(), list[str]()
@@ -143,7 +143,7 @@ class VosCommand:
         of_run = choice.made_from(**of_model, **vars(settings))
         jobs, names, done_before = self._plan(settings, of_run, problems, left_out)
         make_folder(self.out)
-        # Also for finished videos: a lost worker may have left partial files of a video that another one finished.
+        # Also for finished videos: a lost worker may have left partial files of a video that another worker finished.
         remove_leftovers((self.out / name for name in names), bool(self.ray_options))
         begun, totals, seconds = time.monotonic(), Counter[str](), dict[str, float]()
         if jobs:
@@ -239,13 +239,13 @@ class VosCommand:
         return jobs, names, done
 
     def _add_unused(self, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
-        """Adds files that are no videos, hidden frames, files beside frames, and folders of masks without a video."""
+        """Counts files that are not videos, hidden frames, files beside frames, and mask folders without a video."""
         from sam2fast.datasets.dataset_files import list_entries
 
         videos = {path.name for path in found.values()}
         for path in sorted(list_entries(self.videos)):
             if path.name not in videos and not (is_video_file(path.name) and path.stem in names):
-                left_out.add("file", "it is no video", path)
+                left_out.add("file", "it is not a video", path)
             elif is_video_file(path.name) and path.stem in found and found[path.stem].name != path.name:
                 left_out.add("file", "a folder of its name has the frames", path)
         for video in (path for path in found.values() if path.is_dir()):
@@ -272,5 +272,5 @@ def _results(
 def _one_of(ours: T | None, theirs: T | None, name: str, original: str) -> T | None:
     """Returns the value of an option with two names."""
     if ours is not None and theirs is not None:
-        raise click.UsageError(f"{name} and {original} are the same; give one of them")
+        raise click.UsageError(f"{name} and {original} are the same option; give one of them")
     return theirs if ours is None else ours

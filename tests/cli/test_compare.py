@@ -12,7 +12,7 @@ from PIL import Image
 from sam2fast.cli import segmenter
 from sam2fast.utils.devices import available_device
 
-NOTE = "note: all runs use mini, which replaces the default model; give --model too"
+NOTE = "note: all runs use mini, since the default model is unavailable; give --model too"
 QUICK = ["--model", "nano", "--device", "cpu"]
 
 

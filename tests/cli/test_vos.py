@@ -236,7 +236,9 @@ def test_inputs_that_no_object_is_tracked_from_are_counted(data):
     assert found["a"] == {late: 3, "mask: no frame has its name": 1} and found["c"] == {}
     assert list(found["b"].values()) == [1] and next(iter(found["b"])).startswith(unread)
     every = left_out_of(last)
-    assert every[late] == 3 and every["file: it is no video"] == 2 and every["mask folder: no video has its name"] == 1
+    assert (
+        every[late] == 3 and every["file: it is not a video"] == 2 and every["mask folder: no video has its name"] == 1
+    )
     assert every["frame: its file is hidden"] == every["file: its kind is .png"] == 1
     assert "skipped" not in result.stderr
     (note,) = [line for line in result.stderr.splitlines() if "left out" in line]

@@ -105,7 +105,7 @@ def test_list(run, server, machine):
         ((), "at least one NAME"),
         (("tiny", "../../x"), "no model '../../x'"),
         (("tiny", "--sha256", "abc"), "64 hexadecimal digits"),
-        (("someone/model", "--to", "x"), "are for official models; someone/model is none"),
+        (("someone/model", "--to", "x"), "are for official models; someone/model is not official"),
     ],
 )
 def test_wrong_usage(run, server, arguments, message):
