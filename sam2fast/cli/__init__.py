@@ -1,10 +1,10 @@
 """The command ``sam2fast``.
 
-Each command is a module of its name, imported when it is called. Modules ``*_run`` hold the work of a command. They
-import torch, and are imported after the options were checked.
+The module of each command has its name, and is imported when the command is called. Modules ``*_run`` implement the
+work of a command. They import torch, and are imported after the options are checked.
 
-Functions raise an error of USER_ERRORS for unusable inputs and files that cannot be read or written, and
-click.UsageError for contradictory options. Docstrings name these errors only where more is to be said.
+Functions raise one of USER_ERRORS for unusable inputs and for files that cannot be read or written. They raise
+click.UsageError for contradictory options. Docstrings name these errors only if they add details.
 """
 
 import difflib
@@ -50,7 +50,7 @@ COMMANDS = (
     "env",
 )
 
-# Errors without a file name: of writing to stdout, and of reading from a lost network drive.
+# Numbers of errors without a file name: writing to stdout, and reading from a lost network drive.
 STREAM_ERRNOS = (*FULL, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
@@ -72,7 +72,7 @@ class _CommandGroup(click.Group):
             raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists every command with the whole first sentence of its help, which click would truncate."""
+        """Lists every command with the full first sentence of its help. click would truncate it."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -95,7 +95,7 @@ class _CommandGroup(click.Group):
                 exit_quietly()
 
     def _run_to_exit_code(self, *args: Any, **kwargs: Any) -> int:
-        """Returns click's exit code. Raises interrupts, also from causes; click would report them as failures."""
+        """Returns click's exit code. Raises an interrupt that caused an error, since click would report a failure."""
         inherited: Any = super().main
         try:
             code = inherited(*args, standalone_mode=False, **kwargs)
@@ -117,7 +117,7 @@ class _CommandGroup(click.Group):
         except KeyboardInterrupt as stop:  # commands with a more specific message catch it themselves
             print_message("interrupted")
             ctx.exit(exit_code(stop))
-        except EOFError as error:  # such as a truncated video; click would take it for Ctrl-D
+        except EOFError as error:  # such as a truncated video; click would treat it as Ctrl-D
             raise UserError(f"an input file ends too early: {format_error(error)}") from error
         except ClosedPipeError as closed:
             raise OSError(errno.EPIPE, "stdout or stderr is closed") from closed  # click ends quietly
@@ -148,7 +148,7 @@ def _printer_of_warnings() -> Callable[..., None]:
 
 @contextmanager
 def _escape_unencodable() -> Iterator[None]:
-    """Prints characters that stdout's encoding lacks as escapes, as stderr does."""
+    """Prints characters outside stdout's encoding as escapes, like stderr."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
         yield
@@ -166,7 +166,7 @@ def _escape_unencodable() -> Iterator[None]:
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="Use deterministic algorithms, which may be slower on GPUs. Give it before the command's name.",
+    help="Use deterministic algorithms. They may be slower on GPUs. Give this option before the command's name.",
 )
 @click.option(
     "--install-completion",
@@ -178,15 +178,15 @@ def _escape_unencodable() -> Iterator[None]:
 )
 @click.pass_context
 def main(ctx: click.Context, deterministic: bool) -> None:
-    """SAM 2: masks of objects in images and videos, from points, boxes and masks, or of everything.
+    """Segment objects in images and videos with SAM 2, from points, boxes or masks, or segment everything.
 
     \b
-    For example, with mini, the model in the package:
+    For example, with mini, a model in the package:
       sam2fast segment photo.jpg --point 500,375 --model mini
       sam2fast track clip.mp4 --point 0,dog,210,350 --model mini
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model's checkpoint is missing,
-    130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by the end of the terminal.
+    130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal.
     """
     ctx.with_resource(_escape_unencodable())
     notes = _StderrHandler(logging.WARNING)
@@ -195,7 +195,7 @@ def main(ctx: click.Context, deterministic: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(notes))
     ctx.with_resource(warnings.catch_warnings())
     warnings.showwarning = _printer_of_warnings()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata, which changes no pixels
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata does not change pixels
     if deterministic:
         from sam2fast.utils.reproducibility import deterministic as block
 

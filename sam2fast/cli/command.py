@@ -9,18 +9,18 @@ from typing import Any
 import click
 
 PATH = click.Path(path_type=Path)
-# Settings of fields with these annotations.
+# Settings of click.option by the field's annotation.
 TYPES: dict[Any, dict[str, Any]] = {bool: {"is_flag": True}, float | None: {"type": float}}
 TYPES |= {Path: {"type": PATH}, Path | None: {"type": PATH}, Sequence[Path]: {"multiple": True, "type": PATH}}
 
-NO_OPTION = {"decorators": lambda _: ()}  # metadata of a field that is no option
+NO_OPTION = {"decorators": lambda _: ()}  # metadata of fields that are not options
 
 
 def option(*flags: str, **settings: Any) -> Any:
-    """Declares a field that is an option. Flags and settings are as of ``click.option``.
+    """Declares a field as an option. Flags and settings are arguments of ``click.option``.
 
-    Without flags, the name of the field is the flag: ``--max-frames`` for ``max_frames``. The annotations in
-    :data:`TYPES` are types, too.
+    Without flags, the field's name is the flag: ``--max-frames`` for ``max_frames``. :data:`TYPES` sets the type of
+    some annotations.
     """
 
     def decorate(one: Field[Any]) -> list[Callable[[Any], Any]]:
@@ -31,12 +31,12 @@ def option(*flags: str, **settings: Any) -> Any:
 
 
 def argument(**settings: Any) -> Any:
-    """Declares a field that is an argument. Settings and the type are as of :func:`option`."""
+    """Declares a field as an argument of the command. Settings and type are as in :func:`option`."""
     return field(metadata={"decorators": lambda one: [click.argument(one.name, **TYPES.get(one.type, {}), **settings)]})
 
 
 def shared(*decorators: Callable[[Any], Any]) -> Any:
-    """Declares a field whose options several commands share. The decorators add them."""
+    """Declares a field with options that several commands share. The decorators add the options."""
     return field(metadata={"decorators": lambda _: decorators})
 
 
@@ -46,16 +46,16 @@ def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Comma
     The name of the class gives the name of the command: ``evaluate-images`` for ``EvaluateImagesCommand``.
 
     Args:
-        decorators: Options that are no fields. They stand after the options of the fields.
+        decorators: Options without fields. They follow the options of the fields.
     """
     owner = dataclass(frozen=True)(owner)
 
-    def made(**values: Any) -> Any:
+    def callback(**values: Any) -> Any:
         return owner(**values).run()
 
-    made.__doc__ = owner.__doc__
+    callback.__doc__ = owner.__doc__
     of_fields = (one for each in fields(owner) for one in each.metadata["decorators"](each))
     for decorate in reversed([*of_fields, *decorators]):
-        made = decorate(made)
+        callback = decorate(callback)
     name = "-".join(re.findall("[A-Z][a-z]+", owner.__name__)[:-1]).lower()
-    return click.command(name, cls=cls)(made)
+    return click.command(name, cls=cls)(callback)

@@ -10,7 +10,7 @@ from sam2fast.cli.command_files import write_atomically
 from sam2fast.cli.user_errors import UserError, as_user_error
 from sam2fast.io.atomic import expanded
 
-# Folder and name of the script, below the home directory. bash-completion and fish find theirs.
+# Path of the script below the home directory. bash-completion and fish search these folders.
 SCRIPTS = {
     "bash": ".local/share/bash-completion/completions/{}",
     "zsh": ".zfunc/_{}",
@@ -20,18 +20,19 @@ ZSH_LINE = "fpath+=~/.zfunc; autoload -Uz compinit; compinit"
 
 
 def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
-    """The callback of the option: writes the script for the shell in ``$SHELL``, and ends the command."""
+    """Writes the script for the shell in ``$SHELL``, and ends the command. Callback of the option."""
     if not is_asked:
         return
     shell, name = Path(os.environ.get("SHELL", "")).name, "sam2fast"
     if shell not in SCRIPTS:
         raise UserError(f"$SHELL is {shell or 'not set'}; completion is for {', '.join(SCRIPTS)}")
-    kind = get_completion_class(shell)
-    assert kind is not None
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
     file = expanded("~") / SCRIPTS[shell].format(name)
-    with as_user_error(OSError):  # the group's options are read outside of commands, which print errors
+    with as_user_error(OSError):  # only commands print errors, and the group's options are parsed earlier
         file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, kind(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
+    script = completion_class(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source()
+    write_atomically(file, script.encode())
     click.echo(f"written to {click.format_filename(file)}; new shells use it")
     if shell == "zsh":
         click.echo(f"if ~/.zshrc does not have it yet, add this line: {ZSH_LINE}")

@@ -22,16 +22,16 @@ DEFAULT_MODEL = "mini"
 class DemoCommand:
     """Segment objects in two photographs, and track three through a video.
 
-    Writes demo.png: one collage of all masks. Of the photographs, coffee* and cat*: the files of `sam2fast segment`.
-    Of the video, tracked.mp4 and tracked.json: the masks in colour, and as run lengths. The photographs and the video
-    are in the package. With --image, your image takes the place of the photographs; its files are photo*.
+    Writes demo.png, a collage of all masks. For the photographs, coffee* and cat* are the files of `sam2fast segment`.
+    For the video, tracked.mp4 has the masks in colour, and tracked.json as run lengths. The photographs and the video
+    are in the package. With --image, your image replaces the photographs, and its files are photo*.
     """
 
     image: Path | None = option(
         metavar="FILE", help="Your image, with --point.  [default: two photographs of the package]"
     )
     clicks: Sequence[Prompts] = option(
-        "--point", multiple=True, type=POINT, help="A click in --image; LABEL 0 is not the object. Repeatable."
+        "--point", multiple=True, type=POINT, help="A click in --image; LABEL 0 marks background. Repeatable."
     )
     model: ModelOptions = shared(partial(model_options, default=DEFAULT_MODEL))
     out: Path = shared(out_option("out/demo"))

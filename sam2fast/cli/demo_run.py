@@ -1,4 +1,4 @@
-"""The three parts of ``sam2fast demo``: photographs, a video, and one collage of both."""
+"""Runs the three parts of ``sam2fast demo``: photographs, a video, and one collage of both."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Photograph(NamedTuple):
     objects: Sequence[Prompts]
 
 
-# The photographs of the package by the name of their results. Each prompt gives a whole object with mini.
+# The photographs of the package by the stem of their result files. With mini, each prompt segments a whole object.
 PHOTOGRAPHS = {
     "coffee": Photograph(
         CLIP.with_name("coffee.jpg"),
@@ -64,10 +64,10 @@ TRACKED = [
     Prompts(box=Box(580, 65, 805, 310), object="upper leaf"),
     Prompts((Click(360, 350, FOREGROUND),), object="lower leaf"),
 ]
-EVERY = 3  # each third of the video's 75 frames is tracked
+EVERY = 3  # every third of the video's 75 frames is tracked
 COLLAGE, VIDEO, TRACKS = "demo.png", "tracked.mp4", "tracked.json"
 COLLAGE_WIDTH, GAP, PAPER = 1240, 8, (255, 255, 255)  # width, space between images, and background of the collage
-FRAMES_OF_ROWS = (0, 0.15, 0.3, 0.45), (0.6, 0.75, 0.9, 1)  # frames in the collage, as shares of the video
+FRAMES_OF_ROWS = (0, 0.15, 0.3, 0.45), (0.6, 0.75, 0.9, 1)  # frames in the collage, as fractions of the video
 
 
 def demo_files(out: Path, photographs: Mapping[str, Photograph] = PHOTOGRAPHS) -> list[Path]:
@@ -110,7 +110,7 @@ def track_clip(segmenter: Segmenter, choice: ModelChoice, out: Path) -> list[Ima
     except ImportError:
         print_note('no video without PyAV: pip install "sam2fast[video]"')
         return []
-    except CheckpointError:  # the file fits: the segmenter has loaded it
+    except CheckpointError:  # the segmenter has loaded the file: it is valid
         print_note(f"no video, since {choice.checkpoint} has weights for images only")
         return []
     with segmenter.stage("track"):
@@ -140,7 +140,7 @@ def write_collage(photographs: Mapping[str, Photograph], tracked: Sequence[Image
     if tracked:
         rows += [[tracked[round(share * (len(tracked) - 1))] for share in shares] for shares in FRAMES_OF_ROWS]
     collage = out / COLLAGE
-    # The images of a row have one height, so that the row fills the width.
+    # All images of a row have the same height, chosen so that the row fills the width.
     heights = [
         round((COLLAGE_WIDTH - GAP * (len(row) - 1)) / sum(image.width / image.height for image in row)) for row in rows
     ]

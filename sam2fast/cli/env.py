@@ -1,4 +1,4 @@
-"""``sam2fast env``: a report of the machine for bug reports, around ``torch.utils.collect_env``."""
+"""``sam2fast env``: reports the machine for bug reports, with ``torch.utils.collect_env``."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,7 @@ import sam2fast
 from sam2fast.cli.command import command, option
 from sam2fast.cli.reporting import emit, output_options, say
 
-# Packages by extra, of the extras for users. One text with several names is one package under any of them.
+# Packages of the extras for users. A string with several names is one package with alternative names.
 OPENCV = "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
 PACKAGES = {
     "core": ("torch", "triton", "numpy", "pillow", "hydra-core", "omegaconf", "safetensors", "click", "tqdm"),
@@ -45,9 +45,9 @@ MISSING = "not installed"
 
 
 class EnvCommand:
-    """Print what a bug report needs: versions, extras, devices, which kernels run on them, environment variables.
+    """Print facts for a bug report: versions, extras, devices, which kernels run on them, environment variables.
 
-    Only a fixed list of environment variables is shown, none of which holds secrets. The home directory is shown as ~.
+    Only a fixed list of environment variables is shown. None of them holds secrets. The home directory is shown as ~.
     A section that fails shows its error.
     """
 
@@ -70,7 +70,7 @@ env = command(EnvCommand, output_options())
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Returns the report by section, as JSON. A section that fails has its error."""
+    """Returns the report by section, as JSON. A section that fails holds its error."""
     of_package = {"version": sam2fast.__version__, "folder": str(Path(sam2fast.__file__).resolve().parent)}
     sections: dict[str, Callable[[], dict[str, Any]]] = {
         "sam2fast": lambda: of_package,
@@ -110,7 +110,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _ops() -> dict[str, Any]:
-    """Returns for each device the implementation of the ops, Triton or torch, and the reason."""
+    """Returns which implementation of the ops runs on each device, Triton or torch, and the reason."""
     import torch
 
     from sam2fast import kernels

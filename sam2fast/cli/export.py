@@ -1,4 +1,4 @@
-"""``sam2fast export``: a model as torch.export programs, as ONNX graphs with a tracker, or as a page that runs it."""
+"""``sam2fast export``: exports a model as torch.export programs, as ONNX graphs with a tracker, or as a web page."""
 
 import json
 import time
@@ -18,23 +18,23 @@ from sam2fast.cli.reporting import emit, output_options, say
 from sam2fast.cli.user_errors import UserError, as_user_error, print_note
 
 FAILURES = (OSError, ValueError, RuntimeError, ImportError)
-# Files with the record, by format; see sam2fast.deploy.exported.artifact.record_of.
+# Files with the record of an export, by format; see sam2fast.deploy.exported.artifact.record_of.
 RECORDS = {"torch": "artifact.json", "onnx": "model.json", "web": "in_browser/settings.json"}
-IN_BROWSER_MODEL = "nano"  # others are large, and slow without a GPU
+IN_BROWSER_MODEL = "nano"  # other models are large, and slow without a GPU
 
 
 class ExportCommand:
     """Export a model for other programs.
 
-    The output folder must be new or empty, or is kept if it has the same export. --format torch writes encoder.pt2,
-    decoder.pt2 and their metadata, artifact.json, for images: sam2fast.deploy.exported.load_predictor(DIR) makes a
-    predictor of them. Without sam2fast they are read by torch.export.load, or with --aot by
-    torch._inductor.aoti_load_package. They are programs: load only your own exports.
+    The output folder must be new or empty. A folder with the same export is kept. --format torch writes encoder.pt2,
+    decoder.pt2 and their metadata, artifact.json, for images. sam2fast.deploy.exported.load_predictor(DIR) loads a
+    predictor from them. Without sam2fast, torch.export.load reads them, or with --aot
+    torch._inductor.aoti_load_package. Exports are programs: load only your own.
 
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
-    tracker.py, which runs them with numpy, Pillow and onnxruntime alone.
+    tracker.py. The tracker runs the graphs with only numpy, Pillow and onnxruntime.
 
-    --format web writes index.html with all that the page needs: click, track and download without a server.
+    --format web writes index.html and all files of the page. It clicks, tracks and downloads without a server.
     """
 
     model: ModelOptions = shared(partial(model_options, dtypes=(*DTYPES, "int8")))
@@ -96,7 +96,7 @@ class ExportCommand:
                 raise click.UsageError(f"--{name} is for --format torch; {why}")
         if device not in ("auto", "cpu"):
             raise click.UsageError(
-                f"--device {device} is for --format torch; who runs ONNX graphs chooses their provider"
+                f"--device {device} is for --format torch; the program that runs ONNX graphs chooses their provider"
             )
         if dtype == "bfloat16":
             raise click.UsageError("--dtype bfloat16 is for --format torch; for ONNX choose float32, float16 or int8")
@@ -127,8 +127,8 @@ class ExportCommand:
             check_folder(out)
             options: dict[str, Any] = {"image_size": choice.image_size, "dtype": getattr(torch, dtype)}
             images = build_sam2(*model, self.model.device, **options)
-            given = self.aot, self.prompts, self.points
-            facts = write_artifact(images, out, choice.config, *given, made_from=made_from)
+            limits = self.aot, self.prompts, self.points
+            facts = write_artifact(images, out, choice.config, *limits, made_from=made_from)
             return {ENCODER: facts.sizes[ENCODER], DECODER: facts.sizes[DECODER], METADATA: None}
         if self.target == "web":
             from sam2fast.cli.serve import KEEP_CORRECTIONS
@@ -155,7 +155,7 @@ def _note_progress(text: str) -> None:
 
 
 def _find_same(out: Path, made_from: Mapping[str, Any]) -> dict[str, int | None] | None:
-    """Returns names and sizes of an equal export, or None if there is none. Others and incomplete ones are an error."""
+    """Returns names and sizes of the same export, or None if there is no export. Raises UserError for other exports."""
     from sam2fast.deploy.exported.artifact import size_of
 
     record = next((file for name in RECORDS.values() if (file := out / name).is_file()), None)

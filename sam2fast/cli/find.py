@@ -1,4 +1,4 @@
-"""``sam2fast find``: a labelled object in other images."""
+"""``sam2fast find``: finds a labelled object in other images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +24,14 @@ class FindCommand(MaskingCommand):
     """Find an object that is labelled in one image, in each IMAGE.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The results are
-    proposals to review: they look like the object, and may be another object of its type. An image without the object
-    mostly gets a result, too, with a lower likeness.
+    proposals to review: they look like the object, but may be another object of its type. Most images without the
+    object also get a result, with a lower likeness.
 
     \b
     Writes to the output folder
-      found.csv         image, likeness, score and box of each object, the most alike first
+      found.csv         image, likeness, score and box of each object, the highest likeness first
       masks.json        all masks in COCO's format, with run lengths, likenesses and scores
-      STEM_masks.png    the masks' ids as pixels: 1 is the most alike
+      STEM_masks.png    the masks' ids as pixels: 1 has the highest likeness
       STEM_overlay.png  the same in colour on the image
       FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                         npz, geojson
@@ -52,11 +52,11 @@ class FindCommand(MaskingCommand):
         help="The object's mask in the --reference at the same position, of the same size: an image, bright or opaque "
         "where the object is, or FILE:LABEL for a label of a palette or grey image.",
     )
-    most: int = option(type=click.IntRange(1), default=1, help="Largest number of objects in an image.")
+    most: int = option(type=click.IntRange(1), default=1, help="Maximum number of objects in an image.")
     min_likeness: float = option(
         type=click.FloatRange(0, 1),
         default=0.0,
-        help="Leave out objects that are less alike. Good values depend on the model; found.csv shows them.",
+        help="Leave out objects with a lower likeness. Good values depend on the model; see the values in found.csv.",
     )
     TABLES: ClassVar[Sequence[str]] = (RESULTS, "found.csv")
     SCORE: ClassVar[str] = "likeness"
@@ -64,7 +64,7 @@ class FindCommand(MaskingCommand):
     def run(self) -> None:
         if len(self.references) != len(self.reference_masks):
             raise click.UsageError(
-                f"{len(self.references)} --reference and {len(self.reference_masks)} --mask; give a mask for each"
+                f"{len(self.references)} --reference and {len(self.reference_masks)} --mask; give one --mask for each"
             )
         self.process(self._task, [*self.references, *(mask_file(mask)[0] for mask in self.reference_masks)])
 

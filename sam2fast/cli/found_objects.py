@@ -27,7 +27,7 @@ LabelledImage = tuple[np.ndarray, np.ndarray]  # pixels (H, W, 3) and mask (H, W
 
 
 class ObjectFinder(MaskFinder):
-    """A segmenter with labelled objects, and without a mask generator."""
+    """A segmenter with labelled reference objects instead of a mask generator."""
 
     references: Sequence[Reference]
 
@@ -65,7 +65,7 @@ class FindTask(MaskTask):
 
 
 class FoundObjects(ResultsFile):
-    """A results file beside a table of its entries, the most alike first."""
+    """A results file and a table of its entries, the highest likeness first."""
 
     def __init__(self, task: FindTask, device: str, seconds: dict[str, float]) -> None:
         self._rows: list[tuple[Any, ...]] = []
@@ -91,7 +91,7 @@ class FoundObjects(ResultsFile):
 def read_references(
     images: Sequence[Path], masks: Sequence[Path]
 ) -> tuple[list[LabelledImage], Mapping[str, Sequence[Any]]]:
-    """Returns the labelled images, and digests of their content by the names of the options."""
+    """Returns the labelled images, and digests of the files by the name of their option."""
     contents = [digest_of(image) for image in images]
     references = []
     for image, mask in zip(images, masks, strict=True):

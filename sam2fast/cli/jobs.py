@@ -1,4 +1,4 @@
-"""Processes the inputs of a command in this process or in others, and reports failures."""
+"""Processes the inputs of a command in this process or in workers, and reports failures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def work_through(
     bar: tqdm,
     name: Callable[[Any], object] = str,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yields each job with its result, in order. Jobs that fail are added to ``problems`` by their names.
+    """Yields each job with its result, in order. Failed jobs are added to ``problems`` under their names.
 
     Raises:
         FixableError: If the model cannot be loaded, results cannot be written, or no worker is left.
@@ -38,7 +38,7 @@ def work_through(
 
 
 def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) -> None:
-    """Prints a note on the images that ``--resume`` keeps, and on images that are made again by their differences."""
+    """Notes how many images ``--resume`` keeps, and how many are processed again since their input changed."""
     again = ""
     if changed:
         first, names = next(iter(changed.items()))

@@ -1,4 +1,4 @@
-"""``sam2fast label-studio``: the ML backend for Label Studio."""
+"""``sam2fast label-studio``: runs the ML backend for Label Studio."""
 
 import sys
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ NEEDED = ("flask", "gunicorn", "av", "shapely")
 
 
 class LabelStudioCommand:
-    """An ML backend for Label Studio: masks in images, boxes and outlines in videos.
+    """Run an ML backend for Label Studio: masks in images, boxes and outlines in videos.
 
     Serves until Ctrl-C. Give its address to Label Studio under Settings, Model, and switch interactive preannotations
     on. docs/label_studio.md has labelling interfaces.
@@ -29,19 +29,19 @@ class LabelStudioCommand:
     url: str = option(
         envvar="LABEL_STUDIO_URL",
         default="http://localhost:8080",
-        help="Label Studio, whose files are read; also from LABEL_STUDIO_URL in the environment. Other addresses are "
-        "not.",
+        help="Address of Label Studio, also from LABEL_STUDIO_URL in the environment. Files are only read from this "
+        "address.",
     )
     token: str | None = option(
         metavar="TEXT",
         envvar="LABEL_STUDIO_API_KEY",
-        help="Its access token, for files; also from LABEL_STUDIO_API_KEY in the environment.",
+        help="Access token of Label Studio, for files; also from LABEL_STUDIO_API_KEY in the environment.",
     )
-    host: str = option(default="127.0.0.1", help="Address to listen on. Everybody who can reach it gets answers.")
-    port: int = option(type=click.IntRange(0, 65535), default=9090, help="0 for any that is free.")
-    images: int = option(type=click.IntRange(1), default=16, help="Images whose embeddings are kept, of 16 MB each.")
-    frames: int = option(type=click.IntRange(1), default=50, help="Frames of a video that a request tracks.")
-    max_mb: int = option(type=click.IntRange(1), default=256, help="Size of an image or a video.")
+    host: str = option(default="127.0.0.1", help="Address to listen on. Everybody who can reach it can use the server.")
+    port: int = option(type=click.IntRange(0, 65535), default=9090, help="Port to listen on; 0 for any free port.")
+    images: int = option(type=click.IntRange(1), default=16, help="Maximum number of image embeddings, 16 MB each.")
+    frames: int = option(type=click.IntRange(1), default=50, help="Maximum number of frames that a request tracks.")
+    max_mb: int = option(type=click.IntRange(1), default=256, help="Maximum size of an image or a video.")
 
     def run(self) -> None:
         if any(find_spec(package) is None for package in NEEDED):
@@ -53,7 +53,7 @@ class LabelStudioCommand:
         choice = self.model.choose()
 
         def build() -> "Flask":
-            # In the serving process: torch's threads do not survive a fork.
+            # Runs in the serving process, since torch's threads do not survive a fork.
             from sam2fast.integrations.label_studio import LabelStudioBackend, make_app, reader_of
             from sam2fast.integrations.models import load_predictors
 

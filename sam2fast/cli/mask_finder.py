@@ -60,7 +60,7 @@ class FoundMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskTask:
-    """A function that generates and draws the masks of an image. It is picklable if ``progress`` is no function."""
+    """A function that generates and draws the masks of an image. It is picklable if ``progress`` is not a function."""
 
     choice: ModelChoice
     dtype: str
@@ -68,9 +68,9 @@ class MaskTask:
     formats: Sequence[str]
     out: Path
     run: Mapping[str, Any]  # part of the results' record that all images share
-    tolerance: float = 1.0  # in pixels
+    tolerance: float = 1.0  # of polygons, in pixels
     progress: Progress = False
-    KEYS: ClassVar = KEYS  # of an annotation in the results file, without ids
+    KEYS: ClassVar = KEYS  # keys of an annotation in the results file, without ids
 
     def load(self, device: str) -> MaskFinder:
         finder = MaskFinder(self.choice, device, self.dtype)
@@ -80,13 +80,13 @@ class MaskTask:
         return finder
 
     def shown_by(self, bar: tqdm) -> "MaskTask":
-        """Returns the task for this process, which shows the progress of an image in the bar."""
+        """Returns a task that shows the progress of each image in the bar. It only runs in this process."""
         return replace(self, progress=lambda done, of: bar.set_postfix_str(f"{done / of:.0%} of this image"))
 
     def __call__(self, finder: MaskFinder, image: InputSource) -> tuple[FoundMasks, dict[str, float], str]:
         """Writes the files. Returns the entries, seconds by stage, and the device."""
         with finder.stage("read image"):
-            made_from = image.made_from()  # before the image is read, which another program may replace meanwhile
+            made_from = image.made_from()  # before the image is read, since the file may be replaced meanwhile
         pixels = finder.read(image)
         with finder.stage("find masks"):
             records = self.generate(finder, pixels)
@@ -139,11 +139,11 @@ class MaskTask:
 
 
 class ResultsFile:
-    """A data set that ``pycocotools.coco.COCO`` reads. Ids of images and masks count from 1.
+    """A data set that ``pycocotools.coco.COCO`` reads. Ids of images and masks start at 1.
 
-    Additional keys: ``made_from`` of ``info`` and of each image, see :mod:`sam2fast.io.made_from`. Of each annotation
-    ``predicted_iou``, ``stability_score``, ``point`` (the prompt [x, y] in pixels) and ``layer`` (the position of the
-    mask in its image, from 1).
+    ``info`` and each image have the additional key ``made_from``; see :mod:`sam2fast.io.made_from`. Each annotation
+    also has ``predicted_iou``, ``stability_score``, ``point`` (the prompt [x, y] in pixels) and ``layer`` (the position
+    of the mask in its image, from 1).
     """
 
     def __init__(self, task: MaskTask, device: str, seconds: dict[str, float]) -> None:
@@ -161,7 +161,7 @@ class ResultsFile:
             self._save()
 
     def add(self, found: FoundMasks) -> None:
-        """Adds an image and its masks, and sometimes saves the file. The other files of the image must exist."""
+        """Adds an image and its masks. Saves the file at intervals. The other files of the image must exist."""
         image_id, first = len(self._images) + 1, len(self._annotations) + 1
         for number, annotation in enumerate(found.annotations, first):
             self._annotations.append(_encode(annotation, id=number, image_id=image_id))
@@ -186,9 +186,9 @@ class ResultsFile:
 
 
 def _encode(value: Mapping[str, Any], **ids: int) -> str:
-    """Returns JSON of an entry with these ids, which replace its own ids."""
-    own = {name: item for name, item in value.items() if name not in ("id", "image_id")}
-    return json.dumps({**ids, **own}, allow_nan=False)
+    """Returns JSON of an entry, with its ids replaced by ``ids``."""
+    rest = {name: item for name, item in value.items() if name not in ("id", "image_id")}
+    return json.dumps({**ids, **rest}, allow_nan=False)
 
 
 def read_previous_masks(
@@ -196,11 +196,11 @@ def read_previous_masks(
 ) -> dict[str, FoundMasks]:
     """Returns the entries of an earlier run that can be kept, by :attr:`InputSource.resolved`.
 
-    An entry of ``images`` is kept if its files are whole and its content is the same. An entry of another image is kept
-    if no image of ``images`` overwrites its files.
+    The entry of an image in ``images`` is kept if its files are complete and the image is unchanged. The entry of
+    another image is kept if no image in ``images`` overwrites its files.
 
     Args:
-        changed: Dict that gets the names of images with results of another input, and the names of the differences.
+        changed: Dict that receives the names of images with a changed input, and the names of the differences.
 
     Raises:
         UserError: If the file cannot be read, or its model, version or options differ.

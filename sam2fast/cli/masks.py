@@ -1,4 +1,4 @@
-"""``sam2fast masks``: masks of everything in each image."""
+"""``sam2fast masks``: generates masks of everything in each image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from sam2fast.cli.mask_finder import FoundMasks, MaskTask
 
 DEFAULT_FORMATS = ("json", "layers", "overlay")
-SAME = {"coco": "json", "png": "layers"}  # names that the other commands and Python have for them
+SAME = {"coco": "json", "png": "layers"}  # names of these formats in other commands and in Python
 FORMATS = (*DEFAULT_FORMATS, *SAME, *EXPORT_FILES)
 SHARE = click.FloatRange(0, 1)
-# Of the generator, in the order in which the results file lists them.
+# Options of the mask generator, in the order of the results file.
 OPTIONS = (
     *("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh"),
     *("crop_n_layers", "crop_nms_thresh", "crop_overlap_ratio", "crop_n_points_downscale_factor"),
@@ -55,7 +55,7 @@ class MaskingCommand:
         type=FormatsType(FORMATS),
         metavar=",".join(FORMATS),
         default=",".join(DEFAULT_FORMATS),
-        help="What to write, separated by commas; docs/formats.md has all of them.",
+        help="Formats to write, separated by commas. docs/formats.md describes all formats.",
     )
     tolerance: float = shared(tolerance_option)
     ray_options: RayOptions = shared(runner_options)
@@ -71,7 +71,7 @@ class MaskingCommand:
         """Writes the masks of all images.
 
         Args:
-            make_task: Function of the model and the formats.
+            make_task: Function that makes the task from the model and the formats.
             inputs: Other files that no result may overwrite.
         """
         formats = tuple(dict.fromkeys(SAME.get(name, name) for name in self.formats))
@@ -146,7 +146,7 @@ class MasksCommand(MaskingCommand):
       FORMAT/           with --format yolo, yolo-seg, labelme, labelme-mask, label-studio,
                         npz, geojson
 
-    Where masks overlap, the images show the smallest; masks.json has all masks in full, with the id as "layer". An
+    Where masks overlap, the images show the smallest one. masks.json has all masks in full, with the id as "layer". An
     image that fails is skipped and listed at the end; then the exit code is 1.
     """
 
@@ -157,16 +157,16 @@ class MasksCommand(MaskingCommand):
     )
     stability_score_thresh: float | None = option(
         type=SHARE,
-        help="Keep masks with at least this IoU between a higher and a lower threshold; 0 keeps all.  "
+        help="Keep masks with at least this IoU between a higher and a lower logit threshold; 0 keeps all.  "
         "[default: 0.95; nano: 0.7]",
     )
     box_nms_thresh: float = option(
-        type=SHARE, default=0.7, help="Of two masks whose boxes have a greater IoU, keep the better one."
+        type=SHARE, default=0.7, help="If the boxes of two masks have a greater IoU, keep the better mask."
     )
     crop_n_layers: int = option(
         type=click.IntRange(0),
         default=0,
-        help="Layers of crops to search as well, for small objects: 1 adds 4 crops, 2 adds 16 more.",
+        help="Layers of crops that are also searched, for small objects: 1 adds 4 crops, 2 adds 16 more.",
     )
     crop_overlap_ratio: float = option(
         type=SHARE,
@@ -174,7 +174,7 @@ class MasksCommand(MaskingCommand):
         show_default=False,
         help="Overlap of the first layer's crops, as a share of the image's shorter side.  [default: 0.341]",
     )
-    crop_nms_thresh: float = option(type=SHARE, default=0.7, help="As --box-nms-thresh, between crops.")
+    crop_nms_thresh: float = option(type=SHARE, default=0.7, help="Like --box-nms-thresh, but between crops.")
     crop_n_points_downscale_factor: int = option(
         type=click.IntRange(1), default=1, help="Divide the points per side by this in each further layer."
     )
@@ -183,7 +183,7 @@ class MasksCommand(MaskingCommand):
         default=0,
         help="Fill holes and remove islands of at most this many low-resolution pixels.",
     )
-    use_m2m: bool = option(help="Refine each mask by a second prediction with itself as prompt.")
+    use_m2m: bool = option(help="Refine each mask by a second prediction, with the mask as prompt.")
 
     def run(self) -> None:
         points, crops, divisor = self.points_per_side, self.crop_n_layers, self.crop_n_points_downscale_factor

@@ -1,4 +1,4 @@
-"""``sam2fast mcp``: segmentation and tracking as tools for language models."""
+"""``sam2fast mcp``: serves segmentation and tracking as tools for language models."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from sam2fast.cli.user_errors import as_model_error
 
 
 class McpCommand:
-    """A Model Context Protocol server on stdin and stdout: masks of images and videos for language models.
+    """Run a Model Context Protocol server on stdin and stdout: masks of images and videos for language models.
 
-    An MCP client starts it, such as an editor or an assistant on the desktop. docs/mcp.md has a configuration.
+    An MCP client, such as an editor or a desktop assistant, starts the server. docs/mcp.md has a configuration.
     """
 
     model: ModelOptions = shared(model_options)
@@ -24,12 +24,10 @@ class McpCommand:
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         help="Folder below which images and videos may be read. Repeatable.",
     )
-    max_megabytes: int = option("--max-mb", type=click.IntRange(1), default=256, help="Size of a file.")
-    max_frames: int = option(type=click.IntRange(1), default=300, help="Frames that a call may track.")
-    max_objects: int = option(type=click.IntRange(1), default=50, help="Prompts, or masks, of a call.")
-    seconds: float = option(
-        type=click.FloatRange(0, min_open=True), default=120.0, help="Time after which a call ends."
-    )
+    max_megabytes: int = option("--max-mb", type=click.IntRange(1), default=256, help="Maximum size of a file.")
+    max_frames: int = option(type=click.IntRange(1), default=300, help="Maximum number of frames that a call tracks.")
+    max_objects: int = option(type=click.IntRange(1), default=50, help="Maximum number of prompts or masks of a call.")
+    seconds: float = option(type=click.FloatRange(0, min_open=True), default=120.0, help="Maximum duration of a call.")
 
     def run(self) -> None:
         from sam2fast.amg.parameters import thresholds_of

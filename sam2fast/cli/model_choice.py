@@ -1,4 +1,4 @@
-"""The configuration, the checkpoint and the input size of ``--model``, ``--checkpoint`` and ``--image-size``."""
+"""Finds the configuration and the checkpoint for ``--model``, ``--checkpoint`` and ``--image-size``."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ class ModelChoice(NamedTuple):
     image_size: int | None = None  # the value of ``--image-size``
 
     def as_json(self) -> dict[str, Any]:
-        """Returns JSON, with the input size if one was chosen. A fallback also has ``name`` and ``fallback``."""
+        """Returns JSON. It has the input size if one is set, and ``name`` and ``fallback`` for a fallback."""
         found = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
         return {**found, "name": "mini", "fallback": True} if self.fallback else found
 
@@ -48,7 +48,7 @@ class ModelChoice(NamedTuple):
             }
 
     def made_from(self, **options: Any) -> dict[str, Any]:
-        """Returns the record of a run's model and options that change results; see :mod:`sam2fast.io.made_from`."""
+        """Returns the record of the model and options that determine results; see :mod:`sam2fast.io.made_from`."""
         model = self.fingerprint()
         options = {**options, "image_size": model.pop("image_size", None)}
         return {"version": __version__, **model, "options": options}
@@ -60,8 +60,8 @@ class ModelChoice(NamedTuple):
 def choose_model(model: str | None, checkpoint: Path | None, image_size: int | None = None) -> ModelChoice:
     """Resolves ``--model``, ``--checkpoint`` and ``--image-size``. Reads at most the checkpoint's table of contents.
 
-    The checkpoint of a published model is downloaded if this machine does not have it, as by ``from_pretrained``.
-    Without either option the model is SAM 2.1 tiny, or mini with a warning if tiny can neither be found nor downloaded.
+    The checkpoint of a published model is downloaded if this machine does not have it, as in ``from_pretrained``. If
+    ``model`` and ``checkpoint`` are None, the model is SAM 2.1 tiny, or mini (with a warning) if tiny is unavailable.
 
     Raises:
         MissingCheckpointError: If the checkpoint does not exist, or cannot be downloaded.
@@ -73,14 +73,14 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
 
 def config_of(model: str) -> str:
     """Returns the configuration of a published model or of a model in the package, or the name itself."""
-    name = model if _is_own(model) else short_name(model)
+    name = model if _is_user_file(model) else short_name(model)
     if embedded := find_embedded(name):
         return embedded.config
     official = published_models().get(name)
     return official.release.config if official else model
 
 
-def _is_own(model: str) -> bool:
+def _is_user_file(model: str) -> bool:
     """Returns True for a user's file, such as ``small.yaml``, and False for a configuration of the package."""
     if not Path(model).is_file():
         return False
@@ -105,7 +105,7 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
                 "--model mini"
             )
             return ModelChoice(MINI.config, _weights_of(MINI), fallback=True)
-    name = model if _is_own(model) else short_name(model)
+    name = model if _is_user_file(model) else short_name(model)
     if embedded := find_embedded(name):
         return ModelChoice(embedded.config, checkpoint or _weights_of(embedded))
     official = published_models().get(name)
@@ -118,7 +118,7 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
     from sam2fast.config import shipped_configs
 
     shipped = shipped_configs()
-    if Path(model).is_file() or name in {*shipped, *(each.rpartition("/")[2] for each in shipped)}:
+    if Path(model).is_file() or name in {*shipped, *(config.rpartition("/")[2] for config in shipped)}:
         if checkpoint is None and name.rpartition("/")[2] == SAM3:
             return _from_hub(SAM3_ID)
         if checkpoint is None:
@@ -172,13 +172,13 @@ def _config_that_fits(checkpoint: Path) -> str:
     if overrides:
         raise UserError(
             f"the model of {checkpoint} is {config} with {' '.join(overrides)}, as the config.json beside it says; "
-            "name a configuration with these values with --model FILE.yaml"
+            "give a configuration with these values with --model FILE.yaml"
         )
     return config
 
 
 def note_licence(config: str, out: Path) -> None:
-    """Prints under which licence files of a model are, if its configuration names a licence."""
+    """Prints the licence of a model's files, if its configuration names a licence."""
     from sam2fast.config import load_config
 
     if licence := load_config(config).get("licence"):

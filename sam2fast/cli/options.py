@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _sets_variable(name: str) -> Callable[[click.Context, click.Parameter, int | None], None]:
-    """Returns the callback of an option that sets an environment variable, also for processes that are started."""
+    """Returns the callback of an option that sets an environment variable of this process and its subprocesses."""
 
     @contextmanager
     def variable(value: int) -> Iterator[None]:
@@ -47,19 +47,19 @@ offline_option = click.option(
     help=f"Download nothing, as with {OFFLINE}=1.",
 )
 MODEL_HELP = (
-    "mini: the model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
+    "mini: a model in the package, derived from SAM 2 tiny; nano: a smaller and faster one; tiny, small, base_plus "
     "or large: the SAM 2.1 models; edgetam, efficienttam_s, medsam2 or another name that sam2fast download --list "
-    "shows; owner/name on the Hugging Face hub; or a YAML file. Without it, the model that the weights of "
-    "--checkpoint fit"
+    "shows; owner/name on the Hugging Face hub; or a YAML file. By default, the model that fits the weights of "
+    "--checkpoint"
 )
-DEFAULT_MODEL_HELP = "; without both, tiny, or mini with a warning if tiny can neither be found nor downloaded."
+DEFAULT_MODEL_HELP = "; without --checkpoint, tiny, or mini (with a warning) if tiny is unavailable."
 _checkpoint_option = click.option(
     "--checkpoint",
     metavar="FILE",
     type=PATH,
-    help="Weights, .pt or .safetensors, as Meta or as Hugging Face transformers names them, or a folder with one "
-    "such file. Without it, the official file is looked for in $SAM2FAST_CHECKPOINTS, in ./checkpoints and "
-    "in the caches of downloads, and otherwise downloaded.",
+    help="Weights: a .pt or .safetensors file with the names of Meta or of Hugging Face transformers, or a folder with "
+    "one such file. By default, the official file from $SAM2FAST_CHECKPOINTS, ./checkpoints or the download caches. "
+    "If it is missing, it is downloaded.",
 )
 image_size_option = click.option(
     "--image-size",
@@ -87,7 +87,7 @@ class FormatsType(click.ParamType):
 
 
 class NumbersType(click.ParamType):
-    """Integers separated by commas; sorted, without duplicates."""
+    """Integers separated by commas. The value is sorted, without duplicates."""
 
     name = "N,N,..."
 
@@ -116,7 +116,7 @@ def ignore_label_option(help: str, least: int = 1) -> Callable[[Command], Comman
 
 
 def check_exports(formats: Sequence[str], tolerance: float) -> None:
-    """Checks the tolerance, and that shapely is installed if a format has simplified polygons, before any work."""
+    """Checks that the tolerance is finite, and that shapely is installed if a format has simplified polygons."""
     if not math.isfinite(tolerance):
         raise click.BadParameter(f"{tolerance} is not finite; expected pixels, such as 1", param_hint="'--tolerance'")
     if tolerance and any(name in WITH_POLYGONS for name in formats):
@@ -130,13 +130,13 @@ tolerance_option = click.option(
     type=click.FloatRange(0),
     metavar="PIXELS",
     default=1.0,
-    help="Largest distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson; 0 keeps "
+    help="Maximum distance of polygons from the masks' outlines, for --format yolo-seg, labelme and geojson; 0 keeps "
     "every corner.",
 )
 
 
 def checked_device(_ctx: click.Context, _parameter: click.Parameter, names: str) -> str:
-    """Refuses names that are no device, and devices of torch that were never tried, without an import of torch."""
+    """Checks names of devices without importing torch. Untested device types of torch are errors, too."""
     for name in names.split(","):
         if not re.fullmatch(r"auto|all|(cpu|cuda|mps)(:\d+)?", name.strip()):
             raise click.BadParameter(
@@ -170,7 +170,7 @@ def model_options(
     """Adds ``--offline``, and options that the command gets as :class:`ModelOptions` in the argument ``model``.
 
     Args:
-        default: The command's own default model.
+        default: Default model of the command.
         many_devices: True if the command takes several devices.
     """
 
@@ -181,7 +181,7 @@ def model_options(
     of_model = DEFAULT_MODEL_HELP if default is None else f".  [default: {default}]"
     of_device = "; several as cuda:0,cuda:1, or all" if many_devices else ""
     for option in (
-        click.option("--dtype", type=click.Choice(dtypes), default="float32", help="For the computation."),
+        click.option("--dtype", type=click.Choice(dtypes), default="float32", help="Dtype of the computation."),
         click.option(
             "--device", default="auto", callback=checked_device, help=f"auto, cpu, cuda, cuda:1, mps{of_device}."
         ),
@@ -199,10 +199,10 @@ class RareOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help has its rare options in a group of their own."""
+    """A command that lists its rare options in a separate group of the help."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the options, then the rare ones."""
+        """Writes the common options, then the rare options."""
         for title, is_rare in (("Options", False), ("Options for clusters", True)):
             options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
             shown = (one.get_help_record(ctx) for one in options if isinstance(one, RareOption) == is_rare)
@@ -212,7 +212,7 @@ class GroupedCommand(click.Command):
 
 
 def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | None, name: str) -> str:
-    """The callback of an option; a name without a strategy is a usage error."""
+    """Checks the name of a strategy. Callback of ``--strategy``."""
     if name != "sam2":
         from sam2fast.tracking.strategies import STRATEGIES
 
@@ -222,8 +222,8 @@ def checked_strategy(_ctx: click.Context | None, _parameter: click.Parameter | N
 
 
 STRATEGY_HELP = (
-    "The rule for masks and memories: sam2, samurai, {}confident, dam4sam, d4sm or together. docs/strategies.md says "
-    "what each is for."
+    "The rule for masks and memories: sam2, samurai, {}confident, dam4sam, d4sm or together. docs/strategies.md "
+    "describes their uses."
 )
 strategy_option = click.option(
     "--strategy", metavar="NAME", default="sam2", callback=checked_strategy, help=STRATEGY_HELP.format("sam2long, ")
@@ -236,10 +236,10 @@ max_megapixels_option = click.option(
     metavar="N",
     expose_value=False,
     callback=_sets_variable(MEGAPIXELS_VARIABLE),
-    help="Largest size of an image; larger images are refused.  [default: 268]",
+    help="Maximum megapixels of an image; larger images are refused.  [default: 268]",
 )
 
 
 def out_option(default: str) -> Callable[[Command], Command]:
     """Adds ``--out``, the folder for the results."""
-    return click.option("--out", type=PATH, default=Path(default), metavar="DIR", help="For the results.")
+    return click.option("--out", type=PATH, default=Path(default), metavar="DIR", help="Folder for the results.")

@@ -1,4 +1,4 @@
-"""``sam2fast profile``: where the time goes in an image or in frames of a video."""
+"""``sam2fast profile``: shows where the time goes in an image or in frames of a video."""
 
 import json
 import os
@@ -19,16 +19,16 @@ RUNS_OF_IMAGES, RUNS_OF_VIDEOS = 5, 1
 class ProfileCommand:
     """Show where the time goes in an IMAGE or VIDEO, by part, and how close each part is to the hardware limit.
 
-    An image is decoded, encoded and prompted. A video, a file or a folder of images, is tracked from its first frame;
-    the last frames that are tracked are measured. FLOPs are counted by torch, and compared with a large matrix
-    multiplication on this machine. docs/profiling.md explains the columns.
+    An image is decoded, encoded and prompted. A video (a file or a folder of images) is tracked from its first frame,
+    and the last tracked frames are measured. torch counts FLOPs. They are compared with a large matrix multiplication
+    on this machine. docs/profiling.md explains the columns.
     """
 
     source: Path = argument(metavar="IMAGE|VIDEO")
-    objects: int = option(type=click.IntRange(1), default=1, help="This many clicks on a grid, one per object.")
+    objects: int = option(type=click.IntRange(1), default=1, help="Number of objects, each with a click on a grid.")
     model: ModelOptions = shared(model_options)
     frames: int = option(
-        type=click.IntRange(1), default=5, help="Frames of a video to measure, after those that fill the memory bank."
+        type=click.IntRange(1), default=5, help="Number of measured frames of a video, after the memory bank is full."
     )
     runs: int | None = option(
         type=click.IntRange(1),
@@ -46,7 +46,7 @@ class ProfileCommand:
         os.stat(self.source)
         os.stat(self.source if self.trace is None else self.trace.absolute().parent)
         choice = self.model.choose()
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's lines on stderr
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # hides torch.profiler's lines on stderr
 
         import torch
 

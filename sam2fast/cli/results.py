@@ -21,7 +21,7 @@ DIGITS = 6  # decimal digits of a score
 
 
 class SegmentedObject(NamedTuple):
-    """An object of an image. The only object may have no name."""
+    """An object in an image. The name may be None if it is the only object."""
 
     name: str | None
     prompts: Prompts  # in pixels of the image
@@ -40,7 +40,7 @@ def write_results(
 ) -> list[dict[str, Any]]:
     """Writes a mask for each object, one overlay and one JSON file. Returns the records of the objects.
 
-    The JSON file is the record of an object without a name, or ``{"results": [...]}`` with the records of named ones.
+    The JSON file is the record of an object without a name, or ``{"results": [...]}`` for named objects.
 
     Args:
         pixels: ``(H, W, 3)`` uint8, or fp32 in [0, 1].

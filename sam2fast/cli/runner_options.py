@@ -1,4 +1,4 @@
-"""Options that choose where the work is done: on Ray, on several devices, or in this process."""
+"""Defines the options that run the work with Ray, on several devices, or in this process."""
 
 import functools
 import importlib.util
@@ -21,28 +21,28 @@ _OPTIONS = (
         "--ray",
         cls=RareOption,
         metavar="ADDRESS",
-        help="Spread the work with Ray: local starts one on this machine, auto finds the one this machine belongs to, "
+        help="Spread the work with Ray: local starts Ray on this machine, auto finds this machine's cluster, "
         "HOST:PORT is a cluster's head. Paths must be the same on all machines.",
     ),
     click.option(
         "--workers",
         cls=RareOption,
         type=click.IntRange(1),
-        help="With --ray, the maximum of workers, each with its own model.  [default: one for each GPU, without GPUs "
-        "for each CPU]",
+        help="With --ray, the maximum number of workers, each with its own model.  [default: one for each GPU, or for "
+        "each CPU if there is no GPU]",
     ),
     click.option(
         "--worker-cpus",
         cls=RareOption,
         type=click.IntRange(1),
         default=1,
-        help="With --ray, CPUs and threads of each worker.",
+        help="With --ray, number of CPUs and threads of each worker.",
     ),
 )
 
 
 class RayOptions(NamedTuple):
-    """The options of Ray; without ``ray`` the work is done on this machine."""
+    """The options of Ray. If ``ray`` is None, the work is done on this machine."""
 
     ray: str | None = None
     workers: int | None = None
@@ -61,7 +61,7 @@ class RunnerChoice(NamedTuple):
 
 
 def runner_options(command: Command) -> Command:
-    """Adds ``--ray --workers --worker-cpus``; the command gets them, checked, as one argument, ``ray_options``."""
+    """Adds ``--ray --workers --worker-cpus``. The command gets the checked values as the argument ``ray_options``."""
 
     @functools.wraps(command)
     def collected(*args: Any, **kwargs: Any) -> Any:
@@ -71,7 +71,7 @@ def runner_options(command: Command) -> Command:
             raise click.UsageError("--workers and --worker-cpus need --ray")
         if ray_options and device not in WORKER_DEVICES:
             raise click.UsageError(
-                f"with --ray, --device is what each worker computes on, {', '.join(WORKER_DEVICES)}; got {device}"
+                f"with --ray, --device is the device of each worker, {', '.join(WORKER_DEVICES)}; got {device}"
             )
         if ray_options and importlib.util.find_spec("ray") is None:
             raise UserError('--ray needs ray, which is not installed: pip install "sam2fast[cluster]"')
@@ -108,7 +108,7 @@ def choose_runner(ray_options: RayOptions, device: str, count: int, unit: str, a
 
 
 def _choose_devices(device: str, count: int, unit: str) -> list[str]:
-    """Returns the devices for ``count`` inputs. A note names devices without inputs. One is returned unchecked."""
+    """Returns the devices for ``count`` inputs. A note names idle devices. A single device is not checked."""
     if not names_several(device):
         return [device]
     with as_user_error(ValueError, RuntimeError):

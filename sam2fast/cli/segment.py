@@ -1,4 +1,4 @@
-"""``sam2fast segment``: objects in each image."""
+"""``sam2fast segment``: segments objects in each image."""
 
 import hashlib
 import json
@@ -55,15 +55,15 @@ class SegmentCommand:
 
     \b
     Writes to the output folder
-      STEM_mask.png       the mask of the object; of several STEM_NAME_mask.png
+      STEM_mask.png       the mask of the object; STEM_NAME_mask.png for named objects
       STEM_overlay.png    the masks in colour on the image
       STEM.json           score, box, area and run lengths
 
     The score is the model's own estimate of the mask's IoU with the object: 1 is certain.
 
-    Images that fail, or that have a prompt outside, are skipped and listed at the end; then the exit code is 1.
-    Images without prompts are skipped with a note. If no image has prompts, the exit code is 1; it is 0 only if the
-    files of --boxes-from have no boxes at all.
+    Images that fail or have a prompt outside the image are skipped and listed at the end; then the exit code is 1.
+    Images without prompts are skipped with a note. If no image has prompts, the exit code is 1, or 0 if the files of
+    --boxes-from have no boxes at all.
     """
 
     images: Sequence[str] = argument(nargs=-1, required=True, metavar="IMAGE...")
@@ -71,7 +71,7 @@ class SegmentCommand:
         "--point",
         multiple=True,
         type=IMAGE_POINT,
-        help="A click; LABEL 0 is not the object. NAME begins with a letter. Repeatable.",
+        help="A click; LABEL 0 marks background. NAME begins with a letter. Repeatable.",
     )
     boxes: Sequence[Prompts] = option(
         "--box", multiple=True, type=IMAGE_BOX, help="A box around an object. Repeatable."
@@ -81,12 +81,12 @@ class SegmentCommand:
         multiple=True,
         type=IMAGE_MASK,
         help="A rough mask: an image of any size, bright or opaque where the object is, or a label of a palette or "
-        "grey image. Without --box its bounds are the box, since a mask alone has little effect. Repeatable.",
+        "grey image. Without --box, its bounds are also the box, since a mask alone has little effect. Repeatable.",
     )
     label_images: Sequence[Path] = option(
         "--masks",
         metavar="FILE",
-        help="Rough masks of several objects: a palette or grey image, whose values name the objects, 0 for none. "
+        help="Rough masks of several objects: a palette or grey image. Its values name the objects; 0 is background. "
         "Repeatable.",
     )
     prompt_files: Sequence[Path] = option(
@@ -98,8 +98,8 @@ class SegmentCommand:
     box_files: Sequence[Path] = option(
         "--boxes-from",
         metavar="PATH",
-        help="Boxes of a detector: a .json file in COCO's format, of a data set or a list of detections; a folder of "
-        "YOLO's .txt files named as the images; or one such file for all images. Repeatable.",
+        help="Boxes of a detector: a .json file in COCO's format, with a data set or a list of detections; a folder of "
+        "YOLO's .txt files with the images' names; or one such file for all images. Repeatable.",
     )
     model: ModelOptions = shared(partial(model_options, many_devices=True))
     ray_options: RayOptions = shared(runner_options)
@@ -219,7 +219,7 @@ class SegmentJob(NamedTuple):
         return self
 
     def left_out(self, names: Collection[str | None]) -> LeftOut:
-        """Returns the boxes outside the image: boxes of objects with none of these names."""
+        """Returns the boxes outside the image: the boxes of objects that are not in ``names``."""
         left_out = LeftOut()
         for one in self.objects:
             if one.object not in names:
@@ -227,13 +227,13 @@ class SegmentJob(NamedTuple):
         return left_out
 
     def files(self, out: Path) -> list[Path]:
-        """Returns the files of its results."""
+        """Returns the files of the job's results."""
         return list(output_files(out, self.image.stem, [one.object for one in self.objects]).values())
 
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A picklable function that segments an image, and writes the results. ``run`` is what all their records share."""
+    """A picklable function that segments an image, and writes results. ``run`` is the shared part of all records."""
 
     out: Path
     choice: ModelChoice
@@ -250,7 +250,7 @@ class SegmentTask:
         from sam2fast.cli.results import write_results
 
         with segmenter.stage("read image"):
-            made_from = self._made_from(job)  # before the image is read, which another program may replace meanwhile
+            made_from = self._made_from(job)  # before the image is read, since the file may be replaced meanwhile
         pixels, found = predict_objects(segmenter, job.image, job.objects)
         names = {one.name for one in found}
         left_out = job.left_out(names)
@@ -263,12 +263,12 @@ class SegmentTask:
         return records, left_out, segmenter.take_seconds()
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:
-        """Returns the records of an image if its results are whole and their records are equal; otherwise None.
+        """Returns the records of an image if its results are complete and have the same inputs; otherwise None.
 
-        They name the image and the files as this run does.
+        The returned records name the image and the files as this run does.
 
         Args:
-            changed: Dict that gets the names of the differences of the image or its prompts, by image.
+            changed: Dict that receives, by image, what differs in the image or its prompts.
 
         Raises:
             UserError: If the model, the version or the options of the results differ.
@@ -314,7 +314,7 @@ def predict_objects(
     Leaves out objects with a detector's box outside the image.
 
     Raises:
-        UserError: If another prompt lies outside the image.
+        UserError: If any other prompt lies outside the image.
     """
     from sam2fast.cli.results import SegmentedObject
 

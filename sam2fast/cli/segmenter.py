@@ -22,7 +22,7 @@ from sam2fast.io.overlay import area_of
 from sam2fast.sam2_image_predictor import SAM2ImagePredictor
 from sam2fast.transforms import ImageError, read_pixels
 
-# Logit of a mask prompt: plus inside, minus outside. Smaller than the model's own logits, so that it can correct the
+# Logit of a mask prompt: positive inside, negative outside. The model's own logits are larger, so it can correct the
 # mask.
 MASK_LOGIT = 4.0
 NOT_FINITE = "the model's scores are not finite: its weights are damaged, or float16 is too narrow for it"
@@ -30,7 +30,7 @@ NOT_FINITE = "the model's scores are not finite: its weights are damaged, or flo
 
 @dataclass
 class MaskPrompt:
-    """A mask for an image of any size."""
+    """A mask prompt for images of any size."""
 
     logits: np.ndarray  # (1, 4h, 4h) fp32
     bounds: Box  # bounds of the foreground, in [0, 1]
@@ -42,14 +42,14 @@ class Prediction:
 
     mask: np.ndarray  # (H, W) bool
     score: float  # the predicted IoU
-    candidate_scores: list[float] | None  # scores of all masks, or None if there is only one
+    candidate_scores: list[float] | None  # scores of all predicted masks, or None for a single mask
 
 
 class Segmenter:
     """An image predictor on its device. Raises ModelError if the model, device or dtype cannot be used."""
 
     def __init__(self, choice: ModelChoice, device: str, dtype: str) -> None:
-        self.seconds: dict[str, float] = {}  # of every stage so far
+        self.seconds: dict[str, float] = {}  # seconds of each stage so far
         self.choices: dict[str, Any] = {}  # page, bands and scale of the last image as JSON, if there was a choice
         self._masks: dict[Path, MaskPrompt] = {}
         self._device: torch.device | None = None
@@ -95,7 +95,7 @@ class Segmenter:
                 raise UserError(reason if str(file) in reason else f"{file}: {reason}") from error
 
     def read_mask(self, path: Path) -> MaskPrompt:
-        """Reads an image of a mask as a prompt, once. Errors: see :func:`read_foreground`."""
+        """Reads and caches a mask image as a prompt. Raises the errors of :func:`read_foreground`."""
         if path in self._masks:
             return self._masks[path]
         with self.stage("read image"):
@@ -116,7 +116,7 @@ class Segmenter:
             self.predictor.set_image(pixels)
 
     def predict(self, prompts: Prompts, mask: MaskPrompt | None = None) -> Prediction:
-        """Predicts the best mask for the prompts. For a single click it has the best score of three."""
+        """Predicts the best mask for the prompts: for a single click, the best-scored of three masks."""
         clicks = prompts.clicks
         with self.stage("predict"), as_user_error(ValueError):
             masks, scores, _ = self.predictor.predict(

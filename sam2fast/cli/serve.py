@@ -1,4 +1,4 @@
-"""``sam2fast serve``: the web demo."""
+"""``sam2fast serve``: serves the web demo."""
 
 import logging
 import secrets
@@ -44,7 +44,7 @@ class OriginType(click.ParamType):
     name = "URL"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Accepts a scheme, a host and optionally a port; no path."""
+        """Accepts a scheme, a host and optionally a port, without a path."""
         try:
             return parse_origin(value)
         except ValueError:
@@ -52,17 +52,17 @@ class OriginType(click.ParamType):
 
 
 class ServeCommand:
-    """The web demo: click on objects in a video, track them, download the masks.
+    """Serve the web demo: click on objects in a video, track them, download the masks.
 
-    Serves the front end and its API, which is that of the original demo, until Ctrl-C. docs/serve.md describes the API
-    with examples, containers, and what to consider when others can reach the server.
+    Serves the front end and the API of the original demo until Ctrl-C. docs/serve.md describes the API with examples,
+    containers, and precautions if others can reach the server.
     """
 
     model: str | None = option(
         metavar="NAME",
-        help="mini or nano, the models in the package; tiny, small, base_plus or large: the SAM 2.1 models, downloaded "
-        "at first use; edgetam or another name that sam2fast download --list shows, likewise; or a YAML file with "
-        "--checkpoint. Without it, the model that the weights of --checkpoint fit" + DEFAULT_MODEL_HELP,
+        help="mini or nano: the models in the package; tiny, small, base_plus or large (SAM 2.1), edgetam or another "
+        "name that sam2fast download --list shows: downloaded at first use; or a YAML file with --checkpoint. By "
+        "default, the model that fits the weights of --checkpoint" + DEFAULT_MODEL_HELP,
     )
     checkpoint: Path | None = option(
         metavar="FILE", help="Weights.  [default: the official file, found as by the other commands]"
@@ -76,11 +76,11 @@ class ServeCommand:
     token: str | None = option(
         metavar="TEXT",
         envvar="SAM2FAST_TOKEN",
-        help="Secret without which requests are refused; also from SAM2FAST_TOKEN in the environment.  [default: none "
-        "on the loopback; elsewhere a random one, in the printed link]",
+        help="Secret that requests must have; also from SAM2FAST_TOKEN in the environment.  [default: none if only "
+        "this machine can reach --host, else a random one in the printed link]",
     )
-    no_token: bool = option(help="Answer everybody who can reach the address.")
-    port: int = option(type=click.IntRange(0, 65535), default=7263, help="0 for any that is free.")
+    no_token: bool = option(help="Accept requests without a token.")
+    port: int = option(type=click.IntRange(0, 65535), default=7263, help="Port to listen on; 0 for any free port.")
     data: Path | None = option(
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
@@ -88,42 +88,42 @@ class ServeCommand:
         "synthetic ones.  [default: a folder in the user's cache]",
     )
     default_video: str | None = option(
-        metavar="PATH", help="The first video shown, such as gallery/01_dog.mp4.  [default: the first of the gallery]"
+        metavar="PATH", help="Video to show first, such as gallery/01_dog.mp4.  [default: the first of the gallery]"
     )
-    max_sessions: int = option(type=click.IntRange(1, 256), default=16, help="Open sessions.")
+    max_sessions: int = option(type=click.IntRange(1, 256), default=16, help="Maximum number of open sessions.")
     session_minutes: float = option(
         type=click.FloatRange(0, MOST_MINUTES, min_open=True),
         default=15.0,
         help="Close a session after this time without requests.",
     )
     session_megabytes: int = option(
-        "--session-mb", type=click.IntRange(1), default=1024, help="Memory bank of one session."
+        "--session-mb", type=click.IntRange(1), default=1024, help="Maximum size of one session's memory bank."
     )
     max_upload_megabytes: int = option(
-        "--max-upload-mb", type=click.IntRange(1), default=70, help="Size of an uploaded file."
+        "--max-upload-mb", type=click.IntRange(1), default=70, help="Maximum size of an uploaded file."
     )
     max_seconds: float = option(
         type=click.FloatRange(0, 3600, min_open=True),
         default=60.0,
-        help="Most seconds kept of an uploaded video: each frame of a session takes memory and time.",
+        help="Trim uploaded videos to this many seconds: each frame of a session takes memory and time.",
     )
     fps: int | None = option(
         type=click.Choice(["24", "source"]),
         default="source",
         callback=lambda ctx, option, fps: None if fps == "source" else int(fps),
-        help="Frames per second of uploads: their own, up to 60, or 24 as in the original.",
+        help="Frames per second of uploads: the source's rate, up to 60, or 24 as in the original demo.",
     )
     allow_origins: tuple[str, ...] = option(
         "--allow-origin",
         multiple=True,
         type=OriginType(),
-        help="Other origins whose pages may use this server. The server then accepts requests under these names and "
-        "this machine's own only. Repeatable.",
+        help="Another origin. Its pages may use this server. The server then accepts only requests under this name and "
+        "this machine's own names. Repeatable.",
     )
     api_url: str | None = option(
         type=OriginType(),
-        help="Base of the URLs of videos.  [default: that of the request] The server then accepts requests under this "
-        "name and this machine's own only.",
+        help="Base of the URLs of videos. The server then accepts only requests under this name and this machine's own "
+        "names.  [default: the base of the request]",
     )
     in_browser: bool = option(
         help="Serve a page that runs the model itself, by default nano. Needs npm at the first "
@@ -145,8 +145,8 @@ class ServeCommand:
             ctx = click.get_current_context()
             for one in ctx.command.params:
                 name = str(one.name)
-                given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-                if given and one.expose_value and name not in PAGE_OPTIONS:
+                is_given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+                if is_given and one.expose_value and name not in PAGE_OPTIONS:
                     raise click.UsageError(f"{one.opts[0]} is for a server that runs the model; leave out --in-browser")
         default = "nano" if self.in_browser and self.checkpoint is None else None
         choice = choose_model(self.model or default, self.checkpoint, self.image_size)
@@ -164,7 +164,7 @@ class ServeCommand:
 serve = command(ServeCommand, output_options())
 
 
-# The options of a page that runs the model itself.
+# Options that fit --in-browser.
 PAGE_OPTIONS = (
     *("model", "checkpoint", "image_size", "host", "port", "token", "no_token", "data", "in_browser"),
     *("jsonl", "quiet"),
@@ -185,9 +185,9 @@ def _token(host: str, token: str | None, no_token: bool) -> str | None:
 def _trusted(host: str, origins: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the host names that requests may use. No names mean any name.
 
-    Checking the names prevents DNS rebinding: a page on the internet could point its own name to this machine. A server
-    for this machine only accepts this machine's names and those of the given origins. For a server that other machines
-    can reach, without given origins, the names are unknown.
+    Checking the names prevents DNS rebinding: a page on the internet could point its own name to this machine. If only
+    this machine can reach the server, or if there are ``origins``, requests may use the names of this machine and of
+    the origins. Otherwise the names are unknown.
     """
     if not origins and not _is_loopback(host):
         return ()
@@ -218,7 +218,7 @@ def run(
     host: str,
     port: int,
 ) -> None:
-    """Serves the application, made in the serving process, until a signal ends it."""
+    """Serves the application until a signal ends it. ``make`` is called in the serving process."""
     from sam2fast.demo.server import serving
 
     def build() -> "Flask":

@@ -1,4 +1,4 @@
-"""``sam2fast synthesize``: synthetic videos with exact masks."""
+"""``sam2fast synthesize``: makes synthetic videos with exact masks."""
 
 import os
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ from sam2fast.io.made_from import files_below
 class SynthesizeCommand:
     """Make synthetic videos of moving objects, with the mask of every labelled object in every frame.
 
-    Written in the layout of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
+    The layout is that of DAVIS: JPEGImages/CLIP/00000.jpg, Annotations/CLIP/00000.png (a palette image of ids from
     1), ImageSets/all.txt. All labelled objects are visible in the first frame; later they may be occluded,
     or leave and return.
 
-    The same command again continues an interrupted run, with more --clips also a complete one.
+    The same command continues an interrupted run. With more --clips, it also extends a complete one.
     """
 
     clips: int = option(type=click.IntRange(1), default=100, help="Number of clips.")
-    frames: int = option(type=click.IntRange(1), default=24, help="Frames of a clip.")
+    frames: int = option(type=click.IntRange(1), default=24, help="Number of frames per clip.")
     size: int = option(type=click.IntRange(32), default=512, help="Side of the frames, in pixels.")
-    objects: int = option(type=click.IntRange(1, 200), default=5, help="Maximum number in a clip.")
-    motion: float = option(type=click.FloatRange(0), default=1.0, help="Speed; 0 for no motion.")
+    objects: int = option(type=click.IntRange(1, 200), default=5, help="Maximum number of objects per clip.")
+    motion: float = option(type=click.FloatRange(0), default=1.0, help="Speed of the motion; 0 for none.")
     media: Sequence[Path] = option(
         metavar="DIR",
         help="Images to use: backgrounds/ (photographs) and cutouts/ (PNG with alpha), or images/ and masks/ (ids). "
@@ -51,8 +51,10 @@ class SynthesizeCommand:
     model: str | None = option(
         metavar="NAME", help="The teacher's configuration.  [default: detected from its weights]"
     )
-    device: str = option(default="auto", callback=checked_device, help="The teacher's: auto, cpu, cuda, cuda:1, mps.")
-    dtype: str = option(type=click.Choice(DTYPES), default="float32", help="The teacher's.")
+    device: str = option(
+        default="auto", callback=checked_device, help="Teacher's device: auto, cpu, cuda, cuda:1, mps."
+    )
+    dtype: str = option(type=click.Choice(DTYPES), default="float32", help="Dtype of the teacher.")
     out: Path = shared(out_option("out/synthetic"))
 
     def run(self) -> None:

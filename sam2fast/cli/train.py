@@ -1,4 +1,4 @@
-"""``sam2fast train``: trains a model, in this process, in several, or as a job of a cluster."""
+"""``sam2fast train``: trains a model in this process, in several processes, or as a job of a cluster."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from sam2fast.cli.train_run import TrainingRun
 class TrainCommand(TrainingRun):
     """Train a model.
 
-    KEY=VALUE changes the configuration, +KEY=VALUE adds to it, ~KEY removes. A stopped or killed run
-    continues from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops; a second one stops
+    KEY=VALUE changes the configuration, +KEY=VALUE adds a key, ~KEY removes a key. A stopped or killed run continues
+    from its last checkpoint when it is started again. Ctrl-C saves a checkpoint and stops. A second Ctrl-C stops
     immediately.
 
-    Under torchrun this is one process of the run; --num-gpus starts the processes itself.
+    Under torchrun, this is one process of the run. --num-gpus starts all processes without torchrun.
     """
 
     dry_run: bool = option(
@@ -34,27 +34,27 @@ class TrainCommand(TrainingRun):
         cls=RareOption,
         type=click.IntRange(1),
         default=1,
-        help="Machines. Without --use-cluster the same command, with --rendezvous, is run on each of them.",
+        help="Number of machines. Without --use-cluster, run the same command with --rendezvous on each machine.",
     )
     rendezvous: str | None = option(
-        cls=RareOption, metavar="HOST:PORT", help="Without --use-cluster: one of the machines, and a free port of it."
+        cls=RareOption, metavar="HOST:PORT", help="Without --use-cluster: one of the machines, and a free port on it."
     )
     restarts: int = option(
         type=click.IntRange(0),
         default=0,
-        help="How often to restart all processes from the last checkpoint after a failure.",
+        help="Maximum number of restarts of all processes from the last checkpoint after failures.",
     )
     use_cluster: str = option(
         cls=RareOption,
         type=click.Choice(["0", "1", "local"]),
         default="0",
         show_default=False,
-        help="1 submits the run to SLURM and returns; it is requeued when it is preempted or times out. local does the "
-        "same with processes of this machine.",
+        help="1 submits the run to SLURM and returns; the job is requeued when it is preempted or times out. local "
+        "does the same with processes of this machine.",
     )
-    partition: str | None = option(cls=RareOption, metavar="NAME", help="Of the cluster.")
-    account: str | None = option(cls=RareOption, metavar="NAME", help="Of the cluster.")
-    qos: str | None = option(cls=RareOption, metavar="NAME", help="Of the cluster.")
+    partition: str | None = option(cls=RareOption, metavar="NAME", help="Partition of the cluster.")
+    account: str | None = option(cls=RareOption, metavar="NAME", help="Account on the cluster.")
+    qos: str | None = option(cls=RareOption, metavar="NAME", help="Quality of service of the job.")
     timeout_hours: float = option(
         cls=RareOption,
         type=click.FloatRange(0, min_open=True),
@@ -99,7 +99,7 @@ class TrainCommand(TrainingRun):
             if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
                 raise click.UsageError(f"--rendezvous must be HOST:PORT, got {self.rendezvous!r}")
         if self.use_cluster == "local" and self.num_nodes > 1:
-            raise click.UsageError("--use-cluster local is this machine alone; leave --num-nodes out")
+            raise click.UsageError("--use-cluster local uses only this machine; leave --num-nodes out")
         if self.restarts and (on_cluster or self.num_gpus is None or self.num_nodes > 1):
             raise click.UsageError("--restarts needs --num-gpus, without --use-cluster and --num-nodes")
 

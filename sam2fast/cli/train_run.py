@@ -1,4 +1,4 @@
-"""One run of ``sam2fast train``: what is trained, how it stops, and what is printed."""
+"""Runs ``sam2fast train``: builds the trainer, trains until a stop condition, and prints the results."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ RECORD = "config_resolved.yaml"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The options of the training itself, for this process or others."""
+    """The training options that apply to every process of a run."""
 
     config: str = option(
         "-c",
@@ -46,16 +46,16 @@ class TrainingRun:
         help="Prefix of your own classes that the configuration may name. Repeatable.",
     )
     minutes: float | None = option(help="Save a checkpoint and stop after this time; run again to continue.")
-    threads: int | None = option(type=click.IntRange(min=1), help="Threads of torch.")
+    threads: int | None = option(type=click.IntRange(min=1), help="Number of threads of torch.")
     overrides: Sequence[str] = argument(nargs=-1, metavar="[KEY=VALUE]...")
     deterministic: bool = field(default_factory=is_deterministic, kw_only=True, metadata=NO_OPTION)
 
     def prepare(self, is_submitted: bool = False) -> tuple[Path, bool]:
-        """The folder for logs, and whether the run uses GPUs. Checks the configuration.
+        """Checks the configuration. Returns the folder for logs, and True if the run may use GPUs.
 
         Args:
-            is_submitted: the run starts later, without a user. So the conversion of an original configuration is
-                printed, and the data sets are built to check that they exist.
+            is_submitted: True if the run starts later, without a user. Then the conversion of an original configuration
+                is printed, and the data sets are built to check that they exist.
         """
         from omegaconf import OmegaConf
 
@@ -72,7 +72,7 @@ class TrainingRun:
             return Path(folder), loaded.trainer.get("accelerator", "auto") != "cpu"
 
     def arguments(self) -> list[str]:
-        """The command line of each of several processes."""
+        """Returns the command line for each process of the run."""
         options = [f"--allow-target={prefix}" for prefix in self.allow_targets]
         options += [] if self.minutes is None else [f"--minutes={self.minutes}"]
         options += [] if self.threads is None else [f"--threads={self.threads}"]
@@ -82,7 +82,7 @@ class TrainingRun:
         return [*before, "train", f"--config={self.config}", *options, "--", *self.overrides]
 
     def build(self) -> "tuple[Trainer, str]":
-        """The trainer, and its full configuration as YAML."""
+        """Returns the trainer, and its full configuration as YAML."""
         from omegaconf import OmegaConf
 
         from sam2fast.training.config import build_trainer
@@ -110,7 +110,7 @@ class TrainingRun:
             trainer.check_initial_weights()
 
     def __call__(self, interrupted: Callable[[], bool] | None = None) -> None:
-        """Trains in this process. Saves and returns once ``interrupted``, called after each update, returns True."""
+        """Trains in this process. Calls ``interrupted`` after each update; if it returns True, saves and returns."""
         with deterministic() if self.deterministic and not is_deterministic() else nullcontext():
             self._train(interrupted)
 
@@ -127,8 +127,8 @@ class TrainingRun:
             if trainer.mode != "val" and trainer.is_complete:
                 if _recorded(record) not in (None, text):
                     raise UserError(
-                        f"the run in {folder} is complete, with another configuration: use another folder, or train on "
-                        "with more trainer.max_epochs"
+                        f"the run in {folder} is complete, with another configuration: use another folder, or continue "
+                        "it with more trainer.max_epochs"
                     )
                 if is_main:
                     print_note(f"the run in {folder} is complete, after {trainer.steps} updates: nothing is trained")
@@ -136,13 +136,13 @@ class TrainingRun:
                 folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers([record])
                 if _recorded(record) not in (None, text):
-                    print_note("the configuration differs from that of the run so far")
+                    print_note("the configuration differs from the configuration of the run so far")
                     record.replace(folder / f"config_resolved_until_{trainer.steps}.yaml")
                 write_atomically(record, text.encode(errors="surrogateescape"))
 
         error_file = folder / ("error.txt" if is_main else f"error_{trainer.ranks.rank}.txt")
         stopping = stop_condition(self.minutes, interrupted, {signal.SIGINT} if is_launched() else STOPPING, is_main)
-        # The launcher sends SIGTERM when another process fails: this one reports its error first.
+        # When another process fails, the launcher sends SIGTERM. This process first reports its own error.
         errors = as_user_error(OSError, ValueError, ImportError)
         with (
             without_tensorboards_traceback(),
@@ -181,7 +181,7 @@ class TrainingRun:
 
 @contextmanager
 def _report_to_launcher() -> Iterator[None]:
-    """In a process that a launcher started, reports errors to the launcher, which prints them."""
+    """Reports errors to the launcher, if it started this process. The launcher prints them."""
     from sam2fast.training.distributed.launch import is_launched, record
     from sam2fast.training.distributed.ranks import LostRankError
 
@@ -198,7 +198,7 @@ def _report_to_launcher() -> Iterator[None]:
 
 
 def _recorded(record: Path) -> str | None:
-    """The configuration of a run so far, if any."""
+    """Returns the recorded configuration of the run, or None."""
     return record.read_text(encoding="utf-8", errors="surrogateescape") if record.exists() else None
 
 
@@ -209,11 +209,11 @@ def stop_condition(
     announced: Collection[int] = STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """A function that returns whether to stop: the time is over, ``interrupted`` is true, or the launcher was killed.
+    """Yields a function: True if the time is over, ``interrupted`` returns True, or the launcher was killed.
 
-    Without ``interrupted``, Ctrl-C, SIGTERM and SIGHUP also stop, unless they are ignored, as under ``nohup``; a second
-    signal interrupts as usual. The main process prints a line for the ``announced`` signals: a launcher ends its
-    processes by SIGTERM after a failure.
+    If ``interrupted`` is None, Ctrl-C, SIGTERM and SIGHUP also stop, unless they are ignored, as under ``nohup``. The
+    same signal again interrupts as usual. The main process prints a line for ``announced`` signals. SIGTERM should not
+    be among them under a launcher, since it ends its processes by SIGTERM after a failure.
     """
     from sam2fast.training.distributed.launch import is_abandoned
 
@@ -235,7 +235,7 @@ def stop_condition(
 
 @contextmanager
 def without_tensorboards_traceback() -> Iterator[None]:
-    """Suppresses the traceback of an OSError in TensorBoard's thread: the next flush raises the error again."""
+    """Suppresses the traceback of an OSError in TensorBoard's thread, since the next flush raises the error again."""
     before = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
@@ -256,7 +256,7 @@ def save_traceback(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        # If that fails, such as on a full disk, the original error is still raised.
+        # If writing fails, such as on a full disk, the original error is still raised.
         with suppress(OSError):
             if path.parent.is_dir():
                 path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
