@@ -26,13 +26,12 @@ def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked
     shell, name = Path(os.environ.get("SHELL", "")).name, "sam2fast"
     if shell not in SCRIPTS:
         raise UserError(f"$SHELL is {shell or 'not set'}; completion is for {', '.join(SCRIPTS)}")
-    completion_class = get_completion_class(shell)
-    assert completion_class is not None
+    completer = get_completion_class(shell)
+    assert completer is not None
     file = expanded("~") / SCRIPTS[shell].format(name)
     with as_user_error(OSError):  # only commands print errors, and the group's options are parsed earlier
         file.parent.mkdir(parents=True, exist_ok=True)
-    script = completion_class(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source()
-    write_atomically(file, script.encode())
+    write_atomically(file, completer(ctx.command, {}, name, f"_{name}_COMPLETE".upper()).source().encode())
     click.echo(f"written to {click.format_filename(file)}; new shells use it")
     if shell == "zsh":
         click.echo(f"if ~/.zshrc does not have it yet, add this line: {ZSH_LINE}")
