@@ -1,1 +1,1 @@
-"""Adapters for the tools where annotators and doctors sit; each needs its extra."""
+"""Adapters for annotation and imaging tools. Each needs its extra."""

@@ -1,4 +1,4 @@
-"""CVAT's auto-annotation functions: detection, interaction and tracking, for ``cvat-cli`` and ``cvat_sdk``."""
+"""Implements CVAT's auto-annotation functions for ``cvat-cli`` and ``cvat_sdk``: detection, interaction, tracking."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,23 +28,23 @@ with requires("CVAT's functions need cvat-sdk: pip install 'sam2fast[cvat]'"):
     from cvat_sdk import masks, models
 
 SHAPES = ("mask", "polygon", "rectangle")
-TOLERANCE = 1.0  # pixels between a polygon and the outline of its mask
-FRAMES_KEPT = 4  # CVAT prepares a frame again for each request
-# The masks ``(H, W)`` bool in an image, each with the number of its label and its score.
+TOLERANCE = 1.0  # maximum distance in pixels of a polygon from the outline of its mask
+FRAMES_KEPT = 4  # encoded frames in memory, since CVAT prepares a frame again for each request
+# Function that returns the masks ``(H, W)`` bool in an image, each with the number of its label and its score.
 FindObjects: TypeAlias = Callable[[Image.Image], Iterable[tuple[np.ndarray, int, float]]]
 
 
 def create(
     kind: str, model: str = "sam2fast/mini", device: str = "auto", label: str = "object", shape: str = "mask"
 ) -> Any:
-    """A function for ``cvat-cli --function-module sam2fast.integrations.cvat -p kind=str:tracker``.
+    """Creates a function for ``cvat-cli --function-module sam2fast.integrations.cvat -p kind=str:tracker``.
 
     Args:
         kind: "detector" for everything in an image, "interactor" for points and boxes, or "tracker".
-        model: as for ``from_pretrained``.
-        device: of the model.
-        label: of what the detector finds; a label of the task.
-        shape: of what the detector finds: "mask", "polygon" or "rectangle".
+        model: Model id or folder, as for ``from_pretrained``.
+        device: Device of the model.
+        label: Label of detected objects. It must be a label of the task.
+        shape: Shape of detected objects: "mask", "polygon" or "rectangle".
     """
     if kind not in ("detector", "interactor", "tracker"):
         raise ValueError(f"kind is {kind!r}; expected detector, interactor or tracker")
@@ -59,25 +59,32 @@ def create(
 
 
 def everything(generator: SAM2AutomaticMaskGenerator) -> FindObjects:
-    """Finds all masks of an image, with label 0 and predicted IoUs as scores; the generator gives binary masks."""
+    """Returns a function that finds all masks, with label 0 and predicted IoUs as scores.
+
+    The generator must return binary masks.
+    """
     return lambda image: [(one["segmentation"], 0, one["predicted_iou"]) for one in generator.generate(image)]
 
 
 def in_boxes(predictor: SAM2ImagePredictor, detect: Callable[[Image.Image], tuple[Any, Any, Any]]) -> FindObjects:
-    """Finds the masks in a detector's boxes: ``(N, 4)`` XYXY in pixels, N numbers of labels and N scores."""
+    """Returns a function that finds the masks in the boxes of a detector.
+
+    ``detect`` returns boxes ``(N, 4)`` XYXY in pixels, N label numbers and N scores.
+    """
 
     def find(image: Image.Image) -> Iterable[tuple[np.ndarray, int, float]]:
         (boxes, labels, scores), features = detect(image), predictor.encode(image)
-        given: dict[str, Any] = {"multimask_output": False, "features": features, "output_mode": "bool"}
-        return zip((predictor.predict(box=box, **given)[0][0] for box in boxes), labels, scores, strict=True)
+        options: dict[str, Any] = {"multimask_output": False, "features": features, "output_mode": "bool"}
+        return zip((predictor.predict(box=box, **options)[0][0] for box in boxes), labels, scores, strict=True)
 
     return find
 
 
 class CvatDetector:
-    """A ``cvat_sdk.auto_annotation.DetectionFunction`` of ``find``; see :func:`everything` and :func:`in_boxes`.
+    """A ``cvat_sdk.auto_annotation.DetectionFunction`` that calls ``find``.
 
-    ``labels`` are names in the task, by the numbers that ``find`` gives. ``shape`` is one of :data:`SHAPES`.
+    ``find`` comes from :func:`everything` or :func:`in_boxes`. ``labels`` are the task's names of the label numbers.
+    ``shape`` is one of :data:`SHAPES`.
     """
 
     def __init__(self, find: FindObjects, labels: Sequence[str], shape: str = "mask") -> None:
@@ -90,7 +97,7 @@ class CvatDetector:
     def detect(self, context: Any, image: Image.Image) -> list[Any]:
         """Returns shapes, with scores, of the objects with a score of at least ``context.conf_threshold``.
 
-        A polygon is the largest part of its mask.
+        A polygon outlines the largest part of its mask.
         """
         shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
         least = context.conf_threshold or 0
@@ -108,7 +115,7 @@ class CvatDetector:
 
 
 class CvatInteractor:
-    """A ``cvat_sdk.auto_annotation.InteractionFunction``: a mask from points and a box."""
+    """A ``cvat_sdk.auto_annotation.InteractionFunction`` that predicts a mask from points and a box."""
 
     spec = cvataa.InteractionFunctionSpec(min_pos_points=0, min_neg_points=0, min_bounding_boxes=0)
 
@@ -116,12 +123,12 @@ class CvatInteractor:
         self._predictor = predictor
 
     def preprocess_image(self, context: Any, image: Image.Image) -> Features:
-        """The embedding of an image, which CVAT keeps between clicks."""
+        """Returns the embedding of an image. CVAT keeps it between clicks."""
         with _as_bad_function():
             return self._predictor.encode(upright(image))
 
     def detect(self, context: Any, pp_image: Features, prompts: Any) -> list[Any]:
-        """The mask with the best score, with its confidence; nothing if it is empty."""
+        """Returns the best-scored mask with its confidence, or an empty list if the mask is empty."""
         clicks = [*prompts.pos_points, *prompts.neg_points]
         box = None if prompts.bounding_box is None else np.ravel(prompts.bounding_box)
         if not clicks and box is None:
@@ -132,13 +139,13 @@ class CvatInteractor:
         points = points_of(mask, "mask")
         if points is None:
             return []
-        kind = int(cvataa.InteractionResultAttributes.CONFIDENCE)
-        confidence = models.AttributeValRequest(spec_id=kind, value=str(min(max(score, 0.0), 1.0)))
+        spec_id = int(cvataa.InteractionResultAttributes.CONFIDENCE)
+        confidence = models.AttributeValRequest(spec_id=spec_id, value=str(min(max(score, 0.0), 1.0)))
         return [cvataa.InteractionResultShape(type="mask", points=points, attributes=[confidence])]
 
 
 class CvatTracker:
-    """A ``cvat_sdk.auto_annotation.TrackingFunction``: each shape is a stream, and a frame is encoded once for all."""
+    """A ``cvat_sdk.auto_annotation.TrackingFunction`` with a stream for each shape. All share a frame's features."""
 
     spec = cvataa.TrackingFunctionSpec(supported_shape_types=SHAPES)
 
@@ -149,13 +156,13 @@ class CvatTracker:
         )
 
     def preprocess_image(self, context: Any, image: Image.Image) -> EncodedFrame:
-        """The frame with its features; the last four are kept."""
+        """Returns the frame with its features. The last four frames are cached."""
         with _as_bad_function():
             pixels = to_rgb_image(upright(image), 0)
             return self._encoded(pixels.size, pixels.tobytes())
 
     def init_tracking_state(self, context: Any, pp_image: EncodedFrame, shape: Any) -> VideoStream:
-        """A stream whose first frame has the shape as prompt."""
+        """Returns a stream with the shape as prompt on its first frame."""
         with _as_bad_function():
             stream = self._predictor.open_stream()
             stream.step(pp_image)
@@ -166,12 +173,12 @@ class CvatTracker:
             return stream
 
     def track(self, context: Any, pp_image: EncodedFrame, state: VideoStream) -> Any:
-        """The shape on the next frame; None if it is not visible there. A failed call leaves the state as it was."""
+        """Returns the shape on the next frame, or None if it is not visible. A failed call keeps the state."""
         with _as_bad_function():
             result = state.step(pp_image)
-        kind = context.original_shape_type
-        points = points_of((result.masks[0, 0] > 0).cpu().numpy(), kind)
-        return None if points is None else cvataa.TrackableShape(type=kind, points=points)
+        shape_type = context.original_shape_type
+        points = points_of((result.masks[0, 0] > 0).cpu().numpy(), shape_type)
+        return None if points is None else cvataa.TrackableShape(type=shape_type, points=points)
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -180,7 +187,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def points_of(mask: np.ndarray, shape: str) -> list[float] | None:
-    """CVAT's points of a mask ``(H, W)`` bool; None if it is empty. A polygon is the largest part, without holes."""
+    """Returns CVAT's points of a bool mask ``(H, W)``; None if empty. A polygon is the largest part, without holes."""
     area = area_of(mask)
     if area is None:
         return None
@@ -192,7 +199,7 @@ def points_of(mask: np.ndarray, shape: str) -> list[float] | None:
 
 
 def mask_of(shape: str, points: list[float], size: tuple[int, int]) -> np.ndarray:
-    """The mask ``(H, W)`` bool of the points of a "mask" or "polygon"; a ``ValueError`` if they have no pixel."""
+    """Returns the bool mask ``(H, W)`` of a "mask" or "polygon". Raises ValueError if it has no pixel of the image."""
     height, width = size
     if shape == "mask":
         mask = masks.decode_mask(points, image_width=width, image_height=height)
@@ -205,7 +212,7 @@ def mask_of(shape: str, points: list[float], size: tuple[int, int]) -> np.ndarra
 
 @contextmanager
 def _as_bad_function() -> Iterator[None]:
-    """Raises errors of prompts and images as the error whose text CVAT shows."""
+    """Raises errors of prompts and images as BadFunctionError, since CVAT shows its text."""
     try:
         yield
     except (ValueError, TypeError, RuntimeError, LookupError) as error:

@@ -1,4 +1,4 @@
-"""An ML backend for Label Studio: its HTTP protocol, with masks for images, and boxes and outlines for videos."""
+"""Implements an ML backend for Label Studio over HTTP: masks for images, boxes and outlines for videos."""
 
 import json
 from collections import defaultdict
@@ -32,12 +32,12 @@ with requires("the Label Studio backend needs flask: pip install 'sam2fast[label
     from werkzeug.exceptions import HTTPException
 
 VERSION = "sam2fast"
-KEYS_USED = 4  # the last boxes of an object, which are prompts
-Region = Mapping[str, Any]  # of Label Studio, from JSON
+KEYS_USED = 4  # number of an object's last boxes that are prompts
+Region = Mapping[str, Any]  # a region of Label Studio, from JSON
 
 
 def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> Callable[[Any], bytes]:
-    """Reads data URIs and files of one Label Studio, such as ``http://localhost:8080``. Only it gets the token."""
+    """Returns a function that reads data URIs and files of the Label Studio at ``host``. Only it gets the token."""
     files = HostFiles(host, max_megabytes)
 
     def read(address: Any) -> bytes:
@@ -45,7 +45,7 @@ def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> 
             return files.read(address, {})
         if token.count(".") != 2:
             return files.read(address, {"Authorization": f"Token {token}"})
-        # A personal token is exchanged for one that is valid for minutes.
+        # A personal token is exchanged for an access token that is valid for minutes.
         body, kind = json.dumps({"refresh": token}).encode(), {"Content-Type": "application/json"}
         access = json.loads(files.read("api/token/refresh", kind, body))["access"]
         return files.read(address, {"Authorization": f"Bearer {access}"})
@@ -54,13 +54,13 @@ def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> 
 
 
 class LabelStudioBackend:
-    """Answers tasks with masks. Threads may use it at the same time; they track their videos one after the other.
+    """Answers tasks with masks. Several threads may use it at the same time, but videos are tracked one by one.
 
     Args:
         predictor: Predictor for videos.
         read: Function that returns the content of the file at an address; see :func:`reader_of`.
         images_kept: Number of images with an embedding in memory, of 16 MiB each for 1024x1024 pixels of input.
-        max_frames: Number of frames of a video that a request tracks.
+        max_frames: Maximum number of frames of a video that a request tracks.
         images: Predictor for images. Defaults to the model of ``predictor``.
     """
 
@@ -77,11 +77,11 @@ class LabelStudioBackend:
         self._max_frames, self._tracking = max_frames, Lock()
 
     def predict(self, task: Region, interface: str, prompts: Sequence[Region]) -> dict[str, Any]:
-        """The prediction for a task, an empty one without prompts.
+        """Returns the prediction for a task. It is empty if there are no prompts.
 
         Args:
-            interface: the labelling interface, in XML.
-            prompts: regions: keypoints and rectangles of an image, or boxes on frames of a video.
+            interface: Labelling interface, in XML.
+            prompts: Regions: keypoints and rectangles of an image, or boxes on frames of a video.
 
         Raises:
             ValueError, LookupError, TypeError: If the task, the interface or a prompt cannot be used.
@@ -186,7 +186,7 @@ class LabelStudioBackend:
 
 
 def make_app(backend: LabelStudioBackend) -> Flask:
-    """The application that Label Studio connects to: ``/health``, ``/setup``, ``/predict``; errors are JSON."""
+    """Returns the application for Label Studio: ``/health``, ``/setup``, ``/predict``. Errors are JSON."""
     app = Flask(__name__)
 
     @app.get("/")
@@ -204,8 +204,8 @@ def make_app(backend: LabelStudioBackend) -> Flask:
         tasks = body["tasks"]
         context = (body.get("params") or {}).get("context") or {}
         prompts = context.get("result") or []
-        found = [backend.predict(task, body["label_config"], prompts) for task in tasks]
-        return jsonify(results=found, model_version=VERSION)
+        results = [backend.predict(task, body["label_config"], prompts) for task in tasks]
+        return jsonify(results=results, model_version=VERSION)
 
     @app.post("/webhook")
     @app.post("/train")
@@ -217,8 +217,8 @@ def make_app(backend: LabelStudioBackend) -> Flask:
     @app.errorhandler(TypeError)
     @app.errorhandler(ValueError)
     def wrong(error: Exception) -> Any:
-        told = f"the request lacks {error}" if isinstance(error, KeyError) else str(error)
-        return jsonify(error=told), 400
+        message = f"the request lacks {error}" if isinstance(error, KeyError) else str(error)
+        return jsonify(error=message), 400
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Any:

@@ -1,4 +1,4 @@
-"""A Model Context Protocol server: masks of images and videos as tools for language models."""
+"""Implements a Model Context Protocol server: masks of images and videos as tools for language models."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ with requires("the MCP server needs mcp 2: pip install 'sam2fast[mcp]'"):
     from mcp.types import CallToolResult, ImageContent, TextContent
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-MOST_POINTS, OVERLAY_SIDE = 100, 1024  # points of a prompt; pixels of the longer side of an image that is sent
+MOST_POINTS, OVERLAY_SIDE = 100, 1024  # maximum points of a prompt; maximum side of sent images
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 Label = Literal[0, 1]  # background, foreground
@@ -47,7 +47,7 @@ USUAL_FRAMES = 100  # frames that a call tracks by default
 
 @dataclass(frozen=True)
 class McpLimits:
-    """Limits of a call."""
+    """The limits of a call."""
 
     max_megabytes: int = 256
     max_megapixels: int = 50
@@ -57,7 +57,7 @@ class McpLimits:
 
 
 class McpPrompt(BaseModel):
-    """Shows an object on a frame of a video."""
+    """A prompt that shows an object on a frame of a video."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -68,11 +68,11 @@ class McpPrompt(BaseModel):
 
 
 class McpTools:
-    """The tools. They read files below the roots only, and write nothing.
+    """The tools of the server. They only read files below the roots, and write nothing.
 
     Args:
         predictor: Predictor for videos.
-        roots: Folders of the files that may be read.
+        roots: Folders. Files below them may be read.
         limits: Limits of a call.
         images: Predictor for images. Defaults to the model of ``predictor``.
         thresholds: Default thresholds of :meth:`segment_everything`, as arguments of the mask generator.
@@ -89,7 +89,7 @@ class McpTools:
         self._videos, self._images = predictor, images or SAM2ImagePredictor(predictor)
         self._files, self._limits = FolderFiles(roots, limits.max_megabytes), limits
         self._thresholds = thresholds
-        self._encoded = lru_cache(4)(self._images.encode)  # the last images, by the content of the file
+        self._encoded = lru_cache(4)(self._images.encode)  # of the last images, by the content of the file
 
     def segment_image(
         self,
@@ -108,9 +108,9 @@ class McpTools:
         with _as_tool_error():
             features = self._encoded(content := self._image(path))
             height, width = features.size
-            given = _checked(points or [], labels or [], box, width, height)
-            best, score = best_mask(self._images, *given, features=features, output_mode="bool")
-            overlay = draw_overlay(to_pixels(content).numpy(), best[None], points, given[1], [box] if box else None)
+            prompt = _checked(points or [], labels or [], box, width, height)
+            best, score = best_mask(self._images, *prompt, features=features, output_mode="bool")
+            overlay = draw_overlay(to_pixels(content).numpy(), best[None], points, prompt[1], [box] if box else None)
             described = [_described("object", best, score, masks)]
             return _result({"width": width, "height": height, "objects": described}, [overlay])
 
@@ -130,8 +130,8 @@ class McpTools:
         with _as_tool_error():
             pixels = to_pixels(self._image(path)).numpy()
             end = time.monotonic() + self._limits.seconds
-            given = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
-            least = {**self._thresholds, **{name: value for name, value in given.items() if value is not None}}
+            thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+            least = {**self._thresholds, **{name: value for name, value in thresholds.items() if value is not None}}
 
             def check_time(done: int, total: int) -> None:
                 if time.monotonic() > end:
@@ -168,7 +168,7 @@ class McpTools:
             first, max_frames = self._check_frames(prompts, max_frames)
             end, frames, shown = time.monotonic() + self._limits.seconds, list[dict[str, Any]](), list[Any]()
             video = read_frames(self._files.find(path), self._videos.image_size)
-            # As ``sam2fast track --stream`` opens it for a video of this length.
+            # Opens the stream as ``sam2fast track --stream`` does for a video of this length.
             is_short = video.count is not None and video.count < MemoryRules.of(self._videos).max_pointers
             with video, self._videos.open_stream(num_frames=video.count if is_short else None) as stream:
                 size = video.width, video.height
@@ -244,7 +244,7 @@ class PlainErrorServer(MCPServer):
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    """Returns what is wrong with an argument, from pydantic's description."""
+    """Describes what is wrong with an argument, from pydantic's error."""
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
     if error["type"] in ("missing", "extra_forbidden"):
         return f"{name} is {'missing' if error['type'] == 'missing' else 'unknown'}"
@@ -264,7 +264,7 @@ def make_server(tools: McpTools) -> MCPServer:
 def _checked(
     points: Sequence[Point], labels: Sequence[int], box: Box | None, width: int, height: int
 ) -> tuple[Any, Any, Any]:
-    """Returns a prompt as arguments of the predictors."""
+    """Checks a prompt. Returns it as arguments of the predictors."""
     if not points and box is None or len(points) > MOST_POINTS:
         raise ValueError(f"there are {len(points)} points; give a box, 1 to {MOST_POINTS} points, or both")
     for x, y in [*points, *((box[:2], box[2:]) if box else ())]:
@@ -293,7 +293,7 @@ def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolR
 
 @contextmanager
 def _as_tool_error() -> Iterator[None]:
-    """Raises what the caller can fix as the error whose text the model reads."""
+    """Raises errors that the caller can fix as ToolError, since the model reads its text."""
     try:
         yield
     except (ValueError, TypeError, LookupError, SyntaxError, OSError, Image.DecompressionBombError) as error:

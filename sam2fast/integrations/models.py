@@ -15,7 +15,7 @@ from sam2fast.utils.embedded import EMBEDDED
 def best_mask(
     predictor: SAM2ImagePredictor, points: Any, labels: Any, box: Any, **options: Any
 ) -> tuple[np.ndarray, float]:
-    """Returns the mask ``(H, W)`` of one object with the best score, and the score. A single click gets three masks."""
+    """Returns the best-scored mask ``(H, W)`` of one object, and its score. A single click gets three candidates."""
     is_ambiguous = len(points or ()) == 1 and box is None
     masks, scores, _ = predictor.predict(points or None, labels or None, box, multimask_output=is_ambiguous, **options)
     return masks[scores.argmax()], float(scores.max())
@@ -29,9 +29,9 @@ def load_predictors(
     Both have the same model, except that mini has another input size for images. Arguments and errors: see
     :func:`~sam2fast.build_sam.build_sam2_video_predictor`. ``dtype`` is a name, such as ``float32``.
     """
-    kind = getattr(torch, dtype)
-    videos = build_sam2_video_predictor(config, checkpoint, device, dtype=kind, image_size=image_size)
+    torch_dtype = getattr(torch, dtype)
+    videos = build_sam2_video_predictor(config, checkpoint, device, dtype=torch_dtype, image_size=image_size)
     sizes = {model.config: model.photograph_size for model in EMBEDDED.values()}
     if image_size is not None or sizes.get(config) is None:
         return videos, SAM2ImagePredictor(videos)
-    return videos, SAM2ImagePredictor(build_sam2(config, checkpoint, device, dtype=kind))
+    return videos, SAM2ImagePredictor(build_sam2(config, checkpoint, device, dtype=torch_dtype))

@@ -1,4 +1,4 @@
-"""A napari widget: points and boxes give a labels layer, of an image, a z-stack or a time-lapse.
+"""A napari widget that makes a labels layer from points and boxes, for an image, a z-stack or a time-lapse.
 
 Needs the extra ``napari``. In napari's menu: Plugins, "Segment and track (sam2fast)".
 """
@@ -25,7 +25,7 @@ MODELS = (MINI.model_id, *RELEASES, NANO.model_id)
 # Attributes of a layer that place it in the world.
 PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 POINTS, BOXES, RESULT = "points (sam2fast)", "boxes (sam2fast)", "masks (sam2fast)"
-PIXEL_CENTRE = 0.5  # napari's coordinates are those of pixels' centres, SAM 2's those of corners
+PIXEL_CENTRE = 0.5  # integer coordinates are pixel centres in napari, pixel corners in SAM 2
 
 
 class Prompt(NamedTuple):
@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
 
 
 class LayerFrames(Sequence[NDArray[np.uint8]]):
-    """Planes of an image layer, black and white as its contrast says. Raises ValueError for over three dimensions."""
+    """The planes of an image layer as uint8, scaled by its contrast limits. Raises ValueError for other dimensions."""
 
     def __init__(self, layer: Any) -> None:
         self._data, self._is_rgb, self._limits = layer.data, layer.rgb, layer.contrast_limits
@@ -62,12 +62,12 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
 
 
 def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Prompt]:
-    """The prompts of points and shapes layers by frame and object, in pixels of an image layer.
+    """Returns the prompts of points and shapes layers by frame and object, in pixels of an image layer.
 
-    Features of the layers are ``object``, from 1, and of points ``on``, whether they lie on the object.
+    The layers have the feature ``object``, from 1. Points also have ``on``: True if they lie on the object.
 
     Raises:
-        ValueError: If there are none, or an object has two boxes on a frame.
+        ValueError: If there are no prompts, or an object has two boxes on a frame.
     """
     found: dict[tuple[int, int], Prompt] = {}
     for layer in layers:
@@ -95,10 +95,10 @@ def placement_of(layer: Any) -> dict[str, Any]:
 
 
 def to_labels(ids: Sequence[int], logits: Any) -> NDArray[np.uint16]:
-    """The object of each pixel ``(H, W)``, of mask logits ``(N, 1, H, W)``: that with the greatest; 0 for none."""
+    """Returns ``(H, W)``: at each pixel the id with the greatest logit of ``(N, 1, H, W)``, or 0 if none is > 0."""
     best = logits[:, 0].max(0)
-    chosen = np.array(ids, np.uint16)[best.indices.cpu().numpy()]
-    return np.where(best.values.cpu().numpy() > 0, chosen, 0).astype(np.uint16)
+    best_ids = np.array(ids, np.uint16)[best.indices.cpu().numpy()]
+    return np.where(best.values.cpu().numpy() > 0, best_ids, 0).astype(np.uint16)
 
 
 class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
@@ -126,7 +126,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         self.add_prompt_layers()
 
     def add_prompt_layers(self) -> None:
-        """Adds the layers for points and boxes that the viewer has not, on the grid of the chosen image."""
+        """Adds missing layers for points and boxes, on the grid of the selected image."""
         image = self.image.value
         if image is None:
             return
@@ -142,15 +142,15 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         self._set_defaults()
 
     def _set_defaults(self) -> None:
-        """New points and boxes are for the chosen object."""
+        """Assigns new points and boxes to the selected object."""
         values = {"object": self.object.value, "on": self.on.value}
         for layer in (layer for layer in self.viewer.layers if layer.name in (POINTS, BOXES)):
             layer.feature_defaults = {name: values[name] for name in layer.features}
 
     def run(self, tracked: bool) -> Any:
-        """Starts a thread that finds the masks, and shows each plane as it comes; returns napari's worker, or None.
+        """Starts a thread that finds the masks and shows each finished plane. Returns napari's worker, or None.
 
-        Errors are shown as napari's notifications. With invalid prompts earlier masks stay.
+        Errors are shown as napari's notifications. If the prompts are invalid, earlier masks remain.
         """
         image = self.image.value
         try:
@@ -220,7 +220,7 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
             best.append(best_mask(predictor, points, labels, box, return_logits=True, features=features)[0][None])
         return to_labels([obj_id for _, obj_id in prompts], torch.from_numpy(np.stack(best)))
 
-    def _predictor(self, kind: type, model: str) -> Any:
-        if (kind, model) not in self._predictors:
-            self._predictors[kind, model] = kind.from_pretrained(model, device="auto")  # type: ignore[attr-defined]
-        return self._predictors[kind, model]
+    def _predictor(self, cls: type, model: str) -> Any:
+        if (cls, model) not in self._predictors:
+            self._predictors[cls, model] = cls.from_pretrained(model, device="auto")  # type: ignore[attr-defined]
+        return self._predictors[cls, model]

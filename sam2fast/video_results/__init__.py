@@ -1,4 +1,4 @@
-"""Tracked masks for other programs: as arrays, ``supervision.Detections``, COCO's video format, or drawings.
+"""Converts tracked masks for other programs: to arrays, ``supervision.Detections``, COCO's video format, or drawings.
 
 All functions take the results of :meth:`~sam2fast.sam2_video_predictor.SAM2VideoPredictor.propagate_in_video`, of a
 stream's ``step``, and of the file ``masks.jsonl`` of ``sam2fast track``.

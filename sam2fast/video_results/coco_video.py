@@ -1,4 +1,4 @@
-"""Tracked masks in COCO's format for videos, as in YouTube-VIS."""
+"""Converts tracked masks to COCO's format for videos, as in YouTube-VIS."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from sam2fast.io.overlay import area_of
 from sam2fast.io.rle import encode_rle
 from sam2fast.video_results.frame_masks import to_numpy
 
-CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # of objects without a name
+CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # category of objects without a name
 DIGITS = 6  # decimals of a score
 
 
@@ -21,22 +21,22 @@ def to_coco_video(
     name: str = "video",
     file_names: list[str] | None = None,
 ) -> dict[str, Any]:
-    """All tracked masks of a video as one document for ``json.dump``.
+    """Returns all tracked masks of a video as one document for ``json.dump``.
 
-    Each object is an annotation with a category of its own. ``segmentations`` (compressed run lengths), ``areas`` and
-    ``bboxes`` ([x, y, width, height]) have an entry for each frame, null where the object is not visible or was not
+    Each object has one annotation and its own category. ``segmentations`` (compressed run lengths), ``areas`` and
+    ``bboxes`` ([x, y, width, height]) have an entry for each frame, null if the object is not visible or was not
     tracked. Additional keys are ``object``, the object's id given to the predictor, and ``score``, the mean predicted
     IoU over the frames that show it, if scores are known.
 
     Args:
-        frames: in any order, each an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dictionary.
+        frames: Frames in any order, each an argument of :func:`to_numpy`, or a line of ``masks.jsonl`` as a dictionary.
         size: (H, W) of the video.
-        length: number of frames; by default up to the last of ``frames``.
-        name: of the video, for ``file_names``.
-        file_names: of the frames; by default ``name/00000.jpg`` and so on.
+        length: Number of frames of the video. By default, the last of ``frames`` is its last frame.
+        name: Name of the video, for ``file_names``.
+        file_names: File names of the frames. Defaults to ``name/00000.jpg`` and so on.
 
     Raises:
-        ValueError: a frame beyond ``length``, a mask of another size, or a wrong number of file names.
+        ValueError: If a frame is beyond ``length``, a mask has another size, or the number of file names is wrong.
     """
     tracks: dict[Any, dict[int, tuple[Any, ...]]] = {}  # run lengths, area and box by object and frame
     scores: dict[Any, list[float]] = {}
@@ -102,7 +102,7 @@ def coco_entry(category_id: Any, rle: Any, box: Any, area: int, **more: Any) -> 
 
 
 def coco_box(mask: NDArray[np.bool_]) -> list[int] | None:
-    """The box [x, y, width, height] of a bool mask ``(H, W)``; None for an empty mask."""
+    """Returns the box [x, y, width, height] of a bool mask ``(H, W)``, or None for an empty mask."""
     area = area_of(mask)
     if area is None:
         return None

@@ -18,11 +18,11 @@ def draw_masks(
     Args:
         rgb: ``(H, W, 3)`` uint8; not modified.
         masks: ``(N, H, W)`` or ``(N, 1, H, W)``, bool or logits, array or tensor.
-        ids: of the N objects, by default 0, 1, ...; an id has the same colour in every image.
-        colours: of the N objects; by default those of :func:`colour_of`.
+        ids: Ids of the N objects. Defaults to 0, 1, ... An id has the same colour in every image.
+        colours: Colours of the N objects. Defaults to :func:`colour_of` of each id.
 
     Raises:
-        ValueError: shapes, dtypes or numbers of elements do not fit.
+        ValueError: If shapes, dtypes or numbers of elements do not fit.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected an RGB uint8 image (H, W, 3), got {rgb.dtype} {rgb.shape}")
@@ -37,5 +37,5 @@ def draw_masks(
 
 
 def colour_of(obj_id: Any) -> Colour:
-    """The RGB colour of an id, the same in every image; 0 to 4 have the colours that are easiest to distinguish."""
+    """Returns the RGB colour of an id, the same in every image. The colours of 0 to 4 are easiest to distinguish."""
     return colour_of_number(object_number(obj_id))

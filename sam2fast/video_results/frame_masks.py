@@ -1,4 +1,4 @@
-"""The masks of one frame from any source, as arrays or as ``supervision.Detections``."""
+"""Converts the masks of one frame from any source to arrays or to ``supervision.Detections``."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ class FrameMasks(NamedTuple):
 
 
 def to_numpy(result: Any) -> FrameMasks:
-    """A frame's results as arrays.
+    """Converts a frame's results to arrays.
 
     Args:
-        result: yielded by ``propagate_in_video``, with or without ``return_scores``, as logits or bool; a
+        result: Item of ``propagate_in_video``, with or without ``return_scores``, as logits or bool; a
             ``StreamResult``; or an item of :func:`read_masks`.
 
     Raises:
-        TypeError: If it is none of these.
+        TypeError: If ``result`` has another type.
         ValueError: If the numbers of ids, masks and scores differ.
     """
     if not isinstance(result, tuple) or len(result) not in (3, 4):
@@ -47,7 +47,7 @@ def to_numpy(result: Any) -> FrameMasks:
 def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
     """Converts bool masks or logits ``(N, H, W)`` or ``(N, 1, H, W)`` to bool ``(N, H, W)``.
 
-    Raises ValueError for another shape, for another number than ``count``, or for bits.
+    Raises ValueError for another shape, for another number of masks than ``count``, or for packed bits.
     """
     pixels = _array(masks)
     if pixels.dtype == np.uint8:
@@ -60,7 +60,7 @@ def mask_array(masks: Any, count: int) -> NDArray[np.bool_]:
 
 
 def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
-    """The predicted IoU ``(N,)``; None for None. Raises ValueError if there are not ``count`` scores."""
+    """Returns the predicted IoU ``(N,)``, or None for None. Raises ValueError if there are not ``count`` scores."""
     if scores is None:
         return None
     values = _array(getattr(scores, "iou", scores)).astype(np.float32)
@@ -70,7 +70,7 @@ def score_array(scores: Any, count: int) -> NDArray[np.float32] | None:
 
 
 def object_number(obj_id: Any) -> int:
-    """A number for an id: an integer itself; otherwise a hash of its text, the same in every frame and run."""
+    """Returns an integer id itself, or a hash of another id's text, the same in every frame and run."""
     if isinstance(obj_id, int | np.integer) and not isinstance(obj_id, bool):
         return int(obj_id)
     return zlib.crc32(str(obj_id).encode(errors="surrogatepass"))
@@ -87,7 +87,7 @@ def to_supervision(
 ) -> "Detections":
     """Converts the objects of a frame to ``supervision.Detections``. Leaves out empty masks.
 
-    ``tracker_id`` has integer ids, and for other ids, such as names, a hash of their text, the same in every frame.
+    ``tracker_id`` has integer ids. Other ids, such as names, become a hash of their text, the same in every frame.
     ``data["object_id"]`` has the original ids. Boxes include the last pixel, as in ``supervision.mask_to_xyxy``.
     ``mask`` is a ``CompactMask`` if supervision has it: its annotators and filters read it several times as fast, and
     ``np.asarray(detections.mask)`` is the array ``(N, H, W)``.

@@ -1,4 +1,4 @@
-"""Tracked boxes as MOT Challenge's text."""
+"""Formats tracked boxes as MOT Challenge's text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def mot_numbers(ids: Sequence[Any]) -> dict[Any, int]:
 def to_mot(lines: Iterable[Mapping[str, Any]], numbers: Mapping[Any, int]) -> str:
     """Returns a line ``frame,id,left,top,width,height,confidence,-1,-1,-1`` for each object that is visible on a frame.
 
-    Frames and pixels count from 1. The confidence is the predicted IoU of the mask.
+    Frames and pixels are counted from 1. The confidence is the predicted IoU of the mask.
 
     Args:
         lines: Lines of ``masks.jsonl``.

@@ -1,4 +1,4 @@
-"""The visible parts of overlapping masks in one frame."""
+"""Computes the visible parts of overlapping masks in one frame."""
 
 import numpy as np
 import torch
@@ -9,19 +9,19 @@ from sam2fast.kernels.run_lengths import RunLengths, decode_masks, encode_masks
 
 
 def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
-    """The part of each mask where its logit is the greatest of all objects; None if no masks overlap.
+    """Returns the part of each mask where its logit is the greatest of all objects, or None if no masks overlap.
 
-    If not even their boxes overlap, nothing is computed; else only the pixels that several masks share.
+    Returns early if no boxes overlap. Otherwise computes only the pixels that several masks share.
 
     Args:
         masks: ``(N, 1, h, w)`` logits, at the model's or the video's resolution.
-        runs: run lengths of the same masks, at the video's resolution.
+        runs: Run lengths of the same masks, at the video's resolution.
     """
-    there = [box for box in boxes_of(runs) if box is not None]
+    boxes = [box for box in boxes_of(runs) if box is not None]
     if not any(
         ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah
-        for i, (ax, ay, aw, ah) in enumerate(there)
-        for bx, by, bw, bh in there[:i]
+        for i, (ax, ay, aw, ah) in enumerate(boxes)
+        for bx, by, bw, bh in boxes[:i]
     ):
         return None
     pixels = decode_masks(runs)
@@ -38,18 +38,18 @@ def visible_parts(masks: Tensor, runs: RunLengths) -> RunLengths | None:
 
 
 def boxes_of(runs: RunLengths) -> list[list[int] | None]:
-    """The COCO box [x, y, width, height] of each mask; None for an empty one."""
+    """Returns the COCO box [x, y, width, height] of each mask, None for an empty mask."""
     counts, offsets = runs.counts.cpu().numpy(), runs.offsets.tolist()
     height = runs.size[0]
     boxes: list[list[int] | None] = []
     for first, last in zip(offsets[:-1], offsets[1:], strict=True):
         edges = np.cumsum(counts[first:last], dtype=np.int64)
-        begins, ends = edges[0::2][: len(edges) // 2], edges[1::2] - 1  # of runs of foreground; the last pixel too
+        begins, ends = edges[0::2][: len(edges) // 2], edges[1::2] - 1  # first and last pixel of each foreground run
         if not len(begins):
             boxes.append(None)
             continue
         columns, last_columns = begins // height, ends // height
-        if (columns != last_columns).any():  # it holds the lowest row of one column and the first of the next
+        if (columns != last_columns).any():  # a run has the last row of one column and the first row of the next
             top, bottom = 0, height - 1
         else:
             top, bottom = int((begins % height).min()), int((ends % height).max())

@@ -11,21 +11,21 @@ from sam2fast.io.rle import decode_rle
 from sam2fast.utils.errors import FixableError
 from sam2fast.video_results.frame_masks import FrameMasks
 
-MOST_FRAMES = 10**8  # of a video: a month at 30 frames/s
+MOST_FRAMES = 10**8  # maximum number of frames: a month at 30 frames/s
 
 
 class RecordError(FixableError, ValueError):
-    """A file is no valid ``masks.jsonl``."""
+    """Raised if a file is not a valid ``masks.jsonl``."""
 
 
 def read_masks(path: str | Path) -> Iterator[FrameMasks]:
     """Yields the tracked frames of a ``masks.jsonl``, in constant memory.
 
-    An incomplete last line, left by an interrupted run, is skipped.
+    An incomplete last line of an interrupted run is skipped.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        RecordError: a line is invalid.
+        FileNotFoundError: If the file does not exist.
+        RecordError: If a line is invalid.
     """
     for line in read_lines(path):
         try:
@@ -42,13 +42,13 @@ def read_masks(path: str | Path) -> Iterator[FrameMasks]:
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yields the lines as dictionaries, with run lengths; raises as :func:`read_masks`."""
+    """Yields the lines as dictionaries, with run lengths. Raises the errors of :func:`read_masks`."""
     for _, line, where in complete_lines(path):
         yield parse_line(line, where)
 
 
 def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
-    """Yields offset, content and a name for messages of each line; an incomplete last line is skipped."""
+    """Yields the offset, content and name for messages of each line. Skips an incomplete last line."""
     offset = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -84,13 +84,13 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
         return parse_line(self.raw(frame), f"{self._path}, frame {frame}")
 
     def raw(self, frame: int) -> bytes:
-        """A frame's line as stored, with its line feed."""
+        """Returns a frame's line as stored, with its line feed."""
         offset, length = self._offsets[frame]
         self._file.seek(offset)
         return self._file.read(length)
 
     def __iter__(self) -> Iterator[int]:
-        """Frames in the order of the file."""
+        """Yields frames in the order of the file."""
         return iter(self._offsets)
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class RecordIndex(Mapping[int, dict[str, Any]]):
 
     @property
     def is_sorted(self) -> bool:
-        """Whether the lines are in the order of frames."""
+        """True if the lines are in the order of frames."""
         frames = list(self._offsets)
         return frames == sorted(frames)
 

@@ -1,4 +1,4 @@
-"""Tracked masks of a volume's slices as label volumes: NIfTI, and DICOM segmentations. Not a medical device."""
+"""Writes tracked masks of a volume's slices as NIfTI labels or DICOM segmentations. Not a medical device."""
 
 import gzip
 import re
@@ -26,19 +26,19 @@ class SourceVolume(Protocol):
     frame_order: Sequence[int]
 
     def as_frames(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        """A view ``(N, H, W)`` of an array of the voxels ``(I, J, K)``."""
+        """Returns a view ``(N, H, W)`` of an array of the voxels ``(I, J, K)``."""
 
 
 def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArray[np.uint16], list[Any]]:
-    """The object of each voxel, and the objects' ids.
+    """Returns the object of each voxel, and the objects' ids.
 
     Args:
-        volume: that was tracked.
-        frames: in any order, each an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a frame
-            overlap, later objects cover earlier ones.
+        volume: Tracked volume.
+        frames: Frames in any order, each an argument of :func:`~sam2fast.video_results.to_numpy`. Where masks of a
+            frame overlap, later objects cover earlier ones.
 
     Returns:
-        Labels ``(I, J, K)`` in the order of the source's voxels, 0 for none and 1 for the first id, and the ids.
+        Labels ``(I, J, K)`` in the order of the source's voxels, 0 for background and 1 for the first id, and the ids.
 
     Raises:
         ValueError: If the volume lacks a frame, or masks have another size.
@@ -61,8 +61,8 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     """Writes labels with the source's affine and orientation, atomically. Not a medical device.
 
     Args:
-        file: ``.nii``, or compressed as ``.nii.gz``.
-        volume, frames: see :func:`to_label_volume`.
+        file: Path ending with ``.nii``, or with ``.nii.gz`` for compression.
+        volume, frames: Volume and its masks, see :func:`to_label_volume`.
 
     Returns:
         The ids of the labels 1, 2, ...
@@ -77,12 +77,12 @@ def write_nifti(file: str | Path, volume: SourceVolume, frames: Iterable[Any]) -
     if len(ids) <= np.iinfo(np.uint8).max:
         labels = labels.astype(np.uint8)
     header = None if volume.header is None else volume.header.copy()
-    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image_type = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     if header is not None:
         header.set_data_dtype(labels.dtype)
         header["cal_min"] = header["cal_max"] = 0  # the source's range of values
         header.extensions.clear()
-    content: bytes = kind(labels, volume.affine, header).to_bytes()
+    content: bytes = image_type(labels, volume.affine, header).to_bytes()
     with atomic_write(Path(file)) as opened:
         opened.write(gzip.compress(content, mtime=0) if str(file).lower().endswith(".gz") else content)
     return ids
@@ -102,7 +102,7 @@ def write_dicom_seg(file: str | Path, volume: SourceVolume, frames: Iterable[Any
         The ids of the segments 1, 2, ...
 
     Raises:
-        ValueError: If the volume is not of DICOM, its files lack attributes that a segmentation needs, or there is no
+        ValueError: If the volume is not DICOM, its files lack attributes that a segmentation needs, or there is no
             object. See also :func:`to_label_volume`.
         ImportError: If highdicom is not installed.
         OSError: If the file cannot be written.
