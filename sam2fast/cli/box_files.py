@@ -15,7 +15,7 @@ from sam2fast.cli.prompts import Box
 from sam2fast.cli.user_errors import USER_ERRORS, UserError, format_error, print_note
 
 CLASSES, DATA = "classes.txt", "data.yaml"  # YOLO's files with class names
-FOLDERS_ABOVE = 2  # folders above the given folder that are searched for these files
+FOLDERS_ABOVE = 2  # number of folders above the input that are searched for these files
 OUTSIDE = 0.01  # maximum distance of YOLO's coordinates from the image, as a fraction of its sides
 OF_IMAGES = (
     ", with images and annotations that have a bbox, or with detections that have image_id, category_id and bbox"
@@ -54,7 +54,7 @@ class BoxFile:
 
     @contextmanager
     def item(self, where: str, otherwise: str = "it is malformed") -> Iterator[None]:
-        """Counts the item as left out if the block raises an error. ``otherwise`` is the reason for general errors."""
+        """Counts the item as left out if the block raises an error. ``otherwise`` is the default reason."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

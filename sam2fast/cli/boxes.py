@@ -215,7 +215,7 @@ def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
         number = numbers.get(found.image) if found.image else None
         is_own = number is not None and number[0] in series
         if not is_own:
-            why = "its image has no frame number in its name" if number is None else "it belongs to another video"
+            why = "the name of its image has no frame number" if number is None else "it belongs to another video"
             file.left_out.add("box", why, found.where)
         frames.append((number[1],) if number is not None and is_own else ())
     return frames

@@ -127,13 +127,15 @@ def check_same(place: object, before: Any, now: Any, advice: str) -> None:
 
 def note_kept(place: Path) -> None:
     """Notes that an existing result is kept."""
-    print_note(f"{click.format_filename(place)} was made from the same before, and is kept")
+    print_note(f"{click.format_filename(place)} exists with the same inputs and options, and is kept")
 
 
 def check_folder(path: Path, what: str) -> None:
     """Checks that the path is a folder or does not exist."""
     if (path.exists() or path.is_symlink()) and not path.is_dir():
-        raise UserError(f"the {what} {str(path)!r} is {'a link to no folder' if path.is_symlink() else 'a file'}")
+        raise UserError(
+            f"the {what} {str(path)!r} is {'a link, but not to a folder' if path.is_symlink() else 'a file'}"
+        )
 
 
 @contextmanager

@@ -125,12 +125,12 @@ class CompareCommand:
         point_type, box_type = (POINT, BOX) if is_image else (VIDEO_POINT, VIDEO_BOX)
         clicks, corners = _parsed(self.points, point_type, "--point"), _parsed(self.boxes, box_type, "--box")
         if not clicks and not corners:
-            raise click.UsageError("say what to find, with --point or --box")
+            raise click.UsageError("no prompts; give --point or --box")
         if is_image and len(corners) > 1:
             raise click.UsageError("give one --box: one object is segmented")
         variants = _variants(dict(zip(KEYS, (*self.model, self.strategy), strict=True)), self.others)
         if is_image and any(variant.strategy != "sam2" for variant in variants):
-            raise click.UsageError("strategies are for videos, and this is an image")
+            raise click.UsageError("strategies are for videos, but this is an image")
         models = {(variant.choice.config, variant.choice.checkpoint) for variant in variants}
         if any("model" in other for other in self.others) and len(models) == 1 and variants[0].choice.fallback:
             print_note("all runs use mini, since the default model is unavailable; give --model too")
@@ -142,15 +142,15 @@ class CompareCommand:
         else:
             compute = functools.partial(_track, self.source, merge_prompts([*clicks, *corners], each_shows_object=True))
         count, problems = len(variants), ErrorReport("runs")
-        variants, found = _run_all(variants, compute, problems)
+        variants, results = _run_all(variants, compute, problems)
         rows: list[dict[str, Any]] = [
             {
                 "run": variant.label,
-                "iou": round(_mean_iou(found[0].masks, result.masks), DIGITS),
+                "iou": round(_mean_iou(results[0].masks, result.masks), DIGITS),
                 "seconds": round(result.seconds, DIGITS),
                 "model": {**variant.choice.as_json(), "device": variant.device, "dtype": variant.dtype},
             }
-            for variant, result in zip(variants, found, strict=True)
+            for variant, result in zip(variants, results, strict=True)
         ]
         content = {"source": str(self.source), "runs": rows}
         write_atomically(self.out / TABLE, (json.dumps(content, indent=2) + "\n").encode())
@@ -158,8 +158,10 @@ class CompareCommand:
         from sam2fast.io.png import encode_image
         from sam2fast.transforms import to_pixels
 
-        frames = {0: to_uint8(to_pixels(self.source).numpy())} if is_image else _some_frames(self.source, found)
-        write_atomically(self.out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], found)))
+        frames = {0: to_uint8(to_pixels(self.source).numpy())} if is_image else _some_frames(self.source, results)
+        write_atomically(
+            self.out / SHEET, encode_image(_sheet(frames, [variant.label for variant in variants], results))
+        )
         shown = ((row["run"], f"{row['iou']:.3f}", f"{row['seconds']:.3f}") for row in rows)
         say_table([("run", "IoU", "s/frame"), *shown], (1, 2))
         for row in rows:
@@ -175,19 +177,19 @@ def _run_all(
     variants: Sequence[Variant], compute: Callable[[Variant], ComparedMasks], problems: ErrorReport
 ) -> tuple[list[Variant], list[ComparedMasks]]:
     """Runs the variants, and adds failures to ``problems``. Raises UserError if the first or all others fail."""
-    done, found = [variants[0]], [compute(variants[0])]
+    done, results = [variants[0]], [compute(variants[0])]
     for variant in variants[1:]:
         try:
-            found.append(compute(variant))
+            results.append(compute(variant))
             done.append(variant)
         except USER_ERRORS as error:
             problems.add(variant.label, format_error(error))
     if len(done) == 1:
         problems.raise_if_any(len(variants))
-    for variant, result in zip(done, found, strict=True):
+    for variant, result in zip(done, results, strict=True):
         if result.problem is not None:
             problems.add(variant.label, result.problem)
-    return done, found
+    return done, results
 
 
 def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
@@ -209,7 +211,7 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
         for setting in settings:
             setting["device"] = str(available_device(setting["device"]))
     differing = [key for key in KEYS if len({str(setting[key]) for setting in settings}) > 1]
-    found, choose = [], functools.cache(choose_model)
+    variants, choose = [], functools.cache(choose_model)
     for setting in settings:
         checkpoint = None if setting["checkpoint"] is None else Path(setting["checkpoint"])
         size = setting["image-size"] and int(setting["image-size"])
@@ -218,8 +220,8 @@ def _variants(first: Mapping[str, Any], others: Sequence[Mapping[str, str]]) -> 
         named = {"model": Path(choice.config).stem, "checkpoint": choice.checkpoint.name, "image-size": of_size}
         shown = {**setting, **named}
         label = ", ".join(str(shown[key]) for key in differing) or "the same"
-        found.append(Variant(label, choice, setting["device"], setting["dtype"], setting["strategy"]))
-    return found
+        variants.append(Variant(label, choice, setting["device"], setting["dtype"], setting["strategy"]))
+    return variants
 
 
 def _segment(image: Path, prompts: Prompts, variant: Variant) -> ComparedMasks:
@@ -252,8 +254,8 @@ def _track(video: Path, prompts: Sequence[Prompts], variant: Variant) -> Compare
         for prompt in prompts:
             predictor.add_new_points_or_box(state, prompt.frame, prompt.object, **prompt.as_arguments())
         try:
-            for frame, ids, found in predictor.propagate_in_video(state, progress=False, output="bool"):
-                for obj_id, mask in zip(ids, found.cpu().numpy(), strict=True):
+            for frame, ids, frame_masks in predictor.propagate_in_video(state, progress=False, output="bool"):
+                for obj_id, mask in zip(ids, frame_masks.cpu().numpy(), strict=True):
                     masks[frame, str(obj_id)] = encode_rle(mask.squeeze())
         except VideoError as error:
             if not masks:
@@ -275,21 +277,21 @@ def _mean_iou(first: "Mapping[tuple[int, str], RLE]", second: "Mapping[tuple[int
     return total / len(both)
 
 
-def _some_frames(video: Path, found: Sequence[ComparedMasks]) -> "dict[int, np.ndarray]":
+def _some_frames(video: Path, results: Sequence[ComparedMasks]) -> "dict[int, np.ndarray]":
     """Reads the pixels of some evenly spaced tracked frames."""
     import numpy as np
 
     from sam2fast.video_io import read_frames
     from sam2fast.video_io.video_types import PROBE_SIZE
 
-    tracked = sorted({frame for frame, _ in found[0].masks})
+    tracked = sorted({frame for frame, _ in results[0].masks})
     shown = {tracked[i] for i in np.linspace(0, len(tracked) - 1, SHOWN).round().astype(int)}
     with read_frames(str(video), PROBE_SIZE) as reader:
         upto = itertools.islice(reader, max(shown) + 1)  # later frames may be damaged
         return {frame.index: frame.rgb for frame in upto if frame.index in shown}
 
 
-def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Sequence[ComparedMasks]) -> "Image":
+def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], results: Sequence[ComparedMasks]) -> "Image":
     """Draws a row for each frame and a column for each run."""
     import numpy as np
     from PIL import Image
@@ -306,5 +308,5 @@ def _sheet(frames: "Mapping[int, np.ndarray]", labels: Sequence[str], found: Seq
         return Image.fromarray(draw_masks(frames[frame], np.stack(masks))).resize(tile, Image.Resampling.LANCZOS)
 
     return draw_columns(
-        [(label, [drawn(result, frame) for frame in frames]) for label, result in zip(labels, found, strict=True)]
+        [(label, [drawn(result, frame) for frame in frames]) for label, result in zip(labels, results, strict=True)]
     )

@@ -36,5 +36,5 @@ def install_completion(ctx: click.Context, _parameter: click.Parameter, is_asked
     if shell == "zsh":
         click.echo(f"if ~/.zshrc does not have it yet, add this line: {ZSH_LINE}")
     elif shell == "bash":
-        click.echo("it needs the package bash-completion")
+        click.echo("completion needs the package bash-completion")
     ctx.exit()

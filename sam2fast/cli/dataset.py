@@ -43,7 +43,7 @@ video_option = click.option(
 
 
 def jobs_option(*names: str) -> Callable[[Command], Command]:
-    """Adds ``--jobs``, also under other names."""
+    """Adds ``--jobs``, with additional names."""
     return click.option(
         "--jobs", *names, "processes", type=click.IntRange(1), help="Processes.  [default: one for each core]"
     )
@@ -197,15 +197,15 @@ show = command(_ShowCommand, output_options())
 
 
 def _draw_video(
-    name: str, found: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
+    name: str, opened: "Sequence[tuple[Layout, VideoAnnotations]]", asked: Sequence[str] | None, out: Path
 ) -> int:
     """Draws frames of a video. Returns their number."""
     from sam2fast.datasets.dataset_files import DatasetError
     from sam2fast.datasets.frame_files import frame_key
 
-    if not found:
+    if not opened:
         return 0
-    known = {frame_key(frame): frame for _, video in found for frame in video.frames}
+    known = {frame_key(frame): frame for _, video in opened for frame in video.frames}
     ordered = list(known.values())
     if asked is None:
         step = max(1, -(-len(ordered) // FRAMES_SHOWN))
@@ -216,22 +216,22 @@ def _draw_video(
             raise DatasetError(f"{name} has no annotation in frame {missing[0]}; it has {', '.join(ordered[:5])}, ...")
         wanted = [known[frame_key(number)] for number in asked]
     left = dict.fromkeys(wanted)
-    for frame, image in found[0][0].frame_files(name).read(wanted):
-        _draw_frame(frame, image, found, out)
+    for frame, image in opened[0][0].frame_files(name).read(wanted):
+        _draw_frame(frame, image, opened, out)
         del left[frame]
     for frame in left:
-        _draw_frame(frame, None, found, out)
+        _draw_frame(frame, None, opened, out)
     return len(set(wanted))
 
 
 def _draw_frame(
-    frame: str, image: "np.ndarray | None", found: "Sequence[tuple[Layout, VideoAnnotations]]", out: Path
+    frame: str, image: "np.ndarray | None", opened: "Sequence[tuple[Layout, VideoAnnotations]]", out: Path
 ) -> None:
     from sam2fast.datasets.segmentations import area_of
     from sam2fast.datasets.visualization import Panel, draw_panels
 
     panels = []
-    for layout, video in found:
+    for layout, video in opened:
         if frame in video.frames:
             masks = video.masks(frame)
             kind = f" {layout.settings.masklets}" if layout.name == "sav" else ""
@@ -240,7 +240,7 @@ def _draw_frame(
             panels.append(Panel(title, video.size, masks, layout.first_id))
     content = BytesIO()
     draw_panels(image, panels).save(content, "PNG")
-    file = out / f"{found[0][1].name}_{frame}.png"
+    file = out / f"{opened[0][1].name}_{frame}.png"
     remove_leftovers([file])
     write_atomically(file, content.getvalue())
 
@@ -311,7 +311,7 @@ class _ConvertCommand:
         say(
             f"{count} videos with {objects} objects in {frames} annotated frames in {self.target}, layout {self.to}"
             + (f"; {done_before} videos were done before" if done_before else "")
-            + (f"; of {bare} videos IN has no images" if bare and self.images != "none" else "")
+            + (f"; IN has no images of {bare} videos" if bare and self.images != "none" else "")
         )
         problems.raise_if_any(len(names))
 
@@ -347,11 +347,11 @@ def _run(
     runner = in_this_process("cpu") if count < 2 else on_devices(["cpu"] * count, threads=1)
     with progress_bar("videos", len(left), "videos") as bar:
         results = work_through(function, left, runner, no_model, problems, bar, lambda job: job.video)
-        found = {str(job.video): value for job, value in results}
+        values = {str(job.video): value for job, value in results}
     failed = {subject for subject, _ in problems.found}
     done = {name: made for name, made in made_from.items() if str(jobs[name].video) not in failed}
     folder.write(videos=done, files={name: len(jobs[name].files) for name in done})
-    return found, len(existing)
+    return values, len(existing)
 
 
 class _ExtractCommand:

@@ -86,10 +86,10 @@ def segment_photographs(
     """Segments the objects of photographs, and writes the files of ``segment``. Returns the records by name."""
     records = {}
     for stem, photograph in photographs.items():
-        pixels, found = predict_objects(segmenter, InputSource(str(photograph.file)), photograph.objects)
-        made_from = [None] * len(found)
+        pixels, objects = predict_objects(segmenter, InputSource(str(photograph.file)), photograph.objects)
+        made_from = [None] * len(objects)
         with segmenter.stage("write"):
-            written = write_results(out, stem, photograph.file, pixels, found, segmenter.description, made_from)
+            written = write_results(out, stem, photograph.file, pixels, objects, segmenter.description, made_from)
         for record in written:
             emit(record)
             records[f"{stem} {record['object']}" if "object" in record else stem] = record

@@ -54,12 +54,12 @@ class EnvCommand:
     as_json: bool = option("--json", help="Print one JSON document.")
 
     def run(self) -> None:
-        found = describe()
-        emit(found)
+        report = describe()
+        emit(report)
         if self.as_json:
-            click.echo(json.dumps(found, indent=2))
+            click.echo(json.dumps(report, indent=2))
             return
-        for section, facts in found.items():
+        for section, facts in report.items():
             say(section)
             for name, value in facts.items():
                 shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
@@ -79,7 +79,7 @@ def describe() -> dict[str, dict[str, Any]]:
         "packages": lambda: {extra: dict(_version(one.split()) for one in group) for extra, group in PACKAGES.items()},
         "variables": lambda: {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    home, found = os.path.expanduser("~"), dict[str, dict[str, Any]]()
+    home, report = os.path.expanduser("~"), dict[str, dict[str, Any]]()
     for section, collect in sections.items():
         try:
             facts = collect()
@@ -88,8 +88,8 @@ def describe() -> dict[str, dict[str, Any]]:
         for name, value in facts.items():
             if isinstance(value, str) and len(home) > 1:
                 facts[name] = value.replace(home + os.sep, "~" + os.sep)
-        found[section] = facts
-    return found
+        report[section] = facts
+    return report
 
 
 def _torch() -> dict[str, Any]:
@@ -97,15 +97,15 @@ def _torch() -> dict[str, Any]:
     import torch
     from torch.utils.collect_env import get_env_info
 
-    found = {name: value for name, value in get_env_info()._asdict().items() if value not in (None, "N/A", {}, "")}
-    lines = (found.pop("cpu_info", "") or "").splitlines()
+    info = {name: value for name, value in get_env_info()._asdict().items() if value not in (None, "N/A", {}, "")}
+    lines = (info.pop("cpu_info", "") or "").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("Model name")]
     return {
         "version": torch.__version__,
         "processor": names[0] if names else "unknown",
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        **found,
+        **info,
     }
 
 
@@ -123,7 +123,7 @@ def _ops() -> dict[str, Any]:
     facts["cpu"] = "triton's interpreter" if interpreted else "torch: Triton's kernels are for GPUs"
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         why = _dispatch.why_no_triton(torch.device("cuda", index))
-        facts[f"cuda:{index}"] = f"torch: {why}" if why else "triton, but for what torch does better"
+        facts[f"cuda:{index}"] = f"torch: {why}" if why else "triton, except for ops that torch does better"
     return facts
 
 

@@ -67,7 +67,9 @@ class EvaluateCommand:
 
     def run(self) -> None:
         if len(self.truths) != len(self.preds):
-            raise click.UsageError(f"{len(self.truths)} --gt and {len(self.preds)} --pred; expected as many of both")
+            raise click.UsageError(
+                f"{len(self.truths)} --gt and {len(self.preds)} --pred; give one --pred for each --gt"
+            )
         if self.csv_file is not None and len(self.preds) > 1:
             raise click.UsageError("--csv is for one pair of folders; without it, each --pred gets its own results.csv")
 
@@ -130,7 +132,7 @@ class EvaluateCommand:
         except EvaluationError as error:
             raise UserError(format_error(error) + _earlier_run_note(file)) from error
         if not scores.objects and not scores.problems:
-            why = f"nothing to score in {scores.truth}: it shows no object in the frames that count"
+            why = f"nothing to score in {scores.truth}: it shows no object in the scored frames"
             raise UserError(why + _earlier_run_note(file))
         return scores
 
@@ -160,7 +162,7 @@ evaluate = command(EvaluateCommand, output_options())
 
 
 def _left_out(scores: "FolderScores") -> LeftOut:
-    """Returns the videos and masks that do not count, for a pair of folders."""
+    """Returns the videos and masks that are not scored, for a pair of folders."""
     left_out = LeftOut()
     for folder, side in ((scores.truth, "only_truth"), (scores.pred, "only_pred")):
         for name in getattr(scores, side):
@@ -170,7 +172,7 @@ def _left_out(scores: "FolderScores") -> LeftOut:
                 left_out.add("mask", f"only {folder} has it", f"{video.name}/{name}")
     for video in scores.videos:
         if not video.objects and not video.problems:
-            left_out.add("video", f"{scores.truth} shows no object in the frames that count", video.name)
+            left_out.add("video", f"{scores.truth} shows no object in the scored frames", video.name)
     return left_out
 
 

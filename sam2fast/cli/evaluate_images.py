@@ -84,7 +84,7 @@ class EvaluateImagesCommand:
     no_feedback: bool = option(help="Prompt with clicks only, without the previous mask.")
     most_images: int | None = option("--images", type=click.IntRange(1), help="Evaluate N random images.")
     max_objects: int | None = option(type=click.IntRange(1), help="Evaluate N random objects of each image.")
-    min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects of fewer pixels.")
+    min_area: int = option(type=click.IntRange(1), default=1, help="Leave out objects with fewer pixels.")
     seed: int = option(type=click.IntRange(0), default=0, help="Seed of random choices and noise.")
     with_crowds: bool = option(help="Also evaluate COCO's crowds.")
     ignored_labels: tuple[int, ...] = shared(
@@ -226,7 +226,7 @@ def _build(choice: ModelChoice, dtype: str, device: str) -> "SAM2ImagePredictor"
 
 
 def output_files(out: Path) -> tuple[Path, Path]:
-    """Returns the JSON and the CSV file for ``--out``: either of them or their common stem."""
+    """Returns the JSON and the CSV file for ``--out``. It names one of them or their common stem."""
     stem = out.with_suffix("") if out.suffix.lower() in SUFFIXES else out
     json_file, csv_file = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     return json_file, csv_file

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FindCommand(MaskingCommand):
-    """Find an object that is labelled in one image, in each IMAGE.
+    """Find an object in each IMAGE, from its mask in another image.
 
     IMAGE is a file, a folder, a pattern such as 'photos/*.jpg', a URL (https://...), or - for stdin. The results are
     proposals to review: they look like the object, but may be another object of its type. Most images without the

@@ -50,7 +50,7 @@ class ImageName:
     file: Path  # file or folder that states the name
     parts: tuple[str, ...]  # parts of the path, with the file name last
     text: str = field(compare=False)  # name in messages
-    stated: int  # number of parts that the file states; for a label file, number of parts below the given folder
+    stated: int  # number of parts that the file states; for a label file, number of parts below its folder argument
     is_id: bool = False  # True if the name is a number, ``image_id`` of COCO's detections
 
     @classmethod
@@ -89,7 +89,7 @@ class GivenImage(NamedTuple):
 
     @classmethod
     def of_frame(cls, path: str) -> "GivenImage":
-        """Returns a frame by the path of its image, without the suffix."""
+        """Returns the frame with this path of its image. The path has no suffix."""
         parts = path_parts(os.path.abspath(path))
         return cls(path, parts, parts[-1], is_frame=True)
 

@@ -100,7 +100,7 @@ def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
             return ModelChoice(default.config, get_checkpoint(DEFAULT_MODEL, quiet=reporting().quiet))
         except DownloadError as error:
             print_message(
-                f"THIS IS NOT SAM 2: mini replaces SAM 2.1 {DEFAULT_MODEL}, and its masks are worse, since "
+                f"THIS IS NOT SAM 2: mini, which has worse masks, replaces SAM 2.1 {DEFAULT_MODEL}, since "
                 f"{error.reason}. To get {DEFAULT_MODEL}: sam2fast download {DEFAULT_MODEL}. To hide this line: "
                 "--model mini"
             )
@@ -171,7 +171,7 @@ def _config_that_fits(checkpoint: Path) -> str:
         raise UserError(" ".join(str(error).split())) from error
     if overrides:
         raise UserError(
-            f"the model of {checkpoint} is {config} with {' '.join(overrides)}, as the config.json beside it says; "
+            f"the model of {checkpoint} is {config} with {' '.join(overrides)}, according to its config.json; "
             "give a configuration with these values with --model FILE.yaml"
         )
     return config

@@ -59,19 +59,19 @@ class ProfileCommand:
         if self.source.suffix.lower() in SUFFIXES and not self.source.is_dir():
             images = Segmenter(choice, self.model.device, self.model.dtype).predictor
             with errors:
-                found = profile_image(images, self.source, runs=self.runs or RUNS_OF_IMAGES, **options)
+                report = profile_image(images, self.source, runs=self.runs or RUNS_OF_IMAGES, **options)
         else:
             video, _ = load_predictor(choice, self.model.device, self.model.dtype)
             options |= {"frames": self.frames, "runs": self.runs or RUNS_OF_VIDEOS}
             with errors:
-                found = profile_video(video, str(self.source), **options)
+                report = profile_video(video, str(self.source), **options)
         described = {**choice.as_json(), "dtype": self.model.dtype}
-        record = {"input": str(self.source), "model": described, **found.as_json()}
+        record = {"input": str(self.source), "model": described, **report.as_json()}
         emit(record)
         if self.as_json:
             click.echo(json.dumps(record, indent=1))
         else:
-            say(found.as_text(self.depth))
+            say(report.as_text(self.depth))
 
 
 profile = command(ProfileCommand, output_options())

@@ -169,9 +169,7 @@ class ImagePrompts:
         given = [one for one in parts if one or one.object is not None or one.image is None]
         found = merged((one for one in given if not one.where), lambda part: (part.image, part.object))
         if not given:
-            raise click.UsageError(
-                "say what to segment, with --point, --box, --mask, --masks, --prompts or --boxes-from"
-            )
+            raise click.UsageError("no prompts; give --point, --box, --mask, --masks, --prompts or --boxes-from")
         for one in found:
             if not one:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")

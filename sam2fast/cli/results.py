@@ -33,7 +33,7 @@ def write_results(
     stem: str,
     image: object,
     pixels: np.ndarray,
-    found: Sequence[SegmentedObject],
+    objects: Sequence[SegmentedObject],
     model: Mapping[str, Any],
     made_from: Sequence[Mapping[str, Any] | None],
     choices: Mapping[str, Any] = MappingProxyType({}),
@@ -47,17 +47,17 @@ def write_results(
         made_from: Record of each object, see :mod:`sam2fast.io.made_from`, or None.
         choices: Page, bands and scale of the image, as JSON.
     """
-    files = output_files(out, stem, [one.name for one in found])
-    clicks = [click for one in found for click in one.prompts.clicks]
+    files = output_files(out, stem, [one.name for one in objects])
+    clicks = [click for one in objects for click in one.prompts.clicks]
     overlay = draw_overlay(
         to_uint8(pixels),
-        np.array([one.prediction.mask for one in found]),
+        np.array([one.prediction.mask for one in objects]),
         [(c.x, c.y) for c in clicks],
         [c.label for c in clicks],
-        [one.prompts.box for one in found if one.prompts.box is not None],
+        [one.prompts.box for one in objects if one.prompts.box is not None],
     )
     records = []
-    for (name, prompts, prediction), made in zip(found, made_from, strict=True):
+    for (name, prompts, prediction), made in zip(objects, made_from, strict=True):
         mask, candidates = prediction.mask, prediction.candidate_scores
         record = {
             "image": str(image),
@@ -78,7 +78,7 @@ def write_results(
         write_atomically(files[mask_key(name)], encode_png(mask.astype(np.uint8) * np.uint8(255)))
     write_atomically(files["overlay"], encode_image(overlay))
     # Written last: if the JSON exists, its images exist too.
-    content = records[0] if found[0].name is None else {"results": records}
+    content = records[0] if objects[0].name is None else {"results": records}
     write_atomically(files["json"], (json.dumps(content, indent=2) + "\n").encode())
     return records
 

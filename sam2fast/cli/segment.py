@@ -143,7 +143,7 @@ class SegmentCommand:
         for image in (image for image, found in objects.items() if not found):
             left_out.add("image", "it has no prompts", image)
         for name, count in asked.unused(sources).items():
-            left_out.add("prompt", "its image was not given", name, count)
+            left_out.add("prompt", "its image is not an input", name, count)
         if not any(objects.values()):
             if self.as_json:
                 _print_json([], problems, left_out, {})
@@ -251,15 +251,15 @@ class SegmentTask:
 
         with segmenter.stage("read image"):
             made_from = self._made_from(job)  # before the image is read, since the file may be replaced meanwhile
-        pixels, found = predict_objects(segmenter, job.image, job.objects)
-        names = {one.name for one in found}
+        pixels, objects = predict_objects(segmenter, job.image, job.objects)
+        names = {one.name for one in objects}
         left_out = job.left_out(names)
-        if not found:
+        if not objects:
             return [], left_out, segmenter.take_seconds()
         with segmenter.stage("write"):
             made_from = [made for one, made in zip(job.objects, made_from, strict=True) if one.object in names]
             stem, model, choices = job.image.stem, segmenter.description, segmenter.choices
-            records = write_results(self.out, stem, job.image, pixels, found, model, made_from, choices)
+            records = write_results(self.out, stem, job.image, pixels, objects, model, made_from, choices)
         return records, left_out, segmenter.take_seconds()
 
     def done_before(self, job: SegmentJob, changed: dict[str, list[str]]) -> list[Record] | None:

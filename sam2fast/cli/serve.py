@@ -65,7 +65,7 @@ class ServeCommand:
         "default, the model that fits the weights of --checkpoint" + DEFAULT_MODEL_HELP,
     )
     checkpoint: Path | None = option(
-        metavar="FILE", help="Weights.  [default: the official file, found as by the other commands]"
+        metavar="FILE", help="Weights.  [default: the official file, found as in the other commands]"
     )
     image_size: int | None = shared(image_size_option, offline_option)
     device: str = option(default="auto", callback=checked_device, help="auto, cpu, cuda, cuda:1, mps.")
@@ -138,7 +138,7 @@ class ServeCommand:
             raise UserError(f"the web demo needs {', '.join(missing)}: pip install 'sam2fast[serve]'")
         if self.strategy == "sam2long":
             raise click.UsageError(
-                "--strategy sam2long decides about masks when a pass ends, and the demo shows each frame when it is "
+                "--strategy sam2long decides about masks when a pass ends, but the demo shows each frame when it is "
                 "tracked; give another strategy"
             )
         if self.in_browser:
@@ -176,7 +176,7 @@ def _token(host: str, token: str | None, no_token: bool) -> str | None:
     if no_token and token is not None:
         raise click.UsageError("--token and --no-token contradict each other; give one of them")
     if token is not None and not (token.isascii() and token.isalnum()):
-        raise click.UsageError("--token is a part of an address: letters and digits only")
+        raise click.UsageError("--token becomes part of a URL: letters and digits only")
     if token is not None or no_token or _is_loopback(host):
         return token
     return secrets.token_hex(16)

@@ -109,7 +109,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
     """Returns the inputs of a command without duplicates, and a report of inputs that do not exist.
 
     Args:
-        list_folder: Function that lists the images or videos of a folder. It raises UserError if there are none.
+        list_folder: Function that lists the images or videos of a folder. It raises UserError for other folders.
         unit: Name of the inputs, such as ``images``.
     """
     found: dict[str, InputSource] = {}
@@ -136,7 +136,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
             why = f"{images[0]} is an image: use `sam2fast segment`; if it is a frame of a video, give the folder"
             problems.append((images[0], why))
         else:
-            why = f"{len(images)} images in {folder} are no videos; if they are the frames of one, give their folder: "
+            why = f"{len(images)} images in {folder} are not videos; if they are frames of a video, give the folder: "
             problems.append((str(folder), f"{why}`sam2fast track {folder}`"))
     report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
     for text, why in problems:
@@ -145,7 +145,7 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
 
 
 def _is_image(path: Path) -> bool:
-    """Returns True for a file with the suffix of an image and only one image."""
+    """Returns True if the file has an image's suffix and only one image."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES or path.is_dir():
         return False
@@ -213,7 +213,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
         elif is_image:
             others.add("path", "it is not a file", path)
         elif path.is_file() and not is_hidden:
-            others.add("file", f"its kind is {path.suffix.lower() or 'unknown'}", path)
+            others.add("file", f"its type is {path.suffix.lower() or 'unknown'}", path)
     if not found:
         why = f"; left out: {others}" if others else ""
         if any(path.name.lower().endswith(VOLUME_SUFFIXES) for path in paths):
@@ -234,7 +234,7 @@ def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:
         add_other_files(folder, left_out)
         return [folder]
     for path in images:
-        left_out.add("file", f"its kind is {path.suffix.lower()}", path)
+        left_out.add("file", f"its type is {path.suffix.lower()}", path)
     return videos
 
 
@@ -245,7 +245,7 @@ def add_other_files(folder: Path, left_out: LeftOut) -> None:
 
     with suppress(VideoError):  # opening the folder raises it again
         for name in other_files(folder):
-            left_out.add("file", f"its kind is {Path(name).suffix.lower()}", folder / name)
+            left_out.add("file", f"its type is {Path(name).suffix.lower()}", folder / name)
 
 
 def _download(address: str, file: Path) -> None:

@@ -107,7 +107,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
     owner, before = os.getpid(), {number: signal.getsignal(number) for number in STOPPING}
 
     def note(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # the run itself ends its forked workers
+        if os.getpid() == owner:  # forked workers ignore signals: the run ends them
             received.append(number)
             for other in ours if once else [number]:
                 signal.signal(other, before[other])
@@ -125,7 +125,7 @@ def note_signals(announce: Callable[[int], None], once: bool) -> Iterator[list[i
 
 @contextmanager
 def report_interrupt(ctx: click.Context) -> Iterator[None]:
-    """Ends the command if the block is interrupted, and prints that the same command continues it."""
+    """Ends the command if the block is interrupted, and prints how to continue."""
     try:
         yield
     except KeyboardInterrupt as stop:

@@ -84,7 +84,7 @@ def _write_coco(record: RecordIndex, folder: RunFolder, request: TrackRequest) -
 
 
 def _write_frames(record: RecordIndex, folder: RunFolder, request: TrackRequest) -> None:
-    """Writes the overlay, and the formats with a file for each frame. Reads the video if they need its images.
+    """Writes the overlay, and the formats with a file for each frame. Reads the video if images are needed.
 
     The overlay ends with the video, or with the record if only a part was tracked.
     """

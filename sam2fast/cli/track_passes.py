@@ -50,7 +50,7 @@ class VideoPropagation:
     Attributes:
         size: (H, W) of the video.
         video_frames: The number of frames in the video, None if unknown.
-        total: The number of frames to track, including those of earlier runs; None if unknown.
+        total: The number of frames to track, including frames of earlier runs; None if unknown.
         problem: Error of the video, or None. It is known after the last frame.
         resumes: True if a stopped run can be continued. False if masks are decided at the end of a pass, or two passes
             are merged.
@@ -123,7 +123,7 @@ class VideoPropagation:
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        """The page, the bands and the scale of frames that are image files, each only if there was a choice."""
+        """The page, bands and scale of frames that are image files. Each is present only if there was a choice."""
         return self._state.frames.choices
 
     def close(self) -> None:
@@ -132,11 +132,11 @@ class VideoPropagation:
 
     def _propagate(self, frames: range, reverse: bool = False) -> Iterator[tuple[Any, ...]]:
         form = _masks_form(self._predictor)
-        found = self._predictor.propagate_in_video(
+        items = self._predictor.propagate_in_video(
             self._state, frames[0], len(frames) - 1, reverse, return_scores=True, progress=False, output=form
         )
         # Stops before a truncated video raises an error: `problem` is reported after all other work.
-        return islice(found, len(frames))
+        return islice(items, len(frames))
 
     def _tracked(self, answer: tuple[Any, ...]) -> TrackedFrame:
         return TrackedFrame(self._frame(answer[0]), self._state.frames.time(answer[0]), *answer[1:])
@@ -234,12 +234,14 @@ class StreamPropagation:
                 result = self._stream.add_new_mask(prompt.object, self._masks[prompt])
             elif prompt.frame == frame.index:
                 result = self._stream.add_new_points_or_box(prompt.object, **prompt.as_arguments())
-        found = self._request.detections
-        if found is not None and (frame.index - self._first) // self._request.step % found.every == 0:
+        detections = self._request.detections
+        if detections is not None and (frame.index - self._first) // self._request.step % detections.every == 0:
             ids, result = self._stream.add_detections(
-                *found.on(frame.index, *self.size), max_unseen=found.max_unseen, start_score=found.start_score
+                *detections.on(frame.index, *self.size),
+                max_unseen=detections.max_unseen,
+                start_score=detections.start_score,
             )
-            found.count_unused(frame.index, ids, self.left_out)
+            detections.count_unused(frame.index, ids, self.left_out)
         return result
 
 

@@ -195,22 +195,22 @@ def _record(request: TrackRequest, passes: VideoPropagation | StreamPropagation,
         ):
             while True:
                 try:
-                    found = next(frames, None)
+                    tracked = next(frames, None)
                 except (VideoError, torch.OutOfMemoryError) as error:
                     outcome.failure = " ".join(str(error).split())
                     break
-                if found is None:
+                if tracked is None:
                     break
                 record = None
-                if found.ids or request.detections is not None:
-                    name = request.frame_name(found.frame) if request.frame_names else None
-                    results = found.ids, found.masks, found.scores
-                    record = frame_record(found.frame, found.time, *results, passes.size, name)
+                if tracked.ids or request.detections is not None:
+                    name = request.frame_name(tracked.frame) if request.frame_names else None
+                    results = tracked.ids, tracked.masks, tracked.scores
+                    record = frame_record(tracked.frame, tracked.time, *results, passes.size, name)
                     folder.append(record)
                     outcome.frames += 1
                     bar.update()
-                if overlay is not None and found.rgb is not None:
-                    overlay.add(found.rgb if record is None else drawing.draw(found.rgb, record), found.time)
+                if overlay is not None and tracked.rgb is not None:
+                    overlay.add(tracked.rgb if record is None else drawing.draw(tracked.rgb, record), tracked.time)
                 if stopped:
                     outcome.stopped = stopped[0]
                     break

@@ -209,7 +209,7 @@ def stop_condition(
     announced: Collection[int] = STOPPING,
     is_main: bool = True,
 ) -> Iterator[Callable[[], bool]]:
-    """Yields a function: True if the time is over, ``interrupted`` returns True, or the launcher was killed.
+    """Yields a function that returns True if the time is over, ``interrupted`` does, or the launcher was killed.
 
     If ``interrupted`` is None, Ctrl-C, SIGTERM and SIGHUP also stop, unless they are ignored, as under ``nohup``. The
     same signal again interrupts as usual. The main process prints a line for ``announced`` signals. SIGTERM should not

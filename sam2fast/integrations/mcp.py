@@ -101,9 +101,9 @@ class McpTools:
     ) -> CallToolResult:
         """Segments one object in an image file. Give points on it (x, y in pixels), a box (x0, y0, x1, y1), or both.
 
-        Labels are 1 on the object and 0 beside it. Returns the width and height of the image, in whose pixels
-        coordinates are; the area, box and score of the best mask; its COCO run lengths if masks is true; and an image
-        with the mask drawn, which may be smaller.
+        Labels are 1 on the object and 0 beside it. Returns the width and height of the image (coordinates are in its
+        pixels); the area, box and score of the best mask; its COCO run lengths if masks is true; and an image with the
+        mask drawn, which may be smaller.
         """
         with _as_tool_error():
             features = self._encoded(content := self._image(path))
@@ -160,7 +160,7 @@ class McpTools:
         """Tracks objects through a video file, from the first frame with a prompt, for max_frames or else 100 frames.
 
         Each prompt has the object's name, a frame from 0, and points (x, y in pixels), a box, or both. Returns the
-        width and height of the frames, in whose pixels coordinates are. For each frame and visible object it returns
+        width and height of the frames; coordinates are in their pixels. For each frame and visible object it returns
         the area, the box, the score (the mask's predicted IoU) and the presence (the probability that the object is
         visible). It also returns images of the first and the last frame, which may be smaller.
         """

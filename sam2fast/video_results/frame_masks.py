@@ -35,7 +35,7 @@ def to_numpy(result: Any) -> FrameMasks:
     """
     if not isinstance(result, tuple) or len(result) not in (3, 4):
         raise TypeError(
-            "expected what propagate_in_video, a stream or read_masks gives, (frame, ids, masks) and maybe scores; got "
+            "expected a result of propagate_in_video, a stream or read_masks: (frame, ids, masks[, scores]); got "
             f"{type(result).__name__}"
         )
     frame, ids, masks = result[:3]

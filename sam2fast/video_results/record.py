@@ -58,13 +58,13 @@ def complete_lines(path: str | Path) -> Iterator[tuple[int, bytes, str]]:
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
-    """Parses one line. Raises RecordError, whose message begins with ``where``, if it is invalid."""
+    """Parses one line. Raises RecordError if it is invalid; ``where`` begins the message."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{where}, is no JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frame"), int) or "objects" not in content:
-        raise RecordError(f"{where}, is no frame of tracked masks")
+        raise RecordError(f"{where}, is not a frame of tracked masks")
     if not 0 <= content["frame"] < MOST_FRAMES:
         raise RecordError(f"{where}, has the frame {content['frame']}; expected 0 to {MOST_FRAMES - 1}")
     return content

@@ -52,7 +52,7 @@ def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArra
         for obj_id, mask in zip(found.ids, found.masks, strict=True):
             label = ids.setdefault(obj_id, len(ids) + 1)
             if mask.shape != slices.shape[1:]:
-                raise ValueError(f"a mask has the shape {mask.shape}, and the volume's slices {slices.shape[1:]}")
+                raise ValueError(f"a mask has the shape {mask.shape}, but the volume's slices {slices.shape[1:]}")
             slices[found.frame][mask] = label
     return labels, list(ids)
 

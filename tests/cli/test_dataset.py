@@ -104,7 +104,7 @@ def sav(tmp_path, video) -> Path:
 def test_convert(run, sav, tmp_path):
     result = run("dataset", "convert", sav, "out", "--to", "sav-png", "--check", "--jobs", 1)
     assert result.exit_code == 1
-    told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; of 1 videos IN has no images\n"
+    told = "2 videos with 6 objects in 5 annotated frames in out, layout sav-png; IN has no images of 1 videos\n"
     assert result.stdout == told and "1 of 3 videos had problems; all else was done\n" in result.stderr
     assert "bad_manual.json" in result.stderr and "masklet[0][0] must have" in result.stderr
     frames = sorted((tmp_path / "out/JPEGImages_24fps/clip").iterdir())

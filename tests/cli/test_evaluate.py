@@ -166,7 +166,7 @@ def test_videos_without_objects(score, pair):
     labels, _ = sets.hard_case()
     for name in ("video0", "video1", "video2"):
         if name == "video1":
-            note = f"1 video ({truth} shows no object in the frames that count; video0)\n"
+            note = f"1 video ({truth} shows no object in the scored frames; video0)\n"
             assert note in score().stderr
         shutil.rmtree(truth / name)
         sets.write_davis(truth / name, labels[:2])

@@ -446,7 +446,7 @@ def test_converted_checkpoints_of_other_layouts(root, layout):
     line = f"convert weights.safetensors {'out/weights.pt' if layout == 'official' else 'out'}"
     assert run(line).exit_code == 0
     before = files_of(root / "out")
-    ends(run(line), 0, "was made from the same before, and is kept")
+    ends(run(line), 0, "exists with the same inputs and options, and is kept")
     assert files_of(root / "out") == before and str(root).encode() not in b"".join(before.values())
     if layout == "transformers":
         (root / "out/config.json").unlink()
@@ -482,7 +482,7 @@ def other_mask(line: str) -> str:
 def test_evaluations_of_something_else_are_replaced(made, change, words):
     line = change(made("evaluate"))
     ends(run(line), 0, words, ", and is replaced")
-    same = ends(run(line), 0, "run.json was made from the same before, and is kept")
+    same = ends(run(line), 0, "run.json exists with the same inputs and options, and is kept")
     assert " click" in same.stdout
 
 
@@ -527,7 +527,7 @@ def test_evaluations_of_paths_in_a_coco_file(root):
 
 @pytest.mark.parametrize("target", EXPORTS)
 def test_exports_in_other_formats_and_of_another_torch_are_refused(made, target, monkeypatch):
-    ends(run(made(target)), 0, "out was made from the same before, and is kept")
+    ends(run(made(target)), 0, "out exists with the same inputs and options, and is kept")
     for other in EXPORTS.keys() - {target}:
         ends(run(EXPORTS[other]), 1, f"--format ({target}, now {other})")
     if target == "web":

@@ -166,7 +166,7 @@ def test_lists_of_detections_with_numbers(run, make_image, tmp_path):
     detections = [{"image_id": i, "category_id": 1, "bbox": [10, 8, 50, 42], "score": 1} for i in (139, 1, 7)]
     (tmp_path / "found.json").write_text(json.dumps(detections))
     result = run("segment", *images, "--boxes-from", "found.json", *NANO)
-    assert result.exit_code == 0 and "1 prompt (its image was not given; 7)" in result.stderr
+    assert result.exit_code == 0 and "1 prompt (its image is not an input; 7)" in result.stderr
     assert "image_id 7 stands for 7.jpg, 007.jpg and similar names; to name another image, set" in result.stderr
     assert {name for name in names(tmp_path / "out") if name.endswith(".json")} == {"000000000139.json", "1.json"}
 
@@ -206,7 +206,7 @@ def test_sizes_that_a_coco_file_states(run, make_image, tmp_path, kind):
 def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path):
     """A note counts images without prompts and prompts without an image; with prompts for none, the command fails."""
     image, other = make_image("x.png"), make_image("a.png")
-    left_out = f"left out: 1 image (it has no prompts; {image}), 1 prompt (its image was not given; b)"
+    left_out = f"left out: 1 image (it has no prompts; {image}), 1 prompt (its image is not an input; b)"
     options = ["--boxes-from", boxes_of_detectors["yolo"], *NANO]
     result = run("segment", image, other, *options)
     assert (
@@ -217,7 +217,7 @@ def test_prompts_for_other_images(boxes_of_detectors, run, make_image, tmp_path)
     result = run("segment", image, *options, "--out", "none")
     assert result.exit_code == 1 and not (tmp_path / "none").exists()
     left_out = left_out.replace(
-        "1 prompt (its image was not given; b)", "4 prompts (its image was not given; first: a)"
+        "1 prompt (its image is not an input; b)", "4 prompts (its image is not an input; first: a)"
     )
     assert result.stderr == f"sam2fast: there are no prompts for these images; {left_out}\n"
 

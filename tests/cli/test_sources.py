@@ -112,14 +112,14 @@ def test_videos_of_every_kind(track, video_file, tmp_path, server, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "videos", "skipped"),
     [
-        ("a.mp4 b.mp4 folder.jpg", "a.mp4 b.mp4", "1 file (its kind is .jpg; {}/folder.jpg)"),
-        ("a.MOV a.jpg b.webm b.jpg", "a.MOV b.webm", "2 files (its kind is .jpg; first: {}/a.jpg)"),
-        ("a.mp4 0.gif", "a.mp4", "1 file (its kind is .gif; {}/0.gif)"),
+        ("a.mp4 b.mp4 folder.jpg", "a.mp4 b.mp4", "1 file (its type is .jpg; {}/folder.jpg)"),
+        ("a.MOV a.jpg b.webm b.jpg", "a.MOV b.webm", "2 files (its type is .jpg; first: {}/a.jpg)"),
+        ("a.mp4 0.gif", "a.mp4", "1 file (its type is .gif; {}/0.gif)"),
         ("a.mp4 b.mp4 ._a.mp4 .c.jpg", "a.mp4 b.mp4", "1 file (it is hidden; {}/._a.mp4)"),
-        ("0.png 1.png .1.png a.mp4", "", "1 file (it is hidden; {0}/.1.png), 1 file (its kind is .mp4; {0}/a.mp4)"),
+        ("0.png 1.png .1.png a.mp4", "", "1 file (it is hidden; {0}/.1.png), 1 file (its type is .mp4; {0}/a.mp4)"),
         ("a.mp4 b.mp4", "a.mp4 b.mp4", ""),
         ("a.mp4 link.mp4", "a.mp4 link.mp4", ""),  # the link is broken, and an error of this video
-        ("0.png 1.png a.mp4", "", "1 file (its kind is .mp4; {}/a.mp4)"),  # one video of two frames
+        ("0.png 1.png a.mp4", "", "1 file (its type is .mp4; {}/a.mp4)"),  # one video of two frames
         ("notes.txt", "", ""),
     ],
 )
@@ -140,7 +140,7 @@ def test_stray_files_among_frames_are_counted_in_one_note(track, tmp_path):
     result = track(folder, *ONE, "--format", "overlay", "--jsonl", "--out", tmp_path / "out")
     files = [("clip.mp4", 1), ("old.png", 2)]
     assert result.exit_code == 0 and json.loads(result.stdout.splitlines()[-1])["left_out"] == [
-        {"what": "file", "why": f"its kind is {Path(name).suffix}", "count": count, "first": str(folder / name)}
+        {"what": "file", "why": f"its type is {Path(name).suffix}", "count": count, "first": str(folder / name)}
         for name, count in files
     ]
     assert result.stderr.count("note") == 1 and "left out" in result.stderr

@@ -113,7 +113,7 @@ def test_without_a_photograph_that_can_be_read(run, tmp_path):
         (tmp_path / "photos" / name).write_text("no image")
     ask = ["--teacher", nano.WEIGHTS, "--model", "nano", "--device", "cpu", "--images", "photos"]
     result = run("synthesize", *SMALL, "--clips", 1, *ask, "--out", "out")
-    reasons = "1 file (its kind is .txt; photos/notes.txt), 2 photographs (it cannot be read; first: photos/a.png)"
+    reasons = "1 file (its type is .txt; photos/notes.txt), 2 photographs (it cannot be read; first: photos/a.png)"
     assert result.exit_code == 1
     assert result.stderr.endswith(f"sam2fast: no photograph can be used; left out: {reasons}\n")
 

@@ -127,7 +127,7 @@ def test_frames_of_a_folder(tmp_path):
     ):
         write_coco_list(tmp_path / "c.json")
         read_detections(tmp_path / "c.json", names)
-    with pytest.raises(UserError, match="its image has no frame number in its name; .*cat.txt, line 1"):
+    with pytest.raises(UserError, match="the name of its image has no frame number; .*cat.txt, line 1"):
         (tmp_path / "cats").mkdir()
         (tmp_path / "cats/cat.txt").write_text("0 0.5 0.5 0.2 0.2")
         read_detections(tmp_path / "cats", [])

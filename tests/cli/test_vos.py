@@ -239,7 +239,7 @@ def test_inputs_that_no_object_is_tracked_from_are_counted(data):
     assert (
         every[late] == 3 and every["file: it is not a video"] == 2 and every["mask folder: no video has its name"] == 1
     )
-    assert every["frame: its file is hidden"] == every["file: its kind is .png"] == 1
+    assert every["frame: its file is hidden"] == every["file: its type is .png"] == 1
     assert "skipped" not in result.stderr
     (note,) = [line for line in result.stderr.splitlines() if "left out" in line]
     assert "3 objects (appears after the first frame; --late-objects tracks it; first: video a)" in note
