@@ -144,10 +144,10 @@ def _read_coco(file: BoxFile, content: Any) -> None:
 
 
 def _list_of(content: Mapping[str, Any], key: str) -> list[Any]:
-    found = content[key]
-    if not isinstance(found, list):
+    items = content[key]
+    if not isinstance(items, list):
         raise TypeError(f"{key} is not a list")
-    return found
+    return items
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
@@ -213,8 +213,8 @@ def _read_yolo(file: BoxFile) -> None:
     if not path.is_dir():
         _read_yolo_lines(file, path, None, _class_names(path, 1))
         return
-    found = sorted(path.rglob("*.txt"))
-    labels = [one for one in found if one.name != CLASSES and not one.name.startswith(".") and one.is_file()]
+    files = sorted(path.rglob("*.txt"))
+    labels = [one for one in files if one.name != CLASSES and not one.name.startswith(".") and one.is_file()]
     if not labels:
         raise UserError(f"no files of boxes in {path}; expected COCO's .json, or .txt files of YOLO")
     for label in labels:
@@ -244,9 +244,9 @@ def _class_names(label: Path, depth: int) -> Mapping[str, str]:
     for folder in label.absolute().parents[: depth + FOLDERS_ABOVE]:
         for name, read in ((CLASSES, str.splitlines), (DATA, _names_of_data)):
             source = folder / name
-            found = read(_read_text(source)) if source.is_file() else None
-            if found:
-                items = found.items() if isinstance(found, Mapping) else enumerate(found)
+            names = read(_read_text(source)) if source.is_file() else None
+            if names:
+                items = names.items() if isinstance(names, Mapping) else enumerate(names)
                 return {str(index): str(name).strip() for index, name in items}
     return {}
 
@@ -258,8 +258,8 @@ def _names_of_data(text: str) -> Mapping[str, Any] | Sequence[Any] | None:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         print_note(f"{DATA} is not valid YAML, so its class names are not used: {format_error(error)}")
         return None
-    found = content.get("names") if isinstance(content, Mapping) else None
-    return found if isinstance(found, Mapping | list) else None
+    names = content.get("names") if isinstance(content, Mapping) else None
+    return names if isinstance(names, Mapping | list) else None
 
 
 def _yolo_box(values: list[float]) -> tuple[Box, float | None]:

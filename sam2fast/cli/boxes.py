@@ -47,12 +47,12 @@ def read_boxes(path: Path, left_out: LeftOut | None = None) -> list[Prompts]:
             "image, set the key file_name of a detection"
         )
     prompts = []
-    for found in file.boxes:
-        box, image, size, where = found.box, found.image, found.size, found.where
-        one = Prompts(box=box, object=found.label, image=image, is_relative=found.is_relative, size=size, where=where)
+    for item in file.boxes:
+        box, image, size, where = item.box, item.image, item.size, item.where
+        one = Prompts(box=box, object=item.label, image=image, is_relative=item.is_relative, size=size, where=where)
         prompts.append(one)
     note_fractions(prompts, f"the boxes in {path}")
-    used = {found.image for found in file.boxes}
+    used = {item.image for item in file.boxes}
     return [*prompts, *(Prompts(image=name) for name in file.names if name not in used)]
 
 
@@ -73,13 +73,13 @@ def read_detections(
     """
     file = read_box_file(path, of_video=True)
     read, file.boxes = file.boxes, []
-    for found in read:
-        if found.score in (None, UNSCORED):
-            file.boxes.append(found._replace(score=None))
-        elif 0 <= found.score <= 1:
-            file.boxes.append(found)
+    for item in read:
+        if item.score in (None, UNSCORED):
+            file.boxes.append(item._replace(score=None))
+        elif 0 <= item.score <= 1:
+            file.boxes.append(item)
         else:
-            file.left_out.add("box", "its score is neither from 0 to 1 nor -1", found.where)
+            file.left_out.add("box", "its score is neither from 0 to 1 nor -1", item.where)
     file.check()
     note_fractions((Prompts(box=one.box, is_relative=one.is_relative) for one in file.boxes), f"the boxes in {path}")
     if file.counts_frames:
@@ -89,9 +89,9 @@ def read_detections(
     else:
         frames = _frames_by_number(file, video)
     by_frame = defaultdict(list)
-    for found, places in zip(file.boxes, frames, strict=True):
+    for item, places in zip(file.boxes, frames, strict=True):
         for frame in places:
-            by_frame[frame].append(found._replace(image=None, frame=None))
+            by_frame[frame].append(item._replace(image=None, frame=None))
     if file.boxes and not by_frame:
         raise UserError(f"{path} has no boxes for this video; left out: {file.left_out}")
     if not by_frame:
@@ -121,21 +121,21 @@ class DetectionFile:
 
     def on(self, frame: int, height: int, width: int) -> BoxArguments:
         """Returns the boxes on a frame of a video of this size."""
-        found = self.boxes.get(frame, ())
+        items = self.boxes.get(frame, ())
         boxes = []
-        for one in found:
+        for one in items:
             rows, columns = (1, 1) if one.is_relative else one.size or (height, width)
             boxes.append(tuple(one.box.scaled(width / columns, height / rows)))
-        labels = [one.label for one in found] if all(one.label for one in found) else None
-        return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in found])
+        labels = [one.label for one in items] if all(one.label for one in items) else None
+        return BoxArguments(boxes, labels, [1.0 if one.score is None else one.score for one in items])
 
     def count_unused(self, frame: int, ids: Sequence[Any], left_out: LeftOut) -> None:
         """Counts boxes without an id: ``add_detections`` neither matched them to an object nor started a new one."""
-        for found, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
+        for item, obj_id in zip(self.boxes.get(frame, ()), ids, strict=True):
             if obj_id is None:
-                is_low = found.score is not None and found.score < self.start_score
+                is_low = item.score is not None and item.score < self.start_score
                 why = "its score is below --start-score, and it matches no tracked object"
-                left_out.add("box", why if is_low else "it lies outside the frame", found.where)
+                left_out.add("box", why if is_low else "it lies outside the frame", item.where)
 
     def count_beyond(self, frames: int, left_out: LeftOut) -> None:
         """Counts the boxes beyond the end of a video with ``frames`` frames."""
@@ -144,7 +144,7 @@ class DetectionFile:
 
     def as_json(self) -> dict[str, Any]:
         """Returns, as JSON, the content and settings that determine the results."""
-        boxes = {frame: [one._replace(where="") for one in found] for frame, found in self.boxes.items()}
+        boxes = {frame: [one._replace(where="") for one in items] for frame, items in self.boxes.items()}
         content = repr(sorted(boxes.items()))
         settings = {"every": self.every, "max_unseen": self.max_unseen, "start_score": self.start_score}
         return {"sha256": hashlib.sha256(content.encode()).hexdigest(), **settings}
@@ -158,11 +158,11 @@ def _frames_by_count(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence
         if file.path.suffix.lower() != ".json":
             places = _places_by_names(file, frame_names) or places
     frames: list[Sequence[int]] = []
-    for found in file.boxes:
-        assert found.frame is not None
-        place = found.frame if places is None else places.get(found.frame)
+    for item in file.boxes:
+        assert item.frame is not None
+        place = item.frame if places is None else places.get(item.frame)
         if place is None:
-            file.left_out.add("box", NO_FRAME, found.where)
+            file.left_out.add("box", NO_FRAME, item.where)
         frames.append(() if place is None else (place,))
     return frames
 
@@ -176,8 +176,8 @@ def _places_by_names(file: BoxFile, frame_names: Sequence[str]) -> dict[int, int
     places = {int(match[1]) - 1: frame for frame, match in enumerate(matches) if match}
     if len(places) < len(frame_names) or min(places) < 0:
         return None
-    by_name = sum(found.frame in places for found in file.boxes)
-    by_count = sum(found.frame in range(len(frame_names)) for found in file.boxes)
+    by_name = sum(item.frame in places for item in file.boxes)
+    by_count = sum(item.frame in range(len(frame_names)) for item in file.boxes)
     if not by_name or by_name < by_count:
         return None
     moved = next(((number, frame) for number, frame in places.items() if number != frame), None)
@@ -194,16 +194,16 @@ def _frames_by_name(file: BoxFile, frame_names: Sequence[str]) -> list[Sequence[
         for name in names.of(GivenImage.of_frame(path)):
             frames[name].append(frame)
     names.note_guesses()
-    for found in file.boxes:
-        if found.image is not None and found.image not in frames:
-            file.left_out.add("box", NO_FRAME, f"{found.image.text} in {file.path}")
-    return [frames.get(found.image, ()) for found in file.boxes]
+    for item in file.boxes:
+        if item.image is not None and item.image not in frames:
+            file.left_out.add("box", NO_FRAME, f"{item.image.text} in {file.path}")
+    return [frames.get(item.image, ()) for item in file.boxes]
 
 
 def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
     """Returns the frame of each box by the number in the name of its image."""
     numbers = {name: _number_of(name) for name in file.names}
-    series = {found[0] for found in numbers.values() if found is not None}
+    series = {item[0] for item in numbers.values() if item is not None}
     if len(series) > 1:  # the file has frames of several videos
         matching = {one for one in series if video.casefold() in (part.casefold() for part in one)}
         if not matching:
@@ -211,12 +211,12 @@ def _frames_by_number(file: BoxFile, video: str) -> list[Sequence[int]]:
             raise UserError(f"{file.path} has boxes of several videos ({texts}), and none has the name {video!r}")
         series = matching
     frames: list[Sequence[int]] = []
-    for found in file.boxes:
-        number = numbers.get(found.image) if found.image else None
+    for item in file.boxes:
+        number = numbers.get(item.image) if item.image else None
         is_own = number is not None and number[0] in series
         if not is_own:
             why = "the name of its image has no frame number" if number is None else "it belongs to another video"
-            file.left_out.add("box", why, found.where)
+            file.left_out.add("box", why, item.where)
         frames.append((number[1],) if number is not None and is_own else ())
     return frames
 

@@ -31,7 +31,7 @@ def output_files(out: Path, stem: str, names: Sequence[str | None] = (None,)) ->
 
 def files_of_object(files: Mapping[str, Path], name: str | None) -> dict[str, str]:
     """Returns, as JSON, the files of one object of :func:`output_files`."""
-    return {"mask": str(files[mask_key(name)]), **{kind: str(files[kind]) for kind in ("overlay", "json")}}
+    return {"mask": str(files[mask_key(name)]), **{key: str(files[key]) for key in ("overlay", "json")}}
 
 
 def mask_key(name: str | None) -> str:
@@ -43,7 +43,7 @@ def mask_files(out: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
     """Returns the mask files of one image, by format. ``json`` is absent, since its file is for all images."""
     files = {"layers": out / f"{stem}_masks.png", "overlay": out / f"{stem}_overlay.png"}
     files |= {name: out / name / file.format(stem) for name, file in EXPORT_FILES.items()}
-    return {kind: file for kind, file in files.items() if kind in formats}
+    return {key: file for key, file in files.items() if key in formats}
 
 
 def check_results(
@@ -88,12 +88,12 @@ class OutputFolder:
         with as_user_error(OSError, ValueError):
             is_new = all(path.name == record.name for path in out.iterdir())
             before = json.loads(record.read_text(encoding="utf-8")) if is_whole(record) else None
-        found: dict[str, Any] = before if isinstance(before, dict) and not is_new else {}
+        previous: dict[str, Any] = before if isinstance(before, dict) and not is_new else {}
         if not overwrite and not is_new:
-            if before is not found:
+            if before is not previous:
                 raise UserError(f"the folder {out} is not empty and has no {record.name} with its options; {advice}")
-            check_same(out, found.get("made_from"), made_from, self._advice)
-        parts = {key: found[key] for key in ("videos", "files") if isinstance(found.get(key), dict)}
+            check_same(out, previous.get("made_from"), made_from, self._advice)
+        parts = {key: previous[key] for key in ("videos", "files") if isinstance(previous.get(key), dict)}
         self.made_from = made_from
         self._content: dict[str, Any] = {"made_from": made_from, **parts}
 

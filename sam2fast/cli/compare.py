@@ -192,9 +192,9 @@ def _run_all(
     return done, results
 
 
-def _parsed(texts: Sequence[str], kind: PromptType, option: str) -> list[Any]:
+def _parsed(texts: Sequence[str], prompt_type: PromptType, option: str) -> list[Any]:
     try:
-        return [kind.convert(text, None, None) for text in texts]
+        return [prompt_type.convert(text, None, None) for text in texts]
     except click.BadParameter as error:
         raise click.BadParameter(error.message, param_hint=f"'{option}'") from None
 

@@ -66,9 +66,9 @@ def open_source(source: Path, layout: str | None, masklets: str, rate: int) -> t
 
     videos: list[str] = []
     if source.is_file():
-        for kind in MASKLETS:
-            if source.name.endswith(f"_{kind}.json"):
-                layout, masklets, videos = "sav", kind, [source.name.removesuffix(f"_{kind}.json")]
+        for masklet_type in MASKLETS:
+            if source.name.endswith(f"_{masklet_type}.json"):
+                layout, masklets, videos = "sav", masklet_type, [source.name.removesuffix(f"_{masklet_type}.json")]
         if source.suffix == ".jsonl":
             name = source.resolve().parent.name if source.name == "masks.jsonl" else source.stem  # of `sam2fast track`
             layout, videos = "coco-jsonl", [name]
@@ -139,10 +139,10 @@ def open_masklets(source: Path, layout: str | None, rate: int, both: bool = Fals
     data, only = open_source(source, layout, MASKLETS[0], rate)
     if data.name != "sav" or (only and not both):
         return [(data, select_source_videos(data, only, ()))]
-    kinds = [open_source(data.root, "sav", kind, rate)[0] for kind in MASKLETS]
+    layouts = [open_source(data.root, "sav", masklets, rate)[0] for masklets in MASKLETS]
     if only:
-        return [(one, only) for one in kinds if (data.root / f"{only[0]}_{one.settings.masklets}.json").is_file()]
-    present = [(one, names) for one in kinds if (names := one.videos())]
+        return [(one, only) for one in layouts if (data.root / f"{only[0]}_{one.settings.masklets}.json").is_file()]
+    present = [(one, names) for one in layouts if (names := one.videos())]
     if not present:
         raise UserError(f"there are no annotated videos in {source}")
     return present
@@ -234,9 +234,9 @@ def _draw_frame(
     for layout, video in opened:
         if frame in video.frames:
             masks = video.masks(frame)
-            kind = f" {layout.settings.masklets}" if layout.name == "sav" else ""
+            suffix = f" {layout.settings.masklets}" if layout.name == "sav" else ""
             visible = sum(area_of(rle) > 0 for rle in masks.values())
-            title = f"{video.name}{kind}, frame {frame}: {visible} of {len(video.objects)} objects"
+            title = f"{video.name}{suffix}, frame {frame}: {visible} of {len(video.objects)} objects"
             panels.append(Panel(title, video.size, masks, layout.first_id))
     content = BytesIO()
     draw_panels(image, panels).save(content, "PNG")

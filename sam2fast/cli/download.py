@@ -73,7 +73,7 @@ class DownloadCommand:
     def _wanted(self) -> list[str]:
         """Returns the names in order, with ``all`` expanded and without duplicates. Checks the options."""
         names = [one for name in self.names for one in (SAM2 if name == "all" else (name,))]
-        wanted = list(dict.fromkeys(found.hub_id if (found := published(name)) else name for name in names))
+        wanted = list(dict.fromkeys(model.hub_id if (model := published(name)) else name for name in names))
         if not wanted:
             raise click.UsageError("give at least one NAME; sam2fast download --list shows them")
         known = [name for name in wanted if published(name) or find_embedded(short_name(name)) or name in SAM3_NAMES]
@@ -101,10 +101,10 @@ def _list() -> None:
         rows.append((name, "in the package", _megabytes(embedded.bytes), str(embedded.weights.parent)))
         emit({"name": name, "path": str(embedded.weights)})
     for model in dict.fromkeys(published_models().values()):
-        found = catalog.find_local(model)
-        size = _megabytes(model.release.bytes if found is None else found.stat().st_size)
-        rows.append((simplest_name(model), model.release.checkpoint, size, "-" if found is None else str(found)))
-        emit({"name": simplest_name(model), "path": None if found is None else str(found)})
+        path = catalog.find_local(model)
+        size = _megabytes(model.release.bytes if path is None else path.stat().st_size)
+        rows.append((simplest_name(model), model.release.checkpoint, size, "-" if path is None else str(path)))
+        emit({"name": simplest_name(model), "path": None if path is None else str(path)})
     say_table(rows, (2,))
 
 

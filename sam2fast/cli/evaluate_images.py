@@ -137,9 +137,9 @@ class EvaluateImagesCommand:
             made_from[f"{what}_content"] = digest_of(path, readable)
         if self.out is not None and not data.problems and _print_same(self.out, made_from):
             return
-        chosen = choose_runner(RayOptions(), self.model.device, len(jobs), "images")
+        workers = choose_runner(RayOptions(), self.model.device, len(jobs), "images")
         with as_user_error(ValueError, RuntimeError):
-            devices = device_list(chosen.name)
+            devices = device_list(workers.name)
         of_prompts = max(self.clicks), not self.no_feedback, self.box, self.box_noise
         settings = ClickSettings(*of_prompts, self.min_area, self.max_objects, self.seed, self.objects_per_batch)
         results, problems, left_out = Results(self.clicks), ErrorReport("images and masks"), LeftOut()
@@ -150,16 +150,18 @@ class EvaluateImagesCommand:
         begun, function = time.perf_counter(), functools.partial(evaluate_image, settings=settings)
         build = functools.partial(_build, choice, self.model.dtype)
         with progress_bar("images", len(jobs), "images") as bar:
-            for job, found in work_through(function, jobs, chosen.runner, build, problems, bar, lambda job: job.image):
-                results.add(job.name, found)
-                if not (found.objects or found.too_small or found.problems):
+            for job, result in work_through(
+                function, jobs, workers.runner, build, problems, bar, lambda job: job.image
+            ):
+                results.add(job.name, result)
+                if not (result.objects or result.too_small or result.problems):
                     left_out.add("image", "it has no objects", job.name)
-                if found.too_small:
+                if result.too_small:
                     why = f"its area is less than {self.min_area} pixels"
-                    left_out.add("object", why, f"in {job.image}", found.too_small)
-                if found.problems:
-                    more = len(found.problems) - MAX_SHOWN
-                    shown = "; ".join(found.problems[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+                    left_out.add("object", why, f"in {job.image}", result.too_small)
+                if result.problems:
+                    more = len(result.problems) - MAX_SHOWN
+                    shown = "; ".join(result.problems[:MAX_SHOWN]) + (f"; and {more} more" if more > 0 else "")
                     problems.add(job.image, shown)
         seconds = time.perf_counter() - begun
         left_out.report()

@@ -131,7 +131,7 @@ class ImageNames:
                 by_file[name.file][name] = match
         best = {file: max(matches.values()) for file, matches in by_file.items()}
         longest = max((match.common for match in best.values()), default=0)
-        found = []
+        names = []
         for file, match in best.items():
             fitting = [name for name, one in by_file[file].items() if one == match]
             if match.common < min(longest, len(fitting[0].parts)):
@@ -142,10 +142,10 @@ class ImageNames:
                     f"{image.text} may be any of {texts} in {file}; expected an image in a folder with the name of one "
                     "of their folders"
                 )
-            found += fitting
+            names += fitting
             if match.common == 1 < fitting[0].stated:
                 self.guessed[image.text] = fitting[0].text
-        return found
+        return names
 
     def note_guesses(self) -> None:
         """Prints a note if only the file name of an image agrees with a name that states folders."""
@@ -161,8 +161,8 @@ def _stem(name: str) -> str:
 
 
 def _match(name: ImageName, image: GivenImage) -> PathMatch | None:
-    last, given = name.parts[-1], image.parts[-1]
-    pairs = [(last, given, 3), (last, image.stem, 2), *([(_stem(last), given, 2)] if image.is_frame else ())]
+    last, file_name = name.parts[-1], image.parts[-1]
+    pairs = [(last, file_name, 3), (last, image.stem, 2), *([(_stem(last), file_name, 2)] if image.is_frame else ())]
     equal = [(one == other, closeness) for one, other, closeness in pairs if one.casefold() == other.casefold()]
     if name.is_id or not equal:
         is_number = (name.is_id or image.is_frame) and as_number(last) is not None

@@ -215,31 +215,31 @@ def read_previous_masks(
         entries = [FoundMasks(image, annotations[image["id"]]) for image in content["images"]]
         names = [InputSource(entry.image["file_name"]) for entry in entries]
         check_same(results, run, task.run, f"; {START_AGAIN}")
-        found = {entry.image["made_from"]["image_path"]: entry for entry in entries}
+        previous = {entry.image["made_from"]["image_path"]: entry for entry in entries}
         lacks = any(not {"width", "height"} <= entry.image.keys() for entry in entries)
-        if lacks or len(found) < len(entries) or any(not one.keys() >= task.KEYS for one in content["annotations"]):
+        if lacks or len(previous) < len(entries) or any(not one.keys() >= task.KEYS for one in content["annotations"]):
             raise ValueError("it is damaged")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{results} cannot be resumed ({error}); {START_AGAIN}") from error
     owners = {
         str(file).casefold(): path
-        for path, name in zip(found, names, strict=True)
+        for path, name in zip(previous, names, strict=True)
         for file in mask_files(task.out, name.stem, task.formats).values()
     }
     for image in images:
         files = mask_files(task.out, image.stem, task.formats).values()
         for path in {owners.get(str(file).casefold()) for file in files} - {image.resolved}:
-            if found.pop(path, None):
+            if previous.pop(path, None):
                 changed[str(image)] = ["image path"]
-        if image.resolved not in found:
+        if image.resolved not in previous:
             continue
         try:
-            other = differences(found[image.resolved].image["made_from"], image.made_from())
+            other = differences(previous[image.resolved].image["made_from"], image.made_from())
         except USER_ERRORS:  # reported when the image is processed
             other = ["image content"]
         if other:
             changed[str(image)] = other
-        entry = found.pop(image.resolved)
+        entry = previous.pop(image.resolved)
         if not other and all(map(is_whole, files)):
-            found[image.resolved] = entry._replace(image={**entry.image, "file_name": str(image)})
-    return found
+            previous[image.resolved] = entry._replace(image={**entry.image, "file_name": str(image)})
+    return previous

@@ -97,9 +97,9 @@ class MaskingCommand:
         left = [image for image in files if image.resolved not in before]
         if self.resume:
             note_resumed(len(files) - len(left), len(files), changed)
-        chosen = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
+        workers = choose_runner(self.ray_options, self.model.device, len(left or files), "images")
         spent, rows = dict[str, float](), list[tuple[str, ...]]()
-        results, total = task.results(chosen.name, spent), len(files) + len(problems.found)
+        results, total = task.results(workers.name, spent), len(files) + len(problems.found)
 
         def note(image: InputSource, found: "FoundMasks") -> None:
             best = max((one[self.SCORE] for one in found.annotations), default=None)
@@ -116,9 +116,9 @@ class MaskingCommand:
             for image in files:
                 if image.resolved in before:
                     note(image, before[image.resolved])
-            task = task.shown_by(bar) if chosen.is_local else task
-            for image, (found, seconds, used) in work_through(task, left, chosen.runner, task.load, problems, bar):
-                results.device = used if chosen.is_local else chosen.name
+            task = task.shown_by(bar) if workers.is_local else task
+            for image, (found, seconds, used) in work_through(task, left, workers.runner, task.load, problems, bar):
+                results.device = used if workers.is_local else workers.name
                 add_seconds(spent, seconds)
                 results.add(found)
                 note(image, found)

@@ -30,8 +30,8 @@ class ModelChoice(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Returns JSON. It has the input size if one is set, and ``name`` and ``fallback`` for a fallback."""
-        found = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
-        return {**found, "name": "mini", "fallback": True} if self.fallback else found
+        content = {"config": self.config, "checkpoint": str(self.checkpoint), **self._size()}
+        return {**content, "name": "mini", "fallback": True} if self.fallback else content
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns JSON that identifies the model by the content of its files."""

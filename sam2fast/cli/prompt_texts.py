@@ -69,8 +69,8 @@ def _named(read: Callable[[str], Prompts]) -> Callable[[str], Prompts]:
     """Returns a function that reads ``[NAME,]`` and a prompt. The path of a mask file may contain a comma."""
 
     def read_named(text: str) -> Prompts:
-        found = None if read is _mask and mask_file(Path(text))[0].is_file() else NAME.match(text)
-        return replace(read(text[found.end() :] if found else text), object=found and found[1])
+        match = None if read is _mask and mask_file(Path(text))[0].is_file() else NAME.match(text)
+        return replace(read(text[match.end() :] if match else text), object=match and match[1])
 
     return read_named
 
@@ -134,7 +134,7 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
     if not isinstance(entries, list) or set(content) != {"prompts"}:
         raise UserError(f'{path} is not {{"prompts": [...]}}')
     required = ("frame", "object") if place == "frame" else ("object",)
-    known, found = (*dict.fromkeys((*required, place)), *KEYS), []
+    known, prompts = (*dict.fromkeys((*required, place)), *KEYS), []
     for number, entry in enumerate(entries, 1):
         try:
             if not isinstance(entry, Mapping):
@@ -149,15 +149,15 @@ def read_prompt_file(path: Path, place: str, left_out: LeftOut | None = None) ->
                 raise Reason(f"the image is {image!r}; expected the name of a file")
             where: dict[str, Any] = {"image": ImageName.of(image, path) if image else None}
             where = {"frame": frame(entry["frame"])} if place == "frame" else where
-            found.append(replace(_entry(entry, path.parent), object=obj if place == "frame" else str(obj), **where))
+            prompts.append(replace(_entry(entry, path.parent), object=obj if place == "frame" else str(obj), **where))
         except ValueError as error:
             if left_out is None or not isinstance(error, NoArea):
                 raise UserError(f"{path}, prompt {number}: {error}") from error
             left_out.add("prompt", NO_AREA, f"{path}, prompt {number}")
-    if left_out and not found:
+    if left_out and not prompts:
         raise UserError(f"{path} has no usable prompt; left out: {left_out}")
-    note_fractions(found, f"the points and boxes in {path}")
-    return found
+    note_fractions(prompts, f"the points and boxes in {path}")
+    return prompts
 
 
 def _entry(entry: Mapping[str, Any], folder: Path) -> Prompts:

@@ -73,12 +73,12 @@ class Prompts:
 
     def outside(self, width: int, height: int) -> list[str]:
         """Names the clicks and the box that lie outside an image of this size. A box may extend beyond the edges."""
-        found = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
+        texts = [f"point {c.x:g},{c.y:g}" for c in self.clicks if not (0 <= c.x <= width and 0 <= c.y <= height)]
         if self.box is not None:
             x0, y0, x1, y1 = self.box
             if x1 < 0 or y1 < 0 or x0 > width or y0 > height:
-                found.append(f"box {x0:g},{y0:g},{x1:g},{y1:g}")
-        return found
+                texts.append(f"box {x0:g},{y0:g},{x1:g},{y1:g}")
+        return texts
 
     def scaled(self, image: InputSource, width: int, height: int) -> "Prompts":
         """Returns the prompts in pixels of an image with this displayed size."""
@@ -123,10 +123,10 @@ class Prompts:
 
 def merged(parts: Iterable[Prompts], key: Callable[[Prompts], Hashable]) -> list[Prompts]:
     """Joins prompts with equal keys, in the order of the first prompt with each key."""
-    found: dict[Hashable, Prompts] = {}
+    joined: dict[Hashable, Prompts] = {}
     for part in parts:
-        found[key(part)] = found[key(part)].joined(part) if key(part) in found else part
-    return list(found.values())
+        joined[key(part)] = joined[key(part)].joined(part) if key(part) in joined else part
+    return list(joined.values())
 
 
 def merge_prompts(parts: Iterable[Prompts], each_shows_object: bool) -> list[Prompts]:
@@ -166,22 +166,22 @@ class ImagePrompts:
     def __init__(self, parts: Sequence[Prompts]) -> None:
         # Names of all images in files of prompts and boxes.
         self.names = ImageNames(one.image for one in parts if one.image is not None)
-        given = [one for one in parts if one or one.object is not None or one.image is None]
-        found = merged((one for one in given if not one.where), lambda part: (part.image, part.object))
-        if not given:
+        prompts = [one for one in parts if one or one.object is not None or one.image is None]
+        joined = merged((one for one in prompts if not one.where), lambda part: (part.image, part.object))
+        if not prompts:
             raise click.UsageError("no prompts; give --point, --box, --mask, --masks, --prompts or --boxes-from")
-        for one in found:
+        for one in joined:
             if not one:
                 raise click.UsageError(f"{one} is empty; expected points, a box or a mask")
-        if len(objects := {one.object for one in given}) > 1 and None in objects:
+        if len(objects := {one.object for one in prompts}) > 1 and None in objects:
             raise click.UsageError("some prompts have a name and others do not; name the objects of all, as NAME,X,Y")
         # Prompts with their positions, to keep the order if an image has several names.
         self._by_name: dict[ImageName | None, list[tuple[int, Prompts]]] = defaultdict(list)
-        for position, one in enumerate([*found, *(one for one in given if one.where)]):
+        for position, one in enumerate([*joined, *(one for one in prompts if one.where)]):
             self._by_name[one.image].append((position, one))
-        self.masks = {one.mask for one in found if one.mask is not None}
+        self.masks = {one.mask for one in joined if one.mask is not None}
         self.mask_files = sorted({mask_file(mask)[0] for mask in self.masks})
-        check_masks(one for one in found if one.image is None)  # masks of single images are checked with the image
+        check_masks(one for one in joined if one.image is None)  # masks of single images are checked with the image
 
     def of(self, image: InputSource) -> Sequence[Prompts]:
         """Returns the prompts for one image, joined by object.
@@ -194,15 +194,15 @@ class ImagePrompts:
         """
         names = [None, *self.names.of(GivenImage.of(image))]
         counts: Counter[str] = Counter()
-        found = []
+        prompts = []
         for _, one in sorted(
             (item for name in names for item in self._by_name.get(name, ())), key=lambda item: item[0]
         ):
             if one.where:
                 counts[one.object] += 1
                 one = replace(one, object=f"{one.object}_{counts[one.object]}")
-            found.append(one)
-        return merged(found, lambda one: one.object)
+            prompts.append(one)
+        return merged(prompts, lambda one: one.object)
 
     def unused(self, images: Iterable[InputSource]) -> dict[str, int]:
         """Returns the names that fit none of the images, with the number of their prompts."""
@@ -210,7 +210,7 @@ class ImagePrompts:
         for image in images:
             with suppress(UserError):
                 used.update(self.names.of(GivenImage.of(image)))
-        return {name.text: len(found) for name, found in self._by_name.items() if name is not None and name not in used}
+        return {name.text: len(items) for name, items in self._by_name.items() if name is not None and name not in used}
 
 
 def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
@@ -229,8 +229,8 @@ def note_fractions(prompts: Iterable[Prompts], of: str) -> None:
 
 def mask_file(mask: Path) -> tuple[Path, int | None]:
     """Returns the file of a mask, and the label of ``FILE:LABEL`` or None."""
-    found = LABEL.fullmatch(str(mask))
-    return (Path(found[1]), int(found[2])) if found and not mask.is_file() else (mask, None)
+    match = LABEL.fullmatch(str(mask))
+    return (Path(match[1]), int(match[2])) if match and not mask.is_file() else (mask, None)
 
 
 def check_masks(prompts: Iterable[Prompts]) -> None:

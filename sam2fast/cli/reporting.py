@@ -32,8 +32,8 @@ class Reporting(NamedTuple):
 def reporting() -> Reporting:
     """Returns the settings of the running command, or the defaults in workers and outside of commands."""
     context = click.get_current_context(silent=True)
-    found: Reporting = Reporting() if context is None else context.meta.get(META, Reporting())
-    return found
+    settings: Reporting = Reporting() if context is None else context.meta.get(META, Reporting())
+    return settings
 
 
 def output_options(has_bar: bool = False) -> Callable[[Command], Command]:

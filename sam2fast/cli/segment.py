@@ -140,7 +140,7 @@ class SegmentCommand:
             lambda image: output_files(self.out, image.stem, [one.object for one in objects[image]]).values(),
             asked.mask_files,
         )
-        for image in (image for image, found in objects.items() if not found):
+        for image in (image for image, prompts in objects.items() if not prompts):
             left_out.add("image", "it has no prompts", image)
         for name, count in asked.unused(sources).items():
             left_out.add("prompt", "its image is not an input", name, count)
@@ -154,7 +154,7 @@ class SegmentCommand:
         choice = self.model.choose()
         make_folder(self.out)
         task = SegmentTask(self.out, choice, self.model.dtype, choice.made_from(dtype=self.model.dtype))
-        jobs, spent = [SegmentJob(image, found) for image, found in objects.items() if found], dict[str, float]()
+        jobs, spent = [SegmentJob(image, prompts) for image, prompts in objects.items() if prompts], dict[str, float]()
         remove_leftovers((file for job in jobs for file in job.files(self.out)), bool(self.ray_options))
         done: dict[str, list[Record]] = {}
         if self.resume:

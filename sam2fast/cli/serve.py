@@ -201,10 +201,10 @@ def _is_loopback(host: str) -> bool:
     from ipaddress import ip_address
 
     try:
-        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+        addresses = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return False  # listening fails with a clear error
-    return all(ip_address(address).is_loopback for address in found)
+    return all(ip_address(address).is_loopback for address in addresses)
 
 
 # Tracking again keeps the corrections of tracked frames: users expect to see what they clicked.

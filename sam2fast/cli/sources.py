@@ -91,8 +91,8 @@ class InputSource:
             try:
                 yield file
             except USER_ERRORS as error:
-                kind = type(error) if isinstance(error, UserError) else UserError
-                raise kind(format_error(error).replace(str(file), str(self))) from error
+                error_type = type(error) if isinstance(error, UserError) else UserError
+                raise error_type(format_error(error).replace(str(file), str(self))) from error
 
 
 def is_address(text: str) -> bool:
@@ -112,25 +112,25 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
         list_folder: Function that lists the images or videos of a folder. It raises UserError for other folders.
         unit: Name of the inputs, such as ``images``.
     """
-    found: dict[str, InputSource] = {}
+    sources: dict[str, InputSource] = {}
     problems = []
     for text in texts:
         try:
             for source in _expand(text, list_folder):
-                found.setdefault(source.resolved, source)
+                sources.setdefault(source.resolved, source)
         except USER_ERRORS as error:
             problems.append((text, format_error(error)))
-    for key, source in list(found.items()):
+    for key, source in list(sources.items()):
         if unit == "images" and source.text.lower().endswith(VOLUME_SUFFIXES) and source.path is not None:
             problems.append(
                 (str(source), f"{source} is a volume: use `sam2fast track`, which reads its slices as frames")
             )
-            del found[key]
+            del sources[key]
     folders: dict[Path, list[str]] = {}
-    for key, source in list(found.items()) if unit == "videos" else ():
+    for key, source in list(sources.items()) if unit == "videos" else ():
         if source.path is not None and _is_image(source.path):
             folders.setdefault(source.path.parent, []).append(source.text)
-            del found[key]
+            del sources[key]
     for folder, images in folders.items():
         if len(images) == 1:
             why = f"{images[0]} is an image: use `sam2fast segment`; if it is a frame of a video, give the folder"
@@ -138,10 +138,10 @@ def list_sources(texts: Sequence[str], list_folder: ListFolder, unit: str) -> tu
         else:
             why = f"{len(images)} images in {folder} are not videos; if they are frames of a video, give the folder: "
             problems.append((str(folder), f"{why}`sam2fast track {folder}`"))
-    report = ErrorReport(unit, is_single=len(found) + len(problems) == 1)
+    report = ErrorReport(unit, is_single=len(sources) + len(problems) == 1)
     for text, why in problems:
         report.add(text, why)
-    return list(found.values()), report
+    return list(sources.values()), report
 
 
 def _is_image(path: Path) -> bool:
@@ -201,7 +201,7 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
     """
     if os.path.realpath(folder) == os.path.realpath(out):
         raise click.UsageError(f"the results would lie among the images in {folder}; choose another --out folder")
-    found, others = [], LeftOut()
+    images, others = [], LeftOut()
     paths = sorted(folder.iterdir())
     for path in paths:
         is_image, is_hidden = path.suffix.lower() in IMAGE_SUFFIXES, path.name.startswith(".")
@@ -209,18 +209,18 @@ def images_in(folder: Path, out: Path, left_out: LeftOut) -> list[Path]:
         if is_image and is_hidden:
             others.add("file", "it is hidden", path)
         elif is_image and (path.is_file() or is_broken):  # reading a broken link is an error of this image
-            found.append(path)
+            images.append(path)
         elif is_image:
             others.add("path", "it is not a file", path)
         elif path.is_file() and not is_hidden:
             others.add("file", f"its type is {path.suffix.lower() or 'unknown'}", path)
-    if not found:
+    if not images:
         why = f"; left out: {others}" if others else ""
         if any(path.name.lower().endswith(VOLUME_SUFFIXES) for path in paths):
             why += "; volumes are read by `sam2fast track`"
         raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in the folder {folder}{why}")
     left_out.add_all(others)
-    return found
+    return images
 
 
 def videos_in(folder: Path, left_out: LeftOut) -> list[Path]:

@@ -241,8 +241,8 @@ class TrackCommand:
             raise UserError("--boxes-from needs scipy: pip install 'sam2fast[detections]'")
         names = [os.path.join(request.source.text, name) for name in request.frame_names]
         assert self.boxes_file is not None
-        found = read_detections(self.boxes_file, names, left_out, Path(request.source.text).stem)
-        return replace(request, stream=True, detections=DetectionFile(found, **settings, left_out=left_out))
+        boxes = read_detections(self.boxes_file, names, left_out, Path(request.source.text).stem)
+        return replace(request, stream=True, detections=DetectionFile(boxes, **settings, left_out=left_out))
 
 
 track = command(TrackCommand, output_options(has_bar=True))

@@ -101,10 +101,10 @@ class RunFolder:
     def __init__(self, path: Path, made_from: Mapping[str, Any], overwrite: bool) -> None:
         self.path, self._made_from = path, made_from
         self._file: BinaryIO | None = None
-        found = None if overwrite else self._read_manifest()
-        self.is_new = found is None
-        nothing: dict[str, Any] = {"done": 0, "complete": False, "state": None, "objects": [], "files": {}}
-        self._facts = found or {"made_from": self._made_from, **nothing}
+        manifest = None if overwrite else self._read_manifest()
+        self.is_new = manifest is None
+        empty: dict[str, Any] = {"done": 0, "complete": False, "state": None, "objects": [], "files": {}}
+        self._facts = manifest or {"made_from": self._made_from, **empty}
         self.record, self.backward = path / RECORD, path / BACKWARD
         self.complete: bool = self._facts["complete"]
         self.state = None if self._facts["state"] is None else path / self._facts["state"]
@@ -222,8 +222,8 @@ class RunFolder:
         try:
             facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
             state = facts["state"]
-            for key, kind in (("files", dict), ("objects", list), ("done", int), ("complete", bool)):
-                if not isinstance(facts[key], kind):
+            for key, expected in (("files", dict), ("objects", list), ("done", int), ("complete", bool)):
+                if not isinstance(facts[key], expected):
                     raise ValueError(f"{key} is {facts[key]!r}")
             if facts["done"] < 0 or (state is not None and not STATES.fullmatch(state)):
                 raise ValueError(f"done is {facts['done']}, state is {state!r}")
@@ -234,7 +234,7 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         """Returns the finished and unfinished files of this command."""
-        found = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch((target_of(path) or path).name)]
+        files = [path for path in sorted(self.path.glob("*")) if OURS.fullmatch((target_of(path) or path).name)]
         try:
             names = set(json.loads((self.path / MANIFEST).read_bytes())["frame_names"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -242,8 +242,8 @@ class RunFolder:
         for path in sorted((self.path / PNGS).glob("*")):
             name = target_of(path) or path
             if name.suffix == ".png" and (name.stem in names or NUMBER.fullmatch(name.stem)):
-                found.append(path)
-        return found
+                files.append(path)
+        return files
 
 
 def label_map(line: Line | None, objects: Sequence[ObjectId], size: tuple[int, int]) -> np.ndarray:

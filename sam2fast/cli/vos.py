@@ -201,30 +201,30 @@ class VosCommand:
         from sam2fast.evaluation.vos.outputs import conflicts, format_error, is_done
         from sam2fast.video_io import VideoError
 
-        found, ambiguous = videos_in(self.videos.absolute())  # absolute, for worker processes
-        names = [*found, *ambiguous] if self.list_file is None else listed_names(self.list_file)
+        paths, ambiguous = videos_in(self.videos.absolute())  # absolute, for worker processes
+        names = [*paths, *ambiguous] if self.list_file is None else listed_names(self.list_file)
         if self.list_file is None:
-            self._add_unused(names, found, left_out)
+            self._add_unused(names, paths, left_out)
         if not names:
             if self.list_file is not None:
                 raise UserError(f"no names in {self.list_file}; expected one per line")
             raise UserError(f"no videos in {self.videos}; expected a folder of frames for each, or video files")
         jobs, others, done = [], dict[str, list[str]](), 0
         for name in names:
-            if name not in found and is_video_file(name):  # lists may name files
+            if name not in paths and is_video_file(name):  # lists may name files
                 name = Path(name).stem
             try:
                 if name in ambiguous:
                     raise DatasetError(ambiguous[name])
-                if name not in found:
+                if name not in paths:
                     raise FileNotFoundError(
                         f"there is no folder {self.videos / name}, and no {name}.mp4 or other video file"
                     )
                 masks, out = self.masks.absolute() / name, self.out.absolute()
-                inputs = inputs_of(found[name], masks)
-                made_from = {**run, "video_path": os.path.realpath(found[name]), **inputs.digests}
+                inputs = inputs_of(paths[name], masks)
+                made_from = {**run, "video_path": os.path.realpath(paths[name]), **inputs.digests}
                 facts = settings, inputs.frames, made_from, self.overwrite
-                job = VosJob(name, found[name], masks, out, *facts)
+                job = VosJob(name, paths[name], masks, out, *facts)
             except (OSError, VideoError, DatasetError) as error:
                 problems.add(f"video {name}", format_error(error))
                 continue
@@ -238,17 +238,17 @@ class VosCommand:
             raise UserError(f"{self.out} {described_videos(others)}; give another --out folder, or --overwrite")
         return jobs, names, done
 
-    def _add_unused(self, names: list[str], found: dict[str, Path], left_out: LeftOut) -> None:
+    def _add_unused(self, names: list[str], paths: dict[str, Path], left_out: LeftOut) -> None:
         """Counts files that are not videos, hidden frames, files beside frames, and mask folders without a video."""
         from sam2fast.datasets.dataset_files import list_entries
 
-        videos = {path.name for path in found.values()}
+        videos = {path.name for path in paths.values()}
         for path in sorted(list_entries(self.videos)):
             if path.name not in videos and not (is_video_file(path.name) and path.stem in names):
                 left_out.add("file", "it is not a video", path)
-            elif is_video_file(path.name) and path.stem in found and found[path.stem].name != path.name:
+            elif is_video_file(path.name) and path.stem in paths and paths[path.stem].name != path.name:
                 left_out.add("file", "a folder of its name has the frames", path)
-        for video in (path for path in found.values() if path.is_dir()):
+        for video in (path for path in paths.values() if path.is_dir()):
             hidden = sorted(path for path in video.glob(".*") if path.suffix.lower() in SUFFIXES)
             if hidden:
                 left_out.add("frame", "its file is hidden", hidden[0], len(hidden))

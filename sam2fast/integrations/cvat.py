@@ -102,14 +102,14 @@ class CvatDetector:
         shape = "polygon" if self._shape == "mask" and context.conv_mask_to_poly else self._shape
         least = context.conf_threshold or 0
         with _as_bad_function():
-            found = [
+            objects = [
                 (int(label), points_of(mask, shape), float(np.clip(score, 0, 1)))
                 for mask, label, score in self._find(upright(image))
                 if score >= least
             ]
         return [
             cvataa.shape(label, type=shape, points=points, score=score)
-            for label, points, score in found
+            for label, points, score in objects
             if points is not None
         ]
 

@@ -46,8 +46,8 @@ def reader_of(host: str, token: str | None = None, max_megabytes: int = 256) -> 
         if token.count(".") != 2:
             return files.read(address, {"Authorization": f"Token {token}"})
         # A personal token is exchanged for an access token that is valid for minutes.
-        body, kind = json.dumps({"refresh": token}).encode(), {"Content-Type": "application/json"}
-        access = json.loads(files.read("api/token/refresh", kind, body))["access"]
+        body, headers = json.dumps({"refresh": token}).encode(), {"Content-Type": "application/json"}
+        access = json.loads(files.read("api/token/refresh", headers, body))["access"]
         return files.read(address, {"Authorization": f"Bearer {access}"})
 
     return read
@@ -115,16 +115,16 @@ class LabelStudioBackend:
                 labels.append(int(one.get("is_positive", 1)))
             else:
                 box = corners_of(value, width, height)
-        found = best_mask(self._images, points, labels, box, features=features, output_mode="bool")
-        return {"id": uuid4().hex[:10], **image_region(control, found[0], label, found[1])}
+        best = best_mask(self._images, points, labels, box, features=features, output_mode="bool")
+        return {"id": uuid4().hex[:10], **image_region(control, best[0], label, best[1])}
 
     def _track(self, task: Region, controls: list[Control], prompts: Sequence[Region]) -> list[dict[str, Any]]:
         """Returns the regions of the prompts on later frames, scored by the mean predicted IoU of their masks."""
         regions = {one["id"]: one for one in prompts if one["type"] == "videorectangle"}
-        to_name, given = (next(iter(regions.values()))[key] for key in ("to_name", "value"))
+        to_name, first_value = (next(iter(regions.values()))[key] for key in ("to_name", "value"))
         data = find_control(controls, to_name, ["VideoRectangle"]).data
         has_vectors = any((one.tag, one.to_name) == ("VideoVectorLabels", to_name) for one in controls)
-        count, seconds = given["framesCount"], given["duration"] / given["framesCount"]
+        count, seconds = first_value["framesCount"], first_value["duration"] / first_value["framesCount"]
         keys = {name: sorted(one["value"]["sequence"], key=lambda key: key["frame"]) for name, one in regions.items()}
         shown = {name: of[-KEYS_USED:] for name, of in keys.items() if of and of[-1].get("enabled", True)}
         last = {name: of[-1]["frame"] for name, of in shown.items()}
@@ -177,8 +177,8 @@ class LabelStudioBackend:
             for index, names, logits, scores in self._videos.propagate_in_video(
                 state, first, most, return_scores=True, progress=False
             ):
-                each = zip((logits[:, 0] > 0).cpu().numpy(), scores.iou.tolist(), strict=True)
-                masks = dict(zip(names, each, strict=True))
+                outputs = zip((logits[:, 0] > 0).cpu().numpy(), scores.iou.tolist(), strict=True)
+                masks = dict(zip(names, outputs, strict=True))
                 for frame in shown_at.get(index, ()):
                     yield frame, masks
         finally:

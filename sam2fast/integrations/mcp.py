@@ -141,18 +141,18 @@ class McpTools:
             all_records = generator.generate(pixels)
             records = all_records[: max(0, min(most, self._limits.max_objects))]
             drawn = np.array([one["segmentation"] for one in records]).reshape(-1, *pixels.shape[:2])
-            each = zip(range(1, len(records) + 1), drawn, records, strict=True)
-            found: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
-            found["objects"] = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in each]
+            items = zip(range(1, len(records) + 1), drawn, records, strict=True)
+            result: dict[str, Any] = {"width": pixels.shape[1], "height": pixels.shape[0]}
+            result["objects"] = [_described(str(i), mask, one["predicted_iou"], masks) for i, mask, one in items]
             if not all_records:
                 limits = " and ".join(f"{name} {value:g}" for name, value in least.items())
-                found["note"] = f"no mask reaches {limits}: lower them"
+                result["note"] = f"no mask reaches {limits}: lower them"
             elif 0 < len(records) < len(all_records):
                 left = len(all_records) - len(records)
-                found["note"] = (
+                result["note"] = (
                     f"{left} masks with lower scores are left out: raise most, up to {self._limits.max_objects}"
                 )
-            return _result(found, [draw_overlay(pixels, drawn)])
+            return _result(result, [draw_overlay(pixels, drawn)])
 
     def track_video(
         self, path: str, prompts: list[McpPrompt], max_frames: int | None = None, masks: bool = False
@@ -173,7 +173,7 @@ class McpTools:
             with video, self._videos.open_stream(num_frames=video.count if is_short else None) as stream:
                 size = video.width, video.height
                 self._check_size(*size)
-                given = [(one, _checked(one.points, one.labels, one.box, *size)) for one in prompts]
+                checked = [(one, _checked(one.points, one.labels, one.box, *size)) for one in prompts]
                 for frame in video:
                     count = frame.index + 1
                     is_late = time.monotonic() > end
@@ -182,19 +182,19 @@ class McpTools:
                     result = stream.step(frame)
                     if frame.index < first:
                         continue
-                    for one, (points, labels, box) in given:
+                    for one, (points, labels, box) in checked:
                         if one.frame == frame.index:
                             result = stream.add_new_points_or_box(one.name, points, labels, box=box)
-                    found = (result.masks[:, 0] > 0).cpu().numpy()
+                    mask_arrays = (result.masks[:, 0] > 0).cpu().numpy()
                     ious, presence = result.scores.iou.tolist(), result.scores.object_score.sigmoid().tolist()
-                    each = zip(result.obj_ids, found, ious, presence, strict=True)
+                    items = zip(result.obj_ids, mask_arrays, ious, presence, strict=True)
                     described = [
                         {**_described(name, mask, iou, masks), "presence": round(present, 4)}
-                        for name, mask, iou, present in each
+                        for name, mask, iou, present in items
                         if mask.any()
                     ]
                     frames.append({"frame": frame.index, "objects": described})
-                    shown[1:] = [(frame.rgb, found)]
+                    shown[1:] = [(frame.rgb, mask_arrays)]
             last = max(one.frame for one in prompts)
             if not is_late and last > first + len(frames) - 1:
                 raise ValueError(f"there is no frame {last}; the video has {count} frames")
@@ -276,19 +276,19 @@ def _checked(
 def _described(name: str, mask: np.ndarray, score: float, with_mask: bool) -> dict[str, Any]:
     area = area_of(mask)
     sides = None if area is None else [area[1].start, area[0].start, area[1].stop, area[0].stop]
-    found = {"name": name, "area": int(mask.sum()), "box": sides, "score": round(score, 4)}
-    return {**found, "rle": encode_rle(mask)} if with_mask else found
+    description = {"name": name, "area": int(mask.sum()), "box": sides, "score": round(score, 4)}
+    return {**description, "rle": encode_rle(mask)} if with_mask else description
 
 
-def _result(found: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
+def _result(result: dict[str, Any], overlays: Sequence[Image.Image]) -> CallToolResult:
     """Returns the result as JSON for programs, as text, and as images."""
-    content: list[Any] = [TextContent(type="text", text=json.dumps(found, ensure_ascii=False, allow_nan=False))]
+    content: list[Any] = [TextContent(type="text", text=json.dumps(result, ensure_ascii=False, allow_nan=False))]
     for overlay in overlays:
         overlay.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
         overlay.save(file := io.BytesIO(), "jpeg", quality=85)
         data = base64.b64encode(file.getvalue()).decode()
         content.append(ImageContent(type="image", data=data, mime_type="image/jpeg"))
-    return CallToolResult(content=content, structured_content=found)
+    return CallToolResult(content=content, structured_content=result)
 
 
 @contextmanager

@@ -42,8 +42,8 @@ class LayerFrames(Sequence[NDArray[np.uint8]]):
     def __init__(self, layer: Any) -> None:
         self._data, self._is_rgb, self._limits = layer.data, layer.rgb, layer.contrast_limits
         if layer.ndim not in (2, 3) or layer.multiscale:
-            kind = "several scales" if layer.multiscale else f"{layer.ndim} dimensions"
-            raise ValueError(f"{layer.name!r} has {kind}; expected an image, a z-stack or a time-lapse")
+            reason = "several scales" if layer.multiscale else f"{layer.ndim} dimensions"
+            raise ValueError(f"{layer.name!r} has {reason}; expected an image, a z-stack or a time-lapse")
         self._is_single = layer.ndim == 2
 
     def __len__(self) -> int:
@@ -69,14 +69,14 @@ def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Pro
     Raises:
         ValueError: If there are no prompts, or an object has two boxes on a frame.
     """
-    found: dict[tuple[int, int], Prompt] = {}
+    prompts: dict[tuple[int, int], Prompt] = {}
     for layer in layers:
         rows = layer.features.to_dict("records") or [{}] * len(layer.data)
         for data, row in zip(layer.data, rows, strict=True):
             places = np.array([image.world_to_data(layer.data_to_world(corner)) for corner in np.atleast_2d(data)])
             frame = round(float(places[:, 0].mean())) if image.ndim == 3 else 0
             key, xy = (frame, int(row.get("object", 1))), places[:, :-3:-1] + PIXEL_CENTRE
-            prompt = found.setdefault(key, Prompt([], [], []))
+            prompt = prompts.setdefault(key, Prompt([], [], []))
             if isinstance(layer, Points):
                 prompt.points.append(xy[0].tolist())
                 prompt.labels.append(int(row.get("on", True)))
@@ -84,9 +84,9 @@ def read_prompts(image: Any, layers: Sequence[Any]) -> dict[tuple[int, int], Pro
                 raise ValueError(f"object {key[1]} has two boxes on plane {frame}; expected one")
             else:
                 prompt.boxes.append([*xy.min(0).tolist(), *xy.max(0).tolist()])
-    if not found:
+    if not prompts:
         raise ValueError(f"there are no prompts; draw points in {POINTS!r} or boxes in {BOXES!r}")
-    return dict(sorted(found.items()))
+    return dict(sorted(prompts.items()))
 
 
 def placement_of(layer: Any) -> dict[str, Any]:
@@ -173,8 +173,8 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         self.viewer.add_layer(result)
         self.bar.value, self.bar.max = 0, len(frames) if tracked else len({frame for frame, _ in prompts})
 
-        def show(found: tuple[int, NDArray[np.uint16]]) -> None:
-            (labels if labels.ndim == 2 else labels[found[0]])[:] = found[1]
+        def show(item: tuple[int, NDArray[np.uint16]]) -> None:
+            (labels if labels.ndim == 2 else labels[item[0]])[:] = item[1]
             result.refresh()
             self.bar.value += 1
 
@@ -202,8 +202,8 @@ class SegmentWidget(Container):  # type: ignore[misc,unused-ignore]
         state, shown = predictor.init_state(frames), {}
         for (frame, obj_id), (points, labels, boxes) in prompts.items():
             box = boxes[0] if boxes else None
-            found = predictor.add_new_points_or_box(state, frame, obj_id, points or None, labels or None, box=box)
-            shown[frame] = to_labels(*found[1:])
+            output = predictor.add_new_points_or_box(state, frame, obj_id, points or None, labels or None, box=box)
+            shown[frame] = to_labels(*output[1:])
         if not tracked:
             yield from shown.items()
             return

@@ -89,11 +89,11 @@ def _entries(frames: Iterable[Any]) -> Iterator[tuple[int, Any, Any, int, Any, f
                 rle = entry["rle"] if entry["area"] else None
                 yield item["frame"], entry["id"], rle, entry["area"], entry["box"], entry["score"]
             continue
-        found = to_numpy(item)
-        for i, (obj_id, mask) in enumerate(zip(found.ids, found.masks, strict=True)):
+        arrays = to_numpy(item)
+        for i, (obj_id, mask) in enumerate(zip(arrays.ids, arrays.masks, strict=True)):
             area = int(mask.sum())
-            score = None if found.scores is None else float(found.scores[i])
-            yield found.frame, obj_id, encode_rle(mask) if area else None, area, coco_box(mask), score
+            score = None if arrays.scores is None else float(arrays.scores[i])
+            yield arrays.frame, obj_id, encode_rle(mask) if area else None, area, coco_box(mask), score
 
 
 def coco_entry(category_id: Any, rle: Any, box: Any, area: int, **more: Any) -> dict[str, Any]:

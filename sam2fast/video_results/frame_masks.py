@@ -114,12 +114,12 @@ def to_supervision(
     names[:] = [obj_ids[i] for i in shown]
     classes = [(labels or {}).get(name) for name in names]
     named = any(isinstance(label, str) for label in (labels or {}).values())
-    found = pixels[shown]
-    boxes = supervision.mask_to_xyxy(found).astype(np.float32)
+    visible = pixels[shown]
+    boxes = supervision.mask_to_xyxy(visible).astype(np.float32)
     compact = getattr(supervision, "CompactMask", None)
     return supervision.Detections(
         xyxy=boxes,
-        mask=found if compact is None else compact.from_dense(found, boxes, found.shape[1:]),
+        mask=visible if compact is None else compact.from_dense(visible, boxes, visible.shape[1:]),
         confidence=None if confidence is None else confidence[shown],
         class_id=np.array([0 if label is None else object_number(label) for label in classes]),
         tracker_id=np.array([object_number(name) for name in names]),

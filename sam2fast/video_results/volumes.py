@@ -46,14 +46,14 @@ def to_label_volume(volume: SourceVolume, frames: Iterable[Any]) -> tuple[NDArra
     labels = np.zeros(volume.values.shape, np.uint16)
     slices, ids = volume.as_frames(labels), dict[Any, int]()
     for item in frames:
-        found = to_numpy(item)
-        if not 0 <= found.frame < len(slices):
-            raise ValueError(f"frame {found.frame} is not in the volume, which has {len(slices)} slices on this axis")
-        for obj_id, mask in zip(found.ids, found.masks, strict=True):
+        arrays = to_numpy(item)
+        if not 0 <= arrays.frame < len(slices):
+            raise ValueError(f"frame {arrays.frame} is not in the volume, which has {len(slices)} slices on this axis")
+        for obj_id, mask in zip(arrays.ids, arrays.masks, strict=True):
             label = ids.setdefault(obj_id, len(ids) + 1)
             if mask.shape != slices.shape[1:]:
                 raise ValueError(f"a mask has the shape {mask.shape}, but the volume's slices {slices.shape[1:]}")
-            slices[found.frame][mask] = label
+            slices[arrays.frame][mask] = label
     return labels, list(ids)
 
 
