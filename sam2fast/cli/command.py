@@ -54,7 +54,7 @@ def command(owner: Any, *decorators: Callable[[Any], Any], cls: type[click.Comma
         return owner(**values).run()
 
     callback.__doc__ = owner.__doc__
-    of_fields = (one for each in fields(owner) for one in each.metadata["decorators"](each))
+    of_fields = (one for item in fields(owner) for one in item.metadata["decorators"](item))
     for decorate in reversed([*of_fields, *decorators]):
         callback = decorate(callback)
     name = "-".join(re.findall("[A-Z][a-z]+", owner.__name__)[:-1]).lower()

@@ -68,7 +68,7 @@ def choose_model(model: str | None, checkpoint: Path | None, image_size: int | N
         UserError: If the checkpoint cannot be read, or its model is neither official nor in the package.
         click.UsageError: If no model has this name, or it has no official checkpoint.
     """
-    return _found(model, checkpoint)._replace(image_size=image_size)
+    return _resolve(model, checkpoint)._replace(image_size=image_size)
 
 
 def config_of(model: str) -> str:
@@ -89,7 +89,7 @@ def _is_user_file(model: str) -> bool:
     return short_name(model).rpartition("/")[2] not in {name.rpartition("/")[2] for name in shipped_configs()}
 
 
-def _found(model: str | None, checkpoint: Path | None) -> ModelChoice:
+def _resolve(model: str | None, checkpoint: Path | None) -> ModelChoice:
     if checkpoint is not None and not checkpoint.is_file():
         checkpoint = _find_in_folder(checkpoint)
     if checkpoint is not None and model is None:
