@@ -59,18 +59,12 @@ def create(
 
 
 def everything(generator: SAM2AutomaticMaskGenerator) -> FindObjects:
-    """Returns a function that finds all masks, with label 0 and predicted IoUs as scores.
-
-    The generator must return binary masks.
-    """
+    """Returns a function that finds all masks, with label 0 and predicted IoUs, by a generator of binary masks."""
     return lambda image: [(one["segmentation"], 0, one["predicted_iou"]) for one in generator.generate(image)]
 
 
 def in_boxes(predictor: SAM2ImagePredictor, detect: Callable[[Image.Image], tuple[Any, Any, Any]]) -> FindObjects:
-    """Returns a function that finds the masks in the boxes of a detector.
-
-    ``detect`` returns boxes ``(N, 4)`` XYXY in pixels, N label numbers and N scores.
-    """
+    """Returns a function that predicts masks in boxes ``(N, 4)`` XYXY of ``detect``, with N labels and N scores."""
 
     def find(image: Image.Image) -> Iterable[tuple[np.ndarray, int, float]]:
         (boxes, labels, scores), features = detect(image), predictor.encode(image)
