@@ -1,4 +1,4 @@
-"""Commands as dataclasses: a field declares an option for click, for type checkers and for the run."""
+"""Defines commands as dataclasses: a field declares an option for click, for type checkers and for the run."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""``sam2fast --install-completion``: completion of commands and options by the shell, with click's scripts."""
+"""``sam2fast --install-completion``: installs click's scripts that complete commands and options in the shell."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``sam2fast download``: checkpoints from Meta, a mirror or the Hugging Face hub."""
+"""``sam2fast download``: downloads checkpoints from Meta, a mirror or the Hugging Face hub."""
 
 from collections.abc import Sequence
 from pathlib import Path

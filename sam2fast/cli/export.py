@@ -34,7 +34,7 @@ class ExportCommand:
     --format onnx writes encoder.onnx, decoder.onnx, memory_attention.onnx, memory_encoder.onnx, model.json and
     tracker.py. The tracker runs the graphs with only numpy, Pillow and onnxruntime.
 
-    --format web writes index.html and all files of the page. It clicks, tracks and downloads without a server.
+    --format web writes index.html and all files of the page, to click, track and download without a server.
     """
 
     model: ModelOptions = shared(partial(model_options, dtypes=(*DTYPES, "int8")))

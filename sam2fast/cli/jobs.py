@@ -42,5 +42,5 @@ def note_resumed(done: int, count: int, changed: Mapping[str, Sequence[str]]) ->
     again = ""
     if changed:
         first, names = next(iter(changed.items()))
-        again = f"; {len(changed)} of another input are made again: {first} {described(names)}"
+        again = f"; {len(changed)} with another input are processed again: {first} {described(names)}"
     print_note(f"{done} of {count} images were done before{again}")

@@ -17,7 +17,7 @@ from sam2fast.downloads.digests import digest_of
 from sam2fast.utils.embedded import MINI, EmbeddedModel, find_embedded
 
 SAM3 = short_name(SAM3_CONFIG).rpartition("/")[2]
-DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint can neither be found nor downloaded
+DEFAULT_MODEL = "tiny"  # SAM 2.1; mini if its checkpoint is unavailable
 
 
 class ModelChoice(NamedTuple):

@@ -362,9 +362,9 @@ def test_images_of_one_name_in_several_folders(root, made, command):
     """Each run replaces the results of the other image, although their content is equal."""
     shutil.copytree("photos", "copies")
     line = made(command)
-    words = ("0 of 1 images were done before; 1 of another input", "copies/1.png differs in image path")
+    words = ("0 of 1 images were done before; 1 with another input", "copies/1.png differs in image path")
     ends(run(line.replace("photos", "copies/1.png")), 0, *words)
-    ends(run(line), 0, "1 of 2 images were done before; 1 of another")
+    ends(run(line), 0, "1 of 2 images were done before; 1 with another")
     if command == "segment":
         assert json.loads(Path("out/1.json").read_text())["results"][0]["image"] == "photos/1.png"
     else:
