@@ -99,7 +99,7 @@ def test_a_complete_run_is_not_trained_again(tmp_path: Path) -> None:
         (("-c", RECIPE, "trainer.accelerator=cuda:9"), "cuda"),
         pytest.param(
             ("-c", RECIPE, "trainer.accelerator=cuda"),
-            "give trainer.accelerator=cpu or auto",
+            "set trainer.accelerator=cpu or auto",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here"),
         ),
         (("-c", "sam2.1_training/sam2.1_hiera_b+_MOSE_finetune", "dataset.img_folder=/nowhere"), "/nowhere"),
