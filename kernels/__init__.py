@@ -1,5 +1,5 @@
-"""Triton kernels, imported as ``sam2fast.kernels``; each has a reference implementation in torch.
+"""Triton kernels, imported as ``sam2fast.kernels``. Each kernel has a reference implementation in torch.
 
-``import kernels`` from the top of a checkout also finds this folder. The folder defines nothing, so that libraries such
-as transformers do not mistake it for the package ``kernels`` on PyPI.
+From the top of a checkout, ``import kernels`` finds this folder. The folder defines nothing, so that libraries such as
+transformers do not mistake the folder for the package ``kernels`` on PyPI.
 """

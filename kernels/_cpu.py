@@ -7,8 +7,8 @@ from typing import Optional  # (the oldest supported torch infers no schema from
 import torch
 import torch.nn.functional as F
 
-# With AVX2 but without AVX-512, MKL is as fast. For some shapes oneDNN takes four times as long: 448 x 3072 by
-# 3072 x 768.
+# With AVX2 but without AVX-512, MKL is as fast as oneDNN. For some shapes, such as 448 x 3072 by 3072 x 768, oneDNN
+# takes four times as long as MKL.
 _ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 # Without vector instructions for bfloat16, torch's bfloat16 multiplications are many times slower than fp32.
 EMULATES_BFLOAT16 = not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -19,8 +19,8 @@ _LARGE_PRODUCT = 2**25
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Computes ``x @ weight.T + bias`` for ``x (..., K)``, ``weight (N, K)``, ``bias (N)``; returns ``(..., N)``.
 
-    With AVX-512, a large fp32 product runs as a 1x1 convolution through oneDNN. ``F.linear`` uses MKL, which uses no
-    AVX-512 on non-Intel processors and takes up to twice as long there.
+    With AVX-512, a large fp32 product runs as a 1x1 convolution through oneDNN. ``F.linear`` uses MKL. On non-Intel
+    processors, MKL uses no AVX-512 and takes up to twice as long.
     """
     if x.dtype == weight.dtype and is_cpu_inference(x) and not torch.is_autocast_enabled("cpu"):
         return linear_in_inference(x, (weight, bias))
@@ -36,7 +36,7 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
 
     Args:
         x: Tensor ``(..., K)`` of any float dtype.
-        layer: Weight ``(N, K)`` and bias ``(N)``. The result has their dtype.
+        layer: Weight ``(N, K)`` and bias ``(N)``. The result has the dtype of the weight.
     """
     weight, bias = layer
     dtype = weight.dtype
@@ -44,7 +44,7 @@ def linear_in_inference(x: torch.Tensor, layer: tuple[torch.Tensor, torch.Tensor
         return in_float32(F.linear, x, weight, bias)
     x = x.to(dtype)
     rows, columns = x.numel() // x.shape[-1], weight.numel()
-    # Same condition as _is_large, inlined because a frame has hundreds of these products.
+    # This is the condition of _is_large, inlined because a frame needs hundreds of matrix products.
     if not (_ONEDNN_IS_FASTER and rows * columns >= _LARGE_PRODUCT and rows % 16 == 0 and dtype == torch.float32):
         return F.linear(x, weight, bias)
     # (batch, K, 1, rows) in channels-last order is the same memory as (batch, rows, K). With a single thread, torch
@@ -63,7 +63,7 @@ def conv2d(
     padding: int | Sequence[int] = 0,
     groups: int = 1,
 ) -> torch.Tensor:
-    """Computes ``F.conv2d``. Compiled graphs use fp32 where the processor would emulate bfloat16 multiplications."""
+    """Computes ``F.conv2d``. If the CPU would emulate bfloat16 multiplications, compiled graphs use fp32."""
     if torch.compiler.is_compiling() and emulates_bfloat16(x, weight):
         convolution = partial(F.conv2d, stride=stride, padding=padding, groups=groups)
         return in_float32(convolution, x, weight, bias)
@@ -73,8 +73,8 @@ def conv2d(
 def use_opaque_op() -> bool:
     """Returns True if a graph that is being traced should contain an opaque CPU operator instead of its operations.
 
-    A compiler generates neither these matrix multiplications nor blocks that fit the cache. An exported graph must run
-    without this package, so it contains no such operator.
+    Compilers generate slower matrix multiplications, and blocks that do not fit the cache. An exported graph must run
+    without this package, so the graph contains no such operator.
     """
     return torch.compiler.is_compiling() and not _is_exporting() and not torch.is_grad_enabled()
 
@@ -86,7 +86,7 @@ def _is_exporting() -> bool:
 def is_cpu_inference(x: torch.Tensor) -> bool:
     """Returns True if ``x`` is on the CPU and neither autograd nor a compiler is active.
 
-    Callers may then process chunks that fit the cache, and overwrite tensors.
+    If True, callers may process chunks that fit the cache, and overwrite tensors.
     """
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -94,7 +94,8 @@ def is_cpu_inference(x: torch.Tensor) -> bool:
 def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Returns True if a product of ``x`` and ``weight`` would be in bfloat16 on a CPU without bfloat16 instructions.
 
-    Returns False if gradients are enabled, and during export, since the graph may run on another processor.
+    Returns False if gradients are enabled. Also returns False during export, since the graph may run on another
+    processor.
     """
     if not (EMULATES_BFLOAT16 and x.device.type == "cpu") or torch.is_grad_enabled() or _is_exporting():
         return False
@@ -105,7 +106,7 @@ def emulates_bfloat16(x: torch.Tensor, weight: torch.Tensor) -> bool:
 def in_float32(product: Callable[..., torch.Tensor], *operands: torch.Tensor | None) -> torch.Tensor:
     """Computes ``product`` of operands rounded to bfloat16, with fp32 sums, and rounds the result to bfloat16.
 
-    It differs from a product in bfloat16 only in the order of sums and in intermediate rounding.
+    The result differs from a product in bfloat16 only by the order of sums and by intermediate rounding.
     """
     with torch.autocast("cpu", enabled=False):
         return product(*(x if x is None else x.bfloat16().float() for x in operands)).bfloat16()

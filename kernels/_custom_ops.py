@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 BUILT_IN = ("auto", "torch", "triton")
-# Op -> module of its public function. The function has the op's name.
+# Maps each op to the module of its public function. The function has the op's name.
 OPS = {
     "memory_attention": "sam2fast.kernels.memory_attention",
     "rope_attention": "sam2fast.kernels.memory_attention",
@@ -16,25 +16,26 @@ OPS = {
 
 Implementation = Callable[..., Any]
 
-# Backend -> op -> implementation. Changes replace the mapping, so readers need no lock.
+# Maps each backend and op to an implementation. Changes replace the whole mapping, so readers need no lock.
 registered: Mapping[str, Mapping[str, Implementation]] = {}
-# Number of changes of ``registered``. It is part of the key of CUDA graphs, since a graph contains an implementation.
+# Number of changes of ``registered``. The keys of CUDA graphs contain this number, since graphs contain
+# implementations.
 changes = 0
 _lock = threading.Lock()
 
 
 def register_op(op: str, implementation: Implementation, name: str) -> None:
-    """Registers an implementation of an op, which runs in all threads while they use the backend ``name``.
+    """Registers an implementation of an op. Threads with the active backend ``name`` run this implementation.
 
-    Afterwards ``backend(name)`` and ``SAM2FAST_BACKEND`` accept the name. Ops without an implementation under that name
-    run as with ``auto``.
+    Afterwards ``backend(name)`` and ``SAM2FAST_BACKEND`` accept the name. Ops without an implementation for this
+    backend run as with ``auto``.
 
     Args:
         op: ``memory_attention``, ``rope_attention`` or ``window_attention``.
-        implementation: Function of the positional arguments of the op's public function, which are checked before the
-            call. It returns the same results. ``torch.compile`` traces it, or keeps it as one node if it is a
-            ``torch.library.custom_op``.
-        name: Name of the backend. It may already have implementations of other ops.
+        implementation: Function with the positional arguments and results of the op's public function. Arguments are
+            checked before the call. ``torch.compile`` traces the function, or keeps a ``torch.library.custom_op`` as
+            one node.
+        name: Name of the backend. The backend may already have implementations of other ops.
 
     Raises:
         ValueError: If the op does not exist, the name is a built-in backend, the backend already implements this op, or

@@ -24,15 +24,15 @@ OLDEST_TRITON = (3, 2)
 OLDEST_GPU = (8, 0)  # compute capability
 # AMD architectures that `make aot` compiles kernels for.
 AMD_GPUS = ("gfx942",)
-# Device types with kernels. The backend ``triton`` can also run kernels on the CPU, in Triton's interpreter.
+# Device types that kernels run on. The backend ``triton`` can also run kernels on the CPU, in Triton's interpreter.
 KERNEL_DEVICES = ("cuda",)
 # Dtypes that the floating-point kernels support.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
-# Op -> number of kernel launches in this process. Tests use it to check that a kernel ran.
+# Number of kernel launches of each op in this process. Tests use this number to check that a kernel ran.
 launches: Counter[str] = Counter()
 _launches_lock = threading.Lock()
-# Triton's interpreter treats the bits of bfloat16 as integers. Tests patch it and set this to True.
+# Triton's interpreter treats the bits of bfloat16 as integers. Tests patch the interpreter and set this flag to True.
 interpreter_supports_bfloat16 = False
 
 _forced: ContextVar[str | None] = ContextVar("sam2fast_backend", default=None)
@@ -70,8 +70,8 @@ def backend_key() -> Hashable:
     return name, 0 if name in BACKENDS else _custom_ops.changes
 
 
-# Equals torch.compiler.assume_constant_result, without importing the compiler: a graph uses the backend that is active
-# during tracing.
+# Marks the backend as a constant in graphs: a graph uses the backend that is active during tracing. Equals
+# torch.compiler.assume_constant_result, without importing the compiler.
 current_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -92,9 +92,9 @@ def backend(name: str) -> Iterator[None]:
 def use_triton(op: str, *tensors: torch.Tensor, unsupported_reason: str | None = None) -> bool:
     """Returns True if the Triton kernel of ``op`` runs for these tensors.
 
-    The backend ``auto`` uses kernels on supported GPUs, and ``torch`` never does. ``triton`` also uses them for CPU
-    tensors in Triton's interpreter (``TRITON_INTERPRET=1``). A registered backend acts like ``auto`` for ops that it
-    does not implement.
+    The backend ``auto`` uses kernels on supported GPUs, and the backend ``torch`` uses no kernels. With
+    ``TRITON_INTERPRET=1``, ``triton`` runs kernels for CPU tensors in Triton's interpreter. For ops that a registered
+    backend does not implement, the backend acts like ``auto``.
 
     Args:
         unsupported_reason: Reason why the op's kernel does not support these inputs, for example "has no dropout", or
@@ -205,7 +205,7 @@ def _has_builder() -> bool:
     return knobs is not None and knobs.build.impl is not None
 
 
-# These are constants in graphs, too.
+# The results of these functions are constants in graphs.
 _triton_version._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _gpu_unsupported_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 

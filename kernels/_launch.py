@@ -12,14 +12,16 @@ import torch
 
 from sam2fast.kernels._dispatch import count_launch, interpreting
 
-# Environment variable that names a file of configurations. They override the package's configurations.
+# Environment variable that names a file of configurations. The file overrides the package's configurations.
 TABLE_VARIABLE = "SAM2FAST_LAUNCH_TABLE"
 ANY = "*"
-# Key in the meta of a configuration: programs that run at once on a multiprocessor (default 1). Kernels do not get it.
+# Key in the meta of a configuration: number of programs that run at once on a multiprocessor (default 1). Kernels do
+# not get this value.
 CTAS_PER_SM = "CTAS_PER_SM"
-# Triton option of all launches except of kernels that must round products before sums. Its default changes in 3.10.
+# Triton option of all launches, except for kernels that must round products before sums. Triton 3.10 changes the
+# default.
 FUSED = {"enable_fp_fusion": True}
-# CUDA's maximum number of programs along the second and third axes of a grid. Along the first axis it is 2**31 - 1.
+# CUDA's maximum number of programs along the second and third axes of a grid. The first axis allows 2**31 - 1 programs.
 MAX_PROGRAMS = 65535
 
 
@@ -40,15 +42,15 @@ class LaunchConfig(NamedTuple):
             kernel[grid](*args, **constants, **self.options, **FUSED)
 
 
-# Function that returns an op's configuration for a GPU (sm_90, gfx942; cpu for the interpreter), a dtype (bfloat16) and
-# a shape class (* for any).
+# Function that returns an op's configuration. Arguments: GPU (sm_90, gfx942; cpu for the interpreter), dtype
+# (bfloat16), and shape class (* for any).
 Configure = Callable[[str, str, str], LaunchConfig]
 
 
 class Row(NamedTuple):
     """Stores one configuration of a file."""
 
-    arch: str  # a GPU, or * for all GPUs that no other row names
+    arch: str  # name of a GPU, or * for all GPUs that no other row names
     dtype: str  # dtype of the first argument, or *
     shape: str  # shape class of the op, or *
     meta: Mapping[str, int]
@@ -56,7 +58,7 @@ class Row(NamedTuple):
 
 
 def launch_config(op: str, config: Configure, tensor: torch.Tensor, shape: str = ANY) -> LaunchConfig:
-    """Returns the configuration of an op for the tensor's GPU and dtype, and the shape class.
+    """Returns the configuration of an op for the GPU and dtype of ``tensor``, and a shape class.
 
     A matching row of the file in ``SAM2FAST_LAUNCH_TABLE`` overrides ``config``.
     """
@@ -78,10 +80,10 @@ def configuration(op: str, config: Configure, arch: str, dtype: str, shape: str)
 
 
 class _Cache(NamedTuple):
-    """Caches chosen configurations, with the rows that override the package's configurations."""
+    """Caches configurations, with the rows that override the package's configurations."""
 
     rows: Mapping[str, Sequence[Row]]
-    configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # by op, GPU, dtype and shape class
+    configs: dict[tuple[str, str, torch.dtype, str], LaunchConfig]  # key: op, GPU, dtype and shape class
 
 
 _cache = _Cache({}, {})
@@ -90,7 +92,8 @@ _cache = _Cache({}, {})
 def fitting_row(rows: Sequence[Row], arch: str, dtype: str, shape: str) -> LaunchConfig | None:
     """Returns the configuration of the best matching row, or None.
 
-    A row that names the shape wins over other rows, then a row that names the GPU, then one that names the dtype.
+    A row that names the shape class wins over all other rows. Next come rows that name the GPU, then rows that name the
+    dtype.
     """
     names = arch, dtype, shape
     fitting = [row for row in rows if all(have in (ANY, want) for have, want in zip(row[:3], names, strict=True))]
@@ -154,8 +157,8 @@ def product_precision(dtype: torch.dtype) -> str:
 def tf32_is_allowed() -> bool:
     """Returns True if torch uses TF32 for fp32 matrix multiplications."""
     matmul = torch.backends.cuda.matmul
-    # Newer versions of torch have a new flag. The old flag sets it too. Once the new flag is set, torch refuses to read
-    # the old flag.
+    # Newer versions of torch have a new flag for TF32. Setting the old flag sets the new flag. Once the new flag is
+    # set, torch refuses to read the old flag.
     precision = getattr(matmul, "fp32_precision", None)
     return matmul.allow_tf32 if precision is None else precision == "tf32"
 
@@ -175,7 +178,7 @@ def architecture(device: torch.device) -> str:
 
 
 def is_hopper(device: torch.device) -> bool:
-    """Returns True on Hopper GPUs (sm_90), the only ones on which the speed of kernels was compared with torch."""
+    """Returns True on Hopper GPUs (sm_90). Kernels were compared with torch's speed only on Hopper GPUs."""
     return architecture(device) == "sm_90"
 
 

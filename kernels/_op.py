@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 # All ops by name, for tests and benchmarks.
 OPS: dict[str, "Op[..., Any]"] = {}
-# Torch has no public names for these functions. In a version of torch without them, operators are always called.
+# Torch has no public names for these functions. If a version of torch lacks the functions, operators are always called.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _has_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_PART = re.compile(r"([^()]*) \(([^()]*)\)")  # names of arguments, and their shape
+_PART = re.compile(r"([^()]*) \(([^()]*)\)")  # names of arguments, and the shape of these arguments
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,20 +59,22 @@ class Op(Generic[P, R]):
         name: Name of the torch operator ``sam2fast::name``.
         reference: Reference implementation. The operator has its annotated signature, and the shapes, dtypes and
             gradient of its results.
-        kernel: ``module.function`` below ``sam2fast.kernels``, which takes the same arguments by position on a GPU, and
-            has the same defaults. The module imports Triton, so it is imported when the kernel first runs.
-        shapes: Sentence with the shapes of arguments, used to check calls; see :class:`Shapes`.
-        fits: Function that returns False if another condition of that sentence does not hold, or raises an error.
+        kernel: Name ``module.function`` below ``sam2fast.kernels`` of a function with the arguments and defaults of the
+            reference, for a GPU. The module imports Triton, so the first run of the kernel imports the module.
+        shapes: Sentence with the shapes of arguments. Calls are checked against this sentence, see :class:`Shapes`.
+        fits: Function that returns False, or raises an error, if arguments violate a condition of ``shapes`` besides
+            shapes.
         unsupported: Function that returns the reason why the kernel does not support its arguments, or None.
-        prefers_torch: Function that returns True if torch is faster for its arguments. Ignored for a forced kernel.
-        compile_key: Function that returns the sizes that the kernel is compiled for. After a failure, the kernel is not
-            used again for the same sizes.
+        prefers_torch: Function that returns True if torch is faster for the arguments. Ignored for a forced kernel.
+        compile_key: Function that returns the sizes that the kernel is compiled for. A kernel that fails is not used
+            again for the same sizes.
         layout: Function that copies a result of the reference into the memory layout of the kernel's result.
-        fake: Function that returns the results for fake tensors. By default, empty results like the reference's, in
-            ``layout``.
+        fake: Function that returns the results for fake tensors. By default, empty tensors like the results of the
+            reference, in ``layout``.
         is_chosen_late: If True, the implementation is chosen when the operator runs, not when a graph is traced. Such
             an op has no gradient.
-        cpu: ``module.function`` for CPU tensors of an op with ``is_chosen_late``. By default the reference.
+        cpu: Name ``module.function`` of the implementation for CPU tensors, for ops with ``is_chosen_late``. By default
+            the reference.
         launches: Name under which the kernel counts its launches. By default the op's name.
     """
 
@@ -138,7 +140,7 @@ class Op(Generic[P, R]):
             return self.compute(*(x.detach() if isinstance(x, Tensor) else x for x in args))
 
     def run(self, *args: Any) -> Any:
-        """Runs the kernel. Calls it as an operator if a gradient may be needed or torch must see the call."""
+        """Runs the kernel: as an operator if a gradient may be needed or torch must see the call, else directly."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or _must_be_visible(args):
             return self.operator(*args)
         return self.compute(*args)
@@ -219,7 +221,7 @@ def _place(name: str) -> tuple[str, str]:
 
 
 def _load(place: tuple[str, str]) -> Callable[..., Any]:
-    """Returns the function. It is looked up at each call, so that tests can replace it."""
+    """Returns the function. Each call looks the function up, so that tests can replace the function."""
     function: Callable[..., Any] = getattr(sys.modules.get(place[0]) or import_module(place[0]), place[1])
     return function
 
@@ -231,7 +233,7 @@ _SCHEMA_TYPES = {
 
 
 def schema(function: Callable[..., Any]) -> str:
-    """Returns the schema of an operator with this annotated signature. It is the same in every version of torch."""
+    """Returns the schema of an operator with this annotated signature. All versions of torch get the same schema."""
     hints = typing.get_type_hints(function)
     returned = hints.pop("return")
     results = [returned] if returned is Tensor else typing.get_args(returned)
@@ -251,9 +253,10 @@ def schema(function: Callable[..., Any]) -> str:
 
 
 def _must_be_visible(arguments: tuple[Any, ...]) -> bool:
-    """Returns True if torch must see an operator, since it cannot see kernel launches.
+    """Returns True if torch must see an operator, since torch cannot see kernel launches.
 
-    This holds for torch.jit's tracer, dispatch modes (fake tensors), transforms (vmap), and tensor subclasses.
+    Torch must see an operator in torch.jit's tracer, dispatch modes (fake tensors), and transforms (vmap), and for
+    tensor subclasses.
     """
     return (
         torch.jit.is_tracing()
@@ -269,10 +272,10 @@ def why_unsupported(
     """Returns the reason why a floating-point kernel does not support these arguments, or None.
 
     Args:
-        args: Arguments. Tensors and dtypes among them must be fp32, bf16 or fp16.
-        leaves: Operations that the kernel leaves to torch under autocast, in the plural. None by default.
+        args: Arguments of the op. All tensors and dtypes must be fp32, bf16 or fp16.
+        leaves: Plural noun for operations that the kernel leaves to torch under autocast, or None.
         alike: Tensors that must have the same dtype.
-        channels, widest: Number of channels, and the largest number that the kernel supports.
+        channels, widest: Number of channels, and the largest number of channels that the kernel supports.
     """
     if leaves and torch.is_autocast_enabled(args[0].device.type):
         return f"leaves {leaves} to torch under autocast"
@@ -286,7 +289,8 @@ def why_unsupported(
 
 # ---- kernels that cannot be compiled or launched on a GPU ----
 
-# Kernels that failed in this process, by op, device, dtypes and sizes (compile_key). They are not tried again.
+# Kernels that failed in this process, by op, device, dtypes and sizes (compile_key). Failed kernels are not tried
+# again.
 refused: set[Hashable] = set()
 
 
@@ -303,9 +307,10 @@ def with_fallback(
     Args:
         op: Name of the op in the warning.
         kernel: Function that launches the kernel.
-        reference: Reference implementation with the same arguments. If None, ``kernel`` is called with the backend
-            ``torch`` instead.
-        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded per result.
+        reference: Reference implementation with the arguments of ``kernel``. If None, ``kernel`` is called with the
+            backend ``torch``.
+        compile_key: Function that returns the sizes that the kernel is compiled for. Failures are recorded for these
+            sizes.
     """
 
     @functools.wraps(kernel)
@@ -330,7 +335,7 @@ def with_fallback(
 
 
 def _may_launch(arguments: tuple[Any, ...]) -> bool:
-    """Returns True if a kernel may have raised the error; otherwise the reference implementation raised it."""
+    """Returns True if a kernel may have raised an error. Otherwise the reference implementation raised the error."""
     return _dispatch.interpreting() or any(isinstance(x, Tensor) and x.is_cuda for x in arguments)
 
 
@@ -344,7 +349,7 @@ def _is_obstacle(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
         return False
     # Triton's own errors, such as compilation errors or too little shared memory, have no public base class. Compiler
-    # passes and launches raise RuntimeError. The build of a launcher raises the other two.
+    # passes and launches raise RuntimeError. The build of a launcher raises OSError and SubprocessError.
     is_of_triton = type(error).__module__.partition(".")[0] == "triton"
     return is_of_triton or isinstance(error, RuntimeError | OSError | subprocess.SubprocessError)
 
@@ -352,8 +357,8 @@ def _is_obstacle(error: Exception) -> bool:
 class Shapes:
     """Checks shapes of arguments against a sentence such as ``"x (..., K), weight (N, K) and bias (N)"``.
 
-    A symbol stands for the same size everywhere, and ``...`` for the same leading axes. The size of ``B or 1`` may also
-    be 1. A symbol may consist of several words, such as ``4 * H``. Arguments may be None.
+    A symbol stands for the same size in all shapes, and ``...`` for the same leading axes. An axis ``B or 1`` may have
+    size 1. A symbol may consist of several words, such as ``4 * H``. Arguments may be None.
 
     Args:
         sentence: Names and shapes of arguments. Other words are ignored.
@@ -363,7 +368,7 @@ class Shapes:
 
     def __init__(self, sentence: str, names: Sequence[str], fits: Callable[..., bool] | None) -> None:
         self._sentence, self._names, self._fits = sentence, names, fits
-        # Per argument: position, True if it has leading axes, and its axes. The flag of an axis is True if it may be 1.
+        # Each argument's position, flag for leading axes, and axes. The flag of an axis is True if its size may be 1.
         self._axes: list[tuple[int, bool, list[tuple[str, bool]]]] = []
         for words, shape in _PART.findall(sentence):
             axes = [(axis.removesuffix(" or 1"), axis.endswith(" or 1")) for axis in shape.split(", ") if axis != "..."]

@@ -1,4 +1,4 @@
-"""Computes torch's attention with the backend that the configuration names.
+"""Computes torch's attention with the backend that a launch configuration names.
 
 A backend's operator is called directly, since ``torch.nn.attention.sdpa_kernel`` changes settings of the whole process.
 """
@@ -13,22 +13,23 @@ from torch import Tensor
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Values of ``SDPA`` in a configuration.
+# Values of the key ``SDPA`` in a launch configuration.
 KERNEL, DEFAULT, FLASH, CUDNN = 0, 1, 2, 3
 NAMES = {KERNEL: "our kernel", DEFAULT: "torch's choice", FLASH: "FlashAttention", CUDNN: "cuDNN"}
-WIDEST = 256  # maximum number of channels of a head. cuDNN supports more than 128 only on Hopper, from 9.10 on
-# Inputs (backend, device, dtype, shapes) that a backend has refused in this process. They are not tried again.
+WIDEST = 256  # maximum channels of a head. cuDNN supports over 128 channels only on Hopper, since cuDNN 9.10
+# Inputs (backend, device, dtype, shapes) that a backend has refused in this process. The backend is not tried again
+# for these inputs.
 refused: set[Hashable] = set()
 
 
 def attention_by(choice: int, scale: float | None = None) -> Attend:
     """Returns a function that computes attention of ``(N, heads, tokens, d)`` tensors with the backend ``choice``.
 
-    Torch chooses the backend for other devices and dtypes, for unsupported sizes of heads, if a gradient is needed, and
-    for inputs that the backend has refused before.
+    Torch chooses the backend if ``choice`` does not support the device, dtype or size of heads, if a gradient is
+    needed, or if ``choice`` has refused such inputs before.
 
     Args:
-        choice: Value of ``SDPA`` in a configuration.
+        choice: Value of ``SDPA`` in a launch configuration.
         scale: Argument of ``scaled_dot_product_attention``.
     """
     default = functools.partial(F.scaled_dot_product_attention, scale=scale)

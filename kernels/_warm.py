@@ -21,10 +21,10 @@ _one_at_a_time = threading.Lock()  # held while functions of Triton are patched
 
 
 class Compilable(NamedTuple):
-    """Stores the inputs of Triton's compiler for a launch. All of them are part of the key of Triton's cache."""
+    """Stores the inputs of Triton's compiler for a launch. The key of Triton's cache contains all inputs."""
 
     module: str
-    name: str  # of the kernel in the module
+    name: str  # name of the kernel in the module
     signature: dict[str, Any]
     constants: dict[Any, Any]
     attributes: dict[Any, Any]
@@ -61,11 +61,12 @@ class Compilable(NamedTuple):
 def collecting() -> Iterator[list[Compilable]]:
     """Context manager that collects uncompiled kernels. The calling thread launches no kernels in the block.
 
-    Compiled kernels are not launched either: they may use the unwritten results of other kernels as addresses, for
-    example the parents of pixels. Blocks of other threads wait for the end of this block.
+    Compiled kernels are not launched either, since a kernel may use unwritten results of other kernels as addresses,
+    for example the parents of pixels. Blocks of other threads wait for the end of this block.
 
     Yields:
-        List that is filled at the end of the block. With Triton before 3.5 it stays empty, and kernels are launched.
+        List that is filled at the end of the block. With Triton before 3.5, the list stays empty, and kernels are
+        launched.
     """
     from triton import runtime
 
@@ -107,12 +108,12 @@ def collecting() -> Iterator[list[Compilable]]:
 
 
 def compile_in_processes(launches: Sequence[Compilable]) -> None:
-    """Compiles kernels in at most :data:`MOST_PROCESSES` processes. Ignores failures: a launch compiles again."""
+    """Compiles kernels in at most :data:`MOST_PROCESSES` processes. Ignores failures."""
     count = min(MOST_PROCESSES, os.cpu_count() or 1, len(launches) // FEWEST_EACH)
     if count < 2:
         return
     _log.info("compiling %d kernels in %d processes", len(launches), count)
-    # Without multiprocessing, which would run the user's script again.
+    # Processes are started without multiprocessing, since multiprocessing would run the user's script again.
     command = [sys.executable, "-m", __name__]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(count)]  # noqa: S603
     try:

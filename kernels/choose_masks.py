@@ -41,8 +41,8 @@ def choose_masks(
         presence: Score above which an object is present. If None, all objects are present.
 
     Returns:
-        Logits ``(B, 1, h, w)``, -1024 for absent objects; IoU ``(B, 1)``; token ``(B, C)``; index of the mask
-        ``(B, 1)`` int64; and bool ``(B, 1)``, True for each present object.
+        Logits ``(B, 1, h, w)`` of the selected masks, -1024 for absent objects; IoUs ``(B, 1)``; tokens ``(B, C)``;
+        indices of the selected masks ``(B, 1)`` int64; and presence ``(B, 1)`` bool.
 
     Raises:
         ValueError: If the shapes do not match.

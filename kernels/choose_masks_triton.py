@@ -1,4 +1,4 @@
-"""Copies the selected masks in one pass. Each program compares the few IoUs of its object again."""
+"""Copies the selected masks in one pass. Each program compares all IoUs of one object."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -24,7 +24,7 @@ def _choose_masks_kernel(
     seen_out,  # (B) uint8 out
     iou_row, token_row, score_row, pixels, presence,
     C: tl.constexpr, M: tl.constexpr, HAS_PRESENCE: tl.constexpr,
-    HAS_TOKENS: tl.constexpr,  # tokens has one row per mask
+    HAS_TOKENS: tl.constexpr,  # True if tokens has one row per mask
     ABSENT: tl.constexpr,
     WIDTH: tl.constexpr,  # smallest power of two >= C
     BLOCK: tl.constexpr,  # pixels per program
@@ -57,7 +57,7 @@ def _choose_masks_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of pixels per program: 16 per thread, loaded at once, since the kernel is memory-bound."""
+    """Returns the number of pixels per program. Threads load 16 pixels at once, since the kernel is memory-bound."""
     return LaunchConfig({"BLOCK": 2048}, {"num_warps": 4, "num_stages": 1})
 
 

@@ -27,15 +27,16 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
         mask: Masks ``(N, 1, H, W)`` bool or uint8. Nonzero pixels are foreground. N, H and W may be 0.
 
     Returns:
-        ``labels, areas``, both int32 ``(N, 1, H, W)``, and 0 on the background. A component's label is 1 plus the
-        row-major index of its first pixel in its mask. Every pixel of a component holds the component's area in pixels.
+        ``labels, areas``, both int32 ``(N, 1, H, W)``. Both are 0 on the background. A component's label is 1 plus the
+        row-major index of the component's first pixel. Areas store the component's number of pixels at each of its
+        pixels.
 
     Raises:
         ValueError: If ``mask`` has another shape or dtype.
 
-    Source: ``sam2.utils.misc.get_connected_components``, which needs CUDA and even H and W.
+    Source: ``sam2.utils.misc.get_connected_components``. The original needs CUDA and even H and W.
     """
-    # Horizontal runs of foreground are joined with touching runs of the row above.
+    # Joins each horizontal run of foreground pixels with touching runs in the row above.
     N, _, H, W = mask.shape
     foreground = mask[:, 0] != 0  # (N, H, W)
     starts = foreground.clone()
@@ -50,7 +51,7 @@ def connected_components(mask: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.bincount(run[foreground], minlength=len(first_pixel))  # (R,)
     area = torch.zeros_like(length).scatter_add_(0, root, length)[root]
     label = first_pixel[root] % (H * W) + 1
-    # For background pixels, ``run`` is the index of the previous run, or -1. These pixels are masked out.
+    # For background pixels, ``run`` is the index of the previous run, or -1. Background pixels are masked out.
     labels, areas = (torch.where(foreground, table.to(torch.int32)[run], 0)[:, None] for table in (label, area))
     return labels, areas
 
@@ -68,7 +69,7 @@ def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Ten
     for shift in (-1, 0, 1):  # column of the upper pixel minus column of the lower pixel
         above = (slice(None), slice(None, -1), slice(max(shift, 0), W + min(shift, 0)))
         below = (slice(None), slice(1, None), slice(max(-shift, 0), W + min(-shift, 0)))
-        # Two touching runs also touch at the first pixel of one of them. Other pixels need not be checked.
+        # Two touching runs always touch at the first pixel of one run. Other pixels need not be checked.
         touching = foreground[above] & foreground[below] & (starts[above] | starts[below])
         upper.append(run[above][touching])
         lower.append(run[below][touching])
@@ -76,10 +77,10 @@ def _touching_runs(foreground: Tensor, starts: Tensor, run: Tensor) -> tuple[Ten
 
 
 def _join(a: Tensor, b: Tensor, count: int) -> Tensor:
-    """Returns the smallest node of each node's component, for ``count`` nodes with edges ``a - b``."""
+    """Returns the smallest node of each node's component, in a graph of ``count`` nodes with edges ``a - b``."""
     root = torch.arange(count, device=a.device)
     while a.numel():
-        # Link the larger root of every edge to the smaller root. Then point all nodes at their roots.
+        # Link the larger root of every edge to the smaller root, and point all nodes at their roots.
         low, high = torch.minimum(a, b), torch.maximum(a, b)
         root.scatter_reduce_(0, high, low, "amin")
         while not torch.equal(root[root], root):

@@ -1,24 +1,25 @@
 """Finds connected components by union-find over pixels, and fills holes, in four launches each.
 
-``labels`` stores the forest: for each pixel, the index of its parent in the same mask. A parent's index is never larger
-than the pixel's own, so a root is the first pixel of its tree. ``areas`` stores the size of each tree at its root.
+``labels`` stores the forest: for each pixel, the index of its parent in the same mask. A parent's index is at most the
+pixel's index, so the root of a tree is its first pixel. ``areas`` stores the size of each tree at its root.
 
 The kernels are correct for concurrent programs in any order:
 
 - *Only roots are linked, to smaller pixels.* ``_union`` finds the roots of both pixels, and applies an atomic minimum
   to the parent of the larger root. If the old parent was the root itself, the link is complete. Otherwise another
-  program has linked this root. The minimum keeps the smaller of the two parents, and the loop joins the other one.
-  Thus both pixels of every edge end in one tree, and no link is lost.
-- *It terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller pair.
-- *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. The atomic operation
-  decides. Loads are volatile, so that loops eventually see the links of other programs. No other memory order is
+  program has linked this root. The minimum keeps the smaller parent, and the loop joins the larger parent. Thus both
+  pixels of every edge end in one tree, and no link is lost.
+- *The loop terminates.* Parents only decrease and are never negative. Each failed attempt continues with a smaller
+  pair.
+- *Stale reads are harmless.* An outdated parent is still an ancestor, since trees only merge. Only the atomic operation
+  sets links. Loads are volatile, so that loops eventually see the links of other programs. No stronger memory order is
   needed: within a launch, programs exchange only parents, and each parent is a single aligned word.
-- *Concurrent path compression* replaces a parent by the root, which is also an ancestor.
-- Launches on one stream are ordered: all links are complete before pixels are flattened, and all areas are complete
-  before they are read.
+- *Concurrent path compression* replaces a parent by the root. The root is an ancestor of the pixel.
+- Launches on one stream are ordered. All links are complete before pixels are pointed at roots, and all areas are
+  complete before areas are read.
 
-The root is the smallest pixel of its component in any order of programs, so labels are deterministic. Areas are sums of
-integers, so they are deterministic, too.
+In any order of programs, the root is the smallest pixel of its component, so labels are deterministic. Areas are sums
+of integers, so areas are deterministic.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -42,9 +43,9 @@ def _block_offsets(
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
-    """Returns the offset of this program's mask, int64 since N·H·W may exceed 2**31, and of its block in that mask.
+    """Returns the offset of this program's mask (int64, as N·H·W may exceed 2**31), and its block's offset in the mask.
 
-    All masks use the grid's first axis, since the other axes are limited to 65,535 programs.
+    The grid has one axis for all masks, since the second and third axes are limited to 65,535 programs.
     """
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0)
@@ -55,7 +56,7 @@ def _block_offsets(
 def _find(
     parents,  # (H·W) int32 of one mask
     pixel,  # (BLOCK) int32
-    active,  # (BLOCK) bool; other lanes return their pixel
+    active,  # (BLOCK) bool; inactive lanes return their pixel
 ):
     parent = tl.where(active, tl.load(parents + pixel, mask=active, other=0, volatile=True), pixel)
     while tl.max((parent != pixel).to(tl.int32), 0) > 0:
@@ -80,15 +81,15 @@ def _union(
         high = tl.maximum(a, b)
         active = active & (low != high)
         old = tl.atomic_min(parents + high, low, mask=active, sem="relaxed")
-        active = active & (old != high)  # high was no longer a root: join its parent and low
+        active = active & (old != high)  # high was no longer a root: join the parent of high with low
         a = tl.where(active, old, 0)
         b = tl.where(active, low, 0)
 
 
 @triton.jit
 def _start_kernel(
-    logits,  # (N, H·W), read only with HOLES: then background (logits <= 0) is labelled
-    mask,  # (N, H·W) uint8; out with HOLES
+    logits,  # (N, H·W), read only with HOLES; HOLES labels the background (logits <= 0)
+    mask,  # (N, H·W) uint8 foreground; output with HOLES, otherwise input
     labels,  # (N, H·W) int32 out: first pixel of the horizontal run within this block
     areas,  # (N, H·W) int32 out: 0
     pixels,  # H·W
@@ -117,7 +118,7 @@ def _start_kernel(
 @triton.jit
 def _merge_kernel(
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32, the forest
+    labels,  # (N, H·W) int32: parents of pixels
     pixels,  # H·W
     W,
     BLOCK: tl.constexpr,
@@ -135,10 +136,10 @@ def _merge_kernel(
     above_right = tl.load(ptrs - W + 1, mask=has_above & (x < W - 1), other=0) != 0
     parents = labels + image
 
-    # Each run is already a tree, unless a block boundary cuts it.
+    # Each horizontal run within a block is a tree. Only runs across block boundaries need joining.
     _union(parents, i, i - 1, left & (tl.arange(0, BLOCK) == 0))
-    # The edge to the pixel above is redundant if the left neighbour has the same run above it. The edge to the upper
-    # left pixel is redundant if the pixel above or to the left is foreground.
+    # The edge to the pixel above is redundant if the same run covers the pixel above the left neighbour. The edge to
+    # the upper left pixel is redundant if the pixel above or to the left is foreground.
     upwards = above & ((left & above_left) == 0)
     to_the_left = above_left & (above == 0) & (left == 0)
     _union(parents, i, tl.where(above, i - W, i - W - 1), upwards | to_the_left)
@@ -149,8 +150,8 @@ def _merge_kernel(
 @triton.jit
 def _count_kernel(
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32, the forest; out: every pixel's root
-    areas,  # (N, H·W) int32 out: the component's area at its root
+    labels,  # (N, H·W) int32: parents of pixels; overwritten by roots of pixels
+    areas,  # (N, H·W) int32 out: area of each component, at its root
     pixels,  # H·W
     BLOCK: tl.constexpr,
 ):
@@ -162,7 +163,7 @@ def _count_kernel(
     root = _find(parents, i, foreground)
     tl.store(parents + i, root, mask=foreground)
 
-    # A run of pixels with the same root adds its end and subtracts its start: two atomics instead of one per pixel.
+    # A run of pixels with one root adds its end and subtracts its start. Two atomic operations replace one per pixel.
     has_before = foreground & (lane > 0)
     has_after = foreground & (lane < BLOCK - 1) & (i + 1 < pixels)
     before = has_before & (tl.load(mask + image + i - 1, mask=has_before, other=0) != 0)
@@ -179,9 +180,9 @@ def _count_kernel(
 def _finish_kernel(
     logits,  # (N, H·W); read only with HOLES
     mask,  # (N, H·W) uint8
-    labels,  # (N, H·W) int32: roots; out without HOLES: 1 + root, 0 on the background
-    areas,  # (N, H·W) int32: area at the root; out without HOLES: at every pixel of the component
-    out,  # (N, H·W), with HOLES: the logits, with small components at ``value``
+    labels,  # (N, H·W) int32: roots. Without HOLES, overwritten by 1 + root, and 0 on the background
+    areas,  # (N, H·W) int32: areas at roots. Without HOLES, overwritten by areas at all pixels
+    out,  # (N, H·W) out, with HOLES: logits; ``value`` in small components
     pixels,  # H·W
     max_area,
     value,
@@ -197,15 +198,15 @@ def _finish_kernel(
     if HOLES:
         logit = tl.load(logits + image + i, mask=inside, other=0)
         tl.store(out + image + i, tl.where(foreground & (area <= max_area), value, logit), mask=inside)
-    else:  # in-place is safe: other programs read only areas of roots, which do not change
+    else:  # safe in place: other programs read only areas of roots, and these areas do not change
         tl.store(labels + image + i, tl.where(foreground, root + 1, 0), mask=inside)
         tl.store(areas + image + i, area, mask=inside)
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of pixels per program: one per thread.
+    """Returns the number of pixels per program: one pixel per thread.
 
-    Threads that search roots wait for memory. With two pixels per thread, registers spill on sm_120.
+    Threads that search for roots wait for memory. With two pixels per thread, registers spill on sm_120.
     """
     return LaunchConfig({"BLOCK": 512}, {"num_warps": 16})
 
@@ -230,7 +231,7 @@ def fill_holes_triton(logits: torch.Tensor, max_area: float) -> torch.Tensor:
 
 
 def _launch(op, logits, mask, labels, areas, out, most, HOLES) -> None:
-    """Finds the components of ``mask``. With ``HOLES``, finds background components of logits and fills small ones."""
+    """Finds the components of ``mask``. With ``HOLES``, fills small background components of ``logits`` instead."""
     N, _, H, W = logits.shape
     if logits.numel() == 0:
         return

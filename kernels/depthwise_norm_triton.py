@@ -1,7 +1,7 @@
-"""Computes a depthwise convolution and its layer norm in one kernel, which reads the map once and writes the norm once.
+"""Computes a depthwise convolution and layer norm in one kernel: reads the map once and writes the norm once.
 
-A program processes all channels of a few positions, so the norm needs no other program. Programs share neighbouring
-positions through the cache.
+A program processes all channels of a few positions, so programs compute the norm independently. The cache shares
+neighbouring positions between programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -59,9 +59,9 @@ def _depthwise_norm_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the number of elements per program.
 
-    A single warp keeps the weights of a tap in registers. Several warps would exchange them through shared memory, and
-    synchronise at each tap. With 256 channels, four positions share the weights, and 4,096 positions are eight programs
-    per multiprocessor.
+    A single warp keeps the weights of one kernel position in registers. Several warps would exchange the weights
+    through shared memory, and synchronise at each kernel position. With 256 channels, four positions of the map share
+    the weights, and 4,096 positions give eight programs per multiprocessor.
     """
     return LaunchConfig({"ELEMENTS": 1024}, {"num_warps": 1, "num_stages": 1})
 

@@ -11,9 +11,9 @@ from sam2fast.kernels.preprocess import resize_and_normalise_reference
 
 __all__ = ["embed_patches", "embed_patches_reference"]
 
-SIDE, STRIDE, PADDING = 7, 4, 3  # of the convolution
+SIDE, STRIDE, PADDING = 7, 4, 3  # side of the kernel, stride and padding of the convolution
 WHITE = 255.0
-WIDEST = 256  # maximum number of channels. A program computes all channels of a token
+WIDEST = 256  # maximum number of channels, since a program computes all channels of a token
 
 
 def _fits(
@@ -62,7 +62,8 @@ def embed_patches(
         weight: Permuted weight ``(7, 7, 3, C)`` of a convolution.
         bias: Bias ``(C)``.
         position: Position embedding ``(h, w, C)`` with ``h = ceil(H / 4)`` and ``w = ceil(W / 4)``.
-        mean, std: Three numbers each if ``pixels`` are uint8; they apply to pixels / 255. Otherwise empty.
+        mean, std: For uint8 ``pixels``, mean and standard deviation of pixels / 255, three numbers each. Otherwise
+            empty.
 
     Returns:
         Tokens ``(B, h, w, C)`` in the dtype of ``weight``.

@@ -1,7 +1,7 @@
 """Embeds image patches as seven matrix multiplications, one per row of a token's 7x7 window.
 
-A row of a window is seven pixels: 21 adjacent values in memory. Loads start one pixel earlier, so that words of four
-bytes are aligned. Values outside the window are multiplied by zero weights.
+A row of a window consists of seven pixels: 21 adjacent values in memory. Loads start one pixel before the window, so
+that words of four bytes are aligned. Values outside the window are multiplied by zero weights.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -21,14 +21,14 @@ def _of_colour(colour, value0, value1, value2):
 
 @triton.jit
 def _columns(rows, mask, first, COUNT: tl.constexpr, C):
-    """Loads COUNT channels from ``first`` on of some rows of the weight."""
+    """Loads COUNT channels, from ``first`` on, of the weight's rows ``rows``."""
     channel = first + tl.arange(0, COUNT)[None, :]
     return tl.load(rows + channel, mask=mask & (channel < C), other=0)
 
 
 @triton.jit
 def _store(total, bias, position, out, token, is_token, first, COUNT: tl.constexpr, C):
-    """Adds bias and position to COUNT channels from ``first`` on, and stores them."""
+    """Adds bias and position to COUNT channels, from ``first`` on, and stores the sums."""
     channel = first + tl.arange(0, COUNT)[None, :]
     offsets, mask = token * C + channel, is_token & (channel < C)
     total += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
@@ -51,12 +51,13 @@ def _embed_patches_kernel(
     REST: tl.constexpr,  # smallest power of two >= number of remaining channels, or 0
     BLOCK: tl.constexpr,  # tokens per program
 ):  # fmt: skip
-    # Adjacent programs process the same tokens of different images, so they share positions through the cache.
+    # Adjacent programs process the same tokens of different images, so the cache shares position embeddings between
+    # programs.
     image = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     is_token = token < H // 4 * (W // 4)
     y, x = token // (W // 4), token % (W // 4)
-    value = tl.arange(0, 32)  # values of a row: three colours of each pixel from 4x - 4 on
+    value = tl.arange(0, 32)  # values of a window's row: three colours of each pixel from 4x - 4 on
     is_in_window = (value >= 3) & (value < 24)
     scale = _of_colour(value % 3, scale0, scale1, scale2)
     shift = _of_colour(value % 3, shift0, shift1, shift2)
@@ -72,7 +73,7 @@ def _embed_patches_kernel(
         left = tl.load(start + (runs + 3 * row * W)[:, None] + value[None, :], mask=is_inside, other=0)
         if pixels.dtype.element_ty == tl.uint8:
             left = (left.to(tl.float32) * scale[None, :] + shift[None, :]) * is_inside.to(tl.float32)
-        else:  # mask explicitly, since NaN times zero is not zero
+        else:  # values are masked, since NaN times zero is not zero
             left = tl.where(is_in_window[None, :], left, 0.0)
         left = left.to(weight.dtype.element_ty)
         of_row = weight + (21 * row + value - 3)[:, None] * C
@@ -90,9 +91,9 @@ def _embed_patches_kernel(
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns the number of tokens per program. Times are estimates by ``make sass``.
 
-    With 64 tokens, four programs fit on a multiprocessor of sm_90 and hide each other's loads: 16 us for an image with
-    96 channels, and 18 us with 128 tokens. Loads are not prefetched, since Triton then overwrites registers that a
-    product still reads.
+    With 64 tokens per program, four programs fit on a multiprocessor of sm_90 and overlap their loads. An image with 96
+    channels takes 16 us with 64 tokens, and 18 us with 128 tokens. Loads are not prefetched: Triton would overwrite
+    registers that a product still reads.
     """
     return LaunchConfig({"BLOCK": 64}, {"num_warps": 4, "num_stages": 1})
 
@@ -115,7 +116,7 @@ def embed_patches_triton(pixels, weight, bias, position, mean=(), std=()) -> Ten
 
 
 def widths(channels: int) -> dict[str, int]:
-    """Splits channels into two powers of two if their sum is below the next power of two: 144 into 128 and 16."""
+    """Splits channels into two powers of two, such as 144 into 128 and 16, if this needs less padding than one."""
     whole = max(16, triton.next_power_of_2(channels))
     rest = max(16, triton.next_power_of_2(channels - whole // 2))
     return {"WIDTH": whole // 2, "REST": rest} if 16 <= whole // 2 > rest else {"WIDTH": whole, "REST": 0}

@@ -1,8 +1,8 @@
 """Computes three linear layers in one kernel. A program computes the MLP of one token of one object.
 
-It computes some outputs of the first layer at a time, multiplies them by the second layer's weights, and adds to the
-second layer's sums. No hidden layer is written to memory. Tensor cores are not used: they need at least 16 rows, and
-take three times as long for fp32.
+A program computes some outputs of the first layer at a time, multiplies these outputs by the second layer's weights,
+and adds the products to the second layer's sums. No hidden layer is written to memory. Tensor cores are not used, since
+tensor cores need at least 16 rows, and take three times as long for fp32.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -17,7 +17,7 @@ from sam2fast.kernels._launch import LaunchConfig, launch_config
 
 @triton.jit
 def _grouped_mlp_kernel(
-    x,  # (rows, groups, K), by its strides
+    x,  # (rows, groups, K) of any row and group strides
     weight1,  # (groups, L, K)
     bias1,  # (groups, L)
     weight2,  # (groups, M, L)
@@ -28,7 +28,7 @@ def _grouped_mlp_kernel(
     groups, row_stride, group_stride, K, L, M, N,
     WIDTH_K: tl.constexpr,  # smallest power of two >= K
     WIDTH_M: tl.constexpr,  # smallest power of two >= M
-    BLOCK: tl.constexpr,  # outputs of the first or the last layer computed at once
+    BLOCK: tl.constexpr,  # number of outputs of the first or third layer that are computed at once
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1).to(tl.int64)
@@ -65,7 +65,7 @@ def _grouped_mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of outputs computed at once. A program then has 64 KB of fp32 weights in flight.
+    """Returns the number of outputs computed at once. With 32 outputs, a program loads 64 KB of fp32 weights at once.
 
     A multiprocessor reads 64 bytes per clock from the L2 cache, with a latency of about 700 clocks. Other numbers of
     outputs were not measured.

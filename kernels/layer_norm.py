@@ -41,7 +41,7 @@ def layer_norm(
 ) -> Tensor:
     """Computes the layer norm ``(..., C)`` of ``x``, followed by the exact GELU if ``gelu`` is True.
 
-    See :func:`add_layer_norm` for the other arguments and errors.
+    For other arguments and errors, see :func:`add_layer_norm`.
     """
     compute = computed(x)
     normed = F.layer_norm(x.to(compute), x.shape[-1:], weight.to(compute), bias.to(compute), eps)
@@ -61,7 +61,7 @@ def shifted_layer_norm(
 ) -> Tensor:
     """Computes the layer norm ``(..., C)`` of ``x + shift``, with ``shift (..., C)`` or ``(C)``.
 
-    The sum is neither rounded nor returned. See :func:`add_layer_norm` for the other arguments and errors.
+    The sum is neither rounded nor returned. For other arguments and errors, see :func:`add_layer_norm`.
     """
     return layer_norm_reference(x.to(computed(x)) + shift, weight, bias, eps, dtype)
 
@@ -79,11 +79,11 @@ def add_layer_norm(
         delta: Tensor ``(..., C)`` or vector ``(C)`` to add, or None.
         weight, bias: Weight and bias ``(C)`` of the norm.
         eps: Value added to the variance.
-        dtype: Dtype of the returned norm. None for the dtype of its computation: fp32, or fp64 for fp64 input.
+        dtype: Dtype of the returned norm. If None, fp32, or fp64 for fp64 input.
 
     Returns:
-        ``x + delta`` and its norm, both ``(..., C)``. The sum has torch's promoted dtype, or the dtype of ``x`` for
-        ``delta (C)``. If ``delta`` is None, the sum is ``x`` itself.
+        ``x + delta`` and the norm of this sum, both ``(..., C)``. The sum has torch's promoted dtype, or the dtype of
+        ``x`` for ``delta (C)``. If ``delta`` is None, the sum is ``x`` itself.
 
     Raises:
         ValueError: If the shapes do not match.

@@ -11,8 +11,8 @@ from sam2fast.kernels._tiles import exact_gelu, normalized
 from sam2fast.kernels.layer_norm import computed, sum_dtype
 
 
-# The functions below differ in run-time arguments, not in constants, so a session compiles one kernel per width and
-# combination of dtypes. The kernel is memory-bound, so masked loads and branches cost nothing.
+# The functions of this module pass different run-time arguments, not constants. So Triton compiles only one kernel
+# per width and combination of dtypes. The kernel is memory-bound, so masked loads and branches cost nothing.
 @triton.jit(do_not_specialize=["rows", "deltas", "stores_sum", "has_gelu"])
 def _add_layer_norm_kernel(
     x,  # (rows, C)
@@ -22,7 +22,7 @@ def _add_layer_norm_kernel(
     total,  # (rows, C) out: x + delta, with stores_sum
     normed,  # (rows, C) out
     rows,
-    deltas,  # number of rows of delta: 0, 1 (added to every row), or rows
+    deltas,  # number of rows of delta: 0 (no delta), 1 (added to every row), or ``rows``
     stores_sum, has_gelu, C, eps,
     WIDTH: tl.constexpr,  # smallest power of two >= C
     BLOCK: tl.constexpr,  # rows per program
@@ -32,7 +32,7 @@ def _add_layer_norm_kernel(
     offsets = row[:, None] * C + channel[None, :]
     mask = (row < rows)[:, None] & (channel < C)[None, :]
     value = tl.load(x + offsets, mask=mask, other=0).to(tl.float32)
-    added = tl.minimum(row, deltas - 1)[:, None]  # row of delta; -1 without delta
+    added = tl.minimum(row, deltas - 1)[:, None]  # row of delta, or -1 without delta
     value += tl.load(delta + added * C + channel[None, :], mask=mask & (added >= 0), other=0).to(tl.float32)
     if stores_sum != 0:
         rounded = value.to(total.dtype.element_ty)
@@ -45,7 +45,7 @@ def _add_layer_norm_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of elements per program: 16 per thread, loaded at once, since the kernel is memory-bound."""
+    """Returns the number of elements per program. Threads load 16 elements at once, as the kernel is memory-bound."""
     return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 
@@ -66,10 +66,10 @@ def shifted_layer_norm_triton(x, shift, weight, bias, eps, dtype=None) -> Tensor
 
 
 def launch_norm(x, weight, bias, eps, dtype, *, normed=None, delta=None, total=None, gelu=False) -> Tensor:
-    """Returns the norm, written to ``normed`` if it is not None, and writes the sum to ``total`` if it is not None.
+    """Returns the norm, written to ``normed`` or a new tensor. If ``total`` is not None, writes the sum to ``total``.
 
-    Absent tensors are replaced by others of the dtype that they have in other calls of a session, since the kernel is
-    compiled for each combination of dtypes.
+    Instead of an absent tensor, the kernel gets another tensor of the same dtype as in calls with this tensor, since
+    Triton compiles the kernel for each combination of dtypes.
     """
     normed = x.new_empty(x.shape, dtype=dtype or computed(x)) if normed is None else normed
     if x.numel() == 0:

@@ -10,8 +10,8 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["linear_gelu", "linear_gelu_reference"]
 
-# Maximum number of input channels for which the product is memory-bound. Then writing and reading the hidden layer once
-# more costs more than a library's faster product saves.
+# Maximum number of input channels for which the product is memory-bound. For such products, writing and reading the
+# hidden layer once more costs more than a library's faster product saves.
 NARROW = 384
 
 
@@ -21,19 +21,19 @@ def shape_class(dtype: torch.dtype, inner: int) -> str:
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the tiles of the product. ``TORCH`` selects torch's product.
+    """Returns the tiles of the matrix product. ``TORCH`` selects torch's matrix product.
 
-    The tiles were not measured on a GPU. Percentages of the peak are upper bounds computed by ``make sass``.
+    The tiles were not measured on a GPU. Percentages are upper bounds of the GPU's peak, computed by ``make sass``.
     """
     tile = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32, "GROUP": 8}
     if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
         small = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "TORCH": 1}
         return LaunchConfig(small, {"num_warps": 8, "num_stages": 2})
-    if shape == "narrow":  # sm_90 fits three programs of four warps (bound 32 %), or two of eight warps (30 %)
+    if shape == "narrow":  # three programs of four warps fit on sm_90 (32 %), or two programs of eight (30 %)
         return LaunchConfig(tile, {"num_warps": 4 if arch == "sm_90" else 8, "num_stages": 3})
-    if arch == "sm_80":  # the bound is 88 % of the peak; libraries reach about 80 %
+    if arch == "sm_80":  # the bound is 88 % of the peak, and libraries reach about 80 %
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})
-    if arch == "sm_90":  # the bound is 47 %, and 35 % for 128 x 128
+    if arch == "sm_90":  # the bound is 47 % for tiles of 128 x 256, and 35 % for 128 x 128
         return LaunchConfig({**tile, "BLOCK_N": 256, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
     return LaunchConfig({**tile, "TORCH": 1}, {"num_warps": 8, "num_stages": 3})
 
@@ -73,7 +73,7 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     hidden = linear(x, weight, bias)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.gelu(hidden)
-    return torch.ops.aten.gelu_(hidden)  # in place, since no gradient is needed
+    return torch.ops.aten.gelu_(hidden)  # overwrites the hidden layer, since no gradient is needed
 
 
 linear_gelu_reference = linear_gelu.reference
