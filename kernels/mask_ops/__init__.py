@@ -64,7 +64,7 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 
     Args:
         mask: Logits ``(N, 1, H, W)``. A pixel is background if its logit is not greater than 0.
-        max_area: Largest area in pixels of ``mask``, positive.
+        max_area: Largest area of a filled component, in pixels of ``mask``. Positive.
 
     Raises:
         ValueError: If ``max_area`` is not positive.
@@ -79,15 +79,15 @@ def fill_holes_in_mask_scores(mask: torch.Tensor, max_area: float) -> torch.Tens
 def scaled_masks(
     logits: torch.Tensor, size: tuple[int, int], scale: float, bias: float, is_binary: bool, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Computes ``scale * mask + bias`` of ``logits (B, 1, h, w)`` upsampled to ``size``.
+    """Computes ``scale * mask + bias`` from mask logits upsampled to ``size``.
 
     Args:
-        logits: Logits of masks.
+        logits: Mask logits ``(B, 1, h, w)``.
         size: Size (H, W) of the result, in pixels.
-        scale, bias: Factor and offset.
-        is_binary: If True, a mask is 1 where logits are above 0, otherwise their sigmoid.
-        dtype: Dtype of upsampled probabilities. Without upsampling they have the dtype of ``logits``. Binary masks are
-            fp32.
+        scale, bias: Factor and offset of the mask.
+        is_binary: If True, the mask is 1 where logits are above 0, else 0. If False, the mask is the sigmoid of logits.
+        dtype: Dtype of upsampled probabilities. Probabilities that need no upsampling have the dtype of ``logits``.
+            Binary masks are fp32.
 
     Returns:
         Tensor ``(B, 1, H, W)``.
@@ -106,13 +106,13 @@ def scaled_masks(
 def mask_statistics(
     logits: torch.Tensor, size: tuple[int, int], threshold: float = 0.0, offset: float = 1.0
 ) -> MaskStatistics:
-    """Computes areas, boxes, and the counts for stability scores, of ``logits (N, h, w)`` upsampled to ``size``.
+    """Computes areas, boxes and stability counts of masks: ``logits (N, h, w)`` upsampled to ``size``.
 
-    At most 64 MiB of upsampled logits are held at once, but at least one mask. NaN is background.
+    Holds one upsampled mask at once, or several masks of at most 64 MiB. Pixels with NaN are background.
 
     Args:
         logits: Floating-point logits ``(N, h, w)``, interpolated bilinearly (``align_corners=False``) in fp32.
-        size: Size (H, W) of the masks, in pixels. It may be smaller than (h, w).
+        size: Size (H, W) of the masks, in pixels. The size may be smaller than (h, w).
         threshold: Logit above which a pixel is foreground.
         offset: Distance in logits from the threshold to a higher level (``above``) and a lower level (``below``). The
             stability score is ``above / below``.
@@ -132,7 +132,7 @@ def mask_statistics(
 def suppress_overlaps(logits: torch.Tensor) -> torch.Tensor:
     """Assigns each pixel to the object with the largest logit, and clamps all other logits to at most -10.
 
-    Among equal logits, the first object wins. NaN is the largest logit.
+    Among equal logits, the first object gets the pixel. NaN counts as the largest logit.
 
     Args:
         logits: Floating-point logits ``(N, 1, H, W)`` of N objects on one frame.

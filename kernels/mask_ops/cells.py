@@ -1,10 +1,11 @@
 """Computes the foreground of upsampled masks on the CPU without upsampling them, by columns of pixels in cells.
 
-A pixel is interpolated from the four logits around it, which form its cell. If all four logits are above a level, so
-are all pixels of the cell. If no logit is above the level, no pixel is. In the other cells, values along a column of
-pixels are linear. Its first and last pixels, and the two pixels at which it crosses the level, thus determine which
-pixels are above. If rounding could change the result, all pixels of the column are computed in fp64. Torch computes
-pixels for which rounding could still change the result.
+A cell consists of four adjacent logits. Pixels between the four logits are interpolated from these logits. If all four
+logits are above a level, all pixels of the cell are above the level. If no logit is above the level, no pixel is above
+the level. In all other cells, values along a column of pixels are linear. The first and last pixels of a column, and
+the two pixels at which the column crosses the level, thus determine which pixels are above the level. If rounding could
+change the result, all pixels of the column are computed in fp64. Torch computes pixels for which rounding could still
+change the result.
 """
 
 import functools
@@ -14,30 +15,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Bounds of rounding errors relative to the largest logit of a cell: OF_CELL for the operations of torch and of this
-# module together (38 times 2**-24), ROUNDING for torch's operations against fp64. UNDERFLOW is an absolute bound of
+# Bounds of rounding errors relative to the largest logit of a cell: OF_CELL bounds the errors of torch and of this
+# module together (38 times 2**-24), and ROUNDING the errors of torch against fp64. UNDERFLOW is an absolute bound of
 # errors near zero.
 OF_CELL, ROUNDING, UNDERFLOW = 2.0**-18, 7 * 2.0**-24, 1e-36
-# If torch must compute more pixels of a mask than this in one call, torch upsamples the whole mask.
+# If torch must compute more than this number of pixels of a mask in one call, torch upsamples the whole mask.
 CLOSE = 256
-# If the height plus width of a result is smaller than this, torch uses different operations.
+# Minimum height plus width of a result. For smaller results, torch uses different operations.
 LEAST_SIDES = 130
 
 
 class AxisCells(NamedTuple):
     """Stores how torch interpolates N pixels from n logits along an axis.
 
-    Pixels of cell i lie between logits i and i + 1. The last cell contains pixels after the last logit.
+    Pixels of cell i lie between logits i and i + 1. The last cell contains the pixels after the last logit.
     """
 
-    source: int  # n
-    target: int  # N
+    source: int  # n, number of logits
+    target: int  # N, number of pixels
     first: np.ndarray  # (n) first pixel of each cell
     number: np.ndarray  # (n) number of pixels in each cell
     cell: np.ndarray  # (N) cell of each pixel
-    position: np.ndarray  # (n, most) pixels of each cell; cells with fewer pixels repeat their last one
-    near: np.ndarray  # (n, most) fp32 weights of logit i
-    far: np.ndarray  # (n, most) fp32 weights of logit i + 1
+    position: np.ndarray  # (n, most) pixels of each cell; cells with fewer pixels repeat the last pixel
+    near: np.ndarray  # (n, most) fp32 weights, in pixels of cell i, of logit i
+    far: np.ndarray  # (n, most) fp32 weights, in pixels of cell i, of logit i + 1
 
 
 @functools.lru_cache(maxsize=16)
@@ -54,10 +55,10 @@ def weights_along(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.
     """Returns cells and weights of bilinear interpolation (``align_corners=False``) from ``source`` to ``target``.
 
     Returns:
-        For each pixel, the index of the logit before it (its cell), ``(target)`` int64; and the weights of this logit
-        and of the next one, each ``(target)`` fp32. After the last logit, the weight of the next one is 0.
+        The index of each pixel's cell, ``(target)`` int64: the logit before the pixel; the weight of this logit; and
+        the weight of the next logit, both ``(target)`` fp32. After the last logit, the weight of the next logit is 0.
     """
-    # Torch's exact weights are obtained by upsampling images with a single nonzero logit.
+    # Torch's exact weights are the results of upsampling images that contain a single nonzero logit.
     images = torch.eye(source, device="cpu")[:, None, :, None]
     weights = F.interpolate(images, (target, 1), mode="bilinear", align_corners=False)[:, 0, :, 0].numpy()
     cell, pixel = (weights != 0).argmax(0), np.arange(target)
@@ -79,12 +80,12 @@ class Cells(NamedTuple):
 
 
 class ColumnRuns(NamedTuple):
-    """Stores the foreground of each column of pixels in K cells: its pixels above the level."""
+    """Stores the foreground (pixels above a level) of each column of pixels in K cells."""
 
     above: np.ndarray  # (K, most) number of pixels above the level; 0 beyond the last column of a cell
-    top: np.ndarray  # (K, most) row in the cell of the first pixel above the level
-    bottom: np.ndarray  # (K, most) row in the cell of the last pixel above the level, or -1
-    dense: np.ndarray  # indices of masks that torch must upsample; their other results are invalid
+    top: np.ndarray  # (K, most) first pixel above the level: row in the cell
+    bottom: np.ndarray  # (K, most) last pixel above the level: row in the cell, or -1
+    dense: np.ndarray  # indices of masks that torch must upsample; other results of these masks are invalid
 
 
 def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells) -> ColumnRuns:
@@ -97,7 +98,7 @@ def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells)
     slope = lower - upper
     first, last = upper + slope * rows.far[cells.row, :1], upper + slope * rows.far[cells.row, -1:]
     starts, sure = first > 0, np.minimum(np.abs(first), np.abs(last)) > bound
-    number = np.where(starts, height, 0)  # pixels above the level; columns that cross it follow below
+    number = np.where(starts, height, 0)  # pixels above the level, except in columns that cross the level
 
     crossing = np.flatnonzero(starts != (last > 0))
     cell, begin, end = crossing // far.shape[1], first.ravel()[crossing], last.ravel()[crossing]
@@ -122,7 +123,7 @@ def column_runs(cells: Cells, level: float, rows: AxisCells, columns: AxisCells)
 def _by_pixels(
     runs: ColumnRuns, cells: Cells, level: float, rows: AxisCells, columns: AxisCells, cell: np.ndarray, at: np.ndarray
 ) -> ColumnRuns:
-    """Recomputes columns ``at`` of cells ``cell`` pixel by pixel."""
+    """Recomputes some columns of pixels in fp64, pixel by pixel: columns ``at`` of the cells with indices ``cell``."""
     mask, row, column, corners = cells.select(cell)
     a, b, c, d = (x.astype(np.float64) for x in corners)
     near, far = (weights[column, at].astype(np.float64) for weights in (columns.near, columns.far))
@@ -144,21 +145,21 @@ def _by_pixels(
 
 
 def pixel_of_torch(patch: np.ndarray, *axes: tuple[AxisCells, int, int]) -> float:
-    """Returns the value of one pixel, exactly as torch computes it when it upsamples the whole mask.
+    """Returns the exact value of one pixel in torch's upsampled mask, without upsampling the whole mask.
 
     Args:
-        patch: Logits ``(2, 2)`` of the pixel's cell.
-        axes: Cells of the axis, index of the cell, and index of the pixel in the cell, for rows and for columns.
+        patch: Logits ``(2, 2)`` around the pixel.
+        axes: For rows and for columns: cells of the axis, index of the cell, and index of the pixel in this cell.
     """
     image, place = torch.from_numpy(patch), [0, 0]
     size: list[int] = [1, LEAST_SIDES]
     scales: list[float | None] = [None, None]
     for dim, (axis, cell, position) in enumerate(axes):
         if 0 < cell < axis.source - 1:
-            # The first pixel of a result, with a scale that gives this pixel the same weights.
+            # Computes the first pixel of another result, with a scale that gives the first pixel the same weights.
             scales[dim] = 1 / (2 * float(axis.far[cell, position]) + 1)
             continue
-        # At the edges, weights have more bits, so the pixel must have the same position, too.
+        # At the edges, weights have more bits, so the pixel must have the same position as in the whole mask.
         number = min(2, axis.source - cell)
         whole = torch.zeros(axis.source if dim == 0 else len(image), axis.source if dim else 2, device="cpu")
         whole.narrow(dim, cell, number).copy_(image.narrow(dim, 0, number))

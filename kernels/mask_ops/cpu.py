@@ -1,7 +1,6 @@
 """Computes mask statistics and overlaps on the CPU, without upsampling masks.
 
-If all logits of a cell are on one side of a level, the whole cell is counted at once. Other cells are counted column by
-column.
+A cell with all logits on one side of a level is counted at once. All other cells are counted column by column.
 """
 
 import functools
@@ -16,12 +15,13 @@ from sam2fast.kernels.mask_ops.cells import LEAST_SIDES, UNDERFLOW, AxisCells, C
 from sam2fast.kernels.mask_ops.reference import SUPPRESSED, counts_and_boxes
 from sam2fast.kernels.mask_ops.sparse_upsampling import PIXELS_PER_LOGIT
 
-# Maximum number of logits per pass, and of columns of pixels at once, so that all intermediate results fit the cache.
+# Maximum number of logits per pass, and maximum number of columns of pixels computed at once. All intermediate results
+# fit the cache.
 CHUNK, AT_ONCE = 2**20, 2**14
 LARGEST_TABLE = 2**24
-# Bound of rounding errors of a pixel relative to a level, if the four logits are on one side of the level.
+# Bound of a pixel's rounding error relative to the level, for cells with all logits on one side of the level.
 OF_LEVEL = 2.0**-20
-LARGEST = 2.0**100  # larger logits could overflow
+LARGEST = 2.0**100  # limit of logits and levels, since larger numbers could overflow
 
 
 class Grid(NamedTuple):
@@ -44,7 +44,7 @@ def grid_of(h: int, w: int, size: tuple[int, int]) -> Grid:
 
 
 class Statistics:
-    """Accumulates counts, and boxes in XYXY format."""
+    """Accumulates pixel counts and XYXY boxes of masks."""
 
     def __init__(self, N: int, size: tuple[int, int]) -> None:
         self.counts = np.zeros((3, N), dtype=np.int64)
@@ -53,18 +53,18 @@ class Statistics:
     def extend(
         self, mask: np.ndarray, left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray
     ) -> None:
-        """Extends boxes of masks with indices ``mask``, which are distinct."""
+        """Extends the boxes of masks to contain other boxes. ``mask`` stores distinct indices of masks."""
         old = self.boxes[mask]
         low, high = np.stack([left, top], -1), np.stack([right, bottom], -1)
         self.boxes[mask] = np.concatenate([np.minimum(old[..., :2], low), np.maximum(old[..., 2:], high)], -1)
 
 
 def has_cells(h: int, w: int, size: tuple[int, int]) -> bool:
-    """Returns True if masks ``(h, w)`` can be upsampled to ``size`` by cells, with less work than by pixels."""
+    """Returns True if counting by cells is possible for logits ``(h, w)``, and faster than upsampling to ``size``."""
     H, W = size
     return (
         PIXELS_PER_LOGIT * h * w <= H * W
-        and h < H  # otherwise torch copies rows, and a pixel depends on two logits instead of four
+        and h < H  # otherwise torch copies rows, and two logits instead of four determine a pixel
         and w < W
         and H + W >= LEAST_SIDES
         and max(h * H, w * W) <= LARGEST_TABLE
@@ -107,7 +107,7 @@ def _chunk(
     """Adds the statistics of masks from index ``start`` on. Sets ``dense`` to True for masks that must be upsampled."""
     n, h, w = logits.shape
     padded = F.pad(logits[:, None], (0, 1, 0, 1), mode="replicate").numpy().reshape(-1)
-    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # True for NaN, too
+    dense[start : start + n] = ~(np.abs(padded) < LARGEST).reshape(n, -1).all(1)  # True also for masks with NaN
     short, beyond = zip(*map(bounds_of, levels), strict=True)
     P = len(grid.pixels)
     touched = _touched(padded, w + 1, min(short)).reshape(n, P)
@@ -139,7 +139,7 @@ def _chunk(
 
 
 def _touched(padded: np.ndarray, stride: int, level: np.float32) -> np.ndarray:
-    """Returns True for each cell with a logit above the level, and possibly for others."""
+    """Returns True for each cell with a logit above the level, and possibly for cells without such logits."""
     above = padded > level
     pairs = above.copy()
     pairs[:-1] |= above[1:]
@@ -186,5 +186,5 @@ def suppress_overlaps_cpu(logits: Tensor) -> Tensor:
     owner, highest = torch.zeros_like(logits[0], dtype=torch.int32), logits[0]
     for number, of_object in enumerate(logits[1:], start=1):
         owner.masked_fill_((of_object > highest) | (of_object.isnan() & ~highest.isnan()), number)
-        highest = torch.maximum(highest, of_object)  # returns NaN if one of them is NaN
+        highest = torch.maximum(highest, of_object)  # returns NaN if an operand is NaN
     return torch.stack([torch.where(owner == i, x, x.clamp(max=SUPPRESSED)) for i, x in enumerate(logits)])

@@ -1,7 +1,7 @@
-"""Computes masks and statistics from low-resolution logits, which are upsampled in registers.
+"""Upsamples logits in registers, and computes masks and statistics of masks.
 
-A program processes a band of rows of one mask and loops over columns. Thresholds are fp32, like in torch's comparison.
-``h·w`` and ``H·W`` are below 2**31. The number of pixels of all masks may be larger.
+A program processes a band of rows of one mask and loops over columns. Thresholds are rounded to fp32, as in torch.
+``h·w`` and ``H·W`` are below 2**31. The number of pixels of all masks may exceed 2**31.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -9,7 +9,7 @@ A program processes a band of rows of one mask and loops over columns. Threshold
 import triton
 import triton.language as tl
 
-# Upper limit of logits at pixels of other objects.
+# Upper limit of an object's logits at pixels of other objects.
 SUPPRESSED = tl.constexpr(-10.0)
 # Number of elements that a program of _clear_kernel writes.
 CLEARED = 256
@@ -20,7 +20,7 @@ def neighbours(
     position,  # int32, output row or column
     scale,  # fp32, input size / output size
     size,  # input size
-    reach,  # 1, or 0 if torch copies this axis
+    reach,  # offset of the second row or column: 1, or 0 if torch copies this axis
 ):
     """Returns the two input rows or columns around an output row or column, and their weights."""
     source = tl.maximum(tl.fma(position.to(tl.float32) + 0.5, scale, -0.5), 0.0)
@@ -34,9 +34,9 @@ def neighbours(
 def blend(
     image,  # pointer to (h, w) logits, any float
     w,
-    y0, y1, v0, v1,  # (BY) rows and their weights
-    x0, x1, u0, u1,  # (BX) columns and their weights
-    COPY: tl.constexpr,  # input and output sizes are equal
+    y0, y1, v0, v1,  # (BY) input rows y0 and y1, with weights v0 and v1
+    x0, x1, u0, u1,  # (BX) input columns x0 and x1, with weights u0 and u1
+    COPY: tl.constexpr,  # True if input and output sizes are equal
 ):  # fmt: skip
     """Returns interpolated logits ``(BY, BX)`` in fp32."""
     upper = image + (y0 * w)[:, None]
@@ -102,7 +102,7 @@ def _statistics_kernel(
     rows = tl.sum(area, 1)
     total = tl.sum(rows, 0)
     seen = total > 0
-    # Integer sums and extremes do not depend on the order of programs.
+    # Sums, minima and maxima of integers do not depend on the order of programs.
     tl.atomic_add(counts + n, total, mask=seen, sem="relaxed")
     total = tl.sum(tl.sum(above, 1), 0)
     tl.atomic_add(counts + N + n, total, mask=total > 0, sem="relaxed")
@@ -118,7 +118,7 @@ def _statistics_kernel(
 @triton.jit
 def _upsample_kernel(
     logits,  # (N, h, w) any float
-    out,  # (N, H, W) uint8: 1 above the threshold. With PROBABILITIES, any float: scale * sigmoid + bias
+    out,  # (N, H, W) uint8, 1 above the threshold; with PROBABILITIES float, scale * sigmoid + bias
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
     threshold,
@@ -226,7 +226,7 @@ def _overlaps_kernel(
     for n in tl.range(1, N):
         source += pixels
         value = tl.load(source, mask=mask, other=0.0).to(tl.float32)
-        # Among equal logits, the first one wins. NaN wins over every number, and stays NaN if it is clamped.
+        # Among equal logits, the first object gets the pixel. NaN wins over every number.
         better = (value > best) | (value != value)
         owner = tl.where(better, n, owner)
         best = tl.where(better, value, best)

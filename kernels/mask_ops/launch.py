@@ -20,12 +20,13 @@ from sam2fast.kernels.mask_ops.kernel import (
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the block of a launch: rows by columns, or pixels for ``overlaps``.
+    """Returns the block of a program: rows and columns, or the number of pixels for ``overlaps``.
 
-    The shape class ``pack`` upsamples to bits, and ``bits`` packs or unpacks masks. All other kernels share one block.
+    The shape class ``pack`` is for upsampling logits to packed masks, and ``bits`` for packing or unpacking masks. All
+    other kernels have blocks of one size.
     """
     options = {"num_warps": 4, "num_stages": 1}
-    if shape == "pack":  # a column is a byte of eight pixels
+    if shape == "pack":  # a column consists of eight pixels, packed into a byte
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, options)
     if shape == "bits":
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 64}, options)
@@ -73,7 +74,7 @@ def upsample_and_pack_triton(logits, size, threshold=0.0) -> Tensor:
 
 
 def _upsample(op, kernel, logits, size, outs, numbers, shape=ANY, **constants) -> None:
-    """Launches a kernel that upsamples logits, with one program per band of rows. Does nothing without logits."""
+    """Launches a kernel that upsamples logits, with one program per band of rows. Does nothing for an empty batch."""
     (h, w), (H, W) = logits.shape[-2:], size
     logits, launch = logits.contiguous(), launch_config("mask_ops", config, logits, shape)
     bands = triton.cdiv(H, launch.meta["BLOCK_Y"])
@@ -124,16 +125,16 @@ def suppress_overlaps_triton(logits) -> Tensor:
 def copies(logits: Tensor, size: tuple[int, int]) -> bool:
     """Returns True if torch copies logits instead of interpolating: on GPUs, if the size does not change.
 
-    Interpolation would return NaN next to an infinite logit.
+    Next to an infinite logit, interpolation would return NaN.
     """
     return not logits.is_cpu and tuple(logits.shape[-2:]) == tuple(size)
 
 
 def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, int]:
-    """Returns the scales of rows and columns, rounded like in torch, and the offsets of a pixel's second logit.
+    """Returns the scales of rows and columns, rounded as in torch, and offsets to the second row and column of logits.
 
-    Along an unresized side, torch reads the same logit twice on CPU, its neighbour elsewhere. This matters only if the
-    neighbour is not finite.
+    If the size of an axis does not change, torch reads the same logit twice on the CPU (offset 0), and the next logit
+    on other devices (offset 1). The offset matters only for infinite or NaN logits.
     """
     (h, w), (H, W) = logits.shape[-2:], size
     before, after = (torch.tensor(sides, dtype=torch.float32, device="cpu") for sides in ([h, w], [H, W]))
@@ -142,5 +143,5 @@ def axes_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float, int, i
 
 
 def as_compared(threshold: float) -> float:
-    """Rounds the threshold to fp32, like torch when it compares the threshold with fp32 logits."""
+    """Rounds the threshold to fp32, as torch does in comparisons with fp32 logits."""
     return torch.tensor(threshold, dtype=torch.float32, device="cpu").item()

@@ -11,14 +11,14 @@ from sam2fast.kernels._dispatch import why_no_scans
 from sam2fast.kernels._op import Op, op, why_unsupported
 from sam2fast.kernels.connected_components import connected_components
 
-# Distance of filled holes and removed sprinkles from the threshold, in logits, as in SAM 2.
+# Distance from the threshold to the logits of filled holes and removed sprinkles, as in SAM 2.
 MARGIN = 10.0
 # Logit of filled holes in the video predictor.
 FILLED_IN_VIDEO = 0.1
-# Upper limit of logits at pixels of other objects.
+# Upper limit of an object's logits at pixels of other objects.
 SUPPRESSED = -10.0
-# Maximum number of upsampled pixels held at once; at least one mask is held. On the CPU, they fit the cache. On other
-# devices, smaller chunks would need many more operations.
+# Maximum number of upsampled pixels held at once. At least one mask is held. On the CPU, the pixels fit the cache. On
+# other devices, smaller chunks would need many more operations.
 PIXELS, PIXELS_ON_CPU = 2**24, 2**20
 
 
@@ -67,8 +67,10 @@ def fill_holes_and_remove_sprinkles(
     Args:
         logits: Logits ``(N, C, H, W)`` fp32.
         threshold: Logit above which a pixel is foreground.
-        max_hole_area: Largest area in pixels of background components to set to ``threshold + 10``. 0 for none.
-        max_sprinkle_area: Largest area in pixels of foreground components to set to ``threshold - 10``. 0 for none.
+        max_hole_area: Largest area in pixels of a background component that is set to ``threshold + 10``. 0 fills no
+            holes.
+        max_sprinkle_area: Largest area in pixels of a foreground component that is set to ``threshold - 10``. 0 removes
+            no sprinkles.
 
     Returns:
         Logits ``(N, C, H, W)``, or the input itself if both areas are 0 or less.
@@ -130,7 +132,7 @@ def is_size(logits: Tensor, size: tuple[int, int], *_: object) -> bool:
 def upsample_and_threshold(logits: Tensor, size: tuple[int, int], threshold: float = 0.0) -> Tensor:
     """Returns bool masks ``(..., H, W)``: True if ``logits (..., h, w)``, upsampled to ``size``, exceed the threshold.
 
-    Equals ``upsample_masks(logits.float(), size) > threshold``, without holding all upsampled logits.
+    Equals ``upsample_masks(logits.float(), size) > threshold``, but holds only a part of the upsampled logits at once.
 
     Raises:
         ValueError: If ``logits`` is not floating-point or has no pixels, or ``size`` is not positive.
@@ -200,9 +202,9 @@ def unpack_masks(packed: Tensor, width: int) -> Tensor:
 
 
 def counts_and_boxes(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> tuple[Tensor, Tensor]:
-    """Returns the results of :func:`mask_statistics` as tensors ``(3, N)`` and ``(N, 4)``.
+    """Returns counts ``(3, N)`` and boxes ``(N, 4)`` of :func:`mask_statistics`.
 
-    Processes a few masks at a time at full size.
+    Upsamples a few masks at a time.
     """
     N, device = len(logits), logits.device
     counts = torch.empty(3, N, dtype=torch.int32, device=device)
@@ -276,10 +278,10 @@ def fill_holes_in_mask_scores_reference(logits: Tensor, max_area: float) -> Tens
 
 
 def suppress_overlaps_reference(logits: Tensor) -> Tensor:
-    """Reference implementation of :func:`suppress_overlaps`. It has a gradient."""
+    """Reference implementation of :func:`suppress_overlaps`, with a gradient."""
     if len(logits) < 2:
         return logits
-    owner = logits.argmax(dim=0, keepdim=True)  # the first of equal logits; NaN is the largest
+    owner = logits.argmax(dim=0, keepdim=True)  # first object with the largest logit; NaN is the largest
     keep = owner == torch.arange(len(logits), device=logits.device)[:, None, None, None]
     return torch.where(keep, logits, logits.clamp(max=SUPPRESSED))
 

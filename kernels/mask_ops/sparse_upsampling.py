@@ -1,8 +1,9 @@
 """Upsamples and thresholds masks on the CPU, interpolating only pixels along the outline.
 
-A pixel is interpolated from the four logits around it, which form its cell. If all four logits are above the threshold,
-so is the pixel. If no logit is, the pixel is not. Only pixels of the other cells are interpolated, in fp64. Torch's
-fp32 result differs by a few rounding errors. If a pixel is that close to the threshold, torch computes the mask.
+A pixel is interpolated from its cell: the four logits around the pixel. If all four logits are above the threshold, the
+pixel is above the threshold. If no logit is above the threshold, the pixel is not. Only pixels of all other cells are
+interpolated, in fp64. Torch's fp32 result differs from fp64 by a few rounding errors. If these errors could move a
+pixel across the threshold, torch computes the mask.
 """
 
 from dataclasses import dataclass
@@ -18,21 +19,21 @@ from sam2fast.kernels.mask_ops.reference import (
     upsample_masks_reference,
 )
 
-# Minimum number of pixels per logit. With fewer, torch upsamples the mask.
+# Minimum number of pixels per logit. With fewer pixels per logit, torch upsamples the mask.
 PIXELS_PER_LOGIT = 4
 
 
-# Bound of torch's rounding error in a pixel, relative to the largest logit of its cell and for any order of operations
-# (at most five roundings of 2**-24 for each of four terms), and absolute bound of underflow.
+# Bound of torch's rounding error of a pixel, relative to the largest logit of the cell, in any order of operations: at
+# most five roundings of 2**-24 for each of four terms. UNDERFLOW is an absolute bound of errors by underflow.
 ROUNDING, UNDERFLOW = 7 * 2.0**-24, 1e-37
-LARGEST = 1024  # maximum side of logits. To find the weights, one image per logit of a side is interpolated
-# If the outline's cells contain more than this fraction of a mask's pixels, torch computes the mask.
+LARGEST = 1024  # maximum side of logits, since finding the weights of a side interpolates one image per logit
+# Maximum fraction of a mask's pixels in cells of the outline. Above this fraction, torch computes the mask.
 SPARSE = 0.25
 
 
 @dataclass(frozen=True)
 class SparseUpsampling:
-    """Upsamples masks to one size, one at a time."""
+    """Upsamples and thresholds single masks of one size."""
 
     rows: AxisCells
     columns: AxisCells
@@ -41,7 +42,7 @@ class SparseUpsampling:
 
     @classmethod
     def of(cls, logits: Tensor, size: tuple[int, int], threshold: float) -> "SparseUpsampling | None":
-        """Returns an instance for logits ``(N, h, w)``, or None if they are too large."""
+        """Returns an instance for logits ``(N, h, w)``, or None if ``h`` or ``w`` exceeds :data:`LARGEST`."""
         h, w = logits.shape[1:]
         if max(h, w) > LARGEST:
             return None
@@ -52,8 +53,8 @@ class SparseUpsampling:
     def __call__(self, logits: np.ndarray) -> tuple[tuple[int, int], np.ndarray] | None:
         """Returns the part of the mask that may contain foreground: its top left pixel (y, x), and bool ``(h', w')``.
 
-        Returns None if torch must compute the mask: if the outline is too long, a pixel is too close to the threshold,
-        or a logit is not finite.
+        Returns None if torch must compute the mask: for long outlines, pixels close to the threshold, and logits that
+        are not finite.
         """
         rows, columns, t = self.rows, self.columns, self.threshold
         h, w = logits.shape
@@ -63,7 +64,7 @@ class SparseUpsampling:
         low, high = _of_cells(np.minimum, corners), _of_cells(np.maximum, corners)
         margin = np.maximum(high, -low) * np.float32(ROUNDING) + np.float32(UNDERFLOW)
         inside = low > t + margin
-        outline = ~(inside | (high < t - margin)) & self.cells  # True for NaN, too
+        outline = ~(inside | (high < t - margin)) & self.cells  # True also for cells with NaN
         i, j = np.divmod(np.flatnonzero(outline), w)
         most = rows.position.shape[1] * columns.position.shape[1]
         near = margin[i, j, None, None]

@@ -1,4 +1,4 @@
-"""Computes attention with axial rotary position encoding, of a frame to itself and to the memory bank."""
+"""Computes self-attention of a frame and attention to the memory bank, with axial rotary position encoding."""
 
 import math
 from typing import Any
@@ -63,11 +63,11 @@ def memory_attention(
 ) -> Tensor:
     """Computes attention to the tokens of the memory bank.
 
-    Keys are projections of encoded memory tokens, rotated by their position. Pointers are not rotated. Values are
-    projected after the weighted sums of tokens. This does not change the result, since the projection is linear and
-    softmax weights sum to one, and makes the sums d_v / m times cheaper.
+    Keys are projections of encoded memory tokens, rotated by the tokens' positions. Pointers are not rotated. Weighted
+    sums of tokens are projected to values. Projecting after summing does not change the result, since the projection is
+    linear and softmax weights sum to one, and makes the sums d_v / m times cheaper.
 
-    With ``memory.key_factors``, and with both ``fp8`` and ``pooling``, no kernel is used.
+    No kernel is used with ``memory.key_factors``, or with both ``fp8`` and ``pooling``.
 
     Args:
         query: Queries ``(B, heads, N, d)`` before rotation, or ``(1, heads, N, d)`` if all objects share them.
@@ -76,17 +76,18 @@ def memory_attention(
         value_weight, value_bias: Weight ``(heads * d_v, m)`` and bias ``(heads * d_v,)`` of values. The bias may be
             None.
         cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position. If queries and pages
-            have different positions, ``(N + n, d / 2)``: first for queries, then for a page. The cosine is 1 and the
-            sine 0 for a token without a position.
+            have different positions, ``(N + n, d / 2)``: first N rows for queries, then n rows for a page. For a token
+            without a position, the cosine is 1 and the sine is 0.
         fp8: If True, each rotated query and key is rounded to float8_e4m3fn with a scale, and scores are computed from
-            the rounded values. The reference implementation does this on GPUs without fp8 matrix multiplications, and
-            on all devices with ``"emulated"``. A registered implementation does not get this argument.
+            the rounded values. On GPUs without fp8 matrix multiplications, and with ``"emulated"`` on all devices, the
+            reference implementation rounds. Registered implementations do not get ``fp8``.
         pooling: If not None, an object with several memories attends to means of 2x2 tokens: means of rotated keys, and
-            of values. With ``"counted"``, a mean counts as four tokens. With ``"raised"``, log 4 is added to each
-            component of its key. Pages must be square maps of even side. Registered implementations are not used.
+            means of values. With ``"counted"``, log 4 is added to scores of means, so that each mean weighs as much as
+            four tokens. With ``"raised"``, log 4 is added to each component of a mean key. Pages must be square maps of
+            even side. Registered implementations are not used.
 
     Returns:
-        Tensor ``(B, N, heads * d_v)`` in the dtype of ``query``. An object without pages and pointers gets the value
+        Tensor ``(B, N, heads * d_v)`` in the dtype of ``query``. For objects without pages and pointers, the value
         bias.
 
     Raises:
@@ -97,7 +98,7 @@ def memory_attention(
     """
     rest = key_weight, key_bias, value_weight, value_bias, cos, sin
     _check(query, memory, rest, pooling)
-    has_factors = memory.key_factors is not None  # no kernel or registered implementation is used with them
+    has_factors = memory.key_factors is not None  # factors exclude kernels and registered implementations
     if not has_factors and not pooling and (custom := implementation_of("memory_attention")):
         return custom(query, memory, *rest)
     if outputs := _by_kernel(query, memory, rest, (None, None, None, 0.0), fp8, pooling):
@@ -126,13 +127,14 @@ def add_memory_attention(
         query, memory, rest, fp8, pooling: Arguments of :func:`memory_attention`.
 
     Returns:
-        The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of ``query``.
+        The sum ``(B, N, C)`` in torch's promoted dtype, and the norm of the sum in the dtype of ``query``.
 
     Raises:
         ValueError: If the shapes do not match.
     """
     norm = x, norm_weight, norm_bias, eps
-    # Some GPUs have too little shared memory for tokens of more than 64 channels in 16 bits, or of 32 in fp32.
+    # For tokens of more than 64 channels in 16 bits, or more than 32 channels in fp32, some GPUs have too little shared
+    # memory.
     fits = memory.pages.shape[-1] * query.element_size() <= 128
     can_join = fits and _is_row(norm, query, len(memory.page_table), len(rest[2]))
     if can_join and not implementation_of("memory_attention"):
@@ -144,7 +146,7 @@ def add_memory_attention(
 
 
 def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> bool:
-    """Returns True if the kernel can add the result of a single head of ``channels`` channels to the residual."""
+    """Returns True if the kernel can add attention of a single head with ``channels`` channels to the residual."""
     x, weight, bias, *_ = norm
     fits = x.shape in ((1, query.shape[2], channels), (batch, query.shape[2], channels))
     fits = fits and weight.shape == bias.shape == (channels,)
@@ -154,7 +156,7 @@ def _is_row(norm: tuple[Any, ...], query: Tensor, batch: int, channels: int) -> 
 def _by_kernel(
     query: Tensor, memory: AttendedMemory, rest: tuple[Any, ...], norm: tuple[Any, ...], fp8: Fp8, pooling: Pooling
 ) -> tuple[Tensor, Tensor] | None:
-    """Returns the operator's results, or None if the kernel is not used."""
+    """Returns the attention kernel's results, or None if the kernel is not used."""
     if memory.key_factors is not None or fp8 == "emulated" or (fp8 and pooling):
         return None
     args = query, *memory[:8], *rest, *norm, bool(fp8), pooling or ""
@@ -198,11 +200,11 @@ def rope_attention(
     num_unrotated_keys: int = 0,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """Computes attention of queries to keys that are both rotated by their position on the feature map.
+    """Computes attention, with queries and keys rotated by their positions on the feature map.
 
     Args:
         query: Queries ``(B, heads, N, d)``, one per position.
-        key: Keys ``(B, heads, M, d)``: concatenated maps of N positions, then ``num_unrotated_keys`` keys.
+        key: Keys ``(B, heads, M, d)``: concatenated maps of N positions, followed by ``num_unrotated_keys`` other keys.
         value: Values ``(B, heads, M, d_v)``. ``d_v`` may differ from ``d``.
         cos, sin: Rotation ``(N, d / 2)`` fp32 of each pair of adjacent channels at each position.
         num_unrotated_keys: Number of trailing keys without a position (object pointers).
@@ -247,7 +249,7 @@ def add_rope_attention(
         args: Tensor arguments of :func:`rope_attention`.
 
     Returns:
-        The sum ``(B, N, C)`` in torch's promoted dtype, and its norm in the dtype of the queries.
+        The sum ``(B, N, C)`` in torch's promoted dtype, and the norm of the sum in the dtype of the queries.
     """
     norm = x, norm_weight, norm_bias
     can_join = _is_row(norm, args[0], len(args[0]), args[2].shape[-1]) and not implementation_of("rope_attention")

@@ -14,7 +14,7 @@ from sam2fast.kernels._dispatch import current_backend, why_no_triton
 Fp8: TypeAlias = bool | Literal["emulated"]
 
 LARGEST = 448.0  # largest float8_e4m3fn value
-# Lower limit of a row's largest magnitude, so that the scale of a row of zeros is not zero.
+# Lower limit of a row's largest magnitude. Rows of zeros thus have a positive scale.
 LEAST = 1e-30
 OLDEST_FP8_GPU = (8, 9)  # compute capability
 
@@ -52,21 +52,22 @@ def too_old_for_fp8(device: torch.device) -> str | None:
     return None
 
 
-# A constant in graphs.
+# The result of this function is a constant in graphs.
 too_old_for_fp8._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-# ---- means of tokens, which EfficientTAM's variants ``_1`` and ``_2`` are trained with ----
+# ---- means of tokens, for EfficientTAM's variants ``_1`` and ``_2`` ----
 
-# An object with memories of several frames attends to means of 2x2 tokens: means of rotated keys, and of values. An
-# object with a single memory attends to its tokens. With "counted", log 4 is added to the scores of a mean, so that it
-# counts as four tokens. With "raised", log 4 is added to each component of its key, so its weight depends on the query.
+# An object with memories of several frames attends to means of 2x2 tokens: means of rotated keys, and means of values.
+# An object with a single memory attends to all tokens of this memory. With "counted", log 4 is added to scores of
+# means, so that each mean weighs as much as four tokens. With "raised", log 4 is added to each component of a mean key,
+# so that the weight of a mean depends on the query.
 Pooling: TypeAlias = Literal["counted", "raised"] | None
 LOG_4 = math.log(4)
-NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # for the kernel
+NUMBERS: dict[str | None, int] = {None: 0, "counted": 1, "raised": 2}  # numbers of the options in the kernel
 
 
 def rows_for(K: int, positions: int, pooling: Pooling) -> int:
-    """Returns the maximum number of tokens of K memories that an object attends to."""
+    """Returns the maximum number of tokens or means that an object with up to K memories attends to."""
     return max(positions, K * positions // 4) if pooling else K * positions
 
 
@@ -82,20 +83,20 @@ def pool(tokens: Tensor, positions: int) -> Tensor:
 
 
 def pooled_keys(keys: Tensor, positions: int, pooling: Pooling) -> Tensor:
-    """Computes :func:`pool` of rotated ``keys (..., maps * positions, d)``, and adds log 4 with ``"raised"``."""
+    """Computes :func:`pool` of rotated ``keys (..., maps * positions, d)``. With ``"raised"``, adds log 4."""
     means = pool(keys, positions)
     return means + LOG_4 if pooling == "raised" else means
 
 
 def offset_of_means(pooling: Pooling) -> float:
-    """Returns the number that is added to the scores of means."""
+    """Returns the offset of attention scores of mean keys: log 4 with ``"counted"``, else 0."""
     return LOG_4 if pooling == "counted" else 0.0
 
 
 def with_means(
     key: Tensor, value: Tensor, page_valid: Tensor, pointer_valid: Tensor, pooling: Pooling
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Concatenates keys and values of a single memory, of means of all memories, and of pointers, without branches.
+    """Concatenates keys and values of one memory's tokens, of the means of all memories, and of pointers.
 
     Args:
         key, value: Rotated keys, and values, ``(B, heads, K * n + L, c)``: K memories of n tokens, then L pointers.
@@ -103,8 +104,8 @@ def with_means(
         pointer_valid: True for valid pointers, ``(B, L)`` bool.
 
     Returns:
-        Keys and values ``(B, heads, n + K * n / 4 + L, c)``; True for each key that an object attends to,
-        ``(B, n + K * n / 4 + L)`` bool; and offsets of scores of the same shape, fp32.
+        Keys and values ``(B, heads, n + K * n / 4 + L, c)``; a mask ``(B, n + K * n / 4 + L)`` bool, True for each key
+        that an object attends to; and offsets of scores ``(B, n + K * n / 4 + L)`` fp32.
     """
     (B, K), L = page_valid.shape, pointer_valid.shape[1]
     positions = (key.shape[2] - L) // K

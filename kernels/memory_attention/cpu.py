@@ -1,4 +1,4 @@
-"""Computes attention with rotary positions on the CPU, for valid tokens only and in blocks that fit the cache."""
+"""Computes attention with rotary positions on the CPU, only for valid tokens and in blocks that fit the cache."""
 
 from collections.abc import Iterable, Iterator
 
@@ -45,7 +45,7 @@ def memory_attention_cpu(
     order = torch.arange(d, device="cpu").view(-1, 2).t().flatten()  # see _rotate_
     weights = key_weight.unflatten(0, (heads, d))[:, order]
     biases = None if key_bias is None else key_bias.unflatten(0, (heads, d))[:, order]
-    rotated = {}  # rotated queries by (row, head); all objects may share a row
+    rotated = {}  # rotated queries by (row of the query, head); all objects may share one row
     width = memory.pages.shape[-1]
     out = query.new_empty(B, heads, N, width)
     for b in range(B):
@@ -76,7 +76,7 @@ def _keys_and_values(
     sin: Tensor,
     pooling: Pooling,
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yields keys, values and their weight for each valid page of object b, then for its valid pointers."""
+    """Yields keys, values and token count per key: for each valid page of object b, and for all valid pointers."""
     n = memory.pages.shape[1]
     cos, sin = cos[-n:], sin[-n:]
     factors = None if memory.key_factors is None else memory.key_factors[b]
@@ -102,10 +102,10 @@ def _keys_and_values(
 
 
 def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``x (maps * N, d)`` in place. Even channels must come before odd channels.
+    """Rotates ``x (maps * N, d)`` in place. In ``x``, all even channels precede all odd channels.
 
-    The order of channels does not change a dot product if it is equal on both sides. In this order, the channels of a
-    pair are d / 2 apart, so that rotation works on contiguous memory.
+    If queries and keys have the same order of channels, the order does not change scores. With even channels first, the
+    rotation multiplies two contiguous halves of each row.
     """
     maps = x.view(-1, cos.shape[0], x.shape[-1])
     first, second = maps.chunk(2, dim=-1)
@@ -122,7 +122,7 @@ def _rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 Weighted = tuple[Tensor, Tensor, float]
 # Side of a block of scores: 1024 x 1024 fp32 scores are 4 MiB, which fit a last-level cache and reach full speed.
 BLOCK = 1024
-# Limits of sums of exponentials within which fp32 is accurate enough.
+# Lower and upper limit of sums of exponentials. Within these limits, fp32 is accurate enough.
 SAFE_SUMS = 1e-25, 1e30
 
 
@@ -133,9 +133,9 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 
     Args:
         query: Queries ``(N, d)`` fp32.
-        keys_and_values: Keys ``(M, d)`` fp32, values ``(M, width)``, and the weight of these keys, with at least one
-            key in total. They are consumed lazily. Exponentials of scores are multiplied by values in the dtype of
-            values (fp32 for fp16).
+        keys_and_values: Blocks of keys ``(M, d)`` fp32, values ``(M, width)``, and number of tokens per key, with at
+            least one key in total. Blocks are consumed lazily. Products with values are in the dtype of values (fp32
+            for fp16).
         scale: Scale of the scores.
         width: Number of channels of values.
 
@@ -144,7 +144,7 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
     """
     blocks = [_Rows(rows * scale, width) for rows in query.split(BLOCK)]
     for keys, values, weight in keys_and_values:
-        with torch.autocast("cpu", enabled=False):  # but enabled while the iterator computes keys
+        with torch.autocast("cpu", enabled=False):  # the iterator computes keys under autocast
             for key, value in zip(keys.split(BLOCK), values.split(BLOCK), strict=True):
                 # Exponentials of unshifted scores exceed the range of fp16.
                 transposed = (value.float() if value.dtype == torch.float16 else value).t().contiguous()
@@ -156,8 +156,8 @@ def attend(query: Tensor, keys_and_values: Iterable[Weighted], scale: float, wid
 class _Rows:
     """Accumulates the softmax attention of a block of queries over blocks of keys.
 
-    While sums stay within ``SAFE_SUMS``, exponentials of unshifted scores are used, which saves two passes over the
-    scores. Otherwise scores are shifted by the largest score so far (online softmax).
+    While sums stay within ``SAFE_SUMS``, sums of exponentials of unshifted scores are used. Unshifted scores save two
+    passes over the scores. Otherwise scores are shifted by the largest score so far (online softmax).
     """
 
     def __init__(self, query: Tensor, width: int) -> None:
@@ -185,7 +185,7 @@ class _Rows:
         self.out.mul_(shrink).add_(linear(weights.to(value.dtype), (value, None)), alpha=count)
 
     def _start_shifting(self) -> Tensor:
-        """Returns the shifts of scores for the sums so far, which are their logarithms, and rescales the sums."""
+        """Rescales the sums so far to 1, and returns the logarithms of the sums: the new shifts of scores."""
         if self.is_empty:
             return torch.full_like(self.total, float("-inf"))
         highest = self.total.log()

@@ -1,16 +1,17 @@
 """Computes cross-attention to the memory bank and self-attention in four kernels (two of them in ``rope_kernel.py``).
 
 1. ``_rotate_kernel`` rotates queries and keys of self-attention by their positions.
-2. ``_encode_kernel`` computes the memory's keys: it adds encodings, projects and rotates. It also gathers the values,
-   and can average both. It writes the tokens of valid pages and pointers contiguously, so that the next kernel reads
-   sequences without gaps. Additional programs of the launch rotate the queries.
+2. ``_encode_kernel`` computes the memory's keys: adds encodings to tokens, projects the sums, and rotates the keys. The
+   kernel gathers values, and can compute means of keys and values. Keys and values of valid pages and pointers are
+   written contiguously, so that the next kernel reads sequences without gaps. Additional programs of the launch rotate
+   the queries.
 3. ``_attend_kernel`` computes attention with an online softmax. Several programs may share the keys of a query tile.
-4. ``_combine_kernel`` combines the results of these programs, and projects the weighted sums of memory tokens to
-   values. It can also add them to a residual, and normalize the sum.
+4. ``_combine_kernel`` combines the results of these programs, and projects weighted sums of memory tokens to values.
+   With a residual, the kernel adds the values to the residual, and normalizes the sum.
 
 Rotation works on pairs of adjacent channels (2i, 2i + 1). The order of channels does not change a dot product, so
-rotated queries and keys store first all even channels, then all odd ones. Kernels 1 and 2 load queries and rows of the
-projection in that order, without shuffling. Each half is padded with zeros to a power of two, ``HALF`` channels.
+rotated queries and keys store all even channels before all odd channels. Kernels 1 and 2 load queries and rows of the
+projection in this order, without shuffling. Each half is padded with zeros to a power of two, ``HALF`` channels.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -23,23 +24,23 @@ from sam2fast.kernels._launch import LaunchConfig
 from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.memory_attention.specialised_kernel import _store_part
 
-# The other kernels take a small part of the time, so they have a single configuration.
+# All kernels except the attention kernel take a small part of the time, and have a single configuration.
 ROTATE, ENCODE, COMBINE = {"BLOCK": 32}, {"BLOCK": 32}, {"BLOCK": 32, "COLUMNS": 64}
 WARPS = {"num_warps": 8}
 
 
 @triton.jit
 def _add_block(
-    query,  # (BLOCK_M, D), or pointers to its first CHUNK channels
+    query,  # (BLOCK_M, D), or with CHUNK < D pointers to the first CHUNK channels
     query_mask,  # (BLOCK_M) bool; with CHUNK < D
-    key_ptrs,  # (CHUNK, BLOCK_N), to the first channels
+    key_ptrs,  # (CHUNK, BLOCK_N), pointers to the first CHUNK channels
     key_scale_ptrs,  # (BLOCK_N), with FP8
     value_ptrs,  # (BLOCK_N, WIDTH)
     value_mask,  # (WIDTH) bool; with PADDED
     offset_ptrs,  # (BLOCK_N), with OFFSETS
     is_key,  # (BLOCK_N) bool; without FULL
-    factor,  # of the scores; with FP8 (BLOCK_M)
-    highest, total, weighted,  # results of previous blocks
+    factor,  # scale of the scores; with FP8, one scale per query (BLOCK_M)
+    highest, total, weighted,  # largest scores, sums of weights and weighted sums of previous blocks
     FP8: tl.constexpr, OFFSETS: tl.constexpr, PADDED: tl.constexpr, FULL: tl.constexpr,
     D: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -81,9 +82,9 @@ def _attend_kernel(
     key_scales,  # (B, H, M) fp32, with FP8
     values,  # (B, H, M, width), channels contiguous
     lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
-    offsets,  # (B, M) fp32, added to scores after scaling; with OFFSETS
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted mean of each split, or with DIRECT (B, H, N, width)
-    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
+    offsets,  # (B, M) fp32, with OFFSETS: numbers added to scaled scores
+    sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
+    log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights
     H, N, M, width,
     splits,
     scale,  # scale of the scores, times log2(e)
@@ -91,10 +92,10 @@ def _attend_kernel(
     FP8: tl.constexpr,  # queries and keys are float8_e4m3fn with a scale per row
     RAGGED: tl.constexpr, OFFSETS: tl.constexpr, DIRECT: tl.constexpr,
     PADDED: tl.constexpr,  # width < WIDTH
-    EVEN: tl.constexpr,  # all blocks are full
+    EVEN: tl.constexpr,  # all blocks of keys are full
     D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    PEELED: tl.constexpr,  # the loop processes full blocks without masks, and a partial block follows it
-    CHUNK: tl.constexpr,  # channels of a head per step; D, or fewer if fp32 would not fit into registers
+    PEELED: tl.constexpr,  # the loop processes full blocks without masks; a partial block follows the loop
+    CHUNK: tl.constexpr,  # channels of a head per step: D, or fewer if D channels in fp32 exceed the registers
 ):  # fmt: skip
     split = tl.program_id(1)
     b = (tl.program_id(2) // H).to(tl.int64)
@@ -113,7 +114,7 @@ def _attend_kernel(
     if RAGGED:
         length = tl.load(lengths + b)
 
-    # Range of blocks of this program. The last block of all may be partly filled.
+    # Range of key blocks of this program. The last key block may be partly filled.
     blocks = tl.cdiv(length, BLOCK_N)
     first = blocks * split // splits
     last = blocks * (split + 1) // splits
@@ -157,7 +158,7 @@ def _attend_kernel(
                 offset_ptrs += BLOCK_N
     if PEELED and not EVEN:  # noqa: SIM102 (evaluated at compile time)
         if full < last:
-            # Rows beyond the last key repeat it with a score of -inf.
+            # Rows beyond the last key repeat the last key, with a score of -inf.
             row = full * BLOCK_N + lane
             is_key = row < length
             row = tl.minimum(row, length - 1)
@@ -167,7 +168,7 @@ def _attend_kernel(
                 highest, total, weighted, FP8, OFFSETS, PADDED, False, D, CHUNK, PRECISION,
             )  # fmt: skip
 
-    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # an object may have no keys, and a split no blocks
+    mean = weighted / tl.where(total > 0, total, 1.0)[:, None]  # objects may have no keys, and splits no blocks
     if DIRECT:
         out_ptrs = sums + b * stride_ob + h * stride_oh + position[:, None] * stride_om + columns[None, :]
         tl.store(out_ptrs, mean.to(sums.dtype.element_ty), mask=mask[:, None] & (columns < width)[None, :])
@@ -182,13 +183,13 @@ def _combine_kernel(
     weight,  # (H * outer, width) of the value projection; unused without PROJECT
     bias,  # (H * outer); unused without HAS_BIAS
     out,  # (B, N, H, outer) out
-    x,  # (B or 1, N, outer) residual that is added to out, with ADDS (then H is 1)
+    x,  # (B or 1, N, outer), with ADDS: residual that is added to out; ADDS needs H = 1
     norm_weight,  # (outer), with ADDS
     norm_bias,  # (outer), with ADDS
-    normed,  # (B, N, outer) out: layer norm of out, with ADDS
+    normed,  # (B, N, outer) out, with ADDS: layer norm of out
     H, N, width, outer,
     splits,
-    of_x,  # stride of objects in x
+    of_x,  # stride of x between objects
     eps,
     PROJECT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -196,7 +197,7 @@ def _combine_kernel(
     WIDTH: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK: tl.constexpr,
-    COLUMNS: tl.constexpr,  # columns per step; with ADDS at least outer
+    COLUMNS: tl.constexpr,  # output columns per step; ADDS needs all columns in one step
 ):  # fmt: skip
     pair = tl.program_id(1).to(tl.int64)  # object and head
     h = tl.program_id(1) % H
@@ -246,8 +247,8 @@ def _combine_kernel(
 @triton.jit
 def _store_result(
     value,  # (BLOCK, WIDTH) fp32, 0 beyond the last channel
-    row,  # (BLOCK, 1) pointers to the first channel of a head; without ADDS
-    x,  # (N, C); x and all arguments below only with ADDS
+    row,  # (BLOCK, 1), without ADDS: pointers to the first channel of a head
+    x,  # (N, C) residual; this and all following arguments are used only with ADDS
     out, normed,  # (B, N, C)
     before,  # number of rows of previous objects
     position, used, weight, bias, channel, C, eps,
@@ -273,6 +274,6 @@ def blocks(launch: LaunchConfig, D: int) -> dict[str, int]:
 def encode_warps(takes_means: bool, dtype: torch.dtype) -> dict[str, int]:
     """Returns the number of warps of ``_encode_kernel``.
 
-    With means, 8 warps spill on gfx942. With 4 warps, fp32 spills.
+    With means of tokens, 8 warps spill registers on gfx942. In fp32, 4 warps spill registers.
     """
     return {"num_warps": 4} if takes_means and dtype.itemsize == 2 else WARPS

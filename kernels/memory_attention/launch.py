@@ -41,26 +41,27 @@ MAX_SPLITS = 16
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of queries and keys for a shape class: channels of a head x channels of values.
+    """Returns tiles of queries and keys. A shape class names channels of a head x channels of values.
 
     Percentages are upper bounds of the speed relative to the GPU's peak, computed by ``make sass``. On an H100, memory
-    attention in bfloat16 reached 43 to 56 % of the limit for 4 objects, and 31 to 52 % for one object. Other candidates
-    were not measured. With two stages, no load is prefetched. This halves the bound of three stages, which need the
-    shared memory of sm_80, sm_90 and sm_100.
+    attention in bfloat16 reached 43 to 56 % of the bound for 4 objects, and 31 to 52 % for one object. Other tiles were
+    not measured. With two stages, no load is prefetched, and the bound is half that of three stages. Three stages need
+    the shared memory of sm_80, sm_90 and sm_100.
     """
-    if dtype == "float32":  # three TF32 products each: 32 channels of a head at a time fit into registers
-        queries = 64 if shape in ("256x64", "128x64") else 32  # products in fp8 need tiles of 64
+    if dtype == "float32":  # three TF32 products per product: only 32 channels of a head fit into registers
+        queries = 64 if shape in ("256x64", "128x64") else 32  # fp8 products need tiles of 64 queries
         tile = {"BLOCK_M": queries, "BLOCK_N": 32, "CHUNK": 32}
-        # With 256 channels, torch takes 0.32 to 0.45 of our kernel's time on an H100. With 64, ours was not measured.
+        # With 256 channels, torch takes 0.32 to 0.45 of our kernel's time on an H100. With 64 channels, our kernel was
+        # not measured.
         if shape == "64x64" or shape == "256x256" and arch == "sm_90":
             tile["SDPA"] = DEFAULT
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
-    if shape == "64x64":  # in image encoders; torch's kernels are optimized for such heads
+    if shape == "64x64":  # heads of image encoders, which torch's kernels are optimized for
         tile = {"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256, "SDPA": DEFAULT}
         return LaunchConfig(tile, {"num_warps": 4, "num_stages": 2})
     wide = {"BLOCK_M": 128, "BLOCK_N": 64, "CHUNK": 256}
     has_memory = arch in ("sm_80", "sm_90", "sm_100")
-    if shape == "128x64":  # with keys of 128 channels, two programs fit on sm_90 (72 %) and sm_100 (32 %)
+    if shape == "128x64":  # two programs fit on a multiprocessor of sm_90 (72 %) and sm_100 (32 %)
         if arch in ("sm_90", "sm_100"):
             warps = 4 if arch == "sm_100" else 8  # with eight warps, only one program fits on sm_100
             return LaunchConfig({**wide, CTAS_PER_SM: 2}, {"num_warps": warps, "num_stages": 3})
@@ -69,14 +70,15 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
         return LaunchConfig({**wide, "PEELED": 1}, {"num_warps": 8, "num_stages": 3})
     if shape == "256x64":
         return LaunchConfig({**wide, "BLOCK_M": 64}, {"num_warps": 4, "num_stages": 2})
-    if shape == "256x256" and arch == "sm_80":  # 31 %; 64 x 32 has 40 %, but uses all 255 registers
+    if shape == "256x256" and arch == "sm_80":  # 31 %; tiles of 64 x 32 have 40 %, but use all 255 registers
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": 4, "num_stages": 3})
-    if shape == "256x256" and has_memory:  # 45 % and 25 %; four warps spill
+    if shape == "256x256" and has_memory:  # 45 % on sm_90 and 25 % on sm_100; four warps spill registers
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "CHUNK": 256}
-        # On an H100, our kernel takes 61 us with one object and 191 with four. cuDNN takes 92 and 105 without rotation.
+        # On an H100, our kernel takes 61 us for one object, and 191 us for four objects. Without rotation, cuDNN takes
+        # 92 us and 105 us.
         cudnn = {"SDPA": CUDNN, "SDPA_FROM": 4} if arch == "sm_90" and dtype == "bfloat16" else {}
         return LaunchConfig(tile | cudnn, {"num_warps": 8, "num_stages": 3})
-    # On sm_120, eight warps spill registers with narrower values, and four warps with wider values.
+    # On sm_120, four warps spill registers if values have 256 channels, and eight warps if values have fewer channels.
     warps = 8 if shape == "256x256" and arch in ("sm_120", "sm_121") else 4
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "CHUNK": 256}, {"num_warps": warps, "num_stages": 2})
 
@@ -91,11 +93,11 @@ class Added(NamedTuple):
     normed: Tensor  # (B, N, C) out
 
     def of(self, some: slice) -> "Added":
-        """Returns the part for some objects."""
+        """Returns the residual and norm of some objects."""
         return self._replace(x=self.x[some] if len(self.x) > 1 else self.x, normed=self.normed[some])
 
     def empty_sum(self, dtype: torch.dtype) -> Tensor:
-        """Returns an empty tensor for the sum of the residual and an attention of ``dtype``."""
+        """Returns an empty tensor for the sum of the residual and attention of dtype ``dtype``."""
         return self.normed.new_empty(self.normed.shape, dtype=torch.promote_types(dtype, self.x.dtype))
 
 
@@ -115,12 +117,12 @@ def memory_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.memory_attention` on the GPU, without synchronising.
 
-    With ``added``, returns the sum of the result and the residual, and writes the norm of the sum.
+    With ``added``, returns the sum of attention and residual, and writes the norm of the sum.
 
     Args:
-        splits: Number of programs that share the keys of a query tile. If None, it depends on the GPU's size.
-        fp8: See the public function. The GPU must support fp8 matrix multiplications.
-        pooling: See the public function.
+        splits: Number of programs that share the keys of a query tile. If None, a number that suits the GPU.
+        fp8: If True, queries and keys are rounded to fp8. The GPU must support fp8 matrix multiplications.
+        pooling: See :func:`sam2fast.kernels.memory_attention.memory_attention`.
     """
     (B, K), (rows, H, N, d), n = memory.page_table.shape, query.shape, memory.pages.shape[1]
     dtype = query.dtype if added is None else torch.promote_types(query.dtype, added.x.dtype)
@@ -160,14 +162,14 @@ def memory_attention_triton(
 
 
 def _added(like: Tensor, B: int, x: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    """Returns the residual and the norm, in the dtype of ``like``, for an operator. Returns None without residual."""
+    """Returns the residual and norm, in the dtype of ``like``, or None if there is no residual."""
     if x is None or weight is None or bias is None:
         return None
     return Added(x.contiguous(), weight.contiguous(), bias.contiguous(), eps, like.new_empty(B, *x.shape[1:]))
 
 
 def rope_attention_of_tensors(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """Calls :func:`rope_attention_triton` with the arguments of the operator."""
+    """Calls :func:`rope_attention_triton` with the flat arguments of the torch operator."""
     key, value, cos, sin, x, weight, bias, unrotated, eps, *splits = rest
     added = _added(query, len(query), x, weight, bias, eps)
     output = rope_attention_triton(query, key, value, cos, sin, unrotated, splits[0] if splits else None, added)
@@ -175,7 +177,7 @@ def rope_attention_of_tensors(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor
 
 
 def memory_attention_of_tensors(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """Calls :func:`memory_attention_triton` with the arguments of the operator."""
+    """Calls :func:`memory_attention_triton` with the flat arguments of the torch operator."""
     memory, weights = AttendedMemory(*rest[:8]), rest[8:14]
     x, weight, bias, eps, fp8, pooling, *splits = rest[14:]
     added = _added(query, len(memory.page_table), x, weight, bias, eps)
@@ -196,17 +198,18 @@ def rope_attention_triton(
 ) -> Tensor:
     """Computes :func:`sam2fast.kernels.memory_attention.rope_attention` on the GPU, without dropout or synchronising.
 
-    With ``added``, returns the sum of the single head's result and the residual, and writes the norm of the sum.
+    With ``added``, returns the sum of the single head's attention and the residual, and writes the norm of the sum.
 
-    The configuration may select torch's attention (``SDPA``, as numbered in ``_sdpa.py``) for at least ``SDPA_FROM``
-    objects. Our kernel then only rotates, and torch attends. The backend ``triton`` and ``splits`` force our kernel.
+    With ``SDPA`` (numbers of ``_sdpa.py``), the configuration selects torch's attention for at least ``SDPA_FROM``
+    objects. With torch's attention, our kernels only rotate queries and keys. The backend ``triton`` or ``splits``
+    forces our attention kernel.
 
     Args:
         splits: See :func:`memory_attention_triton`.
     """
     B, H, N, d = query.shape
     width = value.shape[-1]
-    # Heads of a position are adjacent, since the following projection reads them together.
+    # All heads of a position are adjacent in memory, since the following projection reads all heads.
     out = value.new_empty(B, N, H, width)
     if out.numel() == 0:
         return out.transpose(1, 2) if added is None else added.empty_sum(out.dtype)
@@ -240,7 +243,7 @@ class Rotated(NamedTuple):
     """Stores rotated queries or keys in the memory layout of the kernels."""
 
     data: Tensor  # (B, H, M, 2 * HALF)
-    scales: Tensor | None = None  # (B, H, M) fp32, scale of each row of float8_e4m3fn data
+    scales: Tensor | None = None  # (B, H, M) fp32, scale of each row if data is float8_e4m3fn
 
     @classmethod
     def empty(cls, like: Tensor, B: int, H: int, M: int, D: int, fp8: bool) -> "Rotated":
@@ -284,8 +287,8 @@ def half_of(d: int) -> int:
 def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> int:
     """Returns the number of programs that share the keys of a query tile, for the shortest estimated time.
 
-    The estimate assumes that programs on a multiprocessor share its speed equally, and that each split costs a
-    hundredth of the work without splits, since its results are written and read again.
+    The estimate assumes that programs on a multiprocessor share the speed equally, and that writing and reading the
+    results of a split costs a hundredth of the whole work.
 
     Args:
         tiles: Number of query tiles.
@@ -304,8 +307,8 @@ def splits_for(tiles: int, processors: int, longest: int, programs: int = 1) -> 
 def _group(keys: int, heads: int) -> int:
     """Returns the number of objects processed at once, for ``keys`` bytes of keys and ``heads`` heads per object.
 
-    Above 16, it is a multiple of 16. Then the tables of all groups begin at multiples of 16 bytes, and Triton compiles
-    only once.
+    Numbers above 16 are multiples of 16. Thus the tables of all groups begin at multiples of 16 bytes, and Triton
+    compiles only one kernel.
     """
     group = max(1, min(MAX_KEY_BYTES // max(1, keys), MAX_PROGRAMS // heads))
     return group if group < 16 else group // 16 * 16
@@ -321,7 +324,7 @@ def _processors(device: torch.device) -> int:
 
 
 def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated: int) -> list[Rotated]:
-    """Rotates queries and all keys except the last ``unrotated``. Uses one launch if their layouts are equal."""
+    """Rotates queries and all keys except the last ``unrotated`` keys, in one launch if both have equal layouts."""
     N, M = query.shape[2], key.shape[2]
     if (M, unrotated, query.stride(), query.dtype) != (N, 0, key.stride(), key.dtype):
         return _rotate((query,), cos, sin, N) + _rotate((key,), cos, sin, M - unrotated)
@@ -329,7 +332,7 @@ def _rotate_both(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unrotated
 
 
 def _rotate(maps: tuple[Tensor, ...], cos: Tensor, sin: Tensor, rotated: int) -> list[Rotated]:
-    """Rotates the first ``rotated`` rows of one or two tensors ``(B, H, M, d)`` of the same strides."""
+    """Rotates the first ``rotated`` rows of one or two tensors ``(B, H, M, d)`` with equal strides."""
     B, H, M, d = maps[0].shape
     out = maps[0].new_empty(len(maps), B, H, M, 2 * half_of(d))
     _rotate_kernel[triton.cdiv(M, ROTATE["BLOCK"]), B * H, len(maps)](
@@ -349,10 +352,10 @@ def _encode(
     cos: Tensor,
     sin: Tensor,
 ) -> tuple[Rotated, Tensor, Tensor, Tensor | None]:
-    """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, and numbers of filled rows ``(B)`` int32.
+    """Returns keys ``(B, H, M, 2 * HALF)``, values ``(B, M, WIDTH)``, numbers of rows ``(B)`` int32, and offsets.
 
-    If a row represents several tokens, also returns offsets of scores times log2(e), ``(B, M)`` fp32; otherwise None.
-    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``. Keys are fp8 if ``rotated`` is.
+    Offsets ``(B, M)`` fp32 are added to scores times log2(e). If no row represents several tokens, offsets are None.
+    Writes rotated queries ``(objects, H, N, d)`` to ``rotated``. Keys have the dtype of ``rotated``.
     """
     (B, K), (_, n, m), L = memory.page_table.shape, memory.pages.shape, memory.pointers.shape[1]
     (objects, H, N, d), fp8 = query.shape, rotated.scales is not None
@@ -361,9 +364,9 @@ def _encode(
     tables = of_keys(cos, n), of_keys(sin, n)
     offsets = query.new_empty(B, M, dtype=torch.float32) if pooling == "counted" else None
     lengths = torch.empty(B, dtype=torch.int32, device=query.device)
-    # Each object needs at least one program, which writes the object's length, even if it is 0.
+    # Each object needs at least one program, since a program writes the object's number of filled rows, even 0.
     tiles = max(1, K * triton.cdiv(n, ENCODE["BLOCK"]) + triton.cdiv(L, ENCODE["BLOCK"]))
-    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # additional programs, which rotate queries
+    others = triton.cdiv(objects * triton.cdiv(N, ENCODE["BLOCK"]), B)  # programs per object that rotate queries
     _encode_kernel[tiles + others, B, H](
         *memory[:7], memory.pointer_valid.view(torch.uint8), *weights, *tables, keys.data, keys.scales_or_any,
         values, lengths, lengths if offsets is None else offsets,
@@ -435,9 +438,9 @@ def _combine(
     has_bias: bool = False,
     added: Added | None = None,
 ) -> None:
-    """Combines the splits into ``out (B, N, H, outer)``. Projects them if ``projection`` is not None.
+    """Combines the splits, projects the means if ``projection`` is not None, and writes ``out (B, N, H, outer)``.
 
-    With ``added``, there is one head, and ``out`` is the sum of its result and the residual.
+    With ``added``, ``out`` is the sum of the single head's result and the residual.
     """
     (B, N, H, outer), (splits, _, _, WIDTH) = out.shape, means.sums.shape
     weight, bias = projection or (means.sums, means.sums)

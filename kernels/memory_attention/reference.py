@@ -14,26 +14,26 @@ from sam2fast.kernels.layer_norm import add_layer_norm_reference
 from sam2fast.kernels.memory_attention.approximations import Fp8, Pooling, rounded_to_fp8, too_old_for_fp8, with_means
 
 WIDEST = 256  # maximum number of channels of heads and values
-# Maximum channels of memory tokens. The next power of two needs 104 KiB of shared memory for 128 channels in fp32, and
-# 144 KiB for 256 channels in fp16 and bf16. Compute capabilities 8.6, 8.9 and 12.0 have 99 KiB.
+# Maximum channels of memory tokens. GPUs of compute capability 8.6, 8.9 and 12.0 have 99 KiB of shared memory. Twice as
+# many channels need more: 128 channels in fp32 need 104 KiB, and 256 channels in fp16 and bf16 need 144 KiB.
 WIDEST_MEMORY = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
 
 
 class AttendedMemory(NamedTuple):
     """Stores the memory that B objects attend to on a frame. Shapes depend on capacities, not on the amount of memory.
 
-    A page is either a map with the N positions of the queries, or n tokens with other positions.
+    A page is either a map with the N positions of the queries, or consists of n tokens with other positions.
     """
 
     pages: Tensor  # (P, n, m) spatial memories of all objects
-    page_table: Tensor  # (B, K) int32, indices of each object's pages; -1 for none
-    page_time: Tensor  # (B, K) int32, row in time_encoding of each page
+    page_table: Tensor  # (B, K) int32, indices of each object's pages, or -1 for an empty slot
+    page_time: Tensor  # (B, K) int32, each page's row in time_encoding
     position_encoding: Tensor  # (n, m)
     time_encoding: Tensor  # (T, m)
     pointers: Tensor  # (B, L, m) object pointer tokens
     pointer_encoding: Tensor  # (B, L, m)
     pointer_valid: Tensor  # (B, L) bool
-    key_factors: Tensor | None = None  # (B, K + L), multiplied with encoded tokens before the projection to keys
+    key_factors: Tensor | None = None  # (B, K + L), factors of encoded tokens before the projection to keys
 
 
 def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
@@ -45,7 +45,7 @@ def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
     if query.dtype not in FLOATS:
         return f"does not support {query.dtype}"
     B, heads = query.shape[:2]
-    # In graphs, this check would become a guard on the number of objects.
+    # Not checked in graphs, since the check would become a guard on the number of objects.
     if not torch.compiler.is_compiling() and B * heads > MAX_PROGRAMS:
         return f"supports up to {MAX_PROGRAMS} query heads of all objects together, got {B} x {heads}"
     return None
@@ -54,7 +54,7 @@ def unsupported_reason(query: Tensor, values: Tensor) -> str | None:
 def memory_unsupported_reason(query: Tensor, pages: Tensor) -> str | None:
     """Returns the reason why kernels do not support a query and memory ``pages (P, n, m)``, or None.
 
-    The number of objects is not limited if they share a query.
+    If all objects share a query, the number of objects is not limited.
     """
     if reason := unsupported_reason(query, pages):
         return reason
@@ -104,7 +104,7 @@ def memory_attention_reference(
     fp8: Fp8 = False,
     pooling: Pooling = None,
 ) -> torch.Tensor:
-    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty slots."""
+    """Reference implementation of :func:`memory_attention`: computes keys of all slots, and masks empty ones."""
     heads, N = query.shape[1:3]
     out_dtype = query.dtype
     (B, K), n = memory.page_table.shape, memory.pages.shape[1]
@@ -143,7 +143,7 @@ def memory_attention_reference(
     if query.device.type == "mps":
         # Before torch 2.12, attention on MPS is incorrect for values with fewer channels than keys.
         value = F.pad(value, (0, query.shape[-1] - width))
-    # All queries share a row of the mask. Torch expands it in the dtype of queries.
+    # All queries share a row of the mask. Torch expands this row in the dtype of queries.
     mask = valid if offset is None else torch.where(valid, offset, -torch.inf).to(query.dtype)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None])[..., :width]
     means = torch.where(valid.any(dim=1)[:, None, None, None], out, 0).to(out_dtype)
@@ -151,7 +151,7 @@ def memory_attention_reference(
 
 
 def of_keys(table: torch.Tensor, n: int) -> torch.Tensor:
-    """Returns the last ``n`` rows of a ``table`` of rotations, which are for pages. They may be for queries, too."""
+    """Returns the last ``n`` rows of a ``table`` of rotations: the rotations of a page."""
     return table[len(table) - n :]
 
 
@@ -209,10 +209,10 @@ def _memory_unsupported(query: Tensor, pages: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, pages: Tensor, *rest: Any) -> bool:
-    """Returns True in fp32 on Hopper, for heads of 256 and memories of 64 channels, unless torch allows TF32.
+    """Returns True in fp32 on Hopper, for heads of 256 channels and memories of 64 channels, unless torch allows TF32.
 
-    On an H100, the reference takes 0.42 to 0.78 of the kernel's time, and twice the memory. With one TF32 product
-    instead of three, the kernel is faster. Approximations always use the kernel.
+    On an H100, the reference takes 0.42 to 0.78 of the kernel's time, but needs twice as much memory. If torch allows
+    TF32, the kernel computes one TF32 product instead of three, and is faster. Approximations always use the kernel.
     """
     is_slow = query.dtype == torch.float32 and (query.shape[-1], pages.shape[-1]) == (256, 64)
     return is_slow and not any(rest[-2:]) and is_hopper(query.device) and not tf32_is_allowed()
@@ -226,8 +226,8 @@ def _fake_memory(query: Tensor, pages: Tensor, page_table: Tensor, *rest: Any) -
     return query.new_empty(shape, dtype=torch.promote_types(query.dtype, x.dtype)), query.new_empty(shape)
 
 
-# An operator takes the memory as separate tensors, and "" instead of None for ``pooling``. It returns the attention and
-# an empty tensor, or with a residual the sum and its norm.
+# An operator takes the memory as separate tensors, and "" instead of None for ``pooling``. The operator returns the
+# attention and an empty tensor. With a residual, the operator returns the sum and the norm of the sum.
 memory_attention_op = Op(
     "memory_attention",
     _memory_attention_reference,

@@ -1,4 +1,4 @@
-"""Kernels that rotate queries and keys, and compute keys and values of the memory: the first two of memory attention.
+"""Rotates queries and keys, and computes keys and values of the memory: the first two kernels of memory attention.
 
 :mod:`sam2fast.kernels.memory_attention.kernel` describes the memory layout of rotated rows.
 """
@@ -16,13 +16,13 @@ COUNTED, RAISED, RAISE = tl.constexpr(NUMBERS["counted"]), tl.constexpr(NUMBERS[
 
 @triton.jit
 def _rotate_kernel(
-    x,  # (B, H, M, d), any strides; read by programs with index 0 on the third axis
-    second,  # like x, with the same strides; read by programs with index 1 on the third axis
+    x,  # (B, H, M, d) of any strides; read by programs with index 0 on the grid's third axis
+    second,  # (B, H, M, d) with the strides of x; read by programs with index 1 on the third axis
     cos,  # (N, d / 2) fp32
     sin,  # (N, d / 2) fp32
     out,  # (1 or 2, B, H, M, 2 * HALF), contiguous
     H, M, N,
-    rotated,  # number of rows with a position, which is the row's index modulo N
+    rotated,  # number of rotated rows; the position of a row is its index modulo N
     half,  # d / 2
     stride_b, stride_h, stride_m, stride_d,
     HALF: tl.constexpr, BLOCK: tl.constexpr,
@@ -78,7 +78,8 @@ def _rotate_pairs(
 
 @triton.jit
 def _scaled(scales, row, inside, first, second):
-    # Divides rows by their scale, so that the largest magnitude becomes float8_e4m3fn's largest value. Stores scales.
+    # Stores a scale for each row, and divides the row by its scale. The largest magnitude becomes the largest value of
+    # float8_e4m3fn.
     highest = tl.max(tl.maximum(tl.abs(first), tl.abs(second)), 1)
     scale = tl.maximum(highest, FP8_LEAST) / FP8_LARGEST
     tl.store(scales + row, scale, mask=inside)
@@ -103,7 +104,7 @@ def _means_of_four(x, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit(do_not_specialize=["objects"])
 def _encode_kernel(
     pages,  # (P, N, m)
-    page_table,  # (B, K) int32, -1 for none
+    page_table,  # (B, K) int32, -1 for an empty slot
     page_time,  # (B, K) int32
     position_encoding,  # (N, m)
     time_encoding,  # (T, m)
@@ -112,23 +113,23 @@ def _encode_kernel(
     pointer_valid,  # (B, L) uint8
     weight,  # (H * d, m)
     bias,  # (H * d); unused without HAS_BIAS
-    cos,  # (N, d / 2) fp32, of pages
-    sin,  # (N, d / 2) fp32, of pages
+    cos,  # (N, d / 2) fp32 for pages
+    sin,  # (N, d / 2) fp32 for pages
     keys,  # out (B, H, M, 2 * HALF)
-    scales,  # out (B, H, M) fp32, scales of keys, with FP8; otherwise unused
+    scales,  # out (B, H, M) fp32, with FP8: scales of keys
     values,  # out (B, M, WIDTH)
     lengths,  # out (B) int32: number of filled rows
     offsets,  # out (B, M) fp32, with COUNTED: log2 of the number of tokens that each row represents
-    query,  # (objects, H, Q, d), any strides; rotated by the last programs
+    query,  # (objects, H, Q, d) of any strides; the last programs rotate queries
     query_cos,  # (Q, d / 2) fp32
     query_sin,  # (Q, d / 2) fp32
     rotated_query,  # out (objects, H, Q, 2 * HALF)
     query_scales,  # out (objects, H, Q) fp32, with FP8; otherwise unused
     objects, Q, stride_b, stride_h, stride_m, stride_d,
     H, N, K, L, M, m, half,
-    side,  # side of a page's map, with POOLING
+    side,  # with POOLING: side of a page's map, in tokens
     HAS_BIAS: tl.constexpr,
-    POOLING: tl.constexpr,  # 0, COUNTED or RAISED: if there are several pages, means of 2x2 tokens replace tokens
+    POOLING: tl.constexpr,  # 0, COUNTED or RAISED; for several pages, means of 2x2 tokens replace tokens
     SLOTS: tl.constexpr,  # power of two >= K
     HALF: tl.constexpr, FP8: tl.constexpr,
     WIDTH: tl.constexpr,  # power of two >= m

@@ -1,8 +1,8 @@
 """Computes attention with warp specialization: groups of warps divide loads, products and softmax.
 
-Triton divides the loop. One group of warps loads keys and values by tensor descriptors. Two other groups process half
-of the queries each, so that the softmax of one overlaps the products of the other. The kernel supports 16-bit keys and
-values without offsets; ``_attend_kernel`` processes all other inputs.
+Triton divides the loop between groups. One group of warps loads keys and values by tensor descriptors. Two other groups
+process half of the queries each, so that the softmax of one group overlaps the products of the other group. The kernel
+supports 16-bit keys and values without offsets; ``_attend_kernel`` processes all other inputs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -19,7 +19,7 @@ from sam2fast.kernels._launch import LaunchConfig
 # Key in the meta of a configuration: the number of stages of this kernel. GPUs and versions of Triton without warp
 # specialization use ``_attend_kernel``.
 SPECIALISED = "SPECIALISED"
-WARPS = 4  # warps per group; with more, Triton does not specialize warps
+WARPS = 4  # warps per group; with more than 4 warps, Triton does not specialize warps
 OLDEST_TRITON = (3, 6)
 # Key in the meta of a configuration: the number of columns of the result that are stored at once (default COLUMNS).
 # Threads exchange these columns through shared memory. Many columns would leave too little shared memory for queries,
@@ -31,7 +31,7 @@ OLDEST_TRITON_FOR_PARTS = (3, 7)
 
 @triton.jit
 def _store_part(
-    sums, log_weights,  # out, for all splits
+    sums, log_weights,  # out: weighted means and logarithms of weights; see _attend_specialised_kernel
     mean,  # (BLOCK_M, WIDTH)
     highest, total,
     split, position, mask, N,
@@ -46,12 +46,12 @@ def _store_part(
 @triton.jit
 def _store_columns(
     rows,  # (BLOCK_M) pointers to the first of `width` columns
-    x,  # (BLOCK_M, columns), a power of two, at most four times COLUMNS
+    x,  # (BLOCK_M, columns); columns is a power of two, at most four times COLUMNS
     mask,  # (BLOCK_M) bool
     width,
     COLUMNS: tl.constexpr,  # number of columns stored at once
 ):  # fmt: skip
-    # Not recursive, since Triton supports recursion only since 3.5.
+    # Halves are split without recursion, since Triton supports recursion only since 3.5.
     if x.shape[1] <= COLUMNS:
         _store_block(rows, x, mask, width, 0)
     else:
@@ -91,15 +91,15 @@ def _attend_specialised_kernel(
     keys,  # (B, H, M, D), rotated
     values,  # (B, H, M, width), channels contiguous
     lengths,  # (B) int32: number of valid keys, with RAGGED; otherwise all M are valid
-    sums,  # out (splits, B * H, N, WIDTH) fp32 weighted mean of each split, or with DIRECT (B, H, N, width)
-    log_weights,  # out (splits, B * H, N) fp32 log2 of the sums of weights; without DIRECT
+    sums,  # out (splits, B * H, N, WIDTH) fp32: weighted mean of each split; with DIRECT, result (B, H, N, width)
+    log_weights,  # out (splits, B * H, N) fp32, without DIRECT: log2 of each split's sum of weights
     H, N, M, width,
     splits,
     scale,  # scale of the scores, times log2(e)
     stride_qb, stride_vb, stride_vh, stride_vm, stride_ob, stride_oh, stride_om,
     RAGGED: tl.constexpr,
     DIRECT: tl.constexpr,
-    EVEN: tl.constexpr,  # all blocks are full
+    EVEN: tl.constexpr,  # all blocks of keys are full
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -149,7 +149,7 @@ def _attend_specialised_kernel(
 
 
 def specialised_stages(launch: LaunchConfig, device: torch.device, dtype: torch.dtype, WIDTH: int) -> int:
-    """Returns this kernel's number of stages, or 0 if the configuration, device, dtype or Triton excludes it."""
+    """Returns the number of stages of this kernel, or 0 if configuration, device, dtype or Triton excludes it."""
     stages = launch.meta.get(SPECIALISED, 0)
     if not stages or dtype not in (torch.bfloat16, torch.float16):
         return 0
@@ -168,7 +168,7 @@ def allocate_descriptors(device: torch.device) -> None:
 
 
 def is_described(x: Tensor) -> bool:
-    """Returns True if a tensor descriptor supports ``x (B, H, M, width)``: its rows begin at multiples of 16 bytes."""
+    """Returns True if rows of ``x (B, H, M, width)`` begin at multiples of 16 bytes, as tensor descriptors require."""
     return all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
 
 
