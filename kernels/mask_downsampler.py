@@ -13,9 +13,9 @@ from sam2fast.kernels.mask_ops import scaled_masks
 
 __all__ = ["downsample_logits", "downsample_logits_reference", "downsample_map", "downsample_map_reference"]
 
-WIDEST = 256  # maximum number of output channels. A program computes all channels of a position
+WIDEST = 256  # maximum number of output channels, since a program computes all channels of a position
 NARROW = 64  # maximum number of output channels for which the kernel is memory-bound
-FIRST = 4  # number of output channels of the first step. A thread computes all of them
+FIRST = 4  # number of output channels of the first step, which a thread computes together
 
 
 def shape_class(channels: int) -> str:
@@ -24,7 +24,7 @@ def shape_class(channels: int) -> str:
 
 
 def result_shape(size: tuple[int, int], weight: Tensor, stride: int, padding: int) -> tuple[int, int, int]:
-    """Returns (H', W', N) of a map of ``size``."""
+    """Returns the shape (H', W', N) of the downsampled map of a map of ``size``."""
     H, W = ((side + 2 * padding - weight.shape[1]) // stride + 1 for side in size)
     return H, W, len(weight)
 
@@ -50,7 +50,7 @@ def _fake_logits(logits: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 
 _OPTIONS: dict[str, Any] = {
     "fits": lambda x, weight, *_: weight.numel() > 0,
-    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # not compared with torch in fp32
+    "prefers_torch": lambda x, weight, *_: weight.dtype == torch.float32,  # in fp32, kernels were not compared
     "compile_key": lambda x, weight, *_: weight.shape,
 }
 
@@ -110,12 +110,12 @@ def downsample_logits(
     padding: int,
     eps: float,
 ) -> Tensor:
-    """Computes the first step from mask logits: :func:`scaled_masks`, then :func:`downsample_map`.
+    """Computes the first downsampling step of mask logits: :func:`scaled_masks`, then :func:`downsample_map`.
 
     Args:
         logits: Mask logits ``(B, 1, h, w)``.
         weight: Weight ``(N, k, k, 1)`` of the convolution.
-        size, scale, shift, is_binary: Arguments of :func:`scaled_masks`; ``shift`` is its ``bias``.
+        size, scale, shift, is_binary: Arguments of :func:`scaled_masks`. ``shift`` is the argument ``bias``.
         bias, norm_weight, norm_bias, stride, padding, eps: Arguments of :func:`downsample_map`.
 
     Returns:
@@ -125,7 +125,7 @@ def downsample_logits(
         ValueError: If the shapes do not match.
     """
     x = scaled_masks(logits, (size[0], size[1]), scale, shift, is_binary, weight.dtype)
-    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # strides that keep the convolution in channels-last order
+    x = x.reshape(*x.shape[::2], x.shape[3], 1)  # with these strides, the convolution is channels-last
     return downsample_map_reference(x, weight, bias, norm_weight, norm_bias, stride, padding, eps)
 
 

@@ -1,7 +1,8 @@
 """Computes strided convolutions with layer norm and GELU in one kernel each, on channels-last maps.
 
-The first kernel reads logits, and interpolates, scales and multiplies them in registers. The second one multiplies
-matrices: a row of the left matrix contains the inputs of one output position, and is never written to memory.
+The first kernel interpolates and scales logits in registers, and computes the first convolution. The second kernel
+multiplies matrices: a row of the left matrix contains the inputs of one output position. The left matrix is never
+written to memory.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -30,7 +31,7 @@ def _downsample_logits_kernel(
     scale, shift, is_binary,
     stride, padding,
     eps,
-    COPY: tl.constexpr,  # the logits have the size of the masks
+    COPY: tl.constexpr,  # True if logits have the size of masks
     KERNEL: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(out_h, BLOCK_Y)
@@ -65,7 +66,7 @@ def _downsample_logits_kernel(
     b = exact_gelu(b * factor * tl.load(norm_weight + 1).to(tl.float32) + tl.load(norm_bias + 1).to(tl.float32))
     c = exact_gelu(c * factor * tl.load(norm_weight + 2).to(tl.float32) + tl.load(norm_bias + 2).to(tl.float32))
     d = exact_gelu(d * factor * tl.load(norm_weight + 3).to(tl.float32) + tl.load(norm_bias + 3).to(tl.float32))
-    # Joins (a, c) and (b, d) into channels in the order a, b, c, d.
+    # Joining (a, c) and (b, d) gives channels in the order a, b, c, d.
     channels = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK_Y, BLOCK_X * 4))
     number = tl.program_id(1) * BLOCK_X * 4 + tl.arange(0, BLOCK_X * 4)
     mask = (y < out_h)[:, None] & (number < out_w * 4)[None, :]
@@ -114,10 +115,10 @@ def _downsample_map_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the positions per program: rows by columns for ``logits``, otherwise one number.
+    """Returns the number of positions per program: rows and columns for ``logits``, otherwise one number.
 
-    A program of a ``wide`` map reads all weights, 295 KB for 256 channels. wgmma needs at least 64 positions. With 128
-    positions, registers spill in Triton 3.2.
+    For a ``wide`` map, a program reads all weights, 295 KB for 256 channels. wgmma needs at least 64 positions per
+    program. With 128 positions, registers spill in Triton 3.2.
     """
     if shape == "logits":
         return LaunchConfig({"BLOCK_Y": 4, "BLOCK_X": 64}, {"num_warps": 4, "num_stages": 1})

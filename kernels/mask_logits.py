@@ -7,7 +7,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["mask_logits", "mask_logits_reference"]
 
-WIDEST = 256  # maximum number of channels. A program processes all channels of a pixel
+WIDEST = 256  # maximum number of channels, since a program processes all channels of a pixel
 
 
 def _are_of_size(x: Tensor, features: Tensor | None, weights: Tensor) -> bool:
@@ -30,11 +30,11 @@ def _fake(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
     compile_key=lambda x, features, weights: (x.shape[-1], weights.shape[1], features is None),
 )
 def mask_logits(x: Tensor, features: Tensor | None, weights: Tensor) -> Tensor:
-    """Computes mask logits: the dot product of each mask's weights with the GELU of each pixel.
+    """Computes mask logits: the dot product of a mask's weights with the GELU of a pixel's channels.
 
     Args:
         x: Maps ``(B, H, W, 2, 2, 2, 2, C)`` of 4H x 4W pixels, in blocks of 2x2 blocks of 2x2 pixels.
-        features: Maps ``(B or 1, 4 * H, 4 * W, C)`` in row-major order, added to ``x`` first, or None.
+        features: Maps ``(B or 1, 4 * H, 4 * W, C)`` in row-major order, added to ``x`` before GELU, or None.
         weights: Weights ``(B, M, C)`` of M masks.
 
     Returns:

@@ -1,7 +1,7 @@
 """Computes mask logits in one pass: reads maps and features once, and writes each mask once, in row-major order.
 
-A program processes a part of one row of pixels with all channels. In the blocks of ``x``, only two pixels of a row are
-adjacent in memory: 128 bytes in bf16 with 32 channels.
+A program processes a part of one row of pixels with all channels. In ``x``, only two pixels of a row are adjacent in
+memory. With 32 channels in bf16, two pixels are 128 bytes.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -52,7 +52,7 @@ def _mask_logits_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of elements per program: 16 per thread, loaded at once, since the kernel is memory-bound."""
+    """Returns the number of elements per program. Threads load 16 elements at once, as the kernel is memory-bound."""
     return LaunchConfig({"ELEMENTS": 2048}, {"num_warps": 4, "num_stages": 1})
 
 

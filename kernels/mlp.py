@@ -11,14 +11,15 @@ from sam2fast.kernels.linear_gelu import linear_gelu_reference
 
 __all__ = ["is_joined", "mlp", "mlp_reference"]
 
-WIDEST = 192  # maximum number of channels. A program processes whole rows
-# Numbers of channels for which one launch is expected to take less than three quarters of the time of three launches.
-# The estimate uses the bound of the machine code, and linear_gelu's time over its own bound. It was not measured.
+WIDEST = 192  # maximum number of channels, since a program processes whole rows
+# Numbers of channels for which one launch is estimated to take less than three quarters of the time of three launches.
+# The estimate multiplies the bound of the machine code by linear_gelu's time relative to its bound. The times were not
+# measured.
 JOINED = range(65, 97)
 
 
 def is_joined(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
-    """Returns True if the MLP of a block is expected to be faster as one launch than as three launches."""
+    """Returns True if one launch is estimated to compute a block's MLP faster than three launches."""
     return channels in JOINED and dtype != torch.float32 and is_hopper(device)
 
 
@@ -38,7 +39,7 @@ def _unsupported(x: Tensor, *rest: object) -> str | None:
         "bias2 (C)"
     ),
     unsupported=_unsupported,
-    # In fp32, three TF32 products keep both operands in registers, as high and low parts.
+    # In fp32, torch is preferred, since three TF32 products keep both operands in registers, as high and low parts.
     prefers_torch=lambda x, *_: x.dtype == torch.float32,
     compile_key=lambda x, *rest: (x.shape[-1], len(rest[3])),
 )

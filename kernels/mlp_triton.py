@@ -1,8 +1,8 @@
 """Computes layer norm, two linear layers with GELU between them, and the residual, in one kernel.
 
-A program processes a tile of rows. It computes some hidden channels at a time, and multiplies them by the weights of
-the second layer. No hidden channel is written to memory. As in window attention, C channels are one or two pieces:
-96 = 64 + 32.
+A program processes a tile of rows. The program computes some hidden channels at a time, and multiplies these channels
+by the weights of the second layer. No hidden channel is written to memory. As in window attention, C channels are
+loaded as one or two pieces, such as 96 = 64 + 32.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -19,7 +19,7 @@ from sam2fast.kernels.window_attention_triton import pieces
 
 @triton.jit
 def _load_rows(x, shift, offsets, is_row, channel, C: tl.constexpr):
-    """Loads rows and adds the shift, in fp32."""
+    """Loads rows of ``x`` and adds the shift, in fp32."""
     mask = is_row[:, None] & (channel < C)[None, :]
     value = tl.load(x + offsets[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
     return value + tl.load(shift + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
@@ -117,18 +117,19 @@ def _mlp_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns tiles of rows and hidden channels. They were not measured on a GPU.
+    """Returns tiles of rows and hidden channels. The tiles were not measured on a GPU.
 
-    A program reads all weights, so with small tiles of rows the L2 cache is the bottleneck. Larger tiles, or more
+    Since each program reads all weights, the L2 cache is the bottleneck with small tiles of rows. Larger tiles, or more
     hidden channels, would need too many registers.
     """
     if dtype == "float32":  # three TF32 products keep both operands in registers, as high and low parts
         return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 32}, {"num_warps": 8, "num_stages": 1})
-    if arch == "sm_90":  # with two programs of four warps, GELU of one overlaps products of the other
+    if arch == "sm_90":  # with two programs of four warps, GELU of one program overlaps products of the other
         if shape == "narrow":
             return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32}, {"num_warps": 4, "num_stages": 3})
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 3})
-    # Larger tiles spill on sm_103, and 32 hidden channels spill on sm_120. AMD GPUs have 64 KB of shared memory.
+    # Larger tiles spill registers on sm_103, and 32 hidden channels spill registers on sm_120. AMD GPUs have 64 KB of
+    # shared memory.
     block_n = 16 if arch in ("sm_120", "sm_121") and shape == "wide" else 32
     stages = 2 if arch.startswith("gfx") else 3
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": block_n}, {"num_warps": 8, "num_stages": stages})

@@ -1,4 +1,4 @@
-"""Performs non-maximum suppression (NMS) of boxes and masks, which keeps the highest score among overlapping items."""
+"""Performs non-maximum suppression (NMS) of boxes and masks: keeps the highest score among overlapping items."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,18 +19,19 @@ def box_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
     Args:
         boxes: Boxes ``(N, 4)`` in XYXY format. IoUs are computed in fp64 for fp64 boxes, else in fp32.
-        scores: Scores ``(N)``. Among equal scores, the first counts as higher. NaN is the highest (``torch.sort``).
+        scores: Scores ``(N)``, ranked as in ``torch.sort``: the first of equal scores ranks higher, and NaN ranks
+            highest.
         iou_threshold: Threshold of the IoU, rounded to the dtype of IoUs. The IoU of boxes with zero area, or with
-            infinite or NaN coordinates, may be NaN (0/0). Then neither box suppresses the other.
+            infinite or NaN coordinates, may be NaN (0/0). If the IoU is NaN, neither box suppresses the other box.
 
     Returns:
-        int64 ``(K)``, on the device of ``boxes``.
+        Indices ``(K)`` int64, on the device of ``boxes``.
 
     Raises:
         ValueError: If a shape is invalid, or boxes are complex.
 
     Source: ``torchvision.ops.nms`` on GPUs. On the CPU, torchvision compares fp32 IoUs with the threshold in fp64.
-    Results differ only if an IoU equals the threshold rounded up to fp32.
+    torchvision's results differ on the CPU only if an IoU equals the threshold rounded up to fp32.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.is_complex():
         raise ValueError(f"expected boxes (N, 4), got {boxes.dtype} {tuple(boxes.shape)}")
@@ -48,10 +49,10 @@ def mask_nms(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Args:
         masks: Masks ``(N, H, W)`` bool.
         scores: Scores ``(N)``, see :func:`box_nms`.
-        iou_threshold: Threshold of the IoU, which is a quotient of numbers of pixels in fp64.
+        iou_threshold: Threshold of the IoU. IoUs are quotients of numbers of pixels, in fp64.
 
     Returns:
-        int64 ``(K)``, on the device of ``masks``.
+        Indices ``(K)`` int64, on the device of ``masks``.
 
     Raises:
         ValueError: If a shape or dtype is invalid.
@@ -69,12 +70,12 @@ def _check_scores(scores: Tensor, count: int) -> None:
 
 # ---- reference implementations, 64 boxes or masks at a time ----
 
-# Number of boxes or masks in a block. The IoUs of a block with all remaining ones are computed at once.
+# Number of boxes or masks in a block. IoUs of a block with all remaining items are computed at once.
 BLOCK = 64
-# Number of pixels multiplied at once. Sums of this many ones are exact in fp32.
+# Number of pixels that a matrix product sums at once. Sums of 2**16 ones are exact in fp32.
 PIXELS = 1 << 16
 
-# Function of indices (A) and (B) that returns bool (A, B): True if the IoU exceeds the threshold.
+# Function of indices (A) and (B) of items that returns bool (A, B), True for pairs with an IoU above the threshold.
 Overlapping = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -1,9 +1,9 @@
 """Performs non-maximum suppression in two launches: one computes overlaps as bits, the other selects kept items.
 
-Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if item i overlaps item ``64·b + j`` too
-much. A program computes half words of 32 bits for 64 items. The selection is sequential, since it depends on all items
-kept before. So a single program iterates over the words on the diagonal, and after each word adds the overlaps of its
-kept items to all later words. No data is copied to the host between the launches.
+Items (boxes or masks) are ordered best first. Bit j of word ``(i, b)`` is 1 if the IoU of items i and ``64·b + j``
+exceeds the threshold. A program computes half words of 32 bits for 64 items. Whether an item is kept depends on all
+items kept before, so a single program selects items. The program iterates over the words on the diagonal, and after
+each word adds the overlaps of newly kept items to all later words. No data is copied to the host between the launches.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -17,16 +17,16 @@ from torch import Tensor
 from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, LaunchConfig, launch_config
 
-WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # bits
-# Number of rows of words that are read at once.
+WORD, HALF = tl.constexpr(64), tl.constexpr(32)  # number of bits of a word and of half a word
+# Number of items whose words are read at once.
 ROWS = tl.constexpr(8)
 
 
 @triton.jit
 def _store_halves(
     words,  # (N, 2·blocks) int32 out: lower and higher half of each word
-    over,  # (64, 32) bool
-    i,  # (64) rows
+    over,  # (64, 32) bool, True for pairs with an IoU above the threshold
+    i,  # (64) indices of items
     N, blocks,
 ):  # fmt: skip
     bit = tl.full([HALF], 1, tl.int32) << tl.arange(0, HALF)
@@ -57,7 +57,7 @@ def _boxes_kernel(
         left_j, top_j, right_j, bottom_j = _corners(boxes, j, N)
         width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
         height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
-        # If a side is NaN, the area of its box is NaN, too. Then the maximum does not affect the result.
+        # If a side is NaN, the IoU is NaN in any case, since the box's area is NaN.
         shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
         area_i = (right_i - left_i) * (bottom_i - top_i)
         area_j = (right_j - left_j) * (bottom_j - top_j)
@@ -71,9 +71,9 @@ def _boxes_kernel(
 
 @triton.jit
 def _masks_kernel(
-    masks,  # (N, pixels) int8, 0 or 1; pixels is a multiple of 16
+    masks,  # (N, pixels) int8 0 or 1; ``pixels`` is a multiple of 16
     order,  # (N) int64 indices of masks, best first
-    areas,  # (N) int64, best first
+    areas,  # (N) int64 numbers of pixels, best first
     threshold,  # (1) fp64
     words,  # (N, 2·blocks) int32 out; words left of the diagonal are undefined
     N, blocks, pixels,
@@ -107,19 +107,19 @@ def _keep_kernel(
 ):  # fmt: skip
     lane = tl.arange(0, WIDTH)
     bit = tl.arange(0, WORD).to(tl.int64)
-    suppressed = tl.zeros([WIDTH], tl.int64)  # items that a kept item overlaps
+    suppressed = tl.zeros([WIDTH], tl.int64)  # bits of items that kept items suppress
     for block in tl.range(0, blocks):
-        remaining = N - block * WORD  # valid bits or rows of a word
+        remaining = N - block * WORD  # number of items in this block and all later blocks
         removed = tl.sum(tl.where(lane == block, suppressed, 0), 0)
         kept_bits = removed * 0
-        for start in tl.range(0, WORD, HALF):  # a whole word would not fit into registers
+        for start in tl.range(0, WORD, HALF):  # half a word at a time, since a word needs too many registers
             for k in tl.static_range(HALF):
                 i = start + k
-                # Loaded unconditionally, so that loads do not wait for earlier decisions.
+                # Words of all items are loaded, so that loads do not wait for the selection of earlier items.
                 overlapped = tl.load(words + i * blocks + block, mask=i < remaining, other=0)
                 is_kept = ((removed >> i) & 1) == 0
                 kept_bits |= tl.where(is_kept, 1, 0).to(tl.int64) << i
-                # Bits of items before i have no effect, since these items are already decided.
+                # Bits of items before i have no effect, since earlier items are already kept or dropped.
                 removed |= tl.where(is_kept, overlapped, 0)
         tl.store(keep + bit, ((kept_bits >> bit) & 1).to(tl.uint8), mask=bit < remaining)
         for start in tl.range(0, WORD, ROWS):
@@ -131,18 +131,18 @@ def _keep_kernel(
         keep += WORD
 
 
-# A multiplication and the subtraction after it must not be fused. Otherwise IoUs equal to the threshold would change.
+# Products are rounded before subtractions, as in torch. Fused operations would change IoUs that equal the threshold.
 UNFUSED = {"enable_fp_fusion": False}
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the numbers of warps for overlaps of boxes or ``masks``, and for the selection (``KEEP_WARPS``)."""
-    if shape == "masks":  # like attention: products of 64 x 32, with loads two iterations ahead
+    """Returns the number of warps for IoUs of boxes or ``masks``, and for selecting items (``KEEP_WARPS``)."""
+    if shape == "masks":  # as in attention, products of 64 x 32 with prefetched loads
         return LaunchConfig({"BLOCK_K": 128, "KEEP_WARPS": 4}, {"num_warps": 4, "num_stages": 3})
-    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # with four warps, fp64 spills
+    return LaunchConfig({"KEEP_WARPS": 4}, {"num_warps": 8})  # with four warps, registers spill in fp64
 
 
-# The number of pixels of a mask is padded to a multiple of this.
+# The number of pixels of a mask is padded to a multiple of this number.
 ALIGNED = 16
 
 
@@ -162,7 +162,7 @@ def box_nms_triton(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
 
 
 def mask_nms_triton(masks: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Computes :func:`sam2fast.kernels.nms.mask_nms` on the GPU. Synchronises once, to read the number of masks."""
+    """Computes :func:`sam2fast.kernels.nms.mask_nms` on the GPU. Synchronises once, to count kept masks."""
     N, order = len(masks), scores.sort(descending=True, stable=True).indices
     if N == 0:
         return order
@@ -187,7 +187,7 @@ def _words(N: int, device: torch.device) -> tuple[Tensor, int]:
 
 
 def _keep(words: Tensor, N: int, blocks: int, launch: LaunchConfig) -> Tensor:
-    """Returns bool ``(N)``, True for each kept box or mask, best first."""
+    """Returns bool ``(N)``, True for kept items. Items are ordered best first."""
     keep = torch.empty(N, dtype=torch.bool, device=words.device)
     width, warps = triton.next_power_of_2(blocks), launch.meta["KEEP_WARPS"]
     with launch.on_device(words):

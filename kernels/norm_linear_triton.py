@@ -1,7 +1,7 @@
 """Computes a residual sum, its layer norm and linear layers of the norm in one kernel.
 
-Each program computes whole rows of the norm, and a few columns of the results. Programs of other columns recompute the
-same rows, which takes far less time than a second launch.
+Each program computes whole rows of the norm, and a few columns of the results. Programs for other columns compute the
+same rows of the norm again. This takes far less time than a second launch.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,7 +16,7 @@ from sam2fast.kernels._tiles import normalized
 from sam2fast.kernels.norm_linear import shape_class
 
 
-# Absent inputs are masked at run time, so a session compiles only one kernel per combination of dtypes.
+# Absent inputs are masked at run time, so Triton compiles only one kernel per combination of dtypes.
 @triton.jit(do_not_specialize=["rows", "has_residual", "has_position", "has_relu"])
 def _norm_linear_kernel(
     delta,  # (rows, K), or (rows, C) if K is 0
@@ -45,14 +45,14 @@ def _norm_linear_kernel(
     is_channel = channel < C
     row = row.to(tl.int64)[:, None]
 
-    # Columns of a tile read either norm + position or only the norm.
+    # All columns of a tile read either norm + position or only the norm.
     tile = tl.program_id(1)
     tiles = tl.cdiv(num_positioned, BLOCK_N)
     is_positioned = tile < tiles
     first = tl.where(is_positioned, tile * BLOCK_N, num_positioned + (tile - tiles) * BLOCK_N)
     column = first + tl.arange(0, BLOCK_N)
     is_column = column < tl.where(is_positioned, num_positioned, N)
-    # Weights are loaded first, so that the load overlaps the following computations.
+    # Weights are loaded first, so that loading overlaps the following computations.
     of_columns = column.to(tl.int64)[None, :] * C + channel[:, None]
     right = tl.load(weight + of_columns, mask=is_column[None, :] & is_channel[:, None], other=0)
 
@@ -65,7 +65,8 @@ def _norm_linear_kernel(
         b = tl.load(inner_weight + of_inner, mask=is_inner[:, None] & is_channel[None, :], other=0)
         total = tl.dot(a.to(b.dtype), b, total, input_precision=PRECISION)
     offsets = row * C + channel[None, :]
-    # Scalar conditions become limits of channels, since Triton 3.9's interpreter does not support scalars in masks.
+    # Scalar conditions are expressed as numbers of channels, since Triton 3.9's interpreter does not support scalars in
+    # masks.
     of_bias, of_delta = channel < tl.where(K > 0, C, 0), channel < tl.where(K == 0, C, 0)
     of_residual = channel < tl.where(has_residual != 0, C, 0)
     total += tl.load(inner_bias + channel, mask=of_bias, other=0).to(tl.float32)[None, :]
@@ -88,15 +89,16 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     """Returns tiles of rows and columns. Other tiles were not measured.
 
     For one object, tiles of 32 columns give 64 programs for a hidden layer of 2,048 channels, and 32 programs for 1,024
-    concatenated columns. With more rows, larger tiles read the weights less often. Each warp holds whole rows: in fp32,
-    tiles of 32 rows spill, and so do 16 rows with four warps.
+    concatenated columns. With more rows, larger tiles read the weights less often. Each warp holds whole rows. In fp32,
+    registers spill with tiles of 32 rows, and with 16 rows and four warps.
     """
     if dtype == "float32":  # blocks of 32 input channels have as many bytes as 64 channels in bf16
         tile = {"BLOCK_M": 16, "BLOCK_N": 32 if shape == "few" else 64, "BLOCK_K": 32}
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2})
     if shape == "few":  # tensor cores need at least 16 rows
         tile = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 64}
-        # All 128 channels of attention to the image are loaded at once, except on AMD GPUs with 64 KB of shared memory.
+        # All 128 channels of attention to the image are loaded at once, except on AMD GPUs, with 64 KB of shared
+        # memory.
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 2 if arch.startswith("gfx") else 3})
     return LaunchConfig({"BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_K": 64}, {"num_warps": 8, "num_stages": 2})
 
@@ -107,7 +109,7 @@ def norm_linear_triton(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Computes :func:`sam2fast.kernels.norm_linear.norm_linear` on the GPU without synchronising.
 
-    Absent inputs are replaced by tensors of the dtype that they have in other calls of a session.
+    Instead of an absent input, the kernel gets another tensor of the dtype that this input has in other calls.
     """
     N, C = weight.shape
     normed = delta.new_empty(*delta.shape[:-1], C, dtype=dtype or torch.float32)
@@ -117,7 +119,7 @@ def norm_linear_triton(
     rows = normed.numel() // C
     launch = launch_config("norm_linear", config, weight, shape_class(rows))
     block_m, block_n, block_k = (launch.meta[name] for name in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
-    block_n = block_n if N else 16  # without columns, the kernel still computes a tile
+    block_n = block_n if N else 16  # if N is 0, one masked tile computes the norm
     columns = triton.cdiv(num_positioned, block_n) + triton.cdiv(N - num_positioned, block_n)
     args = delta, x, position, inner_weight, inner_bias, norm_weight, norm_bias, weight, bias
     elsewhere = delta, normed, weight, weight, bias, norm_weight, norm_bias, weight, bias

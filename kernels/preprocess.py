@@ -43,21 +43,21 @@ def resize_and_normalise(
         white: Largest value of a pixel, 255 or 1.
 
     Returns:
-        Images ``(B, 3, *size)`` fp32. On GPUs they are in channels-last memory format, which convolutions prefer.
+        Images ``(B, 3, *size)`` fp32. On GPUs, in channels-last memory format, which convolutions prefer.
 
     Raises:
         ValueError: If ``pixels`` have another shape or dtype, or H or W is 0.
 
-    Source: ``sam2.utils.transforms.SAM2Transforms``, whose resizing equals torch's.
+    Source: ``sam2.utils.transforms.SAM2Transforms``. The original's resizing equals torch's antialiased resizing.
     """
     if tuple(pixels.shape[1:3]) == tuple(size):
-        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # permutes the smaller uint8 values
+        image = pixels.permute(0, 3, 1, 2).contiguous().float()  # permutes uint8, which is smaller than fp32
     elif pixels.device.type == "mps":  # torch has no antialiased resizing for MPS
         return resize_and_normalise_reference(pixels.cpu(), size, mean, std, white).to(pixels.device)
     else:
         image = pixels.permute(0, 3, 1, 2).float()
         image = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
-    # Divisors are tensors on the device: to divide by a CPU scalar, CUDA multiplies by its reciprocal.
+    # Divisors are tensors on the device, since CUDA replaces a division by a CPU scalar by a multiplication.
     on_device = [torch.tensor(values, device=image.device) for values in (white, mean, std)]
     whites, means, stds = (x.view(-1, 1, 1) for x in on_device)
     return (image / whites - means) / stds

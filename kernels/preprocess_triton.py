@@ -1,9 +1,9 @@
-"""Resizes with antialiasing and normalises in one pass over the pixels, which are read as bytes.
+"""Resizes images with antialiasing and normalises pixels, in one pass over the pixels.
 
-The filter is a triangle along each axis. Its half-width is the distance of output pixels if the image shrinks, and the
-distance of input pixels if it grows; the latter is bilinear interpolation. A program computes a block of output pixels:
-for each of three channels, it sums the few input pixels within the triangles. Programs share input pixels through the
-cache.
+The filter is a triangle along each axis. If the image shrinks, the triangle's half-width is the distance of output
+pixels. If the image grows, the half-width is the distance of input pixels, as in bilinear interpolation. A program
+computes a block of output pixels: weighted sums of the few input pixels within the triangles, for each of three
+channels. The cache shares input pixels between programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -21,8 +21,8 @@ from sam2fast.kernels._launch import LaunchConfig, launch_config
 @triton.jit
 def _triangle(
     position,  # (BLOCK) int32 output index
-    scale,  # input pixels per output pixel
-    length,  # input pixels
+    scale,  # number of input pixels per output pixel
+    length,  # number of input pixels
 ):
     """Returns the first input pixel and the end (exclusive) of an output pixel's triangle, its centre and its slope."""
     support = tl.maximum(scale, 1.0)
@@ -71,7 +71,7 @@ def _resize_and_normalise_kernel(
             sum2 += weight * tl.load(ptrs + 2, mask=inside, other=0).to(tl.float32)
             total += weight
     total = tl.where(inside, total, 1.0)
-    # Exact divisions in the order of the reference. Without resizing, results are bitwise equal.
+    # Divisions are exact and in the order of the reference. If the size does not change, results are bitwise equal.
     out_ptrs = out + (image * out_h * out_w + i) * 3
     tl.store(out_ptrs, tl.div_rn(tl.div_rn(tl.div_rn(sum0, total), white) - mean0, std0), mask=inside)
     tl.store(out_ptrs + 1, tl.div_rn(tl.div_rn(tl.div_rn(sum1, total), white) - mean1, std1), mask=inside)
@@ -79,7 +79,7 @@ def _resize_and_normalise_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of output pixels per program: two per thread, each with a dozen registers."""
+    """Returns the number of output pixels per program: two pixels per thread, with a dozen registers per pixel."""
     return LaunchConfig({"BLOCK": 256}, {"num_warps": 4, "num_stages": 1})
 
 
@@ -100,5 +100,5 @@ def resize_and_normalise_triton(pixels, size, mean, std, white) -> Tensor:
 
 
 def taps(scale: float) -> int:
-    """Returns the maximum number of input pixels within a triangle. ``scale`` is input pixels per output pixel."""
+    """Returns the maximum number of input pixels within a triangle, for ``scale`` input pixels per output pixel."""
     return 2 * math.ceil(max(scale, 1.0)) + 1

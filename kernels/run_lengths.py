@@ -25,13 +25,13 @@ MOST_PIXELS = 2**31 - 1  # maximum pixels of a mask, since lengths of runs are i
 
 
 class RunLengths(NamedTuple):
-    """Stores N masks as lengths of runs in column-major order, alternately background and foreground.
+    """Stores N masks as lengths of runs in column-major order. Runs of background and foreground alternate.
 
     The counts of a mask equal COCO's uncompressed RLE ``{"size": [H, W], "counts": [...]}``.
     """
 
-    counts: Tensor  # (total) int32, pixels per run; the first run of a mask is background and may be 0
-    offsets: Tensor  # (N + 1) int64, index in counts of each mask's first run, and the total
+    counts: Tensor  # (total) int32, pixels per run; a mask's first run is background and may have 0 pixels
+    offsets: Tensor  # (N + 1) int64, index of each mask's first run in counts, and at the end the total
     size: tuple[int, int]  # (H, W)
 
 
@@ -43,14 +43,14 @@ class Placement(NamedTuple):
 
 
 def encode_masks(masks: Tensor) -> RunLengths:
-    """Computes the run lengths of each mask. On a GPU, it synchronises once, to read the number of runs.
+    """Computes the run lengths of each mask. On a GPU, synchronises once, to read the number of runs.
 
     Args:
         masks: Masks ``(N, H, W)`` bool with any strides. N, H and W may be 0.
 
     Returns:
-        Run lengths on the device of ``masks``. A mask without foreground is one run. A mask without pixels is one run
-        of 0.
+        Run lengths on the device of ``masks``. A mask without foreground has one run. A mask without pixels has one run
+        of length 0.
 
     Raises:
         ValueError: If ``masks`` have another shape or dtype, or a mask has 2**31 pixels or more.
@@ -72,17 +72,17 @@ def encode_upsampled(
     origin: tuple[int, int] = (0, 0),
     canvas: tuple[int, int] | None = None,
 ) -> RunLengths:
-    """Computes run lengths of masks: upsampled logits above a threshold, copied to a canvas of background.
+    """Computes run lengths of masks on a canvas of background. Masks are upsampled logits above a threshold.
 
-    Equals :func:`encode_masks` of ``upsample_and_threshold(logits, size, threshold)`` on a canvas, but holds at most a
-    few masks of that size at once. On a GPU, it synchronises once, to read the number of runs.
+    Equals :func:`encode_masks` of ``upsample_and_threshold(logits, size, threshold)`` on a canvas, but holds only a few
+    masks of size ``size`` at once. On a GPU, synchronises once, to read the number of runs.
 
     Args:
-        logits: Floating-point logits ``(N, h, w)`` with at least one pixel each. NaN is background.
+        logits: Floating-point logits ``(N, h, w)``; h and w are at least 1. Pixels with NaN are background.
         size: Size (H, W) that logits are upsampled to, bilinearly (``align_corners=False``) in fp32.
         threshold: Upsampled logit above which a pixel is foreground.
         origin: Position (y, x) of the mask's top left pixel on the canvas.
-        canvas: Size (H, W) of the canvas. If None, it is ``size``.
+        canvas: Size (H, W) of the canvas, ``size`` by default.
 
     Returns:
         Run lengths of canvases, on the device of ``logits``.
@@ -91,8 +91,8 @@ def encode_upsampled(
         ValueError: If ``logits`` have another shape or dtype, ``size`` is not positive, a mask extends beyond the
             canvas, or the canvas has 2**31 pixels or more.
 
-    Source: ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``, which upsamples, thresholds, uncrops and
-    encodes in turn.
+    Source: ``sam2.automatic_mask_generator.SAM2AutomaticMaskGenerator``. The original upsamples, thresholds, uncrops
+    and encodes masks in turn.
     """
     if logits.ndim != 3 or not logits.is_floating_point() or 0 in logits.shape[1:]:
         raise ValueError(
@@ -143,22 +143,23 @@ def _check_pixels(H: int, W: int) -> None:
 
 # ---- reference implementations ----
 
-# Maximum number of upsampled pixels held at once; at least one mask is held.
+# Maximum number of upsampled pixels held at once. At least one mask is held.
 CHUNK = 1 << 22
 
 
 def encode_masks_reference(masks: Tensor) -> RunLengths:
-    """Reference implementation of :func:`encode_masks`: finds changes in one column of all pixels of all masks."""
+    """Reference implementation of :func:`encode_masks`: finds changes between successive pixels of all masks."""
     N, H, W = masks.shape
     pixels = masks.transpose(1, 2).reshape(-1)  # (N·W·H) in column-major order
-    before = torch.zeros_like(pixels)  # the previous pixel; background before a mask's first pixel
+    before = torch.zeros_like(pixels)  # previous pixel of each pixel; a mask's first pixel follows background
     before[1:] = pixels[:-1]
     before.view(N, W * H)[:, :1] = False
     changes = (pixels ^ before).nonzero()[:, 0]
     begin_of_mask = torch.arange(N + 1, device=masks.device) * (W * H)
     offsets = torch.searchsorted(changes, begin_of_mask) + torch.arange(N + 1, device=masks.device)
     mask_of_change = torch.searchsorted(begin_of_mask[1:], changes, right=True)
-    # The first run of a mask begins at its first pixel, the others at changes. The last entry is the end of all masks.
+    # A mask's first run begins at the first pixel, and all other runs begin at changes. The last entry is the number of
+    # pixels.
     begins = torch.empty(len(changes) + N + 1, dtype=torch.int64, device=masks.device)
     begins[offsets] = begin_of_mask
     begins[torch.arange(len(changes), device=masks.device) + mask_of_change + 1] = changes
@@ -194,7 +195,7 @@ def decode_masks_reference(runs: RunLengths) -> Tensor:
 
 
 def _is_foreground(runs: RunLengths) -> Tensor:
-    """Whether each run is foreground: every second run of its mask."""
+    """Returns True for each foreground run: every second run of a mask."""
     first = torch.repeat_interleave(runs.offsets[:-1], runs.offsets.diff(), output_size=len(runs.counts))
     return (torch.arange(len(runs.counts), device=runs.counts.device) - first) % 2 == 1
 

@@ -1,4 +1,4 @@
-"""Encodes and decodes run lengths on the CPU: finds changes between rows eight pixels at a time, and sorts them."""
+"""Encodes and decodes run lengths on the CPU. Finds changes between rows eight pixels at a time, and sorts changes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from sam2fast.kernels.mask_ops.cells import Cells, column_runs
 from sam2fast.kernels.mask_ops.cpu import LARGEST, bounds_of, grid_of, has_cells
 from sam2fast.kernels.run_lengths import Placement
 
-# If more than one in FEW groups of eight pixels has changes, a transposed copy is cheaper than sorting the changes.
+# If more than 1 / FEW of all groups of eight pixels have changes, a transposed copy is cheaper than sorting changes.
 FEW = 8
 
 
@@ -46,9 +46,9 @@ def encode_upsampled_cpu(
 def outline_changes(
     logits: np.ndarray, size: tuple[int, int], level: np.float32, placement: Placement
 ) -> np.ndarray | None:
-    """Returns :func:`changes` of upsampled logits ``(h, w)`` above a level, without upsampling them.
+    """Returns :func:`changes` of the upsampled mask of logits ``(h, w)`` above a level, without upsampling.
 
-    Returns None if the mask must be upsampled: if a logit is not finite, or too many pixels depend on rounding.
+    Returns None if torch must upsample the mask, since a logit is not finite, or rounding affects too many pixels.
     """
     (h, w), (y, x), (H, _) = logits.shape, placement.origin, placement.canvas
     if not (np.abs(logits) < LARGEST).all():
@@ -70,8 +70,8 @@ def outline_changes(
     begins = [column * H + above + runs.top[cell, at]]
     ends = [column * H + above + runs.bottom[cell, at] + 1]
 
-    # Vertical runs of cells with only foreground, repeated for each column of pixels in a cell. A row of cells ends
-    # where the next one begins.
+    # Vertical runs of cells with only foreground pixels, repeated for each column of pixels in a cell. A row of cells
+    # ends where the next row begins.
     edges = np.diff(np.pad(whole, ((1, 1), (0, 0))).astype(np.int8), axis=0).T  # (w, h + 1)
     row_ends = np.append(rows.first, size[0])
     for values, sign in ((begins, 1), (ends, -1)):
@@ -85,12 +85,12 @@ def outline_changes(
 
 
 def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.ndarray:
-    """Returns ascending column-major indices of pixels of the canvas that differ from the previous pixel, int64.
+    """Returns changes: ascending column-major indices of canvas pixels that differ from the previous pixel, int64.
 
     Args:
         mask: Contiguous mask ``(h, w)`` bool.
         placement: Position of the mask on the canvas.
-        buffer: At least ``(h + 1) * w + 7`` bytes, which are overwritten.
+        buffer: Array of at least ``(h + 1) * w + 7`` bytes, which is overwritten.
     """
     (h, w), (y, x), H = mask.shape, placement.origin, placement.canvas[0]
     if mask.size == 0:
@@ -98,7 +98,7 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
     pixels, used = mask.view(np.uint8), (h + 1) * w
     groups = buffer[: -(-used // 8) * 8]
     groups[used:] = 0
-    # There is background above and below the mask.
+    # Pixels above and below the mask are background.
     edges = groups[:used].reshape(h + 1, w)
     edges[0], edges[h] = pixels[0], pixels[-1]
     np.bitwise_xor(pixels[1:], pixels[:-1], out=edges[1:h])
@@ -116,9 +116,9 @@ def changes(mask: np.ndarray, placement: Placement, buffer: np.ndarray) -> np.nd
 
 
 def _without_pairs(indices: np.ndarray, placement: Placement) -> np.ndarray:
-    """Drops both occurrences of ascending changes that occur twice: one run ends where the next one begins.
+    """Drops both occurrences of each index that occurs twice, since a run that ends there continues in the next run.
 
-    If the mask is as high as the canvas, this joins runs across columns. Drops a change at the end of the canvas, too.
+    If the mask is as high as the canvas, such runs continue in the next column. Also drops a change at the canvas end.
     """
     twice = indices[1:] == indices[:-1]
     indices = indices[~(np.append(twice, False) | np.append(False, twice))] if len(indices) else indices
@@ -140,7 +140,7 @@ def _buffer(H: int, W: int) -> np.ndarray:
 
 
 def _collect(N: int, changes_of: Callable[[int], np.ndarray], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Returns counts and offsets of N masks. Counts are the distances of a mask's successive changes."""
+    """Returns counts and offsets of N masks. Counts are distances between successive changes of a mask."""
     counts, offsets = [np.empty(0, dtype=np.int32)], np.zeros(N + 1, dtype=np.int64)
     for n in range(N):
         indices = changes_of(n)

@@ -1,10 +1,10 @@
-"""Computes run lengths in two passes over the masks: one counts changes per column, the other writes them.
+"""Computes run lengths in two passes over the masks: one counts changes per column, the other writes changes.
 
-A program processes a block of columns of one mask and loops over its rows. A change is a pixel of the canvas that
-differs from the previous pixel in column-major order: the pixel above, or for the first row the last pixel of the
-column to the left. If the mask is lower than its canvas, that last pixel is background. The row below the mask is then
-checked, too, since runs may end there. The cumulative sum of changes over all columns gives the position at which each
-column writes its changes, so the result does not depend on the order of programs.
+A program processes a block of columns of one mask and loops over rows. A change is a pixel of the canvas that differs
+from the previous pixel in column-major order. The previous pixel is the pixel above, or for the first row the last
+pixel of the column to the left. If the mask is lower than its canvas, the last pixel of a column is background, and the
+row below the mask is checked for ends of runs. The cumulative sum of changes over all columns gives the position at
+which each column writes its changes, so the result does not depend on the order of programs.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -23,7 +23,7 @@ from sam2fast.kernels.mask_ops.launch import as_compared, axes_of, copies
 @triton.jit
 def _pixels(
     image,  # (H, W) uint8, or (h, w) logits
-    row,  # (BY) row of the mask; pixels outside of the mask are background
+    row,  # (BY) rows of the mask; pixels outside of the mask are background
     column,  # (BX)
     h, w, H, W,
     scale_y, scale_x, reach_y, reach_x,
@@ -52,11 +52,11 @@ def _changes(
     pixels,  # number of pixels of the canvas
     columns,
     UPSAMPLE: tl.constexpr, COPY: tl.constexpr,
-    WHOLE: tl.constexpr,  # the mask is as high as the canvas
+    WHOLE: tl.constexpr,  # True if the mask is as high as the canvas
 ):  # fmt: skip
-    """Returns True for each pixel that differs from the previous one, and column-major indices on the canvas.
+    """Returns True for each pixel that differs from the previous pixel, and the pixels' indices on the canvas.
 
-    Both have the shape ``(BY, BX)``.
+    Both tensors are ``(BY, BX)``. Indices are column-major.
     """
     current = _pixels(image, row, column, h, w, H, W, scale_y, scale_x, reach_y, reach_x, threshold, UPSAMPLE, COPY)
     previous = _pixels(
@@ -69,7 +69,7 @@ def _changes(
         )  # fmt: skip
         previous = tl.where((row == 0)[:, None], left, previous & (row < H)[:, None])
     inside = (column < columns)[None, :]
-    # Indices beyond the last column are set to 0, since they could exceed 2**31.
+    # Indices beyond the last column are set to 0, since such indices could exceed 2**31.
     number = tl.where(inside, ((x + column) * height + y)[None, :] + row[:, None], 0)
     return inside & (current != previous) & (number < pixels), number
 
@@ -77,7 +77,7 @@ def _changes(
 @triton.jit
 def _changes_kernel(
     images,  # (N, H·W) uint8, or (N, h·w) logits
-    counts,  # (N, columns) int32: number of changes in each column; out without WRITES
+    counts,  # (N, columns) int32: number of changes in each column; input with WRITES, else output
     ends,  # (N, columns) int64, with WRITES: cumulative sum of counts over all masks
     begins,  # (changes + N) int32 out, with WRITES: first pixel of each run; 0 for the first run of a mask
     h, w, H, W,
@@ -93,7 +93,7 @@ def _changes_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """Counts the changes of each column, or writes them."""
+    """Counts the changes of each column, or writes the changes."""
     n = (tl.program_id(0) // stretches).to(tl.int64)
     column = (tl.program_id(0) % stretches) * BLOCK_X + tl.arange(0, BLOCK_X)
     if UPSAMPLE:
@@ -104,7 +104,7 @@ def _changes_kernel(
     offset = n * columns + column
     if WRITES:
         count = tl.load(counts + offset, mask=inside, other=0)
-        # The first run of each mask up to this one begins without a change.
+        # Each mask up to this mask has one run without a change: the first run.
         next_run = tl.load(ends + offset, mask=inside, other=0) - count + n + 1
         tl.store(begins + next_run - 1, tl.zeros_like(count), mask=column == 0)
     else:
@@ -139,7 +139,7 @@ def _decode_kernel(
     inside = i < H * W
     pixel = n * H * W + (i % W) * H + i // W
     first = tl.load(offsets + n)
-    # Binary search for the first run that ends after the pixel.
+    # Binary search finds the first run that ends after the pixel.
     low = tl.zeros([BLOCK], tl.int32)
     high = tl.zeros([BLOCK], tl.int32) + tl.where(inside, (tl.load(offsets + n + 1) - first).to(tl.int32), 0)
     while tl.max(high - low, 0) > 0:
@@ -152,10 +152,10 @@ def _decode_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns a program's block, rows by columns, for masks or ``upsampled`` logits; or pixels for ``decode``."""
+    """Returns the block of a program: rows and columns, or the number of pixels for ``decode``."""
     if shape == "decode":
         return LaunchConfig({"BLOCK": 512}, {"num_warps": 4})
-    if shape == "upsampled":  # a pixel needs four logits and weights: more than two pixels per thread spill on sm_90
+    if shape == "upsampled":  # with more than two pixels per thread, logits and weights spill registers on sm_90
         return LaunchConfig({"BLOCK_Y": 16, "BLOCK_X": 32}, {"num_warps": 8})
     return LaunchConfig({"BLOCK_Y": 32, "BLOCK_X": 64}, {"num_warps": 4})
 
@@ -178,7 +178,7 @@ def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor,
     (N, h, w), (H, W), (y, x), (height, width), device = images.shape, size, origin, canvas, images.device
     launch, upsample = launch_config("run_lengths", config, images, shape), shape == "upsampled"
     pixels, whole = height * width, height == H
-    # A run may also begin after the mask: in the row below it, or in the next column if it is as high as the canvas.
+    # A run may begin after the mask: in the row below, or in the next column if the mask is as high as the canvas.
     rows = H if whole else H + 1
     columns = min(W + 1, width - x) if whole else W
     if N == 0:
@@ -199,7 +199,7 @@ def _encode(images, size, threshold, origin, canvas, shape=ANY) -> tuple[Tensor,
     begins = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)  # synchronises
     with launch.on_device(images):
         _changes_kernel[grid](images, per_column, ends, begins, *rest, WRITES=True, **constants)
-    # A run ends where the next one begins. The last run of a mask ends at the end of the canvas.
+    # A run ends where the next run begins. The last run of a mask ends at the end of the canvas.
     behind = begins.roll(-1).index_fill_(0, offsets[1:] - 1, pixels)
     return behind.sub_(begins), offsets
 

@@ -1,4 +1,4 @@
-"""Computes attention from a few tokens to an image, from the image to the tokens, and among the tokens."""
+"""Computes attention of a few tokens to an image, of the image to the tokens, and among the tokens."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from sam2fast.kernels._op import op, why_unsupported
 
 __all__ = ["token_attention", "token_attention_reference"]
 
-WIDEST, WIDEST_OF_MANY = 32, 16  # maximum number of channels of a head with at most FEW keys, and with more keys
+WIDEST, WIDEST_OF_MANY = 32, 16  # maximum channels of a head, with at most FEW keys and with more keys
 FEW = 128  # maximum number of keys that a warp reads at once
 
 
@@ -30,7 +30,7 @@ def _unsupported(query: Tensor, key: Tensor, *rest: Any) -> str | None:
 
 
 def _prefers_torch(query: Tensor, *_: object) -> bool:
-    """Returns True in fp32, since torch's time was not measured and cannot be compared with the kernel's estimate."""
+    """Returns True in fp32, since torch's time was not measured. For the kernel, only an estimate exists."""
     return query.dtype == torch.float32
 
 
@@ -56,7 +56,7 @@ def token_attention(
 ) -> Tensor:
     """Computes multi-head attention with either few queries or few keys.
 
-    Batches of size 1 are broadcast. For example, all prompts on an image share the image's keys or queries.
+    Batches of size 1 are broadcast. For example, all prompts share the keys or queries of an image.
 
     Args:
         query: Projected queries ``(B or 1, N, heads * d)``.

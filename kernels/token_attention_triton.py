@@ -1,7 +1,7 @@
 """Computes attention between a few tokens and an image in one kernel, without padding heads of 16 channels.
 
 A warp multiplies 16 queries by blocks of keys. With many keys, all warps of a program process the same queries and
-different blocks of keys, and combine their results at the end. Otherwise each warp processes different queries and all
+different blocks of keys, and combine results at the end. With few keys, each warp processes different queries and all
 keys.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from sam2fast.kernels._launch import LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.token_attention import FEW, shape_class
 
-# Score of positions beyond the last key. It is finite, since a warp may have no keys. It is a power of two, so that
-# LOWEST * scale - LOWEST * scale is 0 with a fused multiply-add.
+# Score of positions beyond the last key. The score is finite, since a warp may have no keys. The score is a power of
+# two, so that LOWEST * scale - LOWEST * scale is 0 with a fused multiply-add.
 LOWEST = tl.constexpr(-(2.0**96))
 # Triton 3.2's compiler aborts the process if operands of batched products are prefetched.
 LOADS_AHEAD = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
@@ -28,10 +28,10 @@ def _load(
     x,  # (rows, HEADS * D) of one item, pointer to the first channel of a head
     row,  # (WARPS, BLOCK)
     rows,
-    stride,  # stride of rows
+    stride,  # distance of rows in memory
     D: tl.constexpr,
     WIDTH: tl.constexpr,
-    EVEN: tl.constexpr,  # all rows are valid
+    EVEN: tl.constexpr,  # True if all rows are valid
 ):
     channel = tl.arange(0, WIDTH)
     offsets = (row * stride)[:, :, None] + channel[None, None, :]
@@ -49,15 +49,15 @@ def _sum(x, y):
 def _add_keys(
     q,  # (WARPS, BLOCK_M, WIDTH)
     key, value,  # (M, HEADS * D) of one item, pointers to the first channel of a head
-    key_position,  # like key, with POSITIONED
+    key_position,  # (M, HEADS * D), with POSITIONED
     n,  # (WARPS, BLOCK_N)
     M, key_stride, value_stride, position_stride, scale,
     highest, total,  # (WARPS, BLOCK_M)
     sums,  # (WARPS, BLOCK_M, WIDTH)
     D: tl.constexpr, WIDTH: tl.constexpr, EVEN: tl.constexpr, POSITIONED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Updates the largest scores, sums of weights and weighted sums with a block of keys for each warp."""
-    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # loaded before the keys, which are needed first
+    """Adds a block of keys per warp to the largest scores, sums of weights and weighted sums of values."""
+    v = _load(value, n, M, value_stride, D, WIDTH, EVEN)  # requested before keys, to overlap the products
     k = _load(key, n, M, key_stride, D, WIDTH, EVEN)
     if POSITIONED:
         k = _sum(k, _load(key_position, n, M, position_stride, D, WIDTH, EVEN))
@@ -71,25 +71,25 @@ def _add_keys(
     return higher, total, tl.dot(weights.to(v.dtype), v, sums * shrink[:, :, None], input_precision=PRECISION)
 
 
-# Numbers of tokens differ between calls. One compiled kernel serves all of them.
+# Numbers of tokens differ between calls. One compiled kernel serves all numbers of tokens.
 @triton.jit(do_not_specialize=["N", "M"])
 def _token_attention_kernel(
-    query,  # (B, N, HEADS * D), strided
-    key,  # (B, M, HEADS * D), strided
-    value,  # (B, M, HEADS * D), strided
+    query,  # (B, N, HEADS * D)of any row stride
+    key,  # (B, M, HEADS * D)of any row stride
+    value,  # (B, M, HEADS * D)of any row stride
     query_position,  # (N, HEADS * D), added to the queries with QUERY_POSITION
     key_position,  # (M, HEADS * D), with KEY_POSITION
     out,  # (B, N, HEADS * D)
     N,
-    M,  # at most BLOCK_N without SPLIT
-    of_query, of_key, of_value,  # strides of items, 0 for a batch of 1
+    M,  # without SPLIT, at most BLOCK_N
+    of_query, of_key, of_value,  # strides of batch items, 0 for a batch of 1
     query_stride, key_stride, value_stride,  # strides of rows
-    scale,  # of the scores, times log2(e)
+    scale,  # scale of the scores, times log2(e)
     HEADS: tl.constexpr,
     D: tl.constexpr,  # channels of a head
     WIDTH: tl.constexpr,  # smallest power of two >= D, at least 16
-    SPLIT: tl.constexpr,  # keys are divided between warps
-    EVEN: tl.constexpr,  # with SPLIT: all blocks of keys are full
+    SPLIT: tl.constexpr,  # True if keys are divided between warps
+    EVEN: tl.constexpr,  # with SPLIT, True if all blocks of keys are full
     QUERY_POSITION: tl.constexpr,
     KEY_POSITION: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -141,12 +141,12 @@ def _token_attention_kernel(
 
 
 def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
-    """Returns the number of queries of a warp, and for ``many`` keys the number of keys of a warp at a time.
+    """Returns the number of queries per warp. For ``many`` keys, also the number of keys per warp and step.
 
     Tensor cores need at least 16 queries: the tokens of two objects. Times were not measured, but estimated from the
-    machine code for sm_90: for the keys of a map, eight warps take 10,700 clocks with 64 keys and 12,800 with 32 keys,
-    and 16 warps take 12,100. Positions of keys take 2,700 more. With positions, three stages need 100 KB of shared
-    memory, which sm_80, sm_90 and sm_100 have. One stage needs 24 KB; AMD GPUs have 64 KB.
+    machine code for sm_90. For all keys of a map, eight warps take 10,700 clocks with 64 keys per step, and 12,800
+    clocks with 32 keys. 16 warps take 12,100 clocks. Positions of keys take another 2,700 clocks. With positions, three
+    stages need 100 KB of shared memory, as on sm_80, sm_90 and sm_100. One stage needs 24 KB. AMD GPUs have 64 KB.
     """
     if shape != "many":
         return LaunchConfig({"BLOCK_M": 16}, {"num_warps": 4, "num_stages": 1})

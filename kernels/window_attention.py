@@ -34,16 +34,18 @@ def window_attention(
     """Computes multi-head self-attention within each window of a projected feature map.
 
     The map is padded at the right and the bottom to a multiple of the window size. SAM 2 pads the map with zeros before
-    the projection, so a padding position is attended to, and its query, key and value are the bias.
+    the projection. So tokens attend to padding positions, and the query, key and value of padding are the bias.
 
     Args:
         qkv: Projections ``(B, H, W, 3 * heads * d)``, ordered by (query, key, value), then head, then channel.
         bias: Bias ``(3 * heads * d)`` of the projection, used as the projection of padding.
         num_heads: Number of heads. Scores are scaled by ``1 / sqrt(d)``.
-        window_size: Side of the square windows. 0 for a single window, the whole map.
-        q_stride: Stride of max-pooling of the queries within each window, or None. It must divide ``window_size``.
-        rope: Cosines and sines ``(tokens, d / 2)`` of positions in a window, which rotate queries and keys, or None. On
-            GPUs, :func:`~sam2fast.kernels.memory_attention.rope_attention` computes the attention.
+        window_size: Side of the square windows. If 0, the whole map is a single window.
+        q_stride: Stride of max-pooling of the queries within each window, or None. The stride must divide
+            ``window_size``.
+        rope: Cosines and sines ``(tokens, d / 2)`` that rotate queries and keys by their positions in a window, or
+            None. On GPUs with ``rope``, :func:`~sam2fast.kernels.memory_attention.rope_attention` computes the
+            attention.
 
     Returns:
         Tensor ``(B, H', W', heads * d)`` in the dtype of ``qkv``, with ``H', W' = H // stride, W // stride``.
@@ -63,7 +65,7 @@ def window_attention(
     if custom := implementation_of("window_attention"):
         return custom(*args, rope)
     if rope is not None:
-        # A single launch rotates queries and keys.
+        # The kernel of rope_attention rotates queries and keys in one launch.
         if qkv.is_cuda or (current_backend() == "triton" and not is_cpu_inference(qkv)):
             return window_attention_reference(*args, attend=lambda q, k, v: rope_attention(q, k, v, *rope))
         return window_attention_reference(*args, rope=rope)
@@ -79,7 +81,7 @@ def window_attention(
 def pooled_window_attention(
     projected: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Computes :func:`window_attention` with pooled queries, and max-pools a residual projected together with them.
+    """Computes :func:`window_attention` with pooled queries, and max-pools a residual from the same projection.
 
     Args:
         projected: Map ``(B, H, W, 4 * heads * d)`` of queries, keys, values and the residual.
@@ -113,7 +115,7 @@ def _check_stride(window_size: int, q_stride: tuple[int, int] | None) -> None:
 
 
 def maxima(x: Tensor, stride: tuple[int, int]) -> Tensor:
-    """Max-pools a map ``(B, H, W, C)``. Torch's max pooling would also write indices of eight bytes."""
+    """Max-pools a map ``(B, H, W, C)``. Unlike torch's max pooling, writes no indices of eight bytes."""
     H, W = (n // s * s for n, s in zip(x.shape[1:3], stride, strict=True))
     return x[:, :H, :W].unflatten(2, (-1, stride[1])).unflatten(1, (-1, stride[0])).amax((2, 4))
 
@@ -127,7 +129,7 @@ def pooled_window_attention_reference(
     return output, maxima(projected[..., channels:], q_stride)
 
 
-# Number of queries per block of scores: 512 x 4096 fp32 scores are 8 MiB, about the share of a core in the last-level
+# Number of queries per block of scores: 512 x 4096 fp32 scores are 8 MiB, about one core's share of the last-level
 # cache.
 ROWS_AT_ONCE = 512
 LONG = 1024  # minimum number of keys for which the queries are split
@@ -142,10 +144,10 @@ def window_attention_reference(
     rope: tuple[Tensor, Tensor] | None = None,
     attend: Attend | None = None,
 ) -> Tensor:
-    """Reference implementation of :func:`window_attention`: partitions the padded map, attends, and merges windows.
+    """Reference implementation of :func:`window_attention`: partitions the padded map, and attends within windows.
 
     Args:
-        attend: Function that computes attention of ``(N, heads, tokens, d)`` tensors. None for torch's attention.
+        attend: Function that computes attention of ``(N, heads, tokens, d)`` tensors. If None, torch's attention.
     """
     B, H, W, _ = qkv.shape
     if window_size:
@@ -177,10 +179,10 @@ def window_attention_reference(
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``x (N, tokens, 2, heads, d)`` like :func:`apply_rope`."""
+    """Rotates ``x (N, tokens, 2, heads, d)`` with the results of :func:`apply_rope`."""
     if not is_cpu_inference(x):
         return apply_rope(x.permute(2, 3, 0, 1, 4), cos, sin).permute(2, 3, 0, 1, 4)
-    # Complex products take a third of the time of apply_rope.
+    # Multiplying complex numbers takes a third of the time of apply_rope.
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * torch.complex(cos, sin)[:, None, None]).flatten(-2).to(x.dtype)
 
@@ -233,27 +235,28 @@ def config(arch: str, dtype: str, shape: str) -> LaunchConfig:
     Bounds of speed were computed by ``make sass``.
     """
     if dtype == "float32":
-        # On an H100, tiles of 32 queries, which do not use wgmma, take 0.34 to 0.66 of the time of the larger ones. On
-        # sm_100, they raise the bounds 2.3 to 2.8 times.
+        # On an H100, tiles of 32 queries take 0.34 to 0.66 of the time of tiles of 64 queries, although small tiles do
+        # not use wgmma. On sm_100, tiles of 32 queries raise the bounds 2.3 to 2.8 times.
         rows, warps = (32, 2) if arch in ("sm_90", "sm_100", "sm_103") else (64, 8)
         tile = {"BLOCK_M": rows, "BLOCK_N": 32} | ({"SDPA": 1} if shape == "global" else {})
         return LaunchConfig(tile, {"num_warps": warps, "num_stages": 1})
     # A second piece of a head has rows of 32 or 64 bytes. For wgmma with such rows, CUDA 12.8's assembler generates
-    # wrong addresses (bench/sass_hazards.py). On an H100, this gave wrong results or illegal accesses.
+    # wrong addresses (bench/sass_hazards.py). On an H100, the wrong addresses gave wrong results or illegal accesses.
     whole = {"PIECES": 1} if arch == "sm_90" else {}
     if shape == "global":
         return LaunchConfig({"BLOCK_M": 128, "BLOCK_N": 32, "SDPA": 1} | whole, {"num_warps": 8, "num_stages": 3})
-    # Two programs of four warps fit instead of one program of eight. This raises bounds up to 2.6 times on sm_80 and
-    # 2.3 times on sm_90. sm_86 and sm_89 have the instructions of sm_80. On sm_120, registers would spill.
-    # Windows of 14 and 16 have several blocks of keys. Prefetched blocks of 32 raise the bounds up to 1.8 times over
-    # tiles of 64. With 72 channels, this is partly because two programs of eight warps fit.
+    # Two programs of four warps fit on a multiprocessor, instead of one program of eight warps. Two programs raise
+    # bounds up to 2.6 times on sm_80 and 2.3 times on sm_90. sm_86 and sm_89 have the instructions of sm_80. On sm_120,
+    # registers would spill. Windows of 14 and 16 have several blocks of keys. On sm_90, prefetched blocks of 32 keys
+    # raise the bounds up to 1.8 times over blocks of 64 keys. With 72 channels, a part of this gain comes from two
+    # programs of eight warps that fit.
     if arch == "sm_90" and int(shape.partition("w")[2] or 0) > 8:
         tile = {"BLOCK_M": 128, "BLOCK_N": 32, "ROWS_PER_WARP": 16} | whole
         return LaunchConfig(tile, {"num_warps": 8, "num_stages": 3})
     if arch in ("sm_80", "sm_86", "sm_89", "sm_90"):
         tile = {"BLOCK_M": 64, "BLOCK_N": 64, "ROWS_PER_WARP": 16} | whole
         return LaunchConfig(tile, {"num_warps": 4, "num_stages": 1})
-    if arch == "sm_100":  # with 64 keys, tensor memory assigns scores and their row scales to different threads
+    if arch == "sm_100":  # with 64 keys, tensor memory assigns scores and row scales to different threads
         return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 32, "ROWS_PER_WARP": 16}, {"num_warps": 4, "num_stages": 1})
     return LaunchConfig({"BLOCK_M": 64, "BLOCK_N": 64}, {"num_warps": 8, "num_stages": 1})
 
@@ -273,7 +276,7 @@ def _unsupported(qkv: Tensor, bias: Tensor, *rest: Any) -> str | None:
 
 
 def sdpa_choice(device: torch.device, dtype: torch.dtype) -> int:
-    """Returns the configuration's backend for attention over the whole map, see ``_sdpa.py``. 0 is our kernel."""
+    """Returns the configured backend (number of ``_sdpa.py``) for attention over the whole map. 0 is our kernel."""
     launch = launch_config("window_attention", config, torch.empty(0, dtype=dtype, device=device), "global")
     return launch.meta.get("SDPA", 0)
 
@@ -318,8 +321,8 @@ _pooled_window_attention = Op(
 )
 
 
-# Operator that keeps the reference implementation as one node of a CPU graph. Its blocks fit the cache, whereas those
-# that a compiler generates do not.
+# Operator that keeps the reference implementation as one node of a CPU graph. Blocks of the reference implementation
+# fit the cache. Blocks that a compiler generates do not.
 @torch.library.custom_op("sam2fast::window_attention_eager", mutates_args=(), schema=schema(_reference))
 def _window_attention_eager(
     qkv: Tensor, bias: Tensor, num_heads: int, window_size: int, q_stride: tuple[int, int] | None

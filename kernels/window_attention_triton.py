@@ -1,12 +1,13 @@
 """Computes window attention directly on the projected map, without copying windows.
 
-A program processes a tile of queries of one head, and loops over the keys of their window. It processes several small
-windows at once, and masks scores between different windows. Padding positions are attended to: SAM 2 pads the map
-before the projection, so their keys and values are the bias.
+A program processes a tile of queries of one head and one window, and loops over the keys of this window. Small windows
+are processed together: a tile contains queries of several windows, and scores between different windows are masked.
+Tokens attend to padding positions. SAM 2 pads the map before the projection, so keys and values of padding are the
+bias.
 
 Tile sizes are powers of two. A head is loaded as one piece of ``D1`` channels, or as two pieces of ``D1`` and ``D2``
-channels if that wastes less: 72 channels are 64 + 16 instead of 128. With ``PIECES`` of 1 in the configuration, heads
-are always one piece.
+channels if two pieces need less padding: 72 channels are 64 + 16 instead of 128. With ``PIECES`` of 1 in the
+configuration, heads are always one piece.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -22,16 +23,16 @@ from sam2fast.kernels._dispatch import count_launch
 from sam2fast.kernels._launch import FUSED, MAX_PROGRAMS, LaunchConfig, launch_config, product_precision
 from sam2fast.kernels.window_attention import config, shape_class
 
-# Score of a masked key. It is finite, since a row of a tile without a query may have no keys. It is a power of two, so
-# that its fused product with the scale equals the rounded product.
+# Score of a masked key. The score is finite, since a row of a tile without a query may have no keys. The score is a
+# power of two, so that the fused product of score and scale equals the rounded product.
 UNSEEN = tl.constexpr(-(2.0**96))
 
 
 @triton.jit
 def _position(
-    token,  # index in its window, row-major
-    window,  # index in the image, row-major
-    columns,  # windows per row
+    token,  # row-major index of the token in the window
+    window,  # row-major index of the window in the image
+    columns,  # number of windows per row
     WINDOW_H: tl.constexpr,
     WINDOW_W: tl.constexpr,
 ):
@@ -42,12 +43,12 @@ def _position(
 
 @triton.jit
 def _in_group(
-    index,  # index of a token in a group of windows
+    index,  # index of the token in the group of windows
     group,
-    tokens,  # tokens per window
+    tokens,  # number of tokens per window
     GROUP: tl.constexpr,  # windows per group
 ):
-    """Returns the index of the window in its group, of the window in the image, and of the token in its window."""
+    """Returns indices of the window in its group, of the window in the image, and of the token in its window."""
     if GROUP == 1:
         return 0, group, index
     else:
@@ -59,16 +60,16 @@ def _load_piece(
     qkv,  # (H·W, ROW) of one image
     bias,  # (3·C)
     row,  # (BLOCK) position in the map times ROW
-    valid,  # (BLOCK) bool; invalid rows inside the map are 0
-    inside,  # (BLOCK) bool with PAD; rows outside the map are the bias
-    first,  # first channel
+    valid,  # (BLOCK) bool; rows that are not valid are loaded as 0
+    inside,  # (BLOCK) bool, with PAD; valid rows outside the map are loaded from the bias
+    first,  # index of the first loaded channel
     SIZE: tl.constexpr,
     PIECE: tl.constexpr,  # power of two >= SIZE
     PAD: tl.constexpr,
 ):
     source = qkv + row
     loaded = valid
-    # For TF32 products, selected values are split once, but loaded values are split by each warp.
+    # For TF32 products, values of tl.where are split into parts once, but loaded values are split by each warp.
     SELECTS: tl.constexpr = PAD and qkv.dtype.element_ty == tl.float32
     if SELECTS:
         loaded = valid & inside
@@ -97,7 +98,7 @@ def _load_query(
     SIZE: tl.constexpr, PIECE: tl.constexpr,
     WINDOW: tl.constexpr, POOL: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """Returns a piece of each query, ``(BLOCK_M, PIECE)``. With POOL, it is the maximum over 2 x 2 positions."""
+    """Returns a piece of each query, ``(BLOCK_M, PIECE)``. With POOL, queries are maxima over 2 x 2 positions."""
     if POOL:
         query = tl.full([token.shape[0], PIECE], float("-inf"), tl.float32)
         for corner in tl.static_range(4):
@@ -108,7 +109,7 @@ def _load_query(
             y = 2 * y + corner // 2
             x = 2 * x + corner % 2
             piece = _load_piece(qkv, bias, (y * W + x) * ROW, valid, (y < H) & (x < W), first, SIZE, PIECE, PAD)
-            query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # like torch
+            query = tl.maximum(query, piece.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)  # as in torch
         return tl.where(valid[:, None], query, 0.0).to(qkv.dtype.element_ty)
     elif WINDOW == 0:
         return _load_piece(qkv, bias, token * ROW, valid, valid, first, SIZE, PIECE, PAD)
@@ -125,7 +126,7 @@ def _store_pieces(
     C: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     WINDOW: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
-    """Stores the results of tokens inside the map."""
+    """Stores results of tokens inside the map."""
     if WINDOW == 0:
         position = token
         mask = valid
@@ -144,14 +145,14 @@ def _store_pieces(
 
 @triton.jit
 def _window_attention_kernel(
-    qkv,  # (B, H, W, 3·C), leading channels of a contiguous map with ROW channels
+    qkv,  # (B, H, W, 3·C): the leading channels of a contiguous map with ROW channels
     bias,  # (3·C)
     out,  # (B, H', W', C)
-    pooled,  # (B, H', W', C) out with RESIDUAL
+    pooled,  # (B, H', W', C) out, with RESIDUAL
     H, W,
     rows, columns,  # rows and columns of windows
     positions,  # H·W, the number of keys if WINDOW is 0
-    tiles,  # tiles of queries per group of windows
+    tiles,  # number of tiles of queries per group of windows
     scale,  # scale of the scores, times log2(e)
     C: tl.constexpr,  # heads · D
     ROW: tl.constexpr,  # stride of positions, at least 3·C
@@ -160,20 +161,20 @@ def _window_attention_kernel(
     WINDOW: tl.constexpr,  # side of a window; 0 for the whole map as one window
     GROUP: tl.constexpr,  # windows per program
     POOL: tl.constexpr,  # max-pool queries by 2 x 2
-    RESIDUAL: tl.constexpr,  # twice as many programs; half of them pool the C channels after the values
-    PAD: tl.constexpr,  # some windows extend beyond the map
+    RESIDUAL: tl.constexpr,  # twice as many programs: half of the programs pool the C channels after values
+    PAD: tl.constexpr,  # True if some windows extend beyond the map
     PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     SIZE1: tl.constexpr = D if D2 == 0 else D1
     SIZE2: tl.constexpr = D - SIZE1
     STRIDE: tl.constexpr = 2 if POOL else 1
     # Triton 3.2 rejects chains of `and` without parentheses.
-    FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # no block needs a mask
+    FULL: tl.constexpr = GROUP == 1 and (WINDOW > 0 and WINDOW * WINDOW % BLOCK_N == 0)  # no block of keys needs a mask
     # With AT_ONCE, the keys and values of a block are loaded together, so the program waits once. With few queries (one
-    # warp), or in fp32 (TF32 products), there are too few registers for both.
+    # warp), or in fp32 (TF32 products), keys and values together exceed the registers.
     IS_16_BIT: tl.constexpr = qkv.dtype.element_ty != tl.float32
     AT_ONCE: tl.constexpr = WINDOW * WINDOW > BLOCK_N and (BLOCK_M >= BLOCK_N and IS_16_BIT)
-    # Constants, if possible, since divisions by constants are fast.
+    # If possible, numbers of tokens are constants, since divisions by constants are fast.
     keys = WINDOW * WINDOW if WINDOW > 0 else positions
     queries = WINDOW * WINDOW // (STRIDE * STRIDE) if WINDOW > 0 else positions // (STRIDE * STRIDE)
     group = tl.program_id(0)
@@ -259,7 +260,7 @@ def _window_attention_kernel(
 
 
 def pieces(d: int, most: int = 2) -> tuple[int, int]:
-    """Returns the sizes of at most ``most`` pieces of a head of ``d`` channels. The second is 0 for a single piece."""
+    """Returns the sizes of one or two pieces (at most ``most``) of a head of ``d`` channels; 0 for no second piece."""
     whole = max(16, triton.next_power_of_2(d))
     first = whole if whole == d or d < 16 or most == 1 else whole // 2
     second = max(16, triton.next_power_of_2(d - first)) if first < d else 0
@@ -267,17 +268,17 @@ def pieces(d: int, most: int = 2) -> tuple[int, int]:
 
 
 def group_of(window: int, block_n: int) -> int:
-    """Returns the number of windows per program. Their keys fill a block."""
+    """Returns the number of windows per program, so that the keys of all windows fill a block."""
     return max(1, block_n // window**2) if window else 1
 
 
 def rows_of(block_m: int, group: int, queries: int) -> int:
-    """Returns the number of queries per tile, which is reduced if there are fewer queries."""
+    """Returns the number of queries per tile: ``block_m``, or less if a group has fewer queries."""
     return min(block_m, max(16, triton.next_power_of_2(group * queries)))
 
 
 def options_of(launch: LaunchConfig, block_m: int) -> dict[str, int]:
-    """Returns the options. With ``ROWS_PER_WARP`` in the configuration, tiles of fewer queries use fewer warps."""
+    """Returns Triton's options. With ``ROWS_PER_WARP`` in the configuration, tiles of fewer queries use fewer warps."""
     rows, most = launch.meta.get("ROWS_PER_WARP", 0), launch.options["num_warps"]
     return {**launch.options, "num_warps": max(1, min(most, block_m // rows))} if rows else dict(launch.options)
 
@@ -314,7 +315,7 @@ def pooled_window_attention_triton(
 def _attend(
     qkv: torch.Tensor, bias: torch.Tensor, num_heads: int, window_size: int, pool: bool, residual: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the attention and, with ``residual``, the pooled channels after queries, keys and values."""
+    """Returns the attention, and with ``residual`` the pooled channels that follow queries, keys and values."""
     (B, H, W, channels), C = qkv.shape, len(bias) // 3
     row = qkv.stride(2)
     if qkv.stride() != (H * W * row, W * row, row, 1):
@@ -333,7 +334,7 @@ def _attend(
     options = options_of(launch, meta["BLOCK_M"])
     tiles = triton.cdiv(meta["GROUP"] * (height * width // stride**2), meta["BLOCK_M"])
     groups, programs = triton.cdiv(rows * columns, meta["GROUP"]), num_heads * (1 + residual)
-    most = max(1, MAX_PROGRAMS // tiles)  # images per launch
+    most = max(1, MAX_PROGRAMS // tiles)  # maximum number of images per launch
     bias = bias.to(qkv.dtype).contiguous()
     tensors = qkv, out, pooled
     parts = [tensors] if most >= B else zip(*(x.split(most) for x in tensors), strict=True)
